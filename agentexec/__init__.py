@@ -1,0 +1,96 @@
+"""agentexec runs OpenAI Agents SDK tasks outside the web request, and survives kill -9.
+
+Everything here is loaded on first use, so that `import agentexec` costs next to nothing and a web process never
+imports `agents`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentexec import activity as activity
+    from agentexec.cancel import cancel as cancel
+    from agentexec.cancel import cancel_sync as cancel_sync
+    from agentexec.config import CONF as CONF
+    from agentexec.errors import ActivityNotFoundError as ActivityNotFoundError
+    from agentexec.errors import AgentexecError as AgentexecError
+    from agentexec.errors import BackendInvalidError as BackendInvalidError
+    from agentexec.errors import ContextInvalidError as ContextInvalidError
+    from agentexec.errors import ModuleLoadError as ModuleLoadError
+    from agentexec.errors import PayloadTooLargeError as PayloadTooLargeError
+    from agentexec.errors import ResultExpiredError as ResultExpiredError
+    from agentexec.errors import SchemaError as SchemaError
+    from agentexec.errors import SettingsError as SettingsError
+    from agentexec.errors import TaskCanceledError as TaskCanceledError
+    from agentexec.errors import TaskFailedError as TaskFailedError
+    from agentexec.errors import UnavailableError as UnavailableError
+    from agentexec.errors import UnknownTaskError as UnknownTaskError
+    from agentexec.errors import UsageError as UsageError
+    from agentexec.pool import Pool as Pool
+    from agentexec.queue import enqueue as enqueue
+    from agentexec.queue import enqueue_many as enqueue_many
+    from agentexec.queue import enqueue_sync as enqueue_sync
+    from agentexec.results import gather as gather
+    from agentexec.results import get_result as get_result
+    from agentexec.results import get_result_sync as get_result_sync
+    from agentexec.runners.base import BaseAgentRunner as BaseAgentRunner
+    from agentexec.runners.openai import OpenAIRunner as OpenAIRunner
+    from agentexec.runtime import configure as configure
+    from agentexec.runtime import get_engine as get_engine
+    from agentexec.schema import Base as Base
+    from agentexec.task import Priority as Priority
+    from agentexec.task import Status as Status
+    from agentexec.task import Task as Task
+    from agentexec.tracker import Tracker as Tracker
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "agentexec.cancel": ("cancel", "cancel_sync"),
+    "agentexec.config": ("CONF",),
+    "agentexec.errors": (
+        "ActivityNotFoundError",
+        "AgentexecError",
+        "BackendInvalidError",
+        "ContextInvalidError",
+        "ModuleLoadError",
+        "PayloadTooLargeError",
+        "ResultExpiredError",
+        "SchemaError",
+        "SettingsError",
+        "TaskCanceledError",
+        "TaskFailedError",
+        "UnavailableError",
+        "UnknownTaskError",
+        "UsageError",
+    ),
+    "agentexec.pool": ("Pool",),
+    "agentexec.queue": ("enqueue", "enqueue_many", "enqueue_sync"),
+    "agentexec.results": ("gather", "get_result", "get_result_sync"),
+    "agentexec.runners.base": ("BaseAgentRunner",),
+    "agentexec.runners.openai": ("OpenAIRunner",),
+    "agentexec.runtime": ("configure", "get_engine"),
+    "agentexec.schema": ("Base",),
+    "agentexec.task": ("Priority", "Status", "Task"),
+    "agentexec.tracker": ("Tracker",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", "activity", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "activity":
+        return importlib.import_module("agentexec.activity")
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module 'agentexec' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,106 @@
+"""Tables of the record: activities (the tasks themselves), their log, and results until they expire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Enum, ForeignKey, Index, Integer, SmallInteger, String, Text, Uuid
+from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
+
+from agentexec.config import CONF
+from agentexec.db import Base, BigId, JsonObject, LongText, UtcDateTime
+from agentexec.task import Status
+
+MAX_NAME = 200
+"""Most characters of a task name, an idempotency key or a lock key: what MySQL can index."""
+
+MAX_QUEUE_NAME = 100
+
+StatusType = Enum(Status, native_enum=False, length=10, create_constraint=False)
+
+
+class Activity(Base):
+    """One task, or one activity that an application tracks by itself (`queue` is NULL then).
+
+    Status, percentage and message stand here as well as in the log, so that lists, counts and monitors are
+    index look-ups, however long the log is.
+    """
+
+    __tablename__ = f"{CONF.table_prefix}activity"
+
+    agent_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    agent_type: Mapped[str] = mapped_column(String(MAX_NAME))
+    status: Mapped[Status] = mapped_column(StatusType)
+    percentage: Mapped[int] = mapped_column(SmallInteger)
+    message: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    queue: Mapped[str | None] = mapped_column(String(MAX_QUEUE_NAME))
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    run_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    epoch: Mapped[int] = mapped_column(Integer)
+    attempt: Mapped[int] = mapped_column(Integer)
+    crashes: Mapped[int] = mapped_column(Integer)
+    lock_key: Mapped[str | None] = mapped_column(String(MAX_NAME))
+    idempotency_key: Mapped[str | None] = mapped_column(String(MAX_NAME))
+
+    context: Mapped[str | None] = mapped_column(LongText)
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata", JsonObject)
+    error: Mapped[str | None] = mapped_column(LongText)
+
+    requests: Mapped[int | None] = mapped_column(BigInteger)
+    input_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    output_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    cached_tokens: Mapped[int | None] = mapped_column(BigInteger)
+
+    id: Mapped[UUID] = synonym("agent_id")
+    logs: Mapped[list[ActivityLog]] = relationship(
+        order_by="ActivityLog.id", viewonly=True, back_populates="activity"
+    )
+
+    __table_args__ = (
+        Index(f"ix_{CONF.table_prefix}activity_status_created", "status", "created_at"),
+        Index(f"ix_{CONF.table_prefix}activity_created", "created_at"),
+        Index(f"uq_{CONF.table_prefix}activity_idempotency_key", "idempotency_key", unique=True),
+    )
+
+
+class ActivityLog(Base):
+    """One line of an activity's history; rows are added, never changed."""
+
+    __tablename__ = f"{CONF.table_prefix}activity_log"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    activity_id: Mapped[UUID] = mapped_column(
+        ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE")
+    )
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    status: Mapped[Status] = mapped_column(StatusType)
+    message: Mapped[str] = mapped_column(LongText)
+    percentage: Mapped[int | None] = mapped_column(SmallInteger)
+
+    activity: Mapped[Activity] = relationship(viewonly=True, back_populates="logs")
+
+    __table_args__ = (Index(f"ix_{CONF.table_prefix}activity_log_activity", "activity_id", "id"),)
+
+
+class ActivityResult(Base):
+    """The result of a completed task as JSON, until `expires_at`; a result of None has no row.
+
+    It is written in the transaction that makes the task COMPLETE: no crash can leave one without the other.
+    """
+
+    __tablename__ = f"{CONF.table_prefix}result"
+
+    agent_id: Mapped[UUID] = mapped_column(
+        ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
+    )
+    value: Mapped[str] = mapped_column(LongText)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    __table_args__ = (Index(f"ix_{CONF.table_prefix}result_expires", "expires_at"),)

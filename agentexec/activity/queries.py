@@ -1,0 +1,158 @@
+"""Queries over the record, for a Session, or for an AsyncSession (then the call is awaited)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy.orm import Session, defer, selectinload
+
+from agentexec.activity.models import Activity
+from agentexec.activity.schemas import ActivityDetailSchema, ActivityListItemSchema, ActivityListSchema
+from agentexec.activity.transitions import end_outside
+from agentexec.db import utc_now
+from agentexec.errors import ActivityNotFoundError, UsageError
+from agentexec.task import ACTIVE_STATUSES, Status
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+
+MAX_PAGE_SIZE = 1000
+
+
+class _Query(Protocol[P, R]):
+    @overload
+    def __call__(self, db: Session, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(self, db: AsyncSession, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+
+
+def _for_both(query: Callable[Concatenate[Session, P], R]) -> _Query[P, R]:
+    """One query for both kinds of session: an AsyncSession runs the same function beside its event loop."""
+
+    @functools.wraps(query)
+    def call(db: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
+        run_sync = getattr(db, "run_sync", None)
+        if run_sync is not None:
+            return run_sync(query, *args, **kwargs)
+        return query(db, *args, **kwargs)
+
+    return call
+
+
+@_for_both
+def list_activities(
+    db: Session,
+    page: int = 1,
+    page_size: int = 50,
+    *,
+    status: Status | str | None = None,
+    agent_type: str | None = None,
+    metadata_filter: Mapping[str, Any] | None = None,
+) -> ActivityListSchema:
+    """One page of activities: running ones first, then queued ones, then the newest.
+
+    `page` counts from 1; `page_size` is at most 1000. `metadata_filter` keeps the activities whose metadata
+    has all these values. Raises UsageError for a page that cannot be.
+    """
+    if page < 1 or not 1 <= page_size <= MAX_PAGE_SIZE:
+        raise UsageError(
+            f"Pages count from 1 and hold 1 to {MAX_PAGE_SIZE} items; got page={page}, page_size={page_size}."
+        )
+    conditions = _matching(metadata_filter)
+    if status is not None:
+        conditions.append(Activity.status == Status(status))
+    if agent_type is not None:
+        conditions.append(Activity.agent_type == agent_type)
+    total = db.scalar(select(func.count()).select_from(Activity).where(*conditions)) or 0
+    rank = case((Activity.status == Status.RUNNING, 0), (Activity.status == Status.QUEUED, 1), else_=2)
+    rows = db.scalars(
+        select(Activity)
+        .where(*conditions)
+        .order_by(rank, Activity.created_at.desc(), Activity.agent_id.desc())
+        .limit(page_size)
+        .offset((page - 1) * page_size)
+        .options(defer(Activity.context), defer(Activity.error))
+        .execution_options(populate_existing=True)
+    ).all()
+    return ActivityListSchema(
+        items=[ActivityListItemSchema.model_validate(row) for row in rows],
+        total=total,
+        page=page,
+        page_size=page_size,
+    )
+
+
+@_for_both
+def detail(
+    db: Session, agent_id: UUID | str, *, metadata_filter: Mapping[str, Any] | None = None
+) -> ActivityDetailSchema:
+    """One activity with its log. Raises ActivityNotFoundError, also when `metadata_filter` does not match it."""
+    key = agent_id if isinstance(agent_id, UUID) else UUID(agent_id)
+    row = db.scalars(
+        select(Activity)
+        .where(Activity.agent_id == key, *_matching(metadata_filter))
+        .options(selectinload(Activity.logs), defer(Activity.context))
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if row is None:
+        raise ActivityNotFoundError(key)
+    return ActivityDetailSchema.model_validate(row)
+
+
+@_for_both
+def active_count(db: Session, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
+    """The number of activities that are QUEUED or RUNNING."""
+    query = select(func.count()).select_from(Activity)
+    return db.scalar(query.where(Activity.status.in_(ACTIVE_STATUSES), *_matching(metadata_filter))) or 0
+
+
+@_for_both
+def cancel_pending(db: Session, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
+    """Cancel every QUEUED activity, commit, and return their number. Canceled tasks never start.
+
+    Running tasks are left alone; `ax.cancel` stops one of those.
+    """
+    canceled = 0
+    query = (
+        select(Activity.agent_id)
+        .where(Activity.status == Status.QUEUED, *_matching(metadata_filter))
+        .limit(1000)
+    )
+    while ids := db.scalars(query).all():
+        ended = end_outside(
+            db.connection(),
+            ids,
+            status=Status.CANCELED,
+            message="Canceled before it started.",
+            error=None,
+            now=utc_now(),
+            only=frozenset({Status.QUEUED}),
+        )
+        db.commit()
+        canceled += len(ended)
+    return canceled
+
+
+def _matching(metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
+    """Conditions that the metadata has all these values, compared as the JSON type that each value has."""
+    conditions: list[ColumnElement[bool]] = []
+    for key, value in (metadata_filter or {}).items():
+        member = Activity.metadata_[key]
+        if isinstance(value, bool):
+            conditions.append(member.as_boolean() == value)
+        elif isinstance(value, int):
+            conditions.append(member.as_integer() == value)
+        elif isinstance(value, float):
+            conditions.append(member.as_float() == value)
+        elif isinstance(value, str | UUID):
+            conditions.append(member.as_string() == str(value))
+        else:
+            raise UsageError(f"metadata_filter[{key!r}] must be a string, number or boolean.")
+    return conditions

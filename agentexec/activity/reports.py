@@ -1,0 +1,102 @@
+"""Reports on an activity: `create`, `update`, `complete`, `error`. Plain functions, from sync or async code.
+
+Inside a worker, reports on the running task go to the process's writer and return at once. Elsewhere they are
+one short transaction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from agentexec.activity.transitions import NewTask, Progress, end_outside, insert_tasks, record
+from agentexec.config import CONF
+from agentexec.db import utc_now, writing
+from agentexec.errors import ActivityNotFoundError
+from agentexec.runtime import RUNTIME
+from agentexec.task import Priority, Status, new_agent_id
+
+MAX_MESSAGE = 10_000
+"""Characters of a log message that are kept."""
+
+
+def create(task_name: str, message: str | None = None, *, metadata: dict[str, Any] | None = None) -> UUID:
+    """Add an activity that the application runs by itself, QUEUED, and return its agent_id.
+
+    No worker picks it up; `update` makes it RUNNING, `complete` or `error` ends it.
+    """
+    agent_id = new_agent_id()
+    task = NewTask(
+        agent_id=agent_id,
+        task_name=task_name,
+        context=None,
+        queue=None,
+        priority=Priority.LOW,
+        run_at=None,
+        metadata=metadata,
+        idempotency_key=None,
+        message=clean(message) if message is not None else CONF.activity_message_create,
+    )
+    with writing(RUNTIME.engine) as connection:
+        insert_tasks(connection, [task], utc_now())
+    return agent_id
+
+
+def update(agent_id: UUID | str, message: str, percentage: int | None = None) -> None:
+    """Report progress: a log line, and the percentage (0 to 100; None leaves it).
+
+    Without effect on an activity that has ended, or that another worker has taken over.
+    Raises ActivityNotFoundError where there is no such activity (not inside the task's own worker).
+    """
+    key = _key(agent_id)
+    if percentage is not None:
+        percentage = max(0, min(100, int(percentage)))
+    recorder = RUNTIME.recorder
+    if recorder is not None and recorder.holds(key):
+        recorder.progress(key, clean(message), percentage)
+        return
+    now = utc_now()
+    with writing(RUNTIME.engine) as connection:
+        known = record(
+            connection, [Progress(key, None, clean(message), percentage, now)], [], now=now, result_ttl=0
+        )
+        if known.unknown:
+            raise ActivityNotFoundError(key)
+
+
+def complete(agent_id: UUID | str, message: str | None = None) -> None:
+    """End an activity as COMPLETE; without effect if it has ended already."""
+    _end(agent_id, Status.COMPLETE, message if message is not None else CONF.activity_message_complete, None)
+
+
+def error(agent_id: UUID | str, error: str = "") -> None:
+    """End an activity as ERROR with a reason; without effect if it has ended already."""
+    _end(agent_id, Status.ERROR, CONF.activity_message_error.format(error=error), error)
+
+
+def clean(text: str, most: int = MAX_MESSAGE) -> str:
+    """A text that every database can store: bounded, without NUL and without lone surrogates."""
+    text = str(text)
+    if len(text) > most:
+        text = f"{text[: most - 1]}…"
+    return text.replace("\x00", "�").encode("utf-8", "replace").decode("utf-8")
+
+
+def _end(agent_id: UUID | str, status: Status, message: str, reason: str | None) -> None:
+    key = _key(agent_id)
+    recorder = RUNTIME.recorder
+    if recorder is not None:
+        recorder.flush(5.0)
+    with writing(RUNTIME.engine) as connection:
+        end_outside(
+            connection,
+            [key],
+            status=status,
+            message=clean(message),
+            error=clean(reason) if reason is not None else None,
+            now=utc_now(),
+        )
+
+
+def _key(agent_id: UUID | str) -> UUID:
+    return agent_id if isinstance(agent_id, UUID) else UUID(agent_id)

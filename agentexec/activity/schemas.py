@@ -1,0 +1,78 @@
+"""What the activity queries return: pydantic models, ready to be a web API's response."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+from agentexec.task import Status
+
+
+class ActivityLogSchema(BaseModel):
+    """One line of an activity's history."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    created_at: datetime
+    message: str
+    status: Status
+    percentage: int | None = None
+
+
+class _ActivitySchema(BaseModel):
+    """What list items and details have in common."""
+
+    model_config = ConfigDict(from_attributes=True, populate_by_name=True)
+
+    agent_id: UUID
+    agent_type: str
+    status: Status
+    percentage: int = 0
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    # Tenants' labels: for the application, not for the reader of its API.
+    metadata: dict[str, Any] | None = Field(default=None, validation_alias="metadata_", exclude=True)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def elapsed_seconds(self) -> float | None:
+        """Seconds from the start to the end, or to the last change of a running task; None before the start."""
+        if self.started_at is None:
+            return None
+        return ((self.finished_at or self.updated_at) - self.started_at).total_seconds()
+
+
+class ActivityListItemSchema(_ActivitySchema):
+    """One activity in a list."""
+
+    latest_log_message: str | None = Field(default=None, validation_alias="message")
+
+
+class ActivityListSchema(BaseModel):
+    """One page of activities; `page` counts from 1."""
+
+    items: list[ActivityListItemSchema]
+    total: int
+    page: int
+    page_size: int
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def total_pages(self) -> int:
+        """The number of pages, 0 if there is nothing."""
+        return -(-self.total // self.page_size)
+
+
+class ActivityDetailSchema(_ActivitySchema):
+    """One activity with its whole history."""
+
+    id: UUID
+    attempt: int = 0
+    error: str | None = None
+    logs: list[ActivityLogSchema] = Field(default_factory=list)

@@ -1,0 +1,498 @@
+"""Every change of a status, as functions on a transaction. Nothing else writes `status`.
+
+Each takes rows under a lock first (on SQLite the transaction holds the write lock), decides, then writes in as
+few statements as there are different values: a batch of a hundred tasks costs about what one does.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, case, func, insert, literal, select, update
+from sqlalchemy.sql import Executable
+
+from agentexec.activity.models import Activity, ActivityLog, ActivityResult
+from agentexec.policy import Admission, admit, blame, is_suspect
+from agentexec.task import ACTIVE_STATUSES, Lease, Status
+
+ACTIVITY: Any = Activity.__table__
+LOG: Any = ActivityLog.__table__
+RESULT: Any = ActivityResult.__table__
+
+IDS = bindparam("ids", expanding=True, type_=ACTIVITY.c.agent_id.type)
+CHUNK = 500
+"""Ids in one statement: below every database's limit on parameters."""
+
+
+class NewTask(NamedTuple):
+    """A task as `enqueue` accepts it, all values checked. Moments are aware."""
+
+    agent_id: UUID
+    task_name: str
+    context: str | None
+    queue: str | None
+    priority: int
+    run_at: datetime | None
+    metadata: dict[str, Any] | None
+    idempotency_key: str | None
+    message: str
+    status: Status = Status.QUEUED
+
+
+class Admitted(NamedTuple):
+    """A task that may start now."""
+
+    lease: Lease
+    task_name: str
+    context: str | None
+    attempt: int
+    crashes: int
+
+
+@dataclass(slots=True)
+class Admissions:
+    """What became of a batch of claims."""
+
+    started: list[Admitted] = field(default_factory=list)
+    ended: list[Lease] = field(default_factory=list)
+    """To be acknowledged: the record has their end, or does not know them."""
+    held: list[Lease] = field(default_factory=list)
+    refused: list[Lease] = field(default_factory=list)
+    buried: list[Lease] = field(default_factory=list)
+
+
+class Progress(NamedTuple):
+    """A progress report. `epoch` None: from outside a worker, accepted while the activity is active."""
+
+    agent_id: UUID
+    epoch: int | None
+    message: str
+    percentage: int | None
+    at: datetime
+
+
+class Ending(NamedTuple):
+    """The end of an attempt. COMPLETE and ERROR are the task's end; QUEUED gives it back.
+
+    `delay`: seconds until it may start again; `counted`: False gives the attempt back too (a drain is no fault).
+    """
+
+    lease: Lease
+    status: Status
+    message: str
+    result: str | None = None
+    error: str | None = None
+    delay: float = 0.0
+    counted: bool = True
+
+
+def insert_tasks(connection: Connection, tasks: Sequence[NewTask], now: datetime) -> None:
+    """Add tasks with their first log line. Raises IntegrityError for an idempotency key that is taken."""
+    connection.execute(INSERT_ACTIVITY, activity_rows(tasks, now))
+    connection.execute(INSERT_LOG, first_log_rows(tasks, now))
+
+
+def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any]]:
+    """Parameters of INSERT_ACTIVITY."""
+    return [
+        {
+            "agent_id": task.agent_id,
+            "agent_type": task.task_name,
+            "status": task.status,
+            "percentage": 0,
+            "message": task.message,
+            "created_at": now,
+            "updated_at": now,
+            "started_at": now if task.status is Status.RUNNING else None,
+            "queue": task.queue,
+            "priority": task.priority,
+            "run_at": task.run_at,
+            "epoch": 0,
+            "attempt": 0,
+            "crashes": 0,
+            "idempotency_key": task.idempotency_key,
+            "context": task.context,
+            "metadata": task.metadata,
+        }
+        for task in tasks
+    ]
+
+
+def first_log_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any]]:
+    """Parameters of INSERT_LOG for the first line of each task."""
+    return [log_row(task.agent_id, now, task.status, task.message, 0) for task in tasks]
+
+
+def log_row(
+    agent_id: UUID, at: datetime, status: Status, message: str, percentage: int | None
+) -> dict[str, Any]:
+    """Parameters of INSERT_LOG."""
+    return {
+        "activity_id": agent_id,
+        "created_at": at,
+        "status": status,
+        "message": message,
+        "percentage": percentage,
+    }
+
+
+INSERT_ACTIVITY = insert(ACTIVITY)
+INSERT_LOG = insert(LOG)
+
+_SELECT_CLAIMED = (
+    select(
+        ACTIVITY.c.agent_id,
+        ACTIVITY.c.agent_type,
+        ACTIVITY.c.status,
+        ACTIVITY.c.epoch,
+        ACTIVITY.c.attempt,
+        ACTIVITY.c.crashes,
+        ACTIVITY.c.context,
+    )
+    .where(ACTIVITY.c.agent_id.in_(IDS))
+    .with_for_update()
+)
+_SELECT_STATE = (
+    select(
+        ACTIVITY.c.agent_id, ACTIVITY.c.status, ACTIVITY.c.epoch, ACTIVITY.c.crashes, ACTIVITY.c.percentage
+    )
+    .where(ACTIVITY.c.agent_id.in_(IDS))
+    .with_for_update()
+)
+_START = (
+    update(ACTIVITY)
+    .where(ACTIVITY.c.agent_id.in_(IDS))
+    .values(
+        status=Status.RUNNING,
+        epoch=bindparam("new_epoch"),
+        attempt=ACTIVITY.c.attempt + 1,
+        crashes=bindparam("new_crashes"),
+        percentage=0,
+        message=bindparam("new_message"),
+        started_at=func.coalesce(ACTIVITY.c.started_at, bindparam("now", type_=ACTIVITY.c.started_at.type)),
+        updated_at=bindparam("now", type_=ACTIVITY.c.updated_at.type),
+        error=None,
+    )
+)
+_END = (
+    update(ACTIVITY)
+    .where(ACTIVITY.c.agent_id.in_(IDS))
+    .values(
+        status=bindparam("new_status", type_=ACTIVITY.c.status.type),
+        percentage=case(
+            (
+                literal(Status.COMPLETE, ACTIVITY.c.status.type)
+                == bindparam("new_status", type_=ACTIVITY.c.status.type),
+                100,
+            ),
+            else_=ACTIVITY.c.percentage,
+        ),
+        message=bindparam("new_message"),
+        error=bindparam("new_error"),
+        updated_at=bindparam("now", type_=ACTIVITY.c.updated_at.type),
+        finished_at=bindparam("finished", type_=ACTIVITY.c.finished_at.type),
+        run_at=bindparam("new_run_at", type_=ACTIVITY.c.run_at.type),
+        attempt=ACTIVITY.c.attempt - bindparam("uncounted"),
+        crashes=ACTIVITY.c.crashes + bindparam("deaths"),
+    )
+)
+_BEGIN = (
+    update(ACTIVITY)
+    .where(ACTIVITY.c.agent_id.in_(IDS))
+    .values(status=Status.RUNNING, started_at=bindparam("now", type_=ACTIVITY.c.started_at.type))
+)
+_REPORT = (
+    update(ACTIVITY)
+    .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))
+    .values(
+        message=bindparam("new_message"),
+        percentage=func.coalesce(bindparam("new_percentage"), ACTIVITY.c.percentage),
+        updated_at=bindparam("now", type_=ACTIVITY.c.updated_at.type),
+    )
+)
+# One statement logs the same line for any number of tasks; the percentage is the one just written.
+_LOG_ALL = insert(LOG).from_select(
+    ["activity_id", "created_at", "status", "message", "percentage"],
+    select(
+        ACTIVITY.c.agent_id,
+        bindparam("now", type_=ACTIVITY.c.updated_at.type),
+        ACTIVITY.c.status,
+        ACTIVITY.c.message,
+        ACTIVITY.c.percentage,
+    ).where(ACTIVITY.c.agent_id.in_(IDS)),
+)
+
+
+def admit_claims(
+    connection: Connection,
+    claims: Sequence[Lease],
+    *,
+    now: datetime,
+    started_message: str,
+    max_crashes: int,
+    suspect_running: bool,
+) -> Admissions:
+    """Make claimed tasks RUNNING under their new epoch, where the record agrees."""
+    outcome = Admissions()
+    epochs = dict(claims)
+    groups: dict[tuple[int, int, bool], list[UUID]] = defaultdict(list)
+    seen: set[UUID] = set()
+    for row in _rows(connection, _SELECT_CLAIMED, list(epochs)):
+        lease = Lease(row.agent_id, epochs[row.agent_id])
+        seen.add(row.agent_id)
+        decision, crashes = admit(
+            status=row.status,
+            recorded_epoch=row.epoch,
+            claimed_epoch=lease.epoch,
+            crashes=row.crashes,
+            max_crashes=max_crashes,
+            suspect_running=suspect_running,
+        )
+        if decision is Admission.START:
+            suspect_running = suspect_running or is_suspect(crashes, max_crashes)
+            outcome.started.append(Admitted(lease, row.agent_type, row.context, row.attempt + 1, crashes))
+            groups[lease.epoch, crashes, row.attempt > 0].append(row.agent_id)
+        elif decision is Admission.ACKNOWLEDGE:
+            outcome.ended.append(lease)
+        elif decision is Admission.REFUSE:
+            outcome.refused.append(lease)
+        elif decision is Admission.HOLD:
+            outcome.held.append(lease)
+        else:
+            outcome.buried.append(lease)
+    # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
+    outcome.ended.extend(lease for lease in claims if lease.agent_id not in seen)
+    for (epoch, crashes, again), ids in groups.items():
+        message = (
+            f"{started_message} (attempt after {crashes} crash(es))" if again and crashes else started_message
+        )
+        for chunk in _chunks(ids):
+            values = {
+                "ids": chunk,
+                "new_epoch": epoch,
+                "new_crashes": crashes,
+                "new_message": message,
+                "now": now,
+            }
+            connection.execute(_START, values)
+            connection.execute(_LOG_ALL, {"ids": chunk, "now": now})
+    if outcome.buried:
+        _bury(connection, outcome.buried, "its worker died without a word", max_crashes, now)
+    return outcome
+
+
+def record(
+    connection: Connection,
+    progress: Sequence[Progress],
+    endings: Sequence[Ending],
+    *,
+    now: datetime,
+    result_ttl: int,
+) -> Recorded:
+    """Write progress reports, then endings, each fenced by its epoch."""
+    ids = list({*(report.agent_id for report in progress), *(ending.lease.agent_id for ending in endings)})
+    rows = {row.agent_id: row for row in _rows(connection, _SELECT_STATE, ids)}
+    _record_progress(connection, progress, rows)
+    refused: list[Lease] = []
+    groups: dict[Hashable, list[Ending]] = defaultdict(list)
+    results: list[dict[str, Any]] = []
+    for ending in endings:
+        row = rows.get(ending.lease.agent_id)
+        if row is None or row.status is not Status.RUNNING or row.epoch != ending.lease.epoch:
+            refused.append(ending.lease)
+            continue
+        groups[ending.status, ending.message, ending.error, ending.delay, ending.counted].append(ending)
+        if ending.status is Status.COMPLETE and ending.result is not None:
+            results.append(
+                {
+                    "agent_id": ending.lease.agent_id,
+                    "value": ending.result,
+                    "expires_at": now + timedelta(seconds=result_ttl),
+                }
+            )
+    for group in groups.values():
+        _end(connection, group[0], [ending.lease.agent_id for ending in group], now)
+    if results:
+        connection.execute(insert(RESULT), results)
+    return Recorded(refused, [agent_id for agent_id in ids if agent_id not in rows])
+
+
+def _record_progress(connection: Connection, progress: Sequence[Progress], rows: dict[UUID, Any]) -> None:
+    accepted: list[Progress] = []
+    for report in progress:
+        row = rows.get(report.agent_id)
+        if row is None or row.status not in ACTIVE_STATUSES:
+            continue
+        if report.epoch is None or (row.status is Status.RUNNING and row.epoch == report.epoch):
+            accepted.append(report)
+    if not accepted:
+        return
+    # An activity that the application runs by itself starts with its first report.
+    begun = {
+        r.agent_id
+        for r in accepted
+        if rows[r.agent_id].queue is None and rows[r.agent_id].status is Status.QUEUED
+    }
+    if begun:
+        connection.execute(_BEGIN, {"ids": list(begun), "now": accepted[0].at})
+    connection.execute(
+        INSERT_LOG,
+        [
+            log_row(
+                r.agent_id,
+                r.at,
+                Status.RUNNING if r.agent_id in begun else rows[r.agent_id].status,
+                r.message,
+                r.percentage,
+            )
+            for r in accepted
+        ],
+    )
+    latest: dict[UUID, Progress] = {}
+    for report in accepted:
+        before = latest.get(report.agent_id)
+        if report.percentage is None and before is not None:
+            report = report._replace(percentage=before.percentage)
+        latest[report.agent_id] = report
+    connection.execute(
+        _REPORT,
+        [
+            {"id": r.agent_id, "new_message": r.message, "new_percentage": r.percentage, "now": r.at}
+            for r in latest.values()
+        ],
+    )
+
+
+def _end(connection: Connection, like: Ending, ids: list[UUID], now: datetime, *, deaths: int = 0) -> None:
+    """Give tasks the same ending, with its log line."""
+    values = {
+        "new_status": like.status,
+        "new_message": like.message,
+        "new_error": like.error,
+        "now": now,
+        "finished": now if like.status.final else None,
+        "new_run_at": now + timedelta(seconds=like.delay) if like.delay else None,
+        "uncounted": 0 if like.counted else 1,
+        "deaths": deaths,
+    }
+    for chunk in _chunks(ids):
+        connection.execute(_END, {"ids": chunk, **values})
+        connection.execute(_LOG_ALL, {"ids": chunk, "now": now})
+
+
+class Recorded(NamedTuple):
+    """What `record` did not write: endings whose epoch was refused, and activities that are not there."""
+
+    refused: list[Lease]
+    unknown: list[UUID]
+
+
+class Deaths(NamedTuple):
+    """What became of the tasks of a dead process: to be put back on the queue, and to be acknowledged."""
+
+    requeue: list[Lease]
+    acknowledge: list[Lease]
+
+
+def record_deaths(
+    connection: Connection, leases: Sequence[Lease], *, reason: str, max_crashes: int, now: datetime
+) -> Deaths:
+    """Note the death of a process that held leases: its tasks are QUEUED again, or ERROR after too many deaths.
+
+    `reason` completes the sentence "The worker process …".
+    """
+    outcome = Deaths([], [])
+    epochs = dict(leases)
+    running: list[tuple[UUID, int]] = []
+    for row in _rows(connection, _SELECT_STATE, list(epochs)):
+        lease = Lease(row.agent_id, epochs.pop(row.agent_id))
+        if row.status.final:
+            outcome.acknowledge.append(lease)
+        elif row.status is Status.RUNNING and row.epoch == lease.epoch:
+            running.append((row.agent_id, row.crashes))
+        else:
+            # Claimed but not started: nothing ran, so nothing is counted.
+            outcome.requeue.append(lease)
+    outcome.acknowledge.extend(Lease(agent_id, epoch) for agent_id, epoch in epochs.items())
+    epochs = dict(leases)
+    blamed = blame(running, max_crashes)
+    back = {True: [], False: []}  # type: dict[bool, list[UUID]]
+    buried: list[Lease] = []
+    for agent_id, crashes in running:
+        lease = Lease(agent_id, epochs[agent_id])
+        if agent_id in blamed and crashes + 1 >= max_crashes:
+            buried.append(lease)
+        else:
+            back[agent_id in blamed].append(agent_id)
+            outcome.requeue.append(lease)
+    message = f"The worker process {reason}; the task goes back to the queue."
+    for counted, ids in back.items():
+        if ids:
+            ending = Ending(Lease(ids[0], 0), Status.QUEUED, message, counted=counted)
+            _end(connection, ending, ids, now, deaths=int(counted))
+    if buried:
+        _bury(connection, buried, reason, max_crashes, now)
+        outcome.acknowledge.extend(buried)
+    return outcome
+
+
+def _bury(
+    connection: Connection, leases: Sequence[Lease], reason: str, max_crashes: int, now: datetime
+) -> None:
+    error = f"The worker process {reason} while it ran this task, for the {_ordinal(max_crashes)} time; it is not tried again."
+    ending = Ending(leases[0], Status.ERROR, error, error=error)
+    _end(connection, ending, [lease.agent_id for lease in leases], now, deaths=1)
+
+
+def _ordinal(number: int) -> str:
+    suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
+
+
+def end_outside(
+    connection: Connection,
+    agent_ids: Sequence[UUID],
+    *,
+    status: Status,
+    message: str,
+    error: str | None,
+    now: datetime,
+    only: frozenset[Status] = ACTIVE_STATUSES,
+) -> list[UUID]:
+    """End active tasks from outside a worker (cancel, `activity.complete`); returns those that were ended."""
+    rows = _rows(connection, _SELECT_STATE, agent_ids)
+    ids = [row.agent_id for row in rows if row.status in only]
+    if ids:
+        _end(connection, Ending(Lease(ids[0], 0), status, message, error=error), ids, now)
+    return ids
+
+
+def put_back(connection: Connection, leases: Sequence[Lease], *, message: str, now: datetime) -> list[Lease]:
+    """Make tasks that a stopping worker did not finish QUEUED again; returns those that were still its own."""
+    rows = {
+        row.agent_id: row for row in _rows(connection, _SELECT_STATE, [lease.agent_id for lease in leases])
+    }
+    ours = [
+        lease
+        for lease in leases
+        if (row := rows.get(lease.agent_id)) and row.status is Status.RUNNING and row.epoch == lease.epoch
+    ]
+    if ours:
+        ending = Ending(ours[0], Status.QUEUED, message, counted=False)
+        _end(connection, ending, [lease.agent_id for lease in ours], now)
+    return ours
+
+
+def _rows(connection: Connection, statement: Executable, ids: Sequence[UUID]) -> list[Any]:
+    # In the order of the key: two transactions that lock the same rows in different orders would dead-lock.
+    ordered = sorted(ids)
+    return [row for chunk in _chunks(ordered) for row in connection.execute(statement, {"ids": chunk})]
+
+
+def _chunks(ids: Sequence[UUID]) -> Iterable[list[UUID]]:
+    return (list(ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK))

@@ -1,0 +1,1 @@
+"""The command line. Every verb has a file; none imports more than its own work needs."""

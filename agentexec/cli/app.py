@@ -1,0 +1,71 @@
+"""The `agentexec` command: its verbs, and what becomes of errors."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated, NoReturn
+
+import typer
+
+from agentexec import __version__
+from agentexec.cli import cancel_pending, enqueue, migrate, worker
+from agentexec.errors import AgentexecError
+
+TRACEBACK = "--traceback"
+
+# Help is plain text: rich would take longer to import than the whole command takes.
+app = typer.Typer(
+    name="agentexec",
+    help="Run OpenAI Agents SDK tasks in production.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("worker")(worker.run)
+app.command("migrate")(migrate.run)
+app.command("enqueue")(enqueue.run)
+app.command("cancel-pending")(cancel_pending.run)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"agentexec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+    _traceback: Annotated[
+        bool, typer.Option(TRACEBACK, help="Show the Python traceback of an error.")
+    ] = False,
+) -> None:
+    """Run OpenAI Agents SDK tasks in production."""
+
+
+def main() -> NoReturn:
+    """Entry point. Exit codes: 0 clean, 1 failed or forced, 2 usage, 3 unreachable, 5 schema."""
+    # Anywhere on the line, as one adds it behind a command that has just failed.
+    show = TRACEBACK in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != TRACEBACK]
+    try:
+        app(arguments, prog_name="agentexec")
+    except TimeoutError as error:
+        _fail(error, 1, show)
+    except AgentexecError as error:
+        _fail(error, error.exit_code, show)
+    except Exception as error:
+        _fail(f"{type(error).__name__}: {error} (add {TRACEBACK} to see where)", 1, show)
+    sys.exit(0)
+
+
+def _fail(error: Exception | str, code: int, show: bool) -> NoReturn:
+    if show:
+        traceback.print_exc()
+    typer.echo(f"agentexec: {error}", err=True)
+    sys.exit(code)

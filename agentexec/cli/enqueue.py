@@ -1,0 +1,88 @@
+"""`agentexec enqueue`: accept a task from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import agentexec as ax
+from agentexec.errors import UsageError
+
+
+def run(
+    task_name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the task.")],
+    context: Annotated[
+        str,
+        typer.Argument(metavar="[JSON|@FILE|-]", help="The context: JSON, a file of it, or standard input."),
+    ] = "{}",
+    priority: Annotated[str, typer.Option("--priority", "-p", help="high or low.")] = "low",
+    delay: Annotated[float | None, typer.Option(min=0, help="Seconds before it may start.")] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Label; may be repeated."),
+    ] = None,
+    queue: Annotated[
+        str | None, typer.Option("--queue", "-Q", help="Another queue than AGENTEXEC_QUEUE_NAME.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A second enqueue with this key returns the first task.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most; default: no limit.")] = None,
+) -> None:
+    """Put a task on the queue and print its agent_id; with --wait, its result.
+
+    With --wait the exit code is 1 if the task failed, was canceled, or did not end in time.
+    """
+    if priority.upper() not in ax.Priority.__members__:
+        raise UsageError(f"--priority must be high or low, not {priority!r}.")
+    task = ax.enqueue_sync(
+        task_name,
+        _context(context),
+        priority=ax.Priority[priority.upper()],
+        metadata=_metadata(metadata),
+        delay=delay,
+        queue_name=queue,
+        idempotency_key=idempotency_key,
+    )
+    if not wait:
+        typer.echo(str(task.agent_id))
+        return
+    typer.echo(f"Task {task.agent_id} is queued; waiting for its result.", err=True)
+    result = ax.get_result_sync(task, timeout)
+    typer.echo(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, indent=2))
+
+
+def _context(text: str) -> dict[str, Any]:
+    if text == "-":
+        text = sys.stdin.read()
+    elif text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"The file {text[1:]} cannot be read: {error}.") from None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(
+            f'The context is not valid JSON: {error}. Write it like \'{{"company": "Acme"}}\'.'
+        ) from None
+    if not isinstance(value, dict):
+        raise UsageError('The context must be a JSON object, like \'{"company": "Acme"}\'.')
+    return value
+
+
+def _metadata(pairs: list[str] | None) -> dict[str, str] | None:
+    if not pairs:
+        return None
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--metadata takes KEY=VALUE, not {pair!r}.")
+        labels[key] = value
+    return labels

@@ -1,0 +1,70 @@
+"""`agentexec worker`: run workers until stopped."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated
+
+import typer
+
+import agentexec as ax
+
+
+def run(
+    module: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODULE[:ATTR]]",
+            help="Module or file with your pool, like myapp.worker or worker.py:pool. Default: AGENTEXEC_WORKER_MODULE.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-w", min=1, help="Worker processes (AGENTEXEC_NUM_WORKERS).")
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            "--concurrency", "-c", min=1, help="Tasks at once in each process (AGENTEXEC_WORKER_CONCURRENCY)."
+        ),
+    ] = None,
+    queue: Annotated[
+        str | None, typer.Option("--queue", "-Q", help="Queue to work on (AGENTEXEC_QUEUE_NAME).")
+    ] = None,
+    graceful_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Seconds that running tasks get on SIGTERM (AGENTEXEC_GRACEFUL_SHUTDOWN_TIMEOUT)."
+        ),
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="Level of the log (AGENTEXEC_LOG_LEVEL).")] = None,
+) -> None:
+    """Run workers until SIGTERM or Ctrl-C; a second signal hurries.
+
+    Exit codes: 0 stopped in order, 1 forced or crashed, 2 the module cannot be loaded or a setting is bad,
+    3 Redis or the database cannot be reached, 5 the database needs `agentexec migrate`.
+    """
+    options = {
+        "num_workers": workers,
+        "worker_concurrency": concurrency,
+        "queue_name": queue,
+        "graceful_shutdown_timeout": graceful_timeout,
+        "log_level": log_level,
+    }
+    environment: dict[str, str] = {}
+    for name, value in options.items():
+        if value is not None:
+            setattr(ax.CONF, name, value)
+            environment[f"AGENTEXEC_{name.upper()}"] = str(value)
+    # Imported on use: the other commands start faster without them.
+    logs = importlib.import_module("agentexec.worker.logs")
+    supervisor = importlib.import_module("agentexec.worker.supervisor")
+    target = importlib.import_module("agentexec.worker.target").Target.parse(
+        module or ax.CONF.worker_module or ""
+    )
+    logs.set_up("supervisor", ax.CONF.log_level)
+    code = supervisor.Supervisor(
+        target, ax.CONF, environment=environment, show_traceback="--traceback" in sys.argv
+    ).run()
+    raise typer.Exit(code)

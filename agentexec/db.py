@@ -1,0 +1,207 @@
+"""The database of the record: declarative base, engines, transactions, and the types that all dialects share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Engine, Integer, Text, create_engine, event, exc
+from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine.url import URL
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import TypeDecorator
+
+from agentexec.errors import UnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+BUSY_TIMEOUT_MS = 10_000
+"""Milliseconds that a SQLite writer waits for another; the longest transaction of ours takes a fraction of it."""
+
+SYNC_DRIVERS = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
+
+
+class Base(DeclarativeBase):
+    """Declarative base of every agentexec table: `ax.Base.metadata.create_all(engine)` makes them."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC with microseconds; always aware in Python, also on databases that keep no time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+LongText = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+"""Text of any length: MySQL's plain TEXT ends at 64 KB."""
+
+JsonObject = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+"""A 64-bit key; SQLite only counts up an INTEGER key by itself."""
+
+
+def utc_now() -> datetime:
+    """The present moment, aware."""
+    return datetime.now(UTC)
+
+
+def sync_url(url: str | URL) -> URL:
+    """The URL with the driver that agentexec uses for its database; raises UsageError for a malformed URL."""
+    try:
+        parsed = make_url(url)
+    except exc.ArgumentError:
+        raise UsageError(
+            "The database URL cannot be read; write it like postgresql://user:password@host/name or sqlite:///file.db."
+        ) from None
+    name, _, driver = parsed.drivername.partition("+")
+    if not driver or driver in ("aiosqlite", "asyncpg", "aiomysql", "asyncmy"):
+        return parsed.set(drivername=SYNC_DRIVERS.get(name, parsed.drivername))
+    return parsed
+
+
+def open_engine(url: str | URL) -> Engine:
+    """Make an engine for a URL, with the pool and time-outs that workers need.
+
+    Raises UsageError for a malformed URL, an unknown database, or a driver that is not installed.
+    """
+    parsed = sync_url(url)
+    dialect = parsed.get_backend_name() if parsed.drivername else ""
+    options: dict[str, Any] = {}
+    if dialect != "sqlite":
+        # A connection that a restarted database has dropped is replaced before use, not after an error.
+        options = {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20, "pool_recycle": 1800}
+        if (dialect == "postgresql" and "connect_timeout" not in parsed.query) or dialect in (
+            "mysql",
+            "mariadb",
+        ):
+            options["connect_args"] = {"connect_timeout": 10}
+    try:
+        engine = create_engine(parsed, **options)
+    except exc.NoSuchModuleError:
+        raise UsageError(
+            f"There is no SQLAlchemy dialect for {parsed.drivername}; use PostgreSQL, MySQL or SQLite."
+        ) from None
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(dialect)
+        advice = f"install agentexec[{extra}]" if extra else f"install {error.name}"
+        raise UsageError(f"The database driver {error.name} is not installed; {advice}.") from None
+    prepare_engine(engine)
+    return engine
+
+
+def prepare_engine(engine: Engine | AsyncEngine) -> Engine:
+    """The synchronous engine to use for an engine that the user made, tuned where SQLite needs it.
+
+    An AsyncEngine gets a synchronous twin on the same URL. Calling this twice does nothing more.
+    """
+    if not isinstance(engine, Engine):  # not by isinstance(AsyncEngine): its module needs greenlet installed
+        return open_engine(engine.url)
+    if engine.dialect.name == "sqlite" and not event.contains(engine, "connect", _tune_sqlite):
+        event.listen(engine, "connect", _tune_sqlite)
+    return engine
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    """WAL lets readers go on beside a writer; NORMAL is safe against a killed process with WAL."""
+    cursor = connection.cursor()
+    # Before the switch to WAL, which itself needs the lock that another starting process may hold.
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+@contextmanager
+def writing(engine: Engine, *, relaxed: bool = False) -> Iterator[Connection]:
+    """A transaction that will write, committed at the end of the block.
+
+    On SQLite it takes the write lock at its beginning: a transaction that reads first and writes later fails
+    at once when another has written in between, whatever the time-out. `relaxed` lets PostgreSQL confirm the
+    commit before it is on disk, for what may be lost with the server's last moments.
+    Raises UnavailableError when the database cannot be reached or is overloaded.
+    """
+    with outages_named(engine), engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif relaxed and engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
+        yield connection
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection to read from; raises UnavailableError when the database cannot be reached."""
+    with outages_named(engine), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def outages_named(engine: Engine) -> Iterator[None]:
+    """Turn a driver's outage errors into UnavailableError, which callers wait out and try again."""
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        if is_missing_table(error):
+            raise
+        raise UnavailableError(
+            f"The database {safe_url(engine.url)} cannot be used: {_reason(error)}."
+        ) from error
+    except exc.DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise UnavailableError(f"The database {safe_url(engine.url)} went away: {_reason(error)}.") from error
+
+
+def is_missing_table(error: exc.SQLAlchemyError) -> bool:
+    """True if an error says that a table or column is not there, which waiting will not mend."""
+    text = str(getattr(error, "orig", error)).lower()
+    return "no such table" in text or "no such column" in text or "has no column" in text
+
+
+def safe_url(url: URL | str) -> str:
+    """A URL for messages: without its password and without its query, which may hold one too."""
+    parsed = make_url(url)
+    return parsed.set(query={}).render_as_string(hide_password=True)
+
+
+def _reason(error: exc.SQLAlchemyError) -> str:
+    """A driver's reason in one line, without the statement and its parameters."""
+    text = str(getattr(error, "orig", None) or error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+
+
+def require_shareable(engine: Engine) -> None:
+    """Raise UsageError for an in-memory SQLite database, which no other process could see."""
+    if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
+        raise UsageError(
+            "Workers need a database that several processes can open; sqlite:// lives in one process only, "
+            "so write sqlite:///agentexec.db."
+        )

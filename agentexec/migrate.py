@@ -1,0 +1,137 @@
+"""Migrations: the packaged Alembic revisions, applied by any number of processes at once."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from agentexec.config import CONF
+from agentexec.db import outages_named
+from agentexec.errors import UsageError
+from agentexec.schema import check_schema, migrations_folder, version_table
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+LOCK_SECONDS = 120
+"""How long a process waits for another one that migrates."""
+
+POSTGRES_LOCK = 0x6167656E74  # "agent" in ASCII: an advisory lock's key is a number
+MYSQL_LOCK = "agentexec_migrate"
+
+
+def upgrade(engine: Engine, revision: str = "head") -> None:
+    """Bring the database to a revision, waiting for another process that does so. Raises UnavailableError."""
+    command = _alembic("command")
+    with _locked(engine) as connection:
+        _run(command.upgrade, _config(connection), revision)
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Bring the database back to an older revision; what newer tables hold is lost."""
+    command = _alembic("command")
+    with _locked(engine) as connection:
+        _run(command.downgrade, _config(connection), revision)
+
+
+def move_to(engine: Engine, revision: str) -> None:
+    """Bring the database to a revision, up or down, as it takes."""
+    script = _alembic("script").ScriptDirectory.from_config(_config(None))
+    with outages_named(engine), engine.connect() as connection:
+        current = _current(connection)
+    known = [step.revision for step in script.walk_revisions()]
+    wanted = script.get_current_head() if revision == "head" else revision
+    if revision not in ("head", "base") and revision not in known:
+        raise UsageError(
+            f"There is no revision {revision}; known are {', '.join(reversed(known))}, head and base."
+        )
+    if revision == "base" or (current in known and known.index(wanted) > known.index(current)):
+        downgrade(engine, revision)
+    else:
+        upgrade(engine, revision)
+
+
+def check(engine: Engine) -> None:
+    """Raise SchemaError if a migration is missing."""
+    check_schema(engine)
+
+
+def write_sql(engine: Engine, revision: str = "head") -> None:
+    """Print the SQL of an upgrade from nothing, for databases that a person migrates."""
+    config = _config(None)
+    config.attributes["url"] = engine.url
+    _run(_alembic("command").upgrade, config, revision, sql=True)
+
+
+def _current(connection: Connection) -> str | None:
+    context = _alembic("runtime.migration").MigrationContext.configure(
+        connection, opts={"version_table": version_table()}
+    )
+    return context.get_current_revision()
+
+
+def _run(command: Any, config: Config, revision: str, **options: Any) -> None:
+    try:
+        command(config, revision, **options)
+    except _alembic("util").CommandError as error:
+        raise UsageError(f"The migration cannot be made: {error}.") from error
+
+
+def _alembic(name: str) -> Any:
+    # Imported on use: Alembic takes longer to import than a worker takes to start.
+    return importlib.import_module(f"alembic.{name}")
+
+
+def _config(connection: Connection | None) -> Config:
+    """Alembic's configuration, made in code: it works in any folder and never reads the application's ini file."""
+    folder = migrations_folder()
+    config: Config = _alembic("config").Config()
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    config.attributes["prefix"] = CONF.table_prefix
+    config.attributes["version_table"] = version_table()
+    return config
+
+
+@contextlib.contextmanager
+def _locked(engine: Engine) -> Iterator[Connection]:
+    """A connection under a lock that only one migrating process holds; the others wait."""
+    dialect = engine.dialect.name
+    with outages_named(engine), engine.connect() as connection:
+        if dialect == "sqlite":
+            # Before anything is read: the file's write lock is the advisory lock.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
+            return
+        if dialect == "postgresql":
+            connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": POSTGRES_LOCK})
+        else:
+            got = connection.execute(
+                text("SELECT GET_LOCK(:name, :wait)"), {"name": MYSQL_LOCK, "wait": LOCK_SECONDS}
+            )
+            if got.scalar() != 1:
+                raise UsageError(
+                    "Another process has been migrating this database for two minutes; try again later."
+                )
+        connection.commit()
+        try:
+            yield connection
+            connection.commit()
+        finally:
+            with contextlib.suppress(OperationalError):
+                connection.rollback()
+                release = (
+                    text("SELECT pg_advisory_unlock(:key)")
+                    if dialect == "postgresql"
+                    else text("SELECT RELEASE_LOCK(:key)")
+                )
+                connection.execute(release, {"key": POSTGRES_LOCK if dialect == "postgresql" else MYSQL_LOCK})
+                connection.commit()

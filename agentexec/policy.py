@@ -1,0 +1,109 @@
+"""Pure decisions: from what is known to what to do. No clock, no I/O; the edges act on the answers."""
+
+from __future__ import annotations
+
+import enum
+import signal
+from collections.abc import Iterable
+from uuid import UUID
+
+from agentexec.task import Status
+
+LOW_SHARE = 16
+"""Of this many claimed tasks, one is taken from LOW first, so that a flood of HIGH cannot starve LOW."""
+
+
+class Admission(enum.Enum):
+    """What to do with a task that a worker has claimed."""
+
+    START = "start"
+    ACKNOWLEDGE = "acknowledge"
+    """It has ended already (its worker died between result and acknowledgement, or it was canceled)."""
+    REFUSE = "refuse"
+    """A higher epoch is in the record: this claim is stale."""
+    HOLD = "hold"
+    """One death from the end, and another such task runs here: wait, so that a death names one culprit."""
+    BURY = "bury"
+    """Its process died too often."""
+
+
+def admit(
+    *,
+    status: Status,
+    recorded_epoch: int,
+    claimed_epoch: int,
+    crashes: int,
+    max_crashes: int,
+    suspect_running: bool,
+) -> tuple[Admission, int]:
+    """Decide on a claimed task; returns the decision and the deaths to note.
+
+    A record that is RUNNING under a lower epoch was left by a worker that died without a word: one more death.
+    """
+    if status.final:
+        return Admission.ACKNOWLEDGE, crashes
+    if recorded_epoch >= claimed_epoch:
+        return Admission.REFUSE, crashes
+    if status is Status.RUNNING:
+        crashes += 1
+    if crashes >= max_crashes:
+        return Admission.BURY, crashes
+    if is_suspect(crashes, max_crashes) and suspect_running:
+        return Admission.HOLD, crashes
+    return Admission.START, crashes
+
+
+def is_suspect(crashes: int, max_crashes: int) -> bool:
+    """True for a task that is one death from the end. A single allowed death marks no suspects."""
+    return max_crashes > 1 and crashes >= max_crashes - 1
+
+
+def blame(running: Iterable[tuple[UUID, int]], max_crashes: int) -> set[UUID]:
+    """Which of the tasks (id, deaths so far) that ran in a dead process have a death noted.
+
+    At most one suspect runs in a process at a time. If one did, it is taken to be the culprit, and the tasks
+    beside it go free; else every task is counted, as any of them may have been it.
+    """
+    tasks = list(running)
+    suspects = {agent_id for agent_id, crashes in tasks if is_suspect(crashes, max_crashes)}
+    return suspects or {agent_id for agent_id, _ in tasks}
+
+
+def low_quota(claimed_before: int, limit: int) -> int:
+    """How many of the next `limit` claims go to LOW first, after `claimed_before` claims of this process."""
+    return (claimed_before + limit) // LOW_SHARE - claimed_before // LOW_SHARE
+
+
+def retry_delay(attempt: int, retries: int, jitter: float) -> float | None:
+    """Seconds until the next attempt after `attempt` attempts (1 or more) have failed; None to give up.
+
+    2, 4, 8 … up to 300 seconds; `jitter` (0 to 1) spreads it down by up to a fifth, so that tasks that failed
+    together do not return together.
+    """
+    if attempt > retries:
+        return None
+    return min(300.0, 2.0 ** min(attempt, 20)) * (1.0 - 0.2 * jitter)
+
+
+def backoff(failures: int, *, first: float = 0.1, most: float = 5.0) -> float:
+    """Seconds to wait after `failures` (1 or more) failures in a row: doubling from `first` up to `most`."""
+    return min(most, first * 2.0 ** min(failures - 1, 20))
+
+
+def restart_delay(quick_deaths: int) -> float:
+    """Seconds before a dead child is replaced: none for a first death, more for one that keeps dying young."""
+    return 0.0 if quick_deaths <= 1 else backoff(quick_deaths - 1, first=0.25, most=15.0)
+
+
+def exit_reason(code: int) -> str:
+    """What an exit code says of a process, to complete "The worker process …"; negative codes are signals."""
+    if code == 0:
+        return "has stopped"
+    if code > 0:
+        return f"exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (out of memory?)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"

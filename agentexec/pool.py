@@ -1,0 +1,140 @@
+"""Pool: what users see of tasks and workers. A facade over the registry and the supervisor."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agentexec.config import CONF, variable
+from agentexec.errors import AgentexecError, UsageError
+from agentexec.registry import Registry
+from agentexec.runtime import RUNTIME
+from agentexec.task import TaskDefinition
+from agentexec.worker import logs
+from agentexec.worker.supervisor import Supervisor
+from agentexec.worker.target import Target
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+log = logging.getLogger("agentexec")
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class StoppedByInterrupt(KeyboardInterrupt, SystemExit):
+    """Raised by `Pool.run` after an orderly stop by Ctrl-C.
+
+    `except KeyboardInterrupt:` catches it, for a program that wants to clean up; uncaught, it ends the program
+    quietly with the code it carries, as SystemExit does.
+    """
+
+
+class Pool:
+    """Tasks, and the workers that run them.
+
+    `engine`: a SQLAlchemy Engine or AsyncEngine; `database_url`: a SQLAlchemy URL; neither: the environment
+    decides, else sqlite:///agentexec.db. Both configure the whole process, as `ax.configure` does.
+    """
+
+    def __init__(
+        self, engine: Engine | AsyncEngine | None = None, *, database_url: str | None = None
+    ) -> None:
+        RUNTIME.configure(engine=engine, database_url=database_url)
+        self.registry = Registry()
+        RUNTIME.add_registry(self.registry)
+        self._supervisor: Supervisor | None = None
+        self._thread: threading.Thread | None = None
+
+    def task(
+        self, name: str, *, retries: int | None = None, timeout: float | None = None
+    ) -> Callable[[Handler], Handler]:
+        """Register the decorated function as the handler of task `name`.
+
+        The handler has the parameters `agent_id: UUID` and `context`, whose type (a pydantic model) says how
+        contexts are checked. It may be async, or a plain function, which then runs in a thread.
+
+        `retries`: further attempts after one that raised, with growing pauses; default 0. `timeout`: seconds
+        for one attempt of an async handler. Raises UsageError for a bad signature or a name that is taken.
+        """
+
+        def register(handler: Handler) -> Handler:
+            self.add_task(name, handler, retries=retries, timeout=timeout)
+            return handler
+
+        return register
+
+    def add_task(
+        self,
+        name: str,
+        handler: Callable[..., Any],
+        *,
+        retries: int | None = None,
+        timeout: float | None = None,
+    ) -> TaskDefinition:
+        """`task` as a call."""
+        return self.registry.add(name, handler, retries=retries, timeout=timeout)
+
+    def run(self) -> None:
+        """Run workers until SIGTERM or SIGINT; blocks.
+
+        Returns after a stop by SIGTERM; raises KeyboardInterrupt after one by Ctrl-C (quiet if nobody catches
+        it), and SystemExit with a documented exit code if the workers cannot start or had to be killed.
+        """
+        logs.set_up("supervisor", CONF.log_level)
+        try:
+            supervisor = self._supervise()
+        except AgentexecError as error:
+            log.error("%s", error)
+            raise SystemExit(error.exit_code) from None
+        code = supervisor.run()
+        if supervisor.stopped_by == signal.SIGINT:
+            raise StoppedByInterrupt(code)
+        if code:
+            raise SystemExit(code)
+
+    def start(self) -> None:
+        """Run workers in the background; returns at once. Raises UsageError if they run already."""
+        if self._thread is not None and self._thread.is_alive():
+            raise UsageError("The pool's workers run already; call pool.shutdown() first.")
+        supervisor = self._supervise()
+        self._supervisor = supervisor
+        self._thread = threading.Thread(
+            # Daemon: a program that ends without `shutdown` must not hang; the workers see its end and stop.
+            target=lambda: supervisor.run(handle_signals=False),
+            name="agentexec-supervisor",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Stop the background workers in order and wait for their end; without effect if there are none.
+
+        Running tasks get `timeout` seconds, by default AGENTEXEC_GRACEFUL_SHUTDOWN_TIMEOUT; what is left goes
+        back to the queue.
+        """
+        if self._supervisor is None or self._thread is None:
+            return
+        self._supervisor.stop()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._supervisor.stop(signal.SIGQUIT)
+            self._thread.join()
+        self._supervisor = self._thread = None
+
+    def _supervise(self) -> Supervisor:
+        """A supervisor whose processes import the running program anew, under the settings in force here."""
+        return Supervisor(Target.of_main(self), CONF, environment=_changed_settings(), run_atexit=False)
+
+
+def _changed_settings() -> dict[str, str]:
+    """Settings that differ from their defaults, as variables: a program may set them where workers do not look."""
+    return {
+        variable(name): str(value)
+        for name in type(CONF).model_fields
+        if name in CONF.model_fields_set and (value := getattr(CONF, name)) is not None
+    }

@@ -1,0 +1,145 @@
+"""Registry: the task definitions of a pool, read from handlers' signatures."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    PydanticSchemaGenerationError,
+    PydanticUndefinedAnnotation,
+    TypeAdapter,
+    ValidationError,
+)
+
+from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
+from agentexec.task import TaskDefinition
+
+MAX_TASK_NAME = 200
+
+
+class Registry:
+    """Task definitions by name."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, TaskDefinition] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tasks
+
+    def __iter__(self) -> Iterator[TaskDefinition]:
+        return iter(self._tasks.values())
+
+    def find(self, name: str) -> TaskDefinition | None:
+        """The definition of a task, or None."""
+        return self._tasks.get(name)
+
+    def get(self, name: str) -> TaskDefinition:
+        """The definition of a task; raises UnknownTaskError."""
+        definition = self._tasks.get(name)
+        if definition is None:
+            known = ", ".join(sorted(self._tasks)) or "none"
+            raise UnknownTaskError(f"There is no task named {name}; registered tasks: {known}.")
+        return definition
+
+    def add(
+        self,
+        name: str,
+        handler: Callable[..., Any],
+        *,
+        retries: int | None = None,
+        timeout: float | None = None,
+    ) -> TaskDefinition:
+        """Register a handler. Raises UsageError for a name that is taken, or a signature that cannot be called."""
+        if not name or len(name) > MAX_TASK_NAME:
+            raise UsageError(
+                f"A task name has 1 to {MAX_TASK_NAME} characters; {name[:40]!r} has {len(name)}."
+            )
+        known = self._tasks.get(name)
+        if known is not None and known.handler is not handler:
+            raise UsageError(f"Task {name} is registered twice; give one of the handlers another name.")
+        if retries is not None and retries < 0:
+            raise UsageError(f"Task {name}: retries must be 0 or more.")
+        if timeout is not None and timeout <= 0:
+            raise UsageError(f"Task {name}: timeout must be more than 0 seconds.")
+        is_async = inspect.iscoroutinefunction(inspect.unwrap(handler))
+        if timeout is not None and not is_async:
+            raise UsageError(f"Task {name}: a plain function cannot be stopped; write `async def` to use timeout=.")
+        definition = TaskDefinition(
+            name=name,
+            handler=handler,
+            is_async=is_async,
+            context_type=_context_type(name, handler),
+            result_type=_result_type(handler),
+            retries=retries or 0,
+            timeout=timeout,
+        )
+        self._tasks[name] = definition
+        return definition
+
+
+def validate_context(
+    definition: TaskDefinition, context: BaseModel | dict[str, Any] | str
+) -> BaseModel | dict[str, Any]:
+    """A context as its task's type; `str` is JSON. Raises ContextInvalidError that names the first bad field."""
+    if definition.context_type is None:
+        if isinstance(context, BaseModel):
+            return context
+        return _any_object.validate_json(context) if isinstance(context, str) else context
+    try:
+        if isinstance(context, str):
+            return definition.context_type.model_validate_json(context)
+        if isinstance(context, definition.context_type):
+            return context
+        # Another model with the same fields will do: a web process may have a slimmer copy of the type.
+        return definition.context_type.model_validate(
+            context.model_dump() if isinstance(context, BaseModel) else context
+        )
+    except ValidationError as error:
+        raise ContextInvalidError(
+            f"The context of task {definition.name} is not valid: {first_fault(error)}."
+        ) from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a validation error, as `field: what is wrong`, without the input."""
+    fault = error.errors(include_input=False, include_url=False)[0]
+    field = ".".join(str(part) for part in fault["loc"])
+    return f"{field}: {fault['msg']}" if field else fault["msg"]
+
+
+_any_object: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+
+
+def _hints(handler: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(inspect.unwrap(handler))
+    except NameError:
+        # A name that only the type checker imports: take what is there as it is.
+        return dict(getattr(handler, "__annotations__", {}))
+
+
+def _context_type(name: str, handler: Callable[..., Any]) -> type[BaseModel] | None:
+    parameters = inspect.signature(handler).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    missing = [wanted for wanted in ("agent_id", "context") if wanted not in parameters]
+    if missing and not takes_any:
+        raise UsageError(
+            f"The handler of task {name} lacks the parameter {missing[0]}; write it as "
+            f"`async def {getattr(handler, '__name__', 'handler')}(agent_id: UUID, context: MyContext)`."
+        )
+    annotation = _hints(handler).get("context")
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _result_type(handler: Callable[..., Any]) -> TypeAdapter[Any] | None:
+    annotation = _hints(handler).get("return", inspect.Signature.empty)
+    if annotation in (inspect.Signature.empty, Any, None, type(None)) or isinstance(annotation, str):
+        return None
+    try:
+        return TypeAdapter(annotation)
+    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
+        return None

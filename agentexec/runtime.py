@@ -1,0 +1,191 @@
+"""The one runtime object of a process: the engine of the record and the state backend, opened on first use."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, cast
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from agentexec.config import CONF, EMBEDDED_DATABASE_URL
+from agentexec.db import open_engine, prepare_engine
+from agentexec.errors import UsageError
+from agentexec.registry import Registry
+from agentexec.state.backend import StateBackend, load_backend
+from agentexec.task import TaskDefinition
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EDGE_THREADS = 8
+"""Threads that carry the blocking calls of async users; the database's connection pool is a bit larger."""
+
+
+class Recorder(Protocol):
+    """What a worker process offers to `ax.activity`: the batching writer."""
+
+    def holds(self, agent_id: UUID) -> bool: ...
+    def progress(self, agent_id: UUID, message: str, percentage: int | None) -> None: ...
+    def flush(self, timeout: float) -> bool: ...
+
+
+class Closing(Protocol):
+    """Something that the runtime shares and closes."""
+
+    def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Closing)
+
+
+class Runtime:
+    """Opens, shares and closes what a process needs; `async with` or `with` closes it at the end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._engine: Engine | None = None
+        self._owns_engine = False
+        self._backend: StateBackend | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._registries: weakref.WeakSet[Registry] = weakref.WeakSet()
+        self._shared: dict[type[Any], Closing] = {}
+        self.recorder: Recorder | None = None
+        """The writer, in a worker process."""
+
+    def configure(
+        self, *, engine: Engine | AsyncEngine | None = None, database_url: str | None = None
+    ) -> None:
+        """Set the database by an engine (sync or async) or by its URL; what was opened before is closed."""
+        if engine is not None and database_url is not None:
+            raise UsageError("Give either engine= or database_url=, not both.")
+        with self._lock:
+            if engine is not None:
+                if engine is self._engine:
+                    return
+                self.close()
+                self._engine, self._owns_engine = prepare_engine(engine), False
+            elif database_url is not None:
+                self.close()
+                self._engine, self._owns_engine = open_engine(database_url), True
+
+    @property
+    def embedded(self) -> bool:
+        """True if neither an engine nor a database URL was given: the database is a file of ours."""
+        return (self._engine is None or self._owns_engine) and str(self.engine.url) == EMBEDDED_DATABASE_URL
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the record; made from the settings when none was given."""
+        engine = self._engine
+        if engine is None:
+            with self._lock:
+                if self._engine is None:
+                    self._engine, self._owns_engine = (
+                        open_engine(CONF.database_url or EMBEDDED_DATABASE_URL),
+                        True,
+                    )
+                engine = self._engine
+        return engine
+
+    @property
+    def backend(self) -> StateBackend:
+        """The state backend that the settings name."""
+        backend = self._backend
+        if backend is None:
+            with self._lock:
+                if self._backend is None:
+                    self._backend = load_backend(CONF.backend_module, CONF, self.engine)
+                backend = self._backend
+        return backend
+
+    def add_registry(self, registry: Registry) -> None:
+        """Make a pool's tasks known to `enqueue` and `get_result` in this process."""
+        self._registries.add(registry)
+
+    def definition(self, task_name: str) -> TaskDefinition | None:
+        """The definition of a task that some pool of this process has registered."""
+        for registry in list(self._registries):
+            definition = registry.find(task_name)
+            if definition is not None:
+                return definition
+        return None
+
+    def shared(self, kind: type[C], make: Callable[[], C]) -> C:
+        """The one object of a kind in this process, made on first use; it lives until `close`."""
+        found = self._shared.get(kind)
+        if found is None:
+            with self._lock:
+                found = self._shared.setdefault(kind, make())
+        return cast(C, found)
+
+    async def in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a blocking call beside the event loop, in threads of our own: users may fill the loop's."""
+        bound = functools.partial(call, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._edge, bound)
+
+    def submit(self, call: Callable[[], None]) -> None:
+        """Run a blocking call in a thread without waiting for it."""
+        self._edge.submit(call)
+
+    @property
+    def _edge(self) -> ThreadPoolExecutor:
+        threads = self._threads
+        if threads is None:
+            with self._lock:
+                if self._threads is None:
+                    self._threads = ThreadPoolExecutor(EDGE_THREADS, thread_name_prefix="agentexec-edge")
+                threads = self._threads
+        return threads
+
+    def close(self) -> None:
+        """Close connections; the next use opens them anew."""
+        with self._lock:
+            for shared in self._shared.values():
+                shared.close()
+            self._shared.clear()
+            if self._backend is not None:
+                self._backend.close()
+            if self._engine is not None and self._owns_engine:
+                self._engine.dispose()
+            self._backend, self._engine, self._owns_engine = None, None, False
+
+    def forget_connections(self) -> None:
+        """In a forked child: drop inherited connections without closing what the parent uses."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose(close=False)
+            self._backend, self._threads = None, None
+            self._shared.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+RUNTIME = Runtime()
+
+
+def configure(*, engine: Engine | AsyncEngine | None = None, database_url: str | None = None) -> None:
+    """Set the database that agentexec uses in this process.
+
+    `engine`: a SQLAlchemy Engine or AsyncEngine; `database_url`: a SQLAlchemy URL. Without a call the
+    environment decides (AGENTEXEC_DATABASE_URL, DATABASE_URL), else sqlite:///agentexec.db in the current folder.
+    Raises UsageError if both are given or the URL cannot be used.
+    """
+    RUNTIME.configure(engine=engine, database_url=database_url)
+
+
+def get_engine() -> Engine:
+    """The SQLAlchemy engine that agentexec uses in this process, for sessions of the application's own."""
+    return RUNTIME.engine

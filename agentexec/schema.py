@@ -1,0 +1,81 @@
+"""The whole schema in one place, and the check that a database has it. Knows nothing of Alembic: importing that
+costs more than a worker's start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Engine, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from agentexec.activity import models as _activity
+from agentexec.config import CONF
+from agentexec.db import Base, reading
+from agentexec.errors import SchemaError
+#from agentexec.state import sql_models as _state
+
+__all__ = ["Base", "check_schema", "migrations_folder", "revisions", "version_table"]
+
+TABLES = (_activity,)
+"""The modules whose import fills `Base.metadata`."""
+
+ADVICE = "run `agentexec migrate`"
+
+
+def version_table() -> str:
+    """The name of our own Alembic version table: the application may have one too."""
+    return f"{CONF.table_prefix}alembic_version"
+
+
+def migrations_folder() -> Path:
+    """The folder with the revisions: inside an installed package, else of the repository."""
+    packaged = Path(__file__).parent / "_migrations" / "migrations"
+    folder = packaged if packaged.is_dir() else Path(__file__).parent.parent / "migrations"
+    if not folder.is_dir():
+        raise SchemaError("The migrations are missing from this installation; install agentexec again.")
+    return folder
+
+
+def revisions() -> list[str]:
+    """Revision ids, oldest first: the numbers that the files' names begin with."""
+    return sorted(
+        path.name.partition("_")[0] for path in (migrations_folder() / "versions").glob("[0-9]*.py")
+    )
+
+
+def check_schema(engine: Engine) -> None:
+    """Raise SchemaError if the database lacks a table, a column or a revision, or is newer than this release.
+
+    A schema made by `ax.Base.metadata.create_all(engine)` has no version table and is as good.
+    """
+    with reading(engine) as connection:
+        inspector = inspect(connection)
+        if inspector.has_table(version_table()):
+            current = connection.execute(text(f"SELECT version_num FROM {version_table()}")).scalar()  # noqa: S608
+            _check_revision(current)
+            return
+        for table in Base.metadata.sorted_tables:
+            if not table.name.startswith(CONF.table_prefix):
+                continue
+            try:
+                columns = {column["name"] for column in inspector.get_columns(table.name)}
+            except SQLAlchemyError:
+                columns = set()
+            missing = [column.name for column in table.columns if column.name not in columns]
+            if missing:
+                what = f"the table {table.name}" if not columns else f"the column {table.name}.{missing[0]}"
+                raise SchemaError(f"The database lacks {what}; {ADVICE}.")
+
+
+def _check_revision(current: str | None) -> None:
+    known = revisions()
+    if current == known[-1]:
+        return
+    if current is None or current in known:
+        raise SchemaError(
+            f"The database is at revision {current or 'none'}, this release needs {known[-1]}; {ADVICE}."
+        )
+    raise SchemaError(
+        f"The database is at revision {current}, which is newer than this release knows ({known[-1]}); "
+        "upgrade agentexec, or `agentexec migrate --revision` back with the newer release."
+    )

@@ -1,0 +1,185 @@
+"""The mailbox of a process: one thread that hears of finished tasks and of cancels, for everyone in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import bindparam, select
+
+from agentexec.activity.models import Activity, ActivityResult
+from agentexec.db import reading
+from agentexec.errors import UnavailableError
+from agentexec.policy import backoff
+from agentexec.runtime import Runtime
+from agentexec.task import FINAL_STATUSES, Status
+
+log = logging.getLogger("agentexec.signals")
+
+LISTEN_SECONDS = 5.0
+"""How long one wait for messages lasts. After each, everything waited for is looked up in the record: a signal
+may be lost with the state backend, the record is not."""
+
+DONE = "done "
+CANCEL = "cancel "
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a task ended, as the record tells it; `result` is JSON, None for a result of None or one expired."""
+
+    agent_id: UUID
+    task_name: str
+    status: Status
+    attempts: int
+    error: str | None
+    age: float
+    result: str | None
+
+
+_ENDS = (
+    select(
+        Activity.agent_id,
+        Activity.agent_type,
+        Activity.status,
+        Activity.attempt,
+        Activity.error,
+        Activity.finished_at,
+        ActivityResult.value,
+    )
+    .outerjoin(ActivityResult, ActivityResult.agent_id == Activity.agent_id)
+    .where(Activity.agent_id.in_(bindparam("ids", expanding=True)))
+)
+
+
+class Signals:
+    """Waits for ends of tasks on behalf of any number of callers, with one thread and one mailbox."""
+
+    def __init__(self, runtime: Runtime, mailbox: str | None = None) -> None:
+        self._runtime = runtime
+        self.mailbox = mailbox or f"{os.getpid()}-{secrets.token_hex(6)}"
+        self._waiting: dict[UUID, tuple[str, list[Future[End]]]] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._on_cancel: Callable[[UUID], None] | None = None
+        self._closed = False
+
+    def on_cancel(self, call: Callable[[UUID], None]) -> None:
+        """Have `call` called (in the mailbox's thread) for tasks of this process that are canceled."""
+        self._on_cancel = call
+        self._listen()
+
+    def expect(self, queue: str, agent_ids: Sequence[UUID]) -> list[Future[End]]:
+        """Futures of the ends of tasks. Blocks for two short calls; raises UnavailableError."""
+        futures: list[Future[End]] = []
+        with self._lock:
+            for agent_id in agent_ids:
+                future: Future[End] = Future()
+                self._waiting.setdefault(agent_id, (queue, []))[1].append(future)
+                futures.append(future)
+        self._listen()
+        try:
+            self._runtime.backend.watch(queue, agent_ids, self.mailbox)
+        except UnavailableError as error:
+            log.warning("%s Results are looked up in the database until it is back.", error)
+        # After the watch: an end that came before it was told to nobody.
+        self._look_up(agent_ids)
+        return futures
+
+    def forget(self, agent_id: UUID, future: Future[End]) -> None:
+        """Stop waiting."""
+        with self._lock:
+            entry = self._waiting.get(agent_id)
+            if entry is not None and future in entry[1]:
+                entry[1].remove(future)
+                if not entry[1]:
+                    del self._waiting[agent_id]
+
+    def close(self) -> None:
+        """End the thread at its next turn."""
+        self._closed = True
+
+    def _listen(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="agentexec-signals", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._closed:
+            try:
+                messages = self._runtime.backend.receive(self.mailbox, LISTEN_SECONDS)
+                if messages:
+                    self._act_on(messages)
+                else:
+                    self._check_all()
+                if failures:
+                    log.info("Signals are heard again.")
+                failures = 0
+            except UnavailableError as error:
+                failures += 1
+                if failures == 1:
+                    log.warning("%s Waiting for it.", error)
+                time.sleep(backoff(failures))
+                self._check_all_quietly()
+            except Exception:
+                log.exception("A signal could not be handled.")
+                time.sleep(1.0)
+
+    def _act_on(self, messages: Iterable[str]) -> None:
+        done: list[UUID] = []
+        for message in messages:
+            if message.startswith(DONE):
+                done.append(UUID(message[len(DONE) :]))
+            elif message.startswith(CANCEL) and self._on_cancel is not None:
+                self._on_cancel(UUID(message[len(CANCEL) :]))
+        if done:
+            self._look_up(done)
+
+    def _check_all_quietly(self) -> None:
+        try:
+            self._check_all()
+        except UnavailableError:
+            log.debug("The record cannot be read either.")
+
+    def _check_all(self) -> None:
+        with self._lock:
+            queues: dict[str, list[UUID]] = {}
+            for agent_id, (queue, _) in self._waiting.items():
+                queues.setdefault(queue, []).append(agent_id)
+        for queue, agent_ids in queues.items():
+            self._look_up(agent_ids)
+            # The state backend may have been emptied, and the watch with it.
+            self._runtime.backend.watch(queue, agent_ids, self.mailbox)
+
+    def _look_up(self, agent_ids: Sequence[UUID]) -> None:
+        for end in read_ends(self._runtime, agent_ids):
+            with self._lock:
+                entry = self._waiting.pop(end.agent_id, None)
+            for future in entry[1] if entry else ():
+                if not future.cancelled():
+                    future.set_result(end)
+
+
+def read_ends(runtime: Runtime, agent_ids: Sequence[UUID]) -> list[End]:
+    """The ends of those tasks that have ended."""
+    ends: list[End] = []
+    with reading(runtime.engine) as connection:
+        for start in range(0, len(agent_ids), 500):
+            rows = connection.execute(_ENDS, {"ids": list(agent_ids[start : start + 500])})
+            ends.extend(_end(row) for row in rows if row.status in FINAL_STATUSES)
+    return ends
+
+
+def _end(row: Any) -> End:
+    age = time.time() - row.finished_at.timestamp() if row.finished_at else 0.0
+    return End(row.agent_id, row.agent_type, row.status, row.attempt, row.error, age, row.value)

@@ -1,0 +1,1 @@
+"""State backends: where the queue, its leases and its signals live."""

@@ -1,0 +1,172 @@
+"""The state backend: a rebuildable dispatch index over the record, in the domain's words.
+
+A backend holds ids, never payloads: what a task is, is read from the record. Everything here may be lost
+(Redis emptied) and is rebuilt by the reconciler. All methods are synchronous and safe to call from several
+threads; the async edges of agentexec call them from threads. `agentexec.testing.backend_suite` is the
+definition in tests.
+
+A backend module exposes `create(settings, engine) -> StateBackend`; see `AGENTEXEC_STATE_BACKEND`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
+from uuid import UUID
+
+from agentexec.errors import BackendInvalidError
+from agentexec.task import Entry, Lease
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from agentexec.config import Settings
+
+
+class Claimed(NamedTuple):
+    """What a claim got: leases, and the seconds until the next delayed task is due (None: there is none)."""
+
+    leases: list[Lease]
+    next_due: float | None
+
+
+class Depth(NamedTuple):
+    """Numbers of tasks of a queue: ready to start, delayed, and leased to a worker."""
+
+    ready: int
+    delayed: int
+    leased: int
+
+
+class Lost(NamedTuple):
+    """Leases that a renewal could not extend.
+
+    `taken`: another worker holds a higher epoch, so this one must stop. `missing`: the index does not know
+    the task (it was canceled, or the index was emptied); the record decides.
+    """
+
+    taken: list[UUID]
+    missing: list[UUID]
+
+
+@runtime_checkable
+class StateBackend(Protocol):
+    """What agentexec needs of a state backend. Times are seconds; every call is bounded in time.
+
+    Methods raise `UnavailableError` when the server cannot be reached.
+    """
+
+    transactional: bool
+    """True if `push` and `finish` can join a transaction of the record's database (`within`)."""
+
+    def ping(self) -> None:
+        """Reach the server, prepare what the backend needs; raise UnavailableError or UsageError."""
+
+    def close(self) -> None:
+        """Close connections. The backend may be used again afterwards."""
+
+    def push(self, queue: str, entries: Sequence[Entry], *, within: Connection | None = None) -> None:
+        """Put tasks on a queue and wake as many workers. A task that is already there is left as it is.
+
+        With `within` (only where `transactional`) the entries are part of that transaction, and the caller
+        calls `wake` after its commit.
+        """
+
+    def wake(self, queue: str, count: int) -> None:
+        """Wake up to `count` workers that wait on a queue."""
+
+    def claim(self, queue: str, worker: str, *, limit: int, low: int, lease_seconds: float) -> Claimed:
+        """Atomically lease up to `limit` ready tasks to `worker`, each with its epoch raised by one.
+
+        HIGH before LOW and oldest first, except that up to `low` of them are taken from LOW first, so
+        that a flood of HIGH cannot starve LOW. Delayed tasks that are due count as ready.
+        """
+
+    def wait(self, queue: str, timeout: float) -> None:
+        """Return when a task may be ready on `queue`, or after `timeout` seconds. May return early."""
+
+    def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> Lost:
+        """Extend leases. A lease that expired but was not claimed by another is taken up again."""
+
+    def finish(self, queue: str, leases: Sequence[Lease], *, within: Connection | None = None) -> None:
+        """Forget finished tasks, unless a higher epoch holds them. What `watch` noted is told by `notify_done`."""
+
+    def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
+        """Give a task back: to the front of its priority, or after `delay` seconds. False if not ours any more."""
+
+    def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
+        """Note tasks that the record says are running but the index does not know, as leased to nobody.
+
+        If their workers live, they renew; else the leases expire. Tasks that the index knows are left as they are.
+        """
+
+    def expired(self, queue: str, limit: int) -> list[Lease]:
+        """Leases whose time has passed (nothing is changed), oldest first."""
+
+    def leases_of(self, queue: str, worker: str) -> list[Lease]:
+        """The leases of one worker."""
+
+    def remove(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Take tasks out, whatever their state. Returns the workers that held leases on any of them."""
+
+    def unknown(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
+        """Those of `agent_ids` that the index does not know."""
+
+    def depth(self, queue: str) -> Depth:
+        """Count the tasks of a queue."""
+
+    def intact(self, queue: str) -> bool:
+        """False if the index was emptied since `mark_intact`; the reconciler then rebuilds it."""
+
+    def mark_intact(self, queue: str) -> None:
+        """Note that the index of a queue is whole."""
+
+    def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
+        """Have `mailbox` told when these tasks are done. A watch lapses after an hour unless repeated."""
+
+    def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
+        """Send `done <agent_id>` to every mailbox that watches one of these tasks, and end the watches."""
+
+    def send(self, mailbox: str, messages: Sequence[str]) -> None:
+        """Put messages into a mailbox (a process that waits). Mailboxes nobody reads vanish after a minute."""
+
+    def receive(self, mailbox: str, timeout: float) -> list[str]:
+        """Wait up to `timeout` seconds for messages, and take all of them, oldest first."""
+
+    def add(self, counter: str, amount: int) -> int:
+        """Atomically add to a counter (0 if new) and return its value."""
+
+    def lead(self, role: str, owner: str, seconds: float) -> bool:
+        """Take or keep a leadership for `seconds`; False if another owner holds it."""
+
+    def resign(self, role: str, owner: str) -> None:
+        """Give a leadership up, if held by `owner`."""
+
+
+def load_backend(module_path: str, settings: Settings, engine: Engine) -> StateBackend:
+    """Make the backend of a module; raises BackendInvalidError that names what the module or backend lacks."""
+    try:
+        module = importlib.import_module(module_path)
+    except ImportError as error:
+        raise BackendInvalidError(
+            f"AGENTEXEC_STATE_BACKEND names {module_path}, which cannot be imported: {error}."
+        ) from error
+    create = getattr(module, "create", None)
+    if not callable(create):
+        raise BackendInvalidError(
+            f"AGENTEXEC_STATE_BACKEND names {module_path}, which lacks create(settings, engine)."
+        )
+    backend = create(settings, engine)
+    missing = [name for name in required_names() if not hasattr(backend, name)]
+    if missing:
+        raise BackendInvalidError(
+            f"The state backend of {module_path} lacks {', '.join(missing)}; see agentexec.state.backend.StateBackend."
+        )
+    return cast(StateBackend, backend)
+
+
+def required_names() -> list[str]:
+    """The names of everything that a backend must have."""
+    methods = [name for name, value in vars(StateBackend).items() if callable(value) and not name.startswith("_")]
+    return ["transactional", *methods]

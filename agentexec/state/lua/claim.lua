@@ -1,0 +1,65 @@
+-- ARGV: worker, most tasks, how many of them from LOW first, lease span.
+-- Returns the span until the next delayed task is due (-1: there is none), then id and epoch of each task.
+local worker, limit, low, span = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local moment = now()
+
+-- Delayed tasks that are due take their place among the ready ones by when they were due. Like everywhere here, what
+-- frees memory comes first: a script that has written may go on writing on a full server, so that work still drains.
+local due = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', digits(moment), 'WITHSCORES', 'LIMIT', 0, math.max(limit, 100))
+if #due > 0 then
+  local ids, places = {}, {h = {}, l = {}}
+  for i = 1, #due, 2 do ids[#ids + 1] = due[i] end
+  redis.call('ZREM', DELAYED, unpack(ids))
+  for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
+    if mark then
+      local _, lane = parse(mark)
+      local place = places[lane]
+      place[#place + 1] = due[2 * i]
+      place[#place + 1] = ids[i]
+    end
+  end
+  for name, place in pairs(places) do
+    if #place > 0 then redis.call('ZADD', LANES[name], unpack(place)) end
+  end
+end
+
+local ids = {}
+local function take(lane, count)
+  if count <= 0 then return end
+  local popped = redis.call('ZPOPMIN', lane, count)
+  for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
+end
+take(LOW, math.min(low, limit))
+take(HIGH, limit - #ids)
+take(LOW, limit - #ids)
+
+local next_due = first_due()
+local reply = {next_due and math.max(next_due - moment, 0) or -1}
+if #ids > 0 then
+  local lapse = digits(moment + span)
+  local marks, leases = {}, {}
+  for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
+    if mark then
+      local epoch, lane = parse(mark)
+      epoch = epoch + 1
+      marks[#marks + 1] = ids[i]
+      marks[#marks + 1] = epoch .. lane .. ' ' .. worker
+      leases[#leases + 1] = lapse
+      leases[#leases + 1] = ids[i]
+      reply[#reply + 1] = ids[i]
+      reply[#reply + 1] = epoch
+    end
+  end
+  if #marks > 0 then
+    redis.call('HSET', ENTRY, unpack(marks))
+    redis.call('ZADD', LEASES, unpack(leases))
+  end
+end
+
+if #ids < limit then
+  -- Nothing is left, and this worker, which has room, watches the delayed ones.
+  redis.call('DEL', WAKE)
+elseif redis.call('EXISTS', WAKE) == 0 and (next_due or redis.call('EXISTS', HIGH, LOW) > 0) then
+  wake(1)
+end
+return reply

@@ -1,0 +1,7 @@
+-- Returns the numbers of ready, delayed and leased tasks; a delayed task that is due is ready.
+local due = redis.call('ZCOUNT', DELAYED, '-inf', digits(now()))
+return {
+  redis.call('ZCARD', HIGH) + redis.call('ZCARD', LOW) + due,
+  redis.call('ZCARD', DELAYED) - due,
+  redis.call('ZCARD', LEASES),
+}

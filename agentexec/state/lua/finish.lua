@@ -1,0 +1,21 @@
+-- ARGV: id and epoch of each lease. Forgets the tasks that no higher epoch holds; returns how many.
+local ids, gone, waiting = {}, {}, {}
+for i = 1, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
+for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
+  if mark then
+    local known, _, owner = parse(mark)
+    if known <= tonumber(ARGV[2 * i]) then
+      gone[#gone + 1] = ids[i]
+      if owner == '' then waiting[#waiting + 1] = ids[i] end
+    end
+  end
+end
+if #gone == 0 then return 0 end
+redis.call('HDEL', ENTRY, unpack(gone))
+redis.call('ZREM', LEASES, unpack(gone))
+if #waiting > 0 then
+  redis.call('ZREM', HIGH, unpack(waiting))
+  redis.call('ZREM', LOW, unpack(waiting))
+  redis.call('ZREM', DELAYED, unpack(waiting))
+end
+return #gone

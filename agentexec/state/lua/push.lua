@@ -1,0 +1,39 @@
+-- ARGV: for each task its id, lane, due moment and epoch. Tasks that have an entry are left as they are.
+local moment = now()
+local ids = {}
+for i = 1, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
+
+local fresh, marks, delayed = 0, {}, {}
+local places = {h = {}, l = {}}
+local last = {}
+for name, lane in pairs(LANES) do
+  last[name] = math.max(moment, tonumber(redis.call('ZRANGE', lane, -1, -1, 'WITHSCORES')[2]) or 0)
+end
+local seen = {}
+for i, known in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
+  local id, lane, due, epoch = ARGV[4 * i - 3], ARGV[4 * i - 2], ARGV[4 * i - 1], ARGV[4 * i]
+  if not known and not seen[id] then
+    seen[id] = true
+    fresh = fresh + 1
+    marks[#marks + 1] = id
+    marks[#marks + 1] = epoch .. lane
+    if tonumber(due) > moment then
+      delayed[#delayed + 1] = due
+      delayed[#delayed + 1] = id
+    else
+      -- One later than the last, so that those pushed together keep their order.
+      last[lane] = last[lane] + 1
+      local place = places[lane]
+      place[#place + 1] = digits(last[lane])
+      place[#place + 1] = id
+    end
+  end
+end
+if fresh == 0 then return 0 end
+redis.call('HSET', ENTRY, unpack(marks))
+if #delayed > 0 then redis.call('ZADD', DELAYED, unpack(delayed)) end
+for name, place in pairs(places) do
+  if #place > 0 then redis.call('ZADD', LANES[name], unpack(place)) end
+end
+wake(fresh)
+return fresh

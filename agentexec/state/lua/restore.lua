@@ -1,0 +1,16 @@
+-- ARGV: lease span, then id, lane and epoch of each task. Those without an entry become leased to nobody.
+local lapse = digits(now() + ARGV[1])
+local ids = {}
+for i = 2, #ARGV, 3 do ids[#ids + 1] = ARGV[i] end
+local marks, leases = {}, {}
+for i, known in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
+  if not known then
+    marks[#marks + 1] = ids[i]
+    marks[#marks + 1] = ARGV[3 * i + 1] .. ARGV[3 * i]
+    leases[#leases + 1] = lapse
+    leases[#leases + 1] = ids[i]
+  end
+end
+if #marks == 0 then return 0 end
+redis.call('HSET', ENTRY, unpack(marks))
+return redis.call('ZADD', LEASES, unpack(leases))

@@ -1,0 +1,8 @@
+-- KEYS: the watch set of each task, all in the queue's slot. Returns the mailboxes of each, and ends the watches.
+local reply = {}
+local watched = redis.call('EXISTS', unpack(KEYS)) > 0
+for i, key in ipairs(KEYS) do
+  reply[i] = watched and redis.call('SMEMBERS', key) or {}
+end
+if watched then redis.call('DEL', unpack(KEYS)) end
+return reply

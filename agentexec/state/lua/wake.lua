@@ -1,0 +1,3 @@
+-- ARGV: how many workers to wake.
+wake(tonumber(ARGV[1]))
+return 1

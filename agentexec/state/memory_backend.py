@@ -1,0 +1,338 @@
+"""The state backend within one process, for tests: nothing to install, nothing left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
+
+from agentexec.errors import UsageError
+from agentexec.state.backend import Claimed, Depth, Lost
+from agentexec.task import Entry, Lease, Priority
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from agentexec.config import Settings
+
+WATCH_SECONDS = 3600.0
+MAIL_SECONDS = 60.0
+_ATTRIBUTE = "_agentexec_memory_backend"
+
+
+def create(settings: Settings, engine: Engine) -> MemoryBackend:
+    """The backend of an engine: everything in the process that shares the engine shares its queue too.
+
+    It hangs on the engine because the index belongs to that record and should live no longer than it.
+    """
+    return vars(engine).setdefault(_ATTRIBUTE, MemoryBackend())
+
+
+@dataclass(slots=True)
+class _Task:
+    """What is known of a task; it stands in exactly one of its queue's `ready`, `delayed` and `leases`."""
+
+    epoch: int
+    priority: Priority
+    worker: str = ""
+
+
+class _Watch(NamedTuple):
+    mailbox: str
+    lapses: float
+
+
+@dataclass(slots=True)
+class _Mailbox:
+    messages: list[str] = field(default_factory=list)
+    since: float = 0.0
+    """When the first of the messages came."""
+
+
+class _Queue:
+    """The tasks of one queue. Moments are seconds since the epoch."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self.tasks: dict[UUID, _Task] = {}
+        self.ready: dict[Priority, OrderedDict[UUID, None]] = {one: OrderedDict() for one in Priority}
+        self.delayed: dict[UUID, float] = {}
+        self.leases: dict[UUID, float] = {}
+        self.watches: defaultdict[UUID, dict[str, _Watch]] = defaultdict(dict)
+        self.intact = False
+        self.news = threading.Condition(lock)
+
+    def promote(self, now: float) -> None:
+        """Make delayed tasks that are due ready, in the order in which they became due."""
+        for agent_id in sorted(
+            (one for one, due in self.delayed.items() if due <= now), key=self.delayed.__getitem__
+        ):
+            del self.delayed[agent_id]
+            self.ready[self.tasks[agent_id].priority][agent_id] = None
+
+    def take(self, limit: int, low: int) -> Iterator[UUID]:
+        """Take ready tasks out: `low` from LOW, then HIGH, then LOW."""
+        for priority, most in (
+            (Priority.LOW, min(low, limit)),
+            (Priority.HIGH, limit),
+            (Priority.LOW, limit),
+        ):
+            lane = self.ready[priority]
+            while lane and most > 0 and limit > 0:
+                most, limit = most - 1, limit - 1
+                yield lane.popitem(last=False)[0]
+
+    def next_due(self, now: float) -> float | None:
+        return max(0.0, min(self.delayed.values()) - now) if self.delayed else None
+
+    def withdraw(self, agent_id: UUID) -> None:
+        """Take a task out of wherever it stands."""
+        for lane in self.ready.values():
+            lane.pop(agent_id, None)
+        self.delayed.pop(agent_id, None)
+        self.leases.pop(agent_id, None)
+
+
+class MemoryBackend:
+    """See `StateBackend`. `clock` gives seconds since the epoch."""
+
+    transactional = False
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._mail_came = threading.Condition(self._lock)
+        self._queues: dict[str, _Queue] = {}
+        self._mailboxes: defaultdict[str, _Mailbox] = defaultdict(_Mailbox)
+        self._counters: defaultdict[str, int] = defaultdict(int)
+        self._leaders: dict[str, tuple[str, float]] = {}
+
+    def ping(self) -> None:
+        """Nothing can be out of reach."""
+
+    def close(self) -> None:
+        """Nothing is open; tasks stay, as they would on a server."""
+
+    def flush(self) -> None:
+        """Forget everything, as a server does that was emptied."""
+        with self._lock:
+            for queue in self._queues.values():
+                queue.news.notify_all()
+            self._queues.clear()
+            self._mailboxes.clear()
+            self._counters.clear()
+            self._leaders.clear()
+
+    def push(self, queue: str, entries: Sequence[Entry], *, within: Connection | None = None) -> None:
+        """Put tasks on a queue and wake as many workers. A task that is already there is left as it is."""
+        _refuse_transaction(within)
+        with self._lock:
+            state = self._queue(queue)
+            for agent_id, priority, run_at, epoch in entries:
+                if agent_id in state.tasks:
+                    continue
+                state.tasks[agent_id] = _Task(epoch, Priority(priority))
+                if run_at > self._clock():
+                    state.delayed[agent_id] = run_at
+                else:
+                    state.ready[priority][agent_id] = None
+            state.news.notify(len(entries))
+
+    def wake(self, queue: str, count: int) -> None:
+        """Wake up to `count` workers that wait on a queue."""
+        with self._lock:
+            self._queue(queue).news.notify(count)
+
+    def claim(self, queue: str, worker: str, *, limit: int, low: int, lease_seconds: float) -> Claimed:
+        """Lease up to `limit` ready tasks to `worker`, each with its epoch raised by one."""
+        with self._lock:
+            state, now = self._queue(queue), self._clock()
+            state.promote(now)
+            leases = []
+            for agent_id in state.take(limit, low):
+                task = state.tasks[agent_id]
+                task.epoch, task.worker = task.epoch + 1, worker
+                state.leases[agent_id] = now + lease_seconds
+                leases.append(Lease(agent_id, task.epoch))
+            return Claimed(leases, state.next_due(now))
+
+    def wait(self, queue: str, timeout: float) -> None:
+        """Return when a task may be ready on `queue`, or after `timeout` seconds. May return early."""
+        with self._lock:
+            state = self._queue(queue)
+            state.promote(self._clock())
+            if timeout > 0 and not any(state.ready.values()):
+                state.news.wait(timeout)
+
+    def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> Lost:
+        """Extend leases. A lease that expired but was not claimed by another is taken up again."""
+        lost = Lost([], [])
+        with self._lock:
+            state, now = self._queue(queue), self._clock()
+            for agent_id, epoch in leases:
+                task = state.tasks.get(agent_id)
+                if task is None:
+                    lost.missing.append(agent_id)
+                elif task.epoch > epoch or (task.epoch == epoch and task.worker not in ("", worker)):
+                    lost.taken.append(agent_id)
+                else:
+                    state.withdraw(agent_id)
+                    task.epoch, task.worker = epoch, worker
+                    state.leases[agent_id] = now + lease_seconds
+        return lost
+
+    def finish(self, queue: str, leases: Sequence[Lease], *, within: Connection | None = None) -> None:
+        """Forget finished tasks, unless a higher epoch holds them."""
+        _refuse_transaction(within)
+        with self._lock:
+            state = self._queue(queue)
+            for agent_id, epoch in leases:
+                task = state.tasks.get(agent_id)
+                if task is not None and task.epoch <= epoch:
+                    state.withdraw(agent_id)
+                    del state.tasks[agent_id]
+
+    def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
+        """Give a task back: to the front of its priority, or after `delay` seconds. False if not ours any more."""
+        with self._lock:
+            state = self._queue(queue)
+            task = state.tasks.get(lease.agent_id)
+            if task is None or task.epoch > lease.epoch or lease.agent_id not in state.leases:
+                return False
+            state.withdraw(lease.agent_id)
+            task.epoch, task.worker = lease.epoch, ""
+            if delay > 0:
+                state.delayed[lease.agent_id] = self._clock() + delay
+            else:
+                lane = state.ready[task.priority]
+                lane[lease.agent_id] = None
+                lane.move_to_end(lease.agent_id, last=False)
+            state.news.notify()
+            return True
+
+    def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
+        """Note running tasks that the index does not know, as leased to nobody."""
+        with self._lock:
+            state, lapse = self._queue(queue), self._clock() + lease_seconds
+            for entry in entries:
+                if entry.agent_id not in state.tasks:
+                    state.tasks[entry.agent_id] = _Task(entry.epoch, Priority(entry.priority))
+                    state.leases[entry.agent_id] = lapse
+
+    def expired(self, queue: str, limit: int) -> list[Lease]:
+        """Leases whose time has passed (nothing is changed), oldest first."""
+        with self._lock:
+            state, now = self._queue(queue), self._clock()
+            passed = sorted((lapse, agent_id) for agent_id, lapse in state.leases.items() if lapse <= now)
+            return [Lease(agent_id, state.tasks[agent_id].epoch) for _, agent_id in passed[:limit]]
+
+    def leases_of(self, queue: str, worker: str) -> list[Lease]:
+        """The leases of one worker."""
+        with self._lock:
+            tasks = self._queue(queue).tasks
+            return [Lease(agent_id, task.epoch) for agent_id, task in tasks.items() if task.worker == worker]
+
+    def remove(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Take tasks out, whatever their state. Returns the workers that held leases on any of them."""
+        holders: dict[UUID, str] = {}
+        with self._lock:
+            state = self._queue(queue)
+            for agent_id in agent_ids:
+                task = state.tasks.pop(agent_id, None)
+                state.withdraw(agent_id)
+                if task is not None and task.worker:
+                    holders[agent_id] = task.worker
+        return holders
+
+    def unknown(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
+        """Those of `agent_ids` that the index does not know."""
+        with self._lock:
+            tasks = self._queue(queue).tasks
+            return [agent_id for agent_id in agent_ids if agent_id not in tasks]
+
+    def depth(self, queue: str) -> Depth:
+        """Count the tasks of a queue."""
+        with self._lock:
+            state = self._queue(queue)
+            state.promote(self._clock())
+            return Depth(sum(map(len, state.ready.values())), len(state.delayed), len(state.leases))
+
+    def intact(self, queue: str) -> bool:
+        """False if the index was emptied since `mark_intact`."""
+        with self._lock:
+            return self._queue(queue).intact
+
+    def mark_intact(self, queue: str) -> None:
+        """Note that the index of a queue is whole."""
+        with self._lock:
+            self._queue(queue).intact = True
+
+    def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
+        """Have `mailbox` told when these tasks are done. A watch lapses after an hour unless repeated."""
+        with self._lock:
+            watches, lapses = self._queue(queue).watches, self._clock() + WATCH_SECONDS
+            for agent_id in agent_ids:
+                watches[agent_id][mailbox] = _Watch(mailbox, lapses)
+
+    def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
+        """Send `done <agent_id>` to every mailbox that watches one of these tasks, and end the watches."""
+        with self._lock:
+            watches, now = self._queue(queue).watches, self._clock()
+            for agent_id in agent_ids:
+                for watch in watches.pop(agent_id, {}).values():
+                    if watch.lapses > now:
+                        self.send(watch.mailbox, [f"done {agent_id}"])
+
+    def send(self, mailbox: str, messages: Sequence[str]) -> None:
+        """Put messages into a mailbox. Mailboxes nobody reads vanish after a minute."""
+        with self._lock:
+            now = self._clock()
+            for name in [name for name, box in self._mailboxes.items() if box.since + MAIL_SECONDS < now]:
+                del self._mailboxes[name]
+            if messages:
+                box = self._mailboxes[mailbox]
+                box.since = box.since or now
+                box.messages.extend(messages)
+                self._mail_came.notify_all()
+
+    def receive(self, mailbox: str, timeout: float) -> list[str]:
+        """Wait up to `timeout` seconds for messages, and take all of them, oldest first."""
+        with self._lock:
+            self._mail_came.wait_for(lambda: mailbox in self._mailboxes, max(0.0, timeout))
+            return self._mailboxes.pop(mailbox, _Mailbox()).messages
+
+    def add(self, counter: str, amount: int) -> int:
+        """Atomically add to a counter (0 if new) and return its value."""
+        with self._lock:
+            self._counters[counter] += amount
+            return self._counters[counter]
+
+    def lead(self, role: str, owner: str, seconds: float) -> bool:
+        """Take or keep a leadership for `seconds`; False if another owner holds it."""
+        with self._lock:
+            now = self._clock()
+            holder, until = self._leaders.get(role, ("", 0.0))
+            if holder != owner and until > now:
+                return False
+            self._leaders[role] = (owner, now + seconds)
+            return True
+
+    def resign(self, role: str, owner: str) -> None:
+        """Give a leadership up, if held by `owner`."""
+        with self._lock:
+            if self._leaders.get(role, ("", 0.0))[0] == owner:
+                del self._leaders[role]
+
+    def _queue(self, name: str) -> _Queue:
+        state = self._queues.get(name)
+        if state is None:
+            state = self._queues[name] = _Queue(self._lock)
+        return state
+
+
+def _refuse_transaction(within: object) -> None:
+    if within is not None:
+        raise UsageError("The memory backend cannot join a database transaction; call it without within=.")

@@ -1,0 +1,133 @@
+"""The connections to Redis, and its outages in our words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import ConnectionPool, parse_url
+from redis.retry import Retry
+
+from agentexec.errors import UnavailableError, UsageError
+
+TIMEOUT = 5.0
+"""Seconds that a command may take."""
+
+BLOCK = 10.0
+"""Seconds that one blocking read lasts at most; a longer wait is several of them."""
+
+HEALTH_CHECK_INTERVAL = 15
+"""Seconds of rest after which a connection is tried before use, so that a half-open one is found then."""
+
+MOST_CONNECTIONS = 10_000
+"""No limit of its own: there are as many connections as threads that call at once."""
+
+OUTAGES = (
+    "BUSY ",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "NOREPLICAS",
+    "READONLY",
+    "TRYAGAIN",
+    "UNBLOCKED",
+)
+"""Error replies of a server that will be well again: nothing is wrong with what was asked."""
+
+
+class Connections:
+    """Two clients of one server.
+
+    `repeating` sends a command again, once, when its connection breaks: right for what may happen twice.
+    `once` never does; it also carries the blocking reads, so its read time-out is above `BLOCK`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.safe_url = without_secrets(url)
+        self.repeating = redis.Redis.from_pool(_pool(url, timeout=TIMEOUT, retries=1))
+        self.once = redis.Redis.from_pool(_pool(url, timeout=BLOCK + TIMEOUT, retries=0))
+
+    def close(self) -> None:
+        """Disconnect, also what another thread waits on; a later call connects again."""
+        for client in (self.repeating, self.once):
+            client.connection_pool.disconnect()
+
+    @contextmanager
+    def outages_named(self) -> Generator[None]:
+        """Turn the errors of a server that is away, full or failing over into UnavailableError."""
+        try:
+            yield
+        except redis.exceptions.AuthenticationError as error:
+            raise UnavailableError(
+                f"Redis at {self.safe_url} refuses the user or password: {_reason(error)}."
+            ) from error
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise UnavailableError(f"Redis at {self.safe_url} cannot be used: {_reason(error)}.") from error
+        except redis.exceptions.OutOfMemoryError as error:
+            raise UnavailableError(
+                f"Redis at {self.safe_url} is full: raise its maxmemory, or let the workers empty the queue."
+            ) from error
+        except redis.exceptions.NoPermissionError as error:
+            raise UsageError(
+                f"The user of Redis at {self.safe_url} lacks a permission: {_reason(error)}."
+            ) from error
+        except redis.ResponseError as error:
+            if isinstance(error, redis.ReadOnlyError) or str(error).startswith(OUTAGES):
+                # After a failover the address may belong to another server by now.
+                self.close()
+                raise UnavailableError(
+                    f"Redis at {self.safe_url} cannot be used: {_reason(error)}."
+                ) from error
+            if str(error).startswith(("MOVED", "CROSSSLOT")):
+                raise UsageError(
+                    f"Redis at {self.safe_url} is a cluster of several shards; use one shard or a plain server."
+                ) from error
+            raise
+
+
+def without_secrets(url: str) -> str:
+    """A Redis URL for messages: no user, no password, no query."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _pool(url: str, *, timeout: float, retries: int) -> ConnectionPool:
+    """Raises UsageError for a URL that cannot be read; connects to nothing."""
+    advice = "AGENTEXEC_REDIS_URL cannot be used: {}; write it like redis://user:password@host:6379/0."
+    try:
+        parsed = parse_url(url)
+        path = urlsplit(url).path.strip("/")
+        if not url.startswith("unix:") and path and not path.isdecimal():
+            raise ValueError("its path is no database number")
+        if not url.startswith("unix:") and "host" not in parsed:
+            raise ValueError("it names no host")
+        # What the URL asks for wins, except the read time-out: a blocking read must never be cut short by it.
+        options = {"protocol": 3, "socket_connect_timeout": TIMEOUT, "socket_keepalive": True} | parsed
+        options |= {
+            "socket_timeout": timeout,
+            "health_check_interval": HEALTH_CHECK_INTERVAL,
+            # Not after a time-out: calls are bounded, and a server that hangs gains nothing by a second one.
+            "retry": Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,)),
+            "max_connections": MOST_CONNECTIONS,
+            "decode_responses": False,
+        }
+        if url.startswith("unix:"):
+            del options["socket_keepalive"]
+        pool = ConnectionPool(**options)
+        pool.connection_class(**pool.connection_kwargs)  # refuses a query argument that it does not know
+    except ValueError as error:
+        raise UsageError(advice.format(str(error).rstrip("."))) from None
+    except TypeError:
+        raise UsageError(advice.format("its query holds an argument that redis-py does not know")) from None
+    return pool
+
+
+def _reason(error: Exception) -> str:
+    """The reason in one line, without the final stop and without redis-py's "Error 111 connecting to ..."."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
+    return re.sub(r"^Error -?\d+ connecting to \S+?\. ", "", text)

@@ -1,0 +1,184 @@
+"""The Lua scripts of `state/lua`, each a typed function beside its named arguments.
+
+Times are seconds here and microseconds there. One call takes at most `CHUNK` tasks: Lua hands over some 8,000 values
+at once, and no script should hold up the server for longer than a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
+
+import redis
+
+from agentexec.state.backend import Claimed, Depth, Lost
+from agentexec.task import Entry, Lease, Priority
+
+T = TypeVar("T")
+
+CHUNK = 1000
+MICRO = 1_000_000
+LANES = {Priority.HIGH: "h", Priority.LOW: "l"}
+_LUA = files("agentexec.state") / "lua"
+
+
+class QueueKeys(NamedTuple):
+    """The keys that scripts of a queue work on, in the order of `queue.lua`; all in one hash slot."""
+
+    high: str
+    low: str
+    delayed: str
+    entry: str
+    leases: str
+    wake: str
+
+
+class Script:
+    """A script that the server knows by its digest once it has run there."""
+
+    def __init__(self, name: str, *, prelude: str = "") -> None:
+        sources = [(_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in (prelude, name) if part]
+        self.source = "\n".join(sources)
+        self.digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, client: redis.Redis, keys: Sequence[str], *args: str | int) -> Any:
+        try:
+            return client.execute_command("EVALSHA", self.digest, len(keys), *keys, *args)
+        except redis.exceptions.NoScriptError:
+            # First use, or the server was restarted. Nothing ran, so sending it again is safe.
+            return client.execute_command("EVAL", self.source, len(keys), *keys, *args)
+
+
+_PUSH = Script("push", prelude="queue")
+_WAKE = Script("wake", prelude="queue")
+_CLAIM = Script("claim", prelude="queue")
+_RENEW = Script("renew", prelude="queue")
+_FINISH = Script("finish", prelude="queue")
+_RELEASE = Script("release", prelude="queue")
+_RESTORE = Script("restore", prelude="queue")
+_EXPIRED = Script("expired", prelude="queue")
+_LEASES_OF = Script("leases_of", prelude="queue")
+_REMOVE = Script("remove", prelude="queue")
+_DEPTH = Script("depth", prelude="queue")
+_TAKE_WATCHERS = Script("take_watchers")
+_SEND = Script("send")
+_LEAD = Script("lead")
+_RESIGN = Script("resign")
+
+
+def push(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry]) -> None:
+    """Add tasks that have no entry, and wake as many workers."""
+    args: list[str | int] = []
+    for agent_id, priority, run_at, epoch in entries:
+        args += (agent_id.hex, LANES[priority], int(run_at * MICRO), epoch)
+    _PUSH(client, keys, *args)
+
+
+def wake(client: redis.Redis, keys: QueueKeys, count: int) -> None:
+    """Let `count` waiting workers look."""
+    _WAKE(client, keys, count)
+
+
+def claim(
+    client: redis.Redis, keys: QueueKeys, *, worker: str, limit: int, low: int, lease_seconds: float
+) -> Claimed:
+    """Lease ready tasks to a worker, each under its next epoch."""
+    next_due, *leases = _CLAIM(client, keys, worker, limit, low, int(lease_seconds * MICRO))
+    return Claimed(_leases(leases), None if next_due < 0 else next_due / MICRO)
+
+
+def renew(
+    client: redis.Redis, keys: QueueKeys, *, worker: str, leases: Sequence[Lease], lease_seconds: float
+) -> Lost:
+    """Extend the leases that no other worker has taken."""
+    taken, missing = _RENEW(client, keys, worker, int(lease_seconds * MICRO), *_pairs(leases))
+    return Lost([_uuid(raw) for raw in taken], [_uuid(raw) for raw in missing])
+
+
+def finish(client: redis.Redis, keys: QueueKeys, leases: Sequence[Lease]) -> None:
+    """Forget the tasks that no higher epoch holds."""
+    _FINISH(client, keys, *_pairs(leases))
+
+
+def release(client: redis.Redis, keys: QueueKeys, lease: Lease, *, delay: float) -> bool:
+    """Make a leased task ready, or delayed; False if the lease is lost."""
+    return bool(_RELEASE(client, keys, lease.agent_id.hex, lease.epoch, int(delay * MICRO)))
+
+
+def restore(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], *, lease_seconds: float) -> None:
+    """Add tasks that have no entry as leased to nobody."""
+    args: list[str | int] = []
+    for entry in entries:
+        args += (entry.agent_id.hex, LANES[entry.priority], entry.epoch)
+    _RESTORE(client, keys, int(lease_seconds * MICRO), *args)
+
+
+def expired(client: redis.Redis, keys: QueueKeys, *, limit: int) -> list[Lease]:
+    """Leases whose time has passed, oldest first."""
+    return _leases(_EXPIRED(client, keys, limit))
+
+
+def leases_of(client: redis.Redis, keys: QueueKeys, *, worker: str) -> list[Lease]:
+    """The leases of one worker."""
+    return _leases(_LEASES_OF(client, keys, worker))
+
+
+def remove(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Take tasks out of everything; returns who held them."""
+    reply = _REMOVE(client, keys, *(agent_id.hex for agent_id in agent_ids))
+    return {_uuid(raw): worker.decode() for raw, worker in zip(reply[::2], reply[1::2], strict=True)}
+
+
+def depth(client: redis.Redis, keys: QueueKeys) -> Depth:
+    """Count ready, delayed and leased tasks."""
+    return Depth(*_DEPTH(client, keys))
+
+
+def take_watchers(client: redis.Redis, watch_keys: Sequence[str]) -> list[set[str]]:
+    """The mailboxes that watch each task; the watches end."""
+    return [{name.decode() for name in names} for names in _TAKE_WATCHERS(client, watch_keys)]
+
+
+def send_all(client: redis.Redis, messages: Mapping[str, Sequence[str]], *, ttl: int) -> None:
+    """Put messages into mailboxes (by key), in one round trip."""
+    pipeline = client.pipeline(transaction=False)
+    for key, texts in messages.items():
+        for chunk in chunks(texts):
+            # By source, not by digest: within a pipeline nobody could answer that the script is not known.
+            pipeline.execute_command("EVAL", _SEND.source, 1, key, ttl, *chunk)
+    pipeline.execute()
+
+
+def lead(client: redis.Redis, key: str, *, owner: str, seconds: float) -> bool:
+    """Take or keep a leadership."""
+    return bool(_LEAD(client, [key], owner, max(1, int(seconds * 1000))))
+
+
+def resign(client: redis.Redis, key: str, *, owner: str) -> None:
+    """Give a leadership up if `owner` holds it."""
+    _RESIGN(client, [key], owner)
+
+
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Parts that one call takes."""
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
+
+
+def _pairs(leases: Sequence[Lease]) -> list[str | int]:
+    args: list[str | int] = []
+    for agent_id, epoch in leases:
+        args += (agent_id.hex, epoch)
+    return args
+
+
+def _leases(reply: Sequence[Any]) -> list[Lease]:
+    return [Lease(_uuid(raw), epoch) for raw, epoch in zip(reply[::2], reply[1::2], strict=True)]
+
+
+def _uuid(raw: bytes) -> UUID:
+    # Twice as fast as UUID(hex=...), which first looks for braces and hyphens.
+    return UUID(int=int(raw, 16))

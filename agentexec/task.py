@@ -1,0 +1,91 @@
+"""The nouns that every layer shares: task, status, priority, lease, task definition."""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pydantic import BaseModel, TypeAdapter
+
+
+class Status(enum.StrEnum):
+    """Status of a task. COMPLETE, ERROR and CANCELED are final: a task reaches exactly one of them."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    ERROR = "error"
+    CANCELED = "canceled"
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL_STATUSES
+
+
+FINAL_STATUSES = frozenset({Status.COMPLETE, Status.ERROR, Status.CANCELED})
+ACTIVE_STATUSES = frozenset({Status.QUEUED, Status.RUNNING})
+
+
+class Priority(enum.IntEnum):
+    """HIGH goes to the front of the queue, LOW to the back; each is first in, first out in itself."""
+
+    HIGH = 0
+    LOW = 1
+
+
+class Entry(NamedTuple):
+    """A task as the dispatch index knows it: everything else is read from the record when it starts.
+
+    `run_at` is in seconds since the epoch, 0 meaning at once. `epoch` is the last epoch known to the
+    record, so that an index rebuilt from it never hands out an epoch twice.
+    """
+
+    agent_id: UUID
+    priority: Priority = Priority.LOW
+    run_at: float = 0.0
+    epoch: int = 0
+
+
+class Lease(NamedTuple):
+    """A claim on a task: whoever holds the highest epoch owns the task."""
+
+    agent_id: UUID
+    epoch: int
+
+
+class Task(BaseModel):
+    """A handle on an accepted task, as `enqueue` returns it."""
+
+    agent_id: UUID
+    task_name: str
+    queue_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDefinition:
+    """A registered handler and how to run it.
+
+    `retries`: further attempts after one that raised; `timeout`: seconds for one attempt, None for no limit.
+    """
+
+    name: str
+    handler: Callable[..., Any]
+    is_async: bool
+    context_type: type[BaseModel] | None
+    result_type: TypeAdapter[Any] | None
+    retries: int = 0
+    timeout: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def new_agent_id() -> UUID:
+    """A UUID of version 7: random, and ordered by time so that index pages are filled one after another."""
+    millis = time.time_ns() // 1_000_000
+    value = (millis & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | (0x7 << 76)
+    return UUID(int=value & ~(0x3 << 62) | (0x2 << 62))

@@ -1,0 +1,334 @@
+"""A worker process: claim, execute, finish.
+
+One asyncio loop runs the handlers. Beside it stand four threads, each with one duty: the fetcher claims tasks
+and makes them RUNNING, the writer records what happens, the heartbeat keeps the leases, the mailbox hears of
+cancels. Blocking calls are theirs; the loop only ever computes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from agentexec.activity.transitions import Admissions, Admitted, Ending, admit_claims
+from agentexec.activity.writer import Writer
+from agentexec.config import Settings
+from agentexec.db import utc_now, writing
+from agentexec.errors import UnavailableError
+from agentexec.policy import backoff, is_suspect, low_quota
+from agentexec.registry import Registry
+from agentexec.runtime import Runtime
+from agentexec.signals import Signals
+from agentexec.task import Lease, Status
+from agentexec.worker.executor import attempt
+from agentexec.worker.heartbeat import Heartbeat
+
+log = logging.getLogger("agentexec.worker")
+
+IDLE_WAIT = 5.0
+"""Seconds of one wait for work: the longest that a lost wake-up delays a task."""
+
+CLAIM_LIMIT = 200
+"""Most tasks in one claim: a bigger batch delays the start of its first task more than it saves."""
+
+WRITER_BACKLOG = 2_000
+"""Endings not yet written above which no more tasks are claimed."""
+
+STOPPING = "The worker stopped before the task was finished; it goes back to the queue."
+GRACE_AFTER_CANCEL = 5.0
+"""Seconds that canceled handlers get to clean up."""
+
+
+class Child:
+    """The tasks of one worker process, from claim to acknowledgement."""
+
+    def __init__(self, registry: Registry, runtime: Runtime, settings: Settings, worker_id: str) -> None:
+        self._registry = registry
+        self._runtime = runtime
+        self._settings = settings
+        self._queue = settings.queue_name
+        self._id = worker_id
+        self._backend = runtime.backend
+        self._leases: dict[UUID, int] = {}
+        self._running: dict[UUID, asyncio.Task[None]] = {}
+        self._suspects: set[UUID] = set()
+        self._held: list[Lease] = []
+        self._given_up: set[UUID] = set()
+        self._free = settings.worker_concurrency
+        self._slots = threading.Condition()
+        self._draining = False
+        self._idle = threading.Event()
+        self._claimed = 0
+        self._writer = Writer(
+            runtime.engine, result_ttl=settings.result_ttl, acknowledge=self._acknowledge, settle=self._settle
+        )
+        self._heartbeat = Heartbeat(
+            runtime, self._queue, worker_id, settings.lease_seconds, self._leases, self._lose
+        )
+        self._fetcher = threading.Thread(target=self._fetch, name="agentexec-fetcher", daemon=True)
+        self._handler_threads = ThreadPoolExecutor(
+            settings.worker_concurrency, thread_name_prefix="agentexec-task"
+        )
+
+    async def run(self) -> None:
+        """Work until `drain` is called and every task has ended or is handed back."""
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._runtime.recorder = self._writer
+        self._writer.start()
+        self._heartbeat.start()
+        signals = self._runtime.shared(Signals, lambda: Signals(self._runtime, self._id))
+        signals.on_cancel(lambda agent_id: self._loop.call_soon_threadsafe(self._give_up, agent_id))
+        self._fetcher.start()
+        await self._stopped.wait()
+        await self._finish_running()
+        await asyncio.to_thread(self._close)
+
+    def drain(self) -> None:
+        """Stop claiming; running tasks get the graceful time-out. To be called on the loop."""
+        if not self._draining:
+            with self._slots:
+                self._draining = True
+                self._slots.notify_all()
+            self._stopped.set()
+
+    def hurry(self) -> None:
+        """Drain without waiting: running tasks are canceled and handed back. To be called on the loop."""
+        self.drain()
+        self._hurry.set()
+
+    # ---- claim -------------------------------------------------------------------------------------------
+
+    def _fetch(self) -> None:
+        failures = 0
+        while not self._draining:
+            limit = self._free_slots()
+            try:
+                if not self._claim(limit):
+                    continue
+                if failures:
+                    log.info("Tasks are fetched again.")
+                failures = 0
+            except UnavailableError as error:
+                failures += 1
+                if failures == 1:
+                    log.error("%s No tasks are fetched until it is back.", error)
+                time.sleep(backoff(failures, most=2.0))
+            except Exception:
+                failures += 1
+                log.exception("Fetching failed; trying again.")
+                time.sleep(backoff(failures))
+        self._idle.set()
+
+    def _free_slots(self) -> int:
+        with self._slots:
+            self._slots.wait_for(
+                lambda: self._free > 0 or self._draining or self._startable, timeout=IDLE_WAIT
+            )
+            free = self._free
+        if self._writer.backlog > WRITER_BACKLOG:
+            time.sleep(0.01)
+            return 0
+        return min(free, CLAIM_LIMIT)
+
+    @property
+    def _startable(self) -> bool:
+        """True if a held task may start now."""
+        return bool(self._held) and not self._suspects
+
+    def _claim(self, limit: int) -> bool:
+        """One turn: claim and start, or wait for work. False if there was nothing."""
+        if self._draining or (limit == 0 and not self._startable):
+            return False
+        claimed = self._backend.claim(
+            self._queue,
+            self._id,
+            limit=limit,
+            low=low_quota(self._claimed, limit),
+            lease_seconds=self._settings.lease_seconds,
+        )
+        leases, held = claimed.leases, self._held if self._startable else []
+        if not leases and not held:
+            wait = IDLE_WAIT if claimed.next_due is None else max(0.0, min(IDLE_WAIT, claimed.next_due))
+            self._idle.set()
+            self._backend.wait(self._queue, wait)
+            self._idle.clear()
+            return False
+        self._claimed += len(leases)
+        self._leases.update(leases)
+        with self._slots:
+            self._free -= len(leases)
+        self._start([*held, *leases])
+        return True
+
+    def _start(self, leases: list[Lease]) -> None:
+        """Make claimed tasks RUNNING in the record and hand them to the loop."""
+        failures = 0
+        while not self._draining:
+            try:
+                with writing(self._runtime.engine, relaxed=True) as connection:
+                    admissions = admit_claims(
+                        connection,
+                        leases,
+                        now=utc_now(),
+                        started_message=self._settings.activity_message_started,
+                        max_crashes=self._settings.max_crashes,
+                        suspect_running=bool(self._suspects),
+                    )
+                self._admit(admissions)
+                return
+            except UnavailableError as error:
+                failures += 1
+                if failures == 1:
+                    log.error("%s %d claimed task(s) wait until it is back.", error, len(leases))
+                time.sleep(backoff(failures, most=2.0))
+        self._release(leases)
+
+    def _admit(self, admissions: Admissions) -> None:
+        most = self._settings.max_crashes
+        for admitted in admissions.started:
+            self._writer.hold(admitted.lease)
+            if is_suspect(admitted.crashes, most):
+                self._suspects.add(admitted.lease.agent_id)
+        if admissions.started:
+            self._loop.call_soon_threadsafe(self._begin, admissions.started)
+        self._held = admissions.held
+        over = [*admissions.ended, *admissions.buried]
+        for lease in (*over, *admissions.refused):
+            self._forget(lease)
+        if over:
+            self._backend.finish(self._queue, over)
+            self._backend.notify_done(self._queue, [lease.agent_id for lease in over])
+
+    def _release(self, leases: Sequence[Lease]) -> None:
+        """Give back tasks that were claimed and not started."""
+        for lease in leases:
+            self._forget(lease)
+            try:
+                self._backend.release(self._queue, lease)
+            except UnavailableError as error:
+                log.warning("%s A claimed task is free again when its lease runs out.", error)
+
+    # ---- execute (on the loop) ---------------------------------------------------------------------------
+
+    def _begin(self, admitted: Sequence[Admitted]) -> None:
+        for one in admitted:
+            task = self._loop.create_task(self._execute(one), name=f"agentexec:{one.task_name}")
+            self._running[one.lease.agent_id] = task
+
+    async def _execute(self, admitted: Admitted) -> None:
+        agent_id = admitted.lease.agent_id
+        try:
+            ending = await attempt(self._registry, admitted, self._handler_threads)
+        except asyncio.CancelledError:
+            ending = self._canceled(admitted)
+        self._running.pop(agent_id, None)
+        if agent_id in self._given_up:
+            # The record has its end already, or another worker's epoch: nothing of ours may follow.
+            self._given_up.discard(agent_id)
+            self._forget(admitted.lease)
+        else:
+            self._writer.end(ending)
+            self._free_slot(agent_id)
+
+    def _canceled(self, admitted: Admitted) -> Ending:
+        if self._draining:
+            return Ending(admitted.lease, Status.QUEUED, STOPPING, counted=False)
+        text = "The handler canceled itself."
+        message = self._settings.activity_message_error.format(error=text)
+        return Ending(admitted.lease, Status.ERROR, message, error=text)
+
+    def _give_up(self, agent_id: UUID) -> None:
+        """Stop a task that was canceled, or taken over by another worker."""
+        task = self._running.get(agent_id)
+        if task is not None and agent_id not in self._given_up:
+            self._given_up.add(agent_id)
+            task.cancel()
+
+    def _lose(self, agent_id: UUID) -> None:
+        """Called by the heartbeat's thread for a lease that is lost."""
+        log.warning("Task %s is no longer this worker's: it was canceled or taken over.", agent_id)
+        self._loop.call_soon_threadsafe(self._give_up, agent_id)
+
+    def _free_slot(self, agent_id: UUID) -> None:
+        self._suspects.discard(agent_id)
+        with self._slots:
+            self._free += 1
+            self._slots.notify()
+
+    def _forget(self, lease: Lease) -> None:
+        """End the care for a task: its lease is not renewed, its slot is free."""
+        self._leases.pop(lease.agent_id, None)
+        self._free_slot(lease.agent_id)
+
+    # ---- finish (in the writer's thread) -----------------------------------------------------------------
+
+    def _acknowledge(self, connection: Connection, endings: Sequence[Ending]) -> None:
+        """Within the transaction that ended them, where the queue lives in the same database."""
+        over = [ending.lease for ending in endings if ending.status.final]
+        if self._backend.transactional and over:
+            self._backend.finish(self._queue, over, within=connection)
+
+    def _settle(self, written: Sequence[Ending], refused: Sequence[Ending]) -> None:
+        """After the commit: acknowledge, release, tell."""
+        for ending in (*written, *refused):
+            self._leases.pop(ending.lease.agent_id, None)
+        for ending in refused:
+            log.warning(
+                "The %s of task %s was refused: it was canceled or taken over.",
+                ending.status,
+                ending.lease.agent_id,
+            )
+        over = [ending.lease for ending in written if ending.status.final]
+        if over:
+            if not self._backend.transactional:
+                self._backend.finish(self._queue, over)
+            self._backend.notify_done(self._queue, [lease.agent_id for lease in over])
+        for ending in written:
+            if not ending.status.final:
+                self._backend.release(self._queue, ending.lease, delay=ending.delay)
+
+    # ---- stop --------------------------------------------------------------------------------------------
+
+    async def _finish_running(self) -> None:
+        await asyncio.to_thread(self._idle.wait, IDLE_WAIT)
+        if self._running:
+            log.info(
+                "Draining: %d running task(s) get %g s.",
+                len(self._running),
+                self._settings.graceful_shutdown_timeout,
+            )
+        deadline = self._loop.time() + self._settings.graceful_shutdown_timeout
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        while self._running and not hurry.done() and self._loop.time() < deadline:
+            await asyncio.wait(
+                [*self._running.values(), hurry],
+                timeout=deadline - self._loop.time(),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        hurry.cancel()
+        left = list(self._running.items())
+        for _, task in left:
+            task.cancel()
+        if left:
+            log.info("Handing %d unfinished task(s) back to the queue.", len(left))
+            await asyncio.wait([task for _, task in left], timeout=GRACE_AFTER_CANCEL)
+        # What did not react (a plain function in a thread) is handed back all the same; the process ends now.
+        for agent_id in list(self._running):
+            epoch = self._leases.get(agent_id)
+            if epoch is not None:
+                self._writer.end(Ending(Lease(agent_id, epoch), Status.QUEUED, STOPPING, counted=False))
+
+    def _close(self) -> None:
+        self._release(self._held)
+        if not self._writer.close(GRACE_AFTER_CANCEL):
+            log.error("The database cannot be reached; unwritten results are run again when it is back.")
+        self._heartbeat.stop()

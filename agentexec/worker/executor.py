@@ -1,0 +1,115 @@
+"""One attempt of a task, from its record to its ending."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import random
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import PydanticSerializationError
+
+from agentexec.activity.reports import clean
+from agentexec.activity.transitions import Admitted, Ending
+from agentexec.config import CONF
+from agentexec.errors import AgentexecError, ContextInvalidError
+from agentexec.policy import retry_delay
+from agentexec.queue import require_size
+from agentexec.registry import Registry, validate_context
+from agentexec.task import Status, TaskDefinition
+
+MAX_ERROR = 20_000
+"""Characters of a traceback that are kept: its end, where the reason stands."""
+
+_anything: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+async def attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExecutor) -> Ending:
+    """Run a task's handler once and say how it ended.
+
+    Lets CancelledError through only where the caller has canceled; every other error becomes an ending.
+    """
+    definition = registry.find(admitted.task_name)
+    if definition is None:
+        known = ", ".join(sorted(task.name for task in registry)) or "none"
+        return _failed_for_good(
+            admitted, f"no worker has a task named {admitted.task_name}; this one's tasks: {known}"
+        )
+    try:
+        context = _context(definition, admitted.context)
+    except ContextInvalidError as error:
+        return _failed_for_good(admitted, str(error))
+    try:
+        async with asyncio.timeout(definition.timeout) as limit:
+            value = await _call(definition, admitted, context, threads)
+    except TimeoutError as error:
+        if not limit.expired():
+            return _failed(definition, admitted, error)
+        return _failed(
+            definition, admitted, TimeoutError(f"the attempt took longer than {definition.timeout} seconds")
+        )
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        return _failed(definition, admitted, error)
+    try:
+        result = dump_result(definition, value)
+    except AgentexecError as error:
+        # Not tried again: the same handler would most likely return the like, after the same work.
+        return _failed_for_good(admitted, str(error))
+    return Ending(admitted.lease, Status.COMPLETE, CONF.activity_message_complete, result=result)
+
+
+def dump_result(definition: TaskDefinition, value: Any) -> str | None:
+    """A result as JSON, None for None. Raises PayloadTooLargeError, or AgentexecError for what is no JSON value."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, BaseModel):
+            text = value.model_dump_json()
+        else:
+            text = (definition.result_type or _anything).dump_json(value, warnings="none").decode()
+    except (PydanticSerializationError, ValueError, TypeError) as error:
+        raise AgentexecError(
+            f"the result of task {definition.name} cannot be written as JSON: {str(error).splitlines()[0]}"
+        ) from None
+    require_size(text, f"the result of task {definition.name}")
+    return text
+
+
+def _context(definition: TaskDefinition, text: str | None) -> Any:
+    if text is None and definition.context_type is None:
+        return None
+    return validate_context(definition, text or "{}")
+
+
+async def _call(
+    definition: TaskDefinition, admitted: Admitted, context: Any, threads: ThreadPoolExecutor
+) -> Any:
+    call = functools.partial(definition.handler, agent_id=admitted.lease.agent_id, context=context)
+    if definition.is_async:
+        return await call()
+    # The context goes along, so that what the handler calls finds the running task.
+    run = contextvars.copy_context().run
+    value = await asyncio.get_running_loop().run_in_executor(threads, run, call)
+    return await value if asyncio.iscoroutine(value) else value
+
+
+def _failed(definition: TaskDefinition, admitted: Admitted, error: BaseException) -> Ending:
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    failures = admitted.attempt - admitted.crashes
+    delay = retry_delay(failures, definition.retries, random.random())  # noqa: S311 - spreads load, no secret
+    trace = "".join(traceback.format_exception(error))
+    text = clean(f"{reason}\n{trace[-MAX_ERROR:]}", MAX_ERROR * 2)
+    if delay is None:
+        message = CONF.activity_message_error.format(error=reason)
+        return Ending(admitted.lease, Status.ERROR, clean(message), error=text)
+    message = f"Attempt {admitted.attempt} failed with {reason}; the next one starts in {delay:.0f} s."
+    return Ending(admitted.lease, Status.QUEUED, clean(message), error=text, delay=delay)
+
+
+def _failed_for_good(admitted: Admitted, reason: str) -> Ending:
+    message = CONF.activity_message_error.format(error=reason)
+    return Ending(admitted.lease, Status.ERROR, clean(message), error=clean(reason))

@@ -1,0 +1,109 @@
+"""The maintenance process of a host: preflight, the tasks of dead workers, the reconciler.
+
+A process of its own, so that the supervisor stays small and needs no database, while this one has the user's
+own engine.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import select
+import socket
+import threading
+import time
+from typing import Any
+
+from agentexec.config import Settings
+from agentexec.errors import AgentexecError, UnavailableError
+from agentexec.policy import backoff
+from agentexec.runtime import Runtime
+from agentexec.worker.preflight import preflight
+from agentexec.worker.reconciler import Reconciler
+
+log = logging.getLogger("agentexec.maintenance")
+
+TURN_SECONDS = 1.0
+
+
+class Maintenance:
+    """Hears of deaths from the supervisor over a socket, one JSON object a line, and answers when they are settled."""
+
+    def __init__(self, runtime: Runtime, settings: Settings, owner: str, supervisor: socket.socket) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._supervisor = supervisor
+        self._reconciler = Reconciler(runtime, settings, owner)
+        self._deaths: dict[str, str] = {}
+        self._buffer = b""
+        self._stop = threading.Event()
+
+    def run(self) -> int:
+        """Work until stopped; returns the exit code."""
+        try:
+            preflight(self._runtime, self._settings)
+        except AgentexecError as error:
+            self._tell({"failed": str(error), "exit_code": error.exit_code})
+            return error.exit_code
+        self._tell({"ready": True})
+        failures = 0
+        next_turn = 0.0
+        while not (self._stop.is_set() and not self._deaths):
+            self._listen(max(0.0, min(TURN_SECONDS, next_turn - time.monotonic())))
+            try:
+                self._recover_dead()
+                if time.monotonic() >= next_turn and not self._stop.is_set():
+                    self._reconciler.turn()
+                    next_turn = time.monotonic() + TURN_SECONDS
+                if failures:
+                    log.info("Maintenance goes on.")
+                failures = 0
+            except UnavailableError as error:
+                failures += 1
+                if failures == 1:
+                    log.error("%s Maintenance waits for it.", error)
+                next_turn = time.monotonic() + backoff(failures)
+                if self._stop.is_set():
+                    break
+            except Exception:
+                failures += 1
+                log.exception("A turn of the maintenance failed.")
+                next_turn = time.monotonic() + backoff(failures)
+        try:
+            self._reconciler.resign()
+        except UnavailableError:
+            log.debug("The leadership runs out by itself.")
+        return 0
+
+    def stop(self) -> None:
+        """End after the deaths that were reported are settled."""
+        self._stop.set()
+
+    def _listen(self, timeout: float) -> None:
+        ready, _, _ = select.select([self._supervisor], [], [], timeout)
+        if not ready:
+            return
+        chunk = self._supervisor.recv(65536)
+        if not chunk:
+            # The supervisor is gone; what it would have told, the leases tell when they run out.
+            self._stop.set()
+            return
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "dead" in message:
+                self._deaths[message["dead"]] = message["reason"]
+            if message.get("stop"):
+                self._stop.set()
+
+    def _recover_dead(self) -> None:
+        for worker_id, reason in list(self._deaths.items()):
+            self._reconciler.recover(worker_id, reason)
+            del self._deaths[worker_id]
+            self._tell({"settled": worker_id})
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        try:
+            self._supervisor.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            self._stop.set()

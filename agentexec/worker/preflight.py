@@ -1,0 +1,63 @@
+"""What is checked before the first task is claimed: database, schema, state backend."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from agentexec.config import SQL_BACKEND, Settings
+from agentexec.db import reading, require_shareable, safe_url
+from agentexec.errors import SchemaError, UnavailableError
+from agentexec.migrate import upgrade
+from agentexec.policy import backoff
+from agentexec.runtime import Runtime
+from agentexec.schema import check_schema
+
+log = logging.getLogger("agentexec.worker")
+
+
+def preflight(runtime: Runtime, settings: Settings) -> None:
+    """Reach everything, waiting up to AGENTEXEC_CONNECT_TIMEOUT seconds.
+
+    Migrates the embedded database by itself. Raises UnavailableError, SchemaError, UsageError.
+    """
+    require_shareable(runtime.engine)
+    deadline = time.monotonic() + settings.connect_timeout
+    _wait_for(lambda: _reach(runtime), deadline)
+    try:
+        check_schema(runtime.engine)
+    except SchemaError:
+        if not runtime.embedded:
+            raise
+        upgrade(runtime.engine)
+    _wait_for(runtime.backend.ping, deadline)
+    where = safe_url(runtime.engine.url)
+    if settings.backend_module == SQL_BACKEND:
+        log.info("Record and queue are in %s.", where)
+    else:
+        log.info("The record is in %s, the queue in %s.", where, settings.backend_module)
+
+
+def _reach(runtime: Runtime) -> None:
+    with reading(runtime.engine) as connection:
+        connection.exec_driver_sql("SELECT 1")
+
+
+def _wait_for(reach: Callable[[], None], deadline: float) -> None:
+    failures = 0
+    while True:
+        try:
+            reach()
+        except UnavailableError as error:
+            failures += 1
+            wait = backoff(failures)
+            if time.monotonic() + wait > deadline:
+                raise
+            if failures == 1:
+                log.warning("%s Waiting for it.", error)
+            time.sleep(wait)
+        else:
+            if failures:
+                log.info("It is there now.")
+            return

@@ -1,0 +1,196 @@
+"""The reconciler: makes the state backend agree with the record. One leader for each queue among all hosts.
+
+It returns expired leases to the queue, pushes tasks whose push was lost, and rebuilds an emptied index.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, and_, bindparam, delete, select
+
+from agentexec.activity.models import Activity, ActivityResult
+from agentexec.activity.transitions import record_deaths
+from agentexec.config import Settings
+from agentexec.db import reading, utc_now, writing
+from agentexec.runtime import Runtime
+from agentexec.task import Entry, Lease, Priority, Status
+
+log = logging.getLogger("agentexec.reconciler")
+
+BATCH = 500
+PUSH_GRACE = 2.0
+"""Seconds after which an accepted task that the index does not know counts as never pushed."""
+
+OVERLAP = 60.0
+"""Seconds that each look at recent tasks reaches back beyond the last one: transactions commit late."""
+
+FULL_SWEEP_SHARE = 20
+"""A look at every queued task is made at most once in this many times its own duration."""
+
+EXPIRY_SECONDS = 60.0
+
+_OPEN = select(
+    Activity.agent_id,
+    Activity.status,
+    Activity.priority,
+    Activity.run_at,
+    Activity.epoch,
+    Activity.created_at,
+).where(Activity.queue == bindparam("queue"))
+
+
+class Reconciler:
+    """Keeps one queue's index in agreement with the record, as long as it leads."""
+
+    def __init__(self, runtime: Runtime, settings: Settings, owner: str) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._queue = settings.queue_name
+        self._owner = owner
+        self._looked_until: datetime | None = None
+        self._next_full = 0.0
+        self._next_expiry = 0.0
+        self._leading = False
+
+    def turn(self) -> None:
+        """One turn, about once a second. Raises UnavailableError."""
+        backend = self._runtime.backend
+        role = f"reconciler:{self._queue}"
+        leading = backend.lead(role, self._owner, max(5.0, self._settings.lease_seconds))
+        if not leading:
+            self._leading = False
+            return
+        if not self._leading:
+            # What the last leader has looked at is not known.
+            self._leading, self._looked_until, self._next_full = True, None, 0.0
+        if not backend.intact(self._queue):
+            self._rebuild()
+        self._return_expired()
+        self._push_lost()
+        self._expire_results()
+
+    def resign(self) -> None:
+        """Let another lead at once."""
+        if self._leading:
+            self._runtime.backend.resign(f"reconciler:{self._queue}", self._owner)
+
+    def recover(self, worker_id: str, reason: str) -> int:
+        """Give back the tasks of a worker process that is known to be dead; returns how many it held.
+
+        `reason` completes the sentence "The worker process …".
+        """
+        leases = self._runtime.backend.leases_of(self._queue, worker_id)
+        self._return(leases, reason)
+        return len(leases)
+
+    def _return_expired(self) -> None:
+        while leases := self._runtime.backend.expired(self._queue, BATCH):
+            self._return(leases, f"did not answer for {self._settings.lease_seconds:g} s")
+            if len(leases) < BATCH:
+                return
+
+    def _return(self, leases: Sequence[Lease], reason: str) -> None:
+        if not leases:
+            return
+        backend = self._runtime.backend
+        with writing(self._runtime.engine) as connection:
+            deaths = record_deaths(
+                connection, leases, reason=reason, max_crashes=self._settings.max_crashes, now=utc_now()
+            )
+        for lease in deaths.requeue:
+            backend.release(self._queue, lease)
+        if deaths.requeue:
+            backend.wake(self._queue, len(deaths.requeue))
+            log.warning(
+                "%d task(s) go back to the queue: their worker process %s.", len(deaths.requeue), reason
+            )
+        if deaths.acknowledge:
+            backend.finish(self._queue, deaths.acknowledge)
+            backend.notify_done(self._queue, [lease.agent_id for lease in deaths.acknowledge])
+
+    def _push_lost(self) -> None:
+        """Find accepted tasks that the index does not know: recent ones each turn, all of them now and then."""
+        now = utc_now()
+        until = now - timedelta(seconds=PUSH_GRACE)
+        clock = time.monotonic()
+        if clock >= self._next_full:
+            self._look_at(Activity.created_at <= until)
+            took = time.monotonic() - clock
+            self._next_full = clock + max(self._settings.lease_seconds / 2, took * FULL_SWEEP_SHARE)
+        elif self._looked_until is not None:
+            self._look_at(and_(Activity.created_at > self._looked_until, Activity.created_at <= until))
+        self._looked_until = until - timedelta(seconds=OVERLAP)
+
+    def _rebuild(self) -> None:
+        log.warning(
+            "The state backend holds nothing of queue %s; it is rebuilt from the database.", self._queue
+        )
+        number = self._look_at(Activity.created_at <= utc_now())
+        self._runtime.backend.mark_intact(self._queue)
+        if number:
+            log.warning("%d task(s) of queue %s were put back into the state backend.", number, self._queue)
+
+    def _look_at(self, condition: Any) -> int:
+        """Bring tasks that match into the index if it lacks them; returns how many it lacked."""
+        number = 0
+        for status in (Status.RUNNING, Status.QUEUED):
+            query = _OPEN.where(Activity.status == status, condition).order_by(
+                Activity.created_at, Activity.agent_id
+            )
+            last: Row[Any] | None = None
+            while True:
+                page = query.limit(BATCH)
+                if last is not None:
+                    page = page.where(
+                        (Activity.created_at > last.created_at)
+                        | and_(Activity.created_at == last.created_at, Activity.agent_id > last.agent_id)
+                    )
+                with reading(self._runtime.engine) as connection:
+                    rows = connection.execute(page, {"queue": self._queue}).all()
+                number += self._bring_back(status, rows)
+                if len(rows) < BATCH:
+                    break
+                last = rows[-1]
+        return number
+
+    def _bring_back(self, status: Status, rows: Sequence[Row[Any]]) -> int:
+        if not rows:
+            return 0
+        backend = self._runtime.backend
+        unknown: set[UUID] = set(backend.unknown(self._queue, [row.agent_id for row in rows]))
+        entries = [
+            Entry(
+                row.agent_id, Priority(row.priority), row.run_at.timestamp() if row.run_at else 0.0, row.epoch
+            )
+            for row in rows
+            if row.agent_id in unknown
+        ]
+        if not entries:
+            return 0
+        if status is Status.RUNNING:
+            # Its worker may live: then it renews the lease; else the lease runs out.
+            backend.restore(self._queue, entries, self._settings.lease_seconds)
+        else:
+            backend.push(self._queue, entries)
+            backend.wake(self._queue, len(entries))
+        return len(entries)
+
+    def _expire_results(self) -> None:
+        clock = time.monotonic()
+        if clock < self._next_expiry:
+            return
+        self._next_expiry = clock + EXPIRY_SECONDS
+        query = select(ActivityResult.agent_id).where(ActivityResult.expires_at < utc_now()).limit(BATCH)
+        while True:
+            with writing(self._runtime.engine) as connection:
+                ids = connection.execute(query).scalars().all()
+                if ids:
+                    connection.execute(delete(ActivityResult).where(ActivityResult.agent_id.in_(ids)))
+            if len(ids) < BATCH:
+                return

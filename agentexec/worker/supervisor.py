@@ -1,0 +1,376 @@
+"""The supervisor: starts worker processes, watches them, replaces dead ones, and stops them in order.
+
+Small on purpose: it imports neither the user's module nor anything that can hang on a database. Signal handlers
+only note the signal; one loop acts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from agentexec.config import Settings
+from agentexec.policy import exit_reason, restart_delay
+from agentexec.worker.target import Target
+
+log = logging.getLogger("agentexec.supervisor")
+
+YOUNG_SECONDS = 5.0
+"""A process that dies younger counts as dying at its start, which slows its replacement down."""
+
+KILL_AFTER = 10.0
+"""Seconds beyond the graceful time-out (or after a second signal) until what is left is killed."""
+
+TICK = 1.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(slots=True)
+class Process:
+    """A worker process (or the maintenance process) in its slot."""
+
+    name: str
+    role: str
+    id: str = ""
+    process: psutil.Process | None = None
+    started: float = 0.0
+    quick_deaths: int = 0
+    start_at: float = 0.0
+    asked: bool = False
+    reason: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None
+
+
+@dataclass
+class Supervisor:
+    """Runs a pool's processes until stopped; `run` returns the exit code of the documented table."""
+
+    target: Target
+    settings: Settings
+    environment: dict[str, str] = field(default_factory=dict)
+    """Settings that were made in code or by options, for the processes that load the settings anew."""
+    run_atexit: bool = True
+    show_traceback: bool = False
+
+    def __post_init__(self) -> None:
+        self._host = f"{os.uname().nodename}:{os.getpid()}"
+        self._signals: deque[int] = deque()
+        self._wake_read, self._wake_write = socket.socketpair()
+        for end in (self._wake_read, self._wake_write):
+            end.setblocking(False)
+        self._slots = [Process("maintenance", "maintenance")]
+        self._slots += [
+            Process(f"worker-{number + 1}", "worker") for number in range(self.settings.num_workers)
+        ]
+        self._unsettled: dict[str, str] = {}
+        self._template: subprocess.Popen[bytes] | None = None
+        self._loaded = False
+        self._ready = False
+        self._failed: int | None = None
+        self._stopping_at: float | None = None
+        self._forced = False
+        self._template_deaths = 0
+        self.stopped_by: int | None = None
+        self.ready = threading.Event()
+
+    def run(self, *, handle_signals: bool = True) -> int:
+        """Start everything and work until a signal or `stop`. 0 clean, 1 forced or crashed, else a start's failure."""
+        before = self._take_signals() if handle_signals else {}
+        try:
+            self._start_template()
+            while not self._done():
+                self._wait()
+                self._handle_signals()
+                self._watch()
+                self._enforce_deadline()
+            return self._close()
+        finally:
+            self._kill_all()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self.ready.set()
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """As the signal would; from any thread, or a signal handler."""
+        self._signals.append(number)
+        with contextlib.suppress(OSError):
+            self._wake_write.send(b"\0")
+
+    # ---- signals -----------------------------------------------------------------------------------------
+
+    def _take_signals(self) -> dict[int, Any]:
+        return {
+            number: signal.signal(number, lambda received, _frame: self.stop(received))
+            for number in (*STOP_SIGNALS, signal.SIGQUIT)
+        }
+
+    def _handle_signals(self) -> None:
+        while self._signals:
+            number = self._signals.popleft()
+            if self._stopping_at is None and number != signal.SIGQUIT:
+                self.stopped_by = number
+                self._drain()
+            else:
+                self._force()
+
+    def _drain(self) -> None:
+        self._stopping_at = time.monotonic() + self.settings.graceful_shutdown_timeout + KILL_AFTER
+        log.info("Stopping: no more tasks are claimed; a second signal hurries.")
+        self._signal_workers(signal.SIGTERM)
+
+    def _force(self) -> None:
+        self.stopped_by = self.stopped_by or signal.SIGQUIT
+        if self._stopping_at is None or not self._forced:
+            log.warning("Forced: running tasks are handed back.")
+            self._forced = True
+            self._stopping_at = time.monotonic() + KILL_AFTER
+            self._signal_workers(signal.SIGQUIT)
+        else:
+            self._stopping_at = time.monotonic()
+
+    def _signal_workers(self, number: int) -> None:
+        for slot in self._workers():
+            if slot.process is not None:
+                with contextlib.suppress(psutil.Error):
+                    slot.process.send_signal(number)
+
+    def _enforce_deadline(self) -> None:
+        if self._stopping_at is None or time.monotonic() < self._stopping_at:
+            return
+        for slot in self._workers():
+            if slot.process is not None and slot.reason is None:
+                log.error("%s did not stop in time and is killed; its tasks go back to the queue.", slot.name)
+                self._forced = True
+                slot.reason = "was killed because it did not stop in time"
+                with contextlib.suppress(psutil.Error):
+                    slot.process.kill()
+
+    # ---- processes ---------------------------------------------------------------------------------------
+
+    def _start_template(self) -> None:
+        self._control, theirs = socket.socketpair()
+        self._to_maintenance, for_maintenance = socket.socketpair()
+        alive_read, self._alive_write = os.pipe()
+        orders = {
+            "target": self.target.to_dict(),
+            "control": theirs.fileno(),
+            "alive": alive_read,
+            "maintenance": for_maintenance.fileno(),
+            "run_atexit": self.run_atexit,
+            "show_traceback": self.show_traceback,
+        }
+        self._template = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", "agentexec.worker.template", json.dumps(orders)],
+            pass_fds=[theirs.fileno(), alive_read, for_maintenance.fileno()],
+            env={**os.environ, **self.environment},
+        )
+        theirs.close()
+        for_maintenance.close()
+        os.close(alive_read)
+        self._buffers = {self._control: b"", self._to_maintenance: b""}
+        self._selector = selectors.DefaultSelector()
+        for readable in (self._control, self._to_maintenance, self._wake_read):
+            self._selector.register(readable, selectors.EVENT_READ)
+
+    def _workers(self) -> list[Process]:
+        return self._slots[1:]
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        pending = [slot.start_at - now for slot in self._slots if not slot.alive and not slot.asked]
+        for key, _ in self._selector.select(max(0.0, min([TICK, *pending]))):
+            readable = key.fileobj
+            assert isinstance(readable, socket.socket)  # noqa: S101 - what was registered
+            try:
+                chunk = readable.recv(65536)
+            except BlockingIOError:
+                continue
+            if readable is self._wake_read:
+                continue
+            if not chunk:
+                self._selector.unregister(readable)
+                continue
+            *lines, self._buffers[readable] = (self._buffers[readable] + chunk).split(b"\n")
+            for line in lines:
+                self._hear(json.loads(line))
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if "failed" in message:
+            log.error("%s", message["failed"])
+            self._failed = message["exit_code"]
+        elif "loaded" in message:
+            self._loaded = True
+            if not message["forks"]:
+                log.info(
+                    "The module has started threads, so each worker loads it by itself (slower, more memory)."
+                )
+        elif "ready" in message:
+            if not self._ready:
+                log.info(
+                    "%d worker(s) with %d task(s) each on queue %s.",
+                    len(self._workers()),
+                    self.settings.worker_concurrency,
+                    self.settings.queue_name,
+                )
+            self._ready = True
+            self._tell_deaths()
+        elif "forked" in message:
+            self._note_start(message["forked"], message["pid"])
+        elif "exited" in message:
+            self._note_end(message["exited"], message["code"])
+        elif "settled" in message:
+            self._unsettled.pop(message["settled"], None)
+
+    def _note_start(self, process_id: str, pid: int) -> None:
+        for slot in self._slots:
+            if slot.id == process_id:
+                try:
+                    slot.process = psutil.Process(pid)
+                except psutil.NoSuchProcess:
+                    # Already gone; the template's "exited" is on its way and needs the pid to be known.
+                    slot.process = None
+                    slot.reason = "died at its start"
+                slot.started = time.monotonic()
+                if slot.process is None:
+                    self._replace(slot, 1)
+                elif self._stopping_at is not None and slot.role == "worker":
+                    slot.process.send_signal(signal.SIGTERM)
+
+    def _note_end(self, pid: int, code: int) -> None:
+        for slot in self._slots:
+            if slot.process is not None and slot.process.pid == pid:
+                self._replace(slot, code)
+
+    def _replace(self, slot: Process, code: int) -> None:
+        """A process has ended: report its death, and have the next one started, later if it dies too often."""
+        reason = slot.reason or exit_reason(code)
+        slot.process, slot.asked, slot.reason = None, False, None
+        if slot.role == "worker" and code != 0:
+            self._unsettled[slot.id] = reason
+            self._tell_deaths()
+        if self._stopping_at is not None or self._failed is not None:
+            return
+        young = time.monotonic() - slot.started < YOUNG_SECONDS
+        slot.quick_deaths = slot.quick_deaths + 1 if young else 0
+        delay = restart_delay(slot.quick_deaths)
+        slot.start_at = time.monotonic() + delay
+        log.log(
+            logging.INFO if code == 0 else logging.ERROR,
+            "%s %s; it is replaced%s.",
+            slot.name,
+            reason,
+            f" in {delay:.1f} s" if delay else "",
+        )
+
+    def _tell_deaths(self) -> None:
+        for worker_id, reason in self._unsettled.items():
+            self._send(self._to_maintenance, {"dead": worker_id, "reason": reason})
+
+    def _watch(self) -> None:
+        """Start what is missing; notice a dead template."""
+        if self._template is not None and self._template.poll() is not None and self._failed is None:
+            self._template_died(self._template.returncode)
+            return
+        for slot in self._slots:
+            wanted = slot.role == "maintenance" or (self._ready and self._stopping_at is None)
+            if (
+                self._loaded
+                and wanted
+                and not slot.alive
+                and not slot.asked
+                and time.monotonic() >= slot.start_at
+            ):
+                slot.id = f"{self._host}:{secrets.token_hex(5)}"
+                slot.asked = True
+                self._send(self._control, {"fork": {"role": slot.role, "id": slot.id, "name": slot.name}})
+
+    def _template_died(self, code: int) -> None:
+        if not self._loaded and self._template_deaths == 0:
+            log.error(
+                "The template process %s before it had loaded %s.", exit_reason(code), self.target.module
+            )
+            self._failed = 1
+            return
+        self._template_deaths += 1
+        log.error("The template process %s; all processes are started anew.", exit_reason(code))
+        os.close(self._alive_write)
+        for slot in self._slots:
+            if slot.process is not None:
+                # It dies with the template, by the kernel's hand or by ours; then its tasks can be given back.
+                with contextlib.suppress(psutil.Error):
+                    slot.process.kill()
+                    slot.process.wait(5)
+                slot.reason = f"died with the template process, which {exit_reason(code)}"
+                self._replace(slot, -signal.SIGKILL)
+            slot.asked = False
+        self._selector.close()
+        self._loaded = False
+        if self._stopping_at is not None:
+            self._failed = 1
+            return
+        time.sleep(restart_delay(self._template_deaths))
+        self._start_template()
+
+    # ---- stop --------------------------------------------------------------------------------------------
+
+    def _done(self) -> bool:
+        if self._failed is not None:
+            return True
+        if self._stopping_at is None or any(slot.alive or slot.asked for slot in self._workers()):
+            return False
+        # What dead workers held is given back before the maintenance process goes.
+        return (
+            not self._unsettled
+            or not self._slots[0].alive
+            or time.monotonic() > self._stopping_at + KILL_AFTER
+        )
+
+    def _close(self) -> int:
+        self._send(self._to_maintenance, {"stop": True})
+        maintenance = self._slots[0].process
+        if maintenance is not None:
+            with contextlib.suppress(psutil.Error):
+                maintenance.wait(5)
+        self._send(self._control, {"stop": True})
+        if self._template is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._template.wait(10 if self.run_atexit else 2)
+        if self._failed is not None:
+            return self._failed
+        log.info("Stopped.")
+        return 1 if self._forced else 0
+
+    def _kill_all(self) -> None:
+        """Whatever happened, no process is left behind."""
+        for slot in self._slots:
+            if slot.process is not None:
+                with contextlib.suppress(psutil.Error):
+                    slot.process.kill()
+        if self._template is not None:
+            if self._template.poll() is None:
+                self._template.kill()
+            self._template.wait()
+        with contextlib.suppress(OSError, AttributeError):
+            os.close(self._alive_write)
+
+    def _send(self, to: socket.socket, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            to.sendall(json.dumps(message).encode() + b"\n")

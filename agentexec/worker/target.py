@@ -1,0 +1,146 @@
+"""Where the user's pool is, and how a process of ours loads it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from agentexec.errors import AgentexecError, ModuleLoadError
+from agentexec.registry import Registry
+
+
+class HasRegistry(Protocol):
+    """What a worker needs of a pool."""
+
+    registry: Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A pool's place: a module by its dotted name or by its file, and an attribute of it.
+
+    `attribute` None stands for `pool`, else `create_pool()`. `path` is put in front of `sys.path`.
+    """
+
+    module: str
+    attribute: str | None = None
+    path: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """`package.module`, `package.module:attribute` or `folder/file.py[:attribute]`, seen from the current folder."""
+        module, _, attribute = text.strip().partition(":")
+        if not module:
+            raise ModuleLoadError(
+                "Name the module that holds your pool, like `agentexec worker myapp.worker`."
+            )
+        if module.endswith(".py"):
+            return cls(
+                str(Path(module).resolve()),
+                attribute or None,
+                (str(Path(module).resolve().parent), str(Path.cwd())),
+            )
+        return cls(module, attribute or None, (str(Path.cwd()),))
+
+    @classmethod
+    def of_main(cls, pool: object) -> Target:
+        """The place of a pool that the running program has made, for processes that import the program anew."""
+        main = sys.modules["__main__"]
+        candidates = [main, *(module for name, module in list(sys.modules.items()) if name != "__main__")]
+        for module in candidates:
+            for name, value in list(vars(module).items()) if isinstance(module, ModuleType) else []:
+                if value is pool:
+                    return cls(
+                        _importable_name(module), name, tuple(entry or str(Path.cwd()) for entry in sys.path)
+                    )
+        raise ModuleLoadError(
+            "Worker processes must be able to import your pool; keep it in a variable of a module, like "
+            "`pool = ax.Pool()` at the top level, and call pool.run() from there."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the way to another process."""
+        return asdict(self)
+
+    def load(self) -> HasRegistry:
+        """Import the module and find its pool. Raises ModuleLoadError that says what is wrong."""
+        for entry in reversed(self.path):
+            if entry not in sys.path:
+                sys.path.insert(0, entry)
+        module = self._import()
+        attribute = self.attribute
+        if attribute is None:
+            attribute = next((name for name in ("pool", "create_pool") if hasattr(module, name)), None)
+            if attribute is None:
+                raise ModuleLoadError(
+                    f"{self.module} has neither `pool` nor `create_pool()`; add `pool = ax.Pool()`, or name another "
+                    f"attribute as {self.module}:ATTRIBUTE."
+                )
+        if not hasattr(module, attribute):
+            raise ModuleLoadError(f"{self.module} has no attribute {attribute!r}.")
+        value = getattr(module, attribute)
+        if not isinstance(getattr(value, "registry", None), Registry) and callable(value):
+            value = value()
+        if not isinstance(getattr(value, "registry", None), Registry):
+            raise ModuleLoadError(f"{self.module}:{attribute} is {type(value).__name__}, not an ax.Pool.")
+        return value
+
+    def _import(self) -> ModuleType:
+        try:
+            if self.module.endswith(".py"):
+                return _import_file(Path(self.module))
+            return importlib.import_module(self.module)
+        except AgentexecError:
+            raise
+        except ModuleNotFoundError as error:
+            if error.name and (self.module == error.name or self.module.startswith(f"{error.name}.")):
+                raise ModuleLoadError(
+                    f"There is no module {self.module}; run from the folder that holds it, or give a path like src/worker.py."
+                ) from error
+            raise ModuleLoadError(f"{self.module} cannot be imported: {error}.") from error
+        except FileNotFoundError as error:
+            raise ModuleLoadError(f"There is no file {self.module}.") from error
+        except SyntaxError as error:
+            raise ModuleLoadError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
+        except (Exception, SystemExit) as error:
+            # Whatever the user's module raises while it is imported is their message to read.
+            raise ModuleLoadError(
+                f"{self.module} cannot be imported: {type(error).__name__}: {error}."
+            ) from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    # Not "__main__": the program's `if __name__ == "__main__":` must not run in a worker.
+    name = path.stem
+    if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ModuleLoadError(f"{path} is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    # Registered under its name, so that its classes can be found (type hints, pickles of user libraries).
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _importable_name(module: ModuleType) -> str:
+    if module.__name__ != "__main__":
+        return module.__name__
+    spec = getattr(module, "__spec__", None)
+    if spec is not None and spec.name and spec.name != "__main__":
+        return spec.name.removesuffix(".__main__") if not spec.name.endswith(".__main__") else spec.name
+    file = getattr(module, "__file__", None)
+    if file is None:
+        raise ModuleLoadError(
+            "pool.run() and pool.start() need a program in a file; a prompt or notebook has none."
+        )
+    return os.path.realpath(file)

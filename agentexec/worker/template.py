@@ -1,0 +1,288 @@
+"""The template process: loads the user's module once and forks every worker from itself.
+
+Forking makes a worker start in milliseconds and share the loaded modules' memory. It is safe because this
+process has one thread and no connection. Where the user's module has started threads of its own, each worker
+is a new interpreter instead, which loads the module again.
+
+Speaks JSON lines with the supervisor over a socket. Takes `{"fork": {"role", "id", "name"}}` and `{"stop": true}`;
+tells `loaded`, `failed`, `forked` and `exited`. When the supervisor's end of the alive pipe closes, all end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from agentexec.config import CONF
+from agentexec.errors import AgentexecError
+from agentexec.runtime import RUNTIME
+from agentexec.worker import logs
+from agentexec.worker.child import Child
+from agentexec.worker.maintenance import Maintenance
+from agentexec.worker.target import HasRegistry, Target
+
+log = logging.getLogger("agentexec.worker")
+
+ORPHAN_SECONDS = 3.0
+"""Seconds that workers get to hand their tasks back when the supervisor is gone."""
+
+WORKER = "worker"
+MAINTENANCE = "maintenance"
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the supervisor starts this process with; the numbers are file descriptors."""
+
+    target: Target
+    control: int
+    alive: int
+    maintenance: int
+    run_atexit: bool
+    spawned: dict[str, str] | None = None
+    """Set in a process that is no template but one worker."""
+    show_traceback: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Orders:
+        data = json.loads(text)
+        target = data.pop("target")
+        return cls(target=Target(target["module"], target["attribute"], tuple(target["path"])), **data)
+
+
+class Template:
+    """The loop of the template process."""
+
+    def __init__(self, orders: Orders, pool: HasRegistry) -> None:
+        self._orders = orders
+        self._pool = pool
+        self._control = socket.socket(fileno=orders.control)
+        self._maintenance = socket.socket(fileno=orders.maintenance)
+        self._buffer = b""
+        self._stopping = False
+        # Native thread pools (BLAS) know how to be forked; Python's threads hold locks that a fork leaves locked.
+        self._can_fork = hasattr(os, "fork") and threading.active_count() == 1
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+
+    def run(self) -> int:
+        """Fork on demand until told to stop."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        gc.collect()
+        gc.freeze()
+        self._tell({"loaded": True, "forks": self._can_fork})
+        while not self._stopping:
+            ready, _, _ = select.select([self._control, self._wake_read], [], [], 60.0)
+            if self._wake_read in ready:
+                os.read(self._wake_read, 4096)
+            self._reap()
+            if self._control in ready and not self._listen():
+                self._outlive_children()
+                return 1
+        return 0
+
+    def _listen(self) -> bool:
+        chunk = self._control.recv(65536)
+        if not chunk:
+            return False
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "fork" in message:
+                self._fork(message["fork"])
+            if message.get("stop"):
+                self._stopping = True
+        return True
+
+    def _fork(self, order: dict[str, str]) -> None:
+        if not self._can_fork:
+            self._spawn(order)
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._control.close()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            become(order, self._pool, self._orders, self._maintenance)
+        self._tell({"forked": order["id"], "pid": pid})
+
+    def _spawn(self, order: dict[str, str]) -> None:
+        """A new interpreter that loads the module by itself."""
+        orders = {
+            "target": self._orders.target.to_dict(),
+            "control": -1,
+            "alive": self._orders.alive,
+            "maintenance": self._orders.maintenance,
+            "run_atexit": False,
+            "spawned": order,
+        }
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", "agentexec.worker.template", json.dumps(orders)],
+            pass_fds=[self._orders.alive, self._orders.maintenance],
+        )
+        # Reaped with the forked ones: `_reap` waits for any child.
+        process.returncode = 0
+        self._tell({"forked": order["id"], "pid": process.pid})
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._tell({"exited": pid, "code": os.waitstatus_to_exitcode(status)})
+
+    def _outlive_children(self) -> None:
+        """The supervisor is gone. Workers die with this process at once, so give them their moment first."""
+        deadline = time.monotonic() + ORPHAN_SECONDS + 1
+        while time.monotonic() < deadline:
+            try:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    time.sleep(0.05)
+            except ChildProcessError:
+                return
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            self._control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def become(order: dict[str, str], pool: HasRegistry, orders: Orders, maintenance: socket.socket) -> NoReturn:
+    """Be a worker or the maintenance process, then end without the template's exit handlers."""
+    code = 1
+    try:
+        _die_with_parent()
+        RUNTIME.forget_connections()
+        logs.set_up(order["name"], CONF.log_level)
+        if order["role"] == MAINTENANCE:
+            code = _run_maintenance(order, orders, maintenance)
+        else:
+            maintenance.close()
+            code = _run_worker(order, pool, orders)
+    except AgentexecError as error:
+        log.error("%s", error)
+        code = error.exit_code
+    except BaseException:
+        log.exception("The process %s crashed.", order["name"])
+    finally:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _run_worker(order: dict[str, str], pool: HasRegistry, orders: Orders) -> int:
+    async def work() -> None:
+        child = Child(pool.registry, RUNTIME, CONF, order["id"])
+        loop = asyncio.get_running_loop()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        loop.add_signal_handler(signal.SIGTERM, child.drain)
+        loop.add_signal_handler(signal.SIGQUIT, child.hurry)
+        _watch_supervisor(orders.alive, lambda: loop.call_soon_threadsafe(child.hurry))
+        await child.run()
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(work())
+    return 0
+
+
+def _loop_factory() -> Any:
+    """uvloop where it is installed."""
+    try:
+        return importlib.import_module("uvloop").new_event_loop
+    except ImportError:
+        return None
+
+
+def _run_maintenance(order: dict[str, str], orders: Orders, supervisor: socket.socket) -> int:
+    maintenance = Maintenance(RUNTIME, CONF, order["id"], supervisor)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _watch_supervisor(orders.alive, maintenance.stop)
+    return maintenance.run()
+
+
+def _watch_supervisor(alive: int, gone: Any) -> None:
+    """Call `gone` when the supervisor's end of the pipe closes, and end this process soon after, whatever it does."""
+
+    def watch() -> None:
+        while True:
+            try:
+                if not os.read(alive, 1):
+                    break
+            except InterruptedError:
+                continue
+            except OSError:
+                break
+        log.warning("The supervisor is gone; this process hands its tasks back and ends.")
+        with contextlib.suppress(RuntimeError):
+            gone()
+        time.sleep(ORPHAN_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="agentexec-alive", daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """On Linux, have the kernel end this process with the template, even if it hangs in native code."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def main(text: str) -> NoReturn:
+    """Entry of the process; `text` is the supervisor's Orders."""
+    orders = Orders.parse(text)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    logs.set_up("template", CONF.log_level)
+    try:
+        pool = orders.target.load()
+    except AgentexecError as error:
+        if orders.show_traceback:
+            traceback.print_exc()
+        failure = {"failed": str(error), "exit_code": error.exit_code}
+        if orders.spawned is not None:
+            log.error("%s", error)
+            os._exit(error.exit_code)
+        os.write(orders.control, json.dumps(failure).encode() + b"\n")
+        os._exit(error.exit_code)
+    if orders.spawned is not None:
+        become(orders.spawned, pool, orders, socket.socket(fileno=orders.maintenance))
+    code = Template(orders, pool).run()
+    if not orders.run_atexit:
+        # The main program loaded the module too and runs its exit handlers itself.
+        os._exit(code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

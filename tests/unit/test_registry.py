@@ -1,0 +1,92 @@
+"""Registering handlers, and checking contexts against them."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel
+
+from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
+from agentexec.registry import Registry, validate_context
+
+
+class Company(BaseModel):
+    company: str
+    size: int = 1
+
+
+class Other(BaseModel):
+    company: str
+
+
+async def handler(agent_id: UUID, context: Company) -> str:
+    return context.company
+
+
+def plain(agent_id: UUID, context: dict[str, Any]) -> None:
+    return None
+
+
+def test_a_definition_reads_the_signature():
+    definition = Registry().add("research", handler)
+    assert definition.is_async
+    assert definition.context_type is Company
+    assert definition.result_type is not None
+    assert definition.result_type.validate_json('"text"') == "text"
+
+
+def test_a_plain_function_is_a_handler_too():
+    definition = Registry().add("plain", plain)
+    assert not definition.is_async
+    assert definition.context_type is None
+
+
+def test_a_handler_without_context_is_refused_with_advice():
+    async def bad(agent_id: UUID) -> None: ...
+
+    with pytest.raises(UsageError, match="lacks the parameter context"):
+        Registry().add("bad", bad)
+
+
+def test_a_name_can_be_registered_once():
+    registry = Registry()
+    registry.add("research", handler)
+    registry.add("research", handler)
+    with pytest.raises(UsageError, match="registered twice"):
+        registry.add("research", plain)
+
+
+@pytest.mark.parametrize("options", [{"retries": -1}, {"timeout": 0}])
+def test_bad_options_are_refused(options):
+    with pytest.raises(UsageError):
+        Registry().add("research", handler, **options)
+
+
+def test_a_time_limit_needs_a_handler_that_can_be_stopped():
+    with pytest.raises(UsageError, match="cannot be stopped"):
+        Registry().add("plain", plain, timeout=1)
+
+
+def test_an_unknown_task_names_the_known_ones():
+    registry = Registry()
+    registry.add("research", handler)
+    with pytest.raises(UnknownTaskError, match="nope.*research"):
+        registry.get("nope")
+
+
+def test_contexts_come_as_model_mapping_or_json():
+    definition = Registry().add("research", handler)
+    expected = Company(company="Acme")
+    assert validate_context(definition, expected) is expected
+    assert validate_context(definition, {"company": "Acme"}) == expected
+    assert validate_context(definition, '{"company": "Acme"}') == expected
+    assert validate_context(definition, Other(company="Acme")) == expected
+
+
+def test_an_invalid_context_names_the_field_and_not_its_value():
+    definition = Registry().add("research", handler)
+    with pytest.raises(ContextInvalidError, match="size") as caught:
+        validate_context(definition, {"company": "Acme", "size": "s3cret"})
+    assert "s3cret" not in str(caught.value)

@@ -1,0 +1,53 @@
+"""Wait for conditions, never for durations."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT = 10.0
+INTERVAL = 0.02
+
+
+def wait_until(condition: Callable[[], T], *, timeout: float = DEFAULT_TIMEOUT) -> T:
+    """Call `condition` until it returns something true, and return that."""
+    deadline = time.monotonic() + timeout
+    while not (outcome := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(_complaint(condition, timeout, outcome))
+        time.sleep(INTERVAL)
+    return outcome
+
+
+async def wait_until_async(
+    condition: Callable[[], T | Awaitable[T]],
+    *,
+    timeout: float = DEFAULT_TIMEOUT,  # noqa: ASYNC109 - the complaint should name the condition
+) -> T:
+    """`wait_until` for coroutines; `condition` may itself be one or a plain function."""
+    deadline = time.monotonic() + timeout
+    while True:
+        outcome = condition()
+        if inspect.isawaitable(outcome):
+            outcome = await outcome
+        if outcome:
+            return outcome
+        if time.monotonic() > deadline:
+            raise AssertionError(_complaint(condition, timeout, outcome))
+        await asyncio.sleep(INTERVAL)
+
+
+def _complaint(condition: Callable[..., object], timeout: float, outcome: object) -> str:
+    return f"still not true after {timeout:g} s: {_source(condition)} (last returned {outcome!r})"
+
+
+def _source(condition: Callable[..., object]) -> str:
+    try:
+        return " ".join(inspect.getsource(condition).split())
+    except (OSError, TypeError):
+        return repr(condition)
