@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from agentexec.config import CONF
 from agentexec.db import outages_named
 from agentexec.errors import UsageError
 from agentexec.schema import check_schema, migrations_folder, version_table
@@ -94,7 +93,6 @@ def _config(connection: Connection | None) -> Config:
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    config.attributes["prefix"] = CONF.table_prefix
     config.attributes["version_table"] = version_table()
     return config
 

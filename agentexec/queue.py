@@ -12,12 +12,13 @@ from uuid import UUID
 from pydantic import BaseModel
 from sqlalchemy import Connection, event, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from agentexec.activity.models import MAX_NAME, MAX_QUEUE_NAME, Activity
 from agentexec.activity.transitions import NewTask, insert_tasks
 from agentexec.config import CONF
 from agentexec.db import outages_named, reading, utc_now, writing
+from agentexec.deployment import BackendCheck
 from agentexec.errors import PayloadTooLargeError, UnavailableError, UsageError
 from agentexec.registry import MAX_TASK_NAME, validate_context
 from agentexec.runtime import RUNTIME
@@ -30,6 +31,9 @@ log = logging.getLogger("agentexec.queue")
 
 BATCH = 500
 """Tasks in one transaction of `enqueue_many`."""
+
+PUSHES = "agentexec_pushes"
+"""Key in a session's `info`: what is to be pushed after its commit."""
 
 Context = BaseModel | Mapping[str, Any] | None
 
@@ -239,6 +243,7 @@ def _accept(new: NewTask) -> Task:
 
 def _accept_batch(batch: Sequence[NewTask]) -> None:
     """Record tasks of one queue and push them."""
+    RUNTIME.shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
     with writing(RUNTIME.engine) as connection:
         push = _write(connection, batch)
     push()
@@ -281,20 +286,24 @@ def _after_commit(session: Session, push: Callable[[], None]) -> None:
 
     A savepoint that is rolled back alone leaves a push of a task that has no record: workers drop those.
     """
+    if PUSHES not in session.info:
+        event.listen(session, "after_commit", _push_committed)
+        event.listen(session, "after_soft_rollback", _drop_rolled_back)
+    session.info.setdefault(PUSHES, []).append(push)
 
-    def ended(_session: Session, transaction: Any) -> None:
-        if transaction.parent is None:
-            event.remove(session, "after_transaction_end", ended)
-            event.remove(session, "after_commit", committed)
 
-    def committed(_session: Session) -> None:
-        if _session.in_nested_transaction():
-            return
-        # In a thread: after an AsyncSession's commit this runs on the event loop.
+def _push_committed(session: Session) -> None:
+    if session.in_nested_transaction():
+        return
+    pushes, session.info[PUSHES] = session.info[PUSHES], []
+    for push in pushes:
+        # In a thread: an AsyncSession's commit runs on the event loop.
         RUNTIME.submit(push)
 
-    event.listen(session, "after_commit", committed)
-    event.listen(session, "after_transaction_end", ended)
+
+def _drop_rolled_back(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info[PUSHES] = []
 
 
 def _find_by_key(connection: Connection, idempotency_key: str | None) -> Task | None:

@@ -67,7 +67,9 @@ class Registry:
             raise UsageError(f"Task {name}: timeout must be more than 0 seconds.")
         is_async = inspect.iscoroutinefunction(inspect.unwrap(handler))
         if timeout is not None and not is_async:
-            raise UsageError(f"Task {name}: a plain function cannot be stopped; write `async def` to use timeout=.")
+            raise UsageError(
+                f"Task {name}: a plain function cannot be stopped; write `async def` to use timeout=."
+            )
         definition = TaskDefinition(
             name=name,
             handler=handler,

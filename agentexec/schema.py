@@ -12,11 +12,11 @@ from agentexec.activity import models as _activity
 from agentexec.config import CONF
 from agentexec.db import Base, reading
 from agentexec.errors import SchemaError
-#from agentexec.state import sql_models as _state
+from agentexec.state import sql_models as _state
 
 __all__ = ["Base", "check_schema", "migrations_folder", "revisions", "version_table"]
 
-TABLES = (_activity,)
+TABLES = (_activity, _state)
 """The modules whose import fills `Base.metadata`."""
 
 ADVICE = "run `agentexec migrate`"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
+
+from agentexec.config import CONF
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
 
-PREFIX = context.config.attributes.get("prefix", "agentexec_")
+PREFIX = CONF.table_prefix
 
 
 def upgrade() -> None:

@@ -17,7 +17,8 @@ from typing import TypeVar
 
 import pytest
 
-from tests.servers import MariaDB, Postgres, RedisServer, Server, Valkey
+from examples.mock_openai import MockOpenAI
+from tests.servers import MariaDB, Postgres, RedisServer, Server, Valkey, free_port
 
 S = TypeVar("S", bound=Server)
 V = TypeVar("V", bound=Valkey)
@@ -50,6 +51,10 @@ class Servers:
     @cached_property
     def mariadb(self) -> MariaDB:
         return self._open.enter_context(MariaDB(fsync=False))
+
+    @cached_property
+    def mock_openai(self) -> MockOpenAI:
+        return self._open.enter_context(MockOpenAI(port=free_port()))
 
     def close(self) -> None:
         self._open.close()
@@ -109,6 +114,18 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
 @pytest.fixture
 def mariadb_url(mariadb: MariaDB) -> Iterator[str]:
     yield from fresh_database(mariadb)
+
+
+@pytest.fixture
+def mock_openai(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> MockOpenAI:
+    """A model server without a script yet; this process and those it starts use it as OpenAI."""
+    server = servers.mock_openai
+    server.reset()
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", "mock")
+    # The SDK keeps one HTTP client per process, whose connections belong to the event loop of an earlier test.
+    monkeypatch.setattr("agents.models.openai_provider._http_client", None)
+    return server
 
 
 @pytest.fixture(params=DATABASES)

@@ -3,74 +3,115 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import psutil
+import pytest
 from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.schemas import ActivityDetailSchema
-from agentexec.migrate import upgrade
 from agentexec.runtime import RUNTIME
+from tests.conftest import ALL_SERVERS, Servers, emptied, revived
+from tests.servers import Server, Valkey
 from tests.waiting import wait_until
 
+REPOSITORY = Path(__file__).parent.parent
 MODULE = Path(__file__).parent / "faults" / "worker_module.py"
+FAILING_BACKEND = "tests.faults.failing_backend"
+
 LEASE = 2.0
 """Seconds: short, so that a test of an expired lease takes seconds."""
 
+SOON = 12.0
+"""Seconds after the end of a fault within which everything must have ended: one lease, the time a leader's absence
+takes to be noticed, and room for a slow machine."""
+
+FINAL = ("complete", "error", "canceled")
+
+RIVALS = {"embedded": ["mariadb"], "valkey+postgres": ["redis_server+mariadb"]}
+"""Targets that join a target when the tests run against all servers."""
+
+
+def on(*targets: str) -> pytest.MarkDecorator:
+    """Run a test on these targets: `embedded` (SQLite alone), `postgres` (alone), or `valkey+` a database."""
+    rivals = [rival for target in targets for rival in RIVALS.get(target, [])] if ALL_SERVERS else []
+    return pytest.mark.parametrize("deploy", [*targets, *rivals], indirect=True)
+
 
 class Deployment:
-    """Configures this process as the web app, and starts workers as subprocesses."""
+    """Configures this process as the web app, and starts workers as subprocesses.
+
+    Settings are given by name (`num_workers=2`). Defaults: one worker process, ten tasks at once, a short lease.
+    """
 
     def __init__(
-        self, folder: Path, database_url: str, redis_url: str | None = None, *, lease: float = LEASE, **settings: Any
+        self,
+        folder: Path,
+        database_url: str,
+        *,
+        broker: Valkey | None = None,
+        database: Server | None = None,
+        **settings: Any,
     ) -> None:
+        redis_url = broker.url if broker else None
         self.folder = folder
+        self.broker = broker
+        self.database = database
         self.ledger_file = folder / "ledger.txt"
         self.ledger_file.touch()
         self.log_file = folder / "worker.log"
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("AGENTEXEC_")},
-            "AGENTEXEC_DATABASE_URL": database_url,
-            "AGENTEXEC_LEASE_SECONDS": str(lease),
-            "AGENTEXEC_NUM_WORKERS": "1",
-            "AGENTEXEC_CONNECT_TIMEOUT": "10",
-            "LEDGER": str(self.ledger_file),
-            "PYTHONUNBUFFERED": "1",
+        self.faults = folder / "faults"
+        self.faults.mkdir()
+        settings = {"num_workers": 1, "lease_seconds": LEASE, "connect_timeout": 10, **settings}
+        self.environment = clean_environment(
+            AGENTEXEC_DATABASE_URL=database_url,
             **({"AGENTEXEC_REDIS_URL": redis_url} if redis_url else {}),
             **{f"AGENTEXEC_{name.upper()}": str(value) for name, value in settings.items()},
-        }
+            LEDGER=str(self.ledger_file),
+            FAULTS=str(self.faults),
+        )
         self.supervisors: list[subprocess.Popen[bytes]] = []
-        for name in ("redis_url", "lease_seconds"):
-            value = self.environment.get(f"AGENTEXEC_{name.upper()}")
-            setattr(ax.CONF, name, value)
+        self._redis_url_before = ax.CONF.redis_url
+        ax.CONF.redis_url = redis_url
         ax.configure(database_url=database_url)
-        upgrade(RUNTIME.engine)
+        ax.Base.metadata.create_all(RUNTIME.engine)
 
     # ---- processes ---------------------------------------------------------------------------------------
 
     def start(self, *arguments: str, ready: bool = True, **environment: str) -> subprocess.Popen[bytes]:
         """`agentexec worker` on the test module; waits until its workers take tasks."""
+        command = [sys.executable, "-m", "agentexec", "worker", str(MODULE), *arguments]
+        return self.spawn(command, ready=ready, **environment)
+
+    def spawn(
+        self, command: Sequence[str], *, ready: bool = True, session: bool = False, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """A program that runs workers. `session`: in a process group of its own, as a shell starts programs."""
         before = self.log.count("on queue")
         with self.log_file.open("ab") as log:
             supervisor = subprocess.Popen(
-                [sys.executable, "-m", "agentexec", "worker", str(MODULE), *arguments],
+                command,
                 env={**self.environment, **environment},
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
+                start_new_session=session,
             )
         self.supervisors.append(supervisor)
         if ready:
-            wait_until(lambda: self.log.count("on queue") > before or supervisor.poll() is not None, timeout=30)
+            self.wait_for(
+                lambda: self.log.count("on queue") > before or supervisor.poll() is not None, timeout=30
+            )
             assert supervisor.poll() is None, self.log
         return supervisor
 
@@ -80,45 +121,77 @@ class Deployment:
         supervisor.send_signal(signal.SIGTERM)
         return supervisor.wait(timeout)
 
+    def processes(self) -> list[psutil.Process]:
+        """Every process of this deployment, orphans too: all inherit the path of its ledger."""
+        found: list[psutil.Process] = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("LEDGER") == str(self.ledger_file):
+                    found.append(process)
+            except psutil.Error:
+                continue  # ended, ending, or somebody else's
+        return found
+
+    def template(self, supervisor: subprocess.Popen[bytes] | None = None) -> psutil.Process:
+        children = psutil.Process((supervisor or self.supervisors[-1]).pid).children()
+        assert len(children) == 1, f"a supervisor has one child, the template; found {children}"
+        return children[0]
+
+    def maintenance(self, supervisor: subprocess.Popen[bytes] | None = None) -> psutil.Process:
+        """The maintenance process, which is always the first to be started."""
+        return self._forked(supervisor)[0]
+
     def workers(self, supervisor: subprocess.Popen[bytes] | None = None) -> list[psutil.Process]:
         """The worker processes, without the template and the maintenance process."""
-        supervisor = supervisor or self.supervisors[-1]
-        template = self._template(supervisor)
-        children = template.children() if template else []
-        # In the order of their start: the maintenance process is always the first.
-        return sorted(children, key=lambda child: child.pid)[1:]
+        return self._forked(supervisor)[1:]
 
-    def maintenance(self) -> psutil.Process:
-        template = self._template(self.supervisors[-1])
-        assert template is not None
-        return min(template.children(), key=lambda child: child.create_time())
+    def _forked(self, supervisor: subprocess.Popen[bytes] | None) -> list[psutil.Process]:
+        return sorted(
+            self.template(supervisor).children(), key=lambda child: (child.create_time(), child.pid)
+        )
 
-    def _template(self, supervisor: subprocess.Popen[bytes]) -> psutil.Process | None:
-        children = psutil.Process(supervisor.pid).children()
-        return children[0] if children else None
-
-    def family(self) -> list[psutil.Process]:
-        """Every process of every supervisor, for checks that none outlives it."""
-        return [
-            process
-            for supervisor in self.supervisors
-            if supervisor.poll() is None
-            for process in psutil.Process(supervisor.pid).children(recursive=True)
-        ]
+    def process_of(self, key: str) -> psutil.Process:
+        """The worker process that started a task last."""
+        return psutil.Process(self.runners(key)[-1])
 
     def close(self) -> None:
-        family = self.family()
-        for supervisor in self.supervisors:
-            if supervisor.poll() is None:
-                supervisor.kill()
-            supervisor.wait()
-        for process in family:
+        for process in self.processes():
             try:
                 process.kill()
             except psutil.NoSuchProcess:
                 continue
+        for supervisor in self.supervisors:
+            supervisor.wait()
         RUNTIME.close()
-        ax.CONF.redis_url = None
+        ax.CONF.redis_url = self._redis_url_before
+
+    # ---- tasks -------------------------------------------------------------------------------------------
+
+    def enqueue(self, name: str, key: str, *, priority: ax.Priority = ax.Priority.LOW, **job: Any) -> ax.Task:
+        """Accept a task of the test module; `key` names it in the ledger."""
+        return ax.enqueue_sync(name, {"key": key, **job}, priority=priority)
+
+    def produce(self, name: str, key: str, *, dies: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Enqueue from a process of its own, which is perhaps killed at an instant."""
+        if dies is not None:
+            self.arm(dies)
+        program = f"import agentexec as ax; ax.enqueue_sync({name!r}, {{'key': {key!r}}}); print('accepted')"
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            env={**self.environment, **failing_backend()},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+
+    def arm(self, instant: str) -> None:
+        """The next process with the failing backend that comes to an instant (`before-push`) is killed there."""
+        (self.faults / instant).touch()
+
+    def struck(self, instant: str) -> bool:
+        """True once a process was killed at an armed instant."""
+        return not (self.faults / instant).exists()
 
     # ---- what happened -----------------------------------------------------------------------------------
 
@@ -128,8 +201,14 @@ class Deployment:
 
     def ledger(self, event: str) -> Counter[str]:
         """How often each key has a line for an event."""
-        lines = [line.split() for line in self.ledger_file.read_text().splitlines()]
-        return Counter(line[1] for line in lines if line[0] == event)
+        return Counter(line[1] for line in self._ledger_lines() if line[0] == event)
+
+    def runners(self, key: str) -> list[int]:
+        """The ids of the processes that started a task, in order."""
+        return [int(line[2]) for line in self._ledger_lines() if line[:2] == ["start", key]]
+
+    def _ledger_lines(self) -> list[list[str]]:
+        return [line.split() for line in self.ledger_file.read_text().splitlines()]
 
     def detail(self, task: ax.Task | UUID) -> ActivityDetailSchema:
         agent_id = task if isinstance(task, UUID) else task.agent_id
@@ -139,22 +218,133 @@ class Deployment:
     def status(self, task: ax.Task | UUID) -> str:
         return str(self.detail(task).status)
 
-    def wait_for_status(self, task: ax.Task | UUID, *statuses: str, timeout: float = 20) -> ActivityDetailSchema:
-        wait_until(lambda: self.status(task) in statuses, timeout=timeout)
+    def endings(self, tasks: Iterable[ax.Task]) -> list[list[str]]:
+        """The final statuses that each task's log holds: one, if it ended exactly once."""
+        return [
+            [str(line.status) for line in self.detail(task).logs if line.status in FINAL] for task in tasks
+        ]
+
+    def depth(self) -> int:
+        """How many tasks the state backend knows."""
+        return sum(RUNTIME.backend.depth(ax.CONF.queue_name))
+
+    def wait_for_status(
+        self, task: ax.Task | UUID, *statuses: str, timeout: float = SOON
+    ) -> ActivityDetailSchema:
+        self.wait_for(lambda: self.status(task) in statuses, timeout=timeout)
         return self.detail(task)
 
-    def wait_for(self, condition: Callable[[], Any], timeout: float = 20) -> Any:
+    def wait_for_start(self, *keys: str, times: int = 1) -> None:
+        """Until each of these tasks was started so often."""
+        self.wait_for(lambda: all(self.ledger("start")[key] >= times for key in keys))
+
+    def wait_for_ends(self, tasks: Iterable[ax.Task], timeout: float = SOON) -> None:
+        """Until each of these tasks has ended, in whatever way."""
+        for task in tasks:
+            self.wait_for_status(task, *FINAL, timeout=timeout)
+
+    def wait_for(self, condition: Callable[[], Any], timeout: float = SOON) -> Any:
         try:
             return wait_until(condition, timeout=timeout)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.log[-4000:]}") from None
+            raise AssertionError(
+                f"{error}\n{self.log[-4000:]}\n{self.ledger_file.read_text()[-1000:]}"
+            ) from None
 
 
-def gone(processes: list[psutil.Process], timeout: float = 10) -> bool:
+def failing_backend() -> dict[str, str]:
+    """The variables that put `failing_backend` between a process and its state backend."""
+    return {"AGENTEXEC_STATE_BACKEND": FAILING_BACKEND, "PYTHONPATH": str(REPOSITORY)}
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """The environment without what a developer has set for agentexec, and with `variables`."""
+    foreign = re.compile("AGENTEXEC_|(DATABASE|REDIS)_URL$|OPENAI_")
+    own = {name: value for name, value in os.environ.items() if not foreign.match(name)}
+    return {**own, "PYTHONUNBUFFERED": "1", **variables}
+
+
+def gone(processes: Iterable[psutil.Process], timeout: float = 10) -> bool:
     """True if all of them end in time."""
+    processes = list(processes)
     deadline = time.monotonic() + timeout
-    while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
+    while any(is_alive(process) for process in processes):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
     return True
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Deploy(Protocol):
+    """Makes the deployment of a test from settings."""
+
+    def __call__(self, **settings: Any) -> Deployment: ...
+
+
+@pytest.fixture
+def deploy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deploy]:
+    """`deploy(num_workers=2)` on the target that `@on(...)` names; everything of it is gone after the test."""
+    broker, _, database = request.param.rpartition("+")
+    if database in ("embedded", "sqlite"):
+        database_url, server = request.getfixturevalue("sqlite_url"), None
+    else:
+        database_url, server = request.getfixturevalue(f"{database}_url"), request.getfixturevalue(database)
+    made: list[Deployment] = []
+
+    def make(**settings: Any) -> Deployment:
+        queue = request.getfixturevalue(broker) if broker else None
+        made.append(Deployment(tmp_path, database_url, broker=queue, database=server, **settings))
+        return made[-1]
+
+    yield make
+    for deployment in made:
+        deployment.close()
+
+
+@pytest.fixture(scope="module", params=["embedded", "valkey+postgres"])
+def running(
+    request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    """A deployment with a worker that serves all tests of a module."""
+    folder = tmp_path_factory.mktemp("running")
+    if request.param == "embedded":
+        deployment = Deployment(folder, f"sqlite:///{folder / 'test.db'}")
+        database = None
+    else:
+        database = f"running_{folder.name}"
+        url = revived(servers.postgres).create_database(database)
+        deployment = Deployment(folder, url, broker=emptied(servers.valkey), database=servers.postgres)
+    deployment.start()
+    yield deployment
+    deployment.close()
+    if database is not None:
+        revived(servers.postgres).drop_database(database)
+
+
+def run_agentexec(
+    *arguments: str, cwd: Path, text: str | None = None, timeout: float = 30, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The `agentexec` command in a folder, with no settings but those given."""
+    return run_python("-m", "agentexec", *arguments, cwd=cwd, text=text, timeout=timeout, **environment)
+
+
+def run_python(
+    *arguments: str, cwd: Path, text: str | None = None, timeout: float = 30, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """A Python program in a folder, with no settings but those given."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=clean_environment(**environment),
+        cwd=cwd,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )

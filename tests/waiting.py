@@ -25,9 +25,7 @@ def wait_until(condition: Callable[[], T], *, timeout: float = DEFAULT_TIMEOUT) 
 
 
 async def wait_until_async(
-    condition: Callable[[], T | Awaitable[T]],
-    *,
-    timeout: float = DEFAULT_TIMEOUT,  # noqa: ASYNC109 - the complaint should name the condition
+    condition: Callable[[], T | Awaitable[T]], *, timeout: float = DEFAULT_TIMEOUT
 ) -> T:
     """`wait_until` for coroutines; `condition` may itself be one or a plain function."""
     deadline = time.monotonic() + timeout

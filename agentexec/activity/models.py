@@ -104,3 +104,12 @@ class ActivityResult(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     __table_args__ = (Index(f"ix_{CONF.table_prefix}result_expires", "expires_at"),)
+
+
+class Meta(Base):
+    """Facts about the deployment, such as the state backend that its workers use."""
+
+    __tablename__ = f"{CONF.table_prefix}meta"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    value: Mapped[str] = mapped_column(LongText)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, case, func, insert, literal, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.sql import Executable
 
 from agentexec.activity.models import Activity, ActivityLog, ActivityResult
@@ -184,13 +184,8 @@ _END = (
     .where(ACTIVITY.c.agent_id.in_(IDS))
     .values(
         status=bindparam("new_status", type_=ACTIVITY.c.status.type),
-        percentage=case(
-            (
-                literal(Status.COMPLETE, ACTIVITY.c.status.type)
-                == bindparam("new_status", type_=ACTIVITY.c.status.type),
-                100,
-            ),
-            else_=ACTIVITY.c.percentage,
+        percentage=func.coalesce(
+            bindparam("new_percentage", type_=ACTIVITY.c.percentage.type), ACTIVITY.c.percentage
         ),
         message=bindparam("new_message"),
         error=bindparam("new_error"),
@@ -372,6 +367,7 @@ def _end(connection: Connection, like: Ending, ids: list[UUID], now: datetime, *
     """Give tasks the same ending, with its log line."""
     values = {
         "new_status": like.status,
+        "new_percentage": 100 if like.status is Status.COMPLETE else None,
         "new_message": like.message,
         "new_error": like.error,
         "now": now,

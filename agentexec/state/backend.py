@@ -168,5 +168,7 @@ def load_backend(module_path: str, settings: Settings, engine: Engine) -> StateB
 
 def required_names() -> list[str]:
     """The names of everything that a backend must have."""
-    methods = [name for name, value in vars(StateBackend).items() if callable(value) and not name.startswith("_")]
+    methods = [
+        name for name, value in vars(StateBackend).items() if callable(value) and not name.startswith("_")
+    ]
     return ["transactional", *methods]

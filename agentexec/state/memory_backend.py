@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from agentexec.errors import UsageError
@@ -41,11 +41,6 @@ class _Task:
     worker: str = ""
 
 
-class _Watch(NamedTuple):
-    mailbox: str
-    lapses: float
-
-
 @dataclass(slots=True)
 class _Mailbox:
     messages: list[str] = field(default_factory=list)
@@ -61,7 +56,7 @@ class _Queue:
         self.ready: dict[Priority, OrderedDict[UUID, None]] = {one: OrderedDict() for one in Priority}
         self.delayed: dict[UUID, float] = {}
         self.leases: dict[UUID, float] = {}
-        self.watches: defaultdict[UUID, dict[str, _Watch]] = defaultdict(dict)
+        self.watches: defaultdict[UUID, dict[str, float]] = defaultdict(dict)
         self.intact = False
         self.news = threading.Condition(lock)
 
@@ -275,16 +270,16 @@ class MemoryBackend:
         with self._lock:
             watches, lapses = self._queue(queue).watches, self._clock() + WATCH_SECONDS
             for agent_id in agent_ids:
-                watches[agent_id][mailbox] = _Watch(mailbox, lapses)
+                watches[agent_id][mailbox] = lapses
 
     def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         """Send `done <agent_id>` to every mailbox that watches one of these tasks, and end the watches."""
         with self._lock:
             watches, now = self._queue(queue).watches, self._clock()
             for agent_id in agent_ids:
-                for watch in watches.pop(agent_id, {}).values():
-                    if watch.lapses > now:
-                        self.send(watch.mailbox, [f"done {agent_id}"])
+                for mailbox, lapses in watches.pop(agent_id, {}).items():
+                    if lapses > now:
+                        self.send(mailbox, [f"done {agent_id}"])
 
     def send(self, mailbox: str, messages: Sequence[str]) -> None:
         """Put messages into a mailbox. Mailboxes nobody reads vanish after a minute."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from agentexec.config import SQL_BACKEND, Settings
 from agentexec.db import reading, require_shareable, safe_url
+from agentexec.deployment import note_backend
 from agentexec.errors import SchemaError, UnavailableError
 from agentexec.migrate import upgrade
 from agentexec.policy import backoff
@@ -32,6 +33,7 @@ def preflight(runtime: Runtime, settings: Settings) -> None:
             raise
         upgrade(runtime.engine)
     _wait_for(runtime.backend.ping, deadline)
+    note_backend(runtime, settings.queue_name, settings.backend_module)
     where = safe_url(runtime.engine.url)
     if settings.backend_module == SQL_BACKEND:
         log.info("Record and queue are in %s.", where)

@@ -39,6 +39,11 @@ def ledger(event: str, key: str) -> None:
     os.close(file)
 
 
+def starts(key: str) -> int:
+    """How often a task was started so far."""
+    return Path(os.environ["LEDGER"]).read_text().count(f"start {key} ")
+
+
 @pool.task("work")
 async def work(agent_id: UUID, context: Job) -> Any:
     ledger("start", context.key)
@@ -64,7 +69,9 @@ async def add(agent_id: UUID, context: Job) -> Sum:
 @pool.task("report")
 async def report(agent_id: UUID, context: Job) -> None:
     for number in range(context.times):
-        ax.activity.update(agent_id, f"Step {number + 1} of {context.times}", percentage=100 * number // context.times)
+        ax.activity.update(
+            agent_id, f"Step {number + 1} of {context.times}", percentage=100 * number // context.times
+        )
         await asyncio.sleep(context.seconds)
 
 
@@ -85,7 +92,7 @@ async def fail(agent_id: UUID, context: Job) -> None:
 async def flaky(agent_id: UUID, context: Job) -> str:
     """Fails the first `times` times."""
     ledger("start", context.key)
-    tries = Path(os.environ["LEDGER"]).read_text().count(f"start {context.key} ")
+    tries = starts(context.key)
     if tries <= context.times:
         raise RuntimeError(f"try {tries}")
     return f"done at try {tries}"
@@ -125,6 +132,36 @@ async def stubborn(agent_id: UUID, context: Job) -> None:
             await asyncio.sleep(0.1)
         except asyncio.CancelledError:
             ledger("refused", context.key)
+
+
+@pool.task("slow_once")
+async def slow_once(agent_id: UUID, context: Job) -> str:
+    """Takes `seconds` at its first start and no time later: the start after a fault is seen at once."""
+    tries = starts(context.key)
+    ledger("start", context.key)
+    await asyncio.sleep(0 if tries else context.seconds)
+    ledger("end", context.key)
+    return context.key
+
+
+@pool.task("slow_once_in_thread")
+def slow_once_in_thread(agent_id: UUID, context: Job) -> str:
+    """`slow_once` as a plain function, which nothing can interrupt."""
+    tries = starts(context.key)
+    ledger("start", context.key)
+    time.sleep(0 if tries else context.seconds)
+    ledger("end", context.key)
+    return context.key
+
+
+@pool.task("tells")
+async def tells(agent_id: UUID, context: Job) -> int:
+    """Blocks the loop, so that nothing can stop it before it reports, and returns who it is."""
+    ledger("start", context.key)
+    time.sleep(context.seconds)  # noqa: ASYNC251 - the point of it
+    ax.activity.update(agent_id, f"Seen to by {os.getpid()}", percentage=90)
+    ledger("end", context.key)
+    return os.getpid()
 
 
 @pool.task("waits_for_cancel")

@@ -72,7 +72,7 @@ def test_a_time_limit_needs_a_handler_that_can_be_stopped():
 def test_an_unknown_task_names_the_known_ones():
     registry = Registry()
     registry.add("research", handler)
-    with pytest.raises(UnknownTaskError, match="nope.*research"):
+    with pytest.raises(UnknownTaskError, match=r"nope.*research"):
         registry.get("nope")
 
 

@@ -1,0 +1,153 @@
+"""OpenAIRunner: runs agents of the OpenAI Agents SDK within a task."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any, Generic, TypeVar, Unpack
+from uuid import UUID
+
+from agents import (
+    Agent,
+    FunctionTool,
+    RunConfig,
+    Runner,
+    RunResult,
+    RunResultStreaming,
+    RunState,
+    TResponseInputItem,
+    function_tool,
+    get_current_trace,
+)
+from agents.run import RunOptions
+from agents.tracing.processors import default_exporter
+
+from agentexec.runners.base import BaseAgentRunner, ReportStatus
+from agentexec.runners.openai_recovery import WRAP_UP_PROMPT, WrapUp
+
+ContextT = TypeVar("ContextT")
+
+BEGIN = "Begin."
+"""The input of a run that is given none: the API wants at least one message beside the instructions."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunPlan(Generic[ContextT]):
+    """All that the SDK is given for one run. It is made in one place: what goes into every run goes in there."""
+
+    agent: Agent[ContextT]
+    input: str | list[TResponseInputItem] | RunState[ContextT]
+    options: RunOptions[ContextT]
+
+
+class OpenAIRunner(BaseAgentRunner[FunctionTool]):
+    """Runs agents of the OpenAI Agents SDK within one task.
+
+    `prompts.report_status` goes into an agent's instructions and `tools.report_status` into its tools: then the
+    agent reports its own progress.
+
+    `agent_id`: the task's, as the handler got it. `max_turns_recovery`: an agent that has used up `max_turns` is
+    asked once more, without tools, to answer with what it has, instead of failing with MaxTurnsExceeded.
+    `wrap_up_prompt`: what it is told then. `report_status_prompt`: replaces the text of `prompts.report_status`.
+
+    Tracing: off where there is no key to send traces with (OPENAI_API_KEY or `set_tracing_export_api_key`) and no
+    trace is open; pass `run_config=RunConfig()` to trace to processors of your own. Traces are grouped by agent_id.
+    """
+
+    def __init__(
+        self,
+        agent_id: UUID | str,
+        *,
+        max_turns_recovery: bool = False,
+        wrap_up_prompt: str | None = None,
+        report_status_prompt: str | None = None,
+    ) -> None:
+        super().__init__(agent_id, report_status_prompt=report_status_prompt)
+        self.max_turns_recovery = max_turns_recovery
+        self.wrap_up_prompt = WRAP_UP_PROMPT if wrap_up_prompt is None else wrap_up_prompt
+
+    async def run(
+        self,
+        agent: Agent[ContextT],
+        input: str | list[TResponseInputItem] | RunState[ContextT] = BEGIN,
+        **options: Unpack[RunOptions[ContextT]],
+    ) -> RunResult:
+        """Run an agent to its end.
+
+        `options` are those of the SDK's `Runner.run`: context, max_turns, hooks, run_config, error_handlers,
+        previous_response_id, auto_previous_response_id, conversation_id, session. Without an input the agent is
+        told "Begin.". Raises what `Runner.run` raises.
+        """
+        plan = self._plan(agent, input, options)
+        return await Runner.run(plan.agent, plan.input, **plan.options)
+
+    async def run_streamed(
+        self,
+        agent: Agent[ContextT],
+        input: str | list[TResponseInputItem] | RunState[ContextT] = BEGIN,
+        **options: Unpack[RunOptions[ContextT]],
+    ) -> RunResultStreaming:
+        """Start an agent and return at once; the arguments are those of `run`.
+
+        Iterate `stream_events()` to the end: `final_output` is set, and errors are raised, only there. The answer
+        of a max-turns recovery comes as one item, without deltas. The run is canceled with the asyncio task that
+        started it.
+        """
+        plan = self._plan(agent, input, options)
+        result = Runner.run_streamed(plan.agent, plan.input, **plan.options)
+        _end_with_caller(result)
+        return result
+
+    def make_tool(self, report_status: ReportStatus) -> FunctionTool:
+        """The SDK's tool; its schema and description are read from the function."""
+        return function_tool(report_status, name_override="report_status")
+
+    def _plan(
+        self,
+        agent: Agent[ContextT],
+        input: str | list[TResponseInputItem] | RunState[ContextT],
+        options: RunOptions[ContextT],
+    ) -> RunPlan[ContextT]:
+        options["run_config"] = self._run_config(options.get("run_config"))
+        handlers = options.get("error_handlers") or {}
+        if self.max_turns_recovery and "max_turns" not in handlers:
+            wrap_up = WrapUp(self.wrap_up_prompt, options, self.try_to_report)
+            options["error_handlers"] = {**handlers, "max_turns": wrap_up}
+        return RunPlan(agent, input, options)
+
+    def _run_config(self, given: RunConfig | dict[str, Any] | None) -> RunConfig | dict[str, Any]:
+        """The caller's settings, with what they leave open set for this task.
+
+        The group stands for the task in traces, and the SDK derives its prompt cache key from it: every attempt
+        of a task finds the cache of the one before.
+        """
+        task = str(self.agent_id)
+        if isinstance(given, RunConfig):
+            metadata = {"agent_id": task, **(given.trace_metadata or {})}
+            return dataclasses.replace(given, group_id=given.group_id or task, trace_metadata=metadata)
+        # A mapping, not a RunConfig: the SDK closes a model provider after the run only if it made it itself.
+        if given is None:
+            given = {"tracing_disabled": not _can_trace()}
+        metadata = {"agent_id": task, **(given.get("trace_metadata") or {})}
+        return {**given, "group_id": given.get("group_id") or task, "trace_metadata": metadata}
+
+
+def _end_with_caller(result: RunResultStreaming) -> None:
+    """Cancel a streamed run when the task that started it is canceled.
+
+    The SDK does so only while the caller waits for the next event; otherwise a canceled task would go on calling
+    models and tools, perhaps beside the worker that has it now.
+    """
+
+    def ended(task: asyncio.Task[Any]) -> None:
+        if task.cancelled() and not result.is_complete:
+            result.cancel()
+
+    caller = asyncio.current_task()
+    if caller is not None:
+        caller.add_done_callback(ended)
+
+
+def _can_trace() -> bool:
+    """True if a trace would go somewhere: without a key the SDK starts a thread that logs a line per batch."""
+    return bool(default_exporter().api_key) or get_current_trace() is not None

@@ -1,0 +1,3 @@
+from tests.deployment import deploy
+
+__all__ = ["deploy"]

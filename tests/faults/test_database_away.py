@@ -1,0 +1,88 @@
+"""The database away for a while, under a deployment at work."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from sqlalchemy import create_engine
+
+import agentexec as ax
+from agentexec.runtime import RUNTIME
+from tests.deployment import Deploy, Deployment, on
+
+OUTAGE = 10.0
+
+
+@on("valkey+postgres", "postgres")
+def test_the_database_away_for_ten_seconds_while_tasks_run_and_are_enqueued(deploy: Deploy) -> None:
+    deployment = deploy(worker_concurrency=2)
+    deployment.start()
+    tasks = {key: deployment.enqueue("work", key, seconds=1) for key in "abcd"}
+    deployment.wait_for_start("a", "b")
+    with Producer(deployment) as producer:
+        deployment.wait_for(lambda: producer.accepted)
+        deployment.database.stop()
+        away = time.monotonic()
+        deployment.wait_for(lambda: producer.refused)
+        deployment.wait_for(lambda: time.monotonic() - away > OUTAGE)
+        deployment.database.start()
+        before = len(producer.accepted)
+        deployment.wait_for(lambda: len(producer.accepted) > before)
+    tasks |= producer.accepted
+    deployment.wait_for_ends(tasks.values())
+    assert deployment.endings(tasks.values()) == [["complete"]] * len(tasks)
+    started = deployment.ledger("start")
+    assert {key: started[key] for key in tasks} == dict.fromkeys(tasks, 1)
+    assert deployment.log.count("cannot be used") + deployment.log.count("went away") < 10, (
+        "an outage is told once by each loop, not once per turn"
+    )
+
+
+@on("embedded", "valkey+sqlite")
+def test_the_sqlite_file_locked_for_ten_seconds_while_tasks_run(deploy: Deploy) -> None:
+    deployment = deploy(worker_concurrency=2)
+    deployment.start()
+    tasks = {key: deployment.enqueue("work", key, seconds=1) for key in "abcd"}
+    deployment.wait_for_start("a", "b")
+    # A connection with autocommit: the lock is ours from BEGIN to ROLLBACK.
+    engine = create_engine(RUNTIME.engine.url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as other:
+        other.exec_driver_sql("PRAGMA busy_timeout=10000")
+        other.exec_driver_sql("BEGIN IMMEDIATE")
+        locked = time.monotonic()
+        deployment.wait_for(lambda: time.monotonic() - locked > OUTAGE)
+        other.exec_driver_sql("ROLLBACK")
+    engine.dispose()
+    deployment.wait_for_ends(tasks.values())
+    assert deployment.endings(tasks.values()) == [["complete"]] * 4
+    assert deployment.ledger("start") == dict.fromkeys(tasks, 1)
+
+
+class Producer:
+    """Another process's part: enqueues without pause, and remembers what was accepted and what refused."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.accepted: dict[str, ax.Task] = {}
+        self.refused: list[str] = []
+        self._deployment = deployment
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Producer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        number = 0
+        while not self._stop.wait(0.1):
+            number += 1
+            key = f"produced-{number}"
+            try:
+                self.accepted[key] = self._deployment.enqueue("work", key)
+            except ax.UnavailableError:
+                self.refused.append(key)

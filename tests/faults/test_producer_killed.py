@@ -1,0 +1,38 @@
+"""kill -9 of a process that enqueues, around its commit."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+import agentexec as ax
+from agentexec.runtime import RUNTIME
+from tests.deployment import Deploy, on
+
+
+@on("valkey+sqlite", "valkey+postgres")
+def test_a_task_whose_producer_was_killed_between_commit_and_push_is_run_in_a_few_seconds(
+    deploy: Deploy,
+) -> None:
+    deployment = deploy()
+    deployment.start()
+    assert deployment.produce("work", "a", dies="before-push").returncode == -9
+    deployment.wait_for(lambda: deployment.ledger("end") == {"a": 1}, timeout=8)
+
+
+@on("embedded", "postgres")
+def test_a_task_whose_producer_was_killed_before_it_woke_a_worker_is_run_in_a_few_seconds(
+    deploy: Deploy,
+) -> None:
+    deployment = deploy()
+    deployment.start()
+    assert deployment.produce("work", "a", dies="before-wake").returncode == -9
+    deployment.wait_for(lambda: deployment.ledger("end") == {"a": 1}, timeout=8)
+
+
+@on("embedded")
+def test_a_task_whose_producer_was_killed_before_its_commit_was_never_accepted(deploy: Deploy) -> None:
+    deployment = deploy()
+    assert deployment.produce("work", "a", dies="before-push").returncode == -9
+    with Session(RUNTIME.engine) as db:
+        assert ax.activity.list(db).total == 0
+    assert deployment.depth() == 0

@@ -1,0 +1,104 @@
+"""Orderly and hurried ends of a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from tests.deployment import MODULE, Deploy, gone, on
+
+
+@on("embedded", "valkey+sqlite")
+def test_sigterm_lets_running_tasks_finish_and_leaves_the_others_to_the_next_worker(deploy: Deploy) -> None:
+    deployment = deploy(worker_concurrency=1)
+    deployment.start()
+    running = deployment.enqueue("work", "running", seconds=1)
+    deployment.wait_for_start("running")
+    queued = deployment.enqueue("work", "queued")
+    family = deployment.processes()
+    assert deployment.stop() == 0
+    assert gone(family)
+    assert [deployment.status(task) for task in (running, queued)] == ["complete", "queued"]
+    assert deployment.ledger("start") == {"running": 1}
+    deployment.start()
+    deployment.wait_for_ends([queued])
+    assert deployment.ledger("start") == {"running": 1, "queued": 1}
+
+
+@on("embedded", "valkey+postgres")
+def test_tasks_that_outlast_the_graceful_timeout_are_handed_back_and_run_elsewhere(deploy: Deploy) -> None:
+    deployment = deploy(graceful_shutdown_timeout=0.3)
+    deployment.start()
+    tasks = {
+        "slow": deployment.enqueue("slow_once", "slow", seconds=60),
+        "thread": deployment.enqueue("slow_once_in_thread", "thread", seconds=60),
+    }
+    deployment.wait_for_start(*tasks)
+    family = deployment.processes()
+    assert deployment.stop() == 0
+    assert gone(family)
+    details = [deployment.detail(task) for task in tasks.values()]
+    assert [(detail.status, detail.attempt) for detail in details] == [("queued", 0)] * 2, (
+        "the attempt is not counted: a deployment is nobody's fault"
+    )
+    deployment.start()
+    deployment.wait_for_ends(tasks.values())
+    assert deployment.endings(tasks.values()) == [["complete"]] * 2
+    assert [deployment.detail(task).attempt for task in tasks.values()] == [1, 1]
+    assert deployment.ledger("start") == dict.fromkeys(tasks, 2)
+
+
+@on("embedded")
+def test_a_second_signal_hurries(deploy: Deploy) -> None:
+    deployment = deploy(graceful_shutdown_timeout=300)
+    supervisor = deployment.start()
+    task = deployment.enqueue("slow_once", "a", seconds=60)
+    deployment.wait_for_start("a")
+    family = deployment.processes()
+    supervisor.send_signal(signal.SIGTERM)
+    deployment.wait_for(lambda: "Stopping" in deployment.log)
+    supervisor.send_signal(signal.SIGTERM)
+    assert supervisor.wait(10) == 1
+    assert gone(family)
+    assert deployment.detail(task).attempt == 0
+    assert deployment.status(task) == "queued"
+
+
+@on("embedded")
+def test_ctrl_c_in_a_terminal_stops_as_sigterm_does(deploy: Deploy) -> None:
+    deployment = deploy()
+    command = [sys.executable, "-m", "agentexec", "worker", str(MODULE)]
+    supervisor = deployment.spawn(command, session=True)
+    tasks = [deployment.enqueue("work", "a", seconds=0.5), deployment.enqueue("sync_work", "b", seconds=0.5)]
+    deployment.wait_for_start("a", "b")
+    family = deployment.processes()
+    os.killpg(supervisor.pid, signal.SIGINT)  # a terminal signals every process of the foreground
+    assert supervisor.wait(10) == 0
+    assert gone(family)
+    assert deployment.endings(tasks) == [["complete"]] * 2
+    assert "Traceback" not in deployment.log
+
+
+@on("embedded")
+def test_a_signal_before_the_workers_are_ready_stops_as_well(deploy: Deploy) -> None:
+    deployment = deploy()
+    supervisor = deployment.start(ready=False)
+    deployment.wait_for(lambda: len(deployment.processes()) > 1)
+    family = deployment.processes()
+    assert deployment.stop(supervisor, timeout=10) == 0
+    assert gone(family)
+    assert deployment.processes() == []
+
+
+@on("embedded")
+def test_a_handler_that_refuses_to_be_canceled_cannot_hold_a_stop_up(deploy: Deploy) -> None:
+    deployment = deploy(graceful_shutdown_timeout=0.1)
+    deployment.start()
+    task = deployment.enqueue("stubborn", "a", seconds=60)
+    deployment.wait_for_start("a")
+    family = deployment.processes()
+    assert deployment.stop() in (0, 1)
+    assert gone(family)
+    assert deployment.ledger("refused")["a"] >= 1
+    assert deployment.status(task) == "queued"

@@ -1,0 +1,71 @@
+"""kill -9 of the processes above and beside the workers: supervisor, template, maintenance, the whole host."""
+
+from __future__ import annotations
+
+from tests.deployment import Deploy, gone, on
+
+
+@on("embedded", "valkey+postgres")
+def test_a_killed_supervisor_leaves_no_process_behind_and_another_runs_its_tasks(deploy: Deploy) -> None:
+    deployment = deploy()
+    killed = deployment.start()
+    tasks = {key: deployment.enqueue("slow_once", key, seconds=60) for key in "abc"}
+    deployment.wait_for_start(*tasks)
+    family = deployment.processes()
+    other = deployment.start()
+    killed.kill()
+    killed.wait()
+    assert gone(family, timeout=5)
+    deployment.wait_for_ends(tasks.values())
+    assert deployment.endings(tasks.values()) == [["complete"]] * 3
+    assert deployment.ledger("start") == dict.fromkeys(tasks, 2)
+    assert deployment.stop(other) == 0
+
+
+@on("embedded", "valkey+sqlite")
+def test_tasks_of_a_host_that_lost_its_power_run_on_another(deploy: Deploy) -> None:
+    deployment = deploy()
+    deployment.start()
+    tasks = {key: deployment.enqueue("slow_once", key, seconds=60) for key in "abc"}
+    deployment.wait_for_start(*tasks)
+    family = deployment.processes()
+    deployment.start()
+    for process in family:
+        process.kill()
+    assert gone(family)
+    deployment.wait_for_ends(tasks.values())
+    assert deployment.endings(tasks.values()) == [["complete"]] * 3
+    assert deployment.ledger("start") == dict.fromkeys(tasks, 2)
+
+
+@on("embedded")
+def test_a_killed_template_is_replaced_with_all_that_came_from_it(deploy: Deploy) -> None:
+    deployment = deploy()
+    supervisor = deployment.start()
+    tasks = {key: deployment.enqueue("slow_once", key, seconds=60) for key in "abc"}
+    deployment.wait_for_start(*tasks)
+    family = deployment.template().children()
+    deployment.template().kill()
+    assert gone(family)
+    deployment.wait_for_ends(tasks.values())
+    assert deployment.endings(tasks.values()) == [["complete"]] * 3
+    assert deployment.ledger("start") == dict.fromkeys(tasks, 2)
+    assert deployment.stop(supervisor) == 0
+    assert deployment.processes() == []
+
+
+@on("valkey+postgres")
+def test_a_killed_maintenance_process_is_replaced_and_its_duties_are_done_again(deploy: Deploy) -> None:
+    deployment = deploy()
+    deployment.start()
+    maintenance, [worker] = deployment.maintenance(), deployment.workers()
+    task = deployment.enqueue("slow_once", "a", seconds=60)
+    deployment.wait_for_start("a")
+    maintenance.kill()
+    worker.kill()  # whose death is to be reported to the next maintenance process
+    deployment.wait_for_ends([task])
+    assert deployment.endings([task]) == [["complete"]]
+    assert deployment.ledger("start") == {"a": 2}
+    lost = deployment.produce("work", "lost", dies="before-push")
+    assert lost.returncode == -9
+    deployment.wait_for_start("lost")  # found by the new reconciler, though its predecessor never resigned

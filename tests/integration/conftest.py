@@ -1,0 +1,3 @@
+from tests.deployment import deploy, running
+
+__all__ = ["deploy", "running"]

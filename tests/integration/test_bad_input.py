@@ -1,0 +1,254 @@
+"""Bad input: one sentence that says what to do, a documented exit code, no traceback unless asked, no password ever."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import agentexec as ax
+from tests.deployment import Deploy, on, run_agentexec
+from tests.servers import free_port
+
+POOL = "import agentexec as ax\npool = ax.Pool()\n"
+
+MODULES = {
+    "no_pool.py": "import agentexec as ax\n",
+    "fine.py": POOL,
+    "wrong_pool.py": "pool = 42\n",
+    "bad_import.py": "import not_installed_anywhere\n",
+    "raises.py": "raise RuntimeError('the key is missing')\n",
+    "exits.py": "import sys\nsys.exit('no license')\n",
+    "bad_syntax.py": "def (:\n",
+    "bad_handler.py": POOL + "@pool.task('t')\nasync def handler(wrong): ...\n",
+    "twice.py": POOL
+    + "@pool.task('t')\nasync def a(agent_id, context): ...\n@pool.task('t')\nasync def b(agent_id, context): ...\n",
+    "factory_raises.py": "def create_pool():\n    raise RuntimeError('the key is missing')\n",
+    "in_memory.py": "import agentexec as ax\npool = ax.Pool(database_url='sqlite://')\n",
+    "lacking_backend.py": "class B: push = claim = ping = lambda *a, **k: None\ndef create(settings, engine): return B()\n",
+    "empty_backend.py": "",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in MODULES.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("module", "complaint"),
+    [
+        ("", "Name the module that holds your pool, like `agentexec worker myapp.worker`."),
+        ("nowhere", "There is no module nowhere; run from the folder that holds it"),
+        ("nowhere.worker", "There is no module nowhere.worker"),
+        ("nowhere.py", "There is no file"),
+        ("no_pool", "no_pool has neither `pool` nor `create_pool()`; add `pool = ax.Pool()`"),
+        ("no_pool.py", "has neither `pool` nor `create_pool()`"),
+        ("fine:tasks", "fine has no attribute 'tasks'"),
+        ("wrong_pool", "wrong_pool:pool is int, not an ax.Pool"),
+        ("bad_import", "bad_import cannot be imported: No module named 'not_installed_anywhere'"),
+        ("raises", "raises cannot be imported: RuntimeError: the key is missing"),
+        ("exits.py", "cannot be imported: SystemExit: no license"),
+        ("bad_syntax", "bad_syntax.py, line 1"),
+        ("bad_handler", "The handler of task t lacks the parameter agent_id"),
+        ("twice", "Task t is registered twice"),
+        ("factory_raises", "the key is missing"),
+        ("in_memory", "Workers need a database that several processes can open"),
+        ("fine..x", "no module"),
+    ],
+)
+def test_a_module_without_a_usable_pool(folder: Path, module: str, complaint: str) -> None:
+    done = run_agentexec("worker", *([module] if module else []), cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert complaint.lower() in done.stderr.lower()
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2, "one message, not several"
+
+
+def test_a_traceback_is_shown_if_asked_for(folder: Path) -> None:
+    done = run_agentexec("worker", "raises", "--traceback", cwd=folder)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "raises.py" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["enqueue", "work", "{not json"], "The context is not valid JSON"),
+        (["enqueue", "work", "[1]"], "The context must be a JSON object"),
+        (["enqueue", "work", "@nowhere.json"], "The file nowhere.json cannot be read"),
+        (["enqueue", "work", "--priority", "urgent"], "--priority must be high or low"),
+        (["enqueue", "work", "--metadata", "tenant"], "--metadata takes KEY=VALUE"),
+        (["enqueue", ""], "A task name is needed"),
+        (["enqueue"], "Missing argument"),
+        (["enqueue", "work", "--delay", "soon"], "soon"),
+        (["worker", "fine", "--workers", "0"], "workers"),
+        (["worker", "fine", "--graceful-timeout", "-1"], "graceful"),
+        (["worker", "fine", "--log-level", "LOUD"], "AGENTEXEC_LOG_LEVEL cannot be used"),
+        (["dance"], "No such command"),
+        (["migrate", "--no-such-option"], "No such option"),
+        (["enqueue", "work", '{"text": "' + "x" * 2000 + '"}'], "AGENTEXEC_MAX_PAYLOAD_BYTES=1024"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_a_command_that_cannot_be_understood(folder: Path, arguments: list[str], complaint: str) -> None:
+    done = run_agentexec(*arguments, cwd=folder, AGENTEXEC_MAX_PAYLOAD_BYTES="1024")
+    assert done.returncode == 2, done.stderr
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "agentexec.db").exists() or "enqueue" in arguments
+
+
+@pytest.mark.parametrize(
+    "verb", [["worker", "fine"], ["enqueue", "work"], ["migrate"]], ids=lambda verb: verb[0]
+)
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("AGENTEXEC_NUM_WORKERS", "many", "AGENTEXEC_NUM_WORKERS cannot be used"),
+        ("AGENTEXEC_DATABASE_URL", "what://hunter2@is-this", "There is no SQLAlchemy dialect for what"),
+        ("AGENTEXEC_DATABASE_URL", "hunter2", "The database URL cannot be read"),
+    ],
+)
+def test_a_setting_with_a_bad_value(
+    folder: Path, verb: list[str], variable: str, value: str, complaint: str
+) -> None:
+    done = run_agentexec(*verb, cwd=folder, **{variable: value})
+    assert done.returncode == 2, done.stderr
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_help_is_given_whatever_the_settings_are(folder: Path) -> None:
+    done = run_agentexec("--help", cwd=folder, AGENTEXEC_NUM_WORKERS="many")
+    assert done.returncode in (0, 2)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_redis_url_that_cannot_be_read(folder: Path) -> None:
+    done = run_agentexec("worker", "fine", cwd=folder, AGENTEXEC_REDIS_URL="http://u:hunter2@localhost")
+    assert done.returncode == 2, done.stderr
+    assert "AGENTEXEC_REDIS_URL cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("backend", "complaint"),
+    [
+        ("no_such_backend", "AGENTEXEC_STATE_BACKEND names no_such_backend, which cannot be imported"),
+        ("empty_backend", "which lacks create(settings, engine)"),
+        ("lacking_backend", r"The state backend of lacking_backend lacks transactional, .*renew.*; see"),
+        ("agentexec.state.redis_backend", "set AGENTEXEC_REDIS_URL"),
+    ],
+)
+def test_a_state_backend_that_lacks_something_is_refused_at_start(
+    folder: Path, backend: str, complaint: str
+) -> None:
+    done = run_agentexec(
+        "worker", "fine", cwd=folder, AGENTEXEC_STATE_BACKEND=backend, PYTHONPATH=str(folder)
+    )
+    assert done.returncode == 2, done.stderr
+    assert re.search(complaint if ".*" in complaint else re.escape(complaint), done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def unreachable_database(port: int) -> dict[str, str]:
+    return {"AGENTEXEC_DATABASE_URL": f"postgresql://someone:hunter2@127.0.0.1:{port}/app?password=hunter2"}
+
+
+def unreachable_redis(port: int) -> dict[str, str]:
+    return {"AGENTEXEC_REDIS_URL": f"redis://someone:hunter2@127.0.0.1:{port}/0"}
+
+
+@pytest.mark.parametrize("servers_away", [unreachable_database, unreachable_redis])
+def test_a_worker_gives_up_on_servers_it_never_reached(
+    folder: Path, servers_away: Callable[[int], dict[str, str]]
+) -> None:
+    port = free_port()
+    started = time.monotonic()
+    done = run_agentexec("worker", "fine", cwd=folder, AGENTEXEC_CONNECT_TIMEOUT="1", **servers_away(port))
+    assert done.returncode == 3, done.stderr
+    assert time.monotonic() - started < 15
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert done.stderr.count(f"127.0.0.1:{port}") <= 3, (
+        "one line for one change of state, not one for each try"
+    )
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["enqueue", "work"], ["migrate"], ["cancel-pending", "--yes"]], ids=" ".join
+)
+def test_a_command_says_which_database_it_cannot_reach(folder: Path, arguments: list[str]) -> None:
+    port = free_port()
+    done = run_agentexec(*arguments, cwd=folder, **unreachable_database(port))
+    assert done.returncode == 3, done.stderr
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["enqueue", "work"], ["cancel-pending", "--yes"]], ids=" ".join)
+def test_a_command_on_a_database_without_tables_says_to_migrate(folder: Path, arguments: list[str]) -> None:
+    done = run_agentexec(*arguments, cwd=folder, AGENTEXEC_DATABASE_URL="sqlite:///empty.db")
+    assert done.returncode == 5, done.stderr
+    assert "agentexec migrate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_database(folder: Path) -> None:
+    (folder / "text.db").write_text("This is no database at all. " * 100)
+    done = run_agentexec("worker", "fine", cwd=folder, AGENTEXEC_DATABASE_URL="sqlite:///text.db")
+    assert done.returncode in (2, 3), done.stderr
+    assert "text.db" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_module_that_crashes_the_interpreter(folder: Path) -> None:
+    (folder / "crashes.py").write_text("import os\nos.abort()\n")
+    done = run_agentexec("worker", "crashes", cwd=folder)
+    assert done.returncode == 1, done.stderr
+    assert "was killed by SIGABRT before it had loaded crashes" in done.stderr
+
+
+@on("valkey+sqlite")
+def test_a_worker_waits_for_a_redis_that_comes_late(deploy: Deploy) -> None:
+    deployment = deploy(connect_timeout=20)
+    deployment.broker.stop()
+    supervisor = deployment.start(ready=False)
+    deployment.wait_for(lambda: "Waiting for it" in deployment.log)
+    deployment.broker.start()
+    deployment.wait_for(lambda: "on queue" in deployment.log)
+    assert deployment.log.count("cannot be used") == 1
+    assert deployment.stop(supervisor) == 0
+
+
+@on("embedded")
+def test_one_bad_task_in_the_queue_harms_no_other(deploy: Deploy) -> None:
+    deployment = deploy()
+    unknown = deployment.enqueue("no_such_task", "a")
+    invalid = ax.enqueue_sync("work", {"no": "key"})
+    broken = deployment.enqueue("work", "broken")
+    with ax.get_engine().begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE agentexec_activity SET context = '{torn' WHERE context LIKE '%broken%'"
+        )
+    good = deployment.enqueue("work", "good")
+    deployment.start()
+    assert ax.get_result_sync(good, 10) == "good"
+    deployment.wait_for_ends([unknown, invalid, broken])
+    errors = [deployment.detail(task).error or "" for task in (unknown, invalid, broken)]
+    assert "no worker has a task named no_such_task" in errors[0]
+    assert "The context of task work is not valid: key: Field required" in errors[1]
+    assert "The context of task work is not valid: Invalid JSON" in errors[2]
+    assert deployment.endings([unknown, invalid, broken]) == [["error"]] * 3
+    assert "Traceback" not in deployment.log

@@ -1,0 +1,133 @@
+"""Canceling tasks in every state, with a worker that runs all the time."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.orm import Session
+
+import agentexec as ax
+from agentexec.runtime import RUNTIME
+from tests.deployment import Deployment
+
+HEARD = 2.5
+"""Seconds within which a worker hears of a cancel: it is told, not left to find out."""
+
+
+@pytest.fixture
+def key() -> str:
+    """A name that no other test has used in the ledger."""
+    return f"key-{uuid4()}"
+
+
+async def test_a_queued_task_never_starts(running: Deployment, key: str) -> None:
+    task = await ax.enqueue("work", {"key": key}, delay=0.3)
+    assert await ax.cancel(task) is True
+    after = await ax.enqueue("work", {"key": "after"}, delay=0.6)
+    await ax.get_result(after, timeout=10)
+    assert running.ledger("start")[key] == 0
+    assert running.endings([task]) == [["canceled"]]
+
+
+async def test_a_running_handler_gets_canceled_error_and_frees_its_slot(
+    running: Deployment, key: str
+) -> None:
+    task = await ax.enqueue("waits_for_cancel", {"key": key})
+    running.wait_for_start(key)
+    told = time.monotonic()
+    assert await ax.cancel(task.agent_id) is True
+    running.wait_for(lambda: running.ledger("canceled")[key] == 1)
+    assert time.monotonic() - told < HEARD
+    with pytest.raises(ax.TaskCanceledError):
+        await ax.get_result(task, timeout=5)
+    assert running.endings([task]) == [["canceled"]]
+    # More tasks than slots, each for the whole time: all slots are free again, and only those.
+    others = [await ax.enqueue("work", {"key": f"{key}-{number}"}) for number in range(20)]
+    await ax.gather(*others, timeout=10)
+    running.wait_for(lambda: running.depth() == 0)
+
+
+async def test_a_plain_function_runs_to_its_end_and_its_result_is_dropped(
+    running: Deployment, key: str
+) -> None:
+    task = await ax.enqueue("sync_work", {"key": key, "seconds": 0.5})
+    running.wait_for_start(key)
+    assert await ax.cancel(task) is True
+    running.wait_for(lambda: running.ledger("end")[key] == 1)
+    after = await ax.enqueue("sync_work", {"key": "after"})
+    await ax.get_result(after, timeout=10)
+    assert running.endings([task]) == [["canceled"]]
+    assert running.ledger("start")[key] == 1
+
+
+async def test_a_handler_that_refuses_is_canceled_all_the_same(running: Deployment, key: str) -> None:
+    task = await ax.enqueue("stubborn", {"key": key, "seconds": 0.7})
+    running.wait_for_start(key)
+    assert await ax.cancel(task) is True
+    running.wait_for(lambda: running.ledger("refused")[key] == 1)
+    after = await ax.enqueue("work", {"key": "after", "seconds": 0.8})
+    await ax.get_result(after, timeout=10)
+    assert running.endings([task]) == [["canceled"]]
+
+
+async def test_a_finished_task_stays_as_it_ended(running: Deployment, key: str) -> None:
+    task = await ax.enqueue("work", {"key": key})
+    await ax.get_result(task, timeout=10)
+    assert await ax.cancel(task) is False
+    assert await ax.get_result(task) == key
+    assert running.endings([task]) == [["complete"]]
+
+
+async def test_a_task_waiting_for_its_next_attempt_is_canceled(running: Deployment, key: str) -> None:
+    task = await ax.enqueue("flaky", {"key": key, "times": 3})
+    running.wait_for(lambda: "Attempt 1 failed" in running.detail(task).logs[-1].message)
+    assert await ax.cancel(task) is True
+    assert running.endings([task]) == [["canceled"]]
+    assert running.ledger("start")[key] == 1
+    running.wait_for(lambda: running.depth() == 0)
+
+
+async def test_an_unknown_task_is_said_to_be_unknown(running: Deployment) -> None:
+    with pytest.raises(ax.ActivityNotFoundError):
+        await ax.cancel(uuid4())
+
+
+async def test_a_new_task_with_the_same_key_is_another_one(running: Deployment, key: str) -> None:
+    """An idempotency key stays with its first task, even a canceled one; the handle says so."""
+    task = await ax.enqueue("work", {"key": key}, delay=60, idempotency_key=key)
+    await ax.cancel(task)
+    assert await ax.enqueue("work", {"key": key}, idempotency_key=key) == task
+    other = await ax.enqueue("work", {"key": key})
+    assert await ax.get_result(other, timeout=10) == key
+
+
+def test_of_many_cancels_at_once_one_ends_the_task(running: Deployment, key: str) -> None:
+    task = running.enqueue("waits_for_cancel", key)
+    running.wait_for_start(key)
+    with ThreadPoolExecutor(6) as threads:
+        outcomes = list(threads.map(lambda _: ax.cancel_sync(task), range(6)))
+    assert sorted(outcomes) == [False] * 5 + [True]
+    assert running.endings([task]) == [["canceled"]]
+
+
+def test_canceling_races_completion_and_the_task_has_one_end(running: Deployment, key: str) -> None:
+    tasks = [running.enqueue("work", f"{key}-{number}", seconds=0.02 * number) for number in range(10)]
+    canceled = [ax.cancel_sync(task) for task in tasks]
+    running.wait_for_ends(tasks)
+    statuses = ["canceled" if one else "complete" for one in canceled]
+    assert running.endings(tasks) == [[status] for status in statuses]
+
+
+def test_canceling_what_is_pending_leaves_what_runs(running: Deployment, key: str) -> None:
+    running_task = running.enqueue("work", key, seconds=0.5)
+    running.wait_for_start(key)
+    pending = [ax.enqueue_sync("work", {"key": f"{key}-{number}"}, delay=0.2) for number in range(3)]
+    with Session(RUNTIME.engine) as db:
+        assert ax.activity.cancel_pending(db) == 3
+        assert ax.activity.cancel_pending(db) == 0
+    assert ax.get_result_sync(running_task, 10) == key
+    assert running.endings(pending) == [["canceled"]] * 3
+    assert not any(running.ledger("start")[f"{key}-{number}"] for number in range(3))

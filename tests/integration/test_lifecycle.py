@@ -1,0 +1,268 @@
+"""How workers are started and stopped: by the command line, by a program of one's own, in the background."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import textwrap
+
+import pytest
+
+import agentexec as ax
+from tests.deployment import MODULE, Deploy, Deployment, gone, on, run_agentexec
+
+TASK = """
+from uuid import UUID
+from pydantic import BaseModel
+import agentexec as ax
+
+class Greeting(BaseModel):
+    name: str
+
+{pool}
+"""
+
+HANDLER = """
+@pool.task("greet")
+async def greet(agent_id: UUID, context: Greeting) -> str:
+    return f"Hello {context.name}"
+"""
+
+MODULE_WITH_POOL = TASK.format(pool="pool = ax.Pool()") + HANDLER
+MODULE_WITH_WORKERS = TASK.format(pool="workers = ax.Pool()\npool = workers") + HANDLER + "\ndel pool\n"
+MODULE_WITH_FACTORY = TASK.format(pool="def create_pool():\n    pool = ax.Pool()") + (
+    textwrap.indent(HANDLER, "    ") + "    return pool\n"
+)
+
+
+def write(deployment: Deployment, path: str, text: str) -> None:
+    file = deployment.folder / path
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+
+
+def greeted() -> str:
+    return ax.get_result_sync(ax.enqueue_sync("greet", {"name": "Acme"}), 15)
+
+
+def agentexec_worker(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "agentexec", "worker", *arguments]
+
+
+# ---- where the pool is -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "argument"),
+    [
+        ({"tasks.py": MODULE_WITH_POOL}, "tasks"),
+        ({"tasks.py": MODULE_WITH_WORKERS}, "tasks:workers"),
+        ({"sub/tasks.py": MODULE_WITH_FACTORY}, "sub/tasks.py"),
+        (
+            {
+                "app/__init__.py": "",
+                "app/pool.py": MODULE_WITH_POOL,
+                "app/worker.py": "from .pool import pool\n",
+            },
+            "app.worker",
+        ),
+        ({"tasks.py": MODULE_WITH_FACTORY}, "tasks:create_pool"),
+    ],
+    ids=["module", "attribute", "factory in a file", "package with relative imports", "named factory"],
+)
+@on("embedded")
+def test_a_pool_is_found_where_it_is(deploy: Deploy, files: dict[str, str], argument: str) -> None:
+    deployment = deploy()
+    for path, text in files.items():
+        write(deployment, path, text)
+    deployment.spawn(agentexec_worker(argument))
+    assert greeted() == "Hello Acme"
+    assert deployment.stop() == 0
+
+
+@on("embedded")
+def test_the_module_may_be_named_by_a_variable(deploy: Deploy) -> None:
+    deployment = deploy()
+    write(deployment, "tasks.py", MODULE_WITH_POOL)
+    deployment.spawn(agentexec_worker(), AGENTEXEC_WORKER_MODULE="tasks:pool")
+    assert greeted() == "Hello Acme"
+    assert deployment.stop() == 0
+
+
+@on("embedded")
+def test_options_of_the_command_line_win(deploy: Deploy) -> None:
+    deployment = deploy()
+    write(deployment, "tasks.py", MODULE_WITH_POOL)
+    options = ["--workers", "2", "--concurrency", "3", "--queue", "greetings", "--graceful-timeout", "5"]
+    deployment.spawn(agentexec_worker("tasks", *options))
+    assert "2 worker(s) with 3 task(s) each on queue greetings" in deployment.log
+    task = ax.enqueue_sync("greet", {"name": "Acme"}, queue_name="greetings")
+    assert ax.get_result_sync(task, 15) == "Hello Acme"
+    assert deployment.stop() == 0
+
+
+# ---- the embedded default ----------------------------------------------------------------------------------
+
+
+@on("embedded")
+def test_with_nothing_set_everything_works_in_one_folder(deploy: Deploy) -> None:
+    deployment = deploy()
+    write(deployment, "tasks.py", MODULE_WITH_POOL)
+    deployment.spawn(agentexec_worker("tasks"), AGENTEXEC_DATABASE_URL="")
+    assert deployment.log.count("Record and queue are in sqlite:///agentexec.db.") == 1
+    done = run_agentexec("enqueue", "greet", '{"name": "Acme"}', "--wait", cwd=deployment.folder)
+    assert (done.returncode, done.stdout) == (0, "Hello Acme\n"), done.stderr
+    assert (deployment.folder / "agentexec.db").is_file()
+    assert deployment.stop() == 0
+
+
+@on("embedded")
+def test_tasks_enqueued_before_the_first_worker_ever_ran_are_run(deploy: Deploy) -> None:
+    """The first command in an empty folder may be `enqueue`."""
+    deployment = deploy()
+    write(deployment, "tasks.py", MODULE_WITH_POOL)
+    done = run_agentexec("enqueue", "greet", '{"name": "Acme"}', cwd=deployment.folder)
+    assert done.returncode == 0, done.stderr
+    deployment.spawn(agentexec_worker("tasks"), AGENTEXEC_DATABASE_URL="")
+    count = f"import agentexec as ax; print(ax.get_result_sync({done.stdout.strip()!r}, 15))"
+    deployment.wait_for(lambda: "on queue" in deployment.log)
+    waiting = deployment.spawn([sys.executable, "-c", count], ready=False, AGENTEXEC_DATABASE_URL="")
+    assert waiting.wait(20) == 0
+    assert "Hello Acme" in deployment.log
+
+
+# ---- a program of one's own --------------------------------------------------------------------------------
+
+PROGRAM = (
+    MODULE_WITH_POOL
+    + """
+ax.CONF.num_workers = 2
+ax.CONF.worker_concurrency = 7
+
+if __name__ == "__main__":
+    {body}
+"""
+)
+
+RUN = "pool.run()\n    print('returned')"
+
+RUN_AND_CLEAN_UP = """
+    from sqlalchemy.orm import Session
+    try:
+        pool.run()
+    except KeyboardInterrupt:
+        with Session(ax.get_engine()) as db:
+            print("canceled", ax.activity.cancel_pending(db))
+"""
+
+START = """
+    import time
+    from pathlib import Path
+    pool.start()
+    print("started")
+    while not Path("stop").exists():
+        time.sleep(0.02)
+    pool.shutdown()
+    print("shut down")
+    pool.shutdown()
+    pool.start()
+    print("started again")
+    while not Path("stop-again").exists():
+        time.sleep(0.02)
+    pool.shutdown(timeout=5)
+    print("shut down again")
+"""
+
+
+@on("embedded")
+def test_a_program_runs_its_pool_until_sigterm(deploy: Deploy) -> None:
+    deployment = deploy()
+    write(deployment, "worker.py", PROGRAM.format(body=RUN))
+    deployment.spawn([sys.executable, "worker.py"])
+    assert "2 worker(s) with 7 task(s) each" in deployment.log, "what is set in code is in force"
+    assert greeted() == "Hello Acme"
+    family = deployment.processes()
+    assert deployment.stop() == 0
+    assert gone(family)
+    assert deployment.log.count("returned") == 1
+    assert "Traceback" not in deployment.log
+
+
+@on("embedded")
+def test_a_program_ends_quietly_by_ctrl_c(deploy: Deploy) -> None:
+    deployment = deploy()
+    program = deployment.spawn([sys.executable, str(MODULE)], session=True)
+    family = deployment.processes()
+    os.killpg(program.pid, signal.SIGINT)
+    assert program.wait(15) == 0
+    assert gone(family)
+    assert "Traceback" not in deployment.log
+    assert "KeyboardInterrupt" not in deployment.log
+
+
+@on("embedded")
+def test_a_program_may_clean_up_after_ctrl_c(deploy: Deploy) -> None:
+    deployment = deploy()
+    write(deployment, "worker.py", PROGRAM.format(body=RUN_AND_CLEAN_UP))
+    program = deployment.spawn([sys.executable, "worker.py"], session=True)
+    pending = ax.enqueue_sync("greet", {"name": "Acme"}, delay=60)
+    os.killpg(program.pid, signal.SIGINT)
+    assert program.wait(15) == 0
+    assert "canceled 1" in deployment.log
+    assert deployment.status(pending) == "canceled"
+
+
+@on("embedded", "valkey+sqlite")
+def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: Deploy) -> None:
+    deployment = deploy()
+    write(deployment, "worker.py", PROGRAM.format(body=START))
+    program = deployment.spawn([sys.executable, "worker.py"])
+    assert greeted() == "Hello Acme"
+    family = [process for process in deployment.processes() if process.pid != program.pid]
+    assert family
+    (deployment.folder / "stop").touch()
+    deployment.wait_for(lambda: "shut down" in deployment.log)
+    assert gone(family)
+    deployment.wait_for(lambda: "started again" in deployment.log)
+    assert greeted() == "Hello Acme"
+    (deployment.folder / "stop-again").touch()
+    assert program.wait(15) == 0
+    assert deployment.processes() == []
+    assert "Traceback" not in deployment.log
+
+
+@on("embedded")
+def test_a_program_that_ends_without_shutdown_takes_its_workers_along(deploy: Deploy) -> None:
+    deployment = deploy()
+    body = "pool.start()\n    import pathlib, time\n    while not pathlib.Path('stop').exists(): time.sleep(0.02)"
+    write(deployment, "worker.py", PROGRAM.format(body=body))
+    program = deployment.spawn([sys.executable, "worker.py"])
+    family = deployment.processes()
+    (deployment.folder / "stop").touch()
+    program.wait(10)
+    assert gone(family)
+
+
+@on("embedded")
+def test_a_pool_that_workers_could_not_import_is_refused(deploy: Deploy) -> None:
+    deployment = deploy()
+    write(deployment, "worker.py", "import agentexec as ax\ndef main():\n    ax.Pool().run()\nmain()\n")
+    program = deployment.spawn([sys.executable, "worker.py"], ready=False)
+    assert program.wait(15) == 2
+    assert "Worker processes must be able to import your pool" in deployment.log
+    assert "Traceback" not in deployment.log
+
+
+@on("embedded")
+def test_a_worker_that_keeps_dying_is_replaced_more_slowly(deploy: Deploy) -> None:
+    deployment = deploy()
+    deployment.start()
+    for death in range(3):
+        [worker] = deployment.wait_for(deployment.workers)
+        worker.kill()
+        deployment.wait_for(lambda death=death: deployment.log.count("it is replaced") > death)
+        assert gone([worker])
+    assert "it is replaced in" in deployment.log
+    task = deployment.enqueue("work", "a")
+    assert ax.get_result_sync(task, 15) == "a"

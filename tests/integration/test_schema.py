@@ -1,0 +1,213 @@
+"""The schema: migrations and `create_all` agree, and a worker refuses what it does not know."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, inspect, make_url, text
+
+import agentexec as ax
+from agentexec.db import open_engine
+from agentexec.migrate import upgrade
+from agentexec.schema import check_schema, revisions, version_table
+from tests.deployment import MODULE, run_agentexec, run_python
+
+TEN_AT_ONCE = """
+import os
+from agentexec import migrate
+from agentexec.db import open_engine
+from agentexec.schema import check_schema
+from alembic import command, script
+from alembic.runtime import migration
+
+children = []
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        try:
+            migrate.upgrade(open_engine(os.environ["AGENTEXEC_DATABASE_URL"]))
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", flush=True)
+            os._exit(1)
+        os._exit(0)
+    children.append(child)
+print([os.waitpid(child, 0)[1] for child in children])
+"""
+"""Ten processes migrate; they are forked after the imports, so that they truly meet."""
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = open_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+def reflected(engine: Engine) -> dict[str, Any]:
+    """Everything that a database knows of agentexec's tables, without Alembic's own."""
+    inspector = inspect(engine)
+    return {
+        table: {
+            "columns": {
+                column["name"]: (
+                    str(column["type"]),
+                    column["nullable"],
+                    column["default"],
+                    column.get("autoincrement"),
+                )
+                for column in inspector.get_columns(table)
+            },
+            "primary key": inspector.get_pk_constraint(table)["constrained_columns"],
+            "foreign keys": sorted(
+                (key["constrained_columns"], key["referred_table"], key["referred_columns"], key["options"])
+                for key in inspector.get_foreign_keys(table)
+            ),
+            "indexes": {
+                index["name"]: (
+                    index["column_names"],
+                    bool(index["unique"]),
+                    {name: str(value) for name, value in index.get("dialect_options", {}).items()},
+                )
+                for index in inspector.get_indexes(table)
+            },
+            "unique": sorted(str(one["column_names"]) for one in inspector.get_unique_constraints(table)),
+            "checks": sorted(one["sqltext"] for one in inspector.get_check_constraints(table)),
+        }
+        for table in inspector.get_table_names()
+        if table != version_table()
+    }
+
+
+def test_migrations_make_what_create_all_makes(engine: Engine) -> None:
+    ax.Base.metadata.create_all(engine)
+    created = reflected(engine)
+    ax.Base.metadata.drop_all(engine)
+    assert reflected(engine) == {}
+    upgrade(engine)
+    assert reflected(engine) == created
+    assert {"agentexec_activity", "agentexec_activity_log"} <= created.keys()
+
+
+def test_both_ways_to_a_schema_satisfy_a_worker(engine: Engine) -> None:
+    ax.Base.metadata.create_all(engine)
+    check_schema(engine)
+    ax.Base.metadata.drop_all(engine)
+    upgrade(engine)
+    check_schema(engine)
+
+
+def test_migrating_down_to_nothing_leaves_nothing_behind(engine: Engine, tmp_path: Path) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    upgrade(engine)
+    done = run_agentexec("migrate", "--revision", "base", cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
+    assert done.returncode == 0, done.stderr
+    assert reflected(engine) == {}
+
+
+def test_ten_processes_may_migrate_at_once(engine: Engine, tmp_path: Path) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    done = run_python("-c", TEN_AT_ONCE, cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
+    assert done.stdout == f"{[0] * 10}\n", done.stdout + done.stderr
+    check_schema(engine)
+
+
+def test_migrate_works_from_any_folder_and_twice(engine: Engine, tmp_path: Path) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    (tmp_path / "alembic.ini").write_text("[alembic]\nscript_location = nowhere\n")
+    for _ in range(2):
+        done = run_agentexec("migrate", cwd=tmp_path, DATABASE_URL=url)
+        assert done.returncode == 0, done.stderr
+        assert "at revision" in done.stdout
+    check_schema(engine)
+    with engine.connect() as connection:
+        version = connection.execute(text("SELECT version_num FROM agentexec_alembic_version")).scalar()
+    assert version == revisions()[-1]
+
+
+def test_an_applications_own_alembic_is_left_alone(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('theirs')"))
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("theirs",)]
+
+
+def test_check_changes_nothing_and_says_what_to_do(engine: Engine, tmp_path: Path) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    done = run_agentexec("migrate", "--check", cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
+    assert done.returncode == 5
+    assert "run `agentexec migrate`" in done.stderr
+    assert inspect(engine).get_table_names() == []
+    upgrade(engine)
+    done = run_agentexec("migrate", "--check", cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
+    assert done.returncode == 0, done.stderr
+
+
+def test_sql_for_a_person_to_run_makes_the_same_schema(tmp_path: Path) -> None:
+    done = run_agentexec("migrate", "--sql", cwd=tmp_path, AGENTEXEC_DATABASE_URL="sqlite:///app.db")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "app.db").exists() or (tmp_path / "app.db").stat().st_size == 0
+    with sqlite3.connect(tmp_path / "by_hand.db") as connection:
+        connection.executescript(done.stdout)
+    by_hand = create_engine(f"sqlite:///{tmp_path / 'by_hand.db'}")
+    by_code = create_engine(f"sqlite:///{tmp_path / 'by_code.db'}")
+    ax.Base.metadata.create_all(by_code)
+    assert reflected(by_hand) == reflected(by_code)
+    check_schema(by_hand)
+
+
+def test_sql_is_in_the_words_of_the_database(postgres_url: str, tmp_path: Path) -> None:
+    done = run_agentexec("migrate", "--sql", cwd=tmp_path, AGENTEXEC_DATABASE_URL=postgres_url)
+    assert "JSONB" in done.stdout
+    assert "TIMESTAMP WITH TIME ZONE" in done.stdout
+
+
+@pytest.mark.parametrize("revision", ["nonsense", "9999"])
+def test_a_revision_that_is_not_there_is_refused(revision: str, tmp_path: Path, sqlite_url: str) -> None:
+    done = run_agentexec("migrate", "-r", revision, cwd=tmp_path, AGENTEXEC_DATABASE_URL=sqlite_url)
+    assert done.returncode == 2
+    assert f"There is no revision {revision}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_refuses_a_database_without_the_schema(engine: Engine, tmp_path: Path) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    done = run_agentexec("worker", str(MODULE), cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
+    assert done.returncode == 5, done.stderr
+    assert "run `agentexec migrate`" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert inspect(engine).get_table_names() == []
+
+
+def test_a_worker_refuses_a_database_that_is_newer_than_it(engine: Engine, tmp_path: Path) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE agentexec_alembic_version SET version_num = '9999'"))
+    done = run_agentexec("worker", str(MODULE), cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
+    assert done.returncode == 5, done.stderr
+    assert "revision 9999, which is newer" in done.stderr
+    assert "upgrade agentexec" in done.stderr
+    done = run_agentexec("migrate", cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
+    assert done.returncode == 5, "and so does a migration"
+    assert "newer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_table_prefix_is_kept_by_both_ways(tmp_path: Path) -> None:
+    variables = {"AGENTEXEC_DATABASE_URL": "sqlite:///app.db", "AGENTEXEC_TABLE_PREFIX": "ours_"}
+    done = run_agentexec("migrate", cwd=tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
+    create = "import agentexec as ax, sqlalchemy as sa; ax.Base.metadata.create_all(sa.create_engine('sqlite:///b.db'))"
+    assert run_python("-c", create, cwd=tmp_path, **variables).returncode == 0
+    migrated, created = (
+        create_engine(make_url(f"sqlite:///{tmp_path / name}")) for name in ("app.db", "b.db")
+    )
+    tables = set(inspect(migrated).get_table_names())
+    assert all(name.startswith("ours_") for name in tables if not name.startswith("sqlite_"))
+    assert tables - {"ours_alembic_version"} == set(inspect(created).get_table_names())
