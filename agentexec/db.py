@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -140,7 +140,7 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
 
 
 @contextmanager
-def writing(engine: Engine, *, relaxed: bool = False) -> Iterator[Connection]:
+def writing(engine: Engine, *, relaxed: bool = False) -> Generator[Connection]:
     """A transaction that will write, committed at the end of the block.
 
     On SQLite it takes the write lock at its beginning: a transaction that reads first and writes later fails
@@ -157,14 +157,14 @@ def writing(engine: Engine, *, relaxed: bool = False) -> Iterator[Connection]:
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
+def reading(engine: Engine) -> Generator[Connection]:
     """A connection to read from; raises UnavailableError when the database cannot be reached."""
     with outages_named(engine), engine.connect() as connection:
         yield connection
 
 
 @contextmanager
-def outages_named(engine: Engine) -> Iterator[None]:
+def outages_named(engine: Engine) -> Generator[None]:
     """Turn a driver's outage errors into UnavailableError, which callers wait out and try again."""
     try:
         yield

@@ -110,7 +110,7 @@ class TaskFailedError(TaskEndedError):
 
     def __init__(self, *, task_name: str, agent_id: UUID, error: str | None, attempts: int) -> None:
         super().__init__(
-            f"Task {task_name} ({agent_id}) failed after {attempts} attempt(s): {error or 'no reason recorded'}",
+            f"Task {task_name} ({agent_id}) failed after {attempts} attempt(s): {_first_line(error)}",
             task_name=task_name,
             agent_id=agent_id,
             error=error,
@@ -129,3 +129,8 @@ class TaskCanceledError(TaskEndedError):
             error=error,
             attempts=attempts,
         )
+
+
+def _first_line(error: str | None) -> str:
+    """The reason without its traceback, which `error` keeps."""
+    return (error or "no reason recorded").splitlines()[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, text
@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from agentexec.db import outages_named
 from agentexec.errors import UsageError
-from agentexec.schema import check_schema, migrations_folder, version_table
+from agentexec.schema import check_revision, check_schema, migrations_folder, revisions, version_table
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -43,6 +43,8 @@ def move_to(engine: Engine, revision: str) -> None:
     script = _alembic("script").ScriptDirectory.from_config(_config(None))
     with outages_named(engine), engine.connect() as connection:
         current = _current(connection)
+    if current is not None and current not in revisions():
+        check_revision(current)
     known = [step.revision for step in script.walk_revisions()]
     wanted = script.get_current_head() if revision == "head" else revision
     if revision not in ("head", "base") and revision not in known:
@@ -98,7 +100,7 @@ def _config(connection: Connection | None) -> Config:
 
 
 @contextlib.contextmanager
-def _locked(engine: Engine) -> Iterator[Connection]:
+def _locked(engine: Engine) -> Generator[Connection]:
     """A connection under a lock that only one migrating process holds; the others wait."""
     dialect = engine.dialect.name
     with outages_named(engine), engine.connect() as connection:

@@ -67,10 +67,9 @@ async def enqueue(
     new = _new_task(task_name, context, priority, metadata, delay, eta, idempotency_key, queue_name)
     if session is None:
         return await RUNTIME.in_thread(_accept, new)
-    run_sync = getattr(session, "run_sync", None)
-    if run_sync is not None:
-        return await run_sync(_join, new)
-    return await RUNTIME.in_thread(_join, session, new)
+    if isinstance(session, Session):
+        return await RUNTIME.in_thread(_join, session, new)
+    return await session.run_sync(_join, new)
 
 
 def enqueue_sync(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import (
@@ -84,8 +84,8 @@ class Registry:
 
 
 def validate_context(
-    definition: TaskDefinition, context: BaseModel | dict[str, Any] | str
-) -> BaseModel | dict[str, Any]:
+    definition: TaskDefinition, context: BaseModel | Mapping[str, Any] | str
+) -> BaseModel | Mapping[str, Any]:
     """A context as its task's type; `str` is JSON. Raises ContextInvalidError that names the first bad field."""
     if definition.context_type is None:
         if isinstance(context, BaseModel):

@@ -14,7 +14,7 @@ from agentexec.db import Base, reading
 from agentexec.errors import SchemaError
 from agentexec.state import sql_models as _state
 
-__all__ = ["Base", "check_schema", "migrations_folder", "revisions", "version_table"]
+__all__ = ["Base", "check_revision", "check_schema", "migrations_folder", "revisions", "version_table"]
 
 TABLES = (_activity, _state)
 """The modules whose import fills `Base.metadata`."""
@@ -52,7 +52,7 @@ def check_schema(engine: Engine) -> None:
         inspector = inspect(connection)
         if inspector.has_table(version_table()):
             current = connection.execute(text(f"SELECT version_num FROM {version_table()}")).scalar()  # noqa: S608
-            _check_revision(current)
+            check_revision(current)
             return
         for table in Base.metadata.sorted_tables:
             if not table.name.startswith(CONF.table_prefix):
@@ -67,7 +67,8 @@ def check_schema(engine: Engine) -> None:
                 raise SchemaError(f"The database lacks {what}; {ADVICE}.")
 
 
-def _check_revision(current: str | None) -> None:
+def check_revision(current: str | None) -> None:
+    """Raise SchemaError unless a revision is the one that this release needs."""
     known = revisions()
     if current == known[-1]:
         return

@@ -69,10 +69,10 @@ class Signals:
         self._waiting: dict[UUID, tuple[str, list[Future[End]]]] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._on_cancel: Callable[[UUID], None] | None = None
+        self._on_cancel: Callable[[UUID], object] | None = None
         self._closed = False
 
-    def on_cancel(self, call: Callable[[UUID], None]) -> None:
+    def on_cancel(self, call: Callable[[UUID], object]) -> None:
         """Have `call` called (in the mailbox's thread) for tasks of this process that are canceled."""
         self._on_cancel = call
         self._listen()

@@ -6,6 +6,7 @@ import enum
 import os
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -56,6 +57,10 @@ class Lease(NamedTuple):
 
     agent_id: UUID
     epoch: int
+
+
+CURRENT_LEASE: ContextVar[Lease | None] = ContextVar("agentexec_lease", default=None)
+"""The lease under which the running handler, and everything it calls, works."""
 
 
 class Task(BaseModel):

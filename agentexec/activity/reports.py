@@ -14,7 +14,7 @@ from agentexec.config import CONF
 from agentexec.db import utc_now, writing
 from agentexec.errors import ActivityNotFoundError
 from agentexec.runtime import RUNTIME
-from agentexec.task import Priority, Status, new_agent_id
+from agentexec.task import CURRENT_LEASE, Priority, Status, new_agent_id
 
 MAX_MESSAGE = 10_000
 """Characters of a log message that are kept."""
@@ -51,9 +51,11 @@ def update(agent_id: UUID | str, message: str, percentage: int | None = None) ->
     key = _key(agent_id)
     if percentage is not None:
         percentage = max(0, min(100, int(percentage)))
-    recorder = RUNTIME.recorder
-    if recorder is not None and recorder.holds(key):
-        recorder.progress(key, clean(message), percentage)
+    recorder, lease = RUNTIME.recorder, CURRENT_LEASE.get()
+    # A handler that has lost its task keeps its old epoch, so that what it reports is refused.
+    epoch = lease.epoch if lease is not None and lease.agent_id == key else None
+    if recorder is not None and (epoch is not None or recorder.holds(key)):
+        recorder.progress(key, epoch, clean(message), percentage)
         return
     now = utc_now()
     with writing(RUNTIME.engine) as connection:

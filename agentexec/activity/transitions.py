@@ -159,7 +159,11 @@ _SELECT_CLAIMED = (
 )
 _SELECT_STATE = (
     select(
-        ACTIVITY.c.agent_id, ACTIVITY.c.status, ACTIVITY.c.epoch, ACTIVITY.c.crashes, ACTIVITY.c.percentage
+        ACTIVITY.c.agent_id,
+        ACTIVITY.c.status,
+        ACTIVITY.c.epoch,
+        ACTIVITY.c.crashes,
+        ACTIVITY.c.queue,
     )
     .where(ACTIVITY.c.agent_id.in_(IDS))
     .with_for_update()

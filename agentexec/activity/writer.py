@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from agentexec.activity.transitions import Ending, Progress, record
 from agentexec.db import utc_now, writing
@@ -69,9 +68,11 @@ class Writer:
         """True while this process runs the task."""
         return agent_id in self._held
 
-    def progress(self, agent_id: UUID, message: str, percentage: int | None) -> None:
-        """Take a report; returns at once."""
-        report = Progress(agent_id, self._held.get(agent_id), message, percentage, utc_now())
+    def progress(self, agent_id: UUID, epoch: int | None, message: str, percentage: int | None) -> None:
+        """Take a report; returns at once. `epoch` None: that of the running task."""
+        if epoch is None:
+            epoch = self._held.get(agent_id)
+        report = Progress(agent_id, epoch, message, percentage, utc_now())
         with self._changed:
             if len(self._progress) >= MAX_PENDING_REPORTS:
                 self._progress.popleft()
@@ -141,7 +142,8 @@ class Writer:
                 if failures == 1:
                     log.error("%s Results wait until it is back.", error)
                 time.sleep(backoff(failures) * random.uniform(0.8, 1.0))  # noqa: S311 - spreads load, no secret
-            except SQLAlchemyError as error:
+            except Exception as error:
+                # Whatever it is, this thread must live: it is the only one that can end tasks.
                 self._write_one_by_one(progress, endings, error)
                 return
             else:
@@ -149,9 +151,7 @@ class Writer:
                     log.info("The database is back; results are written.")
                 return
 
-    def _write_one_by_one(
-        self, progress: list[Progress], endings: list[Ending], error: SQLAlchemyError
-    ) -> None:
+    def _write_one_by_one(self, progress: list[Progress], endings: list[Ending], error: Exception) -> None:
         """Something in a batch cannot be stored: find it, so that the rest of the batch is not harmed."""
         if len(progress) + len(endings) > 1:
             for report in progress:
@@ -159,7 +159,7 @@ class Writer:
             for ending in endings:
                 self._write_until_done([], [ending])
             return
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        reason = f"{type(error).__name__}: {getattr(error, 'orig', None) or error}".splitlines()[0]
         log.error("A row could not be stored and is left out: %s", reason)
         if endings and endings[0].status is not Status.ERROR:
             text = f"The result could not be stored: {type(error).__name__}."

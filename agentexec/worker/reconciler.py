@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, and_, bindparam, delete, select
+from sqlalchemy import and_, bindparam, delete, select
 
 from agentexec.activity.models import Activity, ActivityResult
 from agentexec.activity.transitions import record_deaths
@@ -143,7 +143,7 @@ class Reconciler:
             query = _OPEN.where(Activity.status == status, condition).order_by(
                 Activity.created_at, Activity.agent_id
             )
-            last: Row[Any] | None = None
+            last: Any = None
             while True:
                 page = query.limit(BATCH)
                 if last is not None:
@@ -159,7 +159,7 @@ class Reconciler:
                 last = rows[-1]
         return number
 
-    def _bring_back(self, status: Status, rows: Sequence[Row[Any]]) -> int:
+    def _bring_back(self, status: Status, rows: Sequence[Any]) -> int:
         if not rows:
             return 0
         backend = self._runtime.backend

@@ -210,7 +210,7 @@ async def test_a_payload_above_the_limit_is_refused(deploy: Deploy, monkeypatch:
     with pytest.raises(ax.PayloadTooLargeError, match="AGENTEXEC_MAX_PAYLOAD_BYTES=1024"):
         await ax.enqueue("work", {"text": "x" * (1025 - overhead)})
     with pytest.raises(ax.PayloadTooLargeError, match="1032 bytes"):
-        await ax.enqueue("work", Research(company="研" * 333))
+        await ax.enqueue("work", Research(company="研" * 336))
     with pytest.raises(ax.PayloadTooLargeError, match="metadata"):
         await ax.enqueue("work", metadata={"text": "x" * 1024})
     assert activities() == 1
