@@ -14,7 +14,7 @@ from sqlalchemy.engine.url import URL
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
-from agentexec.errors import UnavailableError, UsageError
+from agentexec.errors import SchemaError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -30,6 +30,11 @@ SYNC_DRIVERS = {
     "mariadb": "mariadb+pymysql",
 }
 EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
+
+
+OUTAGES = (exc.OperationalError, exc.InterfaceError)
+MISSING_TABLE = ("no such table", "no such column", "has no column", "(1146,", "(1054,")
+"""What SQLite and MySQL say of a missing table or column; PostgreSQL has codes for it."""
 
 
 class Base(DeclarativeBase):
@@ -165,25 +170,33 @@ def reading(engine: Engine) -> Generator[Connection]:
 
 @contextmanager
 def outages_named(engine: Engine) -> Generator[None]:
-    """Turn a driver's outage errors into UnavailableError, which callers wait out and try again."""
+    """Turn a driver's errors into UnavailableError, to be waited out, or SchemaError, which waiting will not mend."""
     try:
         yield
-    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-        if is_missing_table(error):
-            raise
-        raise UnavailableError(
-            f"The database {safe_url(engine.url)} cannot be used: {_reason(error)}."
-        ) from error
     except exc.DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
-        raise UnavailableError(f"The database {safe_url(engine.url)} went away: {_reason(error)}.") from error
+        if _is_missing_table(error):
+            raise SchemaError(
+                f"The database {safe_url(engine.url)} lacks agentexec's tables; run `agentexec migrate`."
+            ) from error
+        # sqlite3 has no class of its own for a file that is damaged or no database at all.
+        if isinstance(error, OUTAGES) or type(error) is exc.DatabaseError or error.connection_invalidated:
+            raise UnavailableError(
+                f"The database {safe_url(engine.url)} cannot be used: {_reason(error)}."
+            ) from error
+        raise
+    except exc.TimeoutError as error:
+        raise UnavailableError(
+            f"The database {safe_url(engine.url)} has no free connection: {_reason(error)}."
+        ) from error
 
 
-def is_missing_table(error: exc.SQLAlchemyError) -> bool:
+def _is_missing_table(error: exc.DBAPIError) -> bool:
     """True if an error says that a table or column is not there, which waiting will not mend."""
-    text = str(getattr(error, "orig", error)).lower()
-    return "no such table" in text or "no such column" in text or "has no column" in text
+    text = str(error.orig).lower()
+    return any(sign in text for sign in MISSING_TABLE) or getattr(error.orig, "sqlstate", "") in (
+        "42P01",
+        "42703",
+    )
 
 
 def safe_url(url: URL | str) -> str:

@@ -19,7 +19,8 @@ from agentexec.activity.transitions import NewTask, insert_tasks
 from agentexec.config import CONF
 from agentexec.db import outages_named, reading, utc_now, writing
 from agentexec.deployment import BackendCheck
-from agentexec.errors import PayloadTooLargeError, UnavailableError, UsageError
+from agentexec.errors import PayloadTooLargeError, SchemaError, UnavailableError, UsageError
+from agentexec.migrate import upgrade
 from agentexec.registry import MAX_TASK_NAME, validate_context
 from agentexec.runtime import RUNTIME
 from agentexec.task import Entry, Priority, Task, new_agent_id
@@ -242,6 +243,17 @@ def _accept(new: NewTask) -> Task:
 
 def _accept_batch(batch: Sequence[NewTask]) -> None:
     """Record tasks of one queue and push them."""
+    try:
+        _record_and_push(batch)
+    except SchemaError:
+        if not RUNTIME.embedded:
+            raise
+        # The embedded database is ours alone: whoever comes first makes it.
+        upgrade(RUNTIME.engine)
+        _record_and_push(batch)
+
+
+def _record_and_push(batch: Sequence[NewTask]) -> None:
     RUNTIME.shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
     with writing(RUNTIME.engine) as connection:
         push = _write(connection, batch)
@@ -295,9 +307,9 @@ def _push_committed(session: Session) -> None:
     if session.in_nested_transaction():
         return
     pushes, session.info[PUSHES] = session.info[PUSHES], []
-    for push in pushes:
-        # In a thread: an AsyncSession's commit runs on the event loop.
-        RUNTIME.submit(push)
+    if pushes:
+        # In a thread: an AsyncSession's commit runs on the event loop. One after the other: they keep their order.
+        RUNTIME.submit(lambda: [push() for push in pushes])
 
 
 def _drop_rolled_back(session: Session, transaction: SessionTransaction) -> None:

@@ -132,7 +132,7 @@ class Runtime:
         bound = functools.partial(call, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._edge, bound)
 
-    def submit(self, call: Callable[[], None]) -> None:
+    def submit(self, call: Callable[[], object]) -> None:
         """Run a blocking call in a thread without waiting for it."""
         self._edge.submit(call)
 

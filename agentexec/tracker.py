@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from urllib.parse import quote
 
 from agentexec.errors import UsageError
 from agentexec.runtime import RUNTIME
@@ -19,10 +20,12 @@ class Tracker:
     def __init__(self, name: str, *parts: object) -> None:
         if not name:
             raise UsageError("A tracker needs a name.")
-        self.key = ":".join([name, *(str(part) for part in parts)])
+        # Escaped, so that ("a:b", "c") is not ("a", "b:c").
+        self.key = ":".join(quote(str(part), safe="") for part in (name, *parts))
 
     def incr(self, amount: int = 1) -> int:
         """Add to the count and return it. Raises UnavailableError."""
+        _last_decr.set({key: left for key, left in (_last_decr.get() or {}).items() if key != self.key})
         return RUNTIME.backend.add(self.key, amount)
 
     def decr(self, amount: int = 1) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import ColumnElement, case, cast, func, select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, defer, selectinload
 
 from agentexec.activity.models import Activity
@@ -65,7 +66,7 @@ def list_activities(
         raise UsageError(
             f"Pages count from 1 and hold 1 to {MAX_PAGE_SIZE} items; got page={page}, page_size={page_size}."
         )
-    conditions = _matching(metadata_filter)
+    conditions = _matching(db, metadata_filter)
     if status is not None:
         conditions.append(Activity.status == Status(status))
     if agent_type is not None:
@@ -97,7 +98,7 @@ def detail(
     key = agent_id if isinstance(agent_id, UUID) else UUID(agent_id)
     row = db.scalars(
         select(Activity)
-        .where(Activity.agent_id == key, *_matching(metadata_filter))
+        .where(Activity.agent_id == key, *_matching(db, metadata_filter))
         .options(selectinload(Activity.logs), defer(Activity.context))
         .execution_options(populate_existing=True)
     ).one_or_none()
@@ -110,7 +111,7 @@ def detail(
 def active_count(db: Session, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
     """The number of activities that are QUEUED or RUNNING."""
     query = select(func.count()).select_from(Activity)
-    return db.scalar(query.where(Activity.status.in_(ACTIVE_STATUSES), *_matching(metadata_filter))) or 0
+    return db.scalar(query.where(Activity.status.in_(ACTIVE_STATUSES), *_matching(db, metadata_filter))) or 0
 
 
 @_for_both
@@ -122,7 +123,7 @@ def cancel_pending(db: Session, *, metadata_filter: Mapping[str, Any] | None = N
     canceled = 0
     query = (
         select(Activity.agent_id)
-        .where(Activity.status == Status.QUEUED, *_matching(metadata_filter))
+        .where(Activity.status == Status.QUEUED, *_matching(db, metadata_filter))
         .limit(1000)
     )
     while ids := db.scalars(query).all():
@@ -140,19 +141,24 @@ def cancel_pending(db: Session, *, metadata_filter: Mapping[str, Any] | None = N
     return canceled
 
 
-def _matching(metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
+def _matching(db: Session, metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
     """Conditions that the metadata has all these values, compared as the JSON type that each value has."""
     conditions: list[ColumnElement[bool]] = []
     for key, value in (metadata_filter or {}).items():
+        if not isinstance(value, str | int | float | UUID):
+            raise UsageError(f"metadata_filter[{key!r}] must be a string, number or boolean.")
+        if isinstance(value, UUID):
+            value = str(value)
         member = Activity.metadata_[key]
-        if isinstance(value, bool):
+        if db.get_bind().dialect.name == "postgresql":
+            # A cast would fail where another tenant's value has another type; containment just does not match.
+            conditions.append(cast(Activity.metadata_, JSONB).contains({key: value}))
+        elif isinstance(value, bool):
             conditions.append(member.as_boolean() == value)
         elif isinstance(value, int):
             conditions.append(member.as_integer() == value)
         elif isinstance(value, float):
             conditions.append(member.as_float() == value)
-        elif isinstance(value, str | UUID):
-            conditions.append(member.as_string() == str(value))
         else:
-            raise UsageError(f"metadata_filter[{key!r}] must be a string, number or boolean.")
+            conditions.append(member.as_string() == value)
     return conditions

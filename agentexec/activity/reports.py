@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import select
+
+from agentexec.activity.models import Activity
 from agentexec.activity.transitions import NewTask, Progress, end_outside, insert_tasks, record
 from agentexec.config import CONF
 from agentexec.db import utc_now, writing
@@ -67,12 +70,12 @@ def update(agent_id: UUID | str, message: str, percentage: int | None = None) ->
 
 
 def complete(agent_id: UUID | str, message: str | None = None) -> None:
-    """End an activity as COMPLETE; without effect if it has ended already."""
+    """End an activity as COMPLETE; without effect if it has ended already. Raises ActivityNotFoundError."""
     _end(agent_id, Status.COMPLETE, message if message is not None else CONF.activity_message_complete, None)
 
 
 def error(agent_id: UUID | str, error: str = "") -> None:
-    """End an activity as ERROR with a reason; without effect if it has ended already."""
+    """End an activity as ERROR with a reason; without effect if it has ended already. Raises ActivityNotFoundError."""
     _end(agent_id, Status.ERROR, CONF.activity_message_error.format(error=error), error)
 
 
@@ -90,7 +93,7 @@ def _end(agent_id: UUID | str, status: Status, message: str, reason: str | None)
     if recorder is not None:
         recorder.flush(5.0)
     with writing(RUNTIME.engine) as connection:
-        end_outside(
+        ended = end_outside(
             connection,
             [key],
             status=status,
@@ -98,6 +101,8 @@ def _end(agent_id: UUID | str, status: Status, message: str, reason: str | None)
             error=clean(reason) if reason is not None else None,
             now=utc_now(),
         )
+        if not ended and connection.scalar(select(Activity.agent_id).where(Activity.agent_id == key)) is None:
+            raise ActivityNotFoundError(key)
 
 
 def _key(agent_id: UUID | str) -> UUID:

@@ -45,6 +45,10 @@ class Maintenance:
         except AgentexecError as error:
             self._tell({"failed": str(error), "exit_code": error.exit_code})
             return error.exit_code
+        except Exception as error:
+            log.exception("The checks before the start failed.")
+            self._tell({"failed": f"The checks before the start failed: {error}", "exit_code": 1})
+            return 1
         self._tell({"ready": True})
         failures = 0
         next_turn = 0.0

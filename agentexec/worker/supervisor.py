@@ -153,7 +153,11 @@ class Supervisor:
                     slot.process.send_signal(number)
 
     def _enforce_deadline(self) -> None:
-        if self._stopping_at is None or time.monotonic() < self._stopping_at:
+        if self._stopping_at is None:
+            return
+        if time.monotonic() < self._stopping_at:
+            # Said again: a process that was just forked may not have listened yet.
+            self._signal_workers(signal.SIGQUIT if self._forced else signal.SIGTERM)
             return
         for slot in self._workers():
             if slot.process is not None and slot.reason is None:

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -86,10 +87,20 @@ class Target:
             raise ModuleLoadError(f"{self.module} has no attribute {attribute!r}.")
         value = getattr(module, attribute)
         if not isinstance(getattr(value, "registry", None), Registry) and callable(value):
-            value = value()
+            value = self._call(attribute, value)
         if not isinstance(getattr(value, "registry", None), Registry):
             raise ModuleLoadError(f"{self.module}:{attribute} is {type(value).__name__}, not an ax.Pool.")
         return value
+
+    def _call(self, attribute: str, create_pool: Callable[[], Any]) -> Any:
+        try:
+            return create_pool()
+        except AgentexecError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ModuleLoadError(
+                f"{self.module}:{attribute}() failed: {type(error).__name__}: {error}."
+            ) from error
 
     def _import(self) -> ModuleType:
         try:

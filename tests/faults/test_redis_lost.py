@@ -13,7 +13,7 @@ from tests.deployment import Deploy, on
 OUTAGE = 10.0
 
 
-@on("valkey+sqlite", "valkey+postgres")
+@on("valkey+postgres")
 def test_redis_emptied_while_tasks_wait_and_run(deploy: Deploy) -> None:
     deployment = deploy(worker_concurrency=2)
     deployment.start()

@@ -65,7 +65,7 @@ def test_a_worker_killed_within_the_transaction_that_ends_its_task_leaves_no_hal
     assert deployment.endings([task]) == [["complete"]]
 
 
-@on("embedded", "valkey+sqlite")
+@on("embedded")
 def test_a_result_is_heard_of_though_its_worker_was_killed_before_telling(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start(**failing_backend())

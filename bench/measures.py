@@ -1,0 +1,225 @@
+"""The measures of a target: accepting, draining, latencies, waiting tasks, idling."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from statistics import fmean
+
+import agentexec as ax
+from bench.figures import Figure, Size, middle, per_second, spread
+from bench.targets import BenchError, Target
+from bench.workers import Workers, pss
+
+CALLERS = 50
+PAUSE = 0.05
+"""Seconds between two tasks of a latency measure: the workers are idle again, though only just."""
+
+REST = 1.1
+"""Seconds without any task after which workers are as idle as they become."""
+
+NAP = 0.05
+"""Seconds that a task takes whose result somebody waits for already."""
+
+MB = 1e6
+
+
+def enqueue(target: Target, size: Size) -> Iterator[Figure]:
+    """Tasks accepted per second, while no workers run."""
+    target.reset()
+    number = size.enqueues
+
+    async def one_by_one() -> int:
+        for at in range(number):
+            await ax.enqueue("noop", {"number": at})
+        return number
+
+    async def many_callers() -> int:
+        numbers = iter(range(number))
+
+        async def caller() -> None:
+            for at in numbers:
+                await ax.enqueue("noop", {"number": at})
+
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+        return number
+
+    def plainly() -> int:
+        for at in range(number):
+            ax.enqueue_sync("noop", {"number": at})
+        return number
+
+    async def in_bulk() -> int:
+        await ax.enqueue_many("noop", ({"number": at} for at in range(size.many)))
+        return size.many
+
+    for at in range(20):
+        ax.enqueue_sync("noop", {"number": at})  # opens connections
+    unit, rounds = "tasks/s", size.rounds
+    yield per_second("enqueue, one at a time", unit, _run(one_by_one), rounds)
+    yield per_second("enqueue_sync, one at a time", unit, plainly, rounds)
+    yield per_second(f"enqueue, {CALLERS} callers at once", unit, _run(many_callers), rounds)
+    yield per_second(f"enqueue_many of {size.many:,}", unit, _run(in_bulk), rounds)
+
+
+def drain(target: Target, size: Size) -> Iterator[Figure]:
+    """No-op tasks that two worker processes finish per second.
+
+    The workers are up, warm and frozen while the tasks are queued. By the record: from the first task's start to
+    the last one's end. In all: from the thaw until the record is seen without open tasks.
+    """
+    number = size.many
+    for concurrency in (10, 100):
+        target.reset()
+        by_record: list[float] = []
+        in_all: list[float] = []
+        with Workers(target, concurrency=concurrency) as workers:
+            workers.warm()
+            for _ in range(size.rounds):
+                since = datetime.now(UTC)
+                workers.pause()
+                try:
+                    asyncio.run(ax.enqueue_many("noop", ({"number": at} for at in range(number))))
+                finally:
+                    workers.resume()
+                thawed = time.time()
+                over = target.wait_until_over()
+                first, last = target.span(since, number)
+                by_record.append(number / (last - first))
+                in_all.append(number / (over - thawed))
+        what = f"drain of {number:,}, 2 processes of {concurrency}"
+        yield middle(what, "tasks/s", by_record)
+        yield middle(f"{what}, in all", "tasks/s", in_all)
+
+
+def pick_up(target: Target, size: Size) -> Iterator[Figure]:
+    """From `enqueue` to the handler's first line, on idle workers."""
+
+    async def latencies(number: int, pause: float) -> tuple[list[float], list[float]]:
+        calls: list[float] = []
+        returns: list[float] = []
+        tasks: list[ax.Task] = []
+        for at in range(number):
+            await asyncio.sleep(pause)
+            calls.append(time.time())
+            tasks.append(await ax.enqueue("stamp", {"number": at}))
+            returns.append(time.time())
+        starts = await ax.gather(*tasks, timeout=30)
+        return (
+            [(start - call) * 1000 for start, call in zip(starts, calls, strict=True)],
+            [(start - back) * 1000 for start, back in zip(starts, returns, strict=True)],
+        )
+
+    target.reset()
+    with Workers(target) as workers:
+        workers.warm()
+        for number, pause, when in (
+            (size.pick_ups, PAUSE, f"after {PAUSE * 1000:.0f} ms"),
+            (size.rests, REST, f"after {REST:g} s"),
+        ):
+            from_call, from_return = asyncio.run(latencies(number, pause))
+            yield from spread(f"pick-up {when} of rest, from enqueue's return", from_return)
+            yield from spread(f"pick-up {when} of rest, from its call", from_call)
+
+
+def results(target: Target, size: Size) -> Iterator[Figure]:
+    """From a handler's last line to the return of `get_result`."""
+
+    async def latencies(seconds: float) -> list[float]:
+        times: list[float] = []
+        for at in range(size.results):
+            task = await ax.enqueue("stamp", {"number": at, "seconds": seconds})
+            ended = await ax.get_result(task, timeout=30)
+            times.append((time.time() - ended) * 1000)
+        return times
+
+    target.reset()
+    with Workers(target) as workers:
+        workers.warm()
+        asyncio.run(ax.get_result(ax.enqueue_sync("stamp", {}), timeout=30))  # opens the mailbox
+        yield from spread("get_result of a task that takes 50 ms", asyncio.run(latencies(NAP)))
+        yield from spread("get_result of a no-op task", asyncio.run(latencies(0.0)))
+
+
+def sleepers(target: Target, size: Size) -> Iterator[Figure]:
+    """Wall time of tasks that each wait a second, from the call of `enqueue_many` to the last end."""
+    runs = [(size.sleepers, 250), *([(10_000, 5_000)] if size.full else [])]
+    for number, concurrency in runs:
+        target.reset()
+        with Workers(target, concurrency=concurrency) as workers:
+            workers.warm()
+            family = [process for role in workers.roles().values() for process in role]
+            with _Peak(lambda family=family: pss(family)) as peak:
+                since = datetime.now(UTC)
+                called = time.time()
+                contexts = ({"number": at, "seconds": 1.0} for at in range(number))
+                asyncio.run(ax.enqueue_many("sleep", contexts))
+                over = target.wait_until_over()
+            first, last = target.span(since, number)
+        what = f"{number:,} tasks of 1 s, 2 processes of {concurrency:,}"
+        yield Figure(what, over - called, "s")
+        yield Figure(f"{what}, by the record", last - first, "s")
+        yield Figure(f"{what}, memory in all", peak.value / MB, "MB")
+
+
+def idle(target: Target, size: Size) -> Iterator[Figure]:
+    """What processes with nothing to do take of a CPU and of memory."""
+    target.reset()
+    with Workers(target) as workers:
+        workers.warm()
+        time.sleep(2.0)  # until nothing of the last task is left to do
+        roles = workers.roles()
+        before = {process.pid: process.cpu_times() for role in roles.values() for process in role}
+        start = time.monotonic()
+        time.sleep(size.idle_seconds)
+        took = time.monotonic() - start
+        for role, processes in roles.items():
+            shares: list[float] = []
+            for process in processes:
+                now, then = process.cpu_times(), before[process.pid]
+                shares.append(100 * (now.user + now.system - then.user - then.system) / took)
+            yield Figure(f"idle {role}", fmean(shares), "% CPU", note=_each(len(shares)))
+        for role, processes in roles.items():
+            sizes = [pss([process]) / MB for process in processes]
+            yield Figure(f"memory of a {role}", fmean(sizes), "MB", note=_each(len(sizes)))
+
+
+def _each(number: int) -> str:
+    return f"mean of {number}" if number > 1 else ""
+
+
+def _run(work: Callable[[], Awaitable[int]]) -> Callable[[], int]:
+    async def main() -> int:
+        return await work()
+
+    return lambda: asyncio.run(main())
+
+
+class _Peak:
+    """The highest value that a reading has during a `with` block."""
+
+    def __init__(self, read: Callable[[], float], every: float = 0.25) -> None:
+        self._read = read
+        self._every = every
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.value = 0.0
+
+    def __enter__(self) -> _Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        if not self.value:
+            raise BenchError("memory could not be read")
+
+    def _watch(self) -> None:
+        while True:
+            self.value = max(self.value, self._read())
+            if self._over.wait(self._every):
+                return

@@ -1,0 +1,97 @@
+"""The measures of starting: imports, the command line, workers, and the successor of a worker that died."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+import agentexec as ax
+from bench.figures import Figure, Size, middle
+from bench.targets import BenchError, Target
+from bench.workers import START_TIMEOUT, Workers
+
+MATURE = 5.2
+"""Seconds after which the death of a worker no longer counts as dying at its start, which would delay its successor."""
+
+FROM_IMPORT = "import agentexec as ax; ax.Pool; ax.enqueue"
+HAS_AGENTS = f"{FROM_IMPORT}; import sys; print(int('agents' in sys.modules))"
+REPOSITORY = Path(__file__).parent.parent
+
+
+def imports(size: Size) -> Iterator[Figure]:
+    """What a shell user and an importing program wait for; no server is needed."""
+    times = max(3, size.starts * 3)
+    for name, arguments in (
+        ("python -c pass", ("-c", "pass")),
+        ("import agentexec", ("-c", "import agentexec")),
+        ("import agentexec, with Pool and enqueue used", ("-c", FROM_IMPORT)),
+        ("agentexec --help", ("-m", "agentexec", "--help")),
+    ):
+        _time(arguments)  # compiles, and fills the page cache
+        yield middle(name, "s", [_time(arguments) for _ in range(times)])
+    loaded = subprocess.run([sys.executable, "-c", HAS_AGENTS], cwd=REPOSITORY, capture_output=True, check=True)
+    yield Figure("`agents` in sys.modules after that", float(loaded.stdout), "modules")
+
+
+def start(target: Target, size: Size) -> Iterator[Figure]:
+    """From the command to work being done, and from a worker's death to its successor's first task."""
+    ready: list[float] = []
+    working: list[float] = []
+    for _ in range(size.starts):
+        target.reset()
+        task = ax.enqueue_sync("stamp", {})
+        with Workers(target) as workers:
+            first = asyncio.run(ax.get_result(task, timeout=START_TIMEOUT))
+            ready.append(workers.ready_at - workers.started_at)
+            working.append(first - workers.started_at)
+    yield middle("start of agentexec worker, until it says ready", "s", ready)
+    yield middle("start of agentexec worker, until a task runs", "s", working)
+    yield from _successors(target, size)
+
+
+def _successors(target: Target, size: Size) -> Iterator[Figure]:
+    target.reset()
+    forked: list[float] = []
+    working: list[float] = []
+    with Workers(target, processes=1) as workers:
+        for number in range(size.starts):
+            if number:
+                time.sleep(MATURE)
+            # A task at the worker ensures that it is up before it is killed.
+            asyncio.run(ax.get_result(ax.enqueue_sync("stamp", {}), timeout=30))
+            victim = workers.workers[0]
+            template, maintenance = workers.template, workers.maintenance
+            killed = time.time()
+            victim.kill()
+            forked.append(_wait_for_child(template, {victim.pid, maintenance.pid}) - killed)
+            first = asyncio.run(ax.get_result(ax.enqueue_sync("stamp", {}), timeout=30))
+            working.append(first - killed)
+    yield middle("kill -9 of a worker until its successor is forked", "s", forked)
+    yield middle("kill -9 of a worker until its successor runs a task", "s", working)
+
+
+def _wait_for_child(parent: psutil.Process, but: set[int]) -> float:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if any(child.pid not in but for child in parent.children()):
+            return time.time()
+        time.sleep(0.001)
+    raise BenchError("a killed worker was not replaced")
+
+
+def _time(arguments: Sequence[str]) -> float:
+    begun = time.perf_counter()
+    subprocess.run(
+        [sys.executable, *arguments],
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return time.perf_counter() - begun

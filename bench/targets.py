@@ -1,0 +1,131 @@
+"""What is measured: agentexec on three kinds of deployment, each with servers of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+
+import agentexec as ax
+from agentexec.activity.models import Activity
+from agentexec.runtime import RUNTIME
+from agentexec.task import ACTIVE_STATUSES, Status
+from tests.servers import Postgres, Valkey
+
+NAMES = ("embedded", "redis+sqlite", "redis+postgres")
+
+POLL = 0.01
+"""Seconds between two looks whether all tasks are over: one cheap query each."""
+
+
+class BenchError(RuntimeError):
+    """A measure could not be taken; the message says why."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A deployment that this process is configured for, as a web application would be."""
+
+    name: str
+    folder: Path
+    database_url: str
+    valkey: Valkey | None
+    servers: str
+
+    @property
+    def redis_url(self) -> str | None:
+        return self.valkey.url if self.valkey else None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Settings for the processes of this deployment."""
+        redis_url = self.redis_url
+        return {
+            "AGENTEXEC_DATABASE_URL": self.database_url,
+            **({"AGENTEXEC_REDIS_URL": redis_url} if redis_url else {}),
+        }
+
+    def reset(self) -> None:
+        """Empty the database and Redis. To be called while no workers run."""
+        engine = RUNTIME.engine
+        ax.Base.metadata.drop_all(engine)
+        engine.dispose()
+        ax.Base.metadata.create_all(engine)
+        if self.valkey is not None:
+            self.valkey.flush()
+        # An index that is known to be whole: else the first thing that workers do is rebuild it.
+        RUNTIME.backend.mark_intact(ax.CONF.queue_name)
+
+    def wait_until_over(self, timeout: float = 300.0) -> float:
+        """Wait until no task is queued or running; returns the moment when that was seen."""
+        query = select(Activity.agent_id).where(Activity.status.in_(ACTIVE_STATUSES)).limit(1)
+        deadline = time.monotonic() + timeout
+        with RUNTIME.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            while connection.execute(query).first() is not None:
+                if time.monotonic() > deadline:
+                    raise BenchError(f"tasks are not over after {timeout:g} s: {self.statuses()}")
+                time.sleep(POLL)
+        return time.time()
+
+    def span(self, since: datetime, expected: int) -> tuple[float, float]:
+        """From the first start to the last end of the tasks accepted since, by the record, as UNIX times."""
+        query = select(func.min(Activity.started_at), func.max(Activity.finished_at), func.count())
+        complete = (Activity.created_at >= since, Activity.status == Status.COMPLETE)
+        with RUNTIME.engine.connect() as connection:
+            first, last, count = connection.execute(query.where(*complete)).one()
+        if count != expected:
+            raise BenchError(f"{expected} tasks should be complete: {self.statuses()}")
+        assert isinstance(first, datetime)
+        assert isinstance(last, datetime)
+        return first.timestamp(), last.timestamp()
+
+    def statuses(self) -> dict[str, int]:
+        """How many activities there are of each status."""
+        query = select(Activity.status, func.count()).group_by(Activity.status)
+        with RUNTIME.engine.connect() as connection:
+            return {str(status): count for status, count in connection.execute(query)}
+
+
+@contextmanager
+def opened(name: str) -> Iterator[Target]:
+    """Start the servers of a target and configure this process for it; all of it is gone afterwards."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentexec-bench-")))
+        valkey = stack.enter_context(Valkey()) if name.startswith("redis+") else None
+        servers = [_valkey_version(valkey)] if valkey else []
+        if name.endswith("postgres"):
+            postgres = stack.enter_context(Postgres(fsync=True))
+            database_url = postgres.create_database("bench")
+        else:
+            database_url = f"sqlite:///{folder / 'bench.db'}"
+        ax.CONF.redis_url = valkey.url if valkey else None
+        ax.configure(database_url=database_url)
+        stack.callback(RUNTIME.close)
+        servers.append(_database_version())
+        ax.Base.metadata.create_all(RUNTIME.engine)
+        yield Target(name, folder, database_url, valkey, ", ".join(servers))
+
+
+def _valkey_version(valkey: Valkey) -> str:
+    with valkey.client() as client:
+        facts: dict[str, Any] = client.info("server")
+    return f"Valkey {facts.get('valkey_version', facts.get('redis_version'))}"
+
+
+def _database_version() -> str:
+    if RUNTIME.engine.dialect.name == "sqlite":
+        return f"SQLite {sqlite3.sqlite_version} (WAL, synchronous=NORMAL)"
+    with RUNTIME.engine.connect() as connection:
+        shown = [
+            connection.exec_driver_sql(f"SHOW {name}").scalar()
+            for name in ("server_version", "fsync", "synchronous_commit")
+        ]
+    return "PostgreSQL {} (fsync {}, synchronous_commit {})".format(*shown)

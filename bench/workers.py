@@ -1,0 +1,195 @@
+"""`agentexec worker` as users run it: a supervisor and its processes, started, watched and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+import agentexec as ax
+from bench.targets import BenchError, Target
+from tests.servers import KEEPER
+
+MODULE = Path(__file__).with_name("tasks.py")
+READY = "worker(s) with"
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 15.0
+WARM_TASKS = 100
+
+
+class Workers:
+    """`agentexec worker bench/tasks.py -w PROCESSES -c CONCURRENCY` on a target, for the length of a `with` block."""
+
+    def __init__(self, target: Target, *, processes: int = 2, concurrency: int = 10) -> None:
+        self._target = target
+        self._number = processes
+        self._concurrency = concurrency
+        self._lines: list[tuple[float, str]] = []
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> Self:
+        self.started_at = time.time()
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "agentexec", "worker", str(MODULE)),
+                *("-w", str(self._number), "-c", str(self._concurrency)),
+            ],
+            cwd=self._target.folder,
+            env={**os.environ, **self._target.environment, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # Ctrl-C belongs to the benchmark, which then stops its workers itself
+        )
+        # Stops them when the benchmark cannot, because it was killed.
+        self._keeper = subprocess.Popen(
+            ["sh", "-c", KEEPER, "keeper", "TERM", str(self._process.pid), str(self._target.folder)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        try:
+            self.ready_at = self.wait_for_line(READY)
+            self._wait_for_processes()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    # ---- processes ---------------------------------------------------------------------------------------
+
+    @property
+    def supervisor(self) -> psutil.Process:
+        return psutil.Process(self._process.pid)
+
+    @property
+    def template(self) -> psutil.Process:
+        """The process that has loaded the tasks, and from which the others are forked."""
+        return self.supervisor.children()[0]
+
+    @property
+    def maintenance(self) -> psutil.Process:
+        """Always the first to be forked."""
+        return self._forked()[0]
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        return self._forked()[1:]
+
+    def roles(self) -> dict[str, list[psutil.Process]]:
+        """Every process by its duty."""
+        maintenance, *workers = self._forked()
+        return {
+            "supervisor": [self.supervisor],
+            "template": [self.template],
+            "maintenance": [maintenance],
+            "worker": workers,
+        }
+
+    def pause(self) -> None:
+        """Freeze the worker processes, so that what is queued now waits for `resume`."""
+        for worker in self.workers:
+            worker.suspend()
+
+    def resume(self) -> None:
+        """Let frozen workers go on."""
+        for worker in self.workers:
+            worker.resume()
+
+    def _forked(self) -> list[psutil.Process]:
+        return sorted(self.template.children(), key=lambda process: (process.create_time(), process.pid))
+
+    def _wait_for_processes(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while len(self._forked()) < self._number + 1:
+            if time.monotonic() > deadline:
+                raise BenchError(f"the workers did not start: {self._log_tail()}")
+            time.sleep(0.01)
+
+    # ---- tasks -------------------------------------------------------------------------------------------
+
+    def warm(self) -> None:
+        """Have the workers run some tasks, so that connections and caches are as in service."""
+        asyncio.run(ax.enqueue_many("stamp", [{"number": number} for number in range(WARM_TASKS)]))
+        self._target.wait_until_over(60)
+
+    # ---- log ---------------------------------------------------------------------------------------------
+
+    def wait_for_line(self, text: str, timeout: float = START_TIMEOUT) -> float:
+        """The moment at which a line with `text` was logged; raises BenchError if the process ends without."""
+        with self._changed:
+            found = self._changed.wait_for(
+                lambda: any(text in line for _, line in self._lines) or self._process.poll() is not None,
+                timeout,
+            )
+            for moment, line in self._lines:
+                if text in line:
+                    return moment
+        state = "ended" if found else f"said nothing of {text!r} in {timeout:g} s"
+        raise BenchError(f"agentexec worker {state}: {self._log_tail()}")
+
+    def _read_log(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._changed:
+                self._lines.append((time.time(), line.rstrip()))
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _log_tail(self) -> str:
+        return " | ".join(line for _, line in self._lines[-8:]) or "(no log)"
+
+    # ---- stop --------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        self._keeper.kill()
+        self._keeper.communicate()
+        family = self._family()
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, 5)
+        self._reader.join(5)
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            family = [self.supervisor, *self.supervisor.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+        return family[1:]
+
+
+def pss(processes: Iterable[psutil.Process]) -> int:
+    """Bytes of memory, what processes share counted once (Linux); elsewhere what each has for itself."""
+    total = 0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            memory = process.memory_full_info()
+            total += getattr(memory, "pss", memory.uss)
+    return total
