@@ -23,7 +23,9 @@ from bench.targets import Target
 
 BATCH = 500
 KEY = "bench:floor"
-PAYLOAD = b'{"task_name": "noop", "agent_id": "5c1d9f60-6ac5-4b9e-9f4f-0b7f3e6f2a10", "context": {"number": 1}}'
+PAYLOAD = (
+    b'{"task_name": "noop", "agent_id": "5c1d9f60-6ac5-4b9e-9f4f-0b7f3e6f2a10", "context": {"number": 1}}'
+)
 
 ROUND_TRIPS = 100
 
@@ -38,7 +40,9 @@ def measure(target: Target, size: Size) -> Iterator[Figure]:
 def _sql(size: Size) -> Iterator[Figure]:
     """Rows like an activity's, in a table with no index but its key."""
     activity: Any = Activity.__table__
-    columns = [Column(c.name, c.type, primary_key=c.primary_key, nullable=c.nullable) for c in activity.columns]
+    columns = [
+        Column(c.name, c.type, primary_key=c.primary_key, nullable=c.nullable) for c in activity.columns
+    ]
     table = Table("bench_floor", MetaData(), *columns)
     statement = insert(table)
     engine = RUNTIME.engine

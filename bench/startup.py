@@ -35,7 +35,9 @@ def imports(size: Size) -> Iterator[Figure]:
     ):
         _time(arguments)  # compiles, and fills the page cache
         yield middle(name, "s", [_time(arguments) for _ in range(times)])
-    loaded = subprocess.run([sys.executable, "-c", HAS_AGENTS], cwd=REPOSITORY, capture_output=True, check=True)
+    loaded = subprocess.run(
+        [sys.executable, "-c", HAS_AGENTS], cwd=REPOSITORY, capture_output=True, check=True
+    )
     yield Figure("`agents` in sys.modules after that", float(loaded.stdout), "modules")
 
 

@@ -92,6 +92,13 @@ def test_a_signal_before_the_workers_are_ready_stops_as_well(deploy: Deploy) -> 
 
 
 @on("embedded")
+def test_a_signal_reaches_workers_that_are_just_starting(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=2)
+    deployment.start()
+    assert deployment.stop(timeout=10) == 0  # with a graceful time-out of minutes
+
+
+@on("embedded")
 def test_a_handler_that_refuses_to_be_canceled_cannot_hold_a_stop_up(deploy: Deploy) -> None:
     deployment = deploy(graceful_shutdown_timeout=0.1)
     deployment.start()

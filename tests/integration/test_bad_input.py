@@ -87,7 +87,7 @@ def test_a_traceback_is_shown_if_asked_for(folder: Path) -> None:
         (["enqueue", "work", "--metadata", "tenant"], "--metadata takes KEY=VALUE"),
         (["enqueue", ""], "A task name is needed"),
         (["enqueue"], "Missing argument"),
-        (["enqueue", "work", "--delay", "soon"], "soon"),
+        (["enqueue", "work", "--delay", "soon"], "Invalid value for '--delay'"),
         (["worker", "fine", "--workers", "0"], "workers"),
         (["worker", "fine", "--graceful-timeout", "-1"], "graceful"),
         (["worker", "fine", "--log-level", "LOUD"], "AGENTEXEC_LOG_LEVEL cannot be used"),
@@ -207,7 +207,8 @@ def test_a_command_on_a_database_without_tables_says_to_migrate(folder: Path, ar
 
 def test_a_file_that_is_no_database(folder: Path) -> None:
     (folder / "text.db").write_text("This is no database at all. " * 100)
-    done = run_agentexec("worker", "fine", cwd=folder, AGENTEXEC_DATABASE_URL="sqlite:///text.db")
+    variables = {"AGENTEXEC_DATABASE_URL": "sqlite:///text.db", "AGENTEXEC_CONNECT_TIMEOUT": "1"}
+    done = run_agentexec("worker", "fine", cwd=folder, **variables)
     assert done.returncode in (2, 3), done.stderr
     assert "text.db" in done.stderr
     assert "Traceback" not in done.stderr

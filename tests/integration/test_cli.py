@@ -1,12 +1,10 @@
-"""The command line: what each verb does, what it prints, and what it never loads."""
+"""The command line: what each verb does and prints, and what it never loads. Bad input has a file of its own."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
@@ -27,7 +25,7 @@ def test_help_is_given(arguments: list[str], tmp_path: Path) -> None:
 
 def test_the_verbs_are_those_of_the_contract(tmp_path: Path) -> None:
     text = run_agentexec("--help", cwd=tmp_path).stdout
-    for verb in ("worker", "migrate", "monitor", "cancel-pending", "enqueue"):
+    for verb in ("worker", "migrate", "enqueue", "cancel-pending"):
         assert verb in text
 
 
@@ -36,59 +34,15 @@ def test_the_version_is_told(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"agentexec {ax.__version__}\n")
 
 
-# ---- enqueue, with a worker --------------------------------------------------------------------------------
+# ---- enqueue and cancel-pending -------------------------------------------------------------------------------
 
 
-def enqueue(running: Deployment, *arguments: str, text: str | None = None) -> tuple[int, str, str]:
-    variables = {name: value for name, value in running.environment.items() if name.startswith("AGENTEXEC_")}
-    done = run_agentexec("enqueue", *arguments, cwd=running.folder, text=text, **variables)
+def enqueue(deployment: Deployment, *arguments: str, text: str | None = None) -> tuple[int, str, str]:
+    variables = {
+        name: value for name, value in deployment.environment.items() if name.startswith("AGENTEXEC_")
+    }
+    done = run_agentexec("enqueue", *arguments, cwd=deployment.folder, text=text, **variables)
     return done.returncode, done.stdout, done.stderr
-
-
-def test_enqueue_prints_the_agent_id(running: Deployment) -> None:
-    code, out, _ = enqueue(running, "work", '{"key": "a"}', "--metadata", "tenant=t1", "-m", "of=a=b")
-    assert code == 0
-    task = out.strip()
-    assert ax.get_result_sync(task, 10) == "a"
-    with Session(RUNTIME.engine) as db:
-        detail = ax.activity.detail(db, task)
-    assert detail.metadata == {"tenant": "t1", "of": "a=b"}
-
-
-def test_enqueue_waits_for_a_text_and_prints_it_as_it_is(running: Deployment) -> None:
-    code, out, err = enqueue(running, "work", '{"key": "Zoë"}', "--wait")
-    assert (code, out) == (0, "Zoë\n")
-    assert "waiting for its result" in err
-
-
-def test_enqueue_waits_for_a_value_and_prints_it_as_json(running: Deployment) -> None:
-    code, out, _ = enqueue(running, "work", '{"key": "a", "value": {"name": "研究"}}', "--wait")
-    assert (code, json.loads(out)) == (0, {"name": "研究"})
-    assert "研究" in out, "for people to read"
-
-
-def test_enqueue_reads_a_context_from_a_file_or_standard_input(running: Deployment) -> None:
-    (running.folder / "context.json").write_text('{"key": "from a file"}')
-    assert enqueue(running, "work", "@context.json", "--wait")[:2] == (0, "from a file\n")
-    assert enqueue(running, "work", "-", "--wait", text='{"key": "from a pipe"}')[:2] == (0, "from a pipe\n")
-
-
-def test_enqueue_tells_of_a_task_that_failed(running: Deployment) -> None:
-    code, out, err = enqueue(running, "fail", '{"key": "a"}', "--wait")
-    assert (code, out) == (1, "")
-    assert "failed after 1 attempt(s): ValueError: no luck with a" in err
-    assert "agentexec: Task fail" in err
-    assert "Traceback" not in err.split("agentexec: ")[0]
-
-
-def test_enqueue_tells_of_a_task_that_is_late(running: Deployment) -> None:
-    code, out, err = enqueue(running, "work", '{"key": "a"}', "--delay", "30", "--wait", "--timeout", "0.2")
-    assert (code, out) == (1, "")
-    assert "has not ended within 0.2 seconds" in err
-    assert "Traceback" not in err
-
-
-# ---- enqueue, without one ----------------------------------------------------------------------------------
 
 
 @on("embedded", "valkey+sqlite")

@@ -134,19 +134,23 @@ def test_tasks_enqueued_before_the_first_worker_ever_ran_are_run(deploy: Deploy)
 
 # ---- a program of one's own --------------------------------------------------------------------------------
 
-PROGRAM = (
-    MODULE_WITH_POOL
-    + """
+PROGRAM = """
 ax.CONF.num_workers = 2
 ax.CONF.worker_concurrency = 7
 
 if __name__ == "__main__":
-    {body}
 """
-)
 
-RUN = "pool.run()\n    print('returned')"
 
+def program(body: str) -> str:
+    """A module with a pool that is a program as well."""
+    return MODULE_WITH_POOL + PROGRAM + textwrap.indent(textwrap.dedent(body), "    ")
+
+
+RUN = """
+pool.run()
+print("returned")
+"""
 RUN_AND_CLEAN_UP = """
     from sqlalchemy.orm import Session
     try:
@@ -175,10 +179,19 @@ START = """
 """
 
 
+START_AND_END = """
+import time
+from pathlib import Path
+pool.start()
+while not Path("stop").exists():
+    time.sleep(0.02)
+"""
+
+
 @on("embedded")
 def test_a_program_runs_its_pool_until_sigterm(deploy: Deploy) -> None:
     deployment = deploy()
-    write(deployment, "worker.py", PROGRAM.format(body=RUN))
+    write(deployment, "worker.py", program(RUN))
     deployment.spawn([sys.executable, "worker.py"])
     assert "2 worker(s) with 7 task(s) each" in deployment.log, "what is set in code is in force"
     assert greeted() == "Hello Acme"
@@ -192,10 +205,10 @@ def test_a_program_runs_its_pool_until_sigterm(deploy: Deploy) -> None:
 @on("embedded")
 def test_a_program_ends_quietly_by_ctrl_c(deploy: Deploy) -> None:
     deployment = deploy()
-    program = deployment.spawn([sys.executable, str(MODULE)], session=True)
+    process = deployment.spawn([sys.executable, str(MODULE)], session=True)
     family = deployment.processes()
-    os.killpg(program.pid, signal.SIGINT)
-    assert program.wait(15) == 0
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(15) == 0
     assert gone(family)
     assert "Traceback" not in deployment.log
     assert "KeyboardInterrupt" not in deployment.log
@@ -204,11 +217,11 @@ def test_a_program_ends_quietly_by_ctrl_c(deploy: Deploy) -> None:
 @on("embedded")
 def test_a_program_may_clean_up_after_ctrl_c(deploy: Deploy) -> None:
     deployment = deploy()
-    write(deployment, "worker.py", PROGRAM.format(body=RUN_AND_CLEAN_UP))
-    program = deployment.spawn([sys.executable, "worker.py"], session=True)
+    write(deployment, "worker.py", program(RUN_AND_CLEAN_UP))
+    process = deployment.spawn([sys.executable, "worker.py"], session=True)
     pending = ax.enqueue_sync("greet", {"name": "Acme"}, delay=60)
-    os.killpg(program.pid, signal.SIGINT)
-    assert program.wait(15) == 0
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(15) == 0
     assert "canceled 1" in deployment.log
     assert deployment.status(pending) == "canceled"
 
@@ -216,10 +229,10 @@ def test_a_program_may_clean_up_after_ctrl_c(deploy: Deploy) -> None:
 @on("embedded", "valkey+sqlite")
 def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: Deploy) -> None:
     deployment = deploy()
-    write(deployment, "worker.py", PROGRAM.format(body=START))
-    program = deployment.spawn([sys.executable, "worker.py"])
+    write(deployment, "worker.py", program(START))
+    process = deployment.spawn([sys.executable, "worker.py"])
     assert greeted() == "Hello Acme"
-    family = [process for process in deployment.processes() if process.pid != program.pid]
+    family = [one for one in deployment.processes() if one.pid != process.pid]
     assert family
     (deployment.folder / "stop").touch()
     deployment.wait_for(lambda: "shut down" in deployment.log)
@@ -227,7 +240,7 @@ def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: De
     deployment.wait_for(lambda: "started again" in deployment.log)
     assert greeted() == "Hello Acme"
     (deployment.folder / "stop-again").touch()
-    assert program.wait(15) == 0
+    assert process.wait(15) == 0
     assert deployment.processes() == []
     assert "Traceback" not in deployment.log
 
@@ -235,12 +248,11 @@ def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: De
 @on("embedded")
 def test_a_program_that_ends_without_shutdown_takes_its_workers_along(deploy: Deploy) -> None:
     deployment = deploy()
-    body = "pool.start()\n    import pathlib, time\n    while not pathlib.Path('stop').exists(): time.sleep(0.02)"
-    write(deployment, "worker.py", PROGRAM.format(body=body))
-    program = deployment.spawn([sys.executable, "worker.py"])
+    write(deployment, "worker.py", program(START_AND_END))
+    process = deployment.spawn([sys.executable, "worker.py"])
     family = deployment.processes()
     (deployment.folder / "stop").touch()
-    program.wait(10)
+    process.wait(10)
     assert gone(family)
 
 
@@ -248,8 +260,8 @@ def test_a_program_that_ends_without_shutdown_takes_its_workers_along(deploy: De
 def test_a_pool_that_workers_could_not_import_is_refused(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", "import agentexec as ax\ndef main():\n    ax.Pool().run()\nmain()\n")
-    program = deployment.spawn([sys.executable, "worker.py"], ready=False)
-    assert program.wait(15) == 2
+    process = deployment.spawn([sys.executable, "worker.py"], ready=False)
+    assert process.wait(15) == 2
     assert "Worker processes must be able to import your pool" in deployment.log
     assert "Traceback" not in deployment.log
 

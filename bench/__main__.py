@@ -1,0 +1,99 @@
+"""`python -m bench`: choose, measure, report. Exit code 1 if a measure failed; unmet goals are only reported."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from bench import floors, measures, report, startup, targets
+from bench.figures import QUICK, USUAL, Figure, Size
+from bench.goals import judge
+from bench.targets import Target
+
+IMPORTS = "imports"
+MEASURES: dict[str, Callable[[Target, Size], Iterator[Figure]]] = {
+    "enqueue": measures.enqueue,
+    "drain": measures.drain,
+    "pick-up": measures.pick_up,
+    "get-result": measures.results,
+    "sleepers": measures.sleepers,
+    "idle": measures.idle,
+    "start": startup.start,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)  # as an exception, so that every server and worker is stopped
+    logging.getLogger("agentexec").setLevel(logging.ERROR)
+    size = dataclasses.replace(QUICK if options.quick else USUAL, full=options.full)
+    facts = report.machine()
+    sections: list[report.Section] = []
+    if IMPORTS in options.only:
+        sections.append(report.Section("imports and the command line", ""))
+        _measure(sections[-1], [(IMPORTS, startup.imports(size))], on_redis=False)
+    names = [name for name in MEASURES if name in options.only]
+    for target_name in options.targets if names else ():
+        with targets.opened(target_name) as target:
+            sections.append(report.Section(target_name, target.servers))
+            work = [("floors", floors.measure(target, size))]
+            work += [(name, MEASURES[name](target, size)) for name in names]
+            _measure(sections[-1], work, on_redis=target.valkey is not None)
+    show = report.as_json if options.json else report.as_text
+    print(show(facts, sections))
+    return 1 if any(section.failures for section in sections) else 0
+
+
+def _measure(
+    section: report.Section, work: Iterable[tuple[str, Iterator[Figure]]], *, on_redis: bool
+) -> None:
+    """Take measures one after the other; what fails is noted, and the others are taken all the same."""
+    known: dict[str, float] = {}
+    for name, figures in work:
+        try:
+            for figure in figures:
+                known[figure.name] = figure.value
+                section.rows.append(judge(figure, known, on_redis=on_redis))
+                print(f"{section.target}: {figure.name}: {figure.value:,.2f} {figure.unit}", file=sys.stderr)
+        except Exception as error:
+            text = f"{name}: {type(error).__name__}: {error}"
+            section.failures.append(text)
+            print(f"{section.target}: FAILED {text}", file=sys.stderr)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench",
+        description="Measure agentexec on real servers, each figure beside a floor measured in the same run.",
+    )
+    every = [IMPORTS, *MEASURES]
+    parser.add_argument(
+        "--only", nargs="+", choices=every, default=every, metavar="NAME", help=f"of {', '.join(every)}"
+    )
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        choices=targets.NAMES,
+        default=targets.NAMES,
+        metavar="NAME",
+        help=f"of {', '.join(targets.NAMES)}",
+    )
+    parser.add_argument("--quick", action="store_true", help="less of everything, and less exact")
+    parser.add_argument("--full", action="store_true", help="also 10,000 tasks of 1 s at once")
+    parser.add_argument("--json", action="store_true", help="print JSON, with all samples")
+    return parser.parse_args(arguments)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

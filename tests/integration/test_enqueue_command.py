@@ -1,0 +1,60 @@
+"""`agentexec enqueue`, with a worker that runs all the time."""
+
+from __future__ import annotations
+
+import json
+
+from sqlalchemy.orm import Session
+
+import agentexec as ax
+from agentexec.runtime import RUNTIME
+from tests.deployment import Deployment, run_agentexec
+
+
+def enqueue(running: Deployment, *arguments: str, text: str | None = None) -> tuple[int, str, str]:
+    variables = {name: value for name, value in running.environment.items() if name.startswith("AGENTEXEC_")}
+    done = run_agentexec("enqueue", *arguments, cwd=running.folder, text=text, **variables)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_enqueue_prints_the_agent_id(running: Deployment) -> None:
+    code, out, _ = enqueue(running, "work", '{"key": "a"}', "--metadata", "tenant=t1", "-m", "of=a=b")
+    assert code == 0
+    task = out.strip()
+    assert ax.get_result_sync(task, 10) == "a"
+    with Session(RUNTIME.engine) as db:
+        detail = ax.activity.detail(db, task)
+    assert detail.metadata == {"tenant": "t1", "of": "a=b"}
+
+
+def test_enqueue_waits_for_a_text_and_prints_it_as_it_is(running: Deployment) -> None:
+    code, out, err = enqueue(running, "work", '{"key": "Zoë"}', "--wait")
+    assert (code, out) == (0, "Zoë\n")
+    assert "waiting for its result" in err
+
+
+def test_enqueue_waits_for_a_value_and_prints_it_as_json(running: Deployment) -> None:
+    code, out, _ = enqueue(running, "work", '{"key": "a", "value": {"name": "研究"}}', "--wait")
+    assert (code, json.loads(out)) == (0, {"name": "研究"})
+    assert "研究" in out, "for people to read"
+
+
+def test_enqueue_reads_a_context_from_a_file_or_standard_input(running: Deployment) -> None:
+    (running.folder / "context.json").write_text('{"key": "from a file"}')
+    assert enqueue(running, "work", "@context.json", "--wait")[:2] == (0, "from a file\n")
+    assert enqueue(running, "work", "-", "--wait", text='{"key": "from a pipe"}')[:2] == (0, "from a pipe\n")
+
+
+def test_enqueue_tells_of_a_task_that_failed(running: Deployment) -> None:
+    code, out, err = enqueue(running, "fail", '{"key": "a"}', "--wait")
+    assert (code, out) == (1, "")
+    assert "failed after 1 attempt(s): ValueError: no luck with a" in err
+    assert "agentexec: Task fail" in err
+    assert "Traceback" not in err.split("agentexec: ")[0]
+
+
+def test_enqueue_tells_of_a_task_that_is_late(running: Deployment) -> None:
+    code, out, err = enqueue(running, "work", '{"key": "a"}', "--delay", "30", "--wait", "--timeout", "0.2")
+    assert (code, out) == (1, "")
+    assert "has not ended within 0.2 seconds" in err
+    assert "Traceback" not in err
