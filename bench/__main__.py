@@ -36,26 +36,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = dataclasses.replace(QUICK if options.quick else USUAL, full=options.full)
     facts = report.machine()
     sections: list[report.Section] = []
+    known: dict[str, float] = {}
     if IMPORTS in options.only:
         sections.append(report.Section("imports and the command line", ""))
-        _measure(sections[-1], [(IMPORTS, startup.imports(size))], on_redis=False)
+        _measure(sections[-1], [(IMPORTS, startup.imports(size))], known, on_redis=False)
     names = [name for name in MEASURES if name in options.only]
     for target_name in options.targets if names else ():
         with targets.opened(target_name) as target:
             sections.append(report.Section(target_name, target.servers))
-            work = [("floors", floors.measure(target, size))]
-            work += [(name, MEASURES[name](target, size)) for name in names]
-            _measure(sections[-1], work, on_redis=target.valkey is not None)
+            _measure(sections[-1], _work(target, names, size), dict(known), on_redis=bool(target.valkey))
     show = report.as_json if options.json else report.as_text
     print(show(facts, sections))
     return 1 if any(section.failures for section in sections) else 0
 
 
+def _work(target: Target, names: Sequence[str], size: Size) -> Iterator[tuple[str, Iterator[Figure]]]:
+    """The floors of a target and its measures, each with what starts it."""
+    if target.redis_url:
+        yield "floors", floors.redis_py(target.redis_url, size)
+    if "enqueue" not in names:
+        yield "floors", floors.sql(size)
+    for name in names:
+        yield name, MEASURES[name](target, size)
+
+
 def _measure(
-    section: report.Section, work: Iterable[tuple[str, Iterator[Figure]]], *, on_redis: bool
+    section: report.Section,
+    work: Iterable[tuple[str, Iterator[Figure]]],
+    known: dict[str, float],
+    *,
+    on_redis: bool,
 ) -> None:
-    """Take measures one after the other; what fails is noted, and the others are taken all the same."""
-    known: dict[str, float] = {}
+    """Take measures one after the other, and note their figures in `known`.
+
+    What fails is noted too, and the others are taken all the same.
+    """
     for name, figures in work:
         try:
             for figure in figures:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -42,14 +42,19 @@ USUAL = Size(3, 2_000, 5_000, 3_000, 100, 25, 100, 500, 10.0, 3)
 QUICK = Size(1, 300, 1_000, 1_000, 30, 5, 30, 500, 4.0, 1)
 
 
-def per_second(name: str, unit: str, work: Callable[[], int], rounds: int) -> Figure:
-    """The rate at which `work`, which returns how much it did, gets on."""
-    rates: list[float] = []
+def in_turns(unit: str, work: Mapping[str, Callable[[], int]], *, rounds: int) -> Iterator[Figure]:
+    """The rate at which each piece of work, which returns how much it did, gets on.
+
+    All take turns in each round, so that what else the machine does falls on all of them.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
-        start = time.perf_counter()
-        number = work()
-        rates.append(number / (time.perf_counter() - start))
-    return middle(name, unit, rates)
+        for name, do in work.items():
+            start = time.perf_counter()
+            number = do()
+            rates[name].append(number / (time.perf_counter() - start))
+    for name, samples in rates.items():
+        yield middle(name, unit, samples)
 
 
 def middle(name: str, unit: str, samples: Iterable[float], note: str = "") -> Figure:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import redis
@@ -18,8 +18,12 @@ from sqlalchemy import Column, MetaData, Table, insert
 from agentexec.activity.models import Activity
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status
-from bench.figures import Figure, Size, per_second, spread
-from bench.targets import Target
+from bench.figures import Figure, Size, in_turns, spread
+
+SQL_ONE = "sql: insert and commit one row"
+SQL_BATCH = "sql: insert 500 rows a commit"
+REDIS_POP = "redis-py asyncio: pop"
+REDIS_WAKE = "redis-py: push wakes another process"
 
 BATCH = 500
 KEY = "bench:floor"
@@ -30,44 +34,50 @@ PAYLOAD = (
 ROUND_TRIPS = 100
 
 
-def measure(target: Target, size: Size) -> Iterator[Figure]:
-    """Floors of a target: of its database, and of its Redis if it has one."""
-    yield from _sql(size)
-    if target.redis_url:
-        yield from _redis(target.redis_url, size)
+class SqlFloor:
+    """Rows like an activity's into a table with no index but its key, for the length of a `with` block."""
 
+    def __init__(self, size: Size) -> None:
+        self._size = size
+        activity: Any = Activity.__table__
+        columns = [
+            Column(c.name, c.type, primary_key=c.primary_key, nullable=c.nullable) for c in activity.columns
+        ]
+        self._table = Table("bench_floor", MetaData(), *columns)
+        self._insert = insert(self._table)
 
-def _sql(size: Size) -> Iterator[Figure]:
-    """Rows like an activity's, in a table with no index but its key."""
-    activity: Any = Activity.__table__
-    columns = [
-        Column(c.name, c.type, primary_key=c.primary_key, nullable=c.nullable) for c in activity.columns
-    ]
-    table = Table("bench_floor", MetaData(), *columns)
-    statement = insert(table)
-    engine = RUNTIME.engine
-    table.create(engine)
-    try:
+    def __enter__(self) -> Self:
+        self._table.create(RUNTIME.engine)
         # One connection for all: no look whether it still lives, no way through the pool.
-        with engine.connect() as connection:
+        self._connection = RUNTIME.engine.connect()
+        return self
 
-            def one_by_one() -> int:
-                for _ in range(size.enqueues):
-                    with connection.begin():
-                        connection.execute(statement, _row())
-                return size.enqueues
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        self._table.drop(RUNTIME.engine)
 
-            def in_batches() -> int:
-                for _ in range(0, size.many, BATCH):
-                    rows = [_row() for _ in range(BATCH)]
-                    with connection.begin():
-                        connection.execute(statement, rows)
-                return size.many
+    def one_by_one(self) -> int:
+        """A commit for each row."""
+        for _ in range(self._size.enqueues):
+            with self._connection.begin():
+                self._connection.execute(self._insert, _row())
+        return self._size.enqueues
 
-            yield per_second("sql: insert and commit one row", "rows/s", one_by_one, size.rounds)
-            yield per_second(f"sql: insert {BATCH} rows a commit", "rows/s", in_batches, size.rounds)
-    finally:
-        table.drop(engine)
+    def in_batches(self) -> int:
+        """A commit for each `BATCH` rows."""
+        for _ in range(0, self._size.many, BATCH):
+            rows = [_row() for _ in range(BATCH)]
+            with self._connection.begin():
+                self._connection.execute(self._insert, rows)
+        return self._size.many
+
+
+def sql(size: Size) -> Iterator[Figure]:
+    """The floors of the database, for runs in which `enqueue` does not measure them."""
+    with SqlFloor(size) as floor:
+        yield from in_turns(
+            "rows/s", {SQL_ONE: floor.one_by_one, SQL_BATCH: floor.in_batches}, rounds=size.rounds
+        )
 
 
 def _row() -> dict[str, Any]:
@@ -89,44 +99,38 @@ def _row() -> dict[str, Any]:
     }
 
 
-def _redis(url: str, size: Size) -> Iterator[Figure]:
+def redis_py(url: str, size: Size) -> Iterator[Figure]:
+    """The floors of Redis: a bare loop of pushes, then one of as many pops; and the wake-up of a blocked reader."""
     client = redis.Redis.from_url(url)
     number = size.redis
+    work: dict[str, Callable[[], int]] = {}
+    for name, command in (("push", ("RPUSH", KEY, PAYLOAD)), ("pop", ("LPOP", KEY))):
+
+        def call(command: tuple[Any, ...] = command) -> int:
+            for _ in range(number):
+                client.execute_command(*command)
+            return number
+
+        def call_async(command: tuple[Any, ...] = command) -> int:
+            return asyncio.run(_async_calls(url, command, number))
+
+        def pipelined(command: tuple[Any, ...] = command) -> int:
+            for _ in range(0, number, BATCH):
+                pipeline = client.pipeline(transaction=False)
+                for _ in range(BATCH):
+                    pipeline.execute_command(*command)
+                pipeline.execute()
+            return number
+
+        work[f"redis-py: {name}"] = call
+        work[f"redis-py asyncio: {name}"] = call_async
+        work[f"redis-py: {name}, {BATCH} a pipeline"] = pipelined
     try:
-        for name, step in (
-            ("push", lambda: client.rpush(KEY, PAYLOAD)),
-            ("pop", lambda: client.lpop(KEY)),
-        ):
-            yield per_second(f"redis-py: {name}", "calls/s", _repeated(step, number), size.rounds)
-            # What the rounds of a push have left behind is what the rounds of a pop take.
-        for name, command in (("push", ("RPUSH", KEY, PAYLOAD)), ("pop", ("LPOP", KEY))):
-
-            def call(command: tuple[Any, ...] = command) -> int:
-                return asyncio.run(_async_calls(url, command, number))
-
-            def pipelined(command: tuple[Any, ...] = command) -> int:
-                for _ in range(0, number, BATCH):
-                    pipeline = client.pipeline(transaction=False)
-                    for _ in range(BATCH):
-                        pipeline.execute_command(*command)
-                    pipeline.execute()
-                return number
-
-            yield per_second(f"redis-py asyncio: {name}", "calls/s", call, size.rounds)
-            yield per_second(f"redis-py: {name}, {BATCH} a pipeline", "calls/s", pipelined, size.rounds)
+        yield from in_turns("calls/s", work, rounds=size.rounds)
     finally:
         client.delete(KEY)
         client.close()
-    yield from spread("redis-py: push wakes another process", _wake_ups(url))
-
-
-def _repeated(step: Callable[[], object], number: int) -> Callable[[], int]:
-    def calls() -> int:
-        for _ in range(number):
-            step()
-        return number
-
-    return calls
+    yield from spread(REDIS_WAKE, _wake_ups(url))
 
 
 async def _async_calls(url: str, command: tuple[Any, ...], number: int) -> int:

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.figures import Figure
+from bench.floors import REDIS_POP, REDIS_WAKE, SQL_BATCH, SQL_ONE
 
-SQL_ONE = "sql: insert and commit one row"
-SQL_BATCH = "sql: insert 500 rows a commit"
-REDIS_POP = "redis-py asyncio: pop"
-REDIS_WAKE = "redis-py: push wakes another process, p50"
+REDIS_WAKE_P50 = f"{REDIS_WAKE}, p50"
 PYTHON = "python -c pass"
 
 
@@ -66,24 +64,24 @@ BESIDE = (
         REDIS_POP,
         Goal(3_000, above=True, beyond=4_028),
     ),
-    Beside("pick-up", None, None, REDIS_WAKE),
+    Beside("pick-up", None, None, REDIS_WAKE_P50),
     Beside(
         "pick-up after 50 ms of rest, from enqueue's return, p50",
         None,
         Goal(10, above=False),
-        REDIS_WAKE,
+        REDIS_WAKE_P50,
         Goal(2, above=False),
     ),
     Beside(
         "pick-up after 1.1 s of rest, from enqueue's return, p50",
         None,
         Goal(10, above=False),
-        REDIS_WAKE,
+        REDIS_WAKE_P50,
         Goal(2, above=False),
     ),
-    Beside("get_result of", None, None, REDIS_WAKE),
-    Beside("get_result of a task that takes 50 ms, p50", None, Goal(5, above=False), REDIS_WAKE),
-    Beside("get_result of a no-op task, p50", None, Goal(5, above=False), REDIS_WAKE),
+    Beside("get_result of", None, None, REDIS_WAKE_P50),
+    Beside("get_result of a task that takes 50 ms, p50", None, Goal(5, above=False), REDIS_WAKE_P50),
+    Beside("get_result of a no-op task, p50", None, Goal(5, above=False), REDIS_WAKE_P50),
     Beside("500 tasks of 1 s", 1.0),
     Beside("500 tasks of 1 s, 2 processes of 250", 1.0, Goal(1.2, above=False)),
     Beside("500 tasks of 1 s, 2 processes of 250, by", 1.0, None),

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from statistics import fmean
 
 import agentexec as ax
-from bench.figures import Figure, Size, middle, per_second, spread
+from bench.figures import Figure, Size, in_turns, middle, spread
+from bench.floors import SQL_BATCH, SQL_ONE, SqlFloor
 from bench.targets import BenchError, Target
 from bench.workers import Workers, pss
 
@@ -28,7 +29,7 @@ MB = 1e6
 
 
 def enqueue(target: Target, size: Size) -> Iterator[Figure]:
-    """Tasks accepted per second, while no workers run."""
+    """Tasks accepted per second, while no workers run, in turns with the database's floors."""
     target.reset()
     number = size.enqueues
 
@@ -58,11 +59,16 @@ def enqueue(target: Target, size: Size) -> Iterator[Figure]:
 
     for at in range(20):
         ax.enqueue_sync("noop", {"number": at})  # opens connections
-    unit, rounds = "tasks/s", size.rounds
-    yield per_second("enqueue, one at a time", unit, _run(one_by_one), rounds)
-    yield per_second("enqueue_sync, one at a time", unit, plainly, rounds)
-    yield per_second(f"enqueue, {CALLERS} callers at once", unit, _run(many_callers), rounds)
-    yield per_second(f"enqueue_many of {size.many:,}", unit, _run(in_bulk), rounds)
+    with SqlFloor(size) as floor:
+        work = {
+            SQL_ONE: floor.one_by_one,
+            "enqueue, one at a time": _run(one_by_one),
+            "enqueue_sync, one at a time": plainly,
+            f"enqueue, {CALLERS} callers at once": _run(many_callers),
+            SQL_BATCH: floor.in_batches,
+            f"enqueue_many of {size.many:,}": _run(in_bulk),
+        }
+        yield from in_turns("tasks/s", work, rounds=size.rounds)
 
 
 def drain(target: Target, size: Size) -> Iterator[Figure]:
@@ -180,7 +186,8 @@ def idle(target: Target, size: Size) -> Iterator[Figure]:
             shares: list[float] = []
             for process in processes:
                 now, then = process.cpu_times(), before[process.pid]
-                shares.append(100 * (now.user + now.system - then.user - then.system) / took)
+                used = now.user - then.user + now.system - then.system
+                shares.append(100 * max(0.0, used) / took)
             yield Figure(f"idle {role}", fmean(shares), "% CPU", note=_each(len(shares)))
         for role, processes in roles.items():
             sizes = [pss([process]) / MB for process in processes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -56,9 +56,12 @@ class Target:
     def reset(self) -> None:
         """Empty the database and Redis. To be called while no workers run."""
         engine = RUNTIME.engine
-        ax.Base.metadata.drop_all(engine)
-        engine.dispose()
-        ax.Base.metadata.create_all(engine)
+        with engine.begin() as connection:
+            for table in reversed(ax.Base.metadata.sorted_tables):
+                if engine.dialect.name == "postgresql":
+                    connection.exec_driver_sql(f'TRUNCATE "{table.name}" CASCADE')
+                else:
+                    connection.execute(table.delete())
         if self.valkey is not None:
             self.valkey.flush()
         # An index that is known to be whole: else the first thing that workers do is rebuild it.
@@ -95,7 +98,7 @@ class Target:
 
 
 @contextmanager
-def opened(name: str) -> Iterator[Target]:
+def opened(name: str) -> Generator[Target]:
     """Start the servers of a target and configure this process for it; all of it is gone afterwards."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentexec-bench-")))

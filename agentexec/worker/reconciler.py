@@ -128,13 +128,14 @@ class Reconciler:
         self._looked_until = until - timedelta(seconds=OVERLAP)
 
     def _rebuild(self) -> None:
-        log.warning(
-            "The state backend holds nothing of queue %s; it is rebuilt from the database.", self._queue
-        )
         number = self._look_at(Activity.created_at <= utc_now())
         self._runtime.backend.mark_intact(self._queue)
         if number:
-            log.warning("%d task(s) of queue %s were put back into the state backend.", number, self._queue)
+            log.warning(
+                "The state backend knew nothing of queue %s; %d task(s) were put back from the database.",
+                self._queue,
+                number,
+            )
 
     def _look_at(self, condition: Any) -> int:
         """Bring tasks that match into the index if it lacks them; returns how many it lacked."""

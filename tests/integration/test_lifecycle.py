@@ -230,7 +230,7 @@ def test_a_program_may_clean_up_after_ctrl_c(deploy: Deploy) -> None:
 def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", program(START))
-    process = deployment.spawn([sys.executable, "worker.py"])
+    process = deployment.spawn([sys.executable, "worker.py"], ready=False)
     assert greeted() == "Hello Acme"
     family = [one for one in deployment.processes() if one.pid != process.pid]
     assert family
@@ -249,7 +249,8 @@ def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: De
 def test_a_program_that_ends_without_shutdown_takes_its_workers_along(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", program(START_AND_END))
-    process = deployment.spawn([sys.executable, "worker.py"])
+    process = deployment.spawn([sys.executable, "worker.py"], ready=False)
+    assert greeted() == "Hello Acme"
     family = deployment.processes()
     (deployment.folder / "stop").touch()
     process.wait(10)

@@ -1,0 +1,75 @@
+"""The promises of a state backend as tests. Subclass `BackendSuite`, say how to make yours, and run pytest:
+
+    class TestMyBackend(BackendSuite):
+        @pytest.fixture
+        def backend(self):
+            backend = MyBackend(...)
+            backend.ping()
+            yield backend
+            backend.close()
+
+        def empty(self, backend):
+            ...  # what a server does that loses everything
+
+Nothing is assumed about what else the server holds: each test has a queue, mailboxes and roles of its own.
+"""
+
+# ruff: noqa: E402 - tests; pytest must hear of the modules before they are imported
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("acts", "claims", "leases", "signals")))
+
+from agentexec.state.backend import Lost, StateBackend, required_names
+from agentexec.task import Entry, Lease, new_agent_id
+from agentexec.testing.backend_suite.acts import LONG, claim, push
+from agentexec.testing.backend_suite.claims import ClaimTests
+from agentexec.testing.backend_suite.leases import LeaseTests
+from agentexec.testing.backend_suite.signals import SignalTests
+
+__all__ = ["BackendSuite"]
+
+
+class BackendSuite(ClaimTests, LeaseTests, SignalTests):
+    """See the module. The tests need the fixture `backend` and the method `empty`."""
+
+    def empty(self, backend: StateBackend) -> None:
+        """Make the backend forget everything, as a lost server would."""
+        raise NotImplementedError("a subclass of BackendSuite says how its backend is emptied")
+
+    @pytest.fixture
+    def queue(self) -> str:
+        return f"suite-{uuid4().hex}"
+
+    @pytest.fixture
+    def name(self) -> str:
+        """For a mailbox, a counter or a role."""
+        return f"suite-{uuid4().hex}"
+
+    def test_it_has_every_name_of_the_protocol(self, backend: StateBackend) -> None:
+        assert [one for one in required_names() if not hasattr(backend, one)] == []
+
+    def test_it_can_be_used_again_after_close(self, backend: StateBackend, queue: str) -> None:
+        backend.ping()
+        backend.close()
+        backend.push(queue, [Entry(new_agent_id())])
+        assert len(claim(backend, queue)) == 1
+
+    def test_an_emptied_index_is_noticed(self, backend: StateBackend, queue: str) -> None:
+        pushed = push(backend, queue, 2)
+        assert not backend.intact(queue)
+        backend.mark_intact(queue)
+        assert backend.intact(queue)
+        assert not backend.intact(f"{queue}-other")
+        self.empty(backend)
+        assert not backend.intact(queue)
+        assert backend.unknown(queue, pushed) == pushed
+        assert backend.renew(queue, "worker", [Lease(pushed[0], 1)], LONG) == Lost([], [pushed[0]])
+        backend.push(queue, [Entry(pushed[0], epoch=1)])
+        assert claim(backend, queue) == [Lease(pushed[0], 2)]
+        backend.mark_intact(queue)
+        assert backend.intact(queue)

@@ -1,0 +1,92 @@
+"""What the tests of a backend do to it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+from uuid import UUID
+
+from agentexec.state.backend import StateBackend
+from agentexec.task import Entry, Lease, Priority, new_agent_id
+
+T = TypeVar("T")
+
+SHORT = 0.3
+"""Seconds of a lease that a test lets expire."""
+
+LONG = 60.0
+"""Seconds of a lease that no test lives to see the end of."""
+
+PATIENCE = 10.0
+"""Seconds after which a test gives up on something that must happen."""
+
+
+def push(backend: StateBackend, queue: str, count: int, priority: Priority = Priority.LOW) -> list[UUID]:
+    """Push new tasks in one call; returns their ids."""
+    entries = [Entry(new_agent_id(), priority) for _ in range(count)]
+    backend.push(queue, entries)
+    return [entry.agent_id for entry in entries]
+
+
+def claim(
+    backend: StateBackend,
+    queue: str,
+    limit: int = 1,
+    *,
+    worker: str = "worker",
+    low: int = 0,
+    seconds: float = LONG,
+) -> list[Lease]:
+    """The leases of one claim."""
+    return backend.claim(queue, worker, limit=limit, low=low, lease_seconds=seconds).leases
+
+
+def claim_all(backend: StateBackend, queue: str) -> list[Lease]:
+    """Claim until nothing is left."""
+    claimed: list[Lease] = []
+    while leases := claim(backend, queue, 1000):
+        claimed += leases
+    return claimed
+
+
+def ids(leases: Sequence[Lease]) -> list[UUID]:
+    """The ids of leases, in order."""
+    return [lease.agent_id for lease in leases]
+
+
+def eventually(condition: Callable[[], T]) -> T:
+    """Call `condition` until it returns something true, and return that."""
+    deadline = time.monotonic() + PATIENCE
+    while not (outcome := condition()):
+        assert time.monotonic() < deadline, f"still not true after {PATIENCE:g} s"
+        time.sleep(0.01)
+    return outcome
+
+
+@contextmanager
+def waiting(call: Callable[[], object]) -> Generator[Callable[[], float]]:
+    """Run a blocking call in a thread. What is yielded waits for its end and returns the seconds that took.
+
+    The call may have ended before: waiting may always return early.
+    """
+    ready = threading.Event()
+
+    def run() -> None:
+        ready.set()
+        call()
+
+    with ThreadPoolExecutor(1) as threads:
+        thread = threads.submit(run)
+        ready.wait()
+        time.sleep(0.1)  # nothing tells from outside that the call has begun to block
+        started = time.monotonic()
+
+        def ended() -> float:
+            thread.result(2 * PATIENCE)
+            return time.monotonic() - started
+
+        yield ended

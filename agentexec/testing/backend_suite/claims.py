@@ -1,0 +1,204 @@
+"""Which tasks a claim gets, and in which order."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+
+from agentexec.state.backend import Depth, Lost, StateBackend
+from agentexec.task import Entry, Lease, Priority, new_agent_id
+from agentexec.testing.backend_suite.acts import (
+    LONG,
+    PATIENCE,
+    SHORT,
+    claim,
+    claim_all,
+    eventually,
+    ids,
+    push,
+)
+
+
+class ClaimTests:
+    """Push, claim, order, delays, depth."""
+
+    def test_a_task_is_claimed_once(self, backend: StateBackend, queue: str) -> None:
+        agent_id = new_agent_id()
+        backend.push(queue, [Entry(agent_id)])
+        assert claim(backend, queue) == [Lease(agent_id, 1)]
+        assert claim(backend, queue) == []
+
+    def test_an_empty_queue_gives_nothing(self, backend: StateBackend, queue: str) -> None:
+        claimed = backend.claim(queue, "worker", limit=10, low=2, lease_seconds=LONG)
+        assert claimed.leases == []
+        assert claimed.next_due is None
+
+    def test_tasks_come_first_in_first_out(self, backend: StateBackend, queue: str) -> None:
+        pushed = push(backend, queue, 5) + push(backend, queue, 5)
+        assert ids(claim(backend, queue, 10)) == pushed
+
+    def test_a_claim_takes_no_more_than_asked(self, backend: StateBackend, queue: str) -> None:
+        pushed = push(backend, queue, 5)
+        assert claim(backend, queue, 0) == []
+        assert ids(claim(backend, queue, 2)) == pushed[:2]
+        assert ids(claim(backend, queue, 10)) == pushed[2:]
+
+    def test_high_comes_before_low(self, backend: StateBackend, queue: str) -> None:
+        low = push(backend, queue, 2, Priority.LOW)
+        high = push(backend, queue, 2, Priority.HIGH)
+        assert ids(claim(backend, queue, 3)) == [*high, low[0]]
+
+    def test_a_share_for_low_is_taken_from_low_first(self, backend: StateBackend, queue: str) -> None:
+        high = push(backend, queue, 5, Priority.HIGH)
+        low = push(backend, queue, 5, Priority.LOW)
+        assert set(ids(claim(backend, queue, 4, low=1))) == {*high[:3], low[0]}
+        assert set(ids(claim(backend, queue, 4, low=3))) == {high[3], *low[1:4]}
+
+    def test_a_share_that_low_cannot_fill_goes_to_high(self, backend: StateBackend, queue: str) -> None:
+        high = push(backend, queue, 5, Priority.HIGH)
+        low = push(backend, queue, 1, Priority.LOW)
+        assert set(ids(claim(backend, queue, 4, low=3))) == {*low, *high[:3]}
+        assert ids(claim(backend, queue, 4, low=3)) == high[3:]
+
+    def test_a_share_above_the_limit_takes_no_more_than_the_limit(
+        self, backend: StateBackend, queue: str
+    ) -> None:
+        push(backend, queue, 2, Priority.HIGH)
+        low = push(backend, queue, 3, Priority.LOW)
+        assert ids(claim(backend, queue, 1, low=3)) == low[:1]
+
+    @pytest.mark.parametrize("state", ["ready", "delayed", "leased", "expired"])
+    def test_a_task_that_is_there_is_not_pushed_again(
+        self, backend: StateBackend, queue: str, state: str
+    ) -> None:
+        agent_id = new_agent_id()
+        run_at = time.time() + LONG if state == "delayed" else 0.0
+        backend.push(queue, [Entry(agent_id, run_at=run_at)])
+        if state in ("leased", "expired"):
+            claim(backend, queue, seconds=LONG if state == "leased" else SHORT)
+        if state == "expired":
+            eventually(lambda: backend.expired(queue, 10))
+        before = backend.depth(queue)
+        backend.push(queue, [Entry(agent_id, Priority.HIGH), Entry(agent_id, Priority.HIGH)])
+        assert backend.depth(queue) == before
+        assert len(claim(backend, queue, 10)) == (1 if state == "ready" else 0)
+
+    def test_a_task_that_is_named_twice_in_a_push_is_claimed_once(
+        self, backend: StateBackend, queue: str
+    ) -> None:
+        agent_id = new_agent_id()
+        backend.push(queue, [Entry(agent_id), Entry(agent_id)])
+        assert ids(claim(backend, queue, 10)) == [agent_id]
+
+    def test_many_tasks_at_once(self, backend: StateBackend, queue: str) -> None:
+        pushed = push(backend, queue, 2500)
+        claimed = claim_all(backend, queue)
+        assert ids(claimed) == pushed
+        assert backend.renew(queue, "worker", claimed, LONG) == Lost([], [])
+        assert backend.unknown(queue, pushed) == []
+        backend.finish(queue, claimed)
+        assert backend.unknown(queue, pushed) == pushed
+        assert backend.depth(queue) == Depth(0, 0, 0)
+
+    def test_pushing_nothing_is_nothing(self, backend: StateBackend, queue: str) -> None:
+        backend.push(queue, [])
+        backend.restore(queue, [], LONG)
+        backend.finish(queue, [])
+        assert backend.renew(queue, "worker", [], LONG) == Lost([], [])
+        assert backend.remove(queue, []) == {}
+        assert backend.unknown(queue, []) == []
+        assert backend.depth(queue) == Depth(0, 0, 0)
+
+    def test_queues_are_apart(self, backend: StateBackend, queue: str) -> None:
+        agent_id = new_agent_id()
+        backend.push(queue, [Entry(agent_id)])
+        other = f"{queue}-other"
+        assert claim(backend, other) == []
+        assert backend.unknown(other, [agent_id]) == [agent_id]
+        assert backend.depth(other) == Depth(0, 0, 0)
+
+    def test_threads_never_claim_the_same_task(self, backend: StateBackend, queue: str) -> None:
+        pushed = push(backend, queue, 200, Priority.LOW) + push(backend, queue, 200, Priority.HIGH)
+
+        def take(number: int) -> list[Lease]:
+            mine: list[Lease] = []
+            while leases := claim(backend, queue, 7, worker=f"worker-{number}", low=2):
+                mine += leases
+            return mine
+
+        with ThreadPoolExecutor(8) as threads:
+            claimed = [lease for leases in threads.map(take, range(8)) for lease in leases]
+        assert sorted(ids(claimed)) == sorted(pushed)
+        assert {lease.epoch for lease in claimed} == {1}
+
+    def test_pushes_from_many_threads_all_arrive(self, backend: StateBackend, queue: str) -> None:
+        shared = [Entry(new_agent_id()) for _ in range(20)]
+
+        def add(_number: int) -> list[UUID]:
+            backend.push(queue, shared)
+            return push(backend, queue, 10)
+
+        with ThreadPoolExecutor(8) as threads:
+            pushed = [agent_id for some in threads.map(add, range(8)) for agent_id in some]
+        claimed = ids(claim_all(backend, queue))
+        assert sorted(claimed) == sorted([*pushed, *(entry.agent_id for entry in shared)])
+
+    def test_each_claim_raises_the_epoch(self, backend: StateBackend, queue: str) -> None:
+        push(backend, queue, 1)
+        for epoch in (1, 2, 3):
+            [lease] = claim(backend, queue)
+            assert lease.epoch == epoch
+            assert backend.release(queue, lease)
+
+    def test_epochs_go_on_from_the_one_of_the_record(self, backend: StateBackend, queue: str) -> None:
+        agent_id = new_agent_id()
+        backend.push(queue, [Entry(agent_id, epoch=41)])
+        assert claim(backend, queue) == [Lease(agent_id, 42)]
+
+    def test_a_delayed_task_is_claimed_when_it_is_due(self, backend: StateBackend, queue: str) -> None:
+        agent_id = new_agent_id()
+        due = time.time() + SHORT
+        backend.push(queue, [Entry(agent_id, run_at=due)])
+        assert backend.depth(queue) == Depth(ready=0, delayed=1, leased=0)
+        first = backend.claim(queue, "worker", limit=1, low=0, lease_seconds=LONG)
+        assert first.leases == []
+        assert first.next_due is not None
+        assert 0 < first.next_due <= SHORT + 0.05
+        assert ids(eventually(lambda: claim(backend, queue))) == [agent_id]
+        assert time.time() >= due - 0.05
+
+    def test_delayed_tasks_come_in_the_order_in_which_they_are_due(
+        self, backend: StateBackend, queue: str
+    ) -> None:
+        now = time.time()
+        late, early, later = (new_agent_id() for _ in range(3))
+        backend.push(queue, [Entry(late, run_at=now + 0.2), Entry(early, run_at=now + 0.1)])
+        backend.push(queue, [Entry(later, run_at=now + LONG)])
+        eventually(lambda: backend.depth(queue).ready == 2)
+        claimed = backend.claim(queue, "worker", limit=10, low=0, lease_seconds=LONG)
+        assert ids(claimed.leases) == [early, late]
+        assert claimed.next_due is not None
+        assert LONG - PATIENCE < claimed.next_due <= LONG
+
+    def test_a_moment_that_has_passed_is_no_delay(self, backend: StateBackend, queue: str) -> None:
+        agent_id = new_agent_id()
+        backend.push(queue, [Entry(agent_id, run_at=time.time() - LONG)])
+        assert backend.depth(queue) == Depth(ready=1, delayed=0, leased=0)
+        assert ids(claim(backend, queue)) == [agent_id]
+
+    def test_delayed_tasks_keep_their_priority(self, backend: StateBackend, queue: str) -> None:
+        low, high = new_agent_id(), new_agent_id()
+        due = time.time() + 0.1
+        backend.push(queue, [Entry(low, Priority.LOW, due), Entry(high, Priority.HIGH, due)])
+        eventually(lambda: backend.depth(queue).ready == 2)
+        assert ids(claim(backend, queue, 2)) == [high, low]
+
+    def test_depth_counts_each_task_once(self, backend: StateBackend, queue: str) -> None:
+        push(backend, queue, 3, Priority.HIGH)
+        push(backend, queue, 3, Priority.LOW)
+        backend.push(queue, [Entry(new_agent_id(), run_at=time.time() + LONG)])
+        claim(backend, queue, 2, low=1)
+        assert backend.depth(queue) == Depth(ready=4, delayed=1, leased=2)
