@@ -1,7 +1,8 @@
 """Waking up those who wait on the SQL backend.
 
-PostgreSQL tells (LISTEN/NOTIFY). SQLite is asked for its `data_version`, which costs microseconds, by one thread
-for all who wait in a process. MySQL can do neither and is polled with a growing interval.
+PostgreSQL tells (LISTEN/NOTIFY). SQLite is asked for its `data_version`, which costs microseconds, by one thread for
+all who wait in a process: on Linux when the kernel says that the file's log was written, elsewhere by the clock.
+MySQL can do neither and is polled with a growing interval.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import logging
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -18,13 +20,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from agentexec.config import CONF
 from agentexec.db import writing
 from agentexec.policy import backoff
+from agentexec.state.file_watch import FileWatch
 
 log = logging.getLogger("agentexec.state")
 
-EAGER, LAZY = 0.002, 0.006
-"""Seconds between two looks at SQLite's data_version: just after a change, and later."""
+FIRST_LOOK, LAST_LOOK = 0.0005, 0.012
+"""Seconds between looks at SQLite's data_version: just after a change, doubling up to the last."""
 
-EAGER_FOR = 1.0
+WATCH_SLICE = 1.0
 POLL_FIRST, POLL_MOST = 0.005, 0.05
 LISTEN_SLICE = 1.0
 READY_SECONDS = 5.0
@@ -96,7 +99,7 @@ class Wakeup:
 
 
 class SqliteWakeup(Wakeup):
-    """Watches the file's version counter."""
+    """Watches the file's version counter: when the kernel says that its log was written, else by the clock."""
 
     def _watch(self) -> None:
         failures = 0
@@ -108,19 +111,29 @@ class SqliteWakeup(Wakeup):
                 time.sleep(backoff(failures))
 
     def _watch_connection(self) -> None:
-        with contextlib.closing(self._own_connection()) as connection:
+        log_file = Path(f"{self._engine.url.database}-wal").absolute()
+        with contextlib.closing(self._own_connection()) as connection, contextlib.ExitStack() as stack:
+            watch = FileWatch.open(log_file)
+            if watch is not None:
+                stack.callback(watch.close)
             ask = connection.cursor().execute
             known = None
-            changed_at = 0.0
+            pause = FIRST_LOOK
             while not self._closed:
                 version = ask("PRAGMA data_version").fetchone()
-                now = time.monotonic()
                 if version != known:
-                    known, changed_at = version, now
+                    known, pause = version, FIRST_LOOK
                     self._bump()
-                time.sleep(EAGER if now - changed_at < EAGER_FOR else LAZY)
                 if not self._waiting:
                     self._rest()
+                elif pause < LAST_LOOK:
+                    # A commit is visible a moment after its log is written: look again, and again later.
+                    time.sleep(pause)
+                    pause *= 2
+                elif watch is None:
+                    time.sleep(LAST_LOOK)
+                elif watch.wait(WATCH_SLICE):
+                    pause = FIRST_LOOK
 
     def _rest(self) -> None:
         """Nobody waits: look again when somebody does."""
