@@ -35,6 +35,9 @@ log = logging.getLogger("agentexec.worker")
 IDLE_WAIT = 5.0
 """Seconds of one wait for work: the longest that a lost wake-up delays a task."""
 
+HELD_WAIT = 0.5
+"""The same while suspects are held back."""
+
 CLAIM_LIMIT = 200
 """Most tasks in one claim: a bigger batch delays the start of its first task more than it saves."""
 
@@ -157,9 +160,8 @@ class Child:
         )
         leases, held = claimed.leases, self._held if self._startable else []
         if not leases and not held:
-            wait = IDLE_WAIT if claimed.next_due is None else max(0.0, min(IDLE_WAIT, claimed.next_due))
             self._idle.set()
-            self._backend.wait(self._queue, wait)
+            self._wait_for_work(claimed.next_due)
             self._idle.clear()
             return False
         self._claimed += len(leases)
@@ -168,6 +170,14 @@ class Child:
             self._free -= len(leases)
         self._start([*held, *leases])
         return True
+
+    def _wait_for_work(self, next_due: float | None) -> None:
+        if self._held:
+            # A held task starts when the suspect before it has ended, of which the state backend knows nothing.
+            with self._slots:
+                self._slots.wait_for(lambda: self._startable or self._draining, timeout=HELD_WAIT)
+            return
+        self._backend.wait(self._queue, IDLE_WAIT if next_due is None else min(IDLE_WAIT, next_due))
 
     def _start(self, leases: list[Lease]) -> None:
         """Make claimed tasks RUNNING in the record and hand them to the loop."""

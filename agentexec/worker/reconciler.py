@@ -34,6 +34,9 @@ FULL_SWEEP_SHARE = 20
 """A look at every queued task is made at most once in this many times its own duration."""
 
 EXPIRY_SECONDS = 60.0
+OUTAGE_SECONDS = 3.0
+"""A longer pause between two turns means that the database or the state backend was away."""
+
 
 _OPEN = select(
     Activity.agent_id,
@@ -57,6 +60,8 @@ class Reconciler:
         self._next_full = 0.0
         self._next_expiry = 0.0
         self._leading = False
+        self._last_turn: float | None = None
+        self._trust_leases_from = 0.0
 
     def turn(self) -> None:
         """One turn, about once a second. Raises UnavailableError."""
@@ -64,14 +69,15 @@ class Reconciler:
         role = f"reconciler:{self._queue}"
         leading = backend.lead(role, self._owner, max(5.0, self._settings.lease_seconds))
         if not leading:
-            self._leading = False
+            self._leading, self._last_turn = False, None
             return
         if not self._leading:
             # What the last leader has looked at is not known.
             self._leading, self._looked_until, self._next_full = True, None, 0.0
         if not backend.intact(self._queue):
             self._rebuild()
-        self._return_expired()
+        if self._leases_are_true():
+            self._return_expired()
         self._push_lost()
         self._expire_results()
 
@@ -88,6 +94,14 @@ class Reconciler:
         leases = self._runtime.backend.leases_of(self._queue, worker_id)
         self._return(leases, reason)
         return len(leases)
+
+    def _leases_are_true(self) -> bool:
+        """False for one lease time after an outage: while no heartbeat got through, a lease that ran out says nothing."""
+        clock = time.monotonic()
+        if self._last_turn is not None and clock - self._last_turn > OUTAGE_SECONDS:
+            self._trust_leases_from = clock + self._settings.lease_seconds
+        self._last_turn = clock
+        return clock >= self._trust_leases_from
 
     def _return_expired(self) -> None:
         while leases := self._runtime.backend.expired(self._queue, BATCH):
