@@ -34,8 +34,8 @@ FULL_SWEEP_SHARE = 20
 """A look at every queued task is made at most once in this many times its own duration."""
 
 EXPIRY_SECONDS = 60.0
-OUTAGE_SECONDS = 3.0
-"""A longer pause between two turns means that the database or the state backend was away."""
+OUTAGE_SECONDS = 1.5
+"""A longer pause between two turns (and longer than half a lease) means that something was away."""
 
 
 _OPEN = select(
@@ -98,7 +98,9 @@ class Reconciler:
     def _leases_are_true(self) -> bool:
         """False for one lease time after an outage: while no heartbeat got through, a lease that ran out says nothing."""
         clock = time.monotonic()
-        if self._last_turn is not None and clock - self._last_turn > OUTAGE_SECONDS:
+        if self._last_turn is not None and clock - self._last_turn > max(
+            OUTAGE_SECONDS, self._settings.lease_seconds / 2
+        ):
             self._trust_leases_from = clock + self._settings.lease_seconds
         self._last_turn = clock
         return clock >= self._trust_leases_from
