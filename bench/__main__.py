@@ -38,12 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sections: list[report.Section] = []
     known: dict[str, float] = {}
     if IMPORTS in options.only:
-        sections.append(report.Section("imports and the command line", ""))
+        sections.append(report.Section("imports and the command line", "", report.busy()))
         _measure(sections[-1], [(IMPORTS, startup.imports(size))], known, on_redis=False)
     names = [name for name in MEASURES if name in options.only]
     for target_name in options.targets if names else ():
+        busy = report.busy()
         with targets.opened(target_name) as target:
-            sections.append(report.Section(target_name, target.servers))
+            sections.append(report.Section(target_name, target.servers, busy))
             _measure(sections[-1], _work(target, names, size), dict(known), on_redis=bool(target.valkey))
     show = report.as_json if options.json else report.as_text
     print(show(facts, sections))

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.goals import Judged
 
 HEADINGS = ("measure", "value", "unit", "of floor", "goal", "")
@@ -23,6 +25,8 @@ class Section:
 
     target: str
     servers: str
+    busy: float
+    """Per cent of the CPUs that others took just before."""
     rows: list[Judged] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -38,6 +42,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def busy() -> float:
+    """Per cent of the CPUs that others take at this moment: above a few, figures mean little."""
+    return psutil.cpu_percent(interval=1.0)
+
+
 def as_text(facts: dict[str, Any], sections: Sequence[Section]) -> str:
     """Aligned tables, one for each target."""
     load = " ".join(f"{load:.2f}" for load in facts["load"])
@@ -47,7 +56,8 @@ def as_text(facts: dict[str, Any], sections: Sequence[Section]) -> str:
     ]
     widths = _widths([_cells(row) for section in sections for row in section.rows])
     for section in sections:
-        lines += ["", f"{section.target}: {section.servers}" if section.servers else section.target]
+        title = f"{section.target}: {section.servers}" if section.servers else section.target
+        lines += ["", f"{title}; CPUs {section.busy:.0f} % busy before"]
         lines.append(_line(HEADINGS, widths))
         lines += [_line(_cells(row), widths) for row in section.rows]
         lines += [f"FAILED  {failure}" for failure in section.failures]
@@ -62,6 +72,7 @@ def as_json(facts: dict[str, Any], sections: Sequence[Section]) -> str:
             "targets": {
                 section.target: {
                     "servers": section.servers,
+                    "busy_before": section.busy,
                     "figures": [_as_data(row) for row in section.rows],
                     "failures": section.failures,
                 }

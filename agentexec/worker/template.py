@@ -190,10 +190,15 @@ def become(order: dict[str, str], pool: HasRegistry, orders: Orders, maintenance
     except BaseException:
         log.exception("The process %s crashed.", order["name"])
     finally:
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process without the exit handlers that it has inherited."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _run_worker(order: dict[str, str], pool: HasRegistry, orders: Orders) -> int:
@@ -205,6 +210,9 @@ def _run_worker(order: dict[str, str], pool: HasRegistry, orders: Orders) -> int
         loop.add_signal_handler(signal.SIGQUIT, child.hurry)
         _watch_supervisor(orders.alive, lambda: loop.call_soon_threadsafe(child.hurry))
         await child.run()
+        if len(asyncio.all_tasks()) > 1:
+            # Handlers that refused to be canceled; closing the loop would wait for them.
+            _leave(0)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(work())

@@ -38,7 +38,7 @@ TASKS = 6
 WORKERS = ("red", "blue")
 
 BOUNDED = settings(
-    max_examples=40,
+    max_examples=30,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
@@ -131,7 +131,7 @@ class BackendMachine(RuleBasedStateMachine):
         order: Callable[[list[Lease]], list[Lease]] = list if low == 0 else sorted
         leases = [Lease(agent_id, self.model.tasks[agent_id].epoch + 1) for agent_id in expected]
         assert order(claimed.leases) == order(leases)
-        if not any(agent_id not in expected for lane in self.model.lanes.values() for agent_id in lane):
+        if len(claimed.leases) < limit:
             assert (claimed.next_due is None) == (not self.model.delayed)
         for lease in claimed.leases:
             assert lease.epoch > self.record[lease.agent_id], "an epoch was handed out twice"

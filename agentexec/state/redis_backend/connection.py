@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
@@ -48,9 +49,9 @@ class Connections:
     """
 
     def __init__(self, url: str) -> None:
-        self.safe_url = without_secrets(url)
         self.repeating = redis.Redis.from_pool(_pool(url, timeout=TIMEOUT, retries=1))
         self.once = redis.Redis.from_pool(_pool(url, timeout=BLOCK + TIMEOUT, retries=0))
+        self.safe_url = without_secrets(url)
 
     def close(self) -> None:
         """Disconnect, also what another thread waits on; a later call connects again."""
@@ -97,34 +98,52 @@ def without_secrets(url: str) -> str:
 
 
 def _pool(url: str, *, timeout: float, retries: int) -> ConnectionPool:
-    """Raises UsageError for a URL that cannot be read; connects to nothing."""
-    advice = "AGENTEXEC_REDIS_URL cannot be used: {}; write it like redis://user:password@host:6379/0."
+    """Connects to nothing yet. Raises UsageError for a URL that cannot be read."""
+    parsed = _parse(url)
+    # What the URL asks for wins, except where a call would no longer be bounded, or a blocking read be cut short.
+    options: dict[str, Any] = {
+        "protocol": 3,
+        "socket_connect_timeout": TIMEOUT,
+        "socket_keepalive": True,
+    } | parsed
+    options |= {
+        "socket_timeout": timeout,
+        "health_check_interval": HEALTH_CHECK_INTERVAL,
+        # Not after a time-out: a server that hangs would only be waited for twice.
+        "retry": Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,)),
+        "max_connections": MOST_CONNECTIONS,
+        "decode_responses": False,
+    }
+    if url.startswith("unix:"):
+        del options["socket_keepalive"]
+    pool = ConnectionPool(**options)
+    try:
+        pool.connection_class(**pool.connection_kwargs)
+    except TypeError:
+        raise _bad_url("its query holds an argument that redis-py does not know") from None
+    return pool
+
+
+def _parse(url: str) -> dict[str, Any]:
+    """Arguments of a connection."""
     try:
         parsed = parse_url(url)
-        path = urlsplit(url).path.strip("/")
-        if not url.startswith("unix:") and path and not path.isdecimal():
-            raise ValueError("its path is no database number")
-        if not url.startswith("unix:") and "host" not in parsed:
-            raise ValueError("it names no host")
-        # What the URL asks for wins, except the read time-out: a blocking read must never be cut short by it.
-        options = {"protocol": 3, "socket_connect_timeout": TIMEOUT, "socket_keepalive": True} | parsed
-        options |= {
-            "socket_timeout": timeout,
-            "health_check_interval": HEALTH_CHECK_INTERVAL,
-            # Not after a time-out: calls are bounded, and a server that hangs gains nothing by a second one.
-            "retry": Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,)),
-            "max_connections": MOST_CONNECTIONS,
-            "decode_responses": False,
-        }
-        if url.startswith("unix:"):
-            del options["socket_keepalive"]
-        pool = ConnectionPool(**options)
-        pool.connection_class(**pool.connection_kwargs)  # refuses a query argument that it does not know
-    except ValueError as error:
-        raise UsageError(advice.format(str(error).rstrip("."))) from None
-    except TypeError:
-        raise UsageError(advice.format("its query holds an argument that redis-py does not know")) from None
-    return pool
+        database = urlsplit(url).path.strip("/")
+    except ValueError:
+        # Its message may quote a part of the password, where that holds a character that ends it early.
+        raise _bad_url("it is malformed (special characters of a password are written like %2F)") from None
+    if not url.startswith("unix:"):
+        if "host" not in parsed:
+            raise _bad_url("it names no host")
+        if database and not database.isdecimal():
+            raise _bad_url("its path is no database number")
+    return parsed
+
+
+def _bad_url(reason: str) -> UsageError:
+    return UsageError(
+        f"AGENTEXEC_REDIS_URL cannot be used: {reason}; write it like redis://user:password@host:6379/0."
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,320 @@
+"""What the Redis backend promises beyond the suite: bounded calls, clear words for a bad server, and no lost bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+from sqlalchemy import create_engine
+
+from agentexec.config import Settings
+from agentexec.errors import UnavailableError, UsageError
+from agentexec.state.backend import Depth, Lost
+from agentexec.state.redis_backend import RedisBackend, connection, create
+from agentexec.task import Entry, Lease, Priority, new_agent_id
+from agentexec.testing.backend_suite.acts import LONG, claim, ids, push
+from tests.conftest import BROKERS
+from tests.servers import HOST, Valkey, free_port
+
+Q = "queue"
+
+
+def make(url: str | None) -> RedisBackend:
+    return create(Settings(redis_url=url), create_engine("sqlite://"))
+
+
+@pytest.fixture(params=BROKERS)
+def broker(request: pytest.FixtureRequest) -> Valkey:
+    """An empty server that a test may stop, pause or restart, once per kind of server."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def backend(broker: Valkey) -> Iterator[RedisBackend]:
+    backend = make(broker.url)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def server(broker: Valkey) -> Iterator[redis.Redis]:
+    """A client of the server, whose settings are put back afterwards."""
+    with broker.client() as client:
+        yield client
+        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory-policy", "noeviction")
+        client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+class TestUrl:
+    def test_without_one_the_error_says_what_to_set(self) -> None:
+        with pytest.raises(UsageError, match="set AGENTEXEC_REDIS_URL"):
+            make(None)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://:secret@localhost",
+            "localhost:6379",
+            "redis://:secret@localhost:port/0",
+            "redis://:secret@localhost:6379/zero",
+            "redis://",
+            "redis://:secret@localhost/0?no_such_argument=1",
+            "redis://:secret@localhost/0?db=zero",
+            "redis://:secret@[::1/0",
+            "redis://:secret/key@localhost:6379/0",
+        ],
+    )
+    def test_one_that_cannot_be_read_is_refused(self, url: str) -> None:
+        with pytest.raises(UsageError, match=r"^AGENTEXEC_REDIS_URL cannot be used: .*\.$") as caught:
+            make(url)
+        assert "secret" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "url",
+        ["redis://localhost", "redis://localhost:6379", "rediss://user:pw@host/1", "unix:///tmp/r.sock?db=2"],
+    )
+    def test_these_are_fine(self, url: str) -> None:
+        make(url)
+
+    def test_a_read_timeout_in_it_does_not_cut_a_wait_short(self, broker: Valkey) -> None:
+        backend = make(f"{broker.url}?socket_timeout=0.1&protocol=2")
+        started = time.monotonic()
+        backend.wait(Q, 0.5)
+        assert backend.receive("mailbox", 0.5) == []
+        assert time.monotonic() - started > 0.9
+
+
+class TestOutage:
+    def test_an_unreachable_server_is_named_without_its_password(self) -> None:
+        port = free_port()
+        backend = make(f"redis://user:secret@{HOST}:{port}/3?client_name=secret")
+        with pytest.raises(UnavailableError) as caught:
+            backend.ping()
+        assert str(caught.value) == f"Redis at redis://{HOST}:{port}/3 cannot be used: Connection refused."
+
+    def test_a_wrong_password_is_told(self, server: redis.Redis, broker: Valkey) -> None:
+        with pytest.raises(UnavailableError, match="refuses the user or password"):
+            make(broker.url.replace("//", "//user:secret@")).ping()
+
+    def test_a_frozen_server_holds_nobody_up(self, broker: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(connection, "TIMEOUT", 0.3)
+        monkeypatch.setattr(connection, "BLOCK", 0.3)
+        backend = make(broker.url)
+        push(backend, Q, 1)
+        broker.pause()
+        started = time.monotonic()
+        for call in calls(backend):
+            with pytest.raises(UnavailableError, match="cannot be used"):
+                call()
+        assert time.monotonic() - started < len(calls(backend)) * 1.5
+        broker.resume()
+        assert len(claim(backend, Q)) == 1
+
+    def test_a_restart_ends_waiting_and_the_next_call_works(
+        self, broker: Valkey, backend: RedisBackend
+    ) -> None:
+        push(backend, Q, 1)
+        claim(backend, Q, 2)
+        with ThreadPoolExecutor(2) as threads:
+            waiting = [
+                threads.submit(backend.wait, Q, 60),
+                threads.submit(backend.receive, "mailbox", 60),
+            ]
+            time.sleep(0.2)
+            broker.restart()
+            for wait in waiting:
+                with pytest.raises(UnavailableError):
+                    wait.result(10)
+        pushed = push(backend, Q, 1)  # by a script that this server has not seen
+        assert ids(claim(backend, Q)) == pushed
+
+    def test_closing_ends_waiting(self, backend: RedisBackend) -> None:
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(backend.wait, Q, 60)
+            time.sleep(0.2)
+            backend.close()
+            with pytest.raises(UnavailableError):
+                waiting.result(5)
+
+    def test_a_server_that_failed_over_is_away(self, server: redis.Redis, backend: RedisBackend) -> None:
+        push(backend, Q, 1)
+        server.execute_command("REPLICAOF", HOST, free_port())
+        with pytest.raises(UnavailableError, match="cannot be used"):
+            claim(backend, Q)
+        server.execute_command("REPLICAOF", "NO", "ONE")
+        assert len(claim(backend, Q)) == 1
+
+    @pytest.mark.parametrize("persist", [True, False])
+    def test_a_restart_is_noticed(self, broker: Valkey, backend: RedisBackend, persist: bool) -> None:
+        """Also where the data came back: its last seconds may be missing."""
+        backend.mark_intact(Q)
+        broker.restart(persist=persist)
+        assert not backend.intact(Q)
+        backend.mark_intact(Q)
+        assert backend.intact(Q)
+
+
+class TestFullServer:
+    @pytest.fixture
+    def full(self, server: redis.Redis, backend: RedisBackend) -> RedisBackend:
+        push(backend, Q, 5)
+        backend.push(Q, [Entry(new_agent_id(), run_at=time.time() + 0.2)])
+        claim(backend, Q, 3)
+        server.config_set("maxmemory", 1)
+        return backend
+
+    def test_pushing_is_refused(self, full: RedisBackend) -> None:
+        with pytest.raises(UnavailableError, match=r"is full: raise its maxmemory"):
+            push(full, Q, 1)
+
+    def test_work_goes_on_and_empties_it(self, full: RedisBackend) -> None:
+        held = full.leases_of(Q, "worker")
+        assert full.renew(Q, "worker", held, LONG) == Lost([], [])
+        assert full.release(Q, held[0])
+        assert full.release(Q, held[1], delay=0.01)
+        full.finish(Q, held[2:])
+        time.sleep(0.3)
+        rest = claim(full, Q, 10)
+        assert len(rest) == 5
+        full.finish(Q, rest)
+        assert full.depth(Q) == Depth(0, 0, 0)
+
+
+class TestPing:
+    @pytest.mark.parametrize(
+        ("policy", "fine"),
+        [("noeviction", True), ("volatile-lru", True), ("allkeys-lru", False), ("allkeys-random", False)],
+    )
+    def test_a_policy_that_drops_tasks_is_refused(
+        self, server: redis.Redis, backend: RedisBackend, policy: str, fine: bool
+    ) -> None:
+        server.config_set("maxmemory-policy", policy)
+        backend.ping()  # nothing is dropped while there is no limit
+        server.config_set("maxmemory", "100mb")
+        if fine:
+            backend.ping()
+        else:
+            with pytest.raises(
+                UsageError, match=f"maxmemory-policy {policy}.*set maxmemory-policy to noeviction"
+            ):
+                backend.ping()
+
+    def test_a_server_that_keeps_its_facts_to_itself_is_taken(
+        self, server: redis.Redis, broker: Valkey
+    ) -> None:
+        server.execute_command("ACL", "SETUSER", "shy", "on", ">pw", "~*", "+@all", "-info", "-config")
+        backend = make(broker.url.replace("//", "//shy:pw@"))
+        backend.ping()
+        backend.mark_intact(Q)
+        assert backend.intact(Q)
+        assert len(push(backend, Q, 1)) == len(claim(backend, Q))
+
+    def test_a_missing_permission_is_told(self, server: redis.Redis, broker: Valkey) -> None:
+        server.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "~*", "+@all", "-evalsha", "-eval")
+        with pytest.raises(UsageError, match="lacks a permission"):
+            push(make(broker.url.replace("//", "//weak:pw@")), Q, 1)
+
+
+class TestOldSnapshot:
+    """A server that lost its last seconds may have handed out the epoch of a lease that is still held, or know less."""
+
+    def test_a_lease_above_the_known_epoch_is_taken_up(self, backend: RedisBackend) -> None:
+        agent_id = new_agent_id()
+        backend.push(Q, [Entry(agent_id)])
+        lease = Lease(agent_id, 2)
+        assert backend.renew(Q, "holder", [lease], LONG) == Lost([], [])
+        assert backend.leases_of(Q, "holder") == [lease]
+        assert claim(backend, Q) == []
+        assert backend.release(Q, lease)
+        assert claim(backend, Q) == [Lease(agent_id, 3)]
+
+    def test_an_epoch_handed_out_twice_has_one_holder(self, backend: RedisBackend) -> None:
+        [agent_id] = push(backend, Q, 1)
+        [lease] = claim(backend, Q, worker="second")
+        assert backend.renew(Q, "first", [lease], LONG) == Lost([agent_id], [])
+        assert backend.renew(Q, "second", [lease], LONG) == Lost([], [])
+
+
+class TestKeys:
+    def test_a_queue_is_in_one_slot_and_leaves_nothing_behind(
+        self, server: redis.Redis, backend: RedisBackend
+    ) -> None:
+        # While everything exists: high, low, delayed, leases, entry, wake, intact, watch.
+        push(backend, Q, 2, Priority.HIGH)
+        push(backend, Q, 2)
+        backend.push(Q, [Entry(new_agent_id(), run_at=time.time() + LONG)])
+        held = claim(backend, Q)
+        backend.mark_intact(Q)
+        backend.watch(Q, ids(held), "mailbox")
+        keys = names(server)
+        assert len(keys) == 8
+        assert all(key.startswith(f"{{agentexec:{Q}}}:") for key in keys)
+        backend.notify_done(Q, ids(held))
+        backend.receive("mailbox", 1)
+        entries = server.hkeys(f"{{agentexec:{Q}}}:entry")
+        while leases := claim(backend, Q, 10):
+            backend.finish(Q, leases)
+        backend.finish(Q, held)
+        assert len(entries) == 5
+        [delayed] = server.hkeys(f"{{agentexec:{Q}}}:entry")
+        assert server.zrange(f"{{agentexec:{Q}}}:delayed", 0, -1) == [delayed]
+        server.delete(f"{{agentexec:{Q}}}:entry", f"{{agentexec:{Q}}}:delayed")
+        assert names(server) == {f"{{agentexec:{Q}}}:intact"}
+
+    def test_what_nobody_reads_vanishes(self, server: redis.Redis, backend: RedisBackend) -> None:
+        agent_id = new_agent_id()
+        backend.watch(Q, [agent_id], "mailbox")
+        assert 3500 < server.ttl(f"{{agentexec:{Q}}}:watch:{agent_id.hex}") <= 3600
+        backend.send("mailbox", ["first"])
+        server.expire("agentexec:mail:mailbox", 10)
+        backend.send("mailbox", ["second"])
+        assert server.ttl("agentexec:mail:mailbox") <= 10, "a mailbox must not live on what is sent to it"
+
+    def test_tokens_do_not_pile_up(self, server: redis.Redis, backend: RedisBackend) -> None:
+        push(backend, Q, 1000)
+        backend.wake(Q, 1000)
+        wake = f"{{agentexec:{Q}}}:wake"
+        assert server.llen(wake) == 64
+        claim(backend, Q, 1000)
+        claim(backend, Q)
+        assert server.exists(wake) == 0, "nothing is left to wake anyone for"
+
+    def test_a_worker_that_fills_up_passes_the_rest_on(
+        self, server: redis.Redis, backend: RedisBackend
+    ) -> None:
+        push(backend, Q, 2)
+        wake = f"{{agentexec:{Q}}}:wake"
+        server.delete(wake)
+        claim(backend, Q, 1)
+        assert server.llen(wake) == 1
+        claim(backend, Q, 2)
+        assert server.llen(wake) == 0
+        backend.push(Q, [Entry(new_agent_id()), Entry(new_agent_id(), run_at=time.time() + LONG)])
+        server.delete(wake)
+        claim(backend, Q, 1)
+        assert server.llen(wake) == 1, "somebody idle must watch the delayed task"
+
+
+def names(server: redis.Redis) -> set[str]:
+    """The keys of a server."""
+    keys: list[bytes] = server.execute_command("KEYS", "*")
+    return {key.decode() for key in keys}
+
+
+def calls(backend: RedisBackend) -> list[Callable[[], object]]:
+    """One call of each kind of connection and reply."""
+    agent_id = new_agent_id()
+    return [
+        backend.ping,
+        lambda: backend.push(Q, [Entry(agent_id)]),
+        lambda: claim(backend, Q),
+        lambda: backend.wait(Q, 0.2),
+        lambda: backend.receive("mailbox", 0.2),
+        lambda: backend.watch(Q, [agent_id], "mailbox"),
+        lambda: backend.intact(Q),
+        lambda: backend.add("counter", 1),
+    ]
