@@ -180,7 +180,9 @@ async def test_a_context_may_hold_ids_moments_and_models(deploy: Deploy) -> None
 
 
 @pytest.mark.parametrize(
-    "context", [["a", "list"], {"value": object()}, {"value": float("nan")}, "text", 5], ids=["list", "object", "nan", "text", "number"]
+    "context",
+    [["a", "list"], {"value": object()}, {"value": float("nan")}, "text", 5],
+    ids=["list", "object", "nan", "text", "number"],
 )
 @on("embedded")
 async def test_a_context_that_is_no_json_object_is_refused(deploy: Deploy, context: Any) -> None:
