@@ -40,7 +40,7 @@ class WriterDouble:
     def holds(self, agent_id: UUID) -> bool:
         return agent_id in self._held
 
-    def progress(self, agent_id: UUID, message: str, percentage: int | None) -> None:
+    def progress(self, agent_id: UUID, epoch: int | None, message: str, percentage: int | None) -> None:
         self.reports.append((agent_id, message, percentage, threading.current_thread()))
 
     def flush(self, timeout: float) -> bool:
