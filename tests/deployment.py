@@ -42,10 +42,10 @@ RIVALS = {"embedded": ["mariadb"], "valkey+postgres": ["redis_server+mariadb"]}
 """Targets that join a target when the tests run against all servers."""
 
 
-def on(*targets: str) -> pytest.MarkDecorator:
+def on(*targets: str, rivals: bool = ALL_SERVERS) -> pytest.MarkDecorator:
     """Run a test on these targets: `embedded` (SQLite alone), `postgres` (alone), or `valkey+` a database."""
-    rivals = [rival for target in targets for rival in RIVALS.get(target, [])] if ALL_SERVERS else []
-    return pytest.mark.parametrize("deploy", [*targets, *rivals], indirect=True)
+    more = [rival for target in targets for rival in RIVALS.get(target, [])] if rivals else []
+    return pytest.mark.parametrize("deploy", [*targets, *more], indirect=True)
 
 
 class Deployment:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, cast, func, select
+from sqlalchemy import ColumnElement, String, case, cast, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, defer, selectinload
 
@@ -150,9 +150,13 @@ def _matching(db: Session, metadata_filter: Mapping[str, Any] | None) -> list[Co
         if isinstance(value, UUID):
             value = str(value)
         member = Activity.metadata_[key]
-        if db.get_bind().dialect.name == "postgresql":
+        dialect = db.get_bind().dialect.name
+        if dialect == "postgresql":
             # A cast would fail where another tenant's value has another type; containment just does not match.
             conditions.append(cast(Activity.metadata_, JSONB).contains({key: value}))
+        elif isinstance(value, bool) and dialect in ("mysql", "mariadb"):
+            # MariaDB keeps JSON as text, and would compare the text `true` with a number.
+            conditions.append(cast(member, String(5)) == ("true" if value else "false"))
         elif isinstance(value, bool):
             conditions.append(member.as_boolean() == value)
         elif isinstance(value, int):

@@ -42,7 +42,7 @@ def test_the_database_away_while_tasks_run_and_are_enqueued(deploy: Deploy) -> N
     )
 
 
-@on("embedded")
+@on("embedded", rivals=False)
 def test_the_sqlite_file_locked_for_ten_seconds_while_tasks_run(deploy: Deploy) -> None:
     deployment = deploy(worker_concurrency=2)
     deployment.start()

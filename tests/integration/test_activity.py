@@ -55,10 +55,12 @@ def lines(db: Session, agent_id: UUID) -> list[tuple[str, str, int | None]]:
 def test_an_activity_of_the_applications_own_goes_from_create_to_complete(db: Session) -> None:
     agent_id = ax.activity.create("import", message="Starting...")
     assert ax.activity.detail(db, agent_id).status == "queued"
+    db.commit()  # what others write is seen in the next transaction, where a database repeats its reads
     ax.activity.update(agent_id, "Half of it", percentage=50)
     ax.activity.update(agent_id, "Still at it")
     detail = ax.activity.detail(db, agent_id)
     assert (detail.status, detail.percentage, detail.finished_at) == ("running", 50, None)
+    db.commit()
     ax.activity.complete(agent_id, message="Done")
     assert lines(db, agent_id) == [
         ("queued", "Starting...", 0),

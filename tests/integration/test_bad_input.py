@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 import agentexec as ax
 from tests.deployment import Deploy, on, run_agentexec, run_python
@@ -35,8 +36,8 @@ MODULES = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, text in MODULES.items():
-        (tmp_path / name).write_text(text)
+    for name, program in MODULES.items():
+        (tmp_path / name).write_text(program)
     return tmp_path
 
 
@@ -269,8 +270,8 @@ def test_one_bad_task_in_the_queue_harms_no_other(deploy: Deploy) -> None:
     invalid = ax.enqueue_sync("work", {"no": "key"})
     broken = deployment.enqueue("work", "broken")
     with ax.get_engine().begin() as connection:
-        connection.exec_driver_sql(
-            "UPDATE agentexec_activity SET context = '{torn' WHERE context LIKE '%broken%'"
+        connection.execute(
+            text("UPDATE agentexec_activity SET context = '{torn' WHERE context LIKE '%broken%'")
         )
     good = deployment.enqueue("work", "good")
     deployment.start()

@@ -341,7 +341,7 @@ async def test_a_session_on_an_engine_of_the_applications_own_will_do(deploy: De
     engine.dispose()
 
 
-@on("embedded", "postgres", "valkey+sqlite", "valkey+postgres")
+@on("embedded", "postgres", "valkey+sqlite", "valkey+postgres", rivals=False)
 async def test_an_async_session_will_do(deploy: Deploy) -> None:
     deployment = deploy()
     engine = create_async_engine(str(RUNTIME.engine.url).replace("sqlite:", "sqlite+aiosqlite:"))
