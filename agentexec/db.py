@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import sqlite3
+import time
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Engine, Integer, Text, create_engine, event, exc
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Engine,
+    Integer,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    create_engine,
+    event,
+    exc,
+    func,
+    select,
+)
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.engine.url import URL
@@ -21,6 +41,11 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_MS = 10_000
 """Milliseconds that a SQLite writer waits for another; the longest transaction of ours takes a fraction of it."""
+
+BUSY_STEP = 0.0004
+"""Seconds between two tries for SQLite's write lock."""
+
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY, sqlite3.SQLITE_BUSY_SNAPSHOT)
 
 SYNC_DRIVERS = {
     "sqlite": "sqlite",
@@ -70,6 +95,39 @@ LongText = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 JsonObject = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 """A 64-bit key; SQLite only counts up an INTEGER key by itself."""
+
+
+class IdList(TypeDecorator[Sequence[UUID]]):
+    """Ids as one JSON parameter, in the form that SQLite keeps them in."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Sequence[UUID] | None, dialect: Dialect) -> str:
+        return '["' + '","'.join(one.hex for one in value) + '"]' if value else "[]"
+
+
+def among(column: Any, dialect: str) -> ColumnElement[bool]:
+    """The condition that a UUID column is one of the parameter `ids`.
+
+    With one parameter for any number of ids, where the database can, a statement keeps its text: neither SQLAlchemy
+    nor the server prepares it anew for each number.
+    """
+    if dialect == "postgresql":
+        return column == any_(bindparam("ids", type_=postgresql.ARRAY(Uuid())))
+    if dialect == "sqlite":
+        each = func.json_each(bindparam("ids", type_=IdList())).table_valued("value")
+        return column.in_(select(each.c.value))
+    return column.in_(bindparam("ids", expanding=True, type_=Uuid()))
+
+
+CHUNK = 500
+"""Ids in one statement: below every database's limit on parameters."""
+
+
+def chunks(ids: Sequence[Any]) -> Iterator[list[Any]]:
+    """Parts of at most CHUNK."""
+    return (list(ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK))
 
 
 def utc_now() -> datetime:
@@ -155,10 +213,31 @@ def writing(engine: Engine, *, relaxed: bool = False) -> Generator[Connection]:
     """
     with outages_named(engine), engine.begin() as connection:
         if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            _take_write_lock(connection)
         elif relaxed and engine.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
         yield connection
+
+
+def _take_write_lock(connection: Connection) -> None:
+    """BEGIN IMMEDIATE, asking again in short steps while another has the lock.
+
+    SQLite's own waiting doubles its sleeps up to 100 ms, many times what our transactions take.
+    """
+    raw: Any = connection.connection.dbapi_connection
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    raw.execute("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                raw.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in BUSY or time.monotonic() > deadline:
+                    raise exc.OperationalError("BEGIN IMMEDIATE", None, error) from error
+            time.sleep(BUSY_STEP)
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
 
 
 @contextmanager

@@ -13,20 +13,13 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection
 from sqlalchemy.sql import Executable
 
-from agentexec.activity.models import Activity, ActivityLog, ActivityResult
+from agentexec.activity.statements import INSERT_ACTIVITY, INSERT_LOG, INSERT_RESULT, REPORT, statements
+from agentexec.db import chunks
 from agentexec.policy import Admission, admit, blame, is_suspect
 from agentexec.task import ACTIVE_STATUSES, Lease, Status
-
-ACTIVITY: Any = Activity.__table__
-LOG: Any = ActivityLog.__table__
-RESULT: Any = ActivityResult.__table__
-
-IDS = bindparam("ids", expanding=True, type_=ACTIVITY.c.agent_id.type)
-CHUNK = 500
-"""Ids in one statement: below every database's limit on parameters."""
 
 
 class NewTask(NamedTuple):
@@ -141,92 +134,6 @@ def log_row(
     }
 
 
-INSERT_ACTIVITY = insert(ACTIVITY)
-INSERT_LOG = insert(LOG)
-
-_SELECT_CLAIMED = (
-    select(
-        ACTIVITY.c.agent_id,
-        ACTIVITY.c.agent_type,
-        ACTIVITY.c.status,
-        ACTIVITY.c.epoch,
-        ACTIVITY.c.attempt,
-        ACTIVITY.c.crashes,
-        ACTIVITY.c.context,
-    )
-    .where(ACTIVITY.c.agent_id.in_(IDS))
-    .with_for_update()
-)
-_SELECT_STATE = (
-    select(
-        ACTIVITY.c.agent_id,
-        ACTIVITY.c.status,
-        ACTIVITY.c.epoch,
-        ACTIVITY.c.crashes,
-        ACTIVITY.c.queue,
-    )
-    .where(ACTIVITY.c.agent_id.in_(IDS))
-    .with_for_update()
-)
-_START = (
-    update(ACTIVITY)
-    .where(ACTIVITY.c.agent_id.in_(IDS))
-    .values(
-        status=Status.RUNNING,
-        epoch=bindparam("new_epoch"),
-        attempt=ACTIVITY.c.attempt + 1,
-        crashes=bindparam("new_crashes"),
-        percentage=0,
-        message=bindparam("new_message"),
-        started_at=func.coalesce(ACTIVITY.c.started_at, bindparam("now", type_=ACTIVITY.c.started_at.type)),
-        updated_at=bindparam("now", type_=ACTIVITY.c.updated_at.type),
-        error=None,
-    )
-)
-_END = (
-    update(ACTIVITY)
-    .where(ACTIVITY.c.agent_id.in_(IDS))
-    .values(
-        status=bindparam("new_status", type_=ACTIVITY.c.status.type),
-        percentage=func.coalesce(
-            bindparam("new_percentage", type_=ACTIVITY.c.percentage.type), ACTIVITY.c.percentage
-        ),
-        message=bindparam("new_message"),
-        error=bindparam("new_error"),
-        updated_at=bindparam("now", type_=ACTIVITY.c.updated_at.type),
-        finished_at=bindparam("finished", type_=ACTIVITY.c.finished_at.type),
-        run_at=bindparam("new_run_at", type_=ACTIVITY.c.run_at.type),
-        attempt=ACTIVITY.c.attempt - bindparam("uncounted"),
-        crashes=ACTIVITY.c.crashes + bindparam("deaths"),
-    )
-)
-_BEGIN = (
-    update(ACTIVITY)
-    .where(ACTIVITY.c.agent_id.in_(IDS))
-    .values(status=Status.RUNNING, started_at=bindparam("now", type_=ACTIVITY.c.started_at.type))
-)
-_REPORT = (
-    update(ACTIVITY)
-    .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))
-    .values(
-        message=bindparam("new_message"),
-        percentage=func.coalesce(bindparam("new_percentage"), ACTIVITY.c.percentage),
-        updated_at=bindparam("now", type_=ACTIVITY.c.updated_at.type),
-    )
-)
-# One statement logs the same line for any number of tasks; the percentage is the one just written.
-_LOG_ALL = insert(LOG).from_select(
-    ["activity_id", "created_at", "status", "message", "percentage"],
-    select(
-        ACTIVITY.c.agent_id,
-        bindparam("now", type_=ACTIVITY.c.updated_at.type),
-        ACTIVITY.c.status,
-        ACTIVITY.c.message,
-        ACTIVITY.c.percentage,
-    ).where(ACTIVITY.c.agent_id.in_(IDS)),
-)
-
-
 def admit_claims(
     connection: Connection,
     claims: Sequence[Lease],
@@ -237,11 +144,12 @@ def admit_claims(
     suspect_running: bool,
 ) -> Admissions:
     """Make claimed tasks RUNNING under their new epoch, where the record agrees."""
+    sql = statements(connection.dialect.name)
     outcome = Admissions()
     epochs = dict(claims)
     groups: dict[tuple[int, int, bool], list[UUID]] = defaultdict(list)
     seen: set[UUID] = set()
-    for row in _rows(connection, _SELECT_CLAIMED, list(epochs)):
+    for row in _rows(connection, sql.select_claimed, list(epochs)):
         lease = Lease(row.agent_id, epochs[row.agent_id])
         seen.add(row.agent_id)
         decision, crashes = admit(
@@ -270,7 +178,7 @@ def admit_claims(
         message = (
             f"{started_message} (attempt after {crashes} crash(es))" if again and crashes else started_message
         )
-        for chunk in _chunks(ids):
+        for chunk in chunks(ids):
             values = {
                 "ids": chunk,
                 "new_epoch": epoch,
@@ -278,8 +186,8 @@ def admit_claims(
                 "new_message": message,
                 "now": now,
             }
-            connection.execute(_START, values)
-            connection.execute(_LOG_ALL, {"ids": chunk, "now": now})
+            connection.execute(sql.start, values)
+            connection.execute(sql.log_all, {"ids": chunk, "now": now})
     if outcome.buried:
         _bury(connection, outcome.buried, "its worker died without a word", max_crashes, now)
     return outcome
@@ -294,8 +202,9 @@ def record(
     result_ttl: int,
 ) -> Recorded:
     """Write progress reports, then endings, each fenced by its epoch."""
+    sql = statements(connection.dialect.name)
     ids = list({*(report.agent_id for report in progress), *(ending.lease.agent_id for ending in endings)})
-    rows = {row.agent_id: row for row in _rows(connection, _SELECT_STATE, ids)}
+    rows = {row.agent_id: row for row in _rows(connection, sql.select_state, ids)}
     _record_progress(connection, progress, rows)
     refused: list[Lease] = []
     groups: dict[Hashable, list[Ending]] = defaultdict(list)
@@ -317,7 +226,7 @@ def record(
     for group in groups.values():
         _end(connection, group[0], [ending.lease.agent_id for ending in group], now)
     if results:
-        connection.execute(insert(RESULT), results)
+        connection.execute(INSERT_RESULT, results)
     return Recorded(refused, [agent_id for agent_id in ids if agent_id not in rows])
 
 
@@ -338,7 +247,8 @@ def _record_progress(connection: Connection, progress: Sequence[Progress], rows:
         if rows[r.agent_id].queue is None and rows[r.agent_id].status is Status.QUEUED
     }
     if begun:
-        connection.execute(_BEGIN, {"ids": list(begun), "now": accepted[0].at})
+        sql = statements(connection.dialect.name)
+        connection.execute(sql.begin, {"ids": list(begun), "now": accepted[0].at})
     connection.execute(
         INSERT_LOG,
         [
@@ -359,7 +269,7 @@ def _record_progress(connection: Connection, progress: Sequence[Progress], rows:
             report = report._replace(percentage=before.percentage)
         latest[report.agent_id] = report
     connection.execute(
-        _REPORT,
+        REPORT,
         [
             {"id": r.agent_id, "new_message": r.message, "new_percentage": r.percentage, "now": r.at}
             for r in latest.values()
@@ -369,6 +279,7 @@ def _record_progress(connection: Connection, progress: Sequence[Progress], rows:
 
 def _end(connection: Connection, like: Ending, ids: list[UUID], now: datetime, *, deaths: int = 0) -> None:
     """Give tasks the same ending, with its log line."""
+    sql = statements(connection.dialect.name)
     values = {
         "new_status": like.status,
         "new_percentage": 100 if like.status is Status.COMPLETE else None,
@@ -380,9 +291,9 @@ def _end(connection: Connection, like: Ending, ids: list[UUID], now: datetime, *
         "uncounted": 0 if like.counted else 1,
         "deaths": deaths,
     }
-    for chunk in _chunks(ids):
-        connection.execute(_END, {"ids": chunk, **values})
-        connection.execute(_LOG_ALL, {"ids": chunk, "now": now})
+    for chunk in chunks(ids):
+        connection.execute(sql.end, {"ids": chunk, **values})
+        connection.execute(sql.log_all, {"ids": chunk, "now": now})
 
 
 class Recorded(NamedTuple):
@@ -406,10 +317,11 @@ def record_deaths(
 
     `reason` completes the sentence "The worker process …".
     """
+    sql = statements(connection.dialect.name)
     outcome = Deaths([], [])
     epochs = dict(leases)
     running: list[tuple[UUID, int]] = []
-    for row in _rows(connection, _SELECT_STATE, list(epochs)):
+    for row in _rows(connection, sql.select_state, list(epochs)):
         lease = Lease(row.agent_id, epochs.pop(row.agent_id))
         if row.status.final:
             outcome.acknowledge.append(lease)
@@ -465,7 +377,8 @@ def end_outside(
     only: frozenset[Status] = ACTIVE_STATUSES,
 ) -> list[UUID]:
     """End active tasks from outside a worker (cancel, `activity.complete`); returns those that were ended."""
-    rows = _rows(connection, _SELECT_STATE, agent_ids)
+    sql = statements(connection.dialect.name)
+    rows = _rows(connection, sql.select_state, agent_ids)
     ids = [row.agent_id for row in rows if row.status in only]
     if ids:
         _end(connection, Ending(Lease(ids[0], 0), status, message, error=error), ids, now)
@@ -474,8 +387,9 @@ def end_outside(
 
 def put_back(connection: Connection, leases: Sequence[Lease], *, message: str, now: datetime) -> list[Lease]:
     """Make tasks that a stopping worker did not finish QUEUED again; returns those that were still its own."""
+    sql = statements(connection.dialect.name)
     rows = {
-        row.agent_id: row for row in _rows(connection, _SELECT_STATE, [lease.agent_id for lease in leases])
+        row.agent_id: row for row in _rows(connection, sql.select_state, [lease.agent_id for lease in leases])
     }
     ours = [
         lease
@@ -491,8 +405,4 @@ def put_back(connection: Connection, leases: Sequence[Lease], *, message: str, n
 def _rows(connection: Connection, statement: Executable, ids: Sequence[UUID]) -> list[Any]:
     # In the order of the key: two transactions that lock the same rows in different orders would dead-lock.
     ordered = sorted(ids)
-    return [row for chunk in _chunks(ordered) for row in connection.execute(statement, {"ids": chunk})]
-
-
-def _chunks(ids: Sequence[UUID]) -> Iterable[list[UUID]]:
-    return (list(ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK))
+    return [row for chunk in chunks(ordered) for row in connection.execute(statement, {"ids": chunk})]

@@ -14,17 +14,17 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Uuid, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.config import Settings
-from agentexec.db import reading, writing
+from agentexec.db import IdList, chunks, reading, writing
 from agentexec.state.backend import Claimed, Depth, Lost
 from agentexec.state.sql_models import LEASED, Counter, Leader, Message, QueueEntry, Watch
 from agentexec.state.sql_wakeup import make_wakeup
 from agentexec.task import Entry, Lease, Priority
 
 MICRO = 1_000_000
-CHUNK = 500
 WATCH_SECONDS = 3600
 MESSAGE_SECONDS = 60
 SWEEP_SECONDS = 30.0
@@ -38,6 +38,12 @@ NOW = {
     "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
     "mysql": "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
 }
+
+IDS = {
+    "sqlite": (bindparam("ids", type_=IdList()), "IN (SELECT value FROM json_each(:ids))"),
+    "postgresql": (bindparam("ids", type_=ARRAY(Uuid())), "= ANY(CAST(:ids AS UUID[]))"),
+}
+"""One parameter for any number of ids: see `db.among`."""
 
 
 def create(settings: Settings, engine: Engine) -> SqlBackend:
@@ -55,7 +61,8 @@ class _Statements:
         lock = "" if family == "sqlite" else " FOR UPDATE"
         skip = "" if family == "sqlite" else " FOR UPDATE SKIP LOCKED"
         insert, ignore = ("INSERT IGNORE", "") if family == "mysql" else ("INSERT", " ON CONFLICT DO NOTHING")
-        ids = bindparam("ids", expanding=True, type_=Uuid())
+        ids, among = IDS.get(family, (bindparam("ids", expanding=True, type_=Uuid()), "IN :ids"))
+        message_ids = bindparam("ids", expanding=True)
         one = bindparam("id", type_=Uuid())
 
         self.insert = text(
@@ -72,23 +79,23 @@ class _Statements:
         ).columns(agent_id=Uuid())
         self.lease = text(
             f"UPDATE {q} SET lane = {LEASED}, at = {now} + :lease, epoch = epoch + 1, worker = :worker "
-            f"WHERE agent_id IN :ids"
+            f"WHERE agent_id {among}"
         ).bindparams(ids)
         self.select = (
-            text(f"SELECT agent_id, epoch, worker FROM {q} WHERE agent_id IN :ids{lock}")
+            text(f"SELECT agent_id, epoch, worker FROM {q} WHERE agent_id {among}{lock}")
             .bindparams(ids)
             .columns(agent_id=Uuid())
         )
         self.known = (
-            text(f"SELECT agent_id FROM {q} WHERE queue = :queue AND agent_id IN :ids")
+            text(f"SELECT agent_id FROM {q} WHERE queue = :queue AND agent_id {among}")
             .bindparams(ids)
             .columns(agent_id=Uuid())
         )
         self.renew = text(
-            f"UPDATE {q} SET lane = {LEASED}, at = {now} + :lease, worker = :worker WHERE agent_id IN :ids"
+            f"UPDATE {q} SET lane = {LEASED}, at = {now} + :lease, worker = :worker WHERE agent_id {among}"
         ).bindparams(ids)
-        self.finish = text(f"DELETE FROM {q} WHERE epoch = :epoch AND agent_id IN :ids").bindparams(ids)
-        self.remove = text(f"DELETE FROM {q} WHERE agent_id IN :ids").bindparams(ids)
+        self.finish = text(f"DELETE FROM {q} WHERE epoch = :epoch AND agent_id {among}").bindparams(ids)
+        self.remove = text(f"DELETE FROM {q} WHERE agent_id {among}").bindparams(ids)
         self.release = text(
             f"UPDATE {q} SET lane = priority, at = CASE WHEN :delay > 0 THEN {now} + :delay ELSE -({now}) END, "
             f"worker = NULL WHERE agent_id = :id AND epoch = :epoch AND lane = {LEASED}"
@@ -109,17 +116,17 @@ class _Statements:
             f"{insert} INTO {w} (agent_id, mailbox, lapses_at) VALUES (:id, :mailbox, {now} + :seconds){ignore}"
         ).bindparams(one)
         self.rewatch = text(
-            f"UPDATE {w} SET lapses_at = {now} + :seconds WHERE mailbox = :mailbox AND agent_id IN :ids"
+            f"UPDATE {w} SET lapses_at = {now} + :seconds WHERE mailbox = :mailbox AND agent_id {among}"
         ).bindparams(ids)
         self.watchers = (
-            text(f"SELECT agent_id, mailbox FROM {w} WHERE agent_id IN :ids")
+            text(f"SELECT agent_id, mailbox FROM {w} WHERE agent_id {among}")
             .bindparams(ids)
             .columns(agent_id=Uuid())
         )
-        self.unwatch = text(f"DELETE FROM {w} WHERE agent_id IN :ids").bindparams(ids)
+        self.unwatch = text(f"DELETE FROM {w} WHERE agent_id {among}").bindparams(ids)
         self.send = text(f"INSERT INTO {m} (mailbox, text, sent_at) VALUES (:mailbox, :text, {now})")
         self.read = text(f"SELECT id, text FROM {m} WHERE mailbox = :mailbox ORDER BY id")
-        self.forget = text(f"DELETE FROM {m} WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
+        self.forget = text(f"DELETE FROM {m} WHERE id IN :ids").bindparams(message_ids)
         self.sweep = (
             text(f"DELETE FROM {m} WHERE sent_at < {now} - {MESSAGE_SECONDS * MICRO}"),
             text(f"DELETE FROM {w} WHERE lapses_at < {now}"),
@@ -197,7 +204,7 @@ class SqlBackend:
 
     def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> Lost:
         lost = Lost([], [])
-        for chunk in _chunks(leases):
+        for chunk in chunks(leases):
             with writing(self._engine, relaxed=True) as connection:
                 epochs = dict(self._select_epochs(connection, [lease.agent_id for lease in chunk]))
                 ours = [lease.agent_id for lease in chunk if epochs.get(lease.agent_id) == lease.epoch]
@@ -218,7 +225,7 @@ class SqlBackend:
         with self._transaction(within) as connection:
             by_epoch = sorted(leases, key=lambda lease: (lease.epoch, lease.agent_id))
             for epoch, group in itertools.groupby(by_epoch, key=lambda lease: lease.epoch):
-                for chunk in _chunks([lease.agent_id for lease in group]):
+                for chunk in chunks([lease.agent_id for lease in group]):
                     connection.execute(self._sql.finish, {"epoch": epoch, "ids": chunk})
 
     def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
@@ -245,7 +252,7 @@ class SqlBackend:
 
     def remove(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
         holders: dict[UUID, str] = {}
-        for chunk in _chunks(sorted(agent_ids)):
+        for chunk in chunks(sorted(agent_ids)):
             with writing(self._engine) as connection:
                 rows = connection.execute(self._sql.select, {"ids": chunk}).all()
                 if rows:
@@ -256,7 +263,7 @@ class SqlBackend:
     def unknown(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
         known: set[UUID] = set()
         with reading(self._engine) as connection:
-            for chunk in _chunks(agent_ids):
+            for chunk in chunks(agent_ids):
                 known.update(connection.execute(self._sql.known, {"ids": chunk, "queue": queue}).scalars())
         return [agent_id for agent_id in agent_ids if agent_id not in known]
 
@@ -274,7 +281,7 @@ class SqlBackend:
 
     def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
         seconds = WATCH_SECONDS * MICRO
-        for chunk in _chunks(agent_ids):
+        for chunk in chunks(agent_ids):
             rows = [self._now(id=agent_id, mailbox=mailbox, seconds=seconds) for agent_id in chunk]
             with writing(self._engine, relaxed=True) as connection:
                 connection.execute(self._sql.rewatch, self._now(ids=chunk, mailbox=mailbox, seconds=seconds))
@@ -282,7 +289,7 @@ class SqlBackend:
 
     def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         told = False
-        for chunk in _chunks(agent_ids):
+        for chunk in chunks(agent_ids):
             with reading(self._engine) as connection:
                 # Most tasks are not waited for: no transaction for those.
                 rows = connection.execute(self._sql.watchers, {"ids": chunk}).all()
@@ -313,7 +320,7 @@ class SqlBackend:
                 rows = connection.execute(self._sql.read, {"mailbox": mailbox}).all()
             if rows:
                 with writing(self._engine, relaxed=True) as connection:
-                    for chunk in _chunks(rows):
+                    for chunk in chunks(rows):
                         connection.execute(self._sql.forget, {"ids": [row.id for row in chunk]})
                 return [row.text for row in rows]
             left = deadline - time.monotonic()
@@ -407,7 +414,3 @@ class SqlBackend:
         with writing(self._engine, relaxed=True) as connection:
             for statement in self._sql.sweep:
                 connection.execute(statement, self._now())
-
-
-def _chunks(items: Sequence[Any]) -> list[list[Any]]:
-    return [list(items[start : start + CHUNK]) for start in range(0, len(items), CHUNK)]
