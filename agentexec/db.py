@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import sqlite3
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_MS = 10_000
 """Milliseconds that a SQLite writer waits for another; the longest transaction of ours takes a fraction of it."""
+
+PING_AFTER = 1.0
+"""Seconds of rest after which a connection is tried before use: no database restarts in less."""
 
 BUSY_STEP = 0.0004
 """Seconds between two tries for SQLite's write lock."""
@@ -158,8 +163,7 @@ def open_engine(url: str | URL) -> Engine:
     dialect = parsed.get_backend_name() if parsed.drivername else ""
     options: dict[str, Any] = {}
     if dialect != "sqlite":
-        # A connection that a restarted database has dropped is replaced before use, not after an error.
-        options = {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20, "pool_recycle": 1800}
+        options = {"pool_size": 10, "max_overflow": 20, "pool_recycle": 1800}
         if (dialect == "postgresql" and "connect_timeout" not in parsed.query) or dialect in (
             "mysql",
             "mariadb",
@@ -175,8 +179,28 @@ def open_engine(url: str | URL) -> Engine:
         extra = EXTRAS.get(dialect)
         advice = f"install agentexec[{extra}]" if extra else f"install {error.name}"
         raise UsageError(f"The database driver {error.name} is not installed; {advice}.") from None
+    if dialect != "sqlite":
+        event.listen(engine, "checkin", _note_use)
+        event.listen(engine, "checkout", functools.partial(_ping_rested, engine.dialect))
     prepare_engine(engine)
     return engine
+
+
+def _note_use(_connection: Any, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _ping_rested(dialect: Dialect, connection: Any, record: Any, _proxy: Any) -> None:
+    """Have a connection that a restarted database has dropped replaced before use, not after an error.
+
+    SQLAlchemy's own way asks at every use, which is a round trip more for each transaction.
+    """
+    if time.monotonic() - record.info.get("used", math.inf) < PING_AFTER:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise exc.DisconnectionError from error
 
 
 def prepare_engine(engine: Engine | AsyncEngine) -> Engine:
@@ -203,20 +227,46 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
 
 
 @contextmanager
-def writing(engine: Engine, *, relaxed: bool = False) -> Generator[Connection]:
+def writing(engine: Engine, *, relaxed: bool = False, finding: bool = True) -> Generator[Connection]:
     """A transaction that will write, committed at the end of the block.
 
     On SQLite it takes the write lock at its beginning: a transaction that reads first and writes later fails
     at once when another has written in between, whatever the time-out. `relaxed` lets PostgreSQL confirm the
-    commit before it is on disk, for what may be lost with the server's last moments.
+    commit before it is on disk, for what may be lost with the server's last moments. `finding`: False for a
+    transaction that only inserts.
     Raises UnavailableError when the database cannot be reached or is overloaded.
     """
     with outages_named(engine), engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             _take_write_lock(connection)
-        elif relaxed and engine.dialect.name == "postgresql":
-            connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
+        elif engine.dialect.name == "postgresql" and (relaxed or finding):
+            with batched(connection):
+                if relaxed:
+                    connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
+                if finding:
+                    # All is found by keys. A plan that is made while the table is small would read the whole of it,
+                    # and be kept when it has grown.
+                    connection.exec_driver_sql("SET LOCAL enable_seqscan TO OFF")
         yield connection
+
+
+@contextmanager
+def batched(connection: Connection) -> Generator[None]:
+    """Send the statements of the block in one round trip, where the driver can (psycopg 3).
+
+    For statements whose result, even their number of rows, nobody reads; their errors come at the end of the block.
+    """
+    dialect = connection.dialect
+    dbapi: Any = dialect.loaded_dbapi
+    if dialect.driver != "psycopg" or dialect.is_async or not dbapi.Pipeline.is_supported():
+        yield
+        return
+    raw: Any = connection.connection.driver_connection
+    try:
+        with raw.pipeline():
+            yield
+    except dbapi.Error as error:
+        raise exc.DBAPIError.instance(None, None, error, dbapi.Error, dialect=dialect) from error
 
 
 def _take_write_lock(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from agentexec.config import CONF
 from agentexec.db import outages_named, reading, utc_now, writing
 from agentexec.deployment import BackendCheck
 from agentexec.errors import PayloadTooLargeError, SchemaError, UnavailableError, UsageError
+from agentexec.intake import Intake
 from agentexec.migrate import upgrade
 from agentexec.registry import MAX_TASK_NAME, validate_context
 from agentexec.runtime import RUNTIME
@@ -67,7 +69,15 @@ async def enqueue(
     """
     new = _new_task(task_name, context, priority, metadata, delay, eta, idempotency_key, queue_name)
     if session is None:
-        return await RUNTIME.in_thread(_accept, new)
+        intake = _intake()
+        done, must_run = intake.put(new)
+        if must_run:
+            RUNTIME.submit(intake.run)
+        try:
+            await asyncio.wrap_future(done)
+        except IntegrityError:
+            return await RUNTIME.in_thread(_first_with_key, new)
+        return _handle(new)
     if isinstance(session, Session):
         return await RUNTIME.in_thread(_join, session, new)
     return await session.run_sync(_join, new)
@@ -229,16 +239,31 @@ def entry_of(new: NewTask) -> Entry:
     return Entry(new.agent_id, Priority(new.priority), new.run_at.timestamp() if new.run_at else 0.0)
 
 
+def _intake() -> Intake:
+    return RUNTIME.shared(Intake, lambda: Intake(_accept_batch))
+
+
 def _accept(new: NewTask) -> Task:
+    intake = _intake()
+    done, must_run = intake.put(new)
+    if must_run and not intake.run(until=done):
+        RUNTIME.submit(intake.run)
     try:
-        _accept_batch([new])
+        done.result()
     except IntegrityError:
-        with reading(RUNTIME.engine) as connection:
-            known = _find_by_key(connection, new.idempotency_key)
-        if known is None:
-            raise
-        return known
+        return _first_with_key(new)
     return _handle(new)
+
+
+def _first_with_key(new: NewTask) -> Task:
+    """The task that has taken the idempotency key of this one."""
+    with reading(RUNTIME.engine) as connection:
+        known = _find_by_key(connection, new.idempotency_key)
+    if known is None:
+        raise UsageError(
+            f"The task {new.task_name} could not be recorded: its idempotency key is taken, and gone."
+        )
+    return known
 
 
 def _accept_batch(batch: Sequence[NewTask]) -> None:
@@ -255,7 +280,7 @@ def _accept_batch(batch: Sequence[NewTask]) -> None:
 
 def _record_and_push(batch: Sequence[NewTask]) -> None:
     RUNTIME.shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
-    with writing(RUNTIME.engine) as connection:
+    with writing(RUNTIME.engine, finding=False) as connection:
         push = _write(connection, batch)
     push()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -160,11 +161,11 @@ class Runtime:
 
     def forget_connections(self) -> None:
         """In a forked child: drop inherited connections without closing what the parent uses."""
-        with self._lock:
-            if self._engine is not None:
-                self._engine.dispose(close=False)
-            self._backend, self._threads = None, None
-            self._shared.clear()
+        self._lock = threading.RLock()
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+        self._backend, self._threads = None, None
+        self._shared.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -174,6 +175,10 @@ class Runtime:
 
 
 RUNTIME = Runtime()
+
+if hasattr(os, "register_at_fork"):
+    # A server that loads the application and then forks: threads and connections stay behind with the parent.
+    os.register_at_fork(after_in_child=RUNTIME.forget_connections)
 
 
 def configure(*, engine: Engine | AsyncEngine | None = None, database_url: str | None = None) -> None:

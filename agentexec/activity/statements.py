@@ -16,7 +16,7 @@ LOG: Any = ActivityLog.__table__
 RESULT: Any = ActivityResult.__table__
 
 INSERT_ACTIVITY = insert(ACTIVITY)
-INSERT_LOG = insert(LOG)
+INSERT_LOG = insert(LOG).inline()  # without RETURNING, which nobody reads
 INSERT_RESULT = insert(RESULT)
 REPORT = (
     update(ACTIVITY)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.sql import Executable
 
 from agentexec.activity.statements import INSERT_ACTIVITY, INSERT_LOG, INSERT_RESULT, REPORT, statements
-from agentexec.db import chunks
+from agentexec.db import batched, chunks
 from agentexec.policy import Admission, admit, blame, is_suspect
 from agentexec.task import ACTIVE_STATUSES, Lease, Status
 
@@ -86,8 +86,9 @@ class Ending(NamedTuple):
 
 def insert_tasks(connection: Connection, tasks: Sequence[NewTask], now: datetime) -> None:
     """Add tasks with their first log line. Raises IntegrityError for an idempotency key that is taken."""
-    connection.execute(INSERT_ACTIVITY, activity_rows(tasks, now))
-    connection.execute(INSERT_LOG, first_log_rows(tasks, now))
+    with batched(connection):
+        connection.execute(INSERT_ACTIVITY, activity_rows(tasks, now))
+        connection.execute(INSERT_LOG, first_log_rows(tasks, now))
 
 
 def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any]]:
@@ -174,22 +175,17 @@ def admit_claims(
             outcome.buried.append(lease)
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
     outcome.ended.extend(lease for lease in claims if lease.agent_id not in seen)
-    for (epoch, crashes, again), ids in groups.items():
-        message = (
-            f"{started_message} (attempt after {crashes} crash(es))" if again and crashes else started_message
-        )
-        for chunk in chunks(ids):
-            values = {
-                "ids": chunk,
-                "new_epoch": epoch,
-                "new_crashes": crashes,
-                "new_message": message,
-                "now": now,
-            }
-            connection.execute(sql.start, values)
-            connection.execute(sql.log_all, {"ids": chunk, "now": now})
-    if outcome.buried:
-        _bury(connection, outcome.buried, "its worker died without a word", max_crashes, now)
+    with batched(connection):
+        for (epoch, crashes, again), ids in groups.items():
+            message = started_message
+            if again and crashes:
+                message += f" (attempt after {crashes} crash(es))"
+            start = {"new_epoch": epoch, "new_crashes": crashes, "new_message": message, "now": now}
+            for chunk in chunks(ids):
+                connection.execute(sql.start, {"ids": chunk, **start})
+                connection.execute(sql.log_all, {"ids": chunk, "now": now})
+        if outcome.buried:
+            _bury(connection, outcome.buried, "its worker died without a word", max_crashes, now)
     return outcome
 
 
@@ -205,7 +201,6 @@ def record(
     sql = statements(connection.dialect.name)
     ids = list({*(report.agent_id for report in progress), *(ending.lease.agent_id for ending in endings)})
     rows = {row.agent_id: row for row in _rows(connection, sql.select_state, ids)}
-    _record_progress(connection, progress, rows)
     refused: list[Lease] = []
     groups: dict[Hashable, list[Ending]] = defaultdict(list)
     results: list[dict[str, Any]] = []
@@ -223,10 +218,12 @@ def record(
                     "expires_at": now + timedelta(seconds=result_ttl),
                 }
             )
-    for group in groups.values():
-        _end(connection, group[0], [ending.lease.agent_id for ending in group], now)
-    if results:
-        connection.execute(INSERT_RESULT, results)
+    with batched(connection):
+        _record_progress(connection, progress, rows)
+        for group in groups.values():
+            _end(connection, group[0], [ending.lease.agent_id for ending in group], now)
+        if results:
+            connection.execute(INSERT_RESULT, results)
     return Recorded(refused, [agent_id for agent_id in ids if agent_id not in rows])
 
 

@@ -1,0 +1,115 @@
+"""Tasks that come together are written together, and one that cannot be written harms no other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from agentexec.activity.transitions import NewTask
+from agentexec.intake import MOST, Intake
+
+
+def new(name: str = "work", queue: str = "q") -> NewTask:
+    return NewTask(uuid4(), name, None, queue, 1, None, None, None, "Waiting.")
+
+
+class Store:
+    """What an intake writes to: keeps batches, refuses names, and can hold a write up."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def write(self, batch: Sequence[NewTask]) -> None:
+        self.entered.set()
+        assert self.gate.wait(10)
+        names = [task.task_name for task in batch]
+        if "taken" in names:
+            raise IntegrityError("insert", {}, Exception("unique"))
+        if "lost" in names:
+            raise ConnectionError("away")
+        self.batches.append(names)
+
+
+def test_a_task_alone_is_written_by_its_caller() -> None:
+    store = Store()
+    intake = Intake(store.write)
+    done, must_run = intake.put(new("a"))
+    assert must_run
+    assert intake.run(until=done)
+    assert done.result(0) is None
+    assert store.batches == [["a"]]
+    assert intake.put(new("b"))[1]
+
+
+def test_those_who_come_during_a_write_share_the_next_one() -> None:
+    store = Store()
+    intake = Intake(store.write)
+    store.gate.clear()
+    first, must_run = intake.put(new("a"))
+    assert must_run
+    thread = threading.Thread(target=intake.run)
+    thread.start()
+    assert store.entered.wait(10)
+    later = [intake.put(new(name)) for name in "bcd"]
+    assert [must for _, must in later] == [False] * 3
+    store.gate.set()
+    for done in (first, *(done for done, _ in later)):
+        assert done.result(10) is None
+    thread.join(10)
+    assert store.batches == [["a"], ["b", "c", "d"]]
+
+
+def test_a_key_that_is_taken_fails_alone() -> None:
+    store = Store()
+    intake = Intake(store.write)
+    futures = [intake.put(new(name))[0] for name in ("a", "taken", "b")]
+    intake.run()
+    assert futures[0].result(0) is None
+    assert futures[2].result(0) is None
+    with pytest.raises(IntegrityError):
+        futures[1].result(0)
+    assert store.batches == [["a"], ["b"]]
+
+
+def test_an_outage_is_told_to_all_who_wait_and_the_next_task_is_tried_again() -> None:
+    store = Store()
+    intake = Intake(store.write)
+    futures = [intake.put(new(name))[0] for name in ("a", "lost")]
+    intake.run()
+    for future in futures:
+        with pytest.raises(ConnectionError):
+            future.result(0)
+    done, must_run = intake.put(new("b"))
+    assert must_run
+    intake.run()
+    assert done.result(0) is None
+
+
+def test_queues_are_written_apart_and_what_was_canceled_not_at_all() -> None:
+    store = Store()
+    intake = Intake(store.write)
+    intake.put(new("a", "one"))
+    canceled, _ = intake.put(new("gone", "one"))
+    intake.put(new("b", "two"))
+    intake.put(new("c", "one"))
+    assert canceled.cancel()
+    intake.run()
+    assert store.batches == [["a", "c"], ["b"]]
+
+
+def test_a_caller_with_its_own_task_done_leaves_the_others_to_another() -> None:
+    store = Store()
+    intake = Intake(store.write)
+    done, _ = intake.put(new())
+    for _ in range(MOST):
+        intake.put(new())
+    assert intake.run(until=done) is False
+    assert intake.run() is True
+    assert [len(batch) for batch in store.batches] == [MOST, 1]
