@@ -6,10 +6,10 @@ import functools
 import math
 import sqlite3
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from sqlalchemy import (
@@ -41,6 +41,9 @@ from agentexec.errors import SchemaError, UnavailableError, UsageError
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 BUSY_TIMEOUT_MS = 10_000
 """Milliseconds that a SQLite writer waits for another; the longest transaction of ours takes a fraction of it."""
 
@@ -49,6 +52,10 @@ PING_AFTER = 1.0
 
 BUSY_STEP = 0.0004
 """Seconds between two tries for SQLite's write lock."""
+
+DEADLOCK_TRIES = 5
+DEADLOCK = ("40P01", 1213)
+"""What PostgreSQL and MySQL call a transaction that they ended to let another pass."""
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY, sqlite3.SQLITE_BUSY_SNAPSHOT)
 
@@ -169,6 +176,9 @@ def open_engine(url: str | URL) -> Engine:
             "mariadb",
         ):
             options["connect_args"] = {"connect_timeout": 10}
+        if dialect in ("mysql", "mariadb"):
+            # As PostgreSQL does by default: without the locks on gaps between rows, over which claims deadlock.
+            options["isolation_level"] = "READ COMMITTED"
     try:
         engine = create_engine(parsed, **options)
     except exc.NoSuchModuleError:
@@ -317,6 +327,27 @@ def outages_named(engine: Engine) -> Generator[None]:
         raise UnavailableError(
             f"The database {safe_url(engine.url)} has no free connection: {_reason(error)}."
         ) from error
+
+
+def again_after_deadlock(call: Callable[P, R]) -> Callable[P, R]:
+    """Call a function that is one transaction, or several that may be repeated, again when it lost to a deadlock."""
+
+    @functools.wraps(call)
+    def again(*args: P.args, **options: P.kwargs) -> R:
+        for _ in range(DEADLOCK_TRIES - 1):
+            try:
+                return call(*args, **options)
+            except UnavailableError as error:
+                if not _is_deadlock(error.__cause__):
+                    raise
+        return call(*args, **options)
+
+    return again
+
+
+def _is_deadlock(error: BaseException | None) -> bool:
+    original = getattr(error, "orig", None)
+    return getattr(original, "sqlstate", None) in DEADLOCK or getattr(original, "args", (None,))[:1] == (1213,)
 
 
 def _is_missing_table(error: exc.DBAPIError) -> bool:

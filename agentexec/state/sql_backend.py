@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.config import Settings
-from agentexec.db import IdList, chunks, reading, writing
+from agentexec.db import IdList, again_after_deadlock, chunks, reading, writing
 from agentexec.state.backend import Claimed, Depth, Lost
 from agentexec.state.sql_models import LEASED, Counter, Leader, Message, QueueEntry, Watch
 from agentexec.state.sql_wakeup import make_wakeup
@@ -174,6 +174,7 @@ class SqlBackend:
     def wake(self, queue: str, count: int) -> None:
         self._wakeup.announce()
 
+    @again_after_deadlock
     def claim(self, queue: str, worker: str, *, limit: int, low: int, lease_seconds: float) -> Claimed:
         self._marks.mark = self._wakeup.mark()
         with reading(self._engine) as connection:
@@ -202,6 +203,7 @@ class SqlBackend:
         self._marks.mark = None
         self._wakeup.wait(self._wakeup.mark() if mark is None else mark, timeout)
 
+    @again_after_deadlock
     def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> Lost:
         lost = Lost([], [])
         for chunk in chunks(leases):
@@ -228,6 +230,7 @@ class SqlBackend:
                 for chunk in chunks([lease.agent_id for lease in group]):
                     connection.execute(self._sql.finish, {"epoch": epoch, "ids": chunk})
 
+    @again_after_deadlock
     def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
         values = self._now(id=lease.agent_id, epoch=lease.epoch, delay=int(delay * MICRO))
         with writing(self._engine, relaxed=True) as connection:
@@ -235,6 +238,7 @@ class SqlBackend:
         self._wakeup.announce()
         return released
 
+    @again_after_deadlock
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
         with writing(self._engine, relaxed=True) as connection:
             self._insert(connection, queue, entries, leased_for=lease_seconds)

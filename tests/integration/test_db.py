@@ -1,0 +1,68 @@
+"""Transactions that meet others, on real databases."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from sqlalchemy import text
+
+from agentexec import db
+from agentexec.errors import UnavailableError
+
+
+class TestDeadlocks:
+    @pytest.fixture
+    def engine(self, database_url: str):
+        engine = db.open_engine(database_url)
+        with db.writing(engine) as connection:
+            connection.execute(text("CREATE TABLE pair (id INTEGER PRIMARY KEY, value INTEGER NOT NULL)"))
+            connection.execute(text("INSERT INTO pair VALUES (1, 0), (2, 0)"))
+        yield engine
+        engine.dispose()
+
+    def test_the_transaction_that_lost_runs_again(self, engine):
+        meet = threading.Barrier(2)
+        starts: list[int] = []
+        failures: list[BaseException] = []
+
+        @db.again_after_deadlock
+        def add(first: int, second: int) -> None:
+            starts.append(first)
+            together = len(starts) <= 2 and engine.dialect.name != "sqlite"
+            with db.writing(engine) as connection:
+                for row in (first, second):
+                    connection.execute(text("UPDATE pair SET value = value + 1 WHERE id = :id"), {"id": row})
+                    if together and row == first:
+                        meet.wait(10)
+
+        def run(first: int, second: int) -> None:
+            try:
+                add(first, second)
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=run, args=order) for order in ((1, 2), (2, 1))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+
+        assert not failures
+        with db.reading(engine) as connection:
+            assert connection.execute(text("SELECT value FROM pair ORDER BY id")).scalars().all() == [2, 2]
+        # SQLite has one writer at a time, so nobody loses there.
+        assert len(starts) == (2 if engine.dialect.name == "sqlite" else 3)
+
+    def test_another_outage_is_not_tried_again(self, engine):
+        tries = 0
+
+        @db.again_after_deadlock
+        def fail() -> None:
+            nonlocal tries
+            tries += 1
+            raise UnavailableError("The database is away.")
+
+        with pytest.raises(UnavailableError):
+            fail()
+        assert tries == 1
