@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentexec import activity as activity
+    from agentexec import testing as testing
     from agentexec.cancel import cancel as cancel
     from agentexec.cancel import cancel_sync as cancel_sync
     from agentexec.config import CONF as CONF
@@ -78,12 +79,12 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", "activity", *_HOME]
+__all__ = ["__version__", "activity", "testing", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "activity":
-        return importlib.import_module("agentexec.activity")
+    if name in ("activity", "testing"):
+        return importlib.import_module(f"agentexec.{name}")
     module = _HOME.get(name)
     if module is None:
         raise AttributeError(f"module 'agentexec' has no attribute {name!r}")
