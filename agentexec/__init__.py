@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agentexec.errors import ModuleLoadError as ModuleLoadError
     from agentexec.errors import PayloadTooLargeError as PayloadTooLargeError
     from agentexec.errors import ResultExpiredError as ResultExpiredError
+    from agentexec.errors import RetryLater as RetryLater
     from agentexec.errors import SchemaError as SchemaError
     from agentexec.errors import SettingsError as SettingsError
     from agentexec.errors import TaskCanceledError as TaskCanceledError
@@ -59,6 +60,7 @@ _HOMES = {
         "ModuleLoadError",
         "PayloadTooLargeError",
         "ResultExpiredError",
+        "RetryLater",
         "SchemaError",
         "SettingsError",
         "TaskCanceledError",

@@ -22,7 +22,9 @@ from uuid import uuid4
 
 import pytest
 
-pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("acts", "buckets", "claims", "leases", "signals")))
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{part}" for part in ("acts", "buckets", "claims", "leases", "signals"))
+)
 
 from agentexec.state.backend import Lost, StateBackend, required_names
 from agentexec.task import Entry, Lease, new_agent_id

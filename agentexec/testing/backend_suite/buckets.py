@@ -37,7 +37,8 @@ class BucketTests:
         waits = [backend.reserve(one, 350) for _ in range(5)]
         assert waits[0] == 0
         assert all(
-            expected - 5 < wait <= expected for wait, expected in zip(waits[1:4], (100, 200, 300), strict=True)
+            expected - 5 < wait <= expected
+            for wait, expected in zip(waits[1:4], (100, 200, 300), strict=True)
         )
         assert 395 < waits[4] <= 400  # above their patience: nothing is taken
         assert 395 < backend.reserve(one, 400) <= 400
