@@ -25,7 +25,10 @@ from agents.items import TResponseStreamEvent
 
 # Private, and the only way to have the OpenAI client's hidden retries off for a client that is the user's own: they
 # sleep through a Retry-After of up to two minutes, twice, with the task's slot taken.
-from agents.models._retry_runtime import provider_managed_retries_disabled
+from agents.models._retry_runtime import (
+    provider_managed_retries_disabled,
+    should_disable_provider_managed_retries,
+)
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest
 from openai import APIConnectionError, APIStatusError, RateLimitError
 
@@ -152,6 +155,8 @@ class _Call:
         self._model = model
         self._settings = settings
         self._pacer = pacer
+        # The SDK has them off for a request that must not be sent twice, too.
+        self._others_retry = settings.retry is not None or should_disable_provider_managed_retries()
         self._failures = 0
         self._waited = 0.0
 
@@ -177,7 +182,7 @@ class _Call:
             failures=self._failures,
             waited=self._waited,
             most_wait=most_wait,
-            others_retry=self._settings.retry is not None,
+            others_retry=self._others_retry,
         )
         if wait is None:
             raise error
