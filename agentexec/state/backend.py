@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
 from uuid import UUID
 
 from agentexec.errors import BackendInvalidError
+from agentexec.rate_limits import Demand
 from agentexec.task import Entry, Lease
 
 if TYPE_CHECKING:
@@ -142,6 +143,17 @@ class StateBackend(Protocol):
 
     def resign(self, role: str, owner: str) -> None:
         """Give a leadership up, if held by `owner`."""
+
+    def reserve(self, demands: Sequence[Demand], patience: float) -> float:
+        """Take amounts of token buckets that all processes share, all of them or none. 0.0 means go.
+
+        Else it is the seconds to wait. Up to `patience` they are taken already: wait, then go; above it nothing was
+        taken. New buckets are full; a demand for more than a bucket holds waits until it is full. By the server's
+        clock. See `agentexec.rate_limits`.
+        """
+
+    def settle(self, demands: Sequence[Demand]) -> None:
+        """Correct what was reserved, at once: amounts above 0 take more, below 0 give back."""
 
 
 def load_backend(module_path: str, settings: Settings, engine: Engine) -> StateBackend:

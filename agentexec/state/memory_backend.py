@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from agentexec.errors import UsageError
+from agentexec.rate_limits import MICRO, Demand, spend
 from agentexec.state.backend import Claimed, Depth, Lost
 from agentexec.task import Entry, Lease, Priority
 
@@ -104,6 +105,7 @@ class MemoryBackend:
         self._mailboxes: defaultdict[str, _Mailbox] = defaultdict(_Mailbox)
         self._counters: defaultdict[str, int] = defaultdict(int)
         self._leaders: dict[str, tuple[str, float]] = {}
+        self._buckets: dict[str, int] = {}
 
     def ping(self) -> None:
         """Nothing can be out of reach."""
@@ -120,6 +122,7 @@ class MemoryBackend:
             self._mailboxes.clear()
             self._counters.clear()
             self._leaders.clear()
+            self._buckets.clear()
 
     def push(self, queue: str, entries: Sequence[Entry], *, within: Connection | None = None) -> None:
         """Put tasks on a queue and wake as many workers. A task that is already there is left as it is."""
@@ -320,6 +323,24 @@ class MemoryBackend:
         with self._lock:
             if self._leaders.get(role, ("", 0.0))[0] == owner:
                 del self._leaders[role]
+
+    def reserve(self, demands: Sequence[Demand], patience: float) -> float:
+        """Take amounts of token buckets, all of them or none; see `StateBackend.reserve`."""
+        return self._take(demands, patience)
+
+    def settle(self, demands: Sequence[Demand]) -> None:
+        """Correct what was reserved, at once."""
+        self._take(demands, None)
+
+    def _take(self, demands: Sequence[Demand], patience: float | None) -> float:
+        with self._lock:
+            now = round(self._clock() * MICRO)
+            spent = [spend(self._buckets.get(demand.name), now, demand) for demand in demands]
+            wait = max((one for one, _ in spent), default=0) / MICRO
+            if patience is None or wait <= patience:
+                for demand, (_, full_at) in zip(demands, spent, strict=True):
+                    self._buckets[demand.name] = full_at
+            return wait
 
     def _queue(self, name: str) -> _Queue:
         state = self._queues.get(name)

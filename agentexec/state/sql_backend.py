@@ -19,7 +19,9 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.config import Settings
 from agentexec.db import IdList, chunks, reading, writing
+from agentexec.rate_limits import Demand
 from agentexec.state.backend import Claimed, Depth, Lost
+from agentexec.state.sql_buckets import Buckets
 from agentexec.state.sql_models import LEASED, Counter, Leader, Message, QueueEntry, Watch
 from agentexec.state.sql_wakeup import make_wakeup
 from agentexec.task import Entry, Lease, Priority
@@ -56,7 +58,7 @@ class _Statements:
 
     def __init__(self, dialect: str) -> None:
         family = "mysql" if dialect == "mariadb" else dialect
-        now = NOW.get(family, NOW["postgresql"])
+        self.now = now = NOW.get(family, NOW["postgresql"])
         q, w, m, c, leader = (model.__tablename__ for model in (QueueEntry, Watch, Message, Counter, Leader))
         lock = "" if family == "sqlite" else " FOR UPDATE"
         skip = "" if family == "sqlite" else " FOR UPDATE SKIP LOCKED"
@@ -152,6 +154,7 @@ class SqlBackend:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._sql = _Statements(engine.dialect.name)
+        self._buckets = Buckets(engine, self._sql.now)
         self._sqlite = engine.dialect.name == "sqlite"
         self._wakeup = make_wakeup(engine)
         self._marks = threading.local()
@@ -357,6 +360,12 @@ class SqlBackend:
     def resign(self, role: str, owner: str) -> None:
         with writing(self._engine, relaxed=True) as connection:
             connection.execute(self._sql.resign, {"role": role, "owner": owner})
+
+    def reserve(self, demands: Sequence[Demand], patience: float) -> float:
+        return self._buckets.take(demands, patience)
+
+    def settle(self, demands: Sequence[Demand]) -> None:
+        self._buckets.take(demands, None)
 
     # ---- parts -------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 Keys, behind `AGENTEXEC_KEY_PREFIX`: everything of a queue in one hash slot, `{prefix:queue}:high`, `:low`,
 `:delayed`, `:entry`, `:leases`, `:wake`, `:intact` and `:watch:<id>` (see `state/lua/queue.lua`); `prefix:mail:<name>`,
-`prefix:counter:<name>`, `prefix:leader:<role>`.
+`prefix:counter:<name>`, `prefix:leader:<role>`, `{prefix:bucket}:<name>`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from uuid import UUID
 import redis
 
 from agentexec.errors import UsageError
+from agentexec.rate_limits import Demand
 from agentexec.state.backend import Claimed, Depth, Lost
 from agentexec.state.redis_backend import scripts
 from agentexec.state.redis_backend.connection import BLOCK, Connections
@@ -262,6 +263,17 @@ class RedisBackend:
         with self._outages_named():
             scripts.resign(self._repeating, self._leader_key(role), owner=owner)
 
+    def reserve(self, demands: Sequence[Demand], patience: float) -> float:
+        """Take amounts of token buckets, all of them or none; see `StateBackend.reserve`."""
+        with self._outages_named():
+            # Never repeated: it might take twice.
+            return scripts.reserve(self._once, self._bucket_keys(demands), demands, patience=patience)
+
+    def settle(self, demands: Sequence[Demand]) -> None:
+        """Correct what was reserved, at once."""
+        with self._outages_named():
+            scripts.reserve(self._once, self._bucket_keys(demands), demands, patience=None)
+
     def _outages_named(self) -> AbstractContextManager[None]:
         return self._connections.outages_named()
 
@@ -280,6 +292,9 @@ class RedisBackend:
 
     def _leader_key(self, role: str) -> str:
         return f"{self._prefix}:leader:{role}"
+
+    def _bucket_keys(self, demands: Sequence[Demand]) -> list[str]:
+        return [f"{{{self._prefix}:bucket}}:{demand.name}" for demand in demands]
 
     def _run_id(self) -> bytes:
         """What changes with each start of the server; constant where it may not be asked."""

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import redis
 
+from agentexec.rate_limits import Demand
 from agentexec.state.backend import Claimed, Depth, Lost
 from agentexec.task import Entry, Lease, Priority
 
@@ -67,6 +68,7 @@ _TAKE_WATCHERS = Script("take_watchers")
 _SEND = Script("send")
 _LEAD = Script("lead")
 _RESIGN = Script("resign")
+_RESERVE = Script("reserve")
 
 
 def push(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry]) -> None:
@@ -160,6 +162,17 @@ def lead(client: redis.Redis, key: str, *, owner: str, seconds: float) -> bool:
 def resign(client: redis.Redis, key: str, *, owner: str) -> None:
     """Give a leadership up if `owner` holds it."""
     _RESIGN(client, [key], owner)
+
+
+def reserve(
+    client: redis.Redis, keys: Sequence[str], demands: Sequence[Demand], *, patience: float | None
+) -> float:
+    """Take from buckets, one key for each demand; returns the seconds to wait. `patience` None: in any case."""
+    if not demands:
+        return 0.0
+    args = [part for demand in demands for part in (demand.cost, demand.window)]
+    wait = _RESERVE(client, keys, -1 if patience is None else int(patience * MICRO), *args)
+    return int(wait) / MICRO
 
 
 def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:

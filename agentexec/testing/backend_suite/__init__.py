@@ -22,11 +22,14 @@ from uuid import uuid4
 
 import pytest
 
-pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("acts", "claims", "leases", "signals")))
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{part}" for part in ("acts", "buckets", "claims", "leases", "signals"))
+)
 
 from agentexec.state.backend import Lost, StateBackend, required_names
 from agentexec.task import Entry, Lease, new_agent_id
 from agentexec.testing.backend_suite.acts import LONG, claim, push
+from agentexec.testing.backend_suite.buckets import BucketTests
 from agentexec.testing.backend_suite.claims import ClaimTests
 from agentexec.testing.backend_suite.leases import LeaseTests
 from agentexec.testing.backend_suite.signals import SignalTests
@@ -34,7 +37,7 @@ from agentexec.testing.backend_suite.signals import SignalTests
 __all__ = ["BackendSuite"]
 
 
-class BackendSuite(ClaimTests, LeaseTests, SignalTests):
+class BackendSuite(BucketTests, ClaimTests, LeaseTests, SignalTests):
     """See the module. The tests need the fixture `backend` and the method `empty`."""
 
     def empty(self, backend: StateBackend) -> None:
