@@ -19,25 +19,24 @@ from sqlalchemy.exc import IntegrityError
 from agentexec.config import Settings
 from agentexec.db import reading, writing
 from agentexec.state.backend import Claimed, Depth, Lost
-from agentexec.state.sql_models import LEASED, Counter, Leader, Message, QueueEntry, Watch
-from agentexec.state.sql_wakeup import make_wakeup
+from agentexec.state.sql_events import SqlEvents, chunks
+from agentexec.state.sql_models import (
+    LEASED,
+    MICRO,
+    NOW,
+    Counter,
+    Leader,
+    Message,
+    QueueEntry,
+    Watch,
+)
 from agentexec.task import Entry, Lease, Priority
 
-MICRO = 1_000_000
-CHUNK = 500
 WATCH_SECONDS = 3600
 MESSAGE_SECONDS = 60
 SWEEP_SECONDS = 30.0
 INTACT = "intact:"
 """Name of the counter that says that a queue's index is whole."""
-
-NOW = {
-    # One host, so the local clock is everyone's clock.
-    "sqlite": ":now",
-    # The database's clock is the same for all hosts.
-    "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
-    "mysql": "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
-}
 
 
 def create(settings: Settings, engine: Engine) -> SqlBackend:
@@ -137,16 +136,14 @@ class _Statements:
         self.resign = text(f"DELETE FROM {leader} WHERE role = :role AND owner = :owner")
 
 
-class SqlBackend:
+class SqlBackend(SqlEvents):
     """See `agentexec.state.backend.StateBackend`."""
 
     transactional = True
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._sql = _Statements(engine.dialect.name)
-        self._sqlite = engine.dialect.name == "sqlite"
-        self._wakeup = make_wakeup(engine)
         self._marks = threading.local()
         self._next_sweep = 0.0
 
@@ -197,7 +194,7 @@ class SqlBackend:
 
     def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> Lost:
         lost = Lost([], [])
-        for chunk in _chunks(leases):
+        for chunk in chunks(leases):
             with writing(self._engine, relaxed=True) as connection:
                 epochs = dict(self._select_epochs(connection, [lease.agent_id for lease in chunk]))
                 ours = [lease.agent_id for lease in chunk if epochs.get(lease.agent_id) == lease.epoch]
@@ -218,7 +215,7 @@ class SqlBackend:
         with self._transaction(within) as connection:
             by_epoch = sorted(leases, key=lambda lease: (lease.epoch, lease.agent_id))
             for epoch, group in itertools.groupby(by_epoch, key=lambda lease: lease.epoch):
-                for chunk in _chunks([lease.agent_id for lease in group]):
+                for chunk in chunks([lease.agent_id for lease in group]):
                     connection.execute(self._sql.finish, {"epoch": epoch, "ids": chunk})
 
     def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
@@ -245,7 +242,7 @@ class SqlBackend:
 
     def remove(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
         holders: dict[UUID, str] = {}
-        for chunk in _chunks(sorted(agent_ids)):
+        for chunk in chunks(sorted(agent_ids)):
             with writing(self._engine) as connection:
                 rows = connection.execute(self._sql.select, {"ids": chunk}).all()
                 if rows:
@@ -256,7 +253,7 @@ class SqlBackend:
     def unknown(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
         known: set[UUID] = set()
         with reading(self._engine) as connection:
-            for chunk in _chunks(agent_ids):
+            for chunk in chunks(agent_ids):
                 known.update(connection.execute(self._sql.known, {"ids": chunk, "queue": queue}).scalars())
         return [agent_id for agent_id in agent_ids if agent_id not in known]
 
@@ -274,7 +271,7 @@ class SqlBackend:
 
     def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
         seconds = WATCH_SECONDS * MICRO
-        for chunk in _chunks(agent_ids):
+        for chunk in chunks(agent_ids):
             rows = [self._now(id=agent_id, mailbox=mailbox, seconds=seconds) for agent_id in chunk]
             with writing(self._engine, relaxed=True) as connection:
                 connection.execute(self._sql.rewatch, self._now(ids=chunk, mailbox=mailbox, seconds=seconds))
@@ -282,7 +279,7 @@ class SqlBackend:
 
     def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         told = False
-        for chunk in _chunks(agent_ids):
+        for chunk in chunks(agent_ids):
             with reading(self._engine) as connection:
                 # Most tasks are not waited for: no transaction for those.
                 rows = connection.execute(self._sql.watchers, {"ids": chunk}).all()
@@ -313,7 +310,7 @@ class SqlBackend:
                 rows = connection.execute(self._sql.read, {"mailbox": mailbox}).all()
             if rows:
                 with writing(self._engine, relaxed=True) as connection:
-                    for chunk in _chunks(rows):
+                    for chunk in chunks(rows):
                         connection.execute(self._sql.forget, {"ids": [row.id for row in chunk]})
                 return [row.text for row in rows]
             left = deadline - time.monotonic()
@@ -393,21 +390,11 @@ class SqlBackend:
         rows = connection.execute(self._sql.select, {"ids": sorted(agent_ids)})
         return [(row.agent_id, row.epoch) for row in rows]
 
-    def _now(self, **values: Any) -> dict[str, Any]:
-        """Parameters, with the clock where the statement does not read the database's own."""
-        if self._sqlite:
-            values["now"] = time.time_ns() // 1000
-        return values
-
     def _sweep(self) -> None:
-        clock = time.monotonic()
-        if clock < self._next_sweep:
+        if time.monotonic() < self._next_sweep:
             return
-        self._next_sweep = clock + SWEEP_SECONDS
+        self._next_sweep = time.monotonic() + SWEEP_SECONDS
         with writing(self._engine, relaxed=True) as connection:
             for statement in self._sql.sweep:
                 connection.execute(statement, self._now())
-
-
-def _chunks(items: Sequence[Any]) -> list[list[Any]]:
-    return [list(items[start : start + CHUNK]) for start in range(0, len(items), CHUNK)]
+            self._sweep_events(connection)
