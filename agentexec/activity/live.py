@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -356,23 +357,16 @@ def _dump(value: Any) -> str:
         text = json.dumps(value, default=str, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (ValueError, TypeError, RecursionError):
         # A browser could not read NaN, and a circle has no end.
-        text = json.dumps(str(value)[:MOST_VALUE]) if not isinstance(value, dict) else _dump(_strings(value))
+        text = json.dumps(_plain(value, 6), ensure_ascii=False)
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _strings(value: Mapping[Any, Any]) -> dict[str, Any]:
-    """Data that is no JSON, with strings instead of what cannot be written."""
-    return {
-        str(name): one
-        if isinstance(one, str | bool | int | None) or _is_plain(one)
-        else str(one)[:MOST_VALUE]
-        for name, one in value.items()
-    }
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (ValueError, TypeError, RecursionError):
-        return False
-    return True
+def _plain(value: Any, depth: int) -> Any:
+    """What can be written as JSON: strings instead of the rest, and of what lies too deep."""
+    if isinstance(value, str | bool | int | None) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if depth > 0 and isinstance(value, dict):
+        return {str(name): _plain(one, depth - 1) for name, one in value.items()}
+    if depth > 0 and isinstance(value, list | tuple):
+        return [_plain(one, depth - 1) for one in value]
+    return str(value)[:MOST_VALUE]
