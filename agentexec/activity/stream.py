@@ -110,15 +110,31 @@ class ActivityStream:
             await RUNTIME.in_thread(self._open)
         return self
 
+    @property
+    def exhausted(self) -> bool:
+        """True if the stream is open and has nothing to give any more: the task has ended, and all was seen."""
+        return self.ended and not self._first
+
     async def __aiter__(self) -> AsyncGenerator[ActivityEvent]:
+        batches = self.batches()
+        try:
+            async for batch in batches:
+                for event in batch:
+                    yield event
+        finally:
+            await batches.aclose()
+
+    async def batches(self, idle: float | None = None) -> AsyncGenerator[list[ActivityEvent]]:
+        """The events in lists, as they come: for those who pass them on. Empty after `idle` seconds of silence."""
         await self.open()
         loop, told = asyncio.get_running_loop(), asyncio.Event()
         subscriber = self._connect(lambda: loop.call_soon_threadsafe(told.set))
         try:
-            for event in self._first:
-                yield event
+            if self._first:
+                yield self._first
             while not self.ended and not subscriber.closed:
                 heard, look = subscriber.take()
+                found = None
                 if look:
                     try:
                         found = await RUNTIME.in_thread(self._look)
@@ -127,13 +143,14 @@ class ActivityStream:
                         subscriber.tell(heard, look=True)
                         await asyncio.sleep(RETRY_SECONDS)
                         continue
-                    batch = self._arrange([*heard, *found.heard], found)
-                else:
-                    batch = self._arrange(heard)
-                for event in batch:
-                    yield event
+                batch = self._arrange(heard, found)
+                if batch:
+                    yield batch
                 if not heard and not look:
-                    await told.wait()
+                    try:
+                        await asyncio.wait_for(told.wait(), idle)
+                    except TimeoutError:
+                        yield []
                 told.clear()
         finally:
             self.close()
@@ -147,6 +164,7 @@ class ActivityStream:
             yield from self._first
             while not self.ended and not subscriber.closed:
                 heard, look = subscriber.take()
+                found = None
                 if look:
                     try:
                         found = self._look()
@@ -155,9 +173,7 @@ class ActivityStream:
                         subscriber.tell(heard, look=True)
                         time.sleep(RETRY_SECONDS)
                         continue
-                    yield from self._arrange([*heard, *found.heard], found)
-                else:
-                    yield from self._arrange(heard)
+                yield from self._arrange(heard, found)
                 if not heard and not look:
                     told.wait()
                 told.clear()
@@ -188,7 +204,7 @@ class ActivityStream:
         except BaseException:
             self.close()
             raise
-        self._first = self._arrange(found.heard, found)
+        self._first = self._arrange([], found)
 
     def _look(self, *, first: bool = False) -> _Look:
         """Blocking: read the record; at the beginning and at the end, read the state backend too."""
@@ -237,13 +253,14 @@ class ActivityStream:
         age = time.time() - row.finished_at.timestamp() if row.finished_at else 0.0
         return {"value": None, "expired": age > CONF.result_ttl}
 
-    def _arrange(self, heard: Iterable[Heard], found: _Look | None = None) -> list[ActivityEvent]:
+    def _arrange(self, heard: Iterable[Heard], found: _Look | None) -> list[ActivityEvent]:
         """The next events of the stream, in the order of time, each source in its own order; the end comes last."""
         events: list[ActivityEvent] = []
         lines = found.lines if found is not None else []
         previous = found.previous if found is not None else None
         place = 0
-        for one in sorted(heard, key=lambda one: one.number):
+        more = found.heard if found is not None else []
+        for one in sorted([*heard, *more], key=lambda one: one.number):
             while place < len(lines) and not lines[place].status.final:
                 if one.type is not None and lines[place].created_at.timestamp() > one.at:
                     break
