@@ -22,24 +22,25 @@ from agentexec.db import IdList, chunks, reading, writing
 from agentexec.rate_limits import Demand
 from agentexec.state.backend import Claimed, Depth, Lost
 from agentexec.state.sql_buckets import Buckets
-from agentexec.state.sql_models import LEASED, Counter, Leader, Message, QueueEntry, Watch
-from agentexec.state.sql_wakeup import make_wakeup
+from agentexec.state.sql_events import SqlEvents
+from agentexec.state.sql_models import (
+    LEASED,
+    MICRO,
+    NOW,
+    Counter,
+    Leader,
+    Message,
+    QueueEntry,
+    Watch,
+)
 from agentexec.task import Entry, Lease, Priority
 
-MICRO = 1_000_000
 WATCH_SECONDS = 3600
 MESSAGE_SECONDS = 60
 SWEEP_SECONDS = 30.0
 INTACT = "intact:"
 """Name of the counter that says that a queue's index is whole."""
 
-NOW = {
-    # One host, so the local clock is everyone's clock.
-    "sqlite": ":now",
-    # The database's clock is the same for all hosts.
-    "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
-    "mysql": "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
-}
 
 IDS = {
     "sqlite": (bindparam("ids", type_=IdList()), "IN (SELECT value FROM json_each(:ids))"),
@@ -146,17 +147,15 @@ class _Statements:
         self.resign = text(f"DELETE FROM {leader} WHERE role = :role AND owner = :owner")
 
 
-class SqlBackend:
+class SqlBackend(SqlEvents):
     """See `agentexec.state.backend.StateBackend`."""
 
     transactional = True
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._sql = _Statements(engine.dialect.name)
         self._buckets = Buckets(engine, self._sql.now)
-        self._sqlite = engine.dialect.name == "sqlite"
-        self._wakeup = make_wakeup(engine)
         self._marks = threading.local()
         self._next_sweep = 0.0
 
@@ -409,17 +408,11 @@ class SqlBackend:
         rows = connection.execute(self._sql.select, {"ids": sorted(agent_ids)})
         return [(row.agent_id, row.epoch) for row in rows]
 
-    def _now(self, **values: Any) -> dict[str, Any]:
-        """Parameters, with the clock where the statement does not read the database's own."""
-        if self._sqlite:
-            values["now"] = time.time_ns() // 1000
-        return values
-
     def _sweep(self) -> None:
-        clock = time.monotonic()
-        if clock < self._next_sweep:
+        if time.monotonic() < self._next_sweep:
             return
-        self._next_sweep = clock + SWEEP_SECONDS
+        self._next_sweep = time.monotonic() + SWEEP_SECONDS
         with writing(self._engine, relaxed=True) as connection:
             for statement in self._sql.sweep:
                 connection.execute(statement, self._now())
+            self._sweep_events(connection)

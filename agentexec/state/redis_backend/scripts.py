@@ -15,7 +15,7 @@ from uuid import UUID
 import redis
 
 from agentexec.rate_limits import Demand
-from agentexec.state.backend import Claimed, Depth, Lost
+from agentexec.state.backend import EVENT_SECONDS, EVENTS_KEPT, FOLLOW_SECONDS, Claimed, Depth, Lost
 from agentexec.task import Entry, Lease, Priority
 
 T = TypeVar("T")
@@ -66,6 +66,8 @@ _REMOVE = Script("remove", prelude="queue")
 _DEPTH = Script("depth", prelude="queue")
 _TAKE_WATCHERS = Script("take_watchers")
 _SEND = Script("send")
+_PUBLISH = Script("publish")
+_FOLLOW = Script("follow")
 _LEAD = Script("lead")
 _RESIGN = Script("resign")
 _RESERVE = Script("reserve")
@@ -152,6 +154,16 @@ def send_all(client: redis.Redis, messages: Mapping[str, Sequence[str]], *, ttl:
             # By source, not by digest: within a pipeline nobody could answer that the script is not known.
             pipeline.execute_command("EVAL", _SEND.source, 1, key, ttl, *chunk)
     pipeline.execute()
+
+
+def publish(client: redis.Redis, keys: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """Append events to a task's stream (the first key); the mailboxes that follow it (the second)."""
+    return [name.decode() for name in _PUBLISH(client, keys, EVENTS_KEPT, EVENT_SECONDS, *texts)]
+
+
+def follow(client: redis.Redis, follow_keys: Sequence[str], mailbox: str) -> None:
+    """Let a mailbox follow tasks."""
+    _FOLLOW(client, follow_keys, mailbox, FOLLOW_SECONDS)
 
 
 def lead(client: redis.Redis, key: str, *, owner: str, seconds: float) -> bool:
