@@ -78,7 +78,7 @@ async def structured(agent_id: UUID, context: Company) -> Finding:
 failures: list[int] = []
 
 
-@pool.task("flaky", retries=3)
+@pool.task("unsteady", retries=3)
 async def flaky(agent_id: UUID, context: Company) -> str:
     failures.append(1)
     if len(failures) < 3:
@@ -88,11 +88,11 @@ async def flaky(agent_id: UUID, context: Company) -> str:
 
 @pool.task("fan_out")
 async def fan_out(agent_id: UUID, context: Company) -> None:
-    await ax.enqueue("add", {"company": "one"}, delay=3600)
-    await ax.enqueue("add", {"company": "two"}, queue_name="other")
+    await ax.enqueue("adds", {"company": "one"}, delay=3600)
+    await ax.enqueue("adds", {"company": "two"}, queue_name="other")
 
 
-@pool.task("add")
+@pool.task("adds")
 def add(agent_id: UUID, context: Company) -> str:
     ax.activity.update(agent_id, f"Adding {context.company}", percentage=50)
     return context.company
@@ -100,9 +100,9 @@ def add(agent_id: UUID, context: Company) -> str:
 
 @pool.task("gathers")
 async def gathers(agent_id: UUID, context: Company) -> str:
-    tasks = [await ax.enqueue("add", {"company": name}) for name in "abc"]
-    await ax.enqueue("add", {"company": "left alone"})
-    failing = await ax.enqueue("flaky", {})
+    tasks = [await ax.enqueue("adds", {"company": name}) for name in "abc"]
+    await ax.enqueue("adds", {"company": "left alone"})
+    failing = await ax.enqueue("unsteady", {})
     return "".join(await ax.gather(*tasks, timeout=10)) + await ax.get_result(failing, timeout=10)
 
 
@@ -184,7 +184,7 @@ def test_a_model_error_fails_the_task() -> None:
 def test_retries_are_run_without_sleeping() -> None:
     started = time.monotonic()
     with ax.testing.harness(pool) as harness:
-        task = harness.run("flaky")
+        task = harness.run("unsteady")
     assert (task.result, task.attempts) == ("at last", 3)
     assert "Attempt 2 failed with RuntimeError: try 2" in task.messages[4]
     assert time.monotonic() - started < 2
@@ -203,7 +203,7 @@ def test_what_a_task_waits_for_is_run_at_once() -> None:
     with ax.testing.harness(pool) as harness:
         task = harness.run("gathers")
         assert task.result == "abcat last", task.error
-        assert [one.status for one in harness.tasks if one.task_name == "add"] == ["complete"] * 3 + [
+        assert [one.status for one in harness.tasks if one.task_name == "adds"] == ["complete"] * 3 + [
             "queued"
         ]
 
@@ -212,7 +212,7 @@ def test_a_canceled_task_is_stopped() -> None:
     with ax.testing.harness(pool) as harness:
         task = harness.run("canceled")
         assert (task.status, task.messages[-1]) == (ax.Status.CANCELED, "Canceled.")
-        queued = harness.enqueue("add")
+        queued = harness.enqueue("adds")
         ax.cancel_sync(queued)
         assert harness.run_all() == []
 
@@ -222,7 +222,7 @@ def test_mistakes_are_said() -> None:
         with pytest.raises(ax.UnknownTaskError, match="no task named reserch"):
             harness.run("reserch")
         with pytest.raises(ax.ContextInvalidError):
-            harness.run("add", {"company": 7})
+            harness.run("adds", {"company": 7})
 
 
 async def test_in_an_async_test() -> None:
@@ -287,12 +287,12 @@ import sys
 import agentexec as ax
 pool = ax.Pool()
 
-@pool.task("add")
+@pool.task("adds")
 def add(agent_id, context):
     return 3
 
 with ax.testing.harness(pool) as harness:
-    assert harness.run("add").result == 3
+    assert harness.run("adds").result == 3
 assert "agents" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=30)

@@ -56,7 +56,7 @@ def test_an_agent_within_a_model_call_is_stopped(deploy: Deploy, mock_openai: Mo
 @everywhere
 def test_an_agent_within_a_tool_in_a_thread_is_stopped(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     """The thread cannot be interrupted; the agent does not wait for it, and calls the model no more."""
-    mock_openai.script([call("slow_tool", key="tool", seconds=3), say("Too late.")])
+    mock_openai.script([call("slow_tool", key="tool", seconds=8), say("Too late.")])
     deployment = deploy(worker_concurrency=1)
     agents_worker(deployment, mock_openai)
     task = deployment.enqueue("ask", "tool")
