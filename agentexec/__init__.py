@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentexec import activity as activity
+    from agentexec import testing as testing
     from agentexec.cancel import cancel as cancel
     from agentexec.cancel import cancel_sync as cancel_sync
     from agentexec.config import CONF as CONF
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from agentexec.errors import ModuleLoadError as ModuleLoadError
     from agentexec.errors import PayloadTooLargeError as PayloadTooLargeError
     from agentexec.errors import ResultExpiredError as ResultExpiredError
+    from agentexec.errors import RetryLater as RetryLater
     from agentexec.errors import SchemaError as SchemaError
     from agentexec.errors import SettingsError as SettingsError
     from agentexec.errors import TaskCanceledError as TaskCanceledError
@@ -58,6 +60,7 @@ _HOMES = {
         "ModuleLoadError",
         "PayloadTooLargeError",
         "ResultExpiredError",
+        "RetryLater",
         "SchemaError",
         "SettingsError",
         "TaskCanceledError",
@@ -78,12 +81,12 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", "activity", *_HOME]
+__all__ = ["__version__", "activity", "testing", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "activity":
-        return importlib.import_module("agentexec.activity")
+    if name in ("activity", "testing"):
+        return importlib.import_module(f"agentexec.{name}")
     module = _HOME.get(name)
     if module is None:
         raise AttributeError(f"module 'agentexec' has no attribute {name!r}")

@@ -8,6 +8,7 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agentexec.errors import SettingsError
+from agentexec.rate_limits import parse_rate_limits
 
 PREFIX = "AGENTEXEC_"
 REDIS_BACKEND = "agentexec.state.redis_backend"
@@ -72,6 +73,16 @@ class Settings(BaseSettings):
     connect_timeout: float = Field(
         default=30, ge=0, description="Seconds that a starting worker waits for Redis and the database."
     )
+    rate_limits: str = Field(
+        default="",
+        description="Limits of models for all workers together, like gpt-4o=500rpm,200000tpm; *=60rpm.",
+    )
+    rate_limit_wait: float = Field(
+        default=5,
+        ge=0,
+        le=300,
+        description="Seconds that a task keeps its place while a model is rate limited; for longer it is given back.",
+    )
     log_level: str = Field(default="INFO", description="Level of the worker's log.")
     activity_message_create: str = Field(default="Waiting to start.", description="First log line of a task.")
     activity_message_started: str = Field(default="Task started.", description="Log line when a task starts.")
@@ -90,6 +101,12 @@ class Settings(BaseSettings):
         if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
             raise ValueError("must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
         return level
+
+    @field_validator("rate_limits")
+    @classmethod
+    def _readable_limits(cls, value: str) -> str:
+        parse_rate_limits(value)
+        return value
 
     @field_validator("table_prefix")
     @classmethod

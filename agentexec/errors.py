@@ -16,11 +16,14 @@
         ├── TaskFailedError         1
         └── TaskCanceledError       1
 
+`RetryLater` stands apart: it is no error but a handler's way to give its task back, so `except Exception` lets it pass.
+
 Messages are one sentence that says what is wrong and what to do. They never hold a password or a key.
 """
 
 from __future__ import annotations
 
+import math
 from uuid import UUID
 
 
@@ -129,6 +132,22 @@ class TaskCanceledError(TaskEndedError):
             error=error,
             attempts=attempts,
         )
+
+
+class RetryLater(BaseException):
+    """Give the running task back to the queue, to be started again after some seconds; this attempt does not count.
+
+    Raise it in a handler, or in what it calls, when going on now makes no sense: the worker's slot is free for other
+    tasks meanwhile. `seconds`: 0 or more. `reason` completes the log line "Waiting 40 s: …". Raises UsageError for
+    seconds that are no number of 0 or more.
+    """
+
+    def __init__(self, seconds: float, reason: str = "the task asked to be run later") -> None:
+        if not math.isfinite(seconds) or seconds < 0:
+            raise UsageError(f"RetryLater takes a number of seconds, 0 or more, not {seconds}.")
+        super().__init__(f"Waiting {math.ceil(seconds)} s: {reason}.")
+        self.seconds = seconds
+        self.reason = reason
 
 
 def _first_line(error: str | None) -> str:

@@ -7,8 +7,9 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, cast
 from uuid import UUID
 
@@ -166,6 +167,31 @@ class Runtime:
             self._engine.dispose(close=False)
         self._backend, self._threads = None, None
         self._shared.clear()
+
+    @contextmanager
+    def replaced(self, engine: Engine, backend: StateBackend, registry: Registry) -> Generator[None]:
+        """Work on another database, backend and pool within the block, as a test does; then on those of before.
+
+        Nothing of before is closed, and what the block has opened is.
+        """
+        with self._lock:
+            before = (
+                self._engine,
+                self._owns_engine,
+                self._backend,
+                self._shared,
+                self._registries,
+                self.recorder,
+            )
+            self._engine, self._owns_engine, self._backend = prepare_engine(engine), False, backend
+            self._shared, self._registries, self.recorder = {}, weakref.WeakSet([registry]), None
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.close()
+                self._engine, self._owns_engine, self._backend = before[:3]
+                self._shared, self._registries, self.recorder = before[3:]
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""The activity record: `ax.activity.create/update/complete/error`, and queries for dashboards."""
+"""The activity record: `ax.activity.create/update/complete/error`, queries for dashboards, and the live stream."""
 
 from agentexec.activity.queries import (
     active_count,
@@ -9,19 +9,23 @@ from agentexec.activity.queries import list_activities as list
 from agentexec.activity.reports import complete, create, error, update
 from agentexec.activity.schemas import (
     ActivityDetailSchema,
+    ActivityEvent,
     ActivityListItemSchema,
     ActivityListSchema,
     ActivityLogSchema,
 )
+from agentexec.activity.stream import ActivityStream, stream
 from agentexec.task import Status
 
 count_active = active_count
 
 __all__ = [
     "ActivityDetailSchema",
+    "ActivityEvent",
     "ActivityListItemSchema",
     "ActivityListSchema",
     "ActivityLogSchema",
+    "ActivityStream",
     "Status",
     "active_count",
     "cancel_pending",
@@ -31,5 +35,6 @@ __all__ = [
     "detail",
     "error",
     "list",
+    "stream",
     "update",
 ]

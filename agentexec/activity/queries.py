@@ -141,6 +141,16 @@ def cancel_pending(db: Session, *, metadata_filter: Mapping[str, Any] | None = N
     return canceled
 
 
+def queue_of(db: Session, agent_id: UUID, *, metadata_filter: Mapping[str, Any] | None = None) -> str | None:
+    """The queue of an activity, None for one without. Raises ActivityNotFoundError as `detail` does."""
+    row = db.execute(
+        select(Activity.queue).where(Activity.agent_id == agent_id, *_matching(db, metadata_filter))
+    ).one_or_none()
+    if row is None:
+        raise ActivityNotFoundError(agent_id)
+    return row.queue
+
+
 def _matching(db: Session, metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
     """Conditions that the metadata has all these values, compared as the JSON type that each value has."""
     conditions: list[ColumnElement[bool]] = []

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from agentexec.activity.live import live
 from agentexec.activity.models import Activity
 from agentexec.activity.transitions import NewTask, Progress, end_outside, insert_tasks, record
 from agentexec.config import CONF
@@ -67,6 +68,7 @@ def update(agent_id: UUID | str, message: str, percentage: int | None = None) ->
         )
         if known.unknown:
             raise ActivityNotFoundError(key)
+    live().touch([key])
 
 
 def complete(agent_id: UUID | str, message: str | None = None) -> None:
@@ -92,6 +94,7 @@ def _end(agent_id: UUID | str, status: Status, message: str, reason: str | None)
     recorder = RUNTIME.recorder
     if recorder is not None:
         recorder.flush(5.0)
+    live().flush([key])
     with writing(RUNTIME.engine) as connection:
         ended = end_outside(
             connection,
@@ -103,6 +106,7 @@ def _end(agent_id: UUID | str, status: Status, message: str, reason: str | None)
         )
         if not ended and connection.scalar(select(Activity.agent_id).where(Activity.agent_id == key)) is None:
             raise ActivityNotFoundError(key)
+    live().touch([key])
 
 
 def _key(agent_id: UUID | str) -> UUID:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
@@ -76,3 +76,39 @@ class ActivityDetailSchema(_ActivitySchema):
     attempt: int = 0
     error: str | None = None
     logs: list[ActivityLogSchema] = Field(default_factory=list)
+
+
+EventType = Literal[
+    "log",
+    "status",
+    "text_delta",
+    "tool_called",
+    "tool_output",
+    "agent",
+    "usage",
+    "result",
+    "error",
+    "canceled",
+    "dropped",
+]
+
+
+class ActivityEvent(BaseModel):
+    """Something that happened to a task, as `ax.activity.stream` gives it.
+
+    `id` says how far the stream was read: give it as `after=` to go on behind it. It is opaque.
+
+    Durable types, one event for each log line: `log`; `status`, a line with which the status changed; and the last
+    of them, `result`, `error` or `canceled`. Short-lived types: `text_delta`, `tool_called`, `tool_output`, `agent`
+    (another agent took over), `usage`; and `dropped`, which stands where some of these are missing.
+    """
+
+    id: str
+    type: EventType
+    at: datetime
+    data: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def final(self) -> bool:
+        """True for the event that ends the stream."""
+        return self.type in ("result", "error", "canceled")

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
+from agentexec.activity.live import Live
 from agentexec.activity.transitions import Ending, Progress, record
 from agentexec.db import utc_now, writing
 from agentexec.errors import UnavailableError
@@ -33,7 +34,8 @@ class Writer:
 
     `acknowledge` is called in that thread within each transaction, with the endings that are written by it:
     a queue in the same database forgets them in one commit. `settle` is called after each commit with the endings that were written and those that
-    were refused because another worker holds the task.
+    were refused because another worker holds the task. `live` hears of what was written, and sends a task's events
+    before its ending.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class Writer:
         result_ttl: int,
         acknowledge: Callable[[Connection, Sequence[Ending]], None],
         settle: Callable[[Sequence[Ending], Sequence[Ending]], None],
+        live: Live | None = None,
     ) -> None:
         self._engine = engine
         self._acknowledge = acknowledge
         self._result_ttl = result_ttl
         self._settle = settle
+        self._live = live
         self._progress: deque[Progress] = deque()
         self._endings: deque[Ending] = deque()
         self._held: dict[UUID, int] = {}
@@ -166,12 +170,17 @@ class Writer:
             self._write_until_done([], [Ending(endings[0].lease, Status.ERROR, text, error=text)])
 
     def _write(self, progress: list[Progress], endings: list[Ending]) -> None:
+        if self._live is not None:
+            self._live.flush([ending.lease.agent_id for ending in endings])
         with writing(self._engine, relaxed=not endings) as connection:
             recorded = record(connection, progress, endings, now=utc_now(), result_ttl=self._result_ttl)
             refused = set(recorded.refused)
             written = [ending for ending in endings if ending.lease not in refused]
             if written:
                 self._acknowledge(connection, written)
+        if self._live is not None:
+            back = [ending.lease.agent_id for ending in written if not ending.status.final]
+            self._live.touch({*(report.agent_id for report in progress), *back})
         if not endings:
             return
         try:

@@ -11,17 +11,31 @@ A backend module exposes `create(settings, engine) -> StateBackend`; see `AGENTE
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
 from uuid import UUID
 
 from agentexec.errors import BackendInvalidError
+from agentexec.rate_limits import Demand
 from agentexec.task import Entry, Lease
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from agentexec.config import Settings
+
+
+EVENTS_KEPT = 1000
+"""Events of one task that a backend keeps at least; it may keep a few hundred more."""
+
+EVENT_SECONDS = 600
+"""How long the events of a task are kept after its last one."""
+
+FOLLOW_SECONDS = 60
+"""How long a mailbox follows a task unless it says so again."""
+
+EVENTS = "events "
+"""What a mailbox is told of a task that it follows: this, and the task's id."""
 
 
 class Claimed(NamedTuple):
@@ -48,6 +62,13 @@ class Lost(NamedTuple):
 
     taken: list[UUID]
     missing: list[UUID]
+
+
+class Event(NamedTuple):
+    """A short-lived event of a task, and its number: one more than that of the event before it."""
+
+    number: int
+    text: str
 
 
 @runtime_checkable
@@ -134,6 +155,23 @@ class StateBackend(Protocol):
     def receive(self, mailbox: str, timeout: float) -> list[str]:
         """Wait up to `timeout` seconds for messages, and take all of them, oldest first."""
 
+    def publish(self, queue: str, events: Mapping[UUID, Sequence[str]]) -> None:
+        """Append short-lived events (JSON texts) to those of each task, and send `events <agent_id>` to its followers.
+
+        At least the last EVENTS_KEPT of a task stay, for EVENT_SECONDS after its last one. Numbers only grow, also
+        when all earlier events are gone. One process at a time publishes for a task; of what two publish in the
+        same moment, some may be lost.
+        """
+
+    def read_events(self, queue: str, after: Mapping[UUID, int]) -> dict[UUID, list[Event]]:
+        """For each task the events kept whose number is above the one given, oldest first; no entry if none."""
+
+    def follow(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
+        """Have `mailbox` told of events of these tasks, for FOLLOW_SECONDS."""
+
+    def followed(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
+        """Those of `agent_ids` that some mailbox follows."""
+
     def add(self, counter: str, amount: int) -> int:
         """Atomically add to a counter (0 if new) and return its value."""
 
@@ -142,6 +180,17 @@ class StateBackend(Protocol):
 
     def resign(self, role: str, owner: str) -> None:
         """Give a leadership up, if held by `owner`."""
+
+    def reserve(self, demands: Sequence[Demand], patience: float) -> float:
+        """Take amounts of token buckets that all processes share, all of them or none. 0.0 means go.
+
+        Else it is the seconds to wait. Up to `patience` they are taken already: wait, then go; above it nothing was
+        taken. New buckets are full; a demand for more than a bucket holds waits until it is full. By the server's
+        clock. See `agentexec.rate_limits`.
+        """
+
+    def settle(self, demands: Sequence[Demand]) -> None:
+        """Correct what was reserved, at once: amounts above 0 take more, below 0 give back."""
 
 
 def load_backend(module_path: str, settings: Settings, engine: Engine) -> StateBackend:

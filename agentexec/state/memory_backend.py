@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from agentexec.errors import UsageError
-from agentexec.state.backend import Claimed, Depth, Lost
+from agentexec.rate_limits import MICRO, Demand, spend
+from agentexec.state.backend import (
+    EVENT_SECONDS,
+    EVENTS,
+    EVENTS_KEPT,
+    FOLLOW_SECONDS,
+    Claimed,
+    Depth,
+    Event,
+    Lost,
+)
 from agentexec.task import Entry, Lease, Priority
 
 if TYPE_CHECKING:
@@ -48,6 +58,14 @@ class _Mailbox:
     """When the first of the messages came."""
 
 
+@dataclass(slots=True)
+class _Channel:
+    """The events of one task."""
+
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
+    last_at: float = 0.0
+
+
 class _Queue:
     """The tasks of one queue. Moments are seconds since the epoch."""
 
@@ -57,6 +75,8 @@ class _Queue:
         self.delayed: dict[UUID, float] = {}
         self.leases: dict[UUID, float] = {}
         self.watches: defaultdict[UUID, dict[str, float]] = defaultdict(dict)
+        self.channels: dict[UUID, _Channel] = {}
+        self.follows: defaultdict[UUID, dict[str, float]] = defaultdict(dict)
         self.intact = False
         self.news = threading.Condition(lock)
 
@@ -104,6 +124,7 @@ class MemoryBackend:
         self._mailboxes: defaultdict[str, _Mailbox] = defaultdict(_Mailbox)
         self._counters: defaultdict[str, int] = defaultdict(int)
         self._leaders: dict[str, tuple[str, float]] = {}
+        self._buckets: dict[str, int] = {}
 
     def ping(self) -> None:
         """Nothing can be out of reach."""
@@ -120,6 +141,7 @@ class MemoryBackend:
             self._mailboxes.clear()
             self._counters.clear()
             self._leaders.clear()
+            self._buckets.clear()
 
     def push(self, queue: str, entries: Sequence[Entry], *, within: Connection | None = None) -> None:
         """Put tasks on a queue and wake as many workers. A task that is already there is left as it is."""
@@ -299,6 +321,50 @@ class MemoryBackend:
             self._mail_came.wait_for(lambda: mailbox in self._mailboxes, max(0.0, timeout))
             return self._mailboxes.pop(mailbox, _Mailbox()).messages
 
+    def publish(self, queue: str, events: Mapping[UUID, Sequence[str]]) -> None:
+        """Append short-lived events to those of each task, and tell its followers."""
+        with self._lock:
+            state, now = self._queue(queue), self._clock()
+            for agent_id in [one for one, c in state.channels.items() if c.last_at + EVENT_SECONDS < now]:
+                del state.channels[agent_id]
+            for agent_id, texts in events.items():
+                channel = state.channels.setdefault(agent_id, _Channel())
+                # By the clock at first, so that a channel that begins anew goes on above the one that is gone.
+                last = channel.events[-1].number if channel.events else int(now * 1_000_000)
+                channel.events.extend(Event(last + place, text) for place, text in enumerate(texts, 1))
+                channel.last_at = now
+                for mailbox, lapses in state.follows.get(agent_id, {}).items():
+                    if lapses > now:
+                        self.send(mailbox, [f"{EVENTS}{agent_id}"])
+
+    def read_events(self, queue: str, after: Mapping[UUID, int]) -> dict[UUID, list[Event]]:
+        """For each task the events kept whose number is above the one given, oldest first."""
+        with self._lock:
+            channels, now = self._queue(queue).channels, self._clock()
+            found: dict[UUID, list[Event]] = {}
+            for agent_id, number in after.items():
+                channel = channels.get(agent_id)
+                if channel is not None and channel.last_at + EVENT_SECONDS >= now:
+                    newer = [event for event in channel.events if event.number > number]
+                    if newer:
+                        found[agent_id] = newer
+            return found
+
+    def follow(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
+        """Have `mailbox` told of events of these tasks, for FOLLOW_SECONDS."""
+        with self._lock:
+            follows, now = self._queue(queue).follows, self._clock()
+            for agent_id in [one for one, boxes in follows.items() if max(boxes.values()) <= now]:
+                del follows[agent_id]
+            for agent_id in agent_ids:
+                follows[agent_id][mailbox] = now + FOLLOW_SECONDS
+
+    def followed(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
+        """Those of `agent_ids` that some mailbox follows."""
+        with self._lock:
+            follows, now = self._queue(queue).follows, self._clock()
+            return {one for one in agent_ids if one in follows and max(follows[one].values()) > now}
+
     def add(self, counter: str, amount: int) -> int:
         """Atomically add to a counter (0 if new) and return its value."""
         with self._lock:
@@ -320,6 +386,24 @@ class MemoryBackend:
         with self._lock:
             if self._leaders.get(role, ("", 0.0))[0] == owner:
                 del self._leaders[role]
+
+    def reserve(self, demands: Sequence[Demand], patience: float) -> float:
+        """Take amounts of token buckets, all of them or none; see `StateBackend.reserve`."""
+        return self._take(demands, patience)
+
+    def settle(self, demands: Sequence[Demand]) -> None:
+        """Correct what was reserved, at once."""
+        self._take(demands, None)
+
+    def _take(self, demands: Sequence[Demand], patience: float | None) -> float:
+        with self._lock:
+            now = round(self._clock() * MICRO)
+            spent = [spend(self._buckets.get(demand.name), now, demand) for demand in demands]
+            wait = max((one for one, _ in spent), default=0) / MICRO
+            if patience is None or wait <= patience:
+                for demand, (_, full_at) in zip(demands, spent, strict=True):
+                    self._buckets[demand.name] = full_at
+            return wait
 
     def _queue(self, name: str) -> _Queue:
         state = self._queues.get(name)

@@ -19,25 +19,28 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.config import Settings
 from agentexec.db import IdList, again_after_deadlock, chunks, reading, writing
+from agentexec.rate_limits import Demand
 from agentexec.state.backend import Claimed, Depth, Lost
-from agentexec.state.sql_models import LEASED, Counter, Leader, Message, QueueEntry, Watch
-from agentexec.state.sql_wakeup import make_wakeup
+from agentexec.state.sql_buckets import Buckets
+from agentexec.state.sql_events import SqlEvents
+from agentexec.state.sql_models import (
+    LEASED,
+    MICRO,
+    NOW,
+    Counter,
+    Leader,
+    Message,
+    QueueEntry,
+    Watch,
+)
 from agentexec.task import Entry, Lease, Priority
 
-MICRO = 1_000_000
 WATCH_SECONDS = 3600
 MESSAGE_SECONDS = 60
 SWEEP_SECONDS = 30.0
 INTACT = "intact:"
 """Name of the counter that says that a queue's index is whole."""
 
-NOW = {
-    # One host, so the local clock is everyone's clock.
-    "sqlite": ":now",
-    # The database's clock is the same for all hosts.
-    "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
-    "mysql": "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
-}
 
 IDS = {
     "sqlite": (bindparam("ids", type_=IdList()), "IN (SELECT value FROM json_each(:ids))"),
@@ -56,7 +59,7 @@ class _Statements:
 
     def __init__(self, dialect: str) -> None:
         family = "mysql" if dialect == "mariadb" else dialect
-        now = NOW.get(family, NOW["postgresql"])
+        self.now = now = NOW.get(family, NOW["postgresql"])
         q, w, m, c, leader = (model.__tablename__ for model in (QueueEntry, Watch, Message, Counter, Leader))
         lock = "" if family == "sqlite" else " FOR UPDATE"
         skip = "" if family == "sqlite" else " FOR UPDATE SKIP LOCKED"
@@ -144,16 +147,15 @@ class _Statements:
         self.resign = text(f"DELETE FROM {leader} WHERE role = :role AND owner = :owner")
 
 
-class SqlBackend:
+class SqlBackend(SqlEvents):
     """See `agentexec.state.backend.StateBackend`."""
 
     transactional = True
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._sql = _Statements(engine.dialect.name)
-        self._sqlite = engine.dialect.name == "sqlite"
-        self._wakeup = make_wakeup(engine)
+        self._buckets = Buckets(engine, self._sql.now)
         self._marks = threading.local()
         self._next_sweep = 0.0
 
@@ -362,6 +364,12 @@ class SqlBackend:
         with writing(self._engine, relaxed=True) as connection:
             connection.execute(self._sql.resign, {"role": role, "owner": owner})
 
+    def reserve(self, demands: Sequence[Demand], patience: float) -> float:
+        return self._buckets.take(demands, patience)
+
+    def settle(self, demands: Sequence[Demand]) -> None:
+        self._buckets.take(demands, None)
+
     # ---- parts -------------------------------------------------------------------------------------------
 
     def _transaction(self, within: Connection | None) -> AbstractContextManager[Connection]:
@@ -404,17 +412,11 @@ class SqlBackend:
         rows = connection.execute(self._sql.select, {"ids": sorted(agent_ids)})
         return [(row.agent_id, row.epoch) for row in rows]
 
-    def _now(self, **values: Any) -> dict[str, Any]:
-        """Parameters, with the clock where the statement does not read the database's own."""
-        if self._sqlite:
-            values["now"] = time.time_ns() // 1000
-        return values
-
     def _sweep(self) -> None:
-        clock = time.monotonic()
-        if clock < self._next_sweep:
+        if time.monotonic() < self._next_sweep:
             return
-        self._next_sweep = clock + SWEEP_SECONDS
+        self._next_sweep = time.monotonic() + SWEEP_SECONDS
         with writing(self._engine, relaxed=True) as connection:
             for statement in self._sql.sweep:
                 connection.execute(statement, self._now())
+            self._sweep_events(connection)

@@ -8,12 +8,25 @@ from sqlalchemy import BigInteger, Index, Integer, SmallInteger, String, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agentexec.config import CONF
-from agentexec.db import Base, BigId
+from agentexec.db import Base, BigId, LongText
 
 LEASED = 2
 """The lane of tasks that a worker holds, behind those of Priority.HIGH and Priority.LOW."""
 
 MAX_NAME = 200
+
+MICRO = 1_000_000
+CHUNK = 500
+"""Ids in one statement: below every database's limit on parameters."""
+
+NOW = {
+    # One host, so the local clock is everyone's clock.
+    "sqlite": ":now",
+    # The database's clock is the same for all hosts.
+    "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+    "mysql": "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+}
+"""The present moment in SQL, in microseconds since the epoch."""
 
 
 class QueueEntry(Base):
@@ -74,3 +87,24 @@ class Leader(Base):
     role: Mapped[str] = mapped_column(String(MAX_NAME), primary_key=True)
     owner: Mapped[str] = mapped_column(String(MAX_NAME))
     until: Mapped[int] = mapped_column(BigInteger)
+
+
+class Event(Base):
+    """A short-lived event of a task; numbers count up by one. Kept for minutes."""
+
+    __tablename__ = f"{CONF.table_prefix}event"
+
+    agent_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    text: Mapped[str] = mapped_column(LongText)
+    at: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class Follow(Base):
+    """A mailbox that is told of a task's events."""
+
+    __tablename__ = f"{CONF.table_prefix}follow"
+
+    agent_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    mailbox: Mapped[str] = mapped_column(String(MAX_NAME), primary_key=True)
+    lapses_at: Mapped[int] = mapped_column(BigInteger, index=True)

@@ -1,1 +1,33 @@
-"""What helps to test software that is built on agentexec."""
+"""What helps to test software that is built on agentexec: see `harness`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentexec.testing.harness import AsyncHarness as AsyncHarness
+    from agentexec.testing.harness import Harness as Harness
+    from agentexec.testing.harness import TaskRecord as TaskRecord
+    from agentexec.testing.harness import harness as harness
+    from agentexec.testing.script import ScriptEndedError as ScriptEndedError
+
+_HOMES = {
+    "AsyncHarness": "harness",
+    "Harness": "harness",
+    "ScriptEndedError": "script",
+    "TaskRecord": "harness",
+    "harness": "harness",
+}
+
+__all__ = ["AsyncHarness", "Harness", "ScriptEndedError", "TaskRecord", "harness"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: the suite for state backends needs none of it.
+    module = _HOMES.get(name)
+    if module is None:
+        raise AttributeError(f"module 'agentexec.testing' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"agentexec.testing.{module}"), name)
+    globals()[name] = value
+    return value

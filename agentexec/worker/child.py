@@ -17,6 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from agentexec.activity.live import Live
 from agentexec.activity.transitions import Admissions, Admitted, Ending, admit_claims
 from agentexec.activity.writer import Writer
 from agentexec.config import Settings
@@ -69,8 +70,13 @@ class Child:
         self._draining = False
         self._idle = threading.Event()
         self._claimed = 0
+        self._live = runtime.shared(Live, lambda: Live(runtime))
         self._writer = Writer(
-            runtime.engine, result_ttl=settings.result_ttl, acknowledge=self._acknowledge, settle=self._settle
+            runtime.engine,
+            result_ttl=settings.result_ttl,
+            acknowledge=self._acknowledge,
+            settle=self._settle,
+            live=self._live,
         )
         self._heartbeat = Heartbeat(
             runtime, self._queue, worker_id, settings.lease_seconds, self._leases, self._lose
@@ -210,6 +216,7 @@ class Child:
                 self._suspects.add(admitted.lease.agent_id)
         if admissions.started:
             self._loop.call_soon_threadsafe(self._begin, admissions.started)
+            self._live.touch([admitted.lease.agent_id for admitted in admissions.started])
         self._held = admissions.held
         over = [*admissions.ended, *admissions.buried]
         for lease in (*over, *admissions.refused):

@@ -16,7 +16,7 @@ from pydantic_core import PydanticSerializationError
 from agentexec.activity.reports import clean
 from agentexec.activity.transitions import Admitted, Ending
 from agentexec.config import CONF
-from agentexec.errors import AgentexecError, ContextInvalidError
+from agentexec.errors import AgentexecError, ContextInvalidError, RetryLater
 from agentexec.policy import retry_delay
 from agentexec.queue import require_size
 from agentexec.registry import Registry, validate_context
@@ -53,8 +53,14 @@ async def attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExe
         return _failed(
             definition, admitted, TimeoutError(f"the attempt took longer than {definition.timeout} seconds")
         )
+    except RetryLater as later:
+        return _postponed(admitted, later)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         return _failed(definition, admitted, error)
+    except BaseExceptionGroup as group:
+        # From a TaskGroup, which wraps all that its tasks raise.
+        found = _latest(group)
+        return _failed(definition, admitted, group) if found is None else _postponed(admitted, found)
     try:
         result = dump_result(definition, value)
     except AgentexecError as error:
@@ -96,6 +102,27 @@ async def _call(
     run = contextvars.copy_context().run
     value = await asyncio.get_running_loop().run_in_executor(threads, run, call)
     return await value if asyncio.iscoroutine(value) else value
+
+
+def _postponed(admitted: Admitted, later: RetryLater) -> Ending:
+    """Back to the queue, and the attempt is not spent: waiting is no failure."""
+    return Ending(admitted.lease, Status.QUEUED, clean(str(later)), delay=later.seconds, counted=False)
+
+
+def _latest(group: BaseExceptionGroup) -> RetryLater | None:
+    """The longest wait of a group; None if the group holds anything else."""
+    waits, others = group.split(RetryLater)
+    if waits is None or others is not None:
+        return None
+    found: list[RetryLater] = []
+    pending: list[BaseException] = [waits]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, BaseExceptionGroup):
+            pending.extend(one.exceptions)
+        elif isinstance(one, RetryLater):
+            found.append(one)
+    return max(found, key=lambda later: later.seconds)
 
 
 def _failed(definition: TaskDefinition, admitted: Admitted, error: BaseException) -> Ending:

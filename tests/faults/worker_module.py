@@ -14,6 +14,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 import agentexec as ax
+from agentexec.activity import live
 
 pool = ax.Pool()
 
@@ -73,6 +74,22 @@ async def report(agent_id: UUID, context: Job) -> None:
             agent_id, f"Step {number + 1} of {context.times}", percentage=100 * number // context.times
         )
         await asyncio.sleep(context.seconds)
+
+
+@pool.task("speaks")
+async def speaks(agent_id: UUID, context: Job) -> str:
+    """Publishes a text word by word, as a model streams it, `times` times, and says what it did."""
+    ledger("start", context.key)
+    words = str(context.value).split(" ")
+    for _ in range(max(1, context.times)):
+        for word in words:
+            live.publish(agent_id, "text_delta", {"text": f"{word} "})
+            await asyncio.sleep(context.seconds)
+    live.publish(agent_id, "tool_called", {"tool": "search", "arguments": "{}", "call_id": "call_1"})
+    ax.activity.update(agent_id, "Half way", percentage=50)
+    live.publish(agent_id, "tool_output", {"tool": "search", "call_id": "call_1", "output": "found"})
+    live.publish(agent_id, "text_delta", {"text": "The end."})
+    return "spoken"
 
 
 @pool.task("poison")

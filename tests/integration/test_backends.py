@@ -15,7 +15,7 @@ from agentexec.state import memory_backend, redis_backend, sql_backend
 from agentexec.state.backend import Depth, StateBackend, load_backend
 from agentexec.state.redis_backend import RedisBackend
 from agentexec.state.sql_backend import SqlBackend
-from agentexec.state.sql_models import Counter, Leader, Message, QueueEntry, Watch
+from agentexec.state.sql_models import Counter, Event, Follow, Leader, Message, QueueEntry, Watch
 from agentexec.task import Entry, new_agent_id
 from agentexec.testing.backend_suite import BackendSuite
 
@@ -71,7 +71,7 @@ class TestSqlBackend(BackendSuite):
 
     def empty(self, backend: StateBackend) -> None:
         with writing(engine_of(backend)) as connection:
-            for model in (QueueEntry, Watch, Message, Counter, Leader):
+            for model in (QueueEntry, Watch, Message, Event, Follow, Counter, Leader):
                 connection.execute(text(f"DELETE FROM {model.__tablename__}"))
 
     def test_a_push_is_part_of_the_transaction(self, backend: StateBackend, queue: str) -> None:

@@ -33,6 +33,8 @@ MODULES = {
     "empty_backend.py": "",
 }
 
+ANY_ID = "0190a6e2-7d4f-7c3a-9d55-0242ac120002"
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -216,7 +218,9 @@ def test_a_worker_gives_up_on_servers_it_never_reached(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["enqueue", "work"], ["migrate"], ["cancel-pending", "--yes"]], ids=" ".join
+    "arguments",
+    [["enqueue", "work"], ["migrate"], ["cancel", ANY_ID], ["cancel-pending", "--yes"]],
+    ids=" ".join,
 )
 def test_a_command_says_which_database_it_cannot_reach(folder: Path, arguments: list[str]) -> None:
     port = free_port()
@@ -227,7 +231,9 @@ def test_a_command_says_which_database_it_cannot_reach(folder: Path, arguments: 
     assert "hunter2" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["enqueue", "work"], ["cancel-pending", "--yes"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["enqueue", "work"], ["cancel", ANY_ID], ["cancel-pending", "--yes"]], ids=" ".join
+)
 def test_a_command_on_a_database_without_tables_says_to_migrate(folder: Path, arguments: list[str]) -> None:
     done = run_agentexec(*arguments, cwd=folder, AGENTEXEC_DATABASE_URL="sqlite:///empty.db")
     assert done.returncode == 5, done.stderr

@@ -25,7 +25,7 @@ def test_help_is_given(arguments: list[str], tmp_path: Path) -> None:
 
 def test_the_verbs_are_those_of_the_contract(tmp_path: Path) -> None:
     text = run_agentexec("--help", cwd=tmp_path).stdout
-    for verb in ("worker", "migrate", "enqueue", "cancel-pending"):
+    for verb in ("worker", "migrate", "enqueue", "cancel", "cancel-pending"):
         assert verb in text
 
 
@@ -106,6 +106,7 @@ if "agentexec" in " ".join(sys.orig_argv) and "template" not in " ".join(sys.ori
         (["--help"], {"agents", "sqlalchemy", "redis", "alembic", "rich"}),
         (["migrate"], {"agents", "redis"}),
         (["enqueue", "work"], {"agents", "redis", "alembic"}),
+        (["cancel", "0190a6e2-7d4f-7c3a-9d55-0242ac120002"], {"agents", "redis", "alembic"}),
         (["cancel-pending", "--yes"], {"agents", "redis", "alembic"}),
         (["worker", "no_such_module"], {"agents", "sqlalchemy", "redis", "alembic"}),
     ],
@@ -117,7 +118,7 @@ def test_no_command_loads_the_agents_sdk_and_the_supervisor_loads_no_database(
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SPY)
     variables = {"PYTHONPATH": str(tmp_path / "site"), "SPY": str(tmp_path / "spy")}
-    if arguments[0] in ("enqueue", "cancel-pending"):
+    if arguments[0] in ("enqueue", "cancel", "cancel-pending"):
         assert run_agentexec("migrate", cwd=tmp_path).returncode == 0
     run_agentexec(*arguments, cwd=tmp_path, **variables)
     loaded = set((tmp_path / "spy").read_text().split())

@@ -14,7 +14,8 @@ from uuid import UUID
 
 import redis
 
-from agentexec.state.backend import Claimed, Depth, Lost
+from agentexec.rate_limits import Demand
+from agentexec.state.backend import EVENT_SECONDS, EVENTS_KEPT, FOLLOW_SECONDS, Claimed, Depth, Lost
 from agentexec.task import Entry, Lease, Priority
 
 T = TypeVar("T")
@@ -65,8 +66,11 @@ _REMOVE = Script("remove", prelude="queue")
 _DEPTH = Script("depth", prelude="queue")
 _TAKE_WATCHERS = Script("take_watchers")
 _SEND = Script("send")
+_PUBLISH = Script("publish")
+_FOLLOW = Script("follow")
 _LEAD = Script("lead")
 _RESIGN = Script("resign")
+_RESERVE = Script("reserve")
 
 
 def push(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry]) -> None:
@@ -152,6 +156,16 @@ def send_all(client: redis.Redis, messages: Mapping[str, Sequence[str]], *, ttl:
     pipeline.execute()
 
 
+def publish(client: redis.Redis, keys: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """Append events to a task's stream (the first key); the mailboxes that follow it (the second)."""
+    return [name.decode() for name in _PUBLISH(client, keys, EVENTS_KEPT, EVENT_SECONDS, *texts)]
+
+
+def follow(client: redis.Redis, follow_keys: Sequence[str], mailbox: str) -> None:
+    """Let a mailbox follow tasks."""
+    _FOLLOW(client, follow_keys, mailbox, FOLLOW_SECONDS)
+
+
 def lead(client: redis.Redis, key: str, *, owner: str, seconds: float) -> bool:
     """Take or keep a leadership."""
     return bool(_LEAD(client, [key], owner, max(1, int(seconds * 1000))))
@@ -160,6 +174,17 @@ def lead(client: redis.Redis, key: str, *, owner: str, seconds: float) -> bool:
 def resign(client: redis.Redis, key: str, *, owner: str) -> None:
     """Give a leadership up if `owner` holds it."""
     _RESIGN(client, [key], owner)
+
+
+def reserve(
+    client: redis.Redis, keys: Sequence[str], demands: Sequence[Demand], *, patience: float | None
+) -> float:
+    """Take from buckets, one key for each demand; returns the seconds to wait. `patience` None: in any case."""
+    if not demands:
+        return 0.0
+    args = [part for demand in demands for part in (demand.cost, demand.window)]
+    wait = _RESERVE(client, keys, -1 if patience is None else int(patience * MICRO), *args)
+    return int(wait) / MICRO
 
 
 def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:

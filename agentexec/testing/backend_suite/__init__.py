@@ -22,19 +22,23 @@ from uuid import uuid4
 
 import pytest
 
-pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("acts", "claims", "leases", "signals")))
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{part}" for part in ("acts", "buckets", "claims", "events", "leases", "signals"))
+)
 
 from agentexec.state.backend import Lost, StateBackend, required_names
 from agentexec.task import Entry, Lease, new_agent_id
 from agentexec.testing.backend_suite.acts import LONG, claim, push
+from agentexec.testing.backend_suite.buckets import BucketTests
 from agentexec.testing.backend_suite.claims import ClaimTests
+from agentexec.testing.backend_suite.events import EventTests
 from agentexec.testing.backend_suite.leases import LeaseTests
 from agentexec.testing.backend_suite.signals import SignalTests
 
 __all__ = ["BackendSuite"]
 
 
-class BackendSuite(ClaimTests, LeaseTests, SignalTests):
+class BackendSuite(BucketTests, ClaimTests, LeaseTests, SignalTests, EventTests):
     """See the module. The tests need the fixture `backend` and the method `empty`."""
 
     def empty(self, backend: StateBackend) -> None:
@@ -49,6 +53,15 @@ class BackendSuite(ClaimTests, LeaseTests, SignalTests):
     def name(self) -> str:
         """For a mailbox, a counter or a role."""
         return f"suite-{uuid4().hex}"
+
+    def test_events_go_on_above_those_that_are_lost(self, backend: StateBackend, queue: str) -> None:
+        agent_id = new_agent_id()
+        backend.publish(queue, {agent_id: ["lost"]})
+        [lost] = backend.read_events(queue, {agent_id: 0})[agent_id]
+        self.empty(backend)
+        backend.publish(queue, {agent_id: ["new"]})
+        [event] = backend.read_events(queue, {agent_id: lost.number})[agent_id]
+        assert event.text == "new"
 
     def test_it_has_every_name_of_the_protocol(self, backend: StateBackend) -> None:
         assert [one for one in required_names() if not hasattr(backend, one)] == []

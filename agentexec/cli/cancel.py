@@ -1,0 +1,51 @@
+"""`agentexec cancel`: cancel one task, queued or running."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+import agentexec as ax
+from agentexec.errors import UsageError
+
+
+def run(
+    agent_id: Annotated[
+        str, typer.Argument(metavar="AGENT_ID", help="The task's id, as enqueue printed it.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print agent_id, canceled and status as JSON.")
+    ] = False,
+) -> None:
+    """Cancel a task: queued, it never starts; running, it is stopped. Its log stays.
+
+    The exit code is 1 if the task had ended before, or there is none with this id.
+    """
+    try:
+        task = UUID(agent_id)
+    except ValueError:
+        raise UsageError(
+            f"{agent_id!r} is no agent_id; it looks like 0190a6e2-7d4f-7c3a-9d55-0242ac120002."
+        ) from None
+    canceled = ax.cancel_sync(task)
+    status = _status(task)
+    if as_json:
+        typer.echo(json.dumps({"agent_id": str(task), "canceled": canceled, "status": status}))
+    elif canceled:
+        typer.echo(f"Canceled task {task}.")
+    else:
+        typer.echo(f"agentexec: Task {task} had ended before: it is {status}.", err=True)
+    if not canceled:
+        raise typer.Exit(1)
+
+
+def _status(task: UUID) -> str:
+    # Imported on use: the other commands start faster without SQLAlchemy.
+    orm, database = importlib.import_module("sqlalchemy.orm"), importlib.import_module("agentexec.db")
+    engine = ax.get_engine()
+    with database.outages_named(engine), orm.Session(engine) as db:
+        return str(ax.activity.detail(db, task).status)

@@ -1,0 +1,1 @@
+"""Helpers for other libraries; each needs its library installed."""

@@ -1,0 +1,227 @@
+"""Rate limits for models of the Agents SDK: calls are paced, and a long wait gives the task back to the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from agents import (
+    Model,
+    ModelProvider,
+    ModelResponse,
+    ModelSettings,
+    ModelTracing,
+    MultiProvider,
+    Tool,
+    TResponseInputItem,
+)
+from agents.agent_output import AgentOutputSchemaBase
+from agents.handoffs import Handoff
+from agents.items import TResponseStreamEvent
+
+# Private, and the only way to have the OpenAI client's hidden retries off for a client that is the user's own: they
+# sleep through a Retry-After of up to two minutes, twice, with the task's slot taken.
+from agents.models._retry_runtime import (
+    provider_managed_retries_disabled,
+    should_disable_provider_managed_retries,
+)
+from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest
+from openai import APIConnectionError, APIStatusError, RateLimitError
+
+from agentexec.config import CONF
+from agentexec.runners.pacing import Pacer, Refusal, later, pacer, read_retry_after, wait_after
+
+CHARACTERS_PER_TOKEN = 4
+ANSWER_TOKENS = 500
+"""Estimate of an answer without `max_tokens`."""
+
+PASSING = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+"""Statuses after which the OpenAI client would try again."""
+
+
+class PacedModel(Model):
+    """A model whose calls keep to AGENTEXEC_RATE_LIMITS, in whatever process they are made.
+
+    A refused call (429) is made again in place if the wait is at most AGENTEXEC_RATE_LIMIT_WAIT seconds; for a longer one
+    RetryLater gives the task back to the queue. The OpenAI client's own retries are off: other passing faults are tried
+    twice again here, unless the model settings say how (`ModelSettings(retry=...)`).
+
+    `name`: the model's in AGENTEXEC_RATE_LIMITS; default: what the model calls itself.
+    """
+
+    def __init__(self, inner: Model, name: str | None = None) -> None:
+        self.inner = inner
+        own = getattr(inner, "model", None)
+        self.name = name or (own if isinstance(own, str) else type(inner).__name__)
+
+    async def get_response(
+        self,
+        system_instructions: str | None,
+        input: str | list[TResponseInputItem],
+        model_settings: ModelSettings,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff],
+        tracing: ModelTracing,
+        **options: Any,
+    ) -> ModelResponse:
+        """See the SDK's Model."""
+        asked = (system_instructions, input, model_settings, tools, output_schema, handoffs, tracing)
+        call = _Call(self.name, model_settings, pacer())
+        while True:
+            await call.begin(system_instructions, input, tools)
+            try:
+                with provider_managed_retries_disabled(True):
+                    response = await self.inner.get_response(*asked, **options)
+            except Exception as error:
+                await call.failed(error)
+            else:
+                call.succeeded(response.usage.total_tokens)
+                return response
+
+    async def stream_response(
+        self,
+        system_instructions: str | None,
+        input: str | list[TResponseInputItem],
+        model_settings: ModelSettings,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff],
+        tracing: ModelTracing,
+        **options: Any,
+    ) -> AsyncIterator[TResponseStreamEvent]:
+        """See the SDK's Model. Nothing is tried again once an event has come."""
+        asked = (system_instructions, input, model_settings, tools, output_schema, handoffs, tracing)
+        call = _Call(self.name, model_settings, pacer())
+        while True:
+            await call.begin(system_instructions, input, tools)
+            used: float | None = None
+            events = self.inner.stream_response(*asked, **options)
+            try:
+                try:
+                    event = await _next(events)
+                except Exception as error:
+                    await call.failed(error)
+                    continue
+                while event is not None:
+                    used = _tokens_of(event, used)
+                    yield event
+                    event = await _next(events)
+            finally:
+                if isinstance(events, AsyncGenerator):
+                    await events.aclose()
+            if used is not None:
+                call.succeeded(used)
+            return
+
+    def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
+        """The inner model's."""
+        return self.inner.get_retry_advice(request)
+
+    async def close(self) -> None:
+        """Close the inner model."""
+        await self.inner.close()
+
+    async def _cleanup_on_run_end(self, owner: object) -> None:
+        await self.inner._cleanup_on_run_end(owner)
+
+
+class PacedProvider(ModelProvider):
+    """Gives out the models of another provider, paced; default: the SDK's own.
+
+    For runs of the SDK's `Runner`: `RunConfig(model_provider=PacedProvider())`.
+    """
+
+    def __init__(self, inner: ModelProvider | None = None) -> None:
+        self.inner = inner or MultiProvider()
+
+    def get_model(self, model_name: str | None) -> Model:
+        """See the SDK's ModelProvider."""
+        return PacedModel(self.inner.get_model(model_name), model_name)
+
+    async def aclose(self) -> None:
+        """Close the inner provider."""
+        await self.inner.aclose()
+
+
+class _Call:
+    """One model call with its further tries."""
+
+    def __init__(self, model: str, settings: ModelSettings, pacer: Pacer) -> None:
+        self._model = model
+        self._settings = settings
+        self._pacer = pacer
+        # The SDK has them off for a request that must not be sent twice, too.
+        self._others_retry = settings.retry is not None or should_disable_provider_managed_retries()
+        self._failures = 0
+        self._waited = 0.0
+
+    async def begin(self, instructions: str | None, asked: Any, tools: list[Tool]) -> None:
+        tokens = 0.0
+        if self._pacer.limits_tokens(self._model):
+            tokens = _estimate(instructions, asked, tools, self._settings)
+        self._reservation = await self._pacer.before_call(self._model, tokens)
+
+    def succeeded(self, tokens: float) -> None:
+        self._pacer.after_call(self._reservation, tokens)
+
+    async def failed(self, error: Exception) -> None:
+        """Wait until the call may be made again; raises its error, or RetryLater."""
+        self._pacer.after_call(self._reservation, 0)
+        refusal = _refusal(error)
+        if refusal is None:
+            raise error
+        self._failures += 1
+        most_wait = CONF.rate_limit_wait
+        wait = wait_after(
+            refusal,
+            failures=self._failures,
+            waited=self._waited,
+            most_wait=most_wait,
+            others_retry=self._others_retry,
+        )
+        if wait is None:
+            raise error
+        if wait > most_wait:
+            raise later(wait, self._model, random.random()) from error  # noqa: S311 - spreads load, no secret
+        self._waited += wait
+        await asyncio.sleep(wait)
+
+
+def _refusal(error: Exception) -> Refusal | None:
+    """What may be tried again; None for a fault that stays."""
+    if isinstance(error, APIConnectionError):
+        return Refusal(limited=False, retry_after=None)
+    if not isinstance(error, APIStatusError) or error.status_code not in PASSING:
+        return None
+    headers = error.response.headers
+    if error.code == "insufficient_quota" or headers.get("x-should-retry") == "false":
+        # Refused for good: no waiting fills an account.
+        return None
+    after = read_retry_after(headers.get("retry-after-ms"), headers.get("retry-after"), datetime.now(UTC))
+    return Refusal(isinstance(error, RateLimitError), after)
+
+
+def _estimate(instructions: str | None, asked: Any, tools: list[Tool], settings: ModelSettings) -> float:
+    """Tokens of a call, roughly: it is corrected when the call is done."""
+    schemas = [getattr(tool, "params_json_schema", None) for tool in tools]
+    text = asked if isinstance(asked, str) else json.dumps(asked, default=str)
+    characters = len(instructions or "") + len(text) + len(json.dumps(schemas, default=str))
+    return characters / CHARACTERS_PER_TOKEN + (settings.max_tokens or ANSWER_TOKENS)
+
+
+def _tokens_of(event: TResponseStreamEvent, before: float | None) -> float | None:
+    """Tokens that a stream has used, known at its end."""
+    usage = getattr(getattr(event, "response", None), "usage", None)
+    total = getattr(usage, "total_tokens", None)
+    return before if total is None else float(total)
+
+
+async def _next(events: AsyncIterator[TResponseStreamEvent]) -> TResponseStreamEvent | None:
+    """The next event, None at the end. The switch is set for each step: a generator has no context of its own."""
+    with provider_managed_retries_disabled(True):
+        return await anext(events, None)

@@ -1,0 +1,13 @@
+-- KEYS: the stream of a task's events, and its followers. ARGV: how many events to keep, how long after the last one in
+-- seconds, then texts. Numbers count up by one, from the clock at first: a stream that begins anew goes on above the one
+-- that is gone. Returns the mailboxes that follow the task.
+local time = redis.call('TIME')
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local number = last and tonumber(string.match(last[1], '^%d+')) or time[1] * 1000000 + time[2]
+for i = 3, #ARGV do
+  number = number + 1
+  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], string.format('%.0f-0', number), 'e', ARGV[i])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', time[1])
+return redis.call('ZRANGE', KEYS[2], 0, -1)

@@ -1,0 +1,260 @@
+"""Run tasks inline, in a unit test: no worker process, no server, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+from pydantic import BaseModel
+from sqlalchemy import Engine, create_engine, event, select
+from sqlalchemy.orm import Session
+
+from agentexec.activity.models import Activity
+from agentexec.activity.queries import detail
+from agentexec.activity.schemas import ActivityLogSchema
+from agentexec.errors import UsageError
+from agentexec.pool import Pool
+from agentexec.queue import enqueue
+from agentexec.runtime import RUNTIME
+from agentexec.schema import Base
+from agentexec.signals import read_ends
+from agentexec.task import Status, Task
+from agentexec.testing.inline import InlineBackend, InlineWorker
+
+if TYPE_CHECKING:
+    from agentexec.testing.scripted_model import AgentScript
+
+Context = BaseModel | Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """What the record says of a task.
+
+    `result`: as the handler returned it (decoded by the handler's return type), None unless COMPLETE. `error`: the
+    reason and its traceback, of the last attempt. `attempts`: those that count. `log`: its history, oldest first.
+    """
+
+    agent_id: UUID
+    task_name: str
+    status: Status
+    result: Any
+    error: str | None
+    attempts: int
+    percentage: int
+    metadata: dict[str, Any] | None
+    log: list[ActivityLogSchema]
+
+    @property
+    def messages(self) -> list[str]:
+        """The messages of the log."""
+        return [line.message for line in self.log]
+
+
+class harness:  # noqa: N801 - reads as the function that it is to its users
+    """A place to run a pool's tasks in a test, with a database and a queue of its own.
+
+        with ax.testing.harness(pool) as harness:
+            task = harness.run("research", ResearchContext(company="Acme"))
+
+    In an async test: `async with ax.testing.harness(pool) as harness`, and `await harness.run(...)`.
+
+    `engine`: a database for the record, for handlers that enqueue within transactions of their own (`session=`);
+    agentexec's tables are made in it and stay. Without it the record is a file of its own, removed at the end.
+    One harness can be open at a time.
+    """
+
+    def __init__(self, pool: Pool, *, engine: Engine | None = None) -> None:
+        self._pool = pool
+        self._engine = engine
+
+    def __enter__(self) -> Harness:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._sync = Harness(self._pool, self._engine)
+            return self._sync
+        raise UsageError("An event loop runs here: write `async with ax.testing.harness(pool) as harness`.")
+
+    def __exit__(self, *_exc: object) -> None:
+        self._sync.close()
+
+    async def __aenter__(self) -> AsyncHarness:
+        self._async = AsyncHarness(self._pool, self._engine)
+        return await self._async.__aenter__()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._async.__aexit__(*exc)
+
+
+class AsyncHarness:
+    """Runs tasks on the event loop of the test."""
+
+    def __init__(self, pool: Pool, engine: Engine | None = None) -> None:
+        self._registry = pool.registry
+        self._given_engine = engine
+        self._model: AgentScript | None = None
+        self._open = ExitStack()
+
+    async def __aenter__(self) -> Self:
+        try:
+            engine = self._given_engine or self._make_database()
+            Base.metadata.create_all(engine)
+            backend = InlineBackend()
+            self._open.enter_context(RUNTIME.replaced(engine, backend, self._registry))
+            self._worker = InlineWorker(self._registry, backend)
+            await self._worker.open()
+            self._open.callback(self._worker.shut)
+            if "agents" in sys.modules:
+                # Also where the test gives no answers: an agent in a unit test must not call a real model.
+                self._script()
+        except BaseException:
+            self._open.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await RUNTIME.in_thread(self._open.close)
+
+    @property
+    def model(self) -> AgentScript:
+        """What the model answers, in every agent of every run: `harness.model.say("…")`. Needs the Agents SDK."""
+        return self._script()
+
+    async def enqueue(self, task_name: str, context: Context = None, **options: Any) -> Task:
+        """`ax.enqueue` of a task that this pool has. Raises UnknownTaskError too."""
+        self._registry.get(task_name)
+        return await enqueue(task_name, context, **options)
+
+    async def run(self, task_name: str, context: Context = None, **options: Any) -> TaskRecord:
+        """Enqueue a task and run it to its end, all its attempts.
+
+        Tasks that it enqueues stay queued (see `run_all`), but for those whose results it waits for. No delay is
+        slept. `options` are those of `ax.enqueue`. An error of the handler is in the returned record; raised are
+        UnknownTaskError, ContextInvalidError, and ScriptEndedError if a model was called once too often.
+        """
+        task = await self.enqueue(task_name, context, **options)
+        await self._work({task.agent_id})
+        return self.task(task)
+
+    async def run_all(self) -> list[TaskRecord]:
+        """Run everything that is queued, and what that enqueues, until nothing is left; returns it in its order."""
+        return [self.task(agent_id) for agent_id in await self._work(None)]
+
+    def task(self, task: Task | UUID | str) -> TaskRecord:
+        """What the record says of a task now. Raises ActivityNotFoundError."""
+        agent_id = task.agent_id if isinstance(task, Task) else UUID(str(task))
+        with Session(RUNTIME.engine) as db:
+            found = detail(db, agent_id)
+        return TaskRecord(
+            agent_id=agent_id,
+            task_name=found.agent_type,
+            status=found.status,
+            result=self._result(agent_id),
+            error=found.error,
+            attempts=found.attempt,
+            percentage=found.percentage,
+            metadata=found.metadata,
+            log=found.logs,
+        )
+
+    @property
+    def tasks(self) -> list[TaskRecord]:
+        """Every task of this harness, oldest first."""
+        with Session(RUNTIME.engine) as db:
+            ids = db.scalars(select(Activity.agent_id).order_by(Activity.created_at, Activity.agent_id)).all()
+        return [self.task(agent_id) for agent_id in ids]
+
+    async def _work(self, wanted: set[UUID] | None) -> list[UUID]:
+        if self._model is None and "agents" in sys.modules:
+            self._script()
+        ran = await self._worker.work(wanted)
+        if self._model is not None and self._model.ended is not None:
+            error, self._model.ended = self._model.ended, None
+            raise error
+        return ran
+
+    def _result(self, agent_id: UUID) -> Any:
+        for end in read_ends(RUNTIME, [agent_id]):
+            definition = self._registry.find(end.task_name)
+            if end.status is Status.COMPLETE and end.result is not None and definition is not None:
+                adapter = definition.result_type
+                return json.loads(end.result) if adapter is None else adapter.validate_json(end.result)
+        return None
+
+    def _script(self) -> AgentScript:
+        if self._model is None:
+            # On first use: it imports the Agents SDK, which takes two seconds and is not every test's matter.
+            scripted = importlib.import_module("agentexec.testing.scripted_model")
+            model: AgentScript = scripted.AgentScript()
+            self._open.enter_context(scripted.every_agent_asks(model))
+            self._model = model
+        return self._model
+
+    def _make_database(self) -> Engine:
+        # A file, not memory: handlers, writer and the test use connections of their own at the same time.
+        folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="agentexec-"))
+        engine = create_engine(f"sqlite:///{Path(folder) / 'record.db'}")
+        self._open.callback(engine.dispose)
+        event.listen(engine, "connect", _never_sync)
+        return engine
+
+
+class Harness:
+    """`AsyncHarness` for tests that are plain functions: the same, on an event loop of its own."""
+
+    def __init__(self, pool: Pool, engine: Engine | None = None) -> None:
+        self._loop = asyncio.Runner()
+        self._inner = AsyncHarness(pool, engine)
+        try:
+            self._loop.run(self._inner.__aenter__())
+        except BaseException:
+            self._loop.close()
+            raise
+
+    @property
+    def model(self) -> AgentScript:
+        """See `AsyncHarness.model`."""
+        return self._inner.model
+
+    @property
+    def tasks(self) -> list[TaskRecord]:
+        """See `AsyncHarness.tasks`."""
+        return self._inner.tasks
+
+    def enqueue(self, task_name: str, context: Context = None, **options: Any) -> Task:
+        """See `AsyncHarness.enqueue`."""
+        return self._loop.run(self._inner.enqueue(task_name, context, **options))
+
+    def run(self, task_name: str, context: Context = None, **options: Any) -> TaskRecord:
+        """See `AsyncHarness.run`."""
+        return self._loop.run(self._inner.run(task_name, context, **options))
+
+    def run_all(self) -> list[TaskRecord]:
+        """See `AsyncHarness.run_all`."""
+        return self._loop.run(self._inner.run_all())
+
+    def task(self, task: Task | UUID | str) -> TaskRecord:
+        """See `AsyncHarness.task`."""
+        return self._inner.task(task)
+
+    def close(self) -> None:
+        """Remove everything; the end of the `with` block does so."""
+        try:
+            self._loop.run(self._inner.__aexit__())
+        finally:
+            self._loop.close()
+
+
+def _never_sync(connection: Any, _record: Any) -> None:
+    """A test's record need not outlive the machine."""
+    connection.execute("PRAGMA synchronous=OFF")

@@ -1,0 +1,162 @@
+"""A worker without processes of its own: it claims what a test chooses, and runs it on the test's event loop.
+
+Everything behind the choice is the worker's own code: admission, attempt, writer, acknowledgement, cancel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future
+from uuid import UUID
+
+from agentexec.config import CONF
+from agentexec.errors import UsageError
+from agentexec.registry import Registry
+from agentexec.runtime import RUNTIME, Runtime
+from agentexec.signals import End, Signals
+from agentexec.state.memory_backend import MemoryBackend, _Queue
+from agentexec.task import Lease
+from agentexec.worker.child import Child
+
+WORKER = "harness"
+ALL = 1_000_000
+"""Tasks in one claim: all there are."""
+
+LEASE_SECONDS = 86_400.0
+WRITE_SECONDS = 30.0
+MOST_STARTS = 100
+"""Starts of one task in one call: a task that gives itself back for ever would keep the test for ever."""
+
+
+class InlineBackend(MemoryBackend):
+    """The memory backend, with one queue for all names and a clock that can be ahead."""
+
+    def __init__(self) -> None:
+        super().__init__(clock=lambda: time.time() + self.ahead)
+        self.ahead = 0.0
+        """Seconds."""
+
+    def _queue(self, name: str) -> _Queue:
+        return super()._queue(CONF.queue_name)
+
+
+class InlineSignals(Signals):
+    """Signals that have a task run when somebody waits for it."""
+
+    def __init__(self, runtime: Runtime, worker: InlineWorker) -> None:
+        super().__init__(runtime, WORKER)
+        self._worker = worker
+
+    def expect(self, queue: str, agent_ids: Sequence[UUID]) -> list[Future[End]]:
+        """Futures of the ends of tasks, which are run beside the task that waits for them."""
+        futures = super().expect(queue, agent_ids)
+        self._worker.call_for(agent_ids)
+        return futures
+
+    def close(self) -> None:
+        """End the thread now: it must not meet the database of the next test."""
+        super().close()
+        self._runtime.backend.send(self.mailbox, ["closed"])
+        if self._thread is not None:
+            self._thread.join(WRITE_SECONDS)
+
+
+class InlineWorker(Child):
+    """Runs tasks one after another, and beside them those they wait for. Needs a runtime that is `replaced`."""
+
+    def __init__(self, registry: Registry, backend: InlineBackend) -> None:
+        super().__init__(registry, RUNTIME, CONF, WORKER)
+        self._memory = backend
+        self._called: set[UUID] = set()
+        self._starts: Counter[UUID] = Counter()
+
+    async def open(self) -> None:
+        """Be ready to run tasks on the present event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        RUNTIME.recorder = self._writer
+        self._writer.start()
+        signals = RUNTIME.shared(Signals, lambda: InlineSignals(RUNTIME, self))
+        signals.on_cancel(lambda agent_id: self._loop.call_soon_threadsafe(self._give_up, agent_id))
+
+    def shut(self) -> None:
+        """Write what is left, and end the threads."""
+        self._writer.close(WRITE_SECONDS)
+        self._handler_threads.shutdown(wait=False)
+
+    async def work(self, wanted: Collection[UUID] | None) -> list[UUID]:
+        """Run tasks until none is left: those of `wanted` only, or all (None). Returns their ids as they started.
+
+        Nobody sleeps for a delayed task: the clock jumps to its moment. Raises UsageError for a task that gives
+        itself back again and again.
+        """
+        self._starts.clear()
+        while (lease := await RUNTIME.in_thread(self._choose, wanted)) is not None:
+            await RUNTIME.in_thread(self._run_chosen, lease)
+            await self._finish_begun()
+        return list(self._starts)
+
+    def call_for(self, agent_ids: Sequence[UUID]) -> None:
+        """Have tasks run beside those that run now; from any thread."""
+
+        def note() -> None:
+            self._called.update(agent_ids)
+            self._news.set()
+
+        self._loop.call_soon_threadsafe(note)
+
+    async def _finish_begun(self) -> None:
+        """Until every task that has begun has ended, and is recorded."""
+        while self._running:
+            news = asyncio.ensure_future(self._news.wait())
+            try:
+                await asyncio.wait([*self._running.values(), news], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                news.cancel()
+            if self._news.is_set():
+                self._news.clear()
+                await self._begin_called()
+            await RUNTIME.in_thread(self._writer.flush, WRITE_SECONDS)
+        await RUNTIME.in_thread(self._writer.flush, WRITE_SECONDS)
+
+    async def _begin_called(self) -> None:
+        while (lease := await RUNTIME.in_thread(self._choose, self._called)) is not None:
+            await RUNTIME.in_thread(self._run_chosen, lease)
+        # One that failed and is to be tried again is called for until it has ended.
+        self._called = {one for one in self._called if self._memory.unknown(self._queue, [one]) == []}
+        if self._called:
+            self._loop.call_later(0.01, self._news.set)
+
+    def _choose(self, wanted: Collection[UUID] | None) -> Lease | None:
+        """Claim the next task; if all are delayed, the one that is due first."""
+        if wanted is not None and not wanted:
+            return None
+        try:
+            while True:
+                leases, next_due = self._memory.claim(
+                    self._queue, WORKER, limit=ALL, low=0, lease_seconds=LEASE_SECONDS
+                )
+                chosen = next((one for one in leases if wanted is None or one.agent_id in wanted), None)
+                for lease in reversed(leases):
+                    if lease is not chosen:
+                        self._memory.release(self._queue, lease)
+                if chosen is not None or next_due is None:
+                    return chosen
+                self._memory.ahead += next_due + 0.001
+        finally:
+            self._memory.ahead = 0.0
+
+    def _run_chosen(self, lease: Lease) -> None:
+        self._starts[lease.agent_id] += 1
+        if self._starts[lease.agent_id] > MOST_STARTS:
+            self._memory.release(self._queue, lease)
+            raise UsageError(
+                f"Task {lease.agent_id} was started {MOST_STARTS} times and has not ended; does it postpone itself for ever?"
+            )
+        self._leases[lease.agent_id] = lease.epoch
+        with self._slots:
+            self._free -= 1
+        self._start([lease])

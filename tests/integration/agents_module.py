@@ -1,0 +1,62 @@
+"""Tasks that run agents, for tests with real workers. The model server is the one that OPENAI_BASE_URL names."""
+
+from __future__ import annotations
+
+import time
+from uuid import UUID
+
+from agents import Agent, RunConfig, function_tool
+
+import agentexec as ax
+from agentexec.runners.openai_limits import PacedProvider
+from tests.faults.worker_module import Job, ledger, starts
+
+pool = ax.Pool()
+
+
+@function_tool
+def slow_tool(key: str, seconds: float) -> str:
+    """Take some seconds, in a thread."""
+    ledger("tool", key)
+    time.sleep(seconds)
+    ledger("tool_end", key)
+    return "done"
+
+
+async def ask(agent_id: UUID, job: Job) -> str:
+    ledger("start", job.key)
+    agent = Agent(name="Asker", model="gpt-4o-mini", tools=[slow_tool])
+    config = RunConfig(model_provider=PacedProvider(), tracing_disabled=True)
+    result = await ax.OpenAIRunner(agent_id).run(agent, input=f"About {job.key}.", run_config=config)
+    ledger("end", job.key)
+    return result.final_output
+
+
+@pool.task("ask")
+async def ask_at_leisure(agent_id: UUID, context: Job) -> str:
+    try:
+        return await ask(agent_id, context)
+    except Exception as error:
+        # As careful handlers do: it must not keep the task from being given back.
+        ledger("caught", context.key)
+        raise RuntimeError("the agent failed") from error
+
+
+@pool.task("ask_in_time", timeout=1.0, retries=1)
+async def ask_in_time(agent_id: UUID, context: Job) -> str:
+    return await ask(agent_id, context)
+
+
+@pool.task("waits_its_turn")
+async def waits_its_turn(agent_id: UUID, context: Job) -> str:
+    """Gives itself back once."""
+    ledger("start", context.key)
+    if starts(context.key) == 1:
+        raise ax.RetryLater(context.seconds, "it is not its turn yet")
+    return "its turn"
+
+
+@pool.task("work")
+async def work(agent_id: UUID, context: Job) -> str:
+    ledger("start", context.key)
+    return context.key

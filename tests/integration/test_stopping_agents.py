@@ -1,0 +1,144 @@
+"""Running agents are stopped: canceled from the command line, or by their time limit."""
+
+from __future__ import annotations
+
+import json
+import time
+from uuid import uuid4
+
+import pytest
+
+import agentexec as ax
+from examples.mock_openai import MockOpenAI, call, say
+from tests.deployment import Deploy, Deployment, on, run_agentexec
+from tests.integration.test_rate_limits import agents_worker
+
+everywhere = on("embedded", "postgres", "valkey+postgres")
+
+AT_ONCE = 1.0
+"""Seconds within which a running agent stops."""
+
+
+def cancel(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
+    variables = {
+        name: value for name, value in deployment.environment.items() if name.startswith("AGENTEXEC_")
+    }
+    done = run_agentexec("cancel", *arguments, cwd=deployment.folder, **variables)
+    return done.returncode, done.stdout, done.stderr
+
+
+def seconds_until_free(deployment: Deployment, key: str) -> float:
+    """How long the one slot of the worker is still taken."""
+    started = time.monotonic()
+    deployment.enqueue("work", key)
+    deployment.wait_for_start(key)
+    return time.monotonic() - started
+
+
+@everywhere
+def test_an_agent_within_a_model_call_is_stopped(deploy: Deploy, mock_openai: MockOpenAI) -> None:
+    mock_openai.script([say("Too late.").after(30)])
+    deployment = deploy(worker_concurrency=1)
+    agents_worker(deployment, mock_openai)
+    task = deployment.enqueue("ask", "model")
+    deployment.wait_for_start("model")
+    time.sleep(0.3)  # nothing tells from outside that the request is on its way
+    assert cancel(deployment, str(task.agent_id)) == (0, f"Canceled task {task.agent_id}.\n", "")
+    assert seconds_until_free(deployment, "next") < AT_ONCE
+    detail = deployment.detail(task)
+    assert (detail.status, detail.attempt) == (ax.Status.CANCELED, 1)
+    assert [line.message for line in detail.logs] == ["Waiting to start.", "Task started.", "Canceled."]
+    assert deployment.ledger("end") == deployment.ledger("caught") == {}
+    with pytest.raises(ax.TaskCanceledError):
+        ax.get_result_sync(task, 5)
+
+
+@everywhere
+def test_an_agent_within_a_tool_in_a_thread_is_stopped(deploy: Deploy, mock_openai: MockOpenAI) -> None:
+    """The thread cannot be interrupted; the agent does not wait for it, and calls the model no more."""
+    mock_openai.script([call("slow_tool", key="tool", seconds=8), say("Too late.")])
+    deployment = deploy(worker_concurrency=1)
+    agents_worker(deployment, mock_openai)
+    task = deployment.enqueue("ask", "tool")
+    deployment.wait_for(lambda: deployment.ledger("tool")["tool"])
+    code, out, _ = cancel(deployment, str(task.agent_id), "--json")
+    assert (code, json.loads(out)) == (
+        0,
+        {"agent_id": str(task.agent_id), "canceled": True, "status": "canceled"},
+    )
+    assert seconds_until_free(deployment, "next") < AT_ONCE
+    assert deployment.ledger("tool_end") == {}
+    deployment.wait_for(lambda: deployment.ledger("tool_end")["tool"])
+    assert deployment.endings([task]) == [["canceled"]]
+    assert len(mock_openai.requests()) == 1
+    assert deployment.ledger("end") == {}
+
+
+@everywhere
+def test_a_queued_task_never_starts(deploy: Deploy) -> None:
+    deployment = deploy()
+    task = deployment.enqueue("work", "queued")
+    assert cancel(deployment, str(task.agent_id))[0] == 0
+    deployment.start()
+    last = deployment.enqueue("work", "last")
+    deployment.wait_for_status(last, "complete")
+    assert deployment.status(task) == "canceled"
+    assert deployment.ledger("start")["queued"] == 0
+
+
+@on("embedded")
+def test_what_cannot_be_canceled_is_said(deploy: Deploy) -> None:
+    deployment = deploy()
+    deployment.start()
+    task = deployment.enqueue("work", "done")
+    deployment.wait_for_status(task, "complete")
+    said = f"agentexec: Task {task.agent_id} had ended before: it is complete.\n"
+    assert cancel(deployment, str(task.agent_id)) == (1, "", said)
+    code, out, err = cancel(deployment, "--json", str(task.agent_id))
+    assert (code, json.loads(out)["canceled"], json.loads(out)["status"], err) == (1, False, "complete", "")
+    other = uuid4()
+    assert cancel(deployment, str(other)) == (
+        1,
+        "",
+        f"agentexec: There is no activity with agent_id {other}.\n",
+    )
+    code, _, err = cancel(deployment, "seven")
+    assert code == 2
+    assert err.startswith("agentexec: 'seven' is no agent_id;")
+
+
+@on("embedded", "valkey+postgres")
+def test_an_agent_over_its_time_is_stopped_and_tried_again(deploy: Deploy, mock_openai: MockOpenAI) -> None:
+    mock_openai.script([say("Too late.").after(30)])
+    deployment = deploy(worker_concurrency=1)
+    agents_worker(deployment, mock_openai)
+    task = deployment.enqueue("ask_in_time", "late")
+    detail = deployment.wait_for_status(task, "error", timeout=20)
+    limit = "TimeoutError: the attempt took longer than 1.0 seconds"
+    assert [line.message for line in detail.logs] == [
+        "Waiting to start.",
+        "Task started.",
+        f"Attempt 1 failed with {limit}; the next one starts in 2 s.",
+        "Task started.",
+        f"Task failed with error: {limit}",
+    ]
+    assert detail.attempt == 2
+    assert detail.error is not None
+    assert detail.error.startswith(limit)
+    first, second = (
+        (ended.created_at - began.created_at).total_seconds()
+        for began, ended in ((detail.logs[1], detail.logs[2]), (detail.logs[3], detail.logs[4]))
+    )
+    assert 0.9 < first < 2
+    assert 0.9 < second < 2
+    assert deployment.ledger("end") == {}
+    assert seconds_until_free(deployment, "next") < AT_ONCE
+
+
+@on("embedded")
+def test_a_time_limit_leaves_the_quick_alone(deploy: Deploy, mock_openai: MockOpenAI) -> None:
+    mock_openai.script([say("In time.")])
+    deployment = deploy()
+    agents_worker(deployment, mock_openai)
+    task = deployment.enqueue("ask_in_time", "quick")
+    assert ax.get_result_sync(task, 20) == "In time."

@@ -1,0 +1,229 @@
+"""The sender of live events: what it joins, bounds and drops, and that nobody waits for it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+
+from agentexec.activity import live as module
+from agentexec.activity.live import Live
+from agentexec.errors import UnavailableError
+from agentexec.runtime import Runtime
+from agentexec.state.backend import EVENTS_KEPT
+from agentexec.state.memory_backend import MemoryBackend
+from agentexec.task import CURRENT_LEASE, Lease
+from tests.waiting import wait_until
+
+
+class CountingBackend(MemoryBackend):
+    """Counts calls; `trouble` is raised or waited for by each of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.trouble: Callable[[], None] = lambda: None
+
+    def publish(self, queue: str, events: Mapping[UUID, Sequence[str]]) -> None:
+        self.calls.append("publish")
+        self.trouble()
+        super().publish(queue, events)
+
+    def followed(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
+        self.calls.append("followed")
+        self.trouble()
+        return super().followed(queue, agent_ids)
+
+
+class Stage:
+    """A sender on a backend of its own."""
+
+    def __init__(self) -> None:
+        runtime = Runtime()
+        self.backend = runtime._backend = CountingBackend()
+        self.live = Live(runtime)
+        self.queue = module.CONF.queue_name
+
+    def follow(self, agent_id: UUID) -> None:
+        self.backend.follow(self.queue, [agent_id], "reader")
+
+    def sent(self, agent_id: UUID) -> list[dict[str, Any]]:
+        events = self.backend.read_events(self.queue, {agent_id: 0}).get(agent_id, [])
+        return [json.loads(event.text) for event in events]
+
+    def text(self, agent_id: UUID) -> str:
+        return "".join(event["data"]["text"] for event in self.sent(agent_id))
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.live.close()
+
+
+def delta(text: str, **rest: Any) -> dict[str, Any]:
+    return {"text": text, **rest}
+
+
+def test_deltas_are_joined_and_flushed(stage: Stage) -> None:
+    agent_id = uuid4()
+    stage.follow(agent_id)
+    for number in range(500):
+        stage.live.publish(agent_id, "text_delta", delta(f"{number} "))
+    assert stage.live.flush([agent_id], 5.0)
+    assert stage.text(agent_id) == "".join(f"{number} " for number in range(500))
+    assert len(stage.sent(agent_id)) < 10
+
+
+def test_deltas_of_two_answers_are_not_joined(stage: Stage) -> None:
+    agent_id = uuid4()
+    for agent in "AABA":
+        stage.live.publish(agent_id, "text_delta", delta("x", agent=agent))
+    stage.follow(agent_id)
+    assert stage.live.flush([agent_id], 5.0)
+    texts = [event["data"] for event in stage.sent(agent_id)]
+    assert texts == [delta("xx", agent="A"), delta("x", agent="B"), delta("x", agent="A")]
+
+
+def test_nothing_is_sent_for_a_task_that_nobody_follows(stage: Stage) -> None:
+    agent_id = uuid4()
+    stage.live.publish(agent_id, "tool_called", {"call_id": "1"})
+    assert stage.live.flush([agent_id], 5.0)
+    assert stage.sent(agent_id) == []
+    assert "publish" not in stage.backend.calls
+    assert stage.live._pending == {}
+
+
+def test_who_comes_late_gets_what_was_published_before(stage: Stage) -> None:
+    agent_id = uuid4()
+    stage.live.publish(agent_id, "text_delta", delta("early "))
+    wait_until(lambda: "followed" in stage.backend.calls)
+    stage.follow(agent_id)
+    wait_until(lambda: stage.text(agent_id) == "early ")
+    stage.live.publish(agent_id, "text_delta", delta("late"))
+    wait_until(lambda: stage.text(agent_id) == "early late")
+
+
+def test_the_end_of_a_task_without_events_asks_nobody(stage: Stage) -> None:
+    agent_id = uuid4()
+    assert stage.live.flush([agent_id])
+    stage.live.touch([agent_id])
+    stage.live.flush([agent_id])
+    assert "publish" not in stage.backend.calls
+
+
+def test_a_touch_tells_followers_that_there_is_a_new_line(stage: Stage) -> None:
+    agent_id, other = uuid4(), uuid4()
+    stage.follow(agent_id)
+    stage.live.touch([agent_id, other])
+    wait_until(lambda: [event["type"] for event in stage.sent(agent_id)] == ["log"])
+    wait_until(lambda: not stage.live._pending)
+    assert stage.sent(other) == []
+
+
+def test_too_much_is_dropped_oldest_first_and_told(stage: Stage) -> None:
+    agent_id = uuid4()
+    number = EVENTS_KEPT + 77
+    for place in range(number):
+        stage.live.publish(agent_id, "usage", {"place": place})
+    stage.follow(agent_id)
+    assert stage.live.flush([agent_id], 5.0)
+    events = stage.sent(agent_id)
+    assert events[-1]["data"] == {"place": number - 1}
+    # The backend keeps as many as the sender: the note about the dropped ones was the oldest.
+    assert [event["data"]["place"] for event in events[-900:]] == list(range(number - 900, number))
+
+
+def test_memory_is_bounded(stage: Stage) -> None:
+    agent_id = uuid4()
+    for _ in range(3 * module.TASK_CHARS // 1000):
+        stage.live.publish(agent_id, "text_delta", delta("x" * 1000))
+    assert stage.live._pending[agent_id].chars <= module.TASK_CHARS
+    assert stage.live._pending[agent_id].dropped > 0
+    stage.follow(agent_id)
+    assert stage.live.flush([agent_id], 5.0)
+    assert stage.sent(agent_id)[0]["type"] == "dropped"
+    assert stage.sent(agent_id)[0]["data"]["events"] > 0
+    assert stage.live._chars == 0
+
+
+def test_publishing_does_not_wait_for_a_backend_that_hangs(stage: Stage) -> None:
+    agent_id, going_on = uuid4(), threading.Event()
+    stage.follow(agent_id)
+    stage.backend.trouble = lambda: cast(None, going_on.wait(10))
+    started = time.monotonic()
+    for number in range(5000):
+        stage.live.publish(agent_id, "text_delta", delta(f"{number} "))
+    assert time.monotonic() - started < 1.0
+    started = time.monotonic()
+    assert not stage.live.flush([agent_id])
+    assert time.monotonic() - started < 1.0, "an ending waits a tenth of a second"
+    going_on.set()
+
+
+def test_a_backend_that_is_away_is_told_once_and_holds_up_no_ending(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away() -> None:
+        raise UnavailableError("Redis is away.")
+
+    agent_id, other = uuid4(), uuid4()
+    stage.follow(agent_id)
+    stage.live.publish(agent_id, "text_delta", delta("lost "))
+    wait_until(lambda: stage.text(agent_id) == "lost ")
+    caplog.set_level("INFO")
+    stage.backend.trouble = away
+    stage.live.publish(agent_id, "text_delta", delta("never "))
+    wait_until(lambda: stage.live._failures > 1)
+    stage.live.publish(other, "usage", {})
+    started = time.monotonic()
+    assert not stage.live.flush([other])
+    assert time.monotonic() - started < 0.09, "while it is away an ending does not wait at all"
+    stage.backend.trouble = lambda: None
+    stage.live.publish(agent_id, "text_delta", delta("again"))
+    wait_until(lambda: [event["type"] for event in stage.sent(agent_id)][-2:] == ["dropped", "text_delta"])
+    assert stage.sent(agent_id)[-2]["data"] == {"events": 1}
+    assert len([record for record in caplog.records if "away" in record.message]) == 1
+    assert "sent again" in caplog.text
+
+
+def test_an_event_carries_the_epoch_of_its_attempt(stage: Stage) -> None:
+    agent_id, other = uuid4(), uuid4()
+    stage.follow(agent_id)
+    stage.follow(other)
+    token = CURRENT_LEASE.set(Lease(agent_id, 7))
+    stage.live.publish(agent_id, "usage", {})
+    stage.live.publish(other, "usage", {})
+    CURRENT_LEASE.reset(token)
+    assert stage.live.flush([agent_id, other], 5.0)
+    assert stage.sent(agent_id)[0]["epoch"] == 7
+    assert stage.sent(other)[0]["epoch"] is None
+
+
+def test_anything_becomes_json_of_a_bounded_size(stage: Stage) -> None:
+    agent_id = uuid4()
+    stage.follow(agent_id)
+    circle: list[Any] = []
+    circle.append(circle)
+    for data in (
+        {"output": "x" * 1_000_000, "call_id": "1"},
+        {"output": ["y" * 1000] * 1000},
+        {"output": float("nan"), "plain": [1, None]},
+        {"output": circle},
+        {"output": object(), "text": "lone \udc80"},
+        {str(number): "z" * 5000 for number in range(30)},
+    ):
+        stage.live.publish(agent_id, "tool_output", data)
+    assert stage.live.flush([agent_id], 5.0)
+    events = stage.sent(agent_id)
+    assert len(events) == 6
+    assert all(len(json.dumps(event)) < 100_000 for event in events)
+    assert events[0]["data"]["call_id"] == "1"
+    assert events[0]["data"]["truncated"] is True
+    assert events[2]["data"] == {"output": "nan", "plain": [1, None]}
