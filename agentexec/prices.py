@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field
 
 MILLION = 1_000_000
 
 
-class ModelPrice(TypedDict):
-    """Dollars per million tokens; `cached_input` is `input` where a provider makes no difference."""
+class ModelPrice(BaseModel):
+    """Dollars per million tokens; cached input costs as much as other input where nothing else is said."""
 
-    input: float
-    cached_input: float
-    output: float
+    model_config = ConfigDict(extra="forbid")
+
+    input: float = Field(ge=0)
+    cached_input: float | None = Field(default=None, ge=0)
+    output: float = Field(ge=0)
 
 
 def cost(usage: Mapping[str, Mapping[str, int]], prices: Mapping[str, ModelPrice]) -> float | None:
@@ -23,7 +26,7 @@ def cost(usage: Mapping[str, Mapping[str, int]], prices: Mapping[str, ModelPrice
     total = 0.0
     for model, used in usage.items():
         price, cached = prices[model], used.get("cached_tokens", 0)
-        total += (used.get("input_tokens", 0) - cached) * price["input"]
-        total += cached * price["cached_input"]
-        total += used.get("output_tokens", 0) * price["output"]
+        total += (used.get("input_tokens", 0) - cached) * price.input
+        total += cached * (price.input if price.cached_input is None else price.cached_input)
+        total += used.get("output_tokens", 0) * price.output
     return total / MILLION

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
+import functools
 import json
 import threading
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 from uuid import uuid5
@@ -22,6 +25,9 @@ from agentexec.journal.store import transaction as open_transaction
 from agentexec.runtime import RUNTIME
 
 T = TypeVar("T")
+
+TURN_WAIT = 0.002
+"""Seconds between looks at whether a transactional call may begin."""
 
 POLICY_MARK = "_agentexec_tool_policy"
 
@@ -113,33 +119,77 @@ async def perform(scope: Scope, path: str, made: Made[T], policy: Policy) -> T:
     if made.intended and not (facts and facts[-1].kind is Kind.INTENT):
         intent = {"name": made.name, "arguments": made.arguments, "policy": policy}
         await recorder.record(path, Kind.INTENT, input_hash, dump(intent, f"The call {made.name}"))
-    call = Call(recorder, path, policy)
+    call = Call(recorder, path, policy, inside=CALL.get())
     scope_token, call_token = SCOPE.set(scope.at(path)), CALL.set(call)
     try:
-        answer = await made.make()
-        recorder.check()
-        await call.end(made, answer, input_hash)
+        async with _turn(call):
+            try:
+                answer = await made.make()
+                recorder.check()
+                await call.end(made, answer, input_hash)
+            finally:
+                await call.close()
     except Exception as error:
         # What stops the attempt says nothing of the call: it stays a call that was cut off.
         recorder.check()
         await recorder.record(path, Kind.RAISED, input_hash, dump(type(error).__name__, "An error"))
         raise
     finally:
-        if call.holds:
-            await RUNTIME.in_thread(call.roll_back)
-        call.closed = True
         CALL.reset(call_token)
         SCOPE.reset(scope_token)
     return answer.value
 
 
+class _Turnstile:
+    """Lets one transactional call of the process through at a time."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@asynccontextmanager
+async def _turn(call: Call) -> AsyncGenerator[None]:
+    """On SQLite, transactional calls one after another.
+
+    Its one write lock is held from a transaction's begin to the call's end. A second tool that waits for it on
+    the event loop would keep the first one from ending.
+    """
+    if not call.needs_turn or RUNTIME.engine.dialect.name != "sqlite":
+        yield
+        return
+    lock = RUNTIME.shared(_Turnstile, _Turnstile).lock
+    while not lock.acquire(blocking=False):  # noqa: ASYNC110 - tasks may run on several event loops
+        await asyncio.sleep(TURN_WAIT)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+async def _apart(call: Callable[[], None]) -> None:
+    """Run a blocking call in a thread of its own: the shared ones may all wait for the lock that it gives back."""
+    threads = ThreadPoolExecutor(1)
+    try:
+        await asyncio.get_running_loop().run_in_executor(threads, call)
+    finally:
+        threads.shutdown(wait=False)
+
+
 class Call:
     """A call that is being made: what the code inside it can ask for."""
 
-    def __init__(self, recorder: Recorder | None, path: str, policy: Policy) -> None:
+    def __init__(
+        self, recorder: Recorder | None, path: str, policy: Policy, inside: Call | None = None
+    ) -> None:
         self.path = path
         self.policy = policy
-        self.closed = False
+        # A call within a call has its turn from that one.
+        self.has_turn = inside is not None and (inside.needs_turn or inside.has_turn)
+        self.needs_turn = policy == "transactional" and not self.has_turn
+        self._closed = False
         self._recorder = recorder
         self._lock = threading.Lock()
         self._held: tuple[ExitStack, Connection] | None = None
@@ -150,11 +200,6 @@ class Call:
         if self._recorder is None:
             return self.path
         return str(uuid5(self._recorder.lease.agent_id, self.path))
-
-    @property
-    def holds(self) -> bool:
-        """True while a transaction waits for the call's outcome."""
-        return self._held is not None
 
     @contextmanager
     def transaction(self) -> Generator[Session]:
@@ -171,7 +216,7 @@ class Call:
             if self._recorder is None:
                 return
             with self._lock:
-                if self.closed:
+                if self._closed:
                     # The call was given up while its thread went on: without an outcome there may be no effect.
                     raise UsageError("The call was canceled; its transaction is rolled back.")
                 self._held = (stack.pop_all(), connection)
@@ -185,20 +230,26 @@ class Call:
             raise self._recorder.stop(error) from None
         if self._held is None or answer.failed or not self._held[1].in_transaction():
             if self._held is not None:
-                await RUNTIME.in_thread(self.roll_back)
+                await _apart(self._roll_back)
             await self._recorder.record(self.path, Kind.OUTCOME, input_hash, value)
             return
         fact = Fact(self.path, len(self._recorder.facts(self.path)), Kind.OUTCOME, input_hash, value)
         try:
-            await RUNTIME.in_thread(self._commit, fact)
+            await _apart(functools.partial(self._commit, fact))
         except AgentexecError as error:
             raise self._recorder.stop(error) from None
         self._recorder.note(fact)
 
-    def roll_back(self) -> None:
-        """Undo what the call's transaction did."""
+    async def close(self) -> None:
+        """Undo what the call's transaction did, if it still waits, and let none begin."""
         with self._lock:
-            held, self._held, self.closed = self._held, None, True
+            self._closed = True
+        if self._held is not None:
+            await _apart(self._roll_back)
+
+    def _roll_back(self) -> None:
+        with self._lock:
+            held, self._held = self._held, None
         if held is not None:
             held[1].rollback()
             held[0].close()

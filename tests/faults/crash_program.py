@@ -8,6 +8,7 @@ before or after a journal append or a write to the session.
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import os
@@ -34,7 +35,7 @@ from agents import (
 )
 from agents.testing import ScriptedModel, assistant_message, function_call
 from agents.tracing.processors import default_exporter
-from sqlalchemy import select
+from sqlalchemy import create_engine, select
 
 import agentexec as ax
 from agentexec.activity.transitions import (
@@ -370,7 +371,12 @@ class Case:
 
 
 def main(folder: Path) -> None:
-    default_exporter()  # its imports take longer than an attempt; every forked process has them then
+    # What every attempt would do again, and a garbage collection that would copy all that is shared.
+    default_exporter()
+    create_engine("sqlite://")
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     template = folder / "template"
     template.mkdir()
     assert forked(make_database, template) == 0
