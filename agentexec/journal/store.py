@@ -78,7 +78,9 @@ def append(engine: Engine, lease: Lease, fact: Fact, usage: Usage | None, now: d
     its place, UnavailableError.
     """
     try:
-        with writing(engine) as connection:
+        # What a crash of the database server itself may lose is a response to be asked for again, or an outcome whose
+        # intent says that it is unknown. An intent must be on disk before its call is made.
+        with writing(engine, relaxed=fact.kind is not Kind.INTENT) as connection:
             insert_fact(connection, lease, fact, usage, now)
     except IntegrityError as error:
         if not _is_recorded(engine, lease, fact):

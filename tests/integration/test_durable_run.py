@@ -13,8 +13,11 @@ from agents import (
     Agent,
     GuardrailFunctionOutput,
     Model,
+    OpenAIProvider,
+    RunConfig,
     RunHooks,
     Runner,
+    SessionSettings,
     SQLiteSession,
     ToolOutputText,
     function_tool,
@@ -24,8 +27,13 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from pydantic import BaseModel
 
 import agentexec as ax
+from agentexec.journal.recorder import SCOPE
+from agentexec.runners.openai_recovery import WRAP_UP_MESSAGE
+from agentexec.runners.openai_run import DurableRun
+from agentexec.runners.openai_session import essence, journaled_session
 from agentexec.runners.openai_tools import CUT_OFF
 from agentexec.runtime import RUNTIME
+from examples.mock_openai import MockOpenAI, call, say, together
 from tests.attempts import Task
 
 Mode = Literal["run", "run_streamed"]
@@ -429,3 +437,193 @@ async def test_a_divergence_inside_an_agent_that_is_a_tool_is_not_told_to_the_mo
         )
     with pytest.raises(ax.ReplayDiverged, match="model call 1 of agent Inner's run"):
         await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+
+
+# ---- over HTTP, with the provider's own models and events --------------------------------------------------
+
+
+class Report(BaseModel):
+    topic: str
+    words: int
+
+
+@pytest.mark.parametrize("api", ["responses", "chat_completions"])
+@both_modes
+async def test_what_openai_sent_comes_back_as_it_was(
+    mode: Mode, api: Any, task: Task, ledger: Ledger, mock_openai: MockOpenAI
+) -> None:
+    """Found by name through the SDK's own provider, which a nested run inherits."""
+    provider = OpenAIProvider(use_responses=api == "responses")
+    mock_openai.script(
+        [
+            together(call("look_up", topic="staff"), call("look_up", topic="revenue")),
+            call("ask", input="How many?"),
+            say('{"topic": "all", "words": 7}'),
+        ],
+        when="Go.",
+    )
+    mock_openai.script([call("look_up", topic="inner"), say("Forty-two.")], when="How many?")
+    inner = Agent("Inner", model="gpt-4o-mini", tools=[ledger.tool()])
+    agent = Agent(
+        "Researcher",
+        model="gpt-4o-mini",
+        tools=[ledger.tool(), inner.as_tool("ask", "Ask.")],
+        output_type=Report,
+    )
+    config = RunConfig(model_provider=provider, tracing_disabled=True)
+
+    async def handler() -> Any:
+        return await finish(ax.OpenAIRunner(task.agent_id), mode, agent, run_config=config)
+
+    before = await task.attempt(handler)
+    asked = len(mock_openai.requests())
+    after = await task.attempt(handler)
+    assert len(mock_openai.requests()) == asked == 5
+    assert after.final_output == before.final_output == Report(topic="all", words=7)
+    assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
+    assert after.context_wrapper.usage == before.context_wrapper.usage
+    assert task.detail().usage.requests == 5
+    assert set(task.detail().usage_by_model) == {"gpt-4o-mini"}
+    assert sorted(ledger.lines) == ["inner", "revenue", "staff"]
+    # The last call again, after a replay of all the others.
+    task.forget([("Researcher#1", 3)])
+    await task.attempt(handler)
+    bodies = [request["body"] for request in mock_openai.requests()]
+    key = "input" if api == "responses" else "messages"
+    assert json.dumps(bodies[-1][key]) == json.dumps(bodies[-2][key])
+
+
+@both_modes
+async def test_a_run_that_hit_its_turn_limit_is_replayed_with_its_wrap_up(
+    task: Task, ledger: Ledger, mode: Mode
+) -> None:
+    agent = Agent(
+        "Researcher",
+        model=ScriptedModel([*looks("a", "b")[:2], [assistant_message("So far: a and b.")]]),
+        tools=[ledger.tool()],
+    )
+
+    async def handler() -> Any:
+        runner = ax.OpenAIRunner(task.agent_id, max_turns_recovery=True)
+        return await finish(runner, mode, agent, max_turns=2)
+
+    before = await task.attempt(handler)
+    agent.model = ScriptedModel()
+    after = await task.attempt(handler)
+    assert after.final_output == before.final_output == "So far: a and b."
+    assert task.messages() == [WRAP_UP_MESSAGE]
+    assert after.context_wrapper.usage == before.context_wrapper.usage
+
+
+@both_modes
+async def test_a_stream_that_breaks_records_nothing(task: Task, ledger: Ledger, mode: Mode) -> None:
+    agent = Agent("Researcher", model=ScriptedModel([ConnectionError("cut")]), tools=[ledger.tool()])
+    with pytest.raises(ConnectionError, match="cut"):
+        await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent))
+    agent.model = ScriptedModel(looks("a"))
+    result = await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent))
+    assert result.final_output == "Done."
+    assert [kind for _, _, kind in task.journal()].count("model") == 2
+
+
+@both_modes
+async def test_a_conversation_on_the_server_is_gone_on_with(
+    task: Task, ledger: Ledger, mode: Mode, mock_openai: MockOpenAI
+) -> None:
+    mock_openai.script([call("look_up", topic="staff"), say("Forty-two.")])
+    config = RunConfig(model_provider=OpenAIProvider(), tracing_disabled=True)
+    agent = Agent("Researcher", model="gpt-4o-mini", tools=[ledger.tool()])
+
+    async def handler() -> Any:
+        runner = ax.OpenAIRunner(task.agent_id)
+        return await finish(runner, mode, agent, auto_previous_response_id=True, run_config=config)
+
+    before = await task.attempt(handler)
+    task.forget([("Researcher#1", 2)])
+    after = await task.attempt(handler)
+    assert after.final_output == before.final_output == "Forty-two."
+    bodies = [request["body"] for request in mock_openai.requests()]
+    assert len(bodies) == 3
+    assert (
+        bodies[2]["previous_response_id"]
+        == bodies[1]["previous_response_id"]
+        == before.raw_responses[0].response_id
+    )
+    assert bodies[2]["input"] == bodies[1]["input"]
+
+
+@both_modes
+async def test_a_sync_handler_and_a_run_in_a_thread_are_durable_too(task: Task, mode: Mode) -> None:
+    helper = Agent("Helper", model=ScriptedModel([[assistant_message("Helped.")]]))
+
+    @function_tool
+    def look_up(topic: str) -> str:
+        return Runner.run_sync(helper, topic).final_output
+
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[look_up])
+    await task.attempt(
+        lambda: asyncio.to_thread(asyncio.run, finish(ax.OpenAIRunner(task.agent_id), mode, agent))
+    )
+    assert ("Researcher#1/call_a/Helper#1", 1, "model") in task.journal()
+
+
+# ---- sessions ----------------------------------------------------------------------------------------------
+
+
+class Listed(SQLiteSession):
+    """A session of a class of the user's own, with something of its own."""
+
+    label = "mine"
+
+
+async def test_a_durable_runs_session_is_the_users_session_to_the_sdk(task: Task) -> None:
+    session = Listed("s", session_settings=SessionSettings(limit=2))
+    seen: list[Any] = []
+
+    async def handler() -> None:
+        run = DurableRun(SCOPE.get().at("", durable=True), Agent("A"), "Go.", {})  # ty: ignore[unresolved-attribute]
+        seen.append(journaled_session(session, run))
+
+    await task.attempt(handler)
+    proxy = seen[0]
+    assert isinstance(proxy, Listed)
+    assert (proxy.label, proxy.session_id, proxy.session_settings.limit) == ("mine", "s", 2)
+
+
+async def test_a_limited_session_shows_what_it_held_when_the_run_began(task: Task, ledger: Ledger) -> None:
+    session = SQLiteSession("s", session_settings=SessionSettings(limit=2))
+    await session.add_items([{"role": "user", "content": f"Earlier {number}"} for number in range(5)])
+    model = ScriptedModel(looks("a"))
+    agent = Agent("Researcher", model=model, tools=[ledger.tool()])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
+    assert [item["content"] for item in model.calls[0].input] == ["Earlier 3", "Earlier 4", "Go."]
+    task.forget([("Researcher#1", 2)])
+    agent.model = again = ScriptedModel(looks("a")[1:])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
+    assert again.calls[0].input == model.calls[1].input
+    assert len(await session.get_items(100)) == 5 + 4
+
+
+async def test_what_others_put_into_the_session_meanwhile_is_no_reason_to_write_twice(
+    task: Task, ledger: Ledger
+) -> None:
+    session = SQLiteSession("s")
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
+    items = await session.get_items()
+    await session.clear_session()
+    await session.add_items([items[0], {"role": "user", "content": "From elsewhere"}, *items[1:3]])
+    task.forget([("Researcher#1", 2)])
+    agent.model = ScriptedModel(looks("a")[1:])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
+    assert await session.get_items() == [items[0], {"role": "user", "content": "From elsewhere"}, *items[1:]]
+
+
+def test_items_are_compared_without_what_a_server_adds() -> None:
+    sent = {"role": "assistant", "content": "Hello"}
+    stored = {
+        "id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
+        "content": [{"type": "output_text", "text": "Hello", "annotations": []}],
+    }  # fmt: skip
+    assert essence(sent) == essence(stored)
+    assert essence({**sent, "content": "Bye"}) != essence(stored)
