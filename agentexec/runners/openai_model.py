@@ -8,22 +8,20 @@ from typing import Any
 
 from agents import Model, ModelResponse
 from agents import Usage as SdkUsage
-from agents.usage import deserialize_usage, serialize_usage
+from agents.usage import (
+    _attach_normalized_usage,
+    _attach_raw_usage_snapshot,
+    _extract_raw_usage_snapshot,
+    _mark_requests_completed_without_usage,
+    _requests_for_response_without_usage,
+    _response_usage_to_usage,
+    deserialize_usage,
+    serialize_usage,
+)
 from openai.types.responses import Response, ResponseCompletedEvent, ResponseOutputItemDoneEvent
 
 from agentexec.journal.store import Usage, digest, dump
 from agentexec.runners.openai_run import DurableRun
-
-RAW_USAGE = "_agents_sdk_raw_usage"
-"""Where the SDK keeps the provider's own account of a streamed response."""
-
-COUNTS = (
-    "input_tokens",
-    "input_tokens_details",
-    "output_tokens",
-    "output_tokens_details",
-    "total_tokens",
-)
 
 WHAT = "A model's response"
 
@@ -52,8 +50,8 @@ class JournaledModel:
         if recorded is not None:
             return load_response(recorded)
         response = await self._model.get_response(*args, **kwargs)
-        used = self._usage(response.usage, None)
-        await self._run.record_response(input_hash, dump(dump_response(response), WHAT), used)
+        value = dump(dump_response(response), WHAT)
+        await self._run.record_response(input_hash, value, self._counts(response.usage))
         return response
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
@@ -73,25 +71,27 @@ class JournaledModel:
                     if not event.response.output:
                         # Some servers leave the output to the events before, and those are not recorded.
                         event.response.output = list(items)
-                    used = self._usage(None, event.response)
-                    await self._run.record_response(input_hash, dump(dump_event(event), WHAT), used)
+                    usage = usage_of(event.response)
+                    value = dump(dump_event(event, usage), WHAT)
+                    await self._run.record_response(input_hash, value, self._counts(usage, event.response))
                 yield event
         finally:
             close = getattr(stream, "aclose", None)
             if close is not None:
                 await close()
 
-    def _usage(self, used: SdkUsage | None, response: Response | None) -> Usage:
+    def _counts(self, used: SdkUsage, response: Response | None = None) -> Usage:
         name = getattr(self._model, "model", None) or getattr(response, "model", None)
         model = str(name) if name else type(self._model).__name__
-        if used is not None:
-            cached = used.input_tokens_details.cached_tokens or 0
-            return Usage(model, used.requests, used.input_tokens, cached, used.output_tokens)
-        counted = response.usage if response is not None else None
-        if counted is None:
-            return Usage(model, 1, 0, 0, 0)
-        cached = getattr(counted.input_tokens_details, "cached_tokens", 0) or 0
-        return Usage(model, 1, counted.input_tokens, cached, counted.output_tokens)
+        cached = used.input_tokens_details.cached_tokens or 0
+        return Usage(model, used.requests, used.input_tokens, cached, used.output_tokens)
+
+
+def usage_of(response: Response) -> SdkUsage:
+    """A streamed response's usage as the SDK counts it."""
+    if response.usage:
+        return _response_usage_to_usage(response.usage)
+    return SdkUsage(requests=_requests_for_response_without_usage(response))
 
 
 def dump_response(response: ModelResponse) -> dict[str, Any]:
@@ -108,60 +108,45 @@ def dump_response(response: ModelResponse) -> dict[str, Any]:
 def load_response(text: str) -> ModelResponse:
     """The response that `dump_response` was given, or that a streamed response amounts to."""
     data = json.loads(text)
-    if "event" in data:
-        data = _from_event(data["event"])
+    streamed = data["event"]["response"] if "event" in data else None
     return ModelResponse(
-        output=_load_items(data["output"]),
+        output=_load_items(streamed["output"] if streamed else data["output"]),
         usage=deserialize_usage(data["usage"]),
-        response_id=data["response_id"],
+        response_id=streamed.get("id") if streamed else data["response_id"],
         request_id=data["request_id"],
         raw_usage=data["raw_usage"],
     )
 
 
-def dump_event(event: ResponseCompletedEvent) -> dict[str, Any]:
+def dump_event(event: ResponseCompletedEvent, usage: SdkUsage) -> dict[str, Any]:
     """The last event of a stream as JSON data."""
     return {
         "event": event.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False),
+        "usage": serialize_usage(usage),
         "request_id": getattr(event.response, "_request_id", None),
-        "raw_usage": getattr(event.response, RAW_USAGE, None),
+        "raw_usage": _extract_raw_usage_snapshot(event.response),
     }
 
 
 def load_event(text: str) -> ResponseCompletedEvent:
     """The event that `dump_event` was given, or that stands for a response that was not streamed."""
     data = json.loads(text)
-    if "event" not in data:
-        return ResponseCompletedEvent.construct(
-            type="response.completed", sequence_number=0, response=_as_response(data)
-        )
     # The client's own way from JSON to an event: unknown fields and kinds of items pass as they did.
-    event = ResponseCompletedEvent.construct(**data["event"])
-    for name in ("request_id", "raw_usage"):
-        if data[name] is not None:
-            attribute = "_request_id" if name == "request_id" else RAW_USAGE
-            object.__setattr__(event.response, attribute, data[name])
+    event = ResponseCompletedEvent.construct(**(data.get("event") or _as_event(data)))
+    usage = deserialize_usage(data["usage"])
+    if event.response.usage:
+        _attach_normalized_usage(event.response.usage, usage)
+    elif usage.requests:
+        _mark_requests_completed_without_usage(event.response, usage.requests)
+    if data["request_id"] is not None:
+        object.__setattr__(event.response, "_request_id", data["request_id"])
+    if data["raw_usage"] is not None:
+        _attach_raw_usage_snapshot(event.response, data["raw_usage"])
     return event
 
 
-def _from_event(event: dict[str, Any]) -> dict[str, Any]:
-    response = event["response"]
-    used = response.get("usage")
-    usage = (
-        {"requests": 1, **{name: used[name] for name in COUNTS if name in used}} if used else {"requests": 1}
-    )
-    return {
-        "output": response["output"],
-        "usage": usage,
-        "response_id": response.get("id"),
-        "request_id": None,
-        "raw_usage": None,
-    }
-
-
-def _as_response(data: dict[str, Any]) -> dict[str, Any]:
-    used = data["usage"]
-    return {
+def _as_event(data: dict[str, Any]) -> dict[str, Any]:
+    response = {
         "id": data["response_id"],
         "object": "response",
         "created_at": 0.0,
@@ -170,13 +155,9 @@ def _as_response(data: dict[str, Any]) -> dict[str, Any]:
         "tools": [],
         "tool_choice": "auto",
         "parallel_tool_calls": False,
-        "usage": {name: _first(used[name]) for name in COUNTS if name in used},
+        "usage": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0},
     }
-
-
-def _first(value: Any) -> Any:
-    """The SDK writes the details of tokens as a list of one."""
-    return value[0] if isinstance(value, list) and value else value
+    return {"type": "response.completed", "sequence_number": 0, "response": response}
 
 
 def _dump_item(item: Any) -> Any:

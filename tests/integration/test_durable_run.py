@@ -23,7 +23,7 @@ from agents import (
     function_tool,
     input_guardrail,
 )
-from agents.testing import ScriptedModel, assistant_message, function_call
+from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 from pydantic import BaseModel
 
 import agentexec as ax
@@ -527,29 +527,20 @@ async def test_a_stream_that_breaks_records_nothing(task: Task, ledger: Ledger, 
 
 
 @both_modes
-async def test_a_conversation_on_the_server_is_gone_on_with(
-    task: Task, ledger: Ledger, mode: Mode, mock_openai: MockOpenAI
-) -> None:
-    mock_openai.script([call("look_up", topic="staff"), say("Forty-two.")])
-    config = RunConfig(model_provider=OpenAIProvider(), tracing_disabled=True)
-    agent = Agent("Researcher", model="gpt-4o-mini", tools=[ledger.tool()])
+async def test_a_conversation_on_the_server_is_gone_on_with(task: Task, ledger: Ledger, mode: Mode) -> None:
+    turns = [ModelStep(turn, response_id=f"resp_{number}") for number, turn in enumerate(looks("a", "b"))]
+    model = ScriptedModel(turns)
+    agent = Agent("Researcher", model=model, tools=[ledger.tool()])
 
     async def handler() -> Any:
-        runner = ax.OpenAIRunner(task.agent_id)
-        return await finish(runner, mode, agent, auto_previous_response_id=True, run_config=config)
+        return await finish(ax.OpenAIRunner(task.agent_id), mode, agent, previous_response_id="resp_earlier")
 
-    before = await task.attempt(handler)
-    task.forget([("Researcher#1", 2)])
-    after = await task.attempt(handler)
-    assert after.final_output == before.final_output == "Forty-two."
-    bodies = [request["body"] for request in mock_openai.requests()]
-    assert len(bodies) == 3
-    assert (
-        bodies[2]["previous_response_id"]
-        == bodies[1]["previous_response_id"]
-        == before.raw_responses[0].response_id
-    )
-    assert bodies[2]["input"] == bodies[1]["input"]
+    await task.attempt(handler)
+    task.forget([("Researcher#1", 3)])
+    agent.model = again = ScriptedModel(turns[2:])
+    await task.attempt(handler)
+    assert (again.calls[0].input, again.calls[0].previous_response_id) == (model.calls[2].input, "resp_1")
+    assert model.calls[2].previous_response_id == "resp_1"
 
 
 @both_modes
