@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic_core import to_jsonable_python
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.models import Activity
@@ -24,6 +24,24 @@ from agentexec.task import Lease, Status
 
 ACTIVITY: Any = Activity.__table__
 JOURNAL: Any = JournalEntry.__table__
+
+
+COUNTS = ("requests", "input_tokens", "cached_tokens", "output_tokens")
+
+_INSERT = insert(JOURNAL)
+_LOCK = (
+    select(ACTIVITY.c.status, ACTIVITY.c.epoch, ACTIVITY.c.usage)
+    .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))
+    .with_for_update()
+)
+_SPEND = (
+    update(ACTIVITY)
+    .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))
+    .values(
+        usage=bindparam("spent", type_=ACTIVITY.c.usage.type),
+        **{name: func.coalesce(ACTIVITY.c[name], 0) + bindparam(f"more_{name}") for name in COUNTS},
+    )
+)
 
 
 class Kind(enum.StrEnum):
@@ -91,7 +109,7 @@ def insert_fact(connection: Connection, lease: Lease, fact: Fact, usage: Usage |
     """`append` as a part of the caller's transaction."""
     spent = require_lease(connection, lease)
     connection.execute(
-        insert(JOURNAL),
+        _INSERT,
         {"agent_id": lease.agent_id, "epoch": lease.epoch, "created_at": now, **fact._asdict()},
     )
     if usage is not None:
@@ -104,11 +122,7 @@ def require_lease(connection: Connection, lease: Lease) -> dict[str, dict[str, i
     Raises LeaseLostError unless the task is RUNNING under the lease: its worker was taken for dead, or the task was
     canceled.
     """
-    row = connection.execute(
-        select(ACTIVITY.c.status, ACTIVITY.c.epoch, ACTIVITY.c.usage)
-        .where(ACTIVITY.c.agent_id == lease.agent_id)
-        .with_for_update()
-    ).one_or_none()
+    row = connection.execute(_LOCK, {"id": lease.agent_id}).one_or_none()
     if row is None or row.status is not Status.RUNNING or row.epoch != lease.epoch:
         raise LeaseLostError(lease.agent_id)
     return row.usage or {}
@@ -132,11 +146,8 @@ def add_to(spent: dict[str, dict[str, int]], usage: Usage) -> dict[str, dict[str
 def _add_usage(
     connection: Connection, agent_id: UUID, usage: Usage, spent: dict[str, dict[str, int]]
 ) -> None:
-    names = ("requests", "input_tokens", "cached_tokens", "output_tokens")
-    totals = {name: func.coalesce(ACTIVITY.c[name], 0) + getattr(usage, name) for name in names}
-    connection.execute(
-        update(ACTIVITY).where(ACTIVITY.c.agent_id == agent_id).values(usage=add_to(spent, usage), **totals)
-    )
+    more = {f"more_{name}": getattr(usage, name) for name in COUNTS}
+    connection.execute(_SPEND, {"id": agent_id, "spent": add_to(spent, usage), **more})
 
 
 def _is_recorded(engine: Engine, lease: Lease, fact: Fact) -> bool:
@@ -178,7 +189,10 @@ def _plain(value: Any) -> Any:
 
 
 def fit(path: str) -> str:
-    """A path that its column takes; the end of a longer one is replaced by its hash."""
-    if len(path) <= MAX_PATH:
+    """A path that its column takes; the end of any other one is replaced by its hash.
+
+    MariaDB takes texts for equal that differ in the spaces at their end.
+    """
+    if len(path) <= MAX_PATH and not path.endswith(" "):
         return path
     return f"{path[: MAX_PATH - 65]}~{hashlib.sha256(path.encode()).hexdigest()}"

@@ -96,7 +96,7 @@ def test_a_fact_is_recorded_once_however_often_its_commit_is_tried(task: Task) -
 def test_paths_that_differ_in_case_or_end_in_a_space_are_different(task: Task) -> None:
     task.take_over()
     for path in ("call_a", "call_A", "call_ä", "call_a "):
-        put(task, fact(path))
+        put(task, fact(fit(path)))
     assert len(load(RUNTIME.engine, task.agent_id)) == 4
 
 
