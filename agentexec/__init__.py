@@ -18,9 +18,15 @@ if TYPE_CHECKING:
     from agentexec.errors import ActivityNotFoundError as ActivityNotFoundError
     from agentexec.errors import AgentexecError as AgentexecError
     from agentexec.errors import BackendInvalidError as BackendInvalidError
+    from agentexec.errors import CallInterruptedError as CallInterruptedError
+    from agentexec.errors import CallUndecidedError as CallUndecidedError
     from agentexec.errors import ContextInvalidError as ContextInvalidError
+    from agentexec.errors import JournalConflictError as JournalConflictError
+    from agentexec.errors import LeaseLostError as LeaseLostError
     from agentexec.errors import ModuleLoadError as ModuleLoadError
     from agentexec.errors import PayloadTooLargeError as PayloadTooLargeError
+    from agentexec.errors import ReplayDiverged as ReplayDiverged
+    from agentexec.errors import ReplayDivergedError as ReplayDivergedError
     from agentexec.errors import ResultExpiredError as ResultExpiredError
     from agentexec.errors import RetryLater as RetryLater
     from agentexec.errors import SchemaError as SchemaError
@@ -30,6 +36,9 @@ if TYPE_CHECKING:
     from agentexec.errors import UnavailableError as UnavailableError
     from agentexec.errors import UnknownTaskError as UnknownTaskError
     from agentexec.errors import UsageError as UsageError
+    from agentexec.journal.calls import idempotency_key as idempotency_key
+    from agentexec.journal.calls import tool_policy as tool_policy
+    from agentexec.journal.calls import transaction as transaction
     from agentexec.pool import Pool as Pool
     from agentexec.queue import enqueue as enqueue
     from agentexec.queue import enqueue_many as enqueue_many
@@ -67,8 +76,15 @@ _HOMES = {
         "TaskFailedError",
         "UnavailableError",
         "UnknownTaskError",
+        "LeaseLostError",
+        "CallInterruptedError",
+        "CallUndecidedError",
+        "JournalConflictError",
+        "ReplayDiverged",
+        "ReplayDivergedError",
         "UsageError",
     ),
+    "agentexec.journal.calls": ("idempotency_key", "tool_policy", "transaction"),
     "agentexec.pool": ("Pool",),
     "agentexec.queue": ("enqueue", "enqueue_many", "enqueue_sync"),
     "agentexec.results": ("gather", "get_result", "get_result_sync"),

@@ -8,6 +8,7 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agentexec.errors import SettingsError
+from agentexec.prices import ModelPrice
 from agentexec.rate_limits import parse_rate_limits
 
 PREFIX = "AGENTEXEC_"
@@ -69,6 +70,10 @@ class Settings(BaseSettings):
     )
     max_payload_bytes: int = Field(
         default=1_048_576, ge=1024, description="Largest context, metadata or result, in bytes of JSON."
+    )
+    model_prices: dict[str, ModelPrice] = Field(
+        default_factory=dict,
+        description="What models cost, as JSON: model to dollars per million tokens of input, cached_input, output.",
     )
     connect_timeout: float = Field(
         default=30, ge=0, description="Seconds that a starting worker waits for Redis and the database."

@@ -12,6 +12,11 @@
     ├── SchemaError                 5   the database lacks a migration, or is newer than this release
     ├── ActivityNotFoundError       1   no activity has that id
     ├── ResultExpiredError          1   the task completed, but its result was removed after its time to live
+    ├── LeaseLostError              1   another worker has the task by now, or it was canceled
+    ├── ReplayDivergedError         1   a run went another way than its record (also `ax.ReplayDiverged`)
+    │   └── JournalConflictError    1   two facts for one place in the journal
+    ├── CallInterruptedError        1   a step was cut off, and its policy forbids to make it again
+    ├── CallUndecidedError          1   a call was cut off, and its policy leaves it to a person what to do
     └── TaskEndedError              1   a waited-for task did not complete
         ├── TaskFailedError         1
         └── TaskCanceledError       1
@@ -24,6 +29,7 @@ Messages are one sentence that says what is wrong and what to do. They never hol
 from __future__ import annotations
 
 import math
+from typing import Any
 from uuid import UUID
 
 
@@ -93,6 +99,67 @@ class ResultExpiredError(AgentexecError):
             f"The result of task {agent_id} has expired; raise AGENTEXEC_RESULT_TTL to keep results longer."
         )
         self.agent_id = agent_id
+
+
+class LeaseLostError(AgentexecError):
+    """A worker that was taken for dead came back: the task is another's, ended or canceled, and nothing was recorded."""
+
+    def __init__(self, agent_id: UUID) -> None:
+        super().__init__(
+            f"Task {agent_id} is no longer this worker's: it was given to another, canceled or ended; this attempt stops."
+        )
+        self.agent_id = agent_id
+
+
+class ReplayDivergedError(AgentexecError):
+    """A handler that runs again asked for something else than the first time; the message says where and what.
+
+    Replay needs the same runs with the same inputs in the same order.
+    """
+
+    def __init__(self, message: str, *, agent_id: UUID, path: str) -> None:
+        super().__init__(message)
+        self.agent_id = agent_id
+        self.path = path
+
+
+ReplayDiverged = ReplayDivergedError
+
+
+class JournalConflictError(ReplayDivergedError):
+    """Two different facts were to be recorded in one place of the journal."""
+
+    def __init__(self, agent_id: UUID, path: str) -> None:
+        super().__init__(
+            f"Task {agent_id} recorded two different things at {path}; a call id was used twice within one run.",
+            agent_id=agent_id,
+            path=path,
+        )
+
+
+class CallInterruptedError(AgentexecError):
+    """A step with the policy "fail" was cut off in an earlier attempt: whether it took effect is unknown."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The step {name} was cut off by a restart, and it is unknown whether it took effect; catch this error "
+            'to find out, or give the step policy="idempotent" if it may be made twice.'
+        )
+        self.name = name
+
+
+class CallUndecidedError(AgentexecError):
+    """A call with the policy "ask" was cut off, and nobody has said yet whether to make it again."""
+
+    def __init__(self, *, agent_id: UUID, path: str, name: str, arguments: Any) -> None:
+        super().__init__(
+            f"The call {name} of task {agent_id} was cut off, and it is unknown whether it took effect; "
+            "a person has to decide."
+        )
+        self.agent_id = agent_id
+        self.path = path
+        self.name = name
+        self.arguments = arguments
 
 
 class TaskEndedError(AgentexecError):

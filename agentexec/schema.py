@@ -12,11 +12,12 @@ from agentexec.activity import models as _activity
 from agentexec.config import CONF
 from agentexec.db import Base, reading
 from agentexec.errors import SchemaError
+from agentexec.journal import models as _journal
 from agentexec.state import sql_models as _state
 
 __all__ = ["Base", "check_revision", "check_schema", "migrations_folder", "revisions", "version_table"]
 
-TABLES = (_activity, _state)
+TABLES = (_activity, _journal, _state)
 """The modules whose import fills `Base.metadata`."""
 
 ADVICE = "run `agentexec migrate`"

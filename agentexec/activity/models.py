@@ -57,6 +57,7 @@ class Activity(Base):
     input_tokens: Mapped[int | None] = mapped_column(BigInteger)
     output_tokens: Mapped[int | None] = mapped_column(BigInteger)
     cached_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    usage: Mapped[dict[str, Any] | None] = mapped_column(JsonObject)
 
     id: Mapped[UUID] = synonym("agent_id")
     logs: Mapped[list[ActivityLog]] = relationship(

@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 
+from agentexec.config import CONF
+from agentexec.prices import cost
 from agentexec.task import Status
 
 
@@ -23,6 +25,15 @@ class ActivityLogSchema(BaseModel):
     percentage: int | None = None
 
 
+class UsageSchema(BaseModel):
+    """What the model calls of a task used, as they were recorded. `input_tokens` include the cached ones."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+
 class _ActivitySchema(BaseModel):
     """What list items and details have in common."""
 
@@ -36,8 +47,24 @@ class _ActivitySchema(BaseModel):
     updated_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    # What the record has; `usage` is made of it.
+    requests: int | None = Field(default=None, exclude=True, repr=False)
+    input_tokens: int | None = Field(default=None, exclude=True, repr=False)
+    cached_tokens: int | None = Field(default=None, exclude=True, repr=False)
+    output_tokens: int | None = Field(default=None, exclude=True, repr=False)
     # Tenants' labels: for the application, not for the reader of its API.
     metadata: dict[str, Any] | None = Field(default=None, validation_alias="metadata_", exclude=True)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def usage(self) -> UsageSchema:
+        """The sums over all models and attempts; zeros where no model was called."""
+        return UsageSchema(
+            requests=self.requests or 0,
+            input_tokens=self.input_tokens or 0,
+            cached_tokens=self.cached_tokens or 0,
+            output_tokens=self.output_tokens or 0,
+        )
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -75,8 +102,20 @@ class ActivityDetailSchema(_ActivitySchema):
     id: UUID
     attempt: int = 0
     error: str | None = None
+    usage_by_model: dict[str, UsageSchema] = Field(default_factory=dict, validation_alias="usage")
     logs: list[ActivityLogSchema] = Field(default_factory=list)
 
+    @field_validator("usage_by_model", mode="before")
+    @classmethod
+    def _none_used(cls, value: Any) -> Any:
+        return value or {}
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def cost(self) -> float | None:
+        """Dollars by AGENTEXEC_MODEL_PRICES; None unless the price of every model that was called is known."""
+        usage = {model: used.model_dump() for model, used in self.usage_by_model.items()}
+        return cost(usage, CONF.model_prices)
 
 EventType = Literal[
     "log",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
 from agentexec.activity.reports import update
 from agentexec.errors import AgentexecError
+from agentexec.journal.calls import require_policy
+from agentexec.journal.recorder import Policy, Scope, scope_of
+from agentexec.journal.steps import StepCall, take_step
 from agentexec.runtime import RUNTIME
 
 log = logging.getLogger("agentexec.runners")
@@ -28,14 +31,14 @@ REPORT_STATUS_PROMPT = (
 """What `runner.prompts.report_status` says unless the runner is given another text."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Prompts:
     """Texts to put into an agent's instructions."""
 
     report_status: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Tools(Generic[ToolT]):
     """Tools for an agent, bound to the runner's task, in the form that its SDK wants."""
 
@@ -46,7 +49,8 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
     """Runs agents within one task. Subclass it to run those of another SDK.
 
     `agent_id`: the task's, as the handler got it. `report_status_prompt`: replaces the text of
-    `prompts.report_status`. A subclass writes `run`, and `make_tool` where its SDK wants more than a coroutine
+    `prompts.report_status`. `tool_policy`: what happens to a call that was cut off and has no policy of its own; see
+    `ax.tool_policy`. A subclass writes `run`, and `make_tool` where its SDK wants more than a coroutine
     function for a tool.
     """
 
@@ -54,7 +58,11 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
     prompts: Prompts
     tools: Tools[ToolT]
 
-    def __init__(self, agent_id: UUID | str, *, report_status_prompt: str | None = None) -> None:
+    def __init__(
+        self, agent_id: UUID | str, *, report_status_prompt: str | None = None, tool_policy: Policy = "fail"
+    ) -> None:
+        require_policy(tool_policy)
+        self.tool_policy: Policy = tool_policy
         self.agent_id = agent_id if isinstance(agent_id, UUID) else UUID(agent_id)
         self.prompts = Prompts(REPORT_STATUS_PROMPT if report_status_prompt is None else report_status_prompt)
         self.tools = Tools(self.make_tool(self._report_status))
@@ -66,6 +74,34 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
     def make_tool(self, report_status: ReportStatus) -> ToolT:
         """Give `report_status(message, percentage)` the form of a tool; here it stays the coroutine function it is."""
         return cast(ToolT, report_status)
+
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        result_type: Any = None,
+        policy: Policy | None = None,
+    ) -> Any:
+        """Call a function once in the life of the task: its outcome is recorded, and later attempts get it from there.
+
+        The value comes back through JSON (as `result_type`, where one is given) in every attempt. Steps are told
+        apart by name, arguments and order. A plain function runs in a thread. `policy`: what happens if the step
+        was cut off; the runner's `tool_policy` where none is given. Outside the task's worker it is a plain call.
+
+        Raises what the function raises, CallInterruptedError, ReplayDivergedError, LeaseLostError,
+        PayloadTooLargeError, and AgentexecError for a value that is not JSON.
+        """
+        policy = self.tool_policy if policy is None else policy
+        require_policy(policy)
+        return await take_step(self._scope(), StepCall(name, function, args, result_type), policy)
+
+    def _scope(self) -> Scope | None:
+        """Where in the task the running code stands; None outside its worker."""
+        scope = scope_of(self.agent_id)
+        if scope is not None and scope.turns is None:
+            scope = dataclasses.replace(scope, policy=self.tool_policy)
+        return scope
 
     async def report(self, message: str, percentage: int | None = None) -> None:
         """Report progress from async code: `ax.activity.update` for this task, off the event loop where it would block.

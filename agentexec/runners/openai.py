@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar, Unpack
 from uuid import UUID
 
@@ -22,8 +25,13 @@ from agents import (
 from agents.run import RunOptions
 from agents.tracing.processors import default_exporter
 
+from agentexec.journal.calls import tool_policy as mark_policy
+from agentexec.journal.recorder import SCOPE, Policy, Turns
+from agentexec.journal.steps import once
 from agentexec.runners.base import BaseAgentRunner, ReportStatus
+from agentexec.runners.openai_durable import install
 from agentexec.runners.openai_recovery import WRAP_UP_PROMPT, WrapUp
+from agentexec.runners.openai_tools import CHEAP_MARK
 
 ContextT = TypeVar("ContextT")
 
@@ -49,6 +57,11 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
     `agent_id`: the task's, as the handler got it. `max_turns_recovery`: an agent that has used up `max_turns` is
     asked once more, without tools, to answer with what it has, instead of failing with MaxTurnsExceeded.
     `wrap_up_prompt`: what it is told then. `report_status_prompt`: replaces the text of `prompts.report_status`.
+    `tool_policy`: what happens to a tool call that was cut off, for tools without `@ax.tool_policy`.
+
+    In the task's worker a run is durable: what models answered and tools returned is recorded, and when another
+    worker runs the handler again, `run` gives it from there. Raises ReplayDivergedError when the handler
+    then asks for something else.
 
     Tracing: off where there is no key to send traces with (OPENAI_API_KEY or `set_tracing_export_api_key`) and no
     trace is open; pass `run_config=RunConfig()` to trace to processors of your own. Traces are grouped by agent_id.
@@ -61,8 +74,10 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         max_turns_recovery: bool = False,
         wrap_up_prompt: str | None = None,
         report_status_prompt: str | None = None,
+        tool_policy: Policy = "fail",
     ) -> None:
-        super().__init__(agent_id, report_status_prompt=report_status_prompt)
+        install()
+        super().__init__(agent_id, report_status_prompt=report_status_prompt, tool_policy=tool_policy)
         self.max_turns_recovery = max_turns_recovery
         self.wrap_up_prompt = WRAP_UP_PROMPT if wrap_up_prompt is None else wrap_up_prompt
 
@@ -79,7 +94,8 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         told "Begin.". Raises what `Runner.run` raises.
         """
         plan = self._plan(agent, input, options)
-        return await Runner.run(plan.agent, plan.input, **plan.options)
+        async with self._durably():
+            return await Runner.run(plan.agent, plan.input, **plan.options)
 
     async def run_streamed(
         self,
@@ -94,13 +110,40 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         started it.
         """
         plan = self._plan(agent, input, options)
-        result = Runner.run_streamed(plan.agent, plan.input, **plan.options)
+        async with self._durably():
+            result = Runner.run_streamed(plan.agent, plan.input, **plan.options)
         _end_with_caller(result)
         return result
 
     def make_tool(self, report_status: ReportStatus) -> FunctionTool:
         """The SDK's tool; its schema and description are read from the function."""
-        return function_tool(report_status, name_override="report_status")
+        tool = function_tool(report_status, name_override="report_status")
+        # A report may be made twice, so its beginning is not worth a row; its outcome keeps a replay from the log.
+        setattr(tool, CHEAP_MARK, True)
+        return mark_policy("idempotent")(tool)
+
+    @asynccontextmanager
+    async def _durably(self) -> AsyncGenerator[None]:
+        """Make the runs that start in here durable, if this is the task's own worker."""
+        scope = self._scope()
+        if scope is None:
+            yield
+            return
+        await scope.recorder.open()
+        turns = scope.turns or Turns(self._resumed)
+        token = SCOPE.set(dataclasses.replace(scope, durable=True, turns=turns))
+        try:
+            yield
+        finally:
+            SCOPE.reset(token)
+
+    async def _resumed(self, turn: int) -> None:
+        scope = self._scope()
+        attempt = scope.recorder.attempt if scope is not None else 1
+        await self.try_to_report(f"Resumed at turn {turn} (attempt {attempt})")
+
+    async def _report_once(self, message: str) -> bool:
+        return await once(self._scope(), "report", functools.partial(self.try_to_report, message))
 
     def _plan(
         self,
@@ -111,7 +154,7 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         options["run_config"] = self._run_config(options.get("run_config"))
         handlers = options.get("error_handlers") or {}
         if self.max_turns_recovery and "max_turns" not in handlers:
-            wrap_up = WrapUp(self.wrap_up_prompt, options, self.try_to_report)
+            wrap_up = WrapUp(self.wrap_up_prompt, options, self._report_once)
             options["error_handlers"] = {**handlers, "max_turns": wrap_up}
         return RunPlan(agent, input, options)
 

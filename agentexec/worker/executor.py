@@ -17,10 +17,11 @@ from agentexec.activity.reports import clean
 from agentexec.activity.transitions import Admitted, Ending
 from agentexec.config import CONF
 from agentexec.errors import AgentexecError, ContextInvalidError, RetryLater
+from agentexec.journal.recorder import enter_task
 from agentexec.policy import retry_delay
 from agentexec.queue import require_size
 from agentexec.registry import Registry, validate_context
-from agentexec.task import CURRENT_LEASE, Status, TaskDefinition
+from agentexec.task import Status, TaskDefinition
 
 MAX_ERROR = 20_000
 """Characters of a traceback that are kept: its end, where the reason stands."""
@@ -33,7 +34,7 @@ async def attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExe
 
     Lets CancelledError through only where the caller has canceled; every other error becomes an ending.
     """
-    CURRENT_LEASE.set(admitted.lease)
+    enter_task(admitted.lease, admitted.attempt)
     definition = registry.find(admitted.task_name)
     if definition is None:
         known = ", ".join(sorted(task.name for task in registry)) or "none"

@@ -1,0 +1,41 @@
+"""The journal's table: one row for each recorded step of a task."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Integer, String
+from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import Mapped, mapped_column
+
+from agentexec.config import CONF
+from agentexec.db import Base, LongText, UtcDateTime
+
+MAX_PATH = 255
+
+# MySQL compares texts without regard to case, and call ids differ in nothing else.
+ExactText = String(MAX_PATH).with_variant(
+    mysql.VARCHAR(MAX_PATH, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
+)
+
+
+class JournalEntry(Base):
+    """One recorded fact of a run: that it began, a model's response, or a call's intent or outcome.
+
+    `path` names the run or call within the task, `seq` counts its facts. The key makes it impossible to record
+    the same fact twice. Rows go with their activity.
+    """
+
+    __tablename__ = f"{CONF.table_prefix}journal"
+
+    agent_id: Mapped[UUID] = mapped_column(
+        ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
+    )
+    path: Mapped[str] = mapped_column(ExactText, primary_key=True)
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(10))
+    input_hash: Mapped[str] = mapped_column(String(64))
+    value: Mapped[str] = mapped_column(LongText)
+    epoch: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

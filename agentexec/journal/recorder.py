@@ -1,0 +1,213 @@
+"""The journal of one attempt: what is recorded is answered from memory, what is new is appended.
+
+A handler runs again from its top. Its runs and calls are told apart by **paths**: a run is its place's path, the
+agent's name and a number; a call is its run's path and the call's id. The same code gives the same paths.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, Literal
+from uuid import UUID
+
+from agentexec.db import utc_now
+from agentexec.errors import AgentexecError, ReplayDivergedError, UnavailableError
+from agentexec.journal.store import Fact, Kind, Usage, append, digest, fit, load
+from agentexec.policy import backoff
+from agentexec.runtime import RUNTIME
+from agentexec.task import CURRENT_LEASE, Lease
+
+log = logging.getLogger("agentexec.journal")
+
+Policy = Literal["idempotent", "ask", "fail", "transactional"]
+
+POLICIES: tuple[Policy, ...] = ("idempotent", "ask", "fail", "transactional")
+
+
+class Recorder:
+    """What one attempt of a task knows of the earlier ones, and adds to it.
+
+    Used by one handler, which may spread over threads and event loops.
+    """
+
+    def __init__(self, lease: Lease, attempt: int = 1) -> None:
+        self.lease = lease
+        self.attempt = attempt
+        self.fault: AgentexecError | None = None
+        """Why this attempt must stop. Kept, because an agent's SDK would tell the model of it and go on."""
+        self._facts: dict[str, list[Fact]] = {}
+        self._opened = False
+        self._claimed: dict[str, set[int]] = defaultdict(set)
+        self._lock = threading.Lock()
+
+    async def open(self) -> None:
+        """Read the task's journal, once per attempt. Waits while the database is away."""
+        if not self._opened:
+            await self._patiently(self._load)
+
+    def facts(self, path: str) -> list[Fact]:
+        """What is recorded at a path; `open` comes first."""
+        self.check()
+        return self._facts.get(path, [])
+
+    def check(self) -> None:
+        """Raise what stopped this attempt, if anything did."""
+        if self.fault is not None:
+            raise self.fault from None
+
+    def stop(self, fault: AgentexecError) -> AgentexecError:
+        """Let nothing further happen in this attempt; returns the error that says why."""
+        self.fault = self.fault or fault
+        return self.fault
+
+    def claim(self, parent: str, name: str, input_hash: str, what: str) -> str:
+        """The path of the next run or step of a name under a parent.
+
+        Where several are recorded, the one with the same input is taken: branches that run side by side may start in
+        another order. Raises ReplayDivergedError if the next one was recorded with another input.
+        """
+        self.check()
+        stem = f"{parent}/{name}#" if parent else f"{name}#"
+        with self._lock:
+            taken = self._claimed[stem]
+            number, first = 1, 0
+            while True:
+                if number not in taken:
+                    first = first or number
+                    recorded = self._facts.get(fit(f"{stem}{number}"))
+                    if not recorded:
+                        break
+                    if recorded[0].input_hash == input_hash:
+                        first = number
+                        break
+                number += 1
+            taken.add(first)
+        path = fit(f"{stem}{first}")
+        self.compare(path, 0, input_hash, what)
+        return path
+
+    def compare(self, path: str, seq: int, input_hash: str, what: str) -> None:
+        """Raise ReplayDivergedError if a recorded fact was recorded with another input."""
+        facts = self.facts(path)
+        if seq < len(facts) and facts[seq].input_hash != input_hash:
+            raise self.stop(
+                ReplayDivergedError(
+                    f"Task {self.lease.agent_id} went another way than in an earlier attempt: {what} ({path}) now has "
+                    "another input than was recorded; make the handler's inputs depend on its context alone (no clock, "
+                    "no random values, nothing that changes between attempts), or fetch what changes in runner.step().",
+                    agent_id=self.lease.agent_id,
+                    path=path,
+                )
+            )
+
+    async def record(
+        self, path: str, kind: Kind, input_hash: str, value: str, usage: Usage | None = None
+    ) -> None:
+        """Append a fact. Waits while the database is away; raises LeaseLostError, which ends the attempt.
+
+        A caller that is canceled meanwhile finds the fact recorded when it comes back.
+        """
+        self.check()
+        fact = Fact(path, len(self.facts(path)), kind, input_hash, value)
+        await asyncio.shield(asyncio.ensure_future(self._record(fact, usage)))
+
+    async def _record(self, fact: Fact, usage: Usage | None) -> None:
+        try:
+            await self._patiently(append, RUNTIME.engine, self.lease, fact, usage, utc_now())
+        except AgentexecError as error:
+            raise self.stop(error) from None
+        self.note(fact)
+
+    def note(self, fact: Fact) -> None:
+        """Remember a fact that stands in the database by now."""
+        with self._lock:
+            self._facts.setdefault(fact.path, []).append(fact)
+
+    def _load(self) -> None:
+        with self._lock:
+            if not self._opened:
+                facts: dict[str, list[Fact]] = defaultdict(list)
+                for fact in load(RUNTIME.engine, self.lease.agent_id):
+                    facts[fact.path].append(fact)
+                self._facts, self._opened = dict(facts), True
+
+    async def _patiently(self, call: Callable[..., None], *arguments: Any) -> None:
+        """A blocking call beside the event loop, repeated until the database is there."""
+        failures = 0
+        while True:
+            try:
+                return await RUNTIME.in_thread(call, *arguments)
+            except UnavailableError as error:
+                failures += 1
+                if failures == 1:
+                    log.error("%s Task %s waits until it is back.", error, self.lease.agent_id)
+            await asyncio.sleep(backoff(failures, most=2.0))
+
+
+class Turns:
+    """How far the replay of a run got: for the one line in the log that says where it went on."""
+
+    def __init__(self, report: Callable[[int], Awaitable[object]]) -> None:
+        self.turn = 1
+        self.answered = 0
+        self._report = report
+        self._reported = False
+
+    def replayed(self, turn: int | None = None) -> None:
+        """A recorded answer was given; `turn`: that of the run itself."""
+        self.answered += 1
+        if turn is not None:
+            self.turn = turn
+
+    async def goes_on(self, turn: int | None = None) -> None:
+        """Something happens that was not recorded; reported if it is the first such thing after a replay."""
+        if turn is not None:
+            self.turn = turn
+        if self.answered and not self._reported:
+            self._reported = True
+            await self._report(self.turn)
+        self._reported = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scope:
+    """Where in a task the running code stands. `durable` is false outside a runner's `run`."""
+
+    recorder: Recorder
+    path: str = ""
+    policy: Policy = "fail"
+    durable: bool = False
+    turns: Turns | None = None
+    run: Any = None
+    """The durable run that the code belongs to, as its runner keeps it."""
+
+    def at(self, path: str, **changes: Any) -> Scope:
+        """The scope of a run or call inside this one."""
+        return dataclasses.replace(self, path=path, **changes)
+
+
+SCOPE: ContextVar[Scope | None] = ContextVar("agentexec_scope", default=None)
+"""The scope of the running code; tasks and threads that it starts inherit it."""
+
+
+def enter_task(lease: Lease, attempt: int) -> None:
+    """Make the running code an attempt of a task, with a journal of its own."""
+    CURRENT_LEASE.set(lease)
+    SCOPE.set(Scope(Recorder(lease, attempt)))
+
+
+def scope_of(agent_id: UUID) -> Scope | None:
+    """The running code's scope if it is the task's; None in a script, a web process, or another task."""
+    scope, lease = SCOPE.get(), CURRENT_LEASE.get()
+    if scope is None or lease is None or lease != scope.recorder.lease or lease.agent_id != agent_id:
+        return None
+    return scope
+
+
+__all__ = ["POLICIES", "SCOPE", "Policy", "Recorder", "Scope", "Turns", "digest", "enter_task", "scope_of"]

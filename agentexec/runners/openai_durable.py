@@ -1,0 +1,98 @@
+"""Where the journal meets the SDK: three places of it, changed once, and unchanged in effect outside a durable run.
+
+- the default agent runner: every run inside a durable run, however it was started, gets its place in the journal;
+- the model that a turn is given, and the invocation of a function tool. Both are looked up by the SDK's loop as
+  names in its modules. Cloning agents instead would break `result.last_agent is agent`, copies of tools would
+  break hooks and approvals that compare tools, and would leave the SDK's time limits outside the record.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from agents import Model, RunResult, RunResultStreaming
+from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
+from agents.run_internal import run_loop, tool_execution
+from agents.tool import _FunctionToolInvocationResult
+
+from agentexec.errors import AgentexecError
+from agentexec.journal.recorder import SCOPE
+from agentexec.runners.openai_model import JournaledModel
+from agentexec.runners.openai_run import DurableRun, inherited
+from agentexec.runners.openai_session import journaled_session
+from agentexec.runners.openai_tools import invoke_journaled
+
+INVOKE = "_invoke_function_tool_with_metadata"
+
+
+class DurableAgentRunner(AgentRunner):
+    """The SDK's runner, or the one that the application has set, with a place in the journal for each durable run."""
+
+    def __init__(self, runner: AgentRunner) -> None:
+        self._runner = runner
+
+    async def run(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
+        with _entered(starting_agent, input, kwargs):
+            return await self._runner.run(starting_agent, input, **kwargs)
+
+    def run_sync(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
+        with _entered(starting_agent, input, kwargs):
+            return self._runner.run_sync(starting_agent, input, **kwargs)
+
+    def run_streamed(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResultStreaming:
+        # The task that runs it takes the scope along.
+        with _entered(starting_agent, input, kwargs):
+            return self._runner.run_streamed(starting_agent, input, **kwargs)
+
+
+@contextmanager
+def _entered(agent: Any, input: Any, options: dict[str, Any]) -> Generator[None]:
+    """The scope of one run; `options` get what makes it durable."""
+    scope = SCOPE.get()
+    if scope is None or not scope.durable:
+        yield
+        return
+    if isinstance(scope.run, DurableRun) and options.get("run_config") is None:
+        options["run_config"] = inherited(scope.run.run_config)
+    run = DurableRun(scope, agent, input, options.get("run_config") or {})
+    if options.get("session") is not None:
+        options["session"] = journaled_session(options["session"], run)
+    token = SCOPE.set(run.scope)
+    try:
+        yield
+    except Exception:
+        # The SDK may have wrapped what stopped the attempt.
+        run.recorder.check()
+        raise
+    finally:
+        SCOPE.reset(token)
+    run.recorder.check()
+
+
+def _get_model(get_model: Callable[..., Model], agent: Any, run_config: Any) -> Any:
+    """The SDK's choice of a turn's model, through the journal."""
+    model = get_model(agent, run_config)
+    scope = SCOPE.get()
+    if scope is None or not isinstance(scope.run, DurableRun):
+        return model
+    # One for each model and run: the SDK tells models apart by identity.
+    return scope.run.models.setdefault(id(model), JournaledModel(model, scope.run))
+
+
+def install() -> None:
+    """Make the SDK of this process able to run durably; once is enough, and more does no harm."""
+    if isinstance(get_default_agent_runner(), DurableAgentRunner):
+        return
+    if not (hasattr(run_loop, "get_model") and hasattr(tool_execution, INVOKE)):
+        raise AgentexecError(
+            "This release of openai-agents cannot run durably; install one that agentexec's requirements name."
+        )
+    run_loop.get_model = functools.partial(_get_model, run_loop.get_model)
+    invoke = getattr(tool_execution, INVOKE)
+    setattr(
+        tool_execution, INVOKE, functools.partial(invoke_journaled, invoke, _FunctionToolInvocationResult)
+    )
+    set_default_agent_runner(DurableAgentRunner(get_default_agent_runner()))

@@ -1,0 +1,174 @@
+"""Model calls of a durable run: every finished response is recorded before the run goes on, and given again on replay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from agents import Model, ModelResponse
+from agents import Usage as SdkUsage
+from agents.usage import (
+    _attach_normalized_usage,
+    _attach_raw_usage_snapshot,
+    _extract_raw_usage_snapshot,
+    _mark_requests_completed_without_usage,
+    _requests_for_response_without_usage,
+    _response_usage_to_usage,
+    deserialize_usage,
+    serialize_usage,
+)
+from openai.types.responses import Response, ResponseCompletedEvent, ResponseOutputItemDoneEvent
+
+from agentexec.journal.store import Usage, digest, dump
+from agentexec.runners.openai_run import DurableRun
+
+WHAT = "A model's response"
+
+
+class JournaledModel:
+    """A model that answers from the journal where it can.
+
+    In every other respect it is the model that it stands for, to `isinstance` too: the SDK asks for kinds of models.
+    """
+
+    def __init__(self, model: Model, run: DurableRun) -> None:
+        self._model = model
+        self._run = run
+
+    @property
+    def __class__(self) -> Any:
+        return type(self._model)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        """The recorded response, or a new one."""
+        input_hash = _input_hash(args, kwargs)
+        recorded = await self._run.recorded_response(input_hash)
+        if recorded is not None:
+            return load_response(recorded)
+        response = await self._model.get_response(*args, **kwargs)
+        value = dump(dump_response(response), WHAT)
+        await self._run.record_response(input_hash, value, self._counts(response.usage))
+        return response
+
+    async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """The events of a new response; of a recorded one the last event alone, which holds it all."""
+        input_hash = _input_hash(args, kwargs)
+        recorded = await self._run.recorded_response(input_hash)
+        if recorded is not None:
+            yield load_event(recorded)
+            return
+        items: list[Any] = []
+        stream = self._model.stream_response(*args, **kwargs)
+        try:
+            async for event in stream:
+                if isinstance(event, ResponseOutputItemDoneEvent):
+                    items.append(event.item)
+                elif isinstance(event, ResponseCompletedEvent):
+                    if not event.response.output:
+                        # Some servers leave the output to the events before, and those are not recorded.
+                        event.response.output = list(items)
+                    usage = usage_of(event.response)
+                    value = dump(dump_event(event, usage), WHAT)
+                    await self._run.record_response(input_hash, value, self._counts(usage, event.response))
+                yield event
+        finally:
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _counts(self, used: SdkUsage, response: Response | None = None) -> Usage:
+        name = getattr(self._model, "model", None) or getattr(response, "model", None)
+        model = str(name) if name else type(self._model).__name__
+        cached = used.input_tokens_details.cached_tokens or 0
+        return Usage(model, used.requests, used.input_tokens, cached, used.output_tokens)
+
+
+def usage_of(response: Response) -> SdkUsage:
+    """A streamed response's usage as the SDK counts it."""
+    if response.usage:
+        return _response_usage_to_usage(response.usage)
+    return SdkUsage(requests=_requests_for_response_without_usage(response))
+
+
+def dump_response(response: ModelResponse) -> dict[str, Any]:
+    """A response as JSON data. Fields that the provider did not send stay away, or the next input would gain them."""
+    return {
+        "output": [_dump_item(item) for item in response.output],
+        "usage": serialize_usage(response.usage),
+        "response_id": response.response_id,
+        "request_id": response.request_id,
+        "raw_usage": response.raw_usage,
+    }
+
+
+def load_response(text: str) -> ModelResponse:
+    """The response that `dump_response` was given, or that a streamed response amounts to."""
+    data = json.loads(text)
+    streamed = data["event"]["response"] if "event" in data else None
+    return ModelResponse(
+        output=_load_items(streamed["output"] if streamed else data["output"]),
+        usage=deserialize_usage(data["usage"]),
+        response_id=streamed.get("id") if streamed else data["response_id"],
+        request_id=data["request_id"],
+        raw_usage=data["raw_usage"],
+    )
+
+
+def dump_event(event: ResponseCompletedEvent, usage: SdkUsage) -> dict[str, Any]:
+    """The last event of a stream as JSON data."""
+    return {
+        "event": event.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False),
+        "usage": serialize_usage(usage),
+        "request_id": getattr(event.response, "_request_id", None),
+        "raw_usage": _extract_raw_usage_snapshot(event.response),
+    }
+
+
+def load_event(text: str) -> ResponseCompletedEvent:
+    """The event that `dump_event` was given, or that stands for a response that was not streamed."""
+    data = json.loads(text)
+    # The client's own way from JSON to an event: unknown fields and kinds of items pass as they did.
+    event = ResponseCompletedEvent.construct(**(data.get("event") or _as_event(data)))
+    usage = deserialize_usage(data["usage"])
+    if event.response.usage:
+        _attach_normalized_usage(event.response.usage, usage)
+    elif usage.requests:
+        _mark_requests_completed_without_usage(event.response, usage.requests)
+    if data["request_id"] is not None:
+        object.__setattr__(event.response, "_request_id", data["request_id"])
+    if data["raw_usage"] is not None:
+        _attach_raw_usage_snapshot(event.response, data["raw_usage"])
+    return event
+
+
+def _as_event(data: dict[str, Any]) -> dict[str, Any]:
+    response = {
+        "id": data["response_id"],
+        "object": "response",
+        "created_at": 0.0,
+        "model": "",
+        "output": data["output"],
+        "tools": [],
+        "tool_choice": "auto",
+        "parallel_tool_calls": False,
+        "usage": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0},
+    }
+    return {"type": "response.completed", "sequence_number": 0, "response": response}
+
+
+def _dump_item(item: Any) -> Any:
+    if isinstance(item, dict):
+        return item
+    return item.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
+
+
+def _load_items(items: list[Any]) -> list[Any]:
+    return Response.construct(output=items).output if items else []
+
+
+def _input_hash(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    return digest(kwargs["input"] if "input" in kwargs else args[1])

@@ -1,0 +1,148 @@
+"""Tool calls of a durable run: what is recorded is not done again, and its output reaches the model as it did before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from agents import FunctionTool, ToolOutputFileContent, ToolOutputImage, ToolOutputText
+from agents.tool_context import ToolContext
+from pydantic_core import to_jsonable_python
+
+from agentexec.errors import AgentexecError
+from agentexec.journal.calls import POLICY_MARK, Answer, perform, unrecorded
+from agentexec.journal.recorder import SCOPE, Policy, Scope
+from agentexec.journal.store import digest, fit
+from agentexec.runners.openai_run import DurableRun
+
+Invoke = Callable[..., Awaitable[Any]]
+
+CUT_OFF = (
+    "This call was cut off by a restart and was not made again. It is unknown whether it took effect; find out "
+    "before you rely on it or repeat it."
+)
+"""What the model is told of a call that was cut off, where the tool's policy is "fail"."""
+
+CHEAP_MARK = "_agentexec_cheap_tool"
+"""On a tool of our own that may run twice: its outcome is recorded, its beginning is not."""
+
+OUTPUT_KINDS = {kind.__name__: kind for kind in (ToolOutputText, ToolOutputImage, ToolOutputFileContent)}
+
+
+class ToolCall:
+    """One call of a function tool, as the journal knows it."""
+
+    def __init__(
+        self, invoke: Invoke, result_type: Any, tool: FunctionTool, context: ToolContext[Any], arguments: str
+    ) -> None:
+        self.name = tool.qualified_name
+        self.arguments = arguments
+        self.intended = not getattr(tool, CHEAP_MARK, False)
+        self._invoke = invoke
+        self._result_type = result_type
+        self._tool = tool
+        self._context = context
+
+    async def make(self) -> Answer[Any]:
+        """Let the SDK call the tool."""
+        result = await self._invoke(function_tool=self._tool, context=self._context, arguments=self.arguments)
+        return Answer(result, failed=result.is_sdk_generated_error)
+
+    def encode(self, answer: Answer[Any]) -> dict[str, Any]:
+        result = answer.value
+        structured = self._tool.output_json_schema is not None
+        return {**encode_output(result.output, structured), "error": result.is_sdk_generated_error}
+
+    def decode(self, value: dict[str, Any]) -> Any:
+        return self._result_type(decode_output(value), is_sdk_generated_error=value["error"])
+
+    def cut_off(self) -> Any:
+        """What the model gets in place of an output that nobody knows."""
+        return self._result_type(CUT_OFF, is_sdk_generated_error=True)
+
+
+async def invoke_journaled(
+    invoke: Invoke,
+    result_type: Any,
+    *,
+    function_tool: FunctionTool,
+    context: ToolContext[Any],
+    arguments: str,
+) -> Any:
+    """The SDK's invocation of a function tool, through the journal inside a durable run."""
+
+    def plainly() -> Awaitable[Any]:
+        return invoke(function_tool=function_tool, context=context, arguments=arguments)
+
+    scope = SCOPE.get()
+    if scope is None or not isinstance(scope.run, DurableRun):
+        return await unrecorded(context.tool_call_id, policy_of(function_tool, "fail"), plainly)
+    path = fit(f"{scope.run.path}/{context.tool_call_id}")
+    inside = scope.at(scope.run.path)
+    if getattr(function_tool, "_is_agent_tool", False):
+        return await _reenter(inside.at(path), plainly)
+    made = ToolCall(invoke, result_type, function_tool, context, arguments)
+    return await perform(inside, path, made, policy_of(function_tool, scope.policy))
+
+
+async def _reenter(scope: Scope, make: Callable[[], Awaitable[Any]]) -> Any:
+    """Run an agent that is a tool: its own steps are recorded."""
+    token = SCOPE.set(scope)
+    try:
+        return await make()
+    finally:
+        SCOPE.reset(token)
+        # The SDK makes a text for the model of any error in there, also of one that must stop the attempt.
+        scope.recorder.check()
+
+
+def policy_of(tool: FunctionTool, default: Policy) -> Policy:
+    """The tool's own policy, set on it or on the function it was made of."""
+    own = getattr(tool, POLICY_MARK, None) or getattr(getattr(tool, "__wrapped__", None), POLICY_MARK, None)
+    return own or default
+
+
+def encode_output(output: Any, structured: bool = False) -> dict[str, Any]:
+    """A tool's output as JSON data from which the model's next input is made exactly as from the output itself."""
+    if type(output) is str:
+        return {"text": output}
+    if _is_part(output):
+        return {"part": _encode_part(output)}
+    if isinstance(output, list) and output and all(_is_part(part) for part in output):
+        return {"parts": [_encode_part(part) for part in output]}
+    if structured:
+        return {"json": to_jsonable_python(output, by_alias=True)}
+    try:
+        again = json.loads(json.dumps(output))
+    except (TypeError, ValueError, RecursionError):
+        return {"text": str(output)}
+    # What changes on its way through JSON (tuples, keys that are no strings) would read otherwise to the model.
+    return {"json": output} if repr(again) == repr(output) else {"text": str(output)}
+
+
+def decode_output(value: dict[str, Any]) -> Any:
+    """The output that `encode_output` was given, or the text that the model got for it."""
+    if "part" in value:
+        return _decode_part(value["part"])
+    if "parts" in value:
+        return [_decode_part(part) for part in value["parts"]]
+    return value["text"] if "text" in value else value["json"]
+
+
+def _is_part(value: Any) -> bool:
+    return type(value) in OUTPUT_KINDS.values()
+
+
+def _encode_part(part: Any) -> dict[str, Any]:
+    return {"kind": type(part).__name__, "data": part.model_dump(mode="json", exclude_unset=True)}
+
+
+def _decode_part(part: dict[str, Any]) -> Any:
+    kind = OUTPUT_KINDS.get(part["kind"])
+    if kind is None:
+        raise AgentexecError(f"The journal has a tool output of the unknown kind {part['kind']}.")
+    return kind.model_validate(part["data"])
+
+
+__all__ = ["CHEAP_MARK", "CUT_OFF", "digest", "invoke_journaled", "policy_of"]

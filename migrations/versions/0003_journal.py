@@ -1,0 +1,45 @@
+"""The journal of durable runs, and usage by model."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+from agentexec.config import CONF
+from agentexec.db import JsonObject, LongText, UtcDateTime
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+PREFIX = CONF.table_prefix
+EXACT_TEXT = sa.String(255).with_variant(
+    mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
+)
+
+
+def upgrade() -> None:
+    op.add_column(f"{PREFIX}activity", sa.Column("usage", JsonObject))
+    op.create_table(
+        f"{PREFIX}journal",
+        sa.Column(
+            "agent_id",
+            sa.Uuid(),
+            sa.ForeignKey(f"{PREFIX}activity.agent_id", ondelete="CASCADE"),
+            primary_key=True,
+        ),
+        sa.Column("path", EXACT_TEXT, primary_key=True),
+        sa.Column("seq", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("kind", sa.String(10), nullable=False),
+        sa.Column("input_hash", sa.String(64), nullable=False),
+        sa.Column("value", LongText, nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table(f"{PREFIX}journal")
+    op.drop_column(f"{PREFIX}activity", "usage")

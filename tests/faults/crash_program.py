@@ -1,0 +1,394 @@
+"""A program that kills itself at every instant of durable runs, and reports what the next worker made of it.
+
+`python -m tests.faults.crash_program FOLDER` prints one JSON object for each case. The program itself only imports;
+every attempt is a process forked from it, so that hundreds of real SIGKILLs take seconds. An instant is the moment
+before or after a journal append or a write to the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import json
+import os
+import shutil
+import signal
+import sys
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from agents import (
+    Agent,
+    GuardrailFunctionOutput,
+    Model,
+    ModelResponse,
+    Runner,
+    SQLiteSession,
+    Usage,
+    function_tool,
+    input_guardrail,
+    output_guardrail,
+)
+from agents.testing import ScriptedModel, assistant_message, function_call
+from agents.tracing.processors import default_exporter
+from sqlalchemy import create_engine, select
+
+import agentexec as ax
+from agentexec.activity.transitions import (
+    ACTIVITY,
+    INSERT_ACTIVITY,
+    NewTask,
+    activity_rows,
+    admit_claims,
+    record,
+)
+from agentexec.db import reading, utc_now, writing
+from agentexec.journal import recorder
+from agentexec.journal.models import JournalEntry
+from agentexec.registry import Registry
+from agentexec.runtime import RUNTIME
+from agentexec.task import Lease
+from agentexec.worker.executor import attempt
+
+MODES = ("run", "run_streamed")
+SHAPES = ("handoff", "nested", "parallel", "guardrail")
+AGENT_ID = UUID(int=7)
+NEVER = 10**9
+
+
+class World:
+    """What is outside the process and survives it: a ledger of lines, the database and the session."""
+
+    def __init__(self, folder: Path, kill_at: int) -> None:
+        self.folder = folder
+        self._kill_at = kill_at
+        self._instants = 0
+
+    def instant(self) -> None:
+        self._instants += 1
+        if self._instants == self._kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @property
+    def instants(self) -> int:
+        return self._instants
+
+    def write(self, **line: Any) -> None:
+        file = os.open(self.folder / "ledger", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, f"{json.dumps({'pid': os.getpid(), **line})}\n".encode())
+        os.close(file)
+
+
+class Actor(Model):
+    """A model that answers by what it is asked, and notes each question."""
+
+    def __init__(self, world: World, name: str, turns: list[list[Any]]) -> None:
+        self._world = world
+        self._name = name
+        self._turns = turns
+
+    def _script(self, input: Any) -> ScriptedModel:
+        asked = json.dumps(input)
+        items = input if isinstance(input, list) else []
+        known = {item.get("call_id") for item in items} - {None}
+        number = next(
+            n for n, turn in enumerate(self._turns) if getattr(turn[0], "call_id", None) not in known
+        )
+        self._world.write(model=f"{self._name} {number}", input=asked)
+        usage = Usage(requests=1, input_tokens=100, output_tokens=10, total_tokens=110)
+        turn = ModelResponse(output=self._turns[number], usage=usage, response_id=f"r_{self._name}_{number}")
+        return ScriptedModel([turn])
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        input = kwargs["input"] if "input" in kwargs else args[1]
+        return await self._script(input).get_response(*args, **kwargs)
+
+    async def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+        input = kwargs["input"] if "input" in kwargs else args[1]
+        async for event in self._script(input).stream_response(*args, **kwargs):
+            yield event
+
+
+class Session(SQLiteSession):
+    """A session in a file, with an instant before and after each write."""
+
+    world: World
+
+    async def add_items(self, items: Any) -> None:
+        self.world.instant()
+        await super().add_items(items)
+        self.world.instant()
+
+
+def tools(world: World) -> list[Any]:
+    @ax.tool_policy("idempotent")
+    @function_tool
+    async def slow(topic: str) -> dict[str, Any]:
+        world.write(tool=topic, key=ax.idempotency_key())
+        await asyncio.sleep(0)
+        return {"topic": topic, "words": [len(topic), 1.5]}
+
+    @ax.tool_policy("idempotent")
+    @function_tool
+    def plain(topic: str) -> str:
+        world.write(tool=topic, key=ax.idempotency_key())
+        return f"{topic}: 42"
+
+    return [slow, plain]
+
+
+def call(name: str, call_id: str, **arguments: Any) -> Any:
+    return function_call(name, arguments, call_id=call_id)
+
+
+def look(tool: str, call_id: str) -> Any:
+    return call(tool, call_id, topic=call_id)
+
+
+def say(text: str) -> list[Any]:
+    return [assistant_message(text)]
+
+
+def make_agent(shape: str, world: World) -> Agent[Any]:
+    if shape == "handoff":
+        first = Agent("First", tools=tools(world))
+        second = Agent("Second", tools=tools(world), handoffs=[first])
+        first.handoffs = [second]
+        first.model = Actor(
+            world, "First", [[look("slow", "a1")], [call("transfer_to_second", "a2")], say("Done")]
+        )
+        second.model = Actor(world, "Second", [[look("plain", "b1")], [call("transfer_to_first", "b2")]])
+        return first
+    if shape == "nested":
+        inner = Agent("Inner", tools=tools(world))
+        inner.model = Actor(world, "Inner", [[look("slow", "i1"), look("plain", "i2")], say("Inside")])
+        ask = inner.as_tool("ask", "Ask the inner agent.")
+        outer = Agent("Outer", tools=[ask, *tools(world)])
+        outer.model = Actor(
+            world,
+            "Outer",
+            [[call("ask", "o1", input="What?"), look("plain", "o2")], [look("slow", "o3")], say("Done")],
+        )
+        return outer
+    if shape == "parallel":
+        agent = Agent("Agent", tools=tools(world))
+        agent.model = Actor(
+            world,
+            "Agent",
+            [
+                [look("slow", "p1"), look("plain", "p2"), look("slow", "p3")],
+                [look("plain", "p4")],
+                say("Done"),
+            ],
+        )
+        return agent
+    judge = Agent("Judge", tools=tools(world))
+    judge.model = Actor(world, "Judge", [[look("plain", "j1")], say("Fine")])
+    critic = Agent("Critic", model=Actor(world, "Critic", [say("Good")]))
+
+    @input_guardrail
+    async def judged(context: Any, agent: Any, input: Any) -> GuardrailFunctionOutput:
+        return GuardrailFunctionOutput((await Runner.run(judge, "Is it fine?")).final_output, False)
+
+    @output_guardrail
+    async def criticised(context: Any, agent: Any, output: Any) -> GuardrailFunctionOutput:
+        return GuardrailFunctionOutput((await Runner.run(critic, output)).final_output, False)
+
+    agent = Agent("Agent", tools=tools(world), input_guardrails=[judged], output_guardrails=[criticised])
+    agent.model = Actor(world, "Agent", [[look("slow", "g1")], say("Done")])
+    return agent
+
+
+async def handle(world: World, shape: str, mode: str, with_session: bool) -> dict[str, Any]:
+    """The task's handler."""
+    session = None
+    if with_session:
+        session = Session("s", world.folder / "session.db")
+        session.world = world
+    runner, agent = ax.OpenAIRunner(AGENT_ID), make_agent(shape, world)
+    if mode == "run":
+        result: Any = await runner.run(agent, "Go.", session=session)
+    else:
+        result = await runner.run_streamed(agent, "Go.", session=session)
+        async for _ in result.stream_events():
+            pass
+    used = result.context_wrapper.usage
+    return {
+        "history": json.dumps(result.to_input_list()),
+        "last_agent": result.last_agent.name,
+        "session": json.dumps(await session.get_items()) if session else None,
+        "usage": [used.requests, used.input_tokens, used.output_tokens],
+    }
+
+
+def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bool]) -> None:
+    """One attempt from admission to ending, in this process; writes what it found and gave to the folder."""
+    world = World(folder, kill_at)
+    shape, mode, with_session = case
+    ax.configure(database_url=f"sqlite:///{folder / 'test.db'}")
+    lease = Lease(AGENT_ID, epoch)
+    append = recorder.append
+
+    def killed_append(*arguments: Any) -> None:
+        world.instant()
+        append(*arguments)
+        world.instant()
+
+    recorder.append = killed_append
+    with reading(RUNTIME.engine) as connection:
+        kinds = connection.scalars(select(JournalEntry.kind)).all()
+    world.write(attempt=epoch, responses=kinds.count("model"), outcomes=kinds.count("outcome"))
+    registry = Registry()
+
+    async def handler(agent_id: UUID, context: dict[str, Any]) -> dict[str, Any]:
+        return await handle(world, shape, mode, with_session)
+
+    registry.add("case", handler)
+    with writing(RUNTIME.engine) as connection:
+        admissions = admit_claims(
+            connection, [lease], now=utc_now(), started_message="", max_crashes=1000, suspect_running=False
+        )
+    ending = asyncio.run(attempt(registry, admissions.started[0], ThreadPoolExecutor(1)))
+    with writing(RUNTIME.engine) as connection:
+        assert not record(connection, [], [ending], now=utc_now(), result_ttl=60).refused
+        row = connection.execute(select(ACTIVITY.c.requests, ACTIVITY.c.input_tokens, ACTIVITY.c.usage)).one()
+    outcome = {
+        "error": ending.error,
+        "instants": world.instants,
+        "recorded": [row.requests, row.input_tokens, row.usage],
+    }
+    (folder / "outcome").write_text(json.dumps({**outcome, "result": json.loads(ending.result or "null")}))
+
+
+def make_database(folder: Path) -> None:
+    ax.configure(database_url=f"sqlite:///{folder / 'test.db'}")
+    ax.Base.metadata.create_all(RUNTIME.engine)
+    task = NewTask(AGENT_ID, "case", "{}", "q", 1, None, None, None, "")
+    with writing(RUNTIME.engine) as connection:
+        connection.execute(INSERT_ACTIVITY, activity_rows([task], utc_now()))
+    RUNTIME.close()
+
+
+def forked(work: Any, *arguments: Any) -> int:
+    """Run something in a process of its own; minus the signal that killed it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work(*arguments)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+class Case:
+    """All kill points of one kind of run; complaints are sentences."""
+
+    def __init__(self, folder: Path, template: Path, case: tuple[str, str, bool]) -> None:
+        self.case = case
+        self._folder = folder
+        self._template = template
+        self._numbers = itertools.count()
+        self.kills = 0
+        self.complaints: list[str] = []
+
+    def run(self) -> dict[str, Any]:
+        place = self._place()
+        assert forked(run_attempt, place, 1, NEVER, self.case) == 0
+        self._reference = self._outcome(place)
+        assert self._reference["error"] is None, self._reference["error"]
+        lines = self._ledger(place)
+        self._inputs = {line["model"]: line["input"] for line in lines if "model" in line}
+        self._keys = {line["tool"]: line["key"] for line in lines if "tool" in line}
+        instants = self._reference["instants"]
+        for kill_at in range(1, instants + 1):
+            self._try(f"killed at instant {kill_at}", [kill_at, NEVER])
+        # Every attempt gets as far as its first append, and no farther.
+        self._try("killed after every single append", [*[2] * instants, NEVER])
+        shutil.rmtree(self._folder)
+        return {"kills": self.kills, "instants": instants, "complaints": self.complaints}
+
+    def _try(self, what: str, kills: list[int]) -> None:
+        place, died = self._place(), 0
+        for epoch, kill_at in enumerate(kills, start=1):
+            code = forked(run_attempt, place, epoch, kill_at, self.case)
+            if code == 0:
+                break
+            if code != -signal.SIGKILL:
+                self.complaints.append(f"{what}: attempt {epoch} ended with {code}")
+                return
+            died += 1
+        self.kills += died
+        if died == 0:
+            self.complaints.append(f"{what}: nothing was killed")
+        self.complaints += [f"{what}: {complaint}" for complaint in self._faults(place)]
+
+    def _faults(self, place: Path) -> list[str]:
+        outcome, reference, faults = self._outcome(place), self._reference, []
+        if outcome["result"] != reference["result"]:
+            return [f"the result is {outcome}, not {reference}"]
+        if outcome["recorded"] != reference["recorded"]:
+            faults.append(f"usage is {outcome['recorded']}, not {reference['recorded']}")
+        known: dict[str, Any] = {"responses": 0, "outcomes": 0}
+        done: dict[str, list[str]] = {}
+        lines = self._ledger(place)
+        for line in lines:
+            if "attempt" in line:
+                known, done = line, {"model": [], "tool": []}
+            elif "model" in line:
+                done["model"].append(line["model"])
+                if line["input"] != self._inputs[line["model"]]:
+                    faults.append(
+                        f"{line['model']} was asked {line['input']}, not {self._inputs[line['model']]}"
+                    )
+            else:
+                done["tool"].append(line["tool"])
+                if line["key"] != self._keys[line["tool"]]:
+                    faults.append(f"tool {line['tool']} had another key")
+        # The last attempt did what was not recorded, and nothing else.
+        if len(done["model"]) != len(self._inputs) - known["responses"]:
+            faults.append(f"with {known['responses']} responses recorded, models were called {done['model']}")
+        if len(done["tool"]) != len(self._keys) - known["outcomes"]:
+            faults.append(f"with {known['outcomes']} outcomes recorded, tools were run {done['tool']}")
+        return faults
+
+    def _place(self) -> Path:
+        place = self._folder / str(next(self._numbers))
+        place.mkdir(parents=True)
+        shutil.copy(self._template, place / "test.db")
+        return place
+
+    def _outcome(self, place: Path) -> dict[str, Any]:
+        return json.loads((place / "outcome").read_text())
+
+    def _ledger(self, place: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (place / "ledger").read_text().splitlines()]
+
+
+def main(folder: Path) -> None:
+    # What every attempt would do again, and a garbage collection that would copy all that is shared.
+    default_exporter()
+    create_engine("sqlite://")
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    template = folder / "template"
+    template.mkdir()
+    assert forked(make_database, template) == 0
+    cases = list(itertools.product(SHAPES, MODES, (False, True)))
+    only = sys.argv[2:]
+    for case in cases:
+        name = "-".join((case[0], case[1], "session" if case[2] else "alone"))
+        if only and name not in only:
+            continue
+        report = Case(folder / name, template / "test.db", case).run()
+        print(json.dumps({"case": name, **report}), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,35 @@
+"""Durable runs, killed at every instant: what is recorded is not done again, and the end is the same to the byte."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ALL_SERVERS
+from tests.deployment import REPOSITORY, run_python
+
+ALL_CASES = [
+    f"{shape}-{mode}-{session}"
+    for shape in ("handoff", "nested", "parallel", "guardrail")
+    for mode in ("run", "run_streamed")
+    for session in ("alone", "session")
+]
+SOME_CASES = [
+    "handoff-run-session",
+    "nested-run_streamed-session",
+    "parallel-run_streamed-alone",
+    "guardrail-run-session",
+]
+"""Every shape, both modes, with and without a session, in the time that a test may take; `all` takes minutes."""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("case", ALL_CASES if ALL_SERVERS else SOME_CASES)
+def test_a_run_killed_at_any_instant_ends_as_if_nothing_had_happened(case: str, tmp_path: Path) -> None:
+    done = run_python("-m", "tests.faults.crash_program", str(tmp_path), case, cwd=REPOSITORY, timeout=290)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["complaints"] == []
+    assert report["kills"] > report["instants"] > 12

@@ -1,0 +1,620 @@
+"""Durable runs: a handler that runs again is answered from the journal, and goes on where the journal ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from agents import (
+    Agent,
+    GuardrailFunctionOutput,
+    Model,
+    OpenAIProvider,
+    RunConfig,
+    RunHooks,
+    Runner,
+    SessionSettings,
+    SQLiteSession,
+    ToolOutputText,
+    function_tool,
+    input_guardrail,
+)
+from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
+from pydantic import BaseModel
+
+import agentexec as ax
+from agentexec.journal.recorder import SCOPE
+from agentexec.runners.openai_recovery import WRAP_UP_MESSAGE
+from agentexec.runners.openai_run import DurableRun
+from agentexec.runners.openai_session import essence, journaled_session
+from agentexec.runners.openai_tools import CUT_OFF
+from agentexec.runtime import RUNTIME
+from examples.mock_openai import MockOpenAI, call, say, together
+from tests.attempts import Task
+
+Mode = Literal["run", "run_streamed"]
+
+both_modes = pytest.mark.parametrize("mode", ["run", "run_streamed"])
+
+
+@pytest.fixture(autouse=True)
+def database(database_url: str) -> Iterator[None]:
+    ax.configure(database_url=database_url)
+    ax.Base.metadata.create_all(RUNTIME.engine)
+    yield
+    RUNTIME.close()
+
+
+@pytest.fixture
+def task(database: None) -> Task:
+    return Task()
+
+
+class Ledger:
+    """Counts what really happened."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def tool(self, name: str = "look_up", **options: Any) -> Any:
+        async def look_up(topic: str) -> str:
+            """Look a topic up."""
+            self.lines.append(topic)
+            return f"{topic}: 42"
+
+        return function_tool(look_up, name_override=name, **options)
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+async def finish(
+    runner: ax.OpenAIRunner, mode: Mode, agent: Agent[Any], input: Any = "Go.", **options: Any
+) -> Any:
+    if mode == "run":
+        return await runner.run(agent, input, **options)
+    result = await runner.run_streamed(agent, input, **options)
+    async for _ in result.stream_events():
+        pass
+    return result
+
+
+def looks(*topics: str) -> list[Any]:
+    """Turns that call the tool, one after another, and an answer."""
+    calls = [[function_call("look_up", {"topic": topic}, call_id=f"call_{topic}")] for topic in topics]
+    return [*calls, [assistant_message("Done.")]]
+
+
+@both_modes
+async def test_a_finished_run_is_answered_without_model_and_tools(
+    task: Task, ledger: Ledger, mode: Mode
+) -> None:
+    first, silent = ScriptedModel(looks("a", "b")), ScriptedModel()
+    agent = Agent("Researcher", model=first, tools=[ledger.tool()])
+    before = await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent))
+    agent.model = silent
+    after = await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent))
+    assert ledger.lines == ["a", "b"]
+    assert after.final_output == "Done."
+    assert after.last_agent is agent
+    assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
+    assert after.context_wrapper.usage == before.context_wrapper.usage
+    assert [r.response_id for r in after.raw_responses] == [r.response_id for r in before.raw_responses]
+
+
+@both_modes
+async def test_a_run_goes_on_at_the_first_turn_that_is_not_recorded(
+    task: Task, ledger: Ledger, mode: Mode
+) -> None:
+    whole = ScriptedModel(looks("a", "b", "c"))
+    agent = Agent("Researcher", model=whole, tools=[ledger.tool()])
+    result = await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent))
+    task.forget(
+        [("Researcher#1", 3), ("Researcher#1", 4), ("Researcher#1/call_c", 0), ("Researcher#1/call_c", 1)]
+    )
+    rest = ScriptedModel(looks("a", "b", "c")[2:])
+    agent.model = rest
+    again = await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent))
+    assert [call.input for call in rest.calls] == [call.input for call in whole.calls[2:]]
+    assert json.dumps(again.to_input_list()) == json.dumps(result.to_input_list())
+    assert ledger.lines == ["a", "b", "c", "c"]
+    assert task.messages() == ["Resumed at turn 3 (attempt 2)"]
+
+
+async def test_a_run_streamed_first_may_be_replayed_without_streaming_and_the_other_way_round(
+    task: Task, ledger: Ledger
+) -> None:
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
+    before = await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), "run_streamed", agent))
+    agent.model = ScriptedModel()
+    after = await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), "run", agent))
+    assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
+    assert after.context_wrapper.usage == before.context_wrapper.usage
+    other = Task()
+    agent.model = ScriptedModel(looks("a"))
+    before = await other.attempt(lambda: finish(ax.OpenAIRunner(other.agent_id), "run", agent))
+    agent.model = ScriptedModel()
+    after = await other.attempt(lambda: finish(ax.OpenAIRunner(other.agent_id), "run_streamed", agent))
+    assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
+    assert after.context_wrapper.usage == before.context_wrapper.usage
+
+
+@both_modes
+async def test_a_paused_worker_that_comes_back_appends_nothing_and_stops(
+    task: Task, ledger: Ledger, mode: Mode
+) -> None:
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
+    task.take_over()
+    task.take_over()
+    with pytest.raises(ax.LeaseLostError, match="no longer this worker's"):
+        await task.stale(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent), 1)
+    assert task.journal() == []
+    assert ledger.lines == []
+
+
+async def test_a_canceled_task_appends_nothing(task: Task, ledger: Ledger) -> None:
+    @function_tool
+    async def look_up(topic: str) -> str:
+        await ax.cancel(task.agent_id)
+        return topic
+
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[look_up])
+    with pytest.raises(ax.LeaseLostError):
+        await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    assert [kind for _, _, kind in task.journal()] == ["run", "model", "intent"]
+
+
+@both_modes
+async def test_another_input_is_said_and_not_mixed_in(task: Task, ledger: Ledger, mode: Mode) -> None:
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
+    await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent, "Monday."))
+    with pytest.raises(ax.ReplayDiverged, match=r"the run of agent Researcher \(Researcher#1\)") as raised:
+        await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent, "Tuesday."))
+    assert raised.value.path == "Researcher#1"
+
+
+async def test_instructions_may_change(task: Task, ledger: Ledger) -> None:
+    agent = Agent("Researcher", "It is Monday.", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
+    agent.instructions = "It is Monday."
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    agent.instructions = "It is Tuesday."
+    assert (await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))).final_output == "Done."
+
+
+async def test_outside_its_task_nothing_is_recorded(task: Task, ledger: Ledger) -> None:
+    agent = Agent(
+        "Researcher", model=ScriptedModel([*looks("a"), *looks("a"), *looks("a")]), tools=[ledger.tool()]
+    )
+    await ax.OpenAIRunner(task.agent_id).run(agent)
+    await task.attempt(lambda: ax.OpenAIRunner(Task().agent_id).run(agent))
+    await task.attempt(lambda: Runner.run(agent, "Go."))
+    assert task.journal() == []
+    assert ledger.lines == ["a", "a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "again", "told"),
+    [
+        ("idempotent", True, "a: 42"),
+        ("transactional", True, "a: 42"),
+        ("fail", False, CUT_OFF),
+        (None, False, CUT_OFF),
+    ],
+)
+async def test_a_call_that_was_cut_off_is_its_policys_matter(
+    task: Task, ledger: Ledger, policy: Any, again: bool, told: str
+) -> None:
+    tool = ledger.tool() if policy is None else ax.tool_policy(policy)(ledger.tool())
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[tool])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    task.forget([("Researcher#1/call_a", 1), ("Researcher#1", 2)])
+    agent.model = model = ScriptedModel(looks("a")[1:])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    assert ledger.lines == (["a", "a"] if again else ["a"])
+    assert model.calls[0].input[-1]["output"] == told
+    # What was decided is recorded too.
+    agent.model = ScriptedModel()
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id, tool_policy="idempotent").run(agent))
+    assert len(ledger.lines) == 1 + again
+
+
+async def test_ask_stops_the_run_until_somebody_decides(task: Task, ledger: Ledger) -> None:
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
+    runner = ax.OpenAIRunner(task.agent_id, tool_policy="ask")
+    await task.attempt(lambda: runner.run(agent))
+    task.forget([("Researcher#1/call_a", 1), ("Researcher#1", 2)])
+    with pytest.raises(ax.CallUndecidedError, match="look_up") as raised:
+        await task.attempt(lambda: runner.run(agent))
+    assert raised.value.arguments == '{"topic":"a"}' or json.loads(raised.value.arguments) == {"topic": "a"}
+    assert ledger.lines == ["a"]
+
+
+async def test_a_key_is_the_same_in_every_attempt_and_for_no_other_call(task: Task) -> None:
+    keys: list[str] = []
+
+    @ax.tool_policy("idempotent")
+    @function_tool
+    def look_up(topic: str) -> str:
+        keys.append(ax.idempotency_key())
+        return topic
+
+    agent = Agent("Researcher", model=ScriptedModel(looks("a", "b")), tools=[look_up])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    task.forget([("Researcher#1/call_b", 1), ("Researcher#1", 3)])
+    agent.model = ScriptedModel(looks("a", "b")[2:])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    assert len(keys) == 3
+    assert keys[0] != keys[1] == keys[2]
+    with pytest.raises(ax.UsageError, match="inside a tool"):
+        ax.idempotency_key()
+
+
+async def test_a_tool_that_raised_runs_again_in_a_later_attempt(task: Task) -> None:
+    calls: list[str] = []
+
+    async def look_up(topic: str) -> str:
+        calls.append(topic)
+        if len(calls) == 1:
+            raise ValueError("no luck")
+        return topic
+
+    tool = function_tool(look_up, failure_error_function=None)
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[tool])
+    with pytest.raises(Exception, match="no luck"):
+        await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    result = await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    assert result.final_output == "Done."
+    assert calls == ["a", "a"]
+    assert [kind for path, _, kind in task.journal() if path.endswith("call_a")] == [
+        "intent",
+        "raised",
+        "intent",
+        "outcome",
+    ]
+
+
+class Point(BaseModel):
+    x: int
+
+
+@pytest.mark.parametrize(
+    "output",
+    ["text", "", {"a": 1.0, "b": [None, True]}, {1: (2, 3)}, [1, 2], 7, None, Point(x=1), b"bytes",
+     ToolOutputText(text="part"), [ToolOutputText(text="one"), ToolOutputText(text="two")],
+     {"type": "text", "text": "as a mapping"}, "half \ud83d of a pair and \x00"],
+)  # fmt: skip
+async def test_every_kind_of_output_reaches_the_model_as_it_did_before(task: Task, output: Any) -> None:
+    @function_tool
+    async def look_up(topic: str) -> Any:
+        return output
+
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[look_up])
+    before = await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    agent.model = ScriptedModel()
+    after = await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
+
+
+async def test_a_timeout_of_a_tool_is_an_outcome(task: Task) -> None:
+    starts: list[str] = []
+
+    @function_tool(timeout=0.05)
+    async def look_up(topic: str) -> str:
+        starts.append(topic)
+        await asyncio.sleep(60)
+        return topic
+
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[look_up])
+    before = await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    agent.model = ScriptedModel()
+    after = await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
+    assert starts == ["a"]
+
+
+async def test_a_response_above_the_limit_is_a_clear_error(
+    task: Task, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ax.CONF, "max_payload_bytes", 2000)
+    agent = Agent("Researcher", model=ScriptedModel([[assistant_message("x" * 3000)]]), tools=[ledger.tool()])
+    with pytest.raises(
+        ax.PayloadTooLargeError, match=r"A model's response is .* AGENTEXEC_MAX_PAYLOAD_BYTES"
+    ):
+        await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+
+
+async def test_status_reports_are_not_made_twice(task: Task) -> None:
+    runner = ax.OpenAIRunner(task.agent_id)
+    report = function_call("report_status", {"message": "Reading", "percentage": 30}, call_id="c1")
+    agent = Agent(
+        "Researcher",
+        model=ScriptedModel([[report], [assistant_message("Done.")]]),
+        tools=[runner.tools.report_status],
+    )
+    await task.attempt(lambda: runner.run(agent))
+    agent.model = ScriptedModel()
+    await task.attempt(lambda: runner.run(agent))
+    assert task.messages() == ["Reading"]
+
+
+@both_modes
+async def test_hooks_see_a_replayed_run_as_any_other(task: Task, ledger: Ledger, mode: Mode) -> None:
+    class Watch(RunHooks[Any]):
+        def __init__(self) -> None:
+            self.seen: list[str] = []
+
+        async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
+            self.seen.append("llm")
+
+        async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
+            self.seen.append("tool" if tool is agent.tools[0] else "another tool")
+
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
+    watches = [Watch(), Watch()]
+    for watch in watches:
+        await task.attempt(
+            lambda watch=watch: finish(ax.OpenAIRunner(task.agent_id), mode, agent, hooks=watch)
+        )
+    assert watches[0].seen == watches[1].seen == ["llm", "tool", "llm"]
+
+
+async def test_a_hundred_things_at_once_keep_apart(task: Task) -> None:
+    """Parallel runs of one agent, in another order the second time."""
+
+    def agent_for(topic: str, model: Model) -> Agent[Any]:
+        return Agent("Researcher", model=model)
+
+    async def handler(order: list[int], models: dict[int, ScriptedModel]) -> list[str]:
+        runner = ax.OpenAIRunner(task.agent_id)
+        runs = {
+            n: asyncio.create_task(runner.run(agent_for(str(n), models[n]), f"Number {n}")) for n in order
+        }
+        return [str((await runs[n]).final_output) for n in range(len(order))]
+
+    numbers = list(range(20))
+    models = {n: ScriptedModel([[assistant_message(f"Answer {n}")]]) for n in numbers}
+    first = await task.attempt(lambda: handler(numbers, models))
+    again = await task.attempt(lambda: handler(numbers[::-1], dict.fromkeys(numbers, ScriptedModel())))
+    assert first == again == [f"Answer {n}" for n in numbers]
+
+
+async def test_the_sessions_items_are_not_written_twice(task: Task, ledger: Ledger, tmp_path: Path) -> None:
+    session = SQLiteSession("s", tmp_path / "session.db")
+    await session.add_items([{"role": "user", "content": "Earlier"}])
+    model = ScriptedModel(looks("a", "b"))
+    agent = Agent("Researcher", model=model, tools=[ledger.tool()])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
+    items = await session.get_items()
+    task.forget([("Researcher#1", 3)])
+    agent.model = rest = ScriptedModel(looks("a", "b")[2:])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
+    assert await session.get_items() == items
+    assert rest.calls[0].input == model.calls[2].input
+
+
+async def test_a_guardrail_and_a_tool_may_run_agents(task: Task, ledger: Ledger) -> None:
+    judge = Agent("Judge", model=ScriptedModel([[assistant_message("Fine.")]]))
+    helper = Agent("Helper", model=ScriptedModel([[assistant_message("Helped.")]]))
+
+    @input_guardrail
+    async def fine(context: Any, agent: Any, input: Any) -> GuardrailFunctionOutput:
+        result = await Runner.run(judge, input)
+        return GuardrailFunctionOutput(result.final_output, tripwire_triggered=False)
+
+    @ax.tool_policy("idempotent")
+    @function_tool
+    async def look_up(topic: str) -> str:
+        return (await Runner.run(helper, topic)).final_output
+
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[look_up], input_guardrails=[fine])
+    before = await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    paths = {path for path, _, _ in task.journal()}
+    assert paths == {
+        "Researcher#1", "Researcher#1/Judge#1", "Researcher#1/call_a", "Researcher#1/call_a/Helper#1",
+    }  # fmt: skip
+    task.forget([("Researcher#1/call_a", 1), ("Researcher#1", 2)])
+    judge.model = helper.model = ScriptedModel()
+    agent.model = ScriptedModel(looks("a")[1:])
+    after = await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
+
+
+async def test_a_divergence_inside_an_agent_that_is_a_tool_is_not_told_to_the_model(task: Task) -> None:
+    inner = Agent("Inner", model=ScriptedModel([[assistant_message("Inside.")]]))
+    tool = inner.as_tool("inner", "Ask it.")
+    call = [function_call("inner", {"input": "hello"}, call_id="c1")]
+    agent = Agent("Outer", model=ScriptedModel([call, [assistant_message("Done.")]]), tools=[tool])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+    with RUNTIME.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE agentexec_journal SET input_hash = 'x' WHERE path = 'Outer#1/c1/Inner#1' AND seq = 1"
+        )
+    with pytest.raises(ax.ReplayDiverged, match="model call 1 of agent Inner's run"):
+        await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
+
+
+# ---- over HTTP, with the provider's own models and events --------------------------------------------------
+
+
+class Report(BaseModel):
+    topic: str
+    words: int
+
+
+@pytest.mark.parametrize("api", ["responses", "chat_completions"])
+@both_modes
+async def test_what_openai_sent_comes_back_as_it_was(
+    mode: Mode, api: Any, task: Task, ledger: Ledger, mock_openai: MockOpenAI
+) -> None:
+    """Found by name through the SDK's own provider, which a nested run inherits."""
+    provider = OpenAIProvider(use_responses=api == "responses")
+    mock_openai.script(
+        [
+            together(call("look_up", topic="staff"), call("look_up", topic="revenue")),
+            call("ask", input="How many?"),
+            say('{"topic": "all", "words": 7}'),
+        ],
+        when="Go.",
+    )
+    mock_openai.script([call("look_up", topic="inner"), say("Forty-two.")], when="How many?")
+    inner = Agent("Inner", model="gpt-4o-mini", tools=[ledger.tool()])
+    agent = Agent(
+        "Researcher",
+        model="gpt-4o-mini",
+        tools=[ledger.tool(), inner.as_tool("ask", "Ask.")],
+        output_type=Report,
+    )
+    config = RunConfig(model_provider=provider, tracing_disabled=True)
+
+    async def handler() -> Any:
+        return await finish(ax.OpenAIRunner(task.agent_id), mode, agent, run_config=config)
+
+    before = await task.attempt(handler)
+    asked = len(mock_openai.requests())
+    after = await task.attempt(handler)
+    assert len(mock_openai.requests()) == asked == 5
+    assert after.final_output == before.final_output == Report(topic="all", words=7)
+    assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
+    assert after.context_wrapper.usage == before.context_wrapper.usage
+    assert task.detail().usage.requests == 5
+    assert set(task.detail().usage_by_model) == {"gpt-4o-mini"}
+    assert sorted(ledger.lines) == ["inner", "revenue", "staff"]
+    # The last call again, after a replay of all the others.
+    task.forget([("Researcher#1", 3)])
+    await task.attempt(handler)
+    bodies = [request["body"] for request in mock_openai.requests()]
+    key = "input" if api == "responses" else "messages"
+    assert json.dumps(bodies[-1][key]) == json.dumps(bodies[-2][key])
+
+
+@both_modes
+async def test_a_run_that_hit_its_turn_limit_is_replayed_with_its_wrap_up(
+    task: Task, ledger: Ledger, mode: Mode
+) -> None:
+    agent = Agent(
+        "Researcher",
+        model=ScriptedModel([*looks("a", "b")[:2], [assistant_message("So far: a and b.")]]),
+        tools=[ledger.tool()],
+    )
+
+    async def handler() -> Any:
+        runner = ax.OpenAIRunner(task.agent_id, max_turns_recovery=True)
+        return await finish(runner, mode, agent, max_turns=2)
+
+    before = await task.attempt(handler)
+    agent.model = ScriptedModel()
+    after = await task.attempt(handler)
+    assert after.final_output == before.final_output == "So far: a and b."
+    assert task.messages() == [WRAP_UP_MESSAGE]
+    assert after.context_wrapper.usage == before.context_wrapper.usage
+
+
+@both_modes
+async def test_a_stream_that_breaks_records_nothing(task: Task, ledger: Ledger, mode: Mode) -> None:
+    agent = Agent("Researcher", model=ScriptedModel([ConnectionError("cut")]), tools=[ledger.tool()])
+    with pytest.raises(ConnectionError, match="cut"):
+        await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent))
+    agent.model = ScriptedModel(looks("a"))
+    result = await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent))
+    assert result.final_output == "Done."
+    assert [kind for _, _, kind in task.journal()].count("model") == 2
+
+
+@both_modes
+async def test_a_conversation_on_the_server_is_gone_on_with(task: Task, ledger: Ledger, mode: Mode) -> None:
+    turns = [ModelStep(turn, response_id=f"resp_{number}") for number, turn in enumerate(looks("a", "b"))]
+    model = ScriptedModel(turns)
+    agent = Agent("Researcher", model=model, tools=[ledger.tool()])
+
+    async def handler() -> Any:
+        return await finish(ax.OpenAIRunner(task.agent_id), mode, agent, previous_response_id="resp_earlier")
+
+    await task.attempt(handler)
+    task.forget([("Researcher#1", 3)])
+    agent.model = again = ScriptedModel(turns[2:])
+    await task.attempt(handler)
+    assert (again.calls[0].input, again.calls[0].previous_response_id) == (model.calls[2].input, "resp_1")
+    assert model.calls[2].previous_response_id == "resp_1"
+
+
+@both_modes
+async def test_a_sync_handler_and_a_run_in_a_thread_are_durable_too(task: Task, mode: Mode) -> None:
+    helper = Agent("Helper", model=ScriptedModel([[assistant_message("Helped.")]]))
+
+    @function_tool
+    def look_up(topic: str) -> str:
+        return Runner.run_sync(helper, topic).final_output
+
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[look_up])
+    await task.attempt(
+        lambda: asyncio.to_thread(asyncio.run, finish(ax.OpenAIRunner(task.agent_id), mode, agent))
+    )
+    assert ("Researcher#1/call_a/Helper#1", 1, "model") in task.journal()
+
+
+# ---- sessions ----------------------------------------------------------------------------------------------
+
+
+class Listed(SQLiteSession):
+    """A session of a class of the user's own, with something of its own."""
+
+    label = "mine"
+
+
+async def test_a_durable_runs_session_is_the_users_session_to_the_sdk(task: Task) -> None:
+    session = Listed("s", session_settings=SessionSettings(limit=2))
+    seen: list[Any] = []
+
+    async def handler() -> None:
+        run = DurableRun(SCOPE.get().at("", durable=True), Agent("A"), "Go.", {})  # ty: ignore[unresolved-attribute]
+        seen.append(journaled_session(session, run))
+
+    await task.attempt(handler)
+    proxy = seen[0]
+    assert isinstance(proxy, Listed)
+    assert (proxy.label, proxy.session_id, proxy.session_settings.limit) == ("mine", "s", 2)
+
+
+async def test_a_limited_session_shows_what_it_held_when_the_run_began(task: Task, ledger: Ledger) -> None:
+    session = SQLiteSession("s", session_settings=SessionSettings(limit=2))
+    await session.add_items([{"role": "user", "content": f"Earlier {number}"} for number in range(5)])
+    model = ScriptedModel(looks("a"))
+    agent = Agent("Researcher", model=model, tools=[ledger.tool()])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
+    assert [item["content"] for item in model.calls[0].input] == ["Earlier 3", "Earlier 4", "Go."]
+    task.forget([("Researcher#1", 2)])
+    agent.model = again = ScriptedModel(looks("a")[1:])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
+    assert again.calls[0].input == model.calls[1].input
+    assert len(await session.get_items(100)) == 5 + 4
+
+
+async def test_what_others_put_into_the_session_meanwhile_is_no_reason_to_write_twice(
+    task: Task, ledger: Ledger
+) -> None:
+    session = SQLiteSession("s")
+    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
+    items = await session.get_items()
+    await session.clear_session()
+    await session.add_items([items[0], {"role": "user", "content": "From elsewhere"}, *items[1:3]])
+    task.forget([("Researcher#1", 2)])
+    agent.model = ScriptedModel(looks("a")[1:])
+    await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
+    assert await session.get_items() == [items[0], {"role": "user", "content": "From elsewhere"}, *items[1:]]
+
+
+def test_items_are_compared_without_what_a_server_adds() -> None:
+    sent = {"role": "assistant", "content": "Hello"}
+    stored = {
+        "id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
+        "content": [{"type": "output_text", "text": "Hello", "annotations": []}],
+    }  # fmt: skip
+    assert essence(sent) == essence(stored)
+    assert essence({**sent, "content": "Bye"}) != essence(stored)
