@@ -346,8 +346,9 @@ def again_after_deadlock(call: Callable[P, R]) -> Callable[P, R]:
 
 
 def _is_deadlock(error: BaseException | None) -> bool:
-    original = getattr(error, "orig", None)
-    return getattr(original, "sqlstate", None) in DEADLOCK or getattr(original, "args", (None,))[:1] == (1213,)
+    original: Any = getattr(error, "orig", None)
+    code = getattr(original, "sqlstate", None) or next(iter(getattr(original, "args", ())), None)
+    return code in DEADLOCK
 
 
 def _is_missing_table(error: exc.DBAPIError) -> bool:

@@ -117,6 +117,7 @@ class ActivityDetailSchema(_ActivitySchema):
         usage = {model: used.model_dump() for model, used in self.usage_by_model.items()}
         return cost(usage, CONF.model_prices)
 
+
 EventType = Literal[
     "log",
     "status",

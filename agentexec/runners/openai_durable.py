@@ -32,20 +32,20 @@ class DurableAgentRunner(AgentRunner):
     """The SDK's runner, or the one that the application has set, with a place in the journal for each durable run."""
 
     def __init__(self, runner: AgentRunner) -> None:
-        self._runner = runner
+        self.inner = runner
 
     async def run(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
         with _entered(starting_agent, input, kwargs):
-            return await self._runner.run(starting_agent, input, **kwargs)
+            return await self.inner.run(starting_agent, input, **kwargs)
 
     def run_sync(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
         with _entered(starting_agent, input, kwargs):
-            return self._runner.run_sync(starting_agent, input, **kwargs)
+            return self.inner.run_sync(starting_agent, input, **kwargs)
 
     def run_streamed(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResultStreaming:
         # The task that runs it takes the scope along.
         with _entered(starting_agent, input, kwargs):
-            return self._runner.run_streamed(starting_agent, input, **kwargs)
+            return self.inner.run_streamed(starting_agent, input, **kwargs)
 
 
 @contextmanager
@@ -84,15 +84,23 @@ def _get_model(get_model: Callable[..., Model], agent: Any, run_config: Any) -> 
 
 def install() -> None:
     """Make the SDK of this process able to run durably; once is enough, and more does no harm."""
-    if isinstance(get_default_agent_runner(), DurableAgentRunner):
-        return
-    if not (hasattr(run_loop, "get_model") and hasattr(tool_execution, INVOKE)):
-        raise AgentexecError(
-            "This release of openai-agents cannot run durably; install one that agentexec's requirements name."
+    if getattr(run_loop.get_model, "func", None) is not _get_model:
+        if not (hasattr(run_loop, "get_model") and hasattr(tool_execution, INVOKE)):
+            raise AgentexecError(
+                "This release of openai-agents cannot run durably; install one that agentexec's requirements name."
+            )
+        run_loop.get_model = functools.partial(_get_model, run_loop.get_model)
+        invoke = getattr(tool_execution, INVOKE)
+        setattr(
+            tool_execution, INVOKE, functools.partial(invoke_journaled, invoke, _FunctionToolInvocationResult)
         )
-    run_loop.get_model = functools.partial(_get_model, run_loop.get_model)
-    invoke = getattr(tool_execution, INVOKE)
-    setattr(
-        tool_execution, INVOKE, functools.partial(invoke_journaled, invoke, _FunctionToolInvocationResult)
-    )
-    set_default_agent_runner(DurableAgentRunner(get_default_agent_runner()))
+    runner = get_default_agent_runner()
+    if not _is_durable(runner):
+        set_default_agent_runner(DurableAgentRunner(runner))
+
+
+def _is_durable(runner: Any) -> bool:
+    """True for ours, and for one that passes its runs on to ours."""
+    while runner is not None and not isinstance(runner, DurableAgentRunner):
+        runner = getattr(runner, "inner", None)
+    return runner is not None

@@ -21,6 +21,7 @@ from agents.testing import (
 from agents.usage import Usage
 from pydantic import BaseModel
 
+from agentexec.runners.openai_durable import install
 from agentexec.testing.script import ScriptEndedError
 
 USAGE = Usage(requests=1, input_tokens=10, output_tokens=5, total_tokens=15)
@@ -99,6 +100,7 @@ class AgentScript(ScriptedModel):
 @contextmanager
 def every_agent_asks(model: AgentScript) -> Generator[None]:
     """Within the block every run of the SDK in this process uses a model, nested runs too."""
+    install()
     before = get_default_agent_runner()
     runner = ScriptedRunner(before, model)
     set_default_agent_runner(runner)
@@ -116,23 +118,23 @@ class ScriptedRunner(AgentRunner):
 
     def __init__(self, inner: AgentRunner, model: AgentScript | None) -> None:
         super().__init__()
-        self._inner = inner
+        self.inner = inner
         self.model = model
 
     async def run(
         self, starting_agent: Agent[Any], input: Any, **options: Unpack[RunOptions[Any]]
     ) -> RunResult:
-        return await self._inner.run(starting_agent, input, **self._scripted(options))
+        return await self.inner.run(starting_agent, input, **self._scripted(options))
 
     def run_sync(
         self, starting_agent: Agent[Any], input: Any, **options: Unpack[RunOptions[Any]]
     ) -> RunResult:
-        return self._inner.run_sync(starting_agent, input, **self._scripted(options))
+        return self.inner.run_sync(starting_agent, input, **self._scripted(options))
 
     def run_streamed(
         self, starting_agent: Agent[Any], input: Any, **options: Unpack[RunOptions[Any]]
     ) -> RunResultStreaming:
-        return self._inner.run_streamed(starting_agent, input, **self._scripted(options))
+        return self.inner.run_streamed(starting_agent, input, **self._scripted(options))
 
     def _scripted(self, options: RunOptions[Any]) -> RunOptions[Any]:
         if self.model is None:

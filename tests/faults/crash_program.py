@@ -38,14 +38,8 @@ from agents.tracing.processors import default_exporter
 from sqlalchemy import create_engine, select
 
 import agentexec as ax
-from agentexec.activity.transitions import (
-    ACTIVITY,
-    INSERT_ACTIVITY,
-    NewTask,
-    activity_rows,
-    admit_claims,
-    record,
-)
+from agentexec.activity.statements import ACTIVITY, INSERT_ACTIVITY
+from agentexec.activity.transitions import NewTask, activity_rows, admit_claims, record
 from agentexec.db import reading, utc_now, writing
 from agentexec.journal import recorder
 from agentexec.journal.models import JournalEntry

@@ -39,8 +39,8 @@ async def search(query: str) -> str:
     return f"found {query}"
 
 
-@pool.task("research")
-async def research(agent_id: UUID, context: Company) -> str:
+@pool.task("inquire")
+async def inquire(agent_id: UUID, context: Company) -> str:
     runner = ax.OpenAIRunner(agent_id)
     agent = Agent(name="Researcher", model="gpt-4o", tools=[search, runner.tools.report_status])
     result = await runner.run(agent, input=f"Research {context.company}.")
@@ -121,7 +121,7 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_agent_runs_against_the_script() -> None:
     with ax.testing.harness(pool) as harness:
         harness.model.call_tool("search", {"query": "Acme"}).say("Acme makes anvils.")
-        task = harness.run("research", Company(company="Acme"))
+        task = harness.run("inquire", Company(company="Acme"))
         assert (task.status, task.result, task.error) == (ax.Status.COMPLETE, "Acme makes anvils.", None)
         assert task.attempts == 1
         assert task.messages == ["Waiting to start.", "Task started.", "Task completed successfully."]
@@ -136,7 +136,7 @@ def test_an_agents_own_reports_are_in_the_log() -> None:
         harness.model.call_tools(
             ("report_status", {"message": "Looking", "percentage": 30}), ("search", {"query": "x"})
         ).say("Done.")
-        task = harness.run("research")
+        task = harness.run("inquire")
     assert [(line.message, line.percentage) for line in task.log][2] == ("Looking", 30)
     assert task.percentage == 100
 
@@ -166,7 +166,7 @@ def test_a_script_that_is_too_short_fails_the_test() -> None:
         with pytest.raises(
             ax.testing.ScriptEndedError, match=r"Model call 2 found no answer: 1 were given.*found Acme"
         ):
-            harness.run("research")
+            harness.run("inquire")
         # Not only for those who ask for the model.
     with ax.testing.harness(pool) as harness, pytest.raises(ax.testing.ScriptEndedError):
         harness.run("streams")
@@ -175,7 +175,7 @@ def test_a_script_that_is_too_short_fails_the_test() -> None:
 def test_a_model_error_fails_the_task() -> None:
     with ax.testing.harness(pool) as harness:
         harness.model.fail(ValueError("the model is ill"))
-        task = harness.run("research")
+        task = harness.run("inquire")
     assert task.status is ax.Status.ERROR
     assert task.error is not None
     assert task.error.startswith("ValueError: the model is ill")
@@ -249,7 +249,7 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     engine, runner, threads = RUNTIME.engine, get_default_agent_runner(), set(threading.enumerate())
     with ax.testing.harness(pool) as harness:
         harness.model.say("x")
-        harness.run("research")
+        harness.run("inquire")
         assert RUNTIME.engine is not engine
     assert RUNTIME.engine is engine
     assert RUNTIME.recorder is None
