@@ -56,6 +56,10 @@ class Recorder:
         self.check()
         return self._facts.get(path, [])
 
+    def knows(self, path: str) -> bool:
+        """True if something is recorded of what happened inside a call."""
+        return any(known.startswith(f"{path}/") for known in self._facts)
+
     def check(self) -> None:
         """Raise what stopped this attempt, if anything did."""
         if self.fault is not None:

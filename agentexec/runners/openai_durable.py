@@ -78,8 +78,13 @@ def _get_model(get_model: Callable[..., Model], agent: Any, run_config: Any) -> 
     scope = SCOPE.get()
     if scope is None or not isinstance(scope.run, DurableRun):
         return model
+    run = scope.run
+    run.speaker = agent.name
     # One for each model and run: the SDK tells models apart by identity.
-    return scope.run.models.setdefault(id(model), JournaledModel(model, scope.run))
+    if id(model) not in run.models:
+        chosen = agent.model if run_config.model is None else run_config.model
+        run.models[id(model)] = JournaledModel(model, run, chosen if isinstance(chosen, str) else None)
+    return run.models[id(model)]
 
 
 def install() -> None:

@@ -1,63 +1,76 @@
-"""The SDK's stream events as live events of a task."""
+"""What a durable run tells those who follow its task: text, tool calls, usage and who goes on, as live events."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from agents import RawResponsesStreamEvent, RunItemStreamEvent, StreamEvent, ToolCallItem, ToolCallOutputItem
-
 from agentexec.activity.schemas import EventType
+from agentexec.journal.store import Usage
 
 LiveEvent = tuple[EventType, dict[str, Any]]
 
+DELTAS = ("response.output_text.delta", "response.refusal.delta")
 
-def events_of(event: StreamEvent) -> LiveEvent | None:
-    """The type and data of the live event for an event of `stream_events()`; None for what tells a reader nothing.
 
-    text_delta: text, item_id, and refusal=True where the model refuses. tool_called: tool, call_id, arguments (JSON,
-    as the model wrote it). tool_output: call_id, output (as text). agent: agent, the name of the one that goes on.
-    usage: input_tokens, output_tokens, cached_tokens, model, of one model call; over Chat Completions only with
-    ModelSettings(include_usage=True).
+def of_stream(data: Any) -> Iterator[LiveEvent]:
+    """The live events for one event of a model's stream.
+
+    text_delta: text, item_id, and refusal=True where the model refuses. tool_called: see `of_items`.
     """
-    if isinstance(event, RawResponsesStreamEvent):
-        return _of_response(event.data)
-    if isinstance(event, RunItemStreamEvent):
-        item = event.item
-        if event.name == "tool_called" and isinstance(item, ToolCallItem):
-            arguments = _field(item.raw_item, "arguments")
-            return "tool_called", {
-                "tool": item.tool_name or _field(item.raw_item, "type"),
-                "call_id": item.call_id,
-                "arguments": arguments,
-            }
-        if event.name == "tool_output" and isinstance(item, ToolCallOutputItem):
-            return "tool_output", {"call_id": item.call_id, "output": _as_text(item.output)}
-        return None
-    return "agent", {"agent": event.new_agent.name}
+    if data.type in DELTAS:
+        refusal = {"refusal": True} if data.type == DELTAS[1] else {}
+        yield "text_delta", {"text": data.delta, "item_id": data.item_id, **refusal}
+    elif data.type == "response.output_item.done":
+        yield from of_hosted_tool(data.item)
 
 
-def _of_response(data: Any) -> LiveEvent | None:
-    if data.type == "response.output_text.delta":
-        return "text_delta", {"text": data.delta, "item_id": data.item_id}
-    if data.type == "response.refusal.delta":
-        return "text_delta", {"text": data.delta, "item_id": data.item_id, "refusal": True}
-    if data.type in ("response.completed", "response.incomplete") and data.response.usage is not None:
-        usage = data.response.usage
-        details = usage.input_tokens_details
-        return "usage", {
-            "model": data.response.model,
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cached_tokens": (details.cached_tokens if details is not None else None) or 0,
-        }
-    return None
+def of_items(items: Iterable[Any]) -> Iterator[LiveEvent]:
+    """The live events for a response that was not streamed: each text in one piece."""
+    for item in items:
+        if _field(item, "type") == "message":
+            for part in _field(item, "content") or ():
+                text, refusal = _field(part, "text"), _field(part, "refusal")
+                if text or refusal:
+                    more = {"refusal": True} if refusal else {}
+                    yield "text_delta", {"text": text or refusal, "item_id": _field(item, "id"), **more}
+        else:
+            yield from of_hosted_tool(item)
 
 
-def _as_text(output: Any) -> str:
+def of_hosted_tool(item: Any) -> Iterator[LiveEvent]:
+    """A tool that the provider ran itself; calls of function tools are told when they are made."""
+    kind = _field(item, "type") or ""
+    if kind.endswith("_call") and kind != "function_call":
+        yield (
+            "tool_called",
+            {
+                "tool": kind.removesuffix("_call"),
+                "call_id": _field(item, "call_id") or _field(item, "id"),
+                "arguments": _field(item, "arguments"),
+            },
+        )
+
+
+def of_usage(usage: Usage) -> Iterator[LiveEvent]:
+    """The tokens of one model call; nothing where the provider does not tell them."""
+    if usage.input_tokens or usage.output_tokens:
+        counts = usage._asdict()
+        del counts["requests"]
+        yield "usage", counts
+
+
+def tool_called(tool: str, call_id: str, arguments: str) -> LiveEvent:
+    """The call of a function tool; `arguments` is the JSON that the model wrote."""
+    return "tool_called", {"tool": tool, "call_id": call_id, "arguments": arguments}
+
+
+def tool_output(call_id: str, output: Any) -> LiveEvent:
+    """What a function tool returned, as text."""
     dump = getattr(output, "model_dump_json", None)
-    return dump() if callable(dump) else str(output)
+    return "tool_output", {"call_id": call_id, "output": dump() if callable(dump) else str(output)}
 
 
 def _field(item: Any, name: str) -> Any:
-    """A tool call is a model of the API's, or a mapping."""
+    """An output item is a model of the API's, or a mapping."""
     return item.get(name) if isinstance(item, dict) else getattr(item, name, None)

@@ -21,19 +21,23 @@ from agents.usage import (
 from openai.types.responses import Response, ResponseCompletedEvent, ResponseOutputItemDoneEvent
 
 from agentexec.journal.store import Usage, digest, dump
+from agentexec.runners.openai_events import of_items, of_stream, of_usage
+from agentexec.runners.openai_limits import PacedModel
 from agentexec.runners.openai_run import DurableRun
 
 WHAT = "A model's response"
 
 
 class JournaledModel:
-    """A model that answers from the journal where it can.
+    """A model that answers from the journal where it can. Calls that it has to make keep to AGENTEXEC_RATE_LIMITS.
 
+    `name`: the model's in those limits; default: what the model calls itself.
     In every other respect it is the model that it stands for, to `isinstance` too: the SDK asks for kinds of models.
     """
 
-    def __init__(self, model: Model, run: DurableRun) -> None:
+    def __init__(self, model: Model, run: DurableRun, name: str | None = None) -> None:
         self._model = model
+        self._paced = model if isinstance(model, PacedModel) else PacedModel(model, name)
         self._run = run
 
     @property
@@ -49,9 +53,11 @@ class JournaledModel:
         recorded = await self._run.recorded_response(input_hash)
         if recorded is not None:
             return load_response(recorded)
-        response = await self._model.get_response(*args, **kwargs)
-        value = dump(dump_response(response), WHAT)
-        await self._run.record_response(input_hash, value, self._counts(response.usage))
+        self._run.tell_speaker()
+        response = await self._paced.get_response(*args, **kwargs)
+        value, counts = dump(dump_response(response), WHAT), self._counts(response.usage)
+        await self._run.record_response(input_hash, value, counts)
+        self._run.tell([*of_items(response.output), *of_usage(counts)])
         return response
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
@@ -61,10 +67,12 @@ class JournaledModel:
         if recorded is not None:
             yield load_event(recorded)
             return
+        self._run.tell_speaker()
         items: list[Any] = []
-        stream = self._model.stream_response(*args, **kwargs)
+        stream = self._paced.stream_response(*args, **kwargs)
         try:
             async for event in stream:
+                self._run.tell(of_stream(event))
                 if isinstance(event, ResponseOutputItemDoneEvent):
                     items.append(event.item)
                 elif isinstance(event, ResponseCompletedEvent):
@@ -72,8 +80,9 @@ class JournaledModel:
                         # Some servers leave the output to the events before, and those are not recorded.
                         event.response.output = list(items)
                     usage = usage_of(event.response)
-                    value = dump(dump_event(event, usage), WHAT)
-                    await self._run.record_response(input_hash, value, self._counts(usage, event.response))
+                    value, counts = dump(dump_event(event, usage), WHAT), self._counts(usage, event.response)
+                    await self._run.record_response(input_hash, value, counts)
+                    self._run.tell(of_usage(counts))
                 yield event
         finally:
             close = getattr(stream, "aclose", None)

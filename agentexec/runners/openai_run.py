@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from agents import Agent, RunConfig, RunState
 
+from agentexec.activity import live
 from agentexec.journal.recorder import Recorder, Scope
 from agentexec.journal.store import Fact, Kind, Usage, digest, dump
+from agentexec.runners.openai_events import LiveEvent
 
 
 class DurableRun:
@@ -24,6 +27,9 @@ class DurableRun:
         self.scope = scope.at(self.path, run=self)
         self.run_config = run_config
         self.models: dict[int, Any] = {}
+        self.speaker = agent.name
+        """The agent whose turn it is."""
+        self._told: str | None = None
         self._agent = agent.name
         self._next = 1
 
@@ -59,6 +65,18 @@ class DurableRun:
             turns.replayed(turn if self.outermost else None)
         self._next += 1
         return facts[turn].value
+
+    def tell(self, events: Iterable[LiveEvent]) -> None:
+        """Tell those who follow the task what happens now. Of runs inside this one they see the usage alone."""
+        for type, data in events:
+            if self.outermost or type == "usage":
+                live.publish(self.recorder.lease.agent_id, type, data)
+
+    def tell_speaker(self) -> None:
+        """Tell which agent goes on, if it is another one."""
+        if self._told != self.speaker:
+            self._told = self.speaker
+            self.tell([("agent", {"agent": self.speaker})])
 
     async def record_response(self, input_hash: str, value: str, usage: Usage) -> None:
         """Record the model's answer; the run goes on when it is safe."""

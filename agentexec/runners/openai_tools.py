@@ -14,6 +14,7 @@ from agentexec.errors import AgentexecError
 from agentexec.journal.calls import POLICY_MARK, Answer, perform, unrecorded
 from agentexec.journal.recorder import SCOPE, Policy, Scope
 from agentexec.journal.store import digest, fit
+from agentexec.runners.openai_events import tool_called, tool_output
 from agentexec.runners.openai_run import DurableRun
 
 Invoke = Callable[..., Awaitable[Any]]
@@ -34,8 +35,15 @@ class ToolCall:
     """One call of a function tool, as the journal knows it."""
 
     def __init__(
-        self, invoke: Invoke, result_type: Any, tool: FunctionTool, context: ToolContext[Any], arguments: str
+        self,
+        run: DurableRun,
+        invoke: Invoke,
+        result_type: Any,
+        tool: FunctionTool,
+        context: ToolContext[Any],
+        arguments: str,
     ) -> None:
+        self._run = run
         self.name = tool.qualified_name
         self.arguments = arguments
         self.intended = not getattr(tool, CHEAP_MARK, False)
@@ -46,7 +54,10 @@ class ToolCall:
 
     async def make(self) -> Answer[Any]:
         """Let the SDK call the tool."""
+        call_id = self._context.tool_call_id
+        self._run.tell([tool_called(self.name, call_id, self.arguments)])
         result = await self._invoke(function_tool=self._tool, context=self._context, arguments=self.arguments)
+        self._run.tell([tool_output(call_id, result.output)])
         return Answer(result, failed=result.is_sdk_generated_error)
 
     def encode(self, answer: Answer[Any]) -> dict[str, Any]:
@@ -81,8 +92,13 @@ async def invoke_journaled(
     path = fit(f"{scope.run.path}/{context.tool_call_id}")
     inside = scope.at(scope.run.path)
     if getattr(function_tool, "_is_agent_tool", False):
-        return await _reenter(inside.at(path), plainly)
-    made = ToolCall(invoke, result_type, function_tool, context, arguments)
+        run, known = scope.run, scope.recorder.knows(path)
+        if not known:
+            run.tell([tool_called(function_tool.name, context.tool_call_id, arguments)])
+        result = await _reenter(inside.at(path), plainly)
+        run.tell([tool_output(context.tool_call_id, result.output)])
+        return result
+    made = ToolCall(scope.run, invoke, result_type, function_tool, context, arguments)
     return await perform(inside, path, made, policy_of(function_tool, scope.policy))
 
 

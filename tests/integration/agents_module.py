@@ -8,7 +8,6 @@ from uuid import UUID
 from agents import Agent, RunConfig, function_tool
 
 import agentexec as ax
-from agentexec.runners.openai_limits import PacedProvider
 from tests.faults.worker_module import Job, ledger, starts
 
 pool = ax.Pool()
@@ -26,7 +25,7 @@ def slow_tool(key: str, seconds: float) -> str:
 async def ask(agent_id: UUID, job: Job) -> str:
     ledger("start", job.key)
     agent = Agent(name="Asker", model="gpt-4o-mini", tools=[slow_tool])
-    config = RunConfig(model_provider=PacedProvider(), tracing_disabled=True)
+    config = RunConfig(tracing_disabled=True)
     result = await ax.OpenAIRunner(agent_id).run(agent, input=f"About {job.key}.", run_config=config)
     ledger("end", job.key)
     return result.final_output

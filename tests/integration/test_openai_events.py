@@ -1,19 +1,45 @@
-"""The SDK's stream events, from real runs against the mock server, as live events."""
+"""What durable runs against the mock server tell those who follow their task."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
-from agents import Agent, ModelSettings, OpenAIProvider, RunConfig, Runner, function_tool
+from agents import Agent, ModelSettings, OpenAIProvider, RunConfig, Usage, function_tool
+from agents.testing import ScriptedModel, assistant_message, function_call
+from openai.types.responses import ResponseFunctionWebSearch
+from openai.types.responses.response_function_web_search import ActionSearch
 from pydantic import BaseModel
 
 import agentexec as ax
 from agentexec.activity import live
 from agentexec.activity.schemas import ActivityEvent
-from agentexec.runners.openai_events import events_of
+from agentexec.runners.openai_events import of_items
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say, together
+from tests.attempts import Task
+
+Mode = Literal["run", "run_streamed"]
+
+both_modes = pytest.mark.parametrize("mode", ["run", "run_streamed"])
+
+
+@pytest.fixture(autouse=True)
+def database(tmp_path: Path) -> Iterator[None]:
+    ax.configure(database_url=f"sqlite:///{tmp_path / 'test.db'}")
+    ax.Base.metadata.create_all(RUNTIME.engine)
+    yield
+    RUNTIME.close()
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """Everything that is published."""
+    events: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(live, "publish", lambda agent_id, type, data: events.append((type, dict(data))))
+    return events
 
 
 class Found(BaseModel):
@@ -26,8 +52,26 @@ def look_up(topic: str) -> Found:
     return Found(answer=len(topic))
 
 
+async def run(task: Task, mode: Mode, agent: Agent[Any], config: RunConfig | None = None) -> Any:
+    config = config or RunConfig(tracing_disabled=True)
+
+    async def handler() -> Any:
+        runner = ax.OpenAIRunner(task.agent_id)
+        if mode == "run":
+            return await runner.run(agent, "Acme", run_config=config)
+        result = await runner.run_streamed(agent, "Acme", run_config=config)
+        async for _ in result.stream_events():
+            pass
+        return result
+
+    return await task.attempt(handler)
+
+
+@both_modes
 @pytest.mark.parametrize("use_responses", [True, False], ids=["responses", "chat"])
-async def test_a_run_as_live_events(mock_openai: MockOpenAI, use_responses: bool) -> None:
+async def test_a_run_tells_text_tools_and_usage(
+    mock_openai: MockOpenAI, told: list[Any], mode: Mode, use_responses: bool
+) -> None:
     mock_openai.script(
         [together(call("look_up", topic="staff"), call("look_up", topic="cash")), say("All good, we think.")]
     )
@@ -35,53 +79,80 @@ async def test_a_run_as_live_events(mock_openai: MockOpenAI, use_responses: bool
     # Chat Completions tell no usage of a stream unless asked.
     settings = ModelSettings(include_usage=True)
     agent = Agent(name="Researcher", model="gpt-4o", tools=[look_up], model_settings=settings)
-    result = Runner.run_streamed(agent, "Acme", run_config=config)
-    found = [one async for event in result.stream_events() if (one := events_of(event)) is not None]
-    assert found[0] == ("agent", {"agent": "Researcher"})
-    called = [data for kind, data in found if kind == "tool_called"]
-    assert [(data["tool"], data["arguments"].replace(" ", "")) for data in called] == [
-        ("look_up", '{"topic":"staff"}'),
-        ("look_up", '{"topic":"cash"}'),
-    ]
-    outputs = [data for kind, data in found if kind == "tool_output"]
-    assert [data["output"] for data in outputs] == ['{"answer":5}', '{"answer":4}']
-    assert [data["call_id"] for data in outputs] == [data["call_id"] for data in called]
-    deltas = [data for kind, data in found if kind == "text_delta"]
+    task = Task()
+    result = await run(task, mode, agent, config)
+
+    assert told[0] == ("agent", {"agent": "Researcher"})
+    assert [data["tool"] for kind, data in told if kind == "tool_called"] == ["look_up", "look_up"]
+    called = {
+        data["call_id"]: data["arguments"].replace(" ", "") for kind, data in told if kind == "tool_called"
+    }
+    outputs = {data["call_id"]: data["output"] for kind, data in told if kind == "tool_output"}
+    assert {called[call_id]: output for call_id, output in outputs.items()} == {
+        '{"topic":"staff"}': '{"answer":5}',
+        '{"topic":"cash"}': '{"answer":4}',
+    }
+    deltas = [data for kind, data in told if kind == "text_delta"]
     assert "".join(data["text"] for data in deltas) == "All good, we think." == result.final_output
     assert len({data["item_id"] for data in deltas}) == 1
-    usage = [data for kind, data in found if kind == "usage"]
-    assert len(usage) == 2
+    assert len(deltas) == 1 if mode == "run" else len(deltas) > 1
+    usage = [data for kind, data in told if kind == "usage"]
+    assert [data["model"] for data in usage] == ["gpt-4o", "gpt-4o"]
     total = result.context_wrapper.usage
     assert sum(data["input_tokens"] for data in usage) == total.input_tokens
     assert sum(data["output_tokens"] for data in usage) == total.output_tokens
 
+    told.clear()
+    assert (await run(task, mode, agent, config)).final_output == "All good, we think."
+    assert told == []
 
-async def test_a_handoff_tells_the_next_agent(mock_openai: MockOpenAI) -> None:
+
+@both_modes
+async def test_a_handoff_tells_the_next_agent(mock_openai: MockOpenAI, told: list[Any], mode: Mode) -> None:
     mock_openai.script([call("transfer_to_writer"), say("Done.")])
     writer = Agent(name="Writer", model="gpt-4o")
-    agent = Agent(name="Researcher", model="gpt-4o", handoffs=[writer])
-    result = Runner.run_streamed(agent, "Acme", run_config=RunConfig(tracing_disabled=True))
-    found = [one async for event in result.stream_events() if (one := events_of(event)) is not None]
-    assert [data["agent"] for kind, data in found if kind == "agent"] == ["Researcher", "Writer"]
+    await run(Task(), mode, Agent(name="Researcher", model="gpt-4o", handoffs=[writer]))
+    assert [data["agent"] for kind, data in told if kind == "agent"] == ["Researcher", "Writer"]
 
 
-async def test_from_the_model_to_the_reader(mock_openai: MockOpenAI, tmp_path: Any) -> None:
-    """All of it: a streamed run is published, and a reader gets the text before the result."""
-    ax.configure(database_url=f"sqlite:///{tmp_path / 'test.db'}")
-    ax.Base.metadata.create_all(RUNTIME.engine)
+@both_modes
+async def test_of_an_agent_that_is_a_tool_the_call_and_the_usage_are_told(
+    told: list[Any], mode: Mode
+) -> None:
+    usage = Usage(requests=1, input_tokens=10, output_tokens=1, total_tokens=11)
+    asks = [function_call("ask_inner", {"input": "What?"}, call_id="call_1")]
+    outer = ScriptedModel([asks, [assistant_message("Done.")]], default_usage=usage)
+    inner = Agent("Inner", model=ScriptedModel([[assistant_message("Inside.")]], default_usage=usage))
+    await run(Task(), mode, Agent("Outer", model=outer, tools=[inner.as_tool("ask_inner", "Ask.")]))
+    assert [data["agent"] for kind, data in told if kind == "agent"] == ["Outer"]
+    assert "".join(data["text"] for kind, data in told if kind == "text_delta") == "Done."
+    assert [data["tool"] for kind, data in told if kind == "tool_called"] == ["ask_inner"]
+    assert [data["output"] for kind, data in told if kind == "tool_output"] == ["Inside."]
+    assert sum(kind == "usage" for kind, _ in told) == 3
+
+
+def test_a_hosted_tool_is_told_by_its_name() -> None:
+    search = ResponseFunctionWebSearch(
+        id="ws_1",
+        type="web_search_call",
+        status="completed",
+        action=ActionSearch(type="search", query="Acme"),
+    )
+    assert list(of_items([search])) == [
+        ("tool_called", {"tool": "web_search", "call_id": "ws_1", "arguments": None})
+    ]
+
+
+async def test_from_the_model_to_the_reader(mock_openai: MockOpenAI) -> None:
+    """All of it: a reader gets the text of a streamed run before the result."""
     mock_openai.script([call("look_up", topic="staff"), say("All good, we think.")])
-    agent_id = ax.activity.create("research")
-    events = aiter(ax.activity.stream(agent_id))
+    task = Task()
+    events = aiter(ax.activity.stream(task.agent_id))
     assert (await anext(events)).type == "status"
-    agent = Agent(name="Researcher", model="gpt-4o", tools=[look_up])
-    result = Runner.run_streamed(agent, "Acme", run_config=RunConfig(tracing_disabled=True))
-    async for event in result.stream_events():
-        if (one := events_of(event)) is not None:
-            live.publish(agent_id, *one)
-    await RUNTIME.in_thread(ax.activity.complete, agent_id)
+    result = await run(task, "run_streamed", Agent(name="Researcher", model="gpt-4o", tools=[look_up]))
+    await RUNTIME.in_thread(ax.activity.complete, task.agent_id)
     found: list[ActivityEvent] = [event async for event in events]
     assert "".join(event.data["text"] for event in found if event.type == "text_delta") == result.final_output
     types = [event.type for event in found]
     assert types[-1] == "result"
     assert types.index("tool_called") < types.index("tool_output") < types.index("text_delta")
-    RUNTIME.close()
