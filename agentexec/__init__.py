@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentexec import activity as activity
+    from agentexec import approvals as approvals
     from agentexec import testing as testing
+    from agentexec.approvals import approve as approve
+    from agentexec.approvals import approve_sync as approve_sync
+    from agentexec.approvals import reject as reject
+    from agentexec.approvals import reject_sync as reject_sync
     from agentexec.cancel import cancel as cancel
     from agentexec.cancel import cancel_sync as cancel_sync
     from agentexec.config import CONF as CONF
     from agentexec.errors import ActivityNotFoundError as ActivityNotFoundError
     from agentexec.errors import AgentexecError as AgentexecError
+    from agentexec.errors import ApprovalNotFoundError as ApprovalNotFoundError
     from agentexec.errors import BackendInvalidError as BackendInvalidError
     from agentexec.errors import CallInterruptedError as CallInterruptedError
-    from agentexec.errors import CallUndecidedError as CallUndecidedError
     from agentexec.errors import ContextInvalidError as ContextInvalidError
     from agentexec.errors import JournalConflictError as JournalConflictError
     from agentexec.errors import LeaseLostError as LeaseLostError
@@ -59,6 +64,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "agentexec.approvals": ("approve", "approve_sync", "reject", "reject_sync"),
     "agentexec.cancel": ("cancel", "cancel_sync"),
     "agentexec.config": ("CONF",),
     "agentexec.errors": (
@@ -78,7 +84,7 @@ _HOMES = {
         "UnknownTaskError",
         "LeaseLostError",
         "CallInterruptedError",
-        "CallUndecidedError",
+        "ApprovalNotFoundError",
         "JournalConflictError",
         "ReplayDiverged",
         "ReplayDivergedError",
@@ -97,11 +103,11 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", "activity", "testing", *_HOME]
+__all__ = ["__version__", "activity", "approvals", "testing", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("activity", "testing"):
+    if name in ("activity", "approvals", "testing"):
         return importlib.import_module(f"agentexec.{name}")
     module = _HOME.get(name)
     if module is None:

@@ -16,12 +16,13 @@
     ├── ReplayDivergedError         1   a run went another way than its record (also `ax.ReplayDiverged`)
     │   └── JournalConflictError    1   two facts for one place in the journal
     ├── CallInterruptedError        1   a step was cut off, and its policy forbids to make it again
-    ├── CallUndecidedError          1   a call was cut off, and its policy leaves it to a person what to do
+    ├── ApprovalNotFoundError       1   no call with that id was ever up for approval
     └── TaskEndedError              1   a waited-for task did not complete
         ├── TaskFailedError         1
         └── TaskCanceledError       1
 
-`RetryLater` stands apart: it is no error but a handler's way to give its task back, so `except Exception` lets it pass.
+`RetryLater` and `WaitingForApproval` stand apart: they are no errors but ways to give a task back, so
+`except Exception` lets them pass.
 
 Messages are one sentence that says what is wrong and what to do. They never hold a password or a key.
 """
@@ -29,7 +30,6 @@ Messages are one sentence that says what is wrong and what to do. They never hol
 from __future__ import annotations
 
 import math
-from typing import Any
 from uuid import UUID
 
 
@@ -148,18 +148,15 @@ class CallInterruptedError(AgentexecError):
         self.name = name
 
 
-class CallUndecidedError(AgentexecError):
-    """A call with the policy "ask" was cut off, and nobody has said yet whether to make it again."""
+class ApprovalNotFoundError(AgentexecError):
+    """No call of a task with the given id was ever up for approval."""
 
-    def __init__(self, *, agent_id: UUID, path: str, name: str, arguments: Any) -> None:
+    def __init__(self, agent_id: UUID, call_id: str) -> None:
         super().__init__(
-            f"The call {name} of task {agent_id} was cut off, and it is unknown whether it took effect; "
-            "a person has to decide."
+            f"Task {agent_id} has asked for no approval of a call {call_id}; `agentexec approvals` lists those that wait."
         )
         self.agent_id = agent_id
-        self.path = path
-        self.name = name
-        self.arguments = arguments
+        self.call_id = call_id
 
 
 class TaskEndedError(AgentexecError):
@@ -201,7 +198,22 @@ class TaskCanceledError(TaskEndedError):
         )
 
 
-class RetryLater(BaseException):
+class Postponed(BaseException):
+    """The running task goes back to the queue for some seconds, and the attempt does not count.
+
+    No `Exception`: whatever stands in between lets it pass, agents' SDKs too.
+    """
+
+    def __init__(self, seconds: float, message: str) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class WaitingForApproval(Postponed):
+    """The task leaves its worker until a person has decided, or for `seconds`."""
+
+
+class RetryLater(Postponed):
     """Give the running task back to the queue, to be started again after some seconds; this attempt does not count.
 
     Raise it in a handler, or in what it calls, when going on now makes no sense: the worker's slot is free for other
@@ -212,8 +224,7 @@ class RetryLater(BaseException):
     def __init__(self, seconds: float, reason: str = "the task asked to be run later") -> None:
         if not math.isfinite(seconds) or seconds < 0:
             raise UsageError(f"RetryLater takes a number of seconds, 0 or more, not {seconds}.")
-        super().__init__(f"Waiting {math.ceil(seconds)} s: {reason}.")
-        self.seconds = seconds
+        super().__init__(seconds, f"Waiting {math.ceil(seconds)} s: {reason}.")
         self.reason = reason
 
 

@@ -13,6 +13,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter
 
+from agentexec.errors import UsageError
+
 
 class Status(enum.StrEnum):
     """Status of a task. COMPLETE, ERROR and CANCELED are final: a task reaches exactly one of them."""
@@ -86,6 +88,16 @@ class TaskDefinition:
     retries: int = 0
     timeout: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+def parse_agent_id(agent_id: UUID | str) -> UUID:
+    """An agent_id as a UUID; raises UsageError for a text that is none."""
+    try:
+        return agent_id if isinstance(agent_id, UUID) else UUID(agent_id)
+    except ValueError:
+        raise UsageError(
+            f"{agent_id!r} is no agent_id; it looks like 0190a6e2-7d4f-7c3a-9d55-0242ac120002."
+        ) from None
 
 
 def new_agent_id() -> UUID:

@@ -34,7 +34,7 @@ class _Query(Protocol[P, R]):
     def __call__(self, db: AsyncSession, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
 
 
-def _for_both(query: Callable[Concatenate[Session, P], R]) -> _Query[P, R]:
+def for_both(query: Callable[Concatenate[Session, P], R]) -> _Query[P, R]:
     """One query for both kinds of session: an AsyncSession runs the same function beside its event loop."""
 
     @functools.wraps(query)
@@ -47,7 +47,7 @@ def _for_both(query: Callable[Concatenate[Session, P], R]) -> _Query[P, R]:
     return call
 
 
-@_for_both
+@for_both
 def list_activities(
     db: Session,
     page: int = 1,
@@ -66,7 +66,7 @@ def list_activities(
         raise UsageError(
             f"Pages count from 1 and hold 1 to {MAX_PAGE_SIZE} items; got page={page}, page_size={page_size}."
         )
-    conditions = _matching(db, metadata_filter)
+    conditions = matching(db, metadata_filter)
     if status is not None:
         conditions.append(Activity.status == Status(status))
     if agent_type is not None:
@@ -90,7 +90,7 @@ def list_activities(
     )
 
 
-@_for_both
+@for_both
 def detail(
     db: Session, agent_id: UUID | str, *, metadata_filter: Mapping[str, Any] | None = None
 ) -> ActivityDetailSchema:
@@ -98,7 +98,7 @@ def detail(
     key = agent_id if isinstance(agent_id, UUID) else UUID(agent_id)
     row = db.scalars(
         select(Activity)
-        .where(Activity.agent_id == key, *_matching(db, metadata_filter))
+        .where(Activity.agent_id == key, *matching(db, metadata_filter))
         .options(selectinload(Activity.logs), defer(Activity.context))
         .execution_options(populate_existing=True)
     ).one_or_none()
@@ -107,14 +107,14 @@ def detail(
     return ActivityDetailSchema.model_validate(row)
 
 
-@_for_both
+@for_both
 def active_count(db: Session, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
     """The number of activities that are QUEUED or RUNNING."""
     query = select(func.count()).select_from(Activity)
-    return db.scalar(query.where(Activity.status.in_(ACTIVE_STATUSES), *_matching(db, metadata_filter))) or 0
+    return db.scalar(query.where(Activity.status.in_(ACTIVE_STATUSES), *matching(db, metadata_filter))) or 0
 
 
-@_for_both
+@for_both
 def cancel_pending(db: Session, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
     """Cancel every QUEUED activity, commit, and return their number. Canceled tasks never start.
 
@@ -123,7 +123,7 @@ def cancel_pending(db: Session, *, metadata_filter: Mapping[str, Any] | None = N
     canceled = 0
     query = (
         select(Activity.agent_id)
-        .where(Activity.status == Status.QUEUED, *_matching(db, metadata_filter))
+        .where(Activity.status == Status.QUEUED, *matching(db, metadata_filter))
         .limit(1000)
     )
     while ids := db.scalars(query).all():
@@ -144,14 +144,14 @@ def cancel_pending(db: Session, *, metadata_filter: Mapping[str, Any] | None = N
 def queue_of(db: Session, agent_id: UUID, *, metadata_filter: Mapping[str, Any] | None = None) -> str | None:
     """The queue of an activity, None for one without. Raises ActivityNotFoundError as `detail` does."""
     row = db.execute(
-        select(Activity.queue).where(Activity.agent_id == agent_id, *_matching(db, metadata_filter))
+        select(Activity.queue).where(Activity.agent_id == agent_id, *matching(db, metadata_filter))
     ).one_or_none()
     if row is None:
         raise ActivityNotFoundError(agent_id)
     return row.queue
 
 
-def _matching(db: Session, metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
+def matching(db: Session, metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
     """Conditions that the metadata has all these values, compared as the JSON type that each value has."""
     conditions: list[ColumnElement[bool]] = []
     for key, value in (metadata_filter or {}).items():

@@ -72,7 +72,8 @@ class Progress(NamedTuple):
 class Ending(NamedTuple):
     """The end of an attempt. COMPLETE and ERROR are the task's end; QUEUED gives it back.
 
-    `delay`: seconds until it may start again; `counted`: False gives the attempt back too (a drain is no fault).
+    `delay`: seconds until it may start again; `counted`: False gives the attempt back too (a drain is no fault);
+    `waiting`: it waits for a person, whose answer may be there by now.
     """
 
     lease: Lease
@@ -82,6 +83,7 @@ class Ending(NamedTuple):
     error: str | None = None
     delay: float = 0.0
     counted: bool = True
+    waiting: bool = False
 
 
 def insert_tasks(connection: Connection, tasks: Sequence[NewTask], now: datetime) -> None:

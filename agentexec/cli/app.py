@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from agentexec import __version__
-from agentexec.cli import cancel, cancel_pending, enqueue, migrate, worker
+from agentexec.cli import approvals, cancel, cancel_pending, enqueue, migrate, worker
 from agentexec.errors import AgentexecError
 
 TRACEBACK = "--traceback"
@@ -27,6 +27,9 @@ app.command("worker")(worker.run)
 app.command("migrate")(migrate.run)
 app.command("enqueue")(enqueue.run)
 app.command("cancel")(cancel.run)
+app.command("approvals")(approvals.show)
+app.command("approve")(approvals.approve)
+app.command("reject")(approvals.reject)
 app.command("cancel-pending")(cancel_pending.run)
 
 

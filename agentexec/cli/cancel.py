@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 import agentexec as ax
-from agentexec.errors import UsageError
+from agentexec.task import parse_agent_id
 
 
 def run(
@@ -25,12 +25,7 @@ def run(
 
     The exit code is 1 if the task had ended before, or there is none with this id.
     """
-    try:
-        task = UUID(agent_id)
-    except ValueError:
-        raise UsageError(
-            f"{agent_id!r} is no agent_id; it looks like 0190a6e2-7d4f-7c3a-9d55-0242ac120002."
-        ) from None
+    task = parse_agent_id(agent_id)
     canceled = ax.cancel_sync(task)
     status = _status(task)
     if as_json:

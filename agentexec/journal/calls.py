@@ -7,18 +7,19 @@ import enum
 import functools
 import json
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from uuid import uuid5
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from agentexec.db import utc_now
-from agentexec.errors import AgentexecError, CallUndecidedError, UsageError
+from agentexec.errors import AgentexecError, Postponed, UsageError
+from agentexec.journal.approvals import Question
 from agentexec.journal.recorder import POLICIES, SCOPE, Policy, Recorder, Scope
 from agentexec.journal.store import Fact, Kind, digest, dump, insert_fact
 from agentexec.journal.store import transaction as open_transaction
@@ -65,39 +66,20 @@ class Made(Protocol[T]):
     name: str
     arguments: Any
     intended: bool
+    shown: str
+    """The arguments for a person to read."""
 
     async def make(self) -> Answer[T]: ...
     def encode(self, answer: Answer[T]) -> Any: ...
     def decode(self, value: Any) -> T: ...
     def cut_off(self) -> T: ...
-
-
-class Interrupted(NamedTuple):
-    """A call with the policy "ask" that was cut off in an earlier attempt."""
-
-    scope: Scope
-    path: str
-    name: str
-    arguments: Any
-
-
-def ask(interrupted: Interrupted) -> NoReturn:
-    """What happens to such a call until somebody decides: the run stops. Raises CallUndecidedError."""
-    recorder = interrupted.scope.recorder
-    raise recorder.stop(
-        CallUndecidedError(
-            agent_id=recorder.lease.agent_id,
-            path=interrupted.path,
-            name=interrupted.name,
-            arguments=interrupted.arguments,
-        )
-    )
+    def refused(self, message: str | None) -> T: ...
 
 
 async def perform(scope: Scope, path: str, made: Made[T], policy: Policy) -> T:
     """Make a call once: an outcome that is recorded is given again, a new one is recorded before it is given.
 
-    Raises what the call raises, ReplayDivergedError, LeaseLostError, CallUndecidedError, PayloadTooLargeError.
+    Raises what the call raises, ReplayDivergedError, LeaseLostError, PayloadTooLargeError, WaitingForApproval.
     """
     recorder = scope.recorder
     input_hash = digest([made.name, made.arguments])
@@ -111,12 +93,18 @@ async def perform(scope: Scope, path: str, made: Made[T], policy: Policy) -> T:
     if scope.turns is not None:
         await scope.turns.goes_on()
     if decision is Decision.ASK:
-        ask(Interrupted(scope, path, made.name, made.arguments))
+        allowed, message = await _may_repeat(scope, path, made)
+        if not allowed:
+            value = made.refused(message)
+            await recorder.record(path, Kind.OUTCOME, input_hash, _dump(made, Answer(value)))
+            return value
     if decision is Decision.FAIL:
         value = made.cut_off()
         await recorder.record(path, Kind.OUTCOME, input_hash, _dump(made, Answer(value)))
         return value
-    if made.intended and not (facts and facts[-1].kind is Kind.INTENT):
+    # A call that is made again by somebody's leave begins anew: if it is cut off again, that is another question.
+    begun = bool(facts) and facts[-1].kind is Kind.INTENT and decision is not Decision.ASK
+    if made.intended and not begun:
         intent = {"name": made.name, "arguments": made.arguments, "policy": policy}
         await recorder.record(path, Kind.INTENT, input_hash, dump(intent, f"The call {made.name}"))
     call = Call(recorder, path, policy, inside=CALL.get())
@@ -124,12 +112,13 @@ async def perform(scope: Scope, path: str, made: Made[T], policy: Policy) -> T:
     try:
         async with _turn(call):
             try:
-                answer = await made.make()
+                with recorder.traffic.moving(call):
+                    answer = await made.make()
                 recorder.check()
                 await call.end(made, answer, input_hash)
             finally:
                 await call.close()
-    except Exception as error:
+    except (Exception, Postponed) as error:
         # What stops the attempt says nothing of the call: it stays a call that was cut off.
         recorder.check()
         await recorder.record(path, Kind.RAISED, input_hash, dump(type(error).__name__, "An error"))
@@ -138,6 +127,14 @@ async def perform(scope: Scope, path: str, made: Made[T], policy: Policy) -> T:
         CALL.reset(call_token)
         SCOPE.reset(scope_token)
     return answer.value
+
+
+async def _may_repeat(scope: Scope, path: str, made: Made[Any]) -> tuple[bool, str | None]:
+    """Whether a person lets a call be made again that was cut off; waits for the answer."""
+    recorder = scope.recorder
+    question = Question(path, len(recorder.facts(path)), "repeat", made.name, made.shown, scope.expiry())
+    [verdict] = await recorder.decided([question], enclosing_calls())
+    return verdict.approved, verdict.message
 
 
 class _Turnstile:
@@ -186,6 +183,7 @@ class Call:
     ) -> None:
         self.path = path
         self.policy = policy
+        self.inside = inside
         # A call within a call has its turn from that one.
         self.has_turn = inside is not None and (inside.needs_turn or inside.has_turn)
         self.needs_turn = policy == "transactional" and not self.has_turn
@@ -264,6 +262,14 @@ class Call:
 
 CALL: ContextVar[Call | None] = ContextVar("agentexec_call", default=None)
 """The call that the running code is inside of."""
+
+
+def enclosing_calls() -> Iterator[Call]:
+    """The calls that the running code is inside of, the innermost first."""
+    call = CALL.get()
+    while call is not None:
+        yield call
+        call = call.inside
 
 
 def idempotency_key() -> str:

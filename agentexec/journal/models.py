@@ -1,11 +1,11 @@
-"""The journal's table: one row for each recorded step of a task."""
+"""The journal's tables: one row for each recorded step of a task, and for each question to a person."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Integer, String
+from sqlalchemy import ForeignKey, Index, Integer, String
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -39,3 +39,34 @@ class JournalEntry(Base):
     value: Mapped[str] = mapped_column(LongText)
     epoch: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Approval(Base):
+    """A question about one call, and its answer. `seq` counts the questions about it; the first may be its approval,
+    each further one whether it is to be made again. Rows go with their activity.
+
+    `wake_at` is set while the queue is still to be told of the answer.
+    """
+
+    __tablename__ = f"{CONF.table_prefix}approval"
+
+    agent_id: Mapped[UUID] = mapped_column(
+        ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
+    )
+    path: Mapped[str] = mapped_column(ExactText, primary_key=True)
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    call_id: Mapped[str] = mapped_column(ExactText)
+    kind: Mapped[str] = mapped_column(String(10))
+    tool: Mapped[str] = mapped_column(LongText)
+    arguments: Mapped[str] = mapped_column(LongText)
+    status: Mapped[str] = mapped_column(String(10))
+    message: Mapped[str | None] = mapped_column(LongText)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    wake_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    __table_args__ = (
+        Index(f"ix_{CONF.table_prefix}approval_status", "status", "created_at"),
+        Index(f"ix_{CONF.table_prefix}approval_wake", "wake_at"),
+    )

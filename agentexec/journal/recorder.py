@@ -11,19 +11,24 @@ import dataclasses
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
-from typing import Any, Literal
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from agentexec.db import utc_now
 from agentexec.errors import AgentexecError, ReplayDivergedError, UnavailableError
+from agentexec.journal.approvals import Question, Verdict, ask
 from agentexec.journal.store import Fact, Kind, Usage, append, digest, fit, load
+from agentexec.journal.waiting import POLL_SECONDS, STILL_SECONDS, Traffic, waiting
 from agentexec.policy import backoff
 from agentexec.runtime import RUNTIME
 from agentexec.task import CURRENT_LEASE, Lease
 
 log = logging.getLogger("agentexec.journal")
+
+T = TypeVar("T")
 
 Policy = Literal["idempotent", "ask", "fail", "transactional"]
 
@@ -41,6 +46,9 @@ class Recorder:
         self.attempt = attempt
         self.fault: AgentexecError | None = None
         """Why this attempt must stop. Kept, because an agent's SDK would tell the model of it and go on."""
+        self.traffic = Traffic()
+        self.runs: dict[tuple[str, str], Any] = {}
+        """The latest run of an agent at a path, as its runner keeps it."""
         self._facts: dict[str, list[Fact]] = {}
         self._opened = False
         self._claimed: dict[str, set[int]] = defaultdict(set)
@@ -128,6 +136,27 @@ class Recorder:
             raise self.stop(error) from None
         self.note(fact)
 
+    async def decided(self, questions: Sequence[Question], within: Iterable[object]) -> list[Verdict]:
+        """The answers to some questions, once all are there. `within`: the calls that wait for them.
+
+        While something else goes on in the task it waits here; then WaitingForApproval takes the task off its worker.
+        """
+        still = False
+        with self.traffic.resting(within):
+            while True:
+                self.check()
+                now = utc_now()
+                try:
+                    verdicts = await self._patiently(ask, RUNTIME.engine, self.lease, questions, now)
+                except AgentexecError as error:
+                    raise self.stop(error) from None
+                if all(verdict.decided for verdict in verdicts):
+                    return verdicts
+                if still and self.traffic.still:
+                    raise waiting(questions, verdicts, now)
+                still = self.traffic.still
+                await asyncio.sleep(STILL_SECONDS if still else POLL_SECONDS)
+
     def note(self, fact: Fact) -> None:
         """Remember a fact that stands in the database by now."""
         with self._lock:
@@ -141,7 +170,7 @@ class Recorder:
                     facts[fact.path].append(fact)
                 self._facts, self._opened = dict(facts), True
 
-    async def _patiently(self, call: Callable[..., None], *arguments: Any) -> None:
+    async def _patiently(self, call: Callable[..., T], *arguments: Any) -> T:
         """A blocking call beside the event loop, repeated until the database is there."""
         failures = 0
         while True:
@@ -190,6 +219,12 @@ class Scope:
     turns: Turns | None = None
     run: Any = None
     """The durable run that the code belongs to, as its runner keeps it."""
+    approval_seconds: float | None = None
+    """How long a question to a person stays open; None for ever."""
+
+    def expiry(self) -> datetime | None:
+        """The moment at which a question that is asked now is closed."""
+        return None if self.approval_seconds is None else utc_now() + timedelta(seconds=self.approval_seconds)
 
     def at(self, path: str, **changes: Any) -> Scope:
         """The scope of a run or call inside this one."""

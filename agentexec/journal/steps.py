@@ -13,7 +13,7 @@ from pydantic_core import PydanticSerializationError
 from agentexec.errors import AgentexecError, CallInterruptedError
 from agentexec.journal.calls import Answer, perform, unrecorded
 from agentexec.journal.recorder import Policy, Scope
-from agentexec.journal.store import digest
+from agentexec.journal.store import digest, text_of
 
 _anything: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -33,6 +33,7 @@ class StepCall:
         self.name = name
         self.arguments = digest(list(arguments))
         self.intended = intended
+        self.shown = text_of(list(arguments))
         self._call = function
         self._arguments = arguments
         self._adapter = _anything if result_type is None else TypeAdapter(result_type)
@@ -60,6 +61,9 @@ class StepCall:
         return self._adapter.validate_python(value, strict=False)
 
     def cut_off(self) -> Any:
+        raise CallInterruptedError(self.name)
+
+    def refused(self, message: str | None) -> Any:
         raise CallInterruptedError(self.name)
 
 

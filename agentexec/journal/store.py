@@ -177,9 +177,13 @@ def dump(value: Any, what: str) -> str:
 
 
 def digest(value: Any) -> str:
-    """A hash of a value's JSON form, the same in every process; what has no such form counts by its type."""
-    text = json.dumps(value, sort_keys=True, default=_plain, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    """A hash of a value's JSON form."""
+    return hashlib.sha256(text_of(value).encode()).hexdigest()
+
+
+def text_of(value: Any) -> str:
+    """A value's JSON form, the same in every process; what has no such form stands there as its type."""
+    return json.dumps(value, sort_keys=True, default=_plain, separators=(",", ":"))
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
@@ -50,7 +51,8 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
 
     `agent_id`: the task's, as the handler got it. `report_status_prompt`: replaces the text of
     `prompts.report_status`. `tool_policy`: what happens to a call that was cut off and has no policy of its own; see
-    `ax.tool_policy`. A subclass writes `run`, and `make_tool` where its SDK wants more than a coroutine
+    `ax.tool_policy`. `approval_timeout`: seconds, or a timedelta, after which a question to a person (the policy "ask")
+    counts as answered with no; None waits for ever. A subclass writes `run`, and `make_tool` where its SDK wants more than a coroutine
     function for a tool.
     """
 
@@ -59,9 +61,17 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
     tools: Tools[ToolT]
 
     def __init__(
-        self, agent_id: UUID | str, *, report_status_prompt: str | None = None, tool_policy: Policy = "fail"
+        self,
+        agent_id: UUID | str,
+        *,
+        report_status_prompt: str | None = None,
+        tool_policy: Policy = "fail",
+        approval_timeout: float | timedelta | None = None,
     ) -> None:
         require_policy(tool_policy)
+        self.approval_seconds = (
+            approval_timeout.total_seconds() if isinstance(approval_timeout, timedelta) else approval_timeout
+        )
         self.tool_policy: Policy = tool_policy
         self.agent_id = agent_id if isinstance(agent_id, UUID) else UUID(agent_id)
         self.prompts = Prompts(REPORT_STATUS_PROMPT if report_status_prompt is None else report_status_prompt)
@@ -100,7 +110,9 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
         """Where in the task the running code stands; None outside its worker."""
         scope = scope_of(self.agent_id)
         if scope is not None and scope.turns is None:
-            scope = dataclasses.replace(scope, policy=self.tool_policy)
+            scope = dataclasses.replace(
+                scope, policy=self.tool_policy, approval_seconds=self.approval_seconds
+            )
         return scope
 
     async def report(self, message: str, percentage: int | None = None) -> None:

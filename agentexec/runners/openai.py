@@ -7,6 +7,7 @@ import dataclasses
 import functools
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, Generic, TypeVar, Unpack
 from uuid import UUID
 
@@ -29,7 +30,8 @@ from agentexec.journal.calls import tool_policy as mark_policy
 from agentexec.journal.recorder import SCOPE, Policy, Turns
 from agentexec.journal.steps import once
 from agentexec.runners.base import BaseAgentRunner, ReportStatus
-from agentexec.runners.openai_durable import install
+from agentexec.runners.openai_approvals import ApprovedStream, decided
+from agentexec.runners.openai_durable import install, run_of
 from agentexec.runners.openai_recovery import WRAP_UP_PROMPT, WrapUp
 from agentexec.runners.openai_tools import CHEAP_MARK
 
@@ -59,9 +61,13 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
     `wrap_up_prompt`: what it is told then. `report_status_prompt`: replaces the text of `prompts.report_status`.
     `tool_policy`: what happens to a tool call that was cut off, for tools without `@ax.tool_policy`.
 
+    `approval_timeout`: seconds, or a timedelta, after which a call that nobody has approved is rejected; None waits
+    for ever.
+
     In the task's worker a run is durable: what models answered and tools returned is recorded, and when another
     worker runs the handler again, `run` gives it from there. Raises ReplayDivergedError when the handler
-    then asks for something else.
+    then asks for something else. A tool with `needs_approval` takes the task off its worker until somebody has
+    decided (`ax.approve`, `ax.reject`); then the run goes on.
 
     Tracing: off where there is no key to send traces with (OPENAI_API_KEY or `set_tracing_export_api_key`) and no
     trace is open; pass `run_config=RunConfig()` to trace to processors of your own. Traces are grouped by agent_id.
@@ -75,9 +81,15 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         wrap_up_prompt: str | None = None,
         report_status_prompt: str | None = None,
         tool_policy: Policy = "fail",
+        approval_timeout: float | timedelta | None = None,
     ) -> None:
         install()
-        super().__init__(agent_id, report_status_prompt=report_status_prompt, tool_policy=tool_policy)
+        super().__init__(
+            agent_id,
+            report_status_prompt=report_status_prompt,
+            tool_policy=tool_policy,
+            approval_timeout=approval_timeout,
+        )
         self.max_turns_recovery = max_turns_recovery
         self.wrap_up_prompt = WRAP_UP_PROMPT if wrap_up_prompt is None else wrap_up_prompt
 
@@ -95,7 +107,10 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         """
         plan = self._plan(agent, input, options)
         async with self._durably():
-            return await Runner.run(plan.agent, plan.input, **plan.options)
+            result = await Runner.run(plan.agent, plan.input, **plan.options)
+            while (state := await decided(result)) is not None:
+                result = await Runner.run(plan.agent, state, **plan.options)
+        return result
 
     async def run_streamed(
         self,
@@ -110,10 +125,16 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         started it.
         """
         plan = self._plan(agent, input, options)
-        async with self._durably():
-            result = Runner.run_streamed(plan.agent, plan.input, **plan.options)
-        _end_with_caller(result)
-        return result
+
+        async def start(begin: Any) -> RunResultStreaming:
+            async with self._durably():
+                result = Runner.run_streamed(plan.agent, begin, **plan.options)
+            _end_with_caller(result)
+            return result
+
+        result = await start(plan.input)
+        stream: Any = result if run_of(result) is None else ApprovedStream(result, start)
+        return stream
 
     def make_tool(self, report_status: ReportStatus) -> FunctionTool:
         """The SDK's tool; its schema and description are read from the function."""

@@ -11,19 +11,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from agents import Model, RunResult, RunResultStreaming
+from agents import Model, RunResult, RunResultStreaming, RunState
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 from agents.run_internal import run_loop, tool_execution
 from agents.tool import _FunctionToolInvocationResult
 
 from agentexec.errors import AgentexecError
-from agentexec.journal.recorder import SCOPE
+from agentexec.journal.recorder import SCOPE, Scope
 from agentexec.runners.openai_model import JournaledModel
 from agentexec.runners.openai_run import DurableRun, inherited
 from agentexec.runners.openai_session import journaled_session
 from agentexec.runners.openai_tools import invoke_journaled
+
+T = TypeVar("T")
+
+RUN_MARK = "_agentexec_run"
+"""On results and states of durable runs: the run."""
 
 INVOKE = "_invoke_function_tool_with_metadata"
 
@@ -35,34 +40,39 @@ class DurableAgentRunner(AgentRunner):
         self.inner = runner
 
     async def run(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
-        with _entered(starting_agent, input, kwargs):
-            return await self.inner.run(starting_agent, input, **kwargs)
+        with _entered(starting_agent, input, kwargs) as run:
+            return _marked(await self.inner.run(starting_agent, input, **kwargs), run)
 
     def run_sync(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
-        with _entered(starting_agent, input, kwargs):
-            return self.inner.run_sync(starting_agent, input, **kwargs)
+        with _entered(starting_agent, input, kwargs) as run:
+            return _marked(self.inner.run_sync(starting_agent, input, **kwargs), run)
 
     def run_streamed(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResultStreaming:
         # The task that runs it takes the scope along.
-        with _entered(starting_agent, input, kwargs):
-            return self.inner.run_streamed(starting_agent, input, **kwargs)
+        with _entered(starting_agent, input, kwargs) as run:
+            return _marked(self.inner.run_streamed(starting_agent, input, **kwargs), run)
 
 
 @contextmanager
-def _entered(agent: Any, input: Any, options: dict[str, Any]) -> Generator[None]:
+def _entered(agent: Any, input: Any, options: dict[str, Any]) -> Generator[DurableRun | None]:
     """The scope of one run; `options` get what makes it durable."""
     scope = SCOPE.get()
     if scope is None or not scope.durable:
-        yield
+        yield None
         return
     if isinstance(scope.run, DurableRun) and options.get("run_config") is None:
         options["run_config"] = inherited(scope.run.run_config)
-    run = DurableRun(scope, agent, input, options.get("run_config") or {})
-    if options.get("session") is not None:
-        options["session"] = journaled_session(options["session"], run)
+    run = _interrupted(scope, agent, input) or DurableRun(
+        scope, agent, input, options.get("run_config") or {}
+    )
+    scope.recorder.runs[scope.path, agent.name] = run
+    session = options.get("session")
+    if session is not None:
+        # One for the whole run: it knows what the run has added.
+        options["session"] = run.sessions.setdefault(id(session), journaled_session(session, run))
     token = SCOPE.set(run.scope)
     try:
-        yield
+        yield run
     except Exception:
         # The SDK may have wrapped what stopped the attempt.
         run.recorder.check()
@@ -70,6 +80,35 @@ def _entered(agent: Any, input: Any, options: dict[str, Any]) -> Generator[None]
     finally:
         SCOPE.reset(token)
     run.recorder.check()
+
+
+def _interrupted(scope: Scope, agent: Any, input: Any) -> DurableRun | None:
+    """The run that goes on with a RunState of its own: the same one, so that its calls keep their places.
+
+    States of agents that are tools are made by the SDK. They carry no mark, but such a run is alone in its call.
+    """
+    if not isinstance(input, RunState):
+        return None
+    run = getattr(input, RUN_MARK, None)
+    if run is None and scope.run is not None:
+        run = scope.recorder.runs.get((scope.path, agent.name))
+    return run if run is not None and run.recorder is scope.recorder else None
+
+
+def _marked(result: T, run: DurableRun | None) -> T:
+    if run is not None:
+        setattr(result, RUN_MARK, run)
+    return result
+
+
+def state_of(result: RunResult | RunResultStreaming) -> RunState[Any]:
+    """What an interrupted run goes on from, as the same durable run."""
+    return _marked(result.to_state(), run_of(result))
+
+
+def run_of(result: RunResult | RunResultStreaming) -> DurableRun | None:
+    """The durable run that gave a result; None outside a task."""
+    return getattr(result, RUN_MARK, None)
 
 
 def _get_model(get_model: Callable[..., Model], agent: Any, run_config: Any) -> Any:

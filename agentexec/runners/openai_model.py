@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from agents import Model, ModelResponse
@@ -54,9 +55,10 @@ class JournaledModel:
         if recorded is not None:
             return load_response(recorded)
         self._run.tell_speaker()
-        response = await self._paced.get_response(*args, **kwargs)
-        value, counts = dump(dump_response(response), WHAT), self._counts(response.usage)
-        await self._run.record_response(input_hash, value, counts)
+        async with self._run.calling():
+            response = await self._paced.get_response(*args, **kwargs)
+            value, counts = dump(dump_response(response), WHAT), self._counts(response.usage)
+            await self._run.record_response(input_hash, value, counts)
         self._run.tell([*of_items(response.output), *of_usage(counts)])
         return response
 
@@ -68,6 +70,11 @@ class JournaledModel:
             yield load_event(recorded)
             return
         self._run.tell_speaker()
+        async with self._run.calling(), aclosing(self._stream(input_hash, *args, **kwargs)) as events:
+            async for event in events:
+                yield event
+
+    async def _stream(self, input_hash: str, *args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
         items: list[Any] = []
         stream = self._paced.stream_response(*args, **kwargs)
         try:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from agents import Agent, RunConfig, RunState
 
 from agentexec.activity import live
+from agentexec.errors import Postponed
+from agentexec.journal.calls import enclosing_calls
 from agentexec.journal.recorder import Recorder, Scope
 from agentexec.journal.store import Fact, Kind, Usage, digest, dump
+from agentexec.journal.waiting import until_still
 from agentexec.runners.openai_events import LiveEvent
 
 
@@ -27,6 +31,7 @@ class DurableRun:
         self.scope = scope.at(self.path, run=self)
         self.run_config = run_config
         self.models: dict[int, Any] = {}
+        self.sessions: dict[int, Any] = {}
         self.speaker = agent.name
         """The agent whose turn it is."""
         self._told: str | None = None
@@ -77,6 +82,17 @@ class DurableRun:
         if self._told != self.speaker:
             self._told = self.speaker
             self.tell([("agent", {"agent": self.speaker})])
+
+    @asynccontextmanager
+    async def calling(self) -> AsyncGenerator[None]:
+        """A model is asked. If that gives the task back to the queue, it first lets end what goes on beside it."""
+        traffic = self.recorder.traffic
+        try:
+            with traffic.moving(object()):
+                yield
+        except Postponed:
+            await until_still(traffic, enclosing_calls())
+            raise
 
     async def record_response(self, input_hash: str, value: str, usage: Usage) -> None:
         """Record the model's answer; the run goes on when it is safe."""

@@ -25,6 +25,9 @@ CUT_OFF = (
 )
 """What the model is told of a call that was cut off, where the tool's policy is "fail"."""
 
+REFUSED = f"{CUT_OFF} A person has decided not to make it again."
+"""The same where somebody was asked (the policy "ask"), and gave no message of their own."""
+
 CHEAP_MARK = "_agentexec_cheap_tool"
 """On a tool of our own that may run twice: its outcome is recorded, its beginning is not."""
 
@@ -45,7 +48,7 @@ class ToolCall:
     ) -> None:
         self._run = run
         self.name = tool.qualified_name
-        self.arguments = arguments
+        self.arguments = self.shown = arguments
         self.intended = not getattr(tool, CHEAP_MARK, False)
         self._invoke = invoke
         self._result_type = result_type
@@ -67,6 +70,10 @@ class ToolCall:
 
     def decode(self, value: dict[str, Any]) -> Any:
         return self._result_type(decode_output(value), is_sdk_generated_error=value["error"])
+
+    def refused(self, message: str | None) -> Any:
+        """What the model gets where a person does not let the call be made again."""
+        return self._result_type(message or REFUSED, is_sdk_generated_error=True)
 
     def cut_off(self) -> Any:
         """What the model gets in place of an output that nobody knows."""

@@ -116,6 +116,9 @@ class StateBackend(Protocol):
     def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
         """Give a task back: to the front of its priority, or after `delay` seconds. False if not ours any more."""
 
+    def hasten(self, queue: str, agent_ids: Sequence[UUID]) -> None:
+        """Make delayed tasks ready now, and wake workers; tasks that are ready, leased or unknown stay as they are."""
+
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
         """Note tasks that the record says are running but the index does not know, as leased to nobody.
 

@@ -230,6 +230,15 @@ class MemoryBackend:
             state.news.notify()
             return True
 
+    def hasten(self, queue: str, agent_ids: Sequence[UUID]) -> None:
+        """Make delayed tasks ready now, and wake workers; tasks that are ready, leased or unknown stay as they are."""
+        with self._lock:
+            state = self._queue(queue)
+            for agent_id in agent_ids:
+                if state.delayed.pop(agent_id, None) is not None:
+                    state.ready[state.tasks[agent_id].priority][agent_id] = None
+            state.news.notify(len(agent_ids))
+
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
         """Note running tasks that the index does not know, as leased to nobody."""
         with self._lock:

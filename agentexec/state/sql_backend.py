@@ -103,6 +103,9 @@ class _Statements:
             f"UPDATE {q} SET lane = priority, at = CASE WHEN :delay > 0 THEN {now} + :delay ELSE -({now}) END, "
             f"worker = NULL WHERE agent_id = :id AND epoch = :epoch AND lane = {LEASED}"
         ).bindparams(one)
+        self.hasten = text(
+            f"UPDATE {q} SET at = {now} WHERE queue = :queue AND lane < {LEASED} AND at > {now} AND agent_id {among}"
+        ).bindparams(ids)
         self.expired = text(
             f"SELECT agent_id, epoch FROM {q} WHERE queue = :queue AND lane = {LEASED} AND at < {now} "
             f"ORDER BY at LIMIT :most"
@@ -239,6 +242,13 @@ class SqlBackend(SqlEvents):
             released = connection.execute(self._sql.release, values).rowcount > 0
         self._wakeup.announce()
         return released
+
+    @again_after_deadlock
+    def hasten(self, queue: str, agent_ids: Sequence[UUID]) -> None:
+        for chunk in chunks(agent_ids):
+            with writing(self._engine, relaxed=True) as connection:
+                connection.execute(self._sql.hasten, self._now(queue=queue, ids=chunk))
+        self._wakeup.announce()
 
     @again_after_deadlock
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:

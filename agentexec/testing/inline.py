@@ -12,8 +12,10 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from uuid import UUID
 
+from agentexec.activity.transitions import Ending
 from agentexec.config import CONF
 from agentexec.errors import UsageError
+from agentexec.journal.approvals import answered
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME, Runtime
 from agentexec.signals import End, Signals
@@ -72,6 +74,7 @@ class InlineWorker(Child):
         self._memory = backend
         self._called: set[UUID] = set()
         self._starts: Counter[UUID] = Counter()
+        self._waiting: set[UUID] = set()
 
     async def open(self) -> None:
         """Be ready to run tasks on the present event loop."""
@@ -134,12 +137,15 @@ class InlineWorker(Child):
         """Claim the next task; if all are delayed, the one that is due first."""
         if wanted is not None and not wanted:
             return None
+        # The clock jumps to no moment at which nobody would have answered.
+        self._waiting.difference_update(answered(RUNTIME.engine, list(self._waiting)))
         try:
             while True:
                 leases, next_due = self._memory.claim(
                     self._queue, WORKER, limit=ALL, low=0, lease_seconds=LEASE_SECONDS
                 )
-                chosen = next((one for one in leases if wanted is None or one.agent_id in wanted), None)
+                able = (one for one in leases if one.agent_id not in self._waiting)
+                chosen = next((one for one in able if wanted is None or one.agent_id in wanted), None)
                 for lease in reversed(leases):
                     if lease is not chosen:
                         self._memory.release(self._queue, lease)
@@ -148,6 +154,10 @@ class InlineWorker(Child):
                 self._memory.ahead += next_due + 0.001
         finally:
             self._memory.ahead = 0.0
+
+    def _settle(self, written: Sequence[Ending], refused: Sequence[Ending]) -> None:
+        self._waiting.update(ending.lease.agent_id for ending in written if ending.waiting)
+        super()._settle(written, refused)
 
     def _run_chosen(self, lease: Lease) -> None:
         self._starts[lease.agent_id] += 1

@@ -23,6 +23,7 @@ from agentexec.activity.writer import Writer
 from agentexec.config import Settings
 from agentexec.db import utc_now, writing
 from agentexec.errors import UnavailableError
+from agentexec.journal.approvals import answered
 from agentexec.policy import backoff, is_suspect, low_quota
 from agentexec.registry import Registry
 from agentexec.runtime import Runtime
@@ -312,6 +313,10 @@ class Child:
         for ending in written:
             if not ending.status.final:
                 self._backend.release(self._queue, ending.lease, delay=ending.delay)
+        waiting = [ending.lease.agent_id for ending in written if ending.waiting]
+        # Who answered before the release found nothing to hasten.
+        if waiting and (ready := answered(self._runtime.engine, waiting)):
+            self._backend.hasten(self._queue, ready)
 
     # ---- stop --------------------------------------------------------------------------------------------
 

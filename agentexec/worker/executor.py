@@ -16,7 +16,7 @@ from pydantic_core import PydanticSerializationError
 from agentexec.activity.reports import clean
 from agentexec.activity.transitions import Admitted, Ending
 from agentexec.config import CONF
-from agentexec.errors import AgentexecError, ContextInvalidError, RetryLater
+from agentexec.errors import AgentexecError, ContextInvalidError, Postponed, WaitingForApproval
 from agentexec.journal.recorder import enter_task
 from agentexec.policy import retry_delay
 from agentexec.queue import require_size
@@ -54,7 +54,7 @@ async def attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExe
         return _failed(
             definition, admitted, TimeoutError(f"the attempt took longer than {definition.timeout} seconds")
         )
-    except RetryLater as later:
+    except Postponed as later:
         return _postponed(admitted, later)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         return _failed(definition, admitted, error)
@@ -105,25 +105,35 @@ async def _call(
     return await value if asyncio.iscoroutine(value) else value
 
 
-def _postponed(admitted: Admitted, later: RetryLater) -> Ending:
+def _postponed(admitted: Admitted, later: Postponed) -> Ending:
     """Back to the queue, and the attempt is not spent: waiting is no failure."""
-    return Ending(admitted.lease, Status.QUEUED, clean(str(later)), delay=later.seconds, counted=False)
+    return Ending(
+        admitted.lease,
+        Status.QUEUED,
+        clean(str(later)),
+        delay=later.seconds,
+        counted=False,
+        waiting=isinstance(later, WaitingForApproval),
+    )
 
 
-def _latest(group: BaseExceptionGroup) -> RetryLater | None:
-    """The longest wait of a group; None if the group holds anything else."""
-    waits, others = group.split(RetryLater)
+def _latest(group: BaseExceptionGroup) -> Postponed | None:
+    """Of a group that says nothing else, the last that a task waits for with its time known; else the first answer."""
+    waits, others = group.split(Postponed)
     if waits is None or others is not None:
         return None
-    found: list[RetryLater] = []
+    found: list[Postponed] = []
     pending: list[BaseException] = [waits]
     while pending:
         one = pending.pop()
         if isinstance(one, BaseExceptionGroup):
             pending.extend(one.exceptions)
-        elif isinstance(one, RetryLater):
+        elif isinstance(one, Postponed):
             found.append(one)
-    return max(found, key=lambda later: later.seconds)
+    timed = [one for one in found if not isinstance(one, WaitingForApproval)]
+    if timed:
+        return max(timed, key=lambda later: later.seconds)
+    return min(found, key=lambda later: later.seconds)
 
 
 def _failed(definition: TaskDefinition, admitted: Admitted, error: BaseException) -> Ending:

@@ -18,6 +18,7 @@ from agentexec.activity.models import Activity, ActivityResult
 from agentexec.activity.transitions import record_deaths
 from agentexec.config import Settings
 from agentexec.db import reading, utc_now, writing
+from agentexec.journal.approvals import note_woken, to_wake
 from agentexec.runtime import Runtime
 from agentexec.task import Entry, Lease, Priority, Status
 
@@ -79,6 +80,7 @@ class Reconciler:
         if self._leases_are_true():
             self._return_expired()
         self._push_lost()
+        self._wake_answered()
         self._expire_results()
 
     def resign(self) -> None:
@@ -197,6 +199,14 @@ class Reconciler:
             backend.push(self._queue, entries)
             backend.wake(self._queue, len(entries))
         return len(entries)
+
+    def _wake_answered(self) -> None:
+        """Start tasks whose approval was decided by somebody who then could not tell the queue."""
+        engine = self._runtime.engine
+        before = utc_now() - timedelta(seconds=PUSH_GRACE)
+        while agent_ids := to_wake(engine, self._queue, before, BATCH):
+            self._runtime.backend.hasten(self._queue, agent_ids)
+            note_woken(engine, agent_ids)
 
     def _expire_results(self) -> None:
         clock = time.monotonic()

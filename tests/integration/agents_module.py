@@ -22,6 +22,22 @@ def slow_tool(key: str, seconds: float) -> str:
     return "done"
 
 
+@function_tool(needs_approval=True)
+def send_email(to: str) -> str:
+    """Send an email."""
+    ledger("sent", to)
+    return "sent"
+
+
+@pool.task("mails")
+async def mails(agent_id: UUID, context: Job) -> str:
+    ledger("start", context.key)
+    agent = Agent(name="Clerk", model="gpt-4o-mini", tools=[send_email])
+    config = RunConfig(tracing_disabled=True)
+    runner = ax.OpenAIRunner(agent_id, approval_timeout=context.seconds or None)
+    return (await runner.run(agent, input="Write.", run_config=config)).final_output
+
+
 async def ask(agent_id: UUID, job: Job) -> str:
     ledger("start", job.key)
     agent = Agent(name="Asker", model="gpt-4o-mini", tools=[slow_tool])

@@ -224,17 +224,6 @@ async def test_a_call_that_was_cut_off_is_its_policys_matter(
     assert len(ledger.lines) == 1 + again
 
 
-async def test_ask_stops_the_run_until_somebody_decides(task: Task, ledger: Ledger) -> None:
-    agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
-    runner = ax.OpenAIRunner(task.agent_id, tool_policy="ask")
-    await task.attempt(lambda: runner.run(agent))
-    task.forget([("Researcher#1/call_a", 1), ("Researcher#1", 2)])
-    with pytest.raises(ax.CallUndecidedError, match="look_up") as raised:
-        await task.attempt(lambda: runner.run(agent))
-    assert raised.value.arguments == '{"topic":"a"}' or json.loads(raised.value.arguments) == {"topic": "a"}
-    assert ledger.lines == ["a"]
-
-
 async def test_a_key_is_the_same_in_every_attempt_and_for_no_other_call(task: Task) -> None:
     keys: list[str] = []
 

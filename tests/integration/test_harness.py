@@ -47,6 +47,18 @@ async def inquire(agent_id: UUID, context: Company) -> str:
     return result.final_output
 
 
+@function_tool(needs_approval=True)
+async def charge(cents: int) -> str:
+    """Charge the customer."""
+    return f"charged {cents}"
+
+
+@pool.task("sells")
+async def sells(agent_id: UUID, context: Company) -> str:
+    runner = ax.OpenAIRunner(agent_id, approval_timeout=3600)
+    return (await runner.run(Agent(name="Till", tools=[charge]), input="Sell.")).final_output
+
+
 @pool.task("streams")
 async def streams(agent_id: UUID, context: Company) -> str:
     result = await ax.OpenAIRunner(agent_id).run_streamed(Agent(name="Streamer"), input="Go.")
@@ -158,6 +170,17 @@ def test_streamed_runs_and_structured_answers() -> None:
         harness.model.say(Finding(summary="small"))
         assert harness.run("structured").result == Finding(summary="small")
         assert harness.model.calls[0].streamed
+
+
+def test_a_task_waits_for_the_approval_that_the_test_gives() -> None:
+    with ax.testing.harness(pool) as harness:
+        harness.model.call_tool("charge", {"cents": 5}).say("Sold.")
+        task = harness.run("sells")
+        assert (task.status, task.attempts) == (ax.Status.QUEUED, 0)
+        assert task.log[-1].message == 'Waiting for approval: charge({"cents":5})'
+        assert ax.approve_sync(task.agent_id, "call-1-1")
+        [task] = harness.run_all()
+        assert (task.status, task.result, task.attempts) == (ax.Status.COMPLETE, "Sold.", 1)
 
 
 def test_a_script_that_is_too_short_fails_the_test() -> None:

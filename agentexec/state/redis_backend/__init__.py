@@ -144,6 +144,12 @@ class RedisBackend:
             # Never repeated: the second reply would say that the lease is gone, which the first has made so.
             return scripts.release(self._once, self._keys(queue), lease, delay=delay)
 
+    def hasten(self, queue: str, agent_ids: Sequence[UUID]) -> None:
+        """Make delayed tasks ready now, and wake workers; tasks that are ready, leased or unknown stay as they are."""
+        with self._outages_named():
+            for chunk in chunks(agent_ids):
+                scripts.hasten(self._repeating, self._keys(queue), chunk)
+
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
         """Note running tasks that the index does not know, as leased to nobody."""
         with self._outages_named():

@@ -59,6 +59,7 @@ _CLAIM = Script("claim", prelude="queue")
 _RENEW = Script("renew", prelude="queue")
 _FINISH = Script("finish", prelude="queue")
 _RELEASE = Script("release", prelude="queue")
+_HASTEN = Script("hasten", prelude="queue")
 _RESTORE = Script("restore", prelude="queue")
 _EXPIRED = Script("expired", prelude="queue")
 _LEASES_OF = Script("leases_of", prelude="queue")
@@ -110,6 +111,11 @@ def finish(client: redis.Redis, keys: QueueKeys, leases: Sequence[Lease]) -> Non
 def release(client: redis.Redis, keys: QueueKeys, lease: Lease, *, delay: float) -> bool:
     """Make a leased task ready, or delayed; False if the lease is lost."""
     return bool(_RELEASE(client, keys, lease.agent_id.hex, lease.epoch, int(delay * MICRO)))
+
+
+def hasten(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> None:
+    """Make delayed tasks ready now."""
+    _HASTEN(client, keys, *(agent_id.hex for agent_id in agent_ids))
 
 
 def restore(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], *, lease_seconds: float) -> None:

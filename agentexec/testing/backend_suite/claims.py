@@ -19,6 +19,7 @@ from agentexec.testing.backend_suite.acts import (
     eventually,
     ids,
     push,
+    waiting,
 )
 
 
@@ -195,6 +196,31 @@ class ClaimTests:
         backend.push(queue, [Entry(low, Priority.LOW, due), Entry(high, Priority.HIGH, due)])
         eventually(lambda: backend.depth(queue).ready == 2)
         assert ids(claim(backend, queue, 2)) == [high, low]
+
+    def test_a_delayed_task_that_is_hastened_is_ready(self, backend: StateBackend, queue: str) -> None:
+        hastened, other, ready = (new_agent_id() for _ in range(3))
+        far = time.time() + 100 * LONG
+        backend.push(queue, [Entry(hastened, run_at=far, epoch=3), Entry(other, run_at=far)])
+        backend.push(queue, [Entry(ready)])
+        backend.hasten(queue, [hastened, ready, new_agent_id()])
+        assert backend.depth(queue) == Depth(ready=2, delayed=1, leased=0)
+        assert sorted(claim(backend, queue, 3)) == sorted([Lease(hastened, 4), Lease(ready, 1)])
+
+    def test_a_leased_task_is_not_hastened(self, backend: StateBackend, queue: str) -> None:
+        push(backend, queue, 1)
+        [lease] = claim(backend, queue)
+        backend.hasten(queue, [lease.agent_id])
+        assert backend.leases_of(queue, "worker") == [lease]
+        assert backend.depth(queue) == Depth(ready=0, delayed=0, leased=1)
+
+    def test_hastening_wakes_a_worker_that_waits(self, backend: StateBackend, queue: str) -> None:
+        agent_id = new_agent_id()
+        backend.push(queue, [Entry(agent_id, run_at=time.time() + LONG)])
+        assert claim(backend, queue) == []
+        with waiting(lambda: backend.wait(queue, PATIENCE)) as ended:
+            backend.hasten(queue, [agent_id])
+            assert ended() < PATIENCE / 2
+        assert ids(claim(backend, queue)) == [agent_id]
 
     def test_depth_counts_each_task_once(self, backend: StateBackend, queue: str) -> None:
         push(backend, queue, 3, Priority.HIGH)

@@ -1,0 +1,89 @@
+"""Answers of people: into the record first, then the task is woken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from agentexec.activity.queries import queue_of
+from agentexec.config import CONF
+from agentexec.db import outages_named, utc_now
+from agentexec.errors import UnavailableError
+from agentexec.journal.approvals import APPROVED, REJECTED, answered, decide, note_woken
+from agentexec.journal.store import dump
+from agentexec.runtime import RUNTIME
+from agentexec.task import Task, parse_agent_id
+
+log = logging.getLogger("agentexec.approvals")
+
+
+async def approve(
+    task: Task | UUID | str, call_id: str, *, metadata_filter: Mapping[str, Any] | None = None
+) -> bool:
+    """Let a call be made that waits for approval; the task goes on.
+
+    `call_id`: as `ax.approvals.list` gives it. `metadata_filter`: as for `ax.activity.detail`.
+    Returns False if the call was decided or expired before, or the task has ended.
+    Raises ActivityNotFoundError, ApprovalNotFoundError, UnavailableError.
+    """
+    return await RUNTIME.in_thread(_decide, task, call_id, APPROVED, None, metadata_filter)
+
+
+def approve_sync(
+    task: Task | UUID | str, call_id: str, *, metadata_filter: Mapping[str, Any] | None = None
+) -> bool:
+    """`approve` for code without an event loop."""
+    return _decide(task, call_id, APPROVED, None, metadata_filter)
+
+
+async def reject(
+    task: Task | UUID | str,
+    call_id: str,
+    *,
+    message: str | None = None,
+    metadata_filter: Mapping[str, Any] | None = None,
+) -> bool:
+    """Do not let a call be made that waits for approval; the model is told `message`, and the task goes on.
+
+    Arguments, returns and errors are those of `approve`; also raises PayloadTooLargeError for a long message.
+    """
+    return await RUNTIME.in_thread(_decide, task, call_id, REJECTED, message, metadata_filter)
+
+
+def reject_sync(
+    task: Task | UUID | str,
+    call_id: str,
+    *,
+    message: str | None = None,
+    metadata_filter: Mapping[str, Any] | None = None,
+) -> bool:
+    """`reject` for code without an event loop."""
+    return _decide(task, call_id, REJECTED, message, metadata_filter)
+
+
+def _decide(
+    task: Task | UUID | str,
+    call_id: str,
+    answer: Any,
+    message: str | None,
+    metadata_filter: Mapping[str, Any] | None,
+) -> bool:
+    agent_id = task.agent_id if isinstance(task, Task) else parse_agent_id(task)
+    if message is not None:
+        dump(message, "The message")
+        message = message.replace("\x00", "")
+    with outages_named(RUNTIME.engine), Session(RUNTIME.engine) as db:
+        queue = queue_of(db, agent_id, metadata_filter=metadata_filter) or CONF.queue_name
+    if not decide(RUNTIME.engine, agent_id, call_id, answer, message, utc_now()):
+        return False
+    try:
+        if answered(RUNTIME.engine, [agent_id]):
+            RUNTIME.backend.hasten(queue, [agent_id])
+            note_woken(RUNTIME.engine, [agent_id])
+    except UnavailableError as error:
+        log.warning("%s Task %s goes on when it is back.", error, agent_id)
+    return True

@@ -1,0 +1,83 @@
+"""Runs that a tool with `needs_approval` has interrupted: they wait for a person, and go on with the answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from agents import RunResult, RunResultStreaming, RunState, StreamEvent
+
+from agentexec.journal.approvals import EXPIRED, Question
+from agentexec.journal.calls import enclosing_calls
+from agentexec.journal.store import fit
+from agentexec.runners.openai_durable import run_of, state_of
+
+REJECTED_BY_TIME = "Nobody approved this call in time, so it was not made."
+"""What the model is told of a call whose approval has expired."""
+
+
+async def decided(result: RunResult | RunResultStreaming) -> RunState[Any] | None:
+    """The state from which an interrupted run goes on, with all its calls approved or rejected.
+
+    None for a run that is not interrupted, or runs outside its task. Raises WaitingForApproval, which takes the task
+    off its worker until the answers are there.
+    """
+    run = run_of(result)
+    if run is None or not result.interruptions:
+        return None
+    # All of them: a run that went on with some of the answers would find others when it is replayed.
+    items = list(result.interruptions)
+    questions = [
+        Question(
+            fit(f"{run.path}/{item.call_id}"),
+            0,
+            "approval",
+            item.qualified_name or "tool",
+            item.arguments or "",
+            run.scope.expiry(),
+        )
+        for item in items
+    ]
+    verdicts = await run.recorder.decided(questions, enclosing_calls())
+    state = state_of(result)
+    for item, verdict in zip(items, verdicts, strict=True):
+        if verdict.approved:
+            state.approve(item)
+        else:
+            message = REJECTED_BY_TIME if verdict.status == EXPIRED else verdict.message
+            state.reject(item, rejection_message=message)
+    return state
+
+
+GoOn = Callable[[RunState[Any]], Awaitable[RunResultStreaming]]
+
+
+class ApprovedStream:
+    """The result of a streamed run that may be interrupted: its events go on behind each approval.
+
+    In every other respect it is the SDK's result of the part that runs now, to `isinstance` too.
+    """
+
+    def __init__(self, result: RunResultStreaming, go_on: GoOn) -> None:
+        self._result = result
+        self._go_on = go_on
+
+    @property
+    def __class__(self) -> Any:
+        return type(self._result)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._result, name)
+
+    async def stream_events(self) -> AsyncIterator[StreamEvent]:
+        """See the SDK's RunResultStreaming."""
+        while True:
+            events: Any = self._result.stream_events()
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+            state = await decided(self._result)
+            if state is None:
+                return
+            self._result = await self._go_on(state)

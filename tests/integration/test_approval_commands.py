@@ -1,0 +1,141 @@
+"""Approvals with real workers: the task leaves its slot, survives restarts, and goes on after a command."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from sqlalchemy.orm import Session
+
+import agentexec as ax
+from agentexec.runtime import RUNTIME
+from examples.mock_openai import MockOpenAI, call, say
+from tests.deployment import Deploy, Deployment, on, run_agentexec
+from tests.integration.test_rate_limits import agents_worker
+
+everywhere = on("embedded", "postgres", "valkey+postgres")
+
+
+def command(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
+    variables = {
+        name: value for name, value in deployment.environment.items() if name.startswith("AGENTEXEC_")
+    }
+    done = run_agentexec(*arguments, cwd=deployment.folder, **variables)
+    return done.returncode, done.stdout, done.stderr
+
+
+def asked(deployment: Deployment, task: ax.Task) -> ax.approvals.ApprovalSchema:
+    """The question of a task that has left its worker."""
+    deployment.wait_for(lambda: deployment.detail(task).logs[-1].message.startswith("Waiting for approval"))
+    detail = deployment.detail(task)
+    assert (detail.status, detail.attempt) == (ax.Status.QUEUED, 0)
+    with Session(RUNTIME.engine) as db:
+        [question] = ax.approvals.list(db, task.agent_id)
+    return question
+
+
+@everywhere
+def test_a_task_waits_without_a_slot_and_goes_on_after_the_command(
+    deploy: Deploy, mock_openai: MockOpenAI
+) -> None:
+    mock_openai.script([call("send_email", to="Ann"), say("Written.")])
+    deployment = deploy(worker_concurrency=1)
+    agents_worker(deployment, mock_openai)
+    task = deployment.enqueue("mails", "letter")
+    question = asked(deployment, task)
+    deployment.wait_for_status(deployment.enqueue("work", "other"), "complete")
+
+    code, printed, _ = command(deployment, "approvals", "--json")
+    assert code == 0
+    [listed] = json.loads(printed)
+    assert (listed["agent_id"], listed["call_id"], listed["tool"]) == (
+        str(task.agent_id),
+        question.call_id,
+        "send_email",
+    )
+    assert question.call_id in command(deployment, "approvals", str(task.agent_id))[1]
+
+    # Nothing of it is in a process.
+    for process in deployment.processes():
+        process.kill()
+    deployment.wait_for(lambda: not deployment.processes())
+    agents_worker(deployment, mock_openai)
+    said = f"Approved call {question.call_id} of task {task.agent_id}.\n"
+    assert command(deployment, "approve", str(task.agent_id), question.call_id) == (0, said, "")
+    done = deployment.wait_for_status(task, "complete")
+    assert done.attempt == 1
+    assert ax.get_result_sync(task) == "Written."
+    assert deployment.ledger("sent") == {"Ann": 1}
+    assert [line.message.partition("(")[0] for line in done.logs] == [
+        "Waiting to start.",
+        "Task started.",
+        "Waiting for approval: send_email",
+        "Approved: send_email",
+        "Task started.",
+        "Resumed at turn 1 ",
+        "Task completed successfully.",
+    ]
+    code, _, error = command(deployment, "approve", str(task.agent_id), question.call_id)
+    assert (code, "decided before" in error) == (1, True)
+    assert command(deployment, "approvals") == (0, "", "No call waits for approval.\n")
+
+
+@on("embedded", "valkey+postgres")
+def test_a_rejection_is_told_to_the_model(deploy: Deploy, mock_openai: MockOpenAI) -> None:
+    mock_openai.script([call("send_email", to="Ann"), say("I see.")])
+    deployment = deploy(worker_concurrency=1)
+    agents_worker(deployment, mock_openai)
+    task = deployment.enqueue("mails", "letter")
+    question = asked(deployment, task)
+    code, _, _ = command(deployment, "reject", str(task.agent_id), question.call_id, "-m", "Ann has left.")
+    assert code == 0
+    deployment.wait_for_status(task, "complete")
+    assert deployment.ledger("sent") == {}
+    assert "Ann has left." in json.dumps(mock_openai.requests()[-1])
+
+
+@on("embedded", "valkey+postgres")
+def test_a_task_wakes_by_itself_when_its_approval_expires(deploy: Deploy, mock_openai: MockOpenAI) -> None:
+    mock_openai.script([call("send_email", to="Ann"), say("Then not.")])
+    deployment = deploy(worker_concurrency=1)
+    agents_worker(deployment, mock_openai)
+    task = deployment.enqueue("mails", "letter", seconds=2)
+    deployment.wait_for_status(task, "complete")
+    assert deployment.ledger("sent") == {}
+    assert deployment.ledger("start") == {"letter": 2}
+
+
+@on("embedded", "valkey+postgres")
+def test_an_answer_that_the_queue_was_not_told_of_wakes_the_task(
+    deploy: Deploy, mock_openai: MockOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mock_openai.script([call("send_email", to="Ann"), say("Written.")])
+    deployment = deploy(worker_concurrency=1)
+    agents_worker(deployment, mock_openai)
+    task = deployment.enqueue("mails", "letter")
+    question = asked(deployment, task)
+
+    def away(queue: str, agent_ids: object) -> None:
+        raise ax.UnavailableError("It is away.")
+
+    monkeypatch.setattr(RUNTIME.backend, "hasten", away)
+    assert ax.approve_sync(task, question.call_id)
+    deployment.wait_for_status(task, "complete")
+    assert deployment.ledger("sent") == {"Ann": 1}
+
+
+@on("valkey+postgres")
+def test_an_index_that_was_lost_does_not_wake_a_waiting_task(
+    deploy: Deploy, mock_openai: MockOpenAI, valkey
+) -> None:
+    mock_openai.script([call("send_email", to="Ann"), say("Written.")])
+    deployment = deploy(worker_concurrency=1)
+    agents_worker(deployment, mock_openai)
+    task = deployment.enqueue("mails", "letter")
+    question = asked(deployment, task)
+    valkey.flush()
+    deployment.wait_for(lambda: RUNTIME.backend.depth(ax.CONF.queue_name).delayed == 1)
+    assert deployment.ledger("start") == {"letter": 1}
+    assert ax.approve_sync(task, question.call_id)
+    deployment.wait_for_status(task, "complete")
+    assert deployment.ledger("sent") == {"Ann": 1}
