@@ -138,7 +138,8 @@ class InlineWorker(Child):
         if wanted is not None and not wanted:
             return None
         # The clock jumps to no moment at which nobody would have answered.
-        self._waiting.difference_update(answered(RUNTIME.engine, list(self._waiting)))
+        if self._waiting:
+            self._waiting.difference_update(answered(RUNTIME.engine, list(self._waiting)))
         try:
             while True:
                 leases, next_due = self._memory.claim(
