@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from agents import (
 from agents.testing import ScriptedModel, assistant_message, function_call
 from agents.tracing.processors import default_exporter
 from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session as DatabaseSession
 
 import agentexec as ax
 from agentexec.activity.statements import ACTIVITY, INSERT_ACTIVITY
@@ -49,9 +51,11 @@ from agentexec.task import Lease
 from agentexec.worker.executor import attempt
 
 MODES = ("run", "run_streamed")
-SHAPES = ("handoff", "nested", "parallel", "guardrail")
+SHAPES = ("handoff", "nested", "parallel", "guardrail", "approval")
 AGENT_ID = UUID(int=7)
 NEVER = 10**9
+WAITING = 9
+"""Exit code of an attempt that waits for a person."""
 
 
 class World:
@@ -135,6 +139,16 @@ def tools(world: World) -> list[Any]:
     return [slow, plain]
 
 
+def guarded_tool(world: World) -> Any:
+    @ax.tool_policy("idempotent")
+    @function_tool(needs_approval=True)
+    async def send(topic: str) -> str:
+        world.write(tool=topic, key=ax.idempotency_key())
+        return f"sent {topic}"
+
+    return send
+
+
 def call(name: str, call_id: str, **arguments: Any) -> Any:
     return function_call(name, arguments, call_id=call_id)
 
@@ -180,6 +194,21 @@ def make_agent(shape: str, world: World) -> Agent[Any]:
             ],
         )
         return agent
+    if shape == "approval":
+        inner = Agent("Inner", tools=[guarded_tool(world)])
+        inner.model = Actor(world, "Inner", [[look("send", "i1")], say("Inside")])
+        ask = inner.as_tool("ask", "Ask the inner agent.")
+        agent = Agent("Agent", tools=[ask, guarded_tool(world), *tools(world)])
+        agent.model = Actor(
+            world,
+            "Agent",
+            [
+                [look("slow", "a1"), look("send", "a2"), call("ask", "a3", input="What?")],
+                [look("send", "a4_no"), look("plain", "a5")],
+                say("Done"),
+            ],
+        )
+        return agent
     judge = Agent("Judge", tools=tools(world))
     judge.model = Actor(world, "Judge", [[look("plain", "j1")], say("Fine")])
     critic = Agent("Critic", model=Actor(world, "Critic", [say("Good")]))
@@ -219,20 +248,23 @@ async def handle(world: World, shape: str, mode: str, with_session: bool) -> dic
     }
 
 
-def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bool]) -> None:
+def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bool]) -> int:
     """One attempt from admission to ending, in this process; writes what it found and gave to the folder."""
     world = World(folder, kill_at)
     shape, mode, with_session = case
     ax.configure(database_url=f"sqlite:///{folder / 'test.db'}")
     lease = Lease(AGENT_ID, epoch)
-    append = recorder.append
 
-    def killed_append(*arguments: Any) -> None:
-        world.instant()
-        append(*arguments)
-        world.instant()
+    def killed(call: Any) -> Any:
+        def killed_call(*arguments: Any) -> Any:
+            world.instant()
+            value = call(*arguments)
+            world.instant()
+            return value
 
-    recorder.append = killed_append
+        return killed_call
+
+    recorder.append, recorder.ask = killed(recorder.append), killed(recorder.ask)
     with reading(RUNTIME.engine) as connection:
         kinds = connection.scalars(select(JournalEntry.kind)).all()
     world.write(attempt=epoch, responses=kinds.count("model"), outcomes=kinds.count("outcome"))
@@ -249,13 +281,29 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
     ending = asyncio.run(attempt(registry, admissions.started[0], ThreadPoolExecutor(1)))
     with writing(RUNTIME.engine) as connection:
         assert not record(connection, [], [ending], now=utc_now(), result_ttl=60).refused
+        (folder / "instants").write_text(str(world.instants))
+        if ending.waiting:
+            return WAITING
         row = connection.execute(select(ACTIVITY.c.requests, ACTIVITY.c.input_tokens, ACTIVITY.c.usage)).one()
     outcome = {
         "error": ending.error,
-        "instants": world.instants,
         "recorded": [row.requests, row.input_tokens, row.usage],
     }
     (folder / "outcome").write_text(json.dumps({**outcome, "result": json.loads(ending.result or "null")}))
+    return 0
+
+
+def answer(folder: Path) -> int:
+    """Decide about everything that waits: what ends in "no" is rejected."""
+    ax.configure(database_url=f"sqlite:///{folder / 'test.db'}")
+    with DatabaseSession(RUNTIME.engine) as db:
+        waiting = ax.approvals.list(db)
+    for one in waiting:
+        if one.call_id.endswith("no"):
+            assert ax.reject_sync(one.agent_id, one.call_id, message="Better not.")
+        else:
+            assert ax.approve_sync(one.agent_id, one.call_id)
+    return 0 if waiting else 1
 
 
 def make_database(folder: Path) -> None:
@@ -272,11 +320,11 @@ def forked(work: Any, *arguments: Any) -> int:
     child = os.fork()
     if child == 0:
         try:
-            work(*arguments)
+            code = work(*arguments)
         except BaseException:
             traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
+            code = 1
+        os._exit(code or 0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -293,30 +341,39 @@ class Case:
 
     def run(self) -> dict[str, Any]:
         place = self._place()
-        assert forked(run_attempt, place, 1, NEVER, self.case) == 0
+        instants = [count for count, _ in self._attempts(place, [])]
         self._reference = self._outcome(place)
         assert self._reference["error"] is None, self._reference["error"]
         lines = self._ledger(place)
         self._inputs = {line["model"]: line["input"] for line in lines if "model" in line}
         self._keys = {line["tool"]: line["key"] for line in lines if "tool" in line}
-        instants = self._reference["instants"]
-        for kill_at in range(1, instants + 1):
-            self._try(f"killed at instant {kill_at}", [kill_at, NEVER])
+        for number, count in enumerate(instants):
+            for kill_at in range(1, count + 1):
+                what = f"killed at instant {kill_at} of attempt {number + 1}"
+                self._try(what, [*[NEVER] * number, kill_at])
         # Every attempt gets as far as its first append, and no farther.
-        self._try("killed after every single append", [*[2] * instants, NEVER])
+        self._try("killed after every single append", [2] * sum(instants))
         shutil.rmtree(self._folder)
-        return {"kills": self.kills, "instants": instants, "complaints": self.complaints}
+        return {"kills": self.kills, "instants": sum(instants), "complaints": self.complaints}
+
+    def _attempts(self, place: Path, kills: list[int]) -> Iterator[tuple[int, int]]:
+        """Run attempts to the end, killed as told; the instants and the exit code of each."""
+        for epoch in itertools.count(1):
+            kill_at = kills[epoch - 1] if epoch <= len(kills) else NEVER
+            code = forked(run_attempt, place, epoch, kill_at, self.case)
+            yield int((place / "instants").read_text()) if code in (0, WAITING) else kill_at, code
+            if code == WAITING:
+                assert forked(answer, place) == 0
+            elif code != -signal.SIGKILL:
+                return
 
     def _try(self, what: str, kills: list[int]) -> None:
         place, died = self._place(), 0
-        for epoch, kill_at in enumerate(kills, start=1):
-            code = forked(run_attempt, place, epoch, kill_at, self.case)
-            if code == 0:
-                break
-            if code != -signal.SIGKILL:
-                self.complaints.append(f"{what}: attempt {epoch} ended with {code}")
-                return
-            died += 1
+        for _, code in self._attempts(place, kills):
+            died += code == -signal.SIGKILL
+        if code != 0:
+            self.complaints.append(f"{what}: the last attempt ended with {code}")
+            return
         self.kills += died
         if died == 0:
             self.complaints.append(f"{what}: nothing was killed")

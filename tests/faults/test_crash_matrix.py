@@ -12,7 +12,7 @@ from tests.deployment import REPOSITORY, run_python
 
 ALL_CASES = [
     f"{shape}-{mode}-{session}"
-    for shape in ("handoff", "nested", "parallel", "guardrail")
+    for shape in ("handoff", "nested", "parallel", "guardrail", "approval")
     for mode in ("run", "run_streamed")
     for session in ("alone", "session")
 ]
@@ -21,6 +21,7 @@ SOME_CASES = [
     "nested-run_streamed-session",
     "parallel-run_streamed-alone",
     "guardrail-run-session",
+    "approval-run_streamed-session",
 ]
 """Every shape, both modes, with and without a session, in the time that a test may take; `all` takes minutes."""
 
