@@ -94,6 +94,10 @@ BESIDE = (
     Beside("agentexec --help", PYTHON, Goal(0.2, above=False)),
     Beside("`agents` in sys.modules", None, Goal(0, above=False)),
     Beside("start of", PYTHON),
+    Beside("50 model calls, durable", "50 model calls, not durable"),
+    Beside("50 turns with a tool, durable", "50 turns with a tool, not durable"),
+    Beside("journal, per", None, Goal(3, above=False)),
+    Beside("resume after 50 turns", None, Goal(200, above=False)),
     Beside("kill -9 of a worker until its successor runs", None, _START),
 )
 
