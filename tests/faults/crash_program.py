@@ -1,12 +1,13 @@
 """A program that kills itself at every instant of durable runs, and reports what the next worker made of it.
 
-`python -m tests.faults.crash_program FOLDER` prints one JSON object for each case. The program itself only imports;
+`python -m tests.faults.crash_program FOLDER [--every N] [CASE ...]` prints one JSON object for each case. The program itself only imports;
 every attempt is a process forked from it, so that hundreds of real SIGKILLs take seconds. An instant is the moment
 before or after a journal append or a write to the session.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import itertools
@@ -14,7 +15,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -331,10 +331,11 @@ def forked(work: Any, *arguments: Any) -> int:
 class Case:
     """All kill points of one kind of run; complaints are sentences."""
 
-    def __init__(self, folder: Path, template: Path, case: tuple[str, str, bool]) -> None:
+    def __init__(self, folder: Path, template: Path, case: tuple[str, str, bool], every: int) -> None:
         self.case = case
         self._folder = folder
         self._template = template
+        self._every = every
         self._numbers = itertools.count()
         self.kills = 0
         self.complaints: list[str] = []
@@ -348,7 +349,7 @@ class Case:
         self._inputs = {line["model"]: line["input"] for line in lines if "model" in line}
         self._keys = {line["tool"]: line["key"] for line in lines if "tool" in line}
         for number, count in enumerate(instants):
-            for kill_at in range(1, count + 1):
+            for kill_at in range(1 + number % self._every, count + 1, self._every):
                 what = f"killed at instant {kill_at} of attempt {number + 1}"
                 self._try(what, [*[NEVER] * number, kill_at])
         # Every attempt gets as far as its first append, and no farther.
@@ -421,7 +422,13 @@ class Case:
         return [json.loads(line) for line in (place / "ledger").read_text().splitlines()]
 
 
-def main(folder: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("cases", nargs="*")
+    parser.add_argument("--every", type=int, default=1, help="instants from one kill to the next")
+    options = parser.parse_args()
+    folder = options.folder
     # What every attempt would do again, and a garbage collection that would copy all that is shared.
     default_exporter()
     create_engine("sqlite://")
@@ -432,14 +439,13 @@ def main(folder: Path) -> None:
     template.mkdir()
     assert forked(make_database, template) == 0
     cases = list(itertools.product(SHAPES, MODES, (False, True)))
-    only = sys.argv[2:]
     for case in cases:
         name = "-".join((case[0], case[1], "session" if case[2] else "alone"))
-        if only and name not in only:
+        if options.cases and name not in options.cases:
             continue
-        report = Case(folder / name, template / "test.db", case).run()
+        report = Case(folder / name, template / "test.db", case, options.every).run()
         print(json.dumps({"case": name, **report}), flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -24,7 +24,7 @@ import agentexec as ax
 from agentexec.db import reading, writing
 from agentexec.runtime import RUNTIME
 from tests.deployment import REPOSITORY, Deployment
-from tests.faults.ledger_module import BOOKING, TOPICS
+from tests.faults.ledger_script import BOOKING, TOPICS
 from tests.servers import Postgres, Valkey
 
 MODULE = Path(__file__).parent / "ledger_module.py"
@@ -83,7 +83,7 @@ def run(
     deployment.spawn(command, PYTHONPATH=str(REPOSITORY))
     started = time.monotonic()
     tasks: dict[str, ax.Task] = {}
-    while time.monotonic() - started < seconds:
+    while time.monotonic() - started < seconds or len(tasks) < agents:
         # As many at once as there are, over the whole time.
         due = min(agents, 1 + int(agents * (time.monotonic() - started) / seconds))
         while len(tasks) < due:

@@ -11,22 +11,21 @@ from uuid import UUID
 
 from agents import Agent, Model, ModelResponse, Usage, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
+from pydantic import BaseModel
 from sqlalchemy import text
 
 import agentexec as ax
-from tests.faults.worker_module import Job
+from tests.faults.ledger_script import BOOKING, TOPICS
+
+
+class Audit(BaseModel):
+    """One agent; `key` names it in the ledger."""
+
+    key: str
+    times: int
+
 
 pool = ax.Pool()
-
-BOOKING = "ledger_booking"
-"""The table of the transactional tool: agent, topic."""
-
-TOPICS = {
-    "charge": ("charge1", "charge2", "charge3"),
-    "book": ("book1", "book2", "book3"),
-    "post": ("post1", "post2", "post3"),
-}
-"""The calls of each tool; every agent makes them all."""
 
 
 def write(**line: Any) -> None:
@@ -110,7 +109,7 @@ def tools(key: str) -> list[Any]:
 
 
 @pool.task("audit")
-async def audit(agent_id: UUID, context: Job) -> str:
+async def audit(agent_id: UUID, context: Audit) -> str:
     write(event="start", agent=context.key)
     agent = Agent("Auditor", model=Actor(context.key), tools=tools(context.key))
     runner = ax.OpenAIRunner(agent_id)

@@ -13,7 +13,7 @@ from examples.mock_openai import MockOpenAI, call, say
 from tests.deployment import Deploy, Deployment, on, run_agentexec
 from tests.integration.test_rate_limits import agents_worker
 
-everywhere = on("embedded", "postgres", "valkey+postgres")
+everywhere = on("embedded", "valkey+postgres")
 
 
 def command(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:

@@ -86,7 +86,7 @@ def test_deltas_of_two_answers_are_not_joined(stage: Stage) -> None:
     for agent in "AABA":
         stage.live.publish(agent_id, "text_delta", delta("x", agent=agent))
     stage.follow(agent_id)
-    assert stage.live.flush([agent_id], 5.0)
+    wait_until(lambda: stage.sent(agent_id))
     texts = [event["data"] for event in stage.sent(agent_id)]
     assert texts == [delta("xx", agent="A"), delta("x", agent="B"), delta("x", agent="A")]
 
