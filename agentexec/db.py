@@ -349,8 +349,9 @@ def again_after_deadlock(call: Callable[P, R]) -> Callable[P, R]:
 
 def _is_deadlock(error: BaseException | None) -> bool:
     original: Any = getattr(error, "orig", None)
-    code = getattr(original, "sqlstate", None) or next(iter(getattr(original, "args", ())), None)
-    return code in DEADLOCK
+    # Some drivers of MySQL give an error number, some an SQLSTATE too: 40001, which other failures share.
+    codes = (getattr(original, "sqlstate", None), *getattr(original, "args", ())[:1])
+    return any(code in DEADLOCK for code in codes)
 
 
 def _is_missing_table(error: exc.DBAPIError) -> bool:
