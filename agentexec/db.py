@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import random
 import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -54,6 +55,9 @@ BUSY_STEP = 0.0004
 """Seconds between two tries for SQLite's write lock."""
 
 DEADLOCK_TRIES = 5
+DEADLOCK_PAUSE = 0.02
+"""Seconds, at most, before a transaction that lost runs again: the one that it let pass must get its locks first."""
+
 DEADLOCK = ("40P01", 1213)
 """What PostgreSQL and MySQL call a transaction that they ended to let another pass."""
 
@@ -342,6 +346,7 @@ def again_after_deadlock(call: Callable[P, R]) -> Callable[P, R]:
             except UnavailableError as error:
                 if not _is_deadlock(error.__cause__):
                     raise
+            time.sleep(random.uniform(DEADLOCK_PAUSE / 2, DEADLOCK_PAUSE))
         return call(*args, **options)
 
     return again
