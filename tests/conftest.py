@@ -1,8 +1,8 @@
 """Fixtures over real servers.
 
-By default the databases are SQLite and PostgreSQL and the broker is Valkey. With AGENTEXEC_TEST_SERVERS=all, as in
-`.ci/run`, MariaDB and redis-server join them and must be installed. What is not asked for is no parameter at all,
-so nothing is ever skipped.
+By default the databases are SQLite and PostgreSQL and the broker is Valkey, and a test of whole processes runs on one
+combination of them. With AGENTEXEC_TEST_SERVERS=all, as in `.ci/run`, it runs on every one, and MariaDB and redis-server
+join them and must be installed. What is not asked for is no parameter at all, so nothing is ever skipped.
 """
 
 from __future__ import annotations

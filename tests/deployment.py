@@ -42,10 +42,18 @@ RIVALS = {"embedded": ["mariadb"], "valkey+postgres": ["redis_server+mariadb"]}
 """Targets that join a target when the tests run against all servers."""
 
 
-def on(*targets: str, rivals: bool = ALL_SERVERS) -> pytest.MarkDecorator:
-    """Run a test on these targets: `embedded` (SQLite alone), `postgres` (alone), or `valkey+` a database."""
-    more = [rival for target in targets for rival in RIVALS.get(target, [])] if rivals else []
-    return pytest.mark.parametrize("deploy", [*targets, *more], indirect=True)
+def on(*targets: str, rivals: bool = True) -> pytest.MarkDecorator:
+    """Run a test on these targets: `embedded` (SQLite alone), `postgres` (alone), or `valkey+` a database.
+
+    By default on the first of them alone, since processes take seconds; on all of them, and on their rivals, with
+    AGENTEXEC_TEST_SERVERS=all.
+    """
+    chosen = list(targets)
+    if not ALL_SERVERS:
+        del chosen[1:]
+    elif rivals:
+        chosen += [rival for target in targets for rival in RIVALS.get(target, [])]
+    return pytest.mark.parametrize("deploy", chosen, indirect=True)
 
 
 class Deployment:
