@@ -346,7 +346,7 @@ def again_after_deadlock(call: Callable[P, R]) -> Callable[P, R]:
             except UnavailableError as error:
                 if not _is_deadlock(error.__cause__):
                     raise
-            time.sleep(random.uniform(DEADLOCK_PAUSE / 2, DEADLOCK_PAUSE))
+            time.sleep(random.uniform(DEADLOCK_PAUSE / 2, DEADLOCK_PAUSE))  # noqa: S311 - spreads load, no secret
         return call(*args, **options)
 
     return again

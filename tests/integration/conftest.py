@@ -1,3 +1,7 @@
+from tests.conftest import ALL_SERVERS
 from tests.deployment import deploy, running
 
 __all__ = ["deploy", "running"]
+
+# It needs Node and npm.
+collect_ignore = [] if ALL_SERVERS else ["test_aimock.py"]

@@ -52,7 +52,9 @@ class TestDeadlocks:
         with db.reading(engine) as connection:
             assert connection.execute(text("SELECT value FROM pair ORDER BY id")).scalars().all() == [2, 2]
         # SQLite has one writer at a time, so nobody loses there; elsewhere the loser may, rarely, lose again.
-        assert len(starts) == 2 if engine.dialect.name == "sqlite" else 3 <= len(starts) < 2 + db.DEADLOCK_TRIES
+        assert (
+            len(starts) == 2 if engine.dialect.name == "sqlite" else 3 <= len(starts) < 2 + db.DEADLOCK_TRIES
+        )
 
     def test_another_outage_is_not_tried_again(self, engine):
         tries = 0

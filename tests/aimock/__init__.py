@@ -1,0 +1,87 @@
+"""@copilotkit/aimock, another stand-in for OpenAI's API that we did not write, as a server of the tests.
+
+It breaks off streams, drops connections and refuses requests. It is one package of npm without dependencies, put into
+`.dev/aimock` on first use; only tests with AGENTEXEC_TEST_SERVERS=all need it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.servers import HOST, Server
+
+HERE = Path(__file__).parent
+HOME = HERE.parents[1] / ".dev" / "aimock"
+FILES = ("package.json", "package-lock.json")
+
+
+class AIMock(Server):
+    """Answers by fixtures: what a request must match, and the response to it."""
+
+    def __init__(self, fixtures: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__()
+        self._fixtures = fixtures
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}/v1"
+
+    def ping(self) -> None:
+        self._fetch("GET", "/__aimock/chaos")
+
+    @contextmanager
+    def chaos(self, **rates: float) -> Generator[None]:
+        """Faults for the requests that come during the block: `rateLimitRate`, `dropRate`, `disconnectRate`."""
+        self._fetch("POST", "/__aimock/chaos", rates)
+        try:
+            yield
+        finally:
+            self._fetch("DELETE", "/__aimock/chaos")
+
+    def requests(self) -> list[dict[str, Any]]:
+        """What was asked so far, oldest first."""
+        return self._fetch("GET", "/__aimock/journal")
+
+    def _fetch(self, method: str, path: str, body: object = None) -> Any:
+        request = urllib.request.Request(
+            f"http://{HOST}:{self.port}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=10) as response:
+            return json.load(response)
+
+    def _prepare(self) -> None:
+        (self.folder / "fixtures.json").write_text(json.dumps({"fixtures": self._fixtures}))
+
+    def _command(self) -> Sequence[str]:
+        options = {"-p": self.port, "-h": HOST, "-f": self.folder / "fixtures.json", "--log-level": "warn"}
+        words = [str(word) for option in options.items() for word in option]
+        return ["node", str(_installed() / "dist" / "cli.js"), "--strict", *words]
+
+
+def _installed() -> Path:
+    """The package's folder; installed as its lock file says, by one process at a time."""
+    HOME.mkdir(parents=True, exist_ok=True)
+    package = HOME / "node_modules" / "@copilotkit" / "aimock"
+    with HOME.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wanted = (HERE / "package-lock.json").read_text()
+        stamp = HOME / "installed"
+        if not stamp.exists() or stamp.read_text() != wanted:
+            for name in FILES:
+                shutil.copy(HERE / name, HOME / name)
+            quiet = ["--ignore-scripts", "--no-audit", "--no-fund"]
+            subprocess.run(["npm", "ci", *quiet], cwd=HOME, check=True, capture_output=True, timeout=300)
+            stamp.write_text(wanted)
+    return package
