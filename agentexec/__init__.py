@@ -41,13 +41,16 @@ if TYPE_CHECKING:
     from agentexec.errors import UnavailableError as UnavailableError
     from agentexec.errors import UnknownTaskError as UnknownTaskError
     from agentexec.errors import UsageError as UsageError
+    from agentexec.fan_out import map_tasks as map  # noqa: F401
     from agentexec.journal.calls import idempotency_key as idempotency_key
     from agentexec.journal.calls import tool_policy as tool_policy
     from agentexec.journal.calls import transaction as transaction
+    from agentexec.pipeline import Pipeline as Pipeline
     from agentexec.pool import Pool as Pool
     from agentexec.queue import enqueue as enqueue
     from agentexec.queue import enqueue_many as enqueue_many
     from agentexec.queue import enqueue_sync as enqueue_sync
+    from agentexec.results import as_completed as as_completed
     from agentexec.results import gather as gather
     from agentexec.results import get_result as get_result
     from agentexec.results import get_result_sync as get_result_sync
@@ -60,6 +63,10 @@ if TYPE_CHECKING:
     from agentexec.task import Status as Status
     from agentexec.task import Task as Task
     from agentexec.tracker import Tracker as Tracker
+    from agentexec.waits import send_event as send_event
+    from agentexec.waits import send_event_sync as send_event_sync
+    from agentexec.waits import sleep as sleep
+    from agentexec.waits import wait_for_event as wait_for_event
 
 __version__ = "0.1.0"
 
@@ -91,28 +98,33 @@ _HOMES = {
         "UsageError",
     ),
     "agentexec.journal.calls": ("idempotency_key", "tool_policy", "transaction"),
+    "agentexec.pipeline": ("Pipeline",),
     "agentexec.pool": ("Pool",),
     "agentexec.queue": ("enqueue", "enqueue_many", "enqueue_sync"),
-    "agentexec.results": ("gather", "get_result", "get_result_sync"),
+    "agentexec.results": ("as_completed", "gather", "get_result", "get_result_sync"),
     "agentexec.runners.base": ("BaseAgentRunner",),
     "agentexec.runners.openai": ("OpenAIRunner",),
     "agentexec.runtime": ("configure", "get_engine"),
     "agentexec.schema": ("Base",),
     "agentexec.task": ("Priority", "Status", "Task"),
     "agentexec.tracker": ("Tracker",),
+    "agentexec.waits": ("send_event", "send_event_sync", "sleep", "wait_for_event"),
 }
+_RENAMED = {"map": ("agentexec.fan_out", "map_tasks")}
+"""Names that would hide a builtin where they are defined."""
+
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", "activity", "approvals", "testing", *_HOME]
+__all__ = ["__version__", "activity", "approvals", "testing", *_HOME, *_RENAMED]
 
 
 def __getattr__(name: str) -> Any:
     if name in ("activity", "approvals", "testing"):
         return importlib.import_module(f"agentexec.{name}")
-    module = _HOME.get(name)
+    module, inner = _RENAMED.get(name) or (_HOME.get(name), name)
     if module is None:
         raise AttributeError(f"module 'agentexec' has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
+    value = getattr(importlib.import_module(module), inner)
     globals()[name] = value
     return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import select
@@ -10,7 +11,7 @@ from sqlalchemy import select
 from agentexec.activity.models import Activity
 from agentexec.activity.transitions import end_outside
 from agentexec.config import CONF
-from agentexec.db import reading, utc_now, writing
+from agentexec.db import again_after_deadlock, chunks, reading, utc_now, writing
 from agentexec.errors import ActivityNotFoundError, UnavailableError
 from agentexec.runtime import RUNTIME
 from agentexec.signals import CANCEL
@@ -22,7 +23,7 @@ log = logging.getLogger("agentexec.cancel")
 async def cancel(task: Task | UUID | str) -> bool:
     """Cancel a task: queued, it never starts; running, its handler gets CancelledError.
 
-    A handler that is a plain function cannot be interrupted; what it returns is dropped.
+    The tasks that it has enqueued are canceled too, and theirs, but for detached ones. A handler that is a plain function cannot be interrupted; what it returns is dropped.
     Returns False if the task had ended before. Raises ActivityNotFoundError, UnavailableError.
     """
     return await RUNTIME.in_thread(cancel_sync, task)
@@ -41,16 +42,51 @@ def cancel_sync(task: Task | UUID | str) -> bool:
             connection, [agent_id], status=Status.CANCELED, message="Canceled.", error=None, now=utc_now()
         )
     if ended:
-        _tell(row.queue or CONF.queue_name, agent_id)
+        _tell(row.queue or CONF.queue_name, [agent_id])
+        _cancel_children(agent_id)
     return bool(ended)
 
 
-def _tell(queue: str, agent_id: UUID) -> None:
+def _cancel_children(agent_id: UUID) -> None:
+    """Cancel what a task has enqueued, and so on. The task has its end by now, so it enqueues nothing more."""
+    parents = [agent_id]
+    while parents:
+        children: list[UUID] = []
+        for chunk in chunks(parents):
+            query = select(Activity.agent_id, Activity.queue).where(Activity.parent_id.in_(chunk))
+            with reading(RUNTIME.engine) as connection:
+                rows = connection.execute(query).all()
+            children.extend(row.agent_id for row in rows)
+            queues: dict[str, list[UUID]] = {}
+            for row in rows:
+                queues.setdefault(row.queue or CONF.queue_name, []).append(row.agent_id)
+            for queue, agent_ids in queues.items():
+                for part in chunks(agent_ids):
+                    if ended := _end_children(part):
+                        _tell(queue, ended)
+        # Also below those that have ended: what they have enqueued may still run.
+        parents = children
+
+
+@again_after_deadlock
+def _end_children(agent_ids: Sequence[UUID]) -> list[UUID]:
+    with writing(RUNTIME.engine) as connection:
+        return end_outside(
+            connection,
+            agent_ids,
+            status=Status.CANCELED,
+            message="Canceled with the task that enqueued it.",
+            error=None,
+            now=utc_now(),
+        )
+
+
+def _tell(queue: str, agent_ids: Sequence[UUID]) -> None:
     backend = RUNTIME.backend
     try:
-        for worker in backend.remove(queue, [agent_id]).values():
+        for agent_id, worker in backend.remove(queue, agent_ids).items():
             backend.send(worker, [CANCEL + str(agent_id)])
-        backend.notify_done(queue, [agent_id])
+        backend.notify_done(queue, agent_ids)
     except UnavailableError as error:
         # The record says CANCELED: a worker that claims the task drops it, and a heartbeat finds it out.
-        log.warning("%s The worker of task %s hears of its cancel later.", error, agent_id)
+        log.warning("%s The workers of %d task(s) hear of their cancel later.", error, len(agent_ids))

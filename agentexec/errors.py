@@ -21,8 +21,8 @@
         ├── TaskFailedError         1
         └── TaskCanceledError       1
 
-`RetryLater` and `WaitingForApproval` stand apart: they are no errors but ways to give a task back, so
-`except Exception` lets them pass.
+`RetryLater`, `WaitingForApproval` and `WaitingForEvent` stand apart: they are no errors but ways to give a task back,
+so `except Exception` lets them pass.
 
 Messages are one sentence that says what is wrong and what to do. They never hold a password or a key.
 """
@@ -204,13 +204,19 @@ class Postponed(BaseException):
     No `Exception`: whatever stands in between lets it pass, agents' SDKs too.
     """
 
-    def __init__(self, seconds: float, message: str) -> None:
+    def __init__(self, seconds: float, message: str, waits: frozenset[str] = frozenset()) -> None:
         super().__init__(message)
         self.seconds = seconds
+        self.waits = waits
+        """Kinds of what the task waits for: it goes on as soon as that is there."""
 
 
 class WaitingForApproval(Postponed):
     """The task leaves its worker until a person has decided, or for `seconds`."""
+
+
+class WaitingForEvent(Postponed):
+    """The task leaves its worker until an event comes, or for `seconds`."""
 
 
 class RetryLater(Postponed):

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from pydantic import BaseModel
 from sqlalchemy import Connection, event, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, SessionTransaction
 
-from agentexec.activity.models import MAX_NAME, MAX_QUEUE_NAME, Activity
+from agentexec.activity.models import Activity
 from agentexec.activity.transitions import NewTask, insert_tasks
 from agentexec.config import CONF
-from agentexec.db import outages_named, reading, utc_now, writing
+from agentexec.db import again_after_deadlock, outages_named, reading, utc_now, writing
 from agentexec.deployment import BackendCheck
-from agentexec.errors import PayloadTooLargeError, SchemaError, UnavailableError, UsageError
+from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.intake import Intake
+from agentexec.journal.children import choose, identify
+from agentexec.journal.recorder import Scope, current_scope
+from agentexec.journal.store import require_lease
 from agentexec.migrate import upgrade
-from agentexec.registry import MAX_TASK_NAME, validate_context
+from agentexec.new_task import Context, new_task
 from agentexec.runtime import RUNTIME
-from agentexec.task import Entry, Priority, Task, new_agent_id
+from agentexec.task import Entry, Priority, Task
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -37,8 +38,6 @@ BATCH = 500
 
 PUSHES = "agentexec_pushes"
 """Key in a session's `info`: what is to be pushed after its commit."""
-
-Context = BaseModel | Mapping[str, Any] | None
 
 
 async def enqueue(
@@ -52,6 +51,7 @@ async def enqueue(
     eta: datetime | None = None,
     idempotency_key: str | None = None,
     queue_name: str | None = None,
+    detached: bool = False,
 ) -> Task:
     """Accept a task; once this returns, the task will reach an end whatever crashes.
 
@@ -63,11 +63,26 @@ async def enqueue(
     `idempotency_key`: a second enqueue with the same key returns the first task instead of adding one.
     `queue_name`: another queue than AGENTEXEC_QUEUE_NAME.
 
+    Inside a task the new one is its child: canceled with it, unless `detached`, and found again instead of enqueued
+    twice when the handler runs again and comes to the same place with the same context.
+
     Raises ContextInvalidError, PayloadTooLargeError, UsageError, and UnavailableError when the database cannot
     be reached. An unreachable Redis does not fail the call: the record has the task, and the reconciler
     pushes it when Redis is back.
     """
-    new = _new_task(task_name, context, priority, metadata, delay, eta, idempotency_key, queue_name)
+    new = new_task(
+        task_name,
+        context,
+        priority=priority,
+        metadata=metadata,
+        delay=delay,
+        eta=eta,
+        idempotency_key=idempotency_key,
+        queue_name=queue_name,
+    )
+    scope = current_scope()
+    if session is None and scope is not None:
+        return (await RUNTIME.in_thread(_accept_children, scope, [new], detached))[0]
     if session is None:
         intake = _intake()
         done, must_run = intake.put(new)
@@ -79,8 +94,8 @@ async def enqueue(
             return await RUNTIME.in_thread(_first_with_key, new)
         return _handle(new)
     if isinstance(session, Session):
-        return await RUNTIME.in_thread(_join, session, new)
-    return await session.run_sync(_join, new)
+        return await RUNTIME.in_thread(_join, session, new, scope, detached)
+    return await session.run_sync(_join, new, scope, detached)
 
 
 def enqueue_sync(
@@ -94,10 +109,23 @@ def enqueue_sync(
     eta: datetime | None = None,
     idempotency_key: str | None = None,
     queue_name: str | None = None,
+    detached: bool = False,
 ) -> Task:
     """`enqueue` for code without an event loop: the same arguments, result and errors."""
-    new = _new_task(task_name, context, priority, metadata, delay, eta, idempotency_key, queue_name)
-    return _accept(new) if session is None else _join(session, new)
+    new = new_task(
+        task_name,
+        context,
+        priority=priority,
+        metadata=metadata,
+        delay=delay,
+        eta=eta,
+        idempotency_key=idempotency_key,
+        queue_name=queue_name,
+    )
+    scope = current_scope()
+    if session is not None:
+        return _join(session, new, scope, detached)
+    return _accept(new) if scope is None else _accept_children(scope, [new], detached)[0]
 
 
 async def enqueue_many(
@@ -109,6 +137,7 @@ async def enqueue_many(
     delay: float | timedelta | None = None,
     eta: datetime | None = None,
     queue_name: str | None = None,
+    detached: bool = False,
 ) -> list[Task]:
     """Accept many tasks of one name, 500 in each transaction and push; returns them in order.
 
@@ -116,118 +145,27 @@ async def enqueue_many(
     before stay accepted. Arguments and errors as for `enqueue`.
     """
     tasks = [
-        _new_task(task_name, context, priority, metadata, delay, eta, None, queue_name)
+        new_task(
+            task_name,
+            context,
+            priority=priority,
+            metadata=metadata,
+            delay=delay,
+            eta=eta,
+            queue_name=queue_name,
+        )
         for context in contexts
     ]
     accepted: list[Task] = []
+    scope = current_scope()
     for start in range(0, len(tasks), BATCH):
         batch = tasks[start : start + BATCH]
-        await RUNTIME.in_thread(_accept_batch, batch)
-        accepted.extend(_handle(task) for task in batch)
+        if scope is not None:
+            accepted.extend(await RUNTIME.in_thread(_accept_children, scope, batch, detached))
+        else:
+            await RUNTIME.in_thread(_accept_batch, batch)
+            accepted.extend(_handle(task) for task in batch)
     return accepted
-
-
-def _new_task(
-    task_name: str,
-    context: Context,
-    priority: Priority,
-    metadata: Mapping[str, Any] | None,
-    delay: float | timedelta | None,
-    eta: datetime | None,
-    idempotency_key: str | None,
-    queue_name: str | None,
-) -> NewTask:
-    """Check everything that can be checked before the database is asked."""
-    queue = queue_name or CONF.queue_name
-    for what, value, most in (
-        ("task name", task_name, MAX_TASK_NAME),
-        ("queue name", queue, MAX_QUEUE_NAME),
-        ("idempotency key", idempotency_key or "", MAX_NAME),
-    ):
-        if len(value) > most or "\x00" in value:
-            raise UsageError(f"A {what} has at most {most} characters; this one has {len(value)}.")
-    if not task_name:
-        raise UsageError("A task name is needed.")
-    return NewTask(
-        agent_id=new_agent_id(),
-        task_name=task_name,
-        context=_dump_context(task_name, context),
-        queue=queue,
-        priority=Priority(priority),
-        run_at=_moment(delay, eta),
-        metadata=_checked_metadata(metadata),
-        idempotency_key=idempotency_key,
-        message=CONF.activity_message_create,
-    )
-
-
-def _dump_context(task_name: str, context: Context) -> str | None:
-    definition = RUNTIME.definition(task_name)
-    if definition is not None and (context is not None or definition.context_type is not None):
-        context = validate_context(definition, {} if context is None else context)
-    if context is None:
-        return None
-    if isinstance(context, BaseModel):
-        text = context.model_dump_json()
-    else:
-        text = _dump_json(context, f"The context of task {task_name}")
-    require_size(text, f"The context of task {task_name}")
-    return text
-
-
-def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if metadata is None:
-        return None
-    text = _dump_json(metadata, "The metadata")
-    require_size(text, "The metadata")
-    if "\\u0000" in text:
-        raise UsageError("The metadata holds a NUL character, which PostgreSQL cannot store; remove it.")
-    return json.loads(text)
-
-
-def _dump_json(value: Mapping[str, Any], what: str) -> str:
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{what} must be a pydantic model or a mapping, not {type(value).__name__}.")
-    try:
-        return json.dumps(dict(value), default=_jsonable, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{what} cannot be written as JSON: {error}.") from None
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is no JSON value")
-
-
-def require_size(text: str, what: str) -> None:
-    """Raise PayloadTooLargeError if a JSON text is above AGENTEXEC_MAX_PAYLOAD_BYTES."""
-    most = CONF.max_payload_bytes
-    # A character is at most four bytes: most texts need not be encoded to be measured.
-    if len(text) * 4 > most and (size := len(text.encode("utf-8", "replace"))) > most:
-        raise PayloadTooLargeError(
-            f"{what} is {size} bytes of JSON, above AGENTEXEC_MAX_PAYLOAD_BYTES={most}; store it elsewhere and pass "
-            "a reference, or raise the limit."
-        )
-
-
-def _moment(delay: float | timedelta | None, eta: datetime | None) -> datetime | None:
-    if delay is not None and eta is not None:
-        raise UsageError("Give either delay= or eta=, not both.")
-    if eta is not None:
-        if eta.tzinfo is None:
-            raise UsageError(
-                "eta= must be aware of its time zone, like datetime.now(UTC) + timedelta(hours=1)."
-            )
-        return eta.astimezone(UTC)
-    if delay is None:
-        return None
-    wait = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
-    return utc_now() + wait if wait > timedelta() else None
 
 
 def _handle(new: NewTask) -> Task:
@@ -278,11 +216,49 @@ def _accept_batch(batch: Sequence[NewTask]) -> None:
         _record_and_push(batch)
 
 
+def _accept_children(scope: Scope, batch: Sequence[NewTask], detached: bool) -> list[Task]:
+    """Record and push tasks that a task enqueues, or find those that an earlier attempt of it has enqueued.
+
+    Raises LeaseLostError if the task is another worker's by now, or was canceled.
+    """
+    places = [identify(scope, new) for new in batch]
+    RUNTIME.shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
+    return _write_children(scope, batch, places, detached)
+
+
+@again_after_deadlock
+def _write_children(
+    scope: Scope, batch: Sequence[NewTask], places: Sequence[Sequence[UUID]], detached: bool
+) -> list[Task]:
+    parent = scope.recorder.lease
+    try:
+        with writing(RUNTIME.engine) as connection:
+            # Its row is locked until the commit: a cancel of the task comes before, or finds the children.
+            require_lease(connection, parent)
+            chosen = choose(connection, scope, batch, places, detached)
+            known = [_find_by_key(connection, new.idempotency_key) for new in batch]
+            fresh = [new for new, there in zip(chosen, known, strict=True) if new.is_new and there is None]
+            push = _write(connection, [one.task for one in fresh]) if fresh else None
+    except IntegrityError:
+        # Somebody else has taken an idempotency key in this moment: now it is found.
+        if len(batch) == 1 and batch[0].idempotency_key is not None:
+            return [_first_with_key(batch[0])]
+        raise
+    if push is not None:
+        push()
+    return [there or _handle(one.task) for one, there in zip(chosen, known, strict=True)]
+
+
 def _record_and_push(batch: Sequence[NewTask]) -> None:
     RUNTIME.shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
     with writing(RUNTIME.engine, finding=False) as connection:
         push = _write(connection, batch)
     push()
+
+
+def enqueue_within(connection: Connection, new: NewTask) -> Callable[[], None]:
+    """Enqueue within a transaction of agentexec's own; returns what is to be called after its commit."""
+    return _write(connection, [new])
 
 
 def _write(connection: Connection, batch: Sequence[NewTask]) -> Callable[[], None]:
@@ -305,13 +281,18 @@ def _push(queue: str, entries: Sequence[Entry]) -> None:
         log.warning("%s %d accepted task(s) will be pushed when it is back.", error, len(entries))
 
 
-def _join(session: Session, new: NewTask) -> Task:
+def _join(session: Session, new: NewTask, scope: Scope | None, detached: bool) -> Task:
     """Write a task within the transaction of a session; its push follows the commit."""
     with outages_named(RUNTIME.engine):
         connection = session.connection()
         known = _find_by_key(connection, new.idempotency_key)
         if known is not None:
             return known
+        if scope is not None:
+            [child] = choose(connection, scope, [new], [identify(scope, new)], detached)
+            new = child.task
+            if not child.is_new:
+                return _handle(new)
         push = _write(connection, [new])
     _after_commit(session, push)
     return _handle(new)

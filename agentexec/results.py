@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 from uuid import UUID
 
@@ -17,12 +20,14 @@ from agentexec.config import CONF
 from agentexec.db import reading
 from agentexec.errors import (
     ActivityNotFoundError,
+    AgentexecError,
     ResultExpiredError,
     TaskCanceledError,
     TaskFailedError,
     UsageError,
 )
 from agentexec.registry import first_fault
+from agentexec.rest import at_rest, thread_at_rest
 from agentexec.runtime import RUNTIME
 from agentexec.signals import End, Signals
 from agentexec.task import Status, Task
@@ -41,14 +46,14 @@ async def get_result(
 ) -> Any:
     """Wait for a task and return its result.
 
-    `timeout`: seconds, None for no limit. The result is decoded as `type` if given, else as the return type of
+    `timeout`: seconds, None for no limit. Inside a task the wait takes no slot of its worker. The result is decoded as `type` if given, else as the return type of
     the task's handler if this process knows the handler, else it is plain JSON data.
 
     Raises TaskFailedError as soon as the task failed for good, TaskCanceledError, TimeoutError when late,
     ResultExpiredError, ActivityNotFoundError for an unknown agent_id, UnavailableError.
     """
-    future = (await _expect([task]))[0]
-    return _decode(await _wait(future, timeout), type)
+    expected = (await expect([task]))[0]
+    return decode(await _wait(expected, timeout), type)
 
 
 def get_result_sync(
@@ -57,12 +62,15 @@ def get_result_sync(
     """`get_result` for code without an event loop: the same arguments, result and errors."""
     handle = _look_up([task])[0]
     future = _signals().expect(handle.queue_name, [handle.agent_id])[0]
-    try:
-        end = future.result(timeout)
-    except TimeoutError:
-        _signals().forget(handle.agent_id, future)
-        raise TimeoutError(_late(handle.agent_id, timeout)) from None
-    return _decode(end, type)
+    if future.done():
+        return decode(future.result(), type)
+    with thread_at_rest():
+        try:
+            end = future.result(timeout)
+        except TimeoutError:
+            _signals().forget(handle.agent_id, future)
+            raise TimeoutError(_late(handle.agent_id, timeout)) from None
+    return decode(end, type)
 
 
 async def gather(
@@ -71,25 +79,125 @@ async def gather(
     """Wait for several tasks and return their results in the order of the arguments.
 
     Raises as `get_result` does, at the first task that failed (the others go on and keep their results);
-    with `return_exceptions` the errors stand in the list instead. `timeout`: seconds for all together.
+    with `return_exceptions` the errors stand in the list instead. `timeout`: seconds for all together, None for no
+    limit. Inside a task the wait takes no slot of its worker.
     """
-    futures = await _expect(tasks)
+    results: list[Any] = [None] * len(tasks)
+    async with arrivals(timeout) as come:
+        await come.expect(tasks)
+        async for place, end in come:
+            results[place] = outcome(end, return_exceptions)
+    return results
 
-    async def one(future: _Expected) -> Any:
-        return _decode(await _wait(future, None), None)
 
-    waits = [asyncio.ensure_future(one(future)) for future in futures]
+def outcome(end: End, return_exceptions: bool) -> Any:
+    """The result of an ended task; its error is raised, or returned."""
     try:
-        async with asyncio.timeout(timeout):
-            return list(await asyncio.gather(*waits, return_exceptions=return_exceptions))
-    except TimeoutError:
-        raise TimeoutError(_late(futures[0].agent_id, timeout, len(futures))) from None
+        return decode(end, None)
+    except AgentexecError as error:
+        if not return_exceptions:
+            raise
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A task that has ended, as `as_completed` gives it."""
+
+    task: Task
+    _end: End
+
+    def result(self, type: Any | None = None) -> Any:
+        """Its result; raises as `get_result` does."""
+        return decode(self._end, type)
+
+
+async def as_completed(
+    tasks: Sequence[Task | UUID | str], *, timeout: float | None = DEFAULT_TIMEOUT
+) -> AsyncGenerator[Completed]:
+    """Tasks in the order in which they end: `async for done in ax.as_completed(tasks): use(done.result())`.
+
+    `timeout`: seconds for all together, None for no limit. Raises TimeoutError, ActivityNotFoundError,
+    UnavailableError; errors of tasks are raised by `result()`.
+    """
+    handles = await RUNTIME.in_thread(_look_up, tasks)
+    async with arrivals(timeout) as come:
+        await come.expect(handles)
+        async for place, end in come:
+            yield Completed(handles[place], end)
+
+
+class Arrivals:
+    """Ends of tasks as they come, each with its place among those that are expected."""
+
+    def __init__(self, deadline: float | None, timeout: float | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ends: asyncio.Queue[tuple[int, End]] = asyncio.Queue()
+        self._open: dict[int, Expected] = {}
+        self._number = 0
+        self._deadline = deadline
+        self._timeout = timeout
+
+    @property
+    def open(self) -> int:
+        """How many are expected that have not been given."""
+        return len(self._open)
+
+    async def expect(self, tasks: Sequence[Task | UUID | str]) -> None:
+        """Expect more tasks, whose places follow those of before."""
+        for expected in await expect(tasks):
+            place = self._number
+            self._number += 1
+            self._open[place] = expected
+            expected.future.add_done_callback(functools.partial(self._note, place))
+
+    def _note(self, place: int, future: Future[End]) -> None:
+        if not future.cancelled():
+            self._loop.call_soon_threadsafe(self._ends.put_nowait, (place, future.result()))
+
+    def __aiter__(self) -> Arrivals:
+        return self
+
+    async def __anext__(self) -> tuple[int, End]:
+        if not self._open:
+            raise StopAsyncIteration
+        if self._ends.empty():
+            await asyncio.sleep(0)  # what was there at the first look is told at the loop's next turn
+        if self._ends.empty():
+            async with at_rest():
+                place, end = await self._next()
+        else:
+            place, end = self._ends.get_nowait()
+        del self._open[place]
+        return place, end
+
+    async def _next(self) -> tuple[int, End]:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._ends.get()
+        except TimeoutError:
+            first = next(iter(self._open.values()))
+            raise TimeoutError(_late(first.agent_id, self._timeout, len(self._open))) from None
+
+    def forget(self) -> None:
+        """Wait for nothing any more."""
+        for expected in self._open.values():
+            if not expected.future.done():
+                _signals().forget(expected.agent_id, expected.future)
+
+
+@asynccontextmanager
+async def arrivals(timeout: float | None) -> AsyncGenerator[Arrivals]:
+    """A place to wait for several tasks; `timeout`: seconds from now, for all of the block."""
+    now = asyncio.get_running_loop().time()
+    come = Arrivals(None if timeout is None else now + timeout, timeout)
+    try:
+        yield come
     finally:
-        for wait in waits:
-            wait.cancel()
+        come.forget()
 
 
-class _Expected:
+class Expected:
     """A future of a task's end, and whose it is."""
 
     __slots__ = ("agent_id", "future")
@@ -99,11 +207,12 @@ class _Expected:
         self.future = future
 
 
-async def _expect(tasks: Sequence[Task | UUID | str]) -> list[_Expected]:
+async def expect(tasks: Sequence[Task | UUID | str]) -> list[Expected]:
+    """Futures of the ends of tasks."""
     return await RUNTIME.in_thread(_expect_blocking, tasks)
 
 
-def _expect_blocking(tasks: Sequence[Task | UUID | str]) -> list[_Expected]:
+def _expect_blocking(tasks: Sequence[Task | UUID | str]) -> list[Expected]:
     handles = _look_up(tasks)
     queues: dict[str, list[UUID]] = {}
     for handle in handles:
@@ -112,7 +221,7 @@ def _expect_blocking(tasks: Sequence[Task | UUID | str]) -> list[_Expected]:
     for queue, agent_ids in queues.items():
         for agent_id, future in zip(agent_ids, _signals().expect(queue, agent_ids), strict=True):
             futures.setdefault(agent_id, []).append(future)
-    return [_Expected(handle.agent_id, futures[handle.agent_id].pop()) for handle in handles]
+    return [Expected(handle.agent_id, futures[handle.agent_id].pop()) for handle in handles]
 
 
 def _look_up(tasks: Sequence[Task | UUID | str]) -> list[Task]:
@@ -134,15 +243,18 @@ def _look_up(tasks: Sequence[Task | UUID | str]) -> list[Task]:
     return handles
 
 
-async def _wait(expected: _Expected, timeout: float | None) -> End:
-    try:
-        async with asyncio.timeout(timeout):
-            return await asyncio.wrap_future(expected.future)
-    except TimeoutError:
-        raise TimeoutError(_late(expected.agent_id, timeout)) from None
-    finally:
-        if not expected.future.done() or expected.future.cancelled():
-            _signals().forget(expected.agent_id, expected.future)
+async def _wait(expected: Expected, timeout: float | None) -> End:
+    if expected.future.done():
+        return expected.future.result()
+    async with at_rest():
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.wrap_future(expected.future)
+        except TimeoutError:
+            raise TimeoutError(_late(expected.agent_id, timeout)) from None
+        finally:
+            if not expected.future.done() or expected.future.cancelled():
+                _signals().forget(expected.agent_id, expected.future)
 
 
 def _late(agent_id: UUID, timeout: float | None, number: int = 1) -> str:
@@ -150,7 +262,7 @@ def _late(agent_id: UUID, timeout: float | None, number: int = 1) -> str:
     return f"{which} not ended within {timeout} seconds; still waiting is possible, nothing was canceled."
 
 
-def _decode(end: End, wanted: Any | None) -> Any:
+def decode(end: End, wanted: Any | None) -> Any:
     """The result of an ended task, or its error."""
     if end.status is not Status.COMPLETE:
         kind = TaskCanceledError if end.status is Status.CANCELED else TaskFailedError

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, cast
 from uuid import UUID
 
@@ -40,6 +40,16 @@ class Recorder(Protocol):
     def flush(self, timeout: float) -> bool: ...
 
 
+class Slots(Protocol):
+    """What a worker process offers to code that waits: its slot is another task's meanwhile."""
+
+    stay_seconds: float
+    skips_sleep: bool
+
+    def resting(self, agent_id: UUID, *, leaves: bool) -> AbstractAsyncContextManager[None]: ...
+    def resting_thread(self, agent_id: UUID, *, leaves: bool) -> AbstractContextManager[None]: ...
+
+
 class Closing(Protocol):
     """Something that the runtime shares and closes."""
 
@@ -62,6 +72,8 @@ class Runtime:
         self._shared: dict[type[Any], Closing] = {}
         self.recorder: Recorder | None = None
         """The writer, in a worker process."""
+        self.slots: Slots | None = None
+        """The slots, in a worker process."""
 
     def configure(
         self, *, engine: Engine | AsyncEngine | None = None, database_url: str | None = None
@@ -182,16 +194,18 @@ class Runtime:
                 self._shared,
                 self._registries,
                 self.recorder,
+                self.slots,
             )
             self._engine, self._owns_engine, self._backend = prepare_engine(engine), False, backend
-            self._shared, self._registries, self.recorder = {}, weakref.WeakSet([registry]), None
+            self._shared, self._registries = {}, weakref.WeakSet([registry])
+            self.recorder = self.slots = None
         try:
             yield
         finally:
             with self._lock:
                 self.close()
                 self._engine, self._owns_engine, self._backend = before[:3]
-                self._shared, self._registries, self.recorder = before[3:]
+                self._shared, self._registries, self.recorder, self.slots = before[3:]
 
     def __enter__(self) -> Self:
         return self

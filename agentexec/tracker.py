@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from typing import Any
 from urllib.parse import quote
 
+from sqlalchemy import Connection
+
+from agentexec.activity.transitions import NewTask
+from agentexec.db import utc_now
 from agentexec.errors import UsageError
+from agentexec.journal import trackers
+from agentexec.journal.recorder import current_scope
+from agentexec.journal.store import fit
+from agentexec.new_task import Context, new_task
+from agentexec.queue import enqueue_within
 from agentexec.runtime import RUNTIME
+from agentexec.task import Priority, new_agent_id
 
 _last_decr: ContextVar[dict[str, int] | None] = ContextVar("agentexec_tracker_last_decr", default=None)
 
@@ -14,23 +27,25 @@ _last_decr: ContextVar[dict[str, int] | None] = ContextVar("agentexec_tracker_la
 class Tracker:
     """Counts what is under way. Atomic across processes; synchronous, and short enough for async code.
 
-    `name` and the further parts make up its identity: the same parts mean the same counter everywhere.
+    `name` and the further parts make up its identity: the same parts mean the same counter everywhere. Inside a task a
+    change counts once, however often the task runs again and comes to it. Counts are in the database, and are
+    forgotten 30 days after their last change.
     """
 
     def __init__(self, name: str, *parts: object) -> None:
         if not name:
             raise UsageError("A tracker needs a name.")
         # Escaped, so that ("a:b", "c") is not ("a", "b:c").
-        self.key = ":".join(quote(str(part), safe="") for part in (name, *parts))
+        self.key = fit(":".join(quote(str(part), safe="") for part in (name, *parts)))
 
     def incr(self, amount: int = 1) -> int:
         """Add to the count and return it. Raises UnavailableError."""
         _last_decr.set({key: left for key, left in (_last_decr.get() or {}).items() if key != self.key})
-        return RUNTIME.backend.add(self.key, amount)
+        return self._change(amount)
 
     def decr(self, amount: int = 1) -> int:
         """Take from the count and return what is left. Raises UnavailableError."""
-        left = RUNTIME.backend.add(self.key, -amount)
+        left = self._change(-amount)
         # A copy: a context that was inherited must not see its sibling's count.
         _last_decr.set({**(_last_decr.get() or {}), self.key: left})
         return left
@@ -38,7 +53,7 @@ class Tracker:
     @property
     def count(self) -> int:
         """The count now."""
-        return RUNTIME.backend.add(self.key, 0)
+        return trackers.read(RUNTIME.engine, self.key)
 
     @property
     def complete(self) -> bool:
@@ -49,3 +64,37 @@ class Tracker:
         """
         left = (_last_decr.get() or {}).get(self.key)
         return (self.count if left is None else left) <= 0
+
+    def on_complete(
+        self,
+        task_name: str,
+        context: Context = None,
+        *,
+        priority: Priority = Priority.LOW,
+        metadata: Mapping[str, Any] | None = None,
+        queue_name: str | None = None,
+    ) -> bool:
+        """Have a task enqueued when the count comes to 0, exactly once: in the transaction of the `decr` that does it.
+
+        Call it before or after counting; if all that was counted is done already, the task is enqueued now, and True is
+        returned. A tracker that nothing was counted with is not complete. Only the first call for a tracker has
+        an effect. Raises what `ax.enqueue` raises.
+        """
+        new = new_task(task_name, context, priority=priority, metadata=metadata, queue_name=queue_name)
+        wanted = new._asdict() | {"agent_id": None}
+        return trackers.on_complete(RUNTIME.engine, self.key, json.dumps(wanted), _fire, utc_now())
+
+    def _change(self, amount: int) -> int:
+        return trackers.change(RUNTIME.engine, self.key, amount, self._mark(amount), _fire, utc_now())
+
+    def _mark(self, amount: int) -> trackers.Mark | None:
+        scope = current_scope()
+        if scope is None:
+            return None
+        stem = f"{scope.path}/tracker:{self.key}:{amount:+d}"
+        return trackers.Mark(scope.recorder.lease.agent_id, fit(f"{stem}#{scope.recorder.number(stem)}"))
+
+
+def _fire(connection: Connection, task: str) -> Callable[[], None]:
+    values = json.loads(task) | {"agent_id": new_agent_id()}
+    return enqueue_within(connection, NewTask(**values))

@@ -31,6 +31,7 @@ class Activity(Base):
     __tablename__ = f"{CONF.table_prefix}activity"
 
     agent_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    parent_id: Mapped[UUID | None] = mapped_column(Uuid)
     agent_type: Mapped[str] = mapped_column(String(MAX_NAME))
     status: Mapped[Status] = mapped_column(StatusType)
     percentage: Mapped[int] = mapped_column(SmallInteger)
@@ -67,6 +68,7 @@ class Activity(Base):
     __table_args__ = (
         Index(f"ix_{CONF.table_prefix}activity_status_created", "status", "created_at"),
         Index(f"ix_{CONF.table_prefix}activity_created", "created_at"),
+        Index(f"ix_{CONF.table_prefix}activity_parent", "parent_id", "created_at"),
         Index(f"uq_{CONF.table_prefix}activity_idempotency_key", "idempotency_key", unique=True),
     )
 

@@ -12,7 +12,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, defer, selectinload
 
 from agentexec.activity.models import Activity
-from agentexec.activity.schemas import ActivityDetailSchema, ActivityListItemSchema, ActivityListSchema
+from agentexec.activity.schemas import (
+    ActivityChildSchema,
+    ActivityDetailSchema,
+    ActivityListItemSchema,
+    ActivityListSchema,
+)
 from agentexec.activity.transitions import end_outside
 from agentexec.db import utc_now
 from agentexec.errors import ActivityNotFoundError, UsageError
@@ -25,6 +30,8 @@ P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
 MAX_PAGE_SIZE = 1000
+MAX_TREE = 1000
+"""Most tasks in the tree of a detail."""
 
 
 class _Query(Protocol[P, R]):
@@ -104,7 +111,32 @@ def detail(
     ).one_or_none()
     if row is None:
         raise ActivityNotFoundError(key)
-    return ActivityDetailSchema.model_validate(row)
+    found = ActivityDetailSchema.model_validate(row)
+    _add_children(db, found)
+    return found
+
+
+def _add_children(db: Session, root: ActivityDetailSchema) -> None:
+    """Fill the tree below an activity, level by level, up to MAX_TREE tasks in all."""
+    columns = (
+        Activity.agent_id,
+        Activity.parent_id,
+        Activity.agent_type,
+        Activity.status,
+        Activity.percentage,
+        Activity.message,
+    )
+    level: dict[UUID, list[ActivityChildSchema]] = {root.agent_id: root.children}
+    left = MAX_TREE
+    while level and left > 0:
+        query = select(*columns).where(Activity.parent_id.in_(level))
+        rows = db.execute(query.order_by(Activity.created_at, Activity.agent_id).limit(left)).all()
+        below: dict[UUID, list[ActivityChildSchema]] = {}
+        for row in rows:
+            child = ActivityChildSchema.model_validate(row)
+            level[row.parent_id].append(child)
+            below[child.agent_id] = child.children
+        level, left = below, left - len(rows)
 
 
 @for_both

@@ -96,10 +96,26 @@ class ActivityListSchema(BaseModel):
         return -(-self.total // self.page_size)
 
 
+class ActivityChildSchema(BaseModel):
+    """A task that another one has enqueued, with those that it has enqueued itself."""
+
+    model_config = ConfigDict(from_attributes=True, populate_by_name=True)
+
+    agent_id: UUID
+    agent_type: str
+    status: Status
+    percentage: int = 0
+    latest_log_message: str | None = Field(default=None, validation_alias="message")
+    children: list[ActivityChildSchema] = Field(default_factory=list)
+
+
 class ActivityDetailSchema(_ActivitySchema):
-    """One activity with its whole history."""
+    """One activity with its whole history. `children`: the tree of tasks that it has enqueued, oldest first, of which up
+    to 1,000 tasks are given."""
 
     id: UUID
+    parent_id: UUID | None = None
+    children: list[ActivityChildSchema] = Field(default_factory=list)
     attempt: int = 0
     error: str | None = None
     usage_by_model: dict[str, UsageSchema] = Field(default_factory=dict, validation_alias="usage")

@@ -13,10 +13,17 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, and_, update
 from sqlalchemy.sql import Executable
 
-from agentexec.activity.statements import INSERT_ACTIVITY, INSERT_LOG, INSERT_RESULT, REPORT, statements
+from agentexec.activity.statements import (
+    ACTIVITY,
+    INSERT_ACTIVITY,
+    INSERT_LOG,
+    INSERT_RESULT,
+    REPORT,
+    statements,
+)
 from agentexec.db import batched, chunks
 from agentexec.policy import Admission, admit, blame, is_suspect
 from agentexec.task import ACTIVE_STATUSES, Lease, Status
@@ -35,6 +42,7 @@ class NewTask(NamedTuple):
     idempotency_key: str | None
     message: str
     status: Status = Status.QUEUED
+    parent_id: UUID | None = None
 
 
 class Admitted(NamedTuple):
@@ -73,7 +81,7 @@ class Ending(NamedTuple):
     """The end of an attempt. COMPLETE and ERROR are the task's end; QUEUED gives it back.
 
     `delay`: seconds until it may start again; `counted`: False gives the attempt back too (a drain is no fault);
-    `waiting`: it waits for a person, whose answer may be there by now.
+    `waiting`: the kinds of what it waits for, which may be there by now.
     """
 
     lease: Lease
@@ -83,7 +91,7 @@ class Ending(NamedTuple):
     error: str | None = None
     delay: float = 0.0
     counted: bool = True
-    waiting: bool = False
+    waiting: frozenset[str] = frozenset()
 
 
 def insert_tasks(connection: Connection, tasks: Sequence[NewTask], now: datetime) -> None:
@@ -98,6 +106,7 @@ def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any
     return [
         {
             "agent_id": task.agent_id,
+            "parent_id": task.parent_id,
             "agent_type": task.task_name,
             "status": task.status,
             "percentage": 0,
@@ -189,6 +198,13 @@ def admit_claims(
         if outcome.buried:
             _bury(connection, outcome.buried, "its worker died without a word", max_crashes, now)
     return outcome
+
+
+def clear_crashes(connection: Connection, lease: Lease) -> None:
+    """Forget the crashes of a running task, and the attempts that ended in them."""
+    c = ACTIVITY.c
+    held = and_(c.agent_id == lease.agent_id, c.epoch == lease.epoch, c.status == Status.RUNNING)
+    connection.execute(update(ACTIVITY).where(held).values(attempt=c.attempt - c.crashes, crashes=0))
 
 
 def record(

@@ -121,7 +121,8 @@ async def perform(scope: Scope, path: str, made: Made[T], policy: Policy) -> T:
     except (Exception, Postponed) as error:
         # What stops the attempt says nothing of the call: it stays a call that was cut off.
         recorder.check()
-        await recorder.record(path, Kind.RAISED, input_hash, dump(type(error).__name__, "An error"))
+        if made.intended:
+            await recorder.record(path, Kind.RAISED, input_hash, dump(type(error).__name__, "An error"))
         raise
     finally:
         CALL.reset(call_token)

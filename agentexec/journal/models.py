@@ -1,16 +1,16 @@
-"""The journal's tables: one row for each recorded step of a task, and for each question to a person."""
+"""The journal's tables: recorded steps of tasks, questions to people, events and who waits for them, trackers."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, Integer, String
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agentexec.config import CONF
-from agentexec.db import Base, LongText, UtcDateTime
+from agentexec.db import Base, BigId, LongText, UtcDateTime
 
 MAX_PATH = 255
 
@@ -70,3 +70,72 @@ class Approval(Base):
         Index(f"ix_{CONF.table_prefix}approval_status", "status", "created_at"),
         Index(f"ix_{CONF.table_prefix}approval_wake", "wake_at"),
     )
+
+
+class SentEvent(Base):
+    """An event that `ax.send_event` has sent. Rows go after some weeks."""
+
+    __tablename__ = f"{CONF.table_prefix}sent_event"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(ExactText)
+    key: Mapped[str] = mapped_column(ExactText)
+    value: Mapped[str] = mapped_column(LongText)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    __table_args__ = (
+        Index(f"ix_{CONF.table_prefix}sent_event_name", "name", "key"),
+        Index(f"ix_{CONF.table_prefix}sent_event_created", "created_at"),
+    )
+
+
+class EventWait(Base):
+    """A task's wait for an event. `event_id`: the one it got. `wake_at`: since when its queue is to be told of one.
+
+    Rows go with their activity.
+    """
+
+    __tablename__ = f"{CONF.table_prefix}event_wait"
+
+    agent_id: Mapped[UUID] = mapped_column(
+        ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
+    )
+    path: Mapped[str] = mapped_column(ExactText, primary_key=True)
+    name: Mapped[str] = mapped_column(ExactText)
+    key: Mapped[str] = mapped_column(ExactText)
+    event_id: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    wake_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    __table_args__ = (
+        Index(f"ix_{CONF.table_prefix}event_wait_name", "name", "key"),
+        Index(f"ix_{CONF.table_prefix}event_wait_wake", "wake_at"),
+    )
+
+
+class TrackerCount(Base):
+    """The count of a tracker, and the task that is enqueued when it is complete (JSON, once: `fired_at`)."""
+
+    __tablename__ = f"{CONF.table_prefix}tracker"
+
+    key: Mapped[str] = mapped_column(ExactText, primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
+    counted: Mapped[bool] = mapped_column(Boolean(create_constraint=False))
+    task: Mapped[str | None] = mapped_column(LongText)
+    fired_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    __table_args__ = (Index(f"ix_{CONF.table_prefix}tracker_updated", "updated_at"),)
+
+
+class TrackerMark(Base):
+    """One change of a tracker by a task, so that the task's next attempt does not count again. Goes with its activity."""
+
+    __tablename__ = f"{CONF.table_prefix}tracker_mark"
+
+    agent_id: Mapped[UUID] = mapped_column(
+        ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
+    )
+    path: Mapped[str] = mapped_column(ExactText, primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)

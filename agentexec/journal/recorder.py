@@ -10,8 +10,9 @@ import asyncio
 import dataclasses
 import logging
 import threading
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
@@ -41,9 +42,15 @@ class Recorder:
     Used by one handler, which may spread over threads and event loops.
     """
 
-    def __init__(self, lease: Lease, attempt: int = 1) -> None:
+    def __init__(self, lease: Lease, attempt: int = 1, failures: int = 0) -> None:
         self.lease = lease
         self.attempt = attempt
+        self.failures = failures
+        """Earlier attempts that raised; the others died or were handed back."""
+        self.in_steps = False
+        """The handler is made of recorded steps: to run it again costs little."""
+        self.watching = 0
+        """Waits for results of other tasks that are under way: they end in this process alone."""
         self.fault: AgentexecError | None = None
         """Why this attempt must stop. Kept, because an agent's SDK would tell the model of it and go on."""
         self.traffic = Traffic()
@@ -52,6 +59,9 @@ class Recorder:
         self._facts: dict[str, list[Fact]] = {}
         self._opened = False
         self._claimed: dict[str, set[int]] = defaultdict(set)
+        self._numbers: Counter[str] = Counter()
+        self._awaited: Counter[str] = Counter()
+        self._wakings: list[datetime] = []
         self._lock = threading.Lock()
 
     async def open(self) -> None:
@@ -104,6 +114,46 @@ class Recorder:
         self.compare(path, 0, input_hash, what)
         return path
 
+    def number(self, stem: str) -> int:
+        """How often this attempt has come to a place, from 1: what tells like things apart that it does there."""
+        with self._lock:
+            self._numbers[stem] += 1
+            return self._numbers[stem]
+
+    @contextmanager
+    def awaiting(self, kind: str) -> Generator[None]:
+        """Something of a kind is waited for that may take days."""
+        with self._lock:
+            self._awaited[kind] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._awaited[kind] -= 1
+
+    @contextmanager
+    def sleeping(self, until: datetime) -> Generator[None]:
+        """A branch of the task sleeps until a moment."""
+        with self._lock:
+            self._wakings.append(until)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wakings.remove(until)
+
+    @property
+    def first_waking(self) -> datetime | None:
+        """When the first of the branches that sleep wakes up."""
+        with self._lock:
+            return min(self._wakings, default=None)
+
+    @property
+    def awaited(self) -> frozenset[str]:
+        """The kinds of what is waited for now."""
+        with self._lock:
+            return frozenset(kind for kind, number in self._awaited.items() if number)
+
     def compare(self, path: str, seq: int, input_hash: str, what: str) -> None:
         """Raise ReplayDivergedError if a recorded fact was recorded with another input."""
         facts = self.facts(path)
@@ -130,10 +180,7 @@ class Recorder:
         await asyncio.shield(asyncio.ensure_future(self._record(fact, usage)))
 
     async def _record(self, fact: Fact, usage: Usage | None) -> None:
-        try:
-            await self._patiently(append, RUNTIME.engine, self.lease, fact, usage, utc_now())
-        except AgentexecError as error:
-            raise self.stop(error) from None
+        await self.write(append, RUNTIME.engine, self.lease, fact, usage, utc_now())
         self.note(fact)
 
     async def decided(self, questions: Sequence[Question], within: Iterable[object]) -> list[Verdict]:
@@ -141,21 +188,35 @@ class Recorder:
 
         While something else goes on in the task it waits here; then WaitingForApproval takes the task off its worker.
         """
-        still = False
-        with self.traffic.resting(within):
-            while True:
-                self.check()
+        with self.awaiting("approval"), self.traffic.resting(within):
+            async for may_leave in self.looks():
                 now = utc_now()
-                try:
-                    verdicts = await self._patiently(ask, RUNTIME.engine, self.lease, questions, now)
-                except AgentexecError as error:
-                    raise self.stop(error) from None
+                verdicts = await self.write(ask, RUNTIME.engine, self.lease, questions, now)
                 if all(verdict.decided for verdict in verdicts):
                     return verdicts
-                if still and self.traffic.still:
-                    raise waiting(questions, verdicts, now)
-                still = self.traffic.still
-                await asyncio.sleep(STILL_SECONDS if still else POLL_SECONDS)
+                if may_leave:
+                    raise waiting(questions, verdicts, now, self.awaited)
+        raise AssertionError("the looks never end")
+
+    async def looks(self) -> AsyncGenerator[bool]:
+        """Moments to look whether what is waited for is there; True if nothing else goes on, so the task may leave.
+
+        To be used within `traffic.resting`. Raises what stopped this attempt.
+        """
+        still = False
+        while True:
+            self.check()
+            now_still = self.traffic.still and not self.watching
+            yield still and now_still
+            still = now_still
+            await asyncio.sleep(STILL_SECONDS if still else POLL_SECONDS)
+
+    async def write(self, call: Callable[..., T], *arguments: Any) -> T:
+        """A blocking call, repeated until the database is there, whose errors stop the attempt."""
+        try:
+            return await self._patiently(call, *arguments)
+        except AgentexecError as error:
+            raise self.stop(error) from None
 
     def note(self, fact: Fact) -> None:
         """Remember a fact that stands in the database by now."""
@@ -235,18 +296,33 @@ SCOPE: ContextVar[Scope | None] = ContextVar("agentexec_scope", default=None)
 """The scope of the running code; tasks and threads that it starts inherit it."""
 
 
-def enter_task(lease: Lease, attempt: int) -> None:
-    """Make the running code an attempt of a task, with a journal of its own."""
+def enter_task(lease: Lease, attempt: int, failures: int = 0) -> None:
+    """Make the running code an attempt of a task, with a journal of its own. `failures`: attempts before that raised."""
     CURRENT_LEASE.set(lease)
-    SCOPE.set(Scope(Recorder(lease, attempt)))
+    SCOPE.set(Scope(Recorder(lease, attempt, failures)))
+
+
+def current_scope() -> Scope | None:
+    """Where in a task the running code stands; None in a script or a web process."""
+    scope = SCOPE.get()
+    return scope if scope is not None and CURRENT_LEASE.get() == scope.recorder.lease else None
 
 
 def scope_of(agent_id: UUID) -> Scope | None:
     """The running code's scope if it is the task's; None in a script, a web process, or another task."""
-    scope, lease = SCOPE.get(), CURRENT_LEASE.get()
-    if scope is None or lease is None or lease != scope.recorder.lease or lease.agent_id != agent_id:
-        return None
-    return scope
+    scope = current_scope()
+    return scope if scope is not None and scope.recorder.lease.agent_id == agent_id else None
 
 
-__all__ = ["POLICIES", "SCOPE", "Policy", "Recorder", "Scope", "Turns", "digest", "enter_task", "scope_of"]
+__all__ = [
+    "POLICIES",
+    "SCOPE",
+    "Policy",
+    "Recorder",
+    "Scope",
+    "Turns",
+    "current_scope",
+    "digest",
+    "enter_task",
+    "scope_of",
+]

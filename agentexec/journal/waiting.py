@@ -70,7 +70,9 @@ async def until_still(traffic: Traffic, within: Iterable[object]) -> None:
             await asyncio.sleep(STILL_SECONDS)
 
 
-def waiting(questions: Sequence[Question], verdicts: Sequence[Verdict], now: datetime) -> WaitingForApproval:
+def waiting(
+    questions: Sequence[Question], verdicts: Sequence[Verdict], now: datetime, awaited: frozenset[str]
+) -> WaitingForApproval:
     """The way back to the queue until the questions that are open are answered, or the first of them expires."""
     open_ = [
         (question, verdict)
@@ -88,4 +90,4 @@ def waiting(questions: Sequence[Question], verdicts: Sequence[Verdict], now: dat
         else f"{question.call}, which was cut off, to be made again"
         for question, _ in open_
     )
-    return WaitingForApproval(min(seconds, default=FAR_FUTURE), f"Waiting for approval: {calls}")
+    return WaitingForApproval(min(seconds, default=FAR_FUTURE), f"Waiting for approval: {calls}", awaited)

@@ -15,13 +15,14 @@ from uuid import UUID
 from agentexec.activity.transitions import Ending
 from agentexec.config import CONF
 from agentexec.errors import UsageError
-from agentexec.journal.approvals import answered
+from agentexec.journal.waits import ready
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME, Runtime
 from agentexec.signals import End, Signals
 from agentexec.state.memory_backend import MemoryBackend, _Queue
 from agentexec.task import Lease
 from agentexec.worker.child import Child
+from agentexec.worker.slots import Slots
 
 WORKER = "harness"
 ALL = 1_000_000
@@ -74,13 +75,16 @@ class InlineWorker(Child):
         self._memory = backend
         self._called: set[UUID] = set()
         self._starts: Counter[UUID] = Counter()
-        self._waiting: set[UUID] = set()
+        self._waiting: dict[UUID, frozenset[str]] = {}
+
+    def _make_slots(self) -> Slots:
+        return Slots(CONF.worker_concurrency, stay_seconds=0.0, skips_sleep=True, on_rest=self._rested)
 
     async def open(self) -> None:
         """Be ready to run tasks on the present event loop."""
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
-        RUNTIME.recorder = self._writer
+        RUNTIME.recorder, RUNTIME.slots = self._writer, self._slots
         self._writer.start()
         signals = RUNTIME.shared(Signals, lambda: InlineSignals(RUNTIME, self))
         signals.on_cancel(lambda agent_id: self._loop.call_soon_threadsafe(self._give_up, agent_id))
@@ -138,8 +142,8 @@ class InlineWorker(Child):
         if wanted is not None and not wanted:
             return None
         # The clock jumps to no moment at which nobody would have answered.
-        if self._waiting:
-            self._waiting.difference_update(answered(RUNTIME.engine, list(self._waiting)))
+        for agent_id in ready(RUNTIME.engine, self._waiting) if self._waiting else ():
+            del self._waiting[agent_id]
         try:
             while True:
                 leases, next_due = self._memory.claim(
@@ -157,7 +161,7 @@ class InlineWorker(Child):
             self._memory.ahead = 0.0
 
     def _settle(self, written: Sequence[Ending], refused: Sequence[Ending]) -> None:
-        self._waiting.update(ending.lease.agent_id for ending in written if ending.waiting)
+        self._waiting.update({one.lease.agent_id: one.waiting for one in written if one.waiting})
         super()._settle(written, refused)
 
     def _run_chosen(self, lease: Lease) -> None:
@@ -168,6 +172,5 @@ class InlineWorker(Child):
                 f"Task {lease.agent_id} was started {MOST_STARTS} times and has not ended; does it postpone itself for ever?"
             )
         self._leases[lease.agent_id] = lease.epoch
-        with self._slots:
-            self._free -= 1
+        self._slots.take_anyway()
         self._start([lease])

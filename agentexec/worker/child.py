@@ -18,12 +18,12 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from agentexec.activity.live import Live
-from agentexec.activity.transitions import Admissions, Admitted, Ending, admit_claims
+from agentexec.activity.transitions import Admissions, Admitted, Ending, admit_claims, clear_crashes
 from agentexec.activity.writer import Writer
 from agentexec.config import Settings
 from agentexec.db import utc_now, writing
 from agentexec.errors import UnavailableError
-from agentexec.journal.approvals import answered
+from agentexec.journal.waits import ready
 from agentexec.policy import backoff, is_suspect, low_quota
 from agentexec.registry import Registry
 from agentexec.runtime import Runtime
@@ -31,6 +31,7 @@ from agentexec.signals import Signals
 from agentexec.task import Lease, Status
 from agentexec.worker.executor import attempt
 from agentexec.worker.heartbeat import Heartbeat
+from agentexec.worker.slots import Slots
 
 log = logging.getLogger("agentexec.worker")
 
@@ -45,6 +46,12 @@ CLAIM_LIMIT = 200
 
 WRITER_BACKLOG = 2_000
 """Endings not yet written above which no more tasks are claimed."""
+
+MOST_WAITING_THREADS = 10_000
+"""Handlers that are plain functions and wait for other tasks at the same time, each in its thread."""
+
+LEAVE_SECONDS = 0.2
+"""Between two looks, while the worker stops, for tasks that have begun to wait."""
 
 STOPPING = "The worker stopped before the task was finished; it goes back to the queue."
 GRACE_AFTER_CANCEL = 5.0
@@ -66,10 +73,11 @@ class Child:
         self._suspects: set[UUID] = set()
         self._held: list[Lease] = []
         self._given_up: set[UUID] = set()
-        self._free = settings.worker_concurrency
-        self._slots = threading.Condition()
+        self._slots = self._make_slots()
+        self._crashed: dict[UUID, int] = {}
         self._draining = False
         self._idle = threading.Event()
+        self._stirred = threading.Event()
         self._claimed = 0
         self._live = runtime.shared(Live, lambda: Live(runtime))
         self._writer = Writer(
@@ -84,12 +92,18 @@ class Child:
         )
         self._fetcher = threading.Thread(target=self._fetch, name="agentexec-fetcher", daemon=True)
         self._handler_threads = ThreadPoolExecutor(
-            settings.worker_concurrency, thread_name_prefix="agentexec-task"
+            settings.worker_concurrency + MOST_WAITING_THREADS, thread_name_prefix="agentexec-task"
         )
+
+    def _make_slots(self) -> Slots:
+        return Slots(self._settings.worker_concurrency, on_rest=self._rested)
 
     async def run(self) -> None:
         """Work until `drain` is called and every task has ended or is handed back."""
         self._loop = asyncio.get_running_loop()
+        # Plain functions inside agents and steps may wait for other tasks too.
+        self._loop.set_default_executor(self._handler_threads)
+        self._runtime.slots = self._slots
         self._stopped = asyncio.Event()
         self._hurry = asyncio.Event()
         self._runtime.recorder = self._writer
@@ -105,9 +119,8 @@ class Child:
     def drain(self) -> None:
         """Stop claiming; running tasks get the graceful time-out. To be called on the loop."""
         if not self._draining:
-            with self._slots:
-                self._draining = True
-                self._slots.notify_all()
+            self._draining = True
+            self._slots.look_again()
             self._stopped.set()
 
     def hurry(self) -> None:
@@ -120,9 +133,12 @@ class Child:
     def _fetch(self) -> None:
         failures = 0
         while not self._draining:
-            limit = self._free_slots()
+            self._slots.wait(lambda: self._draining or self._startable, IDLE_WAIT)
+            if self._writer.backlog > WRITER_BACKLOG:
+                time.sleep(0.01)
+                continue
             try:
-                if not self._claim(limit):
+                if not self._claim():
                     continue
                 if failures:
                     log.info("Tasks are fetched again.")
@@ -138,33 +154,29 @@ class Child:
                 time.sleep(backoff(failures))
         self._idle.set()
 
-    def _free_slots(self) -> int:
-        with self._slots:
-            self._slots.wait_for(
-                lambda: self._free > 0 or self._draining or self._startable, timeout=IDLE_WAIT
-            )
-            free = self._free
-        if self._writer.backlog > WRITER_BACKLOG:
-            time.sleep(0.01)
-            return 0
-        return min(free, CLAIM_LIMIT)
-
     @property
     def _startable(self) -> bool:
         """True if a held task may start now."""
         return bool(self._held) and not self._suspects
 
-    def _claim(self, limit: int) -> bool:
+    def _claim(self) -> bool:
         """One turn: claim and start, or wait for work. False if there was nothing."""
+        limit = 0 if self._draining else self._slots.take(CLAIM_LIMIT)
         if self._draining or (limit == 0 and not self._startable):
+            self._slots.give(limit)
             return False
-        claimed = self._backend.claim(
-            self._queue,
-            self._id,
-            limit=limit,
-            low=low_quota(self._claimed, limit),
-            lease_seconds=self._settings.lease_seconds,
-        )
+        unused = limit
+        try:
+            claimed = self._backend.claim(
+                self._queue,
+                self._id,
+                limit=limit,
+                low=low_quota(self._claimed, limit),
+                lease_seconds=self._settings.lease_seconds,
+            )
+            unused = limit - len(claimed.leases)
+        finally:
+            self._slots.give(unused)
         leases, held = claimed.leases, self._held if self._startable else []
         if not leases and not held:
             self._idle.set()
@@ -173,16 +185,14 @@ class Child:
             return False
         self._claimed += len(leases)
         self._leases.update(leases)
-        with self._slots:
-            self._free -= len(leases)
         self._start([*held, *leases])
         return True
 
     def _wait_for_work(self, next_due: float | None) -> None:
         if self._held:
             # A held task starts when the suspect before it has ended, of which the state backend knows nothing.
-            with self._slots:
-                self._slots.wait_for(lambda: self._startable or self._draining, timeout=HELD_WAIT)
+            self._stirred.wait(HELD_WAIT)
+            self._stirred.clear()
             return
         self._backend.wait(self._queue, IDLE_WAIT if next_due is None else min(IDLE_WAIT, next_due))
 
@@ -215,6 +225,8 @@ class Child:
             self._writer.hold(admitted.lease)
             if is_suspect(admitted.crashes, most):
                 self._suspects.add(admitted.lease.agent_id)
+            if admitted.crashes:
+                self._crashed[admitted.lease.agent_id] = admitted.lease.epoch
         if admissions.started:
             self._loop.call_soon_threadsafe(self._begin, admissions.started)
             self._live.touch([admitted.lease.agent_id for admitted in admissions.started])
@@ -277,10 +289,25 @@ class Child:
         self._loop.call_soon_threadsafe(self._give_up, agent_id)
 
     def _free_slot(self, agent_id: UUID) -> None:
+        self._crashed.pop(agent_id, None)
         self._suspects.discard(agent_id)
-        with self._slots:
-            self._free += 1
-            self._slots.notify()
+        self._slots.end(agent_id)
+        self._stirred.set()
+
+    def _rested(self, agent_id: UUID) -> None:
+        """A task that waits for others is no suspect: it has come so far, and those may be held back because of it."""
+        self._suspects.discard(agent_id)
+        self._stirred.set()
+        epoch = self._crashed.pop(agent_id, None)
+        if epoch is not None:
+            self._runtime.submit(lambda: self._clear(Lease(agent_id, epoch)))
+
+    def _clear(self, lease: Lease) -> None:
+        try:
+            with writing(self._runtime.engine, relaxed=True) as connection:
+                clear_crashes(connection, lease)
+        except UnavailableError as error:
+            log.warning("%s Task %s stays under suspicion.", error, lease.agent_id)
 
     def _forget(self, lease: Lease) -> None:
         """End the care for a task: its lease is not renewed, its slot is free."""
@@ -313,10 +340,10 @@ class Child:
         for ending in written:
             if not ending.status.final:
                 self._backend.release(self._queue, ending.lease, delay=ending.delay)
-        waiting = [ending.lease.agent_id for ending in written if ending.waiting]
+        waiting = {ending.lease.agent_id: ending.waiting for ending in written if ending.waiting}
         # Who answered before the release found nothing to hasten.
-        if waiting and (ready := answered(self._runtime.engine, waiting)):
-            self._backend.hasten(self._queue, ready)
+        if waiting and (come := ready(self._runtime.engine, waiting)):
+            self._backend.hasten(self._queue, come)
 
     # ---- stop --------------------------------------------------------------------------------------------
 
@@ -331,9 +358,12 @@ class Child:
         deadline = self._loop.time() + self._settings.graceful_shutdown_timeout
         hurry = asyncio.ensure_future(self._hurry.wait())
         while self._running and not hurry.done() and self._loop.time() < deadline:
+            for agent_id in self._slots.leaving:
+                if agent_id in self._running:
+                    self._running[agent_id].cancel()
             await asyncio.wait(
                 [*self._running.values(), hurry],
-                timeout=deadline - self._loop.time(),
+                timeout=min(LEAVE_SECONDS, deadline - self._loop.time()),
                 return_when=asyncio.FIRST_COMPLETED,
             )
         hurry.cancel()

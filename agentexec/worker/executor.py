@@ -16,10 +16,10 @@ from pydantic_core import PydanticSerializationError
 from agentexec.activity.reports import clean
 from agentexec.activity.transitions import Admitted, Ending
 from agentexec.config import CONF
-from agentexec.errors import AgentexecError, ContextInvalidError, Postponed, WaitingForApproval
+from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
 from agentexec.journal.recorder import enter_task
+from agentexec.new_task import require_size
 from agentexec.policy import retry_delay
-from agentexec.queue import require_size
 from agentexec.registry import Registry, validate_context
 from agentexec.task import Status, TaskDefinition
 
@@ -34,7 +34,7 @@ async def attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExe
 
     Lets CancelledError through only where the caller has canceled; every other error becomes an ending.
     """
-    enter_task(admitted.lease, admitted.attempt)
+    enter_task(admitted.lease, admitted.attempt, max(0, admitted.attempt - 1 - admitted.crashes))
     definition = registry.find(admitted.task_name)
     if definition is None:
         known = ", ".join(sorted(task.name for task in registry)) or "none"
@@ -113,12 +113,15 @@ def _postponed(admitted: Admitted, later: Postponed) -> Ending:
         clean(str(later)),
         delay=later.seconds,
         counted=False,
-        waiting=isinstance(later, WaitingForApproval),
+        waiting=later.waits,
     )
 
 
 def _latest(group: BaseExceptionGroup) -> Postponed | None:
-    """Of a group that says nothing else, the last that a task waits for with its time known; else the first answer."""
+    """Of a group that says nothing else, the last that a task waits for with its time known; else the first answer.
+
+    What may come at any moment (an answer, an event) has a time only where it expires.
+    """
     waits, others = group.split(Postponed)
     if waits is None or others is not None:
         return None
@@ -130,7 +133,7 @@ def _latest(group: BaseExceptionGroup) -> Postponed | None:
             pending.extend(one.exceptions)
         elif isinstance(one, Postponed):
             found.append(one)
-    timed = [one for one in found if not isinstance(one, WaitingForApproval)]
+    timed = [one for one in found if not one.waits]
     if timed:
         return max(timed, key=lambda later: later.seconds)
     return min(found, key=lambda later: later.seconds)

@@ -18,7 +18,7 @@ from agentexec.activity.models import Activity, ActivityResult
 from agentexec.activity.transitions import record_deaths
 from agentexec.config import Settings
 from agentexec.db import reading, utc_now, writing
-from agentexec.journal.approvals import note_woken, to_wake
+from agentexec.journal import approvals, trackers, waits
 from agentexec.runtime import Runtime
 from agentexec.task import Entry, Lease, Priority, Status
 
@@ -201,18 +201,22 @@ class Reconciler:
         return len(entries)
 
     def _wake_answered(self) -> None:
-        """Start tasks whose approval was decided by somebody who then could not tell the queue."""
+        """Start tasks for which an answer or an event came from somebody who then could not tell the queue."""
         engine = self._runtime.engine
         before = utc_now() - timedelta(seconds=PUSH_GRACE)
-        while agent_ids := to_wake(engine, self._queue, before, BATCH):
-            self._runtime.backend.hasten(self._queue, agent_ids)
-            note_woken(engine, agent_ids)
+        for kind in (approvals, waits):
+            while agent_ids := kind.to_wake(engine, self._queue, before, BATCH):
+                self._runtime.backend.hasten(self._queue, agent_ids)
+                kind.note_woken(engine, agent_ids)
 
     def _expire_results(self) -> None:
         clock = time.monotonic()
         if clock < self._next_expiry:
             return
         self._next_expiry = clock + EXPIRY_SECONDS
+        for kind in (waits, trackers):
+            while kind.expire(self._runtime.engine, utc_now(), BATCH) == BATCH:
+                pass
         query = select(ActivityResult.agent_id).where(ActivityResult.expires_at < utc_now()).limit(BATCH)
         while True:
             with writing(self._runtime.engine) as connection:

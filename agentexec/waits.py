@@ -1,0 +1,179 @@
+"""Sleeping, and waiting for events, inside a task: without a slot, and over restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
+
+from agentexec.config import CONF
+from agentexec.db import utc_now
+from agentexec.errors import Postponed, UnavailableError, UsageError, WaitingForEvent
+from agentexec.journal import waits as store
+from agentexec.journal.calls import enclosing_calls
+from agentexec.journal.models import MAX_PATH
+from agentexec.journal.recorder import Recorder, Scope, current_scope
+from agentexec.journal.store import Kind, digest, dump
+from agentexec.journal.waiting import FAR_FUTURE
+from agentexec.rest import at_rest
+from agentexec.runtime import RUNTIME
+
+log = logging.getLogger("agentexec.waits")
+
+
+async def sleep(seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.0, days: float = 0.0) -> None:
+    """Sleep; inside a task without a slot, and over restarts: `await ax.sleep(hours=6)`.
+
+    The moment of waking up is recorded when the sleep first begins. A task that sleeps for more than some seconds
+    leaves its worker, and its handler runs again from its top when it wakes up: as for durable runs, what it did
+    before must be recorded (agent runs, steps, children are). Elsewhere this is `asyncio.sleep`.
+    Raises UsageError for a negative time.
+    """
+    length = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
+    if length < timedelta():
+        raise UsageError("A sleep takes 0 seconds or more.")
+    scope, slots = current_scope(), RUNTIME.slots
+    if scope is None or slots is None:
+        await asyncio.sleep(length.total_seconds())
+        return
+    recorder = scope.recorder
+    await recorder.open()
+    path = recorder.claim(scope.path, "sleep", digest("sleep"), "a sleep")
+    facts = recorder.facts(path)
+    if facts:
+        until = datetime.fromisoformat(json.loads(facts[0].value))
+        if slots.skips_sleep:
+            return
+    else:
+        until = utc_now() + length
+        await recorder.record(path, Kind.OUTCOME, digest("sleep"), dump(until.isoformat(), "The sleep"))
+    await _sleep_until(recorder, until, slots.stay_seconds)
+
+
+async def _sleep_until(recorder: Recorder, until: datetime, stay_seconds: float) -> None:
+    with recorder.traffic.resting(tuple(enclosing_calls())), recorder.sleeping(until):
+        async with at_rest(watching=False):
+            async for may_leave in recorder.looks():
+                left = (until - utc_now()).total_seconds()
+                if left <= 0:
+                    return
+                if left <= stay_seconds:
+                    await asyncio.sleep(left)
+                    return
+                if may_leave:
+                    first = recorder.first_waking or until
+                    seconds = max(0.0, (first - utc_now()).total_seconds())
+                    raise Postponed(seconds, f"Sleeping until {_shown(first)}.", recorder.awaited)
+
+
+async def wait_for_event(
+    name: str, key: str = "", *, timeout: float | timedelta | None = None, type: Any | None = None
+) -> Any:
+    """Wait inside a task for `ax.send_event(name, key, value)`, without a slot and over restarts; returns the value.
+
+    The task leaves its worker, and its handler runs again from its top when the event comes: as for durable runs, what
+    it did before must be recorded. Every task that waits for the same name and key gets the event. Events count
+    from the moment the task was enqueued; each further wait of the task gets the next one.
+
+    `timeout`: seconds, or a timedelta, from the first time the task comes here; then TimeoutError is raised.
+    `type`: what the value is decoded as, else it is plain JSON data.
+    Raises UsageError outside a task, LeaseLostError.
+    """
+    scope = current_scope()
+    if scope is None:
+        raise UsageError("ax.wait_for_event() is for code inside a task.")
+    _check_name(name, key)
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    recorder = scope.recorder
+    await recorder.open()
+    wanted = digest(["event", name, key])
+    path = recorder.claim(scope.path, f"event:{_place(name)}", wanted, f"the wait for event {name}")
+    facts = recorder.facts(path)
+    if facts:
+        outcome = json.loads(facts[0].value)
+    else:
+        found = await _await_event(scope, path, name, key, seconds)
+        outcome = {"timed_out": True} if found is None else {"value": json.loads(found)}
+        await recorder.record(path, Kind.OUTCOME, wanted, dump(outcome, f"The event {name}"))
+    if "timed_out" in outcome:
+        raise TimeoutError(f"Event {_title(name, key)} did not come within {seconds} seconds.")
+    return outcome["value"] if type is None else TypeAdapter(type).validate_python(outcome["value"])
+
+
+async def _await_event(scope: Scope, path: str, name: str, key: str, seconds: float | None) -> str | None:
+    """The event's value, None if its time is over."""
+    recorder = scope.recorder
+    expires_at = None if seconds is None else utc_now() + timedelta(seconds=seconds)
+    wanted = store.Wanted(path, name, key, expires_at)
+    resting = recorder.traffic.resting(tuple(enclosing_calls()))
+    with resting, recorder.awaiting("event"):
+        async with at_rest(watching=False):
+            async for may_leave in recorder.looks():
+                now = utc_now()
+                found = await recorder.write(store.look, RUNTIME.engine, recorder.lease, wanted, now)
+                if found.value is not None:
+                    return found.value
+                if found.expired:
+                    return None
+                if may_leave:
+                    ends = [one for one in (found.expires_at, recorder.first_waking) if one is not None]
+                    left = (min(ends) - now).total_seconds() if ends else FAR_FUTURE
+                    message = f"Waiting for event: {_title(name, key)}"
+                    raise WaitingForEvent(max(0.0, left), message, recorder.awaited)
+    raise AssertionError("the looks never end")
+
+
+async def send_event(name: str, key: str = "", value: Any = None) -> int:
+    """Send an event to the tasks that wait for it, and to those that come to wait for it within 30 days.
+
+    `value`: any JSON value or pydantic model. Returns how many waiting tasks were woken.
+    Raises UsageError for a value that is no JSON, PayloadTooLargeError, UnavailableError.
+    """
+    return await RUNTIME.in_thread(send_event_sync, name, key, value)
+
+
+def send_event_sync(name: str, key: str = "", value: Any = None) -> int:
+    """`send_event` for code without an event loop."""
+    _check_name(name, key)
+    try:
+        plain = to_jsonable_python(value)
+        text = dump(plain, f"The value of event {name}")
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"The value of event {name} cannot be written as JSON: {error}.") from None
+    if "\\u0000" in json.dumps(plain):
+        raise UsageError(f"The value of event {name} holds a NUL character, which PostgreSQL cannot store.")
+    queues = store.send(RUNTIME.engine, name, key, text, utc_now())
+    woken = 0
+    for queue, agent_ids in queues.items():
+        woken += len(agent_ids)
+        try:
+            RUNTIME.backend.hasten(queue or CONF.queue_name, agent_ids)
+            store.note_woken(RUNTIME.engine, agent_ids)
+        except UnavailableError as error:
+            log.warning("%s %d task(s) go on when it is back.", error, len(agent_ids))
+    return woken
+
+
+def _check_name(name: str, key: str) -> None:
+    for what, text, least in (("name", name, 1), ("key", key, 0)):
+        if not least <= len(text) <= MAX_PATH or "\x00" in text or text.endswith(" "):
+            raise UsageError(
+                f"An event's {what} has {least} to {MAX_PATH} characters and no space at its end; got {text[:40]!r}."
+            )
+
+
+def _place(name: str) -> str:
+    return name.replace("/", "_").replace("#", "_")[:60]
+
+
+def _title(name: str, key: str) -> str:
+    return f"{name}({key})" if key else name
+
+
+def _shown(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,224 @@
+"""Pipelines and waits under kill -9, and on fewer slots than wait."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import agentexec as ax
+from tests.deployment import REPOSITORY, Deploy, Deployment, on
+
+MODULE = Path(__file__).parent / "workflow_module.py"
+STEPS = ("one", "two", "three")
+
+everywhere = on("embedded", "valkey+postgres", rivals=False)
+
+
+def work(deployment: Deployment) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "agentexec", "worker", str(MODULE)]
+    return deployment.spawn(command, PYTHONPATH=str(REPOSITORY))
+
+
+def ask(name: str, key: str, **job: Any) -> ax.Task:
+    return ax.enqueue_sync(name, {"key": key, **job})
+
+
+@pytest.mark.timeout(180)
+@everywhere
+def test_fifty_pipelines_with_children_complete_on_one_slot(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=1, worker_concurrency=1)
+    tasks = [ask("FanOut", f"p{number}") for number in range(50)]
+    work(deployment)
+    deployment.wait_for_ends(tasks, timeout=150)
+    assert {deployment.status(task) for task in tasks} == {"complete"}
+    assert ax.get_result_sync(tasks[0])["values"] == [0, 1, 2, 3, 4]
+    for step in STEPS:
+        assert set(deployment.ledger(f"end-{step}").values()) == {1}
+    assert len(deployment.ledger("child")) == 50 * 15
+    assert set(deployment.ledger("child").values()) == {1}
+
+
+@everywhere
+def test_nesting_deeper_than_there_are_slots(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=1, worker_concurrency=1)
+    work(deployment)
+    tasks = [ask("nested", f"n{number}", number=4) for number in range(5)]
+    tasks += [ask("sync_nested", f"s{number}", number=4) for number in range(5)]
+    deployment.wait_for_ends(tasks, timeout=40)
+    assert [ax.get_result_sync(task) for task in tasks] == [5] * 10
+
+
+@everywhere
+def test_a_task_that_has_waited_comes_back_to_a_slot_of_its_own(deploy: Deploy) -> None:
+    """Two slots, and never more than two tasks that compute."""
+    deployment = deploy(num_workers=1, worker_concurrency=2)
+    work(deployment)
+    started = time.monotonic()
+    tasks = [ask("child", f"c{number}", seconds=0.5) for number in range(6)]
+    tasks += [ask("nested", f"n{number}", number=2) for number in range(4)]
+    deployment.wait_for_ends(tasks, timeout=30)
+    assert time.monotonic() - started > 1.4  # six half seconds, two at a time
+    assert {deployment.status(task) for task in tasks} == {"complete"}
+
+
+INSTANTS = [f"{instant}-{step}" for step in STEPS for instant in ("begin", "enqueued", "end")]
+
+
+@pytest.mark.timeout(180)
+@everywhere
+def test_a_kill_inside_every_step_and_at_its_boundaries(deploy: Deploy) -> None:
+    """A kill at a step's beginning comes right after the record of the one before, one at its end right before its own."""
+    deployment = deploy(num_workers=1, worker_concurrency=20, max_crashes=50)
+    for instant in INSTANTS:
+        deployment.arm(f"{instant}-{instant}")
+    work(deployment)
+    tasks: dict[str, ax.Task] = {}
+    for instant in INSTANTS:
+        # One after the other: a kill cuts off what its neighbours have finished and not recorded yet.
+        tasks[instant] = ask("FanOut", instant)
+        deployment.wait_for_ends([tasks[instant]], timeout=30)
+    for instant, task in tasks.items():
+        assert deployment.struck(f"{instant}-{instant}")
+        assert deployment.status(task) == "complete", deployment.detail(task).error
+        detail = deployment.detail(task)
+        assert len(detail.children) == 15
+        assert {child.status for child in detail.children} == {"complete"}
+    for step in STEPS:
+        # A finished step was finished once, whatever happened before and after.
+        assert deployment.ledger(f"end-{step}") == dict.fromkeys(INSTANTS, 1)
+    assert deployment.endings(tasks.values()) == [["complete"]] * len(tasks)
+
+
+@everywhere
+def test_a_poison_child_does_not_bury_those_that_wait_beside_it(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=1, worker_concurrency=4, max_crashes=3)
+    work(deployment)
+    waiting = [ask("asks_poison", "bad"), ask("nested", "n", number=1), ask("waiter", "event")]
+    deployment.wait_for_status(waiting[0], "complete", timeout=40)
+    assert ax.get_result_sync(waiting[0]) == "TaskFailedError"
+    ax.send_event_sync("go", "event", "went")
+    deployment.wait_for_ends(waiting, timeout=20)
+    assert ax.get_result_sync(waiting[2]) == "went"
+    assert deployment.ledger("poison") == {"bad": 3}
+
+
+@everywhere
+def test_a_stop_hands_waiting_pipelines_back_at_once(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=1, worker_concurrency=1, graceful_shutdown_timeout=60)
+    task = ask("FanOut", "p")
+    worker = work(deployment)
+    deployment.wait_for(lambda: deployment.ledger("begin-one")["p"])
+    ask("child", "long", seconds=3)
+    deployment.wait_for(lambda: len(deployment.detail(task).children) == 5)
+    started = time.monotonic()
+    assert deployment.stop(worker) == 0
+    assert time.monotonic() - started < 20
+    work(deployment)
+    deployment.wait_for_ends([task], timeout=30)
+    assert deployment.status(task) == "complete"
+    assert deployment.endings([task]) == [["complete"]]
+
+
+@everywhere
+def test_sleeps_and_waits_survive_restarts(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=1, worker_concurrency=1)
+    worker = work(deployment)
+    sleeper, waiter = ask("sleeper", "s", seconds=9), ask("waiter", "w")
+    for task in (sleeper, waiter):
+        deployment.wait_for(
+            lambda task=task: deployment.detail(task).logs[-1].message.startswith(("Sleep", "Wait"))
+        )
+    # Neither has the only slot.
+    deployment.wait_for_status(ask("child", "other"), "complete")
+    worker.send_signal(signal.SIGKILL)
+    deployment.wait_for(lambda: not deployment.processes())
+    assert ax.send_event_sync("go", "w", {"by": "Ann"}) == 1
+    work(deployment)
+    deployment.wait_for_ends([sleeper, waiter], timeout=30)
+    assert ax.get_result_sync(sleeper) == "awake"
+    assert ax.get_result_sync(waiter) == {"by": "Ann"}
+    slept = deployment.detail(sleeper)
+    assert slept.finished_at is not None and (slept.finished_at - slept.created_at).total_seconds() >= 9
+
+
+@on("valkey+postgres")
+def test_an_event_that_redis_was_not_told_of_wakes_its_task(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=1)
+    work(deployment)
+    task = ask("waiter", "w")
+    deployment.wait_for(lambda: deployment.detail(task).logs[-1].message.startswith("Waiting for event"))
+    assert deployment.broker is not None
+    deployment.broker.stop()
+    assert ax.send_event_sync("go", "w", 1) == 1
+    deployment.broker.start()
+    deployment.wait_for_ends([task], timeout=30)
+    assert ax.get_result_sync(task) == 1
+
+
+@everywhere
+def test_a_tracker_counts_right_over_crashes_and_fires_once(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=2, max_crashes=50)
+    for number in range(0, 12, 3):
+        deployment.arm(f"counted-{number}")
+    tracker = ax.Tracker("faults", "k")
+    tracker.incr(12)
+    tracker.on_complete("aggregate", {"key": "k"})
+    tasks = [ask("counted", "k", number=number) for number in range(12)]
+    work(deployment)
+    deployment.wait_for_ends(tasks, timeout=40)
+    deployment.wait_for(lambda: deployment.ledger("aggregate")["k"])
+    assert tracker.count == 0
+    time.sleep(1)
+    assert deployment.ledger("aggregate") == {"k": 1}
+
+
+@everywhere
+def test_canceling_a_pipeline_stops_its_running_children(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=1)
+    work(deployment)
+    top = ask("nested", "n", number=0)
+    deployment.wait_for_ends([top])
+    task = ask("FanOut", "p")
+    deployment.wait_for(lambda: deployment.detail(task).children)
+    assert ax.cancel_sync(task)
+    detail = deployment.wait_for_status(task, "canceled")
+    deployment.wait_for(lambda: deployment.depth() == 0)
+    assert {child.status for child in detail.children} <= {"canceled", "complete"}
+
+
+@pytest.mark.timeout(150)
+@everywhere
+def test_pipelines_under_random_kills(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=2, worker_concurrency=10, max_crashes=100)
+    chance = random.Random(4)
+    tasks = [ask("Plain", f"p{number}") for number in range(150)]
+    work(deployment)
+    kills = 0
+    deadline = time.monotonic() + 60
+    while any(deployment.status(task) != "complete" for task in tasks[-5:]) and time.monotonic() < deadline:
+        time.sleep(chance.uniform(0.1, 0.5))
+        workers = deployment.workers()
+        if workers:
+            victim = chance.choice(workers)
+            try:
+                victim.kill()
+                kills += 1
+            except psutil.NoSuchProcess:
+                continue
+    deployment.wait_for_ends(tasks, timeout=60)
+    assert {deployment.status(task) for task in tasks} == {"complete"}
+    assert deployment.endings(tasks) == [["complete"]] * len(tasks)
+    assert kills > 0
+    for step in "abcd":
+        done = deployment.ledger(step)
+        assert set(done) == {f"p{number}" for number in range(150)}
+        # A step that was cut off between its last word and its record is done again; a recorded one is not.
+        assert sum(done.values()) <= 150 + kills * 10

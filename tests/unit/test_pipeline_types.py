@@ -1,0 +1,201 @@
+"""What a pipeline's class may look like: every fault is named when it is defined."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel
+
+import agentexec as ax
+from agentexec.registry import Registry
+
+
+class Company(BaseModel):
+    name: str
+
+
+class Brand(BaseModel):
+    name: str
+    score: int = 0
+
+
+class NewBrand(Brand):
+    year: int = 2026
+
+
+class Market(BaseModel):
+    size: int
+
+
+class Report(BaseModel):
+    text: str
+
+
+class Pool:
+    """As much of a pool as a pipeline needs, without a database."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.add_task = self.registry.add
+
+
+@pytest.fixture
+def pipeline() -> ax.Pipeline:
+    return ax.Pipeline(Pool())
+
+
+def test_several_outputs_are_the_next_steps_inputs(pipeline: ax.Pipeline) -> None:
+    class Research(pipeline.Base):
+        @pipeline.step(1, "analysis")
+        async def analyze(self, brand: Brand, market: Market) -> Report: ...
+
+        @pipeline.step(0, "gathering")
+        def gather(self, context: Company) -> tuple[NewBrand, Market]: ...
+
+    definition = pipeline._pool.registry.get("Research")  # type: ignore[attr-defined]
+    assert pipeline.name == definition.name == "Research"
+    assert definition.context_type is Company
+    assert definition.result_type is not None and definition.result_type.validate_python(
+        {"text": "x"}
+    ) == Report(text="x")
+
+
+def test_a_name_of_its_own() -> None:
+    pipeline = ax.Pipeline(Pool(), name="research")
+
+    class Anything(pipeline.Base):
+        @pipeline.step(0)
+        async def only(self, context: Company) -> Report: ...
+
+    assert pipeline.name == "research"
+
+
+def test_what_is_not_annotated_fits(pipeline: ax.Pipeline) -> None:
+    class Loose(pipeline.Base):
+        @pipeline.step(0, "description")
+        async def step_one(self, context): ...  # type: ignore[no-untyped-def]
+
+        @pipeline.step(1)
+        async def step_two(self, a, b: Market): ...  # type: ignore[no-untyped-def]
+
+
+def test_a_union_fits_where_each_of_its_members_does(pipeline: ax.Pipeline) -> None:
+    class Choice(pipeline.Base):
+        @pipeline.step(0)
+        async def one(self, context: Company) -> Brand | Market: ...
+
+        @pipeline.step(1)
+        async def two(self, found: Brand | Market | Report) -> None: ...
+
+
+async def nothing(self: Any) -> Report: ...
+async def plain(self: Any, context: str) -> Report: ...
+async def gives_text(self: Any, context: Company) -> str: ...
+async def gives_many(self: Any, context: Company) -> tuple[Brand, ...]: ...
+async def gives_list(self: Any, context: Company) -> list[Brand]: ...
+async def gives_two(self: Any, context: Company) -> tuple[Brand, Market]: ...
+async def gives_one(self: Any, context: Company) -> Brand: ...
+async def gives_none(self: Any, context: Company) -> None: ...
+async def takes_one(self: Any, market: Market) -> Report: ...
+async def takes_new(self: Any, brand: NewBrand) -> Report: ...
+async def takes_two(self: Any, brand: Brand, market: Market) -> Report: ...
+async def takes_key(self: Any, *, brand: Brand) -> Report: ...
+async def lost(self: Any, brand: Nowhere) -> Report: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("steps", "complaint"),
+    [
+        ([], "Pipeline Faulty has no steps; mark its methods with @pipeline.step"),
+        ([plain], "Step plain takes context: str; what steps take are pydantic models"),
+        ([gives_text, takes_one], "Step gives_text returns str; what steps return are pydantic models"),
+        ([gives_list], r"Step gives_list returns list\[.*Brand\]; what steps return are pydantic models"),
+        ([gives_many], "Step gives_many returns .*a step says how many models it returns"),
+        (
+            [gives_two, takes_one],
+            r"Step takes_one of pipeline Faulty takes 1 \(Market\), but step gives_two returns 2 \(Brand, Market\)",
+        ),
+        ([gives_one, takes_two], r"takes 2 \(Brand, Market\), but step gives_one returns 1 \(Brand\)"),
+        ([gives_none, takes_one], r"takes 1 \(Market\), but step gives_none returns nothing"),
+        (
+            [gives_one, takes_one],
+            "Step takes_one of pipeline Faulty takes Market, but step gives_one returns Brand",
+        ),
+        ([gives_one, takes_new], "takes NewBrand, but step gives_one returns Brand"),
+        (
+            [takes_two],
+            "Step takes_two is the first of pipeline Faulty and takes one input, the context; it has 2",
+        ),
+        ([gives_one, takes_key], "Step takes_key may take plain parameters only, not .*brand"),
+        ([gives_one, lost], "Step lost has an annotation that cannot be found: name 'Nowhere'"),
+    ],
+)
+def test_a_faulty_flow_is_refused(pipeline: ax.Pipeline, steps: list[Any], complaint: str) -> None:
+    marked = {method.__name__: pipeline.step(order)(method) for order, method in enumerate(steps)}
+    with pytest.raises(TypeError, match=complaint):
+        type("Faulty", (pipeline.Base,), marked)
+
+
+def test_two_steps_of_one_order_are_refused(pipeline: ax.Pipeline) -> None:
+    with pytest.raises(TypeError, match="Steps one and two of pipeline Twice both have the order 3"):
+
+        class Twice(pipeline.Base):
+            @pipeline.step(3)
+            async def one(self, context: Company) -> Brand: ...
+
+            @pipeline.step(3)
+            async def two(self, brand: Brand) -> Report: ...
+
+
+def test_a_pipeline_has_one_class(pipeline: ax.Pipeline) -> None:
+    class First(pipeline.Base):
+        @pipeline.step(0)
+        async def one(self, context: Company) -> Brand: ...
+
+    with pytest.raises(
+        ax.UsageError, match=r"The pipeline of First has its class; give Second an ax.Pipeline"
+    ):
+
+        class Second(pipeline.Base):
+            @pipeline.step(0)
+            async def one(self, context: Company) -> Brand: ...
+
+
+async def test_a_pipeline_without_a_class_cannot_be_used(pipeline: ax.Pipeline) -> None:
+    with pytest.raises(ax.UsageError, match="has no steps yet"):
+        await pipeline.enqueue(Company(name="Acme"))
+    with pytest.raises(ax.UsageError, match="has no steps yet"):
+        await pipeline.run(Company(name="Acme"))
+
+
+async def test_run_here_and_now(pipeline: ax.Pipeline) -> None:
+    ids: list[UUID] = []
+
+    class Research(pipeline.Base):
+        @pipeline.step(10, "gathering")
+        async def gather(self, context: Company) -> tuple[Brand, Market]:
+            ids.append(self.agent_id)
+            return NewBrand(name=context.name), Market(size=7)
+
+        @pipeline.step(20)
+        def analyze(self, brand: Brand, market: Market) -> Report:
+            ids.append(self.agent_id)
+            return Report(text=f"{brand.name}: {market.size}")
+
+    assert await pipeline.run(Company(name="Acme")) == Report(text="Acme: 7")
+    assert ids[0] == ids[1]
+
+
+async def test_a_step_that_returns_something_else_than_it_says(pipeline: ax.Pipeline) -> None:
+    class Liar(pipeline.Base):
+        @pipeline.step(0)
+        async def one(self, context: Company) -> tuple[Brand, Market]:
+            return Brand(name="x"), Brand(name="y")  # type: ignore[return-value]
+
+    with pytest.raises(
+        TypeError,
+        match=r"Step one returned Brand, Brand, but its annotation says tuple",
+    ):
+        await pipeline.run(Company(name="Acme"))
