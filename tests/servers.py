@@ -375,7 +375,8 @@ class MariaDB(Server):
     @property
     def _common_options(self) -> list[str]:
         user = ["--user=root"] if os.geteuid() == 0 else []
-        return ["--no-defaults", *user, f"--datadir={self.folder / 'data'}"]
+        # Its temporary files have names that two servers of one machine may both choose.
+        return ["--no-defaults", *user, f"--datadir={self.folder / 'data'}", f"--tmpdir={self.folder}"]
 
     def _prepare(self) -> None:
         options = ["--auth-root-authentication-method=normal", "--skip-test-db"]
