@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from bench import floors, measures, report, startup, targets
+from bench import floors, measures, report, startup, targets, workflows
 from bench.figures import QUICK, USUAL, Figure, Size
 from bench.goals import judge
 from bench.targets import Target
@@ -34,6 +34,7 @@ MEASURES: dict[str, Callable[[Target, Size], Iterator[Figure]]] = {
     "idle": measures.idle,
     "start": startup.start,
     "journal": _journal,
+    "workflows": workflows.workflows,
 }
 
 

@@ -98,6 +98,8 @@ BESIDE = (
     Beside("50 turns with a tool, durable", "50 turns with a tool, not durable"),
     Beside("journal, per", None, Goal(3, above=False)),
     Beside("resume after 50 turns", None, Goal(200, above=False)),
+    Beside("pipelines of 4 steps", "no-op tasks, in the same run"),
+    Beside("DBOS: ", "pipelines of 4 steps"),
     Beside("kill -9 of a worker until its successor runs", None, _START),
 )
 

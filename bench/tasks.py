@@ -37,3 +37,32 @@ async def stamp(*, agent_id: UUID, context: Job) -> float:
     if context.seconds:
         await asyncio.sleep(context.seconds)
     return time.time()
+
+
+steps = ax.Pipeline(pool, "four_steps")
+
+
+class FourSteps(steps.Base):
+    """Four steps that do nothing."""
+
+    @steps.step(0)
+    async def first(self, context: Job) -> Job:
+        return context
+
+    @steps.step(1)
+    async def second(self, job: Job) -> Job:
+        return job
+
+    @steps.step(2)
+    async def third(self, job: Job) -> Job:
+        return job
+
+    @steps.step(3)
+    async def fourth(self, job: Job) -> Job:
+        return job
+
+
+@pool.task("wide")
+async def wide(*, agent_id: UUID, context: Job) -> int:
+    """As many no-op children as its number says; how many came back."""
+    return len(await ax.map("noop", (Job(number=number) for number in range(context.number))))

@@ -8,6 +8,7 @@ from agentexec.activity.queries import (
 from agentexec.activity.queries import list_activities as list
 from agentexec.activity.reports import complete, create, error, update
 from agentexec.activity.schemas import (
+    ActivityChildSchema,
     ActivityDetailSchema,
     ActivityEvent,
     ActivityListItemSchema,
@@ -20,6 +21,7 @@ from agentexec.task import Status
 count_active = active_count
 
 __all__ = [
+    "ActivityChildSchema",
     "ActivityDetailSchema",
     "ActivityEvent",
     "ActivityListItemSchema",

@@ -114,6 +114,8 @@ class Child:
         self._fetcher.start()
         await self._stopped.wait()
         await self._finish_running()
+        # The end of the event loop waits for the threads of its executor: not for those that cannot be stopped.
+        self._loop.set_default_executor(ThreadPoolExecutor(1))
         await asyncio.to_thread(self._close)
 
     def drain(self) -> None:

@@ -1,0 +1,91 @@
+"""Dynamic fan-out: an agent finds leads and has each researched by a task of its own; the last one starts the summary.
+
+agentexec worker worker
+agentexec enqueue discover '{"topic": "solar power"}'
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from uuid import UUID
+
+from agents import Agent, function_tool
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+import agentexec as ax
+
+MODEL = os.environ.get("AGENT_MODEL", "gpt-4o-mini")
+
+pool = ax.Pool()
+
+
+class Topic(BaseModel):
+    topic: str
+
+
+class Lead(BaseModel):
+    company: str
+    batch: UUID
+
+
+class Batch(BaseModel):
+    batch: UUID
+
+
+def leads_of(batch: UUID) -> ax.Tracker:
+    return ax.Tracker("leads", batch)
+
+
+@pool.task("discover")
+async def discover(agent_id: UUID, context: Topic) -> str:
+    """Find companies; each call of the tool is one task more, and one only, whatever crashes."""
+    tracker = leads_of(agent_id)
+
+    @ax.tool_policy("idempotent")
+    @function_tool
+    async def queue_research(company: str) -> str:
+        """Have a company researched."""
+        tracker.incr()
+        await ax.enqueue("research_lead", Lead(company=company, batch=agent_id))
+        return f"{company} is being researched."
+
+    agent = Agent(
+        name="Scout",
+        instructions="Name companies in the field that the user gives. Call queue_research for each.",
+        tools=[queue_research],
+        model=MODEL,
+    )
+    result = await ax.OpenAIRunner(agent_id).run(agent, input=context.topic)
+    # Here all leads are counted. If they are all done by now, the summary starts at once.
+    tracker.on_complete("summarize", Batch(batch=agent_id))
+    return result.final_output
+
+
+@pool.task("research_lead")
+async def research_lead(agent_id: UUID, context: Lead) -> str:
+    try:
+        agent = Agent(name="Researcher", instructions="Describe the company in a sentence.", model=MODEL)
+        text = (await ax.OpenAIRunner(agent_id).run(agent, input=context.company)).final_output
+    except Exception as error:  # a lead that fails is one that the summary lacks, not one that it waits for
+        text = f"{context.company}: {type(error).__name__}"
+    leads_of(context.batch).decr()
+    return text
+
+
+def find_leads(batch: UUID) -> list[ax.activity.ActivityChildSchema]:
+    with Session(ax.get_engine()) as db:
+        return ax.activity.detail(db, agent_id=batch).children
+
+
+@pool.task("summarize")
+async def summarize(agent_id: UUID, context: Batch) -> str:
+    leads = await asyncio.to_thread(find_leads, context.batch)
+    texts = await ax.gather(*[lead.agent_id for lead in leads])
+    agent = Agent(name="Editor", instructions="Sum the findings up.", model=MODEL)
+    return (await ax.OpenAIRunner(agent_id).run(agent, input="\n".join(texts))).final_output
+
+
+if __name__ == "__main__":
+    pool.run()
