@@ -227,7 +227,8 @@ class Recorder:
         with self._lock:
             if not self._opened:
                 facts: dict[str, list[Fact]] = defaultdict(list)
-                for fact in load(RUNTIME.engine, self.lease.agent_id):
+                # The first epoch of a task is its first start: nothing can be recorded yet.
+                for fact in load(RUNTIME.engine, self.lease.agent_id) if self.lease.epoch > 1 else ():
                     facts[fact.path].append(fact)
                 self._facts, self._opened = dict(facts), True
 
