@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from agentexec.results import gather as gather
     from agentexec.results import get_result as get_result
     from agentexec.results import get_result_sync as get_result_sync
+    from agentexec.retry import retry as retry
+    from agentexec.retry import retry_sync as retry_sync
     from agentexec.runners.base import BaseAgentRunner as BaseAgentRunner
     from agentexec.runners.openai import OpenAIRunner as OpenAIRunner
     from agentexec.runtime import configure as configure
@@ -102,6 +104,7 @@ _HOMES = {
     "agentexec.pool": ("Pool",),
     "agentexec.queue": ("enqueue", "enqueue_many", "enqueue_sync"),
     "agentexec.results": ("as_completed", "gather", "get_result", "get_result_sync"),
+    "agentexec.retry": ("retry", "retry_sync"),
     "agentexec.runners.base": ("BaseAgentRunner",),
     "agentexec.runners.openai": ("OpenAIRunner",),
     "agentexec.runtime": ("configure", "get_engine"),

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from agentexec.activity.endings import end_outside
 from agentexec.activity.models import Activity
-from agentexec.activity.transitions import end_outside
 from agentexec.config import CONF
 from agentexec.db import again_after_deadlock, chunks, reading, utc_now, writing
 from agentexec.errors import ActivityNotFoundError, UnavailableError

@@ -261,6 +261,15 @@ class Deployment:
             ) from None
 
 
+def command(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
+    """Run `agentexec` on a deployment; its exit code and what it printed."""
+    variables = {
+        name: value for name, value in deployment.environment.items() if name.startswith("AGENTEXEC_")
+    }
+    done = run_agentexec(*arguments, cwd=deployment.folder, **variables)
+    return done.returncode, done.stdout, done.stderr
+
+
 def failing_backend() -> dict[str, str]:
     """The variables that put `failing_backend` between a process and its state backend."""
     return {"AGENTEXEC_STATE_BACKEND": FAILING_BACKEND, "PYTHONPATH": str(REPOSITORY)}

@@ -1,5 +1,6 @@
 """The activity record: `ax.activity.create/update/complete/error`, queries for dashboards, and the live stream."""
 
+from agentexec.activity.prune import prunable, prune
 from agentexec.activity.queries import (
     active_count,
     cancel_pending,
@@ -37,6 +38,8 @@ __all__ = [
     "detail",
     "error",
     "list",
+    "prunable",
+    "prune",
     "stream",
     "update",
 ]

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, String, case, cast, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, defer, selectinload
 
+from agentexec.activity.endings import end_outside
 from agentexec.activity.models import Activity
 from agentexec.activity.schemas import (
     ActivityChildSchema,
@@ -18,7 +19,6 @@ from agentexec.activity.schemas import (
     ActivityListItemSchema,
     ActivityListSchema,
 )
-from agentexec.activity.transitions import end_outside
 from agentexec.db import utc_now
 from agentexec.errors import ActivityNotFoundError, UsageError
 from agentexec.task import ACTIVE_STATUSES, Status

@@ -11,9 +11,10 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from agentexec.activity.endings import end_outside
 from agentexec.activity.live import live
 from agentexec.activity.models import Activity
-from agentexec.activity.transitions import NewTask, Progress, end_outside, insert_tasks, record
+from agentexec.activity.transitions import NewTask, Progress, insert_tasks, record
 from agentexec.config import CONF
 from agentexec.db import utc_now, writing
 from agentexec.errors import ActivityNotFoundError

@@ -43,7 +43,9 @@ class Statements:
             .order_by(c.agent_id)
             .with_for_update()
         )
-        self.select_state = select(*state, c.queue).where(chosen).order_by(c.agent_id).with_for_update()
+        self.select_state = (
+            select(*state, c.queue, c.priority).where(chosen).order_by(c.agent_id).with_for_update()
+        )
         self.start = (
             update(ACTIVITY)
             .where(chosen)
@@ -74,6 +76,7 @@ class Statements:
                 crashes=c.crashes + bindparam("deaths"),
             )
         )
+        self.forgive = update(ACTIVITY).where(chosen).values(crashes=0)
         self.begin = update(ACTIVITY).where(chosen).values(status=Status.RUNNING, started_at=now)
         # One statement logs the same line for any number of tasks; the percentage is the one just written.
         self.log_all = insert(LOG).from_select(

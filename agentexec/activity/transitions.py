@@ -1,4 +1,4 @@
-"""Every change of a status, as functions on a transaction. Nothing else writes `status`.
+"""New tasks, starts and reports; with `endings`, every change of a status, as functions on a transaction.
 
 Each takes rows under a lock first (on SQLite the transaction holds the write lock), decides, then writes in as
 few statements as there are different values: a batch of a hundred tasks costs about what one does.
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, and_, update
-from sqlalchemy.sql import Executable
 
+from agentexec.activity.endings import Ending, bury, end, rows_of
 from agentexec.activity.statements import (
     ACTIVITY,
     INSERT_ACTIVITY,
@@ -25,7 +25,7 @@ from agentexec.activity.statements import (
     statements,
 )
 from agentexec.db import batched, chunks
-from agentexec.policy import Admission, admit, blame, is_suspect
+from agentexec.policy import Admission, admit, is_suspect
 from agentexec.task import ACTIVE_STATUSES, Lease, Status
 
 
@@ -75,23 +75,6 @@ class Progress(NamedTuple):
     message: str
     percentage: int | None
     at: datetime
-
-
-class Ending(NamedTuple):
-    """The end of an attempt. COMPLETE and ERROR are the task's end; QUEUED gives it back.
-
-    `delay`: seconds until it may start again; `counted`: False gives the attempt back too (a drain is no fault);
-    `waiting`: the kinds of what it waits for, which may be there by now.
-    """
-
-    lease: Lease
-    status: Status
-    message: str
-    result: str | None = None
-    error: str | None = None
-    delay: float = 0.0
-    counted: bool = True
-    waiting: frozenset[str] = frozenset()
 
 
 def insert_tasks(connection: Connection, tasks: Sequence[NewTask], now: datetime) -> None:
@@ -161,7 +144,7 @@ def admit_claims(
     epochs = dict(claims)
     groups: dict[tuple[int, int, bool], list[UUID]] = defaultdict(list)
     seen: set[UUID] = set()
-    for row in _rows(connection, sql.select_claimed, list(epochs)):
+    for row in rows_of(connection, sql.select_claimed, list(epochs)):
         lease = Lease(row.agent_id, epochs[row.agent_id])
         seen.add(row.agent_id)
         decision, crashes = admit(
@@ -196,7 +179,7 @@ def admit_claims(
                 connection.execute(sql.start, {"ids": chunk, **start})
                 connection.execute(sql.log_all, {"ids": chunk, "now": now})
         if outcome.buried:
-            _bury(connection, outcome.buried, "its worker died without a word", max_crashes, now)
+            bury(connection, outcome.buried, "its worker died without a word", max_crashes, now)
     return outcome
 
 
@@ -218,7 +201,7 @@ def record(
     """Write progress reports, then endings, each fenced by its epoch."""
     sql = statements(connection.dialect.name)
     ids = list({*(report.agent_id for report in progress), *(ending.lease.agent_id for ending in endings)})
-    rows = {row.agent_id: row for row in _rows(connection, sql.select_state, ids)}
+    rows = {row.agent_id: row for row in rows_of(connection, sql.select_state, ids)}
     refused: list[Lease] = []
     groups: dict[Hashable, list[Ending]] = defaultdict(list)
     results: list[dict[str, Any]] = []
@@ -239,7 +222,7 @@ def record(
     with batched(connection):
         _record_progress(connection, progress, rows)
         for group in groups.values():
-            _end(connection, group[0], [ending.lease.agent_id for ending in group], now)
+            end(connection, group[0], [ending.lease.agent_id for ending in group], now)
         if results:
             connection.execute(INSERT_RESULT, results)
     return Recorded(refused, [agent_id for agent_id in ids if agent_id not in rows])
@@ -292,132 +275,8 @@ def _record_progress(connection: Connection, progress: Sequence[Progress], rows:
     )
 
 
-def _end(connection: Connection, like: Ending, ids: list[UUID], now: datetime, *, deaths: int = 0) -> None:
-    """Give tasks the same ending, with its log line."""
-    sql = statements(connection.dialect.name)
-    values = {
-        "new_status": like.status,
-        "new_percentage": 100 if like.status is Status.COMPLETE else None,
-        "new_message": like.message,
-        "new_error": like.error,
-        "now": now,
-        "finished": now if like.status.final else None,
-        "new_run_at": now + timedelta(seconds=like.delay) if like.delay else None,
-        "uncounted": 0 if like.counted else 1,
-        "deaths": deaths,
-    }
-    for chunk in chunks(ids):
-        connection.execute(sql.end, {"ids": chunk, **values})
-        connection.execute(sql.log_all, {"ids": chunk, "now": now})
-
-
 class Recorded(NamedTuple):
     """What `record` did not write: endings whose epoch was refused, and activities that are not there."""
 
     refused: list[Lease]
     unknown: list[UUID]
-
-
-class Deaths(NamedTuple):
-    """What became of the tasks of a dead process: to be put back on the queue, and to be acknowledged."""
-
-    requeue: list[Lease]
-    acknowledge: list[Lease]
-
-
-def record_deaths(
-    connection: Connection, leases: Sequence[Lease], *, reason: str, max_crashes: int, now: datetime
-) -> Deaths:
-    """Note the death of a process that held leases: its tasks are QUEUED again, or ERROR after too many deaths.
-
-    `reason` completes the sentence "The worker process …".
-    """
-    sql = statements(connection.dialect.name)
-    outcome = Deaths([], [])
-    epochs = dict(leases)
-    running: list[tuple[UUID, int]] = []
-    for row in _rows(connection, sql.select_state, list(epochs)):
-        lease = Lease(row.agent_id, epochs.pop(row.agent_id))
-        if row.status.final:
-            outcome.acknowledge.append(lease)
-        elif row.status is Status.RUNNING and row.epoch == lease.epoch:
-            running.append((row.agent_id, row.crashes))
-        else:
-            # Claimed but not started: nothing ran, so nothing is counted.
-            outcome.requeue.append(lease)
-    outcome.acknowledge.extend(Lease(agent_id, epoch) for agent_id, epoch in epochs.items())
-    epochs = dict(leases)
-    blamed = blame(running, max_crashes)
-    back = {True: [], False: []}  # type: dict[bool, list[UUID]]
-    buried: list[Lease] = []
-    for agent_id, crashes in running:
-        lease = Lease(agent_id, epochs[agent_id])
-        if agent_id in blamed and crashes + 1 >= max_crashes:
-            buried.append(lease)
-        else:
-            back[agent_id in blamed].append(agent_id)
-            outcome.requeue.append(lease)
-    message = f"The worker process {reason}; the task goes back to the queue."
-    for counted, ids in back.items():
-        if ids:
-            ending = Ending(Lease(ids[0], 0), Status.QUEUED, message, counted=counted)
-            _end(connection, ending, ids, now, deaths=int(counted))
-    if buried:
-        _bury(connection, buried, reason, max_crashes, now)
-        outcome.acknowledge.extend(buried)
-    return outcome
-
-
-def _bury(
-    connection: Connection, leases: Sequence[Lease], reason: str, max_crashes: int, now: datetime
-) -> None:
-    error = f"The worker process {reason} while it ran this task, for the {_ordinal(max_crashes)} time; it is not tried again."
-    ending = Ending(leases[0], Status.ERROR, error, error=error)
-    _end(connection, ending, [lease.agent_id for lease in leases], now, deaths=1)
-
-
-def _ordinal(number: int) -> str:
-    suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"
-
-
-def end_outside(
-    connection: Connection,
-    agent_ids: Sequence[UUID],
-    *,
-    status: Status,
-    message: str,
-    error: str | None,
-    now: datetime,
-    only: frozenset[Status] = ACTIVE_STATUSES,
-) -> list[UUID]:
-    """End active tasks from outside a worker (cancel, `activity.complete`); returns those that were ended."""
-    sql = statements(connection.dialect.name)
-    rows = _rows(connection, sql.select_state, agent_ids)
-    ids = [row.agent_id for row in rows if row.status in only]
-    if ids:
-        _end(connection, Ending(Lease(ids[0], 0), status, message, error=error), ids, now)
-    return ids
-
-
-def put_back(connection: Connection, leases: Sequence[Lease], *, message: str, now: datetime) -> list[Lease]:
-    """Make tasks that a stopping worker did not finish QUEUED again; returns those that were still its own."""
-    sql = statements(connection.dialect.name)
-    rows = {
-        row.agent_id: row for row in _rows(connection, sql.select_state, [lease.agent_id for lease in leases])
-    }
-    ours = [
-        lease
-        for lease in leases
-        if (row := rows.get(lease.agent_id)) and row.status is Status.RUNNING and row.epoch == lease.epoch
-    ]
-    if ours:
-        ending = Ending(ours[0], Status.QUEUED, message, counted=False)
-        _end(connection, ending, [lease.agent_id for lease in ours], now)
-    return ours
-
-
-def _rows(connection: Connection, statement: Executable, ids: Sequence[UUID]) -> list[Any]:
-    # In the order of the key: two transactions that lock the same rows in different orders would dead-lock.
-    ordered = sorted(ids)
-    return [row for chunk in chunks(ordered) for row in connection.execute(statement, {"ids": chunk})]

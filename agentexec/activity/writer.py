@@ -12,8 +12,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
+from agentexec.activity.endings import Ending
 from agentexec.activity.live import Live
-from agentexec.activity.transitions import Ending, Progress, record
+from agentexec.activity.transitions import Progress, record
 from agentexec.db import utc_now, writing
 from agentexec.errors import UnavailableError
 from agentexec.policy import backoff

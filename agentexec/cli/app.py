@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from agentexec import __version__
-from agentexec.cli import approvals, cancel, cancel_pending, enqueue, migrate, worker
+from agentexec.cli import activities, approvals, cancel, cancel_pending, enqueue, migrate, worker
 from agentexec.errors import AgentexecError
 
 TRACEBACK = "--traceback"
@@ -26,11 +26,16 @@ app = typer.Typer(
 app.command("worker")(worker.run)
 app.command("migrate")(migrate.run)
 app.command("enqueue")(enqueue.run)
+app.command("list")(activities.show_list)
+app.command("show")(activities.show_one)
+app.command("logs")(activities.logs)
 app.command("cancel")(cancel.run)
+app.command("retry")(activities.retry)
 app.command("approvals")(approvals.show)
 app.command("approve")(approvals.approve)
 app.command("reject")(approvals.reject)
 app.command("cancel-pending")(cancel_pending.run)
+app.command("prune")(activities.prune)
 
 
 def _show_version(wanted: bool) -> None:

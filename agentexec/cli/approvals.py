@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from typing import Annotated
 
 import typer
 
 import agentexec as ax
+from agentexec.cli.common import AgentId, session
 from agentexec.task import parse_agent_id
 
-AgentId = Annotated[str, typer.Argument(metavar="AGENT_ID", help="The task's id, as enqueue printed it.")]
 CallId = Annotated[str, typer.Argument(metavar="CALL_ID", help="The call's id, as `approvals` lists it.")]
 
 
@@ -20,10 +19,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print them as a JSON array.")] = False,
 ) -> None:
     """List the calls that wait for approval, the oldest first."""
-    # Imported on use: the other commands start faster without SQLAlchemy.
-    orm, database = importlib.import_module("sqlalchemy.orm"), importlib.import_module("agentexec.db")
-    engine = ax.get_engine()
-    with database.outages_named(engine), orm.Session(engine) as db:
+    with session() as db:
         waiting = ax.approvals.list(db, agent_id and parse_agent_id(agent_id))
     if as_json:
         typer.echo(json.dumps([one.model_dump(mode="json") for one in waiting]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from typing import Annotated
 from uuid import UUID
@@ -10,13 +9,12 @@ from uuid import UUID
 import typer
 
 import agentexec as ax
+from agentexec.cli.common import AgentId, session
 from agentexec.task import parse_agent_id
 
 
 def run(
-    agent_id: Annotated[
-        str, typer.Argument(metavar="AGENT_ID", help="The task's id, as enqueue printed it.")
-    ],
+    agent_id: AgentId,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print agent_id, canceled and status as JSON.")
     ] = False,
@@ -39,8 +37,5 @@ def run(
 
 
 def _status(task: UUID) -> str:
-    # Imported on use: the other commands start faster without SQLAlchemy.
-    orm, database = importlib.import_module("sqlalchemy.orm"), importlib.import_module("agentexec.db")
-    engine = ax.get_engine()
-    with database.outages_named(engine), orm.Session(engine) as db:
+    with session() as db:
         return str(ax.activity.detail(db, task).status)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Annotated
 
 import typer
 
 import agentexec as ax
+from agentexec.cli.common import session
 
 
 def run(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """Cancel every queued task. Running tasks go on."""
-    # Imported on use: the other commands start faster without SQLAlchemy.
-    orm, database = importlib.import_module("sqlalchemy.orm"), importlib.import_module("agentexec.db")
-    engine = ax.get_engine()
-    with database.outages_named(engine), orm.Session(engine) as db:
+    with session() as db:
         number = ax.activity.list(db, page_size=1, status=ax.Status.QUEUED).total
         if number and not yes:
             typer.confirm(f"Cancel {number} queued task(s)?", abort=True)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import agentexec as ax
+from agentexec.cli.common import Metadata, labels
 from agentexec.errors import UsageError
 
 
@@ -21,10 +22,7 @@ def run(
     ] = "{}",
     priority: Annotated[str, typer.Option("--priority", "-p", help="high or low.")] = "low",
     delay: Annotated[float | None, typer.Option(min=0, help="Seconds before it may start.")] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Label; may be repeated."),
-    ] = None,
+    metadata: Metadata = None,
     queue: Annotated[
         str | None, typer.Option("--queue", "-Q", help="Another queue than AGENTEXEC_QUEUE_NAME.")
     ] = None,
@@ -44,7 +42,7 @@ def run(
         task_name,
         _context(context),
         priority=ax.Priority[priority.upper()],
-        metadata=_metadata(metadata),
+        metadata=labels(metadata),
         delay=delay,
         queue_name=queue,
         idempotency_key=idempotency_key,
@@ -74,15 +72,3 @@ def _context(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError('The context must be a JSON object, like \'{"company": "Acme"}\'.')
     return value
-
-
-def _metadata(pairs: list[str] | None) -> dict[str, str] | None:
-    if not pairs:
-        return None
-    labels: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--metadata takes KEY=VALUE, not {pair!r}.")
-        labels[key] = value
-    return labels

@@ -175,9 +175,6 @@ class StateBackend(Protocol):
     def followed(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
         """Those of `agent_ids` that some mailbox follows."""
 
-    def add(self, counter: str, amount: int) -> int:
-        """Atomically add to a counter (0 if new) and return its value."""
-
     def lead(self, role: str, owner: str, seconds: float) -> bool:
         """Take or keep a leadership for `seconds`; False if another owner holds it."""
 

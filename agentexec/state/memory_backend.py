@@ -122,7 +122,6 @@ class MemoryBackend:
         self._mail_came = threading.Condition(self._lock)
         self._queues: dict[str, _Queue] = {}
         self._mailboxes: defaultdict[str, _Mailbox] = defaultdict(_Mailbox)
-        self._counters: defaultdict[str, int] = defaultdict(int)
         self._leaders: dict[str, tuple[str, float]] = {}
         self._buckets: dict[str, int] = {}
 
@@ -139,7 +138,6 @@ class MemoryBackend:
                 queue.news.notify_all()
             self._queues.clear()
             self._mailboxes.clear()
-            self._counters.clear()
             self._leaders.clear()
             self._buckets.clear()
 
@@ -373,12 +371,6 @@ class MemoryBackend:
         with self._lock:
             follows, now = self._queue(queue).follows, self._clock()
             return {one for one in agent_ids if one in follows and max(follows[one].values()) > now}
-
-    def add(self, counter: str, amount: int) -> int:
-        """Atomically add to a counter (0 if new) and return its value."""
-        with self._lock:
-            self._counters[counter] += amount
-            return self._counters[counter]
 
     def lead(self, role: str, owner: str, seconds: float) -> bool:
         """Take or keep a leadership for `seconds`; False if another owner holds it."""

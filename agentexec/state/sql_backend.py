@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Uuid, bindparam, text
@@ -288,10 +287,17 @@ class SqlBackend(SqlEvents):
             return Depth(*map(int, connection.execute(self._sql.depth, self._now(queue=queue)).one()))
 
     def intact(self, queue: str) -> bool:
-        return self.add(INTACT + queue, 0) > 0
+        with reading(self._engine) as connection:
+            return bool(connection.execute(self._sql.count, {"name": INTACT + queue}).scalar())
 
     def mark_intact(self, queue: str) -> None:
-        self.add(INTACT + queue, 1)
+        values = {"name": INTACT + queue, "amount": 1}
+        try:
+            with writing(self._engine) as connection:
+                if connection.execute(self._sql.add, values).rowcount == 0:
+                    connection.execute(self._sql.new_counter, values)
+        except IntegrityError:
+            return  # another process noted it in the same moment
 
     # ---- signals -----------------------------------------------------------------------------------------
 
@@ -344,24 +350,7 @@ class SqlBackend(SqlEvents):
                 return []
             self._wakeup.wait(mark, left)
 
-    # ---- counters and leadership -------------------------------------------------------------------------
-
-    def add(self, counter: str, amount: int) -> int:
-        values = {"name": counter, "amount": amount}
-        if amount == 0:
-            with reading(self._engine) as connection:
-                return connection.execute(self._sql.count, {"name": counter}).scalar() or 0
-        try:
-            return self._add(values)
-        except IntegrityError:
-            # Another process made the counter in the same moment.
-            return self._add(values)
-
-    def _add(self, values: dict[str, Any]) -> int:
-        with writing(self._engine) as connection:
-            if connection.execute(self._sql.add, values).rowcount == 0:
-                connection.execute(self._sql.new_counter, values)
-            return int(connection.execute(self._sql.count, {"name": values["name"]}).scalar_one())
+    # ---- leadership --------------------------------------------------------------------------------------
 
     def lead(self, role: str, owner: str, seconds: float) -> bool:
         values = self._now(role=role, owner=owner, seconds=int(seconds * MICRO))

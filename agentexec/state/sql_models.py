@@ -71,7 +71,7 @@ class Message(Base):
 
 
 class Counter(Base):
-    """A counter that tasks share."""
+    """A number of the backend's own: that a queue's index is whole, how full a token bucket is."""
 
     __tablename__ = f"{CONF.table_prefix}counter"
 

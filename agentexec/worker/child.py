@@ -17,8 +17,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from agentexec.activity.endings import Ending
 from agentexec.activity.live import Live
-from agentexec.activity.transitions import Admissions, Admitted, Ending, admit_claims, clear_crashes
+from agentexec.activity.transitions import Admissions, Admitted, admit_claims, clear_crashes
 from agentexec.activity.writer import Writer
 from agentexec.config import Settings
 from agentexec.db import utc_now, writing

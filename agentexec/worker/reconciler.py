@@ -14,8 +14,8 @@ from uuid import UUID
 
 from sqlalchemy import and_, bindparam, delete, select
 
+from agentexec.activity.endings import record_deaths
 from agentexec.activity.models import Activity, ActivityResult
-from agentexec.activity.transitions import record_deaths
 from agentexec.config import Settings
 from agentexec.db import reading, utc_now, writing
 from agentexec.journal import approvals, trackers, waits

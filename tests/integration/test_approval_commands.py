@@ -10,18 +10,10 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say
-from tests.deployment import Deploy, Deployment, on, run_agentexec
+from tests.deployment import Deploy, Deployment, command, on
 from tests.integration.test_rate_limits import agents_worker
 
 everywhere = on("embedded", "valkey+postgres")
-
-
-def command(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
-    variables = {
-        name: value for name, value in deployment.environment.items() if name.startswith("AGENTEXEC_")
-    }
-    done = run_agentexec(*arguments, cwd=deployment.folder, **variables)
-    return done.returncode, done.stdout, done.stderr
 
 
 def asked(deployment: Deployment, task: ax.Task) -> ax.approvals.ApprovalSchema:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.activity.models import Activity
+from agentexec.activity.models import Activity, ActivityResult
 from agentexec.runtime import RUNTIME
 
 
@@ -140,6 +140,41 @@ async def test_a_failed_child_fails_the_step_and_a_retry_enqueues_it_anew(office
         assert (task.status, task.attempts) == ("error", 2)
         assert task.error is not None and "Task fails (" in task.error and "ValueError: no 2" in task.error
         assert office.ran == {"double 1": 1, "fails 2": 2}
+
+
+async def test_a_task_that_is_put_back_by_hand_goes_on_at_its_failed_step(office: Office) -> None:
+    three_steps(office)
+    office.faults["end"] = 1
+    async with ax.testing.harness(office.pool) as harness:
+        task = await harness.run("Sums", Job(number=2))
+        assert task.status == "error"
+        with pytest.raises(ax.ActivityNotFoundError):
+            await ax.retry(task.agent_id, metadata_filter={"tenant": "other"})
+        assert await ax.retry(task.agent_id)
+        [again] = await harness.run_all()
+        assert again.result == Total(value=4), again.error
+        assert (office.ran["fan_out"], office.ran["add"], office.ran["end"]) == (1, 1, 2)
+        assert not await ax.retry(task.agent_id)
+        assert "Put back on the queue by hand." in again.messages
+
+
+async def test_children_canceled_with_their_parent_are_enqueued_anew_when_it_is_put_back(
+    office: Office,
+) -> None:
+    @office.pool.task("top")
+    async def top(agent_id: UUID, context: Job) -> int:
+        return await ax.get_result(await ax.enqueue("double", Job(number=3)))
+
+    async with ax.testing.harness(office.pool) as harness:
+        task = await harness.run("top")
+        with Session(RUNTIME.engine) as db:
+            db.query(ActivityResult).delete()  # what is canceled has none
+            db.query(Activity).update({"status": ax.Status.CANCELED})
+            db.commit()
+        assert await ax.retry(task.agent_id)
+        await harness.run_all()
+        assert harness.task(task.agent_id).result == 6
+        assert office.ran["double 3"] == 2
 
 
 async def test_a_mere_crash_sees_the_same_failed_child(office: Office) -> None:

@@ -3,7 +3,7 @@
 Keys, behind `AGENTEXEC_KEY_PREFIX`: everything of a queue in one hash slot, `{prefix:queue}:high`, `:low`,
 `:delayed`, `:entry`, `:leases`, `:wake`, `:intact`, `:watch:<id>`, `:events:<id>` (a stream) and `:follow:<id>` (mailboxes by
 when they lapse; see `state/lua/queue.lua`); `prefix:mail:<name>`,
-`prefix:counter:<name>`, `prefix:leader:<role>`, `{prefix:bucket}:<name>`.
+`prefix:leader:<role>`, `{prefix:bucket}:<name>`.
 """
 
 from __future__ import annotations
@@ -306,12 +306,6 @@ class RedisBackend:
                         pipeline.exists(key)
                     found.update(one for one, there in zip(chunk, pipeline.execute(), strict=True) if there)
         return found
-
-    def add(self, counter: str, amount: int) -> int:
-        """Atomically add to a counter (0 if new) and return its value."""
-        with self._outages_named():
-            # Never repeated: it might count twice.
-            return self._once.incrby(f"{self._prefix}:counter:{counter}", amount)
 
     def lead(self, role: str, owner: str, seconds: float) -> bool:
         """Take or keep a leadership for `seconds`; False if another owner holds it."""

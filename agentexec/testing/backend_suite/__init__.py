@@ -51,7 +51,7 @@ class BackendSuite(BucketTests, ClaimTests, LeaseTests, SignalTests, EventTests)
 
     @pytest.fixture
     def name(self) -> str:
-        """For a mailbox, a counter or a role."""
+        """For a mailbox or a role."""
         return f"suite-{uuid4().hex}"
 
     def test_events_go_on_above_those_that_are_lost(self, backend: StateBackend, queue: str) -> None:

@@ -1,4 +1,4 @@
-"""Waiting for work, mailboxes, counters and leadership."""
+"""Waiting for work, mailboxes and leadership."""
 
 from __future__ import annotations
 
@@ -120,17 +120,6 @@ class SignalTests:
         started = time.monotonic()
         assert backend.receive(name, 0.2) == []
         assert 0.15 < time.monotonic() - started < 2
-
-    def test_counters_count(self, backend: StateBackend, name: str) -> None:
-        assert backend.add(name, 0) == 0
-        assert backend.add(name, 5) == 5
-        assert backend.add(name, -7) == -2
-        assert backend.add(f"{name}-other", 1) == 1
-
-    def test_counters_lose_nothing_between_threads(self, backend: StateBackend, name: str) -> None:
-        with ThreadPoolExecutor(8) as threads:
-            seen = list(threads.map(lambda _: backend.add(name, 1), range(200)))
-        assert sorted(seen) == list(range(1, 201))
 
     def test_one_leads(self, backend: StateBackend, name: str) -> None:
         assert backend.lead(name, "first", LONG)

@@ -1,0 +1,63 @@
+"""Removing what has ended long ago, with its log, journal, result and approvals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.orm import Session, aliased
+
+from agentexec.activity.models import Activity
+from agentexec.activity.queries import for_both, matching
+from agentexec.db import utc_now
+from agentexec.errors import UsageError
+from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES
+
+BATCH = 500
+"""Activities in one transaction: none holds locks for long."""
+
+
+@for_both
+def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
+    """Remove activities that ended longer ago than `older_than`, with all that belongs to them; returns their number.
+
+    In batches of 500, each committed. The children of a task that is under way stay: it may ask for their results.
+    Raises UsageError for a negative time.
+    """
+    query = select(Activity.agent_id).where(*_old(db, older_than, metadata_filter)).limit(BATCH)
+    removed = 0
+    while ids := db.scalars(query).all():
+        db.execute(
+            delete(Activity).where(Activity.agent_id.in_(ids)).execution_options(synchronize_session=False)
+        )
+        db.commit()
+        removed += len(ids)
+    return removed
+
+
+@for_both
+def prunable(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
+    """How many activities `prune` would remove."""
+    query = select(func.count()).select_from(Activity).where(*_old(db, older_than, metadata_filter))
+    return db.scalar(query) or 0
+
+
+def _old(
+    db: Session, older_than: timedelta, metadata_filter: Mapping[str, Any] | None
+) -> list[ColumnElement[bool]]:
+    if older_than < timedelta():
+        raise UsageError("older_than must be a time of 0 or more.")
+    before = utc_now() - older_than
+    parent = aliased(Activity)
+    under_way = select(parent.agent_id).where(
+        parent.agent_id == Activity.parent_id, parent.status.in_(ACTIVE_STATUSES)
+    )
+    return [
+        Activity.status.in_(FINAL_STATUSES),
+        Activity.created_at < before,  # it has an index, and nothing ends before it is created
+        Activity.finished_at < before,
+        ~under_way.exists(),
+        *matching(db, metadata_filter),
+    ]

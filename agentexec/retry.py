@@ -1,0 +1,59 @@
+"""Putting tasks that failed or were canceled back on the queue, by hand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from agentexec.activity.endings import revive
+from agentexec.activity.queries import queue_of
+from agentexec.db import again_after_deadlock, outages_named, utc_now, writing
+from agentexec.errors import UnavailableError
+from agentexec.runtime import RUNTIME
+from agentexec.task import Entry, Priority, Task, parse_agent_id
+
+log = logging.getLogger("agentexec.retry")
+
+MESSAGE = "Put back on the queue by hand."
+
+
+async def retry(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
+    """Put a task that ended in ERROR or CANCELED back on its queue, for one attempt more, and those it has `retries` for.
+
+    What it has recorded stays: an agent or pipeline goes on at its last finished step, and children that failed or
+    were canceled are enqueued anew. `metadata_filter`: as for `ax.activity.detail`.
+    Returns False if the task is under way, is complete, or has no queue. Raises ActivityNotFoundError, UnavailableError.
+    """
+    return await RUNTIME.in_thread(retry_sync, task, metadata_filter=metadata_filter)
+
+
+def retry_sync(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
+    """`retry` for code without an event loop."""
+    agent_id = task.agent_id if isinstance(task, Task) else parse_agent_id(task)
+    with outages_named(RUNTIME.engine), Session(RUNTIME.engine) as db:
+        queue_of(db, agent_id, metadata_filter=metadata_filter)
+    return _revive(agent_id)
+
+
+@again_after_deadlock
+def _revive(agent_id: UUID) -> bool:
+    backend = RUNTIME.backend
+    with writing(RUNTIME.engine) as connection:
+        found = revive(connection, [agent_id], message=MESSAGE, now=utc_now())
+        entries = [Entry(one.agent_id, Priority(one.priority), 0.0, one.epoch) for one in found]
+        if found and backend.transactional:
+            backend.push(found[0].queue, entries, within=connection)
+    if not found:
+        return False
+    try:
+        if backend.transactional:
+            backend.wake(found[0].queue, 1)
+        else:
+            backend.push(found[0].queue, entries)
+    except UnavailableError as error:
+        log.warning("%s Task %s is pushed when it is back.", error, agent_id)
+    return True

@@ -1,0 +1,198 @@
+"""`agentexec list`, `show`, `logs`, `retry` and `prune`, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+import agentexec as ax
+from agentexec.activity.models import Activity, ActivityLog
+from agentexec.runtime import RUNTIME
+from tests.deployment import Deploy, Deployment, command, on
+
+everywhere = on("embedded", "valkey+postgres")
+
+
+def age(task: ax.Task, **by: float) -> None:
+    with RUNTIME.engine.begin() as connection:
+        moments = {name: getattr(Activity, name) - timedelta(**by) for name in ("created_at", "finished_at")}
+        row = connection.execute(
+            select(Activity.created_at, Activity.finished_at).where(Activity.agent_id == task.agent_id)
+        ).one()
+        values = {name: getattr(row, name) - timedelta(**by) for name in moments if getattr(row, name)}
+        connection.execute(update(Activity).where(Activity.agent_id == task.agent_id).values(values))
+
+
+def cli(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
+    return command(deployment, *arguments)
+
+
+@everywhere
+def test_list_and_show(deploy: Deploy) -> None:
+    deployment = deploy()
+    assert cli(deployment, "list") == (0, "", "There are no such tasks.\n")
+    deployment.start()
+    good = deployment.enqueue("work", "good")
+    bad = deployment.enqueue("fail", "bad")
+    deployment.wait_for_ends([good, bad])
+    later = ax.enqueue_sync("work", {"key": "x"}, delay=3600, metadata={"tenant": "a"})
+
+    code, printed, _ = cli(deployment, "list")
+    heads, *lines = printed.splitlines()
+    assert code == 0 and heads.split() == ["AGENT_ID", "TASK", "STATUS", "%", "CREATED", "LATEST"]
+    assert [line.split()[:4] for line in lines] == [
+        [str(later.agent_id), "work", "queued", "0"],
+        [str(bad.agent_id), "fail", "error", "0"],
+        [str(good.agent_id), "work", "complete", "100"],
+    ]
+    for options, expected in (
+        (["--status", "error"], [bad]),
+        (["-t", "work"], [later, good]),
+        (["-m", "tenant=a"], [later]),
+        (["-n", "1", "--page", "3"], [good]),
+    ):
+        found = json.loads(cli(deployment, "list", *options, "--json")[1])
+        assert [one["agent_id"] for one in found["items"]] == [str(task.agent_id) for task in expected]
+    assert "Page 1 of 3; 3 tasks in all." in cli(deployment, "list", "-n", "1")[2]
+    code, _, said = cli(deployment, "list", "--status", "late")
+    assert (code, said) == (
+        2,
+        "agentexec: There is no status 'late'; the statuses are queued, running, complete, error, canceled.\n",
+    )
+
+    code, printed, _ = cli(deployment, "show", str(bad.agent_id))
+    assert code == 0
+    for part in (
+        "task:      fail",
+        "status:    error, 0 %",
+        "attempts:  1",
+        "Task started.",
+        "ValueError: no luck",
+    ):
+        assert part in printed
+    assert json.loads(cli(deployment, "show", str(good.agent_id), "--json")[1])["status"] == "complete"
+    unknown = "01a20d26-1efa-7046-8c68-77b6fa1e1c22"
+    assert cli(deployment, "show", unknown) == (
+        1,
+        "",
+        f"agentexec: There is no activity with agent_id {unknown}.\n",
+    )
+    assert cli(deployment, "show", "nonsense")[0] == 2
+
+
+@everywhere
+def test_what_a_task_has_written_cannot_rewrite_the_terminal(deploy: Deploy) -> None:
+    deployment = deploy()
+    agent_id = ax.activity.create("job", "\x1b[2Jgone\nsecond")
+    for arguments in (["list"], ["show", str(agent_id)], ["logs", str(agent_id)]):
+        printed = cli(deployment, *arguments)[1]
+        assert "\x1b" not in printed and " [2Jgone second" in printed
+
+
+@everywhere
+def test_logs_are_followed_to_the_end(deploy: Deploy) -> None:
+    deployment = deploy()
+    deployment.start()
+    task = deployment.enqueue("report", "r", times=4, seconds=0.3)
+    done = subprocess.run(
+        [sys.executable, "-m", "agentexec", "logs", "-f", str(task.agent_id)],
+        env=deployment.environment,
+        cwd=deployment.folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    messages = [line.split("  ")[-1] for line in done.stdout.splitlines()]
+    assert messages == [
+        "Waiting to start.",
+        "Task started.",
+        *(f"Step {number} of 4" for number in range(1, 5)),
+        "Task completed successfully.",
+    ]
+    plain = cli(deployment, "logs", str(task.agent_id))[1]
+    assert plain == done.stdout
+    first = json.loads(cli(deployment, "logs", str(task.agent_id), "--json")[1].splitlines()[0])
+    assert (first["status"], first["percentage"], first["message"]) == ("queued", 0, "Waiting to start.")
+
+
+@everywhere
+def test_retry_puts_failed_and_canceled_tasks_back(deploy: Deploy) -> None:
+    deployment = deploy(max_crashes=1)
+    worker = deployment.start()
+    poison = deployment.enqueue("poison", "p")
+    deployment.wait_for_status(poison, "error")
+    deployment.stop(worker)
+    canceled = deployment.enqueue("work", "c")
+    assert ax.cancel_sync(canceled)
+    assert cli(deployment, "retry", str(canceled.agent_id)) == (
+        0,
+        f"Task {canceled.agent_id} is queued again.\n",
+        "",
+    )
+    code, _, said = cli(deployment, "retry", str(canceled.agent_id))
+    assert code == 1
+    assert said.endswith(
+        f"Task {canceled.agent_id} is queued; only failed and canceled tasks can be retried.\n"
+    )
+    deployment.start()
+    deployment.wait_for_status(canceled, "complete")
+    # Alone: with one death too many, its neighbours would be buried beside it.
+    assert cli(deployment, "retry", str(poison.agent_id))[0] == 0
+    deployment.wait_for(lambda: deployment.ledger("start")["p"] == 2)
+    deployment.wait_for_status(poison, "error")
+    assert "Put back on the queue by hand." in [line.message for line in deployment.detail(canceled).logs]
+    assert not ax.retry_sync(canceled)
+
+
+@everywhere
+def test_prune_removes_what_ended_long_ago_with_all_that_belongs_to_it(deploy: Deploy) -> None:
+    deployment = deploy()
+    deployment.start()
+    old, fresh, running = (deployment.enqueue("work", key) for key in ("old", "fresh", "long"))
+    deployment.wait_for_ends([old, fresh, running])
+    waiting = ax.enqueue_sync("work", {"key": "w"}, delay=3600)
+    age(old, days=40)
+    age(waiting, days=40)
+    code, said, _ = cli(deployment, "prune", "--older-than", "30d", "--yes")
+    assert (code, said) == (0, "Removed 1 task(s).\n")
+    assert cli(deployment, "prune", "--older-than", "30d", "--yes")[1] == "Removed 0 task(s).\n"
+    with Session(RUNTIME.engine) as db:
+        with pytest.raises(ax.ActivityNotFoundError):
+            ax.activity.detail(db, old.agent_id)
+        assert ax.activity.detail(db, fresh.agent_id).status == "complete"
+        left = db.scalar(
+            select(func.count()).select_from(ActivityLog).where(ActivityLog.activity_id == old.agent_id)
+        )
+        assert left == 0
+    for wrong in ("30", "month", "-1d"):
+        code, _, said = cli(deployment, "prune", f"--older-than={wrong}", "--yes")
+        assert code == 2 and "Write a time like 30d" in said
+
+
+@on("embedded")
+def test_prune_asks(deploy: Deploy) -> None:
+    deployment = deploy()
+    agent_id = ax.activity.create("job")
+    ax.activity.complete(agent_id)
+    time.sleep(0.05)
+    done: Any = subprocess.run(
+        [sys.executable, "-m", "agentexec", "prune", "--older-than", "0s"],
+        env=deployment.environment,
+        cwd=deployment.folder,
+        input="n\n",
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 1 and "Remove 1 task(s) with their logs?" in done.stdout
+    with Session(RUNTIME.engine) as db:
+        assert ax.activity.detail(db, agent_id)
