@@ -234,9 +234,14 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     # Before the switch to WAL, which itself needs the lock that another starting process may hold.
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-    # The file remembers it; the switch is refused, without waiting, while somebody opens the file for the first time.
     if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        cursor.execute("PRAGMA journal_mode=WAL")
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            # Refused, without waiting, while another connection is in use. The file remembers the mode, so the next
+            # connection that is alone switches for all.
+            if error.sqlite_errorcode not in BUSY:
+                raise
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()

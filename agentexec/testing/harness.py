@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from agentexec.activity.models import Activity
 from agentexec.activity.queries import detail
 from agentexec.activity.schemas import ActivityLogSchema
+from agentexec.db import prepare_engine
 from agentexec.errors import UsageError
 from agentexec.pool import Pool
 from agentexec.queue import enqueue
@@ -107,7 +108,7 @@ class AsyncHarness:
 
     async def __aenter__(self) -> Self:
         try:
-            engine = self._given_engine or self._make_database()
+            engine = prepare_engine(self._given_engine or self._make_database())
             Base.metadata.create_all(engine)
             backend = InlineBackend()
             self._open.enter_context(RUNTIME.replaced(engine, backend, self._registry))

@@ -18,7 +18,7 @@ from agentexec.activity.models import Activity, ActivityLog
 from agentexec.runtime import RUNTIME
 from tests.deployment import Deploy, Deployment, command, on
 
-everywhere = on("embedded", "valkey+postgres")
+everywhere = on("embedded", "valkey+postgres", rivals=False)
 
 
 def age(task: ax.Task, **by: float) -> None:

@@ -13,7 +13,7 @@ from examples.mock_openai import MockOpenAI, call, say
 from tests.deployment import Deploy, Deployment, command, on
 from tests.integration.test_rate_limits import agents_worker
 
-everywhere = on("embedded", "valkey+postgres")
+everywhere = on("embedded", "valkey+postgres", rivals=False)
 
 
 def asked(deployment: Deployment, task: ax.Task) -> ax.approvals.ApprovalSchema:
@@ -68,7 +68,7 @@ def test_a_task_waits_without_a_slot_and_goes_on_after_the_command(
     assert command(deployment, "approvals") == (0, "", "No call waits for approval.\n")
 
 
-@on("embedded", "valkey+postgres")
+@on("embedded", "valkey+postgres", rivals=False)
 def test_a_rejection_is_told_to_the_model(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("I see.")])
     deployment = deploy(worker_concurrency=1)
@@ -82,7 +82,7 @@ def test_a_rejection_is_told_to_the_model(deploy: Deploy, mock_openai: MockOpenA
     assert "Ann has left." in json.dumps(mock_openai.requests()[-1])
 
 
-@on("embedded", "valkey+postgres")
+@on("embedded", "valkey+postgres", rivals=False)
 def test_a_task_wakes_by_itself_when_its_approval_expires(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("Then not.")])
     deployment = deploy(worker_concurrency=1)
@@ -93,7 +93,7 @@ def test_a_task_wakes_by_itself_when_its_approval_expires(deploy: Deploy, mock_o
     assert deployment.ledger("start") == {"letter": 2}
 
 
-@on("embedded", "valkey+postgres")
+@on("embedded", "valkey+postgres", rivals=False)
 def test_an_answer_that_the_queue_was_not_told_of_wakes_the_task(
     deploy: Deploy, mock_openai: MockOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from agentexec import db
 from agentexec.errors import UnavailableError
@@ -55,6 +55,19 @@ class TestDeadlocks:
         assert (
             len(starts) == 2 if engine.dialect.name == "sqlite" else 3 <= len(starts) < 2 + db.DEADLOCK_TRIES
         )
+
+    def test_a_sqlite_file_in_use_is_opened_without_its_switch_to_wal(self, tmp_path):
+        url = f"sqlite:///{tmp_path / 'used.db'}"
+        plain = create_engine(url)
+        with plain.begin() as connection:
+            connection.execute(text("CREATE TABLE pair (id INTEGER PRIMARY KEY)"))
+            connection.execute(text("INSERT INTO pair VALUES (1)"))
+            engine = db.open_engine(url)
+            with engine.connect() as other:
+                assert other.execute(text("PRAGMA journal_mode")).scalar() == "delete"
+        engine.dispose()
+        with engine.connect() as later:
+            assert later.execute(text("PRAGMA journal_mode")).scalar() == "wal"
 
     def test_another_outage_is_not_tried_again(self, engine):
         tries = 0

@@ -249,7 +249,7 @@ def agents_worker(deployment: Deployment, server: MockOpenAI) -> None:
     )
 
 
-@on("embedded", "valkey+postgres")
+@on("embedded", "valkey+postgres", rivals=False)
 def test_a_limited_task_gives_its_slot_to_others(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("At last.")])
     refuse(mock_openai, 1, 4)
@@ -269,7 +269,7 @@ def test_a_limited_task_gives_its_slot_to_others(deploy: Deploy, mock_openai: Mo
     assert deployment.ledger("start")["limited"] == 2
 
 
-@on("embedded", "valkey+postgres")
+@on("embedded", "valkey+postgres", rivals=False)
 def test_two_processes_together_keep_to_the_limit(deploy: Deploy) -> None:
     """600 a minute: 60 at once, then nine a second."""
     deployment = deploy(rate_limits="m=600rpm")

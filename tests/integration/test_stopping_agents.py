@@ -13,7 +13,7 @@ from examples.mock_openai import MockOpenAI, call, say
 from tests.deployment import Deploy, Deployment, on, run_agentexec
 from tests.integration.test_rate_limits import agents_worker
 
-everywhere = on("embedded", "valkey+postgres")
+everywhere = on("embedded", "valkey+postgres", rivals=False)
 
 AT_ONCE = 1.0
 """Seconds within which a running agent stops."""
@@ -107,7 +107,7 @@ def test_what_cannot_be_canceled_is_said(deploy: Deploy) -> None:
     assert err.startswith("agentexec: 'seven' is no agent_id;")
 
 
-@on("embedded", "valkey+postgres")
+@on("embedded", "valkey+postgres", rivals=False)
 def test_an_agent_over_its_time_is_stopped_and_tried_again(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("Too late.").after(30)])
     deployment = deploy(worker_concurrency=1)
