@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import and_, bindparam, delete, select
+from sqlalchemy.orm import aliased
 
 from agentexec.activity.endings import record_deaths
 from agentexec.activity.models import Activity, ActivityResult
@@ -20,7 +21,7 @@ from agentexec.config import Settings
 from agentexec.db import reading, utc_now, writing
 from agentexec.journal import approvals, trackers, waits
 from agentexec.runtime import Runtime
-from agentexec.task import Entry, Lease, Priority, Status
+from agentexec.task import ACTIVE_STATUSES, Entry, Lease, Priority, Status
 
 log = logging.getLogger("agentexec.reconciler")
 
@@ -217,7 +218,15 @@ class Reconciler:
         for kind in (waits, trackers):
             while kind.expire(self._runtime.engine, utc_now(), BATCH) == BATCH:
                 pass
-        query = select(ActivityResult.agent_id).where(ActivityResult.expires_at < utc_now()).limit(BATCH)
+        # A task that has enqueued others may run again from its top, and ask for their results again.
+        child, parent = aliased(Activity), aliased(Activity)
+        wanted = (
+            select(child.agent_id)
+            .join(parent, parent.agent_id == child.parent_id)
+            .where(child.agent_id == ActivityResult.agent_id, parent.status.in_(ACTIVE_STATUSES))
+        )
+        expired = (ActivityResult.expires_at < utc_now(), ~wanted.exists())
+        query = select(ActivityResult.agent_id).where(*expired).limit(BATCH)
         while True:
             with writing(self._runtime.engine) as connection:
                 ids = connection.execute(query).scalars().all()

@@ -13,13 +13,14 @@ from uuid import UUID, uuid4
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.models import Activity, ActivityResult
 from agentexec.db import utc_now
 from agentexec.runtime import RUNTIME
+from agentexec.worker.reconciler import Reconciler
 from tests.deployment import Deployment
 
 PUSHED = 2.5
@@ -274,3 +275,29 @@ async def test_progress_is_seen_while_the_task_runs(running: Deployment) -> None
         [item] = [one for one in ax.activity.list(db).items if one.agent_id == task.agent_id]
     assert (item.status, item.latest_log_message) == ("running", "Step 1 of 2")
     await ax.cancel(task)
+
+
+def test_results_of_children_are_kept_until_their_parent_has_ended(running: Deployment) -> None:
+    """A parent that runs again from its top, after hours perhaps, asks for them again."""
+    child, other = (running.enqueue("work", key) for key in ("child", "other"))
+    running.wait_for_ends([child, other])
+    ids = [child.agent_id, other.agent_id]
+    parent = ax.enqueue_sync("work", {"key": "parent"}, delay=3600)
+    with RUNTIME.engine.begin() as connection:
+        of_child = update(Activity).where(Activity.agent_id == child.agent_id)
+        connection.execute(of_child.values(parent_id=parent.agent_id))
+        over = utc_now() - timedelta(seconds=1)
+        connection.execute(
+            update(ActivityResult).where(ActivityResult.agent_id.in_(ids)).values(expires_at=over)
+        )
+
+    def kept_after_expiry() -> list[UUID]:
+        Reconciler(RUNTIME, ax.CONF, "test")._expire_results()
+        query = select(ActivityResult.agent_id).where(ActivityResult.agent_id.in_(ids))
+        with RUNTIME.engine.connect() as connection:
+            return list(connection.execute(query).scalars())
+
+    assert kept_after_expiry() == [child.agent_id]
+    assert ax.get_result_sync(child) == "child"
+    assert ax.cancel_sync(parent)
+    assert kept_after_expiry() == []
