@@ -26,6 +26,8 @@ class Job(BaseModel):
     seconds: float = 0.0
     times: int = 0
     value: Any = None
+    gate: str = ""
+    """A file in whose absence the task waits."""
 
 
 class Sum(BaseModel):
@@ -80,6 +82,8 @@ async def report(agent_id: UUID, context: Job) -> None:
 async def speaks(agent_id: UUID, context: Job) -> str:
     """Publishes a text word by word, as a model streams it, `times` times, and says what it did."""
     ledger("start", context.key)
+    while context.gate and not Path(context.gate).exists():
+        await asyncio.sleep(0.02)
     words = str(context.value).split(" ")
     for _ in range(max(1, context.times)):
         for word in words:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -122,12 +123,18 @@ def subscribers() -> int:
     return sum(len(followed.subscribers) for followed in follower._tasks.values())
 
 
-async def test_a_browser_gets_everything_up_to_the_result(running: Deployment, web: str) -> None:
-    task = await ax.enqueue("speaks", {"key": "a", "value": "one zwölf 三", "seconds": 0.1})
+async def test_a_browser_gets_everything_up_to_the_result(
+    running: Deployment, web: str, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    task = await ax.enqueue(
+        "speaks", {"key": "a", "value": "one zwölf 三", "seconds": 0.1, "gate": str(gate)}
+    )
     url = f"{web}/activity/{task.agent_id}/events"
     async with connected(url) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.headers["cache-control"] == "no-store"
+        gate.touch()
         found = [frame async for frame in frames(response)]
     assert text_of(found) == "one zwölf 三 The end."
     last = found[-1]
@@ -139,10 +146,15 @@ async def test_a_browser_gets_everything_up_to_the_result(running: Deployment, w
     assert again.status_code == 204, "EventSource stops"
 
 
-async def test_a_lost_connection_is_resumed(running: Deployment, web: str) -> None:
-    task = await ax.enqueue("speaks", {"key": "b", "value": "one two three four five", "seconds": 0.2})
+async def test_a_lost_connection_is_resumed(running: Deployment, web: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    task = await ax.enqueue(
+        "speaks", {"key": "b", "value": "one two three four five", "seconds": 0.2, "gate": str(gate)}
+    )
     url = f"{web}/activity/{task.agent_id}/events"
-    found = await read(url, most=4)
+    found = await read(url, most=1)
+    gate.touch()
+    found += await read(url, most=3, **{"Last-Event-ID": found[-1].id})
     found += await read(url, most=3, **{"Last-Event-ID": found[-1].id})
     found += await read(f"{url}?after={found[-1].id}")
     assert text_of(found) == "one two three four five The end."

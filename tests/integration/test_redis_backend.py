@@ -316,5 +316,5 @@ def calls(backend: RedisBackend) -> list[Callable[[], object]]:
         lambda: backend.receive("mailbox", 0.2),
         lambda: backend.watch(Q, [agent_id], "mailbox"),
         lambda: backend.intact(Q),
-        lambda: backend.add("counter", 1),
+        lambda: backend.lead("role", "owner", 1.0),
     ]
