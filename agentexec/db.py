@@ -21,6 +21,7 @@ from sqlalchemy import (
     Dialect,
     Engine,
     Integer,
+    String,
     Text,
     Uuid,
     any_,
@@ -111,6 +112,12 @@ LongText = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 JsonObject = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 """A 64-bit key; SQLite only counts up an INTEGER key by itself."""
+
+
+def exact_text(length: int) -> String:
+    """Text of up to `length` characters that is compared exactly: MySQL by itself does not regard case."""
+    mine = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+    return String(length).with_variant(mine, "mysql", "mariadb")
 
 
 class IdList(TypeDecorator[Sequence[UUID]]):

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from agentexec.activity.labels import require_labels
 from agentexec.activity.models import MAX_NAME, MAX_QUEUE_NAME
 from agentexec.activity.transitions import NewTask
 from agentexec.config import CONF
@@ -74,6 +75,7 @@ def _dump_context(task_name: str, context: Context) -> str | None:
 def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if metadata is None:
         return None
+    require_labels(metadata)
     text = _dump_json(metadata, "The metadata")
     require_size(text, "The metadata")
     if "\\u0000" in text:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from bench import floors, measures, report, startup, targets, workflows
+from bench import activities, floors, measures, report, startup, targets, workflows
 from bench.figures import QUICK, USUAL, Figure, Size
 from bench.goals import judge
 from bench.targets import Target
@@ -39,6 +39,9 @@ MEASURES: dict[str, Callable[[Target, Size], Iterator[Figure]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments[:1]) == ["activities"]:
+        return activities.main(arguments[1:])
     options = _parse(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)  # as an exception, so that every server and worker is stopped

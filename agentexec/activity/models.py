@@ -10,13 +10,15 @@ from sqlalchemy import BigInteger, Enum, ForeignKey, Index, Integer, SmallIntege
 from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
 
 from agentexec.config import CONF
-from agentexec.db import Base, BigId, JsonObject, LongText, UtcDateTime
+from agentexec.db import Base, BigId, JsonObject, LongText, UtcDateTime, exact_text
 from agentexec.task import Status
 
 MAX_NAME = 200
 """Most characters of a task name, an idempotency key or a lock key: what MySQL can index."""
 
 MAX_QUEUE_NAME = 100
+MAX_LABEL = 128
+"""Most characters of a label's name or value; longer ones are stored as their hash."""
 
 StatusType = Enum(Status, native_enum=False, length=10, create_constraint=False)
 
@@ -66,8 +68,11 @@ class Activity(Base):
     )
 
     __table_args__ = (
-        Index(f"ix_{CONF.table_prefix}activity_status_created", "status", "created_at"),
-        Index(f"ix_{CONF.table_prefix}activity_created", "created_at"),
+        Index(f"ix_{CONF.table_prefix}activity_status_created", "status", "created_at", "agent_id"),
+        Index(
+            f"ix_{CONF.table_prefix}activity_type_status", "agent_type", "status", "created_at", "agent_id"
+        ),
+        Index(f"ix_{CONF.table_prefix}activity_finished", "finished_at", "status", "agent_type"),
         Index(f"ix_{CONF.table_prefix}activity_parent", "parent_id", "created_at"),
         Index(f"uq_{CONF.table_prefix}activity_idempotency_key", "idempotency_key", unique=True),
     )
@@ -90,6 +95,26 @@ class ActivityLog(Base):
     activity: Mapped[Activity] = relationship(viewonly=True, back_populates="logs")
 
     __table_args__ = (Index(f"ix_{CONF.table_prefix}activity_log_activity", "activity_id", "id"),)
+
+
+class ActivityLabel(Base):
+    """One value of an activity's metadata, to find it by: no database can look into JSON as fast on its own.
+
+    `value` is JSON, see activity/labels.py; `created_at` is the activity's, so that a label's newest come first.
+    """
+
+    __tablename__ = f"{CONF.table_prefix}activity_label"
+
+    agent_id: Mapped[UUID] = mapped_column(
+        ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(exact_text(MAX_LABEL), primary_key=True)
+    value: Mapped[str] = mapped_column(exact_text(MAX_LABEL))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    __table_args__ = (
+        Index(f"ix_{CONF.table_prefix}activity_label_value", "name", "value", "created_at", "agent_id"),
+    )
 
 
 class ActivityResult(Base):

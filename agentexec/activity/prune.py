@@ -9,8 +9,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session, aliased
 
+from agentexec.activity.counts import forget
+from agentexec.activity.labels import matching
 from agentexec.activity.models import Activity
-from agentexec.activity.queries import for_both, matching
+from agentexec.activity.queries import for_both
 from agentexec.db import utc_now
 from agentexec.errors import UsageError
 from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES
@@ -26,12 +28,13 @@ def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, A
     In batches of 500, each committed. The children of a task that is under way stay: it may ask for their results.
     Raises UsageError for a negative time.
     """
-    query = select(Activity.agent_id).where(*_old(db, older_than, metadata_filter)).limit(BATCH)
+    query = select(Activity.agent_id).where(*_old(older_than, metadata_filter)).limit(BATCH)
     removed = 0
     while ids := db.scalars(query).all():
         db.execute(
             delete(Activity).where(Activity.agent_id.in_(ids)).execution_options(synchronize_session=False)
         )
+        forget(db)
         db.commit()
         removed += len(ids)
     return removed
@@ -40,13 +43,11 @@ def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, A
 @for_both
 def prunable(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
     """How many activities `prune` would remove."""
-    query = select(func.count()).select_from(Activity).where(*_old(db, older_than, metadata_filter))
+    query = select(func.count()).select_from(Activity).where(*_old(older_than, metadata_filter))
     return db.scalar(query) or 0
 
 
-def _old(
-    db: Session, older_than: timedelta, metadata_filter: Mapping[str, Any] | None
-) -> list[ColumnElement[bool]]:
+def _old(older_than: timedelta, metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
     if older_than < timedelta():
         raise UsageError("older_than must be a time of 0 or more.")
     before = utc_now() - older_than
@@ -56,8 +57,7 @@ def _old(
     )
     return [
         Activity.status.in_(FINAL_STATUSES),
-        Activity.created_at < before,  # it has an index, and nothing ends before it is created
         Activity.finished_at < before,
         ~under_way.exists(),
-        *matching(db, metadata_filter),
+        *matching(metadata_filter),
     ]

@@ -7,20 +7,18 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, String, case, cast, func, select
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, defer, selectinload
 
 from agentexec.activity.endings import end_outside
+from agentexec.activity.labels import matching
 from agentexec.activity.models import Activity
 from agentexec.activity.schemas import (
     ActivityChildSchema,
     ActivityDetailSchema,
-    ActivityListItemSchema,
-    ActivityListSchema,
 )
 from agentexec.db import utc_now
-from agentexec.errors import ActivityNotFoundError, UsageError
+from agentexec.errors import ActivityNotFoundError
 from agentexec.task import ACTIVE_STATUSES, Status
 
 if TYPE_CHECKING:
@@ -55,49 +53,6 @@ def for_both(query: Callable[Concatenate[Session, P], R]) -> _Query[P, R]:
 
 
 @for_both
-def list_activities(
-    db: Session,
-    page: int = 1,
-    page_size: int = 50,
-    *,
-    status: Status | str | None = None,
-    agent_type: str | None = None,
-    metadata_filter: Mapping[str, Any] | None = None,
-) -> ActivityListSchema:
-    """One page of activities: running ones first, then queued ones, then the newest.
-
-    `page` counts from 1; `page_size` is at most 1000. `metadata_filter` keeps the activities whose metadata
-    has all these values. Raises UsageError for a page that cannot be.
-    """
-    if page < 1 or not 1 <= page_size <= MAX_PAGE_SIZE:
-        raise UsageError(
-            f"Pages count from 1 and hold 1 to {MAX_PAGE_SIZE} items; got page={page}, page_size={page_size}."
-        )
-    conditions = matching(db, metadata_filter)
-    if status is not None:
-        conditions.append(Activity.status == Status(status))
-    if agent_type is not None:
-        conditions.append(Activity.agent_type == agent_type)
-    total = db.scalar(select(func.count()).select_from(Activity).where(*conditions)) or 0
-    rank = case((Activity.status == Status.RUNNING, 0), (Activity.status == Status.QUEUED, 1), else_=2)
-    rows = db.scalars(
-        select(Activity)
-        .where(*conditions)
-        .order_by(rank, Activity.created_at.desc(), Activity.agent_id.desc())
-        .limit(page_size)
-        .offset((page - 1) * page_size)
-        .options(defer(Activity.context), defer(Activity.error))
-        .execution_options(populate_existing=True)
-    ).all()
-    return ActivityListSchema(
-        items=[ActivityListItemSchema.model_validate(row) for row in rows],
-        total=total,
-        page=page,
-        page_size=page_size,
-    )
-
-
-@for_both
 def detail(
     db: Session, agent_id: UUID | str, *, metadata_filter: Mapping[str, Any] | None = None
 ) -> ActivityDetailSchema:
@@ -105,7 +60,7 @@ def detail(
     key = agent_id if isinstance(agent_id, UUID) else UUID(agent_id)
     row = db.scalars(
         select(Activity)
-        .where(Activity.agent_id == key, *matching(db, metadata_filter))
+        .where(Activity.agent_id == key, *matching(metadata_filter))
         .options(selectinload(Activity.logs), defer(Activity.context))
         .execution_options(populate_existing=True)
     ).one_or_none()
@@ -143,7 +98,7 @@ def _add_children(db: Session, root: ActivityDetailSchema) -> None:
 def active_count(db: Session, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
     """The number of activities that are QUEUED or RUNNING."""
     query = select(func.count()).select_from(Activity)
-    return db.scalar(query.where(Activity.status.in_(ACTIVE_STATUSES), *matching(db, metadata_filter))) or 0
+    return db.scalar(query.where(Activity.status.in_(ACTIVE_STATUSES), *matching(metadata_filter))) or 0
 
 
 @for_both
@@ -155,7 +110,7 @@ def cancel_pending(db: Session, *, metadata_filter: Mapping[str, Any] | None = N
     canceled = 0
     query = (
         select(Activity.agent_id)
-        .where(Activity.status == Status.QUEUED, *matching(db, metadata_filter))
+        .where(Activity.status == Status.QUEUED, *matching(metadata_filter))
         .limit(1000)
     )
     while ids := db.scalars(query).all():
@@ -176,35 +131,8 @@ def cancel_pending(db: Session, *, metadata_filter: Mapping[str, Any] | None = N
 def queue_of(db: Session, agent_id: UUID, *, metadata_filter: Mapping[str, Any] | None = None) -> str | None:
     """The queue of an activity, None for one without. Raises ActivityNotFoundError as `detail` does."""
     row = db.execute(
-        select(Activity.queue).where(Activity.agent_id == agent_id, *matching(db, metadata_filter))
+        select(Activity.queue).where(Activity.agent_id == agent_id, *matching(metadata_filter))
     ).one_or_none()
     if row is None:
         raise ActivityNotFoundError(agent_id)
     return row.queue
-
-
-def matching(db: Session, metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
-    """Conditions that the metadata has all these values, compared as the JSON type that each value has."""
-    conditions: list[ColumnElement[bool]] = []
-    for key, value in (metadata_filter or {}).items():
-        if not isinstance(value, str | int | float | UUID):
-            raise UsageError(f"metadata_filter[{key!r}] must be a string, number or boolean.")
-        if isinstance(value, UUID):
-            value = str(value)
-        member = Activity.metadata_[key]
-        dialect = db.get_bind().dialect.name
-        if dialect == "postgresql":
-            # A cast would fail where another tenant's value has another type; containment just does not match.
-            conditions.append(cast(Activity.metadata_, JSONB).contains({key: value}))
-        elif isinstance(value, bool) and dialect in ("mysql", "mariadb"):
-            # MariaDB keeps JSON as text, and would compare the text `true` with a number.
-            conditions.append(cast(member, String(5)) == ("true" if value else "false"))
-        elif isinstance(value, bool):
-            conditions.append(member.as_boolean() == value)
-        elif isinstance(value, int):
-            conditions.append(member.as_integer() == value)
-        elif isinstance(value, float):
-            conditions.append(member.as_float() == value)
-        else:
-            conditions.append(member.as_string() == value)
-    return conditions

@@ -82,12 +82,18 @@ class ActivityListItemSchema(_ActivitySchema):
 
 
 class ActivityListSchema(BaseModel):
-    """One page of activities; `page` counts from 1."""
+    """One page of activities; `page` counts from 1.
+
+    `total`: how many match; where that is not exact, at least so many. `next_cursor`: the `after=` of the next page,
+    None on a page that is not full.
+    """
 
     items: list[ActivityListItemSchema]
     total: int
     page: int
     page_size: int
+    total_is_exact: bool = True
+    next_cursor: str | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property

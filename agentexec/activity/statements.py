@@ -7,16 +7,18 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, insert, select, update
 
-from agentexec.activity.models import Activity, ActivityLog, ActivityResult
+from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult
 from agentexec.db import among
 from agentexec.task import Status
 
 ACTIVITY: Any = Activity.__table__
 LOG: Any = ActivityLog.__table__
+LABEL: Any = ActivityLabel.__table__
 RESULT: Any = ActivityResult.__table__
 
 INSERT_ACTIVITY = insert(ACTIVITY)
 INSERT_LOG = insert(LOG).inline()  # without RETURNING, which nobody reads
+INSERT_LABEL = insert(LABEL)
 INSERT_RESULT = insert(RESULT)
 REPORT = (
     update(ACTIVITY)

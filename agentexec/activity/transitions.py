@@ -16,9 +16,11 @@ from uuid import UUID
 from sqlalchemy import Connection, and_, update
 
 from agentexec.activity.endings import Ending, bury, end, rows_of
+from agentexec.activity.labels import label_rows
 from agentexec.activity.statements import (
     ACTIVITY,
     INSERT_ACTIVITY,
+    INSERT_LABEL,
     INSERT_LOG,
     INSERT_RESULT,
     REPORT,
@@ -82,6 +84,8 @@ def insert_tasks(connection: Connection, tasks: Sequence[NewTask], now: datetime
     with batched(connection):
         connection.execute(INSERT_ACTIVITY, activity_rows(tasks, now))
         connection.execute(INSERT_LOG, first_log_rows(tasks, now))
+        if labels := first_label_rows(tasks, now):
+            connection.execute(INSERT_LABEL, labels)
 
 
 def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any]]:
@@ -108,6 +112,15 @@ def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any
             "metadata": task.metadata,
         }
         for task in tasks
+    ]
+
+
+def first_label_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any]]:
+    """Parameters of INSERT_LABEL: a row for each value of each task's metadata."""
+    return [
+        {"agent_id": task.agent_id, "name": name, "value": value, "created_at": now}
+        for task in tasks
+        for name, value in label_rows(task.metadata)
     ]
 
 

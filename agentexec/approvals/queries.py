@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from agentexec.activity.labels import matching
 from agentexec.activity.models import Activity
-from agentexec.activity.queries import for_both, matching
+from agentexec.activity.queries import for_both
 from agentexec.db import utc_now
 from agentexec.journal.approvals import PENDING
 from agentexec.journal.models import Approval
@@ -60,7 +61,7 @@ def list_approvals(
             Approval.status == PENDING,
             or_(Approval.expires_at.is_(None), Approval.expires_at > now),
             Activity.status.in_(ACTIVE_STATUSES),
-            *matching(db, metadata_filter),
+            *matching(metadata_filter),
         )
         .order_by(Approval.created_at, Approval.agent_id, Approval.path)
         .limit(max(1, min(limit, MOST)))

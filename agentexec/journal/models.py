@@ -6,18 +6,15 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String
-from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agentexec.config import CONF
-from agentexec.db import Base, BigId, LongText, UtcDateTime
+from agentexec.db import Base, BigId, LongText, UtcDateTime, exact_text
 
 MAX_PATH = 255
 
-# MySQL compares texts without regard to case, and call ids differ in nothing else.
-ExactText = String(MAX_PATH).with_variant(
-    mysql.VARCHAR(MAX_PATH, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
-)
+# Call ids may differ in nothing but case.
+ExactText = exact_text(MAX_PATH)
 
 
 class JournalEntry(Base):

@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import and_, bindparam, delete, select
 from sqlalchemy.orm import aliased
 
+from agentexec.activity import counts
 from agentexec.activity.endings import record_deaths
 from agentexec.activity.models import Activity, ActivityResult
 from agentexec.config import Settings
@@ -36,6 +37,7 @@ FULL_SWEEP_SHARE = 20
 """A look at every queued task is made at most once in this many times its own duration."""
 
 EXPIRY_SECONDS = 60.0
+COUNT_SECONDS = 30.0
 OUTAGE_SECONDS = 1.5
 """A longer pause between two turns (and longer than half a lease) means that something was away."""
 
@@ -61,6 +63,7 @@ class Reconciler:
         self._looked_until: datetime | None = None
         self._next_full = 0.0
         self._next_expiry = 0.0
+        self._next_count = 0.0
         self._leading = False
         self._last_turn: float | None = None
         self._trust_leases_from = 0.0
@@ -83,6 +86,7 @@ class Reconciler:
         self._push_lost()
         self._wake_answered()
         self._expire_results()
+        self._count()
 
     def resign(self) -> None:
         """Let another lead at once."""
@@ -209,6 +213,14 @@ class Reconciler:
             while agent_ids := kind.to_wake(engine, self._queue, before, BATCH):
                 self._runtime.backend.hasten(self._queue, agent_ids)
                 kind.note_woken(engine, agent_ids)
+
+    def _count(self) -> None:
+        clock = time.monotonic()
+        if clock < self._next_count:
+            return
+        counts.remember(self._runtime.engine)
+        took = time.monotonic() - clock
+        self._next_count = clock + max(COUNT_SECONDS, took * FULL_SWEEP_SHARE)
 
     def _expire_results(self) -> None:
         clock = time.monotonic()

@@ -209,6 +209,8 @@ def test_no_activities_make_no_pages(db: Session) -> None:
         "total": 0,
         "page": 1,
         "page_size": 50,
+        "total_is_exact": True,
+        "next_cursor": None,
         "total_pages": 0,
     }
 

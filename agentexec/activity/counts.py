@@ -1,0 +1,88 @@
+"""How many activities there are, in milliseconds also where there are a million.
+
+What ended up to a moment hardly changes: the leading reconciler counts it now and then and remembers it, and a query
+counts only what ended since, and what is active. Small tables are always counted whole.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, delete, func, insert, select
+from sqlalchemy.orm import Session
+
+from agentexec.activity.models import Activity, Meta
+from agentexec.db import reading, utc_now, writing
+from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES, Status
+
+META: Any = Meta.__table__
+NAME = "activity_counts"
+WORTHWHILE = 10_000
+"""Ended activities below which they are counted each time."""
+
+MARGIN = timedelta(seconds=60)
+"""How far back of now what is remembered ends: transactions commit late, and clocks differ."""
+
+
+class Remembered(NamedTuple):
+    """What had ended up to a moment: numbers by task name and status."""
+
+    until: datetime
+    numbers: dict[tuple[str, str], int]
+
+
+def total(db: Session, status: Status | None, agent_type: str | None) -> int:
+    """The number of activities with a status, of a type; None: of any."""
+    conditions = [] if agent_type is None else [Activity.agent_type == agent_type]
+    number = 0
+    active = ACTIVE_STATUSES if status is None else ACTIVE_STATUSES & {status}
+    final = FINAL_STATUSES if status is None else FINAL_STATUSES & {status}
+    if active:
+        query = select(func.count()).select_from(Activity)
+        number += db.scalar(query.where(Activity.status.in_(active), *conditions)) or 0
+    if final:
+        known = _parsed(db.scalar(select(Meta.value).where(Meta.name == NAME)))
+        if known is not None:
+            conditions.append(Activity.finished_at > known.until)
+            names = {one.value for one in final}
+            number += sum(
+                count
+                for (kind, state), count in known.numbers.items()
+                if state in names and agent_type in (None, kind)
+            )
+        query = select(func.count()).select_from(Activity)
+        number += db.scalar(query.where(Activity.status.in_(final), *conditions)) or 0
+    return number
+
+
+def remember(engine: Engine) -> None:
+    """Count what has ended. Raises UnavailableError."""
+    until = utc_now() - MARGIN
+    query = (
+        select(Activity.agent_type, Activity.status, func.count().label("number"))
+        .where(Activity.finished_at <= until)
+        .group_by(Activity.agent_type, Activity.status)
+    )
+    with reading(engine) as connection:
+        rows = [row for row in connection.execute(query) if row.status in FINAL_STATUSES]
+    with writing(engine) as connection:
+        forget(connection)
+        if sum(row.number for row in rows) > WORTHWHILE:
+            numbers = [[row.agent_type, row.status.value, row.number] for row in rows]
+            value = json.dumps({"until": until.isoformat(), "numbers": numbers})
+            connection.execute(insert(Meta).values(name=NAME, value=value))
+
+
+def forget(connection: Connection | Session) -> None:
+    """What is remembered holds no longer: activities were removed."""
+    connection.execute(delete(META).where(META.c.name == NAME))
+
+
+def _parsed(text: str | None) -> Remembered | None:
+    if text is None:
+        return None
+    value: dict[str, Any] = json.loads(text)
+    numbers = {(kind, status): int(number) for kind, status, number in value["numbers"]}
+    return Remembered(datetime.fromisoformat(value["until"]), numbers)

@@ -1,0 +1,74 @@
+"""Metadata as labels: a row for each value, by which activities are found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, select
+
+from agentexec.activity.models import MAX_LABEL, Activity, ActivityLabel
+from agentexec.errors import UsageError
+
+MAX_LABELS = 64
+"""Most values of one activity's metadata by which it can be found: each is a row."""
+
+
+def label_rows(metadata: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Name and value of each label. Lists, objects and null are no labels: nothing is found by them."""
+    return [
+        (_short(str(name)), _text(value))
+        for name, value in (metadata or {}).items()
+        if isinstance(value, _PLAIN)
+    ]
+
+
+def require_labels(metadata: Mapping[str, Any] | None) -> None:
+    """Raise UsageError for metadata with more than MAX_LABELS values."""
+    number = len(label_rows(metadata))
+    if number > MAX_LABELS:
+        raise UsageError(
+            f"The metadata has {number} values, of which at most {MAX_LABELS} can be filtered by; "
+            "put what nobody filters by into the context, or into an object."
+        )
+
+
+def wanted_labels(metadata_filter: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """The labels that an activity must have to match. Raises UsageError for a value that is no label's."""
+    for name, value in (metadata_filter or {}).items():
+        if not isinstance(value, _PLAIN):
+            raise UsageError(f"metadata_filter[{name!r}] must be a string, number or boolean.")
+    return label_rows(metadata_filter)
+
+
+def matching(metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
+    """Conditions that an activity has all these labels, each compared with its JSON type."""
+    return [having(label) for label in wanted_labels(metadata_filter)]
+
+
+def having(label: tuple[str, str]) -> ColumnElement[bool]:
+    """The condition that an activity has a label."""
+    name, value = label
+    return Activity.agent_id.in_(
+        select(ActivityLabel.agent_id).where(ActivityLabel.name == name, ActivityLabel.value == value)
+    )
+
+
+_PLAIN = (str, int, float, UUID)  # a bool is an int
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, UUID):
+        value = str(value)
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON has one kind of number
+    return _short(json.dumps(value))
+
+
+def _short(text: str) -> str:
+    if len(text) <= MAX_LABEL:
+        return text
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,110 @@
+"""A crowd of activities with their logs, written straight into the tables: a million take a minute or two."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, insert, literal, select, text, true, union_all
+
+from agentexec.activity.labels import label_rows
+from agentexec.activity.models import Activity, ActivityLabel, ActivityLog
+from agentexec.db import utc_now
+from agentexec.task import Status
+
+TYPES = 20
+TENANTS = 100
+BATCH = 5_000
+DAYS = 90
+RUNNING, QUEUED = 0.0002, 0.005
+"""Shares of what is active; of the rest, one in fifty has failed and one in a hundred was canceled."""
+
+COMPANIES = ("Acme", "Globex", "Initech", "Umbrella", "Stark", "Wayne", "Wonka", "Tyrell")
+
+
+def fill(engine: Engine, activities: int, logs_each: int, *, seed: int = 1) -> None:
+    """Add activities, each with a few log lines, spread over 90 days; then let the database look at them."""
+    rows = _rows(activities, random.Random(seed))
+    with engine.connect() as connection:
+        while batch := list(islice(rows, BATCH)):
+            connection.execute(insert(Activity.__table__), batch)  # type: ignore[arg-type]
+            labels = [
+                {"agent_id": row["agent_id"], "name": name, "value": value, "created_at": row["created_at"]}
+                for row in batch
+                for name, value in label_rows(row["metadata"])
+            ]
+            connection.execute(insert(ActivityLabel.__table__), labels)  # type: ignore[arg-type]
+            connection.commit()
+        _add_logs(connection, logs_each)
+    analyze(engine)
+
+
+def analyze(engine: Engine) -> None:
+    """Let the database's planner look at what the tables hold, as it does by itself sooner or later."""
+    names = [model.__tablename__ for model in (Activity, ActivityLabel, ActivityLog)]
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for name in names:
+            if engine.dialect.name == "sqlite":
+                connection.execute(text(f"ANALYZE {name}"))
+            elif engine.dialect.name == "postgresql":
+                connection.execute(text(f"VACUUM ANALYZE {name}"))
+            else:
+                connection.execute(text(f"ANALYZE TABLE {name}")).all()
+
+
+def _rows(number: int, chance: random.Random) -> Iterator[dict[str, Any]]:
+    now = utc_now()
+    for at in range(number):
+        created = now - timedelta(days=DAYS) * (1 - at / number)
+        dice = chance.random()
+        if at >= number * (1 - RUNNING - QUEUED):
+            status = Status.RUNNING if at >= number * (1 - RUNNING) else Status.QUEUED
+        else:
+            status = Status.ERROR if dice < 0.02 else Status.CANCELED if dice < 0.03 else Status.COMPLETE
+        # Skewed, as tenants are: the first has a tenth of all, the last hardly any.
+        tenant = min(TENANTS - 1, int(chance.paretovariate(0.3)) - 1)
+        yield {
+            "agent_id": UUID(int=chance.getrandbits(128), version=4),
+            "agent_type": f"task_{at % TYPES}",
+            "status": status,
+            "percentage": 100 if status is Status.COMPLETE else at % 100,
+            "message": f"Step {at % 10} of 10 for {COMPANIES[at % len(COMPANIES)]} {at}",
+            "created_at": created,
+            "updated_at": created + timedelta(seconds=60),
+            "started_at": None if status is Status.QUEUED else _later(created, 1),
+            "finished_at": _later(created, 60) if status.final else None,
+            "queue": "agentexec_tasks",
+            "priority": 0,
+            "epoch": 1,
+            "attempt": 1,
+            "crashes": 0,
+            "context": f'{{"company": "{COMPANIES[at % len(COMPANIES)]} {at}", "text": "{"x" * 200}"}}',
+            "metadata": {"tenant": f"t{tenant}", "user": f"u{at % 200}"},
+        }
+
+
+def _later(moment: datetime, seconds: float) -> datetime:
+    return moment + timedelta(seconds=seconds)
+
+
+def _add_logs(connection: Any, each: int) -> None:
+    numbers = union_all(*(select(literal(number).label("number")) for number in range(each))).subquery("n")
+    for kind in range(TYPES):
+        lines = (
+            select(
+                Activity.agent_id,
+                Activity.created_at,
+                Activity.status,
+                Activity.message,
+                (numbers.c.number * 10).label("percentage"),
+            )
+            .join(numbers, true())
+            .where(Activity.agent_type == f"task_{kind}")
+        )
+        into = ["activity_id", "created_at", "status", "message", "percentage"]
+        connection.execute(insert(ActivityLog.__table__).inline().from_select(into, lines))  # type: ignore[arg-type]
+        connection.commit()

@@ -1,0 +1,306 @@
+"""Lists among many activities: the right ones, in order, by index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, Select, event, insert, select, text, update
+from sqlalchemy.orm import Session
+
+import agentexec as ax
+from agentexec.activity import counts, listing
+from agentexec.activity.models import Activity, ActivityLabel, Meta
+from agentexec.db import utc_now
+from agentexec.errors import UsageError
+from agentexec.runtime import RUNTIME
+from agentexec.task import Status
+from bench import crowd
+from tests.conftest import DATABASES, Servers, revived
+
+NUMBER = 6_000
+ORDER = {Status.RUNNING: 0, Status.QUEUED: 1}
+
+FILTERS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "status": {"status": "error"},
+    "queued": {"status": "queued"},
+    "type": {"agent_type": "task_7"},
+    "type and status": {"agent_type": "task_7", "status": "complete"},
+    "tenant": {"metadata_filter": {"tenant": "t0"}},
+    "small tenant": {"metadata_filter": {"tenant": "t40"}},
+    "tenant and user": {"metadata_filter": {"tenant": "t0", "user": "u8"}},
+    "tenant and status": {"metadata_filter": {"tenant": "t0"}, "status": "error"},
+    "tenant and type": {"metadata_filter": {"tenant": "t0"}, "agent_type": "task_7"},
+    "time": {"created_after": timedelta(days=40), "created_before": timedelta(days=33)},
+    "time and status": {"created_after": timedelta(days=40), "status": "complete"},
+    "time and tenant": {"created_after": timedelta(days=40), "metadata_filter": {"tenant": "t0"}},
+    "text": {"text": "ACME 1"},
+    "text and tenant": {"text": "wonka", "metadata_filter": {"tenant": "t0"}},
+}
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def crowded(
+    request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
+    """A database of each kind with 6,000 activities, for tests that only read."""
+    if request.param == "sqlite":
+        server, url = None, f"sqlite:///{tmp_path_factory.mktemp('crowd') / 'test.db'}"
+    else:
+        server = revived(getattr(servers, request.param))
+        url = server.create_database("crowd")
+    ax.configure(database_url=url)
+    ax.Base.metadata.create_all(RUNTIME.engine)
+    crowd.fill(RUNTIME.engine, NUMBER, 1)
+    yield RUNTIME.engine
+    RUNTIME.close()
+    if server is not None:
+        revived(server).drop_database("crowd")
+
+
+@pytest.fixture(scope="module")
+def everything(crowded: Engine) -> list[Any]:
+    columns = (Activity.agent_id, Activity.agent_type, Activity.status, Activity.message)
+    with crowded.connect() as connection:
+        return list(connection.execute(select(*columns, Activity.created_at, Activity.metadata_)))
+
+
+@pytest.fixture(autouse=True)
+def configured(crowded: Engine) -> None:
+    ax.configure(engine=crowded)
+
+
+@pytest.fixture
+def db(crowded: Engine) -> Iterator[Session]:
+    with Session(crowded) as session:
+        yield session
+
+
+def arguments(filters: dict[str, Any]) -> dict[str, Any]:
+    """Ages as moments."""
+    return {
+        name: utc_now() - value if isinstance(value, timedelta) else value for name, value in filters.items()
+    }
+
+
+def meets(row: Any, wanted: dict[str, Any]) -> bool:
+    part = wanted.get("text", "").lower()
+    return (
+        wanted.get("status") in (None, row.status)
+        and wanted.get("agent_type") in (None, row.agent_type)
+        and ("created_after" not in wanted or row.created_at >= wanted["created_after"])
+        and ("created_before" not in wanted or row.created_at < wanted["created_before"])
+        and (wanted.get("metadata_filter") or {}).items() <= row.metadata.items()
+        and (part in row.message.lower() or part in row.agent_type)
+    )
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_list_has_exactly_what_meets_its_filters_in_order(
+    db: Session, everything: list[Any], name: str
+) -> None:
+    wanted = arguments(FILTERS[name])
+    expected = sorted(
+        (row for row in everything if meets(row, wanted)),
+        key=lambda row: (ORDER.get(row.status, 2), -row.created_at.timestamp(), -row.agent_id.int),
+    )
+    assert expected, "a filter that nothing meets shows nothing"
+    first = ax.activity.list(db, page_size=40, **wanted)
+    assert [item.agent_id for item in first.items] == [row.agent_id for row in expected[:40]]
+    if first.total_is_exact:
+        assert first.total == len(expected)
+    else:
+        assert first.total <= len(expected)
+    third = ax.activity.list(db, 3, 40, **wanted)
+    assert [item.agent_id for item in third.items] == [row.agent_id for row in expected[80:120]]
+
+
+@pytest.mark.parametrize("name", ["all", "tenant", "time", "text", "queued"])
+def test_cursors_lead_through_everything_once(
+    db: Session, everything: list[Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MAX_SEARCHED", NUMBER)
+    wanted = arguments(FILTERS[name])
+    expected = {row.agent_id for row in everything if meets(row, wanted)}
+    found: list[Any] = []
+    cursor = None
+    while True:
+        page = ax.activity.list(db, page_size=700, after=cursor, **wanted)
+        found += [item.agent_id for item in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert len(found) == len(expected)
+    assert set(found) == expected
+
+
+def test_a_cursor_skips_nothing_when_others_come(db: Session, crowded: Engine) -> None:
+    first = ax.activity.list(db, page_size=10, status="complete")
+    db.rollback()
+    newer = ax.activity.create("newer")
+    try:
+        with crowded.begin() as connection:
+            connection.execute(
+                update(Activity).where(Activity.agent_id == newer).values(status=Status.COMPLETE)
+            )
+        behind = ax.activity.list(db, page_size=10, status="complete", after=first.next_cursor)
+        pages = ax.activity.list(db, 2, 10, status="complete")
+        assert pages.items[0].agent_id == first.items[-1].agent_id, "a page is moved by what comes before it"
+        assert not {one.agent_id for one in behind.items} & {one.agent_id for one in first.items}
+    finally:
+        with crowded.begin() as connection:
+            connection.execute(Activity.__table__.delete().where(Activity.agent_id == newer))  # type: ignore[attr-defined]
+
+
+def test_an_agent_id_is_found_as_a_text(db: Session) -> None:
+    wanted = ax.activity.list(db, 5, 3).items[0].agent_id
+    assert [one.agent_id for one in ax.activity.list(db, text=f" {wanted} ").items] == [wanted]
+    assert [one.agent_id for one in ax.activity.list(db, text=wanted.hex).items] == [wanted]
+
+
+@pytest.mark.parametrize("given", ["100%", "_", "\\", "'", "Step 1 of 10 for Acme 2%"])
+def test_a_text_is_no_pattern(db: Session, given: str) -> None:
+    found = ax.activity.list(db, text=given)
+    assert all(given in f"{one.agent_type} {one.latest_log_message}" for one in found.items)
+    assert (found.total > 0) == (given == "_"), "every task's name has one"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"after": "nonsense"},
+        {"after": "MSAyMDI2IHg="},
+        {"after": "x", "page": 2},
+        {"created_after": utc_now().replace(tzinfo=None)},
+        {"page": 0},
+        {"page_size": 1001},
+    ],
+)
+def test_what_cannot_be_is_refused(db: Session, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        ax.activity.list(db, **wrong)
+
+
+# ---- counts ------------------------------------------------------------------------------------------------
+
+
+def test_remembered_counts_are_those_of_the_table(
+    db: Session, crowded: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def totals() -> list[int]:
+        return [
+            ax.activity.list(db, page_size=1, status=status, agent_type=kind).total
+            for status in (None, *Status)
+            for kind in (None, "task_3", "none")
+        ]
+
+    before = totals()
+    assert before[0] == NUMBER
+    monkeypatch.setattr(counts, "WORTHWHILE", 100)
+    counts.remember(crowded)
+    db.rollback()
+    try:
+        assert db.get(Meta, counts.NAME) is not None
+        assert totals() == before
+        made = ax.activity.create("task_3")
+        ax.activity.complete(made)
+        db.rollback()
+        after = totals()
+        assert after[0] == NUMBER + 1, "what came later is counted too"
+        with crowded.begin() as connection:
+            connection.execute(Activity.__table__.delete().where(Activity.agent_id == made))  # type: ignore[attr-defined]
+    finally:
+        with crowded.begin() as connection:
+            counts.forget(connection)
+
+
+def test_few_activities_are_not_remembered(crowded: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counts, "WORTHWHILE", NUMBER)
+    with crowded.begin() as connection:
+        connection.execute(insert(Meta), [{"name": counts.NAME, "value": "{}"}])
+    counts.remember(crowded)
+    with Session(crowded) as db:
+        assert db.get(Meta, counts.NAME) is None
+
+
+def test_what_matches_a_tenant_is_counted_up_to_a_limit(db: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ax.activity.list(db, metadata_filter={"tenant": "t0"})
+    assert whole.total_is_exact
+    monkeypatch.setattr(listing, "MAX_COUNTED", 100)
+    found = ax.activity.list(db, metadata_filter={"tenant": "t0"})
+    assert (found.total, found.total_is_exact) == (100, False)
+
+
+# ---- plans -------------------------------------------------------------------------------------------------
+
+
+def scans(engine: Engine, db: Session, query: Select[Any]) -> list[str]:
+    """Tables of ours that a statement reads from end to end, by the database's own word."""
+    ours = {model.__tablename__ for model in (Activity, ActivityLabel)}
+    statement = str(query.compile(engine, compile_kwargs={"literal_binds": True}))
+    if engine.dialect.name == "postgresql":
+        plan = db.execute(text("EXPLAIN (FORMAT JSON) " + statement.replace(":", "\\:"))).scalar_one()
+        return [str(node) for node in nodes(plan) if is_seq_scan(node, ours)]
+    if engine.dialect.name == "sqlite":
+        rows = db.execute(text("EXPLAIN QUERY PLAN " + statement.replace(":", "\\:"))).all()
+        return [row.detail for row in rows if row.detail.startswith("SCAN agentexec")]
+    rows = db.execute(text("EXPLAIN " + statement.replace(":", "\\:"))).all()
+    return [
+        str(row) for row in rows if row.type in ("ALL", "index") and str(row.table).startswith("agentexec")
+    ]
+
+
+def nodes(plan: Any) -> Iterator[dict[str, Any]]:
+    """Every node of a plan of PostgreSQL's."""
+    if isinstance(plan, dict):
+        yield plan
+    for value in plan.values() if isinstance(plan, dict) else plan if isinstance(plan, list) else ():
+        yield from nodes(value)
+
+
+def is_seq_scan(node: dict[str, Any], tables: set[str]) -> bool:
+    return node.get("Node Type") == "Seq Scan" and node.get("Relation Name") in tables
+
+
+def filter_of(name: str) -> listing.Filter:
+    given = arguments(FILTERS[name])
+    metadata = given.pop("metadata_filter", None)
+    if "status" in given:
+        given["status"] = Status(given["status"])
+    return listing.Filter(**given, metadata=metadata)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_page_is_read_by_index(
+    crowded: Engine, db: Session, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MAX_SEARCHED", 200)  # the share that 10,000 are of many
+    wanted = filter_of(name)
+    assert scans(crowded, db, listing.page_query(wanted, 50)) == []
+    cursor = ax.activity.list(db, page_size=5, **arguments(FILTERS[name])).next_cursor
+    assert scans(crowded, db, listing.page_query(wanted, 50, after=cursor)) == []
+
+
+@pytest.mark.parametrize("name", [name for name, filters in FILTERS.items() if "text" not in filters])
+def test_matches_are_counted_by_index(crowded: Engine, db: Session, name: str) -> None:
+    wanted = filter_of(name)
+    if not wanted.is_plain:
+        assert scans(crowded, db, listing.count_query(wanted)) == []
+
+
+def test_counts_and_cancel_pending_go_by_index(crowded: Engine, db: Session) -> None:
+    asked: list[str] = []
+
+    @event.listens_for(crowded, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        asked.append(statement)
+
+    try:
+        ax.activity.active_count(db)
+        ax.activity.active_count(db, metadata_filter={"tenant": "t0"})
+    finally:
+        event.remove(crowded, "before_cursor_execute", note)
+    assert len(asked) == 2, "one statement each"
