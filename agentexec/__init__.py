@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from agentexec.approvals import approve_sync as approve_sync
     from agentexec.approvals import reject as reject
     from agentexec.approvals import reject_sync as reject_sync
-    from agentexec.cancel import cancel as cancel
-    from agentexec.cancel import cancel_sync as cancel_sync
+    from agentexec.canceling import cancel as cancel
+    from agentexec.canceling import cancel_sync as cancel_sync
     from agentexec.config import CONF as CONF
     from agentexec.errors import ActivityNotFoundError as ActivityNotFoundError
     from agentexec.errors import AgentexecError as AgentexecError
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from agentexec.results import gather as gather
     from agentexec.results import get_result as get_result
     from agentexec.results import get_result_sync as get_result_sync
-    from agentexec.retry import retry as retry
-    from agentexec.retry import retry_sync as retry_sync
+    from agentexec.retrying import retry as retry
+    from agentexec.retrying import retry_sync as retry_sync
     from agentexec.runners.base import BaseAgentRunner as BaseAgentRunner
     from agentexec.runners.openai import OpenAIRunner as OpenAIRunner
     from agentexec.runtime import configure as configure
@@ -74,7 +74,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "agentexec.approvals": ("approve", "approve_sync", "reject", "reject_sync"),
-    "agentexec.cancel": ("cancel", "cancel_sync"),
+    "agentexec.canceling": ("cancel", "cancel_sync"),
     "agentexec.config": ("CONF",),
     "agentexec.errors": (
         "ActivityNotFoundError",
@@ -104,7 +104,7 @@ _HOMES = {
     "agentexec.pool": ("Pool",),
     "agentexec.queue": ("enqueue", "enqueue_many", "enqueue_sync"),
     "agentexec.results": ("as_completed", "gather", "get_result", "get_result_sync"),
-    "agentexec.retry": ("retry", "retry_sync"),
+    "agentexec.retrying": ("retry", "retry_sync"),
     "agentexec.runners.base": ("BaseAgentRunner",),
     "agentexec.runners.openai": ("OpenAIRunner",),
     "agentexec.runtime": ("configure", "get_engine"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -10,8 +11,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
+from unittest.mock import patch
 from uuid import UUID
 
 import psutil
@@ -20,6 +23,7 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.schemas import ActivityDetailSchema
+from agentexec.cli.app import main
 from agentexec.runtime import RUNTIME
 from tests.conftest import ALL_SERVERS, Servers, emptied, revived
 from tests.servers import Server, Valkey
@@ -261,13 +265,26 @@ class Deployment:
             ) from None
 
 
-def command(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
-    """Run `agentexec` on a deployment; its exit code and what it printed."""
-    variables = {
-        name: value for name, value in deployment.environment.items() if name.startswith("AGENTEXEC_")
-    }
-    done = run_agentexec(*arguments, cwd=deployment.folder, **variables)
-    return done.returncode, done.stdout, done.stderr
+def command(deployment: Deployment, *arguments: str, text: str = "") -> tuple[int, str, str]:
+    """What `agentexec` does on a deployment: its exit code and what it prints.
+
+    In this process, which is configured as the deployment's: a process of its own takes a second on a busy machine.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    before = os.getcwd()
+    os.chdir(deployment.folder)
+    try:
+        with (
+            patch.object(sys, "argv", ["agentexec", *arguments]),
+            patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()))),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            main()
+    except SystemExit as end:
+        return int(end.code or 0), out.getvalue(), err.getvalue()
+    finally:
+        os.chdir(before)
 
 
 def failing_backend() -> dict[str, str]:

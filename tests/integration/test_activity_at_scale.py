@@ -277,7 +277,7 @@ def filter_of(name: str) -> listing.Filter:
 def test_a_page_is_read_by_index(
     crowded: Engine, db: Session, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "MAX_SEARCHED", 200)  # the share that 10,000 are of many
+    monkeypatch.setattr(listing, "MAX_SEARCHED", 50)  # the share that 10,000 are of many
     wanted = filter_of(name)
     assert scans(crowded, db, listing.page_query(wanted, 50)) == []
     cursor = ax.activity.list(db, page_size=5, **arguments(FILTERS[name])).next_cursor

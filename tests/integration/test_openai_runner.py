@@ -667,4 +667,4 @@ print(time.time())
     )
     lines = done.stdout.split("\n")
     assert (done.returncode, done.stderr, lines[:2]) == (0, "", ["Fine.", "Fine."])
-    assert time.time() - float(lines[2]) < 2
+    assert time.time() - float(lines[2]) < 4, "the tracing of the SDK would wait five seconds for its server"

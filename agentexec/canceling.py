@@ -17,7 +17,7 @@ from agentexec.runtime import RUNTIME
 from agentexec.signals import CANCEL
 from agentexec.task import Status, Task
 
-log = logging.getLogger("agentexec.cancel")
+log = logging.getLogger("agentexec.canceling")
 
 
 async def cancel(task: Task | UUID | str) -> bool:

@@ -16,7 +16,7 @@ from agentexec.errors import UnavailableError
 from agentexec.runtime import RUNTIME
 from agentexec.task import Entry, Priority, Task, parse_agent_id
 
-log = logging.getLogger("agentexec.retry")
+log = logging.getLogger("agentexec.retrying")
 
 MESSAGE = "Put back on the queue by hand."
 
