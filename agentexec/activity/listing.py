@@ -24,7 +24,7 @@ MAX_PAGE_SIZE = 1000
 MAX_COUNTED = 10_000
 """What matches metadata, times or a text is counted up to here."""
 
-MAX_SEARCHED = 10_000
+MAX_SEARCHED = 5_000
 """Of each status, a text is looked for in so many of the newest that meet the other filters."""
 
 RANKS = {Status.RUNNING: 0, Status.QUEUED: 1, Status.COMPLETE: 2, Status.ERROR: 2, Status.CANCELED: 2}
@@ -91,7 +91,7 @@ def list_activities(
     far from the first page it is much faster, and it skips nothing when new activities come in between.
 
     Filters: `status`; `agent_type`, the task's name; `text`, which is in the task's name, in its latest message or is
-    its agent_id, in any case, looked for in the newest 10,000 of each status that meet the other filters;
+    its agent_id, in any case, looked for in the newest 5,000 of each status that meet the other filters;
     `created_after` and `created_before`, aware moments; `metadata_filter`, the values that the metadata must have.
 
     Raises UsageError for a page or a value that cannot be.
@@ -111,13 +111,13 @@ def list_activities(
         text or None,
         created_after,
         created_before,
-        metadata_filter,
+        _rarest_first(db, metadata_filter),
     )
     rows = db.execute(
         page_query(wanted, page_size, offset=(page - 1) * page_size, after=after),
         execution_options={"populate_existing": True},
     ).all()
-    number, exact = _total(db, wanted)
+    number, exact = _total(db, wanted, rows[0].number if rows and wanted.text else None)
     last = rows[-1] if len(rows) == page_size else None
     return ActivityListSchema(
         items=[ActivityListItemSchema.model_validate(row.Activity) for row in rows],
@@ -132,16 +132,18 @@ def list_activities(
 def page_query(wanted: Filter, limit: int, *, offset: int = 0, after: str | None = None) -> Select[Any]:
     """The activities of one page in order, each with its `rank`, as one statement. Raises UsageError for a bad cursor."""
     place = None if after is None else Place.parse(after)
-    found = _union(wanted, limit + offset, place)
+    found = _union(wanted, MAX_SEARCHED if wanted.text else limit + offset, place)
+    # A text is looked for once: each row says how many were found.
+    number = literal(None) if wanted.text is None else func.count().over()
     chosen = (
-        select(found)
+        select(found, number.label("number"))
         .order_by(found.c.rank, found.c.created_at.desc(), found.c.agent_id.desc())
         .limit(limit)
         .offset(offset)
         .subquery("chosen")
     )
     return (
-        select(Activity, chosen.c.rank)
+        select(Activity, chosen.c.rank, chosen.c.number)
         .join(chosen, chosen.c.agent_id == Activity.agent_id)
         .order_by(chosen.c.rank, chosen.c.created_at.desc(), chosen.c.agent_id.desc())
         .options(defer(Activity.context), defer(Activity.error))
@@ -168,7 +170,10 @@ def _part(wanted: Filter, status: Status, limit: int, place: Place | None) -> Se
     agent_id: Any = Activity.agent_id
     conditions: list[ColumnElement[bool]] = [Activity.status == status]
     joined = None
-    if labels:
+    if labels and not status.final:
+        # Few are active: they lead, and their labels are looked up.
+        conditions += map(having, labels)
+    elif labels:
         # The first label leads, in the order of its index; the others are looked up.
         joined = aliased(ActivityLabel)
         created_at, agent_id = joined.created_at, joined.agent_id
@@ -213,16 +218,29 @@ def _uuid(text: str) -> UUID | None:
         return None
 
 
-def _total(db: Session, wanted: Filter) -> tuple[int, bool]:
-    """How many match, and whether that is all of them."""
+def _rarest_first(db: Session, metadata_filter: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The labels of a filter with that first which the fewest have: it leads."""
+    if metadata_filter is None or len(metadata_filter) < 2:
+        return None if metadata_filter is None else dict(metadata_filter)
+    numbers = {
+        name: db.scalar(count_query(Filter(metadata={name: value}))) or 0
+        for name, value in metadata_filter.items()
+    }
+    return {name: metadata_filter[name] for name in sorted(numbers, key=lambda name: numbers[name])}
+
+
+def _total(db: Session, wanted: Filter, found: int | None = None) -> tuple[int, bool]:
+    """How many match, and whether that is all of them. `found`: how many with the text there are, if that is known."""
     if wanted.is_plain:
         return counts.total(db, wanted.status, wanted.agent_type), True
     if wanted.text is None:
         number = db.scalar(count_query(wanted)) or 0
         return min(number, MAX_COUNTED), number <= MAX_COUNTED
-    number = db.scalar(select(func.count()).select_from(_union(wanted, MAX_COUNTED))) or 0
+    number = found
+    if number is None:
+        number = db.scalar(select(func.count()).select_from(_union(wanted, MAX_SEARCHED))) or 0
     everything, exact = _total(db, wanted._replace(text=None))
-    return min(number, MAX_COUNTED), exact and everything <= MAX_SEARCHED
+    return number, exact and everything <= MAX_SEARCHED
 
 
 def count_query(wanted: Filter) -> Select[Any]:
