@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 
 from agentexec.activity.endings import end_outside
+from agentexec.activity.labels import matching
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
 from agentexec.db import again_after_deadlock, chunks, reading, utc_now, writing
@@ -20,19 +22,20 @@ from agentexec.task import Status, Task
 log = logging.getLogger("agentexec.canceling")
 
 
-async def cancel(task: Task | UUID | str) -> bool:
+async def cancel(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
     """Cancel a task: queued, it never starts; running, its handler gets CancelledError.
 
     The tasks that it has enqueued are canceled too, and theirs, but for detached ones. A handler that is a plain function cannot be interrupted; what it returns is dropped.
+    `metadata_filter`: as for `ax.activity.detail`.
     Returns False if the task had ended before. Raises ActivityNotFoundError, UnavailableError.
     """
-    return await RUNTIME.in_thread(cancel_sync, task)
+    return await RUNTIME.in_thread(cancel_sync, task, metadata_filter=metadata_filter)
 
 
-def cancel_sync(task: Task | UUID | str) -> bool:
+def cancel_sync(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
     """`cancel` for code without an event loop."""
     agent_id = task.agent_id if isinstance(task, Task) else UUID(str(task))
-    query = select(Activity.queue).where(Activity.agent_id == agent_id)
+    query = select(Activity.queue).where(Activity.agent_id == agent_id, *matching(metadata_filter))
     with reading(RUNTIME.engine) as connection:
         row = connection.execute(query).one_or_none()
     if row is None:

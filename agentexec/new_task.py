@@ -75,12 +75,13 @@ def _dump_context(task_name: str, context: Context) -> str | None:
 def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if metadata is None:
         return None
-    require_labels(metadata)
     text = _dump_json(metadata, "The metadata")
     require_size(text, "The metadata")
     if "\\u0000" in text:
         raise UsageError("The metadata holds a NUL character, which PostgreSQL cannot store; remove it.")
-    return json.loads(text)
+    kept = json.loads(text)
+    require_labels(kept)
+    return kept
 
 
 def _dump_json(value: Mapping[str, Any], what: str) -> str:

@@ -1,6 +1,7 @@
 """The activity record: `ax.activity.create/update/complete/error`, queries for dashboards, and the live stream."""
 
 from agentexec.activity.listing import list_activities as list
+from agentexec.activity.overview import OverviewSchema, SpentSchema, WorkerSchema, overview, spent
 from agentexec.activity.prune import prunable, prune
 from agentexec.activity.queries import (
     active_count,
@@ -29,7 +30,10 @@ __all__ = [
     "ActivityListSchema",
     "ActivityLogSchema",
     "ActivityStream",
+    "OverviewSchema",
+    "SpentSchema",
     "Status",
+    "WorkerSchema",
     "active_count",
     "cancel_pending",
     "complete",
@@ -38,8 +42,10 @@ __all__ = [
     "detail",
     "error",
     "list",
+    "overview",
     "prunable",
     "prune",
+    "spent",
     "stream",
     "update",
 ]

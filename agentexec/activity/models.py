@@ -6,7 +6,19 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Enum, ForeignKey, Index, Integer, SmallInteger, String, Text, Uuid
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Double,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    SmallInteger,
+    String,
+    Text,
+    Uuid,
+)
 from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
 
 from agentexec.config import CONF
@@ -132,6 +144,24 @@ class ActivityResult(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     __table_args__ = (Index(f"ix_{CONF.table_prefix}result_expires", "expires_at"),)
+
+
+class WorkerProcess(Base):
+    """A worker process that serves a queue, as it said when it last reported."""
+
+    __tablename__ = f"{CONF.table_prefix}worker"
+
+    worker_id: Mapped[str] = mapped_column(exact_text(MAX_LABEL), primary_key=True)
+    queue: Mapped[str] = mapped_column(String(MAX_QUEUE_NAME))
+    host: Mapped[str] = mapped_column(String(MAX_NAME))
+    pid: Mapped[int] = mapped_column(BigInteger)
+    concurrency: Mapped[int] = mapped_column(Integer)
+    running: Mapped[int] = mapped_column(Integer)
+    draining: Mapped[bool] = mapped_column(Boolean(create_constraint=False))
+    cpu_percent: Mapped[float] = mapped_column(Double)
+    rss_bytes: Mapped[int] = mapped_column(BigInteger)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Meta(Base):

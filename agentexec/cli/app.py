@@ -9,7 +9,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from agentexec import __version__
-from agentexec.cli import activities, approvals, cancel, cancel_pending, enqueue, migrate, worker
+from agentexec.cli import (
+    activities,
+    approvals,
+    cancel,
+    cancel_pending,
+    enqueue,
+    migrate,
+    monitor,
+    worker,
+)
 from agentexec.errors import AgentexecError
 
 TRACEBACK = "--traceback"
@@ -25,6 +34,7 @@ app = typer.Typer(
 )
 app.command("worker")(worker.run)
 app.command("migrate")(migrate.run)
+app.command("monitor")(monitor.run)
 app.command("enqueue")(enqueue.run)
 app.command("list")(activities.show_list)
 app.command("show")(activities.show_one)

@@ -32,6 +32,7 @@ from agentexec.signals import Signals
 from agentexec.task import Lease, Status
 from agentexec.worker.executor import attempt
 from agentexec.worker.heartbeat import Heartbeat
+from agentexec.worker.presence import Presence
 from agentexec.worker.slots import Slots
 
 log = logging.getLogger("agentexec.worker")
@@ -91,6 +92,7 @@ class Child:
         self._heartbeat = Heartbeat(
             runtime, self._queue, worker_id, settings.lease_seconds, self._leases, self._lose
         )
+        self._presence = Presence(runtime, settings, worker_id, lambda: (len(self._running), self._draining))
         self._fetcher = threading.Thread(target=self._fetch, name="agentexec-fetcher", daemon=True)
         self._handler_threads = ThreadPoolExecutor(
             settings.worker_concurrency + MOST_WAITING_THREADS, thread_name_prefix="agentexec-task"
@@ -110,6 +112,7 @@ class Child:
         self._runtime.recorder = self._writer
         self._writer.start()
         self._heartbeat.start()
+        self._presence.start()
         signals = self._runtime.shared(Signals, lambda: Signals(self._runtime, self._id))
         signals.on_cancel(lambda agent_id: self._loop.call_soon_threadsafe(self._give_up, agent_id))
         self._fetcher.start()
@@ -387,3 +390,4 @@ class Child:
         if not self._writer.close(GRACE_AFTER_CANCEL):
             log.error("The database cannot be reached; unwritten results are run again when it is back.")
         self._heartbeat.stop()
+        self._presence.stop()

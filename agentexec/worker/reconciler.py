@@ -17,7 +17,8 @@ from sqlalchemy.orm import aliased
 
 from agentexec.activity import counts
 from agentexec.activity.endings import record_deaths
-from agentexec.activity.models import Activity, ActivityResult
+from agentexec.activity.models import Activity, ActivityResult, WorkerProcess
+from agentexec.activity.overview import FORGET_SECONDS
 from agentexec.config import Settings
 from agentexec.db import reading, utc_now, writing
 from agentexec.journal import approvals, trackers, waits
@@ -230,6 +231,12 @@ class Reconciler:
         for kind in (waits, trackers):
             while kind.expire(self._runtime.engine, utc_now(), BATCH) == BATCH:
                 pass
+        with writing(self._runtime.engine) as connection:
+            connection.execute(
+                delete(WorkerProcess).where(
+                    WorkerProcess.seen_at < utc_now() - timedelta(seconds=FORGET_SECONDS)
+                )
+            )
         # A task that has enqueued others may run again from its top, and ask for their results again.
         child, parent = aliased(Activity), aliased(Activity)
         wanted = (

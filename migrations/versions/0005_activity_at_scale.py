@@ -48,6 +48,21 @@ def upgrade() -> None:
         _label_all(label)
     op.create_index(f"ix_{PREFIX}activity_label_value", LABEL, ["name", "value", "created_at", "agent_id"])
 
+    op.create_table(
+        f"{PREFIX}worker",
+        sa.Column("worker_id", EXACT_TEXT, primary_key=True),
+        sa.Column("queue", sa.String(100), nullable=False),
+        sa.Column("host", sa.String(200), nullable=False),
+        sa.Column("pid", sa.BigInteger(), nullable=False),
+        sa.Column("concurrency", sa.Integer(), nullable=False),
+        sa.Column("running", sa.Integer(), nullable=False),
+        sa.Column("draining", sa.Boolean(create_constraint=False), nullable=False),
+        sa.Column("cpu_percent", sa.Double(), nullable=False),
+        sa.Column("rss_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", UtcDateTime(), nullable=False),
+        sa.Column("seen_at", UtcDateTime(), nullable=False),
+    )
+
 
 def _label_all(label: sa.Table) -> None:
     """Labels for the activities that have metadata already."""
@@ -82,6 +97,7 @@ def _object(value: object) -> dict[str, object]:
 
 
 def downgrade() -> None:
+    op.drop_table(f"{PREFIX}worker")
     op.drop_table(LABEL)
     op.create_index(f"ix_{PREFIX}activity_created", ACTIVITY, ["created_at"])
     op.drop_index(f"ix_{PREFIX}activity_status_created", ACTIVITY)

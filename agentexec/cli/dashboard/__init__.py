@@ -1,0 +1,1 @@
+"""The live monitor: what it reads, how it looks, and what its keys do."""

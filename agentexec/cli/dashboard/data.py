@@ -1,0 +1,118 @@
+"""What the monitor shows, read with two queries, whatever the number of tasks; more only for the details of one."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+import agentexec as ax
+from agentexec.activity.listing import Filter, page_query
+from agentexec.activity.overview import OverviewSchema, SpentSchema, overview, spent
+from agentexec.activity.schemas import ActivityDetailSchema, ActivityListItemSchema
+from agentexec.approvals.queries import ApprovalSchema
+from agentexec.cli.common import session
+from agentexec.errors import UsageError
+from agentexec.journal.history import Step, steps
+from agentexec.task import Status
+
+MINUTES = 30
+"""Length of the history in the header."""
+
+ONCE = 50
+"""Tasks that are printed at once."""
+
+
+class Wish(NamedTuple):
+    """Which tasks are shown."""
+
+    status: Status | None = None
+    agent_type: str | None = None
+    text: str | None = None
+    metadata: Mapping[str, str] | None = None
+
+    @property
+    def filter(self) -> Filter:
+        """For the list."""
+        return Filter(self.status, self.agent_type, self.text, None, None, self.metadata)
+
+    def __str__(self) -> str:
+        parts = [f"status:{self.status}"] if self.status else []
+        parts += [f"type:{self.agent_type}"] if self.agent_type else []
+        parts += [f"{name}={value}" for name, value in (self.metadata or {}).items()]
+        return " ".join([*parts, *([self.text] if self.text else [])])
+
+    @classmethod
+    def parse(cls, line: str) -> Wish:
+        """Words like status:error, type:research, tenant=a; all others are the text. Raises UsageError."""
+        status: Status | None = None
+        agent_type: str | None = None
+        metadata: dict[str, str] = {}
+        words: list[str] = []
+        for word in line.split():
+            if match := re.fullmatch(r"status:(\w+)", word):
+                try:
+                    status = Status(match[1].lower())
+                except ValueError:
+                    raise UsageError(f"There is no status {match[1]}.") from None
+            elif match := re.fullmatch(r"type:(\S+)", word):
+                agent_type = match[1]
+            elif match := re.fullmatch(r"([^=\s]+)=(\S*)", word):
+                metadata[match[1]] = match[2]
+            else:
+                words.append(word)
+        return cls(status, agent_type, " ".join(words) or None, metadata or None)
+
+
+class Snapshot(NamedTuple):
+    """One look at everything."""
+
+    overview: OverviewSchema
+    items: list[ActivityListItemSchema]
+    more: bool
+    """There is a further page."""
+
+
+class Detail(NamedTuple):
+    """One task with what it has recorded and what it waits for."""
+
+    activity: ActivityDetailSchema
+    steps: list[Step]
+    approvals: list[ApprovalSchema]
+
+
+def look(db: Session, wish: Wish, limit: int, offset: int) -> Snapshot:
+    """The header, the workers, and one page of tasks. Two statements."""
+    head = overview(db, MINUTES, metadata_filter=wish.metadata)
+    rows = db.execute(page_query(wish.filter, limit + 1, offset=offset)).all()
+    items = [ActivityListItemSchema.model_validate(row.Activity) for row in rows[:limit]]
+    return Snapshot(head, items, len(rows) > limit)
+
+
+def look_up(db: Session, agent_id: UUID, wish: Wish) -> Detail:
+    """Everything about one task."""
+    found = ax.activity.detail(db, agent_id, metadata_filter=wish.metadata)
+    waiting = ax.approvals.list(db, agent_id, metadata_filter=wish.metadata)
+    return Detail(found, steps(db, agent_id), waiting)
+
+
+def used(db: Session, wish: Wish) -> SpentSchema:
+    """Tokens and cost of what ended lately."""
+    return spent(db, metadata_filter=wish.metadata)
+
+
+def as_json(wish: Wish) -> str:
+    """One look as JSON."""
+    with session() as db:
+        found = look(db, wish, ONCE, 0)
+        cost = used(db, wish)
+    value: dict[str, Any] = {
+        "overview": found.overview.model_dump(mode="json"),
+        "spent": cost.model_dump(mode="json"),
+        "activities": [one.model_dump(mode="json") for one in found.items],
+    }
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,107 @@
+"""The presence of a worker process in the record: who serves a queue, how busy and how large it is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete, insert, update
+
+from agentexec.activity.models import MAX_LABEL, MAX_NAME, WorkerProcess
+from agentexec.activity.overview import REPORT_SECONDS
+from agentexec.config import Settings
+from agentexec.db import utc_now, writing
+from agentexec.errors import UnavailableError
+from agentexec.runtime import Runtime
+
+log = logging.getLogger("agentexec.presence")
+
+WORKER: Any = WorkerProcess.__table__
+
+
+class Presence:
+    """Reports every few seconds, from a thread of its own; gone when the process stops in order."""
+
+    def __init__(
+        self, runtime: Runtime, settings: Settings, worker_id: str, state: Callable[[], tuple[int, bool]]
+    ) -> None:
+        """`state` gives the number of running tasks, and whether the process drains."""
+        self._runtime = runtime
+        self._state = state
+        self._started_at = utc_now()
+        self._key = worker_id[:MAX_LABEL]
+        self._facts = {
+            "queue": settings.queue_name,
+            "host": socket.gethostname()[:MAX_NAME],
+            "pid": os.getpid(),
+            "concurrency": settings.worker_concurrency,
+        }
+        self._used = (time.monotonic(), time.process_time())
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agentexec-presence", daemon=True)
+
+    def start(self) -> None:
+        """Report for the first time, and start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take the report back."""
+        self._stop.set()
+        self._thread.join(REPORT_SECONDS)
+        try:
+            with writing(self._runtime.engine, relaxed=True) as connection:
+                connection.execute(delete(WORKER).where(WORKER.c.worker_id == self._key))
+        except UnavailableError as error:
+            log.debug("%s The report of this process stays until it is old.", error)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._report()
+            except UnavailableError as error:
+                log.debug("%s This process is reported later.", error)
+            except Exception:
+                log.exception("This process could not be reported.")
+            if self._stop.wait(REPORT_SECONDS):
+                return
+
+    def _report(self) -> None:
+        running, draining = self._state()
+        now = utc_now()
+        values = {
+            "running": running,
+            "draining": draining,
+            "cpu_percent": self._cpu_percent(),
+            "rss_bytes": rss_bytes(),
+            "seen_at": now,
+        }
+        with writing(self._runtime.engine, relaxed=True) as connection:
+            mine = update(WORKER).where(WORKER.c.worker_id == self._key).values(**values)
+            if not connection.execute(mine).rowcount:
+                whole = {**self._facts, **values, "worker_id": self._key, "started_at": self._started_at}
+                connection.execute(insert(WORKER).values(**whole))
+
+    def _cpu_percent(self) -> float:
+        """Since the last report; 100 is one processor."""
+        wall, processor = self._used
+        self._used = (time.monotonic(), time.process_time())
+        passed = self._used[0] - wall
+        return round(100 * (self._used[1] - processor) / passed, 1) if passed > 0.01 else 0.0
+
+
+def rss_bytes() -> int:
+    """Memory that this process holds; where the system does not tell, the most that it ever held."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
