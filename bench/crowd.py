@@ -68,7 +68,7 @@ def _rows(number: int, chance: random.Random) -> Iterator[dict[str, Any]]:
         # Skewed, as tenants are: the first has a tenth of all, the last hardly any.
         tenant = min(TENANTS - 1, int(chance.paretovariate(0.3)) - 1)
         yield {
-            "agent_id": UUID(int=chance.getrandbits(128), version=4),
+            "agent_id": _agent_id(created, chance),
             "agent_type": f"task_{at % TYPES}",
             "status": status,
             "percentage": 100 if status is Status.COMPLETE else at % 100,
@@ -85,6 +85,12 @@ def _rows(number: int, chance: random.Random) -> Iterator[dict[str, Any]]:
             "context": f'{{"company": "{COMPANIES[at % len(COMPANIES)]} {at}", "text": "{"x" * 200}"}}',
             "metadata": {"tenant": f"t{tenant}", "user": f"u{at % 200}"},
         }
+
+
+def _agent_id(created: datetime, chance: random.Random) -> UUID:
+    """Ordered by time, as those of tasks are."""
+    number = int(created.timestamp() * 1000) << 80 | 7 << 76 | chance.getrandbits(76)
+    return UUID(int=number & ~(0b11 << 62) | 0b10 << 62)
 
 
 def _later(moment: datetime, seconds: float) -> datetime:

@@ -14,9 +14,12 @@ from agentexec.cli import (
     approvals,
     cancel,
     cancel_pending,
+    doctor,
     enqueue,
+    init,
     migrate,
     monitor,
+    version,
     worker,
 )
 from agentexec.errors import AgentexecError
@@ -46,6 +49,9 @@ app.command("approve")(approvals.approve)
 app.command("reject")(approvals.reject)
 app.command("cancel-pending")(cancel_pending.run)
 app.command("prune")(activities.prune)
+app.command("doctor")(doctor.run)
+app.command("init")(init.run)
+app.command("version")(version.run)
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -30,11 +31,14 @@ def run(
         str | None, typer.Option(help="A second enqueue with this key returns the first task.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show its progress until it ends, then print the result.")
+    ] = False,
     timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most; default: no limit.")] = None,
 ) -> None:
-    """Put a task on the queue and print its agent_id; with --wait, its result.
+    """Put a task on the queue and print its agent_id; with --wait or --follow, its result.
 
-    With --wait the exit code is 1 if the task failed, was canceled, or did not end in time.
+    With these the exit code is 1 if the task failed, was canceled, or did not end in time.
     """
     if priority.upper() not in ax.Priority.__members__:
         raise UsageError(f"--priority must be high or low, not {priority!r}.")
@@ -47,10 +51,13 @@ def run(
         queue_name=queue,
         idempotency_key=idempotency_key,
     )
-    if not wait:
+    if follow:
+        importlib.import_module("agentexec.cli.follow").follow(task, timeout)
+    elif not wait:
         typer.echo(str(task.agent_id))
         return
-    typer.echo(f"Task {task.agent_id} is queued; waiting for its result.", err=True)
+    else:
+        typer.echo(f"Task {task.agent_id} is queued; waiting for its result.", err=True)
     result = ax.get_result_sync(task, timeout)
     typer.echo(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, indent=2))
 

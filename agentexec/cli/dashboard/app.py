@@ -4,6 +4,7 @@ database is slow or away."""
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,9 @@ from agentexec.errors import AgentexecError
 SPENT_SECONDS = 10.0
 """What was spent is asked for now and then, in place of a look."""
 
+PRINTED_WIDTH = 160
+"""Columns where the output is no terminal."""
+
 SORTS: dict[str, Callable[[Any], Any] | None] = {
     "status": None,
     "newest": lambda one: -one.created_at.timestamp(),
@@ -40,13 +44,21 @@ s              sort the page             p       pause, go on
 c              cancel the task           r       retry a failed or canceled task
 a              approve a waiting call    ?       this help
 q              quit"""
-KEYS = "? help  Enter details  / filter  s sort  p pause  c cancel  r retry  a approve  q quit"
+KEYS = "? help  / filter  s sort  p pause  c cancel  r retry  a approve  q quit"
+
+
+def _console() -> Console:
+    # Where COLUMNS and LINES are exported, they are those of the time before a window was resized.
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return Console(highlight=False, _environ=environment)
 
 
 def print_once(wish: Wish) -> None:
     """One look, for a pipe, a file, or --once."""
-    console = Console(highlight=False)
-    width = console.width if console.is_terminal else max(console.width, 120)
+    console = _console()
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PRINTED_WIDTH)
+    width = console.width
     with session() as db:
         seen = look(db, wish, ONCE, 0)
         cost = used(db, wish)
@@ -55,7 +67,7 @@ def print_once(wish: Wish) -> None:
         *view.workers(seen.overview, width),
         view.table(seen.items, seen.overview.at, width),
     ]
-    console.print(Group(*parts), width=width)
+    console.print(Group(*parts))
 
 
 class Dashboard:
@@ -64,7 +76,7 @@ class Dashboard:
     def __init__(self, wish: Wish, interval: float) -> None:
         self._wish = wish
         self._interval = interval
-        self._console = Console(highlight=False)
+        self._console = _console()
         self._keys = Keys()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="agentexec-monitor")
         self._look: Future[Any] | None = None
@@ -144,7 +156,7 @@ class Dashboard:
     def _rows(self) -> int:
         """Lines of the screen that are left for tasks."""
         taken = 5 if self._seen is None else len(self._top()) + 1
-        return max(1, self._console.height - taken - 2)
+        return max(1, self._console.height - taken - 1)
 
     def _top(self) -> list[Text]:
         assert self._seen is not None

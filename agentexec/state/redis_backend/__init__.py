@@ -59,6 +59,18 @@ class RedisBackend:
         self._repeating = self._connections.repeating
         self._once = self._connections.once
 
+    def describe(self) -> str:
+        """Version, memory and eviction of the server, for people. Raises UnavailableError."""
+        with self._outages_named():
+            try:
+                facts: dict[str, Any] = self._repeating.info("everything")
+            except redis.exceptions.NoPermissionError:
+                return "which may not be asked"
+        name = "Valkey" if "valkey_version" in facts else "Redis"
+        version = facts.get("valkey_version") or facts.get("redis_version")
+        memory = facts.get("used_memory_human", "?")
+        return f"{name} {version}, {memory} used, {facts.get('maxmemory_policy', 'unknown')}"
+
     def ping(self) -> None:
         """Reach the server; raises UsageError if it is too old, or may throw away what the queue needs."""
         with self._outages_named():

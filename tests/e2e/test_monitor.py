@@ -1,0 +1,209 @@
+"""`agentexec monitor` in a real terminal: screens are those of tmux."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import agentexec as ax
+from agentexec.runtime import RUNTIME
+from bench import crowd
+from tests.deployment import Deploy, Deployment, command, on
+from tests.waiting import wait_until
+
+
+class Terminal:
+    """A terminal of some size with a program in it, whose exit is seen on the screen."""
+
+    def __init__(self, folder: Path, width: int, height: int, environment: dict[str, str]) -> None:
+        self._socket = str(folder / "tmux")
+        self._environment = {**environment, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+        self.tmux("new-session", "-d", "-x", str(width), "-y", str(height), "-s", "t", "sh")
+        self.tmux("set-option", "-g", "status", "off")
+
+    def tmux(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["tmux", "-u", "-S", self._socket, "-f", "/dev/null", *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+        return done.stdout
+
+    def type(self, *keys: str) -> None:
+        self.tmux("send-keys", "-t", "t", *keys)
+
+    @property
+    def screen(self) -> str:
+        return self.tmux("capture-pane", "-p", "-t", "t")
+
+    def shows(self, *texts: str, timeout: float = 20) -> str:
+        """The screen, as soon as it shows all of these."""
+        try:
+            wait_until(lambda: all(text in self.screen for text in texts), timeout=timeout)
+        except AssertionError:
+            raise AssertionError(f"not all of {texts} on the screen:\n{self.screen}") from None
+        return self.screen
+
+    def close(self) -> None:
+        self.tmux("kill-server")
+
+
+@pytest.fixture
+def terminals(tmp_path: Path) -> Iterator[list[Terminal]]:
+    opened: list[Terminal] = []
+    yield opened
+    for terminal in opened:
+        terminal.close()
+
+
+def monitor(
+    terminals: list[Terminal], deployment: Deployment, width: int, height: int, options: str = ""
+) -> Terminal:
+    folder = deployment.folder / f"terminal{len(terminals)}"
+    folder.mkdir()
+    terminal = Terminal(folder, width, height, {**os.environ, **deployment.environment})
+    terminals.append(terminal)
+    terminal.type(f"clear; {sys.executable} -m agentexec monitor -i 0.3 {options}; echo EXIT=$?", "Enter")
+    return terminal
+
+
+@on("embedded", "valkey+postgres", rivals=False)
+def test_an_evening_at_the_monitor(deploy: Deploy, terminals: list[Terminal]) -> None:
+    deployment = deploy()
+    deployment.start()
+    slow = deployment.enqueue("report", "slow", times=100, seconds=0.3)
+    bad = deployment.enqueue("fail", "bad")
+    deployment.enqueue("work", "good")
+    deployment.wait_for_ends([bad])
+    terminal = monitor(terminals, deployment, 80, 24)
+    screen = terminal.shows("report", "running", "complete", "heartbeat", "1/10 tasks")
+    assert max(len(line) for line in screen.splitlines()) <= 80
+    assert re.search(r"active 1 +running 1 +queued 0", screen)
+    assert re.search(r"running +report .*%.*Step \d+ of 100", screen)
+    assert "━" in screen and "done/min" in screen
+    places = [screen.index(word) for word in ("running   report", "complete  work", "error     fail")]
+    assert places[0] == min(places), "what runs comes first"
+
+    terminal.type("Enter")
+    terminal.shows(str(slow.agent_id), "── log ──", "Task started.")
+    terminal.type("Escape")
+    terminal.shows("done/min")
+
+    terminal.type("/", "status:error", "Enter")
+    terminal.shows("filter: status:error", "Task failed with")
+    wait_until(lambda: "report" not in terminal.screen)
+    terminal.type("Enter")
+    terminal.shows("── error ──", "ValueError: no luck")
+    terminal.type("r")
+    terminal.shows(f"Put task {bad.agent_id} back on the queue? (y/n)")
+    terminal.type("y")
+    deployment.wait_for(lambda: deployment.ledger("start")["bad"] == 2)
+    terminal.type("Escape", "/")
+    terminal.type(*["BSpace"] * 12)
+    terminal.type("Enter")
+    terminal.shows("running   report")
+
+    terminal.type("?")
+    terminal.shows("this help")
+    terminal.type("x")
+    terminal.shows("running   report")
+    terminal.type("p")
+    frozen = terminal.shows("PAUSED")
+    assert re.findall(r"Step \d+", terminal.screen) == re.findall(r"Step \d+", frozen)
+    terminal.type("p")
+    terminal.type("c")
+    terminal.shows(f"Cancel task {slow.agent_id}? (y/n)")
+    terminal.type("n")
+    terminal.shows("running   report")
+    assert deployment.status(slow) == "running", "nothing happens without a yes"
+    terminal.type("c")
+    terminal.shows("(y/n)")
+    terminal.type("y")
+    terminal.shows("canceled  report")
+    terminal.type("q")
+    terminal.shows("EXIT=0")
+    assert "done/min" not in terminal.screen, "the screen is as before"
+
+
+@on("embedded")
+def test_a_large_terminal_shows_more_and_a_small_one_less(deploy: Deploy, terminals: list[Terminal]) -> None:
+    deployment = deploy()
+    crowd.fill(RUNTIME.engine, 300, 1)
+    large = monitor(terminals, deployment, 200, 50)
+    screen = large.shows("AGENT_ID", "TOKENS", "No worker process has reported")
+    lines = screen.rstrip("\n").splitlines()
+    assert 48 <= len(lines) <= 50 and "q quit" in lines[-1]
+    assert sum("task_" in line for line in lines) >= 44
+    first = [line for line in lines if "task_" in line][0]
+    large.type("Right")
+    large.shows("page 2")
+    wait_until(lambda: first not in large.screen)
+    large.type("Left", "j", "s")
+    large.shows("sort: newest")
+    large.tmux("resize-window", "-t", "t", "-x", "50", "-y", "12")
+    screen = large.shows("STATUS    TASK")
+    wait_until(lambda: max(len(line) for line in large.screen.splitlines()) <= 50)
+    assert "PROGRESS" not in large.screen
+    large.type("q")
+    large.shows("EXIT=0")
+
+
+@on("embedded")
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_terminal_is_as_before_after_a_signal(
+    deploy: Deploy, terminals: list[Terminal], how: signal.Signals, code: int
+) -> None:
+    deployment = deploy()
+    terminal = monitor(terminals, deployment, 80, 24)
+    terminal.shows("no such tasks")
+    found = [one for one in deployment.processes() if "monitor" in one.cmdline()]
+    assert len(found) == 1
+    found[0].send_signal(how)
+    terminal.shows("EXIT=")
+    if how is signal.SIGTERM:
+        terminal.shows(f"EXIT={code}")
+    terminal.type("clear; stty -a", "Enter")
+    screen = terminal.shows("icanon")
+    assert "-icanon" not in screen
+    assert not re.search(r"-echo\b", screen)
+
+
+@on("valkey+postgres")
+def test_a_database_that_is_away_is_said_and_comes_back(deploy: Deploy, terminals: list[Terminal]) -> None:
+    deployment = deploy()
+    terminal = monitor(terminals, deployment, 100, 24)
+    terminal.shows("no such tasks")
+    assert deployment.database is not None
+    deployment.database.kill()
+    terminal.shows("cannot be")
+    deployment.database.start()
+    ax.enqueue_sync("work", {"key": "late"})
+    terminal.shows("queued    work")
+    terminal.type("q")
+    terminal.shows("EXIT=0")
+
+
+@on("embedded")
+def test_without_a_terminal_it_prints_once(deploy: Deploy) -> None:
+    deployment = deploy()
+    task = deployment.enqueue("work", "a")
+    code, printed, _ = command(deployment, "monitor")
+    assert code == 0
+    assert "\x1b" not in printed
+    assert re.search(r"queued +work", printed), printed
+    code, printed, _ = command(deployment, "monitor", "--json", "-s", "queued", "-t", "work")
+    found = json.loads(printed)
+    assert [one["agent_id"] for one in found["activities"]] == [str(task.agent_id)]
+    assert found["overview"]["active"] == 1
+    assert str(task.agent_id) in command(deployment, "monitor", "--once")[1]
+    assert str(task.agent_id) not in command(deployment, "monitor", "--once", "--text", "nowhere")[1]

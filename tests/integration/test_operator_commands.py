@@ -1,0 +1,192 @@
+"""`agentexec doctor`, `init`, `version`, `enqueue --follow` and shell completion, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentexec as ax
+from examples.mock_openai import MockOpenAI, call, say
+from tests.deployment import MODULE as WORKER
+from tests.deployment import Deploy, command, on, run_agentexec
+
+# ---- doctor ------------------------------------------------------------------------------------------------
+
+
+def findings(printed: str) -> dict[str, tuple[str, str]]:
+    return {one["name"]: (one["state"], one["text"]) for one in json.loads(printed)}
+
+
+@on("embedded", "valkey+postgres")
+def test_the_doctor_finds_a_healthy_deployment_healthy(deploy: Deploy) -> None:
+    deployment = deploy()
+    code, printed, _ = command(deployment, "doctor", str(WORKER), "--json")
+    found = findings(printed)
+    assert code == 0
+    assert {name: state for name, (state, _) in found.items() if name in ("database", "schema", "queue")} == {
+        "database": "ok",
+        "schema": "ok",
+        "queue": "ok",
+    }
+    assert found["module"][0] == "ok" and "speaks" in found["module"][1]
+    assert found["workers"] == ("warn", "none serves agentexec_tasks: start `agentexec worker`.")
+    deployment.start()
+    deployment.wait_for(lambda: findings(command(deployment, "doctor", "--json")[1])["workers"][0] == "ok")
+    assert command(deployment, "doctor")[1].count("\n") == 8
+
+
+@pytest.mark.parametrize(
+    ("variables", "name", "said"),
+    [
+        ({"AGENTEXEC_DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/x"}, "database", "127.0.0.1:1"),
+        ({"AGENTEXEC_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}, "queue", "127.0.0.1:1"),
+        ({"AGENTEXEC_WORKER_MODULE": "nowhere"}, "module", "nowhere"),
+        ({}, "schema", "run `agentexec migrate`"),
+    ],
+    ids=["database", "redis", "module", "schema"],
+)
+def test_the_doctor_says_what_is_wrong_and_no_secret(
+    variables: dict[str, str], name: str, said: str, tmp_path: Path
+) -> None:
+    done = run_agentexec("doctor", "--json", cwd=tmp_path, OPENAI_API_KEY="hunter2", **variables)
+    state, text = findings(done.stdout)[name]
+    assert (done.returncode, state) == (1, "fail")
+    assert said in text
+    assert "hunter2" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_doctor_warns_of_a_server_that_forgets(valkey: Any, tmp_path: Path) -> None:
+    with valkey.client() as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory", "100mb")
+    try:
+        done = run_agentexec("doctor", "--json", cwd=tmp_path, AGENTEXEC_REDIS_URL=valkey.url)
+        state, text = findings(done.stdout)["queue"]
+        assert state == "fail"
+        assert "noeviction" in text
+    finally:
+        with valkey.client() as client:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", "0")
+
+
+# ---- init --------------------------------------------------------------------------------------------------
+
+
+def test_a_new_project_works_at_once(mock_openai: MockOpenAI, tmp_path: Path) -> None:
+    done = run_agentexec("init", "shop", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "shop"
+    assert sorted(path.name for path in folder.iterdir()) == [".env.example", "app.py", "worker.py"]
+    mock_openai.script([call("founded", company="Acme"), say("Acme was founded in 1949.")])
+    model = {"OPENAI_BASE_URL": mock_openai.base_url, "OPENAI_API_KEY": "mock"}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "agentexec", "worker", "worker", "--workers", "1"],
+        cwd=folder,
+        env={**os.environ, **model},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        greeted = run_agentexec(
+            "enqueue", "greet", '{"name": "Ada"}', "--wait", "--timeout", "60", cwd=folder
+        )
+        assert greeted.stdout == "Hello, Ada.\n", greeted.stderr
+        asked = run_agentexec(
+            "enqueue",
+            "research",
+            '{"company": "Acme"}',
+            "--follow",
+            "--timeout",
+            "60",
+            cwd=folder,
+            timeout=90,
+        )
+        assert asked.stdout == "Acme was founded in 1949.\n", asked.stderr
+        assert "100% Task completed successfully." in asked.stderr
+    finally:
+        worker.terminate()
+        worker.wait(30)
+    started = subprocess.run(
+        [sys.executable, "-c", "import app; print(sorted(app.app.openapi()['paths']))"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert "/research/{agent_id}" in started.stdout, started.stderr
+
+
+def test_init_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("mine")
+    done = run_agentexec("init", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "agentexec: app.py is there already; choose another folder.\n",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
+    assert (tmp_path / "app.py").read_text() == "mine"
+    (tmp_path / "file").touch()
+    assert run_agentexec("init", "file/x", cwd=tmp_path).returncode == 2
+
+
+# ---- version, completion, follow ---------------------------------------------------------------------------
+
+
+def test_versions_are_told(tmp_path: Path) -> None:
+    found = json.loads(run_agentexec("version", "--json", cwd=tmp_path).stdout)
+    assert found["agentexec"] == ax.__version__
+    assert {"python", "openai-agents", "sqlalchemy"} <= set(found)
+    assert f"agentexec {ax.__version__}\n" in run_agentexec("version", cwd=tmp_path).stdout
+
+
+def test_the_shell_completes_verbs_and_options(tmp_path: Path) -> None:
+    def completed(line: str) -> list[str]:
+        variables = {
+            "_AGENTEXEC_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split(" ")) - 1),
+        }
+        program = "import sys; sys.argv[0] = 'agentexec'; from agentexec.cli.app import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **variables},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.split()
+
+    assert completed("agentexec can") == ["cancel", "cancel-pending"]
+    assert "--metadata" in completed("agentexec list --m")
+
+
+@on("embedded", "valkey+postgres", rivals=False)
+def test_follow_tells_the_progress_and_the_end(deploy: Deploy) -> None:
+    deployment = deploy()
+    deployment.start()
+    code, printed, said = command(
+        deployment, "enqueue", "report", '{"key": "r", "times": 3, "seconds": 0.2}', "--follow"
+    )
+    assert (code, printed) == (0, "null\n")
+    assert [line.strip() for line in said.splitlines()[1:]] == [
+        "0% Waiting to start.",
+        "0% Task started.",
+        "0% Step 1 of 3",
+        "33% Step 2 of 3",
+        "66% Step 3 of 3",
+        "100% Task completed successfully.",
+    ]
+    code, printed, said = command(deployment, "enqueue", "fail", '{"key": "f"}', "--follow")
+    assert (code, printed) == (1, "")
+    assert "no luck" in said
+    code, _, said = command(
+        deployment, "enqueue", "work", '{"key": "w", "seconds": 30}', "--follow", "--timeout", "0.5"
+    )
+    assert code == 1
+    assert "has not ended after 0.5 s; it goes on." in said
