@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, literal, or_, select, union_all
 from sqlalchemy.orm import Session, aliased, defer
 
 from agentexec.activity import counts
@@ -18,7 +18,7 @@ from agentexec.activity.models import Activity, ActivityLabel
 from agentexec.activity.queries import for_both
 from agentexec.activity.schemas import ActivityListItemSchema, ActivityListSchema
 from agentexec.errors import UsageError
-from agentexec.task import Status
+from agentexec.task import FINAL_STATUSES, Status
 
 MAX_PAGE_SIZE = 1000
 MAX_COUNTED = 10_000
@@ -26,6 +26,9 @@ MAX_COUNTED = 10_000
 
 MAX_SEARCHED = 5_000
 """Of each status, a text is looked for in so many of the newest that meet the other filters."""
+
+SEARCHED_CHARACTERS = 500
+"""Of each message; MariaDB would write longer texts to disk before it looks."""
 
 RANKS = {Status.RUNNING: 0, Status.QUEUED: 1, Status.COMPLETE: 2, Status.ERROR: 2, Status.CANCELED: 2}
 
@@ -91,7 +94,7 @@ def list_activities(
     far from the first page it is much faster, and it skips nothing when new activities come in between.
 
     Filters: `status`; `agent_type`, the task's name; `text`, which is in the task's name, in its latest message or is
-    its agent_id, in any case, looked for in the newest 5,000 of each status that meet the other filters;
+    its agent_id, in any case, looked for in the newest 5,000 of each status (and 500 characters of each) that meet the other filters;
     `created_after` and `created_before`, aware moments; `metadata_filter`, the values that the metadata must have.
 
     Raises UsageError for a page or a value that cannot be.
@@ -152,23 +155,32 @@ def page_query(wanted: Filter, limit: int, *, offset: int = 0, after: str | None
 
 def _union(wanted: Filter, limit: int, place: Place | None = None) -> Any:
     """The first `limit` of each status: every part is read in the order of an index, and no further."""
+    kinds: list[tuple[Status, ...]] = [(status,) for status in RANKS]
+    if wanted.metadata:
+        # In the order of a label's index all that have ended are one.
+        kinds = [(Status.RUNNING,), (Status.QUEUED,), tuple(FINAL_STATUSES)]
     parts = [
-        _part(wanted, status, limit, place)
-        for status, rank in RANKS.items()
-        if wanted.status in (None, status) and (place is None or rank >= place.rank)
+        _part(wanted, statuses if wanted.status is None else (wanted.status,), limit, place)
+        for statuses in kinds
+        if (wanted.status is None or wanted.status in statuses)
+        and (place is None or RANKS[statuses[0]] >= place.rank)
     ]
     if not parts:
-        parts = [_part(wanted, Status.CANCELED, 0, None)]
+        parts = [_part(wanted, (Status.CANCELED,), 0, None)]
     # Each in a query of its own: SQLite takes no ORDER BY or LIMIT inside a UNION.
     each = [select(part.subquery(f"part_{number}")) for number, part in enumerate(parts)]
     return (union_all(*each) if len(each) > 1 else each[0]).subquery("found")
 
 
-def _part(wanted: Filter, status: Status, limit: int, place: Place | None) -> Select[Any]:
+def _part(wanted: Filter, statuses: tuple[Status, ...], limit: int, place: Place | None) -> Select[Any]:
+    """The first of some statuses of the same rank."""
+    status = statuses[0]
     labels = wanted_labels(wanted.metadata)
     created_at: Any = Activity.created_at
     agent_id: Any = Activity.agent_id
-    conditions: list[ColumnElement[bool]] = [Activity.status == status]
+    conditions: list[ColumnElement[bool]] = [
+        Activity.status == status if len(statuses) == 1 else Activity.status.in_(statuses)
+    ]
     joined = None
     if labels:
         joined = aliased(ActivityLabel)
@@ -189,7 +201,8 @@ def _part(wanted: Filter, status: Status, limit: int, place: Place | None) -> Se
     rank = literal(RANKS[status]).label("rank")
     query = select(*columns, rank)
     if wanted.text is not None:
-        query = query.add_columns(Activity.agent_type, Activity.message)
+        message = cast(Activity.message, String(SEARCHED_CHARACTERS)).label("message")
+        query = query.add_columns(Activity.agent_type, message)
     if joined is not None:
         first, second = (joined, Activity) if status.final else (Activity, joined)
         query = _in_order(query.select_from(first).join(second, joined.agent_id == Activity.agent_id))
@@ -210,7 +223,7 @@ def _part(wanted: Filter, status: Status, limit: int, place: Place | None) -> Se
     )
 
 
-def _in_order(query: Select[Any]) -> Select[Any]:
+def _in_order(query: Any) -> Any:
     """MariaDB would begin with the table that has fewer rows, and then sort them all."""
     return query.prefix_with("STRAIGHT_JOIN", dialect="mysql").prefix_with("STRAIGHT_JOIN", dialect="mariadb")
 
@@ -238,8 +251,8 @@ def _total(db: Session, wanted: Filter, found: int | None = None) -> tuple[int, 
     if wanted.is_plain:
         return counts.total(db, wanted.status, wanted.agent_type), True
     if wanted.text is None:
-        number = db.scalar(count_query(wanted)) or 0
-        return min(number, MAX_COUNTED), number <= MAX_COUNTED
+        number, looked = db.execute(count_query(wanted)).one()
+        return min(number or 0, MAX_COUNTED), looked <= MAX_COUNTED
     number = found
     if number is None:
         number = db.scalar(select(func.count()).select_from(_union(wanted, MAX_SEARCHED))) or 0
@@ -247,35 +260,39 @@ def _total(db: Session, wanted: Filter, found: int | None = None) -> tuple[int, 
     return number, exact and everything <= MAX_SEARCHED
 
 
-def count_query(wanted: Filter) -> Select[Any]:
-    """The number of activities that match a filter without text, counted up to one above MAX_COUNTED."""
-    conditions = [] if wanted.status is None else [Activity.status == wanted.status]
-    if wanted.agent_type is not None:
-        conditions.append(Activity.agent_type == wanted.agent_type)
+def count_query(wanted: Filter) -> Any:
+    """How many match a filter without text, and how many were looked at, each up to one above MAX_COUNTED."""
     labels = wanted_labels(wanted.metadata)
-    created_at: Any = Activity.created_at
-    if labels:
-        created_at = ActivityLabel.created_at
-        conditions += [
-            and_(ActivityLabel.name == labels[0][0], ActivityLabel.value == labels[0][1]),
-            *map(having, labels[1:]),
-        ]
-    elif wanted.status is None:
-        conditions.append(Activity.status.in_(RANKS))  # named, they let the index serve the time
+    rest = list(map(having, labels[1:]))
+    if wanted.status is not None:
+        rest.append(Activity.status == wanted.status)
+    if wanted.agent_type is not None:
+        rest.append(Activity.agent_type == wanted.agent_type)
+    leads = bool(labels) and not (wanted.status is not None and not wanted.status.final)
+    created_at: Any = ActivityLabel.created_at if leads else Activity.created_at
+    times = []
     if wanted.created_after is not None:
-        conditions.append(created_at >= wanted.created_after)
+        times.append(created_at >= wanted.created_after)
     if wanted.created_before is not None:
-        conditions.append(created_at < wanted.created_before)
-    query: Select[Any] = select(literal(1).label("one"))
-    if labels and (wanted.status is not None or wanted.agent_type is not None or len(labels) > 1):
-        first, second = (ActivityLabel, Activity)
-        if wanted.status is not None and not wanted.status.final:
-            first, second = (Activity, ActivityLabel)
-        query = query.select_from(first).join(second, ActivityLabel.agent_id == Activity.agent_id)
-        query = _in_order(query)
-    elif labels:
-        query = query.select_from(ActivityLabel)
-    else:
-        query = query.select_from(Activity)
-    counted = query.where(*conditions).limit(MAX_COUNTED + 1).subquery("counted")
-    return select(func.count()).select_from(counted)
+        times.append(created_at < wanted.created_before)
+    if leads:
+        name, value = labels[0]
+        window = (
+            select(ActivityLabel.agent_id)
+            .where(ActivityLabel.name == name, ActivityLabel.value == value, *times)
+            .order_by(ActivityLabel.created_at.desc(), ActivityLabel.agent_id.desc())
+            .limit(MAX_COUNTED + 1)
+            .subquery("counted")
+        )
+        if not rest:
+            return select(func.count(), func.count()).select_from(window)
+        match = func.sum(case((and_(*rest), 1), else_=0))
+        query = select(match, func.count()).select_from(window)
+        return _in_order(query.join(Activity, Activity.agent_id == window.c.agent_id))
+    if labels:
+        rest.append(having(labels[0]))
+    elif wanted.status is None:
+        rest.append(Activity.status.in_(RANKS))  # named, they let the index serve the time
+    matches = select(literal(1).label("one")).select_from(Activity).where(*rest, *times)
+    counted = matches.limit(MAX_COUNTED + 1).subquery("counted")
+    return select(func.count(), func.count()).select_from(counted)
