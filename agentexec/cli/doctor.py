@@ -151,7 +151,7 @@ def _module(module: str | None) -> Iterator[Finding]:
         yield Finding("module", "warn", "none is named: give it here or as AGENTEXEC_WORKER_MODULE.")
         return
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - our own interpreter
             [sys.executable, "-c", LOAD, module], capture_output=True, text=True, timeout=MODULE_SECONDS
         )
     except subprocess.TimeoutExpired:

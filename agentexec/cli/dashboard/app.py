@@ -159,13 +159,13 @@ class Dashboard:
         return max(1, self._console.height - taken - 1)
 
     def _top(self) -> list[Text]:
-        assert self._seen is not None
+        assert self._seen is not None  # noqa: S101 - what the caller has looked at
         width = self._console.width
         head = view.header(self._seen.overview, self._spent, width, paused=self._paused, wish=str(self._wish))
         return [*head, *view.workers(self._seen.overview, width)]
 
     def _items(self) -> list[Any]:
-        assert self._seen is not None
+        assert self._seen is not None  # noqa: S101 - what the caller has looked at
         key = SORTS[self._sort]
         items = self._seen.items
         return items if key is None else sorted(items, key=key)
@@ -267,7 +267,7 @@ class Dashboard:
         self._sort = names[(names.index(self._sort) + 1) % len(names)]
 
     def _type(self, key: str) -> None:
-        assert self._typed is not None
+        assert self._typed is not None  # noqa: S101 - what the caller has looked at
         if key == "enter":
             try:
                 self._wish = Wish.parse(self._typed)
@@ -288,7 +288,7 @@ class Dashboard:
         self._asked = (question, act)
 
     def _answer(self, key: str) -> None:
-        assert self._asked is not None
+        assert self._asked is not None  # noqa: S101 - what the caller has looked at
         _, act = self._asked
         self._asked = None
         if key.lower() != "y":
