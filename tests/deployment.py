@@ -271,7 +271,7 @@ def command(deployment: Deployment, *arguments: str, text: str = "") -> tuple[in
     In this process, which is configured as the deployment's: a process of its own takes a second on a busy machine.
     """
     out, err = io.StringIO(), io.StringIO()
-    before = os.getcwd()
+    before = Path.cwd()
     os.chdir(deployment.folder)
     try:
         with (

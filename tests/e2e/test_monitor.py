@@ -144,7 +144,7 @@ def test_a_large_terminal_shows_more_and_a_small_one_less(deploy: Deploy, termin
     lines = screen.rstrip("\n").splitlines()
     assert 48 <= len(lines) <= 50 and "q quit" in lines[-1]
     assert sum("task_" in line for line in lines) >= 44
-    first = [line for line in lines if "task_" in line][0]
+    first = next(line for line in lines if "task_" in line)
     large.type("Right")
     large.shows("page 2")
     wait_until(lambda: first not in large.screen)

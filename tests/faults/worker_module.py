@@ -82,7 +82,7 @@ async def report(agent_id: UUID, context: Job) -> None:
 async def speaks(agent_id: UUID, context: Job) -> str:
     """Publishes a text word by word, as a model streams it, `times` times, and says what it did."""
     ledger("start", context.key)
-    while context.gate and not await asyncio.to_thread(Path(context.gate).exists):
+    while context.gate and not await asyncio.to_thread(Path(context.gate).exists):  # noqa: ASYNC110 - another process opens it
         await asyncio.sleep(0.02)
     words = str(context.value).split(" ")
     for _ in range(max(1, context.times)):
