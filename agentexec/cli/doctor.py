@@ -17,7 +17,6 @@ import typer
 import agentexec as ax
 from agentexec.cli.common import AsJson
 from agentexec.cli.version import versions
-from agentexec.config import Settings, variable
 from agentexec.errors import AgentexecError
 
 State = Literal["ok", "warn", "fail"]
@@ -62,7 +61,9 @@ def run(
 
 def _findings(module: str | None) -> Iterator[Finding]:
     yield Finding("versions", "ok", ", ".join(f"{name} {version}" for name, version in versions().items()))
-    given = [variable(name) for name in Settings.model_fields if name in ax.CONF.model_fields_set]
+    # Imported on use: the module reads the settings, and a bad one must not keep --help from being told.
+    config = importlib.import_module("agentexec.config")
+    given = [config.variable(name) for name in config.Settings.model_fields if name in ax.CONF.model_fields_set]
     yield Finding("settings", "ok", ", ".join(given) or "all defaults")
     yield from _checked("database", _database)
     yield from _checked("schema", _schema)
