@@ -122,7 +122,7 @@ class Deployment:
         self.supervisors.append(supervisor)
         if ready:
             self.wait_for(
-                lambda: self.log.count("on queue") > before or supervisor.poll() is not None, timeout=30
+                lambda: self.log.count("on queue") > before or supervisor.poll() is not None, timeout=60
             )
             assert supervisor.poll() is None, self.log
         return supervisor

@@ -203,18 +203,22 @@ class Supervisor:
         for key, _ in self._selector.select(max(0.0, min([TICK, *pending]))):
             readable = key.fileobj
             assert isinstance(readable, socket.socket)  # noqa: S101 - what was registered
-            try:
-                chunk = readable.recv(65536)
-            except BlockingIOError:
-                continue
-            if readable is self._wake_read:
-                continue
-            if not chunk:
-                self._selector.unregister(readable)
-                continue
-            *lines, self._buffers[readable] = (self._buffers[readable] + chunk).split(b"\n")
-            for line in lines:
-                self._hear(json.loads(line))
+            self._read(readable)
+
+    def _read(self, readable: socket.socket) -> None:
+        """Hear what a socket holds. An unregistered one has ended and holds nothing."""
+        try:
+            chunk = readable.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        if readable is self._wake_read:
+            return
+        if not chunk:
+            self._selector.unregister(readable)
+            return
+        *lines, self._buffers[readable] = (self._buffers[readable] + chunk).split(b"\n")
+        for line in lines:
+            self._hear(json.loads(line))
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "failed" in message:
@@ -265,6 +269,9 @@ class Supervisor:
 
     def _replace(self, slot: Process, code: int) -> None:
         """A process has ended: report its death, and have the next one started, later if it dies too often."""
+        if slot.role == "maintenance" and self._to_maintenance in self._selector.get_map():
+            # Its last words may say why, and that no other would fare better.
+            self._read(self._to_maintenance)
         reason = slot.reason or exit_reason(code)
         slot.process, slot.asked, slot.reason = None, False, None
         if slot.role == "worker" and code != 0:
