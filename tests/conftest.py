@@ -2,7 +2,8 @@
 
 By default the databases are SQLite and PostgreSQL and the broker is Valkey, and a test of whole processes runs on one
 combination of them. With AGENTEXEC_TEST_SERVERS=all, as in `.ci/run`, it runs on every one, and MariaDB and redis-server
-join them and must be installed. What is not asked for is no parameter at all, so nothing is ever skipped.
+join them and must be installed. With AGENTEXEC_TEST_SERVERS=few there are only SQLite and Valkey, for a further Python.
+What is not asked for is no parameter at all, so nothing is ever skipped.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from tests.servers import MariaDB, Postgres, RedisServer, Server, Valkey, free_p
 S = TypeVar("S", bound=Server)
 V = TypeVar("V", bound=Valkey)
 
-ALL_SERVERS = os.environ.get("AGENTEXEC_TEST_SERVERS") == "all"
-DATABASES = ["sqlite", "postgres", *(["mariadb"] if ALL_SERVERS else [])]
+CHOICE = os.environ.get("AGENTEXEC_TEST_SERVERS", "")
+ALL_SERVERS = CHOICE == "all"
+DATABASES = ["sqlite", *(["postgres"] if CHOICE != "few" else []), *(["mariadb"] if ALL_SERVERS else [])]
 BROKERS = ["valkey", *(["redis_server"] if ALL_SERVERS else [])]
 
 _numbers = itertools.count(1)

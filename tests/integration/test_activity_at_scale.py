@@ -246,7 +246,7 @@ def scans(engine: Engine, db: Session, query: Select[Any], narrowed: bool = Fals
     statement = str(query.compile(engine, compile_kwargs={"literal_binds": True}))
     if engine.dialect.name == "postgresql":
         plan = db.execute(text("EXPLAIN (FORMAT JSON) " + statement.replace(":", "\\:"))).scalar_one()
-        return [str(node) for node in nodes(plan) if is_seq_scan(node, ours) or narrowed and is_whole(node)]
+        return [str(node) for node in nodes(plan) if is_seq_scan(node, ours) or (narrowed and is_whole(node))]
     if engine.dialect.name == "sqlite":
         rows = db.execute(text("EXPLAIN QUERY PLAN " + statement.replace(":", "\\:"))).all()
         return [row.detail for row in rows if row.detail.startswith("SCAN agentexec")]
