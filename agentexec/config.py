@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableError
 
 from agentexec.errors import SettingsError
 from agentexec.prices import ModelPrice
@@ -145,6 +148,20 @@ class Settings(BaseSettings):
         return REDIS_BACKEND if self.redis_url else SQL_BACKEND
 
 
+def in_force() -> dict[str, Any]:
+    """The settings that were made, in code or by variables, as values that JSON can carry."""
+    made = CONF.model_dump(mode="json", include=CONF.model_fields_set)
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def as_variables(values: Mapping[str, Any]) -> dict[str, str]:
+    """Settings by name, as environment variables."""
+    return {
+        variable(name): value if isinstance(value, str) else json.dumps(value)
+        for name, value in values.items()
+    }
+
+
 def variable(field: str) -> str:
     """The environment variable of a settings field."""
     return PREFIX + field.upper()
@@ -165,6 +182,12 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
+    except UnreadableError as error:
+        # Of a variable that holds JSON; its text names the field alone.
+        known = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
+        raise SettingsError(
+            f"{variable(known[0]) if known else 'A setting'} cannot be used: it is no valid JSON."
+        ) from None
 
 
 CONF = load()

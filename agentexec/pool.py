@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agentexec.config import CONF, variable
+from agentexec.config import CONF, in_force
 from agentexec.errors import AgentexecError, UsageError
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
@@ -85,6 +85,7 @@ class Pool:
         Returns after a stop by SIGTERM; raises KeyboardInterrupt after one by Ctrl-C (quiet if nobody catches
         it), and SystemExit with a documented exit code if the workers cannot start or had to be killed.
         """
+        self._refuse_within_workers()
         logs.set_up("supervisor", CONF.log_level)
         try:
             supervisor = self._supervise()
@@ -99,6 +100,7 @@ class Pool:
 
     def start(self) -> None:
         """Run workers in the background; returns at once. Raises UsageError if they run already."""
+        self._refuse_within_workers()
         if self._thread is not None and self._thread.is_alive():
             raise UsageError("The pool's workers run already; call pool.shutdown() first.")
         supervisor = self._supervise()
@@ -128,13 +130,12 @@ class Pool:
 
     def _supervise(self) -> Supervisor:
         """A supervisor whose processes import the running program anew, under the settings in force here."""
-        return Supervisor(Target.of_main(self), CONF, environment=_changed_settings(), run_atexit=False)
+        return Supervisor(Target.of_main(self), CONF, given=in_force(), run_atexit=False)
 
-
-def _changed_settings() -> dict[str, str]:
-    """Settings that differ from their defaults, as variables: a program may set them where workers do not look."""
-    return {
-        variable(name): str(value)
-        for name in type(CONF).model_fields
-        if name in CONF.model_fields_set and (value := getattr(CONF, name)) is not None
-    }
+    def _refuse_within_workers(self) -> None:
+        # Without this a program that starts its pool whenever it is imported would start workers without end.
+        if RUNTIME.serves_workers:
+            raise UsageError(
+                "Workers import the program to find its tasks, and must not start workers themselves; put pool.run() "
+                'or pool.start() under `if __name__ == "__main__":`.'
+            )

@@ -74,6 +74,8 @@ class Runtime:
         """The writer, in a worker process."""
         self.slots: Slots | None = None
         """The slots, in a worker process."""
+        self.serves_workers = False
+        """True in the processes of a worker, which import the user's module but must not start further workers."""
 
     def configure(
         self, *, engine: Engine | AsyncEngine | None = None, database_url: str | None = None

@@ -25,8 +25,8 @@ from agentexec.task import FINAL_STATUSES, Status
 log = logging.getLogger("agentexec.signals")
 
 LISTEN_SECONDS = 5.0
-"""How long one wait for messages lasts. After each, everything waited for is looked up in the record: a signal
-may be lost with the state backend, the record is not."""
+"""How often everything waited for is looked up in the record: a signal may be lost with the state backend, the
+record is not."""
 
 DONE = "done "
 CANCEL = "cancel "
@@ -115,13 +115,16 @@ class Signals:
 
     def _run(self) -> None:
         failures = 0
+        next_check = time.monotonic() + LISTEN_SECONDS
         while not self._closed:
             try:
-                messages = self._runtime.backend.receive(self.mailbox, LISTEN_SECONDS)
-                if messages:
+                # By the clock: where messages never cease, a signal that was lost would else be waited for without end.
+                left = max(0.0, next_check - time.monotonic())
+                if messages := self._runtime.backend.receive(self.mailbox, left):
                     self._act_on(messages)
-                else:
+                if time.monotonic() >= next_check:
                     self._check_all()
+                    next_check = time.monotonic() + LISTEN_SECONDS
                 if failures:
                     log.info("Signals are heard again.")
                 failures = 0
@@ -166,7 +169,8 @@ class Signals:
             with self._lock:
                 entry = self._waiting.pop(end.agent_id, None)
             for future in entry[1] if entry else ():
-                if not future.cancelled():
+                # Not `cancelled()`: another thread may cancel between the question and the answer.
+                if future.set_running_or_notify_cancel():
                     future.set_result(end)
 
 

@@ -52,11 +52,9 @@ def run(
         "graceful_shutdown_timeout": graceful_timeout,
         "log_level": log_level,
     }
-    environment: dict[str, str] = {}
-    for name, value in options.items():
-        if value is not None:
-            setattr(ax.CONF, name, value)
-            environment[f"AGENTEXEC_{name.upper()}"] = str(value)
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        setattr(ax.CONF, name, value)
     # Imported on use: the other commands start faster without them.
     logs = importlib.import_module("agentexec.worker.logs")
     supervisor = importlib.import_module("agentexec.worker.supervisor")
@@ -64,7 +62,5 @@ def run(
         module or ax.CONF.worker_module or ""
     )
     logs.set_up("supervisor", ax.CONF.log_level)
-    code = supervisor.Supervisor(
-        target, ax.CONF, environment=environment, show_traceback="--traceback" in sys.argv
-    ).run()
+    code = supervisor.Supervisor(target, ax.CONF, given=given, show_traceback="--traceback" in sys.argv).run()
     raise typer.Exit(code)

@@ -27,12 +27,24 @@ TURN_SECONDS = 1.0
 
 
 class Maintenance:
-    """Hears of deaths from the supervisor over a socket, one JSON object a line, and answers when they are settled."""
+    """Hears of deaths from the supervisor over a socket, one JSON object a line, and answers when they are settled.
 
-    def __init__(self, runtime: Runtime, settings: Settings, owner: str, supervisor: socket.socket) -> None:
+    `patience`: seconds to wait for the servers at the start, without end where workers serve already.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: Settings,
+        owner: str,
+        supervisor: socket.socket,
+        *,
+        patience: float,
+    ) -> None:
         self._runtime = runtime
         self._settings = settings
         self._supervisor = supervisor
+        self._patience = patience
         self._reconciler = Reconciler(runtime, settings, owner)
         self._deaths: dict[str, str] = {}
         self._buffer = b""
@@ -41,7 +53,7 @@ class Maintenance:
     def run(self) -> int:
         """Work until stopped; returns the exit code."""
         try:
-            preflight(self._runtime, self._settings)
+            preflight(self._runtime, self._settings, self._patience)
         except AgentexecError as error:
             self._tell({"failed": str(error), "exit_code": error.exit_code})
             return error.exit_code

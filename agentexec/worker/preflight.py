@@ -18,13 +18,13 @@ from agentexec.schema import check_schema
 log = logging.getLogger("agentexec.worker")
 
 
-def preflight(runtime: Runtime, settings: Settings) -> None:
-    """Reach everything, waiting up to AGENTEXEC_CONNECT_TIMEOUT seconds.
+def preflight(runtime: Runtime, settings: Settings, patience: float) -> None:
+    """Reach everything, waiting up to `patience` seconds.
 
     Migrates the embedded database by itself. Raises UnavailableError, SchemaError, UsageError.
     """
     require_shareable(runtime.engine)
-    deadline = time.monotonic() + settings.connect_timeout
+    deadline = time.monotonic() + patience
     _wait_for(lambda: _reach(runtime), deadline)
     try:
         check_schema(runtime.engine)

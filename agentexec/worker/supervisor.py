@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from agentexec.config import Settings
+from agentexec.config import Settings, as_variables
 from agentexec.policy import exit_reason, restart_delay
 from agentexec.worker.target import Target
 
@@ -65,8 +65,9 @@ class Supervisor:
 
     target: Target
     settings: Settings
-    environment: dict[str, str] = field(default_factory=dict)
-    """Settings that were made in code or by options, for the processes that load the settings anew."""
+    given: dict[str, Any] = field(default_factory=dict)
+    """Settings that were made in code or by options: they hold in the processes that load the settings anew too,
+    whatever the user's module sets."""
     run_atexit: bool = True
     show_traceback: bool = False
 
@@ -76,10 +77,8 @@ class Supervisor:
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
+        self.settings = self.settings.model_copy()
         self._slots = [Process("maintenance", "maintenance")]
-        self._slots += [
-            Process(f"worker-{number + 1}", "worker") for number in range(self.settings.num_workers)
-        ]
         self._unsettled: dict[str, str] = {}
         self._template: subprocess.Popen[bytes] | None = None
         self._loaded = False
@@ -178,13 +177,14 @@ class Supervisor:
             "control": theirs.fileno(),
             "alive": alive_read,
             "maintenance": for_maintenance.fileno(),
+            "given": list(self.given),  # by name: everybody can read a command line
             "run_atexit": self.run_atexit,
             "show_traceback": self.show_traceback,
         }
         self._template = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-m", "agentexec.worker.template", json.dumps(orders)],
             pass_fds=[theirs.fileno(), alive_read, for_maintenance.fileno()],
-            env={**os.environ, **self.environment},
+            env={**os.environ, **as_variables(self.given)},
         )
         theirs.close()
         for_maintenance.close()
@@ -226,6 +226,7 @@ class Supervisor:
             self._failed = message["exit_code"]
         elif "loaded" in message:
             self._loaded = True
+            self._adopt(message["settings"])
             if not message["forks"]:
                 log.info(
                     "The module has started threads, so each worker loads it by itself (slower, more memory)."
@@ -246,6 +247,14 @@ class Supervisor:
             self._note_end(message["exited"], message["code"])
         elif "settled" in message:
             self._unsettled.pop(message["settled"], None)
+
+    def _adopt(self, settings: dict[str, Any]) -> None:
+        """Take over what the user's module has set, which this process does not import."""
+        for name, value in settings.items():
+            setattr(self.settings, name, value)
+        number = self.settings.num_workers
+        del self._slots[number + 1 :]
+        self._slots += [Process(f"worker-{place}", "worker") for place in range(len(self._slots), number + 1)]
 
     def _note_start(self, process_id: str, pid: int) -> None:
         for slot in self._slots:
@@ -313,7 +322,10 @@ class Supervisor:
             ):
                 slot.id = f"{self._host}:{secrets.token_hex(5)}"
                 slot.asked = True
-                self._send(self._control, {"fork": {"role": slot.role, "id": slot.id, "name": slot.name}})
+                order = {"role": slot.role, "id": slot.id, "name": slot.name}
+                if self._ready:
+                    order["again"] = "yes"
+                self._send(self._control, {"fork": order})
 
     def _template_died(self, code: int) -> None:
         if not self._loaded and self._template_deaths == 0:

@@ -17,6 +17,7 @@ import gc
 import importlib
 import json
 import logging
+import math
 import os
 import select
 import signal
@@ -42,6 +43,9 @@ log = logging.getLogger("agentexec.worker")
 ORPHAN_SECONDS = 3.0
 """Seconds that workers get to hand their tasks back when the supervisor is gone."""
 
+FOR_SUPERVISOR = {"num_workers", "worker_concurrency", "queue_name", "graceful_shutdown_timeout"}
+"""Settings that the supervisor goes by; the user's module may have made them."""
+
 WORKER = "worker"
 MAINTENANCE = "maintenance"
 
@@ -55,6 +59,8 @@ class Orders:
     alive: int
     maintenance: int
     run_atexit: bool
+    given: tuple[str, ...] = ()
+    """Names of settings whose variables win over what the module sets."""
     spawned: dict[str, str] | None = None
     """Set in a process that is no template but one worker."""
     show_traceback: bool = False
@@ -89,7 +95,8 @@ class Template:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         gc.collect()
         gc.freeze()
-        self._tell({"loaded": True, "forks": self._can_fork})
+        settings = CONF.model_dump(include=FOR_SUPERVISOR)
+        self._tell({"loaded": True, "forks": self._can_fork, "settings": settings})
         while not self._stopping:
             ready, _, _ = select.select([self._control, self._wake_read], [], [], 60.0)
             if self._wake_read in ready:
@@ -136,6 +143,7 @@ class Template:
             "control": -1,
             "alive": self._orders.alive,
             "maintenance": self._orders.maintenance,
+            "given": self._orders.given,
             "run_atexit": False,
             "spawned": order,
         }
@@ -228,7 +236,8 @@ def _loop_factory() -> Any:
 
 
 def _run_maintenance(order: dict[str, str], orders: Orders, supervisor: socket.socket) -> int:
-    maintenance = Maintenance(RUNTIME, CONF, order["id"], supervisor)
+    patience = math.inf if "again" in order else CONF.connect_timeout
+    maintenance = Maintenance(RUNTIME, CONF, order["id"], supervisor, patience=patience)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _watch_supervisor(orders.alive, maintenance.stop)
@@ -272,8 +281,12 @@ def main(text: str) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     logs.set_up("template", CONF.log_level)
+    RUNTIME.serves_workers = True
+    given = {name: getattr(CONF, name) for name in orders.given}
     try:
         pool = orders.target.load()
+        for name, value in given.items():
+            setattr(CONF, name, value)
     except AgentexecError as error:
         if orders.show_traceback:
             traceback.print_exc()

@@ -42,6 +42,32 @@ def test_the_database_away_while_tasks_run_and_are_enqueued(deploy: Deploy) -> N
     )
 
 
+@on("valkey+postgres")
+def test_a_deployment_that_has_served_waits_for_its_database_however_long(deploy: Deploy) -> None:
+    """Also where the maintenance process, which checks the servers at its start, dies meanwhile."""
+    deployment = deploy(connect_timeout=0.5)
+    supervisor = deployment.start()
+    [worker] = deployment.workers()
+    deployment.database.stop()
+    deployment.maintenance().kill()
+    deployment.wait_for(lambda: "Waiting for it" in deployment.log)
+    killed = time.monotonic()
+    deployment.wait_for(lambda: time.monotonic() - killed > SHORT_OUTAGE)
+    assert supervisor.poll() is None, deployment.log
+    deployment.database.start()
+    task = deployment.wait_for(lambda: accepted(deployment))
+    deployment.wait_for_ends([task])
+    assert deployment.runners("late") == [worker.pid]
+    deployment.wait_for(lambda: "It is there now" in deployment.log)
+
+
+def accepted(deployment: Deployment) -> ax.Task | None:
+    try:
+        return deployment.enqueue("work", "late")
+    except ax.UnavailableError:
+        return None
+
+
 @on("embedded", rivals=False)
 def test_the_sqlite_file_locked_for_ten_seconds_while_tasks_run(deploy: Deploy) -> None:
     deployment = deploy(worker_concurrency=2)

@@ -143,6 +143,7 @@ def test_a_command_that_cannot_be_understood(folder: Path, arguments: list[str],
     [
         (["worker", "fine"], "AGENTEXEC_NUM_WORKERS", "many", "AGENTEXEC_NUM_WORKERS cannot be used"),
         (["enqueue", "work"], "AGENTEXEC_NUM_WORKERS", "many", "AGENTEXEC_NUM_WORKERS cannot be used"),
+        (["enqueue", "work"], "AGENTEXEC_MODEL_PRICES", "{hunter2", "AGENTEXEC_MODEL_PRICES cannot be used"),
         (["worker", "fine"], "DATABASE_URL", "what://hunter2@is-this", "no SQLAlchemy dialect for what"),
         (["enqueue", "work"], "DATABASE_URL", "hunter2", "The database URL cannot be read"),
         (["migrate"], "DATABASE_URL", "hunter2", "The database URL cannot be read"),

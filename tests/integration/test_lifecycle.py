@@ -188,11 +188,33 @@ while not Path("stop").exists():
 """
 
 
+OVERRULED = """
+ax.CONF.num_workers = 3
+ax.CONF.worker_concurrency = 7
+ax.CONF.queue_name = "greetings"
+ax.CONF.graceful_shutdown_timeout = 0
+"""
+
+
+@on("embedded")
+def test_what_the_module_sets_holds_for_the_supervisor_too_and_options_win(deploy: Deploy) -> None:
+    deployment = deploy()
+    del deployment.environment["AGENTEXEC_NUM_WORKERS"]
+    write(deployment, "tasks.py", MODULE_WITH_POOL + OVERRULED)
+    deployment.spawn(agentexec_worker("tasks", "--concurrency", "2"))
+    assert "3 worker(s) with 2 task(s) each on queue greetings" in deployment.log
+    assert len(deployment.workers()) == 3
+    task = ax.enqueue_sync("greet", {"name": "Acme"}, queue_name="greetings")
+    assert ax.get_result_sync(task, 15) == "Hello Acme"
+    assert deployment.stop() == 0
+
+
 @on("embedded")
 def test_a_program_runs_its_pool_until_sigterm(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", program(RUN))
-    deployment.spawn([sys.executable, "worker.py"])
+    prices = '{"gpt-4o": {"input": 2.5, "output": 10}}'
+    deployment.spawn([sys.executable, "worker.py"], AGENTEXEC_MODEL_PRICES=prices)
     assert "2 worker(s) with 7 task(s) each" in deployment.log, "what is set in code is in force"
     assert greeted() == "Hello Acme"
     family = deployment.processes()
@@ -265,6 +287,24 @@ def test_a_pool_that_workers_could_not_import_is_refused(deploy: Deploy) -> None
     assert process.wait(15) == 2
     assert "Worker processes must be able to import your pool" in deployment.log
     assert "Traceback" not in deployment.log
+
+
+@pytest.mark.parametrize(
+    "call", ["pool.run()", "pool.start()\nimport time\ntime.sleep(60)"], ids=["run", "start"]
+)
+@on("embedded")
+def test_a_program_that_starts_workers_whenever_it_is_imported_is_refused(deploy: Deploy, call: str) -> None:
+    """Else each worker would start workers, and they theirs."""
+    deployment = deploy()
+    write(deployment, "worker.py", f"{MODULE_WITH_POOL}\n{call}\n")
+    process = deployment.spawn([sys.executable, "worker.py"], ready=False)
+    deployment.wait_for(lambda: 'under `if __name__ == "__main__":`' in deployment.log)
+    if "sleep" in call:
+        process.kill()
+    else:
+        assert process.wait(15) == 2
+    assert deployment.log.count("\n") == 1, deployment.log
+    assert gone(deployment.processes())
 
 
 @on("embedded")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -17,6 +18,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
+from agentexec import signals
 from agentexec.activity.models import Activity, ActivityResult
 from agentexec.db import utc_now
 from agentexec.runtime import RUNTIME
@@ -301,3 +303,27 @@ def test_results_of_children_are_kept_until_their_parent_has_ended(running: Depl
     assert ax.get_result_sync(child) == "child"
     assert ax.cancel_sync(parent)
     assert kept_after_expiry() == []
+
+
+def test_an_end_that_nobody_told_of_is_found_though_other_messages_never_cease(
+    running: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis was emptied, say, and the watches with it, while the process goes on hearing of newer tasks."""
+    monkeypatch.setattr(signals, "LISTEN_SECONDS", 0.5)
+    task = ax.enqueue_sync("work", {"key": "a"}, queue_name=NOBODY)
+    ears = signals.Signals(RUNTIME)
+    [end] = ears.expect(NOBODY, [task.agent_id])
+    over = threading.Event()
+    with ThreadPoolExecutor() as threads:
+        threads.submit(chatter, ears.mailbox, over)
+        ax.activity.complete(task.agent_id)
+        try:
+            assert end.result(5).status == "complete"
+        finally:
+            over.set()
+            ears.close()
+
+
+def chatter(mailbox: str, over: threading.Event) -> None:
+    while not over.wait(0.05):
+        RUNTIME.backend.send(mailbox, [f"done {uuid4()}"])
