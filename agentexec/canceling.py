@@ -17,7 +17,7 @@ from agentexec.db import again_after_deadlock, chunks, reading, utc_now, writing
 from agentexec.errors import ActivityNotFoundError, UnavailableError
 from agentexec.runtime import RUNTIME
 from agentexec.signals import CANCEL
-from agentexec.task import Status, Task
+from agentexec.task import Status, Task, parse_agent_id
 
 log = logging.getLogger("agentexec.canceling")
 
@@ -34,7 +34,7 @@ async def cancel(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] 
 
 def cancel_sync(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
     """`cancel` for code without an event loop."""
-    agent_id = task.agent_id if isinstance(task, Task) else UUID(str(task))
+    agent_id = task.agent_id if isinstance(task, Task) else parse_agent_id(task)
     query = select(Activity.queue).where(Activity.agent_id == agent_id, *matching(metadata_filter))
     with reading(RUNTIME.engine) as connection:
         row = connection.execute(query).one_or_none()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from agentexec.rate_limits import parse_rate_limits
 PREFIX = "AGENTEXEC_"
 REDIS_BACKEND = "agentexec.state.redis_backend"
 SQL_BACKEND = "agentexec.state.sql_backend"
+MEMORY_BACKEND = "agentexec.state.memory_backend"
+MODELS = "agentexec.activity.models"
 EMBEDDED_DATABASE_URL = "sqlite:///agentexec.db"
 
 
@@ -135,6 +138,11 @@ class Settings(BaseSettings):
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_") and name not in type(self).model_fields:
             raise SettingsError(f"There is no setting named {name}; see the settings table in README.md.")
+        if name == "table_prefix" and value != self.table_prefix and MODELS in sys.modules:
+            raise SettingsError(
+                "AGENTEXEC_TABLE_PREFIX cannot be changed once the tables have their names; set it before anything "
+                "else of agentexec is used."
+            )
         try:
             super().__setattr__(name, value)
         except ValidationError as error:

@@ -30,7 +30,7 @@ from agentexec.registry import first_fault
 from agentexec.rest import at_rest, thread_at_rest
 from agentexec.runtime import RUNTIME
 from agentexec.signals import End, Signals
-from agentexec.task import Status, Task
+from agentexec.task import Status, Task, parse_agent_id
 
 T = TypeVar("T")
 
@@ -231,7 +231,7 @@ def _look_up(tasks: Sequence[Task | UUID | str]) -> list[Task]:
         if isinstance(task, Task):
             handles.append(task)
             continue
-        agent_id = task if isinstance(task, UUID) else UUID(task)
+        agent_id = parse_agent_id(task)
         query = select(Activity.agent_type, Activity.queue).where(Activity.agent_id == agent_id)
         with reading(RUNTIME.engine) as connection:
             row = connection.execute(query).one_or_none()

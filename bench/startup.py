@@ -8,13 +8,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import psutil
 
 import agentexec as ax
 from bench.figures import Figure, Size, middle
 from bench.targets import BenchError, Target
-from bench.workers import START_TIMEOUT, Workers
+from bench.workers import START_TIMEOUT, WITH_AGENTS, Workers, pss
+
+MB = 1e6
 
 MATURE = 5.2
 """Seconds after which the death of a worker no longer counts as dying at its start, which would delay its successor."""
@@ -55,6 +58,28 @@ def start(target: Target, size: Size) -> Iterator[Figure]:
     yield middle("start of agentexec worker, until it says ready", "s", ready)
     yield middle("start of agentexec worker, until a task runs", "s", working)
     yield from _successors(target, size)
+    yield from _shared_memory(target)
+
+
+def _shared_memory(target: Target) -> Iterator[Figure]:
+    """What a worker takes whose module loads the Agents SDK: most of it is the template's, and counted once (PSS)."""
+    target.reset()
+    with Workers(target, processes=4, module=WITH_AGENTS) as workers:
+        workers.warm()
+        shares = [pss([worker]) / MB for worker in workers.workers]
+        mapped = [worker.memory_info().rss / MB for worker in workers.workers]
+        note = f"mean of {len(shares)}"
+        yield Figure(
+            "memory of a worker with the Agents SDK, its share (PSS)", fmean(shares), "MB", note=note
+        )
+        yield Figure(
+            "memory of a worker with the Agents SDK, all it sees (RSS)", fmean(mapped), "MB", note=note
+        )
+        yield Figure("memory of 4 such workers and what started them", pss(_all(workers)) / MB, "MB")
+
+
+def _all(workers: Workers) -> list[psutil.Process]:
+    return [process for role in workers.roles().values() for process in role]
 
 
 def _successors(target: Target, size: Size) -> Iterator[Figure]:

@@ -21,6 +21,7 @@ from bench.targets import BenchError, Target
 from tests.servers import KEEPER
 
 MODULE = Path(__file__).with_name("tasks.py")
+WITH_AGENTS = Path(__file__).with_name("agent_tasks.py")
 READY = "worker(s) with"
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 15.0
@@ -28,10 +29,13 @@ WARM_TASKS = 100
 
 
 class Workers:
-    """`agentexec worker bench/tasks.py -w PROCESSES -c CONCURRENCY` on a target, for the length of a `with` block."""
+    """`agentexec worker MODULE -w PROCESSES -c CONCURRENCY` on a target, for the length of a `with` block."""
 
-    def __init__(self, target: Target, *, processes: int = 2, concurrency: int = 10) -> None:
+    def __init__(
+        self, target: Target, *, processes: int = 2, concurrency: int = 10, module: Path = MODULE
+    ) -> None:
         self._target = target
+        self._module = module
         self._number = processes
         self._concurrency = concurrency
         self._lines: list[tuple[float, str]] = []
@@ -41,11 +45,16 @@ class Workers:
         self.started_at = time.time()
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "agentexec", "worker", str(MODULE)),
+                *(sys.executable, "-m", "agentexec", "worker", str(self._module)),
                 *("-w", str(self._number), "-c", str(self._concurrency)),
             ],
             cwd=self._target.folder,
-            env={**os.environ, **self._target.environment, "PYTHONUNBUFFERED": "1"},
+            env={
+                **os.environ,
+                **self._target.environment,
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONPATH": str(MODULE.parent.parent),
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -19,7 +19,7 @@ from agentexec.activity.schemas import (
 )
 from agentexec.db import utc_now
 from agentexec.errors import ActivityNotFoundError
-from agentexec.task import ACTIVE_STATUSES, Status
+from agentexec.task import ACTIVE_STATUSES, Status, parse_agent_id
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -57,7 +57,7 @@ def detail(
     db: Session, agent_id: UUID | str, *, metadata_filter: Mapping[str, Any] | None = None
 ) -> ActivityDetailSchema:
     """One activity with its log. Raises ActivityNotFoundError, also when `metadata_filter` does not match it."""
-    key = agent_id if isinstance(agent_id, UUID) else UUID(agent_id)
+    key = parse_agent_id(agent_id)
     row = db.scalars(
         select(Activity)
         .where(Activity.agent_id == key, *matching(metadata_filter))

@@ -19,7 +19,7 @@ from agentexec.config import CONF
 from agentexec.db import utc_now, writing
 from agentexec.errors import ActivityNotFoundError
 from agentexec.runtime import RUNTIME
-from agentexec.task import CURRENT_LEASE, Priority, Status, new_agent_id
+from agentexec.task import CURRENT_LEASE, Priority, Status, new_agent_id, parse_agent_id
 
 MAX_MESSAGE = 10_000
 """Characters of a log message that are kept."""
@@ -53,7 +53,7 @@ def update(agent_id: UUID | str, message: str, percentage: int | None = None) ->
     Without effect on an activity that has ended, or that another worker has taken over.
     Raises ActivityNotFoundError where there is no such activity (not inside the task's own worker).
     """
-    key = _key(agent_id)
+    key = parse_agent_id(agent_id)
     if percentage is not None:
         percentage = max(0, min(100, int(percentage)))
     recorder, lease = RUNTIME.recorder, CURRENT_LEASE.get()
@@ -91,7 +91,7 @@ def clean(text: str, most: int = MAX_MESSAGE) -> str:
 
 
 def _end(agent_id: UUID | str, status: Status, message: str, reason: str | None) -> None:
-    key = _key(agent_id)
+    key = parse_agent_id(agent_id)
     recorder = RUNTIME.recorder
     if recorder is not None:
         recorder.flush(5.0)
@@ -108,7 +108,3 @@ def _end(agent_id: UUID | str, status: Status, message: str, reason: str | None)
         if not ended and connection.scalar(select(Activity.agent_id).where(Activity.agent_id == key)) is None:
             raise ActivityNotFoundError(key)
     live().touch([key])
-
-
-def _key(agent_id: UUID | str) -> UUID:
-    return agent_id if isinstance(agent_id, UUID) else UUID(agent_id)

@@ -30,7 +30,7 @@ from agentexec.db import outages_named, reading
 from agentexec.errors import UnavailableError, UsageError
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import EVENT_SECONDS
-from agentexec.task import Status
+from agentexec.task import Status, parse_agent_id
 
 log = logging.getLogger("agentexec.stream")
 
@@ -66,7 +66,7 @@ def stream(
     Raises UsageError for an `after` that is no id of an event; on the first step ActivityNotFoundError, also when
     `metadata_filter` does not match, and UnavailableError. A database that is lost later is waited for.
     """
-    key = agent_id if isinstance(agent_id, UUID) else UUID(agent_id)
+    key = parse_agent_id(agent_id)
     return ActivityStream(key, _position(after), deltas, metadata_filter)
 
 

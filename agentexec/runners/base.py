@@ -16,6 +16,7 @@ from agentexec.journal.calls import require_policy
 from agentexec.journal.recorder import Policy, Scope, scope_of
 from agentexec.journal.steps import StepCall, take_step
 from agentexec.runtime import RUNTIME
+from agentexec.task import parse_agent_id
 
 log = logging.getLogger("agentexec.runners")
 
@@ -73,7 +74,7 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
             approval_timeout.total_seconds() if isinstance(approval_timeout, timedelta) else approval_timeout
         )
         self.tool_policy: Policy = tool_policy
-        self.agent_id = agent_id if isinstance(agent_id, UUID) else UUID(agent_id)
+        self.agent_id = parse_agent_id(agent_id)
         self.prompts = Prompts(REPORT_STATUS_PROMPT if report_status_prompt is None else report_status_prompt)
         self.tools = Tools(self.make_tool(self._report_status))
 

@@ -6,10 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 
-from agentexec.config import SQL_BACKEND, Settings
+from agentexec.config import MEMORY_BACKEND, SQL_BACKEND, Settings
 from agentexec.db import reading, require_shareable, safe_url
 from agentexec.deployment import note_backend
-from agentexec.errors import SchemaError, UnavailableError
+from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.migrate import upgrade
 from agentexec.policy import backoff
 from agentexec.runtime import Runtime
@@ -24,6 +24,11 @@ def preflight(runtime: Runtime, settings: Settings, patience: float) -> None:
     Migrates the embedded database by itself. Raises UnavailableError, SchemaError, UsageError.
     """
     require_shareable(runtime.engine)
+    if settings.backend_module == MEMORY_BACKEND:
+        raise UsageError(
+            f"AGENTEXEC_STATE_BACKEND names {MEMORY_BACKEND}, which lives in one process and is for tests; workers need "
+            f"{SQL_BACKEND}, or a Redis."
+        )
     deadline = time.monotonic() + patience
     _wait_for(lambda: _reach(runtime), deadline)
     try:

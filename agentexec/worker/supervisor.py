@@ -306,7 +306,9 @@ class Supervisor:
 
     def _watch(self) -> None:
         """Start what is missing; notice a dead template."""
-        if self._template is not None and self._template.poll() is not None and self._failed is None:
+        if self._failed is not None:
+            return
+        if self._template is not None and self._template.poll() is not None:
             self._wait()  # for its last words, which may say why
             if self._failed is None:
                 self._template_died(self._template.returncode)

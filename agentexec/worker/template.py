@@ -34,8 +34,6 @@ from agentexec.config import CONF
 from agentexec.errors import AgentexecError
 from agentexec.runtime import RUNTIME
 from agentexec.worker import logs
-from agentexec.worker.child import Child
-from agentexec.worker.maintenance import Maintenance
 from agentexec.worker.target import HasRegistry, Target
 
 log = logging.getLogger("agentexec.worker")
@@ -45,6 +43,9 @@ ORPHAN_SECONDS = 3.0
 
 FOR_SUPERVISOR = {"num_workers", "worker_concurrency", "queue_name", "graceful_shutdown_timeout"}
 """Settings that the supervisor goes by; the user's module may have made them."""
+
+CHILD, MAINTENANCE_LOOP = "agentexec.worker.child", "agentexec.worker.maintenance"
+"""Modules that are imported after the user's: with them the tables get their names, for which it may set a prefix."""
 
 WORKER = "worker"
 MAINTENANCE = "maintenance"
@@ -211,7 +212,7 @@ def _leave(code: int) -> NoReturn:
 
 def _run_worker(order: dict[str, str], pool: HasRegistry, orders: Orders) -> int:
     async def work() -> None:
-        child = Child(pool.registry, RUNTIME, CONF, order["id"])
+        child = importlib.import_module(CHILD).Child(pool.registry, RUNTIME, CONF, order["id"])
         loop = asyncio.get_running_loop()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         loop.add_signal_handler(signal.SIGTERM, child.drain)
@@ -237,7 +238,9 @@ def _loop_factory() -> Any:
 
 def _run_maintenance(order: dict[str, str], orders: Orders, supervisor: socket.socket) -> int:
     patience = math.inf if "again" in order else CONF.connect_timeout
-    maintenance = Maintenance(RUNTIME, CONF, order["id"], supervisor, patience=patience)
+    maintenance = importlib.import_module(MAINTENANCE_LOOP).Maintenance(
+        RUNTIME, CONF, order["id"], supervisor, patience=patience
+    )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _watch_supervisor(orders.alive, maintenance.stop)
@@ -287,6 +290,8 @@ def main(text: str) -> NoReturn:
         pool = orders.target.load()
         for name, value in given.items():
             setattr(CONF, name, value)
+        for name in (CHILD, MAINTENANCE_LOOP):
+            importlib.import_module(name)
     except AgentexecError as error:
         if orders.show_traceback:
             traceback.print_exc()

@@ -130,6 +130,18 @@ def test_what_is_not_there_is_said_not_to_be_there(db: Session) -> None:
             call()
 
 
+def test_what_is_no_agent_id_is_said_to_be_none(db: Session) -> None:
+    for call in (
+        lambda: ax.activity.detail(db, "Acme"),
+        lambda: ax.activity.update("Acme", "At it"),
+        lambda: ax.activity.complete("Acme"),
+        lambda: ax.get_result_sync("Acme"),
+        lambda: ax.cancel_sync("Acme"),
+    ):
+        with pytest.raises(ax.UsageError, match="'Acme' is no agent_id"):
+            call()
+
+
 # ---- the shape of the JSON ---------------------------------------------------------------------------------
 
 

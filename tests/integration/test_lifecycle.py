@@ -188,6 +188,8 @@ while not Path("stop").exists():
 """
 
 
+PREFIX = 'import agentexec as ax\nax.CONF.table_prefix = "ours_"\n'
+
 OVERRULED = """
 ax.CONF.num_workers = 3
 ax.CONF.worker_concurrency = 7
@@ -200,12 +202,13 @@ ax.CONF.graceful_shutdown_timeout = 0
 def test_what_the_module_sets_holds_for_the_supervisor_too_and_options_win(deploy: Deploy) -> None:
     deployment = deploy()
     del deployment.environment["AGENTEXEC_NUM_WORKERS"]
-    write(deployment, "tasks.py", MODULE_WITH_POOL + OVERRULED)
-    deployment.spawn(agentexec_worker("tasks", "--concurrency", "2"))
+    write(deployment, "tasks.py", PREFIX + MODULE_WITH_POOL + OVERRULED)
+    deployment.spawn(agentexec_worker("tasks", "--concurrency", "2"), AGENTEXEC_DATABASE_URL="")
     assert "3 worker(s) with 2 task(s) each on queue greetings" in deployment.log
-    assert len(deployment.workers()) == 3
-    task = ax.enqueue_sync("greet", {"name": "Acme"}, queue_name="greetings")
-    assert ax.get_result_sync(task, 15) == "Hello Acme"
+    deployment.wait_for(lambda: len(deployment.workers()) == 3)
+    variables = {"AGENTEXEC_TABLE_PREFIX": "ours_", "AGENTEXEC_QUEUE_NAME": "greetings"}
+    done = run_agentexec("enqueue", "greet", '{"name": "Acme"}', "--wait", cwd=deployment.folder, **variables)
+    assert (done.returncode, done.stdout) == (0, "Hello Acme\n"), done.stderr
     assert deployment.stop() == 0
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import agentexec as ax
 from agentexec.db import open_engine
 from agentexec.migrate import upgrade
 from agentexec.schema import check_schema, revisions, version_table
-from tests.deployment import MODULE, run_agentexec, run_python
+from tests.deployment import MODULE, REPOSITORY, run_agentexec, run_python
 
 TEN_AT_ONCE = """
 import os
@@ -126,6 +129,26 @@ def test_migrate_works_from_any_folder_and_twice(engine: Engine, tmp_path: Path)
     with engine.connect() as connection:
         version = connection.execute(text("SELECT version_num FROM agentexec_alembic_version")).scalar()
     assert version == revisions()[-1]
+
+
+def test_the_wheel_brings_its_migrations_along(tmp_path: Path) -> None:
+    uv = Path(sys.executable).with_name("uv")
+    if not uv.exists():
+        pytest.skip("./dev puts uv into its environment")
+    built = tmp_path / "dist"
+    subprocess.run([uv, "build", "--quiet", "--wheel", "--out-dir", built], cwd=REPOSITORY, check=True)
+    [wheel] = built.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    variables = {"PYTHONPATH": str(tmp_path / "installed"), "AGENTEXEC_DATABASE_URL": "sqlite:///app.db"}
+    where = run_python(
+        "-c", "import agentexec.schema as s; print(s.migrations_folder())", cwd=folder, **variables
+    )
+    assert where.stdout.startswith(str(tmp_path / "installed")), where.stderr
+    for arguments in ([], ["--check"]):
+        done = run_agentexec("migrate", *arguments, cwd=folder, **variables)
+        assert done.returncode == 0, done.stderr
 
 
 def test_an_applications_own_alembic_is_left_alone(engine: Engine) -> None:

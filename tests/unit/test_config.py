@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
 from agentexec.config import REDIS_BACKEND, SQL_BACKEND, Settings, load
@@ -63,6 +65,7 @@ def test_the_env_file_is_read(tmp_path):
         ("AGENTEXEC_RESULT_TTL", "-1"),
         ("AGENTEXEC_TABLE_PREFIX", "a-b"),
         ("AGENTEXEC_LOG_LEVEL", "LOUD"),
+        ("AGENTEXEC_MODEL_PRICES", "{oops"),
         ("AGENTEXEC_ACTIVITY_MESSAGE_ERROR", "{oops}"),
     ],
 )
@@ -81,6 +84,14 @@ def test_settings_can_be_assigned_and_are_checked():
         settings.num_workers = 0
     with pytest.raises(SettingsError, match="no setting named nom_workers"):
         settings.nom_workers = 1
+
+
+def test_a_table_prefix_that_comes_too_late_is_refused():
+    importlib.import_module("agentexec.activity.models")
+    settings = Settings()
+    settings.table_prefix = "agentexec_"
+    with pytest.raises(SettingsError, match="AGENTEXEC_TABLE_PREFIX cannot be changed"):
+        settings.table_prefix = "ours_"
 
 
 def test_without_a_redis_url_the_queue_is_in_the_database():
