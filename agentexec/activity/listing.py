@@ -74,6 +74,14 @@ class Place(NamedTuple):
             raise UsageError("after= takes the `next_cursor` of a list, unchanged.") from None
 
 
+def _known_status(status: Status | str | None) -> Status | None:
+    try:
+        return None if status is None else Status(status)
+    except ValueError:
+        known = ", ".join(one.value for one in Status)
+        raise UsageError(f"There is no status {status!r}; the statuses are {known}.") from None
+
+
 @for_both
 def list_activities(
     db: Session,
@@ -109,7 +117,7 @@ def list_activities(
         if moment is not None and moment.tzinfo is None:
             raise UsageError(f"{name}= must be aware of its time zone, like datetime.now(UTC).")
     wanted = Filter(
-        None if status is None else Status(status),
+        _known_status(status),
         agent_type,
         text or None,
         created_after,

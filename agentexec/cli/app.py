@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -78,6 +79,8 @@ def main() -> NoReturn:
     # Anywhere on the line, as one adds it behind a command that has just failed.
     show = TRACEBACK in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != TRACEBACK]
+    # Last, so that nothing is hidden: AGENTEXEC_STATE_BACKEND may name a module of the project.
+    sys.path.append(str(Path.cwd()))
     try:
         app(arguments, prog_name="agentexec")
     except TimeoutError as error:

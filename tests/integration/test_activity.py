@@ -253,6 +253,11 @@ def test_pages_that_cannot_be_are_refused(db: Session, page: int, page_size: int
         ax.activity.list(db, page=page, page_size=page_size)
 
 
+def test_a_status_that_is_none_is_refused(db: Session) -> None:
+    with pytest.raises(ax.UsageError, match="There is no status 'done'; the statuses are queued, running"):
+        ax.activity.list(db, status="done")
+
+
 def test_the_active_are_those_queued_or_running(db: Session) -> None:
     one, two, three = (ax.activity.create("import", metadata={"tenant": "t1"}) for _ in range(3))
     ax.activity.create("import")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 import agentexec as ax
-from tests.deployment import Deploy, on, run_agentexec, run_python
+from tests.deployment import Deploy, clean_environment, on, run_agentexec, run_python
 from tests.servers import free_port
 
 POOL = "import agentexec as ax\npool = ax.Pool()\n"
@@ -192,6 +194,18 @@ def test_a_state_backend_that_lacks_something_is_refused_at_start(
     assert done.returncode == 2, done.stderr
     assert re.search(complaint if ".*" in complaint else re.escape(complaint), done.stderr), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_state_backend_of_the_project_is_found_by_every_command(folder: Path) -> None:
+    (folder / "our_backend.py").write_text("from agentexec.state.sql_backend import create as create\n")
+    command = Path(sys.executable).with_name(
+        "agentexec"
+    )  # a script, which does not look into the current folder
+    variables = clean_environment(AGENTEXEC_STATE_BACKEND="our_backend")
+    done = subprocess.run(
+        [command, "enqueue", "work"], cwd=folder, env=variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def unreachable_database(port: int) -> dict[str, str]:

@@ -102,6 +102,22 @@ def test_options_of_the_command_line_win(deploy: Deploy) -> None:
     assert deployment.stop() == 0
 
 
+@on("embedded")
+def test_a_module_that_starts_threads_is_loaded_by_each_worker(deploy: Deploy) -> None:
+    """A fork would leave the locks of such threads locked."""
+    deployment = deploy()
+    threads = (
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+    )
+    write(deployment, "tasks.py", threads + MODULE_WITH_POOL)
+    deployment.spawn(agentexec_worker("tasks"))
+    assert "so each worker loads it by itself" in deployment.log
+    assert greeted() == "Hello Acme"
+    family = deployment.processes()
+    assert deployment.stop() == 0
+    assert gone(family)
+
+
 # ---- the embedded default ----------------------------------------------------------------------------------
 
 
