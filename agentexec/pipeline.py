@@ -12,8 +12,9 @@ from agentexec.errors import UsageError
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.steps import StepCall, take_step
 from agentexec.journal.store import digest
-from agentexec.pipeline_types import Step, read_step, require_flow
+from agentexec.pipeline_types import Step, arguments, read_step, require_flow
 from agentexec.queue import Context, enqueue, enqueue_sync
+from agentexec.registry import validate_context
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, Task, TaskDefinition, new_agent_id
 
@@ -89,6 +90,7 @@ class Pipeline:
         self._retries = retries
         self._timeout = timeout
         self._class: type[PipelineBase] | None = None
+        self._task: TaskDefinition | None = None
         self._steps: list[Step] = []
         self.Base = type("PipelineBase", (PipelineBase,), {"_pipeline": self})
 
@@ -143,13 +145,18 @@ class Pipeline:
     async def run(self, context: Any = None) -> Any:
         """Run the steps here and now, and return the last one's output.
 
-        Inside a task its steps are recorded in that task; elsewhere nothing is. Raises what a step raises.
+        Inside a task its steps are recorded in that task; elsewhere nothing is. Raises what a step raises, and
+        ContextInvalidError.
         """
+        self._defined()
+        if self._task is not None and not (context is None and self._task.context_type is None):
+            context = validate_context(self._task, {} if context is None else context)
         scope = current_scope()
         if scope is None:
             return await self._run(None, new_agent_id(), context, reports=False)
         await scope.recorder.open()
-        place = f"pipeline:{self.name.replace('/', '_').replace('#', '_')[:60]}"
+        # By its context: branches that run side by side come here in another order in another attempt.
+        place = f"pipeline:{self.name.replace('/', '_').replace('#', '_')[:60]}:{digest(context)[:16]}"
         path = scope.recorder.claim(scope.path, place, digest(self.name), f"the pipeline {self.name}")
         return await self._run(scope.at(path), scope.recorder.lease.agent_id, context, reports=False)
 
@@ -180,7 +187,7 @@ class Pipeline:
             "return": last.returns,
         }
         handler.__name__ = handler.__qualname__ = self.name
-        self._pool.add_task(self.name, handler, retries=self._retries, timeout=self._timeout)
+        self._task = self._pool.add_task(self.name, handler, retries=self._retries, timeout=self._timeout)
 
     def _defined(self) -> type[PipelineBase]:
         if self._class is None:
@@ -190,12 +197,14 @@ class Pipeline:
     async def _run(self, scope: Scope | None, agent_id: UUID, context: Any, *, reports: bool) -> Any:
         instance = self._defined()()
         instance.agent_id = agent_id
-        arguments = (context,) if self._steps[0].inputs else ()
+        given: tuple[Any, ...] = (context,) if self._steps[0].inputs else ()
         value: Any = None
+        before: Step | None = None
         for number, step in enumerate(self._steps, 1):
-            call = PipelineStep(self, instance, step, number, arguments, reports=reports)
-            value = await take_step(scope, call, "idempotent")
-            arguments = step.unpack(value)
+            if before is not None:
+                given = arguments(before, step, value)
+            call = PipelineStep(self, instance, step, number, given, reports=reports)
+            value, before = await take_step(scope, call, "idempotent"), step
         return value
 
     @property
@@ -229,9 +238,7 @@ class PipelineStep(StepCall):
     async def plainly(self) -> Any:
         if self._reports:
             self._report()
-        value = await super().plainly()
-        self._step.require_fit(value)
-        return value
+        return self._step.fit(await super().plainly())
 
     def encode(self, answer: Any) -> Any:
         return self._step.dump(answer.value)

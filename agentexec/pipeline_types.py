@@ -32,19 +32,17 @@ class Step:
     returns: Any
     adapter: TypeAdapter[Any]
 
-    def unpack(self, value: Any) -> tuple[Any, ...]:
-        """A value as the next step's arguments."""
-        if self.outputs == ():
-            return ()
-        return tuple(value) if isinstance(value, tuple) else (value,)
+    def fit(self, value: Any) -> Any:
+        """A value as the step says it returns it: the list that `asyncio.gather` gives stands for a tuple.
 
-    def require_fit(self, value: Any) -> None:
-        """Raise TypeError for a value that is not what the step says it returns."""
-        if self.outputs is None:
-            return
-        values = value if isinstance(value, tuple) and typing.get_origin(self.returns) is tuple else (value,)
-        if self.outputs == () and value is None:
-            return
+        Raises TypeError for any other value that does not fit.
+        """
+        if self.outputs is None or (self.outputs == () and value is None):
+            return value
+        several = typing.get_origin(self.returns) is tuple
+        if several and isinstance(value, list):
+            value = tuple(value)
+        values = value if several and isinstance(value, tuple) else (value,)
         fits = len(values) == len(self.outputs) and all(
             not isinstance(wanted, type) or isinstance(one, wanted)
             for one, wanted in zip(values, self.outputs, strict=True)
@@ -54,6 +52,7 @@ class Step:
             raise TypeError(
                 f"Step {self.name} returned {got}, but its annotation says {_shown(self.returns)}."
             )
+        return value
 
     def dump(self, value: Any) -> Any:
         """A value as JSON data. Raises AgentexecError for what is none."""
@@ -156,6 +155,37 @@ def require_flow(pipeline: str, steps: Sequence[Step]) -> None:
                     f"Step {after.name} of pipeline {pipeline} takes {_shown(wanted)}, but step {before.name} "
                     f"returns {_shown(given)}."
                 )
+
+
+def arguments(before: Step, after: Step, value: Any) -> tuple[Any, ...]:
+    """The output of a step as the next one's arguments. Raises TypeError, which names both, where it does not fit.
+
+    What is annotated was compared when the class was defined. Of the rest this is the first that is known of it, and
+    after its record it is plain data.
+    """
+    if before.outputs == () or (before.outputs is None and value is None and not after.inputs):
+        return ()
+    several = isinstance(value, tuple) or (isinstance(value, list) and len(after.inputs) > 1)
+    values = tuple(value) if several else (value,)
+    if len(values) != len(after.inputs):
+        raise TypeError(
+            f"Step {after.name} takes {_counted(after.inputs)}, but step {before.name} returned {len(values)}."
+        )
+    outputs = before.outputs or (ANY,) * len(values)
+    return tuple(
+        _as_wanted(before, after, wanted, one) if given in (ANY, Any) and wanted not in (ANY, Any) else one
+        for given, wanted, one in zip(outputs, after.inputs, values, strict=True)
+    )
+
+
+def _as_wanted(before: Step, after: Step, wanted: Any, value: Any) -> Any:
+    try:
+        return TypeAdapter(wanted).validate_python(value)
+    except ValidationError as error:
+        raise TypeError(
+            f"Step {after.name} takes {_shown(wanted)}, which the output of step {before.name} does not fit: "
+            f"{first_fault(error)}."
+        ) from None
 
 
 def _fits(given: Any, wanted: Any) -> bool:

@@ -35,10 +35,9 @@ async def sleep(seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.
     Raises UsageError for a negative time.
     """
     length = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
-    if length < timedelta():
-        raise UsageError("A sleep takes 0 seconds or more.")
     scope, slots = current_scope(), RUNTIME.slots
     if scope is None or slots is None:
+        _check_length(length)
         await asyncio.sleep(length.total_seconds())
         return
     recorder = scope.recorder
@@ -50,9 +49,16 @@ async def sleep(seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.
         if slots.skips_sleep:
             return
     else:
+        # A sleep that was slept already is not asked: `until - now` is below 0 when the task has woken up.
+        _check_length(length)
         until = utc_now() + length
         await recorder.record(path, Kind.OUTCOME, digest("sleep"), dump(until.isoformat(), "The sleep"))
     await _sleep_until(recorder, until, slots.stay_seconds)
+
+
+def _check_length(length: timedelta) -> None:
+    if length < timedelta():
+        raise UsageError("A sleep takes 0 seconds or more.")
 
 
 async def _sleep_until(recorder: Recorder, until: datetime, stay_seconds: float) -> None:
@@ -92,7 +98,9 @@ async def wait_for_event(
     recorder = scope.recorder
     await recorder.open()
     wanted = digest(["event", name, key])
-    path = recorder.claim(scope.path, f"event:{_place(name)}", wanted, f"the wait for event {name}")
+    # By its key too: branches that run side by side come here in another order in another attempt.
+    place = f"event:{_place(name)}:{digest(key)[:16]}" if key else f"event:{_place(name)}"
+    path = recorder.claim(scope.path, place, wanted, f"the wait for event {name}")
     facts = recorder.facts(path)
     if facts:
         outcome = json.loads(facts[0].value)

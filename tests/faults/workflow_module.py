@@ -131,6 +131,18 @@ class FanOut(fan_out.Base):
         return await self._children("three", part)
 
 
+patient = ax.Pipeline(pool)
+
+
+class Patient(patient.Base):
+    """Waits for a child that takes its time."""
+
+    @patient.step(0)
+    async def only(self, context: Job) -> Part:
+        task = await ax.enqueue("child", Job(key=f"{context.key}-slow", seconds=60))
+        return Part(key=context.key, values=[await ax.get_result(task, timeout=None)])
+
+
 plain = ax.Pipeline(pool)
 
 

@@ -298,6 +298,41 @@ async def test_a_pipeline_run_inside_a_task_is_recorded_there(office: Office) ->
         assert office.ran["end"] == 2
 
 
+async def test_pipelines_run_side_by_side_are_told_apart_by_their_context(office: Office) -> None:
+    """Branches that wait for something before come to their pipelines in another order in another attempt."""
+    pipeline = three_steps(office)
+
+    @office.pool.task("outer", retries=1)
+    async def outer(agent_id: UUID, context: Job) -> dict[int, int]:
+        numbers = (2, 3) if office.ran["outer"] else (3, 2)
+        squares = {number: (await pipeline.run(Job(number=number))).value for number in numbers}
+        office.run("outer")
+        return squares
+
+    office.faults["outer"] = 1
+    async with ax.testing.harness(office.pool) as harness:
+        task = await harness.run("outer")
+        assert task.result == {2: 4, 3: 9}, task.error
+        assert office.ran["end"] == 2
+
+
+async def test_what_a_step_without_annotations_gives_is_the_next_ones_types(office: Office) -> None:
+    pipeline = ax.Pipeline(office.pool)
+
+    class Loose(pipeline.Base):
+        @pipeline.step(0, "description")
+        async def step_one(self, context):  # type: ignore[no-untyped-def]
+            return Job(number=4), Total(value=5)
+
+        @pipeline.step(1)
+        async def step_two(self, job, total: Total) -> Total:  # type: ignore[no-untyped-def]
+            return Total(value=job["number"] + total.value)
+
+    async with ax.testing.harness(office.pool) as harness:
+        task = await harness.run("Loose", Job())
+        assert task.result == Total(value=9), task.error
+
+
 async def test_as_completed_gives_tasks_as_they_end(office: Office) -> None:
     @office.pool.task("parent")
     async def parent(agent_id: UUID, context: Job) -> list[Any]:
@@ -363,6 +398,18 @@ async def test_a_sleep_is_slept_once(office: Office) -> None:
         assert sum(line.startswith("Sleeping until ") for line in task.messages) == 2
 
 
+async def test_a_sleep_until_a_moment_that_has_passed_when_it_was_slept(office: Office) -> None:
+    @office.pool.task("sleeper")
+    async def sleeper(agent_id: UUID, context: Job) -> str:
+        office.run("sleeper")
+        await ax.sleep(seconds=7200 if office.ran["sleeper"] == 1 else -1)
+        return "rested"
+
+    async with ax.testing.harness(office.pool) as harness:
+        task = await harness.run("sleeper")
+        assert (task.result, office.ran["sleeper"]) == ("rested", 2), task.error
+
+
 async def test_a_sleep_outside_a_task_is_a_plain_one() -> None:
     await asyncio.wait_for(ax.sleep(0.01), 5)
     with pytest.raises(ax.UsageError, match="0 seconds or more"):
@@ -389,6 +436,24 @@ async def test_events_are_waited_for_and_given_in_order(office: Office) -> None:
         assert await ax.send_event("paid", "order-1", {"value": 2}) == 1
         [task] = await harness.run_all()
         assert task.result == [1, {"value": 2}], task.error
+
+
+async def test_waits_side_by_side_are_told_apart_by_their_key(office: Office) -> None:
+    @office.pool.task("waiter")
+    async def waiter(agent_id: UUID, context: Job) -> dict[str, Any]:
+        office.run("waiter")
+        keys = ["a", "b"] if office.ran["waiter"] == 1 else ["b", "a"]
+        values = await asyncio.gather(*(ax.wait_for_event("paid", key) for key in keys))
+        return dict(zip(keys, values, strict=True))
+
+    async with ax.testing.harness(office.pool) as harness:
+        await harness.run("waiter")
+        assert await ax.send_event("paid", "a", 1) == 1
+        [task] = await harness.run_all()
+        assert task.status == "queued"
+        assert await ax.send_event("paid", "b", 2) == 1
+        [task] = await harness.run_all()
+        assert task.result == {"a": 1, "b": 2}, task.error
 
 
 async def test_an_event_that_does_not_come_in_time(office: Office) -> None:

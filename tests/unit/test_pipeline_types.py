@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -199,3 +200,58 @@ async def test_a_step_that_returns_something_else_than_it_says(pipeline: ax.Pipe
         match=r"Step one returned Brand, Brand, but its annotation says tuple",
     ):
         await pipeline.run(Company(name="Acme"))
+
+
+async def test_what_asyncio_gather_gives_is_a_tuple(pipeline: ax.Pipeline) -> None:
+    async def brand(context: Company) -> Brand:
+        return Brand(name=context.name)
+
+    async def market(context: Company) -> Market:
+        return Market(size=7)
+
+    class Research(pipeline.Base):
+        @pipeline.step(0, "parallel research")
+        async def gather_data(self, context: Company) -> tuple[Brand, Market]:
+            return await asyncio.gather(brand(context), market(context))  # type: ignore[return-value]
+
+        @pipeline.step(1, "analysis")
+        async def analyze(self, brand: Brand, market: Market) -> Report:
+            return Report(text=f"{brand.name}: {market.size}")
+
+    assert await pipeline.run(Company(name="Acme")) == Report(text="Acme: 7")
+
+
+async def test_run_takes_a_context_as_enqueue_does(pipeline: ax.Pipeline) -> None:
+    class Research(pipeline.Base):
+        @pipeline.step(0)
+        async def only(self, context: Company) -> Report:
+            return Report(text=context.name)
+
+    assert await pipeline.run({"name": "Acme"}) == Report(text="Acme")
+    with pytest.raises(ax.ContextInvalidError, match="The context of task Research is not valid: name"):
+        await pipeline.run({"company": "Acme"})
+
+
+@pytest.mark.parametrize(
+    ("output", "complaint"),
+    [
+        (Brand(name="x"), r"Step two takes 2 \(Brand, Market\), but step one returned 1"),
+        (
+            [Brand(name="x"), Brand(name="y")],
+            "Step two takes Market, which the output of step one does not fit",
+        ),
+    ],
+)
+async def test_what_is_not_annotated_is_compared_when_it_comes(
+    pipeline: ax.Pipeline, output: Any, complaint: str
+) -> None:
+    class Loose(pipeline.Base):
+        @pipeline.step(0)
+        async def one(self, context):  # type: ignore[no-untyped-def]
+            return output
+
+        @pipeline.step(1)
+        async def two(self, brand: Brand, market: Market) -> None: ...
+
+    with pytest.raises(TypeError, match=complaint):
+        await pipeline.run({})
