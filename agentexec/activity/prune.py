@@ -57,11 +57,10 @@ def _remove_dependents(db: Session, agent_ids: Sequence[UUID]) -> None:
     The application's own connections need not have them on. The tables are read from the database, because those of
     the journal are not known here.
     """
-    table = Activity.__table__
-    dependents = db.execute(_DEPENDENTS, {"table": table.name}).all()
+    dependents = db.execute(_DEPENDENTS, {"table": Activity.__tablename__}).all()
     for name, column in dependents:
         rows = text(f'DELETE FROM "{name}" WHERE "{column}" IN :ids')  # noqa: S608 - names from the schema
-        ids = bindparam("ids", agent_ids, type_=table.c.agent_id.type, expanding=True)
+        ids = bindparam("ids", agent_ids, type_=Activity.agent_id.type, expanding=True)
         db.execute(rows.bindparams(ids))
 
 

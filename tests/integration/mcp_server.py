@@ -5,10 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-try:
-    from mcp.server import MCPServer
-except ImportError:  # mcp 1
-    from mcp.server.fastmcp import FastMCP as MCPServer
+from mcp.server import MCPServer
 
 LEDGER = Path(sys.argv[1])
 
