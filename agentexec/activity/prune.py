@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, bindparam, delete, func, select, text
 from sqlalchemy.orm import Session, aliased
 
 from agentexec.activity.counts import forget
@@ -20,6 +21,14 @@ from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES
 BATCH = 500
 """Activities in one transaction: none holds locks for long."""
 
+_DEPENDENTS = text(
+    """
+    SELECT tables.name, keys."from" FROM sqlite_master AS tables, pragma_foreign_key_list(tables.name) AS keys
+    WHERE tables.type = 'table' AND keys."table" = :table AND keys.on_delete = 'CASCADE'
+    """
+)
+"""SQLite's tables whose rows go with their activity, and the column that names it."""
+
 
 @for_both
 def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
@@ -31,6 +40,8 @@ def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, A
     query = select(Activity.agent_id).where(*_old(older_than, metadata_filter)).limit(BATCH)
     removed = 0
     while ids := db.scalars(query).all():
+        if db.get_bind().dialect.name == "sqlite":
+            _remove_dependents(db, ids)
         db.execute(
             delete(Activity).where(Activity.agent_id.in_(ids)).execution_options(synchronize_session=False)
         )
@@ -38,6 +49,19 @@ def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, A
         db.commit()
         removed += len(ids)
     return removed
+
+
+def _remove_dependents(db: Session, agent_ids: Sequence[UUID]) -> None:
+    """What goes with activities: SQLite sees to that only on connections where foreign keys are on.
+
+    The application's own connections need not have them on. The tables are read from the database, because those of
+    the journal are not known here.
+    """
+    dependents = db.execute(_DEPENDENTS, {"table": Activity.__tablename__}).all()
+    for name, column in dependents:
+        rows = text(f'DELETE FROM "{name}" WHERE "{column}" IN :ids')  # noqa: S608 - names from the schema
+        ids = bindparam("ids", agent_ids, type_=Activity.agent_id.type, expanding=True)
+        db.execute(rows.bindparams(ids))
 
 
 @for_both

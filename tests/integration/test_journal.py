@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,11 +16,11 @@ import pytest
 from agents import Agent, Usage, function_tool
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 from pydantic import BaseModel
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import create_engine, delete, func, select, text
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.activity.models import Activity
+from agentexec.activity.models import Activity, ActivityLog
 from agentexec.db import utc_now
 from agentexec.errors import JournalConflictError, UnavailableError
 from agentexec.journal import recorder
@@ -113,6 +114,23 @@ def test_the_journal_goes_with_its_activity(task: Task) -> None:
     with RUNTIME.engine.begin() as connection:
         connection.execute(delete(Activity).where(Activity.agent_id == task.agent_id))
         assert connection.scalar(select(func.count()).select_from(JournalEntry)) == 0
+
+
+def test_retention_removes_the_journal_on_the_applications_own_connection_too(task: Task) -> None:
+    kept = Task()
+    for one in (task, kept):
+        one.take_over()
+        put(one, fact())
+    ax.activity.complete(task.agent_id)
+    own = create_engine(RUNTIME.engine.url)  # on SQLite its foreign keys are off
+    with Session(own) as db:
+        assert ax.activity.prune(db, timedelta()) == 1
+    own.dispose()
+    assert load(RUNTIME.engine, task.agent_id) == []
+    assert len(load(RUNTIME.engine, kept.agent_id)) == 1
+    with RUNTIME.engine.connect() as connection:
+        lines = select(func.count()).select_from(ActivityLog).where(ActivityLog.activity_id == task.agent_id)
+        assert connection.scalar(lines) == 0
 
 
 def test_values_and_hashes_take_whatever_a_model_says(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,8 @@ def test_an_agent_within_a_tool_in_a_thread_is_stopped(deploy: Deploy, mock_open
     deployment.wait_for(lambda: deployment.ledger("tool_end")["tool"])
     assert deployment.endings([task]) == [["canceled"]]
     assert len(mock_openai.requests()) == 1
+    # What was spent before stays on the record.
+    assert deployment.detail(task).usage.requests == 1
     assert deployment.ledger("end") == {}
 
 

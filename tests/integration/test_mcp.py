@@ -1,0 +1,83 @@
+"""Durable runs with the tools of a real MCP server, a process of its own that is spoken to over stdio."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agents import Agent
+from agents.mcp import MCPServerStdio
+from agents.testing import ScriptedModel, assistant_message, function_call
+
+import agentexec as ax
+from agentexec.journal.recorder import Policy
+from agentexec.runners.openai_tools import CUT_OFF
+from agentexec.runtime import RUNTIME
+from tests.attempts import Task
+
+SERVER = Path(__file__).with_name("mcp_server.py")
+
+LAST_TURN = [assistant_message("Done.")]
+
+CUT_OFF_IN_CALL = [("Clerk#1/call_1", 1), ("Clerk#1", 2)]
+"""What is not recorded when the worker dies in the call."""
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Iterator[Task]:
+    ax.configure(database_url=f"sqlite:///{tmp_path / 'mcp.db'}")
+    ax.Base.metadata.create_all(RUNTIME.engine)
+    yield Task()
+    RUNTIME.close()
+
+
+class Office:
+    """A handler whose agent has the server's tools."""
+
+    def __init__(self, task: Task, ledger: Path) -> None:
+        self._agent_id = task.agent_id
+        self._ledger = ledger
+        parameters: Any = {"command": sys.executable, "args": [str(SERVER), str(ledger)]}
+        self.server = MCPServerStdio(parameters, client_session_timeout_seconds=60)
+        self.policy: Policy = "fail"
+        call = function_call("look_up", {"topic": "staff"}, call_id="call_1")
+        self.model = ScriptedModel([[call], LAST_TURN])
+
+    @property
+    def looked_up(self) -> list[str]:
+        return self._ledger.read_text().split()
+
+    async def handler(self) -> str:
+        agent = Agent("Clerk", model=self.model, mcp_servers=[self.server])
+        runner = ax.OpenAIRunner(self._agent_id, tool_policy=self.policy)
+        return json.dumps((await runner.run(agent, "Go.")).to_input_list())
+
+
+async def test_a_recorded_call_is_not_made_again(task: Task, tmp_path: Path) -> None:
+    office = Office(task, tmp_path / "ledger")
+    async with office.server:
+        before = await task.attempt(office.handler)
+        office.model = ScriptedModel()
+        assert await task.attempt(office.handler) == before
+    assert "staff: 42" in before
+    assert office.looked_up == ["staff"]
+
+
+async def test_a_call_that_was_cut_off_is_the_runners_policys_matter(task: Task, tmp_path: Path) -> None:
+    office = Office(task, tmp_path / "ledger")
+    async with office.server:
+        await task.attempt(office.handler)
+
+        task.forget(CUT_OFF_IN_CALL)
+        office.model = ScriptedModel([LAST_TURN])
+        assert CUT_OFF in await task.attempt(office.handler)
+        assert office.looked_up == ["staff"]
+
+        task.forget(CUT_OFF_IN_CALL)
+        office.model, office.policy = ScriptedModel([LAST_TURN]), "idempotent"
+        assert "staff: 42" in await task.attempt(office.handler)
+        assert office.looked_up == ["staff", "staff"]
