@@ -122,13 +122,13 @@ class Heartbeat:
 def read(file: Path) -> Beat:
     """The heartbeat in a file. Raises OSError, or ValueError for a file that holds none."""
     with file.open("rb") as opened:
-        data = json.loads(opened.read(MAX_BYTES))
+        content = opened.read(MAX_BYTES)
     try:
-        beat = Beat(**data)
+        beat = Beat(**json.loads(content))
         numbers = (beat.time, beat.failing_seconds, beat.workers_alive, beat.workers_wanted, beat.pid)
         if not all(isinstance(number, int | float) for number in numbers):
             raise ValueError("a number is missing")
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise ValueError(str(error)) from None
     return beat
 
