@@ -52,7 +52,7 @@ class Verdict(NamedTuple):
     text: str
 
 
-class Heartbeat:
+class HeartbeatFile:
     """Writes the heartbeat file, from the constructor to `close`; without a file it does nothing."""
 
     def __init__(self, file: Path | None, workers_wanted: int) -> None:
@@ -111,7 +111,10 @@ class Heartbeat:
         # Replaced as a whole: a reader never sees half of it.
         draft = file.with_name(f".{file.name}.{beat.pid}")
         try:
-            draft.write_text(json.dumps(asdict(beat)) + "\n", encoding="utf-8")
+            # No link that somebody has put there is followed, in a folder like /tmp.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+            with os.fdopen(os.open(draft, flags, 0o644), "w", encoding="utf-8") as opened:
+                opened.write(json.dumps(asdict(beat)) + "\n")
             draft.replace(file)
         except OSError:
             with contextlib.suppress(OSError):

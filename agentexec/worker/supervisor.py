@@ -26,7 +26,7 @@ import psutil
 
 from agentexec.config import Settings
 from agentexec.policy import exit_reason, restart_delay
-from agentexec.worker.health import Heartbeat
+from agentexec.worker.health import HeartbeatFile
 from agentexec.worker.target import Target
 
 log = logging.getLogger("agentexec.supervisor")
@@ -91,7 +91,7 @@ class Supervisor:
         self._template_deaths = 0
         self.stopped_by: int | None = None
         self.ready = threading.Event()
-        self._heartbeat = Heartbeat(self.settings.heartbeat_file, self.settings.num_workers)
+        self._heartbeat = HeartbeatFile(self.settings.heartbeat_file, self.settings.num_workers)
 
     def run(self, *, handle_signals: bool = True) -> int:
         """Start everything and work until a signal or `stop`. 0 clean, 1 forced or crashed, else a start's failure."""

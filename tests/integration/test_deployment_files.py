@@ -147,12 +147,13 @@ def test_the_dockerfiles_of_the_guide_pass_hadolint() -> None:
 # ---- Compose -----------------------------------------------------------------------------------------------
 
 SECRETS = {"POSTGRES_PASSWORD": "sesame", "OPENAI_API_KEY": "sesame"}
+CONFIG = ("--env-file", os.devnull, "config")  # a developer may have a .env here
 
 
 @cache
 def services() -> dict[str, Any]:
     """The services, as Docker Compose itself understands the file."""
-    code, printed = run("docker-compose", "config", "--format", "json", **SECRETS)
+    code, printed = run("docker-compose", *CONFIG, "--format", "json", **SECRETS)
     assert code == 0, printed
     return json.loads(printed)["services"]
 
@@ -193,7 +194,7 @@ def test_compose_lets_a_worker_drain() -> None:
 @pytest.mark.parametrize("name", SECRETS)
 def test_secrets_come_from_the_environment_only(name: str) -> None:
     code, printed = run(
-        "docker-compose", "config", "--quiet", **{k: v for k, v in SECRETS.items() if k != name}
+        "docker-compose", *CONFIG, "--quiet", **{k: v for k, v in SECRETS.items() if k != name}
     )
     assert code != 0 and f"set {name}" in printed
 

@@ -12,7 +12,7 @@ import pytest
 
 from agentexec.errors import SettingsError
 from agentexec.worker import health
-from agentexec.worker.health import FAILING_SECONDS, STALE_SECONDS, Beat, Heartbeat, check, judge, read
+from agentexec.worker.health import FAILING_SECONDS, STALE_SECONDS, Beat, HeartbeatFile, check, judge, read
 
 NOW = 1_800_000_000.0
 READY = Beat(pid=7, time=NOW, state="ready", workers_alive=4, workers_wanted=4)
@@ -78,7 +78,7 @@ def test_whatever_is_in_the_file_a_probe_fails_in_one_sentence(
 
 def test_a_heartbeat_is_there_from_the_start_and_gone_at_the_end(tmp_path: Path) -> None:
     file = tmp_path / "heartbeat.json"
-    heartbeat = Heartbeat(file, 2)
+    heartbeat = HeartbeatFile(file, 2)
     assert (read(file).state, read(file).pid, read(file).workers_wanted) == ("starting", os.getpid(), 2)
     heartbeat.beat("ready", 2, well=True)
     assert check(file, ready=True).passes
@@ -87,9 +87,19 @@ def test_a_heartbeat_is_there_from_the_start_and_gone_at_the_end(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_link_in_its_place_is_followed(tmp_path: Path) -> None:
+    file, victim = tmp_path / "heartbeat.json", tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / f".heartbeat.json.{os.getpid()}").symlink_to(victim)
+    with pytest.raises(SettingsError):
+        HeartbeatFile(file, 2)
+    HeartbeatFile(file, 2)
+    assert victim.read_text() == "mine"
+
+
 def test_the_file_of_another_worker_is_left_to_it(tmp_path: Path) -> None:
     file = tmp_path / "heartbeat.json"
-    heartbeat = Heartbeat(file, 2)
+    heartbeat = HeartbeatFile(file, 2)
     other = {**json.loads(file.read_text()), "pid": os.getpid() + 1}
     file.write_text(json.dumps(other))
     heartbeat.close()
@@ -102,7 +112,7 @@ def test_it_is_counted_how_long_no_process_has_lasted(
     now = [100.0]
     monkeypatch.setattr(health.time, "monotonic", lambda: now[0])
     file = tmp_path / "heartbeat.json"
-    heartbeat = Heartbeat(file, 2)
+    heartbeat = HeartbeatFile(file, 2)
     heartbeat.beat("ready", 2, well=True)
     for now[0] in (110.0, 170.0):
         heartbeat.beat("ready", 1, well=False)
@@ -115,7 +125,7 @@ def test_it_is_counted_how_long_no_process_has_lasted(
 
 def test_a_worker_whose_file_cannot_be_written_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"AGENTEXEC_HEARTBEAT_FILE cannot be written: .*No such file"):
-        Heartbeat(tmp_path / "nowhere" / "heartbeat.json", 2)
+        HeartbeatFile(tmp_path / "nowhere" / "heartbeat.json", 2)
 
 
 def test_a_file_that_cannot_be_written_any_more_is_said_once_and_stops_no_worker(
@@ -127,7 +137,7 @@ def test_a_file_that_cannot_be_written_any_more_is_said_once_and_stops_no_worker
     monkeypatch.setattr(logging.getLogger("agentexec"), "propagate", True)
     folder = tmp_path / "run"
     folder.mkdir()
-    heartbeat = Heartbeat(folder / "heartbeat.json", 2)
+    heartbeat = HeartbeatFile(folder / "heartbeat.json", 2)
     (folder / "heartbeat.json").unlink()
     folder.rmdir()
     for now[0] in (102.0, 104.0, 106.0):
@@ -143,7 +153,7 @@ def test_a_file_that_cannot_be_written_any_more_is_said_once_and_stops_no_worker
 
 def test_without_a_file_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    heartbeat = Heartbeat(None, 2)
+    heartbeat = HeartbeatFile(None, 2)
     heartbeat.beat("ready", 2, well=True)
     heartbeat.close()
     assert list(tmp_path.iterdir()) == []
