@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
@@ -93,6 +94,10 @@ class Settings(BaseSettings):
         ge=0,
         le=300,
         description="Seconds that a task keeps its place while a model is rate limited; for longer it is given back.",
+    )
+    heartbeat_file: Path | None = Field(
+        default=None,
+        description="File that a worker rewrites every second, for `agentexec worker --check`. Unset: none.",
     )
     log_level: str = Field(default="INFO", description="Level of the worker's log.")
     activity_message_create: str = Field(default="Waiting to start.", description="First log line of a task.")

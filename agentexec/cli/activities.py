@@ -19,8 +19,8 @@ from agentexec.cli.common import (
     session,
     status,
     table,
+    task_id,
 )
-from agentexec.task import parse_agent_id
 
 HEADS = ("AGENT_ID", "TASK", "STATUS", "%", "CREATED", "LATEST")
 
@@ -67,7 +67,7 @@ def show_list(
 def show_one(agent_id: AgentId, as_json: AsJson = False) -> None:
     """Show one task: its state, usage, tree of children, log and error."""
     with session() as db:
-        found = ax.activity.detail(db, parse_agent_id(agent_id))
+        found = ax.activity.detail(db, task_id(agent_id))
     if as_json:
         typer.echo(found.model_dump_json())
         return
@@ -119,7 +119,7 @@ def logs(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each line.")] = False,
 ) -> None:
     """Print the log of a task; with --follow, also what comes."""
-    task = parse_agent_id(agent_id)
+    task = task_id(agent_id)
     if follow:
         for event in ax.activity.stream(task, deltas=False):
             if "message" in event.data:
@@ -144,7 +144,7 @@ def retry(agent_id: AgentId) -> None:
 
     The exit code is 1 if the task is under way or complete.
     """
-    task = parse_agent_id(agent_id)
+    task = task_id(agent_id)
     if not ax.retry_sync(task):
         with session() as db:
             state = ax.activity.detail(db, task).status

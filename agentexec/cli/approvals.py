@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 import agentexec as ax
-from agentexec.cli.common import AgentId, session
-from agentexec.task import parse_agent_id
+from agentexec.cli.common import AgentId, session, task_id
 
 CallId = Annotated[str, typer.Argument(metavar="CALL_ID", help="The call's id, as `approvals` lists it.")]
 
@@ -20,7 +19,7 @@ def show(
 ) -> None:
     """List the calls that wait for approval, the oldest first."""
     with session() as db:
-        waiting = ax.approvals.list(db, agent_id and parse_agent_id(agent_id))
+        waiting = ax.approvals.list(db, agent_id and task_id(agent_id))
     if as_json:
         typer.echo(json.dumps([one.model_dump(mode="json") for one in waiting]))
         return

@@ -9,8 +9,7 @@ from uuid import UUID
 import typer
 
 import agentexec as ax
-from agentexec.cli.common import AgentId, session
-from agentexec.task import parse_agent_id
+from agentexec.cli.common import AgentId, session, task_id
 
 
 def run(
@@ -23,7 +22,7 @@ def run(
 
     The exit code is 1 if the task had ended before, or there is none with this id.
     """
-    task = parse_agent_id(agent_id)
+    task = task_id(agent_id)
     canceled = ax.cancel_sync(task)
     status = _status(task)
     if as_json:

@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
@@ -45,6 +46,13 @@ def labels(pairs: Sequence[str] | None) -> dict[str, str] | None:
             raise UsageError(f"--metadata takes KEY=VALUE, not {pair!r}.")
         found[key] = value
     return found
+
+
+def task_id(text: str) -> UUID:
+    """A task's id from the command line. Raises UsageError."""
+    # Imported on use: every command, and a probe above all, starts faster without pydantic.
+    parsed: UUID = importlib.import_module("agentexec.task").parse_agent_id(text)
+    return parsed
 
 
 def length(text: str) -> timedelta:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,18 +40,44 @@ def run(
         ),
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="Level of the log (AGENTEXEC_LOG_LEVEL).")] = None,
+    heartbeat_file: Annotated[
+        Path | None,
+        typer.Option(
+            # Read by typer, as a probe should not have to load the settings.
+            envvar="AGENTEXEC_HEARTBEAT_FILE",
+            show_envvar=False,
+            help="File to rewrite every second, for --check and --ready (AGENTEXEC_HEARTBEAT_FILE).",
+        ),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Run nothing: exit with 0 if the worker of the heartbeat file is alive."
+        ),
+    ] = False,
+    ready: Annotated[
+        bool,
+        typer.Option(
+            "--ready", help="Run nothing: exit with 0 if the worker of the heartbeat file takes tasks."
+        ),
+    ] = False,
 ) -> None:
     """Run workers until SIGTERM or Ctrl-C; a second signal hurries.
 
     Exit codes: 0 stopped in order, 1 forced or crashed, 2 the module cannot be loaded or a setting is bad,
-    3 Redis or the database cannot be reached, 5 the database needs `agentexec migrate`.
+    3 Redis or the database cannot be reached, 5 the database needs `agentexec migrate`. --check and --ready look at a
+    file only, and exit with 0 or 1.
     """
+    if check or ready:
+        file = heartbeat_file or ax.CONF.heartbeat_file
+        importlib.import_module("agentexec.worker.health").answer(file, ready=ready)
     options = {
         "num_workers": workers,
         "worker_concurrency": concurrency,
         "queue_name": queue,
         "graceful_shutdown_timeout": graceful_timeout,
         "log_level": log_level,
+        "heartbeat_file": heartbeat_file,
     }
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():

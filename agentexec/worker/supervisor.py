@@ -26,6 +26,7 @@ import psutil
 
 from agentexec.config import Settings, as_variables
 from agentexec.policy import exit_reason, restart_delay
+from agentexec.worker.health import HeartbeatFile
 from agentexec.worker.target import Target
 
 log = logging.getLogger("agentexec.supervisor")
@@ -89,6 +90,7 @@ class Supervisor:
         self._template_deaths = 0
         self.stopped_by: int | None = None
         self.ready = threading.Event()
+        self._heartbeat = HeartbeatFile(self.settings.heartbeat_file, self.settings.num_workers)
 
     def run(self, *, handle_signals: bool = True) -> int:
         """Start everything and work until a signal or `stop`. 0 clean, 1 forced or crashed, else a start's failure."""
@@ -100,11 +102,13 @@ class Supervisor:
                 self._handle_signals()
                 self._watch()
                 self._enforce_deadline()
+                self._beat()
             return self._close()
         finally:
             self._kill_all()
             for number, handler in before.items():
                 signal.signal(number, handler)
+            self._heartbeat.close()
             self.ready.set()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -355,6 +359,13 @@ class Supervisor:
             return
         time.sleep(restart_delay(self._template_deaths))
         self._start_template()
+
+    def _beat(self) -> None:
+        running = [slot for slot in self._workers() if slot.alive]
+        stopping = self._stopping_at is not None
+        state = "draining" if stopping else "ready" if self._ready and self._loaded else "starting"
+        lasting = any(time.monotonic() - slot.started >= YOUNG_SECONDS for slot in running)
+        self._heartbeat.beat(state, len(running), well=lasting or stopping or not self._ready)
 
     # ---- stop --------------------------------------------------------------------------------------------
 
