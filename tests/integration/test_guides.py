@@ -247,3 +247,20 @@ def test_the_custom_backend_guide(deploy: Deploy) -> None:
     )
     assert done.stdout == "42\n", done.stderr
     assert deployment.depth() == 0, "the record's own database has no queue"
+
+
+MOVED = """
+import agentexec as ax
+from worker import pool, start
+
+with ax.testing.harness(pool) as harness:
+    task = harness.run("summarize", {"names": ["Acme", "Globex"]})
+    assert task.result == "Acme makes anvils.\\nGlobex makes anvils.", task
+"""
+
+
+@on("embedded")
+def test_the_page_about_migrating(deploy: Deploy) -> None:
+    deployment = deploy()
+    write_files("migrating.md", deployment.folder)
+    run(deployment, "-c", MOVED)
