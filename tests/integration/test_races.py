@@ -109,6 +109,30 @@ def test_of_many_sweeps_with_the_same_view_one_returns_the_task(deployment: Depl
 
 
 @everywhere
+def test_a_sweep_that_is_cut_off_is_finished_by_the_next(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [deployment.enqueue("work", key) for key in "abc"]
+    for _ in tasks:
+        start("dead")
+    backend, released = RUNTIME.backend, []
+
+    def release(queue: str, lease: Lease) -> bool:
+        if released:
+            raise ax.UnavailableError("away")
+        released.append(lease)
+        return type(backend).release(backend, queue, lease)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "release", release)
+        with pytest.raises(ax.UnavailableError):
+            sweep("dead")
+    sweep("dead")
+    assert RUNTIME.backend.depth(ax.CONF.queue_name) == Depth(3, 0, 0)
+    assert [(returns(deployment, task), crashes(task.agent_id)) for task in tasks] == [(1, 1)] * 3
+
+
+@everywhere
 def test_a_retry_and_a_redelivery_of_one_task_make_one_attempt(deployment: Deployment) -> None:
     task = deployment.enqueue("work", "a")
     lease = start("slow")
