@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, event, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from agentexec.activity.models import Activity
 from agentexec.activity.transitions import NewTask, insert_tasks
@@ -46,7 +46,7 @@ async def enqueue(
     *,
     priority: Priority = Priority.LOW,
     metadata: Mapping[str, Any] | None = None,
-    session: Session | AsyncSession | None = None,
+    session: Session | scoped_session[Session] | AsyncSession | None = None,
     delay: float | timedelta | None = None,
     eta: datetime | None = None,
     idempotency_key: str | None = None,
@@ -93,6 +93,8 @@ async def enqueue(
         except IntegrityError:
             return await RUNTIME.in_thread(_first_with_key, new)
         return _handle(new)
+    if isinstance(session, scoped_session):
+        session = session()  # here: the thread below has another one
     if isinstance(session, Session):
         return await RUNTIME.in_thread(_join, session, new, scope, detached)
     return await session.run_sync(_join, new, scope, detached)
@@ -104,7 +106,7 @@ def enqueue_sync(
     *,
     priority: Priority = Priority.LOW,
     metadata: Mapping[str, Any] | None = None,
-    session: Session | None = None,
+    session: Session | scoped_session[Session] | None = None,
     delay: float | timedelta | None = None,
     eta: datetime | None = None,
     idempotency_key: str | None = None,
@@ -124,7 +126,9 @@ def enqueue_sync(
     )
     scope = current_scope()
     if session is not None:
-        return _join(session, new, scope, detached)
+        # What listens on a scoped session listens on every session that its factory makes.
+        one = session() if isinstance(session, scoped_session) else session
+        return _join(one, new, scope, detached)
     return _accept(new) if scope is None else _accept_children(scope, [new], detached)[0]
 
 

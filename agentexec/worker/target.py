@@ -72,8 +72,9 @@ class Target:
     def load(self) -> HasRegistry:
         """Import the module and find its pool. Raises ModuleLoadError that says what is wrong."""
         for entry in reversed(self.path):
-            if entry not in sys.path:
-                sys.path.insert(0, entry)
+            if entry in sys.path:
+                sys.path.remove(entry)
+            sys.path.insert(0, entry)
         module = self._import()
         attribute = self.attribute
         if attribute is None:

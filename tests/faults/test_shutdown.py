@@ -27,6 +27,19 @@ def test_sigterm_lets_running_tasks_finish_and_leaves_the_others_to_the_next_wor
 
 
 @on("embedded", "valkey+postgres")
+def test_a_draining_worker_keeps_its_tasks_until_the_last_one_has_ended(deploy: Deploy) -> None:
+    deployment = deploy(lease_seconds=1)
+    supervisor = deployment.start()
+    tasks = [deployment.enqueue(name, name, seconds=2.5) for name in ("work", "sync_work")]
+    deployment.wait_for_start("work", "sync_work")
+    supervisor.send_signal(signal.SIGTERM)
+    deployment.start()  # who would take them, were their leases not renewed
+    assert supervisor.wait(20) == 0
+    assert deployment.endings(tasks) == [["complete"]] * 2
+    assert deployment.ledger("start") == {"work": 1, "sync_work": 1}
+
+
+@on("embedded", "valkey+postgres")
 def test_tasks_that_outlast_the_graceful_timeout_are_handed_back_and_run_elsewhere(deploy: Deploy) -> None:
     deployment = deploy(graceful_shutdown_timeout=0.3)
     deployment.start()

@@ -387,6 +387,45 @@ async def test_the_sessions_items_are_not_written_twice(task: Task, ledger: Ledg
     assert rest.calls[0].input == model.calls[2].input
 
 
+class Failing(SQLiteSession):
+    """Its writes fail from a chosen one on, until it is repaired."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("s", path)
+        self.writes, self.fails_at = 0, 0
+
+    async def add_items(self, items: Any) -> None:
+        self.writes += 1
+        if self.fails_at and self.writes >= self.fails_at:
+            raise ConnectionError("the session's server is away")
+        await super().add_items(items)
+
+
+@both_modes
+async def test_a_session_whose_write_fails_has_every_call_with_its_answer_once_it_is_back(
+    ledger: Ledger, tmp_path: Path, mode: Mode
+) -> None:
+    async def attempt(task: Task, session: Failing, turns: list[Any]) -> ScriptedModel:
+        model = ScriptedModel(turns)
+        agent = Agent("Researcher", model=model, tools=[ledger.tool()])
+        await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent, session=session))
+        return model
+
+    whole = Failing(tmp_path / "whole.db")
+    reference = await attempt(Task(), whole, looks("a", "b"))
+    for fails_at in range(1, whole.writes + 1):
+        task, session = Task(), Failing(tmp_path / f"{fails_at}.db")
+        session.fails_at, ledger.lines = fails_at, []
+        with pytest.raises(ConnectionError):
+            await attempt(task, session, looks("a", "b"))
+        done = sum(kind == "model" for _, _, kind in task.journal())
+        session.fails_at = 0
+        made = (await attempt(task, session, looks("a", "b")[done:])).calls
+        assert ledger.lines == ["a", "b"], f"write {fails_at}: no tool runs twice"
+        assert [call.input for call in made] == [call.input for call in reference.calls[done:]]
+        assert await session.get_items() == await whole.get_items()
+
+
 async def test_a_guardrail_and_a_tool_may_run_agents(task: Task, ledger: Ledger) -> None:
     judge = Agent("Judge", model=ScriptedModel([[assistant_message("Fine.")]]))
     helper = Agent("Helper", model=ScriptedModel([[assistant_message("Helped.")]]))

@@ -320,3 +320,18 @@ assert "agents" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=30)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_above_the_limit_fails_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ax.Pool()
+
+    @own.task("big", retries=3)
+    async def big(agent_id: UUID, context: None) -> str:
+        return "x" * 2000
+
+    monkeypatch.setattr(ax.CONF, "max_payload_bytes", 1024)
+    with ax.testing.harness(own) as harness:
+        task = harness.run("big")
+    assert task.status == ax.Status.ERROR
+    assert task.attempts == 1
+    assert "AGENTEXEC_MAX_PAYLOAD_BYTES=1024" in (task.error or "")

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
@@ -355,6 +355,22 @@ async def test_an_async_session_will_do(deploy: Deploy) -> None:
     assert wait_until(claimable) == [kept.agent_id]
     assert deployment.depth() == 1
     await engine.dispose()
+
+
+@on("embedded")
+async def test_a_scoped_session_will_do_and_its_factorys_other_sessions_are_left_alone(deploy: Deploy) -> None:
+    deploy()
+    factory = sessionmaker(RUNTIME.engine)
+    scoped = scoped_session(factory)
+    tasks = [ax.enqueue_sync("work", session=scoped), await ax.enqueue("work", session=scoped)]
+    scoped.commit()
+    scoped.remove()
+    got: list[UUID] = []
+    wait_until(lambda: got.extend(claimable()) or len(got) >= 2)
+    assert got == [task.agent_id for task in tasks]
+    with factory() as other:
+        other.execute(text("SELECT 1"))
+        other.commit()
 
 
 @everywhere

@@ -1,0 +1,147 @@
+"""Two that see to one task at the same time: whatever their order, the task goes one way."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+
+import agentexec as ax
+from agentexec.activity.endings import Ending
+from agentexec.activity.models import Activity
+from agentexec.activity.transitions import admit_claims, record
+from agentexec.db import reading, utc_now, writing
+from agentexec.runtime import RUNTIME
+from agentexec.state.backend import Depth
+from agentexec.task import Lease, Status
+from agentexec.worker.reconciler import Reconciler
+from tests.deployment import Deploy, Deployment, on
+
+everywhere = on("embedded", "postgres", "valkey+sqlite")
+
+
+def start(worker: str) -> Lease:
+    """Claim and admit the one task that is ready, as a worker process does."""
+    [lease] = RUNTIME.backend.claim(ax.CONF.queue_name, worker, limit=1, low=0, lease_seconds=30).leases
+    with writing(RUNTIME.engine) as connection:
+        admissions = admit_claims(
+            connection,
+            [lease],
+            now=utc_now(),
+            started_message="Task started.",
+            max_crashes=3,
+            suspect_running=False,
+        )
+    assert [one.lease for one in admissions.started] == [lease]
+    return lease
+
+
+def end(lease: Lease, status: Status = Status.COMPLETE) -> bool:
+    """What the writer of the lease's process does; False if it is refused."""
+    with writing(RUNTIME.engine) as connection:
+        refused = record(
+            connection, [], [Ending(lease, status, "ended")], now=utc_now(), result_ttl=60
+        ).refused
+    return not refused
+
+
+def sweep(worker: str) -> None:
+    """What the maintenance process does when it is told that a worker process is dead."""
+    Reconciler(RUNTIME, ax.CONF, "test").recover(worker, "did not answer")
+
+
+def crashes(agent_id: UUID) -> int:
+    with reading(RUNTIME.engine) as connection:
+        return connection.execute(select(Activity.crashes).where(Activity.agent_id == agent_id)).scalar_one()
+
+
+@pytest.fixture
+def deployment(deploy: Deploy) -> Deployment:
+    return deploy()
+
+
+def returns(deployment: Deployment, task: ax.Task) -> int:
+    """How often the log says that the task went back to the queue."""
+    return sum("goes back to the queue" in line.message for line in deployment.detail(task).logs)
+
+
+@everywhere
+def test_a_sweep_after_the_end_only_acknowledges(deployment: Deployment) -> None:
+    task = deployment.enqueue("work", "a")
+    lease = start("slow")
+    assert end(lease)
+    sweep("slow")
+    assert deployment.endings([task]) == [["complete"]]
+    assert returns(deployment, task) == 0
+    assert RUNTIME.backend.depth(ax.CONF.queue_name) == Depth(0, 0, 0)
+
+
+@everywhere
+def test_an_end_after_the_sweep_is_refused_once_another_worker_has_the_task(deployment: Deployment) -> None:
+    task = deployment.enqueue("work", "a")
+    zombie = start("slow")
+    sweep("slow")
+    successor = start("next")
+    assert not end(zombie, Status.ERROR)
+    assert end(successor)
+    assert deployment.endings([task]) == [["complete"]]
+
+
+@everywhere
+def test_of_many_sweeps_with_the_same_view_one_returns_the_task(deployment: Deployment) -> None:
+    task = deployment.enqueue("work", "a")
+    start("dead")
+    ready = threading.Barrier(4)
+
+    def at_once() -> None:
+        ready.wait()
+        sweep("dead")
+
+    with ThreadPoolExecutor(4) as threads:
+        for one in [threads.submit(at_once) for _ in range(4)]:
+            one.result()
+    assert (returns(deployment, task), crashes(task.agent_id)) == (1, 1)
+    assert RUNTIME.backend.depth(ax.CONF.queue_name) == Depth(1, 0, 0)
+    assert start("next").epoch == 2
+
+
+@everywhere
+def test_a_sweep_that_is_cut_off_is_finished_by_the_next(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [deployment.enqueue("work", key) for key in "abc"]
+    for _ in tasks:
+        start("dead")
+    backend, released = RUNTIME.backend, []
+
+    def release(queue: str, lease: Lease) -> bool:
+        if released:
+            raise ax.UnavailableError("away")
+        released.append(lease)
+        return type(backend).release(backend, queue, lease)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "release", release)
+        with pytest.raises(ax.UnavailableError):
+            sweep("dead")
+    sweep("dead")
+    assert RUNTIME.backend.depth(ax.CONF.queue_name) == Depth(3, 0, 0)
+    assert [(returns(deployment, task), crashes(task.agent_id)) for task in tasks] == [(1, 1)] * 3
+
+
+@everywhere
+def test_a_retry_and_a_redelivery_of_one_task_make_one_attempt(deployment: Deployment) -> None:
+    task = deployment.enqueue("work", "a")
+    lease = start("slow")
+    with writing(RUNTIME.engine) as connection:
+        record(connection, [], [Ending(lease, Status.QUEUED, "once more")], now=utc_now(), result_ttl=60)
+    # The worker dies before it has told the queue of the retry; its death is swept twice.
+    sweep("slow")
+    sweep("slow")
+    assert RUNTIME.backend.depth(ax.CONF.queue_name) == Depth(1, 0, 0)
+    assert end(start("next"))
+    assert (deployment.detail(task).attempt, crashes(task.agent_id)) == (2, 0)
+    assert deployment.endings([task]) == [["complete"]]
