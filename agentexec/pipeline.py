@@ -157,7 +157,7 @@ class Pipeline:
         await scope.recorder.open()
         # By its context: branches that run side by side come here in another order in another attempt.
         place = f"pipeline:{self.name.replace('/', '_').replace('#', '_')[:60]}:{digest(context)[:16]}"
-        path = scope.recorder.claim(scope.path, place, digest(self.name), f"the pipeline {self.name}")
+        path = scope.claim(place, digest(self.name), f"the pipeline {self.name}")
         return await self._run(scope.at(path), scope.recorder.lease.agent_id, context, reports=False)
 
     def _define(self, cls: type[PipelineBase]) -> None:

@@ -42,7 +42,7 @@ async def sleep(seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.
         return
     recorder = scope.recorder
     await recorder.open()
-    path = recorder.claim(scope.path, "sleep", digest("sleep"), "a sleep")
+    path = scope.claim("sleep", digest("sleep"), "a sleep")
     facts = recorder.facts(path)
     if facts:
         until = datetime.fromisoformat(json.loads(facts[0].value))
@@ -100,7 +100,7 @@ async def wait_for_event(
     wanted = digest(["event", name, key])
     # By its key too: branches that run side by side come here in another order in another attempt.
     place = f"event:{_place(name)}:{digest(key)[:16]}" if key else f"event:{_place(name)}"
-    path = recorder.claim(scope.path, place, wanted, f"the wait for event {name}")
+    path = scope.claim(place, wanted, f"the wait for event {name}")
     facts = recorder.facts(path)
     if facts:
         outcome = json.loads(facts[0].value)

@@ -56,7 +56,6 @@ class Statements:
                 epoch=bindparam("new_epoch"),
                 attempt=c.attempt + 1,
                 crashes=bindparam("new_crashes"),
-                percentage=0,
                 message=bindparam("new_message"),
                 started_at=func.coalesce(c.started_at, now),
                 updated_at=now,

@@ -59,6 +59,7 @@ class Recorder:
         self._facts: dict[str, list[Fact]] = {}
         self._opened = False
         self._claimed: dict[str, set[int]] = defaultdict(set)
+        self._untouched: set[str] = set()
         self._numbers: Counter[str] = Counter()
         self._awaited: Counter[str] = Counter()
         self._wakings: list[datetime] = []
@@ -88,11 +89,12 @@ class Recorder:
         self.fault = self.fault or fault
         return self.fault
 
-    def claim(self, parent: str, name: str, input_hash: str, what: str) -> str:
+    def claim(self, parent: str, name: str, input_hash: str, what: str, *, ordered: bool) -> str:
         """The path of the next run or step of a name under a parent.
 
         Where several are recorded, the one with the same input is taken: branches that run side by side may start in
-        another order. Raises ReplayDivergedError if the next one was recorded with another input.
+        another order. Raises ReplayDivergedError if the next one was recorded with another input and the code that
+        asks is `ordered`; else what is recorded may be for a branch that comes later, and this is a new one.
         """
         self.check()
         stem = f"{parent}/{name}#" if parent else f"{name}#"
@@ -101,18 +103,26 @@ class Recorder:
             number, first = 1, 0
             while True:
                 if number not in taken:
-                    first = first or number
                     recorded = self._facts.get(fit(f"{stem}{number}"))
                     if not recorded:
+                        first = first if first and ordered else number
                         break
+                    first = first or number
                     if recorded[0].input_hash == input_hash:
                         first = number
                         break
                 number += 1
             taken.add(first)
-        path = fit(f"{stem}{first}")
+            path = fit(f"{stem}{first}")
+            self._untouched.discard(path)
         self.compare(path, 0, input_hash, what)
         return path
+
+    @property
+    def untouched(self) -> list[str]:
+        """What earlier attempts have recorded at the top of the handler and this one has not asked for."""
+        with self._lock:
+            return sorted(self._untouched)
 
     def number(self, stem: str) -> int:
         """How often this attempt has come to a place, from 1: what tells like things apart that it does there."""
@@ -231,6 +241,7 @@ class Recorder:
                 for fact in load(RUNTIME.engine, self.lease.agent_id) if self.lease.epoch > 1 else ():
                     facts[fact.path].append(fact)
                 self._facts, self._opened = dict(facts), True
+                self._untouched = {path for path in facts if "/" not in path}
 
     async def _patiently(self, call: Callable[..., T], *arguments: Any) -> T:
         """A blocking call beside the event loop, repeated until the database is there."""
@@ -283,14 +294,33 @@ class Scope:
     """The durable run that the code belongs to, as its runner keeps it."""
     approval_seconds: float | None = None
     """How long a question to a person stays open; None for ever."""
+    strand: object = None
+    """What runs the code of this place from its top to its end; branches that it starts are strands of their own."""
+
+    def claim(self, name: str, input_hash: str, what: str) -> str:
+        """The path of the next run or step of a name in here, see `Recorder.claim`.
+
+        What one strand does comes in the same order in every attempt; what branches do, gathered ones for example,
+        need not.
+        """
+        ordered = self.strand is _running_strand()
+        return self.recorder.claim(self.path, name, input_hash, what, ordered=ordered)
 
     def expiry(self) -> datetime | None:
         """The moment at which a question that is asked now is closed."""
         return None if self.approval_seconds is None else utc_now() + timedelta(seconds=self.approval_seconds)
 
     def at(self, path: str, **changes: Any) -> Scope:
-        """The scope of a run or call inside this one."""
-        return dataclasses.replace(self, path=path, **changes)
+        """The scope of a run or call inside this one, which the running strand enters."""
+        return dataclasses.replace(self, path=path, strand=_running_strand(), **changes)
+
+
+def _running_strand() -> object:
+    """The asyncio task that runs this code, or its thread where there is no event loop."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return threading.current_thread()
 
 
 SCOPE: ContextVar[Scope | None] = ContextVar("agentexec_scope", default=None)
@@ -300,7 +330,7 @@ SCOPE: ContextVar[Scope | None] = ContextVar("agentexec_scope", default=None)
 def enter_task(lease: Lease, attempt: int, failures: int = 0) -> None:
     """Make the running code an attempt of a task, with a journal of its own. `failures`: attempts before that raised."""
     CURRENT_LEASE.set(lease)
-    SCOPE.set(Scope(Recorder(lease, attempt, failures)))
+    SCOPE.set(Scope(Recorder(lease, attempt, failures), strand=_running_strand()))
 
 
 def current_scope() -> Scope | None:

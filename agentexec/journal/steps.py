@@ -74,7 +74,7 @@ async def take_step(scope: Scope | None, step: StepCall, policy: Policy) -> Any:
     await scope.recorder.open()
     input_hash = digest([step.name, step.arguments])
     place = f"step:{step.name.replace('/', '_').replace('#', '_')[:60]}"
-    path = scope.recorder.claim(scope.path, place, input_hash, f"the step {step.name}")
+    path = scope.claim(place, input_hash, f"the step {step.name}")
     return await perform(scope, path, step, policy)
 
 

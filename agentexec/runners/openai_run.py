@@ -25,7 +25,7 @@ class DurableRun:
         what = f"the run of agent {agent.name}"
         self.recorder: Recorder = scope.recorder
         self.input_hash = digest("state" if isinstance(input, RunState) else input)
-        self.path = self.recorder.claim(scope.path, place_name(agent.name), self.input_hash, what)
+        self.path = scope.claim(place_name(agent.name), self.input_hash, what)
         # Turns are counted for the outermost run: those of the runs inside it are not what a reader follows.
         self.outermost = scope.run is None
         self.scope = scope.at(self.path, run=self)

@@ -14,11 +14,11 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticSerializationError
 
 from agentexec.activity.endings import Ending
-from agentexec.activity.reports import clean
+from agentexec.activity.reports import clean, update
 from agentexec.activity.transitions import Admitted
 from agentexec.config import CONF
 from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
-from agentexec.journal.recorder import enter_task
+from agentexec.journal.recorder import current_scope, enter_task
 from agentexec.new_task import require_size
 from agentexec.policy import retry_delay
 from agentexec.registry import Registry, validate_context
@@ -63,12 +63,26 @@ async def attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExe
         # From a TaskGroup, which wraps all that its tasks raise.
         found = _latest(group)
         return _failed(definition, admitted, group) if found is None else _postponed(admitted, found)
+    _tell_untouched(admitted)
     try:
         result = dump_result(definition, value)
     except AgentexecError as error:
         # Not tried again: the same handler would most likely return the like, after the same work.
         return _failed_for_good(admitted, str(error))
     return Ending(admitted.lease, Status.COMPLETE, CONF.activity_message_complete, result=result)
+
+
+def _tell_untouched(admitted: Admitted) -> None:
+    """Say in the task's log what was recorded for nothing: a run or step that now has another name was made again."""
+    scope = current_scope()
+    paths = scope.recorder.untouched if scope is not None else []
+    if paths:
+        more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+        update(
+            admitted.lease.agent_id,
+            f"An earlier attempt has recorded {', '.join(paths[:3])}{more}, which this one did not ask for: the names and "
+            "inputs of runs and steps must not change between attempts.",
+        )
 
 
 def dump_result(definition: TaskDefinition, value: Any) -> str | None:

@@ -38,7 +38,9 @@ def test_tasks_of_a_host_that_lost_its_power_run_on_another(deploy: Deploy) -> N
     for process in family:
         process.kill()
     assert gone(family)
-    with writing(RUNTIME.engine) as connection:  # what is known of workers is for people: no task depends on it
+    with writing(
+        RUNTIME.engine
+    ) as connection:  # what is known of workers is for people: no task depends on it
         connection.execute(delete(WorkerProcess))
     deployment.wait_for_ends(tasks.values())
     assert deployment.endings(tasks.values()) == [["complete"]] * 3

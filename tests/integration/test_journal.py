@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import threading
@@ -204,6 +205,24 @@ async def test_a_step_with_other_arguments_is_another_step_or_a_divergence(task:
     await task.attempt(lambda: handler(1))
     with pytest.raises(ax.ReplayDiverged, match="the step fetch"):
         await task.attempt(lambda: handler(2))
+
+
+async def test_branches_may_come_to_their_steps_in_any_order(task: Task) -> None:
+    fetched: list[int] = []
+
+    async def branch(value: int, waits: float) -> Any:
+        await asyncio.sleep(waits)
+        return await Runner(task.agent_id).step("fetch", lambda given: fetched.append(given) or given, value)
+
+    async def handler(first: float, second: float) -> Any:
+        return await asyncio.gather(branch(2, first), branch(3, second))
+
+    with pytest.raises(TimeoutError):
+        await task.attempt(lambda: asyncio.wait_for(handler(60, 0), 0.5))
+    assert fetched == [3]
+    assert await task.attempt(lambda: handler(0, 0.1)) == [2, 3]
+    assert await task.attempt(lambda: handler(0.1, 0)) == [2, 3]
+    assert fetched == [3, 2]
 
 
 @pytest.mark.parametrize("policy", [None, "fail"])

@@ -358,7 +358,9 @@ async def test_an_async_session_will_do(deploy: Deploy) -> None:
 
 
 @on("embedded")
-async def test_a_scoped_session_will_do_and_its_factorys_other_sessions_are_left_alone(deploy: Deploy) -> None:
+async def test_a_scoped_session_will_do_and_its_factorys_other_sessions_are_left_alone(
+    deploy: Deploy,
+) -> None:
     deploy()
     factory = sessionmaker(RUNTIME.engine)
     scoped = scoped_session(factory)
