@@ -44,35 +44,51 @@ class Activity(Base):
 
     __tablename__ = f"{CONF.table_prefix}activity"
 
-    agent_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    parent_id: Mapped[UUID | None] = mapped_column(Uuid)
-    agent_type: Mapped[str] = mapped_column(String(MAX_NAME))
-    status: Mapped[Status] = mapped_column(StatusType)
-    percentage: Mapped[int] = mapped_column(SmallInteger)
-    message: Mapped[str | None] = mapped_column(Text)
+    agent_id: Mapped[UUID] = mapped_column(
+        Uuid, primary_key=True, doc="The task's id, a UUID in the order of time."
+    )
+    parent_id: Mapped[UUID | None] = mapped_column(Uuid, doc="The task that enqueued this one.")
+    agent_type: Mapped[str] = mapped_column(String(MAX_NAME), doc="Name of the task.")
+    status: Mapped[Status] = mapped_column(StatusType, doc="QUEUED, RUNNING, COMPLETE, ERROR or CANCELED.")
+    percentage: Mapped[int] = mapped_column(
+        SmallInteger, doc="Progress from 0 to 100, as the log's latest line has it."
+    )
+    message: Mapped[str | None] = mapped_column(Text, doc="The log's latest line.")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, doc="Last change of status or report.")
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="Start of the first attempt.")
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="When it ended, in whatever way.")
 
-    queue: Mapped[str | None] = mapped_column(String(MAX_QUEUE_NAME))
-    priority: Mapped[int] = mapped_column(SmallInteger)
-    run_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    epoch: Mapped[int] = mapped_column(Integer)
-    attempt: Mapped[int] = mapped_column(Integer)
-    crashes: Mapped[int] = mapped_column(Integer)
-    lock_key: Mapped[str | None] = mapped_column(String(MAX_NAME))
-    idempotency_key: Mapped[str | None] = mapped_column(String(MAX_NAME))
+    queue: Mapped[str | None] = mapped_column(
+        String(MAX_QUEUE_NAME), doc="The queue; NULL for what an application tracks by itself."
+    )
+    priority: Mapped[int] = mapped_column(SmallInteger, doc="0 for HIGH, 1 for LOW.")
+    run_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="Not to be started before.")
+    epoch: Mapped[int] = mapped_column(
+        Integer, doc="Raised by each claim; a write under an older one is refused."
+    )
+    attempt: Mapped[int] = mapped_column(Integer, doc="Attempts so far; one that gave the task back is not counted.")
+    crashes: Mapped[int] = mapped_column(Integer, doc="Deaths of the process that ran it.")
+    lock_key: Mapped[str | None] = mapped_column(
+        String(MAX_NAME), doc="Not used yet."
+    )
+    idempotency_key: Mapped[str | None] = mapped_column(
+        String(MAX_NAME), doc="A second enqueue with it finds this task."
+    )
 
-    context: Mapped[str | None] = mapped_column(LongText)
-    metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata", JsonObject)
-    error: Mapped[str | None] = mapped_column(LongText)
+    context: Mapped[str | None] = mapped_column(LongText, doc="What the task was given, as JSON.")
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column(
+        "metadata", JsonObject, doc="Labels, for tenants and filters."
+    )
+    error: Mapped[str | None] = mapped_column(LongText, doc="Why it failed, with its traceback.")
 
-    requests: Mapped[int | None] = mapped_column(BigInteger)
+    requests: Mapped[int | None] = mapped_column(
+        BigInteger, doc="Model calls of all attempts; tokens likewise."
+    )
     input_tokens: Mapped[int | None] = mapped_column(BigInteger)
     output_tokens: Mapped[int | None] = mapped_column(BigInteger)
     cached_tokens: Mapped[int | None] = mapped_column(BigInteger)
-    usage: Mapped[dict[str, Any] | None] = mapped_column(JsonObject)
+    usage: Mapped[dict[str, Any] | None] = mapped_column(JsonObject, doc="Requests and tokens by model.")
 
     id: Mapped[UUID] = synonym("agent_id")
     logs: Mapped[list[ActivityLog]] = relationship(
@@ -100,7 +116,7 @@ class ActivityLog(Base):
         ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE")
     )
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    status: Mapped[Status] = mapped_column(StatusType)
+    status: Mapped[Status] = mapped_column(StatusType, doc="The status after this line.")
     message: Mapped[str] = mapped_column(LongText)
     percentage: Mapped[int | None] = mapped_column(SmallInteger)
 
@@ -121,7 +137,7 @@ class ActivityLabel(Base):
         ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
     )
     name: Mapped[str] = mapped_column(exact_text(MAX_LABEL), primary_key=True)
-    value: Mapped[str] = mapped_column(exact_text(MAX_LABEL))
+    value: Mapped[str] = mapped_column(exact_text(MAX_LABEL), doc="As JSON; a long one as its hash.")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     __table_args__ = (
@@ -155,13 +171,13 @@ class WorkerProcess(Base):
     queue: Mapped[str] = mapped_column(String(MAX_QUEUE_NAME))
     host: Mapped[str] = mapped_column(String(MAX_NAME))
     pid: Mapped[int] = mapped_column(BigInteger)
-    concurrency: Mapped[int] = mapped_column(Integer)
-    running: Mapped[int] = mapped_column(Integer)
-    draining: Mapped[bool] = mapped_column(Boolean(create_constraint=False))
-    cpu_percent: Mapped[float] = mapped_column(Double)
-    rss_bytes: Mapped[int] = mapped_column(BigInteger)
+    concurrency: Mapped[int] = mapped_column(Integer, doc="Tasks that it runs at once, at most.")
+    running: Mapped[int] = mapped_column(Integer, doc="Tasks that it runs now.")
+    draining: Mapped[bool] = mapped_column(Boolean(create_constraint=False), doc="It claims nothing more.")
+    cpu_percent: Mapped[float] = mapped_column(Double, doc="100 is one processor.")
+    rss_bytes: Mapped[int] = mapped_column(BigInteger, doc="Memory.")
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime, doc="Its latest report.")
 
 
 class Meta(Base):

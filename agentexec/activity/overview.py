@@ -34,37 +34,44 @@ MAX_USED = 5_000
 
 
 class WorkerSchema(BaseModel):
-    """A worker process. `cpu_percent`: 100 is one processor; `rss_bytes`: memory."""
+    """A worker process, as it last reported."""
 
     model_config = ConfigDict(from_attributes=True)
 
     worker_id: str
-    queue: str
+    queue: str = Field(description="The queue that it serves.")
     host: str
     pid: int
-    concurrency: int
-    running: int
-    draining: bool
-    cpu_percent: float
-    rss_bytes: int
+    concurrency: int = Field(description="Tasks that it runs at once, at most.")
+    running: int = Field(description="Tasks that it runs now.")
+    draining: bool = Field(description="It claims nothing more, as it is about to stop.")
+    cpu_percent: float = Field(description="100 is one processor.")
+    rss_bytes: int = Field(description="Its memory.")
     started_at: datetime
-    seen_at: datetime
+    seen_at: datetime = Field(description="Its latest report; it is lost after 20 seconds without one.")
 
 
 class OverviewSchema(BaseModel):
-    """What waits, runs and has just ended.
+    """What waits, runs and has just ended."""
 
-    `done_per_minute` and `failed_per_minute`: one number a minute, the newest last, which is that of the last 60 s.
-    `oldest_queued_at`: when the task was accepted that has waited longest of those that may start.
-    """
-
-    at: datetime
-    queued: int = 0
-    running: int = 0
-    oldest_queued_at: datetime | None = None
-    done_per_minute: list[int] = Field(default_factory=list)
-    failed_per_minute: list[int] = Field(default_factory=list)
-    workers: list[WorkerSchema] = Field(default_factory=list)
+    at: datetime = Field(description="The moment of this look.")
+    queued: int = Field(default=0, description="Tasks that wait, also those that may not start yet.")
+    running: int = Field(default=0, description="Tasks that run.")
+    oldest_queued_at: datetime | None = Field(
+        default=None,
+        description="When the task was accepted that has waited longest of those that may start.",
+    )
+    done_per_minute: list[int] = Field(
+        default_factory=list,
+        description="Tasks that completed, one number a minute; the last one is that of the last 60 seconds.",
+    )
+    failed_per_minute: list[int] = Field(
+        default_factory=list, description="Tasks that ended in ERROR, likewise."
+    )
+    workers: list[WorkerSchema] = Field(
+        default_factory=list,
+        description="The worker processes of all queues, lost ones for ten minutes more.",
+    )
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -74,11 +81,11 @@ class OverviewSchema(BaseModel):
 
 
 class SpentSchema(BaseModel):
-    """What the tasks used that ended in the last `minutes`; `cost` in dollars, None unless all prices are known."""
+    """What the tasks used that ended in the last minutes."""
 
-    minutes: int
+    minutes: int = Field(description="How many minutes.")
     usage: UsageSchema
-    cost: float | None = None
+    cost: float | None = Field(default=None, description="In dollars; null unless all prices are known.")
 
 
 @for_both

@@ -26,10 +26,10 @@ class ActivityLogSchema(BaseModel):
 
 
 class UsageSchema(BaseModel):
-    """What the model calls of a task used, as they were recorded. `input_tokens` include the cached ones."""
+    """What model calls used, as they were recorded."""
 
-    requests: int = 0
-    input_tokens: int = 0
+    requests: int = Field(default=0, description="Model calls that were answered.")
+    input_tokens: int = Field(default=0, description="The cached ones included.")
     cached_tokens: int = 0
     output_tokens: int = 0
 
@@ -40,13 +40,13 @@ class _ActivitySchema(BaseModel):
     model_config = ConfigDict(from_attributes=True, populate_by_name=True)
 
     agent_id: UUID
-    agent_type: str
+    agent_type: str = Field(description="Name of the task.")
     status: Status
     percentage: int = 0
     created_at: datetime
-    updated_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    updated_at: datetime = Field(description="The last change of status or report.")
+    started_at: datetime | None = Field(default=None, description="Start of the first attempt.")
+    finished_at: datetime | None = Field(default=None, description="When it ended, in whatever way.")
     # What the record has; `usage` is made of it.
     requests: int | None = Field(default=None, exclude=True, repr=False)
     input_tokens: int | None = Field(default=None, exclude=True, repr=False)

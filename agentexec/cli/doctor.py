@@ -39,7 +39,7 @@ def run(
     module: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODULE[:ATTR]]", help="Module with your pool. Default: AGENTEXEC_WORKER_MODULE."
+            metavar="MODULE[:ATTR]", help="Module with your pool. Default: AGENTEXEC_WORKER_MODULE."
         ),
     ] = None,
     as_json: AsJson = False,

@@ -19,7 +19,7 @@ def run(
     task_name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the task.")],
     context: Annotated[
         str,
-        typer.Argument(metavar="[JSON|@FILE|-]", help="The context: JSON, a file of it, or standard input."),
+        typer.Argument(metavar="JSON|@FILE|-", help="The context: JSON, a file of it, or standard input."),
     ] = "{}",
     priority: Annotated[str, typer.Option("--priority", "-p", help="high or low.")] = "low",
     delay: Annotated[float | None, typer.Option(min=0, help="Seconds before it may start.")] = None,

@@ -16,7 +16,7 @@ def run(
     module: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODULE[:ATTR]]",
+            metavar="MODULE[:ATTR]",
             help="Module or file with your pool, like myapp.worker or worker.py:pool. Default: AGENTEXEC_WORKER_MODULE.",
             show_default=False,
         ),

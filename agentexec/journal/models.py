@@ -29,12 +29,18 @@ class JournalEntry(Base):
     agent_id: Mapped[UUID] = mapped_column(
         ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
     )
-    path: Mapped[str] = mapped_column(ExactText, primary_key=True)
-    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    kind: Mapped[str] = mapped_column(String(10))
-    input_hash: Mapped[str] = mapped_column(String(64))
-    value: Mapped[str] = mapped_column(LongText)
-    epoch: Mapped[int] = mapped_column(Integer)
+    path: Mapped[str] = mapped_column(ExactText, primary_key=True, doc="The run or call within the task.")
+    seq: Mapped[int] = mapped_column(
+        Integer, primary_key=True, autoincrement=False, doc="Counts the facts of a path."
+    )
+    kind: Mapped[str] = mapped_column(
+        String(10), doc="What is recorded: a run, a response, an intent, an outcome."
+    )
+    input_hash: Mapped[str] = mapped_column(
+        String(64), doc="What was asked, so that a replay that diverges is found."
+    )
+    value: Mapped[str] = mapped_column(LongText, doc="What was answered, as JSON.")
+    epoch: Mapped[int] = mapped_column(Integer, doc="The claim under which it was written.")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -52,14 +58,14 @@ class Approval(Base):
     )
     path: Mapped[str] = mapped_column(ExactText, primary_key=True)
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    call_id: Mapped[str] = mapped_column(ExactText)
-    kind: Mapped[str] = mapped_column(String(10))
+    call_id: Mapped[str] = mapped_column(ExactText, doc="The call that waits.")
+    kind: Mapped[str] = mapped_column(String(10), doc="approval, or repeat for a call that was cut off.")
     tool: Mapped[str] = mapped_column(LongText)
     arguments: Mapped[str] = mapped_column(LongText)
     status: Mapped[str] = mapped_column(String(10))
     message: Mapped[str | None] = mapped_column(LongText)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="Rejected by itself from then on.")
     decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     wake_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 

@@ -39,10 +39,12 @@ class QueueEntry(Base):
     agent_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     queue: Mapped[str] = mapped_column(String(100))
     priority: Mapped[int] = mapped_column(SmallInteger)
-    lane: Mapped[int] = mapped_column(SmallInteger)
-    at: Mapped[int] = mapped_column(BigInteger)
+    lane: Mapped[int] = mapped_column(SmallInteger, doc="0 HIGH, 1 LOW, 2 held by a worker.")
+    at: Mapped[int] = mapped_column(
+        BigInteger, doc="May start from then on; of a held task, the end of its lease."
+    )
     epoch: Mapped[int] = mapped_column(Integer)
-    worker: Mapped[str | None] = mapped_column(String(MAX_NAME))
+    worker: Mapped[str | None] = mapped_column(String(MAX_NAME), doc="Who holds it.")
 
     __table_args__ = (Index(f"ix_{CONF.table_prefix}queue_lane", "queue", "lane", "at"),)
 
