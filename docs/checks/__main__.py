@@ -1,0 +1,20 @@
+"""python -m docs.checks [FILE ...]"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from docs.checks import all_pages, check
+
+
+def main(arguments: list[str]) -> int:
+    files = [Path(name).resolve() for name in arguments] or all_pages()
+    complaints = check(files)
+    sys.stderr.writelines(f"{complaint}\n" for complaint in complaints)
+    sys.stdout.write(f"{len(files)} pages checked, {len(complaints)} complaints\n")
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
