@@ -1,0 +1,66 @@
+"""The reference of the command line, from the command line itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import typer
+
+from agentexec.cli.app import app
+from docs.site.tables import table
+
+BRACKETS = re.compile(r"\s*\[(?P<facts>[^\[\]]+)\]$")
+"""What follows an option's help: its default and its range."""
+
+TYPES = {"str": "TEXT", "int": "NUMBER", "float": "NUMBER"}
+
+
+def render() -> str:
+    group: Any = typer.main.get_command(app)
+    context = group.context_class(group, info_name="agentexec", **group.context_settings)
+    parts = ["## agentexec\n", _usage(group, context), _options(group, context)]
+    for name, command in group.commands.items():
+        inner = group.context_class(command, info_name=name, parent=context)
+        parts += [f"## agentexec {name}\n", _help(command), _usage(command, inner), _options(command, inner)]
+    return "\n".join(parts)
+
+
+def _help(command: Any) -> str:
+    return re.sub(r"\n(?!\n)(?<!\n\n)", " ", command.help or "") + "\n"
+
+
+def _usage(command: Any, context: Any) -> str:
+    pieces = re.sub(r"[{}]", "", " ".join(command.collect_usage_pieces(context)))
+    return f"```text\n{context.command_path} {pieces}\n```\n"
+
+
+def _options(command: Any, context: Any) -> str:
+    rows = []
+    for parameter in command.get_params(context):
+        told = parameter.get_help_record(context)
+        if told is None or getattr(parameter, "hidden", False):
+            continue
+        name, meaning = told
+        found = BRACKETS.search(meaning)
+        facts = re.split(r"; ", found["facts"]) if found else []
+        meaning = meaning[: found.start()] if found else meaning
+        default = next(
+            (fact.removeprefix("default: ") for fact in facts if fact.startswith("default: ")), None
+        )
+        others = [_fact(fact) for fact in facts if not fact.startswith("default: ")]
+        if parameter.param_type_name == "argument":
+            name = parameter.metavar or parameter.name.upper()
+        rows.append((f"`{_name(name)}`", f"`{default}`" if default else "", " ".join([meaning, *others])))
+    return table(("option", "default", "meaning"), rows)
+
+
+def _name(told: str) -> str:
+    return re.sub(r"<(\w+)[^>]*>", lambda found: TYPES.get(found[1], found[1].upper()), told)
+
+
+def _fact(fact: str) -> str:
+    if fact == "required":
+        return "Required."
+    low, _, high = fact.partition("<=x<=") if "<=x<=" in fact else (fact.removeprefix("x>="), "", "")
+    return f"From {low} to {high}." if high else f"At least {low}."

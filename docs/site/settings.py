@@ -1,0 +1,56 @@
+"""The reference of the settings, from `Settings`."""
+
+from __future__ import annotations
+
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+from pydantic import AliasChoices
+from pydantic.fields import FieldInfo
+
+from agentexec.config import Settings, variable
+
+TYPES: dict[Any, str] = {str: "text", int: "integer", float: "number", dict: "JSON object"}
+
+
+def render() -> str:
+    parts = []
+    for name, field in Settings.model_fields.items():
+        facts = [kind(field), f"default {default(field)}", f"in code `ax.CONF.{name}`"]
+        facts += [f"also `{other}`" for other in variables(name, field)[1:]]
+        parts += [f"## {variable(name)}\n", f"{field.description}\n", f"*{' · '.join(facts)}*\n"]
+    return "\n".join(parts)
+
+
+def variables(name: str, field: FieldInfo) -> list[str]:
+    """The names of a setting in the environment, the one that wins first."""
+    alias = field.validation_alias
+    if isinstance(alias, AliasChoices):
+        return [str(one) for one in alias.choices]
+    return [variable(name)]
+
+
+def default(field: FieldInfo) -> str:
+    """A setting's default as it would be written in the environment."""
+    value = field.get_default(call_default_factory=True)
+    return f"`{value}`" if value not in (None, "", {}) else "none"
+
+
+def kind(field: FieldInfo) -> str:
+    """Type and bounds in words."""
+    wanted = [one for one in get_args(field.annotation) if one is not NoneType] or [field.annotation]
+    origin = get_origin(field.annotation)
+    name = TYPES[dict if origin is dict else wanted[0]]
+    bounds = {
+        key: getattr(fact, key)
+        for fact in field.metadata
+        for key in ("ge", "le", "min_length", "max_length")
+        if hasattr(fact, key)
+    }
+    if "ge" in bounds and "le" in bounds:
+        return f"{name} from {bounds['ge']:,} to {bounds['le']:,}"
+    if "ge" in bounds:
+        return f"{name}, at least {bounds['ge']:,}"
+    if "max_length" in bounds:
+        return f"{name} of at most {bounds['max_length']} characters"
+    return name
