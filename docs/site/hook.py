@@ -84,6 +84,8 @@ def on_post_page(output: str, page: Page, **_: Any) -> str:
     for found in LOADED.findall(output):
         if 'rel="canonical"' not in found:
             log.warning("%s loads something from outside: %s", page.file.src_uri, found)
+    if 'class="mermaid"' in output:
+        log.warning("%s has a diagram that the theme would load a script for from outside", page.file.src_uri)
     return output
 
 
