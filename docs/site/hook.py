@@ -22,7 +22,7 @@ from docs.site import expanded
 
 log = get_plugin_logger("agentexec")
 
-AT_TOP = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+AT_TOP = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 """Files of the repository that are pages in the navigation."""
 
 FROM_REPOSITORY = "repository"

@@ -24,9 +24,41 @@ def write_files(page: str, folder: Path) -> None:
 
 def commands(page: str, *verbs: str) -> list[list[str]]:
     """The arguments of the page's commands with these verbs, in their order."""
-    lines = re.findall(r"^(?:    )?agentexec (.*)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    lines = re.findall(r"^ *(?:\$ )?(?:\w+=\S+ )?agentexec (.*)$", text, re.MULTILINE)
     split = (shlex.split(line, comments=True) for line in lines)
     return [arguments for arguments in split if arguments[0] in verbs]
+
+
+@on("embedded")
+def test_the_quickstart(deploy: Deploy, mock_openai: MockOpenAI) -> None:
+    page = "docs/quickstart.md"
+    told = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    mock_openai.script(
+        [
+            call("report_status", message="Looking up the year", percentage=30),
+            call("founded", company="Globex"),
+            call("report_status", message="Writing", percentage=80),
+            say("Globex makes anvils. It was founded in 1949."),
+        ]
+    )
+    deployment = deploy()
+    (init,), (work, *_) = commands(page, "init"), commands(page, "worker")
+    code, _, error = command(deployment, *init)
+    assert code == 0, error
+    deployment.folder /= init[-1]
+    deployment.spawn(
+        [sys.executable, "-m", "agentexec", *work],
+        OPENAI_BASE_URL=mock_openai.base_url,
+        OPENAI_API_KEY="mock",
+    )
+    enqueued = commands(page, "enqueue")
+    assert [arguments[1] for arguments in enqueued] == ["greet", "research"]
+    for arguments in enqueued:
+        code, output, error = command(deployment, *arguments)
+        assert code == 0, error
+        result = output.splitlines()[-1]
+        assert f"    {result}" in told
 
 
 @on("embedded")

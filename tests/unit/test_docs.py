@@ -235,7 +235,8 @@ def in_site(uri: str, text: str) -> str:
 @pytest.mark.parametrize(
     ("uri", "link", "wanted"),
     [
-        ("index.md", "docs/guides/approvals.md#answer", "guides/approvals.md#answer"),
+        ("changelog.md", "docs/guides/approvals.md#answer", "guides/approvals.md#answer"),
+        ("index.md", "../README.md", "repository/README.md"),
         ("guides/fan-out.md", "../../examples/fan_out/README.md", "../repository/examples/fan_out/README.md"),
         (
             "guides/fan-out.md",
