@@ -57,7 +57,7 @@ def fault(words: list[str], *, whole: bool = True) -> str | None:
 
 def _misused(arguments: list[str], whole: bool) -> str | None:
     """What the command line says of these arguments; nothing is run."""
-    group: Any = typer.main.get_command(app)
+    group = _command_line()
     arguments = [argument for argument in arguments if argument != TRACEBACK]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -82,6 +82,11 @@ def _misused(arguments: list[str], whole: bool) -> str | None:
         if not hasattr(error, "exit_code"):  # as --help has
             raise
     return None
+
+
+@cache
+def _command_line() -> Any:
+    return typer.main.get_command(app)
 
 
 @cache
