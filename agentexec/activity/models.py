@@ -67,11 +67,11 @@ class Activity(Base):
     epoch: Mapped[int] = mapped_column(
         Integer, doc="Raised by each claim; a write under an older one is refused."
     )
-    attempt: Mapped[int] = mapped_column(Integer, doc="Attempts so far; one that gave the task back is not counted.")
-    crashes: Mapped[int] = mapped_column(Integer, doc="Deaths of the process that ran it.")
-    lock_key: Mapped[str | None] = mapped_column(
-        String(MAX_NAME), doc="Not used yet."
+    attempt: Mapped[int] = mapped_column(
+        Integer, doc="Attempts so far; one that gave the task back is not counted."
     )
+    crashes: Mapped[int] = mapped_column(Integer, doc="Deaths of the process that ran it.")
+    lock_key: Mapped[str | None] = mapped_column(String(MAX_NAME), doc="Not used yet.")
     idempotency_key: Mapped[str | None] = mapped_column(
         String(MAX_NAME), doc="A second enqueue with it finds this task."
     )
