@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
 from agentexec.config import Settings, variable
 
-TYPES: dict[Any, str] = {str: "text", int: "integer", float: "number", dict: "JSON object"}
+TYPES: dict[Any, str] = {
+    bool: "true or false",
+    int: "integer",
+    float: "number",
+    dict: "JSON object",
+    Path: "path",
+}
 
 
 def render() -> str:
@@ -38,9 +45,13 @@ def default(field: FieldInfo) -> str:
 
 def kind(field: FieldInfo) -> str:
     """Type and bounds in words."""
-    wanted = [one for one in get_args(field.annotation) if one is not NoneType] or [field.annotation]
-    origin = get_origin(field.annotation)
-    name = TYPES[dict if origin is dict else wanted[0]]
+    optional = NoneType in get_args(field.annotation)
+    wanted = (
+        [one for one in get_args(field.annotation) if one is not NoneType] if optional else [field.annotation]
+    )
+    if get_origin(wanted[0]) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(wanted[0]))
+    name = TYPES.get(get_origin(wanted[0]) or wanted[0], "text")
     bounds = {
         key: getattr(fact, key)
         for fact in field.metadata

@@ -222,6 +222,8 @@ def test_an_option_is_told_with_its_default_and_its_range() -> None:
         "| `-i, --interval NUMBER` | `1.0` | Seconds between two looks. From 0.2 to 3600. |" in PARTS["cli"]()
     )
     assert settings.kind(Settings.model_fields["num_workers"]) == "integer from 1 to 512"
+    assert settings.kind(Settings.model_fields["redis_url"]) == "text"
+    assert settings.kind(Settings.model_fields["model_prices"]) == "JSON object"
 
 
 # ---- the site shows what the repository shows ----------------------------------------------------------------
