@@ -30,7 +30,8 @@ FROM_REPOSITORY = "repository"
 
 LINK = re.compile(r"(?<=\]\()(?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
 LANGUAGES = {"py": "python", "yaml": "yaml", "yml": "yaml", "toml": "toml", "json": "json", "sh": "bash"}
-SHORT = re.compile(r"<code>(?=[^<]{1,32}</code>)")
+SHORT = re.compile(r"<code>(?=[^<\n]{1,32}</code>)")
+"""Code within text; that of blocks ends with a line break."""
 LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//[^>]*>")
 COUNTED = {"list_item_open": "li", "table_open": "table", "fence": "pre", "code_block": "pre"}
 COUNTED |= {"heading_open": "h", "blockquote_open": "blockquote"}

@@ -276,6 +276,14 @@ def test_a_page_that_the_site_shows_differently_is_told(caplog: pytest.LogCaptur
     ]
 
 
+def test_short_code_in_text_is_not_broken_and_blocks_keep_their_lines() -> None:
+    page: Any = SimpleNamespace(
+        file=SimpleNamespace(src_uri="x.md"), meta={"github": "`--json`\n\n    a\n    b\n"}
+    )
+    html = "<p><code>--json</code></p><pre><span></span><code>a\nb\n</code></pre>"
+    assert hook.on_page_content(html, page) == html.replace("<p><code>", '<p><code class="short">')
+
+
 def test_every_page_is_found() -> None:
     assert {
         ROOT / "README.md",
