@@ -5,21 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
 from docs.checks import ROOT, read
 from examples.mock_openai import MockOpenAI, call, say
 from tests.deployment import Deploy, command, on
-
-
-def write_files(page: str, folder: Path) -> None:
-    """The blocks of a page that begin with the name of a file."""
-    for block in read(ROOT / page).blocks:
-        if block.file:
-            file = folder / block.file
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(block.text, encoding="utf-8")
+from tests.guides import write_files
 
 
 def commands(page: str, *verbs: str) -> list[list[str]]:
@@ -65,7 +56,7 @@ def test_the_quickstart(deploy: Deploy, mock_openai: MockOpenAI) -> None:
 async def test_the_ten_lines_of_the_readme(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([call("report_status", message="Reading", percentage=40), say("Acme makes anvils.")])
     deployment = deploy()
-    write_files("README.md", deployment.folder)
+    write_files("../README.md", deployment.folder)
     (work,) = commands("README.md", "worker")
     (enqueue,) = commands("README.md", "enqueue")
     deployment.spawn(
