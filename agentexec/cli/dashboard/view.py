@@ -64,7 +64,8 @@ def header(
 def workers(seen: OverviewSchema, width: int, most: int) -> list[Text]:
     """A line for each worker process; of more than `most` the lost and the busiest, and one line for all."""
     if not seen.workers:
-        return [Text("No worker process has reported: is `agentexec worker` running?", "yellow")]
+        text = "No worker process has reported: is `agentexec worker` running?"
+        return [Text(text, "yellow", no_wrap=True, overflow="ellipsis")]
     if len(seen.workers) <= most:
         return [_worker(seen, one, width) for one in seen.workers]
     urgent = sorted(seen.workers, key=lambda one: (not _is_lost(seen, one), -one.running))
@@ -73,10 +74,9 @@ def workers(seen: OverviewSchema, width: int, most: int) -> list[Text]:
     running = sum(one.running for one in seen.workers)
     room = sum(one.concurrency for one in seen.workers)
     memory = sum(one.rss_bytes for one in seen.workers)
-    text = (
-        f"{len(seen.workers)} worker processes on {hosts} host(s): {running} of {room} slots, {size(memory)}"
-    )
-    every = Text(text + (f", {lost} LOST" if lost else ""), "red" if lost else "")
+    text = f"{len(seen.workers)} worker processes" + (f", {lost} LOST" if lost else "")
+    text += f", on {hosts} host(s): {running} of {room} slots, {size(memory)}"
+    every = Text(text, "red" if lost else "")
     every.no_wrap, every.overflow = True, "ellipsis"
     return [every, *(_worker(seen, one, width) for one in urgent[: most - 1])]
 
@@ -106,7 +106,9 @@ def table(
     """Tasks, as many columns as fit."""
     found = Table(box=None, padding=(0, 1), expand=True, show_edge=False, pad_edge=False, header_style="bold")
     found.add_column("STATUS", width=8, no_wrap=True)
-    found.add_column("TASK", width=10 if width < 60 else 16 if width < 110 else 26, no_wrap=True, overflow="ellipsis")
+    found.add_column(
+        "TASK", width=10 if width < 60 else 16 if width < 110 else 26, no_wrap=True, overflow="ellipsis"
+    )
     if width >= 60:
         found.add_column("PROGRESS", width=14 if width < 110 else 24, no_wrap=True)
     found.add_column("TIME", width=8, no_wrap=True, justify="right")
