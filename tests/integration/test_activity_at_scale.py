@@ -303,6 +303,19 @@ def test_a_page_is_read_by_index(
     assert scans(crowded, db, listing.page_query(wanted, 50, after=cursor)) == []
 
 
+@pytest.mark.parametrize("name", ["tenant", "tenant and user"])
+def test_sqlite_looks_labels_up_and_collects_no_tenant(crowded: Engine, db: Session, name: str) -> None:
+    if crowded.dialect.name != "sqlite":
+        pytest.skip("the other databases choose by their statistics")
+    statement = str(
+        listing.page_query(filter_of(name), 50).compile(crowded, compile_kwargs={"literal_binds": True})
+    )
+    plan = [row.detail for row in db.execute(text("EXPLAIN QUERY PLAN " + statement.replace(":", "\\:")))]
+    assert not [line for line in plan if line.startswith("LIST SUBQUERY")]
+    led = [line for line in plan if "label_value (name=? AND value=?)" in line]
+    assert len(led) == 1, "only the part of what has ended begins with the label"
+
+
 @pytest.mark.parametrize("name", [name for name, filters in FILTERS.items() if "text" not in filters])
 def test_matches_are_counted_by_index(
     crowded: Engine, db: Session, name: str, monkeypatch: pytest.MonkeyPatch
