@@ -9,6 +9,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import NullType
 
 from agentexec.activity.models import MAX_LABEL, Activity, ActivityLabel
 from agentexec.errors import UsageError
@@ -55,6 +58,54 @@ def having(label: tuple[str, str]) -> ColumnElement[bool]:
     return Activity.agent_id.in_(
         select(ActivityLabel.agent_id).where(ActivityLabel.name == name, ActivityLabel.value == value)
     )
+
+
+def having_too(label: tuple[str, str]) -> ColumnElement[bool]:
+    """`having` for rows that another condition has found: SQLite would collect all that have the label first."""
+    name, value = label
+    return Activity.agent_id.in_(
+        select(ActivityLabel.agent_id).where(
+            ActivityLabel.name == name, Unindexed(ActivityLabel.value) == value, _OfThisRow()
+        )
+    )
+
+
+class Unindexed(FunctionElement[Any]):
+    """A column by which SQLite does not search; the same column elsewhere."""
+
+    name = "unindexed"
+    inherit_cache = True
+
+    def __init__(self, column: Any) -> None:
+        super().__init__(column)
+        self.type = column.type
+
+
+class _OfThisRow(ColumnElement[Any]):
+    """On SQLite: the label is that of the activity in the outer query."""
+
+    inherit_cache = True
+    type = NullType()  # a Boolean would be compared with 1, which no index serves
+
+
+@compiles(Unindexed)
+def _as_column(element: Unindexed, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(next(iter(element.clauses)), **options))
+
+
+@compiles(Unindexed, "sqlite")
+def _unindexed(element: Unindexed, compiler: Any, **options: Any) -> str:
+    return f"+{_as_column(element, compiler, **options)}"
+
+
+@compiles(_OfThisRow)
+def _always(_element: _OfThisRow, _compiler: Any, **_options: Any) -> str:
+    return "1 = 1"
+
+
+@compiles(_OfThisRow, "sqlite")
+def _of_this_row(_element: _OfThisRow, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(ActivityLabel.agent_id == Activity.agent_id, **options))
 
 
 _PLAIN = (str, int, float, UUID)  # a bool is an int

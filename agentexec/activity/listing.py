@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, li
 from sqlalchemy.orm import Session, aliased, defer
 
 from agentexec.activity import counts
-from agentexec.activity.labels import having, wanted_labels
+from agentexec.activity.labels import Unindexed, having_too, wanted_labels
 from agentexec.activity.models import Activity, ActivityLabel
 from agentexec.activity.queries import for_both
 from agentexec.activity.schemas import ActivityListItemSchema, ActivityListSchema
@@ -192,7 +192,9 @@ def _part(wanted: Filter, statuses: tuple[Status, ...], limit: int, place: Place
     joined = None
     if labels:
         joined = aliased(ActivityLabel)
-        conditions += [joined.name == labels[0][0], joined.value == labels[0][1], *map(having, labels[1:])]
+        # Of the few that are active the label is looked up.
+        value: Any = joined.value if status.final else Unindexed(joined.value)
+        conditions += [joined.name == labels[0][0], value == labels[0][1], *map(having_too, labels[1:])]
         if status.final:
             # The first label leads, in the order of its index. Of the few that are active the labels are looked up.
             created_at, agent_id = joined.created_at, joined.agent_id
@@ -271,7 +273,7 @@ def _total(db: Session, wanted: Filter, found: int | None = None) -> tuple[int, 
 def count_query(wanted: Filter) -> Any:
     """How many match a filter without text, and how many were looked at, each up to one above MAX_COUNTED."""
     labels = wanted_labels(wanted.metadata)
-    rest = list(map(having, labels[1:]))
+    rest = list(map(having_too, labels[1:]))
     if wanted.status is not None:
         rest.append(Activity.status == wanted.status)
     if wanted.agent_type is not None:
@@ -298,7 +300,7 @@ def count_query(wanted: Filter) -> Any:
         query = select(match, func.count()).select_from(window)
         return _in_order(query.join(Activity, Activity.agent_id == window.c.agent_id))
     if labels:
-        rest.append(having(labels[0]))
+        rest.append(having_too(labels[0]))
     elif wanted.status is None:
         rest.append(Activity.status.in_(RANKS))  # named, they let the index serve the time
     matches = select(literal(1).label("one")).select_from(Activity).where(*rest, *times)

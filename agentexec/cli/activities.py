@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +32,15 @@ def show_list(
     ] = None,
     task_name: Annotated[str | None, typer.Option("--type", "-t", help="Of this task only.")] = None,
     metadata: Metadata = None,
+    text: Annotated[
+        str | None, typer.Option("--text", help="With this text in the task's name or latest message.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Enqueued within this time, like 30m or 7d.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="CURSOR", help="Behind the `next_cursor` of --json.")
+    ] = None,
     page: Annotated[int, typer.Option(min=1, help="Pages count from 1.")] = 1,
     page_size: Annotated[
         int, typer.Option("--page-size", "-n", min=1, max=1000, help="Tasks on a page.")
@@ -40,7 +50,15 @@ def show_list(
     """List tasks: running ones first, then queued ones, then the newest."""
     with session() as db:
         found = ax.activity.list(
-            db, page, page_size, status=status(wanted), agent_type=task_name, metadata_filter=labels(metadata)
+            db,
+            page,
+            page_size,
+            status=status(wanted),
+            agent_type=task_name,
+            text=text,
+            created_after=None if since is None else datetime.now(UTC) - length(since),
+            metadata_filter=labels(metadata),
+            after=after,
         )
     if as_json:
         typer.echo(found.model_dump_json())

@@ -82,14 +82,30 @@ def main() -> NoReturn:
     # Last, so that nothing is hidden: AGENTEXEC_STATE_BACKEND may name a module of the project.
     sys.path.append(str(Path.cwd()))
     try:
-        app(arguments, prog_name="agentexec")
+        code = app(arguments, prog_name="agentexec", standalone_mode=False)
+    except typer.Abort:
+        _fail("Aborted.", 1, show)
     except TimeoutError as error:
         _fail(error, 1, show)
     except AgentexecError as error:
         _fail(error, error.exit_code, show)
     except Exception as error:
+        _fail_usage(error)
         _fail(f"{type(error).__name__}: {error} (add {TRACEBACK} to see where)", 1, show)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail_usage(error: Exception) -> None:
+    """End on a command line that the parser does not understand; return for any other error."""
+    told = getattr(error, "format_message", None)
+    if told is None:
+        return
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(told(), err=True)
+        sys.exit(2)
+    context = getattr(error, "ctx", None)
+    path = "agentexec" if context is None else context.command_path
+    _fail(f"{str(told()).rstrip('.')}; see `{path} --help`.", getattr(error, "exit_code", 2), show=False)
 
 
 def _fail(error: Exception | str, code: int, show: bool) -> NoReturn:

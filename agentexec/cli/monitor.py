@@ -36,6 +36,6 @@ def run(
     if as_json:
         typer.echo(data.as_json(wish))
     elif once or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        importlib.import_module("agentexec.cli.dashboard.app").print_once(wish)
+        importlib.import_module("agentexec.cli.dashboard.printed").print_once(wish)
     else:
         importlib.import_module("agentexec.cli.dashboard.app").Dashboard(wish, interval).run()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,7 +107,7 @@ def test_an_evening_at_the_monitor(deploy: Deploy, terminals: list[Terminal]) ->
     terminal.type("Enter")
     terminal.shows("── error ──", "ValueError: no luck")
     terminal.type("r")
-    terminal.shows(f"Put task {bad.agent_id} back on the queue? (y/n)")
+    terminal.shows(f"Put task {bad.agent_id} back on the queue?", "y: yes")
     terminal.type("y")
     deployment.wait_for(lambda: deployment.ledger("start")["bad"] == 2)
     terminal.type("Escape", "/")
@@ -122,12 +124,12 @@ def test_an_evening_at_the_monitor(deploy: Deploy, terminals: list[Terminal]) ->
     assert re.findall(r"Step \d+", terminal.screen) == re.findall(r"Step \d+", frozen)
     terminal.type("p")
     terminal.type("c")
-    terminal.shows(f"Cancel task {slow.agent_id}? (y/n)")
+    terminal.shows(f"Cancel task {slow.agent_id}?", "y: yes")
     terminal.type("n")
     terminal.shows("running   report")
     assert deployment.status(slow) == "running", "nothing happens without a yes"
     terminal.type("c")
-    terminal.shows("(y/n)")
+    terminal.shows("y: yes")
     terminal.type("y")
     terminal.shows("canceled  report")
     terminal.type("q")
@@ -176,6 +178,39 @@ def test_the_terminal_is_as_before_after_a_signal(
     screen = terminal.shows("icanon")
     assert "-icanon" not in screen
     assert not re.search(r"-echo\b", screen)
+
+
+@on("embedded")
+def test_it_is_suspended_and_goes_on_like_any_program(deploy: Deploy, terminals: list[Terminal]) -> None:
+    deployment = deploy()
+    terminal = monitor(terminals, deployment, 80, 24)
+    terminal.shows("no such tasks")
+    terminal.type("C-z")
+    terminal.shows("Stopped")
+    assert "done/min" not in terminal.screen, "the screen is the shell's"
+    terminal.type("clear; stty -a", "Enter")
+    screen = terminal.shows("icanon")
+    assert "-icanon" not in screen and not re.search(r"-echo\b", screen)
+    ax.enqueue_sync("work", {"key": "meanwhile"})
+    terminal.type("fg; echo EXIT=$?", "Enter")
+    terminal.shows("queued    work")
+    terminal.type("q")
+    terminal.shows("EXIT=0")
+
+
+@on("embedded")
+def test_one_can_quit_while_the_database_gives_no_answer(deploy: Deploy, terminals: list[Terminal]) -> None:
+    deployment = deploy()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://u:p@127.0.0.1:{silent.getsockname()[1]}/x"
+        deployment.environment["AGENTEXEC_DATABASE_URL"] = url
+        terminal = monitor(terminals, deployment, 80, 24)
+        terminal.shows("looking...")
+        wait_until(lambda: select.select([silent], [], [], 0)[0], timeout=20)
+        terminal.type("?")
+        terminal.shows("this help")
+        terminal.type("q")
+        terminal.shows("EXIT=0", timeout=5)
 
 
 @on("valkey+postgres")

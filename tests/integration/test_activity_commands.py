@@ -58,9 +58,15 @@ def test_list_and_show(deploy: Deploy) -> None:
         (["-t", "work"], [later, good]),
         (["-m", "tenant=a"], [later]),
         (["-n", "1", "--page", "3"], [good]),
+        (["--text", "no luck"], [bad]),
+        (["--since", "1h", "-t", "fail"], [bad]),
+        (["--since", "0s"], []),
     ):
         found = json.loads(cli(deployment, "list", *options, "--json")[1])
         assert [one["agent_id"] for one in found["items"]] == [str(task.agent_id) for task in expected]
+    first = json.loads(cli(deployment, "list", "-n", "1", "--json")[1])
+    behind = json.loads(cli(deployment, "list", "-n", "1", "--after", first["next_cursor"], "--json")[1])
+    assert [one["agent_id"] for one in behind["items"]] == [str(bad.agent_id)]
     assert "Page 1 of 3; 3 tasks in all." in cli(deployment, "list", "-n", "1")[2]
     code, _, said = cli(deployment, "list", "--status", "late")
     assert (code, said) == (

@@ -34,6 +34,18 @@ def test_the_version_is_told(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"agentexec {ax.__version__}\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nope"], "agentexec: No such command 'nope'; see `agentexec --help`.\n"),
+        (["prune"], "agentexec: Missing option '--older-than'; see `agentexec prune --help`.\n"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = run_agentexec(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
 # ---- enqueue and cancel-pending -------------------------------------------------------------------------------
 
 
@@ -67,6 +79,8 @@ def test_cancel_pending_cancels_what_waits(deploy: Deploy) -> None:
     done = run_agentexec("cancel-pending", cwd=deployment.folder, text="n\n", **variables)
     assert done.returncode == 1
     assert [deployment.status(task) for task in tasks] == ["queued"] * 3
+    done = run_agentexec("cancel-pending", "-m", "tenant=b", "--yes", cwd=deployment.folder, **variables)
+    assert done.stdout == "Canceled 0 task(s).\n"
     done = run_agentexec("cancel-pending", "--yes", cwd=deployment.folder, **variables)
     assert (done.returncode, done.stdout) == (0, "Canceled 3 task(s).\n")
     assert [deployment.status(task) for task in tasks] == ["canceled"] * 3

@@ -1,35 +1,40 @@
-"""The monitor's loop: looks and keys in turns. Looks are taken in a thread, so that keys are answered also while a
-database is slow or away."""
+"""The monitor's loop: looks and keys in turns."""
 
 from __future__ import annotations
 
 import functools
 import os
+import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-import agentexec as ax
 from agentexec.activity.overview import SpentSchema
 from agentexec.cli.common import one_line, session
-from agentexec.cli.dashboard import view
-from agentexec.cli.dashboard.data import ONCE, Detail, Snapshot, Wish, look, look_up, used
+from agentexec.cli.dashboard import deeds, view
+from agentexec.cli.dashboard.background import Background
+from agentexec.cli.dashboard.data import Detail, Snapshot, Wish, look, look_up, used
 from agentexec.cli.dashboard.detail import lines
 from agentexec.cli.dashboard.keys import Keys
+from agentexec.cli.dashboard.printed import console
 from agentexec.db import utc_now
 from agentexec.errors import AgentexecError
 
 SPENT_SECONDS = 10.0
 """What was spent is asked for now and then, in place of a look."""
 
-PRINTED_WIDTH = 160
-"""Columns where the output is no terminal."""
+SAID_SECONDS = 5.0
+"""How long an answer to a key stays, unless another key is pressed."""
+
+TICK_SECONDS = 1.0
+"""Between two pictures while an answer of the database is awaited."""
+
+FAR = 1_000_000
 
 SORTS: dict[str, Callable[[Any], Any] | None] = {
     "status": None,
@@ -43,31 +48,8 @@ HELP = """\
 s              sort the page             p       pause, go on
 c              cancel the task           r       retry a failed or canceled task
 a              approve a waiting call    ?       this help
-q              quit"""
+Home End       the first, the last       q       quit"""
 KEYS = "? help  / filter  s sort  p pause  c cancel  r retry  a approve  q quit"
-
-
-def _console() -> Console:
-    # Where COLUMNS and LINES are exported, they are those of the time before a window was resized.
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    return Console(highlight=False, _environ=environment)
-
-
-def print_once(wish: Wish) -> None:
-    """One look, for a pipe, a file, or --once."""
-    console = _console()
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PRINTED_WIDTH)
-    width = console.width
-    with session() as db:
-        seen = look(db, wish, ONCE, 0)
-        cost = used(db, wish)
-    parts: list[RenderableType] = [
-        *view.header(seen.overview, cost, width, paused=False, wish=str(wish)),
-        *view.workers(seen.overview, width),
-        view.table(seen.items, seen.overview.at, width),
-    ]
-    console.print(Group(*parts))
 
 
 class Dashboard:
@@ -76,56 +58,71 @@ class Dashboard:
     def __init__(self, wish: Wish, interval: float) -> None:
         self._wish = wish
         self._interval = interval
-        self._console = _console()
+        self._console = console()
         self._keys = Keys()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="agentexec-monitor")
-        self._look: Future[Any] | None = None
+        self._background = Background(self._keys.ring)
         self._seen: Snapshot | None = None
         self._spent: SpentSchema | None = None
         self._detail: Detail | None = None
+        self._lines: tuple[Detail, int, list[Text]] | None = None
         self._opened: UUID | None = None
         self._next_look = self._next_spent = 0.0
+        self._followed: UUID | None = None
         self._chosen = self._scroll = self._page = 0
         self._sort = "status"
-        self._paused = self._helps = False
+        self._paused = self._helps = self._wanted = False
         self._typed: str | None = None
         self._asked: tuple[str, Callable[[], str]] | None = None
-        self._said = ""
+        self._trouble = self._said = ""
+        self._said_at = 0.0
 
     def run(self) -> None:
-        """Show everything until the user quits; the terminal is as before afterwards."""
-        with self._keys.open():
-            with Live(console=self._console, screen=True, auto_refresh=False, transient=True) as live:
-                going = True
-                while going:
-                    self._look_again()
-                    live.update(self._picture(), refresh=True)
-                    for key in self._keys.wait(max(0.05, self._next_look - time.monotonic())):
-                        going = going and self._press(key)
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        """Show everything until the user quits; the terminal is as before afterwards, and while it is suspended."""
+        while self._show() == "suspend":
+            os.kill(os.getpid(), signal.SIGSTOP)  # until `fg`
+            self._soon()
+
+    def _show(self) -> str:
+        """Until a key ends or suspends it."""
+        with (
+            self._keys.open(),
+            Live(console=self._console, screen=True, auto_refresh=False, transient=True) as live,
+        ):
+            while True:
+                self._look_again()
+                live.update(self._picture(), refresh=True)
+                for key in self._keys.wait(self._patience()):
+                    if key == "suspend" or not self._press(key):
+                        return key
 
     # ---- looks -------------------------------------------------------------------------------------------
 
     def _look_again(self) -> None:
-        """Take what the thread has read, and let it read again when it is time."""
-        if self._look is not None and self._look.done():
-            future, self._look = self._look, None
+        """Take what was read, and let it be read again when it is time."""
+        for take in self._background.results():
             try:
-                future.result()()
+                take()
             except AgentexecError as error:
-                self._said = str(error)
+                self._trouble = str(error)
         clock = time.monotonic()
-        if self._look is None and clock >= self._next_look and not self._paused:
+        due = clock >= self._next_look and not self._paused
+        if (due or self._wanted) and not self._background.busy:
+            self._wanted = False
             self._next_look = clock + self._interval
-            self._look = self._thread.submit(self._read())
-            self._look.add_done_callback(lambda _: self._keys.ring())
+            self._background.do(self._read())
+
+    def _patience(self) -> float:
+        """Seconds until there is something to do without a key."""
+        if self._background.busy or self._said:
+            return TICK_SECONDS
+        return self._interval if self._paused else self._next_look - time.monotonic()
 
     def _read(self) -> Callable[[], Callable[[], None]]:
         """What the thread does: it reads, and gives back what is to be done with that."""
         clock, wish = time.monotonic(), self._wish
         if self._opened is not None:
             return functools.partial(self._read_detail, self._opened, wish)
-        if self._seen is not None and clock >= self._next_spent:
+        if self._seen is not None and clock >= self._next_spent and not self._paused:
             self._next_spent = clock + SPENT_SECONDS
             self._next_look = clock
             return functools.partial(self._read_spent, wish)
@@ -136,8 +133,9 @@ class Dashboard:
             seen = look(db, wish, rows, page * rows)
 
         def take() -> None:
-            self._seen = seen
-            self._said = self._said if self._typed is not None or self._asked else ""
+            self._trouble = ""
+            if (wish, page) == (self._wish, self._page):
+                self._seen = seen
 
         return take
 
@@ -149,7 +147,13 @@ class Dashboard:
     def _read_detail(self, agent_id: UUID, wish: Wish) -> Callable[[], None]:
         with session() as db:
             found = look_up(db, agent_id, wish)
-        return lambda: setattr(self, "_detail", found)
+
+        def take() -> None:
+            self._trouble = ""
+            if agent_id == self._opened:
+                self._detail = found
+
+        return take
 
     # ---- picture -----------------------------------------------------------------------------------------
 
@@ -160,47 +164,71 @@ class Dashboard:
 
     def _top(self) -> list[Text]:
         assert self._seen is not None  # noqa: S101 - what the caller has looked at
-        width = self._console.width
+        height, width = self._console.height, self._console.width
         head = view.header(self._seen.overview, self._spent, width, paused=self._paused, wish=str(self._wish))
-        return [*head, *view.workers(self._seen.overview, width)]
+        most = max(1, (height - 7) // 2)
+        # In a window of a few lines, one task and what is asked matter most.
+        return [*head, *view.workers(self._seen.overview, width, most)][: max(0, height - 3)]
 
     def _items(self) -> list[Any]:
-        assert self._seen is not None  # noqa: S101 - what the caller has looked at
+        """The tasks of the page as they are sorted; the chosen one is followed where it moves."""
+        if self._seen is None:
+            return []
         key = SORTS[self._sort]
-        items = self._seen.items
-        return items if key is None else sorted(items, key=key)
+        items = self._seen.items if key is None else sorted(self._seen.items, key=key)
+        places = [at for at, one in enumerate(items) if one.agent_id == self._followed]
+        self._chosen = places[0] if places else max(0, min(self._chosen, len(items) - 1))
+        return items
 
     def _picture(self) -> RenderableType:
-        height, width = self._console.height, self._console.width
+        foot = self._footer()
+        room = max(0, self._console.height - len(foot))
         if self._helps:
-            return Group(Text("Keys", "bold"), Text(HELP, overflow="crop"), self._footer())
+            return Group(Text("Keys", "bold"), Text(HELP, overflow="crop"), *foot)
         if self._opened is not None:
-            return self._detail_picture(height)
+            return Group(*self._detail_lines(room), *foot)
         if self._seen is None:
-            return Group(Text("agentexec monitor: looking..."), self._footer())
-        items = self._items()[: self._rows()]
-        self._chosen = max(0, min(self._chosen, len(items) - 1))
-        body: RenderableType = view.table(items, utc_now(), width, self._chosen)
+            return Group(Text("agentexec monitor: looking..."), *foot)
+        top = self._top()[: max(0, room - 2)]
+        items = self._items()
+        rows = max(0, room - len(top) - 1)
+        first = max(0, self._chosen - rows + 1)
+        now = self._seen.overview.at if self._paused else utc_now()
+        body: RenderableType = view.table(
+            items[first : first + rows], now, self._console.width, self._chosen - first
+        )
         if not items:
             body = Text("There are no such tasks.")
-        return Group(*self._top(), body, self._footer())
+        return Group(*top, body, *foot)
 
-    def _detail_picture(self, height: int) -> RenderableType:
+    def _detail_lines(self, room: int) -> list[Text]:
         if self._detail is None:
-            return Group(Text("looking..."), self._footer())
-        every = lines(self._detail, utc_now())
-        room = max(1, height - 1)
+            return [Text("looking...")][:room]
+        width = self._console.width
+        if self._lines is None or self._lines[0] is not self._detail or self._lines[1] != width:
+            every = [
+                part for line in lines(self._detail, utc_now()) for part in view.folded(line, self._console)
+            ]
+            self._lines = (self._detail, width, every)
+        every = self._lines[2]
         self._scroll = max(0, min(self._scroll, len(every) - room))
-        return Group(*every[self._scroll : self._scroll + room], self._footer())
+        return every[self._scroll : self._scroll + room]
 
-    def _footer(self) -> Text:
+    def _footer(self) -> list[Text]:
+        """One line; of a question as many as it needs."""
+        if self._said and time.monotonic() - self._said_at > SAID_SECONDS:
+            self._said = ""
         text = Text(no_wrap=True, overflow="ellipsis")
         if self._typed is not None:
-            text.append(f"/{self._typed}█", "bold")
+            text.append(f"/{self._typed}"[-self._console.width + 1 :] + "█", "bold")
         elif self._asked is not None:
-            text.append(f"{self._asked[0]} (y/n)", "bold yellow")
-        elif self._said:
-            text.append(one_line(self._said), "bold red")
+            asked = view.folded(Text(self._asked[0], "bold yellow"), self._console)
+            room = max(1, self._console.height // 2)
+            if len(asked) > room:
+                asked = [*asked[: room - 1], Text("... (Enter shows all of it)", "bold yellow")]
+            return [*asked, Text("y: yes   any other key: no", "bold yellow", no_wrap=True)]
+        elif self._said or self._trouble:
+            text.append(one_line(self._said or self._trouble), "bold red" if self._trouble else "bold")
         elif self._opened is not None:
             text.append("Esc back  ↑↓ scroll  c cancel  r retry  a approve  q quit", "dim")
         else:
@@ -211,12 +239,13 @@ class Dashboard:
             )
             sort = "" if self._sort == "status" else f"sort: {self._sort}  "
             text.append(more + sort + KEYS, "dim")
-        return text
+        return [text]
 
     # ---- keys --------------------------------------------------------------------------------------------
 
     def _press(self, key: str) -> bool:
         """Do what a key says; False to quit."""
+        self._said = ""
         if self._typed is not None:
             self._type(key)
         elif self._asked is not None:
@@ -232,30 +261,37 @@ class Dashboard:
         return True
 
     def _soon(self) -> None:
-        self._next_look = 0.0
+        """Look at once, also while it is paused: the user has asked for something else."""
+        self._wanted = True
+
+    def _say(self, text: str) -> None:
+        self._said, self._said_at = text, time.monotonic()
 
     def _move(self, by: int) -> None:
-        if self._opened is None:
-            self._chosen += by
-        else:
+        if self._opened is not None:
             self._scroll = max(0, self._scroll + by)
+        elif items := self._items():
+            self._chosen = max(0, min(self._chosen + by, len(items) - 1))
+            # At the top one sees what comes first, whatever that is.
+            self._followed = items[self._chosen].agent_id if self._chosen else None
 
     def _turn(self, by: int) -> None:
         if self._opened is not None:
             self._move(by * max(1, self._console.height - 2))
         elif self._seen is not None and (by < 0 < self._page or (by > 0 and self._seen.more)):
             self._page += by
-            self._chosen = 0
+            self._chosen, self._followed = 0, None
             self._soon()
 
     def _open(self) -> None:
         if (agent_id := self._target()) is not None:
             self._opened, self._detail, self._scroll = agent_id, None, 0
+            self._followed = agent_id
             self._soon()
 
     def _back(self) -> None:
         self._opened = self._detail = None
-        self._said = ""
+        self._trouble = ""
         self._soon()
 
     def _pause(self) -> None:
@@ -272,9 +308,9 @@ class Dashboard:
             try:
                 self._wish = Wish.parse(self._typed)
                 self._page = self._chosen = 0
-                self._said = ""
+                self._followed = None
             except AgentexecError as error:
-                self._said = str(error)
+                self._say(str(error))
             self._typed = None
             self._soon()
         elif key == "escape":
@@ -284,70 +320,55 @@ class Dashboard:
         elif len(key) == 1:
             self._typed += key
 
-    def _ask(self, question: str, act: Callable[[], str]) -> None:
-        self._asked = (question, act)
-
     def _answer(self, key: str) -> None:
         assert self._asked is not None  # noqa: S101 - what the caller has looked at
-        _, act = self._asked
+        act = self._asked[1]
         self._asked = None
-        if key.lower() != "y":
-            return
+        if key.lower() == "y":
+            self._background.do(lambda: self._done(act))
+            self._soon()
+
+    def _done(self, act: Callable[[], str]) -> Callable[[], None]:
         try:
-            self._said = act()
+            said = act()
         except AgentexecError as error:
-            self._said = str(error)
-        self._soon()
+            said = str(error)
+        return lambda: self._say(said)
 
     def _target(self) -> UUID | None:
-        """The task that is opened or chosen."""
+        """The task that is opened or chosen; from now on it is followed."""
         if self._opened is not None:
             return self._opened
-        items = self._items() if self._seen is not None else []
-        return items[self._chosen].agent_id if self._chosen < len(items) else None
+        items = self._items()
+        if not items:
+            return None
+        self._followed = items[self._chosen].agent_id
+        return self._followed
 
     def _cancel(self) -> None:
         if (agent_id := self._target()) is not None:
-            scope = self._wish.metadata
-            self._ask(
-                f"Cancel task {agent_id}?",
-                lambda: (
-                    "" if ax.cancel_sync(agent_id, metadata_filter=scope) else f"Task {agent_id} had ended."
-                ),
-            )
+            self._asked = (f"Cancel task {agent_id}?", deeds.canceling(agent_id, self._wish.metadata))
 
     def _retry(self) -> None:
         if (agent_id := self._target()) is not None:
-            scope = self._wish.metadata
-            self._ask(
+            self._asked = (
                 f"Put task {agent_id} back on the queue?",
-                lambda: (
-                    ""
-                    if ax.retry_sync(agent_id, metadata_filter=scope)
-                    else "Only failed and canceled tasks can be retried."
-                ),
+                deeds.retrying(agent_id, self._wish.metadata),
             )
 
     def _approve(self) -> None:
-        agent_id = self._target()
-        if agent_id is None:
-            return
-        try:
-            with session() as db:
-                waiting = ax.approvals.list(db, agent_id, metadata_filter=self._wish.metadata)
-        except AgentexecError as error:
-            self._said = str(error)
-            return
-        if not waiting:
-            self._said = "No call of this task waits for approval."
-            return
-        one = waiting[0]
+        if (agent_id := self._target()) is not None:
+            scope = self._wish.metadata
+            self._background.do(lambda: self._found(deeds.approving(agent_id, scope)))
 
-        def act() -> str:
-            done = ax.approve_sync(agent_id, one.call_id, metadata_filter=self._wish.metadata)
-            return "" if done else "The call was decided before."
+    def _found(self, question: deeds.Question) -> Callable[[], None]:
+        def take() -> None:
+            if question.act is None:
+                self._say(question.text)
+            else:
+                self._asked, self._typed, self._helps = (question.text, question.act), None, False
 
-        self._ask(f"Approve {one.tool}({one_line(one.arguments)})?", act)
+        return take
 
     def _filter(self) -> None:
         self._typed = str(self._wish)
@@ -362,6 +383,8 @@ _ACTIONS: dict[str, Callable[[Dashboard], None]] = {
     "page up": lambda it: it._turn(-1),
     "right": lambda it: it._turn(1),
     "page down": lambda it: it._turn(1),
+    "home": lambda it: it._move(-FAR),
+    "end": lambda it: it._move(FAR),
     "enter": Dashboard._open,
     "escape": Dashboard._back,
     "/": Dashboard._filter,

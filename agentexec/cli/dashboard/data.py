@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -42,30 +43,41 @@ class Wish(NamedTuple):
 
     def __str__(self) -> str:
         parts = [f"status:{self.status}"] if self.status else []
-        parts += [f"type:{self.agent_type}"] if self.agent_type else []
-        parts += [f"{name}={value}" for name, value in (self.metadata or {}).items()]
+        words = [f"type:{self.agent_type}"] if self.agent_type else []
+        words += [f"{name}={value}" for name, value in (self.metadata or {}).items()]
+        parts += [word if re.fullmatch(r"[^\s'\"]+", word) else shlex.quote(word) for word in words]
         return " ".join([*parts, *([self.text] if self.text else [])])
 
     @classmethod
     def parse(cls, line: str) -> Wish:
-        """Words like status:error, type:research, tenant=a; all others are the text. Raises UsageError."""
+        """Words like status:error, type:research, tenant=a, 'tenant=a b'; all others are the text. Raises UsageError."""
         status: Status | None = None
         agent_type: str | None = None
         metadata: dict[str, str] = {}
         words: list[str] = []
-        for word in line.split():
+        for word in _words(line):
             if match := re.fullmatch(r"status:(\w+)", word):
                 try:
                     status = Status(match[1].lower())
                 except ValueError:
                     raise UsageError(f"There is no status {match[1]}.") from None
-            elif match := re.fullmatch(r"type:(\S+)", word):
+            elif match := re.fullmatch(r"type:(.+)", word):
                 agent_type = match[1]
-            elif match := re.fullmatch(r"([^=\s]+)=(\S*)", word):
+            elif match := re.fullmatch(r"([^=\s]+)=(.*)", word):
                 metadata[match[1]] = match[2]
             else:
                 words.append(word)
         return cls(status, agent_type, " ".join(words) or None, metadata or None)
+
+
+def _words(line: str) -> list[str]:
+    """The words of a line; quotes hold one together."""
+    lexer = shlex.shlex(line, posix=True)
+    lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", ""
+    try:
+        return list(lexer)
+    except ValueError:  # an apostrophe
+        return line.split()
 
 
 class Snapshot(NamedTuple):

@@ -10,7 +10,7 @@ from rich.text import Text
 from agentexec.activity.schemas import ActivityChildSchema
 from agentexec.cli.common import moment, one_line
 from agentexec.cli.dashboard.data import Detail
-from agentexec.cli.dashboard.view import STYLES, bar, short, span
+from agentexec.cli.dashboard.view import STYLES, bar, dollars, short, span
 
 
 def lines(found: Detail, now: datetime) -> list[Text]:
@@ -28,7 +28,7 @@ def lines(found: Detail, now: datetime) -> list[Text]:
         tokens = f"{short(one.usage.input_tokens)} + {short(one.usage.output_tokens)} tokens"
         facts.append(f"{one.usage.requests} requests, {tokens}")
     if one.cost is not None:
-        facts.append(f"{one.cost:.4f} dollars")
+        facts.append(dollars(one.cost))
     if one.parent_id is not None:
         facts.append(f"parent {one.parent_id}")
     made = [head, Text("  ".join(facts))]
@@ -40,7 +40,10 @@ def lines(found: Detail, now: datetime) -> list[Text]:
     if found.steps:
         made.append(_title("steps"))
         made += [
-            Text(f"{moment(step.at)}  {step.kind.value:<8} epoch {step.epoch}  {one_line(step.path)}")
+            Text(
+                f"{moment(step.at)}  {step.kind.value:<8} epoch {step.epoch}  {one_line(step.path)}"
+                f"  {one_line(step.what)}".rstrip()
+            )
             for step in found.steps
         ]
     made.append(_title("log"))
@@ -53,8 +56,6 @@ def lines(found: Detail, now: datetime) -> list[Text]:
     if one.error:
         made.append(_title("error"))
         made += [Text(one_line(line), "red") for line in one.error.splitlines()]
-    for text in made:
-        text.no_wrap, text.overflow = True, "ellipsis"
     return made
 
 
@@ -68,5 +69,6 @@ def _tree(children: Sequence[ActivityChildSchema], depth: int = 0) -> list[Text]
         text = Text("  " * depth + "└ ")
         text.append(child.status.value, STYLES[child.status.value])
         text.append(f" {one_line(child.agent_type)} {child.percentage}% {one_line(child.latest_log_message)}")
+        text.append(f"  {child.agent_id}", "dim")
         made += [text, *_tree(child.children, depth + 1)]
     return made

@@ -30,6 +30,7 @@ ESCAPES = {
     "[4~": "end",
 }
 NAMED = {"\r": "enter", "\n": "enter", "\x7f": "backspace", "\b": "backspace", "\x1b": "escape", "\x03": "q"}
+ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 ESCAPE_WAIT = 0.05
 """Seconds within which the rest of an arrow key follows its escape."""
 
@@ -40,15 +41,17 @@ class Keys:
     def __init__(self) -> None:
         self._keyboard = sys.stdin.fileno()
         self._heard, self._bell = os.pipe()
+        self._suspended = False
         os.set_blocking(self._bell, False)
         os.set_blocking(self._heard, False)
 
     @contextmanager
     def open(self) -> Generator[None]:
-        """Take single keys until the end of the block; SIGTERM and SIGHUP end it as an exception does."""
+        """Take single keys until the end of the block; SIGTERM, SIGHUP and SIGQUIT end it as an exception does."""
         before = termios.tcgetattr(self._keyboard)
-        handlers = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
+        handlers = {number: signal.signal(number, _end) for number in ENDS}
         handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, self._on_resize)
+        handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._on_suspend)
         try:
             tty.setcbreak(self._keyboard)
             yield
@@ -69,6 +72,9 @@ class Keys:
         ready, _, _ = select.select([self._keyboard, self._heard], [], [], max(0.0, timeout))
         if self._heard in ready:
             os.read(self._heard, 4096)
+        if self._suspended:
+            self._suspended = False
+            return ["suspend"]
         if self._keyboard not in ready:
             return []
         data = os.read(self._keyboard, 4096)
@@ -82,6 +88,10 @@ class Keys:
         return bool(select.select([self._keyboard], [], [], ESCAPE_WAIT)[0])
 
     def _on_resize(self, _number: int, _frame: FrameType | None) -> None:
+        self.ring()
+
+    def _on_suspend(self, _number: int, _frame: FrameType | None) -> None:
+        self._suspended = True
         self.ring()
 
 

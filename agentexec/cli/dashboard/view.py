@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agentexec.activity.overview import LOST_SECONDS, OverviewSchema, SpentSchema
+from agentexec.activity.overview import LOST_SECONDS, OverviewSchema, SpentSchema, WorkerSchema
 from agentexec.activity.schemas import ActivityListItemSchema
 from agentexec.cli.common import one_line
 from agentexec.task import Status
@@ -21,7 +22,6 @@ STYLES = {
     "error": "red",
     "canceled": "bright_black",
 }
-MOST_WORKERS = 6
 
 
 def header(
@@ -54,38 +54,50 @@ def header(
             f"{short(used.input_tokens)} + {short(used.output_tokens)} tokens"
         )
         if spent.cost is not None:
-            third.append(f", {spent.cost:.2f} dollars")
+            third.append(f", {dollars(spent.cost)}")
         third.append("  ")
     if wish:
         third.append(f"filter: {one_line(wish)}", "magenta")
     return [*found, third] if third.plain else found
 
 
-def workers(seen: OverviewSchema, width: int) -> list[Text]:
-    """A line for each worker process; of many, one for all."""
+def workers(seen: OverviewSchema, width: int, most: int) -> list[Text]:
+    """A line for each worker process; of more than `most` the lost and the busiest, and one line for all."""
     if not seen.workers:
-        return [Text("No worker process has reported: is `agentexec worker` running?", "yellow")]
-    if len(seen.workers) > MOST_WORKERS:
-        lost = sum(_age(seen, one.seen_at) > LOST_SECONDS for one in seen.workers)
-        hosts = len({one.host for one in seen.workers})
-        running = sum(one.running for one in seen.workers)
-        room = sum(one.concurrency for one in seen.workers)
-        memory = sum(one.rss_bytes for one in seen.workers)
-        text = f"{len(seen.workers)} worker processes on {hosts} host(s): {running} of {room} slots, {size(memory)}"
-        return [Text(text + (f", {lost} LOST" if lost else ""), "red" if lost else "")]
-    lines = []
-    for one in seen.workers:
-        age = _age(seen, one.seen_at)
-        lost = age > LOST_SECONDS
-        state = "LOST" if lost else "drains" if one.draining else "works" if one.running else "idle"
-        text = Text(no_wrap=True, overflow="ellipsis")
-        text.append(f"{one_line(one.host)[:20]} {one.pid:>7}  {state:<6} ", "red" if lost else "")
-        text.append(f"{one.running:>3}/{one.concurrency} tasks  cpu {one.cpu_percent:>5.1f}%  ")
-        text.append(f"{size(one.rss_bytes):>7}  heartbeat {span(age)} ago")
-        if width > 100:
-            text.append(f"  {one_line(one.queue)}")
-        lines.append(text)
-    return lines
+        text = "No worker process has reported: is `agentexec worker` running?"
+        return [Text(text, "yellow", no_wrap=True, overflow="ellipsis")]
+    if len(seen.workers) <= most:
+        return [_worker(seen, one, width) for one in seen.workers]
+    urgent = sorted(seen.workers, key=lambda one: (not _is_lost(seen, one), -one.running))
+    lost = sum(_is_lost(seen, one) for one in seen.workers)
+    hosts = len({one.host for one in seen.workers})
+    running = sum(one.running for one in seen.workers)
+    room = sum(one.concurrency for one in seen.workers)
+    memory = sum(one.rss_bytes for one in seen.workers)
+    text = f"{len(seen.workers)} worker processes" + (f", {lost} LOST" if lost else "")
+    text += f", on {hosts} host(s): {running} of {room} slots, {size(memory)}"
+    every = Text(text, "red" if lost else "")
+    every.no_wrap, every.overflow = True, "ellipsis"
+    return [every, *(_worker(seen, one, width) for one in urgent[: most - 1])]
+
+
+def _worker(seen: OverviewSchema, one: WorkerSchema, width: int) -> Text:
+    lost = _is_lost(seen, one)
+    state = "LOST" if lost else "drains" if one.draining else "works" if one.running else "idle"
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(f"{one_line(one.host)[:20]} {one.pid:>7}  {state:<6} ", "red" if lost else "")
+    text.append(f"{one.running:>3}/{one.concurrency} tasks  cpu {one.cpu_percent:>5.1f}%  ")
+    text.append(f"{size(one.rss_bytes):>7}  heartbeat {span(_age(seen, one.seen_at))} ago")
+    if width > 100:
+        text.append(f"  {one_line(one.queue)}")
+    return text
+
+
+def folded(text: Text, console: Console) -> list[Text]:
+    """A line in as many lines as it takes on this console."""
+    if text.cell_len <= console.width:
+        return [text]
+    return list(text.wrap(console, console.width, overflow="fold", no_wrap=False))
 
 
 def table(
@@ -94,7 +106,9 @@ def table(
     """Tasks, as many columns as fit."""
     found = Table(box=None, padding=(0, 1), expand=True, show_edge=False, pad_edge=False, header_style="bold")
     found.add_column("STATUS", width=8, no_wrap=True)
-    found.add_column("TASK", width=16 if width < 110 else 26, no_wrap=True, overflow="ellipsis")
+    found.add_column(
+        "TASK", width=10 if width < 60 else 16 if width < 110 else 26, no_wrap=True, overflow="ellipsis"
+    )
     if width >= 60:
         found.add_column("PROGRESS", width=14 if width < 110 else 24, no_wrap=True)
     found.add_column("TIME", width=8, no_wrap=True, justify="right")
@@ -154,6 +168,11 @@ def short(number: int) -> str:
     return str(number)
 
 
+def dollars(amount: float) -> str:
+    """An amount with cents, a small one with parts of them."""
+    return f"{amount:,.2f} dollars" if amount >= 1 else f"{amount:.4f} dollars"
+
+
 def size(amount: int) -> str:
     """Bytes in MB or GB."""
     return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{amount / 1e6:.0f} MB"
@@ -161,3 +180,7 @@ def size(amount: int) -> str:
 
 def _age(seen: OverviewSchema, at: datetime) -> float:
     return (seen.at - at).total_seconds()
+
+
+def _is_lost(seen: OverviewSchema, one: WorkerSchema) -> bool:
+    return _age(seen, one.seen_at) > LOST_SECONDS

@@ -1,0 +1,344 @@
+"""The monitor's pictures and keys, on consoles of many sizes over a real database."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from sqlalchemy import Engine, event, insert
+from sqlalchemy.orm import Session
+
+import agentexec as ax
+from agentexec.activity.models import ActivityLog, WorkerProcess
+from agentexec.cli.dashboard import app, printed
+from agentexec.cli.dashboard.data import Wish, look, look_up
+from agentexec.db import utc_now
+from agentexec.journal.models import Approval, JournalEntry
+from agentexec.runtime import RUNTIME
+from bench import crowd
+from tests.waiting import wait_until
+
+
+class SilentKeys:
+    """In place of a keyboard: the tests press keys themselves."""
+
+    def ring(self) -> None:
+        """Nobody waits."""
+
+
+class Screen:
+    """A monitor whose keys are pressed and whose picture is looked at."""
+
+    def __init__(self, width: int, height: int, wish: Wish) -> None:
+        self.dashboard: Any = app.Dashboard(wish, 3600)
+        self.resize(width, height)
+        self.settle()
+
+    def resize(self, width: int, height: int) -> None:
+        self.dashboard._console = Console(file=io.StringIO(), width=width, height=height, highlight=False)
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.dashboard._press(key)
+        self.settle()
+
+    def write(self, text: str) -> None:
+        self.press("/", *["backspace"] * 60, *text, "enter")
+
+    def settle(self) -> None:
+        """Until everything that was asked for is shown."""
+
+        def settled() -> bool:
+            self.dashboard._look_again()
+            return not (self.dashboard._background.busy or self.dashboard._wanted)
+
+        wait_until(settled)
+
+    def look_again(self) -> None:
+        self.dashboard._soon()
+        self.settle()
+
+    @property
+    def lines(self) -> list[str]:
+        console = self.dashboard._console
+        console.file = io.StringIO()
+        console.print(self.dashboard._picture())
+        return str(console.file.getvalue()).splitlines()
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+Open = Callable[..., Screen]
+
+
+@pytest.fixture
+def engine(sqlite_url: str) -> Iterator[Engine]:
+    ax.configure(database_url=sqlite_url)
+    ax.Base.metadata.create_all(RUNTIME.engine)
+    yield RUNTIME.engine
+    RUNTIME.close()
+
+
+@pytest.fixture
+def watch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Open:
+    monkeypatch.setattr(app, "Keys", SilentKeys)
+    return lambda width=80, height=24, wish=None: Screen(width, height, wish or Wish())
+
+
+def add_workers(engine: Engine, number: int, *, lost: int = 0) -> None:
+    now = utc_now()
+    rows = [
+        {
+            "worker_id": f"w{at}",
+            "queue": "agentexec_tasks",
+            "host": f"host{at}",
+            "pid": at,
+            "concurrency": 10,
+            "running": at % 10,
+            "draining": False,
+            "cpu_percent": 1.0,
+            "rss_bytes": 50_000_000,
+            "started_at": now,
+            "seen_at": now - timedelta(seconds=60 if at < lost else 0),
+        }
+        for at in range(number)
+    ]
+    with engine.begin() as connection:
+        connection.execute(insert(WorkerProcess), rows)
+
+
+def add_question(engine: Engine, agent_id: UUID, arguments: str) -> None:
+    row = {
+        "agent_id": agent_id,
+        "path": "A#1/call_1",
+        "seq": 0,
+        "call_id": "call_1",
+        "kind": "approval",
+        "tool": "send_email",
+        "arguments": arguments,
+        "status": "pending",
+        "created_at": utc_now(),
+    }
+    with engine.begin() as connection:
+        connection.execute(insert(Approval), [row])
+
+
+def statements(engine: Engine, work: Callable[[Session], Any]) -> int:
+    """How many statements that read something."""
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        asked.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        with Session(engine) as db:
+            work(db)
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    return len([one for one in asked if "SELECT" in one.upper()])
+
+
+# ---- reading -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wish", [Wish(), Wish(metadata={"tenant": "t0", "user": "u8"}), Wish(text="acme")])
+def test_a_look_is_two_statements_whatever_the_number_of_tasks(engine: Engine, wish: Wish) -> None:
+    def asked() -> int:
+        return statements(engine, lambda db: look(db, wish, 40, 0))
+
+    few = asked()
+    crowd.fill(engine, 2_000, 1)
+    add_workers(engine, 30)
+    assert few == asked() == 2
+
+
+def test_details_cost_as_many_statements_with_a_long_log(engine: Engine) -> None:
+    agent_id = ax.activity.create("job")
+
+    def asked() -> int:
+        return statements(engine, lambda db: look_up(db, agent_id, Wish()))
+
+    few = asked()
+    line = {"activity_id": agent_id, "created_at": utc_now(), "status": "RUNNING", "message": "x"}
+    with engine.begin() as connection:
+        connection.execute(insert(ActivityLog), [{**line, "status": ax.Status.RUNNING}] * 2_000)
+    assert few == asked() <= 5
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        Wish(metadata={"tenant": "a b", "who": 'O\'Brien "x"'}, text="some words"),
+        Wish(ax.Status.ERROR, "research", "it's late"),
+        Wish(metadata={"path": "C:\\new"}),
+    ],
+)
+def test_a_filter_is_what_its_line_says(wish: Wish) -> None:
+    assert Wish.parse(str(wish)) == wish
+
+
+# ---- pictures ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 6), (40, 12), (80, 24), (200, 50)])
+def test_a_picture_fits_and_ends_with_its_keys(engine: Engine, watch: Open, width: int, height: int) -> None:
+    crowd.fill(engine, 200, 1)
+    ax.activity.create("日本語の仕事", "進捗 🚀 e\u0301 \x1b[31m\u202e " * 20)
+    add_workers(engine, 30, lost=1)
+    screen = watch(width, height)
+    for state in ("list", "question"):
+        lines = screen.lines
+        assert len(lines) <= height
+        assert max(map(cell_len, lines)) <= width
+        assert "\x1b" not in screen.text and "\u202e" not in screen.text
+        assert any(word in screen.text for word in ("queued", "running")), "a task is seen"
+        assert ("y: yes" if state == "question" else "? help") in lines[-1]
+        screen.press("c")
+    if height >= 12:
+        assert "30 worker processes" in screen.text and "1 LOST" in screen.text
+    if height >= 24:
+        assert "host0 " in screen.text, "the lost one is named"
+
+
+def test_columns_stand_below_their_heads_whatever_is_written(engine: Engine, watch: Open) -> None:
+    ax.activity.create("ascii", "START ascii")
+    ax.activity.create("日本語の仕事", "START 進捗 🚀")
+    found = [line for line in watch().lines if "START" in line]
+    assert len({cell_len(line[: line.index("START")]) for line in found}) == 1 and len(found) == 2
+
+
+def test_long_lines_of_details_are_folded_not_cut(engine: Engine, watch: Open) -> None:
+    agent_id = ax.activity.create("job", "begin " + "word " * 40 + "theend")
+    ax.activity.error(agent_id, "x" * 300 + "LAST")
+    screen = watch(60, 40)
+    screen.press("enter")
+    assert "theend" in screen.text and "LAST" in screen.text
+    screen.resize(100, 40)
+    assert max(map(len, screen.lines)) > 60
+    screen.resize(60, 10)
+    screen.press("end")
+    assert "LAST" in screen.text
+    screen.press("home")
+    assert "job" in screen.lines[0]
+
+
+def test_steps_name_the_tools(engine: Engine, watch: Open) -> None:
+    agent_id = ax.activity.create("job")
+
+    def fact(path: str, seq: int, kind: str, value: Any) -> dict[str, Any]:
+        at = utc_now() + timedelta(milliseconds=len(rows))
+        return {
+            "agent_id": agent_id,
+            "path": path,
+            "seq": seq,
+            "kind": kind,
+            "input_hash": "",
+            "value": json.dumps(value),
+            "epoch": 1,
+            "created_at": at,
+        }
+
+    rows: list[dict[str, Any]] = []
+    called = {"type": "function_call", "name": "lookup", "call_id": "call_1", "arguments": "SECRET"}
+    rows.append(fact("A#1", 1, "model", {"output": [called]}))
+    rows.append(fact("A#1/call_1", 0, "outcome", {"text": "boom", "error": True}))
+    rows.append(fact("A#1/call_2", 0, "intent", {"name": "send", "arguments": "SECRET"}))
+    rows.append(fact("B#1", 0, "model", {"output": [{"text": "x" * 5000}, called]}))
+    with engine.begin() as connection:
+        connection.execute(insert(JournalEntry), rows)
+    screen = watch()
+    screen.press("enter")
+    steps = [" ".join(line.split()[2:]) for line in screen.lines if "epoch" in line]
+    assert steps == [
+        "model epoch 1 A#1 calls lookup",
+        "outcome epoch 1 A#1/call_1 lookup failed",
+        "intent epoch 1 A#1/call_2 send",
+        "model epoch 1 B#1",
+    ]
+    assert "SECRET" not in screen.text
+
+
+def test_colours_are_left_out_when_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert printed.console().no_color
+
+
+# ---- keys --------------------------------------------------------------------------------------------------
+
+
+def test_what_came_of_a_key_is_still_said_after_the_next_look(engine: Engine, watch: Open) -> None:
+    ax.activity.create("job")
+    screen = watch()
+    for keys, said in (
+        (["r", "y"], "Only failed and canceled tasks can be retried."),
+        (["a"], "No call of this task waits for approval."),
+        (["c", "y"], "is canceled."),
+        (["c", "y"], "had ended."),
+    ):
+        screen.press(*keys)
+        screen.look_again()
+        assert said in screen.lines[-1]
+    screen.write("status:late")
+    screen.look_again()
+    assert "There is no status late." in screen.lines[-1]
+    screen.press("j")
+    assert "? help" in screen.lines[-1], "until the next key"
+
+
+def test_paused_it_still_shows_what_one_asks_for(engine: Engine, watch: Open) -> None:
+    ax.activity.create("job", "first words")
+    screen = watch()
+    screen.press("p")
+    ax.activity.create("other")
+    assert "PAUSED" in screen.text
+    screen.dashboard._next_look = 0.0
+    screen.settle()
+    assert "other" not in screen.text
+    screen.press("enter")
+    assert "── log ──" in screen.text
+    screen.press("escape")
+    screen.write("other")
+    assert "queued    other" in screen.text
+    assert screen.dashboard._patience() >= 1, "it does not draw in circles"
+
+
+def test_the_chosen_task_stays_chosen_when_others_come(engine: Engine, watch: Open) -> None:
+    tasks = [ax.activity.create(f"job{number}") for number in range(3)]
+    screen = watch()
+    screen.press("j")
+    ax.activity.create("newer")
+    screen.look_again()
+    screen.press("c")
+    assert f"Cancel task {tasks[1]}?" in screen.text
+
+
+def test_a_question_shows_all_arguments_of_a_call(engine: Engine, watch: Open) -> None:
+    agent_id = ax.activity.create("clerk")
+    add_question(engine, agent_id, json.dumps({"to": "ann", "text": "Dear Ann, " + "word " * 60 + "theend"}))
+    screen = watch(40, 40)
+    screen.press("a")
+    assert "Approve send_email(" in screen.text and "theend" in screen.text
+    screen.resize(40, 12)
+    lines = screen.lines
+    assert len(lines) <= 12 and lines[-1].startswith("y: yes")
+    assert "Enter shows all of it" in screen.text
+
+
+def test_details_of_one_task_are_not_shown_for_another(engine: Engine, watch: Open) -> None:
+    first, second = ax.activity.create("first"), ax.activity.create("second")
+    screen = watch()
+    screen.press("enter")
+    late = screen.dashboard._read_detail(second, Wish())
+    screen.press("escape", "j", "enter")
+    late()
+    assert str(first) in screen.text and str(second) not in screen.text
