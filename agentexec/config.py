@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
 from agentexec.errors import SettingsError
 from agentexec.prices import ModelPrice
 from agentexec.rate_limits import parse_rate_limits
+from agentexec.redaction import passwords
 
 PREFIX = "AGENTEXEC_"
 REDIS_BACKEND = "agentexec.state.redis_backend"
@@ -22,6 +23,7 @@ SQL_BACKEND = "agentexec.state.sql_backend"
 MEMORY_BACKEND = "agentexec.state.memory_backend"
 MODELS = "agentexec.activity.models"
 EMBEDDED_DATABASE_URL = "sqlite:///agentexec.db"
+SHORTEST_KEY = 16
 
 
 class Settings(BaseSettings):
@@ -99,6 +101,11 @@ class Settings(BaseSettings):
         default=None,
         description="File that a worker rewrites every second, for `agentexec worker --check`. Unset: none.",
     )
+    signing_key: SecretStr | None = Field(
+        default=None,
+        description="Key with which what stands in Redis is signed, 16 characters or more; several with commas: the first "
+        "signs, all are accepted. The same in every process.",
+    )
     log_level: str = Field(default="INFO", description="Level of the worker's log.")
     activity_message_create: str = Field(default="Waiting to start.", description="First log line of a task.")
     activity_message_started: str = Field(default="Task started.", description="Log line when a task starts.")
@@ -117,6 +124,13 @@ class Settings(BaseSettings):
         if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
             raise ValueError("must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
         return level
+
+    @field_validator("signing_key")
+    @classmethod
+    def _long_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if any(len(key) < SHORTEST_KEY for key in _split_keys(value)):
+            raise ValueError(f"each key needs {SHORTEST_KEY} characters or more, with commas between keys")
+        return value
 
     @field_validator("rate_limits")
     @classmethod
@@ -154,6 +168,17 @@ class Settings(BaseSettings):
             raise SettingsError(_sentence(error)) from None
 
     @property
+    def signing_keys(self) -> list[str]:
+        """The keys of `signing_key`, the one that signs first."""
+        return _split_keys(self.signing_key)
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must not be shown to anybody: the signing keys, and the passwords of the URLs."""
+        urls = (self.redis_url, self.database_url)
+        return [*self.signing_keys, *(one for url in urls if url for one in passwords(url))]
+
+    @property
     def backend_module(self) -> str:
         """The state backend in force: the named one; else Redis where a URL is set, else SQL."""
         if "state_backend" in self.model_fields_set:
@@ -164,6 +189,8 @@ class Settings(BaseSettings):
 def in_force() -> dict[str, Any]:
     """The settings that were made, in code or by variables, as values that JSON can carry."""
     made = CONF.model_dump(mode="json", include=CONF.model_fields_set)
+    if CONF.signing_key is not None and "signing_key" in made:
+        made["signing_key"] = CONF.signing_key.get_secret_value()
     return {name: value for name, value in made.items() if value is not None}
 
 
@@ -173,6 +200,10 @@ def as_variables(values: Mapping[str, Any]) -> dict[str, str]:
         variable(name): value if isinstance(value, str) else json.dumps(value)
         for name, value in values.items()
     }
+
+
+def _split_keys(keys: SecretStr | None) -> list[str]:
+    return [] if keys is None else [key.strip() for key in keys.get_secret_value().split(",")]
 
 
 def variable(field: str) -> str:
@@ -195,9 +226,11 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
-    except UnreadableError as error:
+    except (UnreadableError, RecursionError) as error:
         # Of a variable that holds JSON; its text names the field alone.
         known = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
+        if isinstance(error, RecursionError):
+            known = ["model_prices"]  # the one that is nested
         raise SettingsError(
             f"{variable(known[0]) if known else 'A setting'} cannot be used: it is no valid JSON."
         ) from None

@@ -12,7 +12,7 @@ MILLION = 1_000_000
 class ModelPrice(BaseModel):
     """Dollars per million tokens; cached input costs as much as other input where nothing else is said."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     input: float = Field(ge=0)
     cached_input: float | None = Field(default=None, ge=0)

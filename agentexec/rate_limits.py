@@ -17,6 +17,9 @@ ANY_MODEL = "*"
 MAX_MODEL_NAME = 120
 """Characters of a model's name that tell its bucket from others."""
 
+MAX_DIGITS = 12
+"""Of an amount: what is larger is no limit of anybody's."""
+
 _AMOUNT = re.compile(r"(\d+)(rpm|tpm)", re.IGNORECASE)
 
 
@@ -90,7 +93,7 @@ def _limits(model: str, text: str) -> ModelLimits:
     found: dict[str, int] = {}
     for amount in text.split(","):
         match = _AMOUNT.fullmatch(amount)
-        if match is None or int(match[1]) == 0:
+        if match is None or len(match[1]) > MAX_DIGITS or int(match[1]) == 0:
             raise ValueError(
                 f"{amount!r} of {model} is no limit; write a whole number above 0 with rpm (requests per minute) "
                 "or tpm (tokens per minute), like 500rpm"

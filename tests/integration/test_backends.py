@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
 from agentexec.config import Settings
@@ -56,6 +57,24 @@ class TestRedisBackend(BackendSuite):
         engine = create_engine("sqlite://")
         with engine.connect() as connection, pytest.raises(UsageError, match="without within="):
             backend.finish(queue, [], within=connection)
+
+
+class TestSignedRedisBackend(BackendSuite):
+    """Signing changes nothing for those who have the key."""
+
+    @pytest.fixture
+    def backend(self, valkey_url: str) -> Iterator[StateBackend]:
+        settings = Settings(
+            redis_url=valkey_url, signing_key=SecretStr("a key for the suite, an older key of it")
+        )
+        backend = redis_backend.create(settings, create_engine("sqlite://"))
+        backend.ping()
+        yield backend
+        backend.close()
+
+    def empty(self, backend: StateBackend) -> None:
+        assert isinstance(backend, RedisBackend)
+        backend._once.flushall()
 
 
 class TestSqlBackend(BackendSuite):

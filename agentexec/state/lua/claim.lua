@@ -1,5 +1,5 @@
 -- ARGV: worker, most tasks, how many of them from LOW first, lease span.
--- Returns the span until the next delayed task is due (-1: there is none), then id and epoch of each task.
+-- Returns the span until the next delayed task is due (-1: there is none), then id, epoch and signature of each task.
 local worker, limit, low, span = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local moment = now()
 
@@ -11,8 +11,8 @@ if #due > 0 then
   for i = 1, #due, 2 do ids[#ids + 1] = due[i] end
   redis.call('ZREM', DELAYED, unpack(ids))
   for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
-    if mark then
-      local _, lane = parse(mark)
+    local _, lane = parse(mark)
+    if lane then
       local place = places[lane]
       place[#place + 1] = due[2 * i]
       place[#place + 1] = ids[i]
@@ -37,19 +37,23 @@ local next_due = first_due()
 local reply = {next_due and math.max(next_due - moment, 0) or -1}
 if #ids > 0 then
   local lapse = digits(moment + span)
-  local marks, leases = {}, {}
+  local marks, leases, bad = {}, {}, {}
   for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
-    if mark then
-      local epoch, lane = parse(mark)
+    local epoch, lane, _, signature = parse(mark)
+    if epoch and is_id(ids[i]) then
       epoch = epoch + 1
       marks[#marks + 1] = ids[i]
-      marks[#marks + 1] = epoch .. lane .. ' ' .. worker
+      marks[#marks + 1] = write(epoch, lane, signature, worker)
       leases[#leases + 1] = lapse
       leases[#leases + 1] = ids[i]
       reply[#reply + 1] = ids[i]
       reply[#reply + 1] = epoch
+      reply[#reply + 1] = signature
+    elseif mark then
+      bad[#bad + 1] = ids[i]
     end
   end
+  if #bad > 0 then redis.call('HDEL', ENTRY, unpack(bad)) end
   if #marks > 0 then
     redis.call('HSET', ENTRY, unpack(marks))
     redis.call('ZADD', LEASES, unpack(leases))

@@ -2,12 +2,10 @@
 local ids, gone, waiting = {}, {}, {}
 for i = 1, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
 for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
-  if mark then
-    local known, _, owner = parse(mark)
-    if known <= tonumber(ARGV[2 * i]) then
-      gone[#gone + 1] = ids[i]
-      if owner == '' then waiting[#waiting + 1] = ids[i] end
-    end
+  local known, _, owner = parse(mark)
+  if mark and (not known or known <= tonumber(ARGV[2 * i])) then
+    gone[#gone + 1] = ids[i]
+    if owner == '' then waiting[#waiting + 1] = ids[i] end
   end
 end
 if #gone == 0 then return 0 end

@@ -3,7 +3,13 @@
 -- that is gone. Returns the mailboxes that follow the task.
 local time = redis.call('TIME')
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-local number = last and tonumber(string.match(last[1], '^%d+')) or time[1] * 1000000 + time[2]
+local clock = time[1] * 1000000 + time[2]
+local number = last and tonumber(string.match(last[1], '^%d+')) or clock
+if number > 2 * clock then
+  -- None of ours: nothing could be added behind it.
+  redis.call('DEL', KEYS[1])
+  number = clock
+end
 for i = 3, #ARGV do
   number = number + 1
   redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], string.format('%.0f-0', number), 'e', ARGV[i])

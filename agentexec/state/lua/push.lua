@@ -1,7 +1,7 @@
--- ARGV: for each task its id, lane, due moment and epoch. Tasks that have an entry are left as they are.
+-- ARGV: for each task its id, lane, due moment, epoch and signature. Tasks that have an entry are left as they are.
 local moment = now()
 local ids = {}
-for i = 1, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
+for i = 1, #ARGV, 5 do ids[#ids + 1] = ARGV[i] end
 
 local fresh, marks, delayed = 0, {}, {}
 local places = {h = {}, l = {}}
@@ -11,12 +11,12 @@ for name, lane in pairs(LANES) do
 end
 local seen = {}
 for i, known in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
-  local id, lane, due, epoch = ARGV[4 * i - 3], ARGV[4 * i - 2], ARGV[4 * i - 1], ARGV[4 * i]
-  if not known and not seen[id] then
+  local id, lane, due, epoch, signature = unpack(ARGV, 5 * i - 4, 5 * i)
+  if not parse(known) and not seen[id] then
     seen[id] = true
     fresh = fresh + 1
     marks[#marks + 1] = id
-    marks[#marks + 1] = epoch .. lane
+    marks[#marks + 1] = write(epoch, lane, signature)
     if tonumber(due) > moment then
       delayed[#delayed + 1] = due
       delayed[#delayed + 1] = id

@@ -1,11 +1,10 @@
 -- ARGV: id, epoch, delay. Returns 1 if the task is ready or delayed now, 0 if the lease is not the caller's any more.
 local id, epoch, delay = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local mark = redis.call('HGET', ENTRY, id)
-if not mark then return 0 end
-local known, name = parse(mark)
-if known > epoch then return 0 end
+local known, name, _, signature = parse(mark)
+if not known or known > epoch then return 0 end
 if redis.call('ZREM', LEASES, id) == 0 then return 0 end
-redis.call('HSET', ENTRY, id, digits(epoch) .. name)
+redis.call('HSET', ENTRY, id, write(epoch, name, signature))
 if delay > 0 then
   redis.call('ZADD', DELAYED, digits(now() + delay), id)
 else

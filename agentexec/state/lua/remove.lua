@@ -1,12 +1,10 @@
 -- ARGV: ids. Takes the tasks out of everything; returns id and worker of each that a worker held.
 local reply = {}
 for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ARGV))) do
-  if mark then
-    local _, _, owner = parse(mark)
-    if owner ~= '' then
-      reply[#reply + 1] = ARGV[i]
-      reply[#reply + 1] = owner
-    end
+  local _, _, owner = parse(mark)
+  if owner and owner ~= '' then
+    reply[#reply + 1] = ARGV[i]
+    reply[#reply + 1] = owner
   end
 end
 redis.call('HDEL', ENTRY, unpack(ARGV))

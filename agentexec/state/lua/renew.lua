@@ -6,10 +6,10 @@ for i = 3, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
 local taken, missing, marks, leases, ours, strays = {}, {}, {}, {}, {}, {}
 for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
   local id, epoch = ids[i], tonumber(ARGV[2 * i + 2])
-  if not mark then
+  local known, lane, owner, signature = parse(mark)
+  if not known then
     missing[#missing + 1] = id
   else
-    local known, lane, owner = parse(mark)
     -- A server that came back with an old snapshot may know less than the lease, or have given its epoch out again.
     if known > epoch or (known == epoch and owner ~= worker and owner ~= '') then
       taken[#taken + 1] = id
@@ -20,7 +20,7 @@ for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
       if owner ~= worker or known ~= epoch then
         strays[#strays + 1] = id
         marks[#marks + 1] = id
-        marks[#marks + 1] = digits(epoch) .. lane .. ' ' .. worker
+        marks[#marks + 1] = write(epoch, lane, signature, worker)
       end
     end
   end

@@ -6,7 +6,7 @@ local patience = tonumber(ARGV[1])
 local wait, full_at = 0, {}
 for i, key in ipairs(KEYS) do
     local cost, window = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
-    full_at[i] = math.max(now, tonumber(redis.call('GET', key) or 0)) + cost
+    full_at[i] = math.max(now, tonumber(redis.call('GET', key) or 0) or 0) + cost
     wait = math.max(wait, full_at[i] - now - math.max(window, cost))
 end
 if patience < 0 or wait <= patience then

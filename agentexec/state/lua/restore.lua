@@ -1,12 +1,12 @@
--- ARGV: lease span, then id, lane and epoch of each task. Those without an entry become leased to nobody.
+-- ARGV: lease span, then id, lane, epoch and signature of each task. Those without an entry become leased to nobody.
 local lapse = digits(now() + ARGV[1])
 local ids = {}
-for i = 2, #ARGV, 3 do ids[#ids + 1] = ARGV[i] end
+for i = 2, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
 local marks, leases = {}, {}
 for i, known in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
-  if not known then
+  if not parse(known) then
     marks[#marks + 1] = ids[i]
-    marks[#marks + 1] = ARGV[3 * i + 1] .. ARGV[3 * i]
+    marks[#marks + 1] = write(ARGV[4 * i], ARGV[4 * i - 1], ARGV[4 * i + 1])
     leases[#leases + 1] = lapse
     leases[#leases + 1] = ids[i]
   end

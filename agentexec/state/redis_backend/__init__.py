@@ -8,10 +8,7 @@ when they lapse; see `state/lua/queue.lua`); `prefix:mail:<name>`,
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -19,10 +16,12 @@ import redis
 
 from agentexec.errors import UsageError
 from agentexec.rate_limits import Demand
-from agentexec.state.backend import EVENTS, EVENTS_KEPT, Claimed, Depth, Event, Lost
+from agentexec.state.backend import Claimed, Depth, Lost
 from agentexec.state.redis_backend import scripts
-from agentexec.state.redis_backend.connection import BLOCK, Connections
-from agentexec.state.redis_backend.scripts import CHUNK, QueueKeys, chunks
+from agentexec.state.redis_backend.connection import Connections, blocking
+from agentexec.state.redis_backend.messages import RedisMessages
+from agentexec.state.redis_backend.scripts import CHUNK, Marked, QueueKeys, Sign, chunks
+from agentexec.state.redis_backend.signing import Signer
 from agentexec.task import Entry, Lease
 
 if TYPE_CHECKING:
@@ -30,10 +29,7 @@ if TYPE_CHECKING:
 
     from agentexec.config import Settings
 
-WATCH_SECONDS = 3600
-MAIL_SECONDS = 60
-MOST_MAIL = 100_000
-"""Messages that one receive takes; what is beyond them comes with the next."""
+ENTRY = "entry"
 
 OLDEST_SERVER = (6, 2)
 """The first release with LPOP of many, which `receive` needs."""
@@ -45,19 +41,16 @@ def create(settings: Settings, engine: Engine) -> RedisBackend:
         raise UsageError(
             "The Redis state backend needs a server: set AGENTEXEC_REDIS_URL, for example to redis://localhost:6379/0."
         )
-    return RedisBackend(settings.redis_url, settings.key_prefix)
+    return RedisBackend(settings.redis_url, settings.key_prefix, settings.signing_keys)
 
 
-class RedisBackend:
+class RedisBackend(RedisMessages):
     """See `StateBackend`. Each call is one round trip for up to 1,000 tasks."""
 
     transactional = False
 
-    def __init__(self, url: str, prefix: str) -> None:
-        self._prefix = prefix
-        self._connections = Connections(url)
-        self._repeating = self._connections.repeating
-        self._once = self._connections.once
+    def __init__(self, url: str, prefix: str, signing_keys: Sequence[str] = ()) -> None:
+        super().__init__(Connections(url), prefix, Signer(signing_keys, prefix))
 
     def describe(self) -> str:
         """Version, memory and eviction of the server, for people. Raises UnavailableError."""
@@ -101,7 +94,7 @@ class RedisBackend:
         self._refuse_transaction(within)
         with self._outages_named():
             for chunk in chunks(entries):
-                scripts.push(self._repeating, self._keys(queue), chunk)
+                scripts.push(self._repeating, self._keys(queue), chunk, self._sign(queue))
 
     def wake(self, queue: str, count: int) -> None:
         """Wake up to `count` workers that wait on a queue."""
@@ -112,7 +105,7 @@ class RedisBackend:
         """Lease up to `limit` ready tasks, 1,000 at most."""
         with self._outages_named():
             # Never repeated: the leases of a claim whose reply is lost would be nobody's until they expire.
-            return scripts.claim(
+            claimed, next_due = scripts.claim(
                 self._once,
                 self._keys(queue),
                 worker=worker,
@@ -120,12 +113,13 @@ class RedisBackend:
                 low=low,
                 lease_seconds=lease_seconds,
             )
+            return Claimed(self._signed(queue, claimed), next_due)
 
     def wait(self, queue: str, timeout: float) -> None:
         """Return when a task may be ready on `queue`, or after `timeout` seconds, 10 at most."""
         if timeout > 0:
             with self._outages_named():
-                self._once.blpop([self._keys(queue).wake], timeout=_blocking(timeout))
+                self._once.blpop([self._keys(queue).wake], timeout=blocking(timeout))
 
     def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> Lost:
         """Extend leases. A lease that expired but was not claimed by another is taken up again."""
@@ -166,17 +160,27 @@ class RedisBackend:
         """Note running tasks that the index does not know, as leased to nobody."""
         with self._outages_named():
             for chunk in chunks(entries):
-                scripts.restore(self._repeating, self._keys(queue), chunk, lease_seconds=lease_seconds)
+                scripts.restore(
+                    self._repeating,
+                    self._keys(queue),
+                    chunk,
+                    self._sign(queue),
+                    lease_seconds=lease_seconds,
+                )
 
     def expired(self, queue: str, limit: int) -> list[Lease]:
         """Up to `limit` leases (1,000 at most) whose time has passed, oldest first."""
         with self._outages_named():
-            return scripts.expired(self._repeating, self._keys(queue), limit=min(limit, CHUNK))
+            while True:
+                found = scripts.expired(self._repeating, self._keys(queue), limit=min(limit, CHUNK))
+                # Those that are none of ours are gone now, and hid others.
+                if (leases := self._signed(queue, found)) or not found:
+                    return leases
 
     def leases_of(self, queue: str, worker: str) -> list[Lease]:
         """The leases of one worker."""
         with self._outages_named():
-            return scripts.leases_of(self._repeating, self._keys(queue), worker=worker)
+            return self._signed(queue, scripts.leases_of(self._repeating, self._keys(queue), worker=worker))
 
     def remove(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
         """Take tasks out, whatever their state. Returns the workers that held leases on any of them."""
@@ -192,10 +196,7 @@ class RedisBackend:
         unknown: list[UUID] = []
         with self._outages_named():
             for chunk in chunks(agent_ids):
-                marks = self._repeating.execute_command(
-                    "HMGET", self._keys(queue).entry, *(one.hex for one in chunk)
-                )
-                unknown += [agent_id for agent_id, mark in zip(chunk, marks, strict=True) if mark is None]
+                unknown += scripts.unknown(self._repeating, self._keys(queue), chunk)
         return unknown
 
     def depth(self, queue: str) -> Depth:
@@ -218,107 +219,6 @@ class RedisBackend:
         with self._outages_named():
             self._repeating.set(self._queue_key(queue, "intact"), self._run_id())
 
-    def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
-        """Have `mailbox` told when these tasks are done. A watch lapses after an hour unless repeated."""
-        with self._outages_named():
-            for chunk in chunks(agent_ids):
-                pipeline = self._repeating.pipeline(transaction=False)
-                for agent_id in chunk:
-                    key = self._watch_key(queue, agent_id)
-                    pipeline.sadd(key, mailbox)
-                    pipeline.expire(key, WATCH_SECONDS)
-                pipeline.execute()
-
-    def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
-        """Send `done <agent_id>` to every mailbox that watches one of these tasks, and end the watches."""
-        messages: defaultdict[str, list[str]] = defaultdict(list)
-        with self._outages_named():
-            for chunk in chunks(agent_ids):
-                watchers = scripts.take_watchers(self._once, [self._watch_key(queue, one) for one in chunk])
-                for agent_id, mailboxes in zip(chunk, watchers, strict=True):
-                    for mailbox in mailboxes:
-                        messages[self._mail_key(mailbox)].append(f"done {agent_id}")
-            if messages:
-                scripts.send_all(self._repeating, messages, ttl=MAIL_SECONDS)
-
-    def send(self, mailbox: str, messages: Sequence[str]) -> None:
-        """Put messages into a mailbox (a process that waits). Mailboxes nobody reads vanish after a minute."""
-        if messages:
-            with self._outages_named():
-                scripts.send_all(self._repeating, {self._mail_key(mailbox): messages}, ttl=MAIL_SECONDS)
-
-    def receive(self, mailbox: str, timeout: float) -> list[str]:
-        """Wait up to `timeout` seconds for messages, and take all of them, oldest first.
-
-        A message is lost if the connection breaks while it is handed over.
-        """
-        key = self._mail_key(mailbox)
-        deadline = time.monotonic() + timeout
-        with self._outages_named():
-            while True:
-                left = deadline - time.monotonic()
-                pipeline = self._once.pipeline(transaction=False)
-                if left > 0:
-                    pipeline.blpop([key], timeout=_blocking(left))
-                pipeline.lpop(key, MOST_MAIL)
-                *first, rest = pipeline.execute()
-                texts = [popped[1] for popped in first if popped] + (rest or [])
-                if texts or left <= 0:
-                    return [text.decode() for text in texts]
-
-    def publish(self, queue: str, events: Mapping[UUID, Sequence[str]]) -> None:
-        """Append short-lived events to the streams of tasks, and tell their followers."""
-        messages: defaultdict[str, list[str]] = defaultdict(list)
-        with self._outages_named():
-            for agent_id, texts in events.items():
-                keys = [self._events_key(queue, agent_id), self._follow_key(queue, agent_id)]
-                followers: list[str] = []
-                for chunk in chunks(texts):
-                    # Never repeated: the events might stand there twice.
-                    followers = scripts.publish(self._once, keys, chunk)
-                for mailbox in followers:
-                    messages[self._mail_key(mailbox)].append(f"{EVENTS}{agent_id}")
-            if messages:
-                scripts.send_all(self._repeating, messages, ttl=MAIL_SECONDS)
-
-    def read_events(self, queue: str, after: Mapping[UUID, int]) -> dict[UUID, list[Event]]:
-        """For each task the events kept whose number is above the one given, oldest first."""
-        found: dict[UUID, list[Event]] = {}
-        with self._outages_named():
-            for chunk in chunks(list(after.items())):
-                pipeline = self._repeating.pipeline(transaction=False)
-                for agent_id, number in chunk:
-                    pipeline.xrange(
-                        self._events_key(queue, agent_id), min=f"{number + 1}-0", count=2 * EVENTS_KEPT
-                    )
-                for (agent_id, _), entries in zip(chunk, pipeline.execute(), strict=True):
-                    if entries:
-                        found[agent_id] = [
-                            Event(int(entry.partition(b"-")[0]), fields[b"e"].decode())
-                            for entry, fields in entries
-                        ]
-        return found
-
-    def follow(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
-        """Have `mailbox` told of events of these tasks, for FOLLOW_SECONDS."""
-        with self._outages_named():
-            for chunk in chunks(agent_ids):
-                scripts.follow(self._repeating, [self._follow_key(queue, one) for one in chunk], mailbox)
-
-    def followed(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
-        """Those of `agent_ids` that some mailbox follows."""
-        found: set[UUID] = set()
-        with self._outages_named():
-            for chunk in chunks(agent_ids):
-                keys = [self._follow_key(queue, one) for one in chunk]
-                # Most of the time nobody follows anything, and one number says so.
-                if self._repeating.exists(*keys):
-                    pipeline = self._repeating.pipeline(transaction=False)
-                    for key in keys:
-                        pipeline.exists(key)
-                    found.update(one for one, there in zip(chunk, pipeline.execute(), strict=True) if there)
-        return found
-
     def lead(self, role: str, owner: str, seconds: float) -> bool:
         """Take or keep a leadership for `seconds`; False if another owner holds it."""
         with self._outages_named():
@@ -340,27 +240,28 @@ class RedisBackend:
         with self._outages_named():
             scripts.reserve(self._once, self._bucket_keys(demands), demands, patience=None)
 
-    def _outages_named(self) -> AbstractContextManager[None]:
-        return self._connections.outages_named()
+    def _sign(self, queue: str) -> Sign:
+        return lambda agent_id: self._signer.sign(ENTRY, queue, agent_id.hex)
+
+    def _signed(self, queue: str, found: Sequence[Marked]) -> list[Lease]:
+        """Leases of entries with a valid signature; the others leave the queue, and the reconciler brings back real tasks."""
+        if not self._signer.active:
+            return [lease for lease, _ in found]
+        leases: list[Lease] = []
+        dropped: list[Lease] = []
+        for lease, signature in found:
+            mine = self._signer.accepts(
+                signature.decode("ascii", "replace"), ENTRY, queue, lease.agent_id.hex
+            )
+            (leases if mine else dropped).append(lease)
+        if dropped:
+            scripts.finish(self._repeating, self._keys(queue), dropped)
+            self._signer.note_dropped(len(dropped), f"entries of queue {queue}")
+        return leases
 
     def _keys(self, queue: str) -> QueueKeys:
         base = f"{{{self._prefix}:{queue}}}:"
         return QueueKeys(*(base + name for name in QueueKeys._fields))
-
-    def _queue_key(self, queue: str, name: str) -> str:
-        return f"{{{self._prefix}:{queue}}}:{name}"
-
-    def _watch_key(self, queue: str, agent_id: UUID) -> str:
-        return self._queue_key(queue, f"watch:{agent_id.hex}")
-
-    def _events_key(self, queue: str, agent_id: UUID) -> str:
-        return self._queue_key(queue, f"events:{agent_id.hex}")
-
-    def _follow_key(self, queue: str, agent_id: UUID) -> str:
-        return self._queue_key(queue, f"follow:{agent_id.hex}")
-
-    def _mail_key(self, mailbox: str) -> str:
-        return f"{self._prefix}:mail:{mailbox}"
 
     def _leader_key(self, role: str) -> str:
         return f"{self._prefix}:leader:{role}"
@@ -381,8 +282,3 @@ class RedisBackend:
             raise UsageError(
                 "The Redis state backend cannot join a database transaction; call it without within=."
             )
-
-
-def _blocking(timeout: float) -> float:
-    """A block time that the read time-out exceeds; never 0, which means for ever."""
-    return max(0.001, min(timeout, BLOCK))

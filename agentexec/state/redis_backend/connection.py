@@ -14,6 +14,7 @@ from redis.connection import ConnectionPool, parse_url
 from redis.retry import Retry
 
 from agentexec.errors import UnavailableError, UsageError
+from agentexec.redaction import redact
 
 TIMEOUT = 5.0
 """Seconds that a command may take."""
@@ -84,11 +85,22 @@ class Connections:
                 raise UnavailableError(
                     f"Redis at {self.safe_url} cannot be used: {_reason(error)}."
                 ) from error
+            if "WRONGTYPE" in str(error):
+                # In the words of an outage, which loops wait out: they log it once, and go on when it is over.
+                raise UnavailableError(
+                    f"Redis at {self.safe_url} holds something else under a key of the queue; remove it, or set another "
+                    "AGENTEXEC_KEY_PREFIX."
+                ) from error
             if str(error).startswith(("MOVED", "CROSSSLOT")):
                 raise UsageError(
                     f"Redis at {self.safe_url} is a cluster of several shards; use one shard or a plain server."
                 ) from error
             raise
+
+
+def blocking(timeout: float) -> float:
+    """A block time that the read time-out exceeds; never 0, which means for ever."""
+    return max(0.001, min(timeout, BLOCK))
 
 
 def without_secrets(url: str) -> str:
@@ -149,4 +161,4 @@ def _bad_url(reason: str) -> UsageError:
 def _reason(error: Exception) -> str:
     """The reason in one line, without the final stop and without redis-py's "Error 111 connecting to ..."."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
-    return re.sub(r"^Error -?\d+ connecting to \S+?\. ", "", text)
+    return redact(re.sub(r"^Error -?\d+ connecting to \S+?\. ", "", text))

@@ -7,7 +7,7 @@ at once, and no script should hold up the server for longer than a few milliseco
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
@@ -15,7 +15,7 @@ from uuid import UUID
 import redis
 
 from agentexec.rate_limits import Demand
-from agentexec.state.backend import EVENT_SECONDS, EVENTS_KEPT, FOLLOW_SECONDS, Claimed, Depth, Lost
+from agentexec.state.backend import EVENT_SECONDS, EVENTS_KEPT, FOLLOW_SECONDS, Depth, Lost
 from agentexec.task import Entry, Lease, Priority
 
 T = TypeVar("T")
@@ -35,6 +35,17 @@ class QueueKeys(NamedTuple):
     entry: str
     leases: str
     wake: str
+
+
+class Marked(NamedTuple):
+    """A lease as the server knows it, with the signature of its entry (empty: none)."""
+
+    lease: Lease
+    signature: bytes
+
+
+Sign = Callable[[UUID], str]
+"""The signature of a task's entry; empty where nothing is signed."""
 
 
 class Script:
@@ -64,6 +75,7 @@ _RESTORE = Script("restore", prelude="queue")
 _EXPIRED = Script("expired", prelude="queue")
 _LEASES_OF = Script("leases_of", prelude="queue")
 _REMOVE = Script("remove", prelude="queue")
+_UNKNOWN = Script("unknown", prelude="queue")
 _DEPTH = Script("depth", prelude="queue")
 _TAKE_WATCHERS = Script("take_watchers")
 _SEND = Script("send")
@@ -74,11 +86,11 @@ _RESIGN = Script("resign")
 _RESERVE = Script("reserve")
 
 
-def push(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry]) -> None:
+def push(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], sign: Sign) -> None:
     """Add tasks that have no entry, and wake as many workers."""
     args: list[str | int] = []
     for agent_id, priority, run_at, epoch in entries:
-        args += (agent_id.hex, LANES[priority], int(run_at * MICRO), epoch)
+        args += (agent_id.hex, LANES[priority], int(run_at * MICRO), epoch, sign(agent_id))
     _PUSH(client, keys, *args)
 
 
@@ -89,10 +101,10 @@ def wake(client: redis.Redis, keys: QueueKeys, count: int) -> None:
 
 def claim(
     client: redis.Redis, keys: QueueKeys, *, worker: str, limit: int, low: int, lease_seconds: float
-) -> Claimed:
-    """Lease ready tasks to a worker, each under its next epoch."""
+) -> tuple[list[Marked], float | None]:
+    """Lease ready tasks to a worker, each under its next epoch; and the seconds until the next delayed one is due."""
     next_due, *leases = _CLAIM(client, keys, worker, limit, low, int(lease_seconds * MICRO))
-    return Claimed(_leases(leases), None if next_due < 0 else next_due / MICRO)
+    return _marked(leases), None if next_due < 0 else next_due / MICRO
 
 
 def renew(
@@ -118,28 +130,36 @@ def hasten(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> N
     _HASTEN(client, keys, *(agent_id.hex for agent_id in agent_ids))
 
 
-def restore(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], *, lease_seconds: float) -> None:
+def restore(
+    client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], sign: Sign, *, lease_seconds: float
+) -> None:
     """Add tasks that have no entry as leased to nobody."""
     args: list[str | int] = []
     for entry in entries:
-        args += (entry.agent_id.hex, LANES[entry.priority], entry.epoch)
+        args += (entry.agent_id.hex, LANES[entry.priority], entry.epoch, sign(entry.agent_id))
     _RESTORE(client, keys, int(lease_seconds * MICRO), *args)
 
 
-def expired(client: redis.Redis, keys: QueueKeys, *, limit: int) -> list[Lease]:
+def expired(client: redis.Redis, keys: QueueKeys, *, limit: int) -> list[Marked]:
     """Leases whose time has passed, oldest first."""
-    return _leases(_EXPIRED(client, keys, limit))
+    return _marked(_EXPIRED(client, keys, limit))
 
 
-def leases_of(client: redis.Redis, keys: QueueKeys, *, worker: str) -> list[Lease]:
+def leases_of(client: redis.Redis, keys: QueueKeys, *, worker: str) -> list[Marked]:
     """The leases of one worker."""
-    return _leases(_LEASES_OF(client, keys, worker))
+    return _marked(_LEASES_OF(client, keys, worker))
 
 
 def remove(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
     """Take tasks out of everything; returns who held them."""
     reply = _REMOVE(client, keys, *(agent_id.hex for agent_id in agent_ids))
-    return {_uuid(raw): worker.decode() for raw, worker in zip(reply[::2], reply[1::2], strict=True)}
+    return {_uuid(raw): _name(worker) for raw, worker in zip(reply[::2], reply[1::2], strict=True)}
+
+
+def unknown(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> list[UUID]:
+    """Those that the index does not know, or no set holds."""
+    places = _UNKNOWN(client, keys, *(agent_id.hex for agent_id in agent_ids))
+    return [agent_ids[place - 1] for place in places]
 
 
 def depth(client: redis.Redis, keys: QueueKeys) -> Depth:
@@ -149,7 +169,7 @@ def depth(client: redis.Redis, keys: QueueKeys) -> Depth:
 
 def take_watchers(client: redis.Redis, watch_keys: Sequence[str]) -> list[set[str]]:
     """The mailboxes that watch each task; the watches end."""
-    return [{name.decode() for name in names} for names in _TAKE_WATCHERS(client, watch_keys)]
+    return [{_name(name) for name in names} for names in _TAKE_WATCHERS(client, watch_keys)]
 
 
 def send_all(client: redis.Redis, messages: Mapping[str, Sequence[str]], *, ttl: int) -> None:
@@ -164,7 +184,7 @@ def send_all(client: redis.Redis, messages: Mapping[str, Sequence[str]], *, ttl:
 
 def publish(client: redis.Redis, keys: Sequence[str], texts: Sequence[str]) -> list[str]:
     """Append events to a task's stream (the first key); the mailboxes that follow it (the second)."""
-    return [name.decode() for name in _PUBLISH(client, keys, EVENTS_KEPT, EVENT_SECONDS, *texts)]
+    return [_name(name) for name in _PUBLISH(client, keys, EVENTS_KEPT, EVENT_SECONDS, *texts)]
 
 
 def follow(client: redis.Redis, follow_keys: Sequence[str], mailbox: str) -> None:
@@ -206,8 +226,14 @@ def _pairs(leases: Sequence[Lease]) -> list[str | int]:
     return args
 
 
-def _leases(reply: Sequence[Any]) -> list[Lease]:
-    return [Lease(_uuid(raw), epoch) for raw, epoch in zip(reply[::2], reply[1::2], strict=True)]
+def _marked(reply: Sequence[Any]) -> list[Marked]:
+    parts = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+    return [Marked(Lease(_uuid(raw), epoch), signature) for raw, epoch, signature in parts]
+
+
+def _name(raw: bytes) -> str:
+    """The name of a worker or mailbox; of what is none, something that nobody is called."""
+    return raw.decode("utf-8", "replace")
 
 
 def _uuid(raw: bytes) -> UUID:

@@ -1,0 +1,189 @@
+"""Mailboxes and live events in Redis: who waits hears of ends and cancels, who follows hears what a task does."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from uuid import UUID
+
+import redis
+
+from agentexec.state.backend import EVENTS, EVENTS_KEPT, Event
+from agentexec.state.redis_backend import scripts
+from agentexec.state.redis_backend.connection import Connections, blocking
+from agentexec.state.redis_backend.scripts import chunks
+from agentexec.state.redis_backend.signing import Signer
+
+log = logging.getLogger("agentexec.redis")
+
+WATCH_SECONDS = 3600
+MAIL_SECONDS = 60
+MOST_MAIL = 100_000
+"""Messages that one receive takes; what is beyond them comes with the next."""
+
+MAIL = "mail"
+EVENT = "event"
+
+
+class RedisMessages:
+    """The part of the Redis backend that carries messages and events."""
+
+    def __init__(self, connections: Connections, prefix: str, signer: Signer) -> None:
+        self._connections = connections
+        self._prefix = prefix
+        self._signer = signer
+        self._repeating = connections.repeating
+        self._once = connections.once
+
+    def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
+        """Have `mailbox` told when these tasks are done. A watch lapses after an hour unless repeated."""
+        with self._outages_named():
+            for chunk in chunks(agent_ids):
+                pipeline = self._repeating.pipeline(transaction=False)
+                for agent_id in chunk:
+                    key = self._watch_key(queue, agent_id)
+                    pipeline.sadd(key, mailbox)
+                    pipeline.expire(key, WATCH_SECONDS)
+                pipeline.execute()
+
+    def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
+        """Send `done <agent_id>` to every mailbox that watches one of these tasks, and end the watches."""
+        messages: defaultdict[str, list[str]] = defaultdict(list)
+        with self._outages_named():
+            for chunk in chunks(agent_ids):
+                watchers = scripts.take_watchers(self._once, [self._watch_key(queue, one) for one in chunk])
+                for agent_id, mailboxes in zip(chunk, watchers, strict=True):
+                    for mailbox in mailboxes:
+                        messages[mailbox].append(f"done {agent_id}")
+            self._send_all(messages)
+
+    def send(self, mailbox: str, messages: Sequence[str]) -> None:
+        """Put messages into a mailbox (a process that waits). Mailboxes nobody reads vanish after a minute."""
+        with self._outages_named():
+            self._send_all({mailbox: messages})
+
+    def _send_all(self, messages: Mapping[str, Sequence[str]]) -> None:
+        signed = {
+            self._mail_key(mailbox): [self._signer.wrap(MAIL, mailbox, text) for text in texts]
+            for mailbox, texts in messages.items()
+            if texts
+        }
+        if signed:
+            scripts.send_all(self._repeating, signed, ttl=MAIL_SECONDS)
+
+    def receive(self, mailbox: str, timeout: float) -> list[str]:
+        """Wait up to `timeout` seconds for messages, and take all of them, oldest first.
+
+        A message is lost if the connection breaks while it is handed over.
+        """
+        key = self._mail_key(mailbox)
+        deadline = time.monotonic() + timeout
+        with self._outages_named():
+            while True:
+                left = deadline - time.monotonic()
+                pipeline = self._once.pipeline(transaction=False)
+                if left > 0:
+                    pipeline.blpop([key], timeout=blocking(left))
+                pipeline.lpop(key, MOST_MAIL)
+                *first, rest = pipeline.execute()
+                texts = [popped[1] for popped in first if popped] + (rest or [])
+                if texts or left <= 0:
+                    return self._opened(mailbox, texts)
+
+    def _opened(self, mailbox: str, texts: Sequence[bytes]) -> list[str]:
+        """Messages without their signatures, and without those that lack one."""
+        opened = [self._signer.unwrap(MAIL, mailbox, text.decode("utf-8", "replace")) for text in texts]
+        messages = [text for text in opened if text is not None]
+        if len(messages) < len(texts):
+            self._signer.note_dropped(len(texts) - len(messages), "messages to processes")
+        return messages
+
+    def publish(self, queue: str, events: Mapping[UUID, Sequence[str]]) -> None:
+        """Append short-lived events to the streams of tasks, and tell their followers."""
+        messages: defaultdict[str, list[str]] = defaultdict(list)
+        with self._outages_named():
+            for agent_id, texts in events.items():
+                keys = [self._events_key(queue, agent_id), self._follow_key(queue, agent_id)]
+                followers: list[str] = []
+                signed = [self._signer.wrap(EVENT, agent_id.hex, text) for text in texts]
+                for chunk in chunks(signed):
+                    try:
+                        # Never repeated: the events might stand there twice.
+                        followers = scripts.publish(self._once, keys, chunk)
+                    except redis.ResponseError as error:
+                        if "WRONGTYPE" not in str(error):
+                            raise
+                        log.debug("The events of task %s cannot be kept: %s", agent_id, error)
+                for mailbox in followers:
+                    messages[mailbox].append(f"{EVENTS}{agent_id}")
+            self._send_all(messages)
+
+    def read_events(self, queue: str, after: Mapping[UUID, int]) -> dict[UUID, list[Event]]:
+        """For each task the events kept whose number is above the one given, oldest first."""
+        found: dict[UUID, list[Event]] = {}
+        with self._outages_named():
+            for chunk in chunks(list(after.items())):
+                pipeline = self._repeating.pipeline(transaction=False)
+                for agent_id, number in chunk:
+                    pipeline.xrange(
+                        self._events_key(queue, agent_id), min=f"{number + 1}-0", count=2 * EVENTS_KEPT
+                    )
+                # What stands in the place of one stream must not hide the others.
+                answers = pipeline.execute(raise_on_error=False)
+                for (agent_id, _), entries in zip(chunk, answers, strict=True):
+                    if isinstance(entries, redis.ResponseError):
+                        log.debug("The events of task %s cannot be read: %s", agent_id, entries)
+                    elif isinstance(entries, Exception):
+                        raise entries
+                    elif entries:
+                        found[agent_id] = [self._event(agent_id, *entry) for entry in entries]
+        return found
+
+    def _event(self, agent_id: UUID, entry: bytes, fields: Mapping[bytes, bytes]) -> Event:
+        """An event; one that is none, or has no valid signature, has its number and no text."""
+        text = (fields or {}).get(b"e", b"").decode("utf-8", "replace")
+        opened = self._signer.unwrap(EVENT, agent_id.hex, text)
+        if opened is None:
+            self._signer.note_dropped(1, "events of tasks")
+        return Event(int(entry.partition(b"-")[0]), opened or "")
+
+    def follow(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
+        """Have `mailbox` told of events of these tasks, for FOLLOW_SECONDS."""
+        with self._outages_named():
+            for chunk in chunks(agent_ids):
+                scripts.follow(self._repeating, [self._follow_key(queue, one) for one in chunk], mailbox)
+
+    def followed(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
+        """Those of `agent_ids` that some mailbox follows."""
+        found: set[UUID] = set()
+        with self._outages_named():
+            for chunk in chunks(agent_ids):
+                keys = [self._follow_key(queue, one) for one in chunk]
+                # Most of the time nobody follows anything, and one number says so.
+                if self._repeating.exists(*keys):
+                    pipeline = self._repeating.pipeline(transaction=False)
+                    for key in keys:
+                        pipeline.exists(key)
+                    found.update(one for one, there in zip(chunk, pipeline.execute(), strict=True) if there)
+        return found
+
+    def _outages_named(self) -> AbstractContextManager[None]:
+        return self._connections.outages_named()
+
+    def _queue_key(self, queue: str, name: str) -> str:
+        return f"{{{self._prefix}:{queue}}}:{name}"
+
+    def _watch_key(self, queue: str, agent_id: UUID) -> str:
+        return self._queue_key(queue, f"watch:{agent_id.hex}")
+
+    def _events_key(self, queue: str, agent_id: UUID) -> str:
+        return self._queue_key(queue, f"events:{agent_id.hex}")
+
+    def _follow_key(self, queue: str, agent_id: UUID) -> str:
+        return self._queue_key(queue, f"follow:{agent_id.hex}")
+
+    def _mail_key(self, mailbox: str) -> str:
+        return f"{self._prefix}:mail:{mailbox}"

@@ -1,0 +1,174 @@
+"""With AGENTEXEC_SIGNING_KEY nothing in Redis counts that was not signed, and nothing is lost by turning it on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import create_engine
+
+import agentexec as ax
+from agentexec.config import Settings
+from agentexec.rate_limits import parse_rate_limits
+from agentexec.signals import CANCEL
+from agentexec.state.backend import Depth, Event
+from agentexec.state.redis_backend import RedisBackend, create
+from agentexec.task import Entry, Lease, new_agent_id
+from agentexec.testing.backend_suite.acts import LONG, claim, ids, push
+from tests.deployment import Deploy, on
+from tests.servers import Valkey
+
+Q = "queue"
+OLD, NEW = "the key of last year", "the key of this year"
+
+Backends = Callable[..., RedisBackend]
+
+
+@pytest.fixture
+def signed_by(valkey_url: str) -> Iterator[Backends]:
+    """`signed_by(NEW, OLD)`: a backend with these keys on one server; `signed_by()` signs nothing."""
+    made: list[RedisBackend] = []
+
+    def make(*keys: str) -> RedisBackend:
+        key = SecretStr(",".join(keys)) if keys else None
+        made.append(create(Settings(redis_url=valkey_url, signing_key=key), create_engine("sqlite://")))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+
+
+@pytest.mark.parametrize("forger", [[], [OLD]], ids=["unsigned", "another key"])
+def test_forged_entries_leave_the_queue_with_one_log_line(
+    signed_by: Backends, forger: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = signed_by(NEW)
+    forged = push(signed_by(*forger), Q, 3)
+    [real] = push(backend, Q, 1)
+    with caplog.at_level(logging.WARNING, "agentexec.signing"):
+        assert claim(backend, Q, 10) == [Lease(real, 1)]
+        push(signed_by(*forger), Q, 3)
+        assert claim(backend, Q, 10) == []
+    assert backend.depth(Q) == Depth(0, 0, 1)
+    assert backend.unknown(Q, forged) == forged, "the reconciler brings back what is real"
+    [line] = caplog.messages
+    assert line.startswith(f"Dropped 3 of entries of queue {Q} without a valid signature")
+
+
+def test_a_signature_is_good_for_one_task_of_one_queue(signed_by: Backends) -> None:
+    backend = signed_by(NEW)
+    [real] = push(backend, Q, 1)
+    other = new_agent_id()
+    mark = backend._once.hget(backend._keys(Q).entry, real.hex)
+    for queue, agent_id in ((Q, other), ("elsewhere", real)):
+        backend._once.hset(backend._keys(queue).entry, agent_id.hex, mark)
+        backend._once.zadd(backend._keys(queue).high, {agent_id.hex: 0})
+    assert ids(claim(backend, Q, 10)) == [real]
+    assert claim(backend, "elsewhere", 10) == []
+
+
+def test_forged_leases_are_nobodys(signed_by: Backends) -> None:
+    unsigned, backend = signed_by(), signed_by(NEW)
+    forged = push(unsigned, Q, 2)
+    unsigned.claim(Q, "worker", limit=1, low=0, lease_seconds=LONG)
+    unsigned.claim(Q, "other", limit=1, low=0, lease_seconds=0.0)
+    assert backend.expired(Q, 10) == []
+    assert backend.leases_of(Q, "worker") == []
+    assert backend.unknown(Q, forged) == forged
+
+
+def test_keys_are_changed_while_tasks_run(signed_by: Backends) -> None:
+    before, both, after = signed_by(OLD), signed_by(NEW, OLD), signed_by(NEW)
+    done, returned, waiting = push(before, Q, 3)
+    leases = claim(before, Q, 2)
+    assert both.renew(Q, "worker", leases, LONG) == ([], [])
+    both.finish(Q, [leases[0]])
+    assert both.release(Q, leases[1])
+    assert ids(claim(both, Q, 10)) == [returned, waiting], "what the old key has signed counts"
+    assert both.unknown(Q, [done]) == [done]
+    both.push(Q, [Entry(done)])
+    assert ids(claim(after, Q, 10)) == [done], "the first key signs"
+
+
+def test_messages_without_a_signature_are_not_heard(signed_by: Backends) -> None:
+    backend, agent_id = signed_by(NEW, OLD), new_agent_id()
+    for keys in ([], [NEW], [OLD], ["some key of a stranger"]):
+        signed_by(*keys).send("box", [f"{CANCEL}{agent_id} {keys}"])
+    assert backend.receive("box", 0.0) == [f"{CANCEL}{agent_id} {[key]}" for key in (NEW, OLD)]
+    signed_by(NEW).send("other", ["done"])
+    raw = backend._once.lpop(backend._mail_key("other"))
+    backend._once.rpush(backend._mail_key("box"), raw)
+    assert backend.receive("box", 0.0) == [], "nor one that was sent to somebody else"
+
+
+def test_events_without_a_signature_have_no_text(signed_by: Backends) -> None:
+    backend, agent_id = signed_by(NEW), new_agent_id()
+    signed_by().publish(Q, {agent_id: ['{"type": "text_delta"}']})
+    backend.publish(Q, {agent_id: ["real"]})
+    forged, real = backend.read_events(Q, {agent_id: 0})[agent_id]
+    assert forged == Event(real.number - 1, "")
+    assert real.text == "real"
+
+
+@on("valkey+postgres", rivals=False)
+def test_turning_the_key_on_loses_nothing(deploy: Deploy) -> None:
+    deployment = deploy(signing_key=NEW)
+    tasks = [deployment.enqueue("work", f"old-{number}") for number in range(20)]
+    later = ax.enqueue_sync("work", {"key": "delayed"}, delay=1.0)
+    assert deployment.depth() == 21, "without a signature: this process has no key"
+    deployment.start()
+    deployment.wait_for_ends([*tasks, later], timeout=30)
+    assert deployment.endings([*tasks, later]) == [["complete"]] * 21
+    assert set(deployment.ledger("start").values()) == {1}, "none ran twice"
+    assert 0 < deployment.log.count("without a valid signature") <= 2, deployment.log
+    assert NEW not in deployment.log
+
+
+@on("valkey+postgres", rivals=False)
+def test_a_forged_cancel_stops_nobody(deploy: Deploy) -> None:
+    """Without a key too: a worker asks the record before it stops a task."""
+    deployment = deploy()
+    deployment.start()
+    task = deployment.enqueue("work", "victim", seconds=2.0)
+    deployment.wait_for_start("victim")
+    assert deployment.broker is not None
+    with deployment.broker.client() as server:
+        mark = server.hget("{agentexec:agentexec_tasks}:entry", task.agent_id.hex).decode()
+        mailbox = f"agentexec:mail:{mark.partition(' ')[2]}"
+        server.rpush(mailbox, b"cancel nonsense", b"\xff", f"{CANCEL}{task.agent_id}", b"done nonsense")
+        deployment.wait_for(lambda: not server.exists(mailbox))
+    assert deployment.wait_for_status(task, "complete", "error").attempt == 1
+    assert deployment.endings([task]) == [["complete"]], deployment.log
+    assert "Traceback" not in deployment.log
+
+
+def test_a_redis_user_with_few_rights_is_enough(valkey: Valkey, signed_by: Backends) -> None:
+    """As docs/security.md says: the keys of agentexec, no dangerous commands, so no INFO either."""
+    rules = ("on", ">pw", "~agentexec:*", "~{agentexec:*", "+@all", "-@dangerous", "-@admin")
+    with valkey.client() as server:
+        server.execute_command("ACL", "SETUSER", "tasks", *rules)
+    backend = create(
+        Settings(redis_url=valkey.url.replace("//", "//tasks:pw@"), signing_key=SecretStr(NEW)),
+        create_engine("sqlite://"),
+    )
+    try:
+        backend.ping()
+        assert backend.lead("role", "me", LONG)
+        backend.mark_intact(Q)
+        assert backend.intact(Q)
+        [task] = push(backend, Q, 1)
+        backend.watch(Q, [task], "box")
+        backend.follow(Q, [task], "box")
+        assert ids(claim(backend, Q)) == [task]
+        backend.publish(Q, {task: ["one"]})
+        backend.finish(Q, [Lease(task, 1)])
+        backend.notify_done(Q, [task])
+        assert backend.receive("box", 1.0) == [f"events {task}", f"done {task}"]
+        assert backend.reserve(parse_rate_limits("m=60rpm").demands("m", 0), 1.0) == 0.0
+    finally:
+        backend.close()
+        with valkey.client() as server:
+            server.execute_command("ACL", "DELUSER", "tasks")
