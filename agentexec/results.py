@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import select
 
+from agentexec.activity.labels import matching
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
 from agentexec.db import reading
@@ -38,29 +39,50 @@ DEFAULT_TIMEOUT = 300.0
 
 
 @overload
-async def get_result(task: Task | UUID | str, timeout: float | None = ..., *, type: None = ...) -> Any: ...
-@overload
-async def get_result(task: Task | UUID | str, timeout: float | None = ..., *, type: type[T]) -> T: ...
 async def get_result(
-    task: Task | UUID | str, timeout: float | None = DEFAULT_TIMEOUT, *, type: Any | None = None
+    task: Task | UUID | str,
+    timeout: float | None = ...,
+    *,
+    type: None = ...,
+    metadata_filter: Mapping[str, Any] | None = ...,
+) -> Any: ...
+@overload
+async def get_result(
+    task: Task | UUID | str,
+    timeout: float | None = ...,
+    *,
+    type: type[T],
+    metadata_filter: Mapping[str, Any] | None = ...,
+) -> T: ...
+async def get_result(
+    task: Task | UUID | str,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    *,
+    type: Any | None = None,
+    metadata_filter: Mapping[str, Any] | None = None,
 ) -> Any:
     """Wait for a task and return its result.
 
     `timeout`: seconds, None for no limit. Inside a task the wait takes no slot of its worker. The result is decoded as `type` if given, else as the return type of
     the task's handler if this process knows the handler, else it is plain JSON data.
+    `metadata_filter`: as for `ax.activity.detail`.
 
     Raises TaskFailedError as soon as the task failed for good, TaskCanceledError, TimeoutError when late,
     ResultExpiredError, ActivityNotFoundError for an unknown agent_id, UnavailableError.
     """
-    expected = (await expect([task]))[0]
+    expected = (await expect([task], metadata_filter))[0]
     return decode(await _wait(expected, timeout), type)
 
 
 def get_result_sync(
-    task: Task | UUID | str, timeout: float | None = DEFAULT_TIMEOUT, *, type: Any | None = None
+    task: Task | UUID | str,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    *,
+    type: Any | None = None,
+    metadata_filter: Mapping[str, Any] | None = None,
 ) -> Any:
     """`get_result` for code without an event loop: the same arguments, result and errors."""
-    handle = _look_up([task])[0]
+    handle = _look_up([task], metadata_filter)[0]
     future = _signals().expect(handle.queue_name, [handle.agent_id])[0]
     if future.done():
         return decode(future.result(), type)
@@ -74,17 +96,20 @@ def get_result_sync(
 
 
 async def gather(
-    *tasks: Task | UUID | str, timeout: float | None = DEFAULT_TIMEOUT, return_exceptions: bool = False
+    *tasks: Task | UUID | str,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    return_exceptions: bool = False,
+    metadata_filter: Mapping[str, Any] | None = None,
 ) -> list[Any]:
     """Wait for several tasks and return their results in the order of the arguments.
 
     Raises as `get_result` does, at the first task that failed (the others go on and keep their results);
     with `return_exceptions` the errors stand in the list instead. `timeout`: seconds for all together, None for no
-    limit. Inside a task the wait takes no slot of its worker.
+    limit. Inside a task the wait takes no slot of its worker. `metadata_filter`: as for `ax.activity.detail`.
     """
     results: list[Any] = [None] * len(tasks)
     async with arrivals(timeout) as come:
-        await come.expect(tasks)
+        await come.expect(tasks, metadata_filter)
         async for place, end in come:
             results[place] = outcome(end, return_exceptions)
     return results
@@ -113,14 +138,18 @@ class Completed:
 
 
 async def as_completed(
-    tasks: Sequence[Task | UUID | str], *, timeout: float | None = DEFAULT_TIMEOUT
+    tasks: Sequence[Task | UUID | str],
+    *,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    metadata_filter: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[Completed]:
     """Tasks in the order in which they end: `async for done in ax.as_completed(tasks): use(done.result())`.
 
-    `timeout`: seconds for all together, None for no limit. Raises TimeoutError, ActivityNotFoundError,
+    `timeout`: seconds for all together, None for no limit. `metadata_filter`: as for `ax.activity.detail`.
+    Raises TimeoutError, ActivityNotFoundError,
     UnavailableError; errors of tasks are raised by `result()`.
     """
-    handles = await RUNTIME.in_thread(_look_up, tasks)
+    handles = await RUNTIME.in_thread(_look_up, tasks, metadata_filter)
     async with arrivals(timeout) as come:
         await come.expect(handles)
         async for place, end in come:
@@ -143,9 +172,11 @@ class Arrivals:
         """How many are expected that have not been given."""
         return len(self._open)
 
-    async def expect(self, tasks: Sequence[Task | UUID | str]) -> None:
+    async def expect(
+        self, tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
+    ) -> None:
         """Expect more tasks, whose places follow those of before."""
-        for expected in await expect(tasks):
+        for expected in await expect(tasks, metadata_filter):
             place = self._number
             self._number += 1
             self._open[place] = expected
@@ -207,13 +238,17 @@ class Expected:
         self.future = future
 
 
-async def expect(tasks: Sequence[Task | UUID | str]) -> list[Expected]:
+async def expect(
+    tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
+) -> list[Expected]:
     """Futures of the ends of tasks."""
-    return await RUNTIME.in_thread(_expect_blocking, tasks)
+    return await RUNTIME.in_thread(_expect_blocking, tasks, metadata_filter)
 
 
-def _expect_blocking(tasks: Sequence[Task | UUID | str]) -> list[Expected]:
-    handles = _look_up(tasks)
+def _expect_blocking(
+    tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None
+) -> list[Expected]:
+    handles = _look_up(tasks, metadata_filter)
     queues: dict[str, list[UUID]] = {}
     for handle in handles:
         queues.setdefault(handle.queue_name, []).append(handle.agent_id)
@@ -224,15 +259,19 @@ def _expect_blocking(tasks: Sequence[Task | UUID | str]) -> list[Expected]:
     return [Expected(handle.agent_id, futures[handle.agent_id].pop()) for handle in handles]
 
 
-def _look_up(tasks: Sequence[Task | UUID | str]) -> list[Task]:
-    """Handles of tasks of which perhaps only the id is known."""
+def _look_up(
+    tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
+) -> list[Task]:
+    """Handles of tasks of which perhaps only the id is known. With a filter no handle is believed."""
     handles: list[Task] = []
     for task in tasks:
-        if isinstance(task, Task):
+        if isinstance(task, Task) and metadata_filter is None:
             handles.append(task)
             continue
-        agent_id = parse_agent_id(task)
-        query = select(Activity.agent_type, Activity.queue).where(Activity.agent_id == agent_id)
+        agent_id = task.agent_id if isinstance(task, Task) else parse_agent_id(task)
+        query = select(Activity.agent_type, Activity.queue).where(
+            Activity.agent_id == agent_id, *matching(metadata_filter)
+        )
         with reading(RUNTIME.engine) as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
@@ -277,7 +316,12 @@ def decode(end: End, wanted: Any | None) -> Any:
         definition = RUNTIME.definition(end.task_name)
         adapter = definition.result_type if definition is not None else None
     if adapter is None:
-        return json.loads(end.result)
+        try:
+            return json.loads(end.result)
+        except (ValueError, RecursionError):
+            raise AgentexecError(
+                f"The result of task {end.task_name} ({end.agent_id}) cannot be read: the database holds no JSON."
+            ) from None
     try:
         return adapter.validate_json(end.result)
     except ValidationError as error:

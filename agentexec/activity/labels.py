@@ -44,7 +44,16 @@ def wanted_labels(metadata_filter: Mapping[str, Any] | None) -> list[tuple[str, 
     for name, value in (metadata_filter or {}).items():
         if not isinstance(value, _PLAIN):
             raise UsageError(f"metadata_filter[{name!r}] must be a string, number or boolean.")
-    return label_rows(metadata_filter)
+    try:
+        # No activity has a name that cannot be stored.
+        return [(storable(name), value) for name, value in label_rows(metadata_filter)]
+    except ValueError:
+        raise UsageError("metadata_filter holds a number that is too long.") from None
+
+
+def storable(text: str) -> str:
+    """A text that every database takes as a parameter: without NUL and without lone surrogates."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def matching(metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:

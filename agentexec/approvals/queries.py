@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -18,6 +19,8 @@ from agentexec.db import utc_now
 from agentexec.journal.approvals import PENDING
 from agentexec.journal.models import Approval
 from agentexec.task import ACTIVE_STATUSES, parse_agent_id
+
+log = logging.getLogger("agentexec.approvals")
 
 MOST = 1000
 
@@ -68,4 +71,10 @@ def list_approvals(
     )
     if agent_id is not None:
         query = query.where(Approval.agent_id == parse_agent_id(agent_id))
-    return [ApprovalSchema.model_validate(row) for row in db.execute(query)]
+    found: list[ApprovalSchema] = []
+    for row in db.execute(query):
+        try:
+            found.append(ApprovalSchema.model_validate(row))
+        except ValidationError:
+            log.warning("A question of task %s cannot be read; it is left out.", row.agent_id)
+    return found

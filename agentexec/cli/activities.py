@@ -13,6 +13,7 @@ from agentexec.cli.common import (
     AgentId,
     AsJson,
     Metadata,
+    Scope,
     labels,
     length,
     moment,
@@ -82,10 +83,10 @@ def show_list(
         typer.echo(f"Page {page} of {found.total_pages}; {found.total} tasks in all.", err=True)
 
 
-def show_one(agent_id: AgentId, as_json: AsJson = False) -> None:
+def show_one(agent_id: AgentId, metadata: Scope = None, as_json: AsJson = False) -> None:
     """Show one task: its state, usage, tree of children, log and error."""
     with session() as db:
-        found = ax.activity.detail(db, task_id(agent_id))
+        found = ax.activity.detail(db, task_id(agent_id), metadata_filter=labels(metadata))
     if as_json:
         typer.echo(found.model_dump_json())
         return
@@ -134,18 +135,19 @@ def _log_line(at: Any, percentage: int | None, message: str) -> str:
 def logs(
     agent_id: AgentId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task has ended.")] = False,
+    metadata: Scope = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each line.")] = False,
 ) -> None:
     """Print the log of a task; with --follow, also what comes."""
-    task = task_id(agent_id)
+    task, scope = task_id(agent_id), labels(metadata)
     if follow:
-        for event in ax.activity.stream(task, deltas=False):
+        for event in ax.activity.stream(task, deltas=False, metadata_filter=scope):
             if "message" in event.data:
                 state, percentage = event.data.get("status"), event.data.get("percentage")
                 _say(event.at, percentage, event.data["message"], state, as_json)
         return
     with session() as db:
-        for entry in ax.activity.detail(db, task).logs:
+        for entry in ax.activity.detail(db, task, metadata_filter=scope).logs:
             _say(entry.created_at, entry.percentage, entry.message, str(entry.status), as_json)
 
 
@@ -157,15 +159,15 @@ def _say(at: Any, percentage: int | None, message: str, state: str | None, as_js
         typer.echo(_log_line(at, percentage, message))
 
 
-def retry(agent_id: AgentId) -> None:
+def retry(agent_id: AgentId, metadata: Scope = None) -> None:
     """Put a task that failed or was canceled back on the queue; it goes on at its last finished step.
 
     The exit code is 1 if the task is under way or complete.
     """
-    task = task_id(agent_id)
-    if not ax.retry_sync(task):
+    task, scope = task_id(agent_id), labels(metadata)
+    if not ax.retry_sync(task, metadata_filter=scope):
         with session() as db:
-            state = ax.activity.detail(db, task).status
+            state = ax.activity.detail(db, task, metadata_filter=scope).status
         typer.echo(
             f"agentexec: Task {task} is {state}; only failed and canceled tasks can be retried.", err=True
         )

@@ -23,7 +23,9 @@ from agentexec.cli import (
     version,
     worker,
 )
+from agentexec.cli.common import one_line
 from agentexec.errors import AgentexecError
+from agentexec.redaction import redact
 
 TRACEBACK = "--traceback"
 
@@ -110,6 +112,7 @@ def _fail_usage(error: Exception) -> None:
 
 def _fail(error: Exception | str, code: int, show: bool) -> NoReturn:
     if show:
-        traceback.print_exc()
-    typer.echo(f"agentexec: {error}", err=True)
+        sys.stderr.write(redact(traceback.format_exc()))
+    # What a task has raised may stand in it.
+    typer.echo(one_line(redact(f"agentexec: {error}")), err=True)
     sys.exit(code)

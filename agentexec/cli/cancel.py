@@ -9,11 +9,12 @@ from uuid import UUID
 import typer
 
 import agentexec as ax
-from agentexec.cli.common import AgentId, session, task_id
+from agentexec.cli.common import AgentId, Scope, labels, session, task_id
 
 
 def run(
     agent_id: AgentId,
+    metadata: Scope = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print agent_id, canceled and status as JSON.")
     ] = False,
@@ -22,9 +23,9 @@ def run(
 
     The exit code is 1 if the task had ended before, or there is none with this id.
     """
-    task = task_id(agent_id)
-    canceled = ax.cancel_sync(task)
-    status = _status(task)
+    task, scope = task_id(agent_id), labels(metadata)
+    canceled = ax.cancel_sync(task, metadata_filter=scope)
+    status = _status(task, scope)
     if as_json:
         typer.echo(json.dumps({"agent_id": str(task), "canceled": canceled, "status": status}))
     elif canceled:
@@ -35,6 +36,6 @@ def run(
         raise typer.Exit(1)
 
 
-def _status(task: UUID) -> str:
+def _status(task: UUID, scope: dict[str, str] | None) -> str:
     with session() as db:
-        return str(ax.activity.detail(db, task).status)
+        return str(ax.activity.detail(db, task, metadata_filter=scope).status)

@@ -22,6 +22,11 @@ Metadata = Annotated[
     typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Label; may be repeated."),
 ]
 
+Scope = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", metavar="KEY=VALUE", help="Only if the task has this label; may be repeated."),
+]
+
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 

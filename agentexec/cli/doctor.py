@@ -18,6 +18,7 @@ import agentexec as ax
 from agentexec.cli.common import AsJson
 from agentexec.cli.version import versions
 from agentexec.errors import AgentexecError
+from agentexec.redaction import redact
 
 State = Literal["ok", "warn", "fail"]
 SLOW_MS = 20.0
@@ -50,6 +51,7 @@ def run(
     """
     found: list[Finding] = []
     for finding in _findings(module or ax.CONF.worker_module):
+        finding = finding._replace(text=redact(finding.text, ax.CONF.secrets))
         found.append(finding)
         if not as_json:
             typer.echo(f"{finding.state:<5} {finding.name:<10} {finding.text}")

@@ -6,13 +6,16 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
 import agentexec as ax
-from agentexec.cli.common import Metadata, labels
+from agentexec.cli.common import Metadata, labels, one_line
 from agentexec.errors import UsageError
+
+SPACIOUS = 4
+"""How many times as long as the context itself its JSON may be, with indentation."""
 
 
 def run(
@@ -59,19 +62,39 @@ def run(
     else:
         typer.echo(f"Task {task.agent_id} is queued; waiting for its result.", err=True)
     result = ax.get_result_sync(task, timeout)
-    typer.echo(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, indent=2))
+    text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, indent=2)
+    if sys.stdout.isatty():
+        text = "\n".join(one_line(line) for line in text.splitlines())
+    typer.echo(text)
+
+
+def _read(file: BinaryIO, what: str) -> str:
+    """A text in UTF-8, of no more than a context may have with its white space. Raises UsageError."""
+    most = SPACIOUS * ax.CONF.max_payload_bytes
+    data = file.read(most + 1)
+    if len(data) > most:
+        raise UsageError(
+            f"What {what} holds is above AGENTEXEC_MAX_PAYLOAD_BYTES={ax.CONF.max_payload_bytes}."
+        )
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"What {what} holds is no text in UTF-8.") from None
 
 
 def _context(text: str) -> dict[str, Any]:
     if text == "-":
-        text = sys.stdin.read()
+        text = _read(sys.stdin.buffer, "standard input")
     elif text.startswith("@"):
         try:
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            with Path(text[1:]).open("rb") as file:
+                text = _read(file, f"the file {text[1:]}")
+        except (OSError, ValueError) as error:
             raise UsageError(f"The file {text[1:]} cannot be read: {error}.") from None
     try:
         value = json.loads(text)
+    except RecursionError:
+        raise UsageError("The context is nested too deeply.") from None
     except ValueError as error:
         raise UsageError(
             f'The context is not valid JSON: {error}. Write it like \'{{"company": "Acme"}}\'.'
