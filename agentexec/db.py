@@ -39,6 +39,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
 from agentexec.errors import SchemaError, UnavailableError, UsageError
+from agentexec.redaction import redact
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -109,7 +110,30 @@ class UtcDateTime(TypeDecorator[datetime]):
 LongText = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 """Text of any length: MySQL's plain TEXT ends at 64 KB."""
 
-JsonObject = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+
+class JsonObject(TypeDecorator[dict[str, Any]]):
+    """A JSON object. What stands there and is none reads as None: one such row must not hide a whole page of others."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        kind = postgresql.JSONB if dialect.name == "postgresql" else JSON
+        return dialect.type_descriptor(kind(none_as_null=True))
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        read = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> dict[str, Any] | None:
+            try:
+                found = value if read is None else read(value)
+            except (ValueError, RecursionError):
+                return None
+            return found if isinstance(found, dict) else None
+
+        return process
+
+
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 """A 64-bit key; SQLite only counts up an INTEGER key by itself."""
 
@@ -179,9 +203,10 @@ def open_engine(url: str | URL) -> Engine:
     """
     parsed = sync_url(url)
     dialect = parsed.get_backend_name() if parsed.drivername else ""
-    options: dict[str, Any] = {}
+    # A statement's parameters are users' data: no error and no log may quote them.
+    options: dict[str, Any] = {"hide_parameters": True}
     if dialect != "sqlite":
-        options = {"pool_size": 10, "max_overflow": 20, "pool_recycle": 1800}
+        options |= {"pool_size": 10, "max_overflow": 20, "pool_recycle": 1800}
         if (dialect == "postgresql" and "connect_timeout" not in parsed.query) or dialect in (
             "mysql",
             "mariadb",
@@ -389,7 +414,7 @@ def safe_url(url: URL | str) -> str:
 def _reason(error: exc.SQLAlchemyError) -> str:
     """A driver's reason in one line, without the statement and its parameters."""
     text = str(getattr(error, "orig", None) or error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    return redact(text.splitlines()[0].rstrip(".")) if text else type(error).__name__
 
 
 def require_shareable(engine: Engine) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
 from agentexec.activity.labels import require_labels
 from agentexec.activity.models import MAX_NAME, MAX_QUEUE_NAME
@@ -19,6 +19,9 @@ from agentexec.errors import PayloadTooLargeError, UsageError
 from agentexec.registry import MAX_TASK_NAME, validate_context
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, new_agent_id
+
+MASK = "*" * 10
+"""What pydantic writes in the place of a secret."""
 
 Context = BaseModel | Mapping[str, Any] | None
 
@@ -68,8 +71,29 @@ def _dump_context(task_name: str, context: Context) -> str | None:
         text = context.model_dump_json()
     else:
         text = _dump_json(context, f"The context of task {task_name}")
+    if MASK in text and (field := _masked(context)) is not None:
+        raise UsageError(
+            f"The context of task {task_name} holds a secret in {field}, which would be stored as {MASK}: pass a "
+            "reference that the handler looks the secret up by, or read it from the worker's environment."
+        )
     require_size(text, f"The context of task {task_name}")
     return text
+
+
+def _masked(value: Any, path: str = "") -> str | None:
+    """Where in a context a secret of pydantic's stands, as a path; None if nowhere."""
+    if isinstance(value, SecretStr | SecretBytes | Secret):
+        return None if value.get_secret_value() in ("", b"") else path
+    if isinstance(value, BaseModel):
+        parts = [*value.__dict__.items(), *(value.__pydantic_extra__ or {}).items()]
+    elif isinstance(value, Mapping):
+        parts = list(value.items())
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = list(enumerate(value))
+    else:
+        return None
+    found = (_masked(part, f"{path}.{name}" if path else str(name)) for name, part in parts)
+    return next((one for one in found if one is not None), None)
 
 
 def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -87,11 +87,9 @@ def validate_context(
     definition: TaskDefinition, context: BaseModel | Mapping[str, Any] | str
 ) -> BaseModel | Mapping[str, Any]:
     """A context as its task's type; `str` is JSON. Raises ContextInvalidError that names the first bad field."""
-    if definition.context_type is None:
-        if isinstance(context, BaseModel):
-            return context
-        return _any_object.validate_json(context) if isinstance(context, str) else context
     try:
+        if definition.context_type is None:
+            return _any_object.validate_json(context) if isinstance(context, str) else context
         if isinstance(context, str):
             return definition.context_type.model_validate_json(context)
         if isinstance(context, definition.context_type):

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 
 from agentexec.activity.models import Activity, ActivityResult
-from agentexec.db import reading
+from agentexec.db import chunks, reading
 from agentexec.errors import UnavailableError
 from agentexec.policy import backoff
 from agentexec.runtime import Runtime
@@ -139,12 +139,14 @@ class Signals:
                 time.sleep(1.0)
 
     def _act_on(self, messages: Iterable[str]) -> None:
-        done: list[UUID] = []
-        for message in messages:
-            if message.startswith(DONE):
-                done.append(UUID(message[len(DONE) :]))
-            elif message.startswith(CANCEL) and self._on_cancel is not None:
-                self._on_cancel(UUID(message[len(CANCEL) :]))
+        messages = list(messages)
+        done = ids_of(messages, DONE)
+        if self._on_cancel is not None and (canceled := ids_of(messages, CANCEL)):
+            # Who can write to the state backend can send this for any task: the record decides.
+            running = _running(self._runtime, canceled)
+            for agent_id in canceled:
+                if agent_id not in running:
+                    self._on_cancel(agent_id)
         if done:
             self._look_up(done)
 
@@ -172,6 +174,30 @@ class Signals:
                 # Not `cancelled()`: another thread may cancel between the question and the answer.
                 if future.set_running_or_notify_cancel():
                     future.set_result(end)
+
+
+def ids_of(messages: Iterable[str], kind: str) -> list[UUID]:
+    """The tasks that messages of a kind are about. Anybody may have sent them: what names no task is left out."""
+    found: list[UUID] = []
+    for message in messages:
+        if message.startswith(kind):
+            try:
+                found.append(UUID(message[len(kind) :]))
+            except ValueError:
+                log.debug("A message names no task.")
+    return found
+
+
+def _running(runtime: Runtime, agent_ids: Sequence[UUID]) -> set[UUID]:
+    """Those that the record has as RUNNING."""
+    found: set[UUID] = set()
+    with reading(runtime.engine) as connection:
+        for chunk in chunks(agent_ids):
+            query = select(Activity.agent_id).where(
+                Activity.agent_id.in_(chunk), Activity.status == Status.RUNNING
+            )
+            found.update(connection.execute(query).scalars())
+    return found
 
 
 def read_ends(runtime: Runtime, agent_ids: Sequence[UUID]) -> list[End]:

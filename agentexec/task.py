@@ -93,7 +93,7 @@ class TaskDefinition:
 def parse_agent_id(agent_id: UUID | str) -> UUID:
     """An agent_id as a UUID; raises UsageError for a text that is none."""
     try:
-        return agent_id if isinstance(agent_id, UUID) else UUID(agent_id)
+        return agent_id if isinstance(agent_id, UUID) else UUID(str(agent_id))
     except ValueError:
         raise UsageError(
             f"{agent_id!r} is no agent_id; it looks like 0190a6e2-7d4f-7c3a-9d55-0242ac120002."

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from agentexec.activity.transitions import NewTask
 from agentexec.db import utc_now
-from agentexec.errors import UsageError
+from agentexec.errors import AgentexecError, UsageError
 from agentexec.journal import trackers
 from agentexec.journal.recorder import current_scope
 from agentexec.journal.store import fit
@@ -96,5 +96,11 @@ class Tracker:
 
 
 def _fire(connection: Connection, task: str) -> Callable[[], None]:
-    values = json.loads(task) | {"agent_id": new_agent_id()}
-    return enqueue_within(connection, NewTask(**values))
+    try:
+        new = NewTask(**json.loads(task) | {"agent_id": new_agent_id()})
+        Priority(new.priority)
+    except (ValueError, TypeError, RecursionError):
+        raise AgentexecError(
+            "The task of a tracker cannot be read: the database holds something else."
+        ) from None
+    return enqueue_within(connection, new)

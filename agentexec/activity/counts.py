@@ -81,8 +81,13 @@ def forget(connection: Connection | Session) -> None:
 
 
 def _parsed(text: str | None) -> Remembered | None:
+    """None also for what cannot be read: then everything is counted."""
     if text is None:
         return None
-    value: dict[str, Any] = json.loads(text)
-    numbers = {(kind, status): int(number) for kind, status, number in value["numbers"]}
-    return Remembered(datetime.fromisoformat(value["until"]), numbers)
+    try:
+        value = json.loads(text)
+        numbers = {(str(kind), str(status)): int(number) for kind, status, number in value["numbers"]}
+        until = datetime.fromisoformat(value["until"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return None if until.tzinfo is None else Remembered(until, numbers)

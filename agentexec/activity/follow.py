@@ -54,10 +54,10 @@ def parse(event: Event) -> Heard:
     """Read an event of the state backend, which anybody with access to it may have written."""
     try:
         whole = json.loads(event.text)
-        kind, at, epoch, data = whole["type"], float(whole["at"]), whole.get("epoch"), whole["data"]
+        kind, at, epoch, data = str(whole["type"]), float(whole["at"]), whole.get("epoch"), whole["data"]
         if kind in TYPES and isinstance(data, dict) and isinstance(epoch, int | None) and 0 < at < 1e11:
             return Heard(event.number, kind, at, epoch, data)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         log.debug("An event could not be read.")
     return Heard(event.number, None, 0.0, None, {})
 
@@ -190,10 +190,16 @@ class Follower:
     def _act_on(self, messages: Iterable[str]) -> None:
         published: set[UUID] = set()
         for message in messages:
-            if message.startswith(EVENTS):
-                published.add(UUID(message[len(EVENTS) :]))
-            elif message.startswith(DONE):
-                followed = self._tasks.get(UUID(message[len(DONE) :]))
+            kind, _, text = message.partition(" ")
+            try:
+                agent_id = UUID(text)
+            except ValueError:
+                # Anybody with access to the state backend may have sent it.
+                continue
+            if kind == EVENTS.strip():
+                published.add(agent_id)
+            elif kind == DONE.strip():
+                followed = self._tasks.get(agent_id)
                 if followed is not None:
                     followed.tell((), look=True)
         if published:

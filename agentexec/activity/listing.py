@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, li
 from sqlalchemy.orm import Session, aliased, defer
 
 from agentexec.activity import counts
-from agentexec.activity.labels import Unindexed, having_too, wanted_labels
+from agentexec.activity.labels import Unindexed, having_too, storable, wanted_labels
 from agentexec.activity.models import Activity, ActivityLabel
 from agentexec.activity.queries import for_both
 from agentexec.activity.schemas import ActivityListItemSchema, ActivityListSchema
@@ -67,10 +67,10 @@ class Place(NamedTuple):
         try:
             rank, created_at, agent_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
             moment = datetime.fromisoformat(created_at)
-            if moment.tzinfo is None:
+            if moment.tzinfo is None or int(rank) not in RANKS.values():
                 raise ValueError
-            return cls(int(rank), moment, UUID(agent_id))
-        except (ValueError, binascii.Error):
+            return cls(int(rank), moment.astimezone(UTC), UUID(agent_id))
+        except (ValueError, OverflowError, binascii.Error):
             raise UsageError("after= takes the `next_cursor` of a list, unchanged.") from None
 
 
@@ -118,8 +118,8 @@ def list_activities(
             raise UsageError(f"{name}= must be aware of its time zone, like datetime.now(UTC).")
     wanted = Filter(
         _known_status(status),
-        agent_type,
-        text or None,
+        None if agent_type is None else storable(agent_type),
+        storable(text) if text else None,
         created_after,
         created_before,
         _rarest_first(db, metadata_filter),

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from agentexec.activity.labels import matching
 from agentexec.activity.models import Activity, WorkerProcess
 from agentexec.activity.queries import for_both
-from agentexec.activity.schemas import UsageSchema
+from agentexec.activity.schemas import UsageSchema, usable
 from agentexec.config import CONF
 from agentexec.db import utc_now
 from agentexec.errors import UsageError
@@ -163,9 +163,9 @@ def spent(db: Session, minutes: int = 10, *, metadata_filter: Mapping[str, Any] 
     )
     sums: dict[str, dict[str, int]] = {}
     for usage in db.scalars(query):
-        for model, used in (usage or {}).items():
+        for model, used in usable(usage).items():
             into = sums.setdefault(model, dict.fromkeys(UsageSchema.model_fields, 0))
             for name in into:
-                into[name] += int(used.get(name) or 0)
+                into[name] += used.get(name, 0)
     whole = {name: sum(used[name] for used in sums.values()) for name in UsageSchema.model_fields}
     return SpentSchema(minutes=minutes, usage=UsageSchema(**whole), cost=cost(sums, CONF.model_prices))

@@ -18,6 +18,7 @@ from agentexec.activity.transitions import NewTask, Progress, insert_tasks, reco
 from agentexec.config import CONF
 from agentexec.db import utc_now, writing
 from agentexec.errors import ActivityNotFoundError
+from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
 from agentexec.task import CURRENT_LEASE, Priority, Status, new_agent_id, parse_agent_id
 
@@ -79,6 +80,7 @@ def complete(agent_id: UUID | str, message: str | None = None) -> None:
 
 def error(agent_id: UUID | str, error: str = "") -> None:
     """End an activity as ERROR with a reason; without effect if it has ended already. Raises ActivityNotFoundError."""
+    error = redact(str(error), CONF.secrets)
     _end(agent_id, Status.ERROR, CONF.activity_message_error.format(error=error), error)
 
 

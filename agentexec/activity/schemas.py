@@ -34,6 +34,17 @@ class UsageSchema(BaseModel):
     output_tokens: int = 0
 
 
+def usable(usage: Any) -> dict[str, dict[str, int]]:
+    """Usage by model as a column has it, without what is none."""
+    if not isinstance(usage, dict):
+        return {}
+    return {
+        str(model): {name: used[name] for name in UsageSchema.model_fields if type(used.get(name)) is int}
+        for model, used in usage.items()
+        if isinstance(used, dict)
+    }
+
+
 class _ActivitySchema(BaseModel):
     """What list items and details have in common."""
 
@@ -130,7 +141,7 @@ class ActivityDetailSchema(_ActivitySchema):
     @field_validator("usage_by_model", mode="before")
     @classmethod
     def _none_used(cls, value: Any) -> Any:
-        return value or {}
+        return usable(value)
 
     @computed_field  # type: ignore[prop-decorator]
     @property

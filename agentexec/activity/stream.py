@@ -66,8 +66,7 @@ def stream(
     Raises UsageError for an `after` that is no id of an event; on the first step ActivityNotFoundError, also when
     `metadata_filter` does not match, and UnavailableError. A database that is lost later is waited for.
     """
-    key = parse_agent_id(agent_id)
-    return ActivityStream(key, _position(after), deltas, metadata_filter)
+    return ActivityStream(parse_agent_id(agent_id), _position(after), deltas, metadata_filter)
 
 
 class Position(NamedTuple):
@@ -249,7 +248,11 @@ class ActivityStream:
             # Without the traceback: this goes to browsers.
             return {"error": (row.error or "").split("\n", 1)[0] or None}
         if row.value is not None:
-            return {"value": json.loads(row.value), "expired": False}
+            try:
+                return {"value": json.loads(row.value), "expired": False}
+            except (ValueError, RecursionError):
+                log.warning("The result of task %s cannot be read.", self._agent_id)
+                return {"value": None, "expired": True}
         age = time.time() - row.finished_at.timestamp() if row.finished_at else 0.0
         return {"value": None, "expired": age > CONF.result_ttl}
 

@@ -15,9 +15,11 @@ from sqlalchemy import Connection, Engine
 from agentexec.activity.endings import Ending
 from agentexec.activity.live import Live
 from agentexec.activity.transitions import Progress, record
+from agentexec.config import CONF
 from agentexec.db import utc_now, writing
 from agentexec.errors import UnavailableError
 from agentexec.policy import backoff
+from agentexec.redaction import redact
 from agentexec.task import Lease, Status
 
 log = logging.getLogger("agentexec.writer")
@@ -164,7 +166,8 @@ class Writer:
             for ending in endings:
                 self._write_until_done([], [ending])
             return
-        reason = f"{type(error).__name__}: {getattr(error, 'orig', None) or error}".splitlines()[0]
+        whole = f"{type(error).__name__}: {getattr(error, 'orig', None) or error}"
+        reason = redact(whole.splitlines()[0], CONF.secrets)
         log.error("A row could not be stored and is left out: %s", reason)
         if endings and endings[0].status is not Status.ERROR:
             text = f"The result could not be stored: {type(error).__name__}."

@@ -254,7 +254,7 @@ class Call:
             held[0].close()
 
     def _commit(self, fact: Fact) -> None:
-        assert self._held is not None and self._recorder is not None  # noqa: S101
+        assert self._held is not None and self._recorder is not None  # noqa: S101 - as above
         stack, connection = self._held
         with stack:
             self._held = None

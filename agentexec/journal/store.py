@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
 from agentexec.db import reading, writing
-from agentexec.errors import JournalConflictError, LeaseLostError, PayloadTooLargeError
+from agentexec.errors import AgentexecError, JournalConflictError, LeaseLostError, PayloadTooLargeError
 from agentexec.journal.models import MAX_PATH, JournalEntry
 from agentexec.task import Lease, Status
 
@@ -82,10 +82,13 @@ def load(engine: Engine, agent_id: UUID) -> list[Fact]:
         .order_by(JOURNAL.c.path, JOURNAL.c.seq)
     )
     with reading(engine) as connection:
-        return [
-            Fact(row.path, row.seq, Kind(row.kind), row.input_hash, row.value)
-            for row in connection.execute(query)
-        ]
+        rows = connection.execute(query).all()
+    try:
+        return [Fact(row.path, row.seq, Kind(row.kind), row.input_hash, row.value) for row in rows]
+    except ValueError:
+        raise AgentexecError(
+            f"The journal of task {agent_id} holds a row of an unknown kind, so the task cannot go on."
+        ) from None
 
 
 def append(engine: Engine, lease: Lease, fact: Fact, usage: Usage | None, now: datetime) -> None:

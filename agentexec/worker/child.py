@@ -30,7 +30,7 @@ from agentexec.registry import Registry
 from agentexec.runtime import Runtime
 from agentexec.signals import Signals
 from agentexec.task import Lease, Status
-from agentexec.worker.executor import attempt
+from agentexec.worker.executor import attempt, failed_for_good
 from agentexec.worker.heartbeat import Heartbeat
 from agentexec.worker.presence import Presence
 from agentexec.worker.slots import Slots
@@ -216,14 +216,29 @@ class Child:
                         max_crashes=self._settings.max_crashes,
                         suspect_running=bool(self._suspects),
                     )
-                self._admit(admissions)
-                return
             except UnavailableError as error:
                 failures += 1
                 if failures == 1:
                     log.error("%s %d claimed task(s) wait until it is back.", error, len(leases))
                 time.sleep(backoff(failures, most=2.0))
+            except Exception as error:
+                # Something in one row: the others must not be harmed.
+                self._start_one_by_one(leases, error)
+                return
+            else:
+                self._admit(admissions)
+                return
         self._release(leases)
+
+    def _start_one_by_one(self, leases: list[Lease], error: Exception) -> None:
+        if len(leases) > 1:
+            for lease in leases:
+                self._start([lease])
+            return
+        # The reconciler brings it back if the record has it as a task, under the epoch that the record knows.
+        log.error("Task %s could not be started: %s", leases[0].agent_id, type(error).__name__)
+        self._forget(leases[0])
+        self._backend.finish(self._queue, leases)
 
     def _admit(self, admissions: Admissions) -> None:
         most = self._settings.max_crashes
@@ -241,8 +256,12 @@ class Child:
         for lease in (*over, *admissions.refused):
             self._forget(lease)
         if over:
-            self._backend.finish(self._queue, over)
-            self._backend.notify_done(self._queue, [lease.agent_id for lease in over])
+            try:
+                self._backend.finish(self._queue, over)
+                self._backend.notify_done(self._queue, [lease.agent_id for lease in over])
+            except UnavailableError as error:
+                # Not admitted again because of it: the others of this batch run by now.
+                log.warning("%s The reconciler acknowledges %d task(s) that had ended.", error, len(over))
 
     def _release(self, leases: Sequence[Lease]) -> None:
         """Give back tasks that were claimed and not started."""
@@ -266,6 +285,10 @@ class Child:
             ending = await attempt(self._registry, admitted, self._handler_threads)
         except asyncio.CancelledError:
             ending = self._canceled(admitted)
+        except Exception as error:
+            # Not of the handler, whose errors are endings: without one the task would stay RUNNING for ever.
+            log.exception("Task %s could not be run.", agent_id)
+            ending = failed_for_good(admitted, f"the task could not be run: {type(error).__name__}")
         self._running.pop(agent_id, None)
         if agent_id in self._given_up:
             # The record has its end already, or another worker's epoch: nothing of ours may follow.

@@ -21,6 +21,7 @@ from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
 from agentexec.journal.recorder import current_scope, enter_task
 from agentexec.new_task import require_size
 from agentexec.policy import retry_delay
+from agentexec.redaction import redact
 from agentexec.registry import Registry, validate_context
 from agentexec.task import Status, TaskDefinition
 
@@ -39,13 +40,13 @@ async def attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExe
     definition = registry.find(admitted.task_name)
     if definition is None:
         known = ", ".join(sorted(task.name for task in registry)) or "none"
-        return _failed_for_good(
+        return failed_for_good(
             admitted, f"no worker has a task named {admitted.task_name}; this one's tasks: {known}"
         )
     try:
         context = _context(definition, admitted.context)
     except ContextInvalidError as error:
-        return _failed_for_good(admitted, str(error))
+        return failed_for_good(admitted, str(error))
     try:
         async with asyncio.timeout(definition.timeout) as limit:
             value = await _call(definition, admitted, context, threads)
@@ -68,7 +69,7 @@ async def attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExe
         result = dump_result(definition, value)
     except AgentexecError as error:
         # Not tried again: the same handler would most likely return the like, after the same work.
-        return _failed_for_good(admitted, str(error))
+        return failed_for_good(admitted, str(error))
     return Ending(admitted.lease, Status.COMPLETE, CONF.activity_message_complete, result=result)
 
 
@@ -155,10 +156,11 @@ def _latest(group: BaseExceptionGroup) -> Postponed | None:
 
 
 def _failed(definition: TaskDefinition, admitted: Admitted, error: BaseException) -> Ending:
-    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    reason = redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, CONF.secrets)
     failures = admitted.attempt - admitted.crashes
     delay = retry_delay(failures, definition.retries, random.random())  # noqa: S311 - spreads load, no secret
-    trace = "".join(traceback.format_exception(error))
+    # Cut after that: half of a secret would not be known as one.
+    trace = redact("".join(traceback.format_exception(error))[-MAX_ERROR * 2 :], CONF.secrets)
     text = clean(f"{reason}\n{trace[-MAX_ERROR:]}", MAX_ERROR * 2)
     if delay is None:
         message = CONF.activity_message_error.format(error=reason)
@@ -167,6 +169,8 @@ def _failed(definition: TaskDefinition, admitted: Admitted, error: BaseException
     return Ending(admitted.lease, Status.QUEUED, clean(message), error=text, delay=delay)
 
 
-def _failed_for_good(admitted: Admitted, reason: str) -> Ending:
+def failed_for_good(admitted: Admitted, reason: str) -> Ending:
+    """The end of a task that is not tried again."""
+    reason = redact(reason, CONF.secrets)
     message = CONF.activity_message_error.format(error=reason)
     return Ending(admitted.lease, Status.ERROR, clean(message), error=clean(reason))

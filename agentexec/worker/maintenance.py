@@ -18,6 +18,7 @@ from agentexec.config import Settings
 from agentexec.errors import AgentexecError, UnavailableError
 from agentexec.policy import backoff
 from agentexec.runtime import Runtime
+from agentexec.worker.control import Lines
 from agentexec.worker.preflight import preflight
 from agentexec.worker.reconciler import Reconciler
 
@@ -47,7 +48,7 @@ class Maintenance:
         self._patience = patience
         self._reconciler = Reconciler(runtime, settings, owner)
         self._deaths: dict[str, str] = {}
-        self._buffer = b""
+        self._lines = Lines()
         self._stop = threading.Event()
 
     def run(self) -> int:
@@ -104,11 +105,9 @@ class Maintenance:
             # The supervisor is gone; what it would have told, the leases tell when they run out.
             self._stop.set()
             return
-        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-        for line in lines:
-            message = json.loads(line)
+        for message in self._lines.feed(chunk):
             if "dead" in message:
-                self._deaths[message["dead"]] = message["reason"]
+                self._deaths[str(message["dead"])] = str(message.get("reason", "died"))
             if message.get("stop"):
                 self._stop.set()
 

@@ -26,6 +26,7 @@ import psutil
 
 from agentexec.config import Settings, as_variables
 from agentexec.policy import exit_reason, restart_delay
+from agentexec.worker.control import Lines
 from agentexec.worker.health import HeartbeatFile
 from agentexec.worker.target import Target
 
@@ -193,7 +194,7 @@ class Supervisor:
         theirs.close()
         for_maintenance.close()
         os.close(alive_read)
-        self._buffers = {self._control: b"", self._to_maintenance: b""}
+        self._lines = {self._control: Lines(), self._to_maintenance: Lines()}
         self._selector = selectors.DefaultSelector()
         for readable in (self._control, self._to_maintenance, self._wake_read):
             self._selector.register(readable, selectors.EVENT_READ)
@@ -220,9 +221,12 @@ class Supervisor:
         if not chunk:
             self._selector.unregister(readable)
             return
-        *lines, self._buffers[readable] = (self._buffers[readable] + chunk).split(b"\n")
-        for line in lines:
-            self._hear(json.loads(line))
+        lines = self._lines[readable]
+        for message in lines.feed(chunk):
+            try:
+                self._hear(message)
+            except (KeyError, TypeError, ValueError):
+                lines.complain()
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "failed" in message:

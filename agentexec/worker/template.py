@@ -32,8 +32,10 @@ from typing import Any, NoReturn
 
 from agentexec.config import CONF
 from agentexec.errors import AgentexecError
+from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
 from agentexec.worker import logs
+from agentexec.worker.control import Lines
 from agentexec.worker.target import HasRegistry, Target
 
 log = logging.getLogger("agentexec.worker")
@@ -81,7 +83,7 @@ class Template:
         self._pool = pool
         self._control = socket.socket(fileno=orders.control)
         self._maintenance = socket.socket(fileno=orders.maintenance)
-        self._buffer = b""
+        self._lines = Lines()
         self._stopping = False
         # Native thread pools (BLAS) know how to be forked; Python's threads hold locks that a fork leaves locked.
         self._can_fork = hasattr(os, "fork") and threading.active_count() == 1
@@ -112,9 +114,7 @@ class Template:
         chunk = self._control.recv(65536)
         if not chunk:
             return False
-        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-        for line in lines:
-            message = json.loads(line)
+        for message in self._lines.feed(chunk):
             if "fork" in message:
                 self._fork(message["fork"])
             if message.get("stop"):
@@ -294,7 +294,7 @@ def main(text: str) -> NoReturn:
             importlib.import_module(name)
     except AgentexecError as error:
         if orders.show_traceback:
-            traceback.print_exc()
+            sys.stderr.write(redact(traceback.format_exc(), CONF.secrets))
         failure = {"failed": str(error), "exit_code": error.exit_code}
         if orders.spawned is not None:
             log.error("%s", error)

@@ -203,3 +203,8 @@ async def parent(agent_id: UUID, context: Job) -> int:
 
 if __name__ == "__main__":
     pool.run()
+
+
+@pool.task("untyped")
+async def untyped(agent_id: UUID, context) -> None:
+    ledger("end", "untyped")

@@ -1,0 +1,49 @@
+"""What the processes of a host tell each other: JSON objects, one a line, over sockets."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+log = logging.getLogger("agentexec.control")
+
+MOST_BYTES = 1_048_576
+"""Of a line: no message of ours has a hundredth of it."""
+
+
+class Lines:
+    """Makes messages of bytes as they come. What is no message is left out, with one log line for all of it.
+
+    The user's module runs in processes that have these sockets open, so anything may be written to them.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._warned = False
+
+    def feed(self, chunk: bytes) -> list[dict[str, Any]]:
+        """The messages that are complete now."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > MOST_BYTES:
+            self._rest = b""
+            self.complain()
+        found: list[dict[str, Any]] = []
+        for line in lines:
+            try:
+                message = json.loads(line)
+            except (ValueError, RecursionError):
+                message = None
+            if isinstance(message, dict):
+                found.append(message)
+            else:
+                self.complain()
+        return found
+
+    def complain(self) -> None:
+        """Note something that cannot be understood."""
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "A message between processes could not be understood; it is ignored, as further ones are."
+            )
