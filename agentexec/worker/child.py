@@ -23,7 +23,7 @@ from agentexec.activity.transitions import Admissions, Admitted, admit_claims, c
 from agentexec.activity.writer import Writer
 from agentexec.config import Settings
 from agentexec.db import utc_now, writing
-from agentexec.errors import UnavailableError
+from agentexec.errors import SchemaError, UnavailableError
 from agentexec.journal.waits import ready
 from agentexec.policy import backoff, is_suspect, low_quota
 from agentexec.registry import Registry
@@ -216,7 +216,7 @@ class Child:
                         max_crashes=self._settings.max_crashes,
                         suspect_running=bool(self._suspects),
                     )
-            except UnavailableError as error:
+            except (UnavailableError, SchemaError) as error:
                 failures += 1
                 if failures == 1:
                     log.error("%s %d claimed task(s) wait until it is back.", error, len(leases))
@@ -238,7 +238,10 @@ class Child:
         # The reconciler brings it back if the record has it as a task, under the epoch that the record knows.
         log.error("Task %s could not be started: %s", leases[0].agent_id, type(error).__name__)
         self._forget(leases[0])
-        self._backend.finish(self._queue, leases)
+        try:
+            self._backend.finish(self._queue, leases)
+        except UnavailableError as unavailable:
+            log.warning("%s Its lease runs out by itself.", unavailable)
 
     def _admit(self, admissions: Admissions) -> None:
         most = self._settings.max_crashes
