@@ -197,7 +197,7 @@ def in_force() -> dict[str, Any]:
 def as_variables(values: Mapping[str, Any]) -> dict[str, str]:
     """Settings by name, as environment variables."""
     return {
-        variable(name): value if isinstance(value, str) else json.dumps(value)
+        variable(name): str(value) if isinstance(value, str | Path) else json.dumps(value)
         for name, value in values.items()
     }
 
