@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from typing import Any
 
 log = logging.getLogger("agentexec.control")
@@ -47,3 +48,39 @@ class Lines:
             log.warning(
                 "A message between processes could not be understood; it is ignored, as further ones are."
             )
+
+
+class Channel:
+    """One end of a socket on which messages come and go."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._lines = Lines()
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self._end.fileno()
+
+    def send(self, message: dict[str, Any]) -> bool:
+        """Say something; False if nobody is there to hear it."""
+        try:
+            self._end.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            return False
+        return True
+
+    def read(self) -> list[dict[str, Any]] | None:
+        """What has come, without waiting for more; None once the other end is closed."""
+        try:
+            chunk = self._end.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
+        return self._lines.feed(chunk) if chunk else None
+
+    def complain(self) -> None:
+        """Note that a message made no sense."""
+        self._lines.complain()
+
+    def close(self) -> None:
+        """Close this end, in this process."""
+        self._end.close()

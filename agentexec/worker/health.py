@@ -58,7 +58,7 @@ class HeartbeatFile:
     def __init__(self, file: Path | None, workers_wanted: int) -> None:
         """Raises SettingsError if the file cannot be written: every probe would fail."""
         self._file = file
-        self._wanted = workers_wanted
+        self.workers_wanted = workers_wanted
         self._written: tuple[State, int] | None = None
         self._next = 0.0
         self._well_at = time.monotonic()
@@ -86,7 +86,7 @@ class HeartbeatFile:
         self._next = now + BEAT_SECONDS
         self._written = (state, workers_alive)
         failing = round(now - self._well_at, 1)
-        beat = Beat(os.getpid(), time.time(), state, workers_alive, self._wanted, failing)
+        beat = Beat(os.getpid(), time.time(), state, workers_alive, self.workers_wanted, failing)
         try:
             self._write(self._file, beat)
         except OSError as error:

@@ -6,7 +6,6 @@ own engine.
 
 from __future__ import annotations
 
-import json
 import logging
 import select
 import socket
@@ -18,7 +17,7 @@ from agentexec.config import Settings
 from agentexec.errors import AgentexecError, UnavailableError
 from agentexec.policy import backoff
 from agentexec.runtime import Runtime
-from agentexec.worker.control import Lines
+from agentexec.worker.control import Channel
 from agentexec.worker.preflight import preflight
 from agentexec.worker.reconciler import Reconciler
 
@@ -44,11 +43,10 @@ class Maintenance:
     ) -> None:
         self._runtime = runtime
         self._settings = settings
-        self._supervisor = supervisor
+        self._supervisor = Channel(supervisor)
         self._patience = patience
         self._reconciler = Reconciler(runtime, settings, owner)
         self._deaths: dict[str, str] = {}
-        self._lines = Lines()
         self._stop = threading.Event()
 
     def run(self) -> int:
@@ -100,12 +98,12 @@ class Maintenance:
         ready, _, _ = select.select([self._supervisor], [], [], timeout)
         if not ready:
             return
-        chunk = self._supervisor.recv(65536)
-        if not chunk:
+        messages = self._supervisor.read()
+        if messages is None:
             # The supervisor is gone; what it would have told, the leases tell when they run out.
             self._stop.set()
             return
-        for message in self._lines.feed(chunk):
+        for message in messages:
             if "dead" in message:
                 self._deaths[str(message["dead"])] = str(message.get("reason", "died"))
             if message.get("stop"):
@@ -118,7 +116,5 @@ class Maintenance:
             self._tell({"settled": worker_id})
 
     def _tell(self, message: dict[str, Any]) -> None:
-        try:
-            self._supervisor.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:
+        if not self._supervisor.send(message):
             self._stop.set()

@@ -7,7 +7,6 @@ only note the signal; one loop acts.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -15,7 +14,6 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -24,10 +22,11 @@ from typing import Any
 
 import psutil
 
-from agentexec.config import Settings, as_variables
+from agentexec.config import Settings
 from agentexec.policy import exit_reason, restart_delay
-from agentexec.worker.control import Lines
+from agentexec.worker.control import Channel
 from agentexec.worker.health import HeartbeatFile
+from agentexec.worker.launch import launch
 from agentexec.worker.target import Target
 
 log = logging.getLogger("agentexec.supervisor")
@@ -86,6 +85,7 @@ class Supervisor:
         self._loaded = False
         self._ready = False
         self._failed: int | None = None
+        self._gave_up: int | None = None
         self._stopping_at: float | None = None
         self._forced = False
         self._template_deaths = 0
@@ -174,27 +174,10 @@ class Supervisor:
     # ---- processes ---------------------------------------------------------------------------------------
 
     def _start_template(self) -> None:
-        self._control, theirs = socket.socketpair()
-        self._to_maintenance, for_maintenance = socket.socketpair()
-        alive_read, self._alive_write = os.pipe()
-        orders = {
-            "target": self.target.to_dict(),
-            "control": theirs.fileno(),
-            "alive": alive_read,
-            "maintenance": for_maintenance.fileno(),
-            "given": list(self.given),  # by name: everybody can read a command line
-            "run_atexit": self.run_atexit,
-            "show_traceback": self.show_traceback,
-        }
-        self._template = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "agentexec.worker.template", json.dumps(orders)],
-            pass_fds=[theirs.fileno(), alive_read, for_maintenance.fileno()],
-            env={**os.environ, **as_variables(self.given)},
+        launched = launch(
+            self.target, self.given, run_atexit=self.run_atexit, show_traceback=self.show_traceback
         )
-        theirs.close()
-        for_maintenance.close()
-        os.close(alive_read)
-        self._lines = {self._control: Lines(), self._to_maintenance: Lines()}
+        self._template, self._control, self._to_maintenance, self._alive_write = launched
         self._selector = selectors.DefaultSelector()
         for readable in (self._control, self._to_maintenance, self._wake_read):
             self._selector.register(readable, selectors.EVENT_READ)
@@ -206,32 +189,27 @@ class Supervisor:
         now = time.monotonic()
         pending = [slot.start_at - now for slot in self._slots if not slot.alive and not slot.asked]
         for key, _ in self._selector.select(max(0.0, min([TICK, *pending]))):
-            readable = key.fileobj
-            assert isinstance(readable, socket.socket)  # noqa: S101 - what was registered
-            self._read(readable)
+            if isinstance(key.fileobj, Channel):
+                self._listen(key.fileobj)
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    self._wake_read.recv(65536)
 
-    def _read(self, readable: socket.socket) -> None:
-        """Hear what a socket holds. An unregistered one has ended and holds nothing."""
-        try:
-            chunk = readable.recv(65536, socket.MSG_DONTWAIT)
-        except BlockingIOError:
+    def _listen(self, channel: Channel) -> None:
+        messages = channel.read()
+        if messages is None:
+            self._selector.unregister(channel)
             return
-        if readable is self._wake_read:
-            return
-        if not chunk:
-            self._selector.unregister(readable)
-            return
-        lines = self._lines[readable]
-        for message in lines.feed(chunk):
+        for message in messages:
             try:
                 self._hear(message)
             except (KeyError, TypeError, ValueError):
-                lines.complain()
+                channel.complain()
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "failed" in message:
             log.error("%s", message["failed"])
-            self._failed = message["exit_code"]
+            self._fail(message["exit_code"])
         elif "loaded" in message:
             self._loaded = True
             self._adopt(message["settings"])
@@ -256,11 +234,20 @@ class Supervisor:
         elif "settled" in message:
             self._unsettled.pop(message["settled"], None)
 
+    def _fail(self, code: int) -> None:
+        """Nothing more is to be started: end, after the running tasks if there are any."""
+        if not self._ready:
+            self._failed = code
+            return
+        self._gave_up = code
+        if self._stopping_at is None:
+            self._drain()
+
     def _adopt(self, settings: dict[str, Any]) -> None:
         """Take over what the user's module has set, which this process does not import."""
         for name, value in settings.items():
             setattr(self.settings, name, value)
-        number = self.settings.num_workers
+        number = self._heartbeat.workers_wanted = self.settings.num_workers
         del self._slots[number + 1 :]
         self._slots += [Process(f"worker-{place}", "worker") for place in range(len(self._slots), number + 1)]
 
@@ -288,7 +275,7 @@ class Supervisor:
         """A process has ended: report its death, and have the next one started, later if it dies too often."""
         if slot.role == "maintenance" and self._to_maintenance in self._selector.get_map():
             # Its last words may say why, and that no other would fare better.
-            self._read(self._to_maintenance)
+            self._listen(self._to_maintenance)
         reason = slot.reason or exit_reason(code)
         slot.process, slot.asked, slot.reason = None, False, None
         if slot.role == "worker" and code != 0:
@@ -310,7 +297,7 @@ class Supervisor:
 
     def _tell_deaths(self) -> None:
         for worker_id, reason in self._unsettled.items():
-            self._send(self._to_maintenance, {"dead": worker_id, "reason": reason})
+            self._to_maintenance.send({"dead": worker_id, "reason": reason})
 
     def _watch(self) -> None:
         """Start what is missing; notice a dead template."""
@@ -322,7 +309,9 @@ class Supervisor:
                 self._template_died(self._template.returncode)
             return
         for slot in self._slots:
-            wanted = slot.role == "maintenance" or (self._ready and self._stopping_at is None)
+            wanted = self._ready and self._stopping_at is None
+            if slot.role == "maintenance":
+                wanted = self._gave_up is None
             if (
                 self._loaded
                 and wanted
@@ -335,7 +324,7 @@ class Supervisor:
                 order = {"role": slot.role, "id": slot.id, "name": slot.name}
                 if self._ready:
                     order["again"] = "yes"
-                self._send(self._control, {"fork": order})
+                self._control.send({"fork": order})
 
     def _template_died(self, code: int) -> None:
         if not self._loaded and self._template_deaths == 0:
@@ -357,6 +346,8 @@ class Supervisor:
                 self._replace(slot, -signal.SIGKILL)
             slot.asked = False
         self._selector.close()
+        self._control.close()
+        self._to_maintenance.close()
         self._loaded = False
         if self._stopping_at is not None:
             self._failed = 1
@@ -386,19 +377,19 @@ class Supervisor:
         )
 
     def _close(self) -> int:
-        self._send(self._to_maintenance, {"stop": True})
+        self._to_maintenance.send({"stop": True})
         maintenance = self._slots[0].process
         if maintenance is not None:
             with contextlib.suppress(psutil.Error):
                 maintenance.wait(5)
-        self._send(self._control, {"stop": True})
+        self._control.send({"stop": True})
         if self._template is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._template.wait(10 if self.run_atexit else 2)
         if self._failed is not None:
             return self._failed
         log.info("Stopped.")
-        return 1 if self._forced else 0
+        return self._gave_up or int(self._forced)
 
     def _kill_all(self) -> None:
         """Whatever happened, no process is left behind."""
@@ -412,7 +403,3 @@ class Supervisor:
             self._template.wait()
         with contextlib.suppress(OSError, AttributeError):
             os.close(self._alive_write)
-
-    def _send(self, to: socket.socket, message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):
-            to.sendall(json.dumps(message).encode() + b"\n")

@@ -35,7 +35,7 @@ from agentexec.errors import AgentexecError
 from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
 from agentexec.worker import logs
-from agentexec.worker.control import Lines
+from agentexec.worker.control import Channel
 from agentexec.worker.target import HasRegistry, Target
 
 log = logging.getLogger("agentexec.worker")
@@ -81,9 +81,8 @@ class Template:
     def __init__(self, orders: Orders, pool: HasRegistry) -> None:
         self._orders = orders
         self._pool = pool
-        self._control = socket.socket(fileno=orders.control)
+        self._control = Channel(socket.socket(fileno=orders.control))
         self._maintenance = socket.socket(fileno=orders.maintenance)
-        self._lines = Lines()
         self._stopping = False
         # Native thread pools (BLAS) know how to be forked; Python's threads hold locks that a fork leaves locked.
         self._can_fork = hasattr(os, "fork") and threading.active_count() == 1
@@ -99,7 +98,7 @@ class Template:
         gc.collect()
         gc.freeze()
         settings = CONF.model_dump(include=FOR_SUPERVISOR)
-        self._tell({"loaded": True, "forks": self._can_fork, "settings": settings})
+        self._control.send({"loaded": True, "forks": self._can_fork, "settings": settings})
         while not self._stopping:
             ready, _, _ = select.select([self._control, self._wake_read], [], [], 60.0)
             if self._wake_read in ready:
@@ -111,10 +110,10 @@ class Template:
         return 0
 
     def _listen(self) -> bool:
-        chunk = self._control.recv(65536)
-        if not chunk:
+        messages = self._control.read()
+        if messages is None:
             return False
-        for message in self._lines.feed(chunk):
+        for message in messages:
             if "fork" in message:
                 self._fork(message["fork"])
             if message.get("stop"):
@@ -135,7 +134,7 @@ class Template:
             os.close(self._wake_read)
             os.close(self._wake_write)
             become(order, self._pool, self._orders, self._maintenance)
-        self._tell({"forked": order["id"], "pid": pid})
+        self._control.send({"forked": order["id"], "pid": pid})
 
     def _spawn(self, order: dict[str, str]) -> None:
         """A new interpreter that loads the module by itself."""
@@ -154,7 +153,7 @@ class Template:
         )
         # Reaped with the forked ones: `_reap` waits for any child.
         process.returncode = 0
-        self._tell({"forked": order["id"], "pid": process.pid})
+        self._control.send({"forked": order["id"], "pid": process.pid})
 
     def _reap(self) -> None:
         while True:
@@ -164,7 +163,7 @@ class Template:
                 return
             if pid == 0:
                 return
-            self._tell({"exited": pid, "code": os.waitstatus_to_exitcode(status)})
+            self._control.send({"exited": pid, "code": os.waitstatus_to_exitcode(status)})
 
     def _outlive_children(self) -> None:
         """The supervisor is gone. Workers die with this process at once, so give them their moment first."""
@@ -175,10 +174,6 @@ class Template:
                     time.sleep(0.05)
             except ChildProcessError:
                 return
-
-    def _tell(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):
-            self._control.sendall(json.dumps(message).encode() + b"\n")
 
 
 def become(order: dict[str, str], pool: HasRegistry, orders: Orders, maintenance: socket.socket) -> NoReturn:

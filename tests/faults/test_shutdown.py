@@ -6,6 +6,9 @@ import os
 import signal
 import sys
 
+from agentexec.db import writing
+from agentexec.runtime import RUNTIME
+from agentexec.schema import version_table
 from tests.deployment import MODULE, Deploy, gone, on
 
 
@@ -37,6 +40,26 @@ def test_a_draining_worker_keeps_its_tasks_until_the_last_one_has_ended(deploy: 
     assert supervisor.wait(20) == 0
     assert deployment.endings(tasks) == [["complete"]] * 2
     assert deployment.ledger("start") == {"work": 1, "sync_work": 1}
+
+
+@on("embedded")
+def test_a_worker_that_meets_a_newer_schema_in_its_work_finishes_its_tasks_and_says_why(
+    deploy: Deploy,
+) -> None:
+    deployment = deploy()
+    supervisor = deployment.start()
+    task = deployment.enqueue("work", "running", seconds=2)
+    deployment.wait_for_start("running")
+    family = deployment.processes()
+    with writing(RUNTIME.engine) as connection:
+        connection.exec_driver_sql(f"CREATE TABLE {version_table()} (version_num VARCHAR(32) NOT NULL)")
+        connection.exec_driver_sql(f"INSERT INTO {version_table()} VALUES ('9999')")
+    deployment.maintenance().kill()  # its successor looks at the schema before it begins
+    assert supervisor.wait(20) == 5
+    assert gone(family)
+    detail = deployment.detail(task)
+    assert (detail.status, detail.attempt) == ("complete", 1)
+    assert deployment.log.count("newer than this release knows") == 1
 
 
 @on("embedded", "valkey+postgres")

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from agentexec.config import Settings
-from agentexec.worker.control import Lines
+from agentexec.worker.control import Channel
 from agentexec.worker.supervisor import Supervisor
 from agentexec.worker.target import Target
 
@@ -22,9 +22,9 @@ def test_the_last_words_of_the_maintenance_process_come_before_its_death(
 ) -> None:
     supervisor = Supervisor(Target("worker"), Settings(num_workers=1))
     ours, theirs = socket.socketpair()
-    supervisor._to_maintenance, supervisor._lines = ours, {ours: Lines()}
+    supervisor._to_maintenance = Channel(ours)
     supervisor._selector = selectors.DefaultSelector()
-    supervisor._selector.register(ours, selectors.EVENT_READ)
+    supervisor._selector.register(supervisor._to_maintenance, selectors.EVENT_READ)
     supervisor._slots[0].id = "the-first"
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
