@@ -35,8 +35,8 @@ CHECK_SECONDS = 0.25
 TRUST_SECONDS = 5.0
 """How long such an answer is believed where it was yes."""
 
-FLUSH_SECONDS = 0.1
-"""The longest that a task's ending waits for its events."""
+FLUSH_SECONDS = 0.5
+"""The longest that a task's ending waits for its events: many times what sending takes, also on a busy machine."""
 
 IDLE_SECONDS = 600.0
 """Events that nobody has asked for since then are forgotten."""

@@ -68,7 +68,8 @@ class Recorder:
     async def open(self) -> None:
         """Read the task's journal, once per attempt. Waits while the database is away."""
         if not self._opened:
-            await self._patiently(self._load)
+            with self.traffic.moving(object()):
+                await self._patiently(self._load)
 
     def facts(self, path: str) -> list[Fact]:
         """What is recorded at a path; `open` comes first."""
@@ -187,7 +188,9 @@ class Recorder:
         """
         self.check()
         fact = Fact(path, len(self.facts(path)), kind, input_hash, value)
-        await asyncio.shield(asyncio.ensure_future(self._record(fact, usage)))
+        # A run that writes is under way, however slow the database is.
+        with self.traffic.moving(object()):
+            await asyncio.shield(asyncio.ensure_future(self._record(fact, usage)))
 
     async def _record(self, fact: Fact, usage: Usage | None) -> None:
         await self.write(append, RUNTIME.engine, self.lease, fact, usage, utc_now())

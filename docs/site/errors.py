@@ -17,8 +17,9 @@ def render() -> str:
 
 
 def family(error: type[AgentexecError]) -> list[type[AgentexecError]]:
-    """An error and those that are kinds of it, as the module has them."""
-    below = sorted(error.__subclasses__(), key=list(vars(errors).values()).index)
+    """An error and those that are kinds of it, as the module has them; other modules may have more."""
+    below = [one for one in vars(errors).values() if isinstance(one, type) and one.__base__ is error]
+    below = list(dict.fromkeys(below))  # some have two names
     return [error, *(one for kind in below for one in family(kind))]
 
 

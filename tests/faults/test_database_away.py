@@ -47,7 +47,7 @@ def test_a_deployment_that_has_served_waits_for_its_database_however_long(deploy
     """Also where the maintenance process, which checks the servers at its start, dies meanwhile."""
     deployment = deploy(connect_timeout=0.5)
     supervisor = deployment.start()
-    [worker] = deployment.workers()
+    [worker] = deployment.wait_for(deployment.workers)
     deployment.database.stop()
     deployment.maintenance().kill()
     deployment.wait_for(lambda: "Waiting for it" in deployment.log)

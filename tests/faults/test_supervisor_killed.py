@@ -67,7 +67,7 @@ def test_a_killed_template_is_replaced_with_all_that_came_from_it(deploy: Deploy
 def test_a_killed_maintenance_process_is_replaced_and_its_duties_are_done_again(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()
-    maintenance, [worker] = deployment.maintenance(), deployment.workers()
+    maintenance, [worker] = deployment.maintenance(), deployment.wait_for(deployment.workers)
     task = deployment.enqueue("slow_once", "a", seconds=60)
     deployment.wait_for_start("a")
     maintenance.kill()

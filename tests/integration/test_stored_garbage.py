@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -266,7 +267,7 @@ def test_contexts_of_the_command_line(deploy: Deploy) -> None:
         for name, content in files.items():
             (deployment.folder / name).write_bytes(content)
         for context, said in {
-            "@deep": "nested too deeply",
+            "@deep": "nested too deeply|not valid JSON",  # by the Python: some read deeper than others
             "@bytes": "no text in UTF-8",
             "@long": "above AGENTEXEC_MAX_PAYLOAD_BYTES=2048",
             "@/dev/zero": "above AGENTEXEC_MAX_PAYLOAD_BYTES=2048",
@@ -276,6 +277,6 @@ def test_contexts_of_the_command_line(deploy: Deploy) -> None:
         }.items():
             code, _, complaint = command(deployment, "enqueue", "work", context)
             assert (code, complaint.count("\n")) == (2, 1), complaint
-            assert said in complaint
+            assert re.search(said, complaint), complaint
     finally:
         ax.CONF.max_payload_bytes = before
