@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import logging
 import threading
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ log = logging.getLogger("agentexec.journal")
 T = TypeVar("T")
 
 Policy = Literal["idempotent", "ask", "fail", "transactional"]
+
+Strand = weakref.ref[object]
+"""Weak, for a task holds its context and so its scope: it would be a circle for each task that runs."""
 
 POLICIES: tuple[Policy, ...] = ("idempotent", "ask", "fail", "transactional")
 
@@ -297,7 +301,7 @@ class Scope:
     """The durable run that the code belongs to, as its runner keeps it."""
     approval_seconds: float | None = None
     """How long a question to a person stays open; None for ever."""
-    strand: object = None
+    strand: Strand | None = None
     """What runs the code of this place from its top to its end; branches that it starts are strands of their own."""
 
     def claim(self, name: str, input_hash: str, what: str) -> str:
@@ -306,7 +310,7 @@ class Scope:
         What one strand does comes in the same order in every attempt; what branches do, gathered ones for example,
         need not.
         """
-        ordered = self.strand is _running_strand()
+        ordered = self.strand is not None and self.strand() is _running()
         return self.recorder.claim(self.path, name, input_hash, what, ordered=ordered)
 
     def expiry(self) -> datetime | None:
@@ -315,13 +319,13 @@ class Scope:
 
     def at(self, path: str, **changes: Any) -> Scope:
         """The scope of a run or call inside this one, which the running strand enters."""
-        return dataclasses.replace(self, path=path, strand=_running_strand(), **changes)
+        return dataclasses.replace(self, path=path, strand=weakref.ref(_running()), **changes)
 
 
-def _running_strand() -> object:
-    """The asyncio task that runs this code, or its thread where there is no event loop."""
+def _running() -> object:
+    """The asyncio task that runs this code, or its thread where there is none."""
     try:
-        return asyncio.current_task()
+        return asyncio.current_task() or threading.current_thread()
     except RuntimeError:
         return threading.current_thread()
 
@@ -333,7 +337,7 @@ SCOPE: ContextVar[Scope | None] = ContextVar("agentexec_scope", default=None)
 def enter_task(lease: Lease, attempt: int, failures: int = 0) -> None:
     """Make the running code an attempt of a task, with a journal of its own. `failures`: attempts before that raised."""
     CURRENT_LEASE.set(lease)
-    SCOPE.set(Scope(Recorder(lease, attempt, failures), strand=_running_strand()))
+    SCOPE.set(Scope(Recorder(lease, attempt, failures), strand=weakref.ref(_running())))
 
 
 def current_scope() -> Scope | None:
