@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import random
 import sqlite3
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     JSON,
     BigInteger,
     ColumnElement,
@@ -32,7 +34,6 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.engine.url import URL
 from sqlalchemy.orm import DeclarativeBase
@@ -92,7 +93,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def load_dialect_impl(self, dialect: Dialect) -> Any:
         if dialect.name in ("mysql", "mariadb"):
-            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+            return dialect.type_descriptor(_types_of("mysql").DATETIME(fsp=6))
         return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -107,41 +108,52 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-LongText = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
-"""Text of any length: MySQL's plain TEXT ends at 64 KB."""
+def _types_of(dialect: str) -> Any:
+    """The types of a dialect. Imported on use, when it is loaded anyway: the others would slow every command down."""
+    return importlib.import_module(f"sqlalchemy.dialects.{dialect}")
 
 
-class JsonObject(TypeDecorator[dict[str, Any]]):
-    """A JSON object. What stands there and is none reads as None: one such row must not hide a whole page of others."""
+class LongText(TypeDecorator[str]):
+    """Text of any length: MySQL's plain TEXT ends at 64 KB."""
 
-    impl = JSON(none_as_null=True)
+    impl = Text
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> Any:
-        kind = postgresql.JSONB if dialect.name == "postgresql" else JSON
+        mine = dialect.name in ("mysql", "mariadb")
+        return dialect.type_descriptor(_types_of("mysql").LONGTEXT() if mine else Text())
+
+
+class JsonObject(TypeDecorator[dict[str, Any]]):
+    """JSON data; None is NULL."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        kind = _types_of("postgresql").JSONB if dialect.name == "postgresql" else JSON
         return dialect.type_descriptor(kind(none_as_null=True))
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        read = super().result_processor(dialect, coltype)
 
-        def process(value: Any) -> dict[str, Any] | None:
-            try:
-                found = value if read is None else read(value)
-            except (ValueError, RecursionError):
-                return None
-            return found if isinstance(found, dict) else None
+class ExactText(TypeDecorator[str]):
+    """Text of up to a number of characters that is compared exactly: MySQL by itself does not regard case."""
 
-        return process
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        if dialect.name not in ("mysql", "mariadb"):
+            return dialect.type_descriptor(String(self.length))
+        mine = _types_of("mysql").VARCHAR(self.length, charset="utf8mb4", collation="utf8mb4_bin")
+        return dialect.type_descriptor(mine)
 
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 """A 64-bit key; SQLite only counts up an INTEGER key by itself."""
-
-
-def exact_text(length: int) -> String:
-    """Text of up to `length` characters that is compared exactly: MySQL by itself does not regard case."""
-    mine = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return String(length).with_variant(mine, "mysql", "mariadb")
 
 
 class IdList(TypeDecorator[Sequence[UUID]]):
@@ -161,7 +173,7 @@ def among(column: Any, dialect: str) -> ColumnElement[bool]:
     nor the server prepares it anew for each number.
     """
     if dialect == "postgresql":
-        return column == any_(bindparam("ids", type_=postgresql.ARRAY(Uuid())))
+        return column == any_(bindparam("ids", type_=ARRAY(Uuid())))
     if dialect == "sqlite":
         each = func.json_each(bindparam("ids", type_=IdList())).table_valued("value")
         return column.in_(select(each.c.value))

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
 
 from agentexec.config import CONF
-from agentexec.db import Base, BigId, JsonObject, LongText, UtcDateTime, exact_text
+from agentexec.db import Base, BigId, ExactText, JsonObject, LongText, UtcDateTime
 from agentexec.task import Status
 
 MAX_NAME = 200
@@ -136,8 +136,8 @@ class ActivityLabel(Base):
     agent_id: Mapped[UUID] = mapped_column(
         ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
     )
-    name: Mapped[str] = mapped_column(exact_text(MAX_LABEL), primary_key=True)
-    value: Mapped[str] = mapped_column(exact_text(MAX_LABEL), doc="As JSON; a long one as its hash.")
+    name: Mapped[str] = mapped_column(ExactText(MAX_LABEL), primary_key=True)
+    value: Mapped[str] = mapped_column(ExactText(MAX_LABEL), doc="As JSON; a long one as its hash.")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     __table_args__ = (
@@ -167,7 +167,7 @@ class WorkerProcess(Base):
 
     __tablename__ = f"{CONF.table_prefix}worker"
 
-    worker_id: Mapped[str] = mapped_column(exact_text(MAX_LABEL), primary_key=True)
+    worker_id: Mapped[str] = mapped_column(ExactText(MAX_LABEL), primary_key=True)
     queue: Mapped[str] = mapped_column(String(MAX_QUEUE_NAME))
     host: Mapped[str] = mapped_column(String(MAX_NAME))
     pid: Mapped[int] = mapped_column(BigInteger)

@@ -9,12 +9,12 @@ from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agentexec.config import CONF
-from agentexec.db import Base, BigId, LongText, UtcDateTime, exact_text
+from agentexec.db import Base, BigId, ExactText, LongText, UtcDateTime
 
 MAX_PATH = 255
 
 # Call ids may differ in nothing but case.
-ExactText = exact_text(MAX_PATH)
+PathText = ExactText(MAX_PATH)
 
 
 class JournalEntry(Base):
@@ -29,7 +29,7 @@ class JournalEntry(Base):
     agent_id: Mapped[UUID] = mapped_column(
         ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
     )
-    path: Mapped[str] = mapped_column(ExactText, primary_key=True, doc="The run or call within the task.")
+    path: Mapped[str] = mapped_column(PathText, primary_key=True, doc="The run or call within the task.")
     seq: Mapped[int] = mapped_column(
         Integer, primary_key=True, autoincrement=False, doc="Counts the facts of a path."
     )
@@ -56,9 +56,9 @@ class Approval(Base):
     agent_id: Mapped[UUID] = mapped_column(
         ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
     )
-    path: Mapped[str] = mapped_column(ExactText, primary_key=True)
+    path: Mapped[str] = mapped_column(PathText, primary_key=True)
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    call_id: Mapped[str] = mapped_column(ExactText, doc="The call that waits.")
+    call_id: Mapped[str] = mapped_column(PathText, doc="The call that waits.")
     kind: Mapped[str] = mapped_column(String(10), doc="approval, or repeat for a call that was cut off.")
     tool: Mapped[str] = mapped_column(LongText)
     arguments: Mapped[str] = mapped_column(LongText)
@@ -81,8 +81,8 @@ class SentEvent(Base):
     __tablename__ = f"{CONF.table_prefix}sent_event"
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
-    name: Mapped[str] = mapped_column(ExactText)
-    key: Mapped[str] = mapped_column(ExactText)
+    name: Mapped[str] = mapped_column(PathText)
+    key: Mapped[str] = mapped_column(PathText)
     value: Mapped[str] = mapped_column(LongText)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -103,9 +103,9 @@ class EventWait(Base):
     agent_id: Mapped[UUID] = mapped_column(
         ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
     )
-    path: Mapped[str] = mapped_column(ExactText, primary_key=True)
-    name: Mapped[str] = mapped_column(ExactText)
-    key: Mapped[str] = mapped_column(ExactText)
+    path: Mapped[str] = mapped_column(PathText, primary_key=True)
+    name: Mapped[str] = mapped_column(PathText)
+    key: Mapped[str] = mapped_column(PathText)
     event_id: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -122,7 +122,7 @@ class TrackerCount(Base):
 
     __tablename__ = f"{CONF.table_prefix}tracker"
 
-    key: Mapped[str] = mapped_column(ExactText, primary_key=True)
+    key: Mapped[str] = mapped_column(PathText, primary_key=True)
     count: Mapped[int] = mapped_column(BigInteger)
     counted: Mapped[bool] = mapped_column(Boolean(create_constraint=False))
     task: Mapped[str | None] = mapped_column(LongText)
@@ -140,5 +140,5 @@ class TrackerMark(Base):
     agent_id: Mapped[UUID] = mapped_column(
         ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
     )
-    path: Mapped[str] = mapped_column(ExactText, primary_key=True)
+    path: Mapped[str] = mapped_column(PathText, primary_key=True)
     count: Mapped[int] = mapped_column(BigInteger)
