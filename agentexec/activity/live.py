@@ -217,8 +217,8 @@ class Live:
             self._chars -= pending.chars
         return pending
 
-    def _nobody(self, agent_id: UUID) -> None:
-        """Nobody follows a task now: what the record has is not news, the rest waits a while."""
+    def _nobody(self, agent_id: UUID, *, ends: bool) -> None:
+        """Nobody follows a task: what the record has is not news, the rest waits a while, unless the task `ends`."""
         self._followed.pop(agent_id, None)
         self._ready.discard(agent_id)
         pending = self._pending.get(agent_id)
@@ -226,7 +226,7 @@ class Live:
             return
         pending.events = deque(event for event in pending.events if event.type != NEWS)
         idle = time.monotonic() - pending.changed > IDLE_SECONDS
-        if not pending.events or idle or agent_id in self._flushing:
+        if not pending.events or idle or ends:
             self._forget(agent_id)
 
     # ---- the thread --------------------------------------------------------------------------------------
@@ -278,7 +278,8 @@ class Live:
                 if agent_id in followed:
                     self._followed[agent_id] = now + TRUST_SECONDS
                 else:
-                    self._nobody(agent_id)
+                    # Who began to end after the question was put has it put again.
+                    self._nobody(agent_id, ends=agent_id in flushing)
             batch = {one: self._forget(one) for one in [*self._pending] if one in self._followed}
             self._sending = set(batch)
         try:
