@@ -125,14 +125,26 @@ class LongText(TypeDecorator[str]):
 
 
 class JsonObject(TypeDecorator[dict[str, Any]]):
-    """JSON data; None is NULL."""
+    """A JSON object. What stands there and is none reads as None: one such row must not hide a whole page of others."""
 
-    impl = JSON
+    impl = JSON(none_as_null=True)
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> Any:
         kind = _types_of("postgresql").JSONB if dialect.name == "postgresql" else JSON
         return dialect.type_descriptor(kind(none_as_null=True))
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        read = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> dict[str, Any] | None:
+            try:
+                found = value if read is None else read(value)
+            except (ValueError, RecursionError):
+                return None
+            return found if isinstance(found, dict) else None
+
+        return process
 
 
 class ExactText(TypeDecorator[str]):

@@ -46,6 +46,14 @@ RIVALS = {"embedded": ["mariadb"], "valkey+postgres": ["redis_server+mariadb"]}
 """Targets that join a target when the tests run against all servers."""
 
 
+def accepted(deployment: Deployment) -> ax.Task | None:
+    """A task that an unreachable database has not refused."""
+    try:
+        return deployment.enqueue("work", "late")
+    except ax.UnavailableError:
+        return None
+
+
 def on(*targets: str, rivals: bool = True) -> pytest.MarkDecorator:
     """Run a test on these targets: `embedded` (SQLite alone), `postgres` (alone), or `valkey+` a database.
 

@@ -328,18 +328,31 @@ class Child:
 
     def _rested(self, agent_id: UUID) -> None:
         """A task that waits for others is no suspect: it has come so far, and those may be held back because of it."""
-        self._suspects.discard(agent_id)
-        self._stirred.set()
         epoch = self._crashed.pop(agent_id, None)
-        if epoch is not None:
+        if epoch is None:
+            self._absolve(agent_id)
+        else:
             self._runtime.submit(lambda: self._clear(Lease(agent_id, epoch)))
 
     def _clear(self, lease: Lease) -> None:
-        try:
-            with writing(self._runtime.engine, relaxed=True) as connection:
-                clear_crashes(connection, lease)
-        except UnavailableError as error:
-            log.warning("%s Task %s stays under suspicion.", error, lease.agent_id)
+        """Only once the record has it does the next suspect start: it may take this process down at once."""
+        failures = 0
+        while lease.agent_id in self._running:
+            try:
+                with writing(self._runtime.engine, relaxed=True) as connection:
+                    clear_crashes(connection, lease)
+                break
+            except UnavailableError as error:
+                failures += 1
+                if failures == 1:
+                    log.warning("%s Task %s stays under suspicion until then.", error, lease.agent_id)
+                time.sleep(backoff(failures, most=2.0))
+        self._absolve(lease.agent_id)
+
+    def _absolve(self, agent_id: UUID) -> None:
+        self._suspects.discard(agent_id)
+        self._stirred.set()
+        self._slots.look_again()
 
     def _forget(self, lease: Lease) -> None:
         """End the care for a task: its lease is not renewed, its slot is free."""

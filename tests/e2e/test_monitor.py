@@ -18,7 +18,7 @@ import pytest
 import agentexec as ax
 from agentexec.runtime import RUNTIME
 from bench import crowd
-from tests.deployment import Deploy, Deployment, command, on
+from tests.deployment import Deploy, Deployment, accepted, command, on
 from tests.waiting import wait_until
 
 
@@ -222,7 +222,7 @@ def test_a_database_that_is_away_is_said_and_comes_back(deploy: Deploy, terminal
     deployment.database.kill()
     terminal.shows("cannot be")
     deployment.database.start()
-    ax.enqueue_sync("work", {"key": "late"})
+    deployment.wait_for(lambda: accepted(deployment))  # a connection of before the restart may be tried first
     terminal.shows("queued    work")
     terminal.type("q")
     terminal.shows("EXIT=0")

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
-from tests.deployment import LEASE, Deploy, Deployment, on
+from tests.deployment import LEASE, Deploy, Deployment, accepted, on
 
 OUTAGE = 10.0
 SHORT_OUTAGE = 2 * LEASE
@@ -59,13 +59,6 @@ def test_a_deployment_that_has_served_waits_for_its_database_however_long(deploy
     deployment.wait_for_ends([task])
     assert deployment.runners("late") == [worker.pid]
     deployment.wait_for(lambda: "It is there now" in deployment.log)
-
-
-def accepted(deployment: Deployment) -> ax.Task | None:
-    try:
-        return deployment.enqueue("work", "late")
-    except ax.UnavailableError:
-        return None
 
 
 @on("embedded", rivals=False)
