@@ -191,6 +191,8 @@ class Child:
             return False
         self._claimed += len(leases)
         self._leases.update(leases)
+        if held:
+            self._held = []
         self._start([*held, *leases])
         return True
 
@@ -254,7 +256,7 @@ class Child:
         if admissions.started:
             self._loop.call_soon_threadsafe(self._begin, admissions.started)
             self._live.touch([admitted.lease.agent_id for admitted in admissions.started])
-        self._held = admissions.held
+        self._held = [*self._held, *admissions.held]
         over = [*admissions.ended, *admissions.buried]
         for lease in (*over, *admissions.refused):
             self._forget(lease)
@@ -322,9 +324,7 @@ class Child:
 
     def _free_slot(self, agent_id: UUID) -> None:
         self._crashed.pop(agent_id, None)
-        self._suspects.discard(agent_id)
         self._slots.end(agent_id)
-        self._stirred.set()
 
     def _rested(self, agent_id: UUID) -> None:
         """A task that waits for others is no suspect: it has come so far, and those may be held back because of it."""
@@ -358,6 +358,7 @@ class Child:
         """End the care for a task: its lease is not renewed, its slot is free."""
         self._leases.pop(lease.agent_id, None)
         self._free_slot(lease.agent_id)
+        self._absolve(lease.agent_id)
 
     # ---- finish (in the writer's thread) -----------------------------------------------------------------
 
@@ -371,6 +372,8 @@ class Child:
         """After the commit: acknowledge, release, tell."""
         for ending in (*written, *refused):
             self._leases.pop(ending.lease.agent_id, None)
+            if ending.lease.agent_id in self._suspects:
+                self._absolve(ending.lease.agent_id)
         for ending in refused:
             log.warning(
                 "The %s of task %s was refused: it was canceled or taken over.",
