@@ -328,10 +328,18 @@ def writing(engine: Engine, *, relaxed: bool = False, finding: bool = True) -> G
 
 
 @contextmanager
-def batched(connection: Connection) -> Generator[None]:
+def committing(engine: Engine) -> Generator[Connection]:
+    """A connection on which each statement is a transaction by itself, without the trips of BEGIN and COMMIT."""
+    with outages_named(engine), engine.connect() as connection:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def batched(connection: Connection, *, last: bool = False) -> Generator[None]:
     """Send the statements of the block in one round trip, where the driver can (psycopg 3).
 
     For statements whose result, even their number of rows, nobody reads; their errors come at the end of the block.
+    `last`: the transaction, a `writing` of the caller's own, ends with the block, and its commit goes along.
     """
     dialect = connection.dialect
     dbapi: Any = dialect.loaded_dbapi
@@ -342,6 +350,8 @@ def batched(connection: Connection) -> Generator[None]:
     try:
         with raw.pipeline():
             yield
+            if last:
+                connection.exec_driver_sql("COMMIT")  # the driver's own commit waits for an answer first
     except dbapi.Error as error:
         raise exc.DBAPIError.instance(None, None, error, dbapi.Error, dialect=dialect) from error
 

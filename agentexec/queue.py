@@ -14,9 +14,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from agentexec.activity.models import Activity
-from agentexec.activity.transitions import NewTask, insert_tasks
+from agentexec.activity.transitions import NewTask, insert_alone, insert_tasks
 from agentexec.config import CONF
-from agentexec.db import again_after_deadlock, outages_named, reading, utc_now, writing
+from agentexec.db import again_after_deadlock, batched, outages_named, reading, utc_now, writing
 from agentexec.deployment import BackendCheck
 from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.intake import Intake
@@ -255,8 +255,12 @@ def _write_children(
 
 def _record_and_push(batch: Sequence[NewTask]) -> None:
     RUNTIME.shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
+    if len(batch) == 1 and RUNTIME.engine.dialect.name == "postgresql" and not RUNTIME.backend.transactional:
+        insert_alone(RUNTIME.engine, batch[0], utc_now())
+        _push(batch[0].queue or CONF.queue_name, [entry_of(batch[0])])
+        return
     with writing(RUNTIME.engine, finding=False) as connection:
-        push = _write(connection, batch)
+        push = _write(connection, batch, last=True)
     push()
 
 
@@ -265,14 +269,19 @@ def enqueue_within(connection: Connection, new: NewTask) -> Callable[[], None]:
     return _write(connection, [new])
 
 
-def _write(connection: Connection, batch: Sequence[NewTask]) -> Callable[[], None]:
-    """Write tasks within a transaction; returns what is to be called after its commit."""
+def _write(connection: Connection, batch: Sequence[NewTask], *, last: bool = False) -> Callable[[], None]:
+    """Write tasks within a transaction; returns what is to be called after its commit.
+
+    `last`: nothing else follows in the transaction.
+    """
     backend = RUNTIME.backend
     queue = batch[0].queue or CONF.queue_name
     entries = [entry_of(new) for new in batch]
-    insert_tasks(connection, batch, utc_now())
+    with batched(connection, last=last):
+        insert_tasks(connection, batch, utc_now())
+        if backend.transactional:
+            backend.push(queue, entries, within=connection)
     if backend.transactional:
-        backend.push(queue, entries, within=connection)
         return lambda: backend.wake(queue, len(entries))
     return lambda: _push(queue, entries)
 

@@ -16,7 +16,7 @@ from agentexec.activity.live import live
 from agentexec.activity.models import Activity
 from agentexec.activity.transitions import NewTask, Progress, insert_tasks, record
 from agentexec.config import CONF
-from agentexec.db import utc_now, writing
+from agentexec.db import batched, utc_now, writing
 from agentexec.errors import ActivityNotFoundError
 from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
@@ -43,7 +43,7 @@ def create(task_name: str, message: str | None = None, *, metadata: dict[str, An
         idempotency_key=None,
         message=clean(message) if message is not None else CONF.activity_message_create,
     )
-    with writing(RUNTIME.engine) as connection:
+    with writing(RUNTIME.engine, finding=False) as connection, batched(connection, last=True):
         insert_tasks(connection, [task], utc_now())
     return agent_id
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import ARRAY, bindparam, func, insert, select, update
 
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult
 from agentexec.db import among
@@ -16,10 +16,35 @@ LOG: Any = ActivityLog.__table__
 LABEL: Any = ActivityLabel.__table__
 RESULT: Any = ActivityResult.__table__
 
+NEW_COLUMNS = (
+    *("agent_id", "parent_id", "agent_type", "status", "percentage", "message", "created_at", "updated_at"),
+    *("started_at", "queue", "priority", "run_at", "epoch", "attempt", "crashes", "idempotency_key", "context"),
+    "metadata",
+)
+"""What a new activity is given."""
+
+
+def _insert_whole() -> Any:
+    """A task with its first log line and its labels in one statement, which PostgreSQL can.
+
+    Foreign keys are checked at the statement's end, when all of its rows are there.
+    """
+    task = insert(ACTIVITY).values({n: bindparam(n, type_=ACTIVITY.c[n].type) for n in NEW_COLUMNS})
+    given = task.returning(ACTIVITY.c.agent_id, ACTIVITY.c.created_at).cte("task")
+    first = (bindparam(name, type_=LOG.c[name].type) for name in ("status", "message", "percentage"))
+    line = select(given.c.agent_id, given.c.created_at, *first)
+    lists = (func.unnest(bindparam(f"label_{of}s", type_=ARRAY(LABEL.c[of].type))) for of in ("name", "value"))
+    labels = select(given.c.agent_id, *lists, given.c.created_at)
+    insert_labels = insert(LABEL).from_select(["agent_id", "name", "value", "created_at"], labels)
+    insert_line = insert(LOG).from_select(["activity_id", "created_at", "status", "message", "percentage"], line)
+    return insert_line.inline().add_cte(insert_labels.cte("labels"))
+
+
 INSERT_ACTIVITY = insert(ACTIVITY)
 INSERT_LOG = insert(LOG).inline()  # without RETURNING, which nobody reads
 INSERT_LABEL = insert(LABEL)
 INSERT_RESULT = insert(RESULT)
+INSERT_WHOLE = _insert_whole()
 REPORT = (
     update(ACTIVITY)
     .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))

@@ -7,13 +7,13 @@ few statements as there are different values: a batch of a hundred tasks costs a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, update
+from sqlalchemy import Connection, Engine, and_, update
 
 from agentexec.activity.endings import Ending, bury, end, rows_of
 from agentexec.activity.labels import label_rows
@@ -23,10 +23,11 @@ from agentexec.activity.statements import (
     INSERT_LABEL,
     INSERT_LOG,
     INSERT_RESULT,
+    INSERT_WHOLE,
     REPORT,
     statements,
 )
-from agentexec.db import batched, chunks
+from agentexec.db import batched, chunks, committing
 from agentexec.policy import Admission, admit, is_suspect
 from agentexec.task import ACTIVE_STATUSES, Lease, Status
 
@@ -80,12 +81,28 @@ class Progress(NamedTuple):
 
 
 def insert_tasks(connection: Connection, tasks: Sequence[NewTask], now: datetime) -> None:
-    """Add tasks with their first log line. Raises IntegrityError for an idempotency key that is taken."""
-    with batched(connection):
-        connection.execute(INSERT_ACTIVITY, activity_rows(tasks, now))
-        connection.execute(INSERT_LOG, first_log_rows(tasks, now))
-        if labels := first_label_rows(tasks, now):
-            connection.execute(INSERT_LABEL, labels)
+    """Add tasks with their first log line, in `batched` statements.
+
+    Raises IntegrityError, at the end of the batch, for an idempotency key that is taken.
+    """
+    connection.execute(INSERT_ACTIVITY, one_or_many(activity_rows(tasks, now)))
+    connection.execute(INSERT_LOG, one_or_many(first_log_rows(tasks, now)))
+    if labels := first_label_rows(tasks, now):
+        connection.execute(INSERT_LABEL, one_or_many(labels))
+
+
+def insert_alone(engine: Engine, task: NewTask, now: datetime) -> None:
+    """`insert_tasks` of one as a statement that is a transaction by itself: one round trip. PostgreSQL only."""
+    [row] = activity_rows([task], now)
+    labels = label_rows(task.metadata)
+    row |= {"label_names": [name for name, _ in labels], "label_values": [value for _, value in labels]}
+    with committing(engine) as connection:
+        connection.execute(INSERT_WHOLE, row)
+
+
+def one_or_many(rows: list[dict[str, Any]]) -> dict[str, Any] | list[dict[str, Any]]:
+    """Parameters for `execute`: a single row costs less by itself than as a list of one."""
+    return rows[0] if len(rows) == 1 else rows
 
 
 def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any]]:
@@ -151,7 +168,7 @@ def admit_claims(
     max_crashes: int,
     suspect_running: bool,
 ) -> Admissions:
-    """Make claimed tasks RUNNING under their new epoch, where the record agrees."""
+    """Make claimed tasks RUNNING under their new epoch, where the record agrees. The transaction ends with it."""
     sql = statements(connection.dialect.name)
     outcome = Admissions()
     epochs = dict(claims)
@@ -182,7 +199,7 @@ def admit_claims(
             outcome.buried.append(lease)
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
     outcome.ended.extend(lease for lease in claims if lease.agent_id not in seen)
-    with batched(connection):
+    with batched(connection, last=True):
         for (epoch, crashes, again), ids in groups.items():
             message = started_message
             if again and crashes:
@@ -210,12 +227,17 @@ def record(
     *,
     now: datetime,
     result_ttl: int,
+    acknowledge: Callable[[Connection, Sequence[Ending]], None] | None = None,
 ) -> Recorded:
-    """Write progress reports, then endings, each fenced by its epoch."""
+    """Write progress reports, then endings, each fenced by its epoch. The transaction ends with it.
+
+    `acknowledge` is called within it with the endings that are written, for statements whose result nobody reads.
+    """
     sql = statements(connection.dialect.name)
     ids = list({*(report.agent_id for report in progress), *(ending.lease.agent_id for ending in endings)})
     rows = {row.agent_id: row for row in rows_of(connection, sql.select_state, ids)}
     refused: list[Lease] = []
+    written: list[Ending] = []
     groups: dict[Hashable, list[Ending]] = defaultdict(list)
     results: list[dict[str, Any]] = []
     for ending in endings:
@@ -223,6 +245,7 @@ def record(
         if row is None or row.status is not Status.RUNNING or row.epoch != ending.lease.epoch:
             refused.append(ending.lease)
             continue
+        written.append(ending)
         groups[ending.status, ending.message, ending.error, ending.delay, ending.counted].append(ending)
         if ending.status is Status.COMPLETE and ending.result is not None:
             results.append(
@@ -232,12 +255,14 @@ def record(
                     "expires_at": now + timedelta(seconds=result_ttl),
                 }
             )
-    with batched(connection):
+    with batched(connection, last=True):
         _record_progress(connection, progress, rows)
         for group in groups.values():
             end(connection, group[0], [ending.lease.agent_id for ending in group], now)
         if results:
-            connection.execute(INSERT_RESULT, results)
+            connection.execute(INSERT_RESULT, one_or_many(results))
+        if acknowledge is not None and written:
+            acknowledge(connection, written)
     return Recorded(refused, [agent_id for agent_id in ids if agent_id not in rows])
 
 

@@ -177,11 +177,16 @@ class Writer:
         if self._live is not None:
             self._live.flush([ending.lease.agent_id for ending in endings])
         with writing(self._engine, relaxed=not endings) as connection:
-            recorded = record(connection, progress, endings, now=utc_now(), result_ttl=self._result_ttl)
-            refused = set(recorded.refused)
-            written = [ending for ending in endings if ending.lease not in refused]
-            if written:
-                self._acknowledge(connection, written)
+            recorded = record(
+                connection,
+                progress,
+                endings,
+                now=utc_now(),
+                result_ttl=self._result_ttl,
+                acknowledge=self._acknowledge,
+            )
+        refused = set(recorded.refused)
+        written = [ending for ending in endings if ending.lease not in refused]
         if self._live is not None:
             back = [ending.lease.agent_id for ending in written if not ending.status.final]
             self._live.touch({*(report.agent_id for report in progress), *back})

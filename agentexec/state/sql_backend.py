@@ -398,7 +398,7 @@ class SqlBackend(SqlEvents):
                 )
             )
         if rows:
-            connection.execute(self._sql.insert, rows)
+            connection.execute(self._sql.insert, rows[0] if len(rows) == 1 else rows)
 
     def _next_due(self, connection: Connection, queue: str) -> float | None:
         """Seconds until a task may start, 0 if one may now; None if there is none."""
