@@ -19,7 +19,7 @@ log = logging.getLogger("agentexec.worker")
 
 
 def preflight(runtime: Runtime, settings: Settings, patience: float) -> None:
-    """Reach everything, waiting up to `patience` seconds.
+    """Reach everything, waiting up to `patience` seconds for each server.
 
     Migrates the embedded database by itself. Raises UnavailableError, SchemaError, UsageError.
     """
@@ -29,15 +29,14 @@ def preflight(runtime: Runtime, settings: Settings, patience: float) -> None:
             f"AGENTEXEC_STATE_BACKEND names {MEMORY_BACKEND}, which lives in one process and is for tests; workers need "
             f"{SQL_BACKEND}, or a Redis."
         )
-    deadline = time.monotonic() + patience
-    _wait_for(lambda: _reach(runtime), deadline)
+    _wait_for(lambda: _reach(runtime), patience)
     try:
         check_schema(runtime.engine)
     except SchemaError:
         if not runtime.embedded:
             raise
         upgrade(runtime.engine)
-    _wait_for(runtime.backend.ping, deadline)
+    _wait_for(runtime.backend.ping, patience)
     note_backend(runtime, settings.queue_name, settings.backend_module)
     where = safe_url(runtime.engine.url)
     if settings.backend_module == SQL_BACKEND:
@@ -51,7 +50,8 @@ def _reach(runtime: Runtime) -> None:
         connection.exec_driver_sql("SELECT 1")
 
 
-def _wait_for(reach: Callable[[], None], deadline: float) -> None:
+def _wait_for(reach: Callable[[], None], patience: float) -> None:
+    deadline = time.monotonic() + patience
     failures = 0
     while True:
         try:

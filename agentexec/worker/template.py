@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from agentexec.config import CONF
+from agentexec.db import Base
 from agentexec.errors import AgentexecError
 from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
@@ -273,6 +274,17 @@ def _die_with_parent() -> None:
             os._exit(1)
 
 
+def _preload() -> None:
+    """Load once what every worker needs: its modules, the database's driver, the client of the state backend."""
+    for name in (CHILD, MAINTENANCE_LOOP):
+        importlib.import_module(name)
+    for name in (CONF.backend_module, "uvloop"):
+        with contextlib.suppress(ImportError):  # a worker that needs it says what to do
+            importlib.import_module(name)
+    _ = RUNTIME.engine
+    Base.registry.configure()
+
+
 def main(text: str) -> NoReturn:
     """Entry of the process; `text` is the supervisor's Orders."""
     orders = Orders.parse(text)
@@ -285,8 +297,7 @@ def main(text: str) -> NoReturn:
         pool = orders.target.load()
         for name, value in given.items():
             setattr(CONF, name, value)
-        for name in (CHILD, MAINTENANCE_LOOP):
-            importlib.import_module(name)
+        _preload()
     except AgentexecError as error:
         if orders.show_traceback:
             sys.stderr.write(redact(traceback.format_exc(), CONF.secrets))
