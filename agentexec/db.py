@@ -76,6 +76,12 @@ SYNC_DRIVERS = {
 EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
 
 
+RELAXED = "set_config('synchronous_commit', 'off', true)"
+"""For a transaction on PostgreSQL: its commit is confirmed before it is on disk."""
+
+BY_KEYS = "set_config('enable_seqscan', 'off', true)"
+"""The same: all is found by keys. A plan made while a table is small would read the whole of it, and be kept."""
+
 OUTAGES = (exc.OperationalError, exc.InterfaceError)
 MISSING_TABLE = ("no such table", "no such column", "has no column", "(1146,", "(1054,")
 """What SQLite and MySQL say of a missing table or column; PostgreSQL has codes for it."""
@@ -318,12 +324,8 @@ def writing(engine: Engine, *, relaxed: bool = False, finding: bool = True) -> G
             _take_write_lock(connection)
         elif engine.dialect.name == "postgresql" and (relaxed or finding):
             with batched(connection):
-                if relaxed:
-                    connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
-                if finding:
-                    # All is found by keys. A plan that is made while the table is small would read the whole of it,
-                    # and be kept when it has grown.
-                    connection.exec_driver_sql("SET LOCAL enable_seqscan TO OFF")
+                settings = [RELAXED] * relaxed + [BY_KEYS] * finding
+                connection.exec_driver_sql(f"SELECT {', '.join(settings)}")
         yield connection
 
 
@@ -334,24 +336,46 @@ def committing(engine: Engine) -> Generator[Connection]:
         yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
+def can_batch(dialect: Dialect) -> bool:
+    """True where several statements can go in one round trip: with psycopg 3 and a libpq that knows how."""
+    dbapi: Any = dialect.loaded_dbapi
+    return dialect.driver == "psycopg" and not dialect.is_async and dbapi.Pipeline.is_supported()
+
+
 @contextmanager
 def batched(connection: Connection, *, last: bool = False) -> Generator[None]:
-    """Send the statements of the block in one round trip, where the driver can (psycopg 3).
+    """Send the statements of the block in one round trip, where the database can.
 
     For statements whose result, even their number of rows, nobody reads; their errors come at the end of the block.
     `last`: the transaction, a `writing` of the caller's own, ends with the block, and its commit goes along.
     """
-    dialect = connection.dialect
-    dbapi: Any = dialect.loaded_dbapi
-    if dialect.driver != "psycopg" or dialect.is_async or not dbapi.Pipeline.is_supported():
+    if not can_batch(connection.dialect):
         yield
         return
+    with _pipeline(connection):
+        yield
+        if last:
+            connection.exec_driver_sql("COMMIT")  # the driver's own commit waits for an answer first
+
+
+def at_once(engine: Engine, statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Run a statement of psycopg's that writes, and its relaxed commit, in one round trip; returns its rows."""
+    with outages_named(engine), engine.begin() as connection:
+        with _pipeline(connection) as raw:
+            raw.execute(f"SELECT {RELAXED}, {BY_KEYS}")
+            cursor = raw.execute(statement, values)
+            raw.execute("COMMIT")
+        return cursor.fetchall()
+
+
+@contextmanager
+def _pipeline(connection: Connection) -> Generator[Any]:
+    dialect = connection.dialect
+    dbapi: Any = dialect.loaded_dbapi
     raw: Any = connection.connection.driver_connection
     try:
         with raw.pipeline():
-            yield
-            if last:
-                connection.exec_driver_sql("COMMIT")  # the driver's own commit waits for an answer first
+            yield raw
     except dbapi.Error as error:
         raise exc.DBAPIError.instance(None, None, error, dbapi.Error, dialect=dialect) from error
 

@@ -18,7 +18,17 @@ RESULT: Any = ActivityResult.__table__
 
 NEW_COLUMNS = (
     *("agent_id", "parent_id", "agent_type", "status", "percentage", "message", "created_at", "updated_at"),
-    *("started_at", "queue", "priority", "run_at", "epoch", "attempt", "crashes", "idempotency_key", "context"),
+    *(
+        "started_at",
+        "queue",
+        "priority",
+        "run_at",
+        "epoch",
+        "attempt",
+        "crashes",
+        "idempotency_key",
+        "context",
+    ),
     "metadata",
 )
 """What a new activity is given."""
@@ -33,10 +43,14 @@ def _insert_whole() -> Any:
     given = task.returning(ACTIVITY.c.agent_id, ACTIVITY.c.created_at).cte("task")
     first = (bindparam(name, type_=LOG.c[name].type) for name in ("status", "message", "percentage"))
     line = select(given.c.agent_id, given.c.created_at, *first)
-    lists = (func.unnest(bindparam(f"label_{of}s", type_=ARRAY(LABEL.c[of].type))) for of in ("name", "value"))
+    lists = (
+        func.unnest(bindparam(f"label_{of}s", type_=ARRAY(LABEL.c[of].type))) for of in ("name", "value")
+    )
     labels = select(given.c.agent_id, *lists, given.c.created_at)
     insert_labels = insert(LABEL).from_select(["agent_id", "name", "value", "created_at"], labels)
-    insert_line = insert(LOG).from_select(["activity_id", "created_at", "status", "message", "percentage"], line)
+    insert_line = insert(LOG).from_select(
+        ["activity_id", "created_at", "status", "message", "percentage"], line
+    )
     return insert_line.inline().add_cte(insert_labels.cte("labels"))
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 import agentexec as ax
 from agentexec.activity.endings import Ending
+from agentexec.activity.fresh import start_fresh
 from agentexec.activity.models import Activity
 from agentexec.activity.transitions import admit_claims, record
 from agentexec.db import reading, utc_now, writing
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import Depth
-from agentexec.task import Lease, Status
+from agentexec.task import Lease, Status, new_agent_id
 from agentexec.worker.reconciler import Reconciler
 from tests.deployment import Deploy, Deployment, on
 
@@ -145,3 +147,38 @@ def test_a_retry_and_a_redelivery_of_one_task_make_one_attempt(deployment: Deplo
     assert end(start("next"))
     assert (deployment.detail(task).attempt, crashes(task.agent_id)) == (2, 0)
     assert deployment.endings([task]) == [["complete"]]
+
+
+@on("postgres")
+def test_fresh_tasks_start_in_one_statement_and_like_the_others(deployment: Deployment) -> None:
+    one, other, canceled, crashed, overtaken = (deployment.enqueue("work", text) for text in "abcde")
+    asyncio.run(ax.cancel(canceled.agent_id))
+    claims = [Lease(task.agent_id, 1) for task in (other, canceled, crashed, overtaken, one)]
+    with writing(RUNTIME.engine) as connection:
+        for task, values in ((crashed, {"crashes": 1}), (overtaken, {"epoch": 1})):
+            connection.execute(update(Activity).where(Activity.agent_id == task.agent_id).values(**values))
+    unknown = Lease(new_agent_id(), 1)
+
+    started = start_fresh(RUNTIME.engine, [*claims, unknown], now=utc_now(), started_message="Task started.")
+    assert [admitted.lease for admitted in started] == [claims[0], claims[4]], "in the order of the claims"
+    assert not start_fresh(RUNTIME.engine, claims, now=utc_now(), started_message="Task started.")
+
+    third = deployment.enqueue("work", "f")
+    with writing(RUNTIME.engine) as connection:
+        admissions = admit_claims(
+            connection,
+            [Lease(third.agent_id, 1)],
+            now=utc_now(),
+            started_message="Task started.",
+            max_crashes=3,
+            suspect_running=False,
+        )
+    [usual] = admissions.started
+    assert started[1]._replace(lease=usual.lease, context=usual.context) == usual
+    details = [deployment.detail(task) for task in (one, third)]
+    shown = [
+        (detail.status, detail.attempt, detail.percentage, [line.message for line in detail.logs])
+        for detail in details
+    ]
+    assert shown[0] == shown[1]
+    assert all(detail.started_at and detail.started_at == detail.updated_at for detail in details)
