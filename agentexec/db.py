@@ -358,11 +358,13 @@ def batched(connection: Connection, *, last: bool = False) -> Generator[None]:
             connection.exec_driver_sql("COMMIT")  # the driver's own commit waits for an answer first
 
 
-def at_once(engine: Engine, statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """Run a statement of psycopg's that writes, and its relaxed commit, in one round trip; returns its rows."""
+def at_once(
+    engine: Engine, statement: str, values: dict[str, Any], *, relaxed: bool
+) -> list[tuple[Any, ...]]:
+    """Run a statement of psycopg's as a transaction in one round trip; returns its rows. `relaxed` as for `writing`."""
     with outages_named(engine), engine.begin() as connection:
         with _pipeline(connection) as raw:
-            raw.execute(f"SELECT {RELAXED}, {BY_KEYS}")
+            raw.execute(f"SELECT {RELAXED}, {BY_KEYS}" if relaxed else f"SELECT {BY_KEYS}")
             cursor = raw.execute(statement, values)
             raw.execute("COMMIT")
         return cursor.fetchall()

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from agentexec.activity.endings import Ending
 from agentexec.activity.live import Live
+from agentexec.activity.quick import can_complete, complete
 from agentexec.activity.transitions import Progress, record
 from agentexec.config import CONF
 from agentexec.db import utc_now, writing
@@ -35,10 +36,10 @@ MAX_PENDING_REPORTS = 50_000
 class Writer:
     """Owns a thread that turns reports and endings into rows.
 
-    `acknowledge` is called in that thread within each transaction, with the endings that are written by it:
-    a queue in the same database forgets them in one commit. `settle` is called after each commit with the endings that were written and those that
-    were refused because another worker holds the task. `live` hears of what was written, and sends a task's events
-    before its ending.
+    `acknowledge`, if any, is called in that thread within each transaction, with the endings that are written by it:
+    a queue in the same database forgets them in one commit. `settle` is called after each commit with the endings that
+    were written and those that were refused because another worker holds the task. `live` hears of what was written,
+    and sends a task's events before its ending.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Writer:
         engine: Engine,
         *,
         result_ttl: int,
-        acknowledge: Callable[[Connection, Sequence[Ending]], None],
+        acknowledge: Callable[[Connection, Sequence[Ending]], None] | None,
         settle: Callable[[Sequence[Ending], Sequence[Ending]], None],
         live: Live | None = None,
     ) -> None:
@@ -173,19 +174,19 @@ class Writer:
             text = f"The result could not be stored: {type(error).__name__}."
             self._write_until_done([], [Ending(endings[0].lease, Status.ERROR, text, error=text)])
 
+    def _record(self, progress: list[Progress], endings: list[Ending]) -> set[Lease]:
+        """Returns the leases under which nothing may be written any more."""
+        when = {"now": utc_now(), "result_ttl": self._result_ttl}
+        if not progress and self._acknowledge is None and can_complete(self._engine, endings):
+            return set(complete(self._engine, endings, **when))
+        with writing(self._engine, relaxed=not endings) as connection:
+            recorded = record(connection, progress, endings, **when, acknowledge=self._acknowledge)
+        return set(recorded.refused)
+
     def _write(self, progress: list[Progress], endings: list[Ending]) -> None:
         if self._live is not None:
             self._live.flush([ending.lease.agent_id for ending in endings])
-        with writing(self._engine, relaxed=not endings) as connection:
-            recorded = record(
-                connection,
-                progress,
-                endings,
-                now=utc_now(),
-                result_ttl=self._result_ttl,
-                acknowledge=self._acknowledge,
-            )
-        refused = set(recorded.refused)
+        refused = self._record(progress, endings)
         written = [ending for ending in endings if ending.lease not in refused]
         if self._live is not None:
             back = [ending.lease.agent_id for ending in written if not ending.status.final]

@@ -18,8 +18,8 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from agentexec.activity.endings import Ending
-from agentexec.activity.fresh import start_fresh
 from agentexec.activity.live import Live
+from agentexec.activity.quick import start_fresh
 from agentexec.activity.transitions import Admissions, Admitted, admit_claims, clear_crashes
 from agentexec.activity.writer import Writer
 from agentexec.config import Settings
@@ -86,7 +86,7 @@ class Child:
         self._writer = Writer(
             runtime.engine,
             result_ttl=settings.result_ttl,
-            acknowledge=self._acknowledge,
+            acknowledge=self._acknowledge if self._backend.transactional else None,
             settle=self._settle,
             live=self._live,
         )
@@ -379,7 +379,7 @@ class Child:
     def _acknowledge(self, connection: Connection, endings: Sequence[Ending]) -> None:
         """Within the transaction that ended them, where the queue lives in the same database."""
         over = [ending.lease for ending in endings if ending.status.final]
-        if self._backend.transactional and over:
+        if over:
             self._backend.finish(self._queue, over, within=connection)
 
     def _settle(self, written: Sequence[Ending], refused: Sequence[Ending]) -> None:

@@ -12,8 +12,8 @@ from sqlalchemy import select, update
 
 import agentexec as ax
 from agentexec.activity.endings import Ending
-from agentexec.activity.fresh import start_fresh
 from agentexec.activity.models import Activity
+from agentexec.activity.quick import can_complete, complete, start_fresh
 from agentexec.activity.transitions import admit_claims, record
 from agentexec.db import reading, utc_now, writing
 from agentexec.runtime import RUNTIME
@@ -182,3 +182,34 @@ def test_fresh_tasks_start_in_one_statement_and_like_the_others(deployment: Depl
     ]
     assert shown[0] == shown[1]
     assert all(detail.started_at and detail.started_at == detail.updated_at for detail in details)
+
+
+@on("postgres")
+def test_tasks_complete_in_one_statement_and_like_the_others(deployment: Deployment) -> None:
+    tasks = [deployment.enqueue("work", text) for text in "abcd"]
+    leases = [start("worker") for _ in tasks]
+    results = ['{"answer": 1}', None, "2", '{"answer": 1}']
+    endings = [
+        Ending(lease, Status.COMPLETE, "Done.", result=result)
+        for lease, result in zip(leases, results, strict=True)
+    ]
+    endings[2] = endings[2]._replace(lease=Lease(leases[2].agent_id, 7))
+    quick, usual = endings[:3], endings[3:]
+
+    assert can_complete(RUNTIME.engine, quick)
+    assert not can_complete(RUNTIME.engine, [*quick, usual[0]._replace(status=Status.ERROR)])
+    assert complete(RUNTIME.engine, quick, now=utc_now(), result_ttl=60) == [endings[2].lease]
+    assert complete(RUNTIME.engine, quick, now=utc_now(), result_ttl=60) == [one.lease for one in quick]
+    with writing(RUNTIME.engine) as connection:
+        assert not record(connection, [], usual, now=utc_now(), result_ttl=60).refused
+
+    by_id = {task.agent_id: task for task in tasks}
+    first, second, running, last = (deployment.detail(by_id[lease.agent_id]) for lease in leases)
+    shown = [
+        (detail.status, detail.percentage, detail.finished_at == detail.updated_at, detail.logs[-1].message)
+        for detail in (first, second, last)
+    ]
+    assert shown == [(Status.COMPLETE, 100, True, "Done.")] * 3
+    assert running.status is Status.RUNNING
+    kept = [asyncio.run(ax.get_result(by_id[lease.agent_id], timeout=5)) for lease in leases[:2]]
+    assert kept == [{"answer": 1}, None]

@@ -1,0 +1,101 @@
+"""The usual start and the usual end of tasks on PostgreSQL, in one round trip each; `transitions` knows all others.
+
+Each locks the rows in the order of their ids, as everything does, and writes what still is as it is thought to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine
+
+from agentexec.activity.endings import Ending
+from agentexec.activity.statements import ACTIVITY, LOG, RESULT
+from agentexec.activity.transitions import Admitted
+from agentexec.db import at_once, can_batch
+from agentexec.task import Lease, Status
+
+START = f"""
+WITH claimed AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(epochs)s::integer[]) AS claim (agent_id, epoch)
+), locked AS (
+    SELECT a.agent_id, claimed.epoch FROM {ACTIVITY.name} a JOIN claimed USING (agent_id)
+    WHERE a.status = '{Status.QUEUED.name}' AND a.epoch < claimed.epoch AND a.crashes = 0
+    ORDER BY a.agent_id FOR UPDATE OF a
+), started AS (
+    UPDATE {ACTIVITY.name} a
+    SET status = '{Status.RUNNING.name}', epoch = locked.epoch, attempt = a.attempt + 1, message = %(message)s,
+        started_at = coalesce(a.started_at, %(now)s), updated_at = %(now)s, error = NULL
+    FROM locked WHERE a.agent_id = locked.agent_id
+    RETURNING a.agent_id, a.agent_type, a.context, a.attempt, a.percentage
+), line AS (
+    INSERT INTO {LOG.name} (activity_id, created_at, status, message, percentage)
+    SELECT agent_id, %(now)s, '{Status.RUNNING.name}', %(message)s, percentage FROM started
+)
+SELECT agent_id, agent_type, context, attempt FROM started
+"""  # noqa: S608 - the names of our tables
+
+END = f"""
+WITH ending AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(epochs)s::integer[], %(results)s::text[]) AS e (agent_id, epoch, result)
+), locked AS (
+    SELECT a.agent_id, ending.result FROM {ACTIVITY.name} a JOIN ending USING (agent_id)
+    WHERE a.status = '{Status.RUNNING.name}' AND a.epoch = ending.epoch
+    ORDER BY a.agent_id FOR UPDATE OF a
+), ended AS (
+    UPDATE {ACTIVITY.name} a
+    SET status = '{Status.COMPLETE.name}', percentage = 100, message = %(message)s, error = NULL, updated_at = %(now)s,
+        finished_at = %(now)s, run_at = NULL
+    FROM locked WHERE a.agent_id = locked.agent_id
+    RETURNING a.agent_id
+), line AS (
+    INSERT INTO {LOG.name} (activity_id, created_at, status, message, percentage)
+    SELECT agent_id, %(now)s, '{Status.COMPLETE.name}', %(message)s, 100 FROM ended
+), kept AS (
+    INSERT INTO {RESULT.name} (agent_id, value, expires_at)
+    SELECT agent_id, result, %(expires)s FROM locked WHERE result IS NOT NULL
+)
+SELECT agent_id FROM ended
+"""  # noqa: S608 - the names of our tables
+
+
+def start_fresh(
+    engine: Engine, claims: Sequence[Lease], *, now: datetime, started_message: str
+) -> list[Admitted]:
+    """Make the fresh ones of claimed tasks RUNNING, and return them in the order of the claims.
+
+    A task is fresh that is QUEUED, never had its process die, and was not claimed since: there is nothing to decide
+    then. None where the database cannot do so; `admit_claims` decides on the others.
+    """
+    if not can_batch(engine.dialect):
+        return []
+    values = {
+        "ids": [lease.agent_id for lease in claims],
+        "epochs": [lease.epoch for lease in claims],
+        "message": started_message,
+        "now": now,
+    }
+    rows = {row[0]: row for row in at_once(engine, START, values, relaxed=True)}
+    started = ((lease, rows[lease.agent_id]) for lease in claims if lease.agent_id in rows)
+    return [Admitted(lease, name, context, attempt, 0) for lease, (_, name, context, attempt) in started]
+
+
+def can_complete(engine: Engine, endings: Sequence[Ending]) -> bool:
+    """True for endings that `complete` can write."""
+    alike = {(ending.status, ending.message) for ending in endings}
+    return can_batch(engine.dialect) and len(alike) == 1 and endings[0].status is Status.COMPLETE
+
+
+def complete(engine: Engine, endings: Sequence[Ending], *, now: datetime, result_ttl: int) -> list[Lease]:
+    """Make tasks COMPLETE; returns the leases of those that were refused, as `record` does."""
+    values = {
+        "ids": [ending.lease.agent_id for ending in endings],
+        "epochs": [ending.lease.epoch for ending in endings],
+        "results": [ending.result for ending in endings],
+        "message": endings[0].message,
+        "now": now,
+        "expires": now + timedelta(seconds=result_ttl),
+    }
+    written = {row[0] for row in at_once(engine, END, values, relaxed=False)}
+    return [ending.lease for ending in endings if ending.lease.agent_id not in written]
