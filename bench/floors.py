@@ -9,18 +9,20 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from typing import Any, Self
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import redis
 import redis.asyncio
-from sqlalchemy import Column, MetaData, Table, insert
+from sqlalchemy import Column, MetaData, Table, event, insert
 
+import agentexec as ax
 from agentexec.activity.models import Activity
 from agentexec.runtime import RUNTIME
-from agentexec.task import Status
+from agentexec.task import Status, new_agent_id
 from bench.figures import Figure, Size, in_turns, spread
 
 SQL_ONE = "sql: insert and commit one row"
+SQL_SAME = "sql: the statements of an enqueue, by the driver alone"
 SQL_BATCH = "sql: insert 500 rows a commit"
 REDIS_POP = "redis-py asyncio: pop"
 REDIS_WAKE = "redis-py: push wakes another process"
@@ -63,6 +65,18 @@ class SqlFloor:
                 self._connection.execute(self._insert, _row())
         return self._size.enqueues
 
+    def same_statements(self) -> int:
+        """What an enqueue sends to the database, sent by the driver alone, with a commit for each."""
+        statements, agent_id = _statements_of_an_enqueue()
+        raw: Any = self._connection.connection.dbapi_connection
+        for _ in range(self._size.enqueues):
+            fresh = new_agent_id()
+            swap = {agent_id: fresh, agent_id.hex: fresh.hex}
+            for statement, parameters in statements:
+                raw.execute(statement, _swapped(parameters, swap))
+            raw.commit()
+        return self._size.enqueues
+
     def in_batches(self) -> int:
         """A commit for each `BATCH` rows."""
         for _ in range(0, self._size.many, BATCH):
@@ -70,6 +84,31 @@ class SqlFloor:
             with self._connection.begin():
                 self._connection.execute(self._insert, rows)
         return self._size.many
+
+
+def _statements_of_an_enqueue() -> tuple[list[tuple[str, Any]], UUID]:
+    """The statements of one, with their parameters, in which its id stands."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.lstrip().startswith(("INSERT", "WITH")):
+            sent.append((statement, parameters))
+
+    event.listen(RUNTIME.engine, "before_cursor_execute", note)
+    try:
+        task = ax.enqueue_sync("noop", {"number": 1})
+    finally:
+        event.remove(RUNTIME.engine, "before_cursor_execute", note)
+    return sent, task.agent_id
+
+
+def _swapped(parameters: Any, swap: dict[Any, Any]) -> Any:
+    def swapped(value: Any) -> Any:
+        return swap.get(value, value) if isinstance(value, UUID | str) else value
+
+    if isinstance(parameters, dict):
+        return {name: swapped(value) for name, value in parameters.items()}
+    return [swapped(value) for value in parameters]
 
 
 def sql(size: Size) -> Iterator[Figure]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.figures import Figure
-from bench.floors import REDIS_POP, REDIS_WAKE, SQL_BATCH, SQL_ONE
+from bench.floors import REDIS_POP, REDIS_WAKE, SQL_BATCH, SQL_ONE, SQL_SAME
 
 REDIS_WAKE_P50 = f"{REDIS_WAKE}, p50"
 PYTHON = "python -c pass"
@@ -53,6 +53,7 @@ _START = Goal(0.1, above=False)
 _NO_MEMORY = Goal(1000, above=False)
 
 BESIDE = (
+    Beside(SQL_SAME, SQL_ONE),
     Beside("enqueue, one at a time", SQL_ONE, Goal(0.6, above=True, share=True)),
     Beside("enqueue_sync, one at a time", SQL_ONE, Goal(0.6, above=True, share=True)),
     Beside("enqueue, 50", SQL_ONE),

@@ -11,7 +11,7 @@ from statistics import fmean
 
 import agentexec as ax
 from bench.figures import Figure, Size, in_turns, middle, spread
-from bench.floors import SQL_BATCH, SQL_ONE, SqlFloor
+from bench.floors import SQL_BATCH, SQL_ONE, SQL_SAME, SqlFloor
 from bench.targets import BenchError, Target
 from bench.workers import Workers, pss
 
@@ -62,6 +62,7 @@ def enqueue(target: Target, size: Size) -> Iterator[Figure]:
     with SqlFloor(size) as floor:
         work = {
             SQL_ONE: floor.one_by_one,
+            SQL_SAME: floor.same_statements,
             "enqueue, one at a time": _run(one_by_one),
             "enqueue_sync, one at a time": plainly,
             f"enqueue, {CALLERS} callers at once": _run(many_callers),
