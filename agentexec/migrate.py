@@ -12,7 +12,14 @@ from sqlalchemy.exc import OperationalError
 
 from agentexec.db import outages_named
 from agentexec.errors import UsageError
-from agentexec.schema import check_revision, check_schema, migrations_folder, revisions, version_table
+from agentexec.schema import (
+    check_revision,
+    check_schema,
+    is_at_head,
+    migrations_folder,
+    revisions,
+    version_table,
+)
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -40,6 +47,8 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 def move_to(engine: Engine, revision: str) -> None:
     """Bring the database to a revision, up or down, as it takes."""
+    if revision == "head" and is_at_head(engine):
+        return  # without the import of Alembic, as most deployments find nothing to do
     script = _alembic("script").ScriptDirectory.from_config(_config(None))
     with outages_named(engine), engine.connect() as connection:
         current = _current(connection)

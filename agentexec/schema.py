@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from agentexec.activity import models as _activity
@@ -15,7 +15,15 @@ from agentexec.errors import SchemaError
 from agentexec.journal import models as _journal
 from agentexec.state import sql_models as _state
 
-__all__ = ["Base", "check_revision", "check_schema", "migrations_folder", "revisions", "version_table"]
+__all__ = [
+    "Base",
+    "check_revision",
+    "check_schema",
+    "is_at_head",
+    "migrations_folder",
+    "revisions",
+    "version_table",
+]
 
 TABLES = (_activity, _journal, _state)
 """The modules whose import fills `Base.metadata`."""
@@ -52,8 +60,7 @@ def check_schema(engine: Engine) -> None:
     with reading(engine) as connection:
         inspector = inspect(connection)
         if inspector.has_table(version_table()):
-            current = connection.execute(text(f"SELECT version_num FROM {version_table()}")).scalar()  # noqa: S608 - a checked name
-            check_revision(current)
+            check_revision(_recorded(connection))
             return
         for table in Base.metadata.sorted_tables:
             if not table.name.startswith(CONF.table_prefix):
@@ -66,6 +73,19 @@ def check_schema(engine: Engine) -> None:
             if missing:
                 what = f"the table {table.name}" if not columns else f"the column {table.name}.{missing[0]}"
                 raise SchemaError(f"The database lacks {what}; {ADVICE}.")
+
+
+def is_at_head(engine: Engine) -> bool:
+    """True if the last migration of this release was made."""
+    with reading(engine) as connection:
+        return inspect(connection).has_table(version_table()) and _recorded(connection) == revisions()[-1]
+
+
+def _recorded(connection: Connection) -> str | None:
+    """The revision that the database's version table tells."""
+    name = version_table()
+    found: str | None = connection.execute(text(f"SELECT version_num FROM {name}")).scalar()  # noqa: S608 - a checked name
+    return found
 
 
 def check_revision(current: str | None) -> None:

@@ -93,6 +93,8 @@ BESIDE = (
     Beside("import agentexec", PYTHON, Goal(0.35, above=False)),
     Beside("import agentexec, with", PYTHON),
     Beside("agentexec --help", PYTHON, Goal(0.2, above=False)),
+    Beside("agentexec list", PYTHON, Goal(0.4, above=False)),
+    Beside("agentexec monitor", PYTHON, Goal(0.4, above=False)),
     Beside("`agents` in sys.modules", None, Goal(0, above=False)),
     Beside("start of", PYTHON),
     Beside("50 model calls, durable", "50 model calls, not durable"),

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 
 import psutil
 
@@ -38,6 +39,15 @@ def imports(size: Size) -> Iterator[Figure]:
     ):
         _time(arguments)  # compiles, and fills the page cache
         yield middle(name, "s", [_time(arguments) for _ in range(times)])
+    with TemporaryDirectory() as folder:
+        for arguments in (("migrate",), ("enqueue", "work")):
+            _time(("-m", "agentexec", *arguments), folder)
+        for name, arguments in (
+            ("agentexec list, on SQLite", ("list",)),
+            ("agentexec monitor --once, on SQLite", ("monitor", "--once")),
+        ):
+            _time(("-m", "agentexec", *arguments), folder)
+            yield middle(name, "s", [_time(("-m", "agentexec", *arguments), folder) for _ in range(times)])
     loaded = subprocess.run(
         [sys.executable, "-c", HAS_AGENTS], cwd=REPOSITORY, capture_output=True, check=True
     )
@@ -112,11 +122,11 @@ def _wait_for_child(parent: psutil.Process, but: set[int]) -> float:
     raise BenchError("a killed worker was not replaced")
 
 
-def _time(arguments: Sequence[str]) -> float:
+def _time(arguments: Sequence[str], folder: Path | str = REPOSITORY) -> float:
     begun = time.perf_counter()
     subprocess.run(
         [sys.executable, *arguments],
-        cwd=REPOSITORY,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         check=True,

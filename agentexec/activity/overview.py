@@ -36,7 +36,7 @@ MAX_USED = 5_000
 class WorkerSchema(BaseModel):
     """A worker process, as it last reported."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(defer_build=True, from_attributes=True)
 
     worker_id: str
     queue: str = Field(description="The queue that it serves.")
@@ -53,6 +53,8 @@ class WorkerSchema(BaseModel):
 
 class OverviewSchema(BaseModel):
     """What waits, runs and has just ended."""
+
+    model_config = ConfigDict(defer_build=True)
 
     at: datetime = Field(description="The moment of this look.")
     queued: int = Field(default=0, description="Tasks that wait, also those that may not start yet.")
@@ -82,6 +84,8 @@ class OverviewSchema(BaseModel):
 
 class SpentSchema(BaseModel):
     """What the tasks used that ended in the last minutes."""
+
+    model_config = ConfigDict(defer_build=True)
 
     minutes: int = Field(description="How many minutes.")
     usage: UsageSchema

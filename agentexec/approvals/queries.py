@@ -32,7 +32,7 @@ class ApprovalSchema(BaseModel):
     may it be made again? `arguments` is the JSON that the model wrote.
     """
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(defer_build=True, from_attributes=True)
 
     agent_id: UUID
     agent_type: str

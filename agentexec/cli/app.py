@@ -2,59 +2,60 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from agentexec import __version__
-from agentexec.cli import (
-    activities,
-    approvals,
-    cancel,
-    cancel_pending,
-    doctor,
-    enqueue,
-    init,
-    migrate,
-    monitor,
-    version,
-    worker,
-)
 from agentexec.cli.common import one_line
 from agentexec.errors import AgentexecError
 from agentexec.redaction import redact
 
 TRACEBACK = "--traceback"
 
-# Help is plain text: rich would take longer to import than the whole command takes.
-app = typer.Typer(
-    name="agentexec",
-    help="Run OpenAI Agents SDK tasks in production.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("worker")(worker.run)
-app.command("migrate")(migrate.run)
-app.command("monitor")(monitor.run)
-app.command("enqueue")(enqueue.run)
-app.command("list")(activities.show_list)
-app.command("show")(activities.show_one)
-app.command("logs")(activities.logs)
-app.command("cancel")(cancel.run)
-app.command("retry")(activities.retry)
-app.command("approvals")(approvals.show)
-app.command("approve")(approvals.approve)
-app.command("reject")(approvals.reject)
-app.command("cancel-pending")(cancel_pending.run)
-app.command("prune")(activities.prune)
-app.command("doctor")(doctor.run)
-app.command("init")(init.run)
-app.command("version")(version.run)
+VERBS = {
+    "worker": ("worker", "run"),
+    "migrate": ("migrate", "run"),
+    "monitor": ("monitor", "run"),
+    "enqueue": ("enqueue", "run"),
+    "list": ("activities", "show_list"),
+    "show": ("activities", "show_one"),
+    "logs": ("activities", "logs"),
+    "cancel": ("cancel", "run"),
+    "retry": ("activities", "retry"),
+    "approvals": ("approvals", "show"),
+    "approve": ("approvals", "approve"),
+    "reject": ("approvals", "reject"),
+    "cancel-pending": ("cancel_pending", "run"),
+    "prune": ("activities", "prune"),
+    "doctor": ("doctor", "run"),
+    "init": ("init", "run"),
+    "version": ("version", "run"),
+}
+"""Each verb's module and function."""
+
+
+def command_line(verbs: Iterable[str] = VERBS) -> typer.Typer:
+    """The command with some of its verbs; by default with all."""
+    # Help is plain text: rich would take longer to import than the whole command takes.
+    app = typer.Typer(
+        name="agentexec",
+        help="Run OpenAI Agents SDK tasks in production.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for verb in verbs:
+        module, function = VERBS[verb]
+        app.command(verb)(getattr(importlib.import_module(f"agentexec.cli.{module}"), function))
+    return app
 
 
 def _show_version(wanted: bool) -> None:
@@ -63,7 +64,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     _version: Annotated[
         bool,
@@ -83,6 +83,9 @@ def main() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != TRACEBACK]
     # Last, so that nothing is hidden: AGENTEXEC_STATE_BACKEND may name a module of the project.
     sys.path.append(str(Path.cwd()))
+    # The other verbs' modules need not be loaded, unless all are told of.
+    verb = next((argument for argument in arguments if not argument.startswith("-")), None)
+    app = command_line([verb] if verb in VERBS else VERBS)
     try:
         code = app(arguments, prog_name="agentexec", standalone_mode=False)
     except typer.Abort:

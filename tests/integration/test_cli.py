@@ -113,18 +113,28 @@ if "agentexec" in " ".join(sys.orig_argv) and "template" not in " ".join(sys.ori
 """
 """A sitecustomize that writes down what a process of the command line had loaded when it ended."""
 
+HEAVY = {"agents", "redis", "alembic"}
+
 
 @pytest.mark.parametrize(
     ("arguments", "absent"),
     [
         (["--help"], {"agents", "sqlalchemy", "redis", "alembic", "rich"}),
         (["migrate"], {"agents", "redis"}),
-        (["enqueue", "work"], {"agents", "redis", "alembic"}),
-        (["cancel", "0190a6e2-7d4f-7c3a-9d55-0242ac120002"], {"agents", "redis", "alembic"}),
-        (["cancel-pending", "--yes"], {"agents", "redis", "alembic"}),
+        (
+            ["list"],
+            HEAVY | {"rich", "agentexec.cli.doctor", "agentexec.cli.enqueue", "agentexec.journal.models"},
+        ),
+        (["monitor", "--once"], HEAVY | {"agentexec.cli.doctor", "agentexec.journal.models"}),
+        (["monitor", "--json"], HEAVY | {"agentexec.cli.doctor", "agentexec.journal.models", "rich"}),
+        (["doctor"], HEAVY | {"rich", "agentexec.cli.monitor"}),
+        (["migrate", "--revision=head"], HEAVY | {"rich"}),
+        (["enqueue", "work"], HEAVY | {"rich"}),
+        (["cancel", "0190a6e2-7d4f-7c3a-9d55-0242ac120002"], HEAVY | {"rich"}),
+        (["cancel-pending", "--yes"], HEAVY | {"rich"}),
         (["worker", "no_such_module"], {"agents", "sqlalchemy", "redis", "alembic"}),
     ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_no_command_loads_the_agents_sdk_and_the_supervisor_loads_no_database(
     arguments: list[str], absent: set[str], tmp_path: Path
@@ -132,9 +142,33 @@ def test_no_command_loads_the_agents_sdk_and_the_supervisor_loads_no_database(
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SPY)
     variables = {"PYTHONPATH": str(tmp_path / "site"), "SPY": str(tmp_path / "spy")}
-    if arguments[0] in ("enqueue", "cancel", "cancel-pending"):
+    if arguments not in (["--help"], ["migrate"], ["worker", "no_such_module"]):
         assert run_agentexec("migrate", cwd=tmp_path).returncode == 0
     run_agentexec(*arguments, cwd=tmp_path, **variables)
     loaded = set((tmp_path / "spy").read_text().split())
     assert "agentexec.cli.app" in loaded
     assert not loaded & absent
+
+
+NOTE = """
+import atexit, gc, os
+SIGNS = [gc.get_threshold()[0], os.environ.get("PYDANTIC_DISABLE_PLUGINS")]
+atexit.register(lambda: print([gc.get_threshold()[0], os.environ.get("PYDANTIC_DISABLE_PLUGINS")] == SIGNS))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_usual"),
+    [
+        (["list"], False),
+        (["worker", "no_such_module"], True),
+        (["--traceback", "worker", "no_such_module"], True),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_only_what_ends_soon_saves_on_garbage_and_plugins(
+    arguments: list[str], is_usual: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NOTE)
+    done = run_agentexec(*arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.stdout.splitlines()[-1] == str(is_usual)

@@ -23,7 +23,7 @@ import yaml
 from sqlalchemy import create_engine, text
 
 import agentexec as ax
-from agentexec.cli.app import app
+from agentexec.cli.app import command_line
 from agentexec.config import Settings, variable
 from agentexec.migrate import upgrade
 from agentexec.worker.supervisor import KILL_AFTER
@@ -84,7 +84,7 @@ def commands_of(file: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_every_command_is_one_of_ours_with_such_options(file: Path) -> None:
-    group: Any = typer.main.get_command(app)
+    group: Any = typer.main.get_command(command_line())
     for name, *arguments in commands_of(file):
         # Raises for an option that is not there.
         group.commands[name].make_context(name, list(arguments))

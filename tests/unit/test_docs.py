@@ -12,7 +12,7 @@ import typer
 
 import agentexec as ax
 from agentexec import activity, approvals, errors, testing
-from agentexec.cli.app import app
+from agentexec.cli.app import command_line
 from agentexec.config import EMBEDDED_DATABASE_URL, Settings, variable
 from agentexec.contrib import fastapi
 from agentexec.schema import Base
@@ -171,7 +171,7 @@ def test_the_readme_has_every_setting_with_its_default() -> None:
 
 
 def test_the_readme_has_every_command() -> None:
-    commands: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
+    commands: dict[str, Any] = vars(typer.main.get_command(command_line()))["commands"]
     named = {cells[0].strip("`").split()[1].removesuffix("`") for cells in rows("Command line")}
     assert named - {"--install-completion"} == set(commands)
 
@@ -197,7 +197,7 @@ def test_the_reference_has_every_public_name() -> None:
 
 
 def test_the_generated_parts_have_everything() -> None:
-    commands: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
+    commands: dict[str, Any] = vars(typer.main.get_command(command_line()))["commands"]
     cli = PARTS["cli"]()
     for name, command in commands.items():
         section = cli.partition(f"## agentexec {name}\n")[2].partition("\n## ")[0]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -15,11 +16,13 @@ import agentexec as ax
 from agentexec.activity.listing import Filter, page_query
 from agentexec.activity.overview import OverviewSchema, SpentSchema, overview, spent
 from agentexec.activity.schemas import ActivityDetailSchema, ActivityListItemSchema
-from agentexec.approvals.queries import ApprovalSchema
 from agentexec.cli.common import session
 from agentexec.errors import UsageError
-from agentexec.journal.history import Step, steps
 from agentexec.task import Status
+
+if TYPE_CHECKING:
+    from agentexec.approvals.queries import ApprovalSchema
+    from agentexec.journal.history import Step
 
 MINUTES = 30
 """Length of the history in the header."""
@@ -109,7 +112,9 @@ def look_up(db: Session, agent_id: UUID, wish: Wish) -> Detail:
     """Everything about one task."""
     found = ax.activity.detail(db, agent_id, metadata_filter=wish.metadata)
     waiting = ax.approvals.list(db, agent_id, metadata_filter=wish.metadata)
-    return Detail(found, steps(db, agent_id), waiting)
+    # Imported on use: the list of tasks is shown sooner without the journal's tables.
+    history = importlib.import_module("agentexec.journal.history")
+    return Detail(found, history.steps(db, agent_id), waiting)
 
 
 def used(db: Session, wish: Wish) -> SpentSchema:
