@@ -5,12 +5,17 @@ from __future__ import annotations
 import enum
 import signal
 from collections.abc import Iterable
+from typing import NamedTuple
 from uuid import UUID
 
 from agentexec.task import Status
 
 LOW_SHARE = 16
 """Of this many claimed tasks, one is taken from LOW first, so that a flood of HIGH cannot starve LOW."""
+
+MOST_CRASHES = 100
+"""Deaths that end a task even if a step was recorded before each: a handler that asks for something else in every
+attempt records new steps for ever."""
 
 
 class Admission(enum.Enum):
@@ -27,15 +32,35 @@ class Admission(enum.Enum):
     """Its process died too often."""
 
 
+class Crashes(NamedTuple):
+    """Deaths of a task's process, and those of them since its journal last grew.
+
+    All of them make it a suspect; those in a row end it, for a task that gets further each time is no poison.
+    """
+
+    total: int = 0
+    in_row: int = 0
+
+    def one_more(self) -> Crashes:
+        return Crashes(self.total + 1, self.in_row + 1)
+
+    def are_too_many(self, max_crashes: int) -> bool:
+        return self.in_row >= max_crashes or self.total >= max(max_crashes, MOST_CRASHES)
+
+    def are_suspect(self, max_crashes: int) -> bool:
+        """True for a task that may be one death from the end. A single allowed death marks no suspects."""
+        return max_crashes > 1 and self.total >= max_crashes - 1
+
+
 def admit(
     *,
     status: Status,
     recorded_epoch: int,
     claimed_epoch: int,
-    crashes: int,
+    crashes: Crashes,
     max_crashes: int,
     suspect_running: bool,
-) -> tuple[Admission, int]:
+) -> tuple[Admission, Crashes]:
     """Decide on a claimed task; returns the decision and the deaths to note.
 
     A record that is RUNNING under a lower epoch was left by a worker that died without a word: one more death.
@@ -45,27 +70,22 @@ def admit(
     if recorded_epoch >= claimed_epoch:
         return Admission.REFUSE, crashes
     if status is Status.RUNNING:
-        crashes += 1
-    if crashes >= max_crashes:
+        crashes = crashes.one_more()
+    if crashes.are_too_many(max_crashes):
         return Admission.BURY, crashes
-    if is_suspect(crashes, max_crashes) and suspect_running:
+    if crashes.are_suspect(max_crashes) and suspect_running:
         return Admission.HOLD, crashes
     return Admission.START, crashes
 
 
-def is_suspect(crashes: int, max_crashes: int) -> bool:
-    """True for a task that is one death from the end. A single allowed death marks no suspects."""
-    return max_crashes > 1 and crashes >= max_crashes - 1
-
-
-def blame(running: Iterable[tuple[UUID, int]], max_crashes: int) -> set[UUID]:
+def blame(running: Iterable[tuple[UUID, Crashes]], max_crashes: int) -> set[UUID]:
     """Which of the tasks (id, deaths so far) that ran in a dead process have a death noted.
 
     At most one suspect runs in a process at a time. If one did, it is taken to be the culprit, and the tasks
     beside it go free; else every task is counted, as any of them may have been it.
     """
     tasks = list(running)
-    suspects = {agent_id for agent_id, crashes in tasks if is_suspect(crashes, max_crashes)}
+    suspects = {agent_id for agent_id, crashes in tasks if crashes.are_suspect(max_crashes)}
     return suspects or {agent_id for agent_id, _ in tasks}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from sqlalchemy.sql import Executable
 
 from agentexec.activity.statements import statements
 from agentexec.db import chunks
-from agentexec.policy import blame
+from agentexec.policy import Crashes, blame
 from agentexec.task import ACTIVE_STATUSES, Lease, Status
 
 
@@ -69,13 +70,13 @@ def record_deaths(
     sql = statements(connection.dialect.name)
     outcome = Deaths([], [])
     epochs = dict(leases)
-    running: list[tuple[UUID, int]] = []
+    running: list[tuple[UUID, Crashes]] = []
     for row in rows_of(connection, sql.select_state, list(epochs)):
         lease = Lease(row.agent_id, epochs.pop(row.agent_id))
         if row.status.final:
             outcome.acknowledge.append(lease)
         elif row.status is Status.RUNNING and row.epoch == lease.epoch:
-            running.append((row.agent_id, row.crashes))
+            running.append((row.agent_id, crashes_of(row)))
         else:
             # Claimed but not started: nothing ran, so nothing is counted.
             outcome.requeue.append(lease)
@@ -83,11 +84,11 @@ def record_deaths(
     epochs = dict(leases)
     blamed = blame(running, max_crashes)
     back = {True: [], False: []}  # type: dict[bool, list[UUID]]
-    buried: list[Lease] = []
+    buried: list[tuple[Lease, Crashes]] = []
     for agent_id, crashes in running:
         lease = Lease(agent_id, epochs[agent_id])
-        if agent_id in blamed and crashes + 1 >= max_crashes:
-            buried.append(lease)
+        if agent_id in blamed and (after := crashes.one_more()).are_too_many(max_crashes):
+            buried.append((lease, after))
         else:
             back[agent_id in blamed].append(agent_id)
             outcome.requeue.append(lease)
@@ -97,17 +98,27 @@ def record_deaths(
             ending = Ending(Lease(ids[0], 0), Status.QUEUED, message, counted=counted)
             end(connection, ending, ids, now, deaths=int(counted))
     if buried:
-        bury(connection, buried, reason, max_crashes, now)
-        outcome.acknowledge.extend(buried)
+        bury(connection, buried, reason, now)
+        outcome.acknowledge.extend(lease for lease, _ in buried)
     return outcome
 
 
-def bury(
-    connection: Connection, leases: Sequence[Lease], reason: str, max_crashes: int, now: datetime
-) -> None:
-    error = f"The worker process {reason} while it ran this task, for the {_ordinal(max_crashes)} time; it is not tried again."
-    ending = Ending(leases[0], Status.ERROR, error, error=error)
-    end(connection, ending, [lease.agent_id for lease in leases], now, deaths=1)
+def bury(connection: Connection, buried: Sequence[tuple[Lease, Crashes]], reason: str, now: datetime) -> None:
+    """End tasks whose process died too often; the deaths include the last one. `reason` as above."""
+    groups: dict[Crashes, list[UUID]] = defaultdict(list)
+    for lease, crashes in buried:
+        groups[crashes].append(lease.agent_id)
+    for crashes, ids in groups.items():
+        times = f"for the {_ordinal(crashes.in_row)} time"
+        if crashes.total > crashes.in_row:
+            times += f" since its last recorded step ({crashes.total} times in all)"
+        error = f"The worker process {reason} while it ran this task, {times}; it is not tried again."
+        end(connection, Ending(Lease(ids[0], 0), Status.ERROR, error, error=error), ids, now, deaths=1)
+
+
+def crashes_of(row: Any) -> Crashes:
+    """The deaths that an activity's row has."""
+    return Crashes(row.crashes, row.crashes_in_row)
 
 
 def _ordinal(number: int) -> str:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Text,
     Uuid,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
 
@@ -71,6 +72,9 @@ class Activity(Base):
         Integer, doc="Attempts so far; one that gave the task back is not counted."
     )
     crashes: Mapped[int] = mapped_column(Integer, doc="Deaths of the process that ran it.")
+    crashes_in_row: Mapped[int] = mapped_column(
+        Integer, server_default=text("0"), doc="Those of them since its journal last grew."
+    )
     lock_key: Mapped[str | None] = mapped_column(String(MAX_NAME), doc="Not used yet.")
     idempotency_key: Mapped[str | None] = mapped_column(
         String(MAX_NAME), doc="A second enqueue with it finds this task."

@@ -77,7 +77,7 @@ class Statements:
         c = ACTIVITY.c
         chosen = among(c.agent_id, dialect)
         now = bindparam("now", type_=c.updated_at.type)
-        state = (c.agent_id, c.status, c.epoch, c.crashes)
+        state = (c.agent_id, c.status, c.epoch, c.crashes, c.crashes_in_row)
         self.select_claimed = (
             select(*state, c.agent_type, c.attempt, c.context)
             .where(chosen)
@@ -95,6 +95,7 @@ class Statements:
                 epoch=bindparam("new_epoch"),
                 attempt=c.attempt + 1,
                 crashes=bindparam("new_crashes"),
+                crashes_in_row=bindparam("new_in_row"),
                 message=bindparam("new_message"),
                 started_at=func.coalesce(c.started_at, now),
                 updated_at=now,
@@ -114,9 +115,10 @@ class Statements:
                 run_at=bindparam("new_run_at", type_=c.run_at.type),
                 attempt=c.attempt - bindparam("uncounted"),
                 crashes=c.crashes + bindparam("deaths"),
+                crashes_in_row=c.crashes_in_row + bindparam("deaths"),
             )
         )
-        self.forgive = update(ACTIVITY).where(chosen).values(crashes=0)
+        self.forgive = update(ACTIVITY).where(chosen).values(crashes=0, crashes_in_row=0)
         self.begin = update(ACTIVITY).where(chosen).values(status=Status.RUNNING, started_at=now)
         # One statement logs the same line for any number of tasks; the percentage is the one just written.
         self.log_all = insert(LOG).from_select(

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, and_, update
 
-from agentexec.activity.endings import Ending, bury, end, rows_of
+from agentexec.activity.endings import Ending, bury, crashes_of, end, rows_of
 from agentexec.activity.labels import label_rows
 from agentexec.activity.statements import (
     ACTIVITY,
@@ -28,7 +28,7 @@ from agentexec.activity.statements import (
     statements,
 )
 from agentexec.db import batched, chunks, committing
-from agentexec.policy import Admission, admit, is_suspect
+from agentexec.policy import Admission, Crashes, admit
 from agentexec.task import ACTIVE_STATUSES, Lease, Status
 
 
@@ -55,7 +55,7 @@ class Admitted(NamedTuple):
     task_name: str
     context: str | None
     attempt: int
-    crashes: int
+    crashes: Crashes
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Admissions:
     """To be acknowledged: the record has their end, or does not know them."""
     held: list[Lease] = field(default_factory=list)
     refused: list[Lease] = field(default_factory=list)
-    buried: list[Lease] = field(default_factory=list)
+    buried: list[tuple[Lease, Crashes]] = field(default_factory=list)
 
 
 class Progress(NamedTuple):
@@ -172,7 +172,7 @@ def admit_claims(
     sql = statements(connection.dialect.name)
     outcome = Admissions()
     epochs = dict(claims)
-    groups: dict[tuple[int, int, bool], list[UUID]] = defaultdict(list)
+    groups: dict[tuple[int, Crashes, bool], list[UUID]] = defaultdict(list)
     seen: set[UUID] = set()
     for row in rows_of(connection, sql.select_claimed, list(epochs)):
         lease = Lease(row.agent_id, epochs[row.agent_id])
@@ -181,12 +181,12 @@ def admit_claims(
             status=row.status,
             recorded_epoch=row.epoch,
             claimed_epoch=lease.epoch,
-            crashes=row.crashes,
+            crashes=crashes_of(row),
             max_crashes=max_crashes,
             suspect_running=suspect_running,
         )
         if decision is Admission.START:
-            suspect_running = suspect_running or is_suspect(crashes, max_crashes)
+            suspect_running = suspect_running or crashes.are_suspect(max_crashes)
             outcome.started.append(Admitted(lease, row.agent_type, row.context, row.attempt + 1, crashes))
             groups[lease.epoch, crashes, row.attempt > 0].append(row.agent_id)
         elif decision is Admission.ACKNOWLEDGE:
@@ -196,20 +196,26 @@ def admit_claims(
         elif decision is Admission.HOLD:
             outcome.held.append(lease)
         else:
-            outcome.buried.append(lease)
+            outcome.buried.append((lease, crashes))
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
     outcome.ended.extend(lease for lease in claims if lease.agent_id not in seen)
     with batched(connection, last=True):
         for (epoch, crashes, again), ids in groups.items():
             message = started_message
-            if again and crashes:
-                message += f" (attempt after {crashes} crash(es))"
-            start = {"new_epoch": epoch, "new_crashes": crashes, "new_message": message, "now": now}
+            if again and crashes.total:
+                message += f" (attempt after {crashes.total} crash(es))"
+            start = {
+                "new_epoch": epoch,
+                "new_crashes": crashes.total,
+                "new_in_row": crashes.in_row,
+                "new_message": message,
+                "now": now,
+            }
             for chunk in chunks(ids):
                 connection.execute(sql.start, {"ids": chunk, **start})
                 connection.execute(sql.log_all, {"ids": chunk, "now": now})
         if outcome.buried:
-            bury(connection, outcome.buried, "its worker died without a word", max_crashes, now)
+            bury(connection, outcome.buried, "died without a word", now)
     return outcome
 
 
@@ -217,7 +223,9 @@ def clear_crashes(connection: Connection, lease: Lease) -> None:
     """Forget the crashes of a running task, and the attempts that ended in them."""
     c = ACTIVITY.c
     held = and_(c.agent_id == lease.agent_id, c.epoch == lease.epoch, c.status == Status.RUNNING)
-    connection.execute(update(ACTIVITY).where(held).values(attempt=c.attempt - c.crashes, crashes=0))
+    connection.execute(
+        update(ACTIVITY).where(held).values(attempt=c.attempt - c.crashes, crashes=0, crashes_in_row=0)
+    )
 
 
 def record(

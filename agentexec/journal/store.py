@@ -30,7 +30,7 @@ COUNTS = ("requests", "input_tokens", "cached_tokens", "output_tokens")
 
 _INSERT = insert(JOURNAL)
 _LOCK = (
-    select(ACTIVITY.c.status, ACTIVITY.c.epoch, ACTIVITY.c.usage)
+    select(ACTIVITY.c.status, ACTIVITY.c.epoch, ACTIVITY.c.usage, ACTIVITY.c.crashes_in_row)
     .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))
     .with_for_update()
 )
@@ -42,6 +42,11 @@ _SPEND = (
         **{name: func.coalesce(ACTIVITY.c[name], 0) + bindparam(f"more_{name}") for name in COUNTS},
     )
 )
+_GET_ON = (
+    update(ACTIVITY)
+    .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))
+    .values(crashes_in_row=0)
+)
 
 
 class Kind(enum.StrEnum):
@@ -52,6 +57,10 @@ class Kind(enum.StrEnum):
     INTENT = "intent"
     OUTCOME = "outcome"
     RAISED = "raised"
+
+
+STEPS = (Kind.MODEL, Kind.OUTCOME)
+"""What is recorded once and never done again. A call that raises may record its intent and error in every attempt."""
 
 
 class Fact(NamedTuple):
@@ -110,25 +119,31 @@ def append(engine: Engine, lease: Lease, fact: Fact, usage: Usage | None, now: d
 
 def insert_fact(connection: Connection, lease: Lease, fact: Fact, usage: Usage | None, now: datetime) -> None:
     """`append` as a part of the caller's transaction."""
-    spent = require_lease(connection, lease)
+    row = _lock(connection, lease)
     connection.execute(
         _INSERT,
         {"agent_id": lease.agent_id, "epoch": lease.epoch, "created_at": now, **fact._asdict()},
     )
     if usage is not None:
-        _add_usage(connection, lease.agent_id, usage, spent)
+        _add_usage(connection, lease.agent_id, usage, row.usage or {})
+    if row.crashes_in_row and fact.kind in STEPS:
+        connection.execute(_GET_ON, {"id": lease.agent_id})
 
 
-def require_lease(connection: Connection, lease: Lease) -> dict[str, dict[str, int]]:
-    """Lock a task's row for the rest of the transaction and return its usage by model.
+def require_lease(connection: Connection, lease: Lease) -> None:
+    """Lock a task's row for the rest of the transaction.
 
     Raises LeaseLostError unless the task is RUNNING under the lease: its worker was taken for dead, or the task was
     canceled.
     """
+    _lock(connection, lease)
+
+
+def _lock(connection: Connection, lease: Lease) -> Any:
     row = connection.execute(_LOCK, {"id": lease.agent_id}).one_or_none()
     if row is None or row.status is not Status.RUNNING or row.epoch != lease.epoch:
         raise LeaseLostError(lease.agent_id)
-    return row.usage or {}
+    return row
 
 
 @contextmanager

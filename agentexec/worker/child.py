@@ -26,7 +26,7 @@ from agentexec.config import Settings
 from agentexec.db import utc_now, writing
 from agentexec.errors import SchemaError, UnavailableError
 from agentexec.journal.waits import ready
-from agentexec.policy import backoff, is_suspect, low_quota
+from agentexec.policy import backoff, low_quota
 from agentexec.registry import Registry
 from agentexec.runtime import Runtime
 from agentexec.signals import Signals
@@ -263,15 +263,15 @@ class Child:
         most = self._settings.max_crashes
         for admitted in admissions.started:
             self._writer.hold(admitted.lease)
-            if is_suspect(admitted.crashes, most):
+            if admitted.crashes.are_suspect(most):
                 self._suspects.add(admitted.lease.agent_id)
-            if admitted.crashes:
+            if admitted.crashes.total:
                 self._crashed[admitted.lease.agent_id] = admitted.lease.epoch
         if admissions.started:
             self._loop.call_soon_threadsafe(self._begin, admissions.started)
             self._live.touch([admitted.lease.agent_id for admitted in admissions.started])
         self._held = [*self._held, *admissions.held]
-        over = [*admissions.ended, *admissions.buried]
+        over = [*admissions.ended, *(lease for lease, _ in admissions.buried)]
         for lease in (*over, *admissions.refused):
             self._forget(lease)
         if over:

@@ -36,7 +36,7 @@ async def attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExe
 
     Lets CancelledError through only where the caller has canceled; every other error becomes an ending.
     """
-    enter_task(admitted.lease, admitted.attempt, max(0, admitted.attempt - 1 - admitted.crashes))
+    enter_task(admitted.lease, admitted.attempt, max(0, admitted.attempt - 1 - admitted.crashes.total))
     definition = registry.find(admitted.task_name)
     if definition is None:
         known = ", ".join(sorted(task.name for task in registry)) or "none"
@@ -157,7 +157,7 @@ def _latest(group: BaseExceptionGroup) -> Postponed | None:
 
 def _failed(definition: TaskDefinition, admitted: Admitted, error: BaseException) -> Ending:
     reason = redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, CONF.secrets)
-    failures = admitted.attempt - admitted.crashes
+    failures = admitted.attempt - admitted.crashes.total
     delay = retry_delay(failures, definition.retries, random.random())  # noqa: S311 - spreads load, no secret
     # Cut after that: half of a secret would not be known as one.
     trace = redact("".join(traceback.format_exception(error))[-MAX_ERROR * 2 :], CONF.secrets)

@@ -33,3 +33,36 @@ def test_a_task_may_be_allowed_one_death_only(deploy: Deploy) -> None:
     after = deployment.enqueue("work", "after")
     assert ax.get_result_sync(after, timeout=20) == "after"
     assert deployment.ledger("start") == {"poison": 1, "after": 1}
+
+
+@on("embedded", "valkey+postgres")
+def test_a_task_that_gets_further_before_each_death_ends_however_often_it_is_killed(deploy: Deploy) -> None:
+    deployment = deploy(worker_concurrency=2)
+    deployment.start()
+    task = deployment.enqueue("dies", "task", value="ss-s-s")
+    deployment.wait_for_ends([task], timeout=30)
+    assert ax.get_result_sync(task, timeout=10) == "got to the end"
+    assert deployment.ledger("start") == {"task": 7}
+    assert deployment.ledger("step") == {f"task-{number}": 1 for number in range(4)}
+
+
+@on("embedded", "valkey+postgres")
+@pytest.mark.parametrize(
+    ("deaths", "reason"),
+    [
+        ("s--", r"while it ran this task, for the 3rd time; it is not tried again"),
+        ("rrr", r"while it ran this task, for the 3rd time; it is not tried again"),
+        ("-s--", r"for the 3rd time since its last recorded step \(4 times in all\)"),
+    ],
+    ids=["after one step", "a step that raises is none", "counted from the last step on"],
+)
+def test_a_task_that_gets_no_further_ends_at_its_third_death(
+    deploy: Deploy, deaths: str, reason: str
+) -> None:
+    deployment = deploy()
+    deployment.start()
+    task = deployment.enqueue("dies", "task", value=deaths + "----")
+    with pytest.raises(ax.TaskFailedError, match=f"SIGKILL.*{reason}"):
+        ax.get_result_sync(task, timeout=20)
+    assert deployment.ledger("start") == {"task": len(deaths)}
+    assert deployment.ledger("step") == ({"task-0": 1} if "s" in deaths else {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -101,6 +102,38 @@ async def poison(agent_id: UUID, context: Job) -> None:
     ledger("start", context.key)
     await asyncio.sleep(context.seconds)
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class Steps(ax.BaseAgentRunner):
+    """A runner for its steps alone."""
+
+    async def run(self, agent: Any, input: Any) -> None: ...
+
+
+@pool.task("dies")
+async def dies(agent_id: UUID, context: Job) -> str:
+    """Dies in each attempt, as the attempt's letter in `value` says, and ends in the one that has none.
+
+    "s" after one step more, "r" after a step that raises, "-" after nothing new.
+    """
+    tries = starts(context.key)
+    ledger("start", context.key)
+    runner = Steps(agent_id)
+
+    def step(number: int) -> None:
+        ledger("step", f"{context.key}-{number}")
+
+    def refuse() -> None:
+        raise ValueError("no")
+
+    for number in range(context.value[: tries + 1].count("s")):
+        await runner.step("step", step, number)
+    if context.value[tries : tries + 1] == "r":
+        with contextlib.suppress(ValueError):
+            await runner.step("refuse", refuse)
+    if tries < len(context.value):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "got to the end"
 
 
 @pool.task("fail")
