@@ -84,6 +84,10 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="What models cost, as JSON: model to dollars per million tokens of input, cached_input, output.",
     )
+    list_prices: bool = Field(
+        default=True,
+        description="Whether models without a price in AGENTEXEC_MODEL_PRICES have that of the list in agentexec.",
+    )
     connect_timeout: float = Field(
         default=30, ge=0, description="Seconds that a starting worker waits for Redis and the database."
     )

@@ -19,13 +19,29 @@ class ModelPrice(BaseModel):
     output: float = Field(ge=0)
 
 
-def cost(usage: Mapping[str, Mapping[str, int]], prices: Mapping[str, ModelPrice]) -> float | None:
+def price_of(model: str, prices: Mapping[str, ModelPrice], *, listed: bool) -> ModelPrice | None:
+    """A model's own price; else, with `listed`, that of the list which comes with agentexec; else None."""
+    if model in prices or not listed:
+        return prices.get(model)
+    from agentexec.list_prices import PRICES  # noqa: PLC0415 - only those who look at a cost load the list
+
+    if model not in PRICES:
+        return None
+    fresh, cached, output = PRICES[model]
+    return ModelPrice(input=fresh, cached_input=cached, output=output)
+
+
+def cost(
+    usage: Mapping[str, Mapping[str, int]], prices: Mapping[str, ModelPrice], *, listed: bool
+) -> float | None:
     """Dollars for usage by model; None if a model's price is not known, or nothing was used."""
-    if not usage or not all(model in prices for model in usage):
+    if not usage:
         return None
     total = 0.0
     for model, used in usage.items():
-        price, cached = prices[model], used.get("cached_tokens", 0)
+        price, cached = price_of(model, prices, listed=listed), used.get("cached_tokens", 0)
+        if price is None:
+            return None
         total += (used.get("input_tokens", 0) - cached) * price.input
         total += cached * (price.input if price.cached_input is None else price.cached_input)
         total += used.get("output_tokens", 0) * price.output

@@ -89,7 +89,9 @@ class SpentSchema(BaseModel):
 
     minutes: int = Field(description="How many minutes.")
     usage: UsageSchema
-    cost: float | None = Field(default=None, description="In dollars; null unless all prices are known.")
+    cost: float | None = Field(
+        default=None, description="An estimate in dollars; null unless all prices are known."
+    )
 
 
 @for_both
@@ -171,5 +173,6 @@ def spent(db: Session, minutes: int = 10, *, metadata_filter: Mapping[str, Any] 
             into = sums.setdefault(model, dict.fromkeys(UsageSchema.model_fields, 0))
             for name in into:
                 into[name] += used.get(name, 0)
+    price = cost(sums, CONF.model_prices, listed=CONF.list_prices)
     whole = {name: sum(used[name] for used in sums.values()) for name in UsageSchema.model_fields}
-    return SpentSchema(minutes=minutes, usage=UsageSchema(**whole), cost=cost(sums, CONF.model_prices))
+    return SpentSchema(minutes=minutes, usage=UsageSchema(**whole), cost=price)

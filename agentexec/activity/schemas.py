@@ -153,9 +153,9 @@ class ActivityDetailSchema(_ActivitySchema):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def cost(self) -> float | None:
-        """Dollars by AGENTEXEC_MODEL_PRICES; None unless the price of every model that was called is known."""
+        """An estimate in dollars; None unless the price of every model that was called is known."""
         usage = {model: used.model_dump() for model, used in self.usage_by_model.items()}
-        return cost(usage, CONF.model_prices)
+        return cost(usage, CONF.model_prices, listed=CONF.list_prices)
 
 
 EventType = Literal[

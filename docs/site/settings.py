@@ -40,6 +40,8 @@ def variables(name: str, field: FieldInfo) -> list[str]:
 def default(field: FieldInfo) -> str:
     """A setting's default as it would be written in the environment."""
     value = field.get_default(call_default_factory=True)
+    if isinstance(value, bool):
+        value = str(value).lower()
     return f"`{value}`" if value not in (None, "", {}) else "none"
 
 

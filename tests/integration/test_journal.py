@@ -444,7 +444,7 @@ async def test_usage_is_recorded_with_the_response_and_never_twice(
         "requests": 3, "input_tokens": 1500, "cached_tokens": 750, "output_tokens": 20,
     }  # fmt: skip
     assert detail.usage_by_model["gpt-4o"] == detail.usage
-    assert detail.cost is None
+    assert detail.cost == pytest.approx((750 * 2.5 + 750 * 1.25 + 20 * 10) / 1e6), "by the shipped list"
     monkeypatch.setattr(
         ax.CONF, "model_prices", {"gpt-4o": {"input": 2.0, "cached_input": 1.0, "output": 10.0}}
     )
