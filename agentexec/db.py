@@ -346,8 +346,8 @@ def can_batch(dialect: Dialect) -> bool:
 def batched(connection: Connection, *, last: bool = False) -> Generator[None]:
     """Send the statements of the block in one round trip, where the database can.
 
-    For statements whose result, even their number of rows, nobody reads; their errors come at the end of the block.
-    `last`: the transaction, a `writing` of the caller's own, ends with the block, and its commit goes along.
+    For statements whose result, even their number of rows, nobody reads; their errors may come later in the block, or at
+    its end. `last`: the transaction, a `writing` of the caller's own, ends with the block, and its commit goes along.
     """
     if not can_batch(connection.dialect):
         yield
@@ -375,11 +375,20 @@ def _pipeline(connection: Connection) -> Generator[Any]:
     dialect = connection.dialect
     dbapi: Any = dialect.loaded_dbapi
     raw: Any = connection.connection.driver_connection
+    failure: Exception | None = None
     try:
         with raw.pipeline():
-            yield raw
+            try:
+                yield raw
+            except (exc.DBAPIError, dbapi.Error) as error:
+                # Kept from the pipeline, which would log that it ends in another one.
+                failure = error
     except dbapi.Error as error:
-        raise exc.DBAPIError.instance(None, None, error, dbapi.Error, dialect=dialect) from error
+        failure = failure or error
+    if isinstance(failure, exc.DBAPIError):
+        raise failure
+    if failure is not None:
+        raise exc.DBAPIError.instance(None, None, failure, dbapi.Error, dialect=dialect) from failure
 
 
 def _take_write_lock(connection: Connection) -> None:

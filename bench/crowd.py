@@ -82,6 +82,7 @@ def _rows(number: int, chance: random.Random) -> Iterator[dict[str, Any]]:
             "epoch": 1,
             "attempt": 1,
             "crashes": 0,
+            "crashes_in_row": 0,
             "context": f'{{"company": "{COMPANIES[at % len(COMPANIES)]} {at}", "text": "{"x" * 200}"}}',
             "metadata": {"tenant": f"t{tenant}", "user": f"u{at % 200}"},
         }

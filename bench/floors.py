@@ -134,6 +134,7 @@ def _row() -> dict[str, Any]:
         "epoch": 0,
         "attempt": 0,
         "crashes": 0,
+        "crashes_in_row": 0,
         "context": '{"number": 1}',
     }
 

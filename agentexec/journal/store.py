@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
-from agentexec.db import reading, writing
+from agentexec.db import batched, outages_named, reading, writing
 from agentexec.errors import AgentexecError, JournalConflictError, LeaseLostError, PayloadTooLargeError
 from agentexec.journal.models import MAX_PATH, JournalEntry
 from agentexec.task import Lease, Status
@@ -29,6 +29,28 @@ JOURNAL: Any = JournalEntry.__table__
 COUNTS = ("requests", "input_tokens", "cached_tokens", "output_tokens")
 
 _INSERT = insert(JOURNAL)
+_HELD = (
+    select(ACTIVITY.c.agent_id)
+    .where(
+        ACTIVITY.c.agent_id == bindparam("held_id", type_=ACTIVITY.c.agent_id.type),
+        ACTIVITY.c.epoch == bindparam("held_epoch"),
+        ACTIVITY.c.status == Status.RUNNING,
+    )
+    .with_for_update()
+)
+_INSERT_IF_HELD = (
+    insert(JOURNAL)
+    .inline()  # without RETURNING, which nobody reads
+    .values(
+        agent_id=_HELD.scalar_subquery(),
+        **{
+            column.name: bindparam(column.name, type_=column.type)
+            for column in JOURNAL.c
+            if column.name != "agent_id"
+        },
+    )
+)
+"""Without the lease there is no agent_id, which no row goes without."""
 _LOCK = (
     select(ACTIVITY.c.status, ACTIVITY.c.epoch, ACTIVITY.c.usage, ACTIVITY.c.crashes_in_row)
     .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))
@@ -44,7 +66,10 @@ _SPEND = (
 )
 _GET_ON = (
     update(ACTIVITY)
-    .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))
+    .where(
+        ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type),
+        ACTIVITY.c.crashes_in_row > 0,
+    )
     .values(crashes_in_row=0)
 )
 
@@ -110,24 +135,52 @@ def append(engine: Engine, lease: Lease, fact: Fact, usage: Usage | None, now: d
     try:
         # What a crash of the database server itself may lose is a response to be asked for again, or an outcome whose
         # intent says that it is unknown. An intent must be on disk before its call is made.
-        with writing(engine, relaxed=fact.kind is not Kind.INTENT) as connection:
-            insert_fact(connection, lease, fact, usage, now)
+        relaxed = fact.kind is not Kind.INTENT
+        if usage is None and engine.dialect.name == "postgresql":
+            _append_at_once(engine, lease, fact, now, relaxed=relaxed)
+        else:
+            with writing(engine, relaxed=relaxed) as connection:
+                insert_fact(connection, lease, fact, usage, now)
     except IntegrityError as error:
+        with writing(engine) as connection:
+            require_lease(connection, lease)
         if not _is_recorded(engine, lease, fact):
             raise JournalConflictError(lease.agent_id, fact.path) from error
+
+
+def _append_at_once(engine: Engine, lease: Lease, fact: Fact, now: datetime, *, relaxed: bool) -> None:
+    """`insert_fact` and its whole transaction in one round trip.
+
+    Raises IntegrityError where the lease is lost or the fact's place is taken.
+    """
+    with outages_named(engine), engine.begin() as connection, batched(connection):
+        if relaxed:
+            connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
+        connection.exec_driver_sql("SET LOCAL enable_seqscan TO OFF")  # as in `writing`
+        held = {"held_id": lease.agent_id, "held_epoch": lease.epoch}
+        connection.execute(
+            _INSERT_IF_HELD, {**held, "epoch": lease.epoch, "created_at": now, **fact._asdict()}
+        )
+        # A task is first started under epoch 1: before that it has not crashed.
+        if lease.epoch > 1 and fact.kind in STEPS:
+            connection.execute(_GET_ON, {"id": lease.agent_id})
+        connection.exec_driver_sql(
+            "COMMIT"
+        )  # the driver's own, after it, finds nothing to do and asks nothing
 
 
 def insert_fact(connection: Connection, lease: Lease, fact: Fact, usage: Usage | None, now: datetime) -> None:
     """`append` as a part of the caller's transaction."""
     row = _lock(connection, lease)
-    connection.execute(
-        _INSERT,
-        {"agent_id": lease.agent_id, "epoch": lease.epoch, "created_at": now, **fact._asdict()},
-    )
-    if usage is not None:
-        _add_usage(connection, lease.agent_id, usage, row.usage or {})
-    if row.crashes_in_row and fact.kind in STEPS:
-        connection.execute(_GET_ON, {"id": lease.agent_id})
+    with batched(connection):
+        connection.execute(
+            _INSERT,
+            {"agent_id": lease.agent_id, "epoch": lease.epoch, "created_at": now, **fact._asdict()},
+        )
+        if usage is not None:
+            _add_usage(connection, lease.agent_id, usage, row.usage or {})
+        if row.crashes_in_row and fact.kind in STEPS:
+            connection.execute(_GET_ON, {"id": lease.agent_id})
 
 
 def require_lease(connection: Connection, lease: Lease) -> None:
