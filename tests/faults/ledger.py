@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if found.faults else 0
 
 
-SETTINGS: dict[str, Any] = {"num_workers": 2, "worker_concurrency": AT_ONCE // 2, "max_crashes": 100}
+SETTINGS: dict[str, Any] = {"num_workers": 2, "worker_concurrency": AT_ONCE // 2, "max_crashes": 10}
 
 if __name__ == "__main__":
     sys.exit(main())
