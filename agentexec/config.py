@@ -75,7 +75,10 @@ class Settings(BaseSettings):
         description="Seconds without a heartbeat after which a task is given to another.",
     )
     max_crashes: int = Field(
-        default=3, ge=1, le=100, description="Deaths of its process, without a new recorded step in between, after which a task ends in ERROR."
+        default=3,
+        ge=1,
+        le=100,
+        description="Deaths of its process, without a new recorded step in between, after which a task ends in ERROR.",
     )
     max_payload_bytes: int = Field(
         default=1_048_576, ge=1024, description="Largest context, metadata or result, in bytes of JSON."

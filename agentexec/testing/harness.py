@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from agentexec.activity.models import Activity
 from agentexec.activity.queries import detail
 from agentexec.activity.schemas import ActivityLogSchema
+from agentexec.approvals.queries import ApprovalSchema, list_approvals
 from agentexec.db import prepare_engine
 from agentexec.errors import UsageError
 from agentexec.pool import Pool
@@ -175,6 +176,12 @@ class AsyncHarness:
             ids = db.scalars(select(Activity.agent_id).order_by(Activity.created_at, Activity.agent_id)).all()
         return [self.task(agent_id) for agent_id in ids]
 
+    @property
+    def approvals(self) -> list[ApprovalSchema]:
+        """The calls that wait for a person, oldest first: answer with `ax.approve` or `ax.reject`, then `run_all`."""
+        with Session(RUNTIME.engine) as db:
+            return list_approvals(db)
+
     async def _work(self, wanted: set[UUID] | None) -> list[UUID]:
         if self._model is None and "agents" in sys.modules:
             self._script()
@@ -231,6 +238,11 @@ class Harness:
     def tasks(self) -> list[TaskRecord]:
         """See `AsyncHarness.tasks`."""
         return self._inner.tasks
+
+    @property
+    def approvals(self) -> list[ApprovalSchema]:
+        """See `AsyncHarness.approvals`."""
+        return self._inner.approvals
 
     def enqueue(self, task_name: str, context: Context = None, **options: Any) -> Task:
         """See `AsyncHarness.enqueue`."""

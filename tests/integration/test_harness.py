@@ -178,7 +178,9 @@ def test_a_task_waits_for_the_approval_that_the_test_gives() -> None:
         task = harness.run("sells")
         assert (task.status, task.attempts) == (ax.Status.QUEUED, 0)
         assert task.log[-1].message == 'Waiting for approval: charge({"cents":5})'
-        assert ax.approve_sync(task.agent_id, "call-1-1")
+        [question] = harness.approvals
+        assert ax.approve_sync(task.agent_id, question.call_id)
+        assert harness.approvals == []
         [task] = harness.run_all()
         assert (task.status, task.result, task.attempts) == (ax.Status.COMPLETE, "Sold.", 1)
 
