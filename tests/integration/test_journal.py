@@ -74,16 +74,19 @@ class Runner(ax.BaseAgentRunner):
 # ---- the store ---------------------------------------------------------------------------------------------
 
 
-def test_only_the_worker_that_has_the_task_appends(task: Task) -> None:
+def test_only_the_worker_that_has_the_task_appends(task: Task, caplog: pytest.LogCaptureFixture) -> None:
     task.take_over()
     put(task, fact())
     task.take_over()
     with pytest.raises(ax.LeaseLostError, match="no longer this worker's"):
         put(task, fact("b"), epoch=1)
+    with pytest.raises(ax.LeaseLostError):  # nor does it learn that its fact is there, and act on it
+        put(task, fact(), epoch=1)
     ax.activity.complete(task.agent_id)
     with pytest.raises(ax.LeaseLostError):
         put(task, fact("b"))
     assert [entry.path for entry in load(RUNTIME.engine, task.agent_id)] == ["a"]
+    assert caplog.text == "", "the driver is quiet about it"
 
 
 def test_a_fact_is_recorded_once_however_often_its_commit_is_tried(task: Task) -> None:
