@@ -140,7 +140,7 @@ def append(engine: Engine, lease: Lease, fact: Fact, usage: Usage | None, now: d
             _append_at_once(engine, lease, fact, now, relaxed=relaxed)
         else:
             with writing(engine, relaxed=relaxed) as connection:
-                insert_fact(connection, lease, fact, usage, now)
+                insert_fact(connection, lease, fact, usage, now, last=True)
     except IntegrityError as error:
         with writing(engine) as connection:
             require_lease(connection, lease)
@@ -153,7 +153,7 @@ def _append_at_once(engine: Engine, lease: Lease, fact: Fact, now: datetime, *, 
 
     Raises IntegrityError where the lease is lost or the fact's place is taken.
     """
-    with outages_named(engine), engine.begin() as connection, batched(connection):
+    with outages_named(engine), engine.begin() as connection, batched(connection, last=True):
         if relaxed:
             connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
         connection.exec_driver_sql("SET LOCAL enable_seqscan TO OFF")  # as in `writing`
@@ -164,15 +164,20 @@ def _append_at_once(engine: Engine, lease: Lease, fact: Fact, now: datetime, *, 
         # A task is first started under epoch 1: before that it has not crashed.
         if lease.epoch > 1 and fact.kind in STEPS:
             connection.execute(_GET_ON, {"id": lease.agent_id})
-        connection.exec_driver_sql(
-            "COMMIT"
-        )  # the driver's own, after it, finds nothing to do and asks nothing
 
 
-def insert_fact(connection: Connection, lease: Lease, fact: Fact, usage: Usage | None, now: datetime) -> None:
-    """`append` as a part of the caller's transaction."""
+def insert_fact(
+    connection: Connection,
+    lease: Lease,
+    fact: Fact,
+    usage: Usage | None,
+    now: datetime,
+    *,
+    last: bool = False,
+) -> None:
+    """`append` as a part of the caller's transaction; `last`: which ends with it."""
     row = _lock(connection, lease)
-    with batched(connection):
+    with batched(connection, last=last):
         connection.execute(
             _INSERT,
             {"agent_id": lease.agent_id, "epoch": lease.epoch, "created_at": now, **fact._asdict()},
