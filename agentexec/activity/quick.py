@@ -14,6 +14,7 @@ from agentexec.activity.endings import Ending
 from agentexec.activity.statements import ACTIVITY, LOG, RESULT
 from agentexec.activity.transitions import Admitted
 from agentexec.db import at_once, can_batch
+from agentexec.policy import Crashes
 from agentexec.task import Lease, Status
 
 START = f"""
@@ -78,7 +79,9 @@ def start_fresh(
     }
     rows = {row[0]: row for row in at_once(engine, START, values, relaxed=True)}
     started = ((lease, rows[lease.agent_id]) for lease in claims if lease.agent_id in rows)
-    return [Admitted(lease, name, context, attempt, 0) for lease, (_, name, context, attempt) in started]
+    return [
+        Admitted(lease, name, context, attempt, Crashes()) for lease, (_, name, context, attempt) in started
+    ]
 
 
 def can_complete(engine: Engine, endings: Sequence[Ending]) -> bool:

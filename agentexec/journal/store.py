@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
-from agentexec.db import batched, outages_named, reading, writing
+from agentexec.db import at_once, batched, can_batch, reading, writing
 from agentexec.errors import AgentexecError, JournalConflictError, LeaseLostError, PayloadTooLargeError
 from agentexec.journal.models import MAX_PATH, JournalEntry
 from agentexec.task import Lease, Status
@@ -29,28 +29,6 @@ JOURNAL: Any = JournalEntry.__table__
 COUNTS = ("requests", "input_tokens", "cached_tokens", "output_tokens")
 
 _INSERT = insert(JOURNAL)
-_HELD = (
-    select(ACTIVITY.c.agent_id)
-    .where(
-        ACTIVITY.c.agent_id == bindparam("held_id", type_=ACTIVITY.c.agent_id.type),
-        ACTIVITY.c.epoch == bindparam("held_epoch"),
-        ACTIVITY.c.status == Status.RUNNING,
-    )
-    .with_for_update()
-)
-_INSERT_IF_HELD = (
-    insert(JOURNAL)
-    .inline()  # without RETURNING, which nobody reads
-    .values(
-        agent_id=_HELD.scalar_subquery(),
-        **{
-            column.name: bindparam(column.name, type_=column.type)
-            for column in JOURNAL.c
-            if column.name != "agent_id"
-        },
-    )
-)
-"""Without the lease there is no agent_id, which no row goes without."""
 _LOCK = (
     select(ACTIVITY.c.status, ACTIVITY.c.epoch, ACTIVITY.c.usage, ACTIVITY.c.crashes_in_row)
     .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))
@@ -66,12 +44,21 @@ _SPEND = (
 )
 _GET_ON = (
     update(ACTIVITY)
-    .where(
-        ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type),
-        ACTIVITY.c.crashes_in_row > 0,
-    )
+    .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))
     .values(crashes_in_row=0)
 )
+_APPEND = f"""
+WITH held AS (
+    SELECT agent_id, crashes_in_row FROM {ACTIVITY.name}
+    WHERE agent_id = %(agent_id)s AND epoch = %(epoch)s AND status = '{Status.RUNNING.name}' FOR UPDATE
+), got_on AS (
+    UPDATE {ACTIVITY.name} a SET crashes_in_row = 0 FROM held
+    WHERE a.agent_id = held.agent_id AND held.crashes_in_row > 0 AND %(step)s
+)
+INSERT INTO {JOURNAL.name} (agent_id, path, seq, kind, input_hash, value, epoch, created_at)
+SELECT agent_id, %(path)s, %(seq)s, %(kind)s, %(input_hash)s, %(value)s, %(epoch)s, %(now)s FROM held
+RETURNING seq
+"""  # noqa: S608 - the names of our tables
 
 
 class Kind(enum.StrEnum):
@@ -136,34 +123,21 @@ def append(engine: Engine, lease: Lease, fact: Fact, usage: Usage | None, now: d
         # What a crash of the database server itself may lose is a response to be asked for again, or an outcome whose
         # intent says that it is unknown. An intent must be on disk before its call is made.
         relaxed = fact.kind is not Kind.INTENT
-        if usage is None and engine.dialect.name == "postgresql":
-            _append_at_once(engine, lease, fact, now, relaxed=relaxed)
+        if usage is None and can_batch(engine.dialect):
+            values = {
+                "agent_id": lease.agent_id,
+                "epoch": lease.epoch,
+                "now": now,
+                "step": fact.kind in STEPS,
+            }
+            if not at_once(engine, _APPEND, {**values, **fact._asdict()}, relaxed=relaxed):
+                raise LeaseLostError(lease.agent_id)
         else:
             with writing(engine, relaxed=relaxed) as connection:
                 insert_fact(connection, lease, fact, usage, now, last=True)
     except IntegrityError as error:
-        with writing(engine) as connection:
-            require_lease(connection, lease)
         if not _is_recorded(engine, lease, fact):
             raise JournalConflictError(lease.agent_id, fact.path) from error
-
-
-def _append_at_once(engine: Engine, lease: Lease, fact: Fact, now: datetime, *, relaxed: bool) -> None:
-    """`insert_fact` and its whole transaction in one round trip.
-
-    Raises IntegrityError where the lease is lost or the fact's place is taken.
-    """
-    with outages_named(engine), engine.begin() as connection, batched(connection, last=True):
-        if relaxed:
-            connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
-        connection.exec_driver_sql("SET LOCAL enable_seqscan TO OFF")  # as in `writing`
-        held = {"held_id": lease.agent_id, "held_epoch": lease.epoch}
-        connection.execute(
-            _INSERT_IF_HELD, {**held, "epoch": lease.epoch, "created_at": now, **fact._asdict()}
-        )
-        # A task is first started under epoch 1: before that it has not crashed.
-        if lease.epoch > 1 and fact.kind in STEPS:
-            connection.execute(_GET_ON, {"id": lease.agent_id})
 
 
 def insert_fact(
