@@ -255,6 +255,25 @@ def test_remembered_counts_are_those_of_the_table(
             counts.forget(connection)
 
 
+@pytest.mark.parametrize("crowded", ["sqlite"], indirect=True)  # the others know how few have ended since
+def test_what_ended_since_is_counted_by_when_it_ended(
+    crowded: Engine, db: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "WORTHWHILE", 100)
+    counts.remember(crowded)
+    try:
+        with asked(crowded) as statements:
+            ax.activity.list(db, page_size=1, agent_type="task_3")
+        since = [statement for statement in statements if "finished_at >" in statement]
+        assert len(since) == 1
+        plan = db.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {since[0]}", statements[since[0]])
+        assert "activity_finished (finished_at>?" in " ".join(row.detail for row in plan)
+        db.rollback()
+    finally:
+        with crowded.begin() as connection:
+            counts.forget(connection)
+
+
 def test_few_activities_are_not_remembered(crowded: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counts, "WORTHWHILE", NUMBER)
     with crowded.begin() as connection:
