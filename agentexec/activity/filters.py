@@ -48,6 +48,11 @@ class Filter(NamedTuple):
         """True if neither a status nor a task name is asked for."""
         return self.status is None and self.agent_type is None
 
+    @property
+    def is_looked_up(self) -> bool:
+        """True if besides the condition that leads there are others, to be looked up."""
+        return bool(self.metadata) and (len(self.metadata) > 1 or not self.is_any_kind)
+
     def lead(self, rank: int) -> int | None:
         """The number of the label that leads among activities of a rank."""
         return self.leads[rank] if self.metadata else None

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, li
 from sqlalchemy.orm import Session, defer
 
 from agentexec.activity import counts
-from agentexec.activity.filters import RANKS, Filter, leading, led_by_the_rarest, looked_up
+from agentexec.activity.filters import PROBED, RANKS, Filter, leading, led_by_the_rarest, looked_up
 from agentexec.activity.labels import storable
 from agentexec.activity.models import Activity, ActivityLabel
 from agentexec.activity.queries import for_both
@@ -23,9 +23,9 @@ from agentexec.task import Status
 
 MAX_PAGE_SIZE = 1000
 MAX_COUNTED = 10_000
-"""What matches metadata or times is counted up to here."""
+"""What matches metadata or times is counted up to here; with other conditions to be looked up, up to PROBED."""
 
-MAX_SEARCHED = 5_000
+MAX_SEARCHED = 3_000
 """Of each status, a text is looked for in so many of the newest that meet the other filters."""
 
 SEARCHED_CHARACTERS = 500
@@ -85,7 +85,7 @@ def list_activities(
     far from the first page it is much faster, and it skips nothing when new activities come in between.
 
     Filters: `status`; `agent_type`, the task's name; `text`, which is in the task's name, in its latest message or is
-    its agent_id, in any case, looked for in the newest 5,000 of each status (and 500 characters of each) that meet the other filters;
+    its agent_id, in any case, looked for in the newest 3,000 of each status (and 500 characters of each) that meet the other filters;
     `created_after` and `created_before`, aware moments; `metadata_filter`, the values that the metadata must have.
 
     Raises UsageError for a page or a value that cannot be.
@@ -217,9 +217,9 @@ def _total(
         if is_last and wanted.text is None:
             return shown, True
     if wanted.text is None:
-        number, looked = db.execute(count_query(wanted)).one()
-        number = min(number or 0, MAX_COUNTED)
-        return max(number, shown or 0), looked <= MAX_COUNTED
+        limit = PROBED if wanted.is_looked_up else MAX_COUNTED
+        number, looked = db.execute(count_query(wanted, limit)).one()
+        return max(min(number or 0, limit), shown or 0), looked <= limit
     if rows:
         number = rows[0].number
     elif page == 1 and after is None:
@@ -237,7 +237,7 @@ def _fits(db: Session, wanted: Filter) -> bool:
     return looked <= MAX_SEARCHED
 
 
-def count_query(wanted: Filter, limit: int = MAX_COUNTED) -> Any:
+def count_query(wanted: Filter, limit: int) -> Any:
     """How many match a filter without text, and how many were looked at, each up to one above the limit."""
     lead = wanted.lead(RANKS[wanted.status or Status.COMPLETE])
     source: Any = Activity if lead is None else ActivityLabel

@@ -102,8 +102,9 @@ def meets(row: Any, wanted: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_a_list_has_exactly_what_meets_its_filters_in_order(
-    db: Session, everything: list[Any], name: str
+    db: Session, everything: list[Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(listing, "MAX_SEARCHED", NUMBER)
     wanted = arguments(FILTERS[name])
     expected = sorted(
         (row for row in everything if meets(row, wanted)),
@@ -136,7 +137,7 @@ def test_the_index_that_leads_makes_no_difference_to_what_is_listed_and_counted(
         assert {row.Activity.agent_id for row in found} == expected, leads
         assert [row.rank for row in found] == sorted(row.rank for row in found)
         if given.text is None and not (given.is_any_kind and leads[2] is None):
-            assert db.execute(listing.count_query(given)).one()[0] == len(expected), leads
+            assert db.execute(listing.count_query(given, NUMBER)).one()[0] == len(expected), leads
 
 
 def test_the_rarest_condition_leads(db: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,16 +457,13 @@ def test_of_metadata_one_value_leads_and_the_others_are_looked_up(
 
 
 @pytest.mark.parametrize("name", [name for name, filters in FILTERS.items() if "text" not in filters])
-def test_matches_are_counted_by_index(
-    crowded: Engine, db: Session, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listing, "MAX_COUNTED", 50)
+def test_matches_are_counted_by_index(crowded: Engine, db: Session, name: str) -> None:
     wanted = filter_of(name)
     if crowded.dialect.name == "postgresql":
         # In so few rows reading all may be cheapest, and is not wrong: asked is whether an index narrows them.
         db.execute(text("SET LOCAL enable_seqscan = off"))
     if not wanted.is_plain:
-        assert scans(crowded, db, listing.count_query(wanted), narrowed=True) == []
+        assert scans(crowded, db, listing.count_query(wanted, 50), narrowed=True) == []
 
 
 READS: dict[str, Any] = {
