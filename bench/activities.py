@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, delete, func, insert, make_url, select, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
@@ -32,6 +33,9 @@ FIRST_PAGE = "list, first page with its count"
 UNCOUNTED = "list, everything counted (nothing remembered)"
 """What a list costs until the leader has counted for the first time."""
 
+LONG = 10_000
+"""Log lines of the one activity that has many."""
+
 USUAL = "the usual window function over the log, first page"
 GOALS = {FIRST_PAGE: 10.0, "active_count": 10.0}
 FILTER_GOAL = 50.0
@@ -43,14 +47,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--targets", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--activities", type=int, help="default: 1,000,000, on SQLite 200,000")
     parser.add_argument("--logs", type=int, default=10, help="log lines of each activity")
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        help="measure in this database instead: it is filled if it has no activities, and stays as it is",
+    )
     options = parser.parse_args(arguments)
-    for name in options.targets:
-        with _opened(name) as engine:
-            number = options.activities or SIZES[name]
-            start = time.perf_counter()
-            crowd.fill(engine, number, options.logs)
-            filled = time.perf_counter() - start
-            print(f"{name}: {number:,} activities, {number * options.logs:,} log lines, in {filled:.0f} s")
+    for name in [_kind(options.database)] if options.database else options.targets:
+        with _opened(name, options.database) as engine:
+            _fill(engine, options.activities or SIZES[name], options.logs)
             first = 0.0
             for what, milliseconds in _measures(engine):
                 verdict = _verdict(what, milliseconds)
@@ -60,6 +65,26 @@ def main(arguments: Sequence[str]) -> int:
                     verdict = f"  {milliseconds / first:,.0f} times the first page above"
                 print(f"  {what:<58} {milliseconds:10.2f} ms{verdict}", flush=True)
     return 0
+
+
+def _kind(url: str) -> str:
+    backend = make_url(url).get_backend_name()
+    return {"postgresql": "postgres", "mysql": "mariadb"}.get(backend, backend)
+
+
+def _fill(engine: Engine, number: int, logs: int) -> None:
+    with Session(engine) as db:
+        found = db.scalar(select(func.count()).select_from(Activity))
+    if found:
+        print(f"{engine.dialect.name}: {found:,} activities that were there", flush=True)
+        return
+    start = time.perf_counter()
+    crowd.fill(engine, number, logs)
+    spent = time.perf_counter() - start
+    print(
+        f"{engine.dialect.name}: {number:,} activities, {number * logs:,} log lines, in {spent:.0f} s",
+        flush=True,
+    )
 
 
 def _verdict(what: str, milliseconds: float) -> str:
@@ -72,12 +97,17 @@ def _verdict(what: str, milliseconds: float) -> str:
 
 
 @contextmanager
-def _opened(name: str) -> Generator[Engine]:
+def _opened(name: str, url: str | None) -> Generator[Engine]:
+    if url is not None:
+        yield from _prepared(url)
+        return
     with tempfile.TemporaryDirectory(prefix="agentexec-bench-") as folder:
         if name == "sqlite":
             yield from _prepared(f"sqlite:///{Path(folder) / 'bench.db'}")
             return
-        server = Postgres(fsync=False) if name == "postgres" else MariaDB(fsync=False)
+        # MariaDB reads past the cache of the system, which PostgreSQL and SQLite count on: it gets one of its own.
+        memory = {"innodb-buffer-pool-size": "2G"}
+        server = Postgres(fsync=False) if name == "postgres" else MariaDB(fsync=False, settings=memory)
         with server:
             yield from _prepared(server.create_database("bench"))
 
@@ -126,6 +156,8 @@ def _measures(engine: Engine) -> Iterator[tuple[str, float]]:
     yield "list, text that none has", _time(engine, listed(text="nowhere"))
     yield "active_count", _time(engine, ax.activity.active_count)
     yield "detail", _time(engine, lambda db: ax.activity.detail(db, agent_id))
+    long = _with_long_log(engine)
+    yield f"detail, {LONG:,} log lines", _time(engine, lambda db: ax.activity.detail(db, long), rounds=5)
     yield USUAL, _time(engine, _usual, rounds=2)
     number = 0
 
@@ -133,8 +165,48 @@ def _measures(engine: Engine) -> Iterator[tuple[str, float]]:
         nonlocal number
         number = ax.activity.cancel_pending(db)
 
-    spent = _time(engine, cancel, rounds=1)
+    with _put_back_after(engine):
+        spent = _time(engine, cancel, rounds=1)
     yield f"cancel_pending, {number:,} of them", spent
+
+
+def _with_long_log(engine: Engine) -> UUID:
+    """The id of an activity that has many log lines: they are added if need be."""
+    lines = {
+        "created_at": utc_now(),
+        "status": Status.ERROR,
+        "message": "One of many lines.",
+        "percentage": 50,
+    }
+    with Session(engine) as db:
+        query = select(Activity.agent_id).where(Activity.status == Status.ERROR)
+        found = db.scalars(query.order_by(Activity.created_at.desc()).limit(1)).one()
+        own = select(func.count()).select_from(ActivityLog).where(ActivityLog.activity_id == found)
+        missing = LONG - (db.scalar(own) or 0)
+        if missing > 0:
+            db.execute(insert(ActivityLog), [{"activity_id": found, **lines}] * missing)
+            db.commit()
+    return found
+
+
+@contextmanager
+def _put_back_after(engine: Engine) -> Generator[None]:
+    """What is canceled within is QUEUED again, so that a database which is kept is measured like a new one."""
+    with Session(engine) as db:
+        queued = db.execute(
+            select(Activity.agent_id, Activity.message).where(Activity.status == Status.QUEUED)
+        ).all()
+        newest = db.scalar(select(func.max(ActivityLog.id)))
+    yield
+    with Session(engine) as db:
+        rows = [
+            {"agent_id": agent_id, "message": message, "status": Status.QUEUED, "finished_at": None}
+            for agent_id, message in queued
+        ]
+        db.execute(update(Activity), rows)
+        db.execute(delete(ActivityLog).where(ActivityLog.id > newest))
+        db.commit()
+    crowd.analyze(engine)
 
 
 def _usual(db: Session) -> None:

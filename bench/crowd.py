@@ -1,15 +1,27 @@
-"""A crowd of activities with their logs, written straight into the tables: a million take a minute or two."""
+"""A crowd of activities with their logs, loaded straight into the tables: a million take a few minutes."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine, insert, literal, select, text, true, union_all
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    insert,
+    literal,
+    select,
+    text,
+    true,
+    union_all,
+)
 
 from agentexec.activity.labels import label_rows
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog
@@ -29,18 +41,72 @@ COMPANIES = ("Acme", "Globex", "Initech", "Umbrella", "Stark", "Wayne", "Wonka",
 def fill(engine: Engine, activities: int, logs_each: int, *, seed: int = 1) -> None:
     """Add activities, each with a few log lines, spread over 90 days; then let the database look at them."""
     rows = _rows(activities, random.Random(seed))
-    with engine.connect() as connection:
+    is_mysql = engine.dialect.name in ("mysql", "mariadb")
+    loader = create_engine(engine.url.update_query_dict({"local_infile": "1"})) if is_mysql else engine
+    with loader.connect() as connection:
+        if is_mysql:
+            # What is loaded is known to be right, and checking it costs most of the time.
+            connection.execute(text("SET SESSION foreign_key_checks = 0, unique_checks = 0"))
         while batch := list(islice(rows, BATCH)):
-            connection.execute(insert(Activity.__table__), batch)  # type: ignore[arg-type]
             labels = [
                 {"agent_id": row["agent_id"], "name": name, "value": value, "created_at": row["created_at"]}
                 for row in batch
                 for name, value in label_rows(row["metadata"])
             ]
-            connection.execute(insert(ActivityLabel.__table__), labels)  # type: ignore[arg-type]
+            _load(connection, Activity.__table__, batch)
+            _load(connection, ActivityLabel.__table__, labels)
             connection.commit()
         _add_logs(connection, logs_each)
+    if is_mysql:
+        loader.dispose()
     analyze(engine)
+
+
+def _load(connection: Connection, table: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows in the way that is fastest on each database."""
+    if connection.dialect.name == "postgresql":
+        names, values = _processed(connection, table, rows)
+        cursor: Any = connection.connection.cursor()
+        with cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as copy:
+            for row in values:
+                copy.write_row(row)
+    elif connection.dialect.name in ("mysql", "mariadb"):
+        names, values = _processed(connection, table, rows)
+        _load_file(connection, table, names, values)
+    else:
+        connection.execute(insert(table), rows)
+
+
+def _processed(
+    connection: Connection, table: Table, rows: Sequence[dict[str, Any]]
+) -> tuple[str, Iterator[list[Any]]]:
+    """The columns of some rows, and their values in the form that the driver takes."""
+    dialect = connection.dialect
+    columns = [table.c[name] for name in rows[0]]
+    processors = [column.type.dialect_impl(dialect).bind_processor(dialect) for column in columns]
+    quoted = ", ".join(dialect.identifier_preparer.quote(column.name) for column in columns)
+    return quoted, (
+        [
+            value if process is None else process(value)
+            for process, value in zip(processors, row.values(), strict=True)
+        ]
+        for row in rows
+    )
+
+
+def _load_file(connection: Connection, table: Table, names: str, rows: Iterator[list[Any]]) -> None:
+    """From a file, which MySQL reads several times as fast as statements."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="agentexec-bench-") as file:
+        file.writelines("\t".join(map(_escaped, row)) + "\n" for row in rows)
+        file.flush()
+        into = f"INTO TABLE {table.name} CHARACTER SET utf8mb4 ({names})"
+        connection.exec_driver_sql(f"LOAD DATA LOCAL INFILE '{file.name}' {into}")
+
+
+def _escaped(value: Any) -> str:
+    if value is None:
+        return "\\N"
+    return str(value).replace("\\", "\\\\").replace("\t", "\\\t").replace("\n", "\\\n")
 
 
 def analyze(engine: Engine) -> None:

@@ -339,10 +339,11 @@ class Postgres(Server):
 class MariaDB(Server):
     """Debian's MariaDB."""
 
-    def __init__(self, *, fsync: bool = True) -> None:
+    def __init__(self, *, fsync: bool = True, settings: Mapping[str, str] | None = None) -> None:
         self._binary = required_program("mariadbd", package="mariadb-server")
         self._installer = required_program("mariadb-install-db", package="mariadb-server")
         self._durable = [] if fsync else ["--innodb-flush-log-at-trx-commit=0", "--sync-binlog=0"]
+        self._settings = settings or {}
         super().__init__()
 
     @property
@@ -387,7 +388,8 @@ class MariaDB(Server):
     def _command(self) -> Sequence[str]:
         address = [f"--bind-address={HOST}", f"--port={self.port}", f"--socket={self.folder / 'socket'}"]
         pid_file = f"--pid-file={self.folder / 'pid'}"
-        return [self._binary, *self._common_options, *address, pid_file, *self._durable]
+        settings = [f"--{name}={value}" for name, value in self._settings.items()]
+        return [self._binary, *self._common_options, *address, pid_file, *self._durable, *settings]
 
 
 def free_port() -> int:

@@ -45,7 +45,10 @@ def total(db: Session, status: Status | None, agent_type: str | None) -> int:
     if final:
         known = _parsed(db.scalar(select(Meta.value).where(Meta.name == NAME)))
         if known is not None:
-            conditions.append(Activity.finished_at > known.until)
+            conditions = [Activity.finished_at > known.until]
+            if agent_type is not None:
+                # As an expression: SQLite would go through all of the task name, and look at when each ended.
+                conditions.append(Activity.agent_type.concat("") == agent_type)
             names = {one.value for one in final}
             number += sum(
                 count

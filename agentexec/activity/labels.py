@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import NullType
+from sqlalchemy import ColumnElement, literal, select
+from sqlalchemy.orm import aliased
 
 from agentexec.activity.models import MAX_LABEL, Activity, ActivityLabel
 from agentexec.errors import UsageError
+
+_OTHER = aliased(ActivityLabel)
 
 MAX_LABELS = 64
 """Most values of one activity's metadata by which it can be found: each is a row."""
@@ -57,64 +57,28 @@ def storable(text: str) -> str:
 
 
 def matching(metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
-    """Conditions that an activity has all these labels, each compared with its JSON type."""
-    return [having(label) for label in wanted_labels(metadata_filter)]
+    """Conditions that an activity which others have found has all these labels, each compared with its JSON type."""
+    labels = wanted_labels(metadata_filter)
+    return [looked_up_label(label, Activity.agent_id, Activity.created_at) for label in labels]
+
+
+def looked_up_label(label: tuple[str, str], agent_id: Any, created_at: Any) -> ColumnElement[bool]:
+    """The condition that an activity has a label: one look into the index, which holds all of it.
+
+    A scalar subquery, for databases turn IN and EXISTS into joins, and may then begin with all that have the label.
+    """
+    name, value = label
+    this = (_OTHER.agent_id == agent_id, _OTHER.created_at == created_at)
+    found = select(literal(1)).where(_OTHER.name == name, _OTHER.value == value, *this)
+    return found.scalar_subquery().is_not(None)
 
 
 def having(label: tuple[str, str]) -> ColumnElement[bool]:
-    """The condition that an activity has a label."""
+    """The same where no other condition finds few: the database may begin with the label."""
     name, value = label
     return Activity.agent_id.in_(
         select(ActivityLabel.agent_id).where(ActivityLabel.name == name, ActivityLabel.value == value)
     )
-
-
-def having_too(label: tuple[str, str]) -> ColumnElement[bool]:
-    """`having` for rows that another condition has found: SQLite would collect all that have the label first."""
-    name, value = label
-    return Activity.agent_id.in_(
-        select(ActivityLabel.agent_id).where(
-            ActivityLabel.name == name, Unindexed(ActivityLabel.value) == value, _OfThisRow()
-        )
-    )
-
-
-class Unindexed(FunctionElement[Any]):
-    """A column by which SQLite does not search; the same column elsewhere."""
-
-    name = "unindexed"
-    inherit_cache = True
-
-    def __init__(self, column: Any) -> None:
-        super().__init__(column)
-        self.type = column.type
-
-
-class _OfThisRow(ColumnElement[Any]):
-    """On SQLite: the label is that of the activity in the outer query."""
-
-    inherit_cache = True
-    type = NullType()  # a Boolean would be compared with 1, which no index serves
-
-
-@compiles(Unindexed)
-def _as_column(element: Unindexed, compiler: Any, **options: Any) -> str:
-    return str(compiler.process(next(iter(element.clauses)), **options))
-
-
-@compiles(Unindexed, "sqlite")
-def _unindexed(element: Unindexed, compiler: Any, **options: Any) -> str:
-    return f"+{_as_column(element, compiler, **options)}"
-
-
-@compiles(_OfThisRow)
-def _always(_element: _OfThisRow, _compiler: Any, **_options: Any) -> str:
-    return "1 = 1"
-
-
-@compiles(_OfThisRow, "sqlite")
-def _of_this_row(_element: _OfThisRow, compiler: Any, **options: Any) -> str:
-    return str(compiler.process(ActivityLabel.agent_id == Activity.agent_id, **options))
 
 
 _PLAIN = (str, int, float, UUID)  # a bool is an int

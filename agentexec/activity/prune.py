@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, select, text
 from sqlalchemy.orm import Session, aliased
 
 from agentexec.activity.counts import forget
-from agentexec.activity.labels import matching
+from agentexec.activity.labels import having, wanted_labels
 from agentexec.activity.models import Activity
 from agentexec.activity.queries import for_both
 from agentexec.db import utc_now
@@ -83,5 +83,5 @@ def _old(older_than: timedelta, metadata_filter: Mapping[str, Any] | None) -> li
         Activity.status.in_(FINAL_STATUSES),
         Activity.finished_at < before,
         ~under_way.exists(),
-        *matching(metadata_filter),
+        *map(having, wanted_labels(metadata_filter)),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy import Engine, Select, event, insert, select, text, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.activity import counts, listing, queries
+from agentexec.activity import counts, filters, listing, queries
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, Meta
 from agentexec.db import utc_now
 from agentexec.errors import UsageError
@@ -101,8 +102,9 @@ def meets(row: Any, wanted: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_a_list_has_exactly_what_meets_its_filters_in_order(
-    db: Session, everything: list[Any], name: str
+    db: Session, everything: list[Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(listing, "MAX_SEARCHED", NUMBER)
     wanted = arguments(FILTERS[name])
     expected = sorted(
         (row for row in everything if meets(row, wanted)),
@@ -117,6 +119,42 @@ def test_a_list_has_exactly_what_meets_its_filters_in_order(
         assert first.total <= len(expected)
     third = ax.activity.list(db, 3, 40, **wanted)
     assert [item.agent_id for item in third.items] == [row.agent_id for row in expected[80:120]]
+
+
+TENANTS = [name for name, filters in FILTERS.items() if "metadata_filter" in filters]
+
+
+@pytest.mark.parametrize("name", TENANTS)
+def test_the_index_that_leads_makes_no_difference_to_what_is_listed_and_counted(
+    db: Session, everything: list[Any], name: str
+) -> None:
+    wanted = filter_of(name)
+    assert wanted.metadata is not None
+    expected = {row.agent_id for row in everything if meets(row, arguments(FILTERS[name]))}
+    for leads in itertools.product((None, *range(len(wanted.metadata))), repeat=3):
+        given = wanted._replace(leads=leads)
+        found = db.execute(listing.page_query(given, NUMBER)).all()
+        assert {row.Activity.agent_id for row in found} == expected, leads
+        assert [row.rank for row in found] == sorted(row.rank for row in found)
+        if given.text is None and not (given.is_any_kind and leads[2] is None):
+            assert db.execute(listing.count_query(given, NUMBER)).one()[0] == len(expected), leads
+
+
+def test_the_rarest_condition_leads(db: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters, "PROBED", 20)
+
+    def leads(**wanted: Any) -> Any:
+        return filters.led_by_the_rarest(db, filters.Filter(**wanted)).leads
+
+    large, small, user = {"tenant": "t0"}, {"tenant": "t40"}, {"user": "u8"}
+    assert leads(metadata={**large, **user})[2] == 1
+    assert leads(metadata={**user, **large})[2] == 0
+    assert leads(metadata=large, status=Status.ERROR)[2] is None
+    assert leads(metadata=small, status=Status.ERROR)[2] == 0
+    assert leads(metadata=small, status=Status.COMPLETE)[2] == 0
+    assert leads(metadata=large, agent_type="task_7")[2] is None
+    assert leads(metadata=user, agent_type="task_7")[2] == 0
+    assert leads(metadata=user)[1] == 0, "hardly any of its activities are as new as what is queued"
 
 
 @pytest.mark.parametrize("name", ["all", "tenant", "time", "text", "queued"])
@@ -218,6 +256,25 @@ def test_remembered_counts_are_those_of_the_table(
             counts.forget(connection)
 
 
+@pytest.mark.parametrize("crowded", ["sqlite"], indirect=True)  # the others know how few have ended since
+def test_what_ended_since_is_counted_by_when_it_ended(
+    crowded: Engine, db: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "WORTHWHILE", 100)
+    counts.remember(crowded)
+    try:
+        with asked(crowded) as statements:
+            ax.activity.list(db, page_size=1, agent_type="task_3")
+        since = [statement for statement in statements if "finished_at >" in statement]
+        assert len(since) == 1
+        plan = db.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {since[0]}", statements[since[0]])
+        assert "activity_finished (finished_at>?" in " ".join(row.detail for row in plan)
+        db.rollback()
+    finally:
+        with crowded.begin() as connection:
+            counts.forget(connection)
+
+
 def test_few_activities_are_not_remembered(crowded: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counts, "WORTHWHILE", NUMBER)
     with crowded.begin() as connection:
@@ -233,6 +290,40 @@ def test_what_matches_a_tenant_is_counted_up_to_a_limit(db: Session, monkeypatch
     monkeypatch.setattr(listing, "MAX_COUNTED", 100)
     found = ax.activity.list(db, metadata_filter={"tenant": "t0"})
     assert (found.total, found.total_is_exact) == (100, False)
+
+
+@contextlib.contextmanager
+def asked(engine: Engine) -> Iterator[dict[str, Any]]:
+    """The statements that read, as they are sent within, with their parameters."""
+    sent: dict[str, Any] = {}
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        if statement.lstrip().startswith("SELECT"):
+            sent[statement] = parameters
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+def test_a_text_that_none_has_is_looked_for_once(crowded: Engine, db: Session) -> None:
+    with asked(crowded) as statements:
+        found = ax.activity.list(db, text="nowhere", metadata_filter={"tenant": "t0"})
+    assert (found.total, found.items) == (0, [])
+    assert len([statement for statement in statements if "LIKE" in statement]) == 1
+
+
+def test_the_last_page_tells_the_total_by_itself(crowded: Engine, db: Session, everything: list[Any]) -> None:
+    wanted = {"metadata_filter": {"tenant": "t0", "user": "u8"}}
+    number = len([row for row in everything if meets(row, wanted)])
+    pages = -(-number // 5)
+    with asked(crowded) as statements:
+        found = ax.activity.list(db, pages, 5, **wanted)  # type: ignore[arg-type]
+    assert (found.total, found.total_is_exact) == (number, True)
+    assert 0 < len(found.items) < 5, "choose another number of activities for the page not to be full"
+    assert not [statement for statement in statements if "counted" in statement]
 
 
 # ---- plans -------------------------------------------------------------------------------------------------
@@ -257,14 +348,58 @@ def scans(engine: Engine, db: Session, query: Select[Any], narrowed: bool = Fals
     ]
 
 
+def plan_of(engine: Engine, db: Session, query: Select[Any]) -> list[dict[str, Any]]:
+    """The steps of a statement's plan, each as its database tells it."""
+    statement = str(query.compile(engine, compile_kwargs={"literal_binds": True})).replace(":", "\\:")
+    if engine.dialect.name == "postgresql":
+        return list(nodes(db.execute(text("EXPLAIN (FORMAT JSON) " + statement)).scalar_one()))
+    explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
+    return [dict(row) for row in db.execute(text(explain + statement)).mappings()]
+
+
+def joined_by_hash(plan: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Steps that read one side whole: a hash or merge join of PostgreSQL, a list or an index of SQLite's own making."""
+    return [
+        step
+        for step in plan
+        if step.get("Node Type") in ("Hash Join", "Merge Join")
+        or str(step.get("detail", "")).startswith(("LIST SUBQUERY", "BLOOM"))
+        or "AUTOMATIC" in str(step.get("detail", ""))
+    ]
+
+
+def ways_into_labels(plan: list[dict[str, Any]]) -> list[str]:
+    """How each step that reads labels finds them: "key", of one activity, "label", of all that have it, or "none"."""
+    ways = []
+    for step in plan:
+        if ActivityLabel.__tablename__ not in str(
+            step.get("Relation Name", step.get("detail", step.get("table")))
+        ):
+            continue
+        if "Node Type" in step:
+            found = step.get("Index Cond", "")
+        elif "detail" in step:
+            found = step["detail"] if "INDEX" in step["detail"] else ""
+        else:
+            found = f"{step['ref']} name"
+        by_id = "agent_id" in found or "agent_id=" in found
+        ways.append("none" if not found else "key" if by_id else "label")
+    return ways
+
+
 def scanned(dialect: str, plan: Any) -> list[str]:
     """What a plan reads from end to end of the tables that grow."""
     ours = {model.__tablename__ for model in (Activity, ActivityLabel, ActivityLog)}
     if dialect == "postgresql":
         return [str(node) for node in nodes(plan.scalar_one()) if is_seq_scan(node, ours)]
     if dialect == "sqlite":
+        # A list is collected of everything that a condition is about, such as all that have a label.
         rows = [row.detail.split() for row in plan]
-        return [" ".join(words) for words in rows if words[0] == "SCAN" and words[1] in ours]
+        return [
+            " ".join(words)
+            for words in rows
+            if words[0] == "LIST" or (words[0] == "SCAN" and words[1] in ours)
+        ]
     return [str(row) for row in plan if row.type in ("ALL", "index") and row.table in ours]
 
 
@@ -284,12 +419,12 @@ def is_whole(node: dict[str, Any]) -> bool:
     return node.get("Node Type", "").startswith(("Index ", "Bitmap Index")) and "Index Cond" not in node
 
 
-def filter_of(name: str) -> listing.Filter:
+def filter_of(name: str) -> filters.Filter:
     given = arguments(FILTERS[name])
     metadata = given.pop("metadata_filter", None)
     if "status" in given:
         given["status"] = Status(given["status"])
-    return listing.Filter(**given, metadata=metadata)
+    return filters.Filter(**given, metadata=metadata)
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -303,35 +438,40 @@ def test_a_page_is_read_by_index(
     assert scans(crowded, db, listing.page_query(wanted, 50, after=cursor)) == []
 
 
-@pytest.mark.parametrize("crowded", ["sqlite"], indirect=True)  # the others choose by their statistics
-@pytest.mark.parametrize("name", ["tenant", "tenant and user"])
-def test_sqlite_looks_labels_up_and_collects_no_tenant(crowded: Engine, db: Session, name: str) -> None:
-    statement = str(
-        listing.page_query(filter_of(name), 50).compile(crowded, compile_kwargs={"literal_binds": True})
-    )
-    plan = [row.detail for row in db.execute(text("EXPLAIN QUERY PLAN " + statement.replace(":", "\\:")))]
-    assert not [line for line in plan if line.startswith("LIST SUBQUERY")]
-    led = [line for line in plan if "label_value (name=? AND value=?)" in line]
-    assert len(led) == 1, "only the part of what has ended begins with the label"
+@pytest.mark.parametrize("name", TENANTS)
+def test_of_metadata_one_value_leads_and_the_others_are_looked_up(
+    crowded: Engine, db: Session, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is read because of another tenant's activities: no join begins with all that have a label."""
+    monkeypatch.setattr(listing, "MAX_SEARCHED", 50)
+    wanted = filter_of(name)
+    labels = len(wanted.metadata or {})
+    groups = 3 if wanted.status is None else 1
+    for lead, active in itertools.product(range(labels), (None, 0)):
+        plan = plan_of(crowded, db, listing.page_query(wanted._replace(leads=(active, active, lead)), 50))
+        assert not joined_by_hash(plan)
+        ways = ways_into_labels(plan)
+        assert len(ways) == groups * labels, plan
+        assert ways.count("label") == (1 if active is None else groups), plan
+        assert "none" not in ways, plan
 
 
 @pytest.mark.parametrize("name", [name for name, filters in FILTERS.items() if "text" not in filters])
-def test_matches_are_counted_by_index(
-    crowded: Engine, db: Session, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listing, "MAX_COUNTED", 50)
+def test_matches_are_counted_by_index(crowded: Engine, db: Session, name: str) -> None:
     wanted = filter_of(name)
     if crowded.dialect.name == "postgresql":
         # In so few rows reading all may be cheapest, and is not wrong: asked is whether an index narrows them.
         db.execute(text("SET LOCAL enable_seqscan = off"))
     if not wanted.is_plain:
-        assert scans(crowded, db, listing.count_query(wanted), narrowed=True) == []
+        assert scans(crowded, db, listing.count_query(wanted, 50), narrowed=True) == []
 
 
 READS: dict[str, Any] = {
     "active_count": ax.activity.active_count,
     "active_count of a tenant": lambda db: ax.activity.active_count(db, metadata_filter={"tenant": "t40"}),
     "overview": ax.activity.overview,
+    "overview of a tenant": lambda db: ax.activity.overview(db, metadata_filter={"tenant": "t0"}),
+    "spent of a tenant": lambda db: ax.activity.spent(db, metadata_filter={"tenant": "t0"}),
     "detail": lambda db: ax.activity.detail(db, ax.activity.list(db, page_size=1).items[0].agent_id),
     "cancel_pending": ax.activity.cancel_pending,
     "cancel_pending of a tenant": lambda db: ax.activity.cancel_pending(
@@ -354,24 +494,14 @@ def test_counts_details_and_cancel_pending_go_by_index(
         raise EnoughError
 
     monkeypatch.setattr(queries, "end_outside", end_nothing)
-    asked: dict[str, Any] = {}
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
-        if statement.lstrip().startswith("SELECT"):
-            asked[statement] = parameters
-
-    event.listen(crowded, "before_cursor_execute", note)
-    try:
-        with contextlib.suppress(EnoughError):
-            READS[name](db)
-    finally:
-        event.remove(crowded, "before_cursor_execute", note)
-    assert asked
+    with asked(crowded) as statements, contextlib.suppress(EnoughError):
+        READS[name](db)
+    assert statements
     dialect = crowded.dialect.name
     if dialect == "postgresql":
         # In so few rows reading all may be cheapest, and is not wrong: asked is whether an index can serve.
         db.execute(text("SET LOCAL enable_seqscan = off"))
     explain = {"postgresql": "EXPLAIN (FORMAT JSON)", "sqlite": "EXPLAIN QUERY PLAN"}.get(dialect, "EXPLAIN")
-    for statement, given in asked.items():
+    for statement, given in statements.items():
         plan = db.connection().exec_driver_sql(f"{explain} {statement}", given)
         assert scanned(dialect, plan) == [], statement
