@@ -15,8 +15,9 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Connection, Engine, Uuid, bindparam, text
 from sqlalchemy.exc import IntegrityError
 
+from agentexec.columns import IdList
 from agentexec.config import Settings
-from agentexec.db import IdList, again_after_deadlock, chunks, reading, writing
+from agentexec.db import again_after_deadlock, chunks, reading, writing
 from agentexec.rate_limits import Demand
 from agentexec.state.backend import Claimed, Depth, Lost
 from agentexec.state.sql_buckets import Buckets
@@ -44,7 +45,7 @@ IDS = {
     "sqlite": (bindparam("ids", type_=IdList()), "IN (SELECT value FROM json_each(:ids))"),
     "postgresql": (bindparam("ids", type_=ARRAY(Uuid())), "= ANY(CAST(:ids AS UUID[]))"),
 }
-"""One parameter for any number of ids: see `db.among`."""
+"""One parameter for any number of ids: see `columns.among`."""
 
 
 def create(settings: Settings, engine: Engine) -> SqlBackend:
