@@ -19,7 +19,8 @@ from typing import TypeVar
 import pytest
 
 from examples.mock_openai import MockOpenAI
-from tests.servers import MariaDB, Postgres, RedisServer, Server, Valkey, free_port
+from tests.servers import MariaDB, Postgres, RedisServer, Server, Valkey, free_port, memory_folder
+from tests.tables import copy_of, emptied_database
 
 S = TypeVar("S", bound=Server)
 V = TypeVar("V", bound=Valkey)
@@ -31,12 +32,17 @@ BROKERS = ["valkey", *(["redis_server"] if ALL_SERVERS else [])]
 
 _numbers = itertools.count(1)
 
+if folder := memory_folder():
+    # Also pytest's folders with the SQLite files: nothing in the tests outlives the machine.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
+
 
 class Servers:
     """The servers of this session, each started when first asked for."""
 
     def __init__(self) -> None:
         self._open = ExitStack()
+        self.with_tables: dict[str, str] = {}
 
     @cached_property
     def valkey(self) -> Valkey:
@@ -140,6 +146,27 @@ def database_url(request: pytest.FixtureRequest) -> str:
 def redis_url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty Redis, once per kind of server."""
     return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture
+def sqlite_tables(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return copy_of(tmp_path_factory.getbasetemp() / "with_tables.db", tmp_path)
+
+
+@pytest.fixture
+def postgres_tables(postgres: Postgres, servers: Servers) -> str:
+    return emptied_database(postgres, servers.with_tables)
+
+
+@pytest.fixture
+def mariadb_tables(mariadb: MariaDB, servers: Servers) -> str:
+    return emptied_database(mariadb, servers.with_tables)
+
+
+@pytest.fixture(params=DATABASES)
+def tables_url(request: pytest.FixtureRequest) -> str:
+    """The SQLAlchemy URL of a database with the tables and no rows, once per kind of database."""
+    return request.getfixturevalue(f"{request.param}_tables")
 
 
 def revived(server: S) -> S:

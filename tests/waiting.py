@@ -11,16 +11,18 @@ from typing import TypeVar
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT = 10.0
-INTERVAL = 0.02
+SHORTEST, LONGEST = 0.02, 0.1
+"""Seconds between two looks: what takes long is looked at less often, as each look may be a query."""
 
 
 def wait_until(condition: Callable[[], T], *, timeout: float = DEFAULT_TIMEOUT) -> T:
     """Call `condition` until it returns something true, and return that."""
-    deadline = time.monotonic() + timeout
+    deadline, pause = time.monotonic() + timeout, SHORTEST
     while not (outcome := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(_complaint(condition, timeout, outcome))
-        time.sleep(INTERVAL)
+        time.sleep(pause)
+        pause = min(pause * 1.2, LONGEST)
     return outcome
 
 
@@ -28,7 +30,7 @@ async def wait_until_async(
     condition: Callable[[], T | Awaitable[T]], *, timeout: float = DEFAULT_TIMEOUT
 ) -> T:
     """`wait_until` for coroutines; `condition` may itself be one or a plain function."""
-    deadline = time.monotonic() + timeout
+    deadline, pause = time.monotonic() + timeout, SHORTEST
     while True:
         outcome = condition()
         if inspect.isawaitable(outcome):
@@ -37,7 +39,8 @@ async def wait_until_async(
             return outcome
         if time.monotonic() > deadline:
             raise AssertionError(_complaint(condition, timeout, outcome))
-        await asyncio.sleep(INTERVAL)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.2, LONGEST)
 
 
 def _complaint(condition: Callable[..., object], timeout: float, outcome: object) -> str:

@@ -185,10 +185,11 @@ class Supervisor:
     def _workers(self) -> list[Process]:
         return self._slots[1:]
 
-    def _wait(self) -> None:
+    def _wait(self, most: float = TICK) -> None:
+        # Only what may be started ends the wait: for what waits for another event, this loop would turn without rest.
         now = time.monotonic()
-        pending = [slot.start_at - now for slot in self._slots if not slot.alive and not slot.asked]
-        for key, _ in self._selector.select(max(0.0, min([TICK, *pending]))):
+        due = [slot.start_at - now for slot in self._slots if self._wanted(slot)]
+        for key, _ in self._selector.select(max(0.0, min([most, *due]))):
             if isinstance(key.fileobj, Channel):
                 self._listen(key.fileobj)
             else:
@@ -199,6 +200,10 @@ class Supervisor:
         messages = channel.read()
         if messages is None:
             self._selector.unregister(channel)
+            if channel is self._control and self._template is not None:
+                # It is about to end, which nothing else would tell before the next tick.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._template.wait(TICK)
             return
         for message in messages:
             try:
@@ -304,27 +309,26 @@ class Supervisor:
         if self._failed is not None:
             return
         if self._template is not None and self._template.poll() is not None:
-            self._wait()  # for its last words, which may say why
+            self._wait(0.0)  # for its last words, which may say why
             if self._failed is None:
                 self._template_died(self._template.returncode)
             return
         for slot in self._slots:
-            wanted = self._ready and self._stopping_at is None
-            if slot.role == "maintenance":
-                wanted = self._gave_up is None
-            if (
-                self._loaded
-                and wanted
-                and not slot.alive
-                and not slot.asked
-                and time.monotonic() >= slot.start_at
-            ):
+            if self._wanted(slot) and time.monotonic() >= slot.start_at:
                 slot.id = f"{self._host}:{secrets.token_hex(5)}"
                 slot.asked = True
                 order = {"role": slot.role, "id": slot.id, "name": slot.name}
                 if self._ready:
                     order["again"] = "yes"
                 self._control.send({"fork": order})
+
+    def _wanted(self, slot: Process) -> bool:
+        """True if this process is missing and may be started, now or when its time has come."""
+        if not self._loaded or slot.alive or slot.asked:
+            return False
+        if slot.role == "maintenance":
+            return self._gave_up is None
+        return self._ready and self._stopping_at is None
 
     def _template_died(self, code: int) -> None:
         if not self._loaded and self._template_deaths == 0:

@@ -168,6 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
             broker = stack.enter_context(Valkey())
             url = stack.enter_context(Postgres(fsync=False)).create_database("ledger")
         deployment = Deployment(folder, url, broker=broker, **SETTINGS)
+        ax.Base.metadata.create_all(RUNTIME.engine)
         stack.callback(deployment.close)
         found = run(
             deployment,

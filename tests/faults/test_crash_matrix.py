@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ALL_SERVERS
 from tests.deployment import REPOSITORY, run_python
 
 WHOLE = os.environ.get("AGENTEXEC_TEST_CRASHES") == "all"
-"""Every case and every instant, in some minutes; else the cases below, killed at each fourth instant."""
+"""Every case and every instant, in some minutes; else the cases below."""
+
+EVERY = 1 if WHOLE else 4 if ALL_SERVERS else 8
+"""Instants from one kill to the next."""
 
 ALL_CASES = [
     f"{shape}-{mode}-{session}"
@@ -32,14 +36,13 @@ SOME_CASES = [
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("case", ALL_CASES if WHOLE else SOME_CASES)
 def test_a_run_killed_at_any_instant_ends_as_if_nothing_had_happened(case: str, tmp_path: Path) -> None:
-    every = "1" if WHOLE else "4"
     done = run_python(
         "-m",
         "tests.faults.crash_program",
         str(tmp_path),
         case,
         "--every",
-        every,
+        str(EVERY),
         cwd=REPOSITORY,
         timeout=390,
     )
@@ -47,4 +50,4 @@ def test_a_run_killed_at_any_instant_ends_as_if_nothing_had_happened(case: str, 
     report = json.loads(done.stdout)
     assert report["complaints"] == []
     assert report["instants"] > 12
-    assert report["kills"] > report["instants"] * (1 + 1 / int(every)) / 2
+    assert report["kills"] > report["instants"] * (1 + 1 / EVERY) / 2

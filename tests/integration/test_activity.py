@@ -18,10 +18,9 @@ from agentexec.runtime import RUNTIME
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
+def engine(tables_url: str) -> Iterator[Engine]:
     """The record on each kind of database, empty."""
-    ax.configure(database_url=database_url)
-    ax.Base.metadata.create_all(RUNTIME.engine)
+    ax.configure(database_url=tables_url)
     yield RUNTIME.engine
     RUNTIME.close()
 
@@ -35,11 +34,9 @@ def db(engine: Engine) -> Iterator[Session]:
 @pytest.fixture(params=["sqlite", "postgres"])
 async def async_engine(request: pytest.FixtureRequest) -> AsyncIterator[AsyncEngine]:
     """The user's own AsyncEngine, given to agentexec."""
-    url = request.getfixturevalue(f"{request.param}_url").replace("sqlite:", "sqlite+aiosqlite:")
+    url = request.getfixturevalue(f"{request.param}_tables").replace("sqlite:", "sqlite+aiosqlite:")
     engine = create_async_engine(url)
     ax.configure(engine=engine)
-    async with engine.begin() as connection:
-        await connection.run_sync(ax.Base.metadata.create_all)
     yield engine
     await engine.dispose()
     RUNTIME.close()

@@ -31,9 +31,8 @@ both_modes = pytest.mark.parametrize("mode", ["run", "run_streamed"])
 
 
 @pytest.fixture(autouse=True)
-def database(database_url: str) -> Iterator[None]:
-    ax.configure(database_url=database_url)
-    ax.Base.metadata.create_all(RUNTIME.engine)
+def database(tables_url: str) -> Iterator[None]:
+    ax.configure(database_url=tables_url)
     yield
     RUNTIME.close()
 

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from sqlalchemy import create_engine
 
 from agentexec.config import Settings
-from agentexec.db import Base, open_engine
+from agentexec.db import open_engine
 from agentexec.state import memory_backend, redis_backend, sql_backend
 from agentexec.state.backend import Depth, StateBackend
 from agentexec.task import Entry, Lease, Priority, new_agent_id
@@ -250,9 +250,8 @@ def test_redis_backend(redis_url: str) -> None:
 
 
 @pytest.fixture
-def sql(database_url: str) -> Iterator[StateBackend]:
-    engine = open_engine(database_url)
-    Base.metadata.create_all(engine)
+def sql(tables_url: str) -> Iterator[StateBackend]:
+    engine = open_engine(tables_url)
     backend = sql_backend.create(Settings(), engine)
     backend.ping()
     yield backend

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
 from agentexec.config import Settings
-from agentexec.db import Base, open_engine, writing
+from agentexec.db import open_engine, writing
 from agentexec.errors import BackendInvalidError, UsageError
 from agentexec.state import memory_backend, redis_backend, sql_backend
 from agentexec.state.backend import Depth, StateBackend, load_backend
@@ -79,9 +79,8 @@ class TestSignedRedisBackend(BackendSuite):
 
 class TestSqlBackend(BackendSuite):
     @pytest.fixture
-    def backend(self, database_url: str) -> Iterator[StateBackend]:
-        engine = open_engine(database_url)
-        Base.metadata.create_all(engine)
+    def backend(self, tables_url: str) -> Iterator[StateBackend]:
+        engine = open_engine(tables_url)
         backend = sql_backend.create(Settings(), engine)
         backend.ping()
         yield backend

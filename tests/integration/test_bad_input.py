@@ -222,7 +222,7 @@ def test_a_worker_gives_up_on_servers_it_never_reached(
 ) -> None:
     port = free_port()
     started = time.monotonic()
-    done = run_agentexec("worker", "fine", cwd=folder, AGENTEXEC_CONNECT_TIMEOUT="1", **servers_away(port))
+    done = run_agentexec("worker", "fine", cwd=folder, AGENTEXEC_CONNECT_TIMEOUT="2", **servers_away(port))
     assert done.returncode == 3, done.stderr
     assert time.monotonic() - started < 15
     assert f"127.0.0.1:{port}" in done.stderr

@@ -33,9 +33,8 @@ from tests.attempts import Task
 
 
 @pytest.fixture(autouse=True)
-def database(database_url: str) -> Iterator[None]:
-    ax.configure(database_url=database_url)
-    ax.Base.metadata.create_all(RUNTIME.engine)
+def database(tables_url: str) -> Iterator[None]:
+    ax.configure(database_url=tables_url)
     with RUNTIME.engine.begin() as connection:
         connection.execute(text("CREATE TABLE payment (topic VARCHAR(50))"))
     yield

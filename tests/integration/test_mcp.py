@@ -28,9 +28,8 @@ CUT_OFF_IN_CALL = [("Clerk#1/call_1", 1), ("Clerk#1", 2)]
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Iterator[Task]:
-    ax.configure(database_url=f"sqlite:///{tmp_path / 'mcp.db'}")
-    ax.Base.metadata.create_all(RUNTIME.engine)
+def task(sqlite_tables: str) -> Iterator[Task]:
+    ax.configure(database_url=sqlite_tables)
     yield Task()
     RUNTIME.close()
 

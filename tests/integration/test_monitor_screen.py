@@ -81,9 +81,8 @@ Open = Callable[..., Screen]
 
 
 @pytest.fixture
-def engine(sqlite_url: str) -> Iterator[Engine]:
-    ax.configure(database_url=sqlite_url)
-    ax.Base.metadata.create_all(RUNTIME.engine)
+def engine(sqlite_tables: str) -> Iterator[Engine]:
+    ax.configure(database_url=sqlite_tables)
     yield RUNTIME.engine
     RUNTIME.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -27,9 +26,8 @@ both_modes = pytest.mark.parametrize("mode", ["run", "run_streamed"])
 
 
 @pytest.fixture(autouse=True)
-def database(tmp_path: Path) -> Iterator[None]:
-    ax.configure(database_url=f"sqlite:///{tmp_path / 'test.db'}")
-    ax.Base.metadata.create_all(RUNTIME.engine)
+def database(sqlite_tables: str) -> Iterator[None]:
+    ax.configure(database_url=sqlite_tables)
     yield
     RUNTIME.close()
 

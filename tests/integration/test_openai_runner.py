@@ -84,9 +84,8 @@ async def model(openai: MockOpenAI) -> AsyncIterator[Model]:
 
 
 @pytest.fixture(autouse=True)
-def database(tmp_path: Path) -> Iterator[None]:
-    ax.configure(database_url=f"sqlite:///{tmp_path / 'test.db'}")
-    ax.Base.metadata.create_all(RUNTIME.engine)
+def database(sqlite_tables: str) -> Iterator[None]:
+    ax.configure(database_url=sqlite_tables)
     yield
     RUNTIME.close()
 

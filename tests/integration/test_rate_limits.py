@@ -40,10 +40,9 @@ both_modes = pytest.mark.parametrize("mode", ["run", "run_streamed"])
 
 
 @pytest.fixture(autouse=True)
-def settings(tmp_path: Path) -> Iterator[None]:
+def settings(sqlite_tables: str) -> Iterator[None]:
     before = ax.CONF.rate_limits, ax.CONF.rate_limit_wait
-    ax.configure(database_url=f"sqlite:///{tmp_path / 'limits.db'}")
-    ax.Base.metadata.create_all(RUNTIME.engine)
+    ax.configure(database_url=sqlite_tables)
     yield
     ax.CONF.rate_limits, ax.CONF.rate_limit_wait = before
     RUNTIME.close()
@@ -155,7 +154,7 @@ async def test_the_sdk_lets_it_through(mode: str, where: str) -> None:
                 pass
 
 
-async def test_calls_are_paced(mock_openai: MockOpenAI, tmp_path: Path) -> None:
+async def test_calls_are_paced(mock_openai: MockOpenAI, sqlite_tables: str) -> None:
     """60 a minute: six at once, the others 1.1 s apart."""
     mock_openai.script([say("At last.")])
     ax.CONF.rate_limits = "gpt-4o=60rpm"
@@ -165,7 +164,7 @@ async def test_calls_are_paced(mock_openai: MockOpenAI, tmp_path: Path) -> None:
         await asyncio.gather(*(ask("run", model) for _ in range(8)))
         assert 2.0 < time.monotonic() - started < 5
         ax.CONF.rate_limit_wait = 0.5
-        ax.configure(database_url=f"sqlite:///{tmp_path / 'limits.db'}")
+        ax.configure(database_url=sqlite_tables)
         with pytest.raises(ax.RetryLater, match="gpt-4o is rate limited"):
             await asyncio.gather(*(ask("run", model) for _ in range(8)))
 

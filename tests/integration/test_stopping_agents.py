@@ -10,7 +10,7 @@ import pytest
 
 import agentexec as ax
 from examples.mock_openai import MockOpenAI, call, say
-from tests.deployment import Deploy, Deployment, on, run_agentexec
+from tests.deployment import Deploy, Deployment, command, on
 from tests.integration.test_rate_limits import agents_worker
 
 everywhere = on("embedded", "valkey+postgres", rivals=False)
@@ -20,11 +20,7 @@ AT_ONCE = 1.0
 
 
 def cancel(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
-    variables = {
-        name: value for name, value in deployment.environment.items() if name.startswith("AGENTEXEC_")
-    }
-    done = run_agentexec("cancel", *arguments, cwd=deployment.folder, **variables)
-    return done.returncode, done.stdout, done.stderr
+    return command(deployment, "cancel", *arguments)
 
 
 def seconds_until_free(deployment: Deployment, key: str) -> float:

@@ -179,8 +179,7 @@ def test_bad_contexts_end_their_tasks_and_no_other(deploy: Deploy) -> None:
 @pytest.fixture(params=DATABASES)
 def record(request: pytest.FixtureRequest) -> Iterator[None]:
     """This process as a web app on an empty database."""
-    ax.configure(database_url=request.getfixturevalue(f"{request.param}_url"))
-    ax.Base.metadata.create_all(RUNTIME.engine)
+    ax.configure(database_url=request.getfixturevalue(f"{request.param}_tables"))
     yield
     RUNTIME.close()
 

@@ -29,8 +29,8 @@ CALL = "call_1"
 
 
 @pytest.fixture
-def deployment(tmp_path: Any, sqlite_url: str) -> Iterator[Deployment]:
-    deployment = Deployment(tmp_path, sqlite_url)
+def deployment(tmp_path: Any, sqlite_tables: str) -> Iterator[Deployment]:
+    deployment = Deployment(tmp_path, sqlite_tables)
     yield deployment
     deployment.close()
 

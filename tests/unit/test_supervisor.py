@@ -8,6 +8,7 @@ import selectors
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +34,20 @@ def test_the_last_words_of_the_maintenance_process_come_before_its_death(
         supervisor._hear({"forked": "the-first", "pid": gone.pid})
     assert supervisor._failed == 5
     assert [record.getMessage() for record in caplog.records] == ["The database is too old."]
+
+
+def test_a_supervisor_that_waits_for_its_processes_sleeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that loads slowly, or a server that is away: its loop must not turn without rest meanwhile."""
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(0.3)\n")
+    monkeypatch.chdir(tmp_path)
+    supervisor, turns = Supervisor(Target.parse("slow_module"), Settings(num_workers=1)), 0
+
+    def count(*_: object) -> None:
+        nonlocal turns
+        turns += 1
+
+    monkeypatch.setattr(supervisor, "_enforce_deadline", count)
+    assert supervisor.run(handle_signals=False) == 2, "it has no pool"
+    assert 0 < turns < 20

@@ -1,0 +1,66 @@
+"""Databases with agentexec's tables and without rows. To make the tables takes longer than most tests do.
+
+On a server there is one that is emptied before each test; a file is copied.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from sqlalchemy import Connection, NullPool, create_engine, delete, inspect, text
+from sqlalchemy.exc import OperationalError
+
+import agentexec as ax
+from tests.servers import MariaDB, Postgres
+
+NAME = "with_tables"
+
+OTHERS = {
+    "postgresql": (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    ),
+    "mysql": "SELECT id FROM information_schema.processlist WHERE db = database() AND id <> connection_id()",
+}
+"""Ends the connections that an earlier test has left, or finds them."""
+
+
+def copy_of(template: Path, folder: Path) -> str:
+    """The URL of a new SQLite file; the template is made when it is not there yet."""
+    if not template.exists():
+        engine = create_engine(f"sqlite:///{template}", poolclass=NullPool)
+        ax.Base.metadata.create_all(engine)
+    return f"sqlite:///{shutil.copy(template, folder / 'test.db')}"
+
+
+def emptied_database(server: Postgres | MariaDB, known: dict[str, str]) -> str:
+    """The URL of the server's database with the tables; `known` holds those there are, by server."""
+    kind = type(server).__name__
+    if kind not in known:
+        known[kind] = server.create_database(NAME)
+    engine = create_engine(known[kind], poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        _disconnect_others(connection)
+        _make_tables_only(connection)
+        for table in reversed(ax.Base.metadata.sorted_tables):
+            connection.execute(delete(table))
+    return known[kind]
+
+
+def _disconnect_others(connection: Connection) -> None:
+    found = connection.execute(text(OTHERS[connection.dialect.name])).scalars().all()
+    if connection.dialect.name == "mysql":
+        for number in found:
+            with suppress(OperationalError):  # it has ended meanwhile
+                connection.execute(text(f"KILL {number}"))
+
+
+def _make_tables_only(connection: Connection) -> None:
+    """Make what is missing, and drop what an earlier test has made for itself."""
+    found, ours = {*inspect(connection).get_table_names()}, {*ax.Base.metadata.tables}
+    for name in found - ours:
+        connection.execute(text(f"DROP TABLE {connection.dialect.identifier_preparer.quote(name)}"))
+    if ours - found:
+        ax.Base.metadata.create_all(connection)
