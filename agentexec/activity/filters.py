@@ -16,7 +16,7 @@ from agentexec.task import Status
 RANKS = {Status.RUNNING: 0, Status.QUEUED: 1, Status.COMPLETE: 2, Status.ERROR: 2, Status.CANCELED: 2}
 """The order of a list, before that of time."""
 
-PROBED = 5_000
+PROBED = 3_000
 """So many of what meets a condition are counted to find the rarest; of two that more meet, that is rarer whose newest
 so many reach further back."""
 
