@@ -10,7 +10,7 @@ import json
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import Activity, Meta
@@ -19,6 +19,7 @@ from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES, Status
 
 META: Any = Meta.__table__
 NAME = "activity_counts"
+REMEMBERED = select(META.c.value).where(META.c.name == NAME)
 WORTHWHILE = 10_000
 """Ended activities below which they are counted each time."""
 
@@ -35,29 +36,31 @@ class Remembered(NamedTuple):
 
 def total(db: Session, status: Status | None, agent_type: str | None) -> int:
     """The number of activities with a status, of a type; None: of any."""
-    conditions = [] if agent_type is None else [Activity.agent_type == agent_type]
-    number = 0
     active = ACTIVE_STATUSES if status is None else ACTIVE_STATUSES & {status}
     final = FINAL_STATUSES if status is None else FINAL_STATUSES & {status}
+    known = _parsed(db.scalar(REMEMBERED)) if final else None
+    this_type = [] if agent_type is None else [Activity.agent_type == agent_type]
+    parts = []
+    number = 0
     if active:
-        query = select(func.count()).select_from(Activity)
-        number += db.scalar(query.where(Activity.status.in_(active), *conditions)) or 0
-    if final:
-        known = _parsed(db.scalar(select(Meta.value).where(Meta.name == NAME)))
-        if known is not None:
-            conditions = [Activity.finished_at > known.until]
-            if agent_type is not None:
-                # As an expression: SQLite would go through all of the task name, and look at when each ended.
-                conditions.append(Activity.agent_type.concat("") == agent_type)
-            names = {one.value for one in final}
-            number += sum(
-                count
-                for (kind, state), count in known.numbers.items()
-                if state in names and agent_type in (None, kind)
-            )
-        query = select(func.count()).select_from(Activity)
-        number += db.scalar(query.where(Activity.status.in_(final), *conditions)) or 0
-    return number
+        parts.append(_count(Activity.status.in_(active), *this_type))
+    if final and known is None:
+        parts.append(_count(Activity.status.in_(final), *this_type))
+    elif final and known is not None:
+        # As an expression: SQLite would go through all of the task name, and look at when each ended.
+        late_type = [] if agent_type is None else [Activity.agent_type.concat("") == agent_type]
+        parts.append(_count(Activity.status.in_(final), Activity.finished_at > known.until, *late_type))
+        names = {one.value for one in final}
+        number = sum(
+            count
+            for (kind, state), count in known.numbers.items()
+            if state in names and agent_type in (None, kind)
+        )
+    return number + sum(db.execute(select(*parts)).one())
+
+
+def _count(*conditions: ColumnElement[bool]) -> Any:
+    return select(func.count()).select_from(Activity).where(*conditions).scalar_subquery()
 
 
 def remember(engine: Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -108,8 +109,11 @@ def list_activities(
         metadata_filter,
     )
     wanted = led_by_the_rarest(db, wanted)
+    place = {"offset": (page - 1) * page_size, "after": after}
     rows = db.execute(
-        page_query(wanted, page_size, offset=(page - 1) * page_size, after=after),
+        _plain_page_query(wanted.status, wanted.agent_type, page_size, **place)
+        if wanted.is_plain
+        else page_query(wanted, page_size, **place),
         execution_options={"populate_existing": True},
     ).all()
     number, exact = _total(db, wanted, rows, page, page_size, after)
@@ -143,6 +147,13 @@ def page_query(wanted: Filter, limit: int, *, offset: int = 0, after: str | None
         .order_by(chosen.c.rank, chosen.c.created_at.desc(), chosen.c.agent_id.desc())
         .options(defer(Activity.context), defer(Activity.error))
     )
+
+
+@functools.lru_cache(maxsize=64)  # to build the statement takes longer than to run it
+def _plain_page_query(
+    status: Status | None, agent_type: str | None, limit: int, *, offset: int, after: str | None
+) -> Select[Any]:
+    return page_query(Filter(status, agent_type), limit, offset=offset, after=after)
 
 
 def _union(wanted: Filter, limit: int, place: Place | None = None) -> Any:

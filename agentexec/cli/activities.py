@@ -104,7 +104,7 @@ def show_one(agent_id: AgentId, metadata: Scope = None, as_json: AsJson = False)
         facts.append(("parent", str(found.parent_id)))
     if found.usage.requests:
         used = found.usage
-        cost = "" if found.cost is None else f", {found.cost:.4f} dollars"
+        cost = "" if found.cost is None else f", about {found.cost:.4f} dollars"
         facts.append(
             ("usage", f"{used.requests} requests, {used.input_tokens} + {used.output_tokens} tokens{cost}")
         )

@@ -170,7 +170,7 @@ def short(number: int) -> str:
 
 def dollars(amount: float) -> str:
     """An amount with cents, a small one with parts of them."""
-    return f"{amount:,.2f} dollars" if amount >= 1 else f"{amount:.4f} dollars"
+    return f"about {amount:,.2f} dollars" if amount >= 1 else f"about {amount:.4f} dollars"
 
 
 def size(amount: int) -> str:
