@@ -17,18 +17,23 @@ from agentexec.db import at_once, can_batch
 from agentexec.policy import Crashes
 from agentexec.task import Lease, Status
 
+LOCKED = f"""locked AS MATERIALIZED (
+    SELECT agent_id, status, epoch, crashes FROM {ACTIVITY.name} WHERE agent_id = ANY(%(ids)s::uuid[])
+    ORDER BY agent_id FOR UPDATE
+)"""  # noqa: S608 - the name of our table
+"""By the key alone, and the rest afterwards: asked for a status too, a planner may go through all that have it."""
+
 START = f"""
 WITH claimed AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(epochs)s::integer[]) AS claim (agent_id, epoch)
-), locked AS (
-    SELECT a.agent_id, claimed.epoch FROM {ACTIVITY.name} a JOIN claimed USING (agent_id)
-    WHERE a.status = '{Status.QUEUED.name}' AND a.epoch < claimed.epoch AND a.crashes = 0
-    ORDER BY a.agent_id FOR UPDATE OF a
+), {LOCKED}, fresh AS MATERIALIZED (
+    SELECT agent_id, claimed.epoch FROM locked JOIN claimed USING (agent_id)
+    WHERE status = '{Status.QUEUED.name}' AND locked.epoch < claimed.epoch AND crashes = 0
 ), started AS (
     UPDATE {ACTIVITY.name} a
-    SET status = '{Status.RUNNING.name}', epoch = locked.epoch, attempt = a.attempt + 1, message = %(message)s,
+    SET status = '{Status.RUNNING.name}', epoch = fresh.epoch, attempt = a.attempt + 1, message = %(message)s,
         started_at = coalesce(a.started_at, %(now)s), updated_at = %(now)s, error = NULL
-    FROM locked WHERE a.agent_id = locked.agent_id
+    FROM fresh WHERE a.agent_id = fresh.agent_id
     RETURNING a.agent_id, a.agent_type, a.context, a.attempt, a.percentage
 ), line AS (
     INSERT INTO {LOG.name} (activity_id, created_at, status, message, percentage)
@@ -40,22 +45,20 @@ SELECT agent_id, agent_type, context, attempt FROM started
 END = f"""
 WITH ending AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(epochs)s::integer[], %(results)s::text[]) AS e (agent_id, epoch, result)
-), locked AS (
-    SELECT a.agent_id, ending.result FROM {ACTIVITY.name} a JOIN ending USING (agent_id)
-    WHERE a.status = '{Status.RUNNING.name}' AND a.epoch = ending.epoch
-    ORDER BY a.agent_id FOR UPDATE OF a
+), {LOCKED}, held AS MATERIALIZED (
+    SELECT agent_id, result FROM locked JOIN ending USING (agent_id, epoch) WHERE status = '{Status.RUNNING.name}'
 ), ended AS (
     UPDATE {ACTIVITY.name} a
     SET status = '{Status.COMPLETE.name}', percentage = 100, message = %(message)s, error = NULL, updated_at = %(now)s,
         finished_at = %(now)s, run_at = NULL
-    FROM locked WHERE a.agent_id = locked.agent_id
+    FROM held WHERE a.agent_id = held.agent_id
     RETURNING a.agent_id
 ), line AS (
     INSERT INTO {LOG.name} (activity_id, created_at, status, message, percentage)
     SELECT agent_id, %(now)s, '{Status.COMPLETE.name}', %(message)s, 100 FROM ended
 ), kept AS (
     INSERT INTO {RESULT.name} (agent_id, value, expires_at)
-    SELECT agent_id, result, %(expires)s FROM locked WHERE result IS NOT NULL
+    SELECT agent_id, result, %(expires)s FROM held WHERE result IS NOT NULL
 )
 SELECT agent_id FROM ended
 """  # noqa: S608 - the names of our tables
