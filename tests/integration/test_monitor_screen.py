@@ -311,6 +311,18 @@ def test_paused_it_still_shows_what_one_asks_for(engine: Engine, watch: Open) ->
     assert screen.dashboard._patience() >= 1, "it does not draw in circles"
 
 
+def test_a_look_that_was_under_way_when_it_was_paused_changes_nothing(engine: Engine, watch: Open) -> None:
+    ax.activity.create("job")
+    screen = watch()
+    ax.activity.create("other")
+    late = screen.dashboard._read_page(Wish(), 20, 0, False)
+    screen.press("p")
+    late()
+    assert "PAUSED" in screen.text and "other" not in screen.text
+    screen.press("p")
+    assert "other" in screen.text
+
+
 def test_the_chosen_task_stays_chosen_when_others_come(engine: Engine, watch: Open) -> None:
     tasks = [ax.activity.create(f"job{number}") for number in range(3)]
     screen = watch()
@@ -337,7 +349,7 @@ def test_details_of_one_task_are_not_shown_for_another(engine: Engine, watch: Op
     first, second = ax.activity.create("first"), ax.activity.create("second")
     screen = watch()
     screen.press("enter")
-    late = screen.dashboard._read_detail(second, Wish())
+    late = screen.dashboard._read_detail(second, Wish(), True)
     screen.press("escape", "j", "enter")
     late()
     assert str(first) in screen.text and str(second) not in screen.text

@@ -107,9 +107,9 @@ class Dashboard:
         clock = time.monotonic()
         due = clock >= self._next_look and not self._paused
         if (due or self._wanted) and not self._background.busy:
-            self._wanted = False
+            asked, self._wanted = self._wanted, False
             self._next_look = clock + self._interval
-            self._background.do(self._read())
+            self._background.do(self._read(asked))
 
     def _patience(self) -> float:
         """Seconds until there is something to do without a key."""
@@ -117,24 +117,27 @@ class Dashboard:
             return TICK_SECONDS
         return self._interval if self._paused else self._next_look - time.monotonic()
 
-    def _read(self) -> Callable[[], Callable[[], None]]:
-        """What the thread does: it reads, and gives back what is to be done with that."""
+    def _read(self, asked: bool) -> Callable[[], Callable[[], None]]:
+        """What the thread does: it reads, and gives back what is to be done with that.
+
+        What nobody `asked` for is dropped if the screen was paused meanwhile.
+        """
         clock, wish = time.monotonic(), self._wish
         if self._opened is not None:
-            return functools.partial(self._read_detail, self._opened, wish)
+            return functools.partial(self._read_detail, self._opened, wish, asked)
         if self._seen is not None and clock >= self._next_spent and not self._paused:
             self._next_spent = clock + SPENT_SECONDS
             self._next_look = clock
             return functools.partial(self._read_spent, wish)
-        return functools.partial(self._read_page, wish, self._rows(), self._page)
+        return functools.partial(self._read_page, wish, self._rows(), self._page, asked)
 
-    def _read_page(self, wish: Wish, rows: int, page: int) -> Callable[[], None]:
+    def _read_page(self, wish: Wish, rows: int, page: int, asked: bool) -> Callable[[], None]:
         with session() as db:
             seen = look(db, wish, rows, page * rows)
 
         def take() -> None:
             self._trouble = ""
-            if (wish, page) == (self._wish, self._page):
+            if (wish, page) == (self._wish, self._page) and (asked or not self._paused):
                 self._seen = seen
 
         return take
@@ -144,13 +147,13 @@ class Dashboard:
             found = used(db, wish)
         return lambda: setattr(self, "_spent", found)
 
-    def _read_detail(self, agent_id: UUID, wish: Wish) -> Callable[[], None]:
+    def _read_detail(self, agent_id: UUID, wish: Wish, asked: bool) -> Callable[[], None]:
         with session() as db:
             found = look_up(db, agent_id, wish)
 
         def take() -> None:
             self._trouble = ""
-            if agent_id == self._opened:
+            if agent_id == self._opened and (asked or not self._paused):
                 self._detail = found
 
         return take
@@ -296,7 +299,8 @@ class Dashboard:
 
     def _pause(self) -> None:
         self._paused = not self._paused
-        self._soon()
+        if not self._paused:
+            self._soon()
 
     def _next_sort(self) -> None:
         names = list(SORTS)
