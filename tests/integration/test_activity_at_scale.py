@@ -377,7 +377,8 @@ def ways_into_labels(plan: list[dict[str, Any]]) -> list[str]:
         ):
             continue
         if "Node Type" in step:
-            found = step.get("Index Cond", "")
+            # Of a bitmap the condition stands at the heap, as what is looked at again.
+            found = step.get("Index Cond", step.get("Recheck Cond", ""))
         elif "detail" in step:
             found = step["detail"] if "INDEX" in step["detail"] else ""
         else:
