@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 import time
@@ -255,7 +256,7 @@ def test_a_limited_task_gives_its_slot_to_others(deploy: Deploy, mock_openai: Mo
     deployment = deploy(worker_concurrency=1, rate_limit_wait=1)
     agents_worker(deployment, mock_openai)
     task = deployment.enqueue("ask", "limited")
-    deployment.wait_for(lambda: "Waiting" in deployment.detail(task).logs[-1].message)
+    deployment.wait_for(lambda: re.match(r"Waiting \d+ s: ", deployment.detail(task).logs[-1].message))
     waiting = deployment.detail(task)
     assert (waiting.status, waiting.attempt) == (ax.Status.QUEUED, 0)
     other = deployment.enqueue("work", "other")
