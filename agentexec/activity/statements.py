@@ -34,7 +34,8 @@ NEW_COLUMNS = (
 """What a new activity is given."""
 
 
-def _insert_whole() -> Any:
+@functools.cache
+def insert_whole() -> Any:
     """A task with its first log line and its labels in one statement, which PostgreSQL can.
 
     Foreign keys are checked at the statement's end, when all of its rows are there.
@@ -58,7 +59,6 @@ INSERT_ACTIVITY = insert(ACTIVITY)
 INSERT_LOG = insert(LOG).inline()  # without RETURNING, which nobody reads
 INSERT_LABEL = insert(LABEL)
 INSERT_RESULT = insert(RESULT)
-INSERT_WHOLE = _insert_whole()
 REPORT = (
     update(ACTIVITY)
     .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))

@@ -23,8 +23,8 @@ from agentexec.activity.statements import (
     INSERT_LABEL,
     INSERT_LOG,
     INSERT_RESULT,
-    INSERT_WHOLE,
     REPORT,
+    insert_whole,
     statements,
 )
 from agentexec.db import batched, chunks, committing
@@ -97,7 +97,7 @@ def insert_alone(engine: Engine, task: NewTask, now: datetime) -> None:
     labels = label_rows(task.metadata)
     row |= {"label_names": [name for name, _ in labels], "label_values": [value for _, value in labels]}
     with committing(engine) as connection:
-        connection.execute(INSERT_WHOLE, row)
+        connection.execute(insert_whole(), row)
 
 
 def one_or_many(rows: list[dict[str, Any]]) -> dict[str, Any] | list[dict[str, Any]]:
