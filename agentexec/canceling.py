@@ -13,7 +13,7 @@ from agentexec.activity.endings import end_outside
 from agentexec.activity.labels import matching
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
-from agentexec.db import again_after_deadlock, chunks, reading, utc_now, writing
+from agentexec.db.engine import again_after_deadlock, chunks, reading, utc_now, writing
 from agentexec.errors import ActivityNotFoundError, UnavailableError
 from agentexec.runtime import RUNTIME
 from agentexec.signals import CANCEL

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from agentexec.db import outages_named
+from agentexec.db.engine import outages_named
 from agentexec.errors import UsageError
 from agentexec.schema import (
     check_revision,

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from agentexec.activity.models import Activity
 from agentexec.activity.transitions import NewTask, insert_alone, insert_tasks
 from agentexec.config import CONF
-from agentexec.db import again_after_deadlock, batched, outages_named, reading, utc_now, writing
+from agentexec.db.engine import again_after_deadlock, batched, outages_named, reading, utc_now, writing
 from agentexec.deployment import BackendCheck
 from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.intake import Intake

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from agentexec.activity.labels import matching
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
-from agentexec.db import reading
+from agentexec.db.engine import reading
 from agentexec.errors import (
     ActivityNotFoundError,
     AgentexecError,

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from agentexec.activity.endings import revive
 from agentexec.activity.queries import queue_of
-from agentexec.db import again_after_deadlock, outages_named, utc_now, writing
+from agentexec.db.engine import again_after_deadlock, outages_named, utc_now, writing
 from agentexec.errors import UnavailableError
 from agentexec.runtime import RUNTIME
 from agentexec.task import Entry, Priority, Task, parse_agent_id

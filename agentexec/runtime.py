@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from agentexec.config import CONF, EMBEDDED_DATABASE_URL
-from agentexec.db import open_engine, prepare_engine
+from agentexec.db.engine import open_engine, prepare_engine
 from agentexec.errors import UsageError
 from agentexec.registry import Registry
 from agentexec.state.backend import StateBackend, load_backend

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 
 from agentexec.activity.models import Activity, ActivityResult
-from agentexec.db import chunks, reading
+from agentexec.db.engine import chunks, reading
 from agentexec.errors import UnavailableError
 from agentexec.policy import backoff
 from agentexec.runtime import Runtime

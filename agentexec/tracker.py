@@ -11,7 +11,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection
 
 from agentexec.activity.transitions import NewTask
-from agentexec.db import utc_now
+from agentexec.db.engine import utc_now
 from agentexec.errors import AgentexecError, UsageError
 from agentexec.journal import trackers
 from agentexec.journal.recorder import current_scope

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.activity import counts
 from agentexec.activity.models import Activity, ActivityLog
-from agentexec.db import utc_now
+from agentexec.db.engine import utc_now
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status
 from bench import crowd

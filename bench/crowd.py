@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from agentexec.activity.labels import label_rows
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog
-from agentexec.db import utc_now
+from agentexec.db.engine import utc_now
 from agentexec.task import Status
 
 TYPES = 20

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.sql import Executable
 
 from agentexec.activity.statements import statements
-from agentexec.db import chunks
+from agentexec.db.engine import chunks
 from agentexec.policy import Crashes, blame
 from agentexec.task import ACTIVE_STATUSES, Lease, Status
 

@@ -15,7 +15,7 @@ from agentexec.activity.models import Activity, WorkerProcess
 from agentexec.activity.queries import for_both
 from agentexec.activity.schemas import UsageSchema, usable
 from agentexec.config import CONF
-from agentexec.db import utc_now
+from agentexec.db.engine import utc_now
 from agentexec.errors import UsageError
 from agentexec.prices import cost
 from agentexec.task import Status

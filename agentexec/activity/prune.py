@@ -14,7 +14,7 @@ from agentexec.activity.counts import forget
 from agentexec.activity.labels import having, wanted_labels
 from agentexec.activity.models import Activity
 from agentexec.activity.queries import for_both
-from agentexec.db import utc_now
+from agentexec.db.engine import utc_now
 from agentexec.errors import UsageError
 from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES
 

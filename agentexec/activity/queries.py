@@ -19,7 +19,7 @@ from agentexec.activity.schemas import (
     ActivityDetailSchema,
     ActivityLogSchema,
 )
-from agentexec.db import utc_now
+from agentexec.db.engine import utc_now
 from agentexec.errors import ActivityNotFoundError
 from agentexec.task import ACTIVE_STATUSES, Status, parse_agent_id
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from agentexec.activity.endings import Ending
 from agentexec.activity.statements import ACTIVITY, LOG, RESULT
 from agentexec.activity.transitions import Admitted
-from agentexec.db import at_once, can_batch
+from agentexec.db.engine import at_once, can_batch
 from agentexec.policy import Crashes
 from agentexec.task import Lease, Status
 

@@ -16,7 +16,7 @@ from agentexec.activity.live import live
 from agentexec.activity.models import Activity
 from agentexec.activity.transitions import NewTask, Progress, insert_tasks, record
 from agentexec.config import CONF
-from agentexec.db import batched, utc_now, writing
+from agentexec.db.engine import batched, utc_now, writing
 from agentexec.errors import ActivityNotFoundError
 from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ARRAY, bindparam, func, insert, select, update
 
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult
-from agentexec.columns import among
+from agentexec.db.columns import among
 from agentexec.task import Status
 
 ACTIVITY: Any = Activity.__table__

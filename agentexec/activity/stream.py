@@ -26,7 +26,7 @@ from agentexec.activity.models import Activity, ActivityLog, ActivityResult
 from agentexec.activity.queries import queue_of
 from agentexec.activity.schemas import ActivityEvent, EventType
 from agentexec.config import CONF
-from agentexec.db import outages_named, reading
+from agentexec.db.engine import outages_named, reading
 from agentexec.errors import UnavailableError, UsageError
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import EVENT_SECONDS

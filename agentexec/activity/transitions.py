@@ -27,7 +27,7 @@ from agentexec.activity.statements import (
     insert_whole,
     statements,
 )
-from agentexec.db import batched, chunks, committing
+from agentexec.db.engine import batched, chunks, committing
 from agentexec.policy import Admission, Crashes, admit
 from agentexec.task import ACTIVE_STATUSES, Lease, Status
 

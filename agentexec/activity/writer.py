@@ -17,7 +17,7 @@ from agentexec.activity.live import Live
 from agentexec.activity.quick import can_complete, complete
 from agentexec.activity.transitions import Progress, record
 from agentexec.config import CONF
-from agentexec.db import utc_now, writing
+from agentexec.db.engine import utc_now, writing
 from agentexec.errors import UnavailableError
 from agentexec.policy import backoff
 from agentexec.redaction import redact

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from agentexec.activity.queries import queue_of
 from agentexec.config import CONF
-from agentexec.db import outages_named, utc_now
+from agentexec.db.engine import outages_named, utc_now
 from agentexec.errors import UnavailableError
 from agentexec.journal.approvals import APPROVED, REJECTED, answered, decide, note_woken
 from agentexec.journal.store import dump

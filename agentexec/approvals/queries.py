@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from agentexec.activity.labels import matching
 from agentexec.activity.models import Activity
 from agentexec.activity.queries import for_both
-from agentexec.db import utc_now
+from agentexec.db.engine import utc_now
 from agentexec.journal.approvals import PENDING
 from agentexec.journal.models import Approval
 from agentexec.task import ACTIVE_STATUSES, parse_agent_id

@@ -34,7 +34,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 def session() -> Generator[Any]:
     """A Session on the database of the settings."""
     # Imported on use: the other commands start faster without SQLAlchemy.
-    orm, database = importlib.import_module("sqlalchemy.orm"), importlib.import_module("agentexec.db")
+    orm, database = importlib.import_module("sqlalchemy.orm"), importlib.import_module("agentexec.db.engine")
     engine = ax.get_engine()
     with database.outages_named(engine), orm.Session(engine) as db:
         yield db

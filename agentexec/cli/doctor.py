@@ -87,7 +87,7 @@ def _checked(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Find
 
 
 def _database() -> Iterator[Finding]:
-    database = importlib.import_module("agentexec.db")
+    database = importlib.import_module("agentexec.db.engine")
     engine = ax.get_engine()
     times: list[float] = []
     with database.reading(engine) as connection:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 
 from agentexec.activity.statements import ACTIVITY
 from agentexec.activity.transitions import NewTask
-from agentexec.db import chunks
+from agentexec.db.engine import chunks
 from agentexec.journal.recorder import Scope
 from agentexec.task import Status
 

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
-from agentexec.db import utc_now
+from agentexec.db.engine import utc_now
 from agentexec.errors import AgentexecError, ReplayDivergedError, UnavailableError
 from agentexec.journal.approvals import Question, Verdict, ask
 from agentexec.journal.store import Fact, Kind, Usage, append, digest, fit, load

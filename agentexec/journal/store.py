@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
-from agentexec.db import at_once, batched, can_batch, reading, writing
+from agentexec.db.engine import at_once, batched, can_batch, reading, writing
 from agentexec.errors import AgentexecError, JournalConflictError, LeaseLostError, PayloadTooLargeError
 from agentexec.journal.models import MAX_PATH, JournalEntry
 from agentexec.task import Lease, Status

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from agentexec.db import again_after_deadlock, reading, writing
+from agentexec.db.engine import again_after_deadlock, reading, writing
 from agentexec.journal.models import TrackerCount, TrackerMark
 
 TRACKER: Any = TrackerCount.__table__

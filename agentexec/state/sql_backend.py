@@ -15,9 +15,9 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Connection, Engine, Uuid, bindparam, text
 from sqlalchemy.exc import IntegrityError
 
-from agentexec.columns import IdList
 from agentexec.config import Settings
-from agentexec.db import again_after_deadlock, chunks, reading, writing
+from agentexec.db.columns import IdList
+from agentexec.db.engine import again_after_deadlock, chunks, reading, writing
 from agentexec.rate_limits import Demand
 from agentexec.state.backend import Claimed, Depth, Lost
 from agentexec.state.sql_buckets import Buckets

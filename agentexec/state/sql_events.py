@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Uuid, bindparam, text
 
-from agentexec.db import reading, writing
+from agentexec.db.engine import reading, writing
 from agentexec.state.backend import EVENT_SECONDS, EVENTS, EVENTS_KEPT, FOLLOW_SECONDS, Event
 from agentexec.state.sql_models import CHUNK, MICRO, NOW, Follow, Message
 from agentexec.state.sql_models import Event as EventRow

@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Index, Integer, SmallInteger, String, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
-from agentexec.columns import BigId, LongText
 from agentexec.config import CONF
-from agentexec.db import Base
+from agentexec.db.columns import BigId, LongText
+from agentexec.db.engine import Base
 
 LEASED = 2
 """The lane of tasks that a worker holds, behind those of Priority.HIGH and Priority.LOW."""

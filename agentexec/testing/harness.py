@@ -22,7 +22,7 @@ from agentexec.activity.models import Activity
 from agentexec.activity.queries import detail
 from agentexec.activity.schemas import ActivityLogSchema
 from agentexec.approvals.queries import ApprovalSchema, list_approvals
-from agentexec.db import prepare_engine
+from agentexec.db.engine import prepare_engine
 from agentexec.errors import UsageError
 from agentexec.pool import Pool
 from agentexec.queue import enqueue

@@ -23,7 +23,7 @@ from agentexec.activity.quick import start_fresh
 from agentexec.activity.transitions import Admissions, Admitted, admit_claims, clear_crashes
 from agentexec.activity.writer import Writer
 from agentexec.config import Settings
-from agentexec.db import utc_now, writing
+from agentexec.db.engine import utc_now, writing
 from agentexec.errors import SchemaError, UnavailableError
 from agentexec.journal.waits import ready
 from agentexec.policy import backoff, low_quota

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from agentexec.config import MEMORY_BACKEND, SQL_BACKEND, Settings
-from agentexec.db import reading, require_shareable, safe_url
+from agentexec.db.engine import reading, require_shareable, safe_url
 from agentexec.deployment import note_backend
 from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.migrate import upgrade

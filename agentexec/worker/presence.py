@@ -18,7 +18,7 @@ from sqlalchemy import delete, insert, update
 from agentexec.activity.models import MAX_LABEL, MAX_NAME, WorkerProcess
 from agentexec.activity.overview import REPORT_SECONDS
 from agentexec.config import Settings
-from agentexec.db import utc_now, writing
+from agentexec.db.engine import utc_now, writing
 from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
 

@@ -20,7 +20,7 @@ from agentexec.activity.endings import record_deaths
 from agentexec.activity.models import Activity, ActivityResult, WorkerProcess
 from agentexec.activity.overview import FORGET_SECONDS
 from agentexec.config import Settings
-from agentexec.db import reading, utc_now, writing
+from agentexec.db.engine import reading, utc_now, writing
 from agentexec.journal import approvals, trackers, waits
 from agentexec.runtime import Runtime
 from agentexec.task import ACTIVE_STATUSES, Entry, Lease, Priority, Status

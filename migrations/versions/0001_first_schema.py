@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from agentexec.columns import BigId, JsonObject, LongText, UtcDateTime
 from agentexec.config import CONF
+from agentexec.db.columns import BigId, JsonObject, LongText, UtcDateTime
 
 revision = "0001"
 down_revision = None

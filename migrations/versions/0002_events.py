@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from agentexec.columns import LongText
 from agentexec.config import CONF
+from agentexec.db.columns import LongText
 
 revision = "0002"
 down_revision = "0001"

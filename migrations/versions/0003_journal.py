@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
-from agentexec.columns import JsonObject, LongText, UtcDateTime
 from agentexec.config import CONF
+from agentexec.db.columns import JsonObject, LongText, UtcDateTime
 
 revision = "0003"
 down_revision = "0002"

@@ -10,8 +10,8 @@ from alembic import context, op
 from sqlalchemy.dialects import mysql
 
 from agentexec.activity.labels import label_rows
-from agentexec.columns import JsonObject, UtcDateTime
 from agentexec.config import CONF
+from agentexec.db.columns import JsonObject, UtcDateTime
 
 revision = "0005"
 down_revision = "0004"

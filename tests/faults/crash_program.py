@@ -43,7 +43,7 @@ from sqlalchemy.orm import Session as DatabaseSession
 import agentexec as ax
 from agentexec.activity.statements import ACTIVITY, INSERT_ACTIVITY
 from agentexec.activity.transitions import NewTask, activity_rows, admit_claims, record
-from agentexec.db import reading, utc_now, writing
+from agentexec.db.engine import reading, utc_now, writing
 from agentexec.journal import recorder
 from agentexec.journal.models import JournalEntry
 from agentexec.registry import Registry

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from agentexec.db import writing
+from agentexec.db.engine import writing
 from agentexec.runtime import RUNTIME
 from agentexec.schema import version_table
 from tests.deployment import MODULE, Deploy, gone, on

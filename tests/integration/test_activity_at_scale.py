@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.activity import counts, filters, listing, queries
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, Meta
-from agentexec.db import utc_now
+from agentexec.db.engine import utc_now
 from agentexec.errors import UsageError
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from sqlalchemy import create_engine
 
 from agentexec.config import Settings
-from agentexec.db import open_engine
+from agentexec.db.engine import open_engine
 from agentexec.state import memory_backend, redis_backend, sql_backend
 from agentexec.state.backend import Depth, StateBackend
 from agentexec.task import Entry, Lease, Priority, new_agent_id

@@ -7,7 +7,7 @@ import threading
 import pytest
 from sqlalchemy import create_engine, text
 
-from agentexec import db
+from agentexec.db import engine as db
 from agentexec.errors import UnavailableError
 
 

@@ -19,7 +19,7 @@ import agentexec as ax
 from agentexec.activity.models import ActivityLog, WorkerProcess
 from agentexec.cli.dashboard import app, printed
 from agentexec.cli.dashboard.data import Wish, look, look_up
-from agentexec.db import utc_now
+from agentexec.db.engine import utc_now
 from agentexec.journal.models import Approval, JournalEntry
 from agentexec.runtime import RUNTIME
 from bench import crowd

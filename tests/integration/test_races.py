@@ -15,7 +15,7 @@ from agentexec.activity.endings import Ending
 from agentexec.activity.models import Activity
 from agentexec.activity.quick import can_complete, complete, start_fresh
 from agentexec.activity.transitions import admit_claims, record
-from agentexec.db import reading, utc_now, writing
+from agentexec.db.engine import reading, utc_now, writing
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import Depth
 from agentexec.task import Lease, Status, new_agent_id

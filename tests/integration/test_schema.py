@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, inspect, make_url, text
 
 import agentexec as ax
-from agentexec.db import open_engine
+from agentexec.db.engine import open_engine
 from agentexec.migrate import upgrade
 from agentexec.schema import check_schema, revisions, version_table
 from tests.deployment import MODULE, REPOSITORY, run_agentexec, run_python
@@ -22,7 +22,7 @@ from tests.deployment import MODULE, REPOSITORY, run_agentexec, run_python
 TEN_AT_ONCE = """
 import os
 from agentexec import migrate
-from agentexec.db import open_engine
+from agentexec.db.engine import open_engine
 from agentexec.schema import check_schema
 from alembic import command, script
 from alembic.runtime import migration

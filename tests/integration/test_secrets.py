@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.config import Settings
-from agentexec.db import open_engine, outages_named, reading, utc_now
+from agentexec.db.engine import open_engine, outages_named, reading, utc_now
 from agentexec.errors import UnavailableError, UsageError
 from agentexec.journal.models import Approval, EventWait
 from agentexec.runtime import RUNTIME

@@ -22,7 +22,7 @@ from agentexec.cli.dashboard.data import Detail, Snapshot, Wish, look, look_up, 
 from agentexec.cli.dashboard.detail import lines
 from agentexec.cli.dashboard.keys import Keys
 from agentexec.cli.dashboard.printed import console
-from agentexec.db import utc_now
+from agentexec.db.engine import utc_now
 from agentexec.errors import AgentexecError
 
 SPENT_SECONDS = 10.0

@@ -1,0 +1,1 @@
+"""The database of the record: engines, transactions, column types."""
