@@ -13,8 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
 from agentexec.errors import SettingsError
-from agentexec.prices import ModelPrice
-from agentexec.rate_limits import parse_rate_limits
+from agentexec.llm.prices import ModelPrice
+from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.redaction import passwords
 
 PREFIX = "AGENTEXEC_"

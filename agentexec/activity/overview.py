@@ -17,7 +17,7 @@ from agentexec.activity.schemas import UsageSchema, usable
 from agentexec.config import CONF
 from agentexec.db.engine import utc_now
 from agentexec.errors import UsageError
-from agentexec.prices import cost
+from agentexec.llm.prices import cost
 from agentexec.task import Status
 
 REPORT_SECONDS = 5.0

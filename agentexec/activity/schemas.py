@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 
 from agentexec.config import CONF
-from agentexec.prices import cost
+from agentexec.llm.prices import cost
 from agentexec.task import Status
 
 

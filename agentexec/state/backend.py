@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
 from uuid import UUID
 
 from agentexec.errors import BackendInvalidError
-from agentexec.rate_limits import Demand
+from agentexec.llm.rate_limits import Demand
 from agentexec.task import Entry, Lease
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from agentexec.errors import UsageError
-from agentexec.rate_limits import MICRO, Demand, spend
+from agentexec.llm.rate_limits import MICRO, Demand, spend
 from agentexec.state.backend import (
     EVENT_SECONDS,
     EVENTS,

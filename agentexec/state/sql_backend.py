@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from agentexec.config import Settings
 from agentexec.db.columns import IdList
 from agentexec.db.engine import again_after_deadlock, chunks, reading, writing
-from agentexec.rate_limits import Demand
+from agentexec.llm.rate_limits import Demand
 from agentexec.state.backend import Claimed, Depth, Lost
 from agentexec.state.sql_buckets import Buckets
 from agentexec.state.sql_events import SqlEvents

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, Engine, bindparam, text
 
 from agentexec.db.engine import writing
-from agentexec.rate_limits import MICRO, Demand, spend
+from agentexec.llm.rate_limits import MICRO, Demand, spend
 from agentexec.state.sql_models import Counter
 
 PREFIX = "bucket:"

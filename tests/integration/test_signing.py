@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 
 import agentexec as ax
 from agentexec.config import Settings
-from agentexec.rate_limits import parse_rate_limits
+from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.signals import CANCEL
 from agentexec.state.backend import Depth, Event
 from agentexec.state.redis_backend import RedisBackend, create

@@ -21,7 +21,7 @@ from agentexec.db.engine import utc_now
 from agentexec.errors import AgentexecError, UnavailableError
 from agentexec.journal import store
 from agentexec.journal.models import Approval, JournalEntry, TrackerCount
-from agentexec.rate_limits import RateLimits, parse_rate_limits
+from agentexec.llm.rate_limits import RateLimits, parse_rate_limits
 from agentexec.runtime import RUNTIME
 from agentexec.state.redis_backend import RedisBackend, create
 from agentexec.task import Entry, Priority, new_agent_id

@@ -18,7 +18,7 @@ from agentexec.activity.schemas import ActivityDetailSchema, usable
 from agentexec.activity.stream import stream
 from agentexec.config import CONF, Settings
 from agentexec.errors import AgentexecError, SettingsError, UsageError
-from agentexec.rate_limits import parse_rate_limits
+from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.signals import CANCEL, ids_of
 from agentexec.state.backend import Event
 from agentexec.state.redis_backend.signing import Signer

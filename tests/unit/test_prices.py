@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agentexec.list_prices import CHECKED, MODELS, PRICES, SNAPSHOTS
-from agentexec.prices import ModelPrice, cost
+from agentexec.llm.list_prices import CHECKED, MODELS, PRICES, SNAPSHOTS
+from agentexec.llm.prices import ModelPrice, cost
 
 USED = {"requests": 1, "input_tokens": 3_000_000, "cached_tokens": 1_000_000, "output_tokens": 500_000}
 OWN = {"gpt-4o": ModelPrice(input=1, output=2)}

@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 
 import agentexec as ax
 from agentexec.config import Settings
-from agentexec.rate_limits import MICRO, Demand, ModelLimits, RateLimits, parse_rate_limits, spend
+from agentexec.llm.rate_limits import MICRO, Demand, ModelLimits, RateLimits, parse_rate_limits, spend
 from agentexec.runners.pacing import Refusal, read_retry_after, wait_after
 
 

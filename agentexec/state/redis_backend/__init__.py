@@ -15,7 +15,7 @@ from uuid import UUID
 import redis
 
 from agentexec.errors import UsageError
-from agentexec.rate_limits import Demand
+from agentexec.llm.rate_limits import Demand
 from agentexec.state.backend import Claimed, Depth, Lost
 from agentexec.state.redis_backend import scripts
 from agentexec.state.redis_backend.connection import Connections, blocking

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import redis
 
-from agentexec.rate_limits import Demand
+from agentexec.llm.rate_limits import Demand
 from agentexec.state.backend import EVENT_SECONDS, EVENTS_KEPT, FOLLOW_SECONDS, Depth, Lost
 from agentexec.task import Entry, Lease, Priority
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from agentexec.rate_limits import Demand
+from agentexec.llm.rate_limits import Demand
 from agentexec.state.backend import StateBackend
 
 SLOW = 1 / 3600

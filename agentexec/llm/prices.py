@@ -23,7 +23,7 @@ def price_of(model: str, prices: Mapping[str, ModelPrice], *, listed: bool) -> M
     """A model's own price; else, with `listed`, that of the list which comes with agentexec; else None."""
     if model in prices or not listed:
         return prices.get(model)
-    from agentexec.list_prices import PRICES  # noqa: PLC0415 - only those who look at a cost load the list
+    from agentexec.llm.list_prices import PRICES  # noqa: PLC0415 - only those who look at a cost load the list
 
     if model not in PRICES:
         return None

@@ -1,0 +1,1 @@
+"""Facts about models that are the same for every runner: prices and rate limits."""
