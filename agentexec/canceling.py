@@ -11,12 +11,12 @@ from sqlalchemy import select
 
 from agentexec.activity.endings import end_outside
 from agentexec.activity.labels import matching
+from agentexec.activity.mailbox import CANCEL
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
 from agentexec.db.engine import again_after_deadlock, chunks, reading, utc_now, writing
 from agentexec.errors import ActivityNotFoundError, UnavailableError
 from agentexec.runtime import RUNTIME
-from agentexec.signals import CANCEL
 from agentexec.task import Status, Task, parse_agent_id
 
 log = logging.getLogger("agentexec.canceling")

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import select
 
 from agentexec.activity.labels import matching
+from agentexec.activity.mailbox import End, Signals
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
 from agentexec.db.engine import reading
@@ -30,7 +31,6 @@ from agentexec.errors import (
 from agentexec.registry import first_fault
 from agentexec.rest import at_rest, thread_at_rest
 from agentexec.runtime import RUNTIME
-from agentexec.signals import End, Signals
 from agentexec.task import Status, Task, parse_agent_id
 
 T = TypeVar("T")

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.orm import Session
 
+from agentexec.activity.mailbox import read_ends
 from agentexec.activity.models import Activity
 from agentexec.activity.queries import detail
 from agentexec.activity.schemas import ActivityLogSchema
@@ -28,7 +29,6 @@ from agentexec.pool import Pool
 from agentexec.queue import enqueue
 from agentexec.runtime import RUNTIME
 from agentexec.schema import Base
-from agentexec.signals import read_ends
 from agentexec.task import Status, Task
 from agentexec.testing.inline import InlineBackend, InlineWorker
 

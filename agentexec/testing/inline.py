@@ -13,12 +13,12 @@ from concurrent.futures import Future
 from uuid import UUID
 
 from agentexec.activity.endings import Ending
+from agentexec.activity.mailbox import End, Signals
 from agentexec.config import CONF
 from agentexec.errors import UsageError
 from agentexec.journal.waits import ready
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME, Runtime
-from agentexec.signals import End, Signals
 from agentexec.state.memory_backend import MemoryBackend, _Queue
 from agentexec.task import Lease
 from agentexec.worker.child import Child

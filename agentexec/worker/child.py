@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 
 from agentexec.activity.endings import Ending
 from agentexec.activity.live import Live
+from agentexec.activity.mailbox import Signals
 from agentexec.activity.quick import start_fresh
 from agentexec.activity.transitions import Admissions, Admitted, admit_claims, clear_crashes
 from agentexec.activity.writer import Writer
@@ -29,7 +30,6 @@ from agentexec.journal.waits import ready
 from agentexec.policy import backoff, low_quota
 from agentexec.registry import Registry
 from agentexec.runtime import Runtime
-from agentexec.signals import Signals
 from agentexec.task import Lease, Status
 from agentexec.worker.executor import attempt, failed_for_good
 from agentexec.worker.heartbeat import Heartbeat

@@ -18,7 +18,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec import signals
+from agentexec.activity import mailbox as signals
 from agentexec.activity.models import Activity, ActivityResult
 from agentexec.db.engine import utc_now
 from agentexec.runtime import RUNTIME

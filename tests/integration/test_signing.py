@@ -10,9 +10,9 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine
 
 import agentexec as ax
+from agentexec.activity.mailbox import CANCEL
 from agentexec.config import Settings
 from agentexec.llm.rate_limits import parse_rate_limits
-from agentexec.signals import CANCEL
 from agentexec.state.backend import Depth, Event
 from agentexec.state.redis_backend import RedisBackend, create
 from agentexec.task import Entry, Lease, new_agent_id

@@ -14,12 +14,12 @@ from agentexec import config as settings_module
 from agentexec.activity import counts, follow
 from agentexec.activity.labels import wanted_labels
 from agentexec.activity.listing import Place
+from agentexec.activity.mailbox import CANCEL, ids_of
 from agentexec.activity.schemas import ActivityDetailSchema, usable
 from agentexec.activity.stream import stream
 from agentexec.config import CONF, Settings
 from agentexec.errors import AgentexecError, SettingsError, UsageError
 from agentexec.llm.rate_limits import parse_rate_limits
-from agentexec.signals import CANCEL, ids_of
 from agentexec.state.backend import Event
 from agentexec.state.redis_backend.signing import Signer
 from agentexec.task import new_agent_id, parse_agent_id
