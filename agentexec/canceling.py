@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from agentexec.activity.endings import end_outside
+from agentexec.activity.changes.endings import end_outside
 from agentexec.activity.labels import matching
 from agentexec.activity.mailbox import CANCEL
 from agentexec.activity.models import Activity

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sqlalchemy.exc import IntegrityError
 
-from agentexec.activity.transitions import NewTask
+from agentexec.activity.changes.transitions import NewTask
 
 MOST = 500
 """Tasks in one transaction."""

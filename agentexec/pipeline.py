@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from uuid import UUID
 
-from agentexec.activity.reports import update
+from agentexec.activity.changes.reports import update
 from agentexec.errors import UsageError
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.steps import StepCall, take_step

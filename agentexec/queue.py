@@ -13,8 +13,8 @@ from sqlalchemy import Connection, event, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
+from agentexec.activity.changes.transitions import NewTask, insert_alone, insert_tasks
 from agentexec.activity.models import Activity
-from agentexec.activity.transitions import NewTask, insert_alone, insert_tasks
 from agentexec.config import CONF
 from agentexec.db.engine import again_after_deadlock, batched, outages_named, reading, utc_now, writing
 from agentexec.deployment import BackendCheck

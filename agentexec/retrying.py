@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from agentexec.activity.endings import revive
+from agentexec.activity.changes.endings import revive
 from agentexec.activity.queries import queue_of
 from agentexec.db.engine import again_after_deadlock, outages_named, utc_now, writing
 from agentexec.errors import UnavailableError

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection
 
-from agentexec.activity.transitions import NewTask
+from agentexec.activity.changes.transitions import NewTask
 from agentexec.db.engine import utc_now
 from agentexec.errors import AgentexecError, UsageError
 from agentexec.journal import trackers

@@ -1,14 +1,14 @@
 """The activity record: `ax.activity.create/update/complete/error`, queries for dashboards, and the live stream."""
 
+from agentexec.activity.changes.prune import prunable, prune
+from agentexec.activity.changes.reports import complete, create, error, update
 from agentexec.activity.listing import list_activities as list
 from agentexec.activity.overview import OverviewSchema, SpentSchema, WorkerSchema, overview, spent
-from agentexec.activity.prune import prunable, prune
 from agentexec.activity.queries import (
     active_count,
     cancel_pending,
     detail,
 )
-from agentexec.activity.reports import complete, create, error, update
 from agentexec.activity.schemas import (
     ActivityChildSchema,
     ActivityDetailSchema,

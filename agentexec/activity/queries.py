@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from agentexec.activity.endings import end_outside
+from agentexec.activity.changes.endings import end_outside
 from agentexec.activity.filters import Filter, found_by, led_by_the_rarest
 from agentexec.activity.labels import matching
 from agentexec.activity.models import Activity, ActivityLog

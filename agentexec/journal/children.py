@@ -12,8 +12,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select
 
-from agentexec.activity.statements import ACTIVITY
-from agentexec.activity.transitions import NewTask
+from agentexec.activity.changes.statements import ACTIVITY
+from agentexec.activity.changes.transitions import NewTask
 from agentexec.db.engine import chunks
 from agentexec.journal.recorder import Scope
 from agentexec.task import Status

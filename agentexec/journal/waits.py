@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, insert, or_, select, update
 
-from agentexec.activity.statements import ACTIVITY
+from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.db.engine import again_after_deadlock, chunks, reading, writing
 from agentexec.journal.approvals import answered
 from agentexec.journal.models import EventWait, SentEvent

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
-from agentexec.activity.reports import update
+from agentexec.activity.changes.reports import update
 from agentexec.errors import AgentexecError
 from agentexec.journal.calls import require_policy
 from agentexec.journal.recorder import Policy, Scope, scope_of

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from uuid import UUID
 
-from agentexec.activity.endings import Ending
+from agentexec.activity.changes.endings import Ending
 from agentexec.activity.mailbox import End, Signals
 from agentexec.config import CONF
 from agentexec.errors import UsageError

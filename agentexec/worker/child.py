@@ -17,12 +17,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from agentexec.activity.endings import Ending
+from agentexec.activity.changes.endings import Ending
+from agentexec.activity.changes.postgres_fast_path import start_fresh
+from agentexec.activity.changes.transitions import Admissions, Admitted, admit_claims, clear_crashes
+from agentexec.activity.changes.writer import Writer
 from agentexec.activity.live import Live
 from agentexec.activity.mailbox import Signals
-from agentexec.activity.quick import start_fresh
-from agentexec.activity.transitions import Admissions, Admitted, admit_claims, clear_crashes
-from agentexec.activity.writer import Writer
 from agentexec.config import Settings
 from agentexec.db.engine import utc_now, writing
 from agentexec.errors import SchemaError, UnavailableError

@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticSerializationError
 
-from agentexec.activity.endings import Ending
-from agentexec.activity.reports import clean, update
-from agentexec.activity.transitions import Admitted
+from agentexec.activity.changes.endings import Ending
+from agentexec.activity.changes.reports import clean, update
+from agentexec.activity.changes.transitions import Admitted
 from agentexec.config import CONF
 from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
 from agentexec.journal.recorder import current_scope, enter_task

@@ -16,7 +16,7 @@ from sqlalchemy import and_, bindparam, delete, select
 from sqlalchemy.orm import aliased
 
 from agentexec.activity import counts
-from agentexec.activity.endings import record_deaths
+from agentexec.activity.changes.endings import record_deaths
 from agentexec.activity.models import Activity, ActivityResult, WorkerProcess
 from agentexec.activity.overview import FORGET_SECONDS
 from agentexec.config import Settings

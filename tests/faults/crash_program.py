@@ -41,8 +41,8 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session as DatabaseSession
 
 import agentexec as ax
-from agentexec.activity.statements import ACTIVITY, INSERT_ACTIVITY
-from agentexec.activity.transitions import NewTask, activity_rows, admit_claims, record
+from agentexec.activity.changes.statements import ACTIVITY, INSERT_ACTIVITY
+from agentexec.activity.changes.transitions import NewTask, activity_rows, admit_claims, record
 from agentexec.db.engine import reading, utc_now, writing
 from agentexec.journal import recorder
 from agentexec.journal.models import JournalEntry

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import select, update
 
 import agentexec as ax
-from agentexec.activity.endings import Ending
+from agentexec.activity.changes.endings import Ending
+from agentexec.activity.changes.postgres_fast_path import can_complete, complete, start_fresh
+from agentexec.activity.changes.transitions import admit_claims, record
 from agentexec.activity.models import Activity
-from agentexec.activity.quick import can_complete, complete, start_fresh
-from agentexec.activity.transitions import admit_claims, record
 from agentexec.db.engine import reading, utc_now, writing
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import Depth

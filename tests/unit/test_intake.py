@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from agentexec.activity.transitions import NewTask
+from agentexec.activity.changes.transitions import NewTask
 from agentexec.intake import MOST, Intake
 
 

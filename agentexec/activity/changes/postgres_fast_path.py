@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Engine
 
-from agentexec.activity.endings import Ending
-from agentexec.activity.statements import ACTIVITY, LOG, RESULT
-from agentexec.activity.transitions import Admitted
+from agentexec.activity.changes.endings import Ending
+from agentexec.activity.changes.statements import ACTIVITY, LOG, RESULT
+from agentexec.activity.changes.transitions import Admitted
 from agentexec.db.engine import at_once, can_batch
 from agentexec.policy import Crashes
 from agentexec.task import Lease, Status

@@ -12,10 +12,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from agentexec.activity.endings import Ending
+from agentexec.activity.changes.endings import Ending
+from agentexec.activity.changes.postgres_fast_path import can_complete, complete
+from agentexec.activity.changes.transitions import Progress, record
 from agentexec.activity.live import Live
-from agentexec.activity.quick import can_complete, complete
-from agentexec.activity.transitions import Progress, record
 from agentexec.config import CONF
 from agentexec.db.engine import utc_now, writing
 from agentexec.errors import UnavailableError

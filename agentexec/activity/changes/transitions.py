@@ -15,9 +15,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, and_, update
 
-from agentexec.activity.endings import Ending, bury, crashes_of, end, rows_of
-from agentexec.activity.labels import label_rows
-from agentexec.activity.statements import (
+from agentexec.activity.changes.endings import Ending, bury, crashes_of, end, rows_of
+from agentexec.activity.changes.statements import (
     ACTIVITY,
     INSERT_ACTIVITY,
     INSERT_LABEL,
@@ -27,6 +26,7 @@ from agentexec.activity.statements import (
     insert_whole,
     statements,
 )
+from agentexec.activity.labels import label_rows
 from agentexec.db.engine import batched, chunks, committing
 from agentexec.policy import Admission, Crashes, admit
 from agentexec.task import ACTIVE_STATUSES, Lease, Status

@@ -11,10 +11,10 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from agentexec.activity.endings import end_outside
+from agentexec.activity.changes.endings import end_outside
+from agentexec.activity.changes.transitions import NewTask, Progress, insert_tasks, record
 from agentexec.activity.live import live
 from agentexec.activity.models import Activity
-from agentexec.activity.transitions import NewTask, Progress, insert_tasks, record
 from agentexec.config import CONF
 from agentexec.db.engine import batched, utc_now, writing
 from agentexec.errors import ActivityNotFoundError

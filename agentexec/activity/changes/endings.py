@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 from sqlalchemy.sql import Executable
 
-from agentexec.activity.statements import statements
+from agentexec.activity.changes.statements import statements
 from agentexec.db.engine import chunks
 from agentexec.policy import Crashes, blame
 from agentexec.task import ACTIVE_STATUSES, Lease, Status

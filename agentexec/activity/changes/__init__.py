@@ -1,0 +1,1 @@
+"""Changes of the record: the only modules that write a task's status."""
