@@ -3,6 +3,7 @@
 from agentexec.activity.changes.prune import prunable, prune
 from agentexec.activity.changes.reports import complete, create, error, update
 from agentexec.activity.listing import list_activities as list
+from agentexec.activity.live.stream import ActivityStream, stream
 from agentexec.activity.overview import OverviewSchema, SpentSchema, WorkerSchema, overview, spent
 from agentexec.activity.queries import (
     active_count,
@@ -17,7 +18,6 @@ from agentexec.activity.schemas import (
     ActivityListSchema,
     ActivityLogSchema,
 )
-from agentexec.activity.stream import ActivityStream, stream
 from agentexec.task import Status
 
 count_active = active_count

@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from agentexec.activity.live.stream import ActivityStream, stream
 from agentexec.activity.schemas import ActivityEvent
-from agentexec.activity.stream import ActivityStream, stream
 from agentexec.errors import ActivityNotFoundError, UnavailableError, UsageError
 
 try:

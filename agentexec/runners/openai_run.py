@@ -9,7 +9,7 @@ from typing import Any
 
 from agents import Agent, RunConfig, RunState
 
-from agentexec.activity import live
+from agentexec.activity.live import publisher as live
 from agentexec.errors import Postponed
 from agentexec.journal.calls import enclosing_calls
 from agentexec.journal.recorder import Recorder, Scope

@@ -21,7 +21,7 @@ from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.postgres_fast_path import start_fresh
 from agentexec.activity.changes.transitions import Admissions, Admitted, admit_claims, clear_crashes
 from agentexec.activity.changes.writer import Writer
-from agentexec.activity.live import Live
+from agentexec.activity.live.publisher import Live
 from agentexec.activity.mailbox import Signals
 from agentexec.config import Settings
 from agentexec.db.engine import utc_now, writing

@@ -15,7 +15,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 import agentexec as ax
-from agentexec.activity import live
+from agentexec.activity.live import publisher as live
 
 pool = ax.Pool()
 

@@ -21,8 +21,8 @@ import uvicorn
 from fastapi import FastAPI, Header, Request, Response
 
 import agentexec as ax
-from agentexec.activity.follow import Follower
-from agentexec.activity.live import live
+from agentexec.activity.live.follow import Follower
+from agentexec.activity.live.publisher import live
 from agentexec.contrib.fastapi import event_stream, router
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import EVENTS_KEPT

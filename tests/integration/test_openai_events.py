@@ -13,7 +13,7 @@ from openai.types.responses.response_function_web_search import ActionSearch
 from pydantic import BaseModel
 
 import agentexec as ax
-from agentexec.activity import live
+from agentexec.activity.live import publisher as live
 from agentexec.activity.schemas import ActivityEvent
 from agentexec.runners.openai_events import of_items
 from agentexec.runtime import RUNTIME

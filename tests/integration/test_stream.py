@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 import pytest
 
 import agentexec as ax
-from agentexec.activity.follow import Follower
-from agentexec.activity.live import live
+from agentexec.activity.live.follow import Follower
+from agentexec.activity.live.publisher import live
 from agentexec.activity.schemas import ActivityEvent
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import EVENTS_KEPT

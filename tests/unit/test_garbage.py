@@ -14,9 +14,9 @@ from agentexec import config as settings_module
 from agentexec.activity import counts, follow
 from agentexec.activity.labels import wanted_labels
 from agentexec.activity.listing import Place
+from agentexec.activity.live.stream import stream
 from agentexec.activity.mailbox import CANCEL, ids_of
 from agentexec.activity.schemas import ActivityDetailSchema, usable
-from agentexec.activity.stream import stream
 from agentexec.config import CONF, Settings
 from agentexec.errors import AgentexecError, SettingsError, UsageError
 from agentexec.llm.rate_limits import parse_rate_limits

@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agentexec.activity import live as module
-from agentexec.activity.live import Live
+from agentexec.activity.live import publisher as module
+from agentexec.activity.live.publisher import Live
 from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
 from agentexec.state.backend import EVENTS_KEPT

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from agentexec.activity.changes.endings import end_outside
 from agentexec.activity.changes.transitions import NewTask, Progress, insert_tasks, record
-from agentexec.activity.live import live
+from agentexec.activity.live.publisher import live
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
 from agentexec.db.engine import batched, utc_now, writing

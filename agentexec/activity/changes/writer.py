@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.postgres_fast_path import can_complete, complete
 from agentexec.activity.changes.transitions import Progress, record
-from agentexec.activity.live import Live
+from agentexec.activity.live.publisher import Live
 from agentexec.config import CONF
 from agentexec.db.engine import utc_now, writing
 from agentexec.errors import UnavailableError

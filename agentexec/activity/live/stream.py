@@ -21,7 +21,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from agentexec.activity.follow import Follower, Heard, Subscriber, parse
+from agentexec.activity.live.follow import Follower, Heard, Subscriber, parse
 from agentexec.activity.models import Activity, ActivityLog, ActivityResult
 from agentexec.activity.queries import queue_of
 from agentexec.activity.schemas import ActivityEvent, EventType

@@ -1,0 +1,1 @@
+"""Live events of running tasks: published by workers, followed by readers."""
