@@ -10,9 +10,9 @@ from uuid import UUID
 from sqlalchemy import select
 
 from agentexec.activity.changes.endings import end_outside
-from agentexec.activity.labels import matching
 from agentexec.activity.mailbox import CANCEL
 from agentexec.activity.models import Activity
+from agentexec.activity.queries.labels import matching
 from agentexec.config import CONF
 from agentexec.db.engine import again_after_deadlock, chunks, reading, utc_now, writing
 from agentexec.errors import ActivityNotFoundError, UnavailableError

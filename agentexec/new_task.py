@@ -11,8 +11,8 @@ from uuid import UUID
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
 from agentexec.activity.changes.transitions import NewTask
-from agentexec.activity.labels import require_labels
 from agentexec.activity.models import MAX_NAME, MAX_QUEUE_NAME
+from agentexec.activity.queries.labels import require_labels
 from agentexec.config import CONF
 from agentexec.db.engine import utc_now
 from agentexec.errors import PayloadTooLargeError, UsageError

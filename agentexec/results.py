@@ -15,9 +15,9 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import select
 
-from agentexec.activity.labels import matching
 from agentexec.activity.mailbox import End, Signals
 from agentexec.activity.models import Activity
+from agentexec.activity.queries.labels import matching
 from agentexec.config import CONF
 from agentexec.db.engine import reading
 from agentexec.errors import (

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from agentexec.activity.changes.endings import revive
-from agentexec.activity.queries import queue_of
+from agentexec.activity.queries.detail import queue_of
 from agentexec.db.engine import again_after_deadlock, outages_named, utc_now, writing
 from agentexec.errors import UnavailableError
 from agentexec.runtime import RUNTIME

@@ -20,8 +20,8 @@ from sqlalchemy import Engine, delete, func, insert, make_url, select, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.activity import counts
 from agentexec.activity.models import Activity, ActivityLog
+from agentexec.activity.queries import counts
 from agentexec.db.engine import utc_now
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status

@@ -23,8 +23,8 @@ from sqlalchemy import (
     union_all,
 )
 
-from agentexec.activity.labels import label_rows
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog
+from agentexec.activity.queries.labels import label_rows
 from agentexec.db.engine import utc_now
 from agentexec.task import Status
 

@@ -2,14 +2,14 @@
 
 from agentexec.activity.changes.prune import prunable, prune
 from agentexec.activity.changes.reports import complete, create, error, update
-from agentexec.activity.listing import list_activities as list
 from agentexec.activity.live.stream import ActivityStream, stream
-from agentexec.activity.overview import OverviewSchema, SpentSchema, WorkerSchema, overview, spent
-from agentexec.activity.queries import (
+from agentexec.activity.queries.detail import (
     active_count,
     cancel_pending,
     detail,
 )
+from agentexec.activity.queries.listing import list_activities as list
+from agentexec.activity.queries.overview import OverviewSchema, SpentSchema, WorkerSchema, overview, spent
 from agentexec.activity.schemas import (
     ActivityChildSchema,
     ActivityDetailSchema,

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from agentexec.activity.queries import queue_of
+from agentexec.activity.queries.detail import queue_of
 from agentexec.config import CONF
 from agentexec.db.engine import outages_named, utc_now
 from agentexec.errors import UnavailableError

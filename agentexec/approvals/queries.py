@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from agentexec.activity.labels import matching
 from agentexec.activity.models import Activity
-from agentexec.activity.queries import for_both
+from agentexec.activity.queries.detail import for_both
+from agentexec.activity.queries.labels import matching
 from agentexec.db.engine import utc_now
 from agentexec.journal.approvals import PENDING
 from agentexec.journal.models import Approval

@@ -125,7 +125,7 @@ def _queue() -> Iterator[Finding]:
 
 def _workers() -> Iterator[Finding]:
     common = importlib.import_module("agentexec.cli.common")
-    overview = importlib.import_module("agentexec.activity.overview")
+    overview = importlib.import_module("agentexec.activity.queries.overview")
     with common.session() as db:
         seen = ax.activity.overview(db, 1)
     here = [one for one in seen.workers if (seen.at - one.seen_at).total_seconds() < overview.LOST_SECONDS]

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from agentexec.activity.mailbox import read_ends
 from agentexec.activity.models import Activity
-from agentexec.activity.queries import detail
+from agentexec.activity.queries.detail import detail
 from agentexec.activity.schemas import ActivityLogSchema
 from agentexec.approvals.queries import ApprovalSchema, list_approvals
 from agentexec.db.engine import prepare_engine

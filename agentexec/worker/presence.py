@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import delete, insert, update
 
 from agentexec.activity.models import MAX_LABEL, MAX_NAME, WorkerProcess
-from agentexec.activity.overview import REPORT_SECONDS
+from agentexec.activity.queries.overview import REPORT_SECONDS
 from agentexec.config import Settings
 from agentexec.db.engine import utc_now, writing
 from agentexec.errors import UnavailableError

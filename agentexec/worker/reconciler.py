@@ -15,10 +15,10 @@ from uuid import UUID
 from sqlalchemy import and_, bindparam, delete, select
 from sqlalchemy.orm import aliased
 
-from agentexec.activity import counts
 from agentexec.activity.changes.endings import record_deaths
 from agentexec.activity.models import Activity, ActivityResult, WorkerProcess
-from agentexec.activity.overview import FORGET_SECONDS
+from agentexec.activity.queries import counts
+from agentexec.activity.queries.overview import FORGET_SECONDS
 from agentexec.config import Settings
 from agentexec.db.engine import reading, utc_now, writing
 from agentexec.journal import approvals, trackers, waits

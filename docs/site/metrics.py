@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from agentexec.activity.overview import OverviewSchema, SpentSchema, WorkerSchema
+from agentexec.activity.queries.overview import OverviewSchema, SpentSchema, WorkerSchema
 from agentexec.activity.schemas import ActivityListItemSchema, UsageSchema
 from docs.site.tables import sentence, table
 

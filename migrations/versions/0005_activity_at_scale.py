@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import context, op
 from sqlalchemy.dialects import mysql
 
-from agentexec.activity.labels import label_rows
+from agentexec.activity.queries.labels import label_rows
 from agentexec.config import CONF
 from agentexec.db.columns import JsonObject, UtcDateTime
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.models import Activity, ActivityResult, Meta
-from agentexec.activity.overview import spent
+from agentexec.activity.queries.overview import spent
 from agentexec.config import Settings
 from agentexec.db.engine import utc_now
 from agentexec.errors import AgentexecError, UnavailableError

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.models import Activity
-from agentexec.activity.overview import spent
+from agentexec.activity.queries.overview import spent
 from agentexec.contrib.fastapi import event_stream
 from agentexec.db.engine import utc_now
 from agentexec.errors import ActivityNotFoundError

@@ -10,10 +10,10 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, bindparam, delete, func, select, text
 from sqlalchemy.orm import Session, aliased
 
-from agentexec.activity.counts import forget
-from agentexec.activity.labels import having, wanted_labels
 from agentexec.activity.models import Activity
-from agentexec.activity.queries import for_both
+from agentexec.activity.queries.counts import forget
+from agentexec.activity.queries.detail import for_both
+from agentexec.activity.queries.labels import having, wanted_labels
 from agentexec.db.engine import utc_now
 from agentexec.errors import UsageError
 from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES

@@ -26,7 +26,7 @@ from agentexec.activity.changes.statements import (
     insert_whole,
     statements,
 )
-from agentexec.activity.labels import label_rows
+from agentexec.activity.queries.labels import label_rows
 from agentexec.db.engine import batched, chunks, committing
 from agentexec.policy import Admission, Crashes, admit
 from agentexec.task import ACTIVE_STATUSES, Lease, Status

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from agentexec.activity.live.follow import Follower, Heard, Subscriber, parse
 from agentexec.activity.models import Activity, ActivityLog, ActivityResult
-from agentexec.activity.queries import queue_of
+from agentexec.activity.queries.detail import queue_of
 from agentexec.activity.schemas import ActivityEvent, EventType
 from agentexec.config import CONF
 from agentexec.db.engine import outages_named, reading

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from agentexec.activity.overview import SpentSchema
+from agentexec.activity.queries.overview import SpentSchema
 from agentexec.cli.common import one_line, session
 from agentexec.cli.dashboard import deeds, view
 from agentexec.cli.dashboard.background import Background

@@ -13,8 +13,8 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.activity.listing import Filter, page_query
-from agentexec.activity.overview import OverviewSchema, SpentSchema, overview, spent
+from agentexec.activity.queries.listing import Filter, page_query
+from agentexec.activity.queries.overview import OverviewSchema, SpentSchema, overview, spent
 from agentexec.activity.schemas import ActivityDetailSchema, ActivityListItemSchema
 from agentexec.cli.common import session
 from agentexec.errors import UsageError

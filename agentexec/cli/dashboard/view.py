@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agentexec.activity.overview import LOST_SECONDS, OverviewSchema, SpentSchema, WorkerSchema
+from agentexec.activity.queries.overview import LOST_SECONDS, OverviewSchema, SpentSchema, WorkerSchema
 from agentexec.activity.schemas import ActivityListItemSchema
 from agentexec.cli.common import one_line
 from agentexec.task import Status

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, func, literal, select, union_all
 from sqlalchemy.orm import Session, aliased
 
-from agentexec.activity.labels import looked_up_label, wanted_labels
 from agentexec.activity.models import Activity, ActivityLabel
+from agentexec.activity.queries.labels import looked_up_label, wanted_labels
 from agentexec.task import Status
 
 RANKS = {Status.RUNNING: 0, Status.QUEUED: 1, Status.COMPLETE: 2, Status.ERROR: 2, Status.CANCELED: 2}

@@ -11,9 +11,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from agentexec.activity.changes.endings import end_outside
-from agentexec.activity.filters import Filter, found_by, led_by_the_rarest
-from agentexec.activity.labels import matching
 from agentexec.activity.models import Activity, ActivityLog
+from agentexec.activity.queries.filters import Filter, found_by, led_by_the_rarest
+from agentexec.activity.queries.labels import matching
 from agentexec.activity.schemas import (
     ActivityChildSchema,
     ActivityDetailSchema,

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 from sqlalchemy import case, false, func, select
 from sqlalchemy.orm import Session
 
-from agentexec.activity.labels import matching
 from agentexec.activity.models import Activity, WorkerProcess
-from agentexec.activity.queries import for_both
+from agentexec.activity.queries.detail import for_both
+from agentexec.activity.queries.labels import matching
 from agentexec.activity.schemas import UsageSchema, usable
 from agentexec.config import CONF
 from agentexec.db.engine import utc_now

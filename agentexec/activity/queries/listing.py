@@ -13,11 +13,11 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, literal, or_, select, union_all
 from sqlalchemy.orm import Session, defer
 
-from agentexec.activity import counts
-from agentexec.activity.filters import PROBED, RANKS, Filter, leading, led_by_the_rarest, looked_up
-from agentexec.activity.labels import storable
 from agentexec.activity.models import Activity, ActivityLabel
-from agentexec.activity.queries import for_both
+from agentexec.activity.queries import counts
+from agentexec.activity.queries.detail import for_both
+from agentexec.activity.queries.filters import PROBED, RANKS, Filter, leading, led_by_the_rarest, looked_up
+from agentexec.activity.queries.labels import storable
 from agentexec.activity.schemas import ActivityListItemSchema, ActivityListSchema
 from agentexec.errors import UsageError
 from agentexec.task import Status
