@@ -17,8 +17,18 @@ if TYPE_CHECKING:
     from agentexec.approvals import approve_sync as approve_sync
     from agentexec.approvals import reject as reject
     from agentexec.approvals import reject_sync as reject_sync
-    from agentexec.canceling import cancel as cancel
-    from agentexec.canceling import cancel_sync as cancel_sync
+    from agentexec.client.cancel import cancel as cancel
+    from agentexec.client.cancel import cancel_sync as cancel_sync
+    from agentexec.client.enqueue import enqueue as enqueue
+    from agentexec.client.enqueue import enqueue_many as enqueue_many
+    from agentexec.client.enqueue import enqueue_sync as enqueue_sync
+    from agentexec.client.fan_out import map_tasks as map  # noqa: F401
+    from agentexec.client.results import as_completed as as_completed
+    from agentexec.client.results import gather as gather
+    from agentexec.client.results import get_result as get_result
+    from agentexec.client.results import get_result_sync as get_result_sync
+    from agentexec.client.retry import retry as retry
+    from agentexec.client.retry import retry_sync as retry_sync
     from agentexec.config import CONF as CONF
     from agentexec.errors import ActivityNotFoundError as ActivityNotFoundError
     from agentexec.errors import AgentexecError as AgentexecError
@@ -41,21 +51,11 @@ if TYPE_CHECKING:
     from agentexec.errors import UnavailableError as UnavailableError
     from agentexec.errors import UnknownTaskError as UnknownTaskError
     from agentexec.errors import UsageError as UsageError
-    from agentexec.fan_out import map_tasks as map  # noqa: F401
     from agentexec.journal.calls import idempotency_key as idempotency_key
     from agentexec.journal.calls import tool_policy as tool_policy
     from agentexec.journal.calls import transaction as transaction
     from agentexec.pipeline import Pipeline as Pipeline
     from agentexec.pool import Pool as Pool
-    from agentexec.queue import enqueue as enqueue
-    from agentexec.queue import enqueue_many as enqueue_many
-    from agentexec.queue import enqueue_sync as enqueue_sync
-    from agentexec.results import as_completed as as_completed
-    from agentexec.results import gather as gather
-    from agentexec.results import get_result as get_result
-    from agentexec.results import get_result_sync as get_result_sync
-    from agentexec.retrying import retry as retry
-    from agentexec.retrying import retry_sync as retry_sync
     from agentexec.runners.base import BaseAgentRunner as BaseAgentRunner
     from agentexec.runners.openai import OpenAIRunner as OpenAIRunner
     from agentexec.runtime import configure as configure
@@ -74,7 +74,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "agentexec.approvals": ("approve", "approve_sync", "reject", "reject_sync"),
-    "agentexec.canceling": ("cancel", "cancel_sync"),
+    "agentexec.client.cancel": ("cancel", "cancel_sync"),
     "agentexec.config": ("CONF",),
     "agentexec.errors": (
         "ActivityNotFoundError",
@@ -102,9 +102,9 @@ _HOMES = {
     "agentexec.journal.calls": ("idempotency_key", "tool_policy", "transaction"),
     "agentexec.pipeline": ("Pipeline",),
     "agentexec.pool": ("Pool",),
-    "agentexec.queue": ("enqueue", "enqueue_many", "enqueue_sync"),
-    "agentexec.results": ("as_completed", "gather", "get_result", "get_result_sync"),
-    "agentexec.retrying": ("retry", "retry_sync"),
+    "agentexec.client.enqueue": ("enqueue", "enqueue_many", "enqueue_sync"),
+    "agentexec.client.results": ("as_completed", "gather", "get_result", "get_result_sync"),
+    "agentexec.client.retry": ("retry", "retry_sync"),
     "agentexec.runners.base": ("BaseAgentRunner",),
     "agentexec.runners.openai": ("OpenAIRunner",),
     "agentexec.runtime": ("configure", "get_engine"),
@@ -113,7 +113,7 @@ _HOMES = {
     "agentexec.tracker": ("Tracker",),
     "agentexec.waits": ("send_event", "send_event_sync", "sleep", "wait_for_event"),
 }
-_RENAMED = {"map": ("agentexec.fan_out", "map_tasks")}
+_RENAMED = {"map": ("agentexec.client.fan_out", "map_tasks")}
 """Names that would hide a builtin where they are defined."""
 
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

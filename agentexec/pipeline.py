@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from uuid import UUID
 
 from agentexec.activity.changes.reports import update
+from agentexec.client.enqueue import Context, enqueue, enqueue_sync
 from agentexec.errors import UsageError
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.steps import StepCall, take_step
 from agentexec.journal.store import digest
 from agentexec.pipeline_types import Step, arguments, read_step, require_flow
-from agentexec.queue import Context, enqueue, enqueue_sync
 from agentexec.registry import validate_context
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, Task, TaskDefinition, new_agent_id

@@ -11,13 +11,13 @@ from urllib.parse import quote
 from sqlalchemy import Connection
 
 from agentexec.activity.changes.transitions import NewTask
+from agentexec.client.enqueue import enqueue_within
+from agentexec.client.new_task import Context, new_task
 from agentexec.db.engine import utc_now
 from agentexec.errors import AgentexecError, UsageError
 from agentexec.journal import trackers
 from agentexec.journal.recorder import current_scope
 from agentexec.journal.store import fit
-from agentexec.new_task import Context, new_task
-from agentexec.queue import enqueue_within
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, new_agent_id
 

@@ -22,11 +22,11 @@ from agentexec.activity.mailbox import read_ends
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.detail import detail
 from agentexec.activity.schemas import ActivityLogSchema
-from agentexec.approvals.queries import ApprovalSchema, list_approvals
+from agentexec.client.approvals import ApprovalSchema, list_approvals
+from agentexec.client.enqueue import enqueue
 from agentexec.db.engine import prepare_engine
 from agentexec.errors import UsageError
 from agentexec.pool import Pool
-from agentexec.queue import enqueue
 from agentexec.runtime import RUNTIME
 from agentexec.schema import Base
 from agentexec.task import Status, Task

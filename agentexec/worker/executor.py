@@ -16,10 +16,10 @@ from pydantic_core import PydanticSerializationError
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.reports import clean, update
 from agentexec.activity.changes.transitions import Admitted
+from agentexec.client.new_task import require_size
 from agentexec.config import CONF
 from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
 from agentexec.journal.recorder import current_scope, enter_task
-from agentexec.new_task import require_size
 from agentexec.policy import retry_delay
 from agentexec.redaction import redact
 from agentexec.registry import Registry, validate_context

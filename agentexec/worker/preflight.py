@@ -6,9 +6,9 @@ import logging
 import time
 from collections.abc import Callable
 
+from agentexec.client.backend_check import note_backend
 from agentexec.config import MEMORY_BACKEND, SQL_BACKEND, Settings
 from agentexec.db.engine import reading, require_shareable, safe_url
-from agentexec.deployment import note_backend
 from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.migrate import upgrade
 from agentexec.policy import backoff

@@ -13,8 +13,9 @@ from sqlalchemy import Engine, Select, event, insert, select, text, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.activity import counts, filters, listing, queries
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, Meta
+from agentexec.activity.queries import counts, filters, listing
+from agentexec.activity.queries import detail as queries
 from agentexec.db.engine import utc_now
 from agentexec.errors import UsageError
 from agentexec.runtime import RUNTIME

@@ -11,9 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agentexec import config as settings_module
-from agentexec.activity import counts, follow
+from agentexec.activity.live import follow
 from agentexec.activity.live.stream import stream
 from agentexec.activity.mailbox import CANCEL, ids_of
+from agentexec.activity.queries import counts
 from agentexec.activity.queries.labels import wanted_labels
 from agentexec.activity.queries.listing import Place
 from agentexec.activity.schemas import ActivityDetailSchema, usable

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.changes.transitions import NewTask
-from agentexec.intake import MOST, Intake
+from agentexec.client.intake import MOST, Intake
 
 
 def new(name: str = "work", queue: str = "q") -> NewTask:

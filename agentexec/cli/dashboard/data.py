@@ -21,7 +21,7 @@ from agentexec.errors import UsageError
 from agentexec.task import Status
 
 if TYPE_CHECKING:
-    from agentexec.approvals.queries import ApprovalSchema
+    from agentexec.client.approvals import ApprovalSchema
     from agentexec.journal.history import Step
 
 MINUTES = 30

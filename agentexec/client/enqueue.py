@@ -15,16 +15,16 @@ from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from agentexec.activity.changes.transitions import NewTask, insert_alone, insert_tasks
 from agentexec.activity.models import Activity
+from agentexec.client.backend_check import BackendCheck
+from agentexec.client.intake import Intake
+from agentexec.client.new_task import Context, new_task
 from agentexec.config import CONF
 from agentexec.db.engine import again_after_deadlock, batched, outages_named, reading, utc_now, writing
-from agentexec.deployment import BackendCheck
 from agentexec.errors import SchemaError, UnavailableError, UsageError
-from agentexec.intake import Intake
 from agentexec.journal.children import choose, identify
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.store import require_lease
 from agentexec.migrate import upgrade
-from agentexec.new_task import Context, new_task
 from agentexec.runtime import RUNTIME
 from agentexec.task import Entry, Priority, Task
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from agentexec.client.enqueue import BATCH, enqueue_many
+from agentexec.client.new_task import Context
+from agentexec.client.results import arrivals, outcome
 from agentexec.errors import UsageError
-from agentexec.new_task import Context
-from agentexec.queue import BATCH, enqueue_many
-from agentexec.results import arrivals, outcome
 
 
 async def map_tasks(

@@ -1,0 +1,1 @@
+"""Functions that an application calls: enqueue, wait for results, cancel, retry, approve."""
