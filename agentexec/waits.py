@@ -18,9 +18,9 @@ from agentexec.journal import waits as store
 from agentexec.journal.calls import enclosing_calls
 from agentexec.journal.models import MAX_PATH
 from agentexec.journal.recorder import Recorder, Scope, current_scope
+from agentexec.journal.slot_release import at_rest
 from agentexec.journal.store import Kind, digest, dump
 from agentexec.journal.waiting import FAR_FUTURE
-from agentexec.rest import at_rest
 from agentexec.runtime import RUNTIME
 
 log = logging.getLogger("agentexec.waits")

@@ -28,8 +28,8 @@ from agentexec.errors import (
     TaskFailedError,
     UsageError,
 )
+from agentexec.journal.slot_release import at_rest, thread_at_rest
 from agentexec.registry import first_fault
-from agentexec.rest import at_rest, thread_at_rest
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status, Task, parse_agent_id
 
