@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from agentexec.pipeline import Pipeline as Pipeline
     from agentexec.pool import Pool as Pool
     from agentexec.runners.base import BaseAgentRunner as BaseAgentRunner
-    from agentexec.runners.openai import OpenAIRunner as OpenAIRunner
+    from agentexec.runners.openai.runner import OpenAIRunner as OpenAIRunner
     from agentexec.runtime import configure as configure
     from agentexec.runtime import get_engine as get_engine
     from agentexec.schema import Base as Base
@@ -106,7 +106,7 @@ _HOMES = {
     "agentexec.client.results": ("as_completed", "gather", "get_result", "get_result_sync"),
     "agentexec.client.retry": ("retry", "retry_sync"),
     "agentexec.runners.base": ("BaseAgentRunner",),
-    "agentexec.runners.openai": ("OpenAIRunner",),
+    "agentexec.runners.openai.runner": ("OpenAIRunner",),
     "agentexec.runtime": ("configure", "get_engine"),
     "agentexec.schema": ("Base",),
     "agentexec.task": ("Priority", "Status", "Task"),

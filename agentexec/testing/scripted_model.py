@@ -21,7 +21,7 @@ from agents.testing import (
 from agents.usage import Usage
 from pydantic import BaseModel
 
-from agentexec.runners.openai_durable import install
+from agentexec.runners.openai.durable import install
 from agentexec.testing.script import ScriptEndedError
 
 USAGE = Usage(requests=1, input_tokens=10, output_tokens=5, total_tokens=15)

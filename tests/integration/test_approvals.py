@@ -20,8 +20,8 @@ from agentexec.errors import WaitingForApproval
 from agentexec.journal.approvals import to_wake
 from agentexec.journal.models import Approval
 from agentexec.journal.waiting import FAR_FUTURE
-from agentexec.runners.openai_approvals import REJECTED_BY_TIME
-from agentexec.runners.openai_tools import REFUSED
+from agentexec.runners.openai.approvals import REJECTED_BY_TIME
+from agentexec.runners.openai.tools import REFUSED
 from agentexec.runtime import RUNTIME
 from tests.attempts import Task
 

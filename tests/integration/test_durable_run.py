@@ -28,10 +28,10 @@ from pydantic import BaseModel
 
 import agentexec as ax
 from agentexec.journal.recorder import SCOPE
-from agentexec.runners.openai_recovery import WRAP_UP_MESSAGE
-from agentexec.runners.openai_run import DurableRun
-from agentexec.runners.openai_session import essence, journaled_session
-from agentexec.runners.openai_tools import CUT_OFF
+from agentexec.runners.openai.recovery import WRAP_UP_MESSAGE
+from agentexec.runners.openai.run import DurableRun
+from agentexec.runners.openai.session import essence, journaled_session
+from agentexec.runners.openai.tools import CUT_OFF
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say, together
 from tests.attempts import Task

@@ -15,7 +15,7 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 
 import agentexec as ax
 from agentexec.journal.recorder import Policy
-from agentexec.runners.openai_tools import CUT_OFF
+from agentexec.runners.openai.tools import CUT_OFF
 from agentexec.runtime import RUNTIME
 from tests.attempts import Task
 

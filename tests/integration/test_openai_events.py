@@ -15,7 +15,7 @@ from pydantic import BaseModel
 import agentexec as ax
 from agentexec.activity.live import publisher as live
 from agentexec.activity.schemas import ActivityEvent
-from agentexec.runners.openai_events import of_items
+from agentexec.runners.openai.events import of_items
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say, together
 from tests.attempts import Task

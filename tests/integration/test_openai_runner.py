@@ -40,7 +40,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.runners.openai_recovery import WRAP_UP_MESSAGE, WRAP_UP_PROMPT
+from agentexec.runners.openai.recovery import WRAP_UP_MESSAGE, WRAP_UP_PROMPT
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say, together
 

@@ -28,7 +28,7 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from openai import AsyncOpenAI, InternalServerError, RateLimitError
 
 import agentexec as ax
-from agentexec.runners.openai_limits import PacedModel, PacedProvider
+from agentexec.runners.openai.limits import PacedModel, PacedProvider
 from agentexec.runtime import RUNTIME
 from agentexec.state.memory_backend import MemoryBackend
 from examples.mock_openai import MockOpenAI, say

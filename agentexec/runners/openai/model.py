@@ -22,9 +22,9 @@ from agents.usage import (
 from openai.types.responses import Response, ResponseCompletedEvent, ResponseOutputItemDoneEvent
 
 from agentexec.journal.store import Usage, digest, dump
-from agentexec.runners.openai_events import of_items, of_stream, of_usage
-from agentexec.runners.openai_limits import PacedModel
-from agentexec.runners.openai_run import DurableRun
+from agentexec.runners.openai.events import of_items, of_stream, of_usage
+from agentexec.runners.openai.limits import PacedModel
+from agentexec.runners.openai.run import DurableRun
 
 WHAT = "A model's response"
 

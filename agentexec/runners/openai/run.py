@@ -15,7 +15,7 @@ from agentexec.journal.calls import enclosing_calls
 from agentexec.journal.recorder import Recorder, Scope
 from agentexec.journal.store import Fact, Kind, Usage, digest, dump
 from agentexec.journal.waiting import until_still
-from agentexec.runners.openai_events import LiveEvent
+from agentexec.runners.openai.events import LiveEvent
 
 
 class DurableRun:

@@ -20,10 +20,10 @@ from agents.tool import _FunctionToolInvocationResult
 
 from agentexec.errors import AgentexecError
 from agentexec.journal.recorder import SCOPE, Scope
-from agentexec.runners.openai_model import JournaledModel
-from agentexec.runners.openai_run import DurableRun, inherited
-from agentexec.runners.openai_session import journaled_session
-from agentexec.runners.openai_tools import invoke_journaled
+from agentexec.runners.openai.model import JournaledModel
+from agentexec.runners.openai.run import DurableRun, inherited
+from agentexec.runners.openai.session import journaled_session
+from agentexec.runners.openai.tools import invoke_journaled
 
 T = TypeVar("T")
 

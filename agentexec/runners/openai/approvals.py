@@ -11,7 +11,7 @@ from agents import RunResult, RunResultStreaming, RunState, StreamEvent
 from agentexec.journal.approvals import EXPIRED, Question
 from agentexec.journal.calls import enclosing_calls
 from agentexec.journal.store import fit
-from agentexec.runners.openai_durable import run_of, state_of
+from agentexec.runners.openai.durable import run_of, state_of
 
 REJECTED_BY_TIME = "Nobody approved this call in time, so it was not made."
 """What the model is told of a call whose approval has expired."""

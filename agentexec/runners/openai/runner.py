@@ -30,10 +30,10 @@ from agentexec.journal.calls import tool_policy as mark_policy
 from agentexec.journal.recorder import SCOPE, Policy, Turns
 from agentexec.journal.steps import once
 from agentexec.runners.base import BaseAgentRunner, ReportStatus
-from agentexec.runners.openai_approvals import ApprovedStream, decided
-from agentexec.runners.openai_durable import install, run_of
-from agentexec.runners.openai_recovery import WRAP_UP_PROMPT, WrapUp
-from agentexec.runners.openai_tools import CHEAP_MARK
+from agentexec.runners.openai.approvals import ApprovedStream, decided
+from agentexec.runners.openai.durable import install, run_of
+from agentexec.runners.openai.recovery import WRAP_UP_PROMPT, WrapUp
+from agentexec.runners.openai.tools import CHEAP_MARK
 
 ContextT = TypeVar("ContextT")
 

@@ -14,8 +14,8 @@ from agentexec.errors import AgentexecError
 from agentexec.journal.calls import POLICY_MARK, Answer, perform, unrecorded
 from agentexec.journal.recorder import SCOPE, Policy, Scope
 from agentexec.journal.store import digest, fit
-from agentexec.runners.openai_events import tool_called, tool_output
-from agentexec.runners.openai_run import DurableRun
+from agentexec.runners.openai.events import tool_called, tool_output
+from agentexec.runners.openai.run import DurableRun
 
 Invoke = Callable[..., Awaitable[Any]]
 

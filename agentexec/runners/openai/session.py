@@ -7,7 +7,7 @@ from typing import Any
 
 from agents import TResponseInputItem
 
-from agentexec.runners.openai_run import DurableRun
+from agentexec.runners.openai.run import DurableRun
 
 ALL_ITEMS = 2**31 - 1
 """A limit for sessions whose own settings would cut their answer short."""
