@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from agentexec.runners.openai.runner import OpenAIRunner as OpenAIRunner
     from agentexec.runtime import configure as configure
     from agentexec.runtime import get_engine as get_engine
-    from agentexec.schema import Base as Base
+    from agentexec.schema.tables import Base as Base
     from agentexec.task import Priority as Priority
     from agentexec.task import Status as Status
     from agentexec.task import Task as Task
@@ -108,7 +108,7 @@ _HOMES = {
     "agentexec.runners.base": ("BaseAgentRunner",),
     "agentexec.runners.openai.runner": ("OpenAIRunner",),
     "agentexec.runtime": ("configure", "get_engine"),
-    "agentexec.schema": ("Base",),
+    "agentexec.schema.tables": ("Base",),
     "agentexec.task": ("Priority", "Status", "Task"),
     "agentexec.tracker": ("Tracker",),
     "agentexec.waits": ("send_event", "send_event_sync", "sleep", "wait_for_event"),

@@ -8,7 +8,7 @@ from alembic import context
 
 from agentexec.config import CONF
 from agentexec.runtime import RUNTIME
-from agentexec.schema import Base, version_table
+from agentexec.schema.tables import Base, version_table
 
 attributes = context.config.attributes
 options = {

@@ -102,7 +102,7 @@ def _database() -> Iterator[Finding]:
 
 
 def _schema() -> Iterator[Finding]:
-    schema = importlib.import_module("agentexec.schema")
+    schema = importlib.import_module("agentexec.schema.tables")
     schema.check_schema(ax.get_engine())
     yield Finding("schema", "ok", "up to date")
 

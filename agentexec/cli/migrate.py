@@ -21,7 +21,7 @@ def run(
 ) -> None:
     """Create or update agentexec's tables. Any number of processes may do so at once."""
     # Imported on use: the other commands start faster without SQLAlchemy and Alembic.
-    migrate = importlib.import_module("agentexec.migrate")
+    migrate = importlib.import_module("agentexec.schema.migrate")
     db = importlib.import_module("agentexec.db.engine")
     engine = ax.get_engine()
     if sql:

@@ -24,8 +24,8 @@ from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.journal.children import choose, identify
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.store import require_lease
-from agentexec.migrate import upgrade
 from agentexec.runtime import RUNTIME
+from agentexec.schema.migrate import upgrade
 from agentexec.task import Entry, Priority, Task
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from agentexec.db.engine import prepare_engine
 from agentexec.errors import UsageError
 from agentexec.pool import Pool
 from agentexec.runtime import RUNTIME
-from agentexec.schema import Base
+from agentexec.schema.tables import Base
 from agentexec.task import Status, Task
 from agentexec.testing.inline import InlineBackend, InlineWorker
 

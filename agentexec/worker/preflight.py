@@ -10,10 +10,10 @@ from agentexec.client.backend_check import note_backend
 from agentexec.config import MEMORY_BACKEND, SQL_BACKEND, Settings
 from agentexec.db.engine import reading, require_shareable, safe_url
 from agentexec.errors import SchemaError, UnavailableError, UsageError
-from agentexec.migrate import upgrade
 from agentexec.policy import backoff
 from agentexec.runtime import Runtime
-from agentexec.schema import check_schema
+from agentexec.schema.migrate import upgrade
+from agentexec.schema.tables import check_schema
 
 log = logging.getLogger("agentexec.worker")
 

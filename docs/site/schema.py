@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 
-from agentexec.schema import TABLES, Base
+from agentexec.schema.tables import TABLES, Base
 from docs.site.tables import prose, table
 
 DIALECT = postgresql.dialect()

@@ -8,7 +8,7 @@ import sys
 
 from agentexec.db.engine import writing
 from agentexec.runtime import RUNTIME
-from agentexec.schema import version_table
+from agentexec.schema.tables import version_table
 from tests.deployment import MODULE, Deploy, gone, on
 
 

@@ -25,7 +25,7 @@ from sqlalchemy import create_engine, text
 import agentexec as ax
 from agentexec.cli.app import command_line
 from agentexec.config import Settings, variable
-from agentexec.migrate import upgrade
+from agentexec.schema.migrate import upgrade
 from agentexec.worker.supervisor import KILL_AFTER
 
 REPOSITORY = Path(__file__).resolve().parents[2]

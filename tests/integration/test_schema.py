@@ -15,15 +15,15 @@ from sqlalchemy import Engine, create_engine, inspect, make_url, text
 
 import agentexec as ax
 from agentexec.db.engine import open_engine
-from agentexec.migrate import upgrade
-from agentexec.schema import check_schema, revisions, version_table
+from agentexec.schema.migrate import upgrade
+from agentexec.schema.tables import check_schema, revisions, version_table
 from tests.deployment import MODULE, REPOSITORY, run_agentexec, run_python
 
 TEN_AT_ONCE = """
 import os
-from agentexec import migrate
+from agentexec.schema import migrate
 from agentexec.db.engine import open_engine
-from agentexec.schema import check_schema
+from agentexec.schema.tables import check_schema
 from alembic import command, script
 from alembic.runtime import migration
 
@@ -143,7 +143,7 @@ def test_the_wheel_brings_its_migrations_along(tmp_path: Path) -> None:
     folder.mkdir()
     variables = {"PYTHONPATH": str(tmp_path / "installed"), "AGENTEXEC_DATABASE_URL": "sqlite:///app.db"}
     where = run_python(
-        "-c", "import agentexec.schema as s; print(s.migrations_folder())", cwd=folder, **variables
+        "-c", "import agentexec.schema.tables as s; print(s.migrations_folder())", cwd=folder, **variables
     )
     assert where.stdout.startswith(str(tmp_path / "installed")), where.stderr
     for arguments in ([], ["--check"]):

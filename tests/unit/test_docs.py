@@ -15,7 +15,7 @@ from agentexec import activity, approvals, errors, testing
 from agentexec.cli.app import command_line
 from agentexec.config import EMBEDDED_DATABASE_URL, Settings, variable
 from agentexec.contrib import fastapi
-from agentexec.schema import Base
+from agentexec.schema.tables import Base
 from docs.checks import ROOT, all_pages, check, read
 from docs.site import PARTS, expanded, hook, settings
 

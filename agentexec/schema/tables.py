@@ -38,8 +38,8 @@ def version_table() -> str:
 
 def migrations_folder() -> Path:
     """The folder with the revisions: inside an installed package, else of the repository."""
-    packaged = Path(__file__).parent / "_migrations" / "migrations"
-    folder = packaged if packaged.is_dir() else Path(__file__).parent.parent / "migrations"
+    packaged = Path(__file__).parent.parent / "_migrations" / "migrations"
+    folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "migrations"
     if not folder.is_dir():
         raise SchemaError("The migrations are missing from this installation; install agentexec again.")
     return folder

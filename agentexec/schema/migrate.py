@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from agentexec.db.engine import outages_named
 from agentexec.errors import UsageError
-from agentexec.schema import (
+from agentexec.schema.tables import (
     check_revision,
     check_schema,
     is_at_head,
