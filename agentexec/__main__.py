@@ -18,7 +18,7 @@ def main() -> None:
     if sys.argv[1:] in PROBES and (file := os.environ.get("AGENTEXEC_HEARTBEAT_FILE")):
         # Probes come every few seconds on each host: they are answered without what the command line loads, which
         # takes ten times as long. `agentexec worker` answers all other forms of them alike.
-        importlib.import_module("agentexec.worker.health").answer(file, ready="--ready" in sys.argv)
+        importlib.import_module("agentexec.worker.probe").answer(file, ready="--ready" in sys.argv)
     if "worker" not in sys.argv[1:]:
         _start_fast()
     importlib.import_module("agentexec.cli.app").main()

@@ -70,7 +70,7 @@ def run(
     """
     if check or ready:
         file = heartbeat_file or ax.CONF.heartbeat_file
-        importlib.import_module("agentexec.worker.health").answer(file, ready=ready)
+        importlib.import_module("agentexec.worker.probe").answer(file, ready=ready)
     options = {
         "num_workers": workers,
         "worker_concurrency": concurrency,

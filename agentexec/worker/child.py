@@ -32,7 +32,7 @@ from agentexec.registry import Registry
 from agentexec.runtime import Runtime
 from agentexec.task import Lease, Status
 from agentexec.worker.executor import attempt, failed_for_good
-from agentexec.worker.heartbeat import Heartbeat
+from agentexec.worker.lease_renewal import Heartbeat
 from agentexec.worker.presence import Presence
 from agentexec.worker.slots import Slots
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentexec.worker.health import FAILING_SECONDS, STALE_SECONDS, judge, read
+from agentexec.worker.probe import FAILING_SECONDS, STALE_SECONDS, judge, read
 from tests.deployment import Deploy, Deployment, command, on, run_agentexec, run_python
 
 

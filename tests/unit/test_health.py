@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agentexec.errors import SettingsError
-from agentexec.worker import health
-from agentexec.worker.health import FAILING_SECONDS, STALE_SECONDS, Beat, HeartbeatFile, check, judge, read
+from agentexec.worker import probe as health
+from agentexec.worker.probe import FAILING_SECONDS, STALE_SECONDS, Beat, HeartbeatFile, check, judge, read
 
 NOW = 1_800_000_000.0
 READY = Beat(pid=7, time=NOW, state="ready", workers_alive=4, workers_wanted=4)
