@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from agentexec.journal.calls import idempotency_key as idempotency_key
     from agentexec.journal.calls import tool_policy as tool_policy
     from agentexec.journal.calls import transaction as transaction
-    from agentexec.pipeline import Pipeline as Pipeline
     from agentexec.pool import Pool as Pool
     from agentexec.runners.base import BaseAgentRunner as BaseAgentRunner
     from agentexec.runners.openai.runner import OpenAIRunner as OpenAIRunner
@@ -64,11 +63,12 @@ if TYPE_CHECKING:
     from agentexec.task import Priority as Priority
     from agentexec.task import Status as Status
     from agentexec.task import Task as Task
-    from agentexec.tracker import Tracker as Tracker
-    from agentexec.waits import send_event as send_event
-    from agentexec.waits import send_event_sync as send_event_sync
-    from agentexec.waits import sleep as sleep
-    from agentexec.waits import wait_for_event as wait_for_event
+    from agentexec.workflow.events import send_event as send_event
+    from agentexec.workflow.events import send_event_sync as send_event_sync
+    from agentexec.workflow.events import sleep as sleep
+    from agentexec.workflow.events import wait_for_event as wait_for_event
+    from agentexec.workflow.pipeline import Pipeline as Pipeline
+    from agentexec.workflow.tracker import Tracker as Tracker
 
 __version__ = "0.1.0"
 
@@ -100,7 +100,7 @@ _HOMES = {
         "UsageError",
     ),
     "agentexec.journal.calls": ("idempotency_key", "tool_policy", "transaction"),
-    "agentexec.pipeline": ("Pipeline",),
+    "agentexec.workflow.pipeline": ("Pipeline",),
     "agentexec.pool": ("Pool",),
     "agentexec.client.enqueue": ("enqueue", "enqueue_many", "enqueue_sync"),
     "agentexec.client.results": ("as_completed", "gather", "get_result", "get_result_sync"),
@@ -110,8 +110,8 @@ _HOMES = {
     "agentexec.runtime": ("configure", "get_engine"),
     "agentexec.schema.tables": ("Base",),
     "agentexec.task": ("Priority", "Status", "Task"),
-    "agentexec.tracker": ("Tracker",),
-    "agentexec.waits": ("send_event", "send_event_sync", "sleep", "wait_for_event"),
+    "agentexec.workflow.tracker": ("Tracker",),
+    "agentexec.workflow.events": ("send_event", "send_event_sync", "sleep", "wait_for_event"),
 }
 _RENAMED = {"map": ("agentexec.client.fan_out", "map_tasks")}
 """Names that would hide a builtin where they are defined."""

@@ -13,10 +13,10 @@ from agentexec.errors import UsageError
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.steps import StepCall, take_step
 from agentexec.journal.store import digest
-from agentexec.pipeline_types import Step, arguments, read_step, require_flow
 from agentexec.registry import validate_context
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, Task, TaskDefinition, new_agent_id
+from agentexec.workflow.pipeline_types import Step, arguments, read_step, require_flow
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession

@@ -1,0 +1,1 @@
+"""Workflows made of tasks: pipelines, fan-out, trackers, sleep and events."""
