@@ -193,7 +193,7 @@ class Settings(BaseSettings):
         return REDIS_BACKEND if self.redis_url else SQL_BACKEND
 
 
-def in_force() -> dict[str, Any]:
+def explicit_settings() -> dict[str, Any]:
     """The settings that were made, in code or by variables, as values that JSON can carry."""
     made = CONF.model_dump(mode="json", include=CONF.model_fields_set)
     if CONF.signing_key is not None and "signing_key" in made:
@@ -201,10 +201,10 @@ def in_force() -> dict[str, Any]:
     return {name: value for name, value in made.items() if value is not None}
 
 
-def as_variables(values: Mapping[str, Any]) -> dict[str, str]:
+def to_environment(values: Mapping[str, Any]) -> dict[str, str]:
     """Settings by name, as environment variables."""
     return {
-        variable(name): str(value) if isinstance(value, str | Path) else json.dumps(value)
+        env_var_name(name): str(value) if isinstance(value, str | Path) else json.dumps(value)
         for name, value in values.items()
     }
 
@@ -213,7 +213,7 @@ def _split_keys(keys: SecretStr | None) -> list[str]:
     return [] if keys is None else [key.strip() for key in keys.get_secret_value().split(",")]
 
 
-def variable(field: str) -> str:
+def env_var_name(field: str) -> str:
     """The environment variable of a settings field."""
     return PREFIX + field.upper()
 
@@ -223,11 +223,11 @@ def _sentence(error: ValidationError) -> str:
     fault = error.errors(include_input=False, include_url=False)[0]
     name = str(fault["loc"][0]) if fault["loc"] else "settings"
     if name.lower() in Settings.model_fields:
-        name = variable(name)
+        name = env_var_name(name)
     return f"{name} cannot be used: {fault['msg'].removeprefix('Value error, ')}."
 
 
-def load() -> Settings:
+def load_settings() -> Settings:
     """Read the settings from the environment and `.env`; raises SettingsError naming a bad variable."""
     try:
         return Settings()
@@ -239,8 +239,8 @@ def load() -> Settings:
         if isinstance(error, RecursionError):
             known = ["model_prices"]  # the one that is nested
         raise SettingsError(
-            f"{variable(known[0]) if known else 'A setting'} cannot be used: it is no valid JSON."
+            f"{env_var_name(known[0]) if known else 'A setting'} cannot be used: it is no valid JSON."
         ) from None
 
 
-CONF = load()
+CONF = load_settings()

@@ -204,10 +204,10 @@ class Postponed(BaseException):
     No `Exception`: whatever stands in between lets it pass, agents' SDKs too.
     """
 
-    def __init__(self, seconds: float, message: str, waits: frozenset[str] = frozenset()) -> None:
+    def __init__(self, seconds: float, message: str, waiting_for: frozenset[str] = frozenset()) -> None:
         super().__init__(message)
         self.seconds = seconds
-        self.waits = waits
+        self.waiting_for = waiting_for
         """Kinds of what the task waits for: it goes on as soon as that is there."""
 
 

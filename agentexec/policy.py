@@ -10,10 +10,10 @@ from uuid import UUID
 
 from agentexec.task import Status
 
-LOW_SHARE = 16
+LOW_PRIORITY_INTERVAL = 16
 """Of this many claimed tasks, one is taken from LOW first, so that a flood of HIGH cannot starve LOW."""
 
-MOST_CRASHES = 100
+MAX_TOTAL_CRASHES = 100
 """Deaths that end a task even if a step was recorded before each: a handler that asks for something else in every
 attempt records new steps for ever."""
 
@@ -28,26 +28,26 @@ class Admission(enum.Enum):
     """A higher epoch is in the record: this claim is stale."""
     HOLD = "hold"
     """One death from the end, and another such task runs here: wait, so that a death names one culprit."""
-    BURY = "bury"
+    FAIL = "fail"
     """Its process died too often."""
 
 
-class Crashes(NamedTuple):
+class CrashCounts(NamedTuple):
     """Deaths of a task's process, and those of them since its journal last grew.
 
     All of them make it a suspect; those in a row end it, for a task that gets further each time is no poison.
     """
 
     total: int = 0
-    in_row: int = 0
+    consecutive: int = 0
 
-    def one_more(self) -> Crashes:
-        return Crashes(self.total + 1, self.in_row + 1)
+    def incremented(self) -> CrashCounts:
+        return CrashCounts(self.total + 1, self.consecutive + 1)
 
-    def are_too_many(self, max_crashes: int) -> bool:
-        return self.in_row >= max_crashes or self.total >= max(max_crashes, MOST_CRASHES)
+    def exceed_limit(self, max_crashes: int) -> bool:
+        return self.consecutive >= max_crashes or self.total >= max(max_crashes, MAX_TOTAL_CRASHES)
 
-    def are_suspect(self, max_crashes: int) -> bool:
+    def is_suspect(self, max_crashes: int) -> bool:
         """True for a task that may be one death from the end. A single allowed death marks no suspects."""
         return max_crashes > 1 and self.total >= max_crashes - 1
 
@@ -57,10 +57,10 @@ def admit(
     status: Status,
     recorded_epoch: int,
     claimed_epoch: int,
-    crashes: Crashes,
+    crashes: CrashCounts,
     max_crashes: int,
     suspect_running: bool,
-) -> tuple[Admission, Crashes]:
+) -> tuple[Admission, CrashCounts]:
     """Decide on a claimed task; returns the decision and the deaths to note.
 
     A record that is RUNNING under a lower epoch was left by a worker that died without a word: one more death.
@@ -70,28 +70,28 @@ def admit(
     if recorded_epoch >= claimed_epoch:
         return Admission.REFUSE, crashes
     if status is Status.RUNNING:
-        crashes = crashes.one_more()
-    if crashes.are_too_many(max_crashes):
-        return Admission.BURY, crashes
-    if crashes.are_suspect(max_crashes) and suspect_running:
+        crashes = crashes.incremented()
+    if crashes.exceed_limit(max_crashes):
+        return Admission.FAIL, crashes
+    if crashes.is_suspect(max_crashes) and suspect_running:
         return Admission.HOLD, crashes
     return Admission.START, crashes
 
 
-def blame(running: Iterable[tuple[UUID, Crashes]], max_crashes: int) -> set[UUID]:
+def attribute_crash(running: Iterable[tuple[UUID, CrashCounts]], max_crashes: int) -> set[UUID]:
     """Which of the tasks (id, deaths so far) that ran in a dead process have a death noted.
 
     At most one suspect runs in a process at a time. If one did, it is taken to be the culprit, and the tasks
     beside it go free; else every task is counted, as any of them may have been it.
     """
     tasks = list(running)
-    suspects = {agent_id for agent_id, crashes in tasks if crashes.are_suspect(max_crashes)}
+    suspects = {agent_id for agent_id, crashes in tasks if crashes.is_suspect(max_crashes)}
     return suspects or {agent_id for agent_id, _ in tasks}
 
 
-def low_quota(claimed_before: int, limit: int) -> int:
+def low_priority_quota(claimed_before: int, limit: int) -> int:
     """How many of the next `limit` claims go to LOW first, after `claimed_before` claims of this process."""
-    return (claimed_before + limit) // LOW_SHARE - claimed_before // LOW_SHARE
+    return (claimed_before + limit) // LOW_PRIORITY_INTERVAL - claimed_before // LOW_PRIORITY_INTERVAL
 
 
 def retry_delay(attempt: int, retries: int, jitter: float) -> float | None:
@@ -105,14 +105,14 @@ def retry_delay(attempt: int, retries: int, jitter: float) -> float | None:
     return min(300.0, 2.0 ** min(attempt, 20)) * (1.0 - 0.2 * jitter)
 
 
-def backoff(failures: int, *, first: float = 0.1, most: float = 5.0) -> float:
-    """Seconds to wait after `failures` (1 or more) failures in a row: doubling from `first` up to `most`."""
-    return min(most, first * 2.0 ** min(failures - 1, 20))
+def backoff(failures: int, *, initial: float = 0.1, maximum: float = 5.0) -> float:
+    """Seconds to wait after `failures` (1 or more) failures in a row: doubling from `initial` up to `maximum`."""
+    return min(maximum, initial * 2.0 ** min(failures - 1, 20))
 
 
 def restart_delay(quick_deaths: int) -> float:
     """Seconds before a dead child is replaced: none for a first death, more for one that keeps dying young."""
-    return 0.0 if quick_deaths <= 1 else backoff(quick_deaths - 1, first=0.25, most=15.0)
+    return 0.0 if quick_deaths <= 1 else backoff(quick_deaths - 1, initial=0.25, maximum=15.0)
 
 
 def exit_reason(code: int) -> str:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agentexec.config import CONF, in_force
+from agentexec.config import CONF, explicit_settings
 from agentexec.errors import AgentexecError, UsageError
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
@@ -130,11 +130,11 @@ class Pool:
 
     def _supervise(self) -> Supervisor:
         """A supervisor whose processes import the running program anew, under the settings in force here."""
-        return Supervisor(Target.of_main(self), CONF, given=in_force(), run_atexit=False)
+        return Supervisor(Target.from_pool(self), CONF, overrides=explicit_settings(), run_atexit=False)
 
     def _refuse_within_workers(self) -> None:
         # Without this a program that starts its pool whenever it is imported would start workers without end.
-        if RUNTIME.serves_workers:
+        if RUNTIME.is_worker_process:
             raise UsageError(
                 "Workers import the program to find its tasks, and must not start workers themselves; put pool.run() "
                 'or pool.start() under `if __name__ == "__main__":`.'

@@ -17,7 +17,7 @@ HIDDEN = "***"
 SHORTEST = 6
 """Characters of a known secret; shorter ones stand in too many words."""
 
-MOST = 200_000
+MAX_TEXT_LENGTH = 200_000
 """Characters that are looked at; of a longer text the end is cut."""
 
 _SECRET_VARIABLE = re.compile(
@@ -60,8 +60,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """A text without secrets. `secrets`: what the caller knows besides the environment."""
-    if len(text) > MOST:
-        text = text[:MOST]
+    if len(text) > MAX_TEXT_LENGTH:
+        text = text[:MAX_TEXT_LENGTH]
     # The longest first: one may be a part of another.
     for secret in sorted({*secrets, *_known()}, key=len, reverse=True):
         if len(secret) >= SHORTEST:

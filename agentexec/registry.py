@@ -100,11 +100,11 @@ def validate_context(
         )
     except ValidationError as error:
         raise ContextInvalidError(
-            f"The context of task {definition.name} is not valid: {first_fault(error)}."
+            f"The context of task {definition.name} is not valid: {first_error_message(error)}."
         ) from None
 
 
-def first_fault(error: ValidationError) -> str:
+def first_error_message(error: ValidationError) -> str:
     """The first fault of a validation error, as `field: what is wrong`, without the input."""
     fault = error.errors(include_input=False, include_url=False)[0]
     field = ".".join(str(part) for part in fault["loc"])

@@ -32,22 +32,26 @@ EDGE_THREADS = 8
 """Threads that carry the blocking calls of async users; the database's connection pool is a bit larger."""
 
 
-class Recorder(Protocol):
+class ProgressWriter(Protocol):
     """What a worker process offers to `ax.activity`: the batching writer."""
 
     def holds(self, agent_id: UUID) -> bool: ...
-    def progress(self, agent_id: UUID, epoch: int | None, message: str, percentage: int | None) -> None: ...
+    def report_progress(
+        self, agent_id: UUID, epoch: int | None, message: str, percentage: int | None
+    ) -> None: ...
     def flush(self, timeout: float) -> bool: ...
 
 
 class Slots(Protocol):
     """What a worker process offers to code that waits: its slot is another task's meanwhile."""
 
-    stay_seconds: float
+    max_inline_sleep: float
     skips_sleep: bool
 
-    def resting(self, agent_id: UUID, *, leaves: bool) -> AbstractAsyncContextManager[None]: ...
-    def resting_thread(self, agent_id: UUID, *, leaves: bool) -> AbstractContextManager[None]: ...
+    def released(self, agent_id: UUID, *, requeue_on_stop: bool) -> AbstractAsyncContextManager[None]: ...
+    def released_in_thread(
+        self, agent_id: UUID, *, requeue_on_stop: bool
+    ) -> AbstractContextManager[None]: ...
 
 
 class Closing(Protocol):
@@ -70,11 +74,11 @@ class Runtime:
         self._threads: ThreadPoolExecutor | None = None
         self._registries: weakref.WeakSet[Registry] = weakref.WeakSet()
         self._shared: dict[type[Any], Closing] = {}
-        self.recorder: Recorder | None = None
+        self.progress_writer: ProgressWriter | None = None
         """The writer, in a worker process."""
         self.slots: Slots | None = None
         """The slots, in a worker process."""
-        self.serves_workers = False
+        self.is_worker_process = False
         """True in the processes of a worker, which import the user's module but must not start further workers."""
 
     def configure(
@@ -135,7 +139,7 @@ class Runtime:
                 return definition
         return None
 
-    def shared(self, kind: type[C], make: Callable[[], C]) -> C:
+    def get_shared(self, kind: type[C], make: Callable[[], C]) -> C:
         """The one object of a kind in this process, made on first use; it lives until `close`."""
         found = self._shared.get(kind)
         if found is None:
@@ -143,7 +147,7 @@ class Runtime:
                 found = self._shared.setdefault(kind, make())
         return cast(C, found)
 
-    async def in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def run_in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a blocking call beside the event loop, in threads of our own: users may fill the loop's."""
         bound = functools.partial(call, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._edge, bound)
@@ -195,19 +199,19 @@ class Runtime:
                 self._backend,
                 self._shared,
                 self._registries,
-                self.recorder,
+                self.progress_writer,
                 self.slots,
             )
             self._engine, self._owns_engine, self._backend = prepare_engine(engine), False, backend
             self._shared, self._registries = {}, weakref.WeakSet([registry])
-            self.recorder = self.slots = None
+            self.progress_writer = self.slots = None
         try:
             yield
         finally:
             with self._lock:
                 self.close()
                 self._engine, self._owns_engine, self._backend = before[:3]
-                self._shared, self._registries, self.recorder, self.slots = before[3:]
+                self._shared, self._registries, self.progress_writer, self.slots = before[3:]
 
     def __enter__(self) -> Self:
         return self

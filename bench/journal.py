@@ -14,7 +14,7 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 import agentexec as ax
 from bench.figures import Figure, Size, middle
 from bench.targets import Target
-from tests.attempts import Task
+from tests.attempts import ReplayableTask
 
 TURNS = 50
 
@@ -49,14 +49,14 @@ async def _measure(rounds: int) -> tuple[list[float], ...]:
     return found
 
 
-async def _durable(agent: Agent[Any]) -> tuple[float, Task]:
-    task = Task()
+async def _durable(agent: Agent[Any]) -> tuple[float, ReplayableTask]:
+    task = ReplayableTask()
     return await task.attempt(lambda: _timed(lambda: _run(agent, task.agent_id))), task
 
 
-async def _resume(task: Task) -> float:
+async def _resume(task: ReplayableTask) -> float:
     """The last answer is forgotten, as if the worker had been killed in that call."""
-    task.forget([("Bench#1", TURNS + 1)])
+    task.delete_entries([("Bench#1", TURNS + 1)])
     began: list[float] = []
 
     class Last(ScriptedModel):

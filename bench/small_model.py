@@ -23,11 +23,11 @@ from openai import AsyncOpenAI
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
-from tests.attempts import Task
+from tests.attempts import ReplayableTask
 
 
 async def smoke(url: str) -> None:
-    task = Task()
+    task = ReplayableTask()
     agent = Agent("Small", instructions="Answer in one short sentence.", model="smollm2")
     async with AsyncOpenAI(base_url=url, api_key="none") as client:
         provider = OpenAIProvider(openai_client=client, use_responses=False)
@@ -52,7 +52,7 @@ async def smoke(url: str) -> None:
 
 
 async def _timed(
-    task: Task, handler: Callable[[], Awaitable[tuple[str, str]]]
+    task: ReplayableTask, handler: Callable[[], Awaitable[tuple[str, str]]]
 ) -> tuple[tuple[str, str], float]:
     started = time.monotonic()
     return await task.attempt(handler), time.monotonic() - started

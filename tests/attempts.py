@@ -21,7 +21,7 @@ from agentexec.task import Lease
 T = TypeVar("T")
 
 
-class Task:
+class ReplayableTask:
     """A task in the database; `attempt` runs a handler under its next epoch."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Task:
 
     async def attempt(self, handler: Callable[[], Awaitable[T]]) -> T:
         self.take_over()
-        return await self.stale(handler, self.epoch)
+        return await self.run_at_epoch(handler, self.epoch)
 
     def take_over(self) -> None:
         """What the admission of a new worker does."""
@@ -42,7 +42,7 @@ class Task:
                 .values(status=ax.Status.RUNNING, epoch=self.epoch)
             )
 
-    async def stale(self, handler: Callable[[], Awaitable[T]], epoch: int) -> T:
+    async def run_at_epoch(self, handler: Callable[[], Awaitable[T]], epoch: int) -> T:
         """Run a handler under an epoch, whatever the record says."""
 
         async def run() -> T:
@@ -61,7 +61,7 @@ class Task:
         with Session(RUNTIME.engine) as db:
             return [(row.path, row.seq, row.kind) for row in db.scalars(query)]
 
-    def forget(self, keys: Sequence[tuple[str, int]]) -> None:
+    def delete_entries(self, keys: Sequence[tuple[str, int]]) -> None:
         """Remove rows, as if the worker had died before it wrote them."""
         with RUNTIME.engine.begin() as connection:
             for path, seq in keys:

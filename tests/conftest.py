@@ -20,7 +20,7 @@ import pytest
 
 from examples.mock_openai import MockOpenAI
 from tests.servers import MariaDB, Postgres, RedisServer, Server, Valkey, free_port, memory_folder
-from tests.tables import copy_of, emptied_database
+from tests.tables import copy_database, reset_database
 
 S = TypeVar("S", bound=Server)
 V = TypeVar("V", bound=Valkey)
@@ -42,7 +42,7 @@ class Servers:
 
     def __init__(self) -> None:
         self._open = ExitStack()
-        self.with_tables: dict[str, str] = {}
+        self.database_urls: dict[str, str] = {}
 
     @cached_property
     def valkey(self) -> Valkey:
@@ -80,23 +80,23 @@ def servers() -> Iterator[Servers]:
 @pytest.fixture
 def valkey(servers: Servers) -> Valkey:
     """A Valkey that runs and is empty. A test may stop, kill, pause or restart it."""
-    return emptied(servers.valkey)
+    return reset_server(servers.valkey)
 
 
 @pytest.fixture
 def redis_server(servers: Servers) -> RedisServer:
-    return emptied(servers.redis_server)
+    return reset_server(servers.redis_server)
 
 
 @pytest.fixture
 def postgres(servers: Servers) -> Postgres:
     """A PostgreSQL that runs. A test may stop, kill, pause or restart it."""
-    return revived(servers.postgres)
+    return ensure_running(servers.postgres)
 
 
 @pytest.fixture
 def mariadb(servers: Servers) -> MariaDB:
-    return revived(servers.mariadb)
+    return ensure_running(servers.mariadb)
 
 
 @pytest.fixture
@@ -150,17 +150,17 @@ def redis_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def sqlite_tables(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return copy_of(tmp_path_factory.getbasetemp() / "with_tables.db", tmp_path)
+    return copy_database(tmp_path_factory.getbasetemp() / "with_tables.db", tmp_path)
 
 
 @pytest.fixture
 def postgres_tables(postgres: Postgres, servers: Servers) -> str:
-    return emptied_database(postgres, servers.with_tables)
+    return reset_database(postgres, servers.database_urls)
 
 
 @pytest.fixture
 def mariadb_tables(mariadb: MariaDB, servers: Servers) -> str:
-    return emptied_database(mariadb, servers.with_tables)
+    return reset_database(mariadb, servers.database_urls)
 
 
 @pytest.fixture(params=DATABASES)
@@ -169,7 +169,7 @@ def tables_url(request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue(f"{request.param}_tables")
 
 
-def revived(server: S) -> S:
+def ensure_running(server: S) -> S:
     """The server, running and awake whatever the test before did to it."""
     if server.running:
         server.resume()
@@ -177,12 +177,12 @@ def revived(server: S) -> S:
     return server
 
 
-def emptied(server: V) -> V:
-    revived(server).flush()
+def reset_server(server: V) -> V:
+    ensure_running(server).flush()
     return server
 
 
 def fresh_database(server: Postgres | MariaDB) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     yield server.create_database(name)
-    revived(server).drop_database(name)
+    ensure_running(server).drop_database(name)

@@ -25,7 +25,7 @@ import agentexec as ax
 from agentexec.activity.schemas import ActivityDetailSchema
 from agentexec.cli.app import main
 from agentexec.runtime import RUNTIME
-from tests.conftest import ALL_SERVERS, Servers, emptied, revived
+from tests.conftest import ALL_SERVERS, Servers, ensure_running, reset_server
 from tests.servers import Server, Valkey
 from tests.waiting import wait_until
 
@@ -42,11 +42,11 @@ takes to be noticed, and room for a slow machine."""
 
 FINAL = ("complete", "error", "canceled")
 
-RIVALS = {"embedded": ["mariadb"], "valkey+postgres": ["redis_server+mariadb"]}
+ALTERNATES = {"embedded": ["mariadb"], "valkey+postgres": ["redis_server+mariadb"]}
 """Targets that join a target when the tests run against all servers."""
 
 
-def accepted(deployment: Deployment) -> ax.Task | None:
+def try_enqueue(deployment: Deployment) -> ax.Task | None:
     """A task that an unreachable database has not refused."""
     try:
         return deployment.enqueue("work", "late")
@@ -54,17 +54,17 @@ def accepted(deployment: Deployment) -> ax.Task | None:
         return None
 
 
-def on(*targets: str, rivals: bool = True) -> pytest.MarkDecorator:
+def on_targets(*targets: str, alternates: bool = True) -> pytest.MarkDecorator:
     """Run a test on these targets: `embedded` (SQLite alone), `postgres` (alone), or `valkey+` a database.
 
-    By default on the first of them alone, since processes take seconds; on all of them, and on their rivals, with
+    By default on the first of them alone, since processes take seconds; on all of them, and on their alternates, with
     AGENTEXEC_TEST_SERVERS=all.
     """
     chosen = list(targets)
     if not ALL_SERVERS:
         del chosen[1:]
-    elif rivals:
-        chosen += [rival for target in targets for rival in RIVALS.get(target, [])]
+    elif alternates:
+        chosen += [rival for target in targets for rival in ALTERNATES.get(target, [])]
     return pytest.mark.parametrize("deploy", chosen, indirect=True)
 
 
@@ -172,7 +172,7 @@ class Deployment:
 
     def process_of(self, key: str) -> psutil.Process:
         """The worker process that started a task last."""
-        return psutil.Process(self.runners(key)[-1])
+        return psutil.Process(self.worker_pids(key)[-1])
 
     def close(self) -> None:
         for process in self.processes():
@@ -191,14 +191,14 @@ class Deployment:
         """Accept a task of the test module; `key` names it in the ledger."""
         return ax.enqueue_sync(name, {"key": key, **job}, priority=priority)
 
-    def produce(self, name: str, key: str, *, dies: str | None = None) -> subprocess.CompletedProcess[str]:
+    def produce(self, name: str, key: str, *, kill_at: str | None = None) -> subprocess.CompletedProcess[str]:
         """Enqueue from a process of its own, which is perhaps killed at an instant."""
-        if dies is not None:
-            self.arm(dies)
+        if kill_at is not None:
+            self.arm(kill_at)
         program = f"import agentexec as ax; ax.enqueue_sync({name!r}, {{'key': {key!r}}}); print('accepted')"
         return subprocess.run(
             [sys.executable, "-c", program],
-            env={**self.environment, **failing_backend()},
+            env={**self.environment, **failing_backend_env()},
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -209,7 +209,7 @@ class Deployment:
         """The next process with the failing backend that comes to an instant (`before-push`) is killed there."""
         (self.faults / instant).touch()
 
-    def struck(self, instant: str) -> bool:
+    def fault_fired(self, instant: str) -> bool:
         """True once a process was killed at an armed instant."""
         return not (self.faults / instant).exists()
 
@@ -223,7 +223,7 @@ class Deployment:
         """How often each key has a line for an event."""
         return Counter(line[1] for line in self._ledger_lines() if line[0] == event)
 
-    def runners(self, key: str) -> list[int]:
+    def worker_pids(self, key: str) -> list[int]:
         """The ids of the processes that started a task, in order."""
         return [int(line[2]) for line in self._ledger_lines() if line[:2] == ["start", key]]
 
@@ -273,7 +273,7 @@ class Deployment:
             ) from None
 
 
-def command(deployment: Deployment, *arguments: str, text: str = "") -> tuple[int, str, str]:
+def run_in_process(deployment: Deployment, *arguments: str, text: str = "") -> tuple[int, str, str]:
     """What `agentexec` does on a deployment: its exit code and what it prints.
 
     In this process, which is configured as the deployment's: a process of its own takes a second on a busy machine.
@@ -295,7 +295,7 @@ def command(deployment: Deployment, *arguments: str, text: str = "") -> tuple[in
         os.chdir(before)
 
 
-def failing_backend() -> dict[str, str]:
+def failing_backend_env() -> dict[str, str]:
     """The variables that put `failing_backend` between a process and its state backend."""
     return {"AGENTEXEC_STATE_BACKEND": FAILING_BACKEND, "PYTHONPATH": str(REPOSITORY)}
 
@@ -308,7 +308,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return {**own, "PYTHONUNBUFFERED": "1", **variables}
 
 
-def gone(processes: Iterable[psutil.Process], timeout: float = 10) -> bool:
+def all_exited(processes: Iterable[psutil.Process], timeout: float = 10) -> bool:
     """True if all of them end in time."""
     processes = list(processes)
     deadline = time.monotonic() + timeout
@@ -334,7 +334,7 @@ class Deploy(Protocol):
 
 @pytest.fixture
 def deploy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deploy]:
-    """`deploy(num_workers=2)` on the target that `@on(...)` names; everything of it is gone after the test."""
+    """`deploy(num_workers=2)` on the target that `@on_targets(...)` names; everything of it is gone after the test."""
     broker, _, database = request.param.rpartition("+")
     if database in ("embedded", "sqlite"):
         database_url, server = request.getfixturevalue("sqlite_tables"), None
@@ -366,14 +366,14 @@ def running(
         database = None
     else:
         database = f"running_{folder.name}"
-        url = revived(servers.postgres).create_database(database)
-        deployment = Deployment(folder, url, broker=emptied(servers.valkey), database=servers.postgres)
+        url = ensure_running(servers.postgres).create_database(database)
+        deployment = Deployment(folder, url, broker=reset_server(servers.valkey), database=servers.postgres)
     ax.Base.metadata.create_all(RUNTIME.engine)
     deployment.start()
     yield deployment
     deployment.close()
     if database is not None:
-        revived(servers.postgres).drop_database(database)
+        ensure_running(servers.postgres).drop_database(database)
 
 
 def run_agentexec(

@@ -27,7 +27,7 @@ OTHERS = {
 """Ends the connections that an earlier test has left, or finds them."""
 
 
-def copy_of(template: Path, folder: Path) -> str:
+def copy_database(template: Path, folder: Path) -> str:
     """The URL of a new SQLite file; the template is made when it is not there yet."""
     if not template.exists():
         engine = create_engine(f"sqlite:///{template}", poolclass=NullPool)
@@ -35,7 +35,7 @@ def copy_of(template: Path, folder: Path) -> str:
     return f"sqlite:///{shutil.copy(template, folder / 'test.db')}"
 
 
-def emptied_database(server: Postgres | MariaDB, known: dict[str, str]) -> str:
+def reset_database(server: Postgres | MariaDB, known: dict[str, str]) -> str:
     """The URL of the server's database with the tables; `known` holds those there are, by server."""
     kind = type(server).__name__
     if kind not in known:

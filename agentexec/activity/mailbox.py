@@ -24,16 +24,16 @@ from agentexec.task import FINAL_STATUSES, Status
 
 log = logging.getLogger("agentexec.signals")
 
-LISTEN_SECONDS = 5.0
+RECHECK_SECONDS = 5.0
 """How often everything waited for is looked up in the record: a signal may be lost with the state backend, the
 record is not."""
 
-DONE = "done "
-CANCEL = "cancel "
+DONE_PREFIX = "done "
+CANCEL_PREFIX = "cancel "
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class TaskOutcome:
     """How a task ended, as the record tells it; `result` is JSON, None for a result of None or one expired."""
 
     agent_id: UUID
@@ -60,13 +60,13 @@ _ENDS = (
 )
 
 
-class Signals:
+class Mailbox:
     """Waits for ends of tasks on behalf of any number of callers, with one thread and one mailbox."""
 
-    def __init__(self, runtime: Runtime, mailbox: str | None = None) -> None:
+    def __init__(self, runtime: Runtime, address: str | None = None) -> None:
         self._runtime = runtime
-        self.mailbox = mailbox or f"{os.getpid()}-{secrets.token_hex(6)}"
-        self._waiting: dict[UUID, tuple[str, list[Future[End]]]] = {}
+        self.address = address or f"{os.getpid()}-{secrets.token_hex(6)}"
+        self._waiting: dict[UUID, tuple[str, list[Future[TaskOutcome]]]] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._on_cancel: Callable[[UUID], object] | None = None
@@ -77,24 +77,24 @@ class Signals:
         self._on_cancel = call
         self._listen()
 
-    def expect(self, queue: str, agent_ids: Sequence[UUID]) -> list[Future[End]]:
+    def watch(self, queue: str, agent_ids: Sequence[UUID]) -> list[Future[TaskOutcome]]:
         """Futures of the ends of tasks. Blocks for two short calls; raises UnavailableError."""
-        futures: list[Future[End]] = []
+        futures: list[Future[TaskOutcome]] = []
         with self._lock:
             for agent_id in agent_ids:
-                future: Future[End] = Future()
+                future: Future[TaskOutcome] = Future()
                 self._waiting.setdefault(agent_id, (queue, []))[1].append(future)
                 futures.append(future)
         self._listen()
         try:
-            self._runtime.backend.watch(queue, agent_ids, self.mailbox)
+            self._runtime.backend.watch(queue, agent_ids, self.address)
         except UnavailableError as error:
             log.warning("%s Results are looked up in the database until it is back.", error)
         # After the watch: an end that came before it was told to nobody.
         self._look_up(agent_ids)
         return futures
 
-    def forget(self, agent_id: UUID, future: Future[End]) -> None:
+    def unwatch(self, agent_id: UUID, future: Future[TaskOutcome]) -> None:
         """Stop waiting."""
         with self._lock:
             entry = self._waiting.get(agent_id)
@@ -115,16 +115,16 @@ class Signals:
 
     def _run(self) -> None:
         failures = 0
-        next_check = time.monotonic() + LISTEN_SECONDS
+        next_check = time.monotonic() + RECHECK_SECONDS
         while not self._closed:
             try:
                 # By the clock: where messages never cease, a signal that was lost would else be waited for without end.
                 left = max(0.0, next_check - time.monotonic())
-                if messages := self._runtime.backend.receive(self.mailbox, left):
+                if messages := self._runtime.backend.receive(self.address, left):
                     self._act_on(messages)
                 if time.monotonic() >= next_check:
                     self._check_all()
-                    next_check = time.monotonic() + LISTEN_SECONDS
+                    next_check = time.monotonic() + RECHECK_SECONDS
                 if failures:
                     log.info("Signals are heard again.")
                 failures = 0
@@ -140,8 +140,8 @@ class Signals:
 
     def _act_on(self, messages: Iterable[str]) -> None:
         messages = list(messages)
-        done = ids_of(messages, DONE)
-        if self._on_cancel is not None and (canceled := ids_of(messages, CANCEL)):
+        done = parse_agent_ids(messages, DONE_PREFIX)
+        if self._on_cancel is not None and (canceled := parse_agent_ids(messages, CANCEL_PREFIX)):
             # Who can write to the state backend can send this for any task: the record decides.
             running = _running(self._runtime, canceled)
             for agent_id in canceled:
@@ -164,10 +164,10 @@ class Signals:
         for queue, agent_ids in queues.items():
             self._look_up(agent_ids)
             # The state backend may have been emptied, and the watch with it.
-            self._runtime.backend.watch(queue, agent_ids, self.mailbox)
+            self._runtime.backend.watch(queue, agent_ids, self.address)
 
     def _look_up(self, agent_ids: Sequence[UUID]) -> None:
-        for end in read_ends(self._runtime, agent_ids):
+        for end in read_outcomes(self._runtime, agent_ids):
             with self._lock:
                 entry = self._waiting.pop(end.agent_id, None)
             for future in entry[1] if entry else ():
@@ -176,7 +176,7 @@ class Signals:
                     future.set_result(end)
 
 
-def ids_of(messages: Iterable[str], kind: str) -> list[UUID]:
+def parse_agent_ids(messages: Iterable[str], kind: str) -> list[UUID]:
     """The tasks that messages of a kind are about. Anybody may have sent them: what names no task is left out."""
     found: list[UUID] = []
     for message in messages:
@@ -200,9 +200,9 @@ def _running(runtime: Runtime, agent_ids: Sequence[UUID]) -> set[UUID]:
     return found
 
 
-def read_ends(runtime: Runtime, agent_ids: Sequence[UUID]) -> list[End]:
+def read_outcomes(runtime: Runtime, agent_ids: Sequence[UUID]) -> list[TaskOutcome]:
     """The ends of those tasks that have ended."""
-    ends: list[End] = []
+    ends: list[TaskOutcome] = []
     with reading(runtime.engine) as connection:
         for start in range(0, len(agent_ids), 500):
             rows = connection.execute(_ENDS, {"ids": list(agent_ids[start : start + 500])})
@@ -210,6 +210,6 @@ def read_ends(runtime: Runtime, agent_ids: Sequence[UUID]) -> list[End]:
     return ends
 
 
-def _end(row: Any) -> End:
+def _end(row: Any) -> TaskOutcome:
     age = time.time() - row.finished_at.timestamp() if row.finished_at else 0.0
-    return End(row.agent_id, row.agent_type, row.status, row.attempt, row.error, age, row.value)
+    return TaskOutcome(row.agent_id, row.agent_type, row.status, row.attempt, row.error, age, row.value)

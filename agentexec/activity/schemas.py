@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 
 from agentexec.config import CONF
-from agentexec.llm.prices import cost
+from agentexec.llm.prices import compute_cost
 from agentexec.task import Status
 
 
@@ -39,7 +39,7 @@ class UsageSchema(BaseModel):
     output_tokens: int = 0
 
 
-def usable(usage: Any) -> dict[str, dict[str, int]]:
+def valid_usage(usage: Any) -> dict[str, dict[str, int]]:
     """Usage by model as a column has it, without what is none."""
     if not isinstance(usage, dict):
         return {}
@@ -148,14 +148,14 @@ class ActivityDetailSchema(_ActivitySchema):
     @field_validator("usage_by_model", mode="before")
     @classmethod
     def _none_used(cls, value: Any) -> Any:
-        return usable(value)
+        return valid_usage(value)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def cost(self) -> float | None:
         """An estimate in dollars; None unless the price of every model that was called is known."""
         usage = {model: used.model_dump() for model, used in self.usage_by_model.items()}
-        return cost(usage, CONF.model_prices, listed=CONF.list_prices)
+        return compute_cost(usage, CONF.model_prices, use_list_prices=CONF.list_prices)
 
 
 EventType = Literal[

@@ -13,21 +13,21 @@ from agentexec.cli.common import (
     AgentId,
     AsJson,
     Metadata,
-    Scope,
-    labels,
-    length,
-    moment,
+    MetadataScope,
+    format_table,
+    format_time,
     one_line,
+    parse_duration,
+    parse_labels,
+    parse_status,
+    parse_task_id,
     session,
-    status,
-    table,
-    task_id,
 )
 
 HEADS = ("AGENT_ID", "TASK", "STATUS", "%", "CREATED", "LATEST")
 
 
-def show_list(
+def list_tasks(
     wanted: Annotated[
         str | None, typer.Option("--status", "-s", help="queued, running, complete, error or canceled.")
     ] = None,
@@ -54,11 +54,11 @@ def show_list(
             db,
             page,
             page_size,
-            status=status(wanted),
+            status=parse_status(wanted),
             agent_type=task_name,
             text=text,
-            created_after=None if since is None else datetime.now(UTC) - length(since),
-            metadata_filter=labels(metadata),
+            created_after=None if since is None else datetime.now(UTC) - parse_duration(since),
+            metadata_filter=parse_labels(metadata),
             after=after,
         )
     if as_json:
@@ -70,12 +70,12 @@ def show_list(
             one_line(one.agent_type),
             str(one.status),
             str(one.percentage),
-            moment(one.created_at),
+            format_time(one.created_at),
             one_line(one.latest_log_message),
         )
         for one in found.items
     ]
-    for line in table(HEADS, rows) if rows else ():
+    for line in format_table(HEADS, rows) if rows else ():
         typer.echo(line)
     if not rows:
         typer.echo("There are no such tasks.", err=True)
@@ -83,22 +83,22 @@ def show_list(
         typer.echo(f"Page {page} of {found.total_pages}; {found.total} tasks in all.", err=True)
 
 
-def show_one(agent_id: AgentId, metadata: Scope = None, as_json: AsJson = False) -> None:
+def show_task(agent_id: AgentId, metadata: MetadataScope = None, as_json: AsJson = False) -> None:
     """Show one task: its state, usage, tree of children, log and error."""
     with session() as db:
-        found = ax.activity.detail(db, task_id(agent_id), metadata_filter=labels(metadata))
+        found = ax.activity.detail(db, parse_task_id(agent_id), metadata_filter=parse_labels(metadata))
     if as_json:
         typer.echo(found.model_dump_json())
         return
     facts: list[tuple[str, str]] = [
         ("task", found.agent_type),
         ("status", f"{found.status}, {found.percentage} %"),
-        ("created", moment(found.created_at)),
+        ("created", format_time(found.created_at)),
     ]
     if found.started_at is not None:
-        facts.append(("started", moment(found.started_at)))
+        facts.append(("started", format_time(found.started_at)))
     if found.finished_at is not None:
-        facts.append(("finished", f"{moment(found.finished_at)}, after {found.elapsed_seconds:.1f} s"))
+        facts.append(("finished", f"{format_time(found.finished_at)}, after {found.elapsed_seconds:.1f} s"))
     facts.append(("attempts", str(found.attempt)))
     if found.parent_id is not None:
         facts.append(("parent", str(found.parent_id)))
@@ -129,17 +129,17 @@ def _tree(children: list[Any], depth: int = 0) -> list[str]:
 
 def _log_line(at: Any, percentage: int | None, message: str) -> str:
     share = "" if percentage is None else f"{percentage} %"
-    return f"{moment(at)}  {share:>5}  {one_line(message)}"
+    return f"{format_time(at)}  {share:>5}  {one_line(message)}"
 
 
 def logs(
     agent_id: AgentId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task has ended.")] = False,
-    metadata: Scope = None,
+    metadata: MetadataScope = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each line.")] = False,
 ) -> None:
     """Print the log of a task; with --follow, also what comes."""
-    task, scope = task_id(agent_id), labels(metadata)
+    task, scope = parse_task_id(agent_id), parse_labels(metadata)
     if follow:
         for event in ax.activity.stream(task, deltas=False, metadata_filter=scope):
             if "message" in event.data:
@@ -159,12 +159,12 @@ def _say(at: Any, percentage: int | None, message: str, state: str | None, as_js
         typer.echo(_log_line(at, percentage, message))
 
 
-def retry(agent_id: AgentId, metadata: Scope = None) -> None:
+def retry(agent_id: AgentId, metadata: MetadataScope = None) -> None:
     """Put a task that failed or was canceled back on the queue; it goes on at its last finished step.
 
     The exit code is 1 if the task is under way or complete.
     """
-    task, scope = task_id(agent_id), labels(metadata)
+    task, scope = parse_task_id(agent_id), parse_labels(metadata)
     if not ax.retry_sync(task, metadata_filter=scope):
         with session() as db:
             state = ax.activity.detail(db, task, metadata_filter=scope).status
@@ -181,7 +181,7 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove tasks that ended longer ago than a time, with their logs, journals and results."""
-    age, wanted = length(older_than), labels(metadata)
+    age, wanted = parse_duration(older_than), parse_labels(metadata)
     with session() as db:
         number = ax.activity.prunable(db, age, metadata_filter=wanted)
         if number and not yes:

@@ -23,8 +23,8 @@ VERBS = {
     "migrate": ("migrate", "run"),
     "monitor": ("monitor", "run"),
     "enqueue": ("enqueue", "run"),
-    "list": ("activities", "show_list"),
-    "show": ("activities", "show_one"),
+    "list": ("activities", "list_tasks"),
+    "show": ("activities", "show_task"),
     "logs": ("activities", "logs"),
     "cancel": ("cancel", "run"),
     "retry": ("activities", "retry"),
@@ -40,7 +40,7 @@ VERBS = {
 """Each verb's module and function."""
 
 
-def command_line(verbs: Iterable[str] = VERBS) -> typer.Typer:
+def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
     """The command with some of its verbs; by default with all."""
     # Help is plain text: rich would take longer to import than the whole command takes.
     app = typer.Typer(
@@ -85,7 +85,7 @@ def main() -> NoReturn:
     sys.path.append(str(Path.cwd()))
     # The other verbs' modules need not be loaded, unless all are told of.
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
-    app = command_line([verb] if verb in VERBS else VERBS)
+    app = build_app([verb] if verb in VERBS else VERBS)
     try:
         code = app(arguments, prog_name="agentexec", standalone_mode=False)
     except typer.Abort:

@@ -9,12 +9,12 @@ from uuid import UUID
 import typer
 
 import agentexec as ax
-from agentexec.cli.common import AgentId, Scope, labels, session, task_id
+from agentexec.cli.common import AgentId, MetadataScope, parse_labels, parse_task_id, session
 
 
 def run(
     agent_id: AgentId,
-    metadata: Scope = None,
+    metadata: MetadataScope = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print agent_id, canceled and status as JSON.")
     ] = False,
@@ -23,7 +23,7 @@ def run(
 
     The exit code is 1 if the task had ended before, or there is none with this id.
     """
-    task, scope = task_id(agent_id), labels(metadata)
+    task, scope = parse_task_id(agent_id), parse_labels(metadata)
     canceled = ax.cancel_sync(task, metadata_filter=scope)
     status = _status(task, scope)
     if as_json:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import agentexec as ax
-from agentexec.cli.common import Metadata, labels, session
+from agentexec.cli.common import Metadata, parse_labels, session
 
 
 def run(
@@ -15,7 +15,7 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Cancel every queued task, or those with some metadata. Running tasks go on."""
-    wanted = labels(metadata)
+    wanted = parse_labels(metadata)
     with session() as db:
         found = ax.activity.list(db, page_size=1, status=ax.Status.QUEUED, metadata_filter=wanted)
         if found.total and not yes:

@@ -22,7 +22,7 @@ Metadata = Annotated[
     typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Label; may be repeated."),
 ]
 
-Scope = Annotated[
+MetadataScope = Annotated[
     list[str] | None,
     typer.Option("--metadata", metavar="KEY=VALUE", help="Only if the task has this label; may be repeated."),
 ]
@@ -36,11 +36,11 @@ def session() -> Generator[Any]:
     # Imported on use: the other commands start faster without SQLAlchemy.
     orm, database = importlib.import_module("sqlalchemy.orm"), importlib.import_module("agentexec.db.engine")
     engine = ax.get_engine()
-    with database.outages_named(engine), orm.Session(engine) as db:
+    with database.translating_db_errors(engine), orm.Session(engine) as db:
         yield db
 
 
-def labels(pairs: Sequence[str] | None) -> dict[str, str] | None:
+def parse_labels(pairs: Sequence[str] | None) -> dict[str, str] | None:
     """KEY=VALUE pairs as a mapping; None if there are none. Raises UsageError."""
     if not pairs:
         return None
@@ -53,14 +53,14 @@ def labels(pairs: Sequence[str] | None) -> dict[str, str] | None:
     return found
 
 
-def task_id(text: str) -> UUID:
+def parse_task_id(text: str) -> UUID:
     """A task's id from the command line. Raises UsageError."""
     # Imported on use: every command, and a probe above all, starts faster without pydantic.
     parsed: UUID = importlib.import_module("agentexec.task").parse_agent_id(text)
     return parsed
 
 
-def length(text: str) -> timedelta:
+def parse_duration(text: str) -> timedelta:
     """A time like 30d, 12h or 90s. Raises UsageError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
     if match is None:
@@ -68,7 +68,7 @@ def length(text: str) -> timedelta:
     return timedelta(seconds=float(match[1]) * UNITS[match[2]])
 
 
-def status(text: str | None) -> ax.Status | None:
+def parse_status(text: str | None) -> ax.Status | None:
     """A status by its name. Raises UsageError."""
     if text is None:
         return None
@@ -79,7 +79,7 @@ def status(text: str | None) -> ax.Status | None:
         raise UsageError(f"There is no status {text!r}; the statuses are {known}.") from None
 
 
-def moment(at: datetime) -> str:
+def format_time(at: datetime) -> str:
     """A moment in this computer's time zone."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
@@ -89,7 +89,7 @@ def one_line(text: str | None) -> str:
     return "".join(char if char.isprintable() else " " for char in text or "")
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines with columns as wide as their widest cell; the last column is not padded."""
     every = [list(heads), *map(list, rows)]
     widths = [max(len(row[at]) for row in every) for at in range(len(heads) - 1)]

@@ -65,7 +65,7 @@ def _findings(module: str | None) -> Iterator[Finding]:
     # Imported on use: the module reads the settings, and a bad one must not keep --help from being told.
     config = importlib.import_module("agentexec.config")
     given = [
-        config.variable(name) for name in config.Settings.model_fields if name in ax.CONF.model_fields_set
+        config.env_var_name(name) for name in config.Settings.model_fields if name in ax.CONF.model_fields_set
     ]
     yield Finding("settings", "ok", ", ".join(given) or "all defaults")
     yield from _checked("database", _database)

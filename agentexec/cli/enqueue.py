@@ -11,7 +11,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 import agentexec as ax
-from agentexec.cli.common import Metadata, labels, one_line
+from agentexec.cli.common import Metadata, one_line, parse_labels
 from agentexec.errors import UsageError
 
 SPACIOUS = 4
@@ -49,7 +49,7 @@ def run(
         task_name,
         _context(context),
         priority=ax.Priority[priority.upper()],
-        metadata=labels(metadata),
+        metadata=parse_labels(metadata),
         delay=delay,
         queue_name=queue,
         idempotency_key=idempotency_key,

@@ -25,10 +25,10 @@ def run(
     db = importlib.import_module("agentexec.db.engine")
     engine = ax.get_engine()
     if sql:
-        migrate.write_sql(engine, revision)
+        migrate.print_sql(engine, revision)
         return
     if not check:
-        migrate.move_to(engine, revision)
+        migrate.migrate_to(engine, revision)
     if check or revision == "head":
         migrate.check(engine)
     typer.echo(f"{db.safe_url(engine.url)} is at revision {revision}.")

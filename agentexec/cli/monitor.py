@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from agentexec.cli.common import AsJson, Metadata, labels, status
+from agentexec.cli.common import AsJson, Metadata, parse_labels, parse_status
 
 
 def run(
@@ -32,10 +32,10 @@ def run(
     """
     # Imported on use: rich takes longer to import than the other commands take.
     data = importlib.import_module("agentexec.cli.dashboard.data")
-    wish = data.Wish(status(wanted), task_name, text or None, labels(metadata))
+    query = data.Query(parse_status(wanted), task_name, text or None, parse_labels(metadata))
     if as_json:
-        typer.echo(data.as_json(wish))
+        typer.echo(data.snapshot_json(query))
     elif once or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        importlib.import_module("agentexec.cli.dashboard.printed").print_once(wish)
+        importlib.import_module("agentexec.cli.dashboard.printed").print_once(query)
     else:
-        importlib.import_module("agentexec.cli.dashboard.app").Dashboard(wish, interval).run()
+        importlib.import_module("agentexec.cli.dashboard.app").Dashboard(query, interval).run()

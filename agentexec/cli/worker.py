@@ -79,8 +79,8 @@ def run(
         "log_level": log_level,
         "heartbeat_file": heartbeat_file,
     }
-    given = {name: value for name, value in options.items() if value is not None}
-    for name, value in given.items():
+    overrides = {name: value for name, value in options.items() if value is not None}
+    for name, value in overrides.items():
         setattr(ax.CONF, name, value)
     # Imported on use: the other commands start faster without them.
     logs = importlib.import_module("agentexec.worker.logs")
@@ -89,5 +89,7 @@ def run(
         module or ax.CONF.worker_module or ""
     )
     logs.set_up("supervisor", ax.CONF.log_level)
-    code = supervisor.Supervisor(target, ax.CONF, given=given, show_traceback="--traceback" in sys.argv).run()
+    code = supervisor.Supervisor(
+        target, ax.CONF, overrides=overrides, show_traceback="--traceback" in sys.argv
+    ).run()
     raise typer.Exit(code)

@@ -13,8 +13,8 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import Activity
-from agentexec.activity.queries.detail import for_both
-from agentexec.activity.queries.labels import matching
+from agentexec.activity.queries.detail import sync_or_async
+from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.db.engine import utc_now
 from agentexec.journal.approvals import PENDING
 from agentexec.journal.models import Approval
@@ -44,7 +44,7 @@ class ApprovalSchema(BaseModel):
     expires_at: datetime | None
 
 
-@for_both
+@sync_or_async
 def list_approvals(
     db: Session,
     agent_id: UUID | str | None = None,
@@ -64,7 +64,7 @@ def list_approvals(
             Approval.status == PENDING,
             or_(Approval.expires_at.is_(None), Approval.expires_at > now),
             Activity.status.in_(ACTIVE_STATUSES),
-            *matching(metadata_filter),
+            *metadata_conditions(metadata_filter),
         )
         .order_by(Approval.created_at, Approval.agent_id, Approval.path)
         .limit(max(1, min(limit, MOST)))

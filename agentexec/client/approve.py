@@ -11,9 +11,15 @@ from sqlalchemy.orm import Session
 
 from agentexec.activity.queries.detail import queue_of
 from agentexec.config import CONF
-from agentexec.db.engine import outages_named, utc_now
+from agentexec.db.engine import translating_db_errors, utc_now
 from agentexec.errors import UnavailableError
-from agentexec.journal.approvals import APPROVED, REJECTED, answered, decide, note_woken
+from agentexec.journal.approvals import (
+    APPROVED,
+    REJECTED,
+    answer_question,
+    mark_woken,
+    without_open_questions,
+)
 from agentexec.journal.store import dump
 from agentexec.runtime import RUNTIME
 from agentexec.task import Task, parse_agent_id
@@ -30,7 +36,7 @@ async def approve(
     Returns False if the call was decided or expired before, or the task has ended.
     Raises ActivityNotFoundError, ApprovalNotFoundError, UnavailableError.
     """
-    return await RUNTIME.in_thread(_decide, task, call_id, APPROVED, None, metadata_filter)
+    return await RUNTIME.run_in_thread(_decide, task, call_id, APPROVED, None, metadata_filter)
 
 
 def approve_sync(
@@ -51,7 +57,7 @@ async def reject(
 
     Arguments, returns and errors are those of `approve`; also raises PayloadTooLargeError for a long message.
     """
-    return await RUNTIME.in_thread(_decide, task, call_id, REJECTED, message, metadata_filter)
+    return await RUNTIME.run_in_thread(_decide, task, call_id, REJECTED, message, metadata_filter)
 
 
 def reject_sync(
@@ -76,14 +82,14 @@ def _decide(
     if message is not None:
         dump(message, "The message")
         message = message.replace("\x00", "")
-    with outages_named(RUNTIME.engine), Session(RUNTIME.engine) as db:
+    with translating_db_errors(RUNTIME.engine), Session(RUNTIME.engine) as db:
         queue = queue_of(db, agent_id, metadata_filter=metadata_filter) or CONF.queue_name
-    if not decide(RUNTIME.engine, agent_id, call_id, answer, message, utc_now()):
+    if not answer_question(RUNTIME.engine, agent_id, call_id, answer, message, utc_now()):
         return False
     try:
-        if answered(RUNTIME.engine, [agent_id]):
-            RUNTIME.backend.hasten(queue, [agent_id])
-            note_woken(RUNTIME.engine, [agent_id])
+        if without_open_questions(RUNTIME.engine, [agent_id]):
+            RUNTIME.backend.make_ready(queue, [agent_id])
+            mark_woken(RUNTIME.engine, [agent_id])
     except UnavailableError as error:
         log.warning("%s Task %s goes on when it is back.", error, agent_id)
     return True

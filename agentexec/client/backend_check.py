@@ -18,7 +18,7 @@ log = logging.getLogger("agentexec")
 PREFIX = "state_backend:"
 
 
-def note_backend(runtime: Runtime, queue: str, backend: str) -> None:
+def record_backend(runtime: Runtime, queue: str, backend: str) -> None:
     """Note, when a worker starts, through which backend a queue is worked off."""
     name = PREFIX + queue
     with writing(runtime.engine) as connection:

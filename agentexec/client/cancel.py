@@ -9,12 +9,12 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from agentexec.activity.changes.endings import end_outside
-from agentexec.activity.mailbox import CANCEL
+from agentexec.activity.changes.endings import end_from_outside
+from agentexec.activity.mailbox import CANCEL_PREFIX
 from agentexec.activity.models import Activity
-from agentexec.activity.queries.labels import matching
+from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.config import CONF
-from agentexec.db.engine import again_after_deadlock, chunks, reading, utc_now, writing
+from agentexec.db.engine import chunks, reading, retry_on_deadlock, utc_now, writing
 from agentexec.errors import ActivityNotFoundError, UnavailableError
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status, Task, parse_agent_id
@@ -29,19 +29,19 @@ async def cancel(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] 
     `metadata_filter`: as for `ax.activity.detail`.
     Returns False if the task had ended before. Raises ActivityNotFoundError, UnavailableError.
     """
-    return await RUNTIME.in_thread(cancel_sync, task, metadata_filter=metadata_filter)
+    return await RUNTIME.run_in_thread(cancel_sync, task, metadata_filter=metadata_filter)
 
 
 def cancel_sync(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
     """`cancel` for code without an event loop."""
     agent_id = task.agent_id if isinstance(task, Task) else parse_agent_id(task)
-    query = select(Activity.queue).where(Activity.agent_id == agent_id, *matching(metadata_filter))
+    query = select(Activity.queue).where(Activity.agent_id == agent_id, *metadata_conditions(metadata_filter))
     with reading(RUNTIME.engine) as connection:
         row = connection.execute(query).one_or_none()
     if row is None:
         raise ActivityNotFoundError(agent_id)
     with writing(RUNTIME.engine) as connection:
-        ended = end_outside(
+        ended = end_from_outside(
             connection, [agent_id], status=Status.CANCELED, message="Canceled.", error=None, now=utc_now()
         )
     if ended:
@@ -71,10 +71,10 @@ def _cancel_children(agent_id: UUID) -> None:
         parents = children
 
 
-@again_after_deadlock
+@retry_on_deadlock
 def _end_children(agent_ids: Sequence[UUID]) -> list[UUID]:
     with writing(RUNTIME.engine) as connection:
-        return end_outside(
+        return end_from_outside(
             connection,
             agent_ids,
             status=Status.CANCELED,
@@ -88,7 +88,7 @@ def _tell(queue: str, agent_ids: Sequence[UUID]) -> None:
     backend = RUNTIME.backend
     try:
         for agent_id, worker in backend.remove(queue, agent_ids).items():
-            backend.send(worker, [CANCEL + str(agent_id)])
+            backend.send(worker, [CANCEL_PREFIX + str(agent_id)])
         backend.notify_done(queue, agent_ids)
     except UnavailableError as error:
         # The record says CANCELED: a worker that claims the task drops it, and a heartbeat finds it out.

@@ -13,15 +13,15 @@ from sqlalchemy import Connection, event, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
-from agentexec.activity.changes.transitions import NewTask, insert_alone, insert_tasks
+from agentexec.activity.changes.transitions import NewTask, insert_single_task, insert_tasks
 from agentexec.activity.models import Activity
 from agentexec.client.backend_check import BackendCheck
 from agentexec.client.intake import Intake
 from agentexec.client.new_task import Context, new_task
 from agentexec.config import CONF
-from agentexec.db.engine import again_after_deadlock, batched, outages_named, reading, utc_now, writing
+from agentexec.db.engine import batched, reading, retry_on_deadlock, translating_db_errors, utc_now, writing
 from agentexec.errors import SchemaError, UnavailableError, UsageError
-from agentexec.journal.children import choose, identify
+from agentexec.journal.children import candidate_ids, choose_children
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.store import require_lease
 from agentexec.runtime import RUNTIME
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("agentexec.queue")
 
-BATCH = 500
+BATCH_SIZE = 500
 """Tasks in one transaction of `enqueue_many`."""
 
 PUSHES = "agentexec_pushes"
@@ -82,7 +82,7 @@ async def enqueue(
     )
     scope = current_scope()
     if session is None and scope is not None:
-        return (await RUNTIME.in_thread(_accept_children, scope, [new], detached))[0]
+        return (await RUNTIME.run_in_thread(_accept_children, scope, [new], detached))[0]
     if session is None:
         intake = _intake()
         done, must_run = intake.put(new)
@@ -91,12 +91,12 @@ async def enqueue(
         try:
             await asyncio.wrap_future(done)
         except IntegrityError:
-            return await RUNTIME.in_thread(_first_with_key, new)
+            return await RUNTIME.run_in_thread(_first_with_key, new)
         return _handle(new)
     if isinstance(session, scoped_session):
         session = session()  # here: the thread below has another one
     if isinstance(session, Session):
-        return await RUNTIME.in_thread(_join, session, new, scope, detached)
+        return await RUNTIME.run_in_thread(_join, session, new, scope, detached)
     return await session.run_sync(_join, new, scope, detached)
 
 
@@ -162,12 +162,12 @@ async def enqueue_many(
     ]
     accepted: list[Task] = []
     scope = current_scope()
-    for start in range(0, len(tasks), BATCH):
-        batch = tasks[start : start + BATCH]
+    for start in range(0, len(tasks), BATCH_SIZE):
+        batch = tasks[start : start + BATCH_SIZE]
         if scope is not None:
-            accepted.extend(await RUNTIME.in_thread(_accept_children, scope, batch, detached))
+            accepted.extend(await RUNTIME.run_in_thread(_accept_children, scope, batch, detached))
         else:
-            await RUNTIME.in_thread(_accept_batch, batch)
+            await RUNTIME.run_in_thread(_accept_batch, batch)
             accepted.extend(_handle(task) for task in batch)
     return accepted
 
@@ -182,7 +182,7 @@ def entry_of(new: NewTask) -> Entry:
 
 
 def _intake() -> Intake:
-    return RUNTIME.shared(Intake, lambda: Intake(_accept_batch))
+    return RUNTIME.get_shared(Intake, lambda: Intake(_accept_batch))
 
 
 def _accept(new: NewTask) -> Task:
@@ -225,12 +225,12 @@ def _accept_children(scope: Scope, batch: Sequence[NewTask], detached: bool) -> 
 
     Raises LeaseLostError if the task is another worker's by now, or was canceled.
     """
-    places = [identify(scope, new) for new in batch]
-    RUNTIME.shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
+    places = [candidate_ids(scope, new) for new in batch]
+    RUNTIME.get_shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
     return _write_children(scope, batch, places, detached)
 
 
-@again_after_deadlock
+@retry_on_deadlock
 def _write_children(
     scope: Scope, batch: Sequence[NewTask], places: Sequence[Sequence[UUID]], detached: bool
 ) -> list[Task]:
@@ -239,7 +239,7 @@ def _write_children(
         with writing(RUNTIME.engine) as connection:
             # Its row is locked until the commit: a cancel of the task comes before, or finds the children.
             require_lease(connection, parent)
-            chosen = choose(connection, scope, batch, places, detached)
+            chosen = choose_children(connection, scope, batch, places, detached)
             known = [_find_by_key(connection, new.idempotency_key) for new in batch]
             fresh = [new for new, there in zip(chosen, known, strict=True) if new.is_new and there is None]
             push = _write(connection, [one.task for one in fresh]) if fresh else None
@@ -254,33 +254,33 @@ def _write_children(
 
 
 def _record_and_push(batch: Sequence[NewTask]) -> None:
-    RUNTIME.shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
+    RUNTIME.get_shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
     if len(batch) == 1 and RUNTIME.engine.dialect.name == "postgresql" and not RUNTIME.backend.transactional:
-        insert_alone(RUNTIME.engine, batch[0], utc_now())
+        insert_single_task(RUNTIME.engine, batch[0], utc_now())
         _push(batch[0].queue or CONF.queue_name, [entry_of(batch[0])])
         return
-    with writing(RUNTIME.engine, finding=False) as connection:
-        push = _write(connection, batch, last=True)
+    with writing(RUNTIME.engine, by_key_only=False) as connection:
+        push = _write(connection, batch, commit=True)
     push()
 
 
-def enqueue_within(connection: Connection, new: NewTask) -> Callable[[], None]:
+def enqueue_in_transaction(connection: Connection, new: NewTask) -> Callable[[], None]:
     """Enqueue within a transaction of agentexec's own; returns what is to be called after its commit."""
     return _write(connection, [new])
 
 
-def _write(connection: Connection, batch: Sequence[NewTask], *, last: bool = False) -> Callable[[], None]:
+def _write(connection: Connection, batch: Sequence[NewTask], *, commit: bool = False) -> Callable[[], None]:
     """Write tasks within a transaction; returns what is to be called after its commit.
 
-    `last`: nothing else follows in the transaction.
+    `commit`: nothing else follows in the transaction.
     """
     backend = RUNTIME.backend
     queue = batch[0].queue or CONF.queue_name
     entries = [entry_of(new) for new in batch]
-    with batched(connection, last=last):
+    with batched(connection, commit=commit):
         insert_tasks(connection, batch, utc_now())
         if backend.transactional:
-            backend.push(queue, entries, within=connection)
+            backend.push(queue, entries, transaction=connection)
     if backend.transactional:
         return lambda: backend.wake(queue, len(entries))
     return lambda: _push(queue, entries)
@@ -296,13 +296,13 @@ def _push(queue: str, entries: Sequence[Entry]) -> None:
 
 def _join(session: Session, new: NewTask, scope: Scope | None, detached: bool) -> Task:
     """Write a task within the transaction of a session; its push follows the commit."""
-    with outages_named(RUNTIME.engine):
+    with translating_db_errors(RUNTIME.engine):
         connection = session.connection()
         known = _find_by_key(connection, new.idempotency_key)
         if known is not None:
             return known
         if scope is not None:
-            [child] = choose(connection, scope, [new], [identify(scope, new)], detached)
+            [child] = choose_children(connection, scope, [new], [candidate_ids(scope, new)], detached)
             new = child.task
             if not child.is_new:
                 return _handle(new)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from agentexec.client.enqueue import BATCH, enqueue_many
+from agentexec.client.enqueue import BATCH_SIZE, enqueue_many
 from agentexec.client.new_task import Context
-from agentexec.client.results import arrivals, outcome
+from agentexec.client.results import outcome_stream, result_or_error
 from agentexec.errors import UsageError
 
 
@@ -36,16 +36,16 @@ async def map_tasks(
     results: list[Any] = [None] * len(waiting)
     most = max_in_flight or len(waiting)
     # A batch of its own for each task that ends would be a round trip for each.
-    least = min(BATCH, max(1, most // 4))
+    least = min(BATCH_SIZE, max(1, most // 4))
     begun = 0
-    async with arrivals(timeout) as come:
-        while begun < len(waiting) or come.open:
-            room = min(most - come.open, len(waiting) - begun)
-            if room and (room >= min(least, len(waiting) - begun) or not come.open):
-                batch = waiting[begun : begun + min(room, BATCH)]
-                await come.expect(await enqueue_many(task_name, batch, **options))
+    async with outcome_stream(timeout) as stream:
+        while begun < len(waiting) or stream.pending:
+            room = min(most - stream.pending, len(waiting) - begun)
+            if room and (room >= min(least, len(waiting) - begun) or not stream.pending):
+                batch = waiting[begun : begun + min(room, BATCH_SIZE)]
+                await stream.add(await enqueue_many(task_name, batch, **options))
                 begun += len(batch)
                 continue
-            place, end = await anext(come)
-            results[place] = outcome(end, return_exceptions)
+            place, end = await anext(stream)
+            results[place] = result_or_error(end, return_exceptions)
     return results

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.changes.transitions import NewTask
 
-MOST = 500
+MAX_BATCH_SIZE = 500
 """Tasks in one transaction."""
 
 
@@ -47,7 +47,7 @@ class Intake:
         """Write what waits. Returns False when `until` is done and others still wait: another must go on then."""
         while True:
             with self._lock:
-                batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+                batch, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
                 if not batch:
                     self._writing = False
                     return True

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
 from agentexec.activity.changes.transitions import NewTask
 from agentexec.activity.models import MAX_NAME, MAX_QUEUE_NAME
-from agentexec.activity.queries.labels import require_labels
+from agentexec.activity.queries.labels import check_label_count
 from agentexec.config import CONF
 from agentexec.db.engine import utc_now
 from agentexec.errors import PayloadTooLargeError, UsageError
@@ -76,7 +76,7 @@ def _dump_context(task_name: str, context: Context) -> str | None:
             f"The context of task {task_name} holds a secret in {field}, which would be stored as {MASK}: pass a "
             "reference that the handler looks the secret up by, or read it from the worker's environment."
         )
-    require_size(text, f"The context of task {task_name}")
+    check_payload_size(text, f"The context of task {task_name}")
     return text
 
 
@@ -100,11 +100,11 @@ def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | No
     if metadata is None:
         return None
     text = _dump_json(metadata, "The metadata")
-    require_size(text, "The metadata")
+    check_payload_size(text, "The metadata")
     if "\\u0000" in text:
         raise UsageError("The metadata holds a NUL character, which PostgreSQL cannot store; remove it.")
     kept = json.loads(text)
-    require_labels(kept)
+    check_label_count(kept)
     return kept
 
 
@@ -127,7 +127,7 @@ def _jsonable(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
-def require_size(text: str, what: str) -> None:
+def check_payload_size(text: str, what: str) -> None:
     """Raise PayloadTooLargeError if a JSON text is above AGENTEXEC_MAX_PAYLOAD_BYTES."""
     most = CONF.max_payload_bytes
     # A character is at most four bytes: most texts need not be encoded to be measured.

@@ -15,9 +15,9 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import select
 
-from agentexec.activity.mailbox import End, Signals
+from agentexec.activity.mailbox import Mailbox, TaskOutcome
 from agentexec.activity.models import Activity
-from agentexec.activity.queries.labels import matching
+from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.config import CONF
 from agentexec.db.engine import reading
 from agentexec.errors import (
@@ -28,8 +28,8 @@ from agentexec.errors import (
     TaskFailedError,
     UsageError,
 )
-from agentexec.journal.slot_release import at_rest, thread_at_rest
-from agentexec.registry import first_fault
+from agentexec.journal.slot_release import slot_released, slot_released_sync
+from agentexec.registry import first_error_message
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status, Task, parse_agent_id
 
@@ -83,14 +83,14 @@ def get_result_sync(
 ) -> Any:
     """`get_result` for code without an event loop: the same arguments, result and errors."""
     handle = _look_up([task], metadata_filter)[0]
-    future = _signals().expect(handle.queue_name, [handle.agent_id])[0]
+    future = _mailbox().watch(handle.queue_name, [handle.agent_id])[0]
     if future.done():
         return decode(future.result(), type)
-    with thread_at_rest():
+    with slot_released_sync():
         try:
             end = future.result(timeout)
         except TimeoutError:
-            _signals().forget(handle.agent_id, future)
+            _mailbox().unwatch(handle.agent_id, future)
             raise TimeoutError(_late(handle.agent_id, timeout)) from None
     return decode(end, type)
 
@@ -108,14 +108,14 @@ async def gather(
     limit. Inside a task the wait takes no slot of its worker. `metadata_filter`: as for `ax.activity.detail`.
     """
     results: list[Any] = [None] * len(tasks)
-    async with arrivals(timeout) as come:
-        await come.expect(tasks, metadata_filter)
-        async for place, end in come:
-            results[place] = outcome(end, return_exceptions)
+    async with outcome_stream(timeout) as stream:
+        await stream.add(tasks, metadata_filter)
+        async for place, end in stream:
+            results[place] = result_or_error(end, return_exceptions)
     return results
 
 
-def outcome(end: End, return_exceptions: bool) -> Any:
+def result_or_error(end: TaskOutcome, return_exceptions: bool) -> Any:
     """The result of an ended task; its error is raised, or returned."""
     try:
         return decode(end, None)
@@ -130,7 +130,7 @@ class Completed:
     """A task that has ended, as `as_completed` gives it."""
 
     task: Task
-    _end: End
+    _end: TaskOutcome
 
     def result(self, type: Any | None = None) -> Any:
         """Its result; raises as `get_result` does."""
@@ -149,30 +149,30 @@ async def as_completed(
     Raises TimeoutError, ActivityNotFoundError,
     UnavailableError; errors of tasks are raised by `result()`.
     """
-    handles = await RUNTIME.in_thread(_look_up, tasks, metadata_filter)
-    async with arrivals(timeout) as come:
-        await come.expect(handles)
-        async for place, end in come:
+    handles = await RUNTIME.run_in_thread(_look_up, tasks, metadata_filter)
+    async with outcome_stream(timeout) as stream:
+        await stream.add(handles)
+        async for place, end in stream:
             yield Completed(handles[place], end)
 
 
-class Arrivals:
+class OutcomeStream:
     """Ends of tasks as they come, each with its place among those that are expected."""
 
     def __init__(self, deadline: float | None, timeout: float | None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._ends: asyncio.Queue[tuple[int, End]] = asyncio.Queue()
+        self._ends: asyncio.Queue[tuple[int, TaskOutcome]] = asyncio.Queue()
         self._open: dict[int, Expected] = {}
         self._number = 0
         self._deadline = deadline
         self._timeout = timeout
 
     @property
-    def open(self) -> int:
+    def pending(self) -> int:
         """How many are expected that have not been given."""
         return len(self._open)
 
-    async def expect(
+    async def add(
         self, tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
     ) -> None:
         """Expect more tasks, whose places follow those of before."""
@@ -182,27 +182,27 @@ class Arrivals:
             self._open[place] = expected
             expected.future.add_done_callback(functools.partial(self._note, place))
 
-    def _note(self, place: int, future: Future[End]) -> None:
+    def _note(self, place: int, future: Future[TaskOutcome]) -> None:
         if not future.cancelled():
             self._loop.call_soon_threadsafe(self._ends.put_nowait, (place, future.result()))
 
-    def __aiter__(self) -> Arrivals:
+    def __aiter__(self) -> OutcomeStream:
         return self
 
-    async def __anext__(self) -> tuple[int, End]:
+    async def __anext__(self) -> tuple[int, TaskOutcome]:
         if not self._open:
             raise StopAsyncIteration
         if self._ends.empty():
             await asyncio.sleep(0)  # what was there at the first look is told at the loop's next turn
         if self._ends.empty():
-            async with at_rest():
+            async with slot_released():
                 place, end = await self._next()
         else:
             place, end = self._ends.get_nowait()
         del self._open[place]
         return place, end
 
-    async def _next(self) -> tuple[int, End]:
+    async def _next(self) -> tuple[int, TaskOutcome]:
         try:
             async with asyncio.timeout_at(self._deadline):
                 return await self._ends.get()
@@ -214,18 +214,18 @@ class Arrivals:
         """Wait for nothing any more."""
         for expected in self._open.values():
             if not expected.future.done():
-                _signals().forget(expected.agent_id, expected.future)
+                _mailbox().unwatch(expected.agent_id, expected.future)
 
 
 @asynccontextmanager
-async def arrivals(timeout: float | None) -> AsyncGenerator[Arrivals]:
+async def outcome_stream(timeout: float | None) -> AsyncGenerator[OutcomeStream]:
     """A place to wait for several tasks; `timeout`: seconds from now, for all of the block."""
     now = asyncio.get_running_loop().time()
-    come = Arrivals(None if timeout is None else now + timeout, timeout)
+    stream = OutcomeStream(None if timeout is None else now + timeout, timeout)
     try:
-        yield come
+        yield stream
     finally:
-        come.forget()
+        stream.forget()
 
 
 class Expected:
@@ -233,7 +233,7 @@ class Expected:
 
     __slots__ = ("agent_id", "future")
 
-    def __init__(self, agent_id: UUID, future: Future[End]) -> None:
+    def __init__(self, agent_id: UUID, future: Future[TaskOutcome]) -> None:
         self.agent_id = agent_id
         self.future = future
 
@@ -242,7 +242,7 @@ async def expect(
     tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
 ) -> list[Expected]:
     """Futures of the ends of tasks."""
-    return await RUNTIME.in_thread(_expect_blocking, tasks, metadata_filter)
+    return await RUNTIME.run_in_thread(_expect_blocking, tasks, metadata_filter)
 
 
 def _expect_blocking(
@@ -252,9 +252,9 @@ def _expect_blocking(
     queues: dict[str, list[UUID]] = {}
     for handle in handles:
         queues.setdefault(handle.queue_name, []).append(handle.agent_id)
-    futures: dict[UUID, list[Future[End]]] = {}
+    futures: dict[UUID, list[Future[TaskOutcome]]] = {}
     for queue, agent_ids in queues.items():
-        for agent_id, future in zip(agent_ids, _signals().expect(queue, agent_ids), strict=True):
+        for agent_id, future in zip(agent_ids, _mailbox().watch(queue, agent_ids), strict=True):
             futures.setdefault(agent_id, []).append(future)
     return [Expected(handle.agent_id, futures[handle.agent_id].pop()) for handle in handles]
 
@@ -270,7 +270,7 @@ def _look_up(
             continue
         agent_id = task.agent_id if isinstance(task, Task) else parse_agent_id(task)
         query = select(Activity.agent_type, Activity.queue).where(
-            Activity.agent_id == agent_id, *matching(metadata_filter)
+            Activity.agent_id == agent_id, *metadata_conditions(metadata_filter)
         )
         with reading(RUNTIME.engine) as connection:
             row = connection.execute(query).one_or_none()
@@ -282,10 +282,10 @@ def _look_up(
     return handles
 
 
-async def _wait(expected: Expected, timeout: float | None) -> End:
+async def _wait(expected: Expected, timeout: float | None) -> TaskOutcome:
     if expected.future.done():
         return expected.future.result()
-    async with at_rest():
+    async with slot_released():
         try:
             async with asyncio.timeout(timeout):
                 return await asyncio.wrap_future(expected.future)
@@ -293,7 +293,7 @@ async def _wait(expected: Expected, timeout: float | None) -> End:
             raise TimeoutError(_late(expected.agent_id, timeout)) from None
         finally:
             if not expected.future.done() or expected.future.cancelled():
-                _signals().forget(expected.agent_id, expected.future)
+                _mailbox().unwatch(expected.agent_id, expected.future)
 
 
 def _late(agent_id: UUID, timeout: float | None, number: int = 1) -> str:
@@ -301,7 +301,7 @@ def _late(agent_id: UUID, timeout: float | None, number: int = 1) -> str:
     return f"{which} not ended within {timeout} seconds; still waiting is possible, nothing was canceled."
 
 
-def decode(end: End, wanted: Any | None) -> Any:
+def decode(end: TaskOutcome, wanted: Any | None) -> Any:
     """The result of an ended task, or its error."""
     if end.status is not Status.COMPLETE:
         kind = TaskCanceledError if end.status is Status.CANCELED else TaskFailedError
@@ -326,9 +326,9 @@ def decode(end: End, wanted: Any | None) -> Any:
         return adapter.validate_json(end.result)
     except ValidationError as error:
         raise UsageError(
-            f"The result of task {end.task_name} ({end.agent_id}) does not fit the wanted type: {first_fault(error)}."
+            f"The result of task {end.task_name} ({end.agent_id}) does not fit the wanted type: {first_error_message(error)}."
         ) from None
 
 
-def _signals() -> Signals:
-    return RUNTIME.shared(Signals, lambda: Signals(RUNTIME))
+def _mailbox() -> Mailbox:
+    return RUNTIME.get_shared(Mailbox, lambda: Mailbox(RUNTIME))

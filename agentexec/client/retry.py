@@ -9,9 +9,9 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from agentexec.activity.changes.endings import revive
+from agentexec.activity.changes.endings import requeue_ended
 from agentexec.activity.queries.detail import queue_of
-from agentexec.db.engine import again_after_deadlock, outages_named, utc_now, writing
+from agentexec.db.engine import retry_on_deadlock, translating_db_errors, utc_now, writing
 from agentexec.errors import UnavailableError
 from agentexec.runtime import RUNTIME
 from agentexec.task import Entry, Priority, Task, parse_agent_id
@@ -28,25 +28,25 @@ async def retry(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] |
     were canceled are enqueued anew. `metadata_filter`: as for `ax.activity.detail`.
     Returns False if the task is under way, is complete, or has no queue. Raises ActivityNotFoundError, UnavailableError.
     """
-    return await RUNTIME.in_thread(retry_sync, task, metadata_filter=metadata_filter)
+    return await RUNTIME.run_in_thread(retry_sync, task, metadata_filter=metadata_filter)
 
 
 def retry_sync(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
     """`retry` for code without an event loop."""
     agent_id = task.agent_id if isinstance(task, Task) else parse_agent_id(task)
-    with outages_named(RUNTIME.engine), Session(RUNTIME.engine) as db:
+    with translating_db_errors(RUNTIME.engine), Session(RUNTIME.engine) as db:
         queue_of(db, agent_id, metadata_filter=metadata_filter)
     return _revive(agent_id)
 
 
-@again_after_deadlock
+@retry_on_deadlock
 def _revive(agent_id: UUID) -> bool:
     backend = RUNTIME.backend
     with writing(RUNTIME.engine) as connection:
-        found = revive(connection, [agent_id], message=MESSAGE, now=utc_now())
+        found = requeue_ended(connection, [agent_id], message=MESSAGE, now=utc_now())
         entries = [Entry(one.agent_id, Priority(one.priority), 0.0, one.epoch) for one in found]
         if found and backend.transactional:
-            backend.push(found[0].queue, entries, within=connection)
+            backend.push(found[0].queue, entries, transaction=connection)
     if not found:
         return False
     try:

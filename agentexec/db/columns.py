@@ -120,7 +120,7 @@ class IdList(TypeDecorator[Sequence[UUID]]):
         return '["' + '","'.join(one.hex for one in value) + '"]' if value else "[]"
 
 
-def among(column: Any, dialect: str) -> ColumnElement[bool]:
+def id_in(column: Any, dialect: str) -> ColumnElement[bool]:
     """The condition that a UUID column is one of the parameter `ids`.
 
     With one parameter for any number of ids, where the database can, a statement keeps its text: neither SQLAlchemy

@@ -75,13 +75,13 @@ class Base(DeclarativeBase):
     """Declarative base of every agentexec table: `ax.Base.metadata.create_all(engine)` makes them."""
 
 
-CHUNK = 500
+CHUNK_SIZE = 500
 """Ids in one statement: below every database's limit on parameters."""
 
 
 def chunks(ids: Sequence[Any]) -> Iterator[list[Any]]:
-    """Parts of at most CHUNK."""
-    return (list(ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK))
+    """Parts of at most CHUNK_SIZE."""
+    return (list(ids[start : start + CHUNK_SIZE]) for start in range(0, len(ids), CHUNK_SIZE))
 
 
 def utc_now() -> datetime:
@@ -187,29 +187,29 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
 
 
 @contextmanager
-def writing(engine: Engine, *, relaxed: bool = False, finding: bool = True) -> Generator[Connection]:
+def writing(engine: Engine, *, relaxed: bool = False, by_key_only: bool = True) -> Generator[Connection]:
     """A transaction that will write, committed at the end of the block.
 
     On SQLite it takes the write lock at its beginning: a transaction that reads first and writes later fails
     at once when another has written in between, whatever the time-out. `relaxed` lets PostgreSQL confirm the
-    commit before it is on disk, for what may be lost with the server's last moments. `finding`: False for a
+    commit before it is on disk, for what may be lost with the server's last moments. `by_key_only`: False for a
     transaction that only inserts.
     Raises UnavailableError when the database cannot be reached or is overloaded.
     """
-    with outages_named(engine), engine.begin() as connection:
+    with translating_db_errors(engine), engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             _take_write_lock(connection)
-        elif engine.dialect.name == "postgresql" and (relaxed or finding):
+        elif engine.dialect.name == "postgresql" and (relaxed or by_key_only):
             with batched(connection):
-                settings = [RELAXED] * relaxed + [BY_KEYS] * finding
+                settings = [RELAXED] * relaxed + [BY_KEYS] * by_key_only
                 connection.exec_driver_sql(f"SELECT {', '.join(settings)}")
         yield connection
 
 
 @contextmanager
-def committing(engine: Engine) -> Generator[Connection]:
+def autocommitting(engine: Engine) -> Generator[Connection]:
     """A connection on which each statement is a transaction by itself, without the trips of BEGIN and COMMIT."""
-    with outages_named(engine), engine.connect() as connection:
+    with translating_db_errors(engine), engine.connect() as connection:
         yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
@@ -220,26 +220,26 @@ def can_batch(dialect: Dialect) -> bool:
 
 
 @contextmanager
-def batched(connection: Connection, *, last: bool = False) -> Generator[None]:
+def batched(connection: Connection, *, commit: bool = False) -> Generator[None]:
     """Send the statements of the block in one round trip, where the database can.
 
     For statements whose result, even their number of rows, nobody reads; their errors may come later in the block, or at
-    its end. `last`: the transaction, a `writing` of the caller's own, ends with the block, and its commit goes along.
+    its end. `commit`: the transaction, a `writing` of the caller's own, ends with the block, and its commit goes along.
     """
     if not can_batch(connection.dialect):
         yield
         return
     with _pipeline(connection):
         yield
-        if last:
+        if commit:
             connection.exec_driver_sql("COMMIT")  # the driver's own commit waits for an answer first
 
 
-def at_once(
+def run_in_one_round_trip(
     engine: Engine, statement: str, values: dict[str, Any], *, relaxed: bool
 ) -> list[tuple[Any, ...]]:
     """Run a statement of psycopg's as a transaction in one round trip; returns its rows. `relaxed` as for `writing`."""
-    with outages_named(engine), engine.begin() as connection:
+    with translating_db_errors(engine), engine.begin() as connection:
         with _pipeline(connection) as raw:
             raw.execute(f"SELECT {RELAXED}, {BY_KEYS}" if relaxed else f"SELECT {BY_KEYS}")
             cursor = raw.execute(statement, values)
@@ -292,12 +292,12 @@ def _take_write_lock(connection: Connection) -> None:
 @contextmanager
 def reading(engine: Engine) -> Generator[Connection]:
     """A connection to read from; raises UnavailableError when the database cannot be reached."""
-    with outages_named(engine), engine.connect() as connection:
+    with translating_db_errors(engine), engine.connect() as connection:
         yield connection
 
 
 @contextmanager
-def outages_named(engine: Engine) -> Generator[None]:
+def translating_db_errors(engine: Engine) -> Generator[None]:
     """Turn a driver's errors into UnavailableError, to be waited out, or SchemaError, which waiting will not mend."""
     try:
         yield
@@ -318,7 +318,7 @@ def outages_named(engine: Engine) -> Generator[None]:
         ) from error
 
 
-def again_after_deadlock(call: Callable[P, R]) -> Callable[P, R]:
+def retry_on_deadlock(call: Callable[P, R]) -> Callable[P, R]:
     """Call a function that is one transaction, or several that may be repeated, again when it lost to a deadlock."""
 
     @functools.wraps(call)

@@ -19,7 +19,7 @@ from agentexec.task import Lease, Status
 
 APPROVAL: Any = Approval.__table__
 
-Kind = Literal["approval", "repeat"]
+QuestionKind = Literal["approval", "repeat"]
 Answer = Literal["approved", "rejected"]
 
 PENDING, APPROVED, REJECTED, EXPIRED = "pending", "approved", "rejected", "expired"
@@ -33,7 +33,7 @@ class Question(NamedTuple):
 
     path: str
     seq: int
-    kind: Kind
+    kind: QuestionKind
     tool: str
     arguments: str
     expires_at: datetime | None = None
@@ -95,7 +95,7 @@ def ask(engine: Engine, lease: Lease, questions: Sequence[Question], now: dateti
         return verdicts
 
 
-def decide(
+def answer_question(
     engine: Engine, agent_id: UUID, call_id: str, answer: Answer, message: str | None, now: datetime
 ) -> bool:
     """Answer the oldest open question about a call; False if it was answered before, or the task has ended.
@@ -133,7 +133,7 @@ def decide(
         return True
 
 
-def answered(engine: Engine, agent_ids: Sequence[UUID]) -> list[UUID]:
+def without_open_questions(engine: Engine, agent_ids: Sequence[UUID]) -> list[UUID]:
     """Those of some tasks that wait for no answer."""
     query = select(APPROVAL.c.agent_id).where(
         APPROVAL.c.agent_id.in_(agent_ids), APPROVAL.c.status == PENDING
@@ -143,7 +143,7 @@ def answered(engine: Engine, agent_ids: Sequence[UUID]) -> list[UUID]:
     return [agent_id for agent_id in agent_ids if agent_id not in waiting]
 
 
-def to_wake(engine: Engine, queue: str, before: datetime, limit: int) -> list[UUID]:
+def tasks_to_wake(engine: Engine, queue: str, before: datetime, limit: int) -> list[UUID]:
     """Tasks whose answers came before a moment, and whose queue was not told."""
     query = (
         select(APPROVAL.c.agent_id)
@@ -155,7 +155,7 @@ def to_wake(engine: Engine, queue: str, before: datetime, limit: int) -> list[UU
         return list(connection.execute(query).scalars())
 
 
-def note_woken(engine: Engine, agent_ids: Sequence[UUID]) -> None:
+def mark_woken(engine: Engine, agent_ids: Sequence[UUID]) -> None:
     """The queue was told of these tasks' answers."""
     chosen = and_(APPROVAL.c.agent_id.in_(agent_ids), APPROVAL.c.wake_at.is_not(None))
     with writing(engine, relaxed=True) as connection:

@@ -21,8 +21,7 @@ from agentexec.db.engine import utc_now
 from agentexec.errors import AgentexecError, Postponed, UsageError
 from agentexec.journal.approvals import Question
 from agentexec.journal.recorder import POLICIES, SCOPE, Policy, Recorder, Scope
-from agentexec.journal.store import Fact, Kind, digest, dump, insert_fact
-from agentexec.journal.store import transaction as open_transaction
+from agentexec.journal.store import Fact, FactKind, digest, dump, insert_fact, open_transaction
 from agentexec.runtime import RUNTIME
 
 T = TypeVar("T")
@@ -45,84 +44,84 @@ class Decision(enum.Enum):
 def decide(facts: Sequence[Fact], policy: Policy) -> Decision:
     """An outcome is the answer. A call that was cut off is its policy's matter; every other one is made."""
     last = facts[-1].kind if facts else None
-    if last is Kind.OUTCOME:
+    if last is FactKind.OUTCOME:
         return Decision.ANSWER
     # A transaction that has no outcome was rolled back.
-    if last is Kind.INTENT and policy in ("ask", "fail"):
+    if last is FactKind.INTENT and policy in ("ask", "fail"):
         return Decision(policy)
     return Decision.RUN
 
 
-class Answer(NamedTuple, Generic[T]):
+class CallResult(NamedTuple, Generic[T]):
     """What a call gave. `failed`: it is the text of an error, and a transaction must not keep its effects."""
 
     value: T
     failed: bool = False
 
 
-class Made(Protocol[T]):
+class CallSpec(Protocol[T]):
     """A kind of call: how to make it, and how its answer becomes JSON and comes back."""
 
     name: str
     arguments: Any
-    intended: bool
-    shown: str
+    records_intent: bool
+    display_arguments: str
     """The arguments for a person to read."""
 
-    async def make(self) -> Answer[T]: ...
-    def encode(self, answer: Answer[T]) -> Any: ...
+    async def make(self) -> CallResult[T]: ...
+    def encode(self, answer: CallResult[T]) -> Any: ...
     def decode(self, value: Any) -> T: ...
-    def cut_off(self) -> T: ...
-    def refused(self, message: str | None) -> T: ...
+    def interrupted_value(self) -> T: ...
+    def rejected_value(self, message: str | None) -> T: ...
 
 
-async def perform(scope: Scope, path: str, made: Made[T], policy: Policy) -> T:
+async def run_call(scope: Scope, path: str, spec: CallSpec[T], policy: Policy) -> T:
     """Make a call once: an outcome that is recorded is given again, a new one is recorded before it is given.
 
     Raises what the call raises, ReplayDivergedError, LeaseLostError, PayloadTooLargeError, WaitingForApproval.
     """
     recorder = scope.recorder
-    input_hash = digest([made.name, made.arguments])
-    recorder.compare(path, 0, input_hash, f"the call {made.name}")
+    input_hash = digest([spec.name, spec.arguments])
+    recorder.require_same_input(path, 0, input_hash, f"the call {spec.name}")
     facts = recorder.facts(path)
     decision = decide(facts, policy)
     if decision is Decision.ANSWER:
-        if scope.turns is not None:
-            scope.turns.replayed()
-        return made.decode(json.loads(facts[-1].value))
-    if scope.turns is not None:
-        await scope.turns.goes_on()
+        if scope.replay is not None:
+            scope.replay.note_replayed()
+        return spec.decode(json.loads(facts[-1].value))
+    if scope.replay is not None:
+        await scope.replay.note_live_work()
     if decision is Decision.ASK:
-        allowed, message = await _may_repeat(scope, path, made)
+        allowed, message = await _may_repeat(scope, path, spec)
         if not allowed:
-            value = made.refused(message)
-            await recorder.record(path, Kind.OUTCOME, input_hash, _dump(made, Answer(value)))
+            value = spec.rejected_value(message)
+            await recorder.record(path, FactKind.OUTCOME, input_hash, _dump(spec, CallResult(value)))
             return value
     if decision is Decision.FAIL:
-        value = made.cut_off()
-        await recorder.record(path, Kind.OUTCOME, input_hash, _dump(made, Answer(value)))
+        value = spec.interrupted_value()
+        await recorder.record(path, FactKind.OUTCOME, input_hash, _dump(spec, CallResult(value)))
         return value
     # A call that is made again by somebody's leave begins anew: if it is cut off again, that is another question.
-    begun = bool(facts) and facts[-1].kind is Kind.INTENT and decision is not Decision.ASK
-    if made.intended and not begun:
-        intent = {"name": made.name, "arguments": made.arguments, "policy": policy}
-        await recorder.record(path, Kind.INTENT, input_hash, dump(intent, f"The call {made.name}"))
+    begun = bool(facts) and facts[-1].kind is FactKind.INTENT and decision is not Decision.ASK
+    if spec.records_intent and not begun:
+        intent = {"name": spec.name, "arguments": spec.arguments, "policy": policy}
+        await recorder.record(path, FactKind.INTENT, input_hash, dump(intent, f"The call {spec.name}"))
     call = Call(recorder, path, policy, inside=CALL.get())
-    scope_token, call_token = SCOPE.set(scope.at(path)), CALL.set(call)
+    scope_token, call_token = SCOPE.set(scope.child_scope(path)), CALL.set(call)
     try:
         async with _turn(call):
             try:
-                with recorder.traffic.moving(call):
-                    answer = await made.make()
+                with recorder.active_calls.track(call):
+                    answer = await spec.make()
                 recorder.check()
-                await call.end(made, answer, input_hash)
+                await call.end(spec, answer, input_hash)
             finally:
                 await call.close()
     except (Exception, Postponed) as error:
         # What stops the attempt says nothing of the call: it stays a call that was cut off.
         recorder.check()
-        if made.intended:
-            await recorder.record(path, Kind.RAISED, input_hash, dump(type(error).__name__, "An error"))
+        if spec.records_intent:
+            await recorder.record(path, FactKind.RAISED, input_hash, dump(type(error).__name__, "An error"))
         raise
     finally:
         CALL.reset(call_token)
@@ -130,11 +129,18 @@ async def perform(scope: Scope, path: str, made: Made[T], policy: Policy) -> T:
     return answer.value
 
 
-async def _may_repeat(scope: Scope, path: str, made: Made[Any]) -> tuple[bool, str | None]:
+async def _may_repeat(scope: Scope, path: str, spec: CallSpec[Any]) -> tuple[bool, str | None]:
     """Whether a person lets a call be made again that was cut off; waits for the answer."""
     recorder = scope.recorder
-    question = Question(path, len(recorder.facts(path)), "repeat", made.name, made.shown, scope.expiry())
-    [verdict] = await recorder.decided([question], enclosing_calls())
+    question = Question(
+        path,
+        len(recorder.facts(path)),
+        "repeat",
+        spec.name,
+        spec.display_arguments,
+        scope.approval_deadline(),
+    )
+    [verdict] = await recorder.wait_for_verdicts([question], enclosing_calls())
     return verdict.approved, verdict.message
 
 
@@ -158,7 +164,7 @@ async def _turn(call: Call) -> AsyncGenerator[None]:
     if not call.needs_turn or RUNTIME.engine.dialect.name != "sqlite":
         yield
         return
-    lock = RUNTIME.shared(_Turnstile, _Turnstile).lock
+    lock = RUNTIME.get_shared(_Turnstile, _Turnstile).lock
     while not lock.acquire(blocking=False):  # noqa: ASYNC110 - tasks may run on several event loops
         await asyncio.sleep(TURN_WAIT)
     try:
@@ -220,24 +226,24 @@ class Call:
                     raise UsageError("The call was canceled; its transaction is rolled back.")
                 self._held = (stack.pop_all(), connection)
 
-    async def end(self, made: Made[T], answer: Answer[T], input_hash: str) -> None:
+    async def end(self, spec: CallSpec[T], answer: CallResult[T], input_hash: str) -> None:
         """Record the outcome, in the call's own transaction if it has one that is to be kept."""
         assert self._recorder is not None  # noqa: S101 - a call without a journal has no end
         try:
-            value = _dump(made, answer)
+            value = _dump(spec, answer)
         except AgentexecError as error:
             raise self._recorder.stop(error) from None
         if self._held is None or answer.failed or not self._held[1].in_transaction():
             if self._held is not None:
                 await _apart(self._roll_back)
-            await self._recorder.record(self.path, Kind.OUTCOME, input_hash, value)
+            await self._recorder.record(self.path, FactKind.OUTCOME, input_hash, value)
             return
-        fact = Fact(self.path, len(self._recorder.facts(self.path)), Kind.OUTCOME, input_hash, value)
+        fact = Fact(self.path, len(self._recorder.facts(self.path)), FactKind.OUTCOME, input_hash, value)
         try:
             await _apart(functools.partial(self._commit, fact))
         except AgentexecError as error:
             raise self._recorder.stop(error) from None
-        self._recorder.note(fact)
+        self._recorder.add_fact(fact)
 
     async def close(self) -> None:
         """Undo what the call's transaction did, if it still waits, and let none begin."""
@@ -329,11 +335,11 @@ def _current(name: str) -> Call:
     return call
 
 
-def _dump(made: Made[T], answer: Answer[T]) -> str:
-    return dump(made.encode(answer), f"The outcome of {made.name}")
+def _dump(spec: CallSpec[T], answer: CallResult[T]) -> str:
+    return dump(spec.encode(answer), f"The outcome of {spec.name}")
 
 
-async def unrecorded(key: str, policy: Policy, make: Callable[[], Awaitable[T]]) -> T:
+async def run_unrecorded(key: str, policy: Policy, make: Callable[[], Awaitable[T]]) -> T:
     """Make a call outside a durable run; `key` is its idempotency key, and its transaction commits by itself."""
     token = CALL.set(Call(None, key, policy))
     try:

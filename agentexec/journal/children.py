@@ -28,7 +28,7 @@ class Child(NamedTuple):
     is_new: bool
 
 
-def identify(scope: Scope, new: NewTask) -> list[UUID]:
+def candidate_ids(scope: Scope, new: NewTask) -> list[UUID]:
     """The ids that a child has at its place in the task: in the first attempt, and after each one that raised.
 
     Its place is where the code stands, its name, queue and context, and the how manieth of these it is.
@@ -38,7 +38,7 @@ def identify(scope: Scope, new: NewTask) -> list[UUID]:
     parent, recorder = scope.recorder.lease.agent_id, scope.recorder
     content = hashlib.sha256(f"{new.queue}\n{new.context}".encode("utf-8", "replace")).hexdigest()
     stem = f"{scope.path}/{new.task_name}/{content}"
-    place = f"{stem}#{recorder.number(stem)}"
+    place = f"{stem}#{recorder.next_ordinal(stem)}"
     return [_child_id(parent, f"{place}~{failures}") for failures in range(recorder.failures + 1)]
 
 
@@ -50,7 +50,7 @@ def _child_id(parent: UUID, place: str) -> UUID:
     return UUID(int=value & ~(0x3 << 62) | (0x2 << 62))
 
 
-def choose(
+def choose_children(
     connection: Connection,
     scope: Scope,
     batch: Sequence[NewTask],

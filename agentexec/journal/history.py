@@ -11,7 +11,7 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from agentexec.journal.models import JournalEntry
-from agentexec.journal.store import Kind
+from agentexec.journal.store import FactKind
 
 JOURNAL: Any = JournalEntry.__table__
 MOST = 500
@@ -23,7 +23,7 @@ class Step(NamedTuple):
     """A recorded fact: where, what, when, in which epoch. `what`: the tools that a model has called, or the call's tool."""
 
     path: str
-    kind: Kind
+    kind: FactKind
     at: datetime
     epoch: int
     what: str = ""
@@ -41,14 +41,14 @@ def steps(db: Session, agent_id: UUID) -> list[Step]:
     found: list[Step] = []
     tools: dict[str, str] = {}
     for row in db.execute(query).all()[::-1]:
-        kind, fact = Kind(row.kind), _parsed(row.value)
-        if kind is Kind.MODEL:
+        kind, fact = FactKind(row.kind), _parsed(row.value)
+        if kind is FactKind.MODEL:
             calls = _calls(fact)
             tools.update({f"{row.path}/{call_id}": name for call_id, name in calls})
             what = f"calls {', '.join(name for _, name in calls)}" if calls else ""
         else:
-            what = tools.setdefault(row.path, str(fact.get("name") or "") if kind is Kind.INTENT else "")
-            if kind is Kind.OUTCOME and fact.get("error") is True:
+            what = tools.setdefault(row.path, str(fact.get("name") or "") if kind is FactKind.INTENT else "")
+            if kind is FactKind.OUTCOME and fact.get("error") is True:
                 what = f"{what} failed".strip()
         found.append(Step(row.path, kind, row.created_at, row.epoch, what))
     return found

@@ -22,8 +22,8 @@ from uuid import UUID
 from agentexec.db.engine import utc_now
 from agentexec.errors import AgentexecError, ReplayDivergedError, UnavailableError
 from agentexec.journal.approvals import Question, Verdict, ask
-from agentexec.journal.store import Fact, Kind, Usage, append, digest, fit, load
-from agentexec.journal.waiting import POLL_SECONDS, STILL_SECONDS, Traffic, waiting
+from agentexec.journal.store import Fact, FactKind, Usage, append_fact, digest, fit_path, load_facts
+from agentexec.journal.waiting import POLL_SECONDS, QUIET_SECONDS, ActiveCalls, waiting_for_approval
 from agentexec.policy import backoff
 from agentexec.runtime import RUNTIME
 from agentexec.task import CURRENT_LEASE, Lease
@@ -51,13 +51,13 @@ class Recorder:
         self.attempt = attempt
         self.failures = failures
         """Earlier attempts that raised; the others died or were handed back."""
-        self.in_steps = False
+        self.is_step_based = False
         """The handler is made of recorded steps: to run it again costs little."""
-        self.watching = 0
+        self.local_waits = 0
         """Waits for results of other tasks that are under way: they end in this process alone."""
         self.fault: AgentexecError | None = None
         """Why this attempt must stop. Kept, because an agent's SDK would tell the model of it and go on."""
-        self.traffic = Traffic()
+        self.active_calls = ActiveCalls()
         self.runs: dict[tuple[str, str], Any] = {}
         """The latest run of an agent at a path, as its runner keeps it."""
         self._facts: dict[str, list[Fact]] = {}
@@ -72,7 +72,7 @@ class Recorder:
     async def open(self) -> None:
         """Read the task's journal, once per attempt. Waits while the database is away."""
         if not self._opened:
-            with self.traffic.moving(object()):
+            with self.active_calls.track(object()):
                 await self._patiently(self._load)
 
     def facts(self, path: str) -> list[Fact]:
@@ -80,7 +80,7 @@ class Recorder:
         self.check()
         return self._facts.get(path, [])
 
-    def knows(self, path: str) -> bool:
+    def has_nested_facts(self, path: str) -> bool:
         """True if something is recorded of what happened inside a call."""
         return any(known.startswith(f"{path}/") for known in self._facts)
 
@@ -94,7 +94,7 @@ class Recorder:
         self.fault = self.fault or fault
         return self.fault
 
-    def claim(self, parent: str, name: str, input_hash: str, what: str, *, ordered: bool) -> str:
+    def claim_path(self, parent: str, name: str, input_hash: str, what: str, *, ordered: bool) -> str:
         """The path of the next run or step of a name under a parent.
 
         Where several are recorded, the one with the same input is taken: branches that run side by side may start in
@@ -108,7 +108,7 @@ class Recorder:
             number, first = 1, 0
             while True:
                 if number not in taken:
-                    recorded = self._facts.get(fit(f"{stem}{number}"))
+                    recorded = self._facts.get(fit_path(f"{stem}{number}"))
                     if not recorded:
                         first = first if first and ordered else number
                         break
@@ -118,25 +118,25 @@ class Recorder:
                         break
                 number += 1
             taken.add(first)
-            path = fit(f"{stem}{first}")
+            path = fit_path(f"{stem}{first}")
             self._untouched.discard(path)
-        self.compare(path, 0, input_hash, what)
+        self.require_same_input(path, 0, input_hash, what)
         return path
 
     @property
-    def untouched(self) -> list[str]:
+    def unclaimed_paths(self) -> list[str]:
         """What earlier attempts have recorded at the top of the handler and this one has not asked for."""
         with self._lock:
             return sorted(self._untouched)
 
-    def number(self, stem: str) -> int:
+    def next_ordinal(self, stem: str) -> int:
         """How often this attempt has come to a place, from 1: what tells like things apart that it does there."""
         with self._lock:
             self._numbers[stem] += 1
             return self._numbers[stem]
 
     @contextmanager
-    def awaiting(self, kind: str) -> Generator[None]:
+    def waiting_for(self, kind: str) -> Generator[None]:
         """Something of a kind is waited for that may take days."""
         with self._lock:
             self._awaited[kind] += 1
@@ -158,18 +158,18 @@ class Recorder:
                 self._wakings.remove(until)
 
     @property
-    def first_waking(self) -> datetime | None:
+    def earliest_wake_up(self) -> datetime | None:
         """When the first of the branches that sleep wakes up."""
         with self._lock:
             return min(self._wakings, default=None)
 
     @property
-    def awaited(self) -> frozenset[str]:
+    def awaited_kinds(self) -> frozenset[str]:
         """The kinds of what is waited for now."""
         with self._lock:
             return frozenset(kind for kind, number in self._awaited.items() if number)
 
-    def compare(self, path: str, seq: int, input_hash: str, what: str) -> None:
+    def require_same_input(self, path: str, seq: int, input_hash: str, what: str) -> None:
         """Raise ReplayDivergedError if a recorded fact was recorded with another input."""
         facts = self.facts(path)
         if seq < len(facts) and facts[seq].input_hash != input_hash:
@@ -184,7 +184,7 @@ class Recorder:
             )
 
     async def record(
-        self, path: str, kind: Kind, input_hash: str, value: str, usage: Usage | None = None
+        self, path: str, kind: FactKind, input_hash: str, value: str, usage: Usage | None = None
     ) -> None:
         """Append a fact. Waits while the database is away; raises LeaseLostError, which ends the attempt.
 
@@ -193,49 +193,51 @@ class Recorder:
         self.check()
         fact = Fact(path, len(self.facts(path)), kind, input_hash, value)
         # A run that writes is under way, however slow the database is.
-        with self.traffic.moving(object()):
+        with self.active_calls.track(object()):
             await asyncio.shield(asyncio.ensure_future(self._record(fact, usage)))
 
     async def _record(self, fact: Fact, usage: Usage | None) -> None:
-        await self.write(append, RUNTIME.engine, self.lease, fact, usage, utc_now())
-        self.note(fact)
+        await self.write_with_retry(append_fact, RUNTIME.engine, self.lease, fact, usage, utc_now())
+        self.add_fact(fact)
 
-    async def decided(self, questions: Sequence[Question], within: Iterable[object]) -> list[Verdict]:
+    async def wait_for_verdicts(
+        self, questions: Sequence[Question], within: Iterable[object]
+    ) -> list[Verdict]:
         """The answers to some questions, once all are there. `within`: the calls that wait for them.
 
         While something else goes on in the task it waits here; then WaitingForApproval takes the task off its worker.
         """
-        with self.awaiting("approval"), self.traffic.resting(within):
-            async for may_leave in self.looks():
+        with self.waiting_for("approval"), self.active_calls.suspend(within):
+            async for may_leave in self.poll():
                 now = utc_now()
-                verdicts = await self.write(ask, RUNTIME.engine, self.lease, questions, now)
+                verdicts = await self.write_with_retry(ask, RUNTIME.engine, self.lease, questions, now)
                 if all(verdict.decided for verdict in verdicts):
                     return verdicts
                 if may_leave:
-                    raise waiting(questions, verdicts, now, self.awaited)
+                    raise waiting_for_approval(questions, verdicts, now, self.awaited_kinds)
         raise AssertionError("the looks never end")
 
-    async def looks(self) -> AsyncGenerator[bool]:
+    async def poll(self) -> AsyncGenerator[bool]:
         """Moments to look whether what is waited for is there; True if nothing else goes on, so the task may leave.
 
-        To be used within `traffic.resting`. Raises what stopped this attempt.
+        To be used within `active_calls.suspend`. Raises what stopped this attempt.
         """
         still = False
         while True:
             self.check()
-            now_still = self.traffic.still and not self.watching
+            now_still = self.active_calls.idle and not self.local_waits
             yield still and now_still
             still = now_still
-            await asyncio.sleep(STILL_SECONDS if still else POLL_SECONDS)
+            await asyncio.sleep(QUIET_SECONDS if still else POLL_SECONDS)
 
-    async def write(self, call: Callable[..., T], *arguments: Any) -> T:
+    async def write_with_retry(self, call: Callable[..., T], *arguments: Any) -> T:
         """A blocking call, repeated until the database is there, whose errors stop the attempt."""
         try:
             return await self._patiently(call, *arguments)
         except AgentexecError as error:
             raise self.stop(error) from None
 
-    def note(self, fact: Fact) -> None:
+    def add_fact(self, fact: Fact) -> None:
         """Remember a fact that stands in the database by now."""
         with self._lock:
             self._facts.setdefault(fact.path, []).append(fact)
@@ -245,7 +247,7 @@ class Recorder:
             if not self._opened:
                 facts: dict[str, list[Fact]] = defaultdict(list)
                 # The first epoch of a task is its first start: nothing can be recorded yet.
-                for fact in load(RUNTIME.engine, self.lease.agent_id) if self.lease.epoch > 1 else ():
+                for fact in load_facts(RUNTIME.engine, self.lease.agent_id) if self.lease.epoch > 1 else ():
                     facts[fact.path].append(fact)
                 self._facts, self._opened = dict(facts), True
                 self._untouched = {path for path in facts if "/" not in path}
@@ -255,15 +257,15 @@ class Recorder:
         failures = 0
         while True:
             try:
-                return await RUNTIME.in_thread(call, *arguments)
+                return await RUNTIME.run_in_thread(call, *arguments)
             except UnavailableError as error:
                 failures += 1
                 if failures == 1:
                     log.error("%s Task %s waits until it is back.", error, self.lease.agent_id)
-            await asyncio.sleep(backoff(failures, most=2.0))
+            await asyncio.sleep(backoff(failures, maximum=2.0))
 
 
-class Turns:
+class ReplayProgress:
     """How far the replay of a run got: for the one line in the log that says where it went on."""
 
     def __init__(self, report: Callable[[int], Awaitable[object]]) -> None:
@@ -272,13 +274,13 @@ class Turns:
         self._report = report
         self._reported = False
 
-    def replayed(self, turn: int | None = None) -> None:
+    def note_replayed(self, turn: int | None = None) -> None:
         """A recorded answer was given; `turn`: that of the run itself."""
         self.answered += 1
         if turn is not None:
             self.turn = turn
 
-    async def goes_on(self, turn: int | None = None) -> None:
+    async def note_live_work(self, turn: int | None = None) -> None:
         """Something happens that was not recorded; reported if it is the first such thing after a replay."""
         if turn is not None:
             self.turn = turn
@@ -296,7 +298,7 @@ class Scope:
     path: str = ""
     policy: Policy = "fail"
     durable: bool = False
-    turns: Turns | None = None
+    replay: ReplayProgress | None = None
     run: Any = None
     """The durable run that the code belongs to, as its runner keeps it."""
     approval_seconds: float | None = None
@@ -304,20 +306,20 @@ class Scope:
     strand: Strand | None = None
     """What runs the code of this place from its top to its end; branches that it starts are strands of their own."""
 
-    def claim(self, name: str, input_hash: str, what: str) -> str:
-        """The path of the next run or step of a name in here, see `Recorder.claim`.
+    def claim_path(self, name: str, input_hash: str, what: str) -> str:
+        """The path of the next run or step of a name in here, see `Recorder.claim_path`.
 
         What one strand does comes in the same order in every attempt; what branches do, gathered ones for example,
         need not.
         """
         ordered = self.strand is not None and self.strand() is _running()
-        return self.recorder.claim(self.path, name, input_hash, what, ordered=ordered)
+        return self.recorder.claim_path(self.path, name, input_hash, what, ordered=ordered)
 
-    def expiry(self) -> datetime | None:
+    def approval_deadline(self) -> datetime | None:
         """The moment at which a question that is asked now is closed."""
         return None if self.approval_seconds is None else utc_now() + timedelta(seconds=self.approval_seconds)
 
-    def at(self, path: str, **changes: Any) -> Scope:
+    def child_scope(self, path: str, **changes: Any) -> Scope:
         """The scope of a run or call inside this one, which the running strand enters."""
         return dataclasses.replace(self, path=path, strand=weakref.ref(_running()), **changes)
 
@@ -357,8 +359,8 @@ __all__ = [
     "SCOPE",
     "Policy",
     "Recorder",
+    "ReplayProgress",
     "Scope",
-    "Turns",
     "current_scope",
     "digest",
     "enter_task",

@@ -15,10 +15,10 @@ def _place() -> tuple[Scope, Slots] | None:
 
 
 @asynccontextmanager
-async def at_rest(*, watching: bool = True) -> AsyncGenerator[None]:
+async def slot_released(*, in_process: bool = True) -> AsyncGenerator[None]:
     """What the block waits for takes no slot of the worker; without effect outside a worker.
 
-    `watching`: it waits for something that this process alone will hear of.
+    `in_process`: it waits for something that this process alone will hear of.
     """
     place = _place()
     if place is None:
@@ -26,21 +26,23 @@ async def at_rest(*, watching: bool = True) -> AsyncGenerator[None]:
         return
     scope, slots = place
     recorder = scope.recorder
-    recorder.watching += watching
+    recorder.local_waits += in_process
     try:
-        async with slots.resting(recorder.lease.agent_id, leaves=recorder.in_steps):
+        async with slots.released(recorder.lease.agent_id, requeue_on_stop=recorder.is_step_based):
             yield
     finally:
-        recorder.watching -= watching
+        recorder.local_waits -= in_process
 
 
 @contextmanager
-def thread_at_rest() -> Generator[None]:
-    """`at_rest` for code that runs in a thread."""
+def slot_released_sync() -> Generator[None]:
+    """`slot_released` for code that runs in a thread."""
     place = _place()
     if place is None:
         yield
         return
     scope, slots = place
-    with slots.resting_thread(scope.recorder.lease.agent_id, leaves=scope.recorder.in_steps):
+    with slots.released_in_thread(
+        scope.recorder.lease.agent_id, requeue_on_stop=scope.recorder.is_step_based
+    ):
         yield

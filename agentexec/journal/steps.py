@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError
 
 from agentexec.errors import AgentexecError, CallInterruptedError
-from agentexec.journal.calls import Answer, perform, unrecorded
+from agentexec.journal.calls import CallResult, run_call, run_unrecorded
 from agentexec.journal.recorder import Policy, Scope
-from agentexec.journal.store import digest, text_of
+from agentexec.journal.store import canonical_json, digest
 
 _anything: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -28,28 +28,28 @@ class StepCall:
         arguments: tuple[Any, ...],
         result_type: Any = None,
         *,
-        intended: bool = True,
+        records_intent: bool = True,
     ) -> None:
         self.name = name
         self.arguments = digest(list(arguments))
-        self.intended = intended
-        self.shown = text_of(list(arguments))
+        self.records_intent = records_intent
+        self.display_arguments = canonical_json(list(arguments))
         self._call = function
         self._arguments = arguments
         self._adapter = _anything if result_type is None else TypeAdapter(result_type)
 
-    async def make(self) -> Answer[Any]:
+    async def make(self) -> CallResult[Any]:
         """Call the function; a plain one in a thread."""
-        return Answer(self.decode(self.encode(Answer(await self.plainly()))))
+        return CallResult(self.decode(self.encode(CallResult(await self.call_function()))))
 
-    async def plainly(self) -> Any:
+    async def call_function(self) -> Any:
         """The function's value as it is."""
         if inspect.iscoroutinefunction(self._call):
             return await self._call(*self._arguments)
         value = await asyncio.to_thread(self._call, *self._arguments)
         return await value if inspect.isawaitable(value) else value
 
-    def encode(self, answer: Answer[Any]) -> Any:
+    def encode(self, answer: CallResult[Any]) -> Any:
         try:
             return self._adapter.dump_python(answer.value, mode="json", warnings=False)
         except (PydanticSerializationError, ValueError, TypeError) as error:
@@ -60,28 +60,28 @@ class StepCall:
     def decode(self, value: Any) -> Any:
         return self._adapter.validate_python(value, strict=False)
 
-    def cut_off(self) -> Any:
+    def interrupted_value(self) -> Any:
         raise CallInterruptedError(self.name)
 
-    def refused(self, message: str | None) -> Any:
+    def rejected_value(self, message: str | None) -> Any:
         raise CallInterruptedError(self.name)
 
 
-async def take_step(scope: Scope | None, step: StepCall, policy: Policy) -> Any:
+async def run_step(scope: Scope | None, step: StepCall, policy: Policy) -> Any:
     """The step's recorded value, or a new one; without a scope the function is just called."""
     if scope is None:
-        return await unrecorded(step.name, policy, step.plainly)
+        return await run_unrecorded(step.name, policy, step.call_function)
     await scope.recorder.open()
     input_hash = digest([step.name, step.arguments])
     place = f"step:{step.name.replace('/', '_').replace('#', '_')[:60]}"
-    path = scope.claim(place, input_hash, f"the step {step.name}")
-    return await perform(scope, path, step, policy)
+    path = scope.claim_path(place, input_hash, f"the step {step.name}")
+    return await run_call(scope, path, step, policy)
 
 
-async def once(scope: Scope | None, name: str, call: Callable[[], Awaitable[bool]]) -> bool:
+async def run_step_once(scope: Scope | None, name: str, call: Callable[[], Awaitable[bool]]) -> bool:
     """Do something cheap that a replay is not to do again, such as a line in the log."""
 
     async def done() -> bool:
         return await call()
 
-    return await take_step(scope, StepCall(name, done, (), intended=False), "idempotent")
+    return await run_step(scope, StepCall(name, done, (), records_intent=False), "idempotent")

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
-from agentexec.db.engine import at_once, batched, can_batch, reading, writing
+from agentexec.db.engine import batched, can_batch, reading, run_in_one_round_trip, writing
 from agentexec.errors import AgentexecError, JournalConflictError, LeaseLostError, PayloadTooLargeError
 from agentexec.journal.models import MAX_PATH, JournalEntry
 from agentexec.task import Lease, Status
@@ -42,7 +42,7 @@ _SPEND = (
         **{name: func.coalesce(ACTIVITY.c[name], 0) + bindparam(f"more_{name}") for name in COUNTS},
     )
 )
-_GET_ON = (
+RESET_CRASH_STREAK = (
     update(ACTIVITY)
     .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))
     .values(crashes_in_row=0)
@@ -61,7 +61,7 @@ RETURNING seq
 """  # noqa: S608 - the names of our tables
 
 
-class Kind(enum.StrEnum):
+class FactKind(enum.StrEnum):
     """What a row records."""
 
     RUN = "run"
@@ -71,7 +71,7 @@ class Kind(enum.StrEnum):
     RAISED = "raised"
 
 
-STEPS = (Kind.MODEL, Kind.OUTCOME)
+STEPS = (FactKind.MODEL, FactKind.OUTCOME)
 """What is recorded once and never done again. A call that raises may record its intent and error in every attempt."""
 
 
@@ -80,7 +80,7 @@ class Fact(NamedTuple):
 
     path: str
     seq: int
-    kind: Kind
+    kind: FactKind
     input_hash: str
     value: str
 
@@ -95,7 +95,7 @@ class Usage(NamedTuple):
     output_tokens: int
 
 
-def load(engine: Engine, agent_id: UUID) -> list[Fact]:
+def load_facts(engine: Engine, agent_id: UUID) -> list[Fact]:
     """Every fact of a task, in the order of its paths and their counts. Raises UnavailableError."""
     query = (
         select(JOURNAL.c.path, JOURNAL.c.seq, JOURNAL.c.kind, JOURNAL.c.input_hash, JOURNAL.c.value)
@@ -105,14 +105,14 @@ def load(engine: Engine, agent_id: UUID) -> list[Fact]:
     with reading(engine) as connection:
         rows = connection.execute(query).all()
     try:
-        return [Fact(row.path, row.seq, Kind(row.kind), row.input_hash, row.value) for row in rows]
+        return [Fact(row.path, row.seq, FactKind(row.kind), row.input_hash, row.value) for row in rows]
     except ValueError:
         raise AgentexecError(
             f"The journal of task {agent_id} holds a row of an unknown kind, so the task cannot go on."
         ) from None
 
 
-def append(engine: Engine, lease: Lease, fact: Fact, usage: Usage | None, now: datetime) -> None:
+def append_fact(engine: Engine, lease: Lease, fact: Fact, usage: Usage | None, now: datetime) -> None:
     """Record one fact, and the usage that belongs to it, in one transaction.
 
     Calling it again after an error whose outcome is unknown is safe: a fact that is there already is not added twice.
@@ -122,7 +122,7 @@ def append(engine: Engine, lease: Lease, fact: Fact, usage: Usage | None, now: d
     try:
         # What a crash of the database server itself may lose is a response to be asked for again, or an outcome whose
         # intent says that it is unknown. An intent must be on disk before its call is made.
-        relaxed = fact.kind is not Kind.INTENT
+        relaxed = fact.kind is not FactKind.INTENT
         if usage is None and can_batch(engine.dialect):
             values = {
                 "agent_id": lease.agent_id,
@@ -130,11 +130,11 @@ def append(engine: Engine, lease: Lease, fact: Fact, usage: Usage | None, now: d
                 "now": now,
                 "step": fact.kind in STEPS,
             }
-            if not at_once(engine, _APPEND, {**values, **fact._asdict()}, relaxed=relaxed):
+            if not run_in_one_round_trip(engine, _APPEND, {**values, **fact._asdict()}, relaxed=relaxed):
                 raise LeaseLostError(lease.agent_id)
         else:
             with writing(engine, relaxed=relaxed) as connection:
-                insert_fact(connection, lease, fact, usage, now, last=True)
+                insert_fact(connection, lease, fact, usage, now, commit=True)
     except IntegrityError as error:
         if not _is_recorded(engine, lease, fact):
             raise JournalConflictError(lease.agent_id, fact.path) from error
@@ -147,11 +147,11 @@ def insert_fact(
     usage: Usage | None,
     now: datetime,
     *,
-    last: bool = False,
+    commit: bool = False,
 ) -> None:
-    """`append` as a part of the caller's transaction; `last`: which ends with it."""
+    """`append_fact` as a part of the caller's transaction; `commit`: which ends with it."""
     row = _lock(connection, lease)
-    with batched(connection, last=last):
+    with batched(connection, commit=commit):
         connection.execute(
             _INSERT,
             {"agent_id": lease.agent_id, "epoch": lease.epoch, "created_at": now, **fact._asdict()},
@@ -159,7 +159,7 @@ def insert_fact(
         if usage is not None:
             _add_usage(connection, lease.agent_id, usage, row.usage or {})
         if row.crashes_in_row and fact.kind in STEPS:
-            connection.execute(_GET_ON, {"id": lease.agent_id})
+            connection.execute(RESET_CRASH_STREAK, {"id": lease.agent_id})
 
 
 def require_lease(connection: Connection, lease: Lease) -> None:
@@ -179,7 +179,7 @@ def _lock(connection: Connection, lease: Lease) -> Any:
 
 
 @contextmanager
-def transaction(engine: Engine) -> Generator[Connection]:
+def open_transaction(engine: Engine) -> Generator[Connection]:
     """A transaction for a caller's own effects, to be ended with `insert_fact`; rolled back on an error."""
     with writing(engine) as connection:
         yield connection
@@ -228,10 +228,10 @@ def dump(value: Any, what: str) -> str:
 
 def digest(value: Any) -> str:
     """A hash of a value's JSON form."""
-    return hashlib.sha256(text_of(value).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def text_of(value: Any) -> str:
+def canonical_json(value: Any) -> str:
     """A value's JSON form, the same in every process; what has no such form stands there as its type."""
     return json.dumps(value, sort_keys=True, default=_plain, separators=(",", ":"))
 
@@ -242,7 +242,7 @@ def _plain(value: Any) -> Any:
     )
 
 
-def fit(path: str) -> str:
+def fit_path(path: str) -> str:
     """A path that its column takes; the end of any other one is replaced by its hash.
 
     MariaDB takes texts for equal that differ in the spaces at their end.

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from agentexec.db.engine import again_after_deadlock, reading, writing
+from agentexec.db.engine import reading, retry_on_deadlock, writing
 from agentexec.journal.models import TrackerCount, TrackerMark
 
 TRACKER: Any = TrackerCount.__table__
@@ -30,8 +30,8 @@ class Mark(NamedTuple):
     path: str
 
 
-@again_after_deadlock
-def change(engine: Engine, key: str, amount: int, mark: Mark | None, fire: Fire, now: datetime) -> int:
+@retry_on_deadlock
+def change_count(engine: Engine, key: str, amount: int, mark: Mark | None, fire: Fire, now: datetime) -> int:
     """Add to a count and return it; a change that is marked already is not made again, and returns what it did.
 
     A count that comes to 0 or below enqueues the tracker's task, once. Raises UnavailableError.
@@ -57,7 +57,7 @@ def change(engine: Engine, key: str, amount: int, mark: Mark | None, fire: Fire,
     return count
 
 
-@again_after_deadlock
+@retry_on_deadlock
 def on_complete(engine: Engine, key: str, task: str, fire: Fire, now: datetime) -> bool:
     """Set the task (JSON) of a tracker, unless it has one; True if it was enqueued now, because the count is there."""
     _create(engine, key, now)
@@ -74,7 +74,7 @@ def on_complete(engine: Engine, key: str, task: str, fire: Fire, now: datetime) 
     return complete
 
 
-def read(engine: Engine, key: str) -> int:
+def read_count(engine: Engine, key: str) -> int:
     """The count, 0 of a tracker that nobody has changed."""
     with reading(engine) as connection:
         return connection.execute(select(TRACKER.c.count).where(TRACKER.c.key == key)).scalar() or 0
@@ -97,7 +97,7 @@ def _create(engine: Engine, key: str, now: datetime) -> None:
         if connection.execute(select(TRACKER.c.key).where(TRACKER.c.key == key)).scalar() is not None:
             return
     try:
-        with writing(engine, finding=False) as connection:
+        with writing(engine, by_key_only=False) as connection:
             connection.execute(insert(TRACKER).values(key=key, count=0, counted=False, updated_at=now))
     except IntegrityError:
         return  # another was faster

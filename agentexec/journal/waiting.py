@@ -15,14 +15,14 @@ from agentexec.journal.approvals import Question, Verdict
 POLL_SECONDS = 0.25
 """Between two looks at the answers, while something else goes on in the task."""
 
-STILL_SECONDS = 0.05
+QUIET_SECONDS = 0.05
 """Nothing is under way for so long: between two steps of a run there is less."""
 
-FAR_FUTURE = 10 * 365 * 86_400.0
+FAR_FUTURE_SECONDS = 10 * 365 * 86_400.0
 """Seconds after which a task starts by itself that waits for an answer without a time limit."""
 
 
-class Traffic:
+class ActiveCalls:
     """The calls that are under way in an attempt: of models, tools and steps."""
 
     def __init__(self) -> None:
@@ -31,19 +31,19 @@ class Traffic:
         self._resting: Counter[object] = Counter()
 
     @contextmanager
-    def moving(self, call: object) -> Generator[None]:
+    def track(self, call: object) -> Generator[None]:
         """A call is under way."""
         with _counted(self._lock, self._moving, (call,)):
             yield
 
     @contextmanager
-    def resting(self, calls: Iterable[object]) -> Generator[None]:
+    def suspend(self, calls: Iterable[object]) -> Generator[None]:
         """These calls do nothing but wait for what comes out of the block."""
         with _counted(self._lock, self._resting, tuple(calls)):
             yield
 
     @property
-    def still(self) -> bool:
+    def idle(self) -> bool:
         """True if nothing goes on."""
         with self._lock:
             return all(call in self._resting for call in self._moving)
@@ -63,14 +63,14 @@ def _counted(lock: threading.Lock, counter: Counter[object], calls: tuple[object
                     del counter[call]
 
 
-async def until_still(traffic: Traffic, within: Iterable[object]) -> None:
+async def wait_until_idle(active_calls: ActiveCalls, within: Iterable[object]) -> None:
     """Wait until nothing is under way but the calls that the caller is inside of."""
-    with traffic.resting(within):
-        while not traffic.still:  # noqa: ASYNC110 - tasks may run on several event loops
-            await asyncio.sleep(STILL_SECONDS)
+    with active_calls.suspend(within):
+        while not active_calls.idle:  # noqa: ASYNC110 - tasks may run on several event loops
+            await asyncio.sleep(QUIET_SECONDS)
 
 
-def waiting(
+def waiting_for_approval(
     questions: Sequence[Question], verdicts: Sequence[Verdict], now: datetime, awaited: frozenset[str]
 ) -> WaitingForApproval:
     """The way back to the queue until the questions that are open are answered, or the first of them expires."""
@@ -90,4 +90,6 @@ def waiting(
         else f"{question.call}, which was cut off, to be made again"
         for question, _ in open_
     )
-    return WaitingForApproval(min(seconds, default=FAR_FUTURE), f"Waiting for approval: {calls}", awaited)
+    return WaitingForApproval(
+        min(seconds, default=FAR_FUTURE_SECONDS), f"Waiting for approval: {calls}", awaited
+    )

@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, insert, or_, select, update
 
 from agentexec.activity.changes.statements import ACTIVITY
-from agentexec.db.engine import again_after_deadlock, chunks, reading, writing
-from agentexec.journal.approvals import answered
+from agentexec.db.engine import chunks, reading, retry_on_deadlock, writing
+from agentexec.journal.approvals import without_open_questions
 from agentexec.journal.models import EventWait, SentEvent
 from agentexec.journal.store import require_lease
 from agentexec.task import Lease, Status
@@ -23,7 +23,7 @@ EVENT_DAYS = 30
 """Days that a sent event is kept."""
 
 
-class Wanted(NamedTuple):
+class EventRequest(NamedTuple):
     """One wait of a task: `path` is its place in the task."""
 
     path: str
@@ -40,8 +40,8 @@ class Found(NamedTuple):
     expires_at: datetime | None
 
 
-@again_after_deadlock
-def look(engine: Engine, lease: Lease, wanted: Wanted, now: datetime) -> Found:
+@retry_on_deadlock
+def take_event(engine: Engine, lease: Lease, wanted: EventRequest, now: datetime) -> Found:
     """Take the oldest event that the task has not had yet; else note that it waits.
 
     Events count from the moment the task was enqueued. Raises LeaseLostError, UnavailableError.
@@ -66,7 +66,7 @@ def look(engine: Engine, lease: Lease, wanted: Wanted, now: datetime) -> Found:
         return Found(event.value, False, expires_at)
 
 
-def _next(connection: Connection, agent_id: UUID, wanted: Wanted, expires_at: datetime | None) -> Any:
+def _next(connection: Connection, agent_id: UUID, wanted: EventRequest, expires_at: datetime | None) -> Any:
     since = select(ACTIVITY.c.created_at).where(ACTIVITY.c.agent_id == agent_id).scalar_subquery()
     had = select(WAIT.c.event_id).where(WAIT.c.agent_id == agent_id, WAIT.c.event_id.is_not(None))
     query = select(EVENT.c.id, EVENT.c.value).where(
@@ -80,8 +80,8 @@ def _next(connection: Connection, agent_id: UUID, wanted: Wanted, expires_at: da
     return connection.execute(query.order_by(EVENT.c.id).limit(1)).one_or_none()
 
 
-@again_after_deadlock
-def send(engine: Engine, name: str, key: str, value: str, now: datetime) -> dict[str, list[UUID]]:
+@retry_on_deadlock
+def save_event(engine: Engine, name: str, key: str, value: str, now: datetime) -> dict[str, list[UUID]]:
     """Keep an event; returns the tasks that wait for it, by queue. Raises UnavailableError."""
     waiting = (
         select(ACTIVITY.c.agent_id, ACTIVITY.c.queue)
@@ -112,11 +112,11 @@ def _open(now: datetime) -> Sequence[ColumnElement[bool]]:
     return WAIT.c.event_id.is_(None), or_(WAIT.c.expires_at.is_(None), WAIT.c.expires_at > now)
 
 
-def ready(engine: Engine, waiting: Mapping[UUID, frozenset[str]]) -> list[UUID]:
+def ready_tasks(engine: Engine, waiting: Mapping[UUID, frozenset[str]]) -> list[UUID]:
     """Of tasks, and the kinds of what they wait for, those for which something of that has come."""
     for_answers = [agent_id for agent_id, kinds in waiting.items() if "approval" in kinds]
     for_events = [agent_id for agent_id, kinds in waiting.items() if "event" in kinds]
-    found = {*answered(engine, for_answers)} if for_answers else set[UUID]()
+    found = {*without_open_questions(engine, for_answers)} if for_answers else set[UUID]()
     if for_events:
         found.update(_arrived(engine, for_events))
     return [agent_id for agent_id in waiting if agent_id in found]
@@ -144,7 +144,7 @@ def _arrived(engine: Engine, agent_ids: Sequence[UUID]) -> list[UUID]:
         ]
 
 
-def to_wake(engine: Engine, queue: str, before: datetime, limit: int) -> list[UUID]:
+def tasks_to_wake(engine: Engine, queue: str, before: datetime, limit: int) -> list[UUID]:
     """Tasks for which an event came before a moment, and whose queue was not told."""
     query = (
         select(WAIT.c.agent_id)
@@ -156,7 +156,7 @@ def to_wake(engine: Engine, queue: str, before: datetime, limit: int) -> list[UU
         return list(connection.execute(query).scalars())
 
 
-def note_woken(engine: Engine, agent_ids: Sequence[UUID]) -> None:
+def mark_woken(engine: Engine, agent_ids: Sequence[UUID]) -> None:
     """The queue was told of these tasks' events."""
     chosen = and_(WAIT.c.agent_id.in_(agent_ids), WAIT.c.wake_at.is_not(None))
     with writing(engine, relaxed=True) as connection:

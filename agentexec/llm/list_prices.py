@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from datetime import date
 
-CHECKED = date(2026, 11, 25)
+CHECKED_ON = date(2026, 11, 25)
 
-MODELS = {
+BASE_MODEL_PRICES = {
     "gpt-4o": (2.50, 1.25, 10.00),
     "gpt-4o-mini": (0.15, 0.075, 0.60),
     "gpt-4.1": (2.00, 0.50, 8.00),
@@ -61,7 +61,9 @@ SNAPSHOTS = {
 }
 """The dated names of these models that cost the same. Another date may cost something else, so it has no price."""
 
-PRICES = MODELS | {
-    f"{model}-{snapshot}": MODELS[model] for model, snapshots in SNAPSHOTS.items() for snapshot in snapshots
+PRICES = BASE_MODEL_PRICES | {
+    f"{model}-{snapshot}": BASE_MODEL_PRICES[model]
+    for model, snapshots in SNAPSHOTS.items()
+    for snapshot in snapshots
 }
 """The same by every name that has a price."""

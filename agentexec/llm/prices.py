@@ -19,9 +19,9 @@ class ModelPrice(BaseModel):
     output: float = Field(ge=0)
 
 
-def price_of(model: str, prices: Mapping[str, ModelPrice], *, listed: bool) -> ModelPrice | None:
-    """A model's own price; else, with `listed`, that of the list which comes with agentexec; else None."""
-    if model in prices or not listed:
+def price_of(model: str, prices: Mapping[str, ModelPrice], *, use_list_prices: bool) -> ModelPrice | None:
+    """A model's own price; else, with `use_list_prices`, that of the list which comes with agentexec; else None."""
+    if model in prices or not use_list_prices:
         return prices.get(model)
     from agentexec.llm.list_prices import PRICES  # noqa: PLC0415 - only those who look at a cost load the list
 
@@ -31,15 +31,15 @@ def price_of(model: str, prices: Mapping[str, ModelPrice], *, listed: bool) -> M
     return ModelPrice(input=fresh, cached_input=cached, output=output)
 
 
-def cost(
-    usage: Mapping[str, Mapping[str, int]], prices: Mapping[str, ModelPrice], *, listed: bool
+def compute_cost(
+    usage: Mapping[str, Mapping[str, int]], prices: Mapping[str, ModelPrice], *, use_list_prices: bool
 ) -> float | None:
     """Dollars for usage by model; None if a model's price is not known, or nothing was used."""
     if not usage:
         return None
     total = 0.0
     for model, used in usage.items():
-        price, cached = price_of(model, prices, listed=listed), used.get("cached_tokens", 0)
+        price, cached = price_of(model, prices, use_list_prices=use_list_prices), used.get("cached_tokens", 0)
         if price is None:
             return None
         total += (used.get("input_tokens", 0) - cached) * price.input

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-MICRO = 1_000_000
+MICROS_PER_SECOND = 1_000_000
 MINUTE = 60.0
 BURST = 0.1
 """The part of a minute's limit that may be spent at once. What is refilled in a minute is the rest of it, so that no
@@ -35,14 +35,14 @@ class Demand(NamedTuple):
     per_second: float
 
     @property
-    def cost(self) -> int:
+    def refill_micros(self) -> int:
         """Microseconds of refilling that the amount takes."""
-        return round(self.amount / self.per_second * MICRO)
+        return round(self.amount / self.per_second * MICROS_PER_SECOND)
 
     @property
-    def window(self) -> int:
+    def full_refill_micros(self) -> int:
         """Microseconds of refilling from empty to full."""
-        return round(self.capacity / self.per_second * MICRO)
+        return round(self.capacity / self.per_second * MICROS_PER_SECOND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,5 +117,5 @@ def spend(full_at: int | None, now: int, demand: Demand) -> tuple[int, int]:
     Returns how long to wait before the amount may be taken, and the moment to keep if it is. More than a whole
     bucket is given when it is full.
     """
-    spent_until = max(now, full_at or 0) + demand.cost
-    return max(0, spent_until - now - max(demand.window, demand.cost)), spent_until
+    spent_until = max(now, full_at or 0) + demand.refill_micros
+    return max(0, spent_until - now - max(demand.full_refill_micros, demand.refill_micros)), spent_until

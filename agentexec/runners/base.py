@@ -14,7 +14,7 @@ from agentexec.activity.changes.reports import update
 from agentexec.errors import AgentexecError
 from agentexec.journal.calls import require_policy
 from agentexec.journal.recorder import Policy, Scope, scope_of
-from agentexec.journal.steps import StepCall, take_step
+from agentexec.journal.steps import StepCall, run_step
 from agentexec.runtime import RUNTIME
 from agentexec.task import parse_agent_id
 
@@ -105,12 +105,12 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
         """
         policy = self.tool_policy if policy is None else policy
         require_policy(policy)
-        return await take_step(self._scope(), StepCall(name, function, args, result_type), policy)
+        return await run_step(self._scope(), StepCall(name, function, args, result_type), policy)
 
     def _scope(self) -> Scope | None:
         """Where in the task the running code stands; None outside its worker."""
         scope = scope_of(self.agent_id)
-        if scope is not None and scope.turns is None:
+        if scope is not None and scope.replay is None:
             scope = dataclasses.replace(
                 scope, policy=self.tool_policy, approval_seconds=self.approval_seconds
             )
@@ -122,11 +122,11 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
         `percentage` is brought into 0 to 100; None leaves it as it is.
         Raises ActivityNotFoundError and UnavailableError outside the task's own worker.
         """
-        recorder = RUNTIME.recorder
-        if recorder is not None and recorder.holds(self.agent_id):
+        writer = RUNTIME.progress_writer
+        if writer is not None and writer.holds(self.agent_id):
             update(self.agent_id, message, percentage)
         else:
-            await RUNTIME.in_thread(update, self.agent_id, message, percentage)
+            await RUNTIME.run_in_thread(update, self.agent_id, message, percentage)
 
     async def try_to_report(self, message: str, percentage: int | None = None) -> bool:
         """`report` for where a lost report must not stop the work: False, and a line in the log, instead of an error."""

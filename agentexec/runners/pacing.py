@@ -37,9 +37,9 @@ class Reservation:
 class Pacer:
     """Holds calls back until the limits of their model allow them. One for each process."""
 
-    def __init__(self, limits: RateLimits, most_wait: float) -> None:
+    def __init__(self, limits: RateLimits, max_wait: float) -> None:
         self._limits = limits
-        self._most_wait = most_wait
+        self._max_wait = max_wait
         self._away = False
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ class Pacer:
         if not demands:
             return reservation
         try:
-            wait = await RUNTIME.in_thread(RUNTIME.backend.reserve, demands, self._most_wait)
+            wait = await RUNTIME.run_in_thread(RUNTIME.backend.reserve, demands, self._max_wait)
         except UnavailableError as error:
             if not self._away:
                 log.warning("%s Model calls are not paced until it is back.", error)
@@ -69,8 +69,8 @@ class Pacer:
         if self._away:
             log.info("Model calls are paced again.")
             self._away = False
-        if wait > self._most_wait:
-            raise later(wait, model, random.random())  # noqa: S311 - spreads load, no secret
+        if wait > self._max_wait:
+            raise retry_later_error(wait, model, random.random())  # noqa: S311 - spreads load, no secret
         try:
             await asyncio.sleep(wait)
         except BaseException:
@@ -99,46 +99,46 @@ class Pacer:
 
 def pacer() -> Pacer:
     """This process's pacer."""
-    return RUNTIME.shared(Pacer, lambda: Pacer(parse_rate_limits(CONF.rate_limits), CONF.rate_limit_wait))
+    return RUNTIME.get_shared(Pacer, lambda: Pacer(parse_rate_limits(CONF.rate_limits), CONF.rate_limit_wait))
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RetryableFailure:
     """A call that failed, and may succeed later.
 
-    `limited`: the server said 429. `retry_after`: the seconds that it asked for, None if it said nothing.
+    `rate_limited`: the server said 429. `retry_after`: the seconds that it asked for, None if it said nothing.
     """
 
-    limited: bool
+    rate_limited: bool
     retry_after: float | None
 
 
-def wait_after(
-    refusal: Refusal, *, failures: int, waited: float, most_wait: float, others_retry: bool
+def call_retry_delay(
+    failure: RetryableFailure, *, failures: int, waited: float, max_wait: float, caller_retries: bool
 ) -> float | None:
     """Seconds to wait in place before a refused call is made again; None to let its error through.
 
-    `failures`: of this call so far (1 or more); `waited`: seconds spent waiting on it; `others_retry`: somebody above
-    (the SDK's own retry settings) sees to retries. More than `most_wait` means: give the task back for that long.
+    `failures`: of this call so far (1 or more); `waited`: seconds spent waiting on it; `caller_retries`: somebody above
+    (the SDK's own retry settings) sees to retries. More than `max_wait` means: give the task back for that long.
     """
-    after = refusal.retry_after
-    if refusal.limited and after is not None and waited + after > most_wait:
-        return max(after, most_wait + 1)
-    if others_retry:
+    after = failure.retry_after
+    if failure.rate_limited and after is not None and waited + after > max_wait:
+        return max(after, max_wait + 1)
+    if caller_retries:
         return None
-    if refusal.limited and after is not None:
+    if failure.rate_limited and after is not None:
         return max(after, 0.1)
     if failures > QUICK_RETRIES:
         return None
-    return min(backoff(failures, first=FIRST_WAIT), most_wait)
+    return min(backoff(failures, initial=FIRST_WAIT), max_wait)
 
 
-def later(seconds: float, model: str, jitter: float) -> RetryLater:
+def retry_later_error(seconds: float, model: str, jitter: float) -> RetryLater:
     """The way back to the queue for a task whose model is limited for so long; `jitter` is 0 to 1."""
     return RetryLater(seconds * (1 + SPREAD * jitter), f"{model} is rate limited")
 
 
-def read_retry_after(milliseconds: str | None, seconds_or_date: str | None, now: datetime) -> float | None:
+def parse_retry_after(milliseconds: str | None, seconds_or_date: str | None, now: datetime) -> float | None:
     """Seconds from the headers `retry-after-ms` and `retry-after`, or None."""
     try:
         if milliseconds is not None:

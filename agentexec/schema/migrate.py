@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from agentexec.db.engine import outages_named
+from agentexec.db.engine import translating_db_errors
 from agentexec.errors import UsageError
 from agentexec.schema.tables import (
     check_revision,
@@ -45,12 +45,12 @@ def downgrade(engine: Engine, revision: str) -> None:
         _run(command.downgrade, _config(connection), revision)
 
 
-def move_to(engine: Engine, revision: str) -> None:
+def migrate_to(engine: Engine, revision: str) -> None:
     """Bring the database to a revision, up or down, as it takes."""
     if revision == "head" and is_at_head(engine):
         return  # without the import of Alembic, as most deployments find nothing to do
     script = _alembic("script").ScriptDirectory.from_config(_config(None))
-    with outages_named(engine), engine.connect() as connection:
+    with translating_db_errors(engine), engine.connect() as connection:
         current = _current(connection)
     if current is not None and current not in revisions():
         check_revision(current)
@@ -71,7 +71,7 @@ def check(engine: Engine) -> None:
     check_schema(engine)
 
 
-def write_sql(engine: Engine, revision: str = "head") -> None:
+def print_sql(engine: Engine, revision: str = "head") -> None:
     """Print the SQL of an upgrade from nothing, for databases that a person migrates."""
     config = _config(None)
     config.attributes["url"] = engine.url
@@ -112,7 +112,7 @@ def _config(connection: Connection | None) -> Config:
 def _locked(engine: Engine) -> Generator[Connection]:
     """A connection under a lock that only one migrating process holds; the others wait."""
     dialect = engine.dialect.name
-    with outages_named(engine), engine.connect() as connection:
+    with translating_db_errors(engine), engine.connect() as connection:
         if dialect == "sqlite":
             # Before anything is read: the file's write lock is the advisory lock.
             connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -25,7 +25,7 @@ __all__ = [
     "version_table",
 ]
 
-TABLES = (_activity, _journal, _state)
+MODEL_MODULES = (_activity, _journal, _state)
 """The modules whose import fills `Base.metadata`."""
 
 ADVICE = "run `agentexec migrate`"

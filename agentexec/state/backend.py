@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 EVENTS_KEPT = 1000
 """Events of one task that a backend keeps at least; it may keep a few hundred more."""
 
-EVENT_SECONDS = 600
+EVENT_TTL_SECONDS = 600
 """How long the events of a task are kept after its last one."""
 
-FOLLOW_SECONDS = 60
+FOLLOW_TTL_SECONDS = 60
 """How long a mailbox follows a task unless it says so again."""
 
-EVENTS = "events "
+EVENTS_PREFIX = "events "
 """What a mailbox is told of a task that it follows: this, and the task's id."""
 
 
-class Claimed(NamedTuple):
+class ClaimResult(NamedTuple):
     """What a claim got: leases, and the seconds until the next delayed task is due (None: there is none)."""
 
     leases: list[Lease]
@@ -53,7 +53,7 @@ class Depth(NamedTuple):
     leased: int
 
 
-class Lost(NamedTuple):
+class LostLeases(NamedTuple):
     """Leases that a renewal could not extend.
 
     `taken`: another worker holds a higher epoch, so this one must stop. `missing`: the index does not know
@@ -79,7 +79,7 @@ class StateBackend(Protocol):
     """
 
     transactional: bool
-    """True if `push` and `finish` can join a transaction of the record's database (`within`)."""
+    """True if `push` and `finish` can join a transaction of the record's database (`transaction`)."""
 
     def ping(self) -> None:
         """Reach the server, prepare what the backend needs; raise UnavailableError or UsageError."""
@@ -87,36 +87,38 @@ class StateBackend(Protocol):
     def close(self) -> None:
         """Close connections. The backend may be used again afterwards."""
 
-    def push(self, queue: str, entries: Sequence[Entry], *, within: Connection | None = None) -> None:
+    def push(self, queue: str, entries: Sequence[Entry], *, transaction: Connection | None = None) -> None:
         """Put tasks on a queue and wake as many workers. A task that is already there is left as it is.
 
-        With `within` (only where `transactional`) the entries are part of that transaction, and the caller
+        With `transaction` (only where `transactional`) the entries are part of that transaction, and the caller
         calls `wake` after its commit.
         """
 
     def wake(self, queue: str, count: int) -> None:
         """Wake up to `count` workers that wait on a queue."""
 
-    def claim(self, queue: str, worker: str, *, limit: int, low: int, lease_seconds: float) -> Claimed:
+    def claim(
+        self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
+    ) -> ClaimResult:
         """Atomically lease up to `limit` ready tasks to `worker`, each with its epoch raised by one.
 
-        HIGH before LOW and oldest first, except that up to `low` of them are taken from LOW first, so
+        HIGH before LOW and oldest first, except that up to `low_quota` of them are taken from LOW first, so
         that a flood of HIGH cannot starve LOW. Delayed tasks that are due count as ready.
         """
 
     def wait(self, queue: str, timeout: float) -> None:
         """Return when a task may be ready on `queue`, or after `timeout` seconds. May return early."""
 
-    def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> Lost:
+    def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> LostLeases:
         """Extend leases. A lease that expired but was not claimed by another is taken up again."""
 
-    def finish(self, queue: str, leases: Sequence[Lease], *, within: Connection | None = None) -> None:
+    def finish(self, queue: str, leases: Sequence[Lease], *, transaction: Connection | None = None) -> None:
         """Forget finished tasks, unless a higher epoch holds them. What `watch` noted is told by `notify_done`."""
 
     def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
         """Give a task back: to the front of its priority, or after `delay` seconds. False if not ours any more."""
 
-    def hasten(self, queue: str, agent_ids: Sequence[UUID]) -> None:
+    def make_ready(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         """Make delayed tasks ready now, and wake workers; tasks that are ready, leased or unknown stay as they are."""
 
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
@@ -125,22 +127,22 @@ class StateBackend(Protocol):
         If their workers live, they renew; else the leases expire. Tasks that the index knows are left as they are.
         """
 
-    def expired(self, queue: str, limit: int) -> list[Lease]:
+    def expired_leases(self, queue: str, limit: int) -> list[Lease]:
         """Leases whose time has passed (nothing is changed), oldest first."""
 
-    def leases_of(self, queue: str, worker: str) -> list[Lease]:
+    def worker_leases(self, queue: str, worker: str) -> list[Lease]:
         """The leases of one worker."""
 
     def remove(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
         """Take tasks out, whatever their state. Returns the workers that held leases on any of them."""
 
-    def unknown(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
+    def unknown_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
         """Those of `agent_ids` that the index does not know."""
 
     def depth(self, queue: str) -> Depth:
         """Count the tasks of a queue."""
 
-    def intact(self, queue: str) -> bool:
+    def is_intact(self, queue: str) -> bool:
         """False if the index was emptied since `mark_intact`; the reconciler then rebuilds it."""
 
     def mark_intact(self, queue: str) -> None:
@@ -161,7 +163,7 @@ class StateBackend(Protocol):
     def publish(self, queue: str, events: Mapping[UUID, Sequence[str]]) -> None:
         """Append short-lived events (JSON texts) to those of each task, and send `events <agent_id>` to its followers.
 
-        At least the last EVENTS_KEPT of a task stay, for EVENT_SECONDS after its last one. Numbers only grow, also
+        At least the last EVENTS_KEPT of a task stay, for EVENT_TTL_SECONDS after its last one. Numbers only grow, also
         when all earlier events are gone. One process at a time publishes for a task; of what two publish in the
         same moment, some may be lost.
         """
@@ -170,21 +172,21 @@ class StateBackend(Protocol):
         """For each task the events kept whose number is above the one given, oldest first; no entry if none."""
 
     def follow(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
-        """Have `mailbox` told of events of these tasks, for FOLLOW_SECONDS."""
+        """Have `mailbox` told of events of these tasks, for FOLLOW_TTL_SECONDS."""
 
-    def followed(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
+    def followed_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
         """Those of `agent_ids` that some mailbox follows."""
 
-    def lead(self, role: str, owner: str, seconds: float) -> bool:
+    def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
         """Take or keep a leadership for `seconds`; False if another owner holds it."""
 
-    def resign(self, role: str, owner: str) -> None:
+    def release_leadership(self, role: str, owner: str) -> None:
         """Give a leadership up, if held by `owner`."""
 
-    def reserve(self, demands: Sequence[Demand], patience: float) -> float:
+    def reserve(self, demands: Sequence[Demand], max_wait: float) -> float:
         """Take amounts of token buckets that all processes share, all of them or none. 0.0 means go.
 
-        Else it is the seconds to wait. Up to `patience` they are taken already: wait, then go; above it nothing was
+        Else it is the seconds to wait. Up to `max_wait` they are taken already: wait, then go; above it nothing was
         taken. New buckets are full; a demand for more than a bucket holds waits until it is full. By the server's
         clock. See `agentexec.rate_limits`.
         """

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from agentexec.errors import UsageError
-from agentexec.llm.rate_limits import MICRO, Demand, spend
+from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand, spend
 from agentexec.state.backend import (
-    EVENT_SECONDS,
-    EVENTS,
+    EVENT_TTL_SECONDS,
     EVENTS_KEPT,
-    FOLLOW_SECONDS,
-    Claimed,
+    EVENTS_PREFIX,
+    FOLLOW_TTL_SECONDS,
+    ClaimResult,
     Depth,
     Event,
-    Lost,
+    LostLeases,
 )
 from agentexec.task import Entry, Lease, Priority
 
@@ -88,10 +88,10 @@ class _Queue:
             del self.delayed[agent_id]
             self.ready[self.tasks[agent_id].priority][agent_id] = None
 
-    def take(self, limit: int, low: int) -> Iterator[UUID]:
-        """Take ready tasks out: `low` from LOW, then HIGH, then LOW."""
+    def take(self, limit: int, low_quota: int) -> Iterator[UUID]:
+        """Take ready tasks out: `low_quota` from LOW, then HIGH, then LOW."""
         for priority, most in (
-            (Priority.LOW, min(low, limit)),
+            (Priority.LOW, min(low_quota, limit)),
             (Priority.HIGH, limit),
             (Priority.LOW, limit),
         ):
@@ -141,9 +141,9 @@ class MemoryBackend:
             self._leaders.clear()
             self._buckets.clear()
 
-    def push(self, queue: str, entries: Sequence[Entry], *, within: Connection | None = None) -> None:
+    def push(self, queue: str, entries: Sequence[Entry], *, transaction: Connection | None = None) -> None:
         """Put tasks on a queue and wake as many workers. A task that is already there is left as it is."""
-        _refuse_transaction(within)
+        _refuse_transaction(transaction)
         with self._lock:
             state = self._queue(queue)
             for agent_id, priority, run_at, epoch in entries:
@@ -161,18 +161,20 @@ class MemoryBackend:
         with self._lock:
             self._queue(queue).news.notify(count)
 
-    def claim(self, queue: str, worker: str, *, limit: int, low: int, lease_seconds: float) -> Claimed:
+    def claim(
+        self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
+    ) -> ClaimResult:
         """Lease up to `limit` ready tasks to `worker`, each with its epoch raised by one."""
         with self._lock:
             state, now = self._queue(queue), self._clock()
             state.promote(now)
             leases = []
-            for agent_id in state.take(limit, low):
+            for agent_id in state.take(limit, low_quota):
                 task = state.tasks[agent_id]
                 task.epoch, task.worker = task.epoch + 1, worker
                 state.leases[agent_id] = now + lease_seconds
                 leases.append(Lease(agent_id, task.epoch))
-            return Claimed(leases, state.next_due(now))
+            return ClaimResult(leases, state.next_due(now))
 
     def wait(self, queue: str, timeout: float) -> None:
         """Return when a task may be ready on `queue`, or after `timeout` seconds. May return early."""
@@ -182,9 +184,9 @@ class MemoryBackend:
             if timeout > 0 and not any(state.ready.values()):
                 state.news.wait(timeout)
 
-    def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> Lost:
+    def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> LostLeases:
         """Extend leases. A lease that expired but was not claimed by another is taken up again."""
-        lost = Lost([], [])
+        lost = LostLeases([], [])
         with self._lock:
             state, now = self._queue(queue), self._clock()
             for agent_id, epoch in leases:
@@ -199,9 +201,9 @@ class MemoryBackend:
                     state.leases[agent_id] = now + lease_seconds
         return lost
 
-    def finish(self, queue: str, leases: Sequence[Lease], *, within: Connection | None = None) -> None:
+    def finish(self, queue: str, leases: Sequence[Lease], *, transaction: Connection | None = None) -> None:
         """Forget finished tasks, unless a higher epoch holds them."""
-        _refuse_transaction(within)
+        _refuse_transaction(transaction)
         with self._lock:
             state = self._queue(queue)
             for agent_id, epoch in leases:
@@ -228,7 +230,7 @@ class MemoryBackend:
             state.news.notify()
             return True
 
-    def hasten(self, queue: str, agent_ids: Sequence[UUID]) -> None:
+    def make_ready(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         """Make delayed tasks ready now, and wake workers; tasks that are ready, leased or unknown stay as they are."""
         with self._lock:
             state = self._queue(queue)
@@ -246,14 +248,14 @@ class MemoryBackend:
                     state.tasks[entry.agent_id] = _Task(entry.epoch, Priority(entry.priority))
                     state.leases[entry.agent_id] = lapse
 
-    def expired(self, queue: str, limit: int) -> list[Lease]:
+    def expired_leases(self, queue: str, limit: int) -> list[Lease]:
         """Leases whose time has passed (nothing is changed), oldest first."""
         with self._lock:
             state, now = self._queue(queue), self._clock()
             passed = sorted((lapse, agent_id) for agent_id, lapse in state.leases.items() if lapse <= now)
             return [Lease(agent_id, state.tasks[agent_id].epoch) for _, agent_id in passed[:limit]]
 
-    def leases_of(self, queue: str, worker: str) -> list[Lease]:
+    def worker_leases(self, queue: str, worker: str) -> list[Lease]:
         """The leases of one worker."""
         with self._lock:
             tasks = self._queue(queue).tasks
@@ -271,7 +273,7 @@ class MemoryBackend:
                     holders[agent_id] = task.worker
         return holders
 
-    def unknown(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
+    def unknown_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
         """Those of `agent_ids` that the index does not know."""
         with self._lock:
             tasks = self._queue(queue).tasks
@@ -284,7 +286,7 @@ class MemoryBackend:
             state.promote(self._clock())
             return Depth(sum(map(len, state.ready.values())), len(state.delayed), len(state.leases))
 
-    def intact(self, queue: str) -> bool:
+    def is_intact(self, queue: str) -> bool:
         """False if the index was emptied since `mark_intact`."""
         with self._lock:
             return self._queue(queue).intact
@@ -332,7 +334,7 @@ class MemoryBackend:
         """Append short-lived events to those of each task, and tell its followers."""
         with self._lock:
             state, now = self._queue(queue), self._clock()
-            for agent_id in [one for one, c in state.channels.items() if c.last_at + EVENT_SECONDS < now]:
+            for agent_id in [one for one, c in state.channels.items() if c.last_at + EVENT_TTL_SECONDS < now]:
                 del state.channels[agent_id]
             for agent_id, texts in events.items():
                 channel = state.channels.setdefault(agent_id, _Channel())
@@ -342,7 +344,7 @@ class MemoryBackend:
                 channel.last_at = now
                 for mailbox, lapses in state.follows.get(agent_id, {}).items():
                     if lapses > now:
-                        self.send(mailbox, [f"{EVENTS}{agent_id}"])
+                        self.send(mailbox, [f"{EVENTS_PREFIX}{agent_id}"])
 
     def read_events(self, queue: str, after: Mapping[UUID, int]) -> dict[UUID, list[Event]]:
         """For each task the events kept whose number is above the one given, oldest first."""
@@ -351,28 +353,28 @@ class MemoryBackend:
             found: dict[UUID, list[Event]] = {}
             for agent_id, number in after.items():
                 channel = channels.get(agent_id)
-                if channel is not None and channel.last_at + EVENT_SECONDS >= now:
+                if channel is not None and channel.last_at + EVENT_TTL_SECONDS >= now:
                     newer = [event for event in channel.events if event.number > number]
                     if newer:
                         found[agent_id] = newer
             return found
 
     def follow(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
-        """Have `mailbox` told of events of these tasks, for FOLLOW_SECONDS."""
+        """Have `mailbox` told of events of these tasks, for FOLLOW_TTL_SECONDS."""
         with self._lock:
             follows, now = self._queue(queue).follows, self._clock()
             for agent_id in [one for one, boxes in follows.items() if max(boxes.values()) <= now]:
                 del follows[agent_id]
             for agent_id in agent_ids:
-                follows[agent_id][mailbox] = now + FOLLOW_SECONDS
+                follows[agent_id][mailbox] = now + FOLLOW_TTL_SECONDS
 
-    def followed(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
+    def followed_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
         """Those of `agent_ids` that some mailbox follows."""
         with self._lock:
             follows, now = self._queue(queue).follows, self._clock()
             return {one for one in agent_ids if one in follows and max(follows[one].values()) > now}
 
-    def lead(self, role: str, owner: str, seconds: float) -> bool:
+    def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
         """Take or keep a leadership for `seconds`; False if another owner holds it."""
         with self._lock:
             now = self._clock()
@@ -382,26 +384,26 @@ class MemoryBackend:
             self._leaders[role] = (owner, now + seconds)
             return True
 
-    def resign(self, role: str, owner: str) -> None:
+    def release_leadership(self, role: str, owner: str) -> None:
         """Give a leadership up, if held by `owner`."""
         with self._lock:
             if self._leaders.get(role, ("", 0.0))[0] == owner:
                 del self._leaders[role]
 
-    def reserve(self, demands: Sequence[Demand], patience: float) -> float:
+    def reserve(self, demands: Sequence[Demand], max_wait: float) -> float:
         """Take amounts of token buckets, all of them or none; see `StateBackend.reserve`."""
-        return self._take(demands, patience)
+        return self._take(demands, max_wait)
 
     def settle(self, demands: Sequence[Demand]) -> None:
         """Correct what was reserved, at once."""
         self._take(demands, None)
 
-    def _take(self, demands: Sequence[Demand], patience: float | None) -> float:
+    def _take(self, demands: Sequence[Demand], max_wait: float | None) -> float:
         with self._lock:
-            now = round(self._clock() * MICRO)
+            now = round(self._clock() * MICROS_PER_SECOND)
             spent = [spend(self._buckets.get(demand.name), now, demand) for demand in demands]
-            wait = max((one for one, _ in spent), default=0) / MICRO
-            if patience is None or wait <= patience:
+            wait = max((one for one, _ in spent), default=0) / MICROS_PER_SECOND
+            if max_wait is None or wait <= max_wait:
                 for demand, (_, full_at) in zip(demands, spent, strict=True):
                     self._buckets[demand.name] = full_at
             return wait
@@ -413,6 +415,8 @@ class MemoryBackend:
         return state
 
 
-def _refuse_transaction(within: object) -> None:
-    if within is not None:
-        raise UsageError("The memory backend cannot join a database transaction; call it without within=.")
+def _refuse_transaction(transaction: object) -> None:
+    if transaction is not None:
+        raise UsageError(
+            "The memory backend cannot join a database transaction; call it without transaction=."
+        )

@@ -17,15 +17,15 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.config import Settings
 from agentexec.db.columns import IdList
-from agentexec.db.engine import again_after_deadlock, chunks, reading, writing
+from agentexec.db.engine import chunks, reading, retry_on_deadlock, writing
 from agentexec.llm.rate_limits import Demand
-from agentexec.state.backend import Claimed, Depth, Lost
+from agentexec.state.backend import ClaimResult, Depth, LostLeases
 from agentexec.state.sql_buckets import Buckets
 from agentexec.state.sql_events import SqlEvents
 from agentexec.state.sql_models import (
     LEASED,
-    MICRO,
-    NOW,
+    MICROS_PER_SECOND,
+    NOW_SQL,
     Counter,
     Leader,
     Message,
@@ -45,7 +45,7 @@ IDS = {
     "sqlite": (bindparam("ids", type_=IdList()), "IN (SELECT value FROM json_each(:ids))"),
     "postgresql": (bindparam("ids", type_=ARRAY(Uuid())), "= ANY(CAST(:ids AS UUID[]))"),
 }
-"""One parameter for any number of ids: see `columns.among`."""
+"""One parameter for any number of ids: see `columns.id_in`."""
 
 
 def create(settings: Settings, engine: Engine) -> SqlBackend:
@@ -58,7 +58,7 @@ class _Statements:
 
     def __init__(self, dialect: str) -> None:
         family = "mysql" if dialect == "mariadb" else dialect
-        self.now = now = NOW.get(family, NOW["postgresql"])
+        self.now = now = NOW_SQL.get(family, NOW_SQL["postgresql"])
         q, w, m, c, leader = (model.__tablename__ for model in (QueueEntry, Watch, Message, Counter, Leader))
         lock = "" if family == "sqlite" else " FOR UPDATE"
         skip = "" if family == "sqlite" else " FOR UPDATE SKIP LOCKED"
@@ -102,7 +102,7 @@ class _Statements:
             f"UPDATE {q} SET lane = priority, at = CASE WHEN :delay > 0 THEN {now} + :delay ELSE -({now}) END, "
             f"worker = NULL WHERE agent_id = :id AND epoch = :epoch AND lane = {LEASED}"
         ).bindparams(one)
-        self.hasten = text(
+        self.make_ready = text(
             f"UPDATE {q} SET at = {now} WHERE queue = :queue AND lane < {LEASED} AND at > {now} AND agent_id {among}"
         ).bindparams(ids)
         self.expired = text(
@@ -133,7 +133,7 @@ class _Statements:
         self.read = text(f"SELECT id, text FROM {m} WHERE mailbox = :mailbox ORDER BY id")
         self.forget = text(f"DELETE FROM {m} WHERE id IN :ids").bindparams(message_ids)
         self.sweep = (
-            text(f"DELETE FROM {m} WHERE sent_at < {now} - {MESSAGE_SECONDS * MICRO}"),
+            text(f"DELETE FROM {m} WHERE sent_at < {now} - {MESSAGE_SECONDS * MICROS_PER_SECOND}"),
             text(f"DELETE FROM {w} WHERE lapses_at < {now}"),
         )
         self.add = text(f"UPDATE {c} SET value = value + :amount WHERE name = :name")
@@ -169,26 +169,28 @@ class SqlBackend(SqlEvents):
 
     # ---- queue -------------------------------------------------------------------------------------------
 
-    def push(self, queue: str, entries: Sequence[Entry], *, within: Connection | None = None) -> None:
-        with self._transaction(within) as connection:
+    def push(self, queue: str, entries: Sequence[Entry], *, transaction: Connection | None = None) -> None:
+        with self._transaction(transaction) as connection:
             self._insert(connection, queue, entries, leased_for=None)
-        if within is None:
+        if transaction is None:
             self._wakeup.announce()
 
     def wake(self, queue: str, count: int) -> None:
         self._wakeup.announce()
 
-    @again_after_deadlock
-    def claim(self, queue: str, worker: str, *, limit: int, low: int, lease_seconds: float) -> Claimed:
+    @retry_on_deadlock
+    def claim(
+        self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
+    ) -> ClaimResult:
         self._marks.mark = self._wakeup.mark()
         with reading(self._engine) as connection:
             # Without a lock, so that idle workers do not stand in the way of a writer.
             next_due = self._next_due(connection, queue)
         if next_due is None or next_due > 0 or limit < 1:
-            return Claimed([], next_due)
+            return ClaimResult([], next_due)
         leases: list[Lease] = []
         with writing(self._engine, relaxed=True) as connection:
-            for lane, most in ((Priority.LOW, low), (Priority.HIGH, limit), (Priority.LOW, limit)):
+            for lane, most in ((Priority.LOW, low_quota), (Priority.HIGH, limit), (Priority.LOW, limit)):
                 most = min(most, limit - len(leases))
                 if most < 1:
                     continue
@@ -196,26 +198,26 @@ class SqlBackend(SqlEvents):
                 if not rows:
                     continue
                 ids = [row.agent_id for row in rows]
-                lease = self._now(ids=ids, lease=int(lease_seconds * MICRO), worker=worker)
+                lease = self._now(ids=ids, lease=int(lease_seconds * MICROS_PER_SECOND), worker=worker)
                 connection.execute(self._sql.lease, lease)
                 leases.extend(Lease(row.agent_id, row.epoch + 1) for row in rows)
             # With its slots filled a worker will claim again before it waits.
-            return Claimed(leases, self._next_due(connection, queue) if len(leases) < limit else None)
+            return ClaimResult(leases, self._next_due(connection, queue) if len(leases) < limit else None)
 
     def wait(self, queue: str, timeout: float) -> None:
         mark = getattr(self._marks, "mark", None)
         self._marks.mark = None
         self._wakeup.wait(self._wakeup.mark() if mark is None else mark, timeout)
 
-    @again_after_deadlock
-    def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> Lost:
-        lost = Lost([], [])
+    @retry_on_deadlock
+    def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> LostLeases:
+        lost = LostLeases([], [])
         for chunk in chunks(leases):
             with writing(self._engine, relaxed=True) as connection:
                 epochs = dict(self._select_epochs(connection, [lease.agent_id for lease in chunk]))
                 ours = [lease.agent_id for lease in chunk if epochs.get(lease.agent_id) == lease.epoch]
                 if ours:
-                    values = self._now(ids=ours, lease=int(lease_seconds * MICRO), worker=worker)
+                    values = self._now(ids=ours, lease=int(lease_seconds * MICROS_PER_SECOND), worker=worker)
                     connection.execute(self._sql.renew, values)
             for lease in chunk:
                 epoch = epochs.get(lease.agent_id)
@@ -225,42 +227,42 @@ class SqlBackend(SqlEvents):
                     lost.taken.append(lease.agent_id)
         return lost
 
-    def finish(self, queue: str, leases: Sequence[Lease], *, within: Connection | None = None) -> None:
+    def finish(self, queue: str, leases: Sequence[Lease], *, transaction: Connection | None = None) -> None:
         if not leases:
             return
-        with self._transaction(within) as connection:
+        with self._transaction(transaction) as connection:
             by_epoch = sorted(leases, key=lambda lease: (lease.epoch, lease.agent_id))
             for epoch, group in itertools.groupby(by_epoch, key=lambda lease: lease.epoch):
                 for chunk in chunks([lease.agent_id for lease in group]):
                     connection.execute(self._sql.finish, {"epoch": epoch, "ids": chunk})
 
-    @again_after_deadlock
+    @retry_on_deadlock
     def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
-        values = self._now(id=lease.agent_id, epoch=lease.epoch, delay=int(delay * MICRO))
+        values = self._now(id=lease.agent_id, epoch=lease.epoch, delay=int(delay * MICROS_PER_SECOND))
         with writing(self._engine, relaxed=True) as connection:
             released = connection.execute(self._sql.release, values).rowcount > 0
         self._wakeup.announce()
         return released
 
-    @again_after_deadlock
-    def hasten(self, queue: str, agent_ids: Sequence[UUID]) -> None:
+    @retry_on_deadlock
+    def make_ready(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         for chunk in chunks(agent_ids):
             with writing(self._engine, relaxed=True) as connection:
-                connection.execute(self._sql.hasten, self._now(queue=queue, ids=chunk))
+                connection.execute(self._sql.make_ready, self._now(queue=queue, ids=chunk))
         self._wakeup.announce()
 
-    @again_after_deadlock
+    @retry_on_deadlock
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
         with writing(self._engine, relaxed=True) as connection:
             self._insert(connection, queue, entries, leased_for=lease_seconds)
 
-    def expired(self, queue: str, limit: int) -> list[Lease]:
+    def expired_leases(self, queue: str, limit: int) -> list[Lease]:
         self._sweep()
         with reading(self._engine) as connection:
             rows = connection.execute(self._sql.expired, self._now(queue=queue, most=limit))
             return [Lease(row.agent_id, row.epoch) for row in rows]
 
-    def leases_of(self, queue: str, worker: str) -> list[Lease]:
+    def worker_leases(self, queue: str, worker: str) -> list[Lease]:
         with reading(self._engine) as connection:
             rows = connection.execute(self._sql.held, {"queue": queue, "worker": worker})
             return [Lease(row.agent_id, row.epoch) for row in rows]
@@ -275,7 +277,7 @@ class SqlBackend(SqlEvents):
             holders |= {row.agent_id: row.worker for row in rows if row.worker}
         return holders
 
-    def unknown(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
+    def unknown_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
         known: set[UUID] = set()
         with reading(self._engine) as connection:
             for chunk in chunks(agent_ids):
@@ -286,7 +288,7 @@ class SqlBackend(SqlEvents):
         with reading(self._engine) as connection:
             return Depth(*map(int, connection.execute(self._sql.depth, self._now(queue=queue)).one()))
 
-    def intact(self, queue: str) -> bool:
+    def is_intact(self, queue: str) -> bool:
         with reading(self._engine) as connection:
             return bool(connection.execute(self._sql.count, {"name": INTACT + queue}).scalar())
 
@@ -302,7 +304,7 @@ class SqlBackend(SqlEvents):
     # ---- signals -----------------------------------------------------------------------------------------
 
     def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
-        seconds = WATCH_SECONDS * MICRO
+        seconds = WATCH_SECONDS * MICROS_PER_SECOND
         for chunk in chunks(agent_ids):
             rows = [self._now(id=agent_id, mailbox=mailbox, seconds=seconds) for agent_id in chunk]
             with writing(self._engine, relaxed=True) as connection:
@@ -352,27 +354,27 @@ class SqlBackend(SqlEvents):
 
     # ---- leadership --------------------------------------------------------------------------------------
 
-    def lead(self, role: str, owner: str, seconds: float) -> bool:
-        values = self._now(role=role, owner=owner, seconds=int(seconds * MICRO))
+    def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
+        values = self._now(role=role, owner=owner, seconds=int(seconds * MICROS_PER_SECOND))
         with writing(self._engine, relaxed=True) as connection:
             if connection.execute(self._sql.keep_lead, values).rowcount > 0:
                 return True
             return connection.execute(self._sql.take_lead, values).rowcount > 0
 
-    def resign(self, role: str, owner: str) -> None:
+    def release_leadership(self, role: str, owner: str) -> None:
         with writing(self._engine, relaxed=True) as connection:
             connection.execute(self._sql.resign, {"role": role, "owner": owner})
 
-    def reserve(self, demands: Sequence[Demand], patience: float) -> float:
-        return self._buckets.take(demands, patience)
+    def reserve(self, demands: Sequence[Demand], max_wait: float) -> float:
+        return self._buckets.take(demands, max_wait)
 
     def settle(self, demands: Sequence[Demand]) -> None:
         self._buckets.take(demands, None)
 
     # ---- parts -------------------------------------------------------------------------------------------
 
-    def _transaction(self, within: Connection | None) -> AbstractContextManager[Connection]:
-        return writing(self._engine) if within is None else nullcontext(within)
+    def _transaction(self, transaction: Connection | None) -> AbstractContextManager[Connection]:
+        return writing(self._engine) if transaction is None else nullcontext(transaction)
 
     def _insert(
         self, connection: Connection, queue: str, entries: Sequence[Entry], *, leased_for: float | None
@@ -381,9 +383,9 @@ class SqlBackend(SqlEvents):
         rows = []
         for place, entry in enumerate(entries):
             if leased_for is not None:
-                shift = int(leased_for * MICRO)
+                shift = int(leased_for * MICROS_PER_SECOND)
             elif entry.run_at > clock:
-                shift = int((entry.run_at - clock) * MICRO)
+                shift = int((entry.run_at - clock) * MICROS_PER_SECOND)
             else:
                 # Tasks of one push keep their order.
                 shift = place
@@ -405,7 +407,7 @@ class SqlBackend(SqlEvents):
         """Seconds until a task may start, 0 if one may now; None if there is none."""
         high_at, low_at, now = connection.execute(self._sql.peek, self._now(queue=queue)).one()
         soonest = min((at for at in (high_at, low_at) if at is not None), default=None)
-        return None if soonest is None else max(0.0, (soonest - now) / MICRO)
+        return None if soonest is None else max(0.0, (soonest - now) / MICROS_PER_SECOND)
 
     def _select_epochs(self, connection: Connection, agent_ids: Sequence[UUID]) -> list[tuple[UUID, int]]:
         rows = connection.execute(self._sql.select, {"ids": sorted(agent_ids)})

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, Engine, bindparam, text
 
 from agentexec.db.engine import writing
-from agentexec.llm.rate_limits import MICRO, Demand, spend
+from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand, spend
 from agentexec.state.sql_models import Counter
 
 PREFIX = "bucket:"
@@ -36,19 +36,19 @@ class Buckets:
         self._make = text(f"{insert} INTO {table} (name, value) VALUES (:name, 0){ignore}")
         self._keep = text(f"UPDATE {table} SET value = :value WHERE name = :name")
 
-    def take(self, demands: Sequence[Demand], patience: float | None) -> float:
-        """Take amounts, all or none; returns the wait in seconds. `patience` None: in any case."""
+    def take(self, demands: Sequence[Demand], max_wait: float | None) -> float:
+        """Take amounts, all or none; returns the wait in seconds. `max_wait` None: in any case."""
         if not demands:
             return 0.0
-        wait = self._take(demands, patience)
+        wait = self._take(demands, max_wait)
         if wait is None:
             with writing(self._engine, relaxed=True) as connection:
                 for demand in sorted(demands):
                     connection.execute(self._make, {"name": PREFIX + demand.name})
-            wait = self._take(demands, patience)
-        return 0.0 if wait is None else wait / MICRO
+            wait = self._take(demands, max_wait)
+        return 0.0 if wait is None else wait / MICROS_PER_SECOND
 
-    def _take(self, demands: Sequence[Demand], patience: float | None) -> int | None:
+    def _take(self, demands: Sequence[Demand], max_wait: float | None) -> int | None:
         """The wait in microseconds; None if a bucket is not there yet."""
         with writing(self._engine, relaxed=True) as connection:
             found = self._read(connection, [PREFIX + demand.name for demand in demands])
@@ -56,7 +56,7 @@ class Buckets:
                 return None
             spent = [spend(*found[PREFIX + demand.name], demand) for demand in demands]
             wait = max(one for one, _ in spent)
-            if patience is None or wait <= patience * MICRO:
+            if max_wait is None or wait <= max_wait * MICROS_PER_SECOND:
                 rows = [
                     {"name": PREFIX + demand.name, "value": full_at}
                     for demand, (_, full_at) in zip(demands, spent, strict=True)

@@ -10,9 +10,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, Uuid, bindparam, text
 
 from agentexec.db.engine import reading, writing
-from agentexec.state.backend import EVENT_SECONDS, EVENTS, EVENTS_KEPT, FOLLOW_SECONDS, Event
-from agentexec.state.sql_models import CHUNK, MICRO, NOW, Follow, Message
-from agentexec.state.sql_models import Event as EventRow
+from agentexec.state.backend import EVENT_TTL_SECONDS, EVENTS_KEPT, EVENTS_PREFIX, FOLLOW_TTL_SECONDS, Event
+from agentexec.state.sql_models import CHUNK_SIZE, MICROS_PER_SECOND, NOW_SQL, EventRow, Follow, Message
 from agentexec.state.sql_wakeup import make_wakeup
 
 T = TypeVar("T")
@@ -26,7 +25,7 @@ class _Statements:
 
     def __init__(self, dialect: str) -> None:
         family = "mysql" if dialect == "mariadb" else dialect
-        now = NOW.get(family, NOW["postgresql"])
+        now = NOW_SQL.get(family, NOW_SQL["postgresql"])
         e, f, m = (model.__tablename__ for model in (EventRow, Follow, Message))
         insert, ignore = ("INSERT IGNORE", "") if family == "mysql" else ("INSERT", " ON CONFLICT DO NOTHING")
         ids = bindparam("ids", expanding=True, type_=Uuid())
@@ -58,7 +57,7 @@ class _Statements:
         )
         self.send = text(f"INSERT INTO {m} (mailbox, text, sent_at) VALUES (:mailbox, :text, {now})")
         self.sweep = (
-            text(f"DELETE FROM {e} WHERE at < {now} - {EVENT_SECONDS * MICRO}"),
+            text(f"DELETE FROM {e} WHERE at < {now} - {EVENT_TTL_SECONDS * MICROS_PER_SECOND}"),
             text(f"DELETE FROM {f} WHERE lapses_at < {now}"),
         )
 
@@ -81,7 +80,7 @@ class SqlEvents:
                 if rows:
                     told = True
                     messages = [
-                        self._now(mailbox=row.mailbox, text=f"{EVENTS}{row.agent_id}") for row in rows
+                        self._now(mailbox=row.mailbox, text=f"{EVENTS_PREFIX}{row.agent_id}") for row in rows
                     ]
                     connection.execute(self._event_sql.send, messages)
         if told:
@@ -116,7 +115,7 @@ class SqlEvents:
         return found
 
     def follow(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
-        seconds = FOLLOW_SECONDS * MICRO
+        seconds = FOLLOW_TTL_SECONDS * MICROS_PER_SECOND
         for chunk in chunks(sorted(agent_ids)):
             rows = [self._now(id=agent_id, mailbox=mailbox, seconds=seconds) for agent_id in chunk]
             with writing(self._engine, relaxed=True) as connection:
@@ -125,7 +124,7 @@ class SqlEvents:
                 )
                 connection.execute(self._event_sql.follow, rows)
 
-    def followed(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
+    def followed_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
         found: set[UUID] = set()
         with reading(self._engine) as connection:
             # Most of the time nobody follows anything.
@@ -149,4 +148,4 @@ class SqlEvents:
 
 def chunks(items: Sequence[T]) -> list[list[T]]:
     """Parts that one statement takes."""
-    return [list(items[start : start + CHUNK]) for start in range(0, len(items), CHUNK)]
+    return [list(items[start : start + CHUNK_SIZE]) for start in range(0, len(items), CHUNK_SIZE)]

@@ -16,11 +16,11 @@ LEASED = 2
 
 MAX_NAME = 200
 
-MICRO = 1_000_000
-CHUNK = 500
+MICROS_PER_SECOND = 1_000_000
+CHUNK_SIZE = 500
 """Ids in one statement: below every database's limit on parameters."""
 
-NOW = {
+NOW_SQL = {
     # One host, so the local clock is everyone's clock.
     "sqlite": ":now",
     # The database's clock is the same for all hosts.
@@ -92,7 +92,7 @@ class Leader(Base):
     until: Mapped[int] = mapped_column(BigInteger)
 
 
-class Event(Base):
+class EventRow(Base):
     """A short-lived event of a task; numbers count up by one. Kept for minutes."""
 
     __tablename__ = f"{CONF.table_prefix}event"

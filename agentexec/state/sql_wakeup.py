@@ -64,7 +64,7 @@ class Wakeup:
             finally:
                 self._waiting -= 1
 
-    def announce(self, within: Any | None = None) -> None:
+    def announce(self, transaction: Any | None = None) -> None:
         """Wake everyone who waits: in this process at once, elsewhere as the database can."""
         self._bump()
 
@@ -148,10 +148,10 @@ class PostgresWakeup(Wakeup):
     def _channel(self) -> str:
         return f"{CONF.table_prefix}wake"
 
-    def announce(self, within: Any | None = None) -> None:
+    def announce(self, transaction: Any | None = None) -> None:
         notify = text("SELECT pg_notify(:channel, '')")
-        if within is not None:
-            within.execute(notify, {"channel": self._channel})
+        if transaction is not None:
+            transaction.execute(notify, {"channel": self._channel})
             return
         self._bump()
         with writing(self._engine, relaxed=True) as connection:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.orm import Session
 
-from agentexec.activity.mailbox import read_ends
+from agentexec.activity.mailbox import read_outcomes
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.detail import detail
 from agentexec.activity.schemas import ActivityLogSchema
@@ -115,7 +115,7 @@ class AsyncHarness:
             self._open.enter_context(RUNTIME.replaced(engine, backend, self._registry))
             self._worker = InlineWorker(self._registry, backend)
             await self._worker.open()
-            self._open.callback(self._worker.shut)
+            self._open.callback(self._worker.close)
             if "agents" in sys.modules:
                 # Also where the test gives no answers: an agent in a unit test must not call a real model.
                 self._script()
@@ -125,7 +125,7 @@ class AsyncHarness:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        await RUNTIME.in_thread(self._open.close)
+        await RUNTIME.run_in_thread(self._open.close)
 
     @property
     def model(self) -> AgentScript:
@@ -186,13 +186,13 @@ class AsyncHarness:
         if self._model is None and "agents" in sys.modules:
             self._script()
         ran = await self._worker.work(wanted)
-        if self._model is not None and self._model.ended is not None:
-            error, self._model.ended = self._model.ended, None
+        if self._model is not None and self._model.pending_error is not None:
+            error, self._model.pending_error = self._model.pending_error, None
             raise error
         return ran
 
     def _result(self, agent_id: UUID) -> Any:
-        for end in read_ends(RUNTIME, [agent_id]):
+        for end in read_outcomes(RUNTIME, [agent_id]):
             definition = self._registry.find(end.task_name)
             if end.status is Status.COMPLETE and end.result is not None and definition is not None:
                 adapter = definition.result_type
@@ -204,7 +204,7 @@ class AsyncHarness:
             # On first use: it imports the Agents SDK, which takes two seconds and is not every test's matter.
             scripted = importlib.import_module("agentexec.testing.scripted_model")
             model: AgentScript = scripted.AgentScript()
-            self._open.enter_context(scripted.every_agent_asks(model))
+            self._open.enter_context(scripted.override_agent_models(model))
             self._model = model
         return self._model
 

@@ -13,15 +13,15 @@ from concurrent.futures import Future
 from uuid import UUID
 
 from agentexec.activity.changes.endings import Ending
-from agentexec.activity.mailbox import End, Signals
+from agentexec.activity.mailbox import Mailbox, TaskOutcome
 from agentexec.config import CONF
 from agentexec.errors import UsageError
-from agentexec.journal.waits import ready
+from agentexec.journal.waits import ready_tasks
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME, Runtime
 from agentexec.state.memory_backend import MemoryBackend, _Queue
 from agentexec.task import Lease
-from agentexec.worker.child import Child
+from agentexec.worker.child import Worker
 from agentexec.worker.slots import Slots
 
 WORKER = "harness"
@@ -46,28 +46,28 @@ class InlineBackend(MemoryBackend):
         return super()._queue(CONF.queue_name)
 
 
-class InlineSignals(Signals):
+class InlineMailbox(Mailbox):
     """Signals that have a task run when somebody waits for it."""
 
     def __init__(self, runtime: Runtime, worker: InlineWorker) -> None:
         super().__init__(runtime, WORKER)
         self._worker = worker
 
-    def expect(self, queue: str, agent_ids: Sequence[UUID]) -> list[Future[End]]:
+    def watch(self, queue: str, agent_ids: Sequence[UUID]) -> list[Future[TaskOutcome]]:
         """Futures of the ends of tasks, which are run beside the task that waits for them."""
-        futures = super().expect(queue, agent_ids)
+        futures = super().watch(queue, agent_ids)
         self._worker.call_for(agent_ids)
         return futures
 
     def close(self) -> None:
         """End the thread now: it must not meet the database of the next test."""
         super().close()
-        self._runtime.backend.send(self.mailbox, ["closed"])
+        self._runtime.backend.send(self.address, ["closed"])
         if self._thread is not None:
             self._thread.join(WRITE_SECONDS)
 
 
-class InlineWorker(Child):
+class InlineWorker(Worker):
     """Runs tasks one after another, and beside them those they wait for. Needs a runtime that is `replaced`."""
 
     def __init__(self, registry: Registry, backend: InlineBackend) -> None:
@@ -78,18 +78,20 @@ class InlineWorker(Child):
         self._waiting: dict[UUID, frozenset[str]] = {}
 
     def _make_slots(self) -> Slots:
-        return Slots(CONF.worker_concurrency, stay_seconds=0.0, skips_sleep=True, on_rest=self._rested)
+        return Slots(
+            CONF.worker_concurrency, max_inline_sleep=0.0, skips_sleep=True, on_release=self._on_slot_released
+        )
 
     async def open(self) -> None:
         """Be ready to run tasks on the present event loop."""
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
-        RUNTIME.recorder, RUNTIME.slots = self._writer, self._slots
+        RUNTIME.progress_writer, RUNTIME.slots = self._writer, self._slots
         self._writer.start()
-        signals = RUNTIME.shared(Signals, lambda: InlineSignals(RUNTIME, self))
-        signals.on_cancel(lambda agent_id: self._loop.call_soon_threadsafe(self._give_up, agent_id))
+        mailbox = RUNTIME.get_shared(Mailbox, lambda: InlineMailbox(RUNTIME, self))
+        mailbox.on_cancel(lambda agent_id: self._loop.call_soon_threadsafe(self._abort, agent_id))
 
-    def shut(self) -> None:
+    def close(self) -> None:
         """Write what is left, and end the threads."""
         self._writer.close(WRITE_SECONDS)
         self._handler_threads.shutdown(wait=False)
@@ -101,8 +103,8 @@ class InlineWorker(Child):
         itself back again and again.
         """
         self._starts.clear()
-        while (lease := await RUNTIME.in_thread(self._choose, wanted)) is not None:
-            await RUNTIME.in_thread(self._run_chosen, lease)
+        while (lease := await RUNTIME.run_in_thread(self._choose, wanted)) is not None:
+            await RUNTIME.run_in_thread(self._run_chosen, lease)
             await self._finish_begun()
         return list(self._starts)
 
@@ -126,14 +128,14 @@ class InlineWorker(Child):
             if self._news.is_set():
                 self._news.clear()
                 await self._begin_called()
-            await RUNTIME.in_thread(self._writer.flush, WRITE_SECONDS)
-        await RUNTIME.in_thread(self._writer.flush, WRITE_SECONDS)
+            await RUNTIME.run_in_thread(self._writer.flush, WRITE_SECONDS)
+        await RUNTIME.run_in_thread(self._writer.flush, WRITE_SECONDS)
 
     async def _begin_called(self) -> None:
-        while (lease := await RUNTIME.in_thread(self._choose, self._called)) is not None:
-            await RUNTIME.in_thread(self._run_chosen, lease)
+        while (lease := await RUNTIME.run_in_thread(self._choose, self._called)) is not None:
+            await RUNTIME.run_in_thread(self._run_chosen, lease)
         # One that failed and is to be tried again is called for until it has ended.
-        self._called = {one for one in self._called if self._memory.unknown(self._queue, [one]) == []}
+        self._called = {one for one in self._called if self._memory.unknown_tasks(self._queue, [one]) == []}
         if self._called:
             self._loop.call_later(0.01, self._news.set)
 
@@ -142,12 +144,12 @@ class InlineWorker(Child):
         if wanted is not None and not wanted:
             return None
         # The clock jumps to no moment at which nobody would have answered.
-        for agent_id in ready(RUNTIME.engine, self._waiting) if self._waiting else ():
+        for agent_id in ready_tasks(RUNTIME.engine, self._waiting) if self._waiting else ():
             del self._waiting[agent_id]
         try:
             while True:
                 leases, next_due = self._memory.claim(
-                    self._queue, WORKER, limit=ALL, low=0, lease_seconds=LEASE_SECONDS
+                    self._queue, WORKER, limit=ALL, low_quota=0, lease_seconds=LEASE_SECONDS
                 )
                 able = (one for one in leases if one.agent_id not in self._waiting)
                 chosen = next((one for one in able if wanted is None or one.agent_id in wanted), None)
@@ -161,7 +163,7 @@ class InlineWorker(Child):
             self._memory.ahead = 0.0
 
     def _settle(self, written: Sequence[Ending], refused: Sequence[Ending]) -> None:
-        self._waiting.update({one.lease.agent_id: one.waiting for one in written if one.waiting})
+        self._waiting.update({one.lease.agent_id: one.awaited_kinds for one in written if one.awaited_kinds})
         super()._settle(written, refused)
 
     def _run_chosen(self, lease: Lease) -> None:
@@ -172,5 +174,5 @@ class InlineWorker(Child):
                 f"Task {lease.agent_id} was started {MOST_STARTS} times and has not ended; does it postpone itself for ever?"
             )
         self._leases[lease.agent_id] = lease.epoch
-        self._slots.take_anyway()
+        self._slots.acquire_unconditionally()
         self._start([lease])

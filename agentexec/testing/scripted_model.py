@@ -21,7 +21,7 @@ from agents.testing import (
 from agents.usage import Usage
 from pydantic import BaseModel
 
-from agentexec.runners.openai.durable import install
+from agentexec.runners.openai.durable import patch_sdk
 from agentexec.testing.script import ScriptEndedError
 
 USAGE = Usage(requests=1, input_tokens=10, output_tokens=5, total_tokens=15)
@@ -36,7 +36,7 @@ class AgentScript(ScriptedModel):
 
     def __init__(self) -> None:
         super().__init__(default_usage=USAGE)
-        self.ended: ScriptEndedError | None = None
+        self.pending_error: ScriptEndedError | None = None
         """Set when a call found no answer."""
         self._given = 0
 
@@ -90,17 +90,17 @@ class AgentScript(ScriptedModel):
 
     def _too_short(self, error: UnexpectedModelCall) -> ScriptEndedError:
         number = error.call_index + 1
-        self.ended = ScriptEndedError(
+        self.pending_error = ScriptEndedError(
             f"Model call {number} found no answer: {self._given} were given. Give one more with "
             f"harness.model.say(...) or .call_tool(...); the call's input ends with {_last(error.call.input)}."
         )
-        return self.ended
+        return self.pending_error
 
 
 @contextmanager
-def every_agent_asks(model: AgentScript) -> Generator[None]:
+def override_agent_models(model: AgentScript) -> Generator[None]:
     """Within the block every run of the SDK in this process uses a model, nested runs too."""
-    install()
+    patch_sdk()
     before = get_default_agent_runner()
     runner = ScriptedRunner(before, model)
     set_default_agent_runner(runner)

@@ -18,21 +18,21 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from agentexec.activity.changes.endings import Ending
-from agentexec.activity.changes.postgres_fast_path import start_fresh
+from agentexec.activity.changes.postgres_fast_path import start_fresh_tasks
 from agentexec.activity.changes.transitions import Admissions, Admitted, admit_claims, clear_crashes
 from agentexec.activity.changes.writer import Writer
-from agentexec.activity.live.publisher import Live
-from agentexec.activity.mailbox import Signals
+from agentexec.activity.live.publisher import EventPublisher
+from agentexec.activity.mailbox import Mailbox
 from agentexec.config import Settings
 from agentexec.db.engine import utc_now, writing
 from agentexec.errors import SchemaError, UnavailableError
-from agentexec.journal.waits import ready
-from agentexec.policy import backoff, low_quota
+from agentexec.journal.waits import ready_tasks
+from agentexec.policy import backoff, low_priority_quota
 from agentexec.registry import Registry
 from agentexec.runtime import Runtime
 from agentexec.task import Lease, Status
-from agentexec.worker.executor import attempt, failed_for_good
-from agentexec.worker.lease_renewal import Heartbeat
+from agentexec.worker.executor import execute_attempt, permanent_failure
+from agentexec.worker.lease_renewal import LeaseRenewer
 from agentexec.worker.presence import Presence
 from agentexec.worker.slots import Slots
 
@@ -61,7 +61,7 @@ GRACE_AFTER_CANCEL = 5.0
 """Seconds that canceled handlers get to clean up."""
 
 
-class Child:
+class Worker:
     """The tasks of one worker process, from claim to acknowledgement."""
 
     def __init__(self, registry: Registry, runtime: Runtime, settings: Settings, worker_id: str) -> None:
@@ -75,14 +75,14 @@ class Child:
         self._running: dict[UUID, asyncio.Task[None]] = {}
         self._suspects: set[UUID] = set()
         self._held: list[Lease] = []
-        self._given_up: set[UUID] = set()
+        self._aborted: set[UUID] = set()
         self._slots = self._make_slots()
         self._crashed: dict[UUID, int] = {}
         self._draining = False
         self._idle = threading.Event()
-        self._stirred = threading.Event()
+        self._suspects_changed = threading.Event()
         self._claimed = 0
-        self._live = runtime.shared(Live, lambda: Live(runtime))
+        self._live = runtime.get_shared(EventPublisher, lambda: EventPublisher(runtime))
         self._writer = Writer(
             runtime.engine,
             result_ttl=settings.result_ttl,
@@ -90,8 +90,8 @@ class Child:
             settle=self._settle,
             live=self._live,
         )
-        self._heartbeat = Heartbeat(
-            runtime, self._queue, worker_id, settings.lease_seconds, self._leases, self._lose
+        self._heartbeat = LeaseRenewer(
+            runtime, self._queue, worker_id, settings.lease_seconds, self._leases, self._on_lease_lost
         )
         self._presence = Presence(runtime, settings, worker_id, lambda: (len(self._running), self._draining))
         self._fetcher = threading.Thread(target=self._fetch, name="agentexec-fetcher", daemon=True)
@@ -100,7 +100,7 @@ class Child:
         )
 
     def _make_slots(self) -> Slots:
-        return Slots(self._settings.worker_concurrency, on_rest=self._rested)
+        return Slots(self._settings.worker_concurrency, on_release=self._on_slot_released)
 
     async def run(self) -> None:
         """Work until `drain` is called and every task has ended or is handed back."""
@@ -110,12 +110,12 @@ class Child:
         self._runtime.slots = self._slots
         self._stopped = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._runtime.recorder = self._writer
+        self._runtime.progress_writer = self._writer
         self._writer.start()
         self._heartbeat.start()
         self._presence.start()
-        signals = self._runtime.shared(Signals, lambda: Signals(self._runtime, self._id))
-        signals.on_cancel(lambda agent_id: self._loop.call_soon_threadsafe(self._give_up, agent_id))
+        mailbox = self._runtime.get_shared(Mailbox, lambda: Mailbox(self._runtime, self._id))
+        mailbox.on_cancel(lambda agent_id: self._loop.call_soon_threadsafe(self._abort, agent_id))
         self._fetcher.start()
         await self._stopped.wait()
         await self._finish_running()
@@ -127,10 +127,10 @@ class Child:
         """Stop claiming; running tasks get the graceful time-out. To be called on the loop."""
         if not self._draining:
             self._draining = True
-            self._slots.look_again()
+            self._slots.notify()
             self._stopped.set()
 
-    def hurry(self) -> None:
+    def drain_now(self) -> None:
         """Drain without waiting: running tasks are canceled and handed back. To be called on the loop."""
         self.drain()
         self._hurry.set()
@@ -154,7 +154,7 @@ class Child:
                 failures += 1
                 if failures == 1:
                     log.error("%s No tasks are fetched until it is back.", error)
-                time.sleep(backoff(failures, most=2.0))
+                time.sleep(backoff(failures, maximum=2.0))
             except Exception:
                 failures += 1
                 log.exception("Fetching failed; trying again.")
@@ -168,9 +168,9 @@ class Child:
 
     def _claim(self) -> bool:
         """One turn: claim and start, or wait for work. False if there was nothing."""
-        limit = 0 if self._draining else self._slots.take(CLAIM_LIMIT)
+        limit = 0 if self._draining else self._slots.acquire(CLAIM_LIMIT)
         if self._draining or (limit == 0 and not self._startable):
-            self._slots.give(limit)
+            self._slots.release(limit)
             return False
         unused = limit
         try:
@@ -178,12 +178,12 @@ class Child:
                 self._queue,
                 self._id,
                 limit=limit,
-                low=low_quota(self._claimed, limit),
+                low_quota=low_priority_quota(self._claimed, limit),
                 lease_seconds=self._settings.lease_seconds,
             )
             unused = limit - len(claimed.leases)
         finally:
-            self._slots.give(unused)
+            self._slots.release(unused)
         leases, held = claimed.leases, self._held if self._startable else []
         if not leases and not held:
             self._idle.set()
@@ -200,8 +200,8 @@ class Child:
     def _wait_for_work(self, next_due: float | None) -> None:
         if self._held:
             # A held task starts when the suspect before it has ended, of which the state backend knows nothing.
-            self._stirred.wait(HELD_WAIT)
-            self._stirred.clear()
+            self._suspects_changed.wait(HELD_WAIT)
+            self._suspects_changed.clear()
             return
         self._backend.wait(self._queue, IDLE_WAIT if next_due is None else min(IDLE_WAIT, next_due))
 
@@ -226,7 +226,7 @@ class Child:
                 failures += 1
                 if failures == 1:
                     log.error("%s %d claimed task(s) wait until it is back.", error, len(leases))
-                time.sleep(backoff(failures, most=2.0))
+                time.sleep(backoff(failures, maximum=2.0))
             except Exception as error:
                 # Something in one row: the others must not be harmed.
                 self._start_one_by_one(leases, error)
@@ -239,7 +239,7 @@ class Child:
     def _start_fresh(self, leases: list[Lease]) -> list[Lease]:
         """Start those about which there is nothing to decide, where that is quicker; returns the others."""
         message = self._settings.activity_message_started
-        started = start_fresh(self._runtime.engine, leases, now=utc_now(), started_message=message)
+        started = start_fresh_tasks(self._runtime.engine, leases, now=utc_now(), started_message=message)
         if not started:
             return leases
         self._admit(Admissions(started))
@@ -263,15 +263,15 @@ class Child:
         most = self._settings.max_crashes
         for admitted in admissions.started:
             self._writer.hold(admitted.lease)
-            if admitted.crashes.are_suspect(most):
+            if admitted.crashes.is_suspect(most):
                 self._suspects.add(admitted.lease.agent_id)
             if admitted.crashes.total:
                 self._crashed[admitted.lease.agent_id] = admitted.lease.epoch
         if admissions.started:
             self._loop.call_soon_threadsafe(self._begin, admissions.started)
-            self._live.touch([admitted.lease.agent_id for admitted in admissions.started])
+            self._live.notify_log_changed([admitted.lease.agent_id for admitted in admissions.started])
         self._held = [*self._held, *admissions.held]
-        over = [*admissions.ended, *(lease for lease, _ in admissions.buried)]
+        over = [*admissions.ended, *(lease for lease, _ in admissions.poisoned)]
         for lease in (*over, *admissions.refused):
             self._forget(lease)
         if over:
@@ -301,17 +301,17 @@ class Child:
     async def _execute(self, admitted: Admitted) -> None:
         agent_id = admitted.lease.agent_id
         try:
-            ending = await attempt(self._registry, admitted, self._handler_threads)
+            ending = await execute_attempt(self._registry, admitted, self._handler_threads)
         except asyncio.CancelledError:
             ending = self._canceled(admitted)
         except Exception as error:
             # Not of the handler, whose errors are endings: without one the task would stay RUNNING for ever.
             log.exception("Task %s could not be run.", agent_id)
-            ending = failed_for_good(admitted, f"the task could not be run: {type(error).__name__}")
+            ending = permanent_failure(admitted, f"the task could not be run: {type(error).__name__}")
         self._running.pop(agent_id, None)
-        if agent_id in self._given_up:
+        if agent_id in self._aborted:
             # The record has its end already, or another worker's epoch: nothing of ours may follow.
-            self._given_up.discard(agent_id)
+            self._aborted.discard(agent_id)
             self._forget(admitted.lease)
         else:
             self._writer.end(ending)
@@ -319,28 +319,28 @@ class Child:
 
     def _canceled(self, admitted: Admitted) -> Ending:
         if self._draining:
-            return Ending(admitted.lease, Status.QUEUED, STOPPING, counted=False)
+            return Ending(admitted.lease, Status.QUEUED, STOPPING, counts_as_attempt=False)
         text = "The handler canceled itself."
         message = self._settings.activity_message_error.format(error=text)
         return Ending(admitted.lease, Status.ERROR, message, error=text)
 
-    def _give_up(self, agent_id: UUID) -> None:
+    def _abort(self, agent_id: UUID) -> None:
         """Stop a task that was canceled, or taken over by another worker."""
         task = self._running.get(agent_id)
-        if task is not None and agent_id not in self._given_up:
-            self._given_up.add(agent_id)
+        if task is not None and agent_id not in self._aborted:
+            self._aborted.add(agent_id)
             task.cancel()
 
-    def _lose(self, agent_id: UUID) -> None:
+    def _on_lease_lost(self, agent_id: UUID) -> None:
         """Called by the heartbeat's thread for a lease that is lost."""
         log.warning("Task %s is no longer this worker's: it was canceled or taken over.", agent_id)
-        self._loop.call_soon_threadsafe(self._give_up, agent_id)
+        self._loop.call_soon_threadsafe(self._abort, agent_id)
 
     def _free_slot(self, agent_id: UUID) -> None:
         self._crashed.pop(agent_id, None)
-        self._slots.end(agent_id)
+        self._slots.end_task(agent_id)
 
-    def _rested(self, agent_id: UUID) -> None:
+    def _on_slot_released(self, agent_id: UUID) -> None:
         """A task that waits for others is no suspect: it has come so far, and those may be held back because of it."""
         epoch = self._crashed.pop(agent_id, None)
         if epoch is None:
@@ -360,13 +360,13 @@ class Child:
                 failures += 1
                 if failures == 1:
                     log.warning("%s Task %s stays under suspicion until then.", error, lease.agent_id)
-                time.sleep(backoff(failures, most=2.0))
+                time.sleep(backoff(failures, maximum=2.0))
         self._absolve(lease.agent_id)
 
     def _absolve(self, agent_id: UUID) -> None:
         self._suspects.discard(agent_id)
-        self._stirred.set()
-        self._slots.look_again()
+        self._suspects_changed.set()
+        self._slots.notify()
 
     def _forget(self, lease: Lease) -> None:
         """End the care for a task: its lease is not renewed, its slot is free."""
@@ -380,7 +380,7 @@ class Child:
         """Within the transaction that ended them, where the queue lives in the same database."""
         over = [ending.lease for ending in endings if ending.status.final]
         if over:
-            self._backend.finish(self._queue, over, within=connection)
+            self._backend.finish(self._queue, over, transaction=connection)
 
     def _settle(self, written: Sequence[Ending], refused: Sequence[Ending]) -> None:
         """After the commit: acknowledge, release, tell."""
@@ -402,10 +402,10 @@ class Child:
         for ending in written:
             if not ending.status.final:
                 self._backend.release(self._queue, ending.lease, delay=ending.delay)
-        waiting = {ending.lease.agent_id: ending.waiting for ending in written if ending.waiting}
+        waiting = {ending.lease.agent_id: ending.awaited_kinds for ending in written if ending.awaited_kinds}
         # Who answered before the release found nothing to hasten.
-        if waiting and (come := ready(self._runtime.engine, waiting)):
-            self._backend.hasten(self._queue, come)
+        if waiting and (come := ready_tasks(self._runtime.engine, waiting)):
+            self._backend.make_ready(self._queue, come)
 
     # ---- stop --------------------------------------------------------------------------------------------
 
@@ -420,7 +420,7 @@ class Child:
         deadline = self._loop.time() + self._settings.graceful_shutdown_timeout
         hurry = asyncio.ensure_future(self._hurry.wait())
         while self._running and not hurry.done() and self._loop.time() < deadline:
-            for agent_id in self._slots.leaving:
+            for agent_id in self._slots.requeueable_tasks:
                 if agent_id in self._running:
                     self._running[agent_id].cancel()
             await asyncio.wait(
@@ -439,7 +439,9 @@ class Child:
         for agent_id in list(self._running):
             epoch = self._leases.get(agent_id)
             if epoch is not None:
-                self._writer.end(Ending(Lease(agent_id, epoch), Status.QUEUED, STOPPING, counted=False))
+                self._writer.end(
+                    Ending(Lease(agent_id, epoch), Status.QUEUED, STOPPING, counts_as_attempt=False)
+                )
 
     def _close(self) -> None:
         self._release(self._held)

@@ -13,7 +13,7 @@ MOST_BYTES = 1_048_576
 """Of a line: no message of ours has a hundredth of it."""
 
 
-class Lines:
+class MessageDecoder:
     """Makes messages of bytes as they come. What is no message is left out, with one log line for all of it.
 
     The user's module runs in processes that have these sockets open, so anything may be written to them.
@@ -28,7 +28,7 @@ class Lines:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if len(self._rest) > MOST_BYTES:
             self._rest = b""
-            self.complain()
+            self.warn_once()
         found: list[dict[str, Any]] = []
         for line in lines:
             try:
@@ -38,10 +38,10 @@ class Lines:
             if isinstance(message, dict):
                 found.append(message)
             else:
-                self.complain()
+                self.warn_once()
         return found
 
-    def complain(self) -> None:
+    def warn_once(self) -> None:
         """Note something that cannot be understood."""
         if not self._warned:
             self._warned = True
@@ -55,7 +55,7 @@ class Channel:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
-        self._lines = Lines()
+        self._lines = MessageDecoder()
 
     def fileno(self) -> int:
         """For selectors."""
@@ -77,9 +77,9 @@ class Channel:
             return []
         return self._lines.feed(chunk) if chunk else None
 
-    def complain(self) -> None:
+    def warn_once(self) -> None:
         """Note that a message made no sense."""
-        self._lines.complain()
+        self._lines.warn_once()
 
     def close(self) -> None:
         """Close this end, in this process."""

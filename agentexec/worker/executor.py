@@ -16,7 +16,7 @@ from pydantic_core import PydanticSerializationError
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.reports import clean, update
 from agentexec.activity.changes.transitions import Admitted
-from agentexec.client.new_task import require_size
+from agentexec.client.new_task import check_payload_size
 from agentexec.config import CONF
 from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
 from agentexec.journal.recorder import current_scope, enter_task
@@ -31,7 +31,7 @@ MAX_ERROR = 20_000
 _anything: TypeAdapter[Any] = TypeAdapter(Any)
 
 
-async def attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExecutor) -> Ending:
+async def execute_attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExecutor) -> Ending:
     """Run a task's handler once and say how it ended.
 
     Lets CancelledError through only where the caller has canceled; every other error becomes an ending.
@@ -40,13 +40,13 @@ async def attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExe
     definition = registry.find(admitted.task_name)
     if definition is None:
         known = ", ".join(sorted(task.name for task in registry)) or "none"
-        return failed_for_good(
+        return permanent_failure(
             admitted, f"no worker has a task named {admitted.task_name}; this one's tasks: {known}"
         )
     try:
         context = _context(definition, admitted.context)
     except ContextInvalidError as error:
-        return failed_for_good(admitted, str(error))
+        return permanent_failure(admitted, str(error))
     try:
         async with asyncio.timeout(definition.timeout) as limit:
             value = await _call(definition, admitted, context, threads)
@@ -69,14 +69,14 @@ async def attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExe
         result = dump_result(definition, value)
     except AgentexecError as error:
         # Not tried again: the same handler would most likely return the like, after the same work.
-        return failed_for_good(admitted, str(error))
+        return permanent_failure(admitted, str(error))
     return Ending(admitted.lease, Status.COMPLETE, CONF.activity_message_complete, result=result)
 
 
 def _tell_untouched(admitted: Admitted) -> None:
     """Say in the task's log what was recorded for nothing: a run or step that now has another name was made again."""
     scope = current_scope()
-    paths = scope.recorder.untouched if scope is not None else []
+    paths = scope.recorder.unclaimed_paths if scope is not None else []
     if paths:
         more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
         update(
@@ -99,7 +99,7 @@ def dump_result(definition: TaskDefinition, value: Any) -> str | None:
         raise AgentexecError(
             f"the result of task {definition.name} cannot be written as JSON: {str(error).splitlines()[0]}"
         ) from None
-    require_size(text, f"the result of task {definition.name}")
+    check_payload_size(text, f"the result of task {definition.name}")
     return text
 
 
@@ -128,8 +128,8 @@ def _postponed(admitted: Admitted, later: Postponed) -> Ending:
         Status.QUEUED,
         clean(str(later)),
         delay=later.seconds,
-        counted=False,
-        waiting=later.waits,
+        counts_as_attempt=False,
+        awaited_kinds=later.waiting_for,
     )
 
 
@@ -149,7 +149,7 @@ def _latest(group: BaseExceptionGroup) -> Postponed | None:
             pending.extend(one.exceptions)
         elif isinstance(one, Postponed):
             found.append(one)
-    timed = [one for one in found if not one.waits]
+    timed = [one for one in found if not one.waiting_for]
     if timed:
         return max(timed, key=lambda later: later.seconds)
     return min(found, key=lambda later: later.seconds)
@@ -169,7 +169,7 @@ def _failed(definition: TaskDefinition, admitted: Admitted, error: BaseException
     return Ending(admitted.lease, Status.QUEUED, clean(message), error=text, delay=delay)
 
 
-def failed_for_good(admitted: Admitted, reason: str) -> Ending:
+def permanent_failure(admitted: Admitted, reason: str) -> Ending:
     """The end of a task that is not tried again."""
     reason = redact(reason, CONF.secrets)
     message = CONF.activity_message_error.format(error=reason)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from agentexec.config import as_variables
+from agentexec.config import to_environment
 from agentexec.worker.control import Channel
 from agentexec.worker.target import Target
 
@@ -24,24 +24,26 @@ class Launched(NamedTuple):
     alive: int
 
 
-def launch(target: Target, given: Mapping[str, Any], *, run_atexit: bool, show_traceback: bool) -> Launched:
-    """Start the template process of a pool; `given`: settings that hold there whatever the user's module sets."""
+def launch(
+    target: Target, overrides: Mapping[str, Any], *, run_atexit: bool, show_traceback: bool
+) -> Launched:
+    """Start the template process of a pool; `overrides`: settings that hold there whatever the user's module sets."""
     control, theirs = socket.socketpair()
     to_maintenance, for_maintenance = socket.socketpair()
     alive_read, alive_write = os.pipe()
-    orders = {
+    args = {
         "target": target.to_dict(),
         "control": theirs.fileno(),
         "alive": alive_read,
         "maintenance": for_maintenance.fileno(),
-        "given": list(given),  # by name: everybody can read a command line
+        "overrides": list(overrides),  # by name: everybody can read a command line
         "run_atexit": run_atexit,
         "show_traceback": show_traceback,
     }
     template = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-m", "agentexec.worker.template", json.dumps(orders)],
+        [sys.executable, "-m", "agentexec.worker.template", json.dumps(args)],
         pass_fds=[theirs.fileno(), alive_read, for_maintenance.fileno()],
-        env={**os.environ, **as_variables(given)},
+        env={**os.environ, **to_environment(overrides)},
     )
     theirs.close()
     for_maintenance.close()

@@ -28,8 +28,8 @@ _STATES = select(Activity.agent_id, Activity.status, Activity.epoch, Activity.pr
 )
 
 
-class Heartbeat:
-    """Renews the leases in `leases` (id → epoch) until stopped; calls `lose` for those that are gone."""
+class LeaseRenewer:
+    """Renews the leases in `leases` (id → epoch) until stopped; calls `on_lease_lost` for those that are gone."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class Heartbeat:
         worker_id: str,
         lease_seconds: float,
         leases: dict[UUID, int],
-        lose: Callable[[UUID], None],
+        on_lease_lost: Callable[[UUID], None],
     ) -> None:
         self._runtime = runtime
         self._queue = queue
         self._worker_id = worker_id
         self._lease_seconds = lease_seconds
         self._leases = leases
-        self._lose = lose
+        self._on_lease_lost = on_lease_lost
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agentexec-heartbeat", daemon=True)
 
@@ -78,7 +78,7 @@ class Heartbeat:
             return
         lost = self._runtime.backend.renew(self._queue, self._worker_id, leases, self._lease_seconds)
         for agent_id in lost.taken:
-            self._lose(agent_id)
+            self._on_lease_lost(agent_id)
         if lost.missing:
             self._ask_record(lost.missing)
 
@@ -92,7 +92,7 @@ class Heartbeat:
             if epoch is None:
                 continue
             if row.epoch > epoch or row.status in (Status.CANCELED, Status.QUEUED):
-                self._lose(row.agent_id)
+                self._on_lease_lost(row.agent_id)
             elif row.status is Status.RUNNING:
                 entries.append(Entry(row.agent_id, Priority(row.priority), 0.0, epoch))
         if entries:

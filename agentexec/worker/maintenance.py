@@ -29,7 +29,7 @@ TURN_SECONDS = 1.0
 class Maintenance:
     """Hears of deaths from the supervisor over a socket, one JSON object a line, and answers when they are settled.
 
-    `patience`: seconds to wait for the servers at the start, without end where workers serve already.
+    `connect_timeout`: seconds to wait for the servers at the start, without end where workers serve already.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class Maintenance:
         owner: str,
         supervisor: socket.socket,
         *,
-        patience: float,
+        connect_timeout: float,
     ) -> None:
         self._runtime = runtime
         self._settings = settings
         self._supervisor = Channel(supervisor)
-        self._patience = patience
+        self._connect_timeout = connect_timeout
         self._reconciler = Reconciler(runtime, settings, owner)
         self._deaths: dict[str, str] = {}
         self._stop = threading.Event()
@@ -52,7 +52,7 @@ class Maintenance:
     def run(self) -> int:
         """Work until stopped; returns the exit code."""
         try:
-            preflight(self._runtime, self._settings, self._patience)
+            preflight(self._runtime, self._settings, self._connect_timeout)
         except AgentexecError as error:
             self._tell({"failed": str(error), "exit_code": error.exit_code})
             return error.exit_code
@@ -68,7 +68,7 @@ class Maintenance:
             try:
                 self._recover_dead()
                 if time.monotonic() >= next_turn and not self._stop.is_set():
-                    self._reconciler.turn()
+                    self._reconciler.run_once()
                     next_turn = time.monotonic() + TURN_SECONDS
                 if failures:
                     log.info("Maintenance goes on.")

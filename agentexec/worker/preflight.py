@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from agentexec.client.backend_check import note_backend
+from agentexec.client.backend_check import record_backend
 from agentexec.config import MEMORY_BACKEND, SQL_BACKEND, Settings
 from agentexec.db.engine import reading, require_shareable, safe_url
 from agentexec.errors import SchemaError, UnavailableError, UsageError
@@ -18,8 +18,8 @@ from agentexec.schema.tables import check_schema
 log = logging.getLogger("agentexec.worker")
 
 
-def preflight(runtime: Runtime, settings: Settings, patience: float) -> None:
-    """Reach everything, waiting up to `patience` seconds for each server.
+def preflight(runtime: Runtime, settings: Settings, connect_timeout: float) -> None:
+    """Reach everything, waiting up to `connect_timeout` seconds for each server.
 
     Migrates the embedded database by itself. Raises UnavailableError, SchemaError, UsageError.
     """
@@ -29,15 +29,15 @@ def preflight(runtime: Runtime, settings: Settings, patience: float) -> None:
             f"AGENTEXEC_STATE_BACKEND names {MEMORY_BACKEND}, which lives in one process and is for tests; workers need "
             f"{SQL_BACKEND}, or a Redis."
         )
-    _wait_for(lambda: _reach(runtime), patience)
+    _wait_for(lambda: _reach(runtime), connect_timeout)
     try:
         check_schema(runtime.engine)
     except SchemaError:
         if not runtime.embedded:
             raise
         upgrade(runtime.engine)
-    _wait_for(runtime.backend.ping, patience)
-    note_backend(runtime, settings.queue_name, settings.backend_module)
+    _wait_for(runtime.backend.ping, connect_timeout)
+    record_backend(runtime, settings.queue_name, settings.backend_module)
     where = safe_url(runtime.engine.url)
     if settings.backend_module == SQL_BACKEND:
         log.info("Record and queue are in %s.", where)
@@ -50,8 +50,8 @@ def _reach(runtime: Runtime) -> None:
         connection.exec_driver_sql("SELECT 1")
 
 
-def _wait_for(reach: Callable[[], None], patience: float) -> None:
-    deadline = time.monotonic() + patience
+def _wait_for(reach: Callable[[], None], connect_timeout: float) -> None:
+    deadline = time.monotonic() + connect_timeout
     failures = 0
     while True:
         try:

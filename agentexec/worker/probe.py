@@ -34,7 +34,7 @@ MAX_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class HeartbeatRecord:
     """One heartbeat. `time` is in seconds since the epoch; `failing_seconds`: how long no worker process has lasted."""
 
     pid: int
@@ -65,28 +65,28 @@ class HeartbeatFile:
         self._broken = False
         if file is not None:
             try:
-                self._write(file, Beat(os.getpid(), time.time(), "starting", 0, workers_wanted))
+                self._write(file, HeartbeatRecord(os.getpid(), time.time(), "starting", 0, workers_wanted))
             except OSError as error:
                 raise SettingsError(
                     f"AGENTEXEC_HEARTBEAT_FILE cannot be written: {file}: {error.strerror}."
                 ) from None
 
-    def beat(self, state: State, workers_alive: int, *, well: bool) -> None:
+    def update(self, state: State, workers_alive: int, *, healthy: bool) -> None:
         """Say that the supervisor is alive, at most once a second unless something has changed.
 
-        `well`: some worker process lasts, or none is to.
+        `healthy`: some worker process lasts, or none is to.
         """
         if self._file is None:
             return
         now = time.monotonic()
-        if well:
+        if healthy:
             self._well_at = now
         if now < self._next and self._written == (state, workers_alive):
             return
         self._next = now + BEAT_SECONDS
         self._written = (state, workers_alive)
         failing = round(now - self._well_at, 1)
-        beat = Beat(os.getpid(), time.time(), state, workers_alive, self.workers_wanted, failing)
+        beat = HeartbeatRecord(os.getpid(), time.time(), state, workers_alive, self.workers_wanted, failing)
         try:
             self._write(self._file, beat)
         except OSError as error:
@@ -107,7 +107,7 @@ class HeartbeatFile:
             if read(self._file).pid == os.getpid():
                 self._file.unlink()
 
-    def _write(self, file: Path, beat: Beat) -> None:
+    def _write(self, file: Path, beat: HeartbeatRecord) -> None:
         # Replaced as a whole: a reader never sees half of it.
         draft = file.with_name(f".{file.name}.{beat.pid}")
         try:
@@ -122,12 +122,12 @@ class HeartbeatFile:
             raise
 
 
-def read(file: Path) -> Beat:
+def read(file: Path) -> HeartbeatRecord:
     """The heartbeat in a file. Raises OSError, or ValueError for a file that holds none."""
     with file.open("rb") as opened:
         content = opened.read(MAX_BYTES)
     try:
-        beat = Beat(**json.loads(content))
+        beat = HeartbeatRecord(**json.loads(content))
         numbers = (beat.time, beat.failing_seconds, beat.workers_alive, beat.workers_wanted, beat.pid)
         if not all(isinstance(number, int | float) for number in numbers):
             raise ValueError("a number is missing")
@@ -166,7 +166,7 @@ def check(file: Path, *, ready: bool = False) -> Verdict:
     return judge(beat, time.time(), ready=ready)
 
 
-def judge(beat: Beat, now: float, *, ready: bool) -> Verdict:
+def judge(beat: HeartbeatRecord, now: float, *, ready: bool) -> Verdict:
     """What a heartbeat says at the time `now`. A worker that starts or drains is alive, but not ready."""
     # One from the future is no sign of life either: the clock was set back, and nobody has written since.
     age = abs(now - beat.time)

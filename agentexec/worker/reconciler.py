@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import and_, bindparam, delete, select
 from sqlalchemy.orm import aliased
 
-from agentexec.activity.changes.endings import record_deaths
+from agentexec.activity.changes.endings import record_crashes
 from agentexec.activity.models import Activity, ActivityResult, WorkerProcess
 from agentexec.activity.queries import counts
 from agentexec.activity.queries.overview import FORGET_SECONDS
@@ -69,18 +69,18 @@ class Reconciler:
         self._last_turn: float | None = None
         self._trust_leases_from = 0.0
 
-    def turn(self) -> None:
+    def run_once(self) -> None:
         """One turn, about once a second. Raises UnavailableError."""
         backend = self._runtime.backend
         role = f"reconciler:{self._queue}"
-        leading = backend.lead(role, self._owner, max(5.0, self._settings.lease_seconds))
+        leading = backend.acquire_leadership(role, self._owner, max(5.0, self._settings.lease_seconds))
         if not leading:
             self._leading, self._last_turn = False, None
             return
         if not self._leading:
             # What the last leader has looked at is not known.
             self._leading, self._looked_until, self._next_full = True, None, 0.0
-        if not backend.intact(self._queue):
+        if not backend.is_intact(self._queue):
             self._rebuild()
         if self._leases_are_true():
             self._return_expired()
@@ -92,14 +92,14 @@ class Reconciler:
     def resign(self) -> None:
         """Let another lead at once."""
         if self._leading:
-            self._runtime.backend.resign(f"reconciler:{self._queue}", self._owner)
+            self._runtime.backend.release_leadership(f"reconciler:{self._queue}", self._owner)
 
     def recover(self, worker_id: str, reason: str) -> int:
         """Give back the tasks of a worker process that is known to be dead; returns how many it held.
 
         `reason` completes the sentence "The worker process …".
         """
-        leases = self._runtime.backend.leases_of(self._queue, worker_id)
+        leases = self._runtime.backend.worker_leases(self._queue, worker_id)
         self._return(leases, reason)
         return len(leases)
 
@@ -114,7 +114,7 @@ class Reconciler:
         return clock >= self._trust_leases_from
 
     def _return_expired(self) -> None:
-        while leases := self._runtime.backend.expired(self._queue, BATCH):
+        while leases := self._runtime.backend.expired_leases(self._queue, BATCH):
             self._return(leases, f"did not answer for {self._settings.lease_seconds:g} s")
             if len(leases) < BATCH:
                 return
@@ -124,7 +124,7 @@ class Reconciler:
             return
         backend = self._runtime.backend
         with writing(self._runtime.engine) as connection:
-            deaths = record_deaths(
+            deaths = record_crashes(
                 connection, leases, reason=reason, max_crashes=self._settings.max_crashes, now=utc_now()
             )
         for lease in deaths.requeue:
@@ -188,7 +188,7 @@ class Reconciler:
         if not rows:
             return 0
         backend = self._runtime.backend
-        unknown: set[UUID] = set(backend.unknown(self._queue, [row.agent_id for row in rows]))
+        unknown: set[UUID] = set(backend.unknown_tasks(self._queue, [row.agent_id for row in rows]))
         entries = [
             Entry(
                 row.agent_id, Priority(row.priority), row.run_at.timestamp() if row.run_at else 0.0, row.epoch
@@ -211,15 +211,15 @@ class Reconciler:
         engine = self._runtime.engine
         before = utc_now() - timedelta(seconds=PUSH_GRACE)
         for kind in (approvals, waits):
-            while agent_ids := kind.to_wake(engine, self._queue, before, BATCH):
-                self._runtime.backend.hasten(self._queue, agent_ids)
-                kind.note_woken(engine, agent_ids)
+            while agent_ids := kind.tasks_to_wake(engine, self._queue, before, BATCH):
+                self._runtime.backend.make_ready(self._queue, agent_ids)
+                kind.mark_woken(engine, agent_ids)
 
     def _count(self) -> None:
         clock = time.monotonic()
         if clock < self._next_count:
             return
-        counts.remember(self._runtime.engine)
+        counts.refresh(self._runtime.engine)
         took = time.monotonic() - clock
         self._next_count = clock + max(COUNT_SECONDS, took * FULL_SWEEP_SHARE)
 

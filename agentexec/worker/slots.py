@@ -10,29 +10,29 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from uuid import UUID
 
-STAY_SECONDS = 5.0
+MAX_INLINE_SLEEP = 5.0
 """A sleep that is not longer is slept in the process: leaving and coming back costs a replay."""
 
 
 class Slots:
     """Counts slots for claims, and for tasks that come back from a wait, which go first.
 
-    `stay_seconds`: see STAY_SECONDS. `skips_sleep`: who wakes up has slept, whatever the clock says (in unit tests).
-    `on_rest`: called when a task begins to wait.
+    `max_inline_sleep`: see MAX_INLINE_SLEEP. `skips_sleep`: who wakes up has slept, whatever the clock says (in unit tests).
+    `on_release`: called when a task begins to wait.
     """
 
     def __init__(
         self,
         number: int,
         *,
-        stay_seconds: float = STAY_SECONDS,
+        max_inline_sleep: float = MAX_INLINE_SLEEP,
         skips_sleep: bool = False,
-        on_rest: Callable[[UUID], object] = lambda _agent_id: None,
+        on_release: Callable[[UUID], object] = lambda _agent_id: None,
     ) -> None:
-        self.stay_seconds = stay_seconds
+        self.max_inline_sleep = max_inline_sleep
         self.skips_sleep = skips_sleep
         self._free = number
-        self._on_rest = on_rest
+        self._on_release = on_release
         self._changed = threading.Condition()
         self._returning: deque[Future[None]] = deque()
         self._rests: Counter[UUID] = Counter()
@@ -43,24 +43,24 @@ class Slots:
         with self._changed:
             self._changed.wait_for(lambda: self._free > 0 or otherwise(), timeout)
 
-    def look_again(self) -> None:
+    def notify(self) -> None:
         """Have those that wait look whether their `otherwise` is true by now."""
         with self._changed:
             self._changed.notify_all()
 
-    def take(self, most: int) -> int:
+    def acquire(self, most: int) -> int:
         """Take up to `most` slots and return their number."""
         with self._changed:
             number = max(0, min(most, self._free))
             self._free -= number
             return number
 
-    def take_anyway(self) -> None:
+    def acquire_unconditionally(self) -> None:
         """Take a slot also where none is free."""
         with self._changed:
             self._free -= 1
 
-    def give(self, number: int) -> None:
+    def release(self, number: int) -> None:
         """Give slots back: to tasks that come back from a wait, then to claims."""
         with self._changed:
             self._free += number
@@ -71,27 +71,27 @@ class Slots:
                     future.set_result(None)
             self._changed.notify_all()
 
-    def end(self, agent_id: UUID) -> None:
+    def end_task(self, agent_id: UUID) -> None:
         """A task has ended: its slot is free, if it had one."""
         with self._changed:
             self._leaving.discard(agent_id)
             if not self._rests.pop(agent_id, 0):
-                self.give(1)
+                self.release(1)
 
     @property
-    def leaving(self) -> set[UUID]:
+    def requeueable_tasks(self) -> set[UUID]:
         """Tasks that wait, and may as well do so outside a worker that stops."""
         with self._changed:
             return set(self._leaving)
 
     @asynccontextmanager
-    async def resting(self, agent_id: UUID, *, leaves: bool) -> AsyncGenerator[None]:
+    async def released(self, agent_id: UUID, *, requeue_on_stop: bool) -> AsyncGenerator[None]:
         """The task has no slot within the block; afterwards it waits for one.
 
         Several branches of a task may wait at once: it has a slot again when the last of them is through.
-        `leaves`: it may be handed back when the worker stops.
+        `requeue_on_stop`: it may be handed back when the worker stops.
         """
-        self._rest(agent_id, leaves)
+        self._rest(agent_id, requeue_on_stop)
         try:
             yield
         except asyncio.CancelledError:
@@ -103,9 +103,9 @@ class Slots:
         await self._returned(agent_id)
 
     @contextmanager
-    def resting_thread(self, agent_id: UUID, *, leaves: bool) -> Generator[None]:
-        """`resting` for a handler in a thread."""
-        self._rest(agent_id, leaves)
+    def released_in_thread(self, agent_id: UUID, *, requeue_on_stop: bool) -> Generator[None]:
+        """`released` for a handler in a thread."""
+        self._rest(agent_id, requeue_on_stop)
         try:
             yield
         finally:
@@ -129,16 +129,16 @@ class Slots:
             if back is not None and (back.cancelled() or back.cancel()):
                 self._free -= 1
 
-    def _rest(self, agent_id: UUID, leaves: bool) -> None:
+    def _rest(self, agent_id: UUID, requeue_on_stop: bool) -> None:
         with self._changed:
             self._rests[agent_id] += 1
             first = self._rests[agent_id] == 1
-            if leaves:
+            if requeue_on_stop:
                 self._leaving.add(agent_id)
             if first:
-                self.give(1)
+                self.release(1)
         if first:
-            self._on_rest(agent_id)
+            self._on_release(agent_id)
 
     def _come_back(self, agent_id: UUID) -> Future[None] | None:
         """What is done when the task has a slot again; None while others of its branches wait."""

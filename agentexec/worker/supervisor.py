@@ -66,7 +66,7 @@ class Supervisor:
 
     target: Target
     settings: Settings
-    given: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
     """Settings that were made in code or by options: they hold in the processes that load the settings anew too,
     whatever the user's module sets."""
     run_atexit: bool = True
@@ -175,7 +175,7 @@ class Supervisor:
 
     def _start_template(self) -> None:
         launched = launch(
-            self.target, self.given, run_atexit=self.run_atexit, show_traceback=self.show_traceback
+            self.target, self.overrides, run_atexit=self.run_atexit, show_traceback=self.show_traceback
         )
         self._template, self._control, self._to_maintenance, self._alive_write = launched
         self._selector = selectors.DefaultSelector()
@@ -209,7 +209,7 @@ class Supervisor:
             try:
                 self._hear(message)
             except (KeyError, TypeError, ValueError):
-                channel.complain()
+                channel.warn_once()
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "failed" in message:
@@ -364,7 +364,7 @@ class Supervisor:
         stopping = self._stopping_at is not None
         state = "draining" if stopping else "ready" if self._ready and self._loaded else "starting"
         lasting = any(time.monotonic() - slot.started >= YOUNG_SECONDS for slot in running)
-        self._heartbeat.beat(state, len(running), well=lasting or stopping or not self._ready)
+        self._heartbeat.update(state, len(running), healthy=lasting or stopping or not self._ready)
 
     # ---- stop --------------------------------------------------------------------------------------------
 

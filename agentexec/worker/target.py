@@ -50,7 +50,7 @@ class Target:
         return cls(module, attribute or None, (str(Path.cwd()),))
 
     @classmethod
-    def of_main(cls, pool: object) -> Target:
+    def from_pool(cls, pool: object) -> Target:
         """The place of a pool that the running program has made, for processes that import the program anew."""
         main = sys.modules["__main__"]
         candidates = [main, *(module for name, module in list(sys.modules.items()) if name != "__main__")]

@@ -55,7 +55,7 @@ MAINTENANCE = "maintenance"
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class TemplateArgs:
     """What the supervisor starts this process with; the numbers are file descriptors."""
 
     target: Target
@@ -63,14 +63,14 @@ class Orders:
     alive: int
     maintenance: int
     run_atexit: bool
-    given: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
     """Names of settings whose variables win over what the module sets."""
     spawned: dict[str, str] | None = None
     """Set in a process that is no template but one worker."""
     show_traceback: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Orders:
+    def parse(cls, text: str) -> TemplateArgs:
         data = json.loads(text)
         target = data.pop("target")
         return cls(target=Target(target["module"], target["attribute"], tuple(target["path"])), **data)
@@ -79,11 +79,11 @@ class Orders:
 class Template:
     """The loop of the template process."""
 
-    def __init__(self, orders: Orders, pool: HasRegistry) -> None:
-        self._orders = orders
+    def __init__(self, args: TemplateArgs, pool: HasRegistry) -> None:
+        self._args = args
         self._pool = pool
-        self._control = Channel(socket.socket(fileno=orders.control))
-        self._maintenance = socket.socket(fileno=orders.maintenance)
+        self._control = Channel(socket.socket(fileno=args.control))
+        self._maintenance = socket.socket(fileno=args.maintenance)
         self._stopping = False
         # Native thread pools (BLAS) know how to be forked; Python's threads hold locks that a fork leaves locked.
         self._can_fork = hasattr(os, "fork") and threading.active_count() == 1
@@ -134,23 +134,23 @@ class Template:
             self._control.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
-            become(order, self._pool, self._orders, self._maintenance)
+            run_child(order, self._pool, self._args, self._maintenance)
         self._control.send({"forked": order["id"], "pid": pid})
 
     def _spawn(self, order: dict[str, str]) -> None:
         """A new interpreter that loads the module by itself."""
-        orders = {
-            "target": self._orders.target.to_dict(),
+        args = {
+            "target": self._args.target.to_dict(),
             "control": -1,
-            "alive": self._orders.alive,
-            "maintenance": self._orders.maintenance,
-            "given": self._orders.given,
+            "alive": self._args.alive,
+            "maintenance": self._args.maintenance,
+            "overrides": self._args.overrides,
             "run_atexit": False,
             "spawned": order,
         }
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "agentexec.worker.template", json.dumps(orders)],
-            pass_fds=[self._orders.alive, self._orders.maintenance],
+            [sys.executable, "-m", "agentexec.worker.template", json.dumps(args)],
+            pass_fds=[self._args.alive, self._args.maintenance],
         )
         # Reaped with the forked ones: `_reap` waits for any child.
         process.returncode = 0
@@ -177,7 +177,9 @@ class Template:
                 return
 
 
-def become(order: dict[str, str], pool: HasRegistry, orders: Orders, maintenance: socket.socket) -> NoReturn:
+def run_child(
+    order: dict[str, str], pool: HasRegistry, args: TemplateArgs, maintenance: socket.socket
+) -> NoReturn:
     """Be a worker or the maintenance process, then end without the template's exit handlers."""
     code = 1
     try:
@@ -185,10 +187,10 @@ def become(order: dict[str, str], pool: HasRegistry, orders: Orders, maintenance
         RUNTIME.forget_connections()
         logs.set_up(order["name"], CONF.log_level)
         if order["role"] == MAINTENANCE:
-            code = _run_maintenance(order, orders, maintenance)
+            code = _run_maintenance(order, args, maintenance)
         else:
             maintenance.close()
-            code = _run_worker(order, pool, orders)
+            code = _run_worker(order, pool, args)
     except AgentexecError as error:
         log.error("%s", error)
         code = error.exit_code
@@ -206,14 +208,14 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _run_worker(order: dict[str, str], pool: HasRegistry, orders: Orders) -> int:
+def _run_worker(order: dict[str, str], pool: HasRegistry, args: TemplateArgs) -> int:
     async def work() -> None:
-        child = importlib.import_module(CHILD).Child(pool.registry, RUNTIME, CONF, order["id"])
+        child = importlib.import_module(CHILD).Worker(pool.registry, RUNTIME, CONF, order["id"])
         loop = asyncio.get_running_loop()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         loop.add_signal_handler(signal.SIGTERM, child.drain)
-        loop.add_signal_handler(signal.SIGQUIT, child.hurry)
-        _watch_supervisor(orders.alive, lambda: loop.call_soon_threadsafe(child.hurry))
+        loop.add_signal_handler(signal.SIGQUIT, child.drain_now)
+        _watch_supervisor(args.alive, lambda: loop.call_soon_threadsafe(child.drain_now))
         await child.run()
         if len(asyncio.all_tasks()) > 1:
             # Handlers that refused to be canceled; closing the loop would wait for them.
@@ -232,14 +234,14 @@ def _loop_factory() -> Any:
         return None
 
 
-def _run_maintenance(order: dict[str, str], orders: Orders, supervisor: socket.socket) -> int:
-    patience = math.inf if "again" in order else CONF.connect_timeout
+def _run_maintenance(order: dict[str, str], args: TemplateArgs, supervisor: socket.socket) -> int:
+    connect_timeout = math.inf if "again" in order else CONF.connect_timeout
     maintenance = importlib.import_module(MAINTENANCE_LOOP).Maintenance(
-        RUNTIME, CONF, order["id"], supervisor, patience=patience
+        RUNTIME, CONF, order["id"], supervisor, connect_timeout=connect_timeout
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    _watch_supervisor(orders.alive, maintenance.stop)
+    _watch_supervisor(args.alive, maintenance.stop)
     return maintenance.run()
 
 
@@ -286,31 +288,31 @@ def _preload() -> None:
 
 
 def main(text: str) -> NoReturn:
-    """Entry of the process; `text` is the supervisor's Orders."""
-    orders = Orders.parse(text)
+    """Entry of the process; `text` is the supervisor's TemplateArgs."""
+    args = TemplateArgs.parse(text)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     logs.set_up("template", CONF.log_level)
-    RUNTIME.serves_workers = True
-    given = {name: getattr(CONF, name) for name in orders.given}
+    RUNTIME.is_worker_process = True
+    overrides = {name: getattr(CONF, name) for name in args.overrides}
     try:
-        pool = orders.target.load()
-        for name, value in given.items():
+        pool = args.target.load()
+        for name, value in overrides.items():
             setattr(CONF, name, value)
         _preload()
     except AgentexecError as error:
-        if orders.show_traceback:
+        if args.show_traceback:
             sys.stderr.write(redact(traceback.format_exc(), CONF.secrets))
         failure = {"failed": str(error), "exit_code": error.exit_code}
-        if orders.spawned is not None:
+        if args.spawned is not None:
             log.error("%s", error)
             os._exit(error.exit_code)
-        os.write(orders.control, json.dumps(failure).encode() + b"\n")
+        os.write(args.control, json.dumps(failure).encode() + b"\n")
         os._exit(error.exit_code)
-    if orders.spawned is not None:
-        become(orders.spawned, pool, orders, socket.socket(fileno=orders.maintenance))
-    code = Template(orders, pool).run()
-    if not orders.run_atexit:
+    if args.spawned is not None:
+        run_child(args.spawned, pool, args, socket.socket(fileno=args.maintenance))
+    code = Template(args, pool).run()
+    if not args.run_atexit:
         # The main program loaded the module too and runs its exit handlers itself.
         os._exit(code)
     sys.exit(code)

@@ -18,9 +18,9 @@ from agentexec.journal import waits as store
 from agentexec.journal.calls import enclosing_calls
 from agentexec.journal.models import MAX_PATH
 from agentexec.journal.recorder import Recorder, Scope, current_scope
-from agentexec.journal.slot_release import at_rest
-from agentexec.journal.store import Kind, digest, dump
-from agentexec.journal.waiting import FAR_FUTURE
+from agentexec.journal.slot_release import slot_released
+from agentexec.journal.store import FactKind, digest, dump
+from agentexec.journal.waiting import FAR_FUTURE_SECONDS
 from agentexec.runtime import RUNTIME
 
 log = logging.getLogger("agentexec.waits")
@@ -42,7 +42,7 @@ async def sleep(seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.
         return
     recorder = scope.recorder
     await recorder.open()
-    path = scope.claim("sleep", digest("sleep"), "a sleep")
+    path = scope.claim_path("sleep", digest("sleep"), "a sleep")
     facts = recorder.facts(path)
     if facts:
         until = datetime.fromisoformat(json.loads(facts[0].value))
@@ -52,8 +52,8 @@ async def sleep(seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.
         # A sleep that was slept already is not asked: `until - now` is below 0 when the task has woken up.
         _check_length(length)
         until = utc_now() + length
-        await recorder.record(path, Kind.OUTCOME, digest("sleep"), dump(until.isoformat(), "The sleep"))
-    await _sleep_until(recorder, until, slots.stay_seconds)
+        await recorder.record(path, FactKind.OUTCOME, digest("sleep"), dump(until.isoformat(), "The sleep"))
+    await _sleep_until(recorder, until, slots.max_inline_sleep)
 
 
 def _check_length(length: timedelta) -> None:
@@ -61,20 +61,20 @@ def _check_length(length: timedelta) -> None:
         raise UsageError("A sleep takes 0 seconds or more.")
 
 
-async def _sleep_until(recorder: Recorder, until: datetime, stay_seconds: float) -> None:
-    with recorder.traffic.resting(tuple(enclosing_calls())), recorder.sleeping(until):
-        async with at_rest(watching=False):
-            async for may_leave in recorder.looks():
+async def _sleep_until(recorder: Recorder, until: datetime, max_inline_sleep: float) -> None:
+    with recorder.active_calls.suspend(tuple(enclosing_calls())), recorder.sleeping(until):
+        async with slot_released(in_process=False):
+            async for may_leave in recorder.poll():
                 left = (until - utc_now()).total_seconds()
                 if left <= 0:
                     return
-                if left <= stay_seconds:
+                if left <= max_inline_sleep:
                     await asyncio.sleep(left)
                     return
                 if may_leave:
-                    first = recorder.first_waking or until
+                    first = recorder.earliest_wake_up or until
                     seconds = max(0.0, (first - utc_now()).total_seconds())
-                    raise Postponed(seconds, f"Sleeping until {_shown(first)}.", recorder.awaited)
+                    raise Postponed(seconds, f"Sleeping until {_shown(first)}.", recorder.awaited_kinds)
 
 
 async def wait_for_event(
@@ -100,14 +100,14 @@ async def wait_for_event(
     wanted = digest(["event", name, key])
     # By its key too: branches that run side by side come here in another order in another attempt.
     place = f"event:{_place(name)}:{digest(key)[:16]}" if key else f"event:{_place(name)}"
-    path = scope.claim(place, wanted, f"the wait for event {name}")
+    path = scope.claim_path(place, wanted, f"the wait for event {name}")
     facts = recorder.facts(path)
     if facts:
         outcome = json.loads(facts[0].value)
     else:
         found = await _await_event(scope, path, name, key, seconds)
         outcome = {"timed_out": True} if found is None else {"value": json.loads(found)}
-        await recorder.record(path, Kind.OUTCOME, wanted, dump(outcome, f"The event {name}"))
+        await recorder.record(path, FactKind.OUTCOME, wanted, dump(outcome, f"The event {name}"))
     if "timed_out" in outcome:
         raise TimeoutError(f"Event {_title(name, key)} did not come within {seconds} seconds.")
     return outcome["value"] if type is None else TypeAdapter(type).validate_python(outcome["value"])
@@ -117,22 +117,24 @@ async def _await_event(scope: Scope, path: str, name: str, key: str, seconds: fl
     """The event's value, None if its time is over."""
     recorder = scope.recorder
     expires_at = None if seconds is None else utc_now() + timedelta(seconds=seconds)
-    wanted = store.Wanted(path, name, key, expires_at)
-    resting = recorder.traffic.resting(tuple(enclosing_calls()))
-    with resting, recorder.awaiting("event"):
-        async with at_rest(watching=False):
-            async for may_leave in recorder.looks():
+    wanted = store.EventRequest(path, name, key, expires_at)
+    resting = recorder.active_calls.suspend(tuple(enclosing_calls()))
+    with resting, recorder.waiting_for("event"):
+        async with slot_released(in_process=False):
+            async for may_leave in recorder.poll():
                 now = utc_now()
-                found = await recorder.write(store.look, RUNTIME.engine, recorder.lease, wanted, now)
+                found = await recorder.write_with_retry(
+                    store.take_event, RUNTIME.engine, recorder.lease, wanted, now
+                )
                 if found.value is not None:
                     return found.value
                 if found.expired:
                     return None
                 if may_leave:
-                    ends = [one for one in (found.expires_at, recorder.first_waking) if one is not None]
-                    left = (min(ends) - now).total_seconds() if ends else FAR_FUTURE
+                    ends = [one for one in (found.expires_at, recorder.earliest_wake_up) if one is not None]
+                    left = (min(ends) - now).total_seconds() if ends else FAR_FUTURE_SECONDS
                     message = f"Waiting for event: {_title(name, key)}"
-                    raise WaitingForEvent(max(0.0, left), message, recorder.awaited)
+                    raise WaitingForEvent(max(0.0, left), message, recorder.awaited_kinds)
     raise AssertionError("the looks never end")
 
 
@@ -142,7 +144,7 @@ async def send_event(name: str, key: str = "", value: Any = None) -> int:
     `value`: any JSON value or pydantic model. Returns how many waiting tasks were woken.
     Raises UsageError for a value that is no JSON, PayloadTooLargeError, UnavailableError.
     """
-    return await RUNTIME.in_thread(send_event_sync, name, key, value)
+    return await RUNTIME.run_in_thread(send_event_sync, name, key, value)
 
 
 def send_event_sync(name: str, key: str = "", value: Any = None) -> int:
@@ -155,13 +157,13 @@ def send_event_sync(name: str, key: str = "", value: Any = None) -> int:
         raise UsageError(f"The value of event {name} cannot be written as JSON: {error}.") from None
     if "\\u0000" in json.dumps(plain):
         raise UsageError(f"The value of event {name} holds a NUL character, which PostgreSQL cannot store.")
-    queues = store.send(RUNTIME.engine, name, key, text, utc_now())
+    queues = store.save_event(RUNTIME.engine, name, key, text, utc_now())
     woken = 0
     for queue, agent_ids in queues.items():
         woken += len(agent_ids)
         try:
-            RUNTIME.backend.hasten(queue or CONF.queue_name, agent_ids)
-            store.note_woken(RUNTIME.engine, agent_ids)
+            RUNTIME.backend.make_ready(queue or CONF.queue_name, agent_ids)
+            store.mark_woken(RUNTIME.engine, agent_ids)
         except UnavailableError as error:
             log.warning("%s %d task(s) go on when it is back.", error, len(agent_ids))
     return woken

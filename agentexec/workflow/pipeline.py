@@ -11,12 +11,12 @@ from agentexec.activity.changes.reports import update
 from agentexec.client.enqueue import Context, enqueue, enqueue_sync
 from agentexec.errors import UsageError
 from agentexec.journal.recorder import Scope, current_scope
-from agentexec.journal.steps import StepCall, take_step
+from agentexec.journal.steps import StepCall, run_step
 from agentexec.journal.store import digest
 from agentexec.registry import validate_context
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, Task, TaskDefinition, new_agent_id
-from agentexec.workflow.pipeline_types import Step, arguments, read_step, require_flow
+from agentexec.workflow.pipeline_types import Step, check_step_types, parse_step, step_arguments
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -157,8 +157,8 @@ class Pipeline:
         await scope.recorder.open()
         # By its context: branches that run side by side come here in another order in another attempt.
         place = f"pipeline:{self.name.replace('/', '_').replace('#', '_')[:60]}:{digest(context)[:16]}"
-        path = scope.claim(place, digest(self.name), f"the pipeline {self.name}")
-        return await self._run(scope.at(path), scope.recorder.lease.agent_id, context, reports=False)
+        path = scope.claim_path(place, digest(self.name), f"the pipeline {self.name}")
+        return await self._run(scope.child_scope(path), scope.recorder.lease.agent_id, context, reports=False)
 
     def _define(self, cls: type[PipelineBase]) -> None:
         """Called when the class is: check it and register its task. Raises TypeError, UsageError."""
@@ -169,22 +169,22 @@ class Pipeline:
         marked: dict[str, Any] = {}
         for base in reversed(cls.__mro__):
             marked.update((name, value) for name, value in vars(base).items() if hasattr(value, STEP_MARK))
-        steps = [read_step(method, *getattr(method, STEP_MARK)) for method in marked.values()]
+        steps = [parse_step(method, *getattr(method, STEP_MARK)) for method in marked.values()]
         steps.sort(key=lambda step: step.order)
-        require_flow(self._name or cls.__name__, steps)
+        check_step_types(self._name or cls.__name__, steps)
         self._class, self._steps = cls, steps
 
         async def handler(agent_id: UUID, context: Any) -> Any:
             scope = current_scope()
             if scope is not None:
-                scope.recorder.in_steps = True
+                scope.recorder.is_step_based = True
                 await scope.recorder.open()
             return await self._run(scope, agent_id, context, reports=True)
 
         first, last = steps[0], steps[-1]
         handler.__annotations__ = {
             "context": first.inputs[0] if first.inputs else None,
-            "return": last.returns,
+            "return": last.return_type,
         }
         handler.__name__ = handler.__qualname__ = self.name
         self._task = self._pool.add_task(self.name, handler, retries=self._retries, timeout=self._timeout)
@@ -202,9 +202,9 @@ class Pipeline:
         before: Step | None = None
         for number, step in enumerate(self._steps, 1):
             if before is not None:
-                given = arguments(before, step, value)
+                given = step_arguments(before, step, value)
             call = PipelineStep(self, instance, step, number, given, reports=reports)
-            value, before = await take_step(scope, call, "idempotent"), step
+            value, before = await run_step(scope, call, "idempotent"), step
         return value
 
     @property
@@ -227,7 +227,7 @@ class PipelineStep(StepCall):
         reports: bool,
     ) -> None:
         method = getattr(instance, step.name)
-        super().__init__(step.name, method, arguments, intended=False)
+        super().__init__(step.name, method, arguments, records_intent=False)
         self.arguments = digest(step.name)
         self._agent_id = instance.agent_id
         self._step = step
@@ -235,10 +235,10 @@ class PipelineStep(StepCall):
         self._of = pipeline.length
         self._reports = reports
 
-    async def plainly(self) -> Any:
+    async def call_function(self) -> Any:
         if self._reports:
             self._report()
-        return self._step.fit(await super().plainly())
+        return self._step.validate_output(await super().call_function())
 
     def encode(self, answer: Any) -> Any:
         return self._step.dump(answer.value)
@@ -247,7 +247,7 @@ class PipelineStep(StepCall):
         return self._step.load(value)
 
     def _report(self) -> None:
-        recorder = RUNTIME.recorder
-        if recorder is not None and recorder.holds(self._agent_id):
+        writer = RUNTIME.progress_writer
+        if writer is not None and writer.holds(self._agent_id):
             message = f"Step {self._number} of {self._of}: {self._step.description}"
             update(self._agent_id, message, 100 * (self._number - 1) // self._of)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticSerializationError, ValidationError
 
 from agentexec.errors import AgentexecError
-from agentexec.registry import first_fault
+from agentexec.registry import first_error_message
 
 ANY = inspect.Signature.empty
 """What is not annotated fits everything."""
@@ -29,17 +29,17 @@ class Step:
     description: str
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...] | None
-    returns: Any
+    return_type: Any
     adapter: TypeAdapter[Any]
 
-    def fit(self, value: Any) -> Any:
+    def validate_output(self, value: Any) -> Any:
         """A value as the step says it returns it: the list that `asyncio.gather` gives stands for a tuple.
 
         Raises TypeError for any other value that does not fit.
         """
         if self.outputs is None or (self.outputs == () and value is None):
             return value
-        several = typing.get_origin(self.returns) is tuple
+        several = typing.get_origin(self.return_type) is tuple
         if several and isinstance(value, list):
             value = tuple(value)
         values = value if several and isinstance(value, tuple) else (value,)
@@ -50,7 +50,7 @@ class Step:
         if not fits:
             got = ", ".join(type(one).__name__ for one in values)
             raise TypeError(
-                f"Step {self.name} returned {got}, but its annotation says {_shown(self.returns)}."
+                f"Step {self.name} returned {got}, but its annotation says {_shown(self.return_type)}."
             )
         return value
 
@@ -71,13 +71,13 @@ class Step:
             value = self.adapter.validate_python(data["output"])
         except ValidationError as error:
             raise AgentexecError(
-                f"The recorded output of step {self.name} does not fit its type {_shown(self.returns)} any more: "
-                f"{first_fault(error)}."
+                f"The recorded output of step {self.name} does not fit its type {_shown(self.return_type)} any more: "
+                f"{first_error_message(error)}."
             ) from None
         return tuple(value) if data["several"] else value
 
 
-def read_step(method: Callable[..., Any], order: int, description: str | None) -> Step:
+def parse_step(method: Callable[..., Any], order: int, description: str | None) -> Step:
     """A step from its method. Raises TypeError for a signature or annotation that cannot be used."""
     name = getattr(method, "__name__", "step")
     try:
@@ -103,7 +103,7 @@ def read_step(method: Callable[..., Any], order: int, description: str | None) -
         description=description or name,
         inputs=inputs,
         outputs=_outputs(name, returns),
-        returns=returns,
+        return_type=returns,
         adapter=TypeAdapter(Any if returns in (ANY, type(None)) else returns),
     )
 
@@ -128,7 +128,7 @@ def _is_model(wanted: Any) -> bool:
     return wanted in (ANY, Any) or (isinstance(wanted, type) and issubclass(wanted, BaseModel))
 
 
-def require_flow(pipeline: str, steps: Sequence[Step]) -> None:
+def check_step_types(pipeline: str, steps: Sequence[Step]) -> None:
     """Raise TypeError unless each step, in order, takes what the one before returns."""
     if not steps:
         raise TypeError(f"Pipeline {pipeline} has no steps; mark its methods with @pipeline.step(0).")
@@ -157,7 +157,7 @@ def require_flow(pipeline: str, steps: Sequence[Step]) -> None:
                 )
 
 
-def arguments(before: Step, after: Step, value: Any) -> tuple[Any, ...]:
+def step_arguments(before: Step, after: Step, value: Any) -> tuple[Any, ...]:
     """The output of a step as the next one's arguments. Raises TypeError, which names both, where it does not fit.
 
     What is annotated was compared when the class was defined. Of the rest this is the first that is known of it, and
@@ -184,7 +184,7 @@ def _as_wanted(before: Step, after: Step, wanted: Any, value: Any) -> Any:
     except ValidationError as error:
         raise TypeError(
             f"Step {after.name} takes {_shown(wanted)}, which the output of step {before.name} does not fit: "
-            f"{first_fault(error)}."
+            f"{first_error_message(error)}."
         ) from None
 
 

@@ -11,13 +11,13 @@ from urllib.parse import quote
 from sqlalchemy import Connection
 
 from agentexec.activity.changes.transitions import NewTask
-from agentexec.client.enqueue import enqueue_within
+from agentexec.client.enqueue import enqueue_in_transaction
 from agentexec.client.new_task import Context, new_task
 from agentexec.db.engine import utc_now
 from agentexec.errors import AgentexecError, UsageError
 from agentexec.journal import trackers
 from agentexec.journal.recorder import current_scope
-from agentexec.journal.store import fit
+from agentexec.journal.store import fit_path
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, new_agent_id
 
@@ -36,7 +36,7 @@ class Tracker:
         if not name:
             raise UsageError("A tracker needs a name.")
         # Escaped, so that ("a:b", "c") is not ("a", "b:c").
-        self.key = fit(":".join(quote(str(part), safe="") for part in (name, *parts)))
+        self.key = fit_path(":".join(quote(str(part), safe="") for part in (name, *parts)))
 
     def incr(self, amount: int = 1) -> int:
         """Add to the count and return it. Raises UnavailableError."""
@@ -53,7 +53,7 @@ class Tracker:
     @property
     def count(self) -> int:
         """The count now."""
-        return trackers.read(RUNTIME.engine, self.key)
+        return trackers.read_count(RUNTIME.engine, self.key)
 
     @property
     def complete(self) -> bool:
@@ -85,14 +85,16 @@ class Tracker:
         return trackers.on_complete(RUNTIME.engine, self.key, json.dumps(wanted), _fire, utc_now())
 
     def _change(self, amount: int) -> int:
-        return trackers.change(RUNTIME.engine, self.key, amount, self._mark(amount), _fire, utc_now())
+        return trackers.change_count(RUNTIME.engine, self.key, amount, self._mark(amount), _fire, utc_now())
 
     def _mark(self, amount: int) -> trackers.Mark | None:
         scope = current_scope()
         if scope is None:
             return None
         stem = f"{scope.path}/tracker:{self.key}:{amount:+d}"
-        return trackers.Mark(scope.recorder.lease.agent_id, fit(f"{stem}#{scope.recorder.number(stem)}"))
+        return trackers.Mark(
+            scope.recorder.lease.agent_id, fit_path(f"{stem}#{scope.recorder.next_ordinal(stem)}")
+        )
 
 
 def _fire(connection: Connection, task: str) -> Callable[[], None]:
@@ -103,4 +105,4 @@ def _fire(connection: Connection, task: str) -> Callable[[], None]:
         raise AgentexecError(
             "The task of a tracker cannot be read: the database holds something else."
         ) from None
-    return enqueue_within(connection, new)
+    return enqueue_in_transaction(connection, new)

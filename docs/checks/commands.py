@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from agentexec.cli.app import TRACEBACK, command_line
+from agentexec.cli.app import TRACEBACK, build_app
 from docs.checks.pages import ROOT, Block, Complaint, Page
 
 SHELL = ("bash", "sh", "shell", "console")
@@ -86,7 +86,7 @@ def _misused(arguments: list[str], whole: bool) -> str | None:
 
 @cache
 def _command_line() -> Any:
-    return typer.main.get_command(command_line())
+    return typer.main.get_command(build_app())
 
 
 @cache

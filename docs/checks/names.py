@@ -10,7 +10,7 @@ from functools import cache
 from types import ModuleType
 
 import agentexec as ax
-from agentexec.config import Settings, variable
+from agentexec.config import Settings, env_var_name
 from docs.checks.pages import ROOT, Complaint, Page
 
 VARIABLE = re.compile(r"\bAGENTEXEC_[A-Z0-9_]*[A-Z0-9]\b(?!_?\*)")
@@ -86,4 +86,4 @@ def variables() -> frozenset[str]:
     """Every variable that means something: the settings, and those that CONTRIBUTING.md lists."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(AGENTEXEC_\w+)` \|", page, re.MULTILINE)
-    return frozenset((*map(variable, Settings.model_fields), *listed))
+    return frozenset((*map(env_var_name, Settings.model_fields), *listed))

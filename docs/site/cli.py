@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from agentexec.cli.app import command_line
+from agentexec.cli.app import build_app
 from docs.site.tables import table
 
 BRACKETS = re.compile(r"\s*\[(?P<facts>[^\[\]]+)\]$")
@@ -17,7 +17,7 @@ TYPES = {"str": "TEXT", "int": "NUMBER", "float": "NUMBER"}
 
 
 def render() -> str:
-    group: Any = typer.main.get_command(command_line())
+    group: Any = typer.main.get_command(build_app())
     context = group.context_class(group, info_name="agentexec", **group.context_settings)
     parts = ["## agentexec\n", _usage(group, context), _options(group, context)]
     for name, command in group.commands.items():

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 
-from agentexec.schema.tables import TABLES, Base
+from agentexec.schema.tables import MODEL_MODULES, Base
 from docs.site.tables import prose, table
 
 DIALECT = postgresql.dialect()
@@ -20,7 +20,7 @@ def render() -> str:
 def _models() -> list[type[Any]]:
     """The models in the order in which their modules define them."""
     found = [mapper.class_ for mapper in Base.registry.mappers]
-    return [one for module in TABLES for one in vars(module).values() if one in found]
+    return [one for module in MODEL_MODULES for one in vars(module).values() if one in found]
 
 
 def _table(model: type[Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
-from agentexec.config import Settings, variable
+from agentexec.config import Settings, env_var_name
 
 TYPES: dict[Any, str] = {
     bool: "true or false",
@@ -25,7 +25,7 @@ def render() -> str:
     for name, field in Settings.model_fields.items():
         facts = [kind(field), f"default {default(field)}", f"in code `ax.CONF.{name}`"]
         facts += [f"also `{other}`" for other in variables(name, field)[1:]]
-        parts += [f"## {variable(name)}\n", f"{field.description}\n", f"*{' · '.join(facts)}*\n"]
+        parts += [f"## {env_var_name(name)}\n", f"{field.description}\n", f"*{' · '.join(facts)}*\n"]
     return "\n".join(parts)
 
 
@@ -34,7 +34,7 @@ def variables(name: str, field: FieldInfo) -> list[str]:
     alias = field.validation_alias
     if isinstance(alias, AliasChoices):
         return [str(one) for one in alias.choices]
-    return [variable(name)]
+    return [env_var_name(name)]
 
 
 def default(field: FieldInfo) -> str:

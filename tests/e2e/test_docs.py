@@ -9,7 +9,7 @@ from typing import Any
 
 from docs.checks import ROOT, read
 from examples.mock_openai import MockOpenAI, call, say
-from tests.deployment import Deploy, command, on
+from tests.deployment import Deploy, on_targets, run_in_process
 from tests.guides import write_files
 
 
@@ -21,7 +21,7 @@ def commands(page: str, *verbs: str) -> list[list[str]]:
     return [arguments for arguments in split if arguments[0] in verbs]
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_the_quickstart(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     page = "docs/quickstart.md"
     told = (ROOT / page).read_text(encoding="utf-8").splitlines()
@@ -35,7 +35,7 @@ def test_the_quickstart(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     )
     deployment = deploy()
     (init,), (work, *_) = commands(page, "init"), commands(page, "worker")
-    code, _, error = command(deployment, *init)
+    code, _, error = run_in_process(deployment, *init)
     assert code == 0, error
     deployment.folder /= init[-1]
     deployment.spawn(
@@ -46,13 +46,13 @@ def test_the_quickstart(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     enqueued = commands(page, "enqueue")
     assert [arguments[1] for arguments in enqueued] == ["greet", "research"]
     for arguments in enqueued:
-        code, output, error = command(deployment, *arguments)
+        code, output, error = run_in_process(deployment, *arguments)
         assert code == 0, error
         result = output.splitlines()[-1]
         assert f"    {result}" in told
 
 
-@on("embedded")
+@on_targets("embedded")
 async def test_the_ten_lines_of_the_readme(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([call("report_status", message="Reading", percentage=40), say("Acme makes anvils.")])
     deployment = deploy()
@@ -64,7 +64,7 @@ async def test_the_ten_lines_of_the_readme(deploy: Deploy, mock_openai: MockOpen
         OPENAI_BASE_URL=mock_openai.base_url,
         OPENAI_API_KEY="mock",
     )
-    code, result, _ = command(deployment, *enqueue)
+    code, result, _ = run_in_process(deployment, *enqueue)
     assert (code, result) == (0, "Acme makes anvils.\n"), deployment.log
 
     (web_app,) = (block for block in read(ROOT / "README.md").blocks if "async def start" in block.text)
@@ -72,5 +72,5 @@ async def test_the_ten_lines_of_the_readme(deploy: Deploy, mock_openai: MockOpen
     exec(web_app.text, names)
     agent_id = await names["start"]("Acme")
     assert await names["wait"](agent_id) == "Acme makes anvils."
-    code, log, _ = command(deployment, "logs", agent_id)
+    code, log, _ = run_in_process(deployment, "logs", agent_id)
     assert "40 %  Reading" in log

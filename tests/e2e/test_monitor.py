@@ -18,7 +18,7 @@ import pytest
 import agentexec as ax
 from agentexec.runtime import RUNTIME
 from bench import crowd
-from tests.deployment import Deploy, Deployment, accepted, command, on
+from tests.deployment import Deploy, Deployment, on_targets, run_in_process, try_enqueue
 from tests.waiting import wait_until
 
 
@@ -79,7 +79,7 @@ def monitor(
     return terminal
 
 
-@on("embedded", "valkey+postgres", rivals=False)
+@on_targets("embedded", "valkey+postgres", alternates=False)
 def test_an_evening_at_the_monitor(deploy: Deploy, terminals: list[Terminal]) -> None:
     deployment = deploy()
     deployment.start()
@@ -137,7 +137,7 @@ def test_an_evening_at_the_monitor(deploy: Deploy, terminals: list[Terminal]) ->
     assert "done/min" not in terminal.screen, "the screen is as before"
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_large_terminal_shows_more_and_a_small_one_less(deploy: Deploy, terminals: list[Terminal]) -> None:
     deployment = deploy()
     crowd.fill(RUNTIME.engine, 300, 1)
@@ -160,7 +160,7 @@ def test_a_large_terminal_shows_more_and_a_small_one_less(deploy: Deploy, termin
     large.shows("EXIT=0")
 
 
-@on("embedded")
+@on_targets("embedded")
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_terminal_is_as_before_after_a_signal(
     deploy: Deploy, terminals: list[Terminal], how: signal.Signals, code: int
@@ -180,7 +180,7 @@ def test_the_terminal_is_as_before_after_a_signal(
     assert not re.search(r"-echo\b", screen)
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_it_is_suspended_and_goes_on_like_any_program(deploy: Deploy, terminals: list[Terminal]) -> None:
     deployment = deploy()
     terminal = monitor(terminals, deployment, 80, 24)
@@ -198,7 +198,7 @@ def test_it_is_suspended_and_goes_on_like_any_program(deploy: Deploy, terminals:
     terminal.shows("EXIT=0")
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_one_can_quit_while_the_database_gives_no_answer(deploy: Deploy, terminals: list[Terminal]) -> None:
     deployment = deploy()
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -213,7 +213,7 @@ def test_one_can_quit_while_the_database_gives_no_answer(deploy: Deploy, termina
         terminal.shows("EXIT=0", timeout=5)
 
 
-@on("valkey+postgres")
+@on_targets("valkey+postgres")
 def test_a_database_that_is_away_is_said_and_comes_back(deploy: Deploy, terminals: list[Terminal]) -> None:
     deployment = deploy()
     terminal = monitor(terminals, deployment, 100, 24)
@@ -222,23 +222,25 @@ def test_a_database_that_is_away_is_said_and_comes_back(deploy: Deploy, terminal
     deployment.database.kill()
     terminal.shows("cannot be")
     deployment.database.start()
-    deployment.wait_for(lambda: accepted(deployment))  # a connection of before the restart may be tried first
+    deployment.wait_for(
+        lambda: try_enqueue(deployment)
+    )  # a connection of before the restart may be tried first
     terminal.shows("queued    work")
     terminal.type("q")
     terminal.shows("EXIT=0")
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_without_a_terminal_it_prints_once(deploy: Deploy) -> None:
     deployment = deploy()
     task = deployment.enqueue("work", "a")
-    code, printed, _ = command(deployment, "monitor")
+    code, printed, _ = run_in_process(deployment, "monitor")
     assert code == 0
     assert "\x1b" not in printed
     assert re.search(r"queued +work", printed), printed
-    code, printed, _ = command(deployment, "monitor", "--json", "-s", "queued", "-t", "work")
+    code, printed, _ = run_in_process(deployment, "monitor", "--json", "-s", "queued", "-t", "work")
     found = json.loads(printed)
     assert [one["agent_id"] for one in found["activities"]] == [str(task.agent_id)]
     assert found["overview"]["active"] == 1
-    assert str(task.agent_id) in command(deployment, "monitor", "--once")[1]
-    assert str(task.agent_id) not in command(deployment, "monitor", "--once", "--text", "nowhere")[1]
+    assert str(task.agent_id) in run_in_process(deployment, "monitor", "--once")[1]
+    assert str(task.agent_id) not in run_in_process(deployment, "monitor", "--once", "--text", "nowhere")[1]

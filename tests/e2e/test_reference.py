@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
-from tests.deployment import Deploy, on
+from tests.deployment import Deploy, on_targets
 
 DB = """
 import os
@@ -88,7 +88,7 @@ with TestClient(app) as client:
 """
 
 
-@on("valkey+sqlite")
+@on_targets("valkey+sqlite")
 def test_the_quick_start(deploy: Deploy) -> None:
     deployment = deploy()
     package = deployment.folder / "app"
@@ -137,7 +137,7 @@ async def my_task(agent_id: UUID, context: MyContext) -> None:
 """
 
 
-@on("valkey+postgres")
+@on_targets("valkey+postgres")
 def test_the_docker_example_cleans_up_once_when_the_container_stops(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2)
     package = deployment.folder / "src"
@@ -184,7 +184,7 @@ with Session(ax.get_engine()) as db:
 """
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_the_monitor_of_ones_own(deploy: Deploy, tmp_path: Path) -> None:
     deployment = deploy()
     agent_id = ax.activity.create("research_company")
@@ -195,7 +195,7 @@ def test_the_monitor_of_ones_own(deploy: Deploy, tmp_path: Path) -> None:
         assert text in deployment.log
 
 
-@on("valkey+sqlite")
+@on_targets("valkey+sqlite")
 async def test_dynamic_fan_out_with_a_tracker(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2)
     (deployment.folder / "fan_out.py").write_text(

@@ -42,14 +42,14 @@ from sqlalchemy.orm import Session as DatabaseSession
 
 import agentexec as ax
 from agentexec.activity.changes.statements import ACTIVITY, INSERT_ACTIVITY
-from agentexec.activity.changes.transitions import NewTask, activity_rows, admit_claims, record
+from agentexec.activity.changes.transitions import NewTask, activity_rows, admit_claims, record_changes
 from agentexec.db.engine import reading, utc_now, writing
 from agentexec.journal import recorder
 from agentexec.journal.models import JournalEntry
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
-from agentexec.worker.executor import attempt
+from agentexec.worker.executor import execute_attempt
 
 MODES = ("run", "run_streamed")
 SHAPES = ("handoff", "nested", "parallel", "guardrail", "approval")
@@ -265,7 +265,7 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
 
         return killed_call
 
-    recorder.append, recorder.ask = killed(recorder.append), killed(recorder.ask)
+    recorder.append_fact, recorder.ask = killed(recorder.append_fact), killed(recorder.ask)
     with reading(RUNTIME.engine) as connection:
         kinds = connection.scalars(select(JournalEntry.kind)).all()
     world.write(attempt=epoch, responses=kinds.count("model"), outcomes=kinds.count("outcome"))
@@ -279,11 +279,11 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
         admissions = admit_claims(
             connection, [lease], now=utc_now(), started_message="", max_crashes=1000, suspect_running=False
         )
-    ending = asyncio.run(attempt(registry, admissions.started[0], ThreadPoolExecutor(1)))
+    ending = asyncio.run(execute_attempt(registry, admissions.started[0], ThreadPoolExecutor(1)))
     with writing(RUNTIME.engine) as connection:
-        assert not record(connection, [], [ending], now=utc_now(), result_ttl=60).refused
+        assert not record_changes(connection, [], [ending], now=utc_now(), result_ttl=60).refused
         (folder / "instants").write_text(str(world.instants))
-        if ending.waiting:
+        if ending.awaited_kinds:
             return WAITING
         row = connection.execute(select(ACTIVITY.c.requests, ACTIVITY.c.input_tokens, ACTIVITY.c.usage)).one()
     outcome = {

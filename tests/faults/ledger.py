@@ -60,7 +60,7 @@ class Findings:
     missing: list[str] = dataclasses.field(default_factory=list)
 
     @property
-    def faults(self) -> list[str]:
+    def violations(self) -> list[str]:
         """What must not be."""
         return [
             *self.lost,
@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
             seed=options.seed,
         )
     sys.stdout.write(f"{json.dumps(dataclasses.asdict(found), indent=1)}\n")
-    return 1 if found.faults else 0
+    return 1 if found.violations else 0
 
 
 SETTINGS: dict[str, Any] = {"num_workers": 2, "worker_concurrency": AT_ONCE // 2, "max_crashes": 10}

@@ -9,14 +9,14 @@ from sqlalchemy import create_engine
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
-from tests.deployment import LEASE, Deploy, Deployment, accepted, on
+from tests.deployment import LEASE, Deploy, Deployment, on_targets, try_enqueue
 
 OUTAGE = 10.0
 SHORT_OUTAGE = 2 * LEASE
 """Enough for every lease to run out, where the queue is away together with the record."""
 
 
-@on("valkey+postgres", "postgres")
+@on_targets("valkey+postgres", "postgres")
 def test_the_database_away_while_tasks_run_and_are_enqueued(deploy: Deploy) -> None:
     deployment = deploy(worker_concurrency=2)
     deployment.start()
@@ -42,7 +42,7 @@ def test_the_database_away_while_tasks_run_and_are_enqueued(deploy: Deploy) -> N
     )
 
 
-@on("valkey+postgres")
+@on_targets("valkey+postgres")
 def test_a_deployment_that_has_served_waits_for_its_database_however_long(deploy: Deploy) -> None:
     """Also where the maintenance process, which checks the servers at its start, dies meanwhile."""
     deployment = deploy(connect_timeout=0.5)
@@ -55,13 +55,13 @@ def test_a_deployment_that_has_served_waits_for_its_database_however_long(deploy
     deployment.wait_for(lambda: time.monotonic() - killed > SHORT_OUTAGE)
     assert supervisor.poll() is None, deployment.log
     deployment.database.start()
-    task = deployment.wait_for(lambda: accepted(deployment))
+    task = deployment.wait_for(lambda: try_enqueue(deployment))
     deployment.wait_for_ends([task])
-    assert deployment.runners("late") == [worker.pid]
+    assert deployment.worker_pids("late") == [worker.pid]
     deployment.wait_for(lambda: "It is there now" in deployment.log)
 
 
-@on("embedded", rivals=False)
+@on_targets("embedded", alternates=False)
 def test_the_sqlite_file_locked_for_ten_seconds_while_tasks_run(deploy: Deploy) -> None:
     deployment = deploy(worker_concurrency=2)
     deployment.start()

@@ -9,7 +9,7 @@ from typing import Any
 
 import agentexec as ax
 from agentexec.activity.schemas import ActivityEvent
-from tests.deployment import Deploy, Deployment, on
+from tests.deployment import Deploy, Deployment, on_targets
 
 
 class Reader:
@@ -42,7 +42,7 @@ def recorded(deployment: Deployment, task: ax.Task) -> list[tuple[str, Any]]:
     return [(str(line.status), line.message) for line in deployment.detail(task).logs]
 
 
-@on("embedded", "valkey+postgres")
+@on_targets("embedded", "valkey+postgres")
 def test_the_stream_of_a_killed_workers_task_goes_on_with_the_next_attempt(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()
@@ -58,7 +58,7 @@ def test_the_stream_of_a_killed_workers_task_goes_on_with_the_next_attempt(deplo
     assert len({event.id for event in events}) == len(events)
 
 
-@on("valkey+postgres")
+@on_targets("valkey+postgres")
 def test_a_redis_that_is_killed_costs_text_but_no_line(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()
@@ -74,7 +74,7 @@ def test_a_redis_that_is_killed_costs_text_but_no_line(deploy: Deploy) -> None:
     assert "six" in reader.text or "end" in reader.text
 
 
-@on("valkey+postgres")
+@on_targets("valkey+postgres")
 def test_a_redis_that_hangs_holds_up_no_agent_and_no_ending(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()
@@ -90,7 +90,7 @@ def test_a_redis_that_hangs_holds_up_no_agent_and_no_ending(deploy: Deploy) -> N
     assert lines(reader.finish(deployment)) == recorded(deployment, task)
 
 
-@on("embedded")
+@on_targets("embedded")
 async def test_a_reader_in_another_web_process_resumes(deploy: Deploy) -> None:
     """Nothing of a position lives in a process."""
     deployment = deploy()

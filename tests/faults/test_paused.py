@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import agentexec as ax
-from tests.deployment import Deploy, on
+from tests.deployment import Deploy, on_targets
 
 
-@on("embedded", "valkey+postgres")
+@on_targets("embedded", "valkey+postgres")
 def test_what_a_worker_does_after_its_lease_was_lost_is_refused(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2, worker_concurrency=1)
     deployment.start()
@@ -33,7 +33,7 @@ def test_what_a_worker_does_after_its_lease_was_lost_is_refused(deploy: Deploy) 
     assert {deployment.process_of(key) for key in again} == {zombie, successor}
 
 
-@on("embedded", "valkey+postgres")
+@on_targets("embedded", "valkey+postgres")
 def test_a_healthy_task_longer_than_its_lease_runs_once_even_if_it_blocks_the_event_loop(
     deploy: Deploy,
 ) -> None:

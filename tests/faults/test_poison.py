@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 import agentexec as ax
-from tests.deployment import Deploy, on
+from tests.deployment import Deploy, on_targets
 
 
-@on("embedded", "valkey+postgres")
+@on_targets("embedded", "valkey+postgres")
 def test_a_poison_task_ends_in_error_and_its_ten_neighbours_complete(deploy: Deploy) -> None:
     deployment = deploy(worker_concurrency=11)
     poison = deployment.enqueue("poison", "poison", seconds=0.2)
@@ -23,7 +23,7 @@ def test_a_poison_task_ends_in_error_and_its_ten_neighbours_complete(deploy: Dep
     assert set(deployment.ledger("end").values()) == {1}
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_task_may_be_allowed_one_death_only(deploy: Deploy) -> None:
     deployment = deploy(max_crashes=1)
     poison = deployment.enqueue("poison", "poison")
@@ -35,7 +35,7 @@ def test_a_task_may_be_allowed_one_death_only(deploy: Deploy) -> None:
     assert deployment.ledger("start") == {"poison": 1, "after": 1}
 
 
-@on("embedded", "valkey+postgres")
+@on_targets("embedded", "valkey+postgres")
 def test_a_task_that_gets_further_before_each_death_ends_however_often_it_is_killed(deploy: Deploy) -> None:
     deployment = deploy(worker_concurrency=2)
     deployment.start()
@@ -46,7 +46,7 @@ def test_a_task_that_gets_further_before_each_death_ends_however_often_it_is_kil
     assert deployment.ledger("step") == {f"task-{number}": 1 for number in range(3)}
 
 
-@on("embedded", "valkey+postgres")
+@on_targets("embedded", "valkey+postgres")
 @pytest.mark.parametrize(
     ("deaths", "reason"),
     [

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import agentexec as ax
-from tests.deployment import Deploy, on
+from tests.deployment import Deploy, on_targets
 
 OUTAGE = 10.0
 
 
-@on("valkey+postgres")
+@on_targets("valkey+postgres")
 def test_redis_emptied_while_tasks_wait_and_run(deploy: Deploy) -> None:
     deployment = deploy(worker_concurrency=2)
     deployment.start()
@@ -30,7 +30,7 @@ def test_redis_emptied_while_tasks_wait_and_run(deploy: Deploy) -> None:
 
 
 @pytest.mark.parametrize("persist", [True, False], ids=["with its data", "without its data"])
-@on("valkey+sqlite")
+@on_targets("valkey+sqlite")
 def test_redis_restarted_while_tasks_wait_and_run(deploy: Deploy, persist: bool) -> None:
     deployment = deploy(worker_concurrency=2)
     deployment.start()
@@ -43,7 +43,7 @@ def test_redis_restarted_while_tasks_wait_and_run(deploy: Deploy, persist: bool)
     deployment.wait_for(lambda: deployment.depth() == 0)
 
 
-@on("valkey+sqlite")
+@on_targets("valkey+sqlite")
 def test_redis_away_for_ten_seconds(deploy: Deploy) -> None:
     """Tasks that run go on, tasks are accepted, and all of them end once when it is back."""
     deployment = deploy(worker_concurrency=2)

@@ -9,10 +9,10 @@ import sys
 from agentexec.db.engine import writing
 from agentexec.runtime import RUNTIME
 from agentexec.schema.tables import version_table
-from tests.deployment import MODULE, Deploy, gone, on
+from tests.deployment import MODULE, Deploy, all_exited, on_targets
 
 
-@on("embedded", "valkey+sqlite")
+@on_targets("embedded", "valkey+sqlite")
 def test_sigterm_lets_running_tasks_finish_and_leaves_the_others_to_the_next_worker(deploy: Deploy) -> None:
     deployment = deploy(worker_concurrency=1)
     deployment.start()
@@ -21,7 +21,7 @@ def test_sigterm_lets_running_tasks_finish_and_leaves_the_others_to_the_next_wor
     queued = deployment.enqueue("work", "queued")
     family = deployment.processes()
     assert deployment.stop() == 0
-    assert gone(family)
+    assert all_exited(family)
     assert [deployment.status(task) for task in (running, queued)] == ["complete", "queued"]
     assert deployment.ledger("start") == {"running": 1}
     deployment.start()
@@ -29,7 +29,7 @@ def test_sigterm_lets_running_tasks_finish_and_leaves_the_others_to_the_next_wor
     assert deployment.ledger("start") == {"running": 1, "queued": 1}
 
 
-@on("embedded", "valkey+postgres")
+@on_targets("embedded", "valkey+postgres")
 def test_a_draining_worker_keeps_its_tasks_until_the_last_one_has_ended(deploy: Deploy) -> None:
     deployment = deploy(lease_seconds=1)
     supervisor = deployment.start()
@@ -42,7 +42,7 @@ def test_a_draining_worker_keeps_its_tasks_until_the_last_one_has_ended(deploy: 
     assert deployment.ledger("start") == {"work": 1, "sync_work": 1}
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_worker_that_meets_a_newer_schema_in_its_work_finishes_its_tasks_and_says_why(
     deploy: Deploy,
 ) -> None:
@@ -56,13 +56,13 @@ def test_a_worker_that_meets_a_newer_schema_in_its_work_finishes_its_tasks_and_s
         connection.exec_driver_sql(f"INSERT INTO {version_table()} VALUES ('9999')")
     deployment.maintenance().kill()  # its successor looks at the schema before it begins
     assert supervisor.wait(20) == 5
-    assert gone(family)
+    assert all_exited(family)
     detail = deployment.detail(task)
     assert (detail.status, detail.attempt) == ("complete", 1)
     assert deployment.log.count("newer than this release knows") == 1
 
 
-@on("embedded", "valkey+postgres")
+@on_targets("embedded", "valkey+postgres")
 def test_tasks_that_outlast_the_graceful_timeout_are_handed_back_and_run_elsewhere(deploy: Deploy) -> None:
     deployment = deploy(graceful_shutdown_timeout=0.3)
     deployment.start()
@@ -73,7 +73,7 @@ def test_tasks_that_outlast_the_graceful_timeout_are_handed_back_and_run_elsewhe
     deployment.wait_for_start(*tasks)
     family = deployment.processes()
     assert deployment.stop() == 0
-    assert gone(family)
+    assert all_exited(family)
     details = [deployment.detail(task) for task in tasks.values()]
     assert [(detail.status, detail.attempt) for detail in details] == [("queued", 0)] * 2, (
         "the attempt is not counted: a deployment is nobody's fault"
@@ -85,7 +85,7 @@ def test_tasks_that_outlast_the_graceful_timeout_are_handed_back_and_run_elsewhe
     assert deployment.ledger("start") == dict.fromkeys(tasks, 2)
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_second_signal_hurries(deploy: Deploy) -> None:
     deployment = deploy(graceful_shutdown_timeout=300)
     supervisor = deployment.start()
@@ -96,12 +96,12 @@ def test_a_second_signal_hurries(deploy: Deploy) -> None:
     deployment.wait_for(lambda: "Stopping" in deployment.log)
     supervisor.send_signal(signal.SIGTERM)
     assert supervisor.wait(10) == 1
-    assert gone(family)
+    assert all_exited(family)
     assert deployment.detail(task).attempt == 0
     assert deployment.status(task) == "queued"
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_ctrl_c_in_a_terminal_stops_as_sigterm_does(deploy: Deploy) -> None:
     deployment = deploy()
     command = [sys.executable, "-m", "agentexec", "worker", str(MODULE)]
@@ -111,30 +111,30 @@ def test_ctrl_c_in_a_terminal_stops_as_sigterm_does(deploy: Deploy) -> None:
     family = deployment.processes()
     os.killpg(supervisor.pid, signal.SIGINT)  # a terminal signals every process of the foreground
     assert supervisor.wait(10) == 0
-    assert gone(family)
+    assert all_exited(family)
     assert deployment.endings(tasks) == [["complete"]] * 2
     assert "Traceback" not in deployment.log
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_signal_before_the_workers_are_ready_stops_as_well(deploy: Deploy) -> None:
     deployment = deploy()
     supervisor = deployment.start(ready=False)
     deployment.wait_for(lambda: len(deployment.processes()) > 1)
     family = deployment.processes()
     assert deployment.stop(supervisor, timeout=10) == 0
-    assert gone(family)
+    assert all_exited(family)
     assert deployment.processes() == []
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_signal_reaches_workers_that_are_just_starting(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2)
     deployment.start()
     assert deployment.stop(timeout=10) == 0  # with a graceful time-out of minutes
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_handler_that_refuses_to_be_canceled_cannot_hold_a_stop_up(deploy: Deploy) -> None:
     deployment = deploy(graceful_shutdown_timeout=0.1)
     deployment.start()
@@ -142,6 +142,6 @@ def test_a_handler_that_refuses_to_be_canceled_cannot_hold_a_stop_up(deploy: Dep
     deployment.wait_for_start("a")
     family = deployment.processes()
     assert deployment.stop() == 0
-    assert gone(family)
+    assert all_exited(family)
     assert deployment.ledger("refused")["a"] >= 1
     assert deployment.status(task) == "queued"

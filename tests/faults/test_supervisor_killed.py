@@ -7,10 +7,10 @@ from sqlalchemy import delete
 from agentexec.activity.models import WorkerProcess
 from agentexec.db.engine import writing
 from agentexec.runtime import RUNTIME
-from tests.deployment import Deploy, gone, on
+from tests.deployment import Deploy, all_exited, on_targets
 
 
-@on("embedded", "valkey+postgres")
+@on_targets("embedded", "valkey+postgres")
 def test_a_killed_supervisor_leaves_no_process_behind_and_another_runs_its_tasks(deploy: Deploy) -> None:
     deployment = deploy()
     killed = deployment.start()
@@ -20,14 +20,14 @@ def test_a_killed_supervisor_leaves_no_process_behind_and_another_runs_its_tasks
     other = deployment.start()
     killed.kill()
     killed.wait()
-    assert gone(family, timeout=5)
+    assert all_exited(family, timeout=5)
     deployment.wait_for_ends(tasks.values())
     assert deployment.endings(tasks.values()) == [["complete"]] * 3
     assert deployment.ledger("start") == dict.fromkeys(tasks, 2)
     assert deployment.stop(other) == 0
 
 
-@on("embedded", "valkey+sqlite")
+@on_targets("embedded", "valkey+sqlite")
 def test_tasks_of_a_host_that_lost_its_power_run_on_another(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()
@@ -37,7 +37,7 @@ def test_tasks_of_a_host_that_lost_its_power_run_on_another(deploy: Deploy) -> N
     deployment.start()
     for process in family:
         process.kill()
-    assert gone(family)
+    assert all_exited(family)
     with writing(
         RUNTIME.engine
     ) as connection:  # what is known of workers is for people: no task depends on it
@@ -47,7 +47,7 @@ def test_tasks_of_a_host_that_lost_its_power_run_on_another(deploy: Deploy) -> N
     assert deployment.ledger("start") == dict.fromkeys(tasks, 2)
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_killed_template_is_replaced_with_all_that_came_from_it(deploy: Deploy) -> None:
     deployment = deploy()
     supervisor = deployment.start()
@@ -55,7 +55,7 @@ def test_a_killed_template_is_replaced_with_all_that_came_from_it(deploy: Deploy
     deployment.wait_for_start(*tasks)
     family = deployment.template().children()
     deployment.template().kill()
-    assert gone(family)
+    assert all_exited(family)
     deployment.wait_for_ends(tasks.values())
     assert deployment.endings(tasks.values()) == [["complete"]] * 3
     assert deployment.ledger("start") == dict.fromkeys(tasks, 2)
@@ -63,7 +63,7 @@ def test_a_killed_template_is_replaced_with_all_that_came_from_it(deploy: Deploy
     assert deployment.processes() == []
 
 
-@on("valkey+postgres")
+@on_targets("valkey+postgres")
 def test_a_killed_maintenance_process_is_replaced_and_its_duties_are_done_again(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()
@@ -75,6 +75,6 @@ def test_a_killed_maintenance_process_is_replaced_and_its_duties_are_done_again(
     deployment.wait_for_ends([task])
     assert deployment.endings([task]) == [["complete"]]
     assert deployment.ledger("start") == {"a": 2}
-    lost = deployment.produce("work", "lost", dies="before-push")
+    lost = deployment.produce("work", "lost", kill_at="before-push")
     assert lost.returncode == -9
     deployment.wait_for_start("lost")  # found by the new reconciler, though its predecessor never resigned

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import agentexec as ax
-from tests.deployment import Deploy, failing_backend, on
+from tests.deployment import Deploy, failing_backend_env, on_targets
 
 
-@on("embedded", "postgres", "valkey+sqlite", "valkey+postgres")
+@on_targets("embedded", "postgres", "valkey+sqlite", "valkey+postgres")
 def test_tasks_of_a_killed_worker_run_again_and_end_once(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2, worker_concurrency=2)
     deployment.start()
@@ -24,53 +24,53 @@ def test_tasks_of_a_killed_worker_run_again_and_end_once(deploy: Deploy) -> None
     assert any("killed by SIGKILL" in line.message for line in detail.logs), "the log says why it ran twice"
 
 
-@on("embedded", "valkey+postgres")
+@on_targets("embedded", "valkey+postgres")
 def test_tasks_claimed_by_a_worker_killed_before_it_started_them_run_once(deploy: Deploy) -> None:
     deployment = deploy()
-    deployment.start(**failing_backend())
+    deployment.start(**failing_backend_env())
     deployment.arm("after-claim")
     tasks = {key: deployment.enqueue("work", key) for key in "abc"}
     deployment.wait_for_ends(tasks.values())
-    assert deployment.struck("after-claim")
+    assert deployment.fault_fired("after-claim")
     assert deployment.endings(tasks.values()) == [["complete"]] * 3
     assert deployment.ledger("start") == dict.fromkeys(tasks, 1)
     assert [deployment.detail(task).attempt for task in tasks.values()] == [1, 1, 1]
 
 
-@on("valkey+sqlite", "valkey+postgres")
+@on_targets("valkey+sqlite", "valkey+postgres")
 def test_a_worker_killed_between_result_and_acknowledgement_has_its_task_acknowledged_only(
     deploy: Deploy,
 ) -> None:
     deployment = deploy()
-    deployment.start(**failing_backend())
+    deployment.start(**failing_backend_env())
     deployment.arm("before-finish")
     task = deployment.enqueue("work", "a", value=42)
     assert ax.get_result_sync(task, timeout=10) == 42
-    deployment.wait_for(lambda: deployment.struck("before-finish") and deployment.depth() == 0)
+    deployment.wait_for(lambda: deployment.fault_fired("before-finish") and deployment.depth() == 0)
     assert deployment.ledger("start") == {"a": 1}
     assert deployment.endings([task]) == [["complete"]]
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_worker_killed_within_the_transaction_that_ends_its_task_leaves_no_half_an_end(
     deploy: Deploy,
 ) -> None:
     deployment = deploy()
-    deployment.start(**failing_backend())
+    deployment.start(**failing_backend_env())
     deployment.arm("before-finish")
     task = deployment.enqueue("work", "a", value=42)
     assert ax.get_result_sync(task, timeout=10) == 42
-    assert deployment.struck("before-finish")
+    assert deployment.fault_fired("before-finish")
     assert deployment.ledger("start") == {"a": 2}
     assert deployment.endings([task]) == [["complete"]]
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_result_is_heard_of_though_its_worker_was_killed_before_telling(deploy: Deploy) -> None:
     deployment = deploy()
-    deployment.start(**failing_backend())
+    deployment.start(**failing_backend_env())
     deployment.arm("before-notify_done")
     task = deployment.enqueue("work", "a", value=42)
     assert ax.get_result_sync(task, timeout=10) == 42
-    assert deployment.struck("before-notify_done")
+    assert deployment.fault_fired("before-notify_done")
     assert deployment.ledger("start") == {"a": 1}

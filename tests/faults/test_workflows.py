@@ -15,14 +15,14 @@ import psutil
 import pytest
 
 import agentexec as ax
-from tests.deployment import REPOSITORY, Deploy, Deployment, on
+from tests.deployment import REPOSITORY, Deploy, Deployment, on_targets
 
 MODULE = Path(__file__).parent / "workflow_module.py"
 STEPS = ("one", "two", "three")
 PIPELINES = int(os.environ.get("AGENTEXEC_TEST_PIPELINES", "150"))
 """How many pipelines of four steps are to survive random kills."""
 
-everywhere = on("embedded", "valkey+postgres", rivals=False)
+everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
 
 
 def work(deployment: Deployment) -> subprocess.Popen[bytes]:
@@ -90,7 +90,7 @@ def test_a_kill_inside_every_step_and_at_its_boundaries(deploy: Deploy) -> None:
         tasks[instant] = ask("FanOut", instant)
         deployment.wait_for_ends([tasks[instant]], timeout=30)
     for instant, task in tasks.items():
-        assert deployment.struck(f"{instant}-{instant}")
+        assert deployment.fault_fired(f"{instant}-{instant}")
         assert deployment.status(task) == "complete", deployment.detail(task).error
         detail = deployment.detail(task)
         assert len(detail.children) == 15
@@ -153,7 +153,7 @@ def test_sleeps_and_waits_survive_restarts(deploy: Deploy) -> None:
     assert slept.finished_at is not None and (slept.finished_at - slept.created_at).total_seconds() >= 9
 
 
-@on("valkey+postgres")
+@on_targets("valkey+postgres")
 def test_an_event_that_redis_was_not_told_of_wakes_its_task(deploy: Deploy) -> None:
     deployment = deploy(num_workers=1)
     work(deployment)

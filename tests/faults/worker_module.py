@@ -35,7 +35,7 @@ class Sum(BaseModel):
     total: int
 
 
-def ledger(event: str, key: str) -> None:
+def write_ledger(event: str, key: str) -> None:
     """One line for one event. O_APPEND keeps lines of several processes whole."""
     line = f"{event} {key} {os.getpid()} {time.time():.3f}\n".encode()
     file = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -43,25 +43,25 @@ def ledger(event: str, key: str) -> None:
     os.close(file)
 
 
-def starts(key: str) -> int:
+def start_count(key: str) -> int:
     """How often a task was started so far."""
     return Path(os.environ["LEDGER"]).read_text().count(f"start {key} ")
 
 
 @pool.task("work")
 async def work(agent_id: UUID, context: Job) -> Any:
-    ledger("start", context.key)
+    write_ledger("start", context.key)
     if context.seconds:
         await asyncio.sleep(context.seconds)
-    ledger("end", context.key)
+    write_ledger("end", context.key)
     return context.value if context.value is not None else context.key
 
 
 @pool.task("sync_work")
 def sync_work(agent_id: UUID, context: Job) -> str:
-    ledger("start", context.key)
+    write_ledger("start", context.key)
     time.sleep(context.seconds)
-    ledger("end", context.key)
+    write_ledger("end", context.key)
     return context.key
 
 
@@ -82,7 +82,7 @@ async def report(agent_id: UUID, context: Job) -> None:
 @pool.task("speaks")
 async def speaks(agent_id: UUID, context: Job) -> str:
     """Publishes a text word by word, as a model streams it, `times` times, and says what it did."""
-    ledger("start", context.key)
+    write_ledger("start", context.key)
     while context.gate and not await asyncio.to_thread(Path(context.gate).exists):  # noqa: ASYNC110 - another process opens it
         await asyncio.sleep(0.02)
     words = str(context.value).split(" ")
@@ -99,7 +99,7 @@ async def speaks(agent_id: UUID, context: Job) -> str:
 
 @pool.task("poison")
 async def poison(agent_id: UUID, context: Job) -> None:
-    ledger("start", context.key)
+    write_ledger("start", context.key)
     await asyncio.sleep(context.seconds)
     os.kill(os.getpid(), signal.SIGSEGV)
 
@@ -116,12 +116,12 @@ async def dies(agent_id: UUID, context: Job) -> str:
 
     "s" after one step more, "r" after a step that raises, "-" after nothing new.
     """
-    tries = starts(context.key)
-    ledger("start", context.key)
+    tries = start_count(context.key)
+    write_ledger("start", context.key)
     runner = Steps(agent_id)
 
     def step(number: int) -> None:
-        ledger("step", f"{context.key}-{number}")
+        write_ledger("step", f"{context.key}-{number}")
 
     def refuse() -> None:
         raise ValueError("no")
@@ -138,15 +138,15 @@ async def dies(agent_id: UUID, context: Job) -> str:
 
 @pool.task("fail")
 async def fail(agent_id: UUID, context: Job) -> None:
-    ledger("start", context.key)
+    write_ledger("start", context.key)
     raise ValueError(f"no luck with {context.key}")
 
 
 @pool.task("flaky", retries=3)
 async def flaky(agent_id: UUID, context: Job) -> str:
     """Fails the first `times` times."""
-    ledger("start", context.key)
-    tries = starts(context.key)
+    write_ledger("start", context.key)
+    tries = start_count(context.key)
     if tries <= context.times:
         raise RuntimeError(f"try {tries}")
     return f"done at try {tries}"
@@ -170,61 +170,61 @@ async def unserializable(agent_id: UUID, context: Job) -> object:
 @pool.task("blocks")
 async def blocks(agent_id: UUID, context: Job) -> str:
     """Blocks the event loop, as careless code does."""
-    ledger("start", context.key)
+    write_ledger("start", context.key)
     time.sleep(context.seconds)  # noqa: ASYNC251 - the point of it
-    ledger("end", context.key)
+    write_ledger("end", context.key)
     return context.key
 
 
 @pool.task("stubborn")
 async def stubborn(agent_id: UUID, context: Job) -> None:
     """Will not be canceled."""
-    ledger("start", context.key)
+    write_ledger("start", context.key)
     deadline = time.monotonic() + context.seconds
     while time.monotonic() < deadline:
         try:
             await asyncio.sleep(0.1)
         except asyncio.CancelledError:
-            ledger("refused", context.key)
+            write_ledger("refused", context.key)
 
 
 @pool.task("slow_once")
 async def slow_once(agent_id: UUID, context: Job) -> str:
     """Takes `seconds` at its first start and no time later: the start after a fault is seen at once."""
-    tries = starts(context.key)
-    ledger("start", context.key)
+    tries = start_count(context.key)
+    write_ledger("start", context.key)
     await asyncio.sleep(0 if tries else context.seconds)
-    ledger("end", context.key)
+    write_ledger("end", context.key)
     return context.key
 
 
 @pool.task("slow_once_in_thread")
 def slow_once_in_thread(agent_id: UUID, context: Job) -> str:
     """`slow_once` as a plain function, which nothing can interrupt."""
-    tries = starts(context.key)
-    ledger("start", context.key)
+    tries = start_count(context.key)
+    write_ledger("start", context.key)
     time.sleep(0 if tries else context.seconds)
-    ledger("end", context.key)
+    write_ledger("end", context.key)
     return context.key
 
 
 @pool.task("tells")
 async def tells(agent_id: UUID, context: Job) -> int:
     """Blocks the loop, so that nothing can stop it before it reports, and returns who it is."""
-    ledger("start", context.key)
+    write_ledger("start", context.key)
     time.sleep(context.seconds)  # noqa: ASYNC251 - the point of it
     ax.activity.update(agent_id, f"Seen to by {os.getpid()}", percentage=90)
-    ledger("end", context.key)
+    write_ledger("end", context.key)
     return os.getpid()
 
 
 @pool.task("waits_for_cancel")
 async def waits_for_cancel(agent_id: UUID, context: Job) -> None:
-    ledger("start", context.key)
+    write_ledger("start", context.key)
     try:
         await asyncio.sleep(60)
     except asyncio.CancelledError:
-        ledger("canceled", context.key)
+        write_ledger("canceled", context.key)
         raise
 
 
@@ -240,4 +240,4 @@ if __name__ == "__main__":
 
 @pool.task("untyped")
 async def untyped(agent_id: UUID, context) -> None:
-    ledger("end", "untyped")
+    write_ledger("end", "untyped")

@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 import agentexec as ax
-from tests.faults.worker_module import ledger
+from tests.faults.worker_module import write_ledger
 
 pool = ax.Pool()
 
@@ -39,7 +39,7 @@ def dies(instant: str) -> None:
 
 @pool.task("child")
 async def child(agent_id: UUID, context: Job) -> int:
-    ledger("child", context.key)
+    write_ledger("child", context.key)
     if context.seconds:
         await asyncio.sleep(context.seconds)
     dies(f"child-{context.key}")
@@ -49,7 +49,7 @@ async def child(agent_id: UUID, context: Job) -> int:
 @pool.task("nested")
 async def nested(agent_id: UUID, context: Job) -> int:
     """As deep as its number says."""
-    ledger("nested", context.key)
+    write_ledger("nested", context.key)
     if context.number == 0:
         return 1
     below = Job(key=f"{context.key}.{context.number - 1}", number=context.number - 1)
@@ -66,7 +66,7 @@ def sync_nested(agent_id: UUID, context: Job) -> int:
 
 @pool.task("poison")
 async def poison(agent_id: UUID, context: Job) -> None:
-    ledger("poison", context.key)
+    write_ledger("poison", context.key)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -79,14 +79,14 @@ async def asks_poison(agent_id: UUID, context: Job) -> str:
 
 @pool.task("sleeper")
 async def sleeper(agent_id: UUID, context: Job) -> str:
-    ledger("sleeper", context.key)
+    write_ledger("sleeper", context.key)
     await ax.sleep(context.seconds)
     return "awake"
 
 
 @pool.task("waiter")
 async def waiter(agent_id: UUID, context: Job) -> Any:
-    ledger("waiter", context.key)
+    write_ledger("waiter", context.key)
     return await ax.wait_for_event("go", context.key)
 
 
@@ -98,7 +98,7 @@ async def counted(agent_id: UUID, context: Job) -> None:
 
 @pool.task("aggregate")
 async def aggregate(agent_id: UUID, context: Job) -> None:
-    ledger("aggregate", context.key)
+    write_ledger("aggregate", context.key)
 
 
 fan_out = ax.Pipeline(pool)
@@ -108,14 +108,14 @@ class FanOut(fan_out.Base):
     """Three steps of some children each."""
 
     async def _children(self, step: str, context: Job | Part) -> Part:
-        ledger(f"begin-{step}", context.key)
+        write_ledger(f"begin-{step}", context.key)
         dies(f"begin-{step}-{context.key}")
         jobs = [Job(key=f"{context.key}-{step}-{n}", number=n) for n in range(5)]
         tasks = [await ax.enqueue("child", job) for job in jobs]
         dies(f"enqueued-{step}-{context.key}")
         values = await ax.gather(*tasks, timeout=None)
         dies(f"end-{step}-{context.key}")
-        ledger(f"end-{step}", context.key)
+        write_ledger(f"end-{step}", context.key)
         return Part(key=context.key, values=values)
 
     @fan_out.step(0, "one")
@@ -151,7 +151,7 @@ class Plain(plain.Base):
 
     async def _pause(self, step: str, key: str) -> None:
         await asyncio.sleep(random.uniform(0, 0.02))
-        ledger(step, key)
+        write_ledger(step, key)
 
     @plain.step(0)
     async def a(self, context: Job) -> Job:

@@ -8,7 +8,7 @@ from uuid import UUID
 from agents import Agent, RunConfig, function_tool
 
 import agentexec as ax
-from tests.faults.worker_module import Job, ledger, starts
+from tests.faults.worker_module import Job, start_count, write_ledger
 
 pool = ax.Pool()
 
@@ -16,22 +16,22 @@ pool = ax.Pool()
 @function_tool
 def slow_tool(key: str, seconds: float) -> str:
     """Take some seconds, in a thread."""
-    ledger("tool", key)
+    write_ledger("tool", key)
     time.sleep(seconds)
-    ledger("tool_end", key)
+    write_ledger("tool_end", key)
     return "done"
 
 
 @function_tool(needs_approval=True)
 def send_email(to: str) -> str:
     """Send an email."""
-    ledger("sent", to)
+    write_ledger("sent", to)
     return "sent"
 
 
 @pool.task("mails")
 async def mails(agent_id: UUID, context: Job) -> str:
-    ledger("start", context.key)
+    write_ledger("start", context.key)
     agent = Agent(name="Clerk", model="gpt-4o-mini", tools=[send_email])
     config = RunConfig(tracing_disabled=True)
     runner = ax.OpenAIRunner(agent_id, approval_timeout=context.seconds or None)
@@ -39,11 +39,11 @@ async def mails(agent_id: UUID, context: Job) -> str:
 
 
 async def ask(agent_id: UUID, job: Job) -> str:
-    ledger("start", job.key)
+    write_ledger("start", job.key)
     agent = Agent(name="Asker", model="gpt-4o-mini", tools=[slow_tool])
     config = RunConfig(tracing_disabled=True)
     result = await ax.OpenAIRunner(agent_id).run(agent, input=f"About {job.key}.", run_config=config)
-    ledger("end", job.key)
+    write_ledger("end", job.key)
     return result.final_output
 
 
@@ -53,7 +53,7 @@ async def ask_at_leisure(agent_id: UUID, context: Job) -> str:
         return await ask(agent_id, context)
     except Exception as error:
         # As careful handlers do: it must not keep the task from being given back.
-        ledger("caught", context.key)
+        write_ledger("caught", context.key)
         raise RuntimeError("the agent failed") from error
 
 
@@ -65,13 +65,13 @@ async def ask_in_time(agent_id: UUID, context: Job) -> str:
 @pool.task("waits_its_turn")
 async def waits_its_turn(agent_id: UUID, context: Job) -> str:
     """Gives itself back once."""
-    ledger("start", context.key)
-    if starts(context.key) == 1:
+    write_ledger("start", context.key)
+    if start_count(context.key) == 1:
         raise ax.RetryLater(context.seconds, "it is not its turn yet")
     return "its turn"
 
 
 @pool.task("work")
 async def work(agent_id: UUID, context: Job) -> str:
-    ledger("start", context.key)
+    write_ledger("start", context.key)
     return context.key

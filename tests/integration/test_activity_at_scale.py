@@ -21,7 +21,7 @@ from agentexec.errors import UsageError
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status
 from bench import crowd
-from tests.conftest import DATABASES, Servers, revived
+from tests.conftest import DATABASES, Servers, ensure_running
 
 NUMBER = 6_000
 ORDER = {Status.RUNNING: 0, Status.QUEUED: 1}
@@ -53,7 +53,7 @@ def crowded(
     if request.param == "sqlite":
         server, url = None, f"sqlite:///{tmp_path_factory.mktemp('crowd') / 'test.db'}"
     else:
-        server = revived(getattr(servers, request.param))
+        server = ensure_running(getattr(servers, request.param))
         url = server.create_database("crowd")
     ax.configure(database_url=url)
     ax.Base.metadata.create_all(RUNTIME.engine)
@@ -61,7 +61,7 @@ def crowded(
     yield RUNTIME.engine
     RUNTIME.close()
     if server is not None:
-        revived(server).drop_database("crowd")
+        ensure_running(server).drop_database("crowd")
 
 
 @pytest.fixture(scope="module")
@@ -133,19 +133,19 @@ def test_the_index_that_leads_makes_no_difference_to_what_is_listed_and_counted(
     assert wanted.metadata is not None
     expected = {row.agent_id for row in everything if meets(row, arguments(FILTERS[name]))}
     for leads in itertools.product((None, *range(len(wanted.metadata))), repeat=3):
-        given = wanted._replace(leads=leads)
+        given = wanted._replace(driving_labels=leads)
         found = db.execute(listing.page_query(given, NUMBER)).all()
         assert {row.Activity.agent_id for row in found} == expected, leads
         assert [row.rank for row in found] == sorted(row.rank for row in found)
-        if given.text is None and not (given.is_any_kind and leads[2] is None):
+        if given.text is None and not (given.has_no_status_or_type and leads[2] is None):
             assert db.execute(listing.count_query(given, NUMBER)).one()[0] == len(expected), leads
 
 
 def test_the_rarest_condition_leads(db: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filters, "PROBED", 20)
+    monkeypatch.setattr(filters, "PROBE_LIMIT", 20)
 
     def leads(**wanted: Any) -> Any:
-        return filters.led_by_the_rarest(db, filters.Filter(**wanted)).leads
+        return filters.with_most_selective_index(db, filters.Filter(**wanted)).driving_labels
 
     large, small, user = {"tenant": "t0"}, {"tenant": "t40"}, {"user": "u8"}
     assert leads(metadata={**large, **user})[2] == 1
@@ -239,8 +239,8 @@ def test_remembered_counts_are_those_of_the_table(
 
     before = totals()
     assert before[0] == NUMBER
-    monkeypatch.setattr(counts, "WORTHWHILE", 100)
-    counts.remember(crowded)
+    monkeypatch.setattr(counts, "CACHE_MIN_ROWS", 100)
+    counts.refresh(crowded)
     db.rollback()
     try:
         assert db.get(Meta, counts.NAME) is not None
@@ -254,15 +254,15 @@ def test_remembered_counts_are_those_of_the_table(
             connection.execute(Activity.__table__.delete().where(Activity.agent_id == made))  # type: ignore[attr-defined]
     finally:
         with crowded.begin() as connection:
-            counts.forget(connection)
+            counts.invalidate(connection)
 
 
 @pytest.mark.parametrize("crowded", ["sqlite"], indirect=True)  # the others know how few have ended since
 def test_what_ended_since_is_counted_by_when_it_ended(
     crowded: Engine, db: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counts, "WORTHWHILE", 100)
-    counts.remember(crowded)
+    monkeypatch.setattr(counts, "CACHE_MIN_ROWS", 100)
+    counts.refresh(crowded)
     try:
         with asked(crowded) as statements:
             ax.activity.list(db, page_size=1, agent_type="task_3")
@@ -273,14 +273,14 @@ def test_what_ended_since_is_counted_by_when_it_ended(
         db.rollback()
     finally:
         with crowded.begin() as connection:
-            counts.forget(connection)
+            counts.invalidate(connection)
 
 
 def test_few_activities_are_not_remembered(crowded: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counts, "WORTHWHILE", NUMBER)
+    monkeypatch.setattr(counts, "CACHE_MIN_ROWS", NUMBER)
     with crowded.begin() as connection:
         connection.execute(insert(Meta), [{"name": counts.NAME, "value": "{}"}])
-    counts.remember(crowded)
+    counts.refresh(crowded)
     with Session(crowded) as db:
         assert db.get(Meta, counts.NAME) is None
 
@@ -450,7 +450,9 @@ def test_of_metadata_one_value_leads_and_the_others_are_looked_up(
     labels = len(wanted.metadata or {})
     groups = 3 if wanted.status is None else 1
     for lead, active in itertools.product(range(labels), (None, 0)):
-        plan = plan_of(crowded, db, listing.page_query(wanted._replace(leads=(active, active, lead)), 50))
+        plan = plan_of(
+            crowded, db, listing.page_query(wanted._replace(driving_labels=(active, active, lead)), 50)
+        )
         assert not joined_by_hash(plan)
         ways = ways_into_labels(plan)
         assert len(ways) == groups * labels, plan
@@ -495,7 +497,7 @@ def test_counts_details_and_cancel_pending_go_by_index(
     def end_nothing(*_arguments: Any, **_rest: Any) -> list[Any]:
         raise EnoughError
 
-    monkeypatch.setattr(queries, "end_outside", end_nothing)
+    monkeypatch.setattr(queries, "end_from_outside", end_nothing)
     with asked(crowded) as statements, contextlib.suppress(EnoughError):
         READS[name](db)
     assert statements

@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.activity.models import Activity, ActivityLog
 from agentexec.runtime import RUNTIME
-from tests.deployment import Deploy, Deployment, command, on
+from tests.deployment import Deploy, Deployment, on_targets, run_in_process
 
-everywhere = on("embedded", "valkey+postgres", rivals=False)
+everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
 
 
 def age(task: ax.Task, **by: float) -> None:
@@ -32,7 +32,7 @@ def age(task: ax.Task, **by: float) -> None:
 
 
 def cli(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
-    return command(deployment, *arguments)
+    return run_in_process(deployment, *arguments)
 
 
 @everywhere
@@ -184,7 +184,7 @@ def test_prune_removes_what_ended_long_ago_with_all_that_belongs_to_it(deploy: D
         assert code == 2 and "Write a time like 30d" in said
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_prune_asks(deploy: Deploy) -> None:
     deployment = deploy()
     agent_id = ax.activity.create("job")

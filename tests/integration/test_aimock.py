@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 import agentexec as ax
 from agentexec.runtime import RUNTIME
 from tests.aimock import AIMock
-from tests.attempts import Task
+from tests.attempts import ReplayableTask
 
 ANSWER = "Acme is growing, and so are two competitors. Its figures are sound."
 
@@ -51,10 +51,10 @@ def aimock() -> Iterator[AIMock]:
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Iterator[Task]:
+def task(tmp_path: Path) -> Iterator[ReplayableTask]:
     ax.configure(database_url=f"sqlite:///{tmp_path / 'aimock.db'}")
     ax.Base.metadata.create_all(RUNTIME.engine)
-    yield Task()
+    yield ReplayableTask()
     RUNTIME.close()
 
 
@@ -67,7 +67,7 @@ async def client(aimock: AIMock) -> AsyncIterator[AsyncOpenAI]:
 class Office:
     """An agent with a tool that counts its calls, and its handler."""
 
-    def __init__(self, task: Task, client: AsyncOpenAI, api: str, mode: str, question: str) -> None:
+    def __init__(self, task: ReplayableTask, client: AsyncOpenAI, api: str, mode: str, question: str) -> None:
         self.looked_up: list[str] = []
         self.deltas = ""
         self._agent_id = task.agent_id
@@ -98,7 +98,7 @@ class Office:
 @both_apis
 @both_modes
 async def test_parallel_calls_and_text(
-    task: Task, aimock: AIMock, client: AsyncOpenAI, api: str, mode: str
+    task: ReplayableTask, aimock: AIMock, client: AsyncOpenAI, api: str, mode: str
 ) -> None:
     office = Office(task, client, api, mode, "Research Acme")
     assert await task.attempt(office.handler) == ANSWER
@@ -111,7 +111,7 @@ async def test_parallel_calls_and_text(
 
 @both_apis
 async def test_a_stream_that_breaks_off_is_no_response(
-    task: Task, aimock: AIMock, client: AsyncOpenAI, api: str
+    task: ReplayableTask, aimock: AIMock, client: AsyncOpenAI, api: str
 ) -> None:
     office = Office(task, client.with_options(max_retries=0), api, "run_streamed", "Broken Acme")
     with pytest.raises(Exception) as broken:  # of httpx or of openai, as the API has it
@@ -130,7 +130,7 @@ Fault = Callable[[AIMock], AbstractContextManager[None]]
 @both_modes
 @pytest.mark.parametrize("fault", ["rateLimitRate", "dropRate", "disconnectRate"])
 async def test_a_fault_that_passes_is_waited_out(
-    task: Task, aimock: AIMock, client: AsyncOpenAI, api: str, mode: str, fault: str
+    task: ReplayableTask, aimock: AIMock, client: AsyncOpenAI, api: str, mode: str, fault: str
 ) -> None:
     """429 with Retry-After: 1, 500, and a connection that is closed without an answer: the client tries again."""
     office = Office(task, client, api, mode, "Research Acme")
@@ -146,7 +146,7 @@ async def test_a_fault_that_passes_is_waited_out(
 
 @both_modes
 async def test_a_fault_that_stays_ends_the_attempt_and_repeats_nothing(
-    task: Task, aimock: AIMock, client: AsyncOpenAI, mode: str
+    task: ReplayableTask, aimock: AIMock, client: AsyncOpenAI, mode: str
 ) -> None:
     office = Office(task, client.with_options(max_retries=0), "responses", mode, "Research Acme")
     with aimock.chaos(dropRate=1.0), pytest.raises(openai.InternalServerError):

@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say
-from tests.deployment import Deploy, Deployment, command, on
+from tests.deployment import Deploy, Deployment, on_targets, run_in_process
 from tests.integration.test_rate_limits import agents_worker
 
-everywhere = on("embedded", "valkey+postgres", rivals=False)
+everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
 
 
 def asked(deployment: Deployment, task: ax.Task) -> ax.approvals.ApprovalSchema:
@@ -37,7 +37,7 @@ def test_a_task_waits_without_a_slot_and_goes_on_after_the_command(
     question = asked(deployment, task)
     deployment.wait_for_status(deployment.enqueue("work", "other"), "complete")
 
-    code, printed, _ = command(deployment, "approvals", "--json")
+    code, printed, _ = run_in_process(deployment, "approvals", "--json")
     assert code == 0
     [listed] = json.loads(printed)
     assert (listed["agent_id"], listed["call_id"], listed["tool"]) == (
@@ -45,7 +45,7 @@ def test_a_task_waits_without_a_slot_and_goes_on_after_the_command(
         question.call_id,
         "send_email",
     )
-    assert question.call_id in command(deployment, "approvals", str(task.agent_id))[1]
+    assert question.call_id in run_in_process(deployment, "approvals", str(task.agent_id))[1]
 
     # Nothing of it is in a process.
     for process in deployment.processes():
@@ -53,7 +53,7 @@ def test_a_task_waits_without_a_slot_and_goes_on_after_the_command(
     deployment.wait_for(lambda: not deployment.processes())
     agents_worker(deployment, mock_openai)
     said = f"Approved call {question.call_id} of task {task.agent_id}.\n"
-    assert command(deployment, "approve", str(task.agent_id), question.call_id) == (0, said, "")
+    assert run_in_process(deployment, "approve", str(task.agent_id), question.call_id) == (0, said, "")
     done = deployment.wait_for_status(task, "complete")
     assert done.attempt == 1
     assert ax.get_result_sync(task) == "Written."
@@ -63,26 +63,28 @@ def test_a_task_waits_without_a_slot_and_goes_on_after_the_command(
     # The killed worker may have died before its queue knew that the task waits: then it started and asked once more.
     assert lines.count("Approved: send_email") == 1
     assert lines[-2:] == ["Resumed at turn 1 ", "Task completed successfully."]
-    code, _, error = command(deployment, "approve", str(task.agent_id), question.call_id)
+    code, _, error = run_in_process(deployment, "approve", str(task.agent_id), question.call_id)
     assert (code, "decided before" in error) == (1, True)
-    assert command(deployment, "approvals") == (0, "", "No call waits for approval.\n")
+    assert run_in_process(deployment, "approvals") == (0, "", "No call waits for approval.\n")
 
 
-@on("embedded", "valkey+postgres", rivals=False)
+@on_targets("embedded", "valkey+postgres", alternates=False)
 def test_a_rejection_is_told_to_the_model(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("I see.")])
     deployment = deploy(worker_concurrency=1)
     agents_worker(deployment, mock_openai)
     task = deployment.enqueue("mails", "letter")
     question = asked(deployment, task)
-    code, _, _ = command(deployment, "reject", str(task.agent_id), question.call_id, "-m", "Ann has left.")
+    code, _, _ = run_in_process(
+        deployment, "reject", str(task.agent_id), question.call_id, "-m", "Ann has left."
+    )
     assert code == 0
     deployment.wait_for_status(task, "complete")
     assert deployment.ledger("sent") == {}
     assert "Ann has left." in json.dumps(mock_openai.requests()[-1])
 
 
-@on("embedded", "valkey+postgres", rivals=False)
+@on_targets("embedded", "valkey+postgres", alternates=False)
 def test_a_task_wakes_by_itself_when_its_approval_expires(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("Then not.")])
     deployment = deploy(worker_concurrency=1)
@@ -93,7 +95,7 @@ def test_a_task_wakes_by_itself_when_its_approval_expires(deploy: Deploy, mock_o
     assert deployment.ledger("start") == {"letter": 2}
 
 
-@on("embedded", "valkey+postgres", rivals=False)
+@on_targets("embedded", "valkey+postgres", alternates=False)
 def test_an_answer_that_the_queue_was_not_told_of_wakes_the_task(
     deploy: Deploy, mock_openai: MockOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,13 +108,13 @@ def test_an_answer_that_the_queue_was_not_told_of_wakes_the_task(
     def away(queue: str, agent_ids: object) -> None:
         raise ax.UnavailableError("It is away.")
 
-    monkeypatch.setattr(RUNTIME.backend, "hasten", away)
+    monkeypatch.setattr(RUNTIME.backend, "make_ready", away)
     assert ax.approve_sync(task, question.call_id)
     deployment.wait_for_status(task, "complete")
     assert deployment.ledger("sent") == {"Ann": 1}
 
 
-@on("valkey+postgres")
+@on_targets("valkey+postgres")
 def test_an_index_that_was_lost_does_not_wake_a_waiting_task(
     deploy: Deploy, mock_openai: MockOpenAI, valkey
 ) -> None:

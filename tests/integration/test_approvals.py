@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.db.engine import utc_now
 from agentexec.errors import WaitingForApproval
-from agentexec.journal.approvals import to_wake
+from agentexec.journal.approvals import tasks_to_wake
 from agentexec.journal.models import Approval
-from agentexec.journal.waiting import FAR_FUTURE
-from agentexec.runners.openai.approvals import REJECTED_BY_TIME
-from agentexec.runners.openai.tools import REFUSED
+from agentexec.journal.waiting import FAR_FUTURE_SECONDS
+from agentexec.runners.openai.approvals import APPROVAL_EXPIRED_MESSAGE
+from agentexec.runners.openai.tools import REJECTED_MESSAGE
 from agentexec.runtime import RUNTIME
-from tests.attempts import Task
+from tests.attempts import ReplayableTask
 
 Mode = Literal["run", "run_streamed"]
 
@@ -38,8 +38,8 @@ def database(tables_url: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def task(database: None) -> Task:
-    return Task()
+def task(database: None) -> ReplayableTask:
+    return ReplayableTask()
 
 
 class Mail:
@@ -86,7 +86,7 @@ class Office:
     """A handler whose model is asked by every attempt, and counts."""
 
     def __init__(
-        self, task: Task, mail: Mail, turns: list[list[Any]], mode: Mode = "run", **options: Any
+        self, task: ReplayableTask, mail: Mail, turns: list[list[Any]], mode: Mode = "run", **options: Any
     ) -> None:
         self.task = task
         self.mode = mode
@@ -115,7 +115,7 @@ class Office:
         return raised.value
 
 
-def pending(task: Task | None = None) -> list[Any]:
+def pending(task: ReplayableTask | None = None) -> list[Any]:
     with Session(RUNTIME.engine) as db:
         return ax.approvals.list(db, task and task.agent_id)
 
@@ -129,11 +129,13 @@ def outputs(result: Any) -> dict[str, str]:
 
 
 @both_modes
-async def test_an_approved_call_is_made_and_the_run_goes_on(task: Task, mail: Mail, mode: Mode) -> None:
+async def test_an_approved_call_is_made_and_the_run_goes_on(
+    task: ReplayableTask, mail: Mail, mode: Mode
+) -> None:
     office = Office(task, mail, [[look("a")], [send("Ann"), look("b")], DONE], mode)
     parked = await office.parks()
     assert str(parked) == 'Waiting for approval: send_email({"to":"Ann"})'
-    assert parked.seconds == FAR_FUTURE
+    assert parked.seconds == FAR_FUTURE_SECONDS
     assert (mail.sent, mail.done) == ([], ["a", "b"])
     [question] = pending(task)
     assert (question.call_id, question.kind, question.tool) == ("call_1", "approval", "send_email")
@@ -156,7 +158,9 @@ async def test_an_approved_call_is_made_and_the_run_goes_on(task: Task, mail: Ma
 
 
 @both_modes
-async def test_a_rejected_call_is_not_made_and_the_model_is_told(task: Task, mail: Mail, mode: Mode) -> None:
+async def test_a_rejected_call_is_not_made_and_the_model_is_told(
+    task: ReplayableTask, mail: Mail, mode: Mode
+) -> None:
     office = Office(task, mail, [[send("Ann")], DONE], mode)
     await office.parks()
     assert await ax.reject(task.agent_id, "call_1", message="Ann has left.")
@@ -166,7 +170,7 @@ async def test_a_rejected_call_is_not_made_and_the_model_is_told(task: Task, mai
 
 
 @both_modes
-async def test_a_run_waits_for_all_answers(task: Task, mail: Mail, mode: Mode) -> None:
+async def test_a_run_waits_for_all_answers(task: ReplayableTask, mail: Mail, mode: Mode) -> None:
     office = Office(
         task, mail, [[send("Ann", "call_1"), send("Bob", "call_2")], [send("Cid", "call_3")], DONE], mode
     )
@@ -183,7 +187,9 @@ async def test_a_run_waits_for_all_answers(task: Task, mail: Mail, mode: Mode) -
 
 
 @both_modes
-async def test_a_session_holds_the_whole_run_once(task: Task, mail: Mail, mode: Mode, tmp_path: Any) -> None:
+async def test_a_session_holds_the_whole_run_once(
+    task: ReplayableTask, mail: Mail, mode: Mode, tmp_path: Any
+) -> None:
     office = Office(task, mail, [[send("Ann")], DONE], mode)
     office.session = SQLiteSession("s", tmp_path / "session.db")
     await office.parks()
@@ -202,7 +208,7 @@ async def test_a_session_holds_the_whole_run_once(task: Task, mail: Mail, mode: 
 
 
 @both_modes
-async def test_an_agent_that_is_a_tool_may_ask_too(task: Task, mail: Mail, mode: Mode) -> None:
+async def test_an_agent_that_is_a_tool_may_ask_too(task: ReplayableTask, mail: Mail, mode: Mode) -> None:
     inner = Agent(
         "Inner",
         model=ScriptedModel([[send("Ann", "inner_1")], [assistant_message("Inside.")]]),
@@ -221,7 +227,7 @@ async def test_an_agent_that_is_a_tool_may_ask_too(task: Task, mail: Mail, mode:
 
 
 @both_modes
-async def test_an_approval_expires(task: Task, mail: Mail, mode: Mode) -> None:
+async def test_an_approval_expires(task: ReplayableTask, mail: Mail, mode: Mode) -> None:
     office = Office(task, mail, [[send("Ann")], DONE], mode, approval_timeout=timedelta(hours=1))
     assert 3590 < (await office.parks()).seconds <= 3600
     with Session(RUNTIME.engine) as db:
@@ -229,11 +235,11 @@ async def test_an_approval_expires(task: Task, mail: Mail, mode: Mode) -> None:
         db.commit()
     assert pending(task) == []
     assert not await ax.approve(task.agent_id, "call_1")
-    assert outputs(await office.attempt()) == {"call_1": REJECTED_BY_TIME}
+    assert outputs(await office.attempt()) == {"call_1": APPROVAL_EXPIRED_MESSAGE}
     assert mail.sent == []
 
 
-async def test_a_run_beside_the_waiting_one_is_not_cut_off(task: Task, mail: Mail) -> None:
+async def test_a_run_beside_the_waiting_one_is_not_cut_off(task: ReplayableTask, mail: Mail) -> None:
     waits = Agent("Clerk", model=ScriptedModel([[send("Ann")], DONE]), tools=mail.tools)
     ended: list[str] = []
 
@@ -261,7 +267,7 @@ async def test_a_run_beside_the_waiting_one_is_not_cut_off(task: Task, mail: Mai
 
 
 async def test_an_answer_that_comes_while_the_task_still_works_is_taken_at_once(
-    task: Task, mail: Mail
+    task: ReplayableTask, mail: Mail
 ) -> None:
     waits = Agent("Clerk", model=ScriptedModel([[send("Ann")], DONE]), tools=mail.tools)
 
@@ -272,7 +278,7 @@ async def test_an_answer_that_comes_while_the_task_still_works_is_taken_at_once(
         return await run
 
     async def boss() -> None:
-        while not await RUNTIME.in_thread(pending, task):  # noqa: ASYNC110
+        while not await RUNTIME.run_in_thread(pending, task):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await ax.approve(task.agent_id, "call_1")
         while not mail.sent:  # noqa: ASYNC110
@@ -282,7 +288,7 @@ async def test_an_answer_that_comes_while_the_task_still_works_is_taken_at_once(
 
 
 @pytest.mark.parametrize("answer", ["approve", "reject", "reject with a message"])
-async def test_a_person_decides_about_a_call_that_was_cut_off(task: Task, answer: str) -> None:
+async def test_a_person_decides_about_a_call_that_was_cut_off(task: ReplayableTask, answer: str) -> None:
     made: list[str] = []
 
     class Killed(BaseException):
@@ -325,11 +331,11 @@ async def test_a_person_decides_about_a_call_that_was_cut_off(task: Task, answer
     else:
         message = "Ask the bank." if "message" in answer else None
         await ax.reject(task.agent_id, "call_1", message=message)
-        assert outputs(await task.attempt(handler)) == {"call_1": message or REFUSED}
+        assert outputs(await task.attempt(handler)) == {"call_1": message or REJECTED_MESSAGE}
         assert len(made) == 1
 
 
-async def test_what_cannot_be_decided(task: Task, mail: Mail) -> None:
+async def test_what_cannot_be_decided(task: ReplayableTask, mail: Mail) -> None:
     with pytest.raises(ax.ActivityNotFoundError):
         await ax.approve(uuid4(), "call_1")
     with pytest.raises(ax.ApprovalNotFoundError, match="call_1"):
@@ -345,7 +351,7 @@ async def test_what_cannot_be_decided(task: Task, mail: Mail) -> None:
     assert not await ax.reject(task.agent_id, "call_1")
 
 
-async def test_of_a_task_that_has_ended_nothing_waits(task: Task, mail: Mail) -> None:
+async def test_of_a_task_that_has_ended_nothing_waits(task: ReplayableTask, mail: Mail) -> None:
     office = Office(task, mail, [[send("Ann")], DONE])
     await office.parks()
     await ax.cancel(task.agent_id)
@@ -353,7 +359,7 @@ async def test_of_a_task_that_has_ended_nothing_waits(task: Task, mail: Mail) ->
     assert not await ax.approve(task.agent_id, "call_1")
 
 
-async def test_a_worker_that_lost_its_task_asks_nobody(task: Task, mail: Mail) -> None:
+async def test_a_worker_that_lost_its_task_asks_nobody(task: ReplayableTask, mail: Mail) -> None:
     office = Office(task, mail, [[send("Ann")], DONE])
 
     async def handler() -> Any:
@@ -366,7 +372,7 @@ async def test_a_worker_that_lost_its_task_asks_nobody(task: Task, mail: Mail) -
 
 
 async def test_an_answer_stands_in_the_log_and_waits_for_no_queue(
-    task: Task, mail: Mail, monkeypatch: pytest.MonkeyPatch
+    task: ReplayableTask, mail: Mail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(queue: str, agent_ids: Any) -> None:
         raise ax.UnavailableError("Redis is away.")
@@ -374,10 +380,10 @@ async def test_an_answer_stands_in_the_log_and_waits_for_no_queue(
     office = Office(task, mail, [[send("Ann")], DONE])
     await office.parks()
     with monkeypatch.context() as patch:
-        patch.setattr(RUNTIME.backend, "hasten", away)
+        patch.setattr(RUNTIME.backend, "make_ready", away)
         assert await ax.approve(task.agent_id, "call_1")
     assert task.messages()[-1] == 'Approved: send_email({"to":"Ann"})'
     # An activity of the test has no queue; the reconciler asks for those of its own.
-    assert to_wake(RUNTIME.engine, "default", utc_now() + timedelta(seconds=1), 10) == []
+    assert tasks_to_wake(RUNTIME.engine, "default", utc_now() + timedelta(seconds=1), 10) == []
     with Session(RUNTIME.engine) as db:
         assert db.query(Approval).one().wake_at is not None

@@ -55,7 +55,7 @@ class Task:
 
 @dataclass
 class Model:
-    """A queue as plain lists: each known task stands in one of `high`, `low`, `delayed`, `leased`, `expired`."""
+    """A queue as plain lists: each known task stands in one of `high`, `low`, `delayed`, `leased`, `expired_leases`."""
 
     tasks: dict[UUID, Task] = field(default_factory=dict)
     lanes: dict[Priority, list[UUID]] = field(default_factory=lambda: {one: [] for one in Priority})
@@ -126,7 +126,7 @@ class BackendMachine(RuleBasedStateMachine):
     def claim(self, worker: str, limit: int, low: int, brief: bool) -> None:
         expected = self.model.take(limit, low)
         claimed = self.backend.claim(
-            self.queue, worker, limit=limit, low=low, lease_seconds=BRIEF if brief else ENDLESS
+            self.queue, worker, limit=limit, low_quota=low, lease_seconds=BRIEF if brief else ENDLESS
         )
         order: Callable[[list[Lease]], list[Lease]] = list if low == 0 else sorted
         leases = [Lease(agent_id, self.model.tasks[agent_id].epoch + 1) for agent_id in expected]
@@ -210,7 +210,7 @@ class BackendMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost_or_invented(self) -> None:
-        assert self.backend.unknown(self.queue, self.ids) == [
+        assert self.backend.unknown_tasks(self.queue, self.ids) == [
             agent_id for agent_id in self.ids if agent_id not in self.model.tasks
         ]
         assert self.backend.depth(self.queue) == Depth(
@@ -218,12 +218,12 @@ class BackendMachine(RuleBasedStateMachine):
             delayed=len(self.model.delayed),
             leased=len(self.model.leased) + len(self.model.expired),
         )
-        expired = self.backend.expired(self.queue, 100)
+        expired = self.backend.expired_leases(self.queue, 100)
         assert sorted(expired) == sorted(
             Lease(agent_id, self.model.tasks[agent_id].epoch) for agent_id in self.model.expired
         )
         for worker in WORKERS:
-            assert sorted(self.backend.leases_of(self.queue, worker)) == sorted(
+            assert sorted(self.backend.worker_leases(self.queue, worker)) == sorted(
                 Lease(agent_id, task.epoch)
                 for agent_id, task in self.model.tasks.items()
                 if task.worker == worker

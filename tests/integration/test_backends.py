@@ -16,7 +16,7 @@ from agentexec.state import memory_backend, redis_backend, sql_backend
 from agentexec.state.backend import Depth, StateBackend, load_backend
 from agentexec.state.redis_backend import RedisBackend
 from agentexec.state.sql_backend import SqlBackend
-from agentexec.state.sql_models import Counter, Event, Follow, Leader, Message, QueueEntry, Watch
+from agentexec.state.sql_models import Counter, EventRow, Follow, Leader, Message, QueueEntry, Watch
 from agentexec.task import Entry, new_agent_id
 from agentexec.testing.backend_suite import BackendSuite
 
@@ -37,8 +37,8 @@ class TestMemoryBackend(BackendSuite):
 
     def test_it_refuses_to_join_a_transaction(self, backend: StateBackend, queue: str) -> None:
         engine = create_engine("sqlite://")
-        with engine.connect() as connection, pytest.raises(UsageError, match="without within="):
-            backend.push(queue, [], within=connection)
+        with engine.connect() as connection, pytest.raises(UsageError, match="without transaction="):
+            backend.push(queue, [], transaction=connection)
 
 
 class TestRedisBackend(BackendSuite):
@@ -51,12 +51,12 @@ class TestRedisBackend(BackendSuite):
 
     def empty(self, backend: StateBackend) -> None:
         assert isinstance(backend, RedisBackend)
-        backend._once.flushall()
+        backend._single_try_client.flushall()
 
     def test_it_refuses_to_join_a_transaction(self, backend: StateBackend, queue: str) -> None:
         engine = create_engine("sqlite://")
-        with engine.connect() as connection, pytest.raises(UsageError, match="without within="):
-            backend.finish(queue, [], within=connection)
+        with engine.connect() as connection, pytest.raises(UsageError, match="without transaction="):
+            backend.finish(queue, [], transaction=connection)
 
 
 class TestSignedRedisBackend(BackendSuite):
@@ -74,7 +74,7 @@ class TestSignedRedisBackend(BackendSuite):
 
     def empty(self, backend: StateBackend) -> None:
         assert isinstance(backend, RedisBackend)
-        backend._once.flushall()
+        backend._single_try_client.flushall()
 
 
 class TestSqlBackend(BackendSuite):
@@ -89,30 +89,30 @@ class TestSqlBackend(BackendSuite):
 
     def empty(self, backend: StateBackend) -> None:
         with writing(engine_of(backend)) as connection:
-            for model in (QueueEntry, Watch, Message, Event, Follow, Counter, Leader):
+            for model in (QueueEntry, Watch, Message, EventRow, Follow, Counter, Leader):
                 connection.execute(text(f"DELETE FROM {model.__tablename__}"))
 
     def test_a_push_is_part_of_the_transaction(self, backend: StateBackend, queue: str) -> None:
         lost, kept = new_agent_id(), new_agent_id()
         assert backend.transactional
         with pytest.raises(ZeroDivisionError), writing(engine_of(backend)) as connection:
-            backend.push(queue, [Entry(lost)], within=connection)
+            backend.push(queue, [Entry(lost)], transaction=connection)
             raise ZeroDivisionError
         with writing(engine_of(backend)) as connection:
-            backend.push(queue, [Entry(kept)], within=connection)
+            backend.push(queue, [Entry(kept)], transaction=connection)
         backend.wake(queue, 1)
-        assert backend.unknown(queue, [lost, kept]) == [lost]
+        assert backend.unknown_tasks(queue, [lost, kept]) == [lost]
         assert backend.depth(queue) == Depth(ready=1, delayed=0, leased=0)
 
     def test_finishing_is_part_of_the_transaction(self, backend: StateBackend, queue: str) -> None:
         backend.push(queue, [Entry(new_agent_id()), Entry(new_agent_id())])
-        kept, done = backend.claim(queue, "worker", limit=2, low=0, lease_seconds=60).leases
+        kept, done = backend.claim(queue, "worker", limit=2, low_quota=0, lease_seconds=60).leases
         with pytest.raises(ZeroDivisionError), writing(engine_of(backend)) as connection:
-            backend.finish(queue, [kept], within=connection)
+            backend.finish(queue, [kept], transaction=connection)
             raise ZeroDivisionError
         with writing(engine_of(backend)) as connection:
-            backend.finish(queue, [done], within=connection)
-        assert backend.leases_of(queue, "worker") == [kept]
+            backend.finish(queue, [done], transaction=connection)
+        assert backend.worker_leases(queue, "worker") == [kept]
 
 
 def engine_of(backend: StateBackend) -> Any:

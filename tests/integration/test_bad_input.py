@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 import agentexec as ax
-from tests.deployment import Deploy, clean_environment, on, run_agentexec, run_python
+from tests.deployment import Deploy, clean_environment, on_targets, run_agentexec, run_python
 from tests.servers import free_port
 
 POOL = "import agentexec as ax\npool = ax.Pool()\n"
@@ -271,7 +271,7 @@ def test_a_module_that_crashes_the_interpreter(folder: Path) -> None:
     assert "was killed by SIGABRT before it had loaded crashes" in done.stderr
 
 
-@on("valkey+sqlite")
+@on_targets("valkey+sqlite")
 def test_a_worker_waits_for_a_redis_that_comes_late(deploy: Deploy) -> None:
     deployment = deploy(connect_timeout=20)
     deployment.broker.stop()
@@ -283,7 +283,7 @@ def test_a_worker_waits_for_a_redis_that_comes_late(deploy: Deploy) -> None:
     assert deployment.stop(supervisor) == 0
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_one_bad_task_in_the_queue_harms_no_other(deploy: Deploy) -> None:
     deployment = deploy()
     unknown = deployment.enqueue("no_such_task", "a")

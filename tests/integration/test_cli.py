@@ -8,7 +8,7 @@ import pytest
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
-from tests.deployment import Deploy, Deployment, on, run_agentexec, run_python
+from tests.deployment import Deploy, Deployment, on_targets, run_agentexec, run_python
 
 # ---- help --------------------------------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ def enqueue(deployment: Deployment, *arguments: str, text: str | None = None) ->
     return done.returncode, done.stdout, done.stderr
 
 
-@on("embedded", "valkey+sqlite")
+@on_targets("embedded", "valkey+sqlite")
 def test_enqueue_takes_every_option(deploy: Deploy) -> None:
     deployment = deploy()
     low = enqueue(deployment, "work")[1].strip()
@@ -65,13 +65,13 @@ def test_enqueue_takes_every_option(deploy: Deploy) -> None:
     again = enqueue(deployment, "work", "-p", "high", "--idempotency-key", "k")[1].strip()
     elsewhere = enqueue(deployment, "work", "-Q", "reports")[1].strip()
     assert again == high
-    claim = {"limit": 10, "low": 0, "lease_seconds": 30.0}
+    claim = {"limit": 10, "low_quota": 0, "lease_seconds": 30.0}
     backend = RUNTIME.backend
     assert [str(one.agent_id) for one in backend.claim("agentexec_tasks", "t", **claim).leases] == [high, low]
     assert [str(one.agent_id) for one in backend.claim("reports", "t", **claim).leases] == [elsewhere]
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_cancel_pending_cancels_what_waits(deploy: Deploy) -> None:
     deployment = deploy()
     tasks = [deployment.enqueue("work", key) for key in "abc"]

@@ -22,7 +22,7 @@ from fastapi import FastAPI, Header, Request, Response
 
 import agentexec as ax
 from agentexec.activity.live.follow import Follower
-from agentexec.activity.live.publisher import live
+from agentexec.activity.live.publisher import event_publisher
 from agentexec.contrib.fastapi import event_stream, router
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import EVENTS_KEPT
@@ -119,7 +119,7 @@ def text_of(found: list[Frame]) -> str:
 
 
 def subscribers() -> int:
-    follower = RUNTIME.shared(Follower, lambda: Follower(RUNTIME))
+    follower = RUNTIME.get_shared(Follower, lambda: Follower(RUNTIME))
     return sum(len(followed.subscribers) for followed in follower._tasks.values())
 
 
@@ -193,7 +193,7 @@ async def test_a_client_that_leaves_is_noticed(running: Deployment, web: str) ->
 async def test_a_client_that_reads_nothing_holds_up_nobody(running: Deployment, web: str) -> None:
     agent_id = await asyncio.to_thread(ax.activity.create, "by hand")
     host, _, port = web.removeprefix("http://").partition(":")
-    sender = live()
+    sender = event_publisher()
     with socket.create_connection((host, int(port))) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         client.sendall(f"GET /activity/{agent_id}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())

@@ -13,7 +13,7 @@ import pytest
 import agentexec as ax
 from agentexec.runtime import RUNTIME
 from examples.custom_runner.worker import SYSTEM, LoopRunner
-from tests.attempts import Task
+from tests.attempts import ReplayableTask
 from tests.deployment import REPOSITORY
 
 
@@ -46,7 +46,7 @@ class Model:
 
 
 async def test_the_example_goes_on_at_the_step_where_it_died(database: None) -> None:
-    task, model = Task(), Model()
+    task, model = ReplayableTask(), Model()
 
     async def handler() -> str:
         return await LoopRunner(task.agent_id, model).run(SYSTEM, "Plan a trip to Lisbon.")
@@ -57,7 +57,7 @@ async def test_the_example_goes_on_at_the_step_where_it_died(database: None) -> 
     model.dies_at = -1
     assert await task.attempt(handler) == "All set."
     assert [len(messages) for messages in model.asked] == [2, 4, 6]
-    whole = Task()
+    whole = ReplayableTask()
     before, model.asked = model.asked, []
     answer = await whole.attempt(
         lambda: LoopRunner(whole.agent_id, model).run(SYSTEM, "Plan a trip to Lisbon.")

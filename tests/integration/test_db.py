@@ -26,7 +26,7 @@ class TestDeadlocks:
         starts: list[int] = []
         failures: list[BaseException] = []
 
-        @db.again_after_deadlock
+        @db.retry_on_deadlock
         def add(first: int, second: int) -> None:
             starts.append(first)
             together = len(starts) <= 2 and engine.dialect.name != "sqlite"
@@ -72,7 +72,7 @@ class TestDeadlocks:
     def test_another_outage_is_not_tried_again(self, engine):
         tries = 0
 
-        @db.again_after_deadlock
+        @db.retry_on_deadlock
         def fail() -> None:
             nonlocal tries
             tries += 1

@@ -23,8 +23,8 @@ import yaml
 from sqlalchemy import create_engine, text
 
 import agentexec as ax
-from agentexec.cli.app import command_line
-from agentexec.config import Settings, variable
+from agentexec.cli.app import build_app
+from agentexec.config import Settings, env_var_name
 from agentexec.schema.migrate import upgrade
 from agentexec.worker.supervisor import KILL_AFTER
 
@@ -84,7 +84,7 @@ def commands_of(file: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_every_command_is_one_of_ours_with_such_options(file: Path) -> None:
-    group: Any = typer.main.get_command(command_line())
+    group: Any = typer.main.get_command(build_app())
     for name, *arguments in commands_of(file):
         # Raises for an option that is not there.
         group.commands[name].make_context(name, list(arguments))
@@ -99,7 +99,7 @@ def test_the_commands_are_found() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_every_variable_is_a_setting(file: Path) -> None:
-    settings = {variable(name) for name in Settings.model_fields}
+    settings = {env_var_name(name) for name in Settings.model_fields}
     named = set(re.findall(r"\bAGENTEXEC_[A-Z_]+\b", file.read_text(encoding="utf-8")))
     assert named <= settings
 

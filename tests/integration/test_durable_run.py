@@ -30,11 +30,11 @@ import agentexec as ax
 from agentexec.journal.recorder import SCOPE
 from agentexec.runners.openai.recovery import WRAP_UP_MESSAGE
 from agentexec.runners.openai.run import DurableRun
-from agentexec.runners.openai.session import essence, journaled_session
-from agentexec.runners.openai.tools import CUT_OFF
+from agentexec.runners.openai.session import canonical_form, journaled_session
+from agentexec.runners.openai.tools import INTERRUPTED_MESSAGE
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say, together
-from tests.attempts import Task
+from tests.attempts import ReplayableTask
 
 Mode = Literal["run", "run_streamed"]
 
@@ -49,8 +49,8 @@ def database(tables_url: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def task(database: None) -> Task:
-    return Task()
+def task(database: None) -> ReplayableTask:
+    return ReplayableTask()
 
 
 class Ledger:
@@ -92,7 +92,7 @@ def looks(*topics: str) -> list[Any]:
 
 @both_modes
 async def test_a_finished_run_is_answered_without_model_and_tools(
-    task: Task, ledger: Ledger, mode: Mode
+    task: ReplayableTask, ledger: Ledger, mode: Mode
 ) -> None:
     first, silent = ScriptedModel(looks("a", "b")), ScriptedModel()
     agent = Agent("Researcher", model=first, tools=[ledger.tool()])
@@ -109,12 +109,12 @@ async def test_a_finished_run_is_answered_without_model_and_tools(
 
 @both_modes
 async def test_a_run_goes_on_at_the_first_turn_that_is_not_recorded(
-    task: Task, ledger: Ledger, mode: Mode
+    task: ReplayableTask, ledger: Ledger, mode: Mode
 ) -> None:
     whole = ScriptedModel(looks("a", "b", "c"))
     agent = Agent("Researcher", model=whole, tools=[ledger.tool()])
     result = await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent))
-    task.forget(
+    task.delete_entries(
         [("Researcher#1", 3), ("Researcher#1", 4), ("Researcher#1/call_c", 0), ("Researcher#1/call_c", 1)]
     )
     rest = ScriptedModel(looks("a", "b", "c")[2:])
@@ -127,7 +127,7 @@ async def test_a_run_goes_on_at_the_first_turn_that_is_not_recorded(
 
 
 async def test_a_run_streamed_first_may_be_replayed_without_streaming_and_the_other_way_round(
-    task: Task, ledger: Ledger
+    task: ReplayableTask, ledger: Ledger
 ) -> None:
     agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
     before = await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), "run_streamed", agent))
@@ -135,7 +135,7 @@ async def test_a_run_streamed_first_may_be_replayed_without_streaming_and_the_ot
     after = await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), "run", agent))
     assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
     assert after.context_wrapper.usage == before.context_wrapper.usage
-    other = Task()
+    other = ReplayableTask()
     agent.model = ScriptedModel(looks("a"))
     before = await other.attempt(lambda: finish(ax.OpenAIRunner(other.agent_id), "run", agent))
     agent.model = ScriptedModel()
@@ -146,18 +146,18 @@ async def test_a_run_streamed_first_may_be_replayed_without_streaming_and_the_ot
 
 @both_modes
 async def test_a_paused_worker_that_comes_back_appends_nothing_and_stops(
-    task: Task, ledger: Ledger, mode: Mode
+    task: ReplayableTask, ledger: Ledger, mode: Mode
 ) -> None:
     agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
     task.take_over()
     task.take_over()
     with pytest.raises(ax.LeaseLostError, match="no longer this worker's"):
-        await task.stale(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent), 1)
+        await task.run_at_epoch(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent), 1)
     assert task.journal() == []
     assert ledger.lines == []
 
 
-async def test_a_canceled_task_appends_nothing(task: Task, ledger: Ledger) -> None:
+async def test_a_canceled_task_appends_nothing(task: ReplayableTask, ledger: Ledger) -> None:
     @function_tool
     async def look_up(topic: str) -> str:
         await ax.cancel(task.agent_id)
@@ -170,7 +170,9 @@ async def test_a_canceled_task_appends_nothing(task: Task, ledger: Ledger) -> No
 
 
 @both_modes
-async def test_another_input_is_said_and_not_mixed_in(task: Task, ledger: Ledger, mode: Mode) -> None:
+async def test_another_input_is_said_and_not_mixed_in(
+    task: ReplayableTask, ledger: Ledger, mode: Mode
+) -> None:
     agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
     await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent, "Monday."))
     with pytest.raises(ax.ReplayDiverged, match=r"the run of agent Researcher \(Researcher#1\)") as raised:
@@ -178,7 +180,7 @@ async def test_another_input_is_said_and_not_mixed_in(task: Task, ledger: Ledger
     assert raised.value.path == "Researcher#1"
 
 
-async def test_instructions_may_change(task: Task, ledger: Ledger) -> None:
+async def test_instructions_may_change(task: ReplayableTask, ledger: Ledger) -> None:
     agent = Agent("Researcher", "It is Monday.", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
     agent.instructions = "It is Monday."
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
@@ -186,12 +188,12 @@ async def test_instructions_may_change(task: Task, ledger: Ledger) -> None:
     assert (await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))).final_output == "Done."
 
 
-async def test_outside_its_task_nothing_is_recorded(task: Task, ledger: Ledger) -> None:
+async def test_outside_its_task_nothing_is_recorded(task: ReplayableTask, ledger: Ledger) -> None:
     agent = Agent(
         "Researcher", model=ScriptedModel([*looks("a"), *looks("a"), *looks("a")]), tools=[ledger.tool()]
     )
     await ax.OpenAIRunner(task.agent_id).run(agent)
-    await task.attempt(lambda: ax.OpenAIRunner(Task().agent_id).run(agent))
+    await task.attempt(lambda: ax.OpenAIRunner(ReplayableTask().agent_id).run(agent))
     await task.attempt(lambda: Runner.run(agent, "Go."))
     assert task.journal() == []
     assert ledger.lines == ["a", "a", "a"]
@@ -202,17 +204,17 @@ async def test_outside_its_task_nothing_is_recorded(task: Task, ledger: Ledger) 
     [
         ("idempotent", True, "a: 42"),
         ("transactional", True, "a: 42"),
-        ("fail", False, CUT_OFF),
-        (None, False, CUT_OFF),
+        ("fail", False, INTERRUPTED_MESSAGE),
+        (None, False, INTERRUPTED_MESSAGE),
     ],
 )
 async def test_a_call_that_was_cut_off_is_its_policys_matter(
-    task: Task, ledger: Ledger, policy: Any, again: bool, told: str
+    task: ReplayableTask, ledger: Ledger, policy: Any, again: bool, told: str
 ) -> None:
     tool = ledger.tool() if policy is None else ax.tool_policy(policy)(ledger.tool())
     agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[tool])
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
-    task.forget([("Researcher#1/call_a", 1), ("Researcher#1", 2)])
+    task.delete_entries([("Researcher#1/call_a", 1), ("Researcher#1", 2)])
     agent.model = model = ScriptedModel(looks("a")[1:])
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
     assert ledger.lines == (["a", "a"] if again else ["a"])
@@ -223,7 +225,7 @@ async def test_a_call_that_was_cut_off_is_its_policys_matter(
     assert len(ledger.lines) == 1 + again
 
 
-async def test_a_key_is_the_same_in_every_attempt_and_for_no_other_call(task: Task) -> None:
+async def test_a_key_is_the_same_in_every_attempt_and_for_no_other_call(task: ReplayableTask) -> None:
     keys: list[str] = []
 
     @ax.tool_policy("idempotent")
@@ -234,7 +236,7 @@ async def test_a_key_is_the_same_in_every_attempt_and_for_no_other_call(task: Ta
 
     agent = Agent("Researcher", model=ScriptedModel(looks("a", "b")), tools=[look_up])
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
-    task.forget([("Researcher#1/call_b", 1), ("Researcher#1", 3)])
+    task.delete_entries([("Researcher#1/call_b", 1), ("Researcher#1", 3)])
     agent.model = ScriptedModel(looks("a", "b")[2:])
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
     assert len(keys) == 3
@@ -243,7 +245,7 @@ async def test_a_key_is_the_same_in_every_attempt_and_for_no_other_call(task: Ta
         ax.idempotency_key()
 
 
-async def test_a_tool_that_raised_runs_again_in_a_later_attempt(task: Task) -> None:
+async def test_a_tool_that_raised_runs_again_in_a_later_attempt(task: ReplayableTask) -> None:
     calls: list[str] = []
 
     async def look_up(topic: str) -> str:
@@ -277,7 +279,9 @@ class Point(BaseModel):
      ToolOutputText(text="part"), [ToolOutputText(text="one"), ToolOutputText(text="two")],
      {"type": "text", "text": "as a mapping"}, "half \ud83d of a pair and \x00"],
 )  # fmt: skip
-async def test_every_kind_of_output_reaches_the_model_as_it_did_before(task: Task, output: Any) -> None:
+async def test_every_kind_of_output_reaches_the_model_as_it_did_before(
+    task: ReplayableTask, output: Any
+) -> None:
     @function_tool
     async def look_up(topic: str) -> Any:
         return output
@@ -289,7 +293,7 @@ async def test_every_kind_of_output_reaches_the_model_as_it_did_before(task: Tas
     assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
 
 
-async def test_a_timeout_of_a_tool_is_an_outcome(task: Task) -> None:
+async def test_a_timeout_of_a_tool_is_an_outcome(task: ReplayableTask) -> None:
     starts: list[str] = []
 
     @function_tool(timeout=0.05)
@@ -307,7 +311,7 @@ async def test_a_timeout_of_a_tool_is_an_outcome(task: Task) -> None:
 
 
 async def test_a_response_above_the_limit_is_a_clear_error(
-    task: Task, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    task: ReplayableTask, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ax.CONF, "max_payload_bytes", 2000)
     agent = Agent("Researcher", model=ScriptedModel([[assistant_message("x" * 3000)]]), tools=[ledger.tool()])
@@ -317,7 +321,7 @@ async def test_a_response_above_the_limit_is_a_clear_error(
         await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
 
 
-async def test_status_reports_are_not_made_twice(task: Task) -> None:
+async def test_status_reports_are_not_made_twice(task: ReplayableTask) -> None:
     runner = ax.OpenAIRunner(task.agent_id)
     report = function_call("report_status", {"message": "Reading", "percentage": 30}, call_id="c1")
     agent = Agent(
@@ -332,7 +336,9 @@ async def test_status_reports_are_not_made_twice(task: Task) -> None:
 
 
 @both_modes
-async def test_hooks_see_a_replayed_run_as_any_other(task: Task, ledger: Ledger, mode: Mode) -> None:
+async def test_hooks_see_a_replayed_run_as_any_other(
+    task: ReplayableTask, ledger: Ledger, mode: Mode
+) -> None:
     class Watch(RunHooks[Any]):
         def __init__(self) -> None:
             self.seen: list[str] = []
@@ -352,7 +358,7 @@ async def test_hooks_see_a_replayed_run_as_any_other(task: Task, ledger: Ledger,
     assert watches[0].seen == watches[1].seen == ["llm", "tool", "llm"]
 
 
-async def test_a_hundred_things_at_once_keep_apart(task: Task) -> None:
+async def test_a_hundred_things_at_once_keep_apart(task: ReplayableTask) -> None:
     """Parallel runs of one agent, in another order the second time."""
 
     def agent_for(topic: str, model: Model) -> Agent[Any]:
@@ -372,14 +378,16 @@ async def test_a_hundred_things_at_once_keep_apart(task: Task) -> None:
     assert first == again == [f"Answer {n}" for n in numbers]
 
 
-async def test_the_sessions_items_are_not_written_twice(task: Task, ledger: Ledger, tmp_path: Path) -> None:
+async def test_the_sessions_items_are_not_written_twice(
+    task: ReplayableTask, ledger: Ledger, tmp_path: Path
+) -> None:
     session = SQLiteSession("s", tmp_path / "session.db")
     await session.add_items([{"role": "user", "content": "Earlier"}])
     model = ScriptedModel(looks("a", "b"))
     agent = Agent("Researcher", model=model, tools=[ledger.tool()])
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
     items = await session.get_items()
-    task.forget([("Researcher#1", 3)])
+    task.delete_entries([("Researcher#1", 3)])
     agent.model = rest = ScriptedModel(looks("a", "b")[2:])
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
     assert await session.get_items() == items
@@ -404,16 +412,16 @@ class Failing(SQLiteSession):
 async def test_a_session_whose_write_fails_has_every_call_with_its_answer_once_it_is_back(
     ledger: Ledger, tmp_path: Path, mode: Mode
 ) -> None:
-    async def attempt(task: Task, session: Failing, turns: list[Any]) -> ScriptedModel:
+    async def attempt(task: ReplayableTask, session: Failing, turns: list[Any]) -> ScriptedModel:
         model = ScriptedModel(turns)
         agent = Agent("Researcher", model=model, tools=[ledger.tool()])
         await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent, session=session))
         return model
 
     whole = Failing(tmp_path / "whole.db")
-    reference = await attempt(Task(), whole, looks("a", "b"))
+    reference = await attempt(ReplayableTask(), whole, looks("a", "b"))
     for fails_at in range(1, whole.writes + 1):
-        task, session = Task(), Failing(tmp_path / f"{fails_at}.db")
+        task, session = ReplayableTask(), Failing(tmp_path / f"{fails_at}.db")
         session.fails_at, ledger.lines = fails_at, []
         with pytest.raises(ConnectionError):
             await attempt(task, session, looks("a", "b"))
@@ -425,7 +433,7 @@ async def test_a_session_whose_write_fails_has_every_call_with_its_answer_once_i
         assert await session.get_items() == await whole.get_items()
 
 
-async def test_a_guardrail_and_a_tool_may_run_agents(task: Task, ledger: Ledger) -> None:
+async def test_a_guardrail_and_a_tool_may_run_agents(task: ReplayableTask, ledger: Ledger) -> None:
     judge = Agent("Judge", model=ScriptedModel([[assistant_message("Fine.")]]))
     helper = Agent("Helper", model=ScriptedModel([[assistant_message("Helped.")]]))
 
@@ -445,14 +453,16 @@ async def test_a_guardrail_and_a_tool_may_run_agents(task: Task, ledger: Ledger)
     assert paths == {
         "Researcher#1", "Researcher#1/Judge#1", "Researcher#1/call_a", "Researcher#1/call_a/Helper#1",
     }  # fmt: skip
-    task.forget([("Researcher#1/call_a", 1), ("Researcher#1", 2)])
+    task.delete_entries([("Researcher#1/call_a", 1), ("Researcher#1", 2)])
     judge.model = helper.model = ScriptedModel()
     agent.model = ScriptedModel(looks("a")[1:])
     after = await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
     assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
 
 
-async def test_a_divergence_inside_an_agent_that_is_a_tool_is_not_told_to_the_model(task: Task) -> None:
+async def test_a_divergence_inside_an_agent_that_is_a_tool_is_not_told_to_the_model(
+    task: ReplayableTask,
+) -> None:
     inner = Agent("Inner", model=ScriptedModel([[assistant_message("Inside.")]]))
     tool = inner.as_tool("inner", "Ask it.")
     call = [function_call("inner", {"input": "hello"}, call_id="c1")]
@@ -477,7 +487,7 @@ class Report(BaseModel):
 @pytest.mark.parametrize("api", ["responses", "chat_completions"])
 @both_modes
 async def test_what_openai_sent_comes_back_as_it_was(
-    mode: Mode, api: Any, task: Task, ledger: Ledger, mock_openai: MockOpenAI
+    mode: Mode, api: Any, task: ReplayableTask, ledger: Ledger, mock_openai: MockOpenAI
 ) -> None:
     """Found by name through the SDK's own provider, which a nested run inherits."""
     provider = OpenAIProvider(use_responses=api == "responses")
@@ -513,7 +523,7 @@ async def test_what_openai_sent_comes_back_as_it_was(
     assert set(task.detail().usage_by_model) == {"gpt-4o-mini"}
     assert sorted(ledger.lines) == ["inner", "revenue", "staff"]
     # The last call again, after a replay of all the others.
-    task.forget([("Researcher#1", 3)])
+    task.delete_entries([("Researcher#1", 3)])
     await task.attempt(handler)
     bodies = [request["body"] for request in mock_openai.requests()]
     key = "input" if api == "responses" else "messages"
@@ -522,7 +532,7 @@ async def test_what_openai_sent_comes_back_as_it_was(
 
 @both_modes
 async def test_a_run_that_hit_its_turn_limit_is_replayed_with_its_wrap_up(
-    task: Task, ledger: Ledger, mode: Mode
+    task: ReplayableTask, ledger: Ledger, mode: Mode
 ) -> None:
     agent = Agent(
         "Researcher",
@@ -543,7 +553,7 @@ async def test_a_run_that_hit_its_turn_limit_is_replayed_with_its_wrap_up(
 
 
 @both_modes
-async def test_a_stream_that_breaks_records_nothing(task: Task, ledger: Ledger, mode: Mode) -> None:
+async def test_a_stream_that_breaks_records_nothing(task: ReplayableTask, ledger: Ledger, mode: Mode) -> None:
     agent = Agent("Researcher", model=ScriptedModel([ConnectionError("cut")]), tools=[ledger.tool()])
     with pytest.raises(ConnectionError, match="cut"):
         await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent))
@@ -554,7 +564,9 @@ async def test_a_stream_that_breaks_records_nothing(task: Task, ledger: Ledger, 
 
 
 @both_modes
-async def test_a_conversation_on_the_server_is_gone_on_with(task: Task, ledger: Ledger, mode: Mode) -> None:
+async def test_a_conversation_on_the_server_is_gone_on_with(
+    task: ReplayableTask, ledger: Ledger, mode: Mode
+) -> None:
     turns = [ModelStep(turn, response_id=f"resp_{number}") for number, turn in enumerate(looks("a", "b"))]
     model = ScriptedModel(turns)
     agent = Agent("Researcher", model=model, tools=[ledger.tool()])
@@ -563,7 +575,7 @@ async def test_a_conversation_on_the_server_is_gone_on_with(task: Task, ledger: 
         return await finish(ax.OpenAIRunner(task.agent_id), mode, agent, previous_response_id="resp_earlier")
 
     await task.attempt(handler)
-    task.forget([("Researcher#1", 3)])
+    task.delete_entries([("Researcher#1", 3)])
     agent.model = again = ScriptedModel(turns[2:])
     await task.attempt(handler)
     assert (again.calls[0].input, again.calls[0].previous_response_id) == (model.calls[2].input, "resp_1")
@@ -571,7 +583,7 @@ async def test_a_conversation_on_the_server_is_gone_on_with(task: Task, ledger: 
 
 
 @both_modes
-async def test_a_sync_handler_and_a_run_in_a_thread_are_durable_too(task: Task, mode: Mode) -> None:
+async def test_a_sync_handler_and_a_run_in_a_thread_are_durable_too(task: ReplayableTask, mode: Mode) -> None:
     helper = Agent("Helper", model=ScriptedModel([[assistant_message("Helped.")]]))
 
     @function_tool
@@ -594,12 +606,12 @@ class Listed(SQLiteSession):
     label = "mine"
 
 
-async def test_a_durable_runs_session_is_the_users_session_to_the_sdk(task: Task) -> None:
+async def test_a_durable_runs_session_is_the_users_session_to_the_sdk(task: ReplayableTask) -> None:
     session = Listed("s", session_settings=SessionSettings(limit=2))
     seen: list[Any] = []
 
     async def handler() -> None:
-        run = DurableRun(SCOPE.get().at("", durable=True), Agent("A"), "Go.", {})  # ty: ignore[unresolved-attribute]
+        run = DurableRun(SCOPE.get().child_scope("", durable=True), Agent("A"), "Go.", {})  # ty: ignore[unresolved-attribute]
         seen.append(journaled_session(session, run))
 
     await task.attempt(handler)
@@ -608,14 +620,16 @@ async def test_a_durable_runs_session_is_the_users_session_to_the_sdk(task: Task
     assert (proxy.label, proxy.session_id, proxy.session_settings.limit) == ("mine", "s", 2)
 
 
-async def test_a_limited_session_shows_what_it_held_when_the_run_began(task: Task, ledger: Ledger) -> None:
+async def test_a_limited_session_shows_what_it_held_when_the_run_began(
+    task: ReplayableTask, ledger: Ledger
+) -> None:
     session = SQLiteSession("s", session_settings=SessionSettings(limit=2))
     await session.add_items([{"role": "user", "content": f"Earlier {number}"} for number in range(5)])
     model = ScriptedModel(looks("a"))
     agent = Agent("Researcher", model=model, tools=[ledger.tool()])
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
     assert [item["content"] for item in model.calls[0].input] == ["Earlier 3", "Earlier 4", "Go."]
-    task.forget([("Researcher#1", 2)])
+    task.delete_entries([("Researcher#1", 2)])
     agent.model = again = ScriptedModel(looks("a")[1:])
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
     assert again.calls[0].input == model.calls[1].input
@@ -623,7 +637,7 @@ async def test_a_limited_session_shows_what_it_held_when_the_run_began(task: Tas
 
 
 async def test_what_others_put_into_the_session_meanwhile_is_no_reason_to_write_twice(
-    task: Task, ledger: Ledger
+    task: ReplayableTask, ledger: Ledger
 ) -> None:
     session = SQLiteSession("s")
     agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
@@ -631,7 +645,7 @@ async def test_what_others_put_into_the_session_meanwhile_is_no_reason_to_write_
     items = await session.get_items()
     await session.clear_session()
     await session.add_items([items[0], {"role": "user", "content": "From elsewhere"}, *items[1:3]])
-    task.forget([("Researcher#1", 2)])
+    task.delete_entries([("Researcher#1", 2)])
     agent.model = ScriptedModel(looks("a")[1:])
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent, "Go.", session=session))
     assert await session.get_items() == [items[0], {"role": "user", "content": "From elsewhere"}, *items[1:]]
@@ -643,5 +657,5 @@ def test_items_are_compared_without_what_a_server_adds() -> None:
         "id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
         "content": [{"type": "output_text", "text": "Hello", "annotations": []}],
     }  # fmt: skip
-    assert essence(sent) == essence(stored)
-    assert essence({**sent, "content": "Bye"}) != essence(stored)
+    assert canonical_form(sent) == canonical_form(stored)
+    assert canonical_form({**sent, "content": "Bye"}) != canonical_form(stored)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.deployment import Deploy, Deployment, on
+from tests.deployment import Deploy, Deployment, on_targets
 from tests.guides import write_files
 
 AGENTEXEC = Path(sys.executable).with_name("agentexec")
@@ -84,7 +84,7 @@ assert status == 204
 """
 
 
-@on("embedded", rivals=False)
+@on_targets("embedded", alternates=False)
 def test_the_django_guide(deploy: Deploy) -> None:
     deployment = deploy()
     write_files("guides/django.md", deployment.folder)
@@ -126,7 +126,7 @@ assert ax.activity.list(session()).total == 1
 """
 
 
-@on("embedded", rivals=False)
+@on_targets("embedded", alternates=False)
 def test_the_flask_guide(deploy: Deploy) -> None:
     deployment = deploy()
     write_files("guides/flask.md", deployment.folder)
@@ -161,7 +161,7 @@ asyncio.run(main())
 """
 
 
-@on("embedded", rivals=False)
+@on_targets("embedded", alternates=False)
 def test_the_fastapi_guide(deploy: Deploy) -> None:
     deployment = deploy()
     write_files("guides/fastapi.md", deployment.folder)
@@ -197,14 +197,14 @@ asyncio.run(main())
 """
 
 
-@on("embedded", rivals=False)
+@on_targets("embedded", alternates=False)
 def test_the_multi_tenancy_guide(deploy: Deploy) -> None:
     deployment = deploy()
     write_files("guides/multi-tenancy.md", deployment.folder)
     run(deployment, "-c", TENANTS)
 
 
-@on("embedded", rivals=False)
+@on_targets("embedded", alternates=False)
 def test_the_custom_runner_guide(deploy: Deploy) -> None:
     deployment = deploy()
     write_files("guides/custom-runner.md", deployment.folder)
@@ -223,7 +223,7 @@ def double(agent_id, context: dict) -> int:
 """
 
 
-@on("embedded", rivals=False)
+@on_targets("embedded", alternates=False)
 def test_the_custom_backend_guide(deploy: Deploy) -> None:
     """The whole suite takes half a minute; tests/integration/test_backends.py runs it for the class underneath."""
     deployment = deploy()
@@ -259,7 +259,7 @@ with ax.testing.harness(pool) as harness:
 """
 
 
-@on("embedded", rivals=False)
+@on_targets("embedded", alternates=False)
 def test_the_page_about_migrating(deploy: Deploy) -> None:
     deployment = deploy()
     write_files("migrating.md", deployment.folder)

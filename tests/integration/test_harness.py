@@ -278,7 +278,7 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         harness.run("inquire")
         assert RUNTIME.engine is not engine
     assert RUNTIME.engine is engine
-    assert RUNTIME.recorder is None
+    assert RUNTIME.progress_writer is None
     assert get_default_agent_runner() is runner
     assert list(tmp_path.iterdir()) == []
 

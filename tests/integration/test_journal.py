@@ -26,10 +26,10 @@ from agentexec.db.engine import utc_now
 from agentexec.errors import JournalConflictError, UnavailableError
 from agentexec.journal import recorder
 from agentexec.journal.models import JournalEntry
-from agentexec.journal.store import Fact, Kind, append, digest, dump, fit, load
+from agentexec.journal.store import Fact, FactKind, append_fact, digest, dump, fit_path, load_facts
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
-from tests.attempts import Task
+from tests.attempts import ReplayableTask
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +44,8 @@ def database(tables_url: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def task(database: None) -> Task:
-    return Task()
+def task(database: None) -> ReplayableTask:
+    return ReplayableTask()
 
 
 def payments() -> list[str]:
@@ -54,11 +54,11 @@ def payments() -> list[str]:
 
 
 def fact(path: str = "a", seq: int = 0, value: str = "{}") -> Fact:
-    return Fact(path, seq, Kind.RUN, "hash", value)
+    return Fact(path, seq, FactKind.RUN, "hash", value)
 
 
-def put(task: Task, entry: Fact, epoch: int | None = None) -> None:
-    append(
+def put(task: ReplayableTask, entry: Fact, epoch: int | None = None) -> None:
+    append_fact(
         RUNTIME.engine, Lease(task.agent_id, task.epoch if epoch is None else epoch), entry, None, utc_now()
     )
 
@@ -73,7 +73,9 @@ class Runner(ax.BaseAgentRunner):
 # ---- the store ---------------------------------------------------------------------------------------------
 
 
-def test_only_the_worker_that_has_the_task_appends(task: Task, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_worker_that_has_the_task_appends(
+    task: ReplayableTask, caplog: pytest.LogCaptureFixture
+) -> None:
     task.take_over()
     put(task, fact())
     task.take_over()
@@ -84,34 +86,34 @@ def test_only_the_worker_that_has_the_task_appends(task: Task, caplog: pytest.Lo
     ax.activity.complete(task.agent_id)
     with pytest.raises(ax.LeaseLostError):
         put(task, fact("b"))
-    assert [entry.path for entry in load(RUNTIME.engine, task.agent_id)] == ["a"]
+    assert [entry.path for entry in load_facts(RUNTIME.engine, task.agent_id)] == ["a"]
     assert caplog.text == "", "the driver is quiet about it"
 
 
-def test_a_fact_is_recorded_once_however_often_its_commit_is_tried(task: Task) -> None:
+def test_a_fact_is_recorded_once_however_often_its_commit_is_tried(task: ReplayableTask) -> None:
     task.take_over()
     put(task, fact())
     put(task, fact())
     with pytest.raises(JournalConflictError, match="two different things at a"):
         put(task, fact(value="[]"))
-    assert len(load(RUNTIME.engine, task.agent_id)) == 1
+    assert len(load_facts(RUNTIME.engine, task.agent_id)) == 1
 
 
-def test_paths_that_differ_in_case_or_end_in_a_space_are_different(task: Task) -> None:
+def test_paths_that_differ_in_case_or_end_in_a_space_are_different(task: ReplayableTask) -> None:
     task.take_over()
     for path in ("call_a", "call_A", "call_ä", "call_a "):
-        put(task, fact(fit(path)))
-    assert len(load(RUNTIME.engine, task.agent_id)) == 4
+        put(task, fact(fit_path(path)))
+    assert len(load_facts(RUNTIME.engine, task.agent_id)) == 4
 
 
 def test_a_long_path_keeps_apart_what_differs_at_its_end() -> None:
-    one, other = fit("x" * 300 + "1"), fit("x" * 300 + "2")
+    one, other = fit_path("x" * 300 + "1"), fit_path("x" * 300 + "2")
     assert one != other
     assert len(one) == len(other) == 255
-    assert fit("short") == "short"
+    assert fit_path("short") == "short"
 
 
-def test_the_journal_goes_with_its_activity(task: Task) -> None:
+def test_the_journal_goes_with_its_activity(task: ReplayableTask) -> None:
     task.take_over()
     put(task, fact())
     with RUNTIME.engine.begin() as connection:
@@ -119,8 +121,8 @@ def test_the_journal_goes_with_its_activity(task: Task) -> None:
         assert connection.scalar(select(func.count()).select_from(JournalEntry)) == 0
 
 
-def test_retention_removes_the_journal_on_the_applications_own_connection_too(task: Task) -> None:
-    kept = Task()
+def test_retention_removes_the_journal_on_the_applications_own_connection_too(task: ReplayableTask) -> None:
+    kept = ReplayableTask()
     for one in (task, kept):
         one.take_over()
         put(one, fact())
@@ -129,18 +131,20 @@ def test_retention_removes_the_journal_on_the_applications_own_connection_too(ta
     with Session(own) as db:
         assert ax.activity.prune(db, timedelta()) == 1
     own.dispose()
-    assert load(RUNTIME.engine, task.agent_id) == []
-    assert len(load(RUNTIME.engine, kept.agent_id)) == 1
+    assert load_facts(RUNTIME.engine, task.agent_id) == []
+    assert len(load_facts(RUNTIME.engine, kept.agent_id)) == 1
     with RUNTIME.engine.connect() as connection:
         lines = select(func.count()).select_from(ActivityLog).where(ActivityLog.activity_id == task.agent_id)
         assert connection.scalar(lines) == 0
 
 
-def test_values_and_hashes_take_whatever_a_model_says(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_and_hashes_take_whatever_a_model_says(
+    task: ReplayableTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task.take_over()
     odd = {"text": "\x00 \ud83d ä 😀"}
     put(task, fact(value=dump(odd, "It")))
-    assert json.loads(load(RUNTIME.engine, task.agent_id)[0].value) == odd
+    assert json.loads(load_facts(RUNTIME.engine, task.agent_id)[0].value) == odd
     assert digest({"a": 1, "b": b"\xff"}) == digest({"b": b"\xff", "a": 1})
     assert digest(object()) == digest(object())
     monkeypatch.setattr(ax.CONF, "max_payload_bytes", 1024)
@@ -149,16 +153,16 @@ def test_values_and_hashes_take_whatever_a_model_says(task: Task, monkeypatch: p
 
 
 async def test_an_append_waits_for_a_database_that_is_away(
-    task: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    task: ReplayableTask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures = iter([True, True, False, False])
 
     def flaky(*arguments: Any) -> None:
         if next(failures):
             raise UnavailableError("The database is away.")
-        append(*arguments)
+        append_fact(*arguments)
 
-    monkeypatch.setattr(recorder, "append", flaky)
+    monkeypatch.setattr(recorder, "append_fact", flaky)
     assert await task.attempt(lambda: Runner(task.agent_id).step("one", lambda: 1)) == 1
     assert caplog.text.count("waits until it is back") == 1
 
@@ -170,7 +174,7 @@ class Point(BaseModel):
     x: int
 
 
-async def test_a_step_is_taken_once(task: Task) -> None:
+async def test_a_step_is_taken_once(task: ReplayableTask) -> None:
     calls: list[Any] = []
 
     def fetch(*arguments: Any) -> dict[str, Any]:
@@ -190,7 +194,7 @@ async def test_a_step_is_taken_once(task: Task) -> None:
     assert calls == [((1,), False), ((2,), False), ((3,), False)]
 
 
-async def test_a_steps_value_has_its_type_in_every_attempt(task: Task) -> None:
+async def test_a_steps_value_has_its_type_in_every_attempt(task: ReplayableTask) -> None:
     async def make() -> Point:
         return Point(x=1)
 
@@ -200,7 +204,7 @@ async def test_a_steps_value_has_its_type_in_every_attempt(task: Task) -> None:
     assert await task.attempt(handler) == await task.attempt(handler) == Point(x=1)
 
 
-async def test_a_step_with_other_arguments_is_another_step_or_a_divergence(task: Task) -> None:
+async def test_a_step_with_other_arguments_is_another_step_or_a_divergence(task: ReplayableTask) -> None:
     async def handler(value: int) -> Any:
         return await Runner(task.agent_id).step("fetch", lambda given: given, value)
 
@@ -209,7 +213,7 @@ async def test_a_step_with_other_arguments_is_another_step_or_a_divergence(task:
         await task.attempt(lambda: handler(2))
 
 
-async def test_branches_may_come_to_their_steps_in_any_order(task: Task) -> None:
+async def test_branches_may_come_to_their_steps_in_any_order(task: ReplayableTask) -> None:
     fetched: list[int] = []
 
     async def branch(value: int, waits: float) -> Any:
@@ -228,21 +232,23 @@ async def test_branches_may_come_to_their_steps_in_any_order(task: Task) -> None
 
 
 @pytest.mark.parametrize("policy", [None, "fail"])
-async def test_a_step_that_was_cut_off_is_not_taken_again_unless_allowed(task: Task, policy: Any) -> None:
+async def test_a_step_that_was_cut_off_is_not_taken_again_unless_allowed(
+    task: ReplayableTask, policy: Any
+) -> None:
     calls: list[int] = []
 
     async def handler(policy: Any) -> Any:
         return await Runner(task.agent_id).step("pay", lambda: calls.append(1), policy=policy)
 
     await task.attempt(lambda: handler(policy))
-    task.forget([("step:pay#1", 1)])
+    task.delete_entries([("step:pay#1", 1)])
     with pytest.raises(ax.CallInterruptedError, match="The step pay was cut off"):
         await task.attempt(lambda: handler(policy))
     await task.attempt(lambda: handler("idempotent"))
     assert calls == [1, 1]
 
 
-async def test_a_step_that_raised_is_taken_again(task: Task) -> None:
+async def test_a_step_that_raised_is_taken_again(task: ReplayableTask) -> None:
     calls: list[int] = []
 
     def flaky() -> int:
@@ -259,12 +265,12 @@ async def test_a_step_that_raised_is_taken_again(task: Task) -> None:
     assert await task.attempt(handler) == 7
 
 
-async def test_outside_a_task_a_step_is_a_call(task: Task) -> None:
+async def test_outside_a_task_a_step_is_a_call(task: ReplayableTask) -> None:
     assert await Runner(task.agent_id).step("one", lambda: Point(x=1)) == Point(x=1)
     assert task.journal() == []
 
 
-async def test_bad_policies_are_refused(task: Task) -> None:
+async def test_bad_policies_are_refused(task: ReplayableTask) -> None:
     with pytest.raises(ax.UsageError, match="idempotent, ask, fail, transactional"):
         ax.tool_policy("twice")  # ty: ignore[invalid-argument-type]
     with pytest.raises(ax.UsageError, match="'twice'"):
@@ -301,7 +307,7 @@ async def buy_on_the_loop(topic: str) -> str:
 
 
 @pytest.mark.parametrize("tool", [buy_in_thread, buy_on_the_loop])
-async def test_effect_and_outcome_are_one_transaction(task: Task, tool: Any) -> None:
+async def test_effect_and_outcome_are_one_transaction(task: ReplayableTask, tool: Any) -> None:
     agent = paying_agent(tool, "book")
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
     agent.model = ScriptedModel()
@@ -311,17 +317,17 @@ async def test_effect_and_outcome_are_one_transaction(task: Task, tool: Any) -> 
 
 @pytest.mark.parametrize("tool", [buy_in_thread, buy_on_the_loop])
 async def test_a_transaction_of_a_worker_that_lost_its_task_is_rolled_back(
-    task: Task, tool: Any, monkeypatch: pytest.MonkeyPatch
+    task: ReplayableTask, tool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The task is taken over after the tool's intent: only the commit can notice."""
-    real = recorder.append
+    real = recorder.append_fact
 
     def taken_over(*arguments: Any) -> None:
         real(*arguments)
-        if arguments[2].kind is Kind.INTENT:
+        if arguments[2].kind is FactKind.INTENT:
             task.take_over()
 
-    monkeypatch.setattr(recorder, "append", taken_over)
+    monkeypatch.setattr(recorder, "append_fact", taken_over)
     with pytest.raises(ax.LeaseLostError):
         await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(paying_agent(tool, "book")))
     assert payments() == []
@@ -331,7 +337,7 @@ async def test_a_transaction_of_a_worker_that_lost_its_task_is_rolled_back(
 
 
 @pytest.mark.parametrize("inside", [True, False])
-async def test_an_error_rolls_the_effect_back(task: Task, inside: bool) -> None:
+async def test_an_error_rolls_the_effect_back(task: ReplayableTask, inside: bool) -> None:
     @ax.tool_policy("transactional")
     @function_tool
     def buy(topic: str) -> str:
@@ -346,7 +352,7 @@ async def test_an_error_rolls_the_effect_back(task: Task, inside: bool) -> None:
     assert "error" in result.to_input_list()[2]["output"]
 
 
-async def test_parallel_transactions_do_not_wait_for_each_other_in_vain(task: Task) -> None:
+async def test_parallel_transactions_do_not_wait_for_each_other_in_vain(task: ReplayableTask) -> None:
     """On SQLite each holds the one write lock until its tool has returned, and other calls append meanwhile."""
     topics = [f"book{number}" for number in range(6)]
     started = time.monotonic()
@@ -372,7 +378,7 @@ async def test_parallel_transactions_do_not_wait_for_each_other_in_vain(task: Ta
     assert time.monotonic() - started < 5
 
 
-async def test_a_step_may_be_a_transaction(task: Task) -> None:
+async def test_a_step_may_be_a_transaction(task: ReplayableTask) -> None:
     def transfer(topic: str) -> str:
         with ax.transaction() as session:
             pay(session, topic)
@@ -384,7 +390,7 @@ async def test_a_step_may_be_a_transaction(task: Task) -> None:
     assert payments() == ["pen"]
 
 
-async def test_an_error_that_ends_the_run_rolls_back_too(task: Task) -> None:
+async def test_an_error_that_ends_the_run_rolls_back_too(task: ReplayableTask) -> None:
     async def buy(topic: str) -> str:
         with ax.transaction() as session:
             pay(session, topic)
@@ -398,7 +404,7 @@ async def test_an_error_that_ends_the_run_rolls_back_too(task: Task) -> None:
     assert time.monotonic() - started < 5
 
 
-async def test_a_transaction_is_for_transactional_calls(task: Task) -> None:
+async def test_a_transaction_is_for_transactional_calls(task: ReplayableTask) -> None:
     def transfer() -> None:
         with ax.transaction():
             pass
@@ -409,7 +415,7 @@ async def test_a_transaction_is_for_transactional_calls(task: Task) -> None:
         transfer()
 
 
-async def test_without_a_task_a_transaction_commits_by_itself(task: Task) -> None:
+async def test_without_a_task_a_transaction_commits_by_itself(task: ReplayableTask) -> None:
     await ax.OpenAIRunner(task.agent_id).run(paying_agent(buy_on_the_loop, "book"))
     assert payments() == ["book"]
 
@@ -430,7 +436,7 @@ class Named(ScriptedModel):
 
 
 async def test_usage_is_recorded_with_the_response_and_never_twice(
-    task: Task, monkeypatch: pytest.MonkeyPatch
+    task: ReplayableTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = Agent("Researcher", model=Named([used(1, 1000), used(2, 500)]))
 

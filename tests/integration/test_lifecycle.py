@@ -10,7 +10,7 @@ import textwrap
 import pytest
 
 import agentexec as ax
-from tests.deployment import MODULE, Deploy, Deployment, gone, on, run_agentexec
+from tests.deployment import MODULE, Deploy, Deployment, all_exited, on_targets, run_agentexec
 
 TASK = """
 from uuid import UUID
@@ -71,7 +71,7 @@ def agentexec_worker(*arguments: str) -> list[str]:
     ],
     ids=["module", "attribute", "factory in a file", "package with relative imports", "named factory"],
 )
-@on("embedded")
+@on_targets("embedded")
 def test_a_pool_is_found_where_it_is(deploy: Deploy, files: dict[str, str], argument: str) -> None:
     deployment = deploy()
     for path, text in files.items():
@@ -81,7 +81,7 @@ def test_a_pool_is_found_where_it_is(deploy: Deploy, files: dict[str, str], argu
     assert deployment.stop() == 0
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_the_module_may_be_named_by_a_variable(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "tasks.py", MODULE_WITH_POOL)
@@ -90,7 +90,7 @@ def test_the_module_may_be_named_by_a_variable(deploy: Deploy) -> None:
     assert deployment.stop() == 0
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_options_of_the_command_line_win(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "tasks.py", MODULE_WITH_POOL)
@@ -102,7 +102,7 @@ def test_options_of_the_command_line_win(deploy: Deploy) -> None:
     assert deployment.stop() == 0
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_module_that_starts_threads_is_loaded_by_each_worker(deploy: Deploy) -> None:
     """A fork would leave the locks of such threads locked."""
     deployment = deploy()
@@ -115,13 +115,13 @@ def test_a_module_that_starts_threads_is_loaded_by_each_worker(deploy: Deploy) -
     assert greeted() == "Hello Acme"
     family = deployment.processes()
     assert deployment.stop() == 0
-    assert gone(family)
+    assert all_exited(family)
 
 
 # ---- the embedded default ----------------------------------------------------------------------------------
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_with_nothing_set_everything_works_in_one_folder(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "tasks.py", MODULE_WITH_POOL)
@@ -133,7 +133,7 @@ def test_with_nothing_set_everything_works_in_one_folder(deploy: Deploy) -> None
     assert deployment.stop() == 0
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_tasks_enqueued_before_the_first_worker_ever_ran_are_run(deploy: Deploy) -> None:
     """The first command in an empty folder may be `enqueue`."""
     deployment = deploy()
@@ -214,7 +214,7 @@ ax.CONF.graceful_shutdown_timeout = 0
 """
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_what_the_module_sets_holds_for_the_supervisor_too_and_options_win(deploy: Deploy) -> None:
     deployment = deploy()
     del deployment.environment["AGENTEXEC_NUM_WORKERS"]
@@ -228,7 +228,7 @@ def test_what_the_module_sets_holds_for_the_supervisor_too_and_options_win(deplo
     assert deployment.stop() == 0
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_program_runs_its_pool_until_sigterm(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", program(RUN))
@@ -238,24 +238,24 @@ def test_a_program_runs_its_pool_until_sigterm(deploy: Deploy) -> None:
     assert greeted() == "Hello Acme"
     family = deployment.processes()
     assert deployment.stop() == 0
-    assert gone(family)
+    assert all_exited(family)
     assert deployment.log.count("returned") == 1
     assert "Traceback" not in deployment.log
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_program_ends_quietly_by_ctrl_c(deploy: Deploy) -> None:
     deployment = deploy()
     process = deployment.spawn([sys.executable, str(MODULE)], session=True)
     family = deployment.processes()
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(15) == 0
-    assert gone(family)
+    assert all_exited(family)
     assert "Traceback" not in deployment.log
     assert "KeyboardInterrupt" not in deployment.log
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_program_may_clean_up_after_ctrl_c(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", program(RUN_AND_CLEAN_UP))
@@ -267,7 +267,7 @@ def test_a_program_may_clean_up_after_ctrl_c(deploy: Deploy) -> None:
     assert deployment.status(pending) == "canceled"
 
 
-@on("embedded", "valkey+sqlite")
+@on_targets("embedded", "valkey+sqlite")
 def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", program(START))
@@ -277,7 +277,7 @@ def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: De
     assert family
     (deployment.folder / "stop").touch()
     deployment.wait_for(lambda: "shut down" in deployment.log)
-    assert gone(family)
+    assert all_exited(family)
     deployment.wait_for(lambda: "started again" in deployment.log)
     assert greeted() == "Hello Acme"
     (deployment.folder / "stop-again").touch()
@@ -286,7 +286,7 @@ def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: De
     assert "Traceback" not in deployment.log
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_program_that_ends_without_shutdown_takes_its_workers_along(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", program(START_AND_END))
@@ -295,10 +295,10 @@ def test_a_program_that_ends_without_shutdown_takes_its_workers_along(deploy: De
     family = deployment.processes()
     (deployment.folder / "stop").touch()
     process.wait(10)
-    assert gone(family)
+    assert all_exited(family)
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_pool_that_workers_could_not_import_is_refused(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", "import agentexec as ax\ndef main():\n    ax.Pool().run()\nmain()\n")
@@ -311,7 +311,7 @@ def test_a_pool_that_workers_could_not_import_is_refused(deploy: Deploy) -> None
 @pytest.mark.parametrize(
     "call", ["pool.run()", "pool.start()\nimport time\ntime.sleep(60)"], ids=["run", "start"]
 )
-@on("embedded")
+@on_targets("embedded")
 def test_a_program_that_starts_workers_whenever_it_is_imported_is_refused(deploy: Deploy, call: str) -> None:
     """Else each worker would start workers, and they theirs."""
     deployment = deploy()
@@ -323,10 +323,10 @@ def test_a_program_that_starts_workers_whenever_it_is_imported_is_refused(deploy
     else:
         assert process.wait(15) == 2
     assert deployment.log.count("\n") == 1, deployment.log
-    assert gone(deployment.processes())
+    assert all_exited(deployment.processes())
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_worker_that_keeps_dying_is_replaced_more_slowly(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()
@@ -334,7 +334,7 @@ def test_a_worker_that_keeps_dying_is_replaced_more_slowly(deploy: Deploy) -> No
         [worker] = deployment.wait_for(deployment.workers)
         worker.kill()
         deployment.wait_for(lambda death=death: deployment.log.count("it is replaced") > death)
-        assert gone([worker])
+        assert all_exited([worker])
     assert "it is replaced in" in deployment.log
     task = deployment.enqueue("work", "a")
     assert ax.get_result_sync(task, 15) == "a"

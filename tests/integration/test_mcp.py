@@ -15,9 +15,9 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 
 import agentexec as ax
 from agentexec.journal.recorder import Policy
-from agentexec.runners.openai.tools import CUT_OFF
+from agentexec.runners.openai.tools import INTERRUPTED_MESSAGE
 from agentexec.runtime import RUNTIME
-from tests.attempts import Task
+from tests.attempts import ReplayableTask
 
 SERVER = Path(__file__).with_name("mcp_server.py")
 
@@ -28,16 +28,16 @@ CUT_OFF_IN_CALL = [("Clerk#1/call_1", 1), ("Clerk#1", 2)]
 
 
 @pytest.fixture
-def task(sqlite_tables: str) -> Iterator[Task]:
+def task(sqlite_tables: str) -> Iterator[ReplayableTask]:
     ax.configure(database_url=sqlite_tables)
-    yield Task()
+    yield ReplayableTask()
     RUNTIME.close()
 
 
 class Office:
     """A handler whose agent has the server's tools."""
 
-    def __init__(self, task: Task, ledger: Path) -> None:
+    def __init__(self, task: ReplayableTask, ledger: Path) -> None:
         self._agent_id = task.agent_id
         self._ledger = ledger
         parameters: Any = {"command": sys.executable, "args": [str(SERVER), str(ledger)]}
@@ -56,7 +56,7 @@ class Office:
         return json.dumps((await runner.run(agent, "Go.")).to_input_list())
 
 
-async def test_a_recorded_call_is_not_made_again(task: Task, tmp_path: Path) -> None:
+async def test_a_recorded_call_is_not_made_again(task: ReplayableTask, tmp_path: Path) -> None:
     office = Office(task, tmp_path / "ledger")
     async with office.server:
         before = await task.attempt(office.handler)
@@ -66,17 +66,19 @@ async def test_a_recorded_call_is_not_made_again(task: Task, tmp_path: Path) -> 
     assert office.looked_up == ["staff"]
 
 
-async def test_a_call_that_was_cut_off_is_the_runners_policys_matter(task: Task, tmp_path: Path) -> None:
+async def test_a_call_that_was_cut_off_is_the_runners_policys_matter(
+    task: ReplayableTask, tmp_path: Path
+) -> None:
     office = Office(task, tmp_path / "ledger")
     async with office.server:
         await task.attempt(office.handler)
 
-        task.forget(CUT_OFF_IN_CALL)
+        task.delete_entries(CUT_OFF_IN_CALL)
         office.model = ScriptedModel([LAST_TURN])
-        assert CUT_OFF in await task.attempt(office.handler)
+        assert INTERRUPTED_MESSAGE in await task.attempt(office.handler)
         assert office.looked_up == ["staff"]
 
-        task.forget(CUT_OFF_IN_CALL)
+        task.delete_entries(CUT_OFF_IN_CALL)
         office.model, office.policy = ScriptedModel([LAST_TURN]), "idempotent"
         assert "staff: 42" in await task.attempt(office.handler)
         assert office.looked_up == ["staff", "staff"]

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.activity.models import ActivityLog, WorkerProcess
 from agentexec.cli.dashboard import app, printed
-from agentexec.cli.dashboard.data import Wish, look, look_up
+from agentexec.cli.dashboard.data import Query, load_detail, load_snapshot
 from agentexec.db.engine import utc_now
 from agentexec.journal.models import Approval, JournalEntry
 from agentexec.runtime import RUNTIME
@@ -29,15 +29,15 @@ from tests.waiting import wait_until
 class SilentKeys:
     """In place of a keyboard: the tests press keys themselves."""
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Nobody waits."""
 
 
 class Screen:
     """A monitor whose keys are pressed and whose picture is looked at."""
 
-    def __init__(self, width: int, height: int, wish: Wish) -> None:
-        self.dashboard: Any = app.Dashboard(wish, 3600)
+    def __init__(self, width: int, height: int, query: Query) -> None:
+        self.dashboard: Any = app.Dashboard(query, 3600)
         self.resize(width, height)
         self.settle()
 
@@ -90,7 +90,7 @@ def engine(sqlite_tables: str) -> Iterator[Engine]:
 @pytest.fixture
 def watch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Open:
     monkeypatch.setattr(app, "Keys", SilentKeys)
-    return lambda width=80, height=24, wish=None: Screen(width, height, wish or Wish())
+    return lambda width=80, height=24, query=None: Screen(width, height, query or Query())
 
 
 def add_workers(engine: Engine, number: int, *, lost: int = 0) -> None:
@@ -150,10 +150,12 @@ def statements(engine: Engine, work: Callable[[Session], Any]) -> int:
 # ---- reading -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wish", [Wish(), Wish(metadata={"tenant": "t0", "user": "u8"}), Wish(text="acme")])
-def test_a_look_is_two_statements_whatever_the_number_of_tasks(engine: Engine, wish: Wish) -> None:
+@pytest.mark.parametrize(
+    "query", [Query(), Query(metadata={"tenant": "t0", "user": "u8"}), Query(text="acme")]
+)
+def test_a_look_is_two_statements_whatever_the_number_of_tasks(engine: Engine, query: Query) -> None:
     def asked() -> int:
-        return statements(engine, lambda db: look(db, wish, 40, 0))
+        return statements(engine, lambda db: load_snapshot(db, query, 40, 0))
 
     few = asked()
     crowd.fill(engine, 2_000, 1)
@@ -165,7 +167,7 @@ def test_details_cost_as_many_statements_with_a_long_log(engine: Engine) -> None
     agent_id = ax.activity.create("job")
 
     def asked() -> int:
-        return statements(engine, lambda db: look_up(db, agent_id, Wish()))
+        return statements(engine, lambda db: load_detail(db, agent_id, Query()))
 
     few = asked()
     line = {"activity_id": agent_id, "created_at": utc_now(), "status": "RUNNING", "message": "x"}
@@ -175,15 +177,15 @@ def test_details_cost_as_many_statements_with_a_long_log(engine: Engine) -> None
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "query",
     [
-        Wish(metadata={"tenant": "a b", "who": 'O\'Brien "x"'}, text="some words"),
-        Wish(ax.Status.ERROR, "research", "it's late"),
-        Wish(metadata={"path": "C:\\new"}),
+        Query(metadata={"tenant": "a b", "who": 'O\'Brien "x"'}, text="some words"),
+        Query(ax.Status.ERROR, "research", "it's late"),
+        Query(metadata={"path": "C:\\new"}),
     ],
 )
-def test_a_filter_is_what_its_line_says(wish: Wish) -> None:
-    assert Wish.parse(str(wish)) == wish
+def test_a_filter_is_what_its_line_says(query: Query) -> None:
+    assert Query.parse(str(query)) == query
 
 
 # ---- pictures ----------------------------------------------------------------------------------------------
@@ -269,7 +271,7 @@ def test_steps_name_the_tools(engine: Engine, watch: Open) -> None:
 
 def test_colours_are_left_out_when_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    assert printed.console().no_color
+    assert printed.make_console().no_color
 
 
 # ---- keys --------------------------------------------------------------------------------------------------
@@ -315,7 +317,7 @@ def test_a_look_that_was_under_way_when_it_was_paused_changes_nothing(engine: En
     ax.activity.create("job")
     screen = watch()
     ax.activity.create("other")
-    late = screen.dashboard._read_page(Wish(), 20, 0, False)
+    late = screen.dashboard._read_page(Query(), 20, 0, False)
     screen.press("p")
     late()
     assert "PAUSED" in screen.text and "other" not in screen.text
@@ -349,7 +351,7 @@ def test_details_of_one_task_are_not_shown_for_another(engine: Engine, watch: Op
     first, second = ax.activity.create("first"), ax.activity.create("second")
     screen = watch()
     screen.press("enter")
-    late = screen.dashboard._read_detail(second, Wish(), True)
+    late = screen.dashboard._read_detail(second, Query(), True)
     screen.press("escape", "j", "enter")
     late()
     assert str(first) in screen.text and str(second) not in screen.text

@@ -15,10 +15,10 @@ from pydantic import BaseModel
 import agentexec as ax
 from agentexec.activity.live import publisher as live
 from agentexec.activity.schemas import ActivityEvent
-from agentexec.runners.openai.events import of_items
+from agentexec.runners.openai.events import events_from_items
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say, together
-from tests.attempts import Task
+from tests.attempts import ReplayableTask
 
 Mode = Literal["run", "run_streamed"]
 
@@ -50,7 +50,7 @@ def look_up(topic: str) -> Found:
     return Found(answer=len(topic))
 
 
-async def run(task: Task, mode: Mode, agent: Agent[Any], config: RunConfig | None = None) -> Any:
+async def run(task: ReplayableTask, mode: Mode, agent: Agent[Any], config: RunConfig | None = None) -> Any:
     config = config or RunConfig(tracing_disabled=True)
 
     async def handler() -> Any:
@@ -77,7 +77,7 @@ async def test_a_run_tells_text_tools_and_usage(
     # Chat Completions tell no usage of a stream unless asked.
     settings = ModelSettings(include_usage=True)
     agent = Agent(name="Researcher", model="gpt-4o", tools=[look_up], model_settings=settings)
-    task = Task()
+    task = ReplayableTask()
     result = await run(task, mode, agent, config)
 
     assert told[0] == ("agent", {"agent": "Researcher"})
@@ -109,7 +109,7 @@ async def test_a_run_tells_text_tools_and_usage(
 async def test_a_handoff_tells_the_next_agent(mock_openai: MockOpenAI, told: list[Any], mode: Mode) -> None:
     mock_openai.script([call("transfer_to_writer"), say("Done.")])
     writer = Agent(name="Writer", model="gpt-4o")
-    await run(Task(), mode, Agent(name="Researcher", model="gpt-4o", handoffs=[writer]))
+    await run(ReplayableTask(), mode, Agent(name="Researcher", model="gpt-4o", handoffs=[writer]))
     assert [data["agent"] for kind, data in told if kind == "agent"] == ["Researcher", "Writer"]
 
 
@@ -121,7 +121,7 @@ async def test_of_an_agent_that_is_a_tool_the_call_and_the_usage_are_told(
     asks = [function_call("ask_inner", {"input": "What?"}, call_id="call_1")]
     outer = ScriptedModel([asks, [assistant_message("Done.")]], default_usage=usage)
     inner = Agent("Inner", model=ScriptedModel([[assistant_message("Inside.")]], default_usage=usage))
-    await run(Task(), mode, Agent("Outer", model=outer, tools=[inner.as_tool("ask_inner", "Ask.")]))
+    await run(ReplayableTask(), mode, Agent("Outer", model=outer, tools=[inner.as_tool("ask_inner", "Ask.")]))
     assert [data["agent"] for kind, data in told if kind == "agent"] == ["Outer"]
     assert "".join(data["text"] for kind, data in told if kind == "text_delta") == "Done."
     assert [data["tool"] for kind, data in told if kind == "tool_called"] == ["ask_inner"]
@@ -136,7 +136,7 @@ def test_a_hosted_tool_is_told_by_its_name() -> None:
         status="completed",
         action=ActionSearch(type="search", query="Acme"),
     )
-    assert list(of_items([search])) == [
+    assert list(events_from_items([search])) == [
         ("tool_called", {"tool": "web_search", "call_id": "ws_1", "arguments": None})
     ]
 
@@ -144,11 +144,11 @@ def test_a_hosted_tool_is_told_by_its_name() -> None:
 async def test_from_the_model_to_the_reader(mock_openai: MockOpenAI) -> None:
     """All of it: a reader gets the text of a streamed run before the result."""
     mock_openai.script([call("look_up", topic="staff"), say("All good, we think.")])
-    task = Task()
+    task = ReplayableTask()
     events = aiter(ax.activity.stream(task.agent_id))
     assert (await anext(events)).type == "status"
     result = await run(task, "run_streamed", Agent(name="Researcher", model="gpt-4o", tools=[look_up]))
-    await RUNTIME.in_thread(ax.activity.complete, task.agent_id)
+    await RUNTIME.run_in_thread(ax.activity.complete, task.agent_id)
     found: list[ActivityEvent] = [event async for event in events]
     assert "".join(event.data["text"] for event in found if event.type == "text_delta") == result.final_output
     types = [event.type for event in found]

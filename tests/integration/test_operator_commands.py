@@ -14,7 +14,7 @@ import pytest
 import agentexec as ax
 from examples.mock_openai import MockOpenAI, call, say
 from tests.deployment import MODULE as WORKER
-from tests.deployment import Deploy, command, on, run_agentexec
+from tests.deployment import Deploy, on_targets, run_agentexec, run_in_process
 
 # ---- doctor ------------------------------------------------------------------------------------------------
 
@@ -23,10 +23,10 @@ def findings(printed: str) -> dict[str, tuple[str, str]]:
     return {one["name"]: (one["state"], one["text"]) for one in json.loads(printed)}
 
 
-@on("embedded", "valkey+postgres")
+@on_targets("embedded", "valkey+postgres")
 def test_the_doctor_finds_a_healthy_deployment_healthy(deploy: Deploy) -> None:
     deployment = deploy()
-    code, printed, _ = command(deployment, "doctor", str(WORKER), "--json")
+    code, printed, _ = run_in_process(deployment, "doctor", str(WORKER), "--json")
     found = findings(printed)
     assert code == 0
     assert {name: state for name, (state, _) in found.items() if name in ("database", "schema", "queue")} == {
@@ -37,8 +37,10 @@ def test_the_doctor_finds_a_healthy_deployment_healthy(deploy: Deploy) -> None:
     assert found["module"][0] == "ok" and "speaks" in found["module"][1]
     assert found["workers"] == ("warn", "none serves agentexec_tasks: start `agentexec worker`.")
     deployment.start()
-    deployment.wait_for(lambda: findings(command(deployment, "doctor", "--json")[1])["workers"][0] == "ok")
-    assert command(deployment, "doctor")[1].count("\n") == 8
+    deployment.wait_for(
+        lambda: findings(run_in_process(deployment, "doctor", "--json")[1])["workers"][0] == "ok"
+    )
+    assert run_in_process(deployment, "doctor")[1].count("\n") == 8
 
 
 @pytest.mark.parametrize(
@@ -166,11 +168,11 @@ def test_the_shell_completes_verbs_and_options(tmp_path: Path) -> None:
     assert "--metadata" in completed("agentexec list --m")
 
 
-@on("embedded", "valkey+postgres", rivals=False)
+@on_targets("embedded", "valkey+postgres", alternates=False)
 def test_follow_tells_the_progress_and_the_end(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()
-    code, printed, said = command(
+    code, printed, said = run_in_process(
         deployment, "enqueue", "report", '{"key": "r", "times": 3, "seconds": 0.2}', "--follow"
     )
     assert (code, printed) == (0, "null\n")
@@ -182,10 +184,10 @@ def test_follow_tells_the_progress_and_the_end(deploy: Deploy) -> None:
         "66% Step 3 of 3",
         "100% Task completed successfully.",
     ]
-    code, printed, said = command(deployment, "enqueue", "fail", '{"key": "f"}', "--follow")
+    code, printed, said = run_in_process(deployment, "enqueue", "fail", '{"key": "f"}', "--follow")
     assert (code, printed) == (1, "")
     assert "no luck" in said
-    code, _, said = command(
+    code, _, said = run_in_process(
         deployment, "enqueue", "work", '{"key": "w", "seconds": 30}', "--follow", "--timeout", "0.5"
     )
     assert code == 1

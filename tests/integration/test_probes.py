@@ -10,16 +10,16 @@ import psutil
 import pytest
 
 from agentexec.worker.probe import FAILING_SECONDS, STALE_SECONDS, judge, read
-from tests.deployment import Deploy, Deployment, command, on, run_agentexec, run_python
+from tests.deployment import Deploy, Deployment, on_targets, run_agentexec, run_in_process, run_python
 
 
 def probe(deployment: Deployment, option: str) -> tuple[int, str]:
     """The exit code of a probe, and its sentence."""
-    code, out, err = command(deployment, "worker", option, "--heartbeat-file", "heartbeat.json")
+    code, out, err = run_in_process(deployment, "worker", option, "--heartbeat-file", "heartbeat.json")
     return code, out + err
 
 
-@on("valkey+postgres", rivals=False)
+@on_targets("valkey+postgres", alternates=False)
 def test_probes_follow_a_worker_from_its_start_to_its_end(deploy: Deploy) -> None:
     deployment = deploy(heartbeat_file="heartbeat.json", num_workers=2)
     assert deployment.broker and deployment.database
@@ -39,7 +39,7 @@ def test_probes_follow_a_worker_from_its_start_to_its_end(deploy: Deploy) -> Non
     assert not (deployment.folder / "heartbeat.json").exists()
 
 
-@on("valkey+postgres", rivals=False)
+@on_targets("valkey+postgres", alternates=False)
 def test_an_outage_of_both_servers_fails_no_probe(deploy: Deploy) -> None:
     deployment = deploy(heartbeat_file="heartbeat.json")
     assert deployment.broker and deployment.database
@@ -52,7 +52,7 @@ def test_an_outage_of_both_servers_fails_no_probe(deploy: Deploy) -> None:
     assert probe(deployment, "--check")[0] == probe(deployment, "--ready")[0] == 0
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_supervisor_fails_that_hangs_or_whose_processes_do_not_last(deploy: Deploy) -> None:
     deployment = deploy(heartbeat_file="heartbeat.json")
     file = deployment.folder / "heartbeat.json"

@@ -16,11 +16,11 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
-from tests.deployment import Deploy, on
+from tests.deployment import Deploy, on_targets
 from tests.servers import free_port
 from tests.waiting import wait_until
 
-everywhere = on("embedded", "postgres", "valkey+sqlite", "valkey+postgres")
+everywhere = on_targets("embedded", "postgres", "valkey+sqlite", "valkey+postgres")
 """The queue within the record's transactions (SQLite, PostgreSQL), and beside them (Redis)."""
 
 
@@ -43,7 +43,9 @@ def pool() -> ax.Pool:
 
 def claimable(queue: str | None = None) -> list[UUID]:
     """Take all tasks that are ready, in the order in which workers would."""
-    claimed = RUNTIME.backend.claim(queue or ax.CONF.queue_name, "test", limit=100, low=0, lease_seconds=30)
+    claimed = RUNTIME.backend.claim(
+        queue or ax.CONF.queue_name, "test", limit=100, low_quota=0, lease_seconds=30
+    )
     return [lease.agent_id for lease in claimed.leases]
 
 
@@ -121,7 +123,7 @@ async def test_many_tasks_are_accepted_in_order(deploy: Deploy) -> None:
     assert await ax.enqueue_many("work", []) == []
 
 
-@on("embedded")
+@on_targets("embedded")
 async def test_many_tasks_are_refused_together_if_one_is_bad(deploy: Deploy, pool: ax.Pool) -> None:
     deploy()
     with pytest.raises(ax.ContextInvalidError, match="company"):
@@ -129,7 +131,7 @@ async def test_many_tasks_are_refused_together_if_one_is_bad(deploy: Deploy, poo
     assert activities() == 0
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_code_without_an_event_loop_enqueues_too(deploy: Deploy) -> None:
     deploy()
     task = ax.enqueue_sync("work", {"company": "Acme"}, priority=ax.Priority.HIGH)
@@ -139,14 +141,14 @@ def test_code_without_an_event_loop_enqueues_too(deploy: Deploy) -> None:
 # ---- contexts ----------------------------------------------------------------------------------------------
 
 
-@on("embedded")
+@on_targets("embedded")
 async def test_the_task_need_not_be_known_where_it_is_enqueued(deploy: Deploy) -> None:
     deploy()
     task = await ax.enqueue("known_elsewhere", Research(company="Acme"))
     assert context_of(task) == '{"company":"Acme","depth":1}'
 
 
-@on("embedded")
+@on_targets("embedded")
 async def test_a_known_task_has_its_context_checked_at_once(deploy: Deploy, pool: ax.Pool) -> None:
     deploy()
     with pytest.raises(ax.ContextInvalidError, match=r"research is not valid: company: Field required\."):
@@ -158,7 +160,7 @@ async def test_a_known_task_has_its_context_checked_at_once(deploy: Deploy, pool
     assert activities() == 0
 
 
-@on("embedded")
+@on_targets("embedded")
 async def test_another_model_with_the_same_fields_will_do(deploy: Deploy, pool: ax.Pool) -> None:
     class SlimResearch(BaseModel):
         company: str
@@ -168,7 +170,7 @@ async def test_another_model_with_the_same_fields_will_do(deploy: Deploy, pool: 
     assert context_of(task) == '{"company":"Acme","depth":1}'
 
 
-@on("embedded")
+@on_targets("embedded")
 async def test_a_context_may_hold_ids_moments_and_models(deploy: Deploy) -> None:
     deploy()
     agent_id = uuid4()
@@ -184,7 +186,7 @@ async def test_a_context_may_hold_ids_moments_and_models(deploy: Deploy) -> None
     [["a", "list"], {"value": object()}, {"value": float("nan")}, "text", 5],
     ids=["list", "object", "nan", "text", "number"],
 )
-@on("embedded")
+@on_targets("embedded")
 async def test_a_context_that_is_no_json_object_is_refused(deploy: Deploy, context: Any) -> None:
     deploy()
     with pytest.raises(ax.UsageError, match="context of task work"):
@@ -203,7 +205,7 @@ async def test_texts_of_every_kind_survive(deploy: Deploy) -> None:
         assert ax.activity.list(db, metadata_filter={"tenant": "Zoë 研究 🚀"}).total == 1
 
 
-@on("embedded")
+@on_targets("embedded")
 async def test_a_payload_above_the_limit_is_refused(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
     deploy()
     monkeypatch.setattr(ax.CONF, "max_payload_bytes", 1024)
@@ -233,7 +235,7 @@ async def test_a_payload_above_the_limit_is_refused(deploy: Deploy, monkeypatch:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-@on("embedded")
+@on_targets("embedded")
 async def test_arguments_that_cannot_be_are_refused(
     deploy: Deploy, arguments: dict[str, Any], complaint: str
 ) -> None:
@@ -319,7 +321,7 @@ async def test_a_task_of_a_savepoint_shares_the_savepoints_fate(deploy: Deploy) 
     assert [one for one in claimable() if one != dropped.agent_id] == [kept.agent_id, late.agent_id]
 
 
-@on("valkey+sqlite", "valkey+postgres")
+@on_targets("valkey+sqlite", "valkey+postgres")
 async def test_nothing_is_pushed_before_the_session_commits(deploy: Deploy) -> None:
     deployment = deploy()
     with Session(RUNTIME.engine) as db:
@@ -331,7 +333,7 @@ async def test_nothing_is_pushed_before_the_session_commits(deploy: Deploy) -> N
     wait_until(lambda: deployment.depth() == 1)
 
 
-@on("embedded", "valkey+postgres")
+@on_targets("embedded", "valkey+postgres")
 async def test_a_session_on_an_engine_of_the_applications_own_will_do(deploy: Deploy) -> None:
     deploy()
     engine = create_engine(RUNTIME.engine.url)
@@ -341,7 +343,7 @@ async def test_a_session_on_an_engine_of_the_applications_own_will_do(deploy: De
     engine.dispose()
 
 
-@on("embedded", "postgres", "valkey+sqlite", "valkey+postgres", rivals=False)
+@on_targets("embedded", "postgres", "valkey+sqlite", "valkey+postgres", alternates=False)
 async def test_an_async_session_will_do(deploy: Deploy) -> None:
     deployment = deploy()
     engine = create_async_engine(str(RUNTIME.engine.url).replace("sqlite:", "sqlite+aiosqlite:"))
@@ -357,7 +359,7 @@ async def test_an_async_session_will_do(deploy: Deploy) -> None:
     await engine.dispose()
 
 
-@on("embedded")
+@on_targets("embedded")
 async def test_a_scoped_session_will_do_and_its_factorys_other_sessions_are_left_alone(
     deploy: Deploy,
 ) -> None:
@@ -388,7 +390,7 @@ async def test_a_key_that_was_taken_while_the_session_was_open_returns_that_task
 # ---- servers away ------------------------------------------------------------------------------------------
 
 
-@on("valkey+sqlite")
+@on_targets("valkey+sqlite")
 async def test_a_task_is_accepted_while_redis_is_away(
     deploy: Deploy, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -399,7 +401,7 @@ async def test_a_task_is_accepted_while_redis_is_away(
     assert "1 accepted task(s) will be pushed when it is back" in caplog.text
 
 
-@on("valkey+sqlite")
+@on_targets("valkey+sqlite")
 async def test_an_unreachable_database_is_named_without_its_password(deploy: Deploy) -> None:
     deploy()
     ax.configure(database_url=f"postgresql://someone:hunter2@127.0.0.1:{free_port()}/app")

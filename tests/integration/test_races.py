@@ -12,22 +12,26 @@ from sqlalchemy import select, update
 
 import agentexec as ax
 from agentexec.activity.changes.endings import Ending
-from agentexec.activity.changes.postgres_fast_path import can_complete, complete, start_fresh
-from agentexec.activity.changes.transitions import admit_claims, record
+from agentexec.activity.changes.postgres_fast_path import (
+    can_complete_batch,
+    complete_batch,
+    start_fresh_tasks,
+)
+from agentexec.activity.changes.transitions import admit_claims, record_changes
 from agentexec.activity.models import Activity
 from agentexec.db.engine import reading, utc_now, writing
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import Depth
 from agentexec.task import Lease, Status, new_agent_id
 from agentexec.worker.reconciler import Reconciler
-from tests.deployment import Deploy, Deployment, on
+from tests.deployment import Deploy, Deployment, on_targets
 
-everywhere = on("embedded", "postgres", "valkey+sqlite")
+everywhere = on_targets("embedded", "postgres", "valkey+sqlite")
 
 
 def start(worker: str) -> Lease:
     """Claim and admit the one task that is ready, as a worker process does."""
-    [lease] = RUNTIME.backend.claim(ax.CONF.queue_name, worker, limit=1, low=0, lease_seconds=30).leases
+    [lease] = RUNTIME.backend.claim(ax.CONF.queue_name, worker, limit=1, low_quota=0, lease_seconds=30).leases
     with writing(RUNTIME.engine) as connection:
         admissions = admit_claims(
             connection,
@@ -44,7 +48,7 @@ def start(worker: str) -> Lease:
 def end(lease: Lease, status: Status = Status.COMPLETE) -> bool:
     """What the writer of the lease's process does; False if it is refused."""
     with writing(RUNTIME.engine) as connection:
-        refused = record(
+        refused = record_changes(
             connection, [], [Ending(lease, status, "ended")], now=utc_now(), result_ttl=60
         ).refused
     return not refused
@@ -139,7 +143,9 @@ def test_a_retry_and_a_redelivery_of_one_task_make_one_attempt(deployment: Deplo
     task = deployment.enqueue("work", "a")
     lease = start("slow")
     with writing(RUNTIME.engine) as connection:
-        record(connection, [], [Ending(lease, Status.QUEUED, "once more")], now=utc_now(), result_ttl=60)
+        record_changes(
+            connection, [], [Ending(lease, Status.QUEUED, "once more")], now=utc_now(), result_ttl=60
+        )
     # The worker dies before it has told the queue of the retry; its death is swept twice.
     sweep("slow")
     sweep("slow")
@@ -149,7 +155,7 @@ def test_a_retry_and_a_redelivery_of_one_task_make_one_attempt(deployment: Deplo
     assert deployment.endings([task]) == [["complete"]]
 
 
-@on("postgres")
+@on_targets("postgres")
 def test_fresh_tasks_start_in_one_statement_and_like_the_others(deployment: Deployment) -> None:
     one, other, canceled, crashed, overtaken = (deployment.enqueue("work", text) for text in "abcde")
     asyncio.run(ax.cancel(canceled.agent_id))
@@ -159,9 +165,11 @@ def test_fresh_tasks_start_in_one_statement_and_like_the_others(deployment: Depl
             connection.execute(update(Activity).where(Activity.agent_id == task.agent_id).values(**values))
     unknown = Lease(new_agent_id(), 1)
 
-    started = start_fresh(RUNTIME.engine, [*claims, unknown], now=utc_now(), started_message="Task started.")
+    started = start_fresh_tasks(
+        RUNTIME.engine, [*claims, unknown], now=utc_now(), started_message="Task started."
+    )
     assert [admitted.lease for admitted in started] == [claims[0], claims[4]], "in the order of the claims"
-    assert not start_fresh(RUNTIME.engine, claims, now=utc_now(), started_message="Task started.")
+    assert not start_fresh_tasks(RUNTIME.engine, claims, now=utc_now(), started_message="Task started.")
 
     third = deployment.enqueue("work", "f")
     with writing(RUNTIME.engine) as connection:
@@ -184,7 +192,7 @@ def test_fresh_tasks_start_in_one_statement_and_like_the_others(deployment: Depl
     assert all(detail.started_at and detail.started_at == detail.updated_at for detail in details)
 
 
-@on("postgres")
+@on_targets("postgres")
 def test_tasks_complete_in_one_statement_and_like_the_others(deployment: Deployment) -> None:
     tasks = [deployment.enqueue("work", text) for text in "abcd"]
     leases = [start("worker") for _ in tasks]
@@ -196,12 +204,12 @@ def test_tasks_complete_in_one_statement_and_like_the_others(deployment: Deploym
     endings[2] = endings[2]._replace(lease=Lease(leases[2].agent_id, 7))
     quick, usual = endings[:3], endings[3:]
 
-    assert can_complete(RUNTIME.engine, quick)
-    assert not can_complete(RUNTIME.engine, [*quick, usual[0]._replace(status=Status.ERROR)])
-    assert complete(RUNTIME.engine, quick, now=utc_now(), result_ttl=60) == [endings[2].lease]
-    assert complete(RUNTIME.engine, quick, now=utc_now(), result_ttl=60) == [one.lease for one in quick]
+    assert can_complete_batch(RUNTIME.engine, quick)
+    assert not can_complete_batch(RUNTIME.engine, [*quick, usual[0]._replace(status=Status.ERROR)])
+    assert complete_batch(RUNTIME.engine, quick, now=utc_now(), result_ttl=60) == [endings[2].lease]
+    assert complete_batch(RUNTIME.engine, quick, now=utc_now(), result_ttl=60) == [one.lease for one in quick]
     with writing(RUNTIME.engine) as connection:
-        assert not record(connection, [], usual, now=utc_now(), result_ttl=60).refused
+        assert not record_changes(connection, [], usual, now=utc_now(), result_ttl=60).refused
 
     by_id = {task.agent_id: task for task in tasks}
     first, second, running, last = (deployment.detail(by_id[lease.agent_id]) for lease in leases)

@@ -32,7 +32,7 @@ from agentexec.runners.openai.limits import PacedModel, PacedProvider
 from agentexec.runtime import RUNTIME
 from agentexec.state.memory_backend import MemoryBackend
 from examples.mock_openai import MockOpenAI, say
-from tests.deployment import REPOSITORY, Deploy, Deployment, on
+from tests.deployment import REPOSITORY, Deploy, Deployment, on_targets
 
 AGENTS_MODULE = Path(__file__).parent / "agents_module.py"
 CONFIG = RunConfig(tracing_disabled=True)
@@ -186,7 +186,7 @@ async def test_estimates_are_corrected() -> None:
 
 async def test_without_the_state_backend_calls_go_on(caplog: pytest.LogCaptureFixture) -> None:
     class Away(MemoryBackend):
-        def reserve(self, demands: Any, patience: float) -> float:
+        def reserve(self, demands: Any, max_wait: float) -> float:
             raise ax.UnavailableError("Redis cannot be reached.")
 
         def settle(self, demands: Any) -> None:
@@ -249,7 +249,7 @@ def agents_worker(deployment: Deployment, server: MockOpenAI) -> None:
     )
 
 
-@on("embedded", "valkey+postgres", rivals=False)
+@on_targets("embedded", "valkey+postgres", alternates=False)
 def test_a_limited_task_gives_its_slot_to_others(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("At last.")])
     refuse(mock_openai, 1, 4)
@@ -269,7 +269,7 @@ def test_a_limited_task_gives_its_slot_to_others(deploy: Deploy, mock_openai: Mo
     assert deployment.ledger("start")["limited"] == 2
 
 
-@on("embedded", "valkey+postgres", rivals=False)
+@on_targets("embedded", "valkey+postgres", alternates=False)
 def test_two_processes_together_keep_to_the_limit(deploy: Deploy) -> None:
     """600 a minute: 60 at once, then nine a second."""
     deployment = deploy(rate_limits="m=600rpm")

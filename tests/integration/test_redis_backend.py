@@ -12,10 +12,10 @@ from sqlalchemy import create_engine
 
 from agentexec.config import Settings
 from agentexec.errors import UnavailableError, UsageError
-from agentexec.state.backend import Depth, Lost
+from agentexec.state.backend import Depth, LostLeases
 from agentexec.state.redis_backend import RedisBackend, connection, create
 from agentexec.task import Entry, Lease, Priority, new_agent_id
-from agentexec.testing.backend_suite.acts import LONG, claim, ids, push
+from agentexec.testing.backend_suite.acts import LONG_LEASE, claim, ids, push
 from tests.conftest import BROKERS
 from tests.servers import HOST, Valkey, free_port
 
@@ -102,7 +102,7 @@ class TestOutage:
 
     def test_a_frozen_server_holds_nobody_up(self, broker: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(connection, "TIMEOUT", 0.3)
-        monkeypatch.setattr(connection, "BLOCK", 0.3)
+        monkeypatch.setattr(connection, "MAX_BLOCK_SECONDS", 0.3)
         backend = make(broker.url)
         push(backend, Q, 1)
         broker.pause()
@@ -153,9 +153,9 @@ class TestOutage:
         """Also where the data came back: its last seconds may be missing."""
         backend.mark_intact(Q)
         broker.restart(persist=persist)
-        assert not backend.intact(Q)
+        assert not backend.is_intact(Q)
         backend.mark_intact(Q)
-        assert backend.intact(Q)
+        assert backend.is_intact(Q)
 
 
 class TestFullServer:
@@ -172,8 +172,8 @@ class TestFullServer:
             push(full, Q, 1)
 
     def test_work_goes_on_and_empties_it(self, full: RedisBackend) -> None:
-        held = full.leases_of(Q, "worker")
-        assert full.renew(Q, "worker", held, LONG) == Lost([], [])
+        held = full.worker_leases(Q, "worker")
+        assert full.renew(Q, "worker", held, LONG_LEASE) == LostLeases([], [])
         assert full.release(Q, held[0])
         assert full.release(Q, held[1], delay=0.01)
         full.finish(Q, held[2:])
@@ -210,7 +210,7 @@ class TestPing:
         backend = make(broker.url.replace("//", "//shy:pw@"))
         backend.ping()
         backend.mark_intact(Q)
-        assert backend.intact(Q)
+        assert backend.is_intact(Q)
         assert len(push(backend, Q, 1)) == len(claim(backend, Q))
 
     def test_a_missing_permission_is_told(self, server: redis.Redis, broker: Valkey) -> None:
@@ -226,8 +226,8 @@ class TestOldSnapshot:
         agent_id = new_agent_id()
         backend.push(Q, [Entry(agent_id)])
         lease = Lease(agent_id, 2)
-        assert backend.renew(Q, "holder", [lease], LONG) == Lost([], [])
-        assert backend.leases_of(Q, "holder") == [lease]
+        assert backend.renew(Q, "holder", [lease], LONG_LEASE) == LostLeases([], [])
+        assert backend.worker_leases(Q, "holder") == [lease]
         assert claim(backend, Q) == []
         assert backend.release(Q, lease)
         assert claim(backend, Q) == [Lease(agent_id, 3)]
@@ -235,8 +235,8 @@ class TestOldSnapshot:
     def test_an_epoch_handed_out_twice_has_one_holder(self, backend: RedisBackend) -> None:
         [agent_id] = push(backend, Q, 1)
         [lease] = claim(backend, Q, worker="second")
-        assert backend.renew(Q, "first", [lease], LONG) == Lost([agent_id], [])
-        assert backend.renew(Q, "second", [lease], LONG) == Lost([], [])
+        assert backend.renew(Q, "first", [lease], LONG_LEASE) == LostLeases([agent_id], [])
+        assert backend.renew(Q, "second", [lease], LONG_LEASE) == LostLeases([], [])
 
 
 class TestKeys:
@@ -246,7 +246,7 @@ class TestKeys:
         # While everything exists: high, low, delayed, leases, entry, wake, intact, watch.
         push(backend, Q, 2, Priority.HIGH)
         push(backend, Q, 2)
-        backend.push(Q, [Entry(new_agent_id(), run_at=time.time() + LONG)])
+        backend.push(Q, [Entry(new_agent_id(), run_at=time.time() + LONG_LEASE)])
         held = claim(backend, Q)
         backend.mark_intact(Q)
         backend.watch(Q, ids(held), "mailbox")
@@ -293,7 +293,7 @@ class TestKeys:
         assert server.llen(wake) == 1
         claim(backend, Q, 2)
         assert server.llen(wake) == 0
-        backend.push(Q, [Entry(new_agent_id()), Entry(new_agent_id(), run_at=time.time() + LONG)])
+        backend.push(Q, [Entry(new_agent_id()), Entry(new_agent_id(), run_at=time.time() + LONG_LEASE)])
         server.delete(wake)
         claim(backend, Q, 1)
         assert server.llen(wake) == 1, "somebody idle must watch the delayed task"
@@ -315,6 +315,6 @@ def calls(backend: RedisBackend) -> list[Callable[[], object]]:
         lambda: backend.wait(Q, 0.2),
         lambda: backend.receive("mailbox", 0.2),
         lambda: backend.watch(Q, [agent_id], "mailbox"),
-        lambda: backend.intact(Q),
-        lambda: backend.lead("role", "owner", 1.0),
+        lambda: backend.is_intact(Q),
+        lambda: backend.acquire_leadership("role", "owner", 1.0),
     ]

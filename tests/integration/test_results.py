@@ -309,13 +309,13 @@ def test_an_end_that_nobody_told_of_is_found_though_other_messages_never_cease(
     running: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis was emptied, say, and the watches with it, while the process goes on hearing of newer tasks."""
-    monkeypatch.setattr(signals, "LISTEN_SECONDS", 0.5)
+    monkeypatch.setattr(signals, "RECHECK_SECONDS", 0.5)
     task = ax.enqueue_sync("work", {"key": "a"}, queue_name=NOBODY)
-    ears = signals.Signals(RUNTIME)
-    [end] = ears.expect(NOBODY, [task.agent_id])
+    ears = signals.Mailbox(RUNTIME)
+    [end] = ears.watch(NOBODY, [task.agent_id])
     over = threading.Event()
     with ThreadPoolExecutor() as threads:
-        threads.submit(chatter, ears.mailbox, over)
+        threads.submit(chatter, ears.address, over)
         ax.activity.complete(task.agent_id)
         try:
             assert end.result(5).status == "complete"

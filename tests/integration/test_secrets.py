@@ -14,18 +14,18 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.config import Settings
-from agentexec.db.engine import open_engine, outages_named, reading, utc_now
+from agentexec.db.engine import open_engine, reading, translating_db_errors, utc_now
 from agentexec.errors import UnavailableError, UsageError
 from agentexec.journal.models import Approval, EventWait
 from agentexec.runtime import RUNTIME
 from agentexec.state import redis_backend
-from tests.deployment import Deploy, on, run_agentexec
+from tests.deployment import Deploy, on_targets, run_agentexec
 from tests.servers import HOST, free_port
 
 SECRET = "hunter2hunter2"
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_what_a_handler_raises_is_stored_and_logged_without_secrets(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.environment["CRM_TOKEN"] = "no pattern knows this"
@@ -66,7 +66,7 @@ def test_statements_keep_their_parameters_to_themselves(sqlite_url: str) -> None
 @pytest.mark.parametrize("driver", ["postgresql+psycopg", "mysql+pymysql"])
 def test_an_unreachable_database_is_named_without_its_password(driver: str) -> None:
     engine = open_engine(f"{driver}://user:{SECRET}@{HOST}:{free_port()}/db")
-    with pytest.raises(UnavailableError) as caught, outages_named(engine), engine.connect():
+    with pytest.raises(UnavailableError) as caught, translating_db_errors(engine), engine.connect():
         pass
     assert SECRET not in str(caught.value)
     assert HOST in str(caught.value)

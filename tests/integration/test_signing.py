@@ -10,14 +10,14 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine
 
 import agentexec as ax
-from agentexec.activity.mailbox import CANCEL
+from agentexec.activity.mailbox import CANCEL_PREFIX
 from agentexec.config import Settings
 from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.state.backend import Depth, Event
 from agentexec.state.redis_backend import RedisBackend, create
 from agentexec.task import Entry, Lease, new_agent_id
-from agentexec.testing.backend_suite.acts import LONG, claim, ids, push
-from tests.deployment import Deploy, on
+from agentexec.testing.backend_suite.acts import LONG_LEASE, claim, ids, push
+from tests.deployment import Deploy, on_targets
 from tests.servers import Valkey
 
 Q = "queue"
@@ -53,7 +53,7 @@ def test_forged_entries_leave_the_queue_with_one_log_line(
         push(signed_by(*forger), Q, 3)
         assert claim(backend, Q, 10) == []
     assert backend.depth(Q) == Depth(0, 0, 1)
-    assert backend.unknown(Q, forged) == forged, "the reconciler brings back what is real"
+    assert backend.unknown_tasks(Q, forged) == forged, "the reconciler brings back what is real"
     [line] = caplog.messages
     assert line.startswith(f"Dropped 3 of entries of queue {Q} without a valid signature")
 
@@ -62,10 +62,10 @@ def test_a_signature_is_good_for_one_task_of_one_queue(signed_by: Backends) -> N
     backend = signed_by(NEW)
     [real] = push(backend, Q, 1)
     other = new_agent_id()
-    mark = backend._once.hget(backend._keys(Q).entry, real.hex)
+    mark = backend._single_try_client.hget(backend._keys(Q).entry, real.hex)
     for queue, agent_id in ((Q, other), ("elsewhere", real)):
-        backend._once.hset(backend._keys(queue).entry, agent_id.hex, mark)
-        backend._once.zadd(backend._keys(queue).high, {agent_id.hex: 0})
+        backend._single_try_client.hset(backend._keys(queue).entry, agent_id.hex, mark)
+        backend._single_try_client.zadd(backend._keys(queue).high, {agent_id.hex: 0})
     assert ids(claim(backend, Q, 10)) == [real]
     assert claim(backend, "elsewhere", 10) == []
 
@@ -73,22 +73,22 @@ def test_a_signature_is_good_for_one_task_of_one_queue(signed_by: Backends) -> N
 def test_forged_leases_are_nobodys(signed_by: Backends) -> None:
     unsigned, backend = signed_by(), signed_by(NEW)
     forged = push(unsigned, Q, 2)
-    unsigned.claim(Q, "worker", limit=1, low=0, lease_seconds=LONG)
-    unsigned.claim(Q, "other", limit=1, low=0, lease_seconds=0.0)
-    assert backend.expired(Q, 10) == []
-    assert backend.leases_of(Q, "worker") == []
-    assert backend.unknown(Q, forged) == forged
+    unsigned.claim(Q, "worker", limit=1, low_quota=0, lease_seconds=LONG_LEASE)
+    unsigned.claim(Q, "other", limit=1, low_quota=0, lease_seconds=0.0)
+    assert backend.expired_leases(Q, 10) == []
+    assert backend.worker_leases(Q, "worker") == []
+    assert backend.unknown_tasks(Q, forged) == forged
 
 
 def test_keys_are_changed_while_tasks_run(signed_by: Backends) -> None:
     before, both, after = signed_by(OLD), signed_by(NEW, OLD), signed_by(NEW)
     done, returned, waiting = push(before, Q, 3)
     leases = claim(before, Q, 2)
-    assert both.renew(Q, "worker", leases, LONG) == ([], [])
+    assert both.renew(Q, "worker", leases, LONG_LEASE) == ([], [])
     both.finish(Q, [leases[0]])
     assert both.release(Q, leases[1])
     assert ids(claim(both, Q, 10)) == [returned, waiting], "what the old key has signed counts"
-    assert both.unknown(Q, [done]) == [done]
+    assert both.unknown_tasks(Q, [done]) == [done]
     both.push(Q, [Entry(done)])
     assert ids(claim(after, Q, 10)) == [done], "the first key signs"
 
@@ -96,11 +96,11 @@ def test_keys_are_changed_while_tasks_run(signed_by: Backends) -> None:
 def test_messages_without_a_signature_are_not_heard(signed_by: Backends) -> None:
     backend, agent_id = signed_by(NEW, OLD), new_agent_id()
     for keys in ([], [NEW], [OLD], ["some key of a stranger"]):
-        signed_by(*keys).send("box", [f"{CANCEL}{agent_id} {keys}"])
-    assert backend.receive("box", 0.0) == [f"{CANCEL}{agent_id} {[key]}" for key in (NEW, OLD)]
+        signed_by(*keys).send("box", [f"{CANCEL_PREFIX}{agent_id} {keys}"])
+    assert backend.receive("box", 0.0) == [f"{CANCEL_PREFIX}{agent_id} {[key]}" for key in (NEW, OLD)]
     signed_by(NEW).send("other", ["done"])
-    raw = backend._once.lpop(backend._mail_key("other"))
-    backend._once.rpush(backend._mail_key("box"), raw)
+    raw = backend._single_try_client.lpop(backend._mail_key("other"))
+    backend._single_try_client.rpush(backend._mail_key("box"), raw)
     assert backend.receive("box", 0.0) == [], "nor one that was sent to somebody else"
 
 
@@ -113,7 +113,7 @@ def test_events_without_a_signature_have_no_text(signed_by: Backends) -> None:
     assert real.text == "real"
 
 
-@on("valkey+postgres", rivals=False)
+@on_targets("valkey+postgres", alternates=False)
 def test_turning_the_key_on_loses_nothing(deploy: Deploy) -> None:
     deployment = deploy(signing_key=NEW)
     tasks = [deployment.enqueue("work", f"old-{number}") for number in range(20)]
@@ -127,7 +127,7 @@ def test_turning_the_key_on_loses_nothing(deploy: Deploy) -> None:
     assert NEW not in deployment.log
 
 
-@on("valkey+postgres", rivals=False)
+@on_targets("valkey+postgres", alternates=False)
 def test_a_forged_cancel_stops_nobody(deploy: Deploy) -> None:
     """Without a key too: a worker asks the record before it stops a task."""
     deployment = deploy()
@@ -138,7 +138,9 @@ def test_a_forged_cancel_stops_nobody(deploy: Deploy) -> None:
     with deployment.broker.client() as server:
         mark = server.hget("{agentexec:agentexec_tasks}:entry", task.agent_id.hex).decode()
         mailbox = f"agentexec:mail:{mark.partition(' ')[2]}"
-        server.rpush(mailbox, b"cancel nonsense", b"\xff", f"{CANCEL}{task.agent_id}", b"done nonsense")
+        server.rpush(
+            mailbox, b"cancel nonsense", b"\xff", f"{CANCEL_PREFIX}{task.agent_id}", b"done nonsense"
+        )
         deployment.wait_for(lambda: not server.exists(mailbox))
     assert deployment.wait_for_status(task, "complete", "error").attempt == 1
     assert deployment.endings([task]) == [["complete"]], deployment.log
@@ -156,9 +158,9 @@ def test_a_redis_user_with_few_rights_is_enough(valkey: Valkey, signed_by: Backe
     )
     try:
         backend.ping()
-        assert backend.lead("role", "me", LONG)
+        assert backend.acquire_leadership("role", "me", LONG_LEASE)
         backend.mark_intact(Q)
-        assert backend.intact(Q)
+        assert backend.is_intact(Q)
         [task] = push(backend, Q, 1)
         backend.watch(Q, [task], "box")
         backend.follow(Q, [task], "box")

@@ -10,17 +10,17 @@ import pytest
 
 import agentexec as ax
 from examples.mock_openai import MockOpenAI, call, say
-from tests.deployment import Deploy, Deployment, command, on
+from tests.deployment import Deploy, Deployment, on_targets, run_in_process
 from tests.integration.test_rate_limits import agents_worker
 
-everywhere = on("embedded", "valkey+postgres", rivals=False)
+everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
 
 AT_ONCE = 1.0
 """Seconds within which a running agent stops."""
 
 
 def cancel(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
-    return command(deployment, "cancel", *arguments)
+    return run_in_process(deployment, "cancel", *arguments)
 
 
 def seconds_until_free(deployment: Deployment, key: str) -> float:
@@ -84,7 +84,7 @@ def test_a_queued_task_never_starts(deploy: Deploy) -> None:
     assert deployment.ledger("start")["queued"] == 0
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_what_cannot_be_canceled_is_said(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()
@@ -105,7 +105,7 @@ def test_what_cannot_be_canceled_is_said(deploy: Deploy) -> None:
     assert err.startswith("agentexec: 'seven' is no agent_id;")
 
 
-@on("embedded", "valkey+postgres", rivals=False)
+@on_targets("embedded", "valkey+postgres", alternates=False)
 def test_an_agent_over_its_time_is_stopped_and_tried_again(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("Too late.").after(30)])
     deployment = deploy(worker_concurrency=1)
@@ -133,7 +133,7 @@ def test_an_agent_over_its_time_is_stopped_and_tried_again(deploy: Deploy, mock_
     assert seconds_until_free(deployment, "next") < AT_ONCE
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_time_limit_leaves_the_quick_alone(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("In time.")])
     deployment = deploy()

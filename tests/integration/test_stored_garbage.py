@@ -25,9 +25,9 @@ from agentexec.llm.rate_limits import RateLimits, parse_rate_limits
 from agentexec.runtime import RUNTIME
 from agentexec.state.redis_backend import RedisBackend, create
 from agentexec.task import Entry, Priority, new_agent_id
-from agentexec.testing.backend_suite.acts import LONG, ids
+from agentexec.testing.backend_suite.acts import LONG_LEASE, ids
 from tests.conftest import DATABASES
-from tests.deployment import Deploy, command, on
+from tests.deployment import Deploy, on_targets, run_in_process
 
 BOUNDED = settings(
     max_examples=40,
@@ -80,11 +80,11 @@ def test_garbage_in_a_queue_loses_no_task(backend: RedisBackend, garbage: list[A
             key = getattr(keys, name)
             member = tasks[member].hex.encode() if isinstance(member, int) else member
             if deed == "add":
-                backend._once.zadd(key, {member: value})
+                backend._single_try_client.zadd(key, {member: value})
             elif deed == "mark":
-                backend._once.hset(key, member, value)
+                backend._single_try_client.hset(key, member, value)
             else:
-                backend._once.rpush(key, member)
+                backend._single_try_client.rpush(key, member)
 
     if first:
         pour()
@@ -93,25 +93,29 @@ def test_garbage_in_a_queue_loses_no_task(backend: RedisBackend, garbage: list[A
         pour()
     claimed: set[UUID] = set()
     for _ in range(3):
-        backend.push(queue, [entry for entry in entries if entry.agent_id in backend.unknown(queue, tasks)])
-        while found := backend.claim(queue, "worker", limit=100, low=1, lease_seconds=LONG).leases:
+        backend.push(
+            queue, [entry for entry in entries if entry.agent_id in backend.unknown_tasks(queue, tasks)]
+        )
+        while found := backend.claim(
+            queue, "worker", limit=100, low_quota=1, lease_seconds=LONG_LEASE
+        ).leases:
             claimed.update(ids(found))
     assert claimed >= set(tasks)
     # And everything else works on what is left.
-    backend.expired(queue, 100)
-    leases = backend.leases_of(queue, "worker")
-    backend.renew(queue, "worker", leases, LONG)
-    backend.hasten(queue, tasks)
+    backend.expired_leases(queue, 100)
+    leases = backend.worker_leases(queue, "worker")
+    backend.renew(queue, "worker", leases, LONG_LEASE)
+    backend.make_ready(queue, tasks)
     backend.release(queue, leases[0], delay=5)
     backend.finish(queue, leases)
     backend.remove(queue, tasks)
     backend.depth(queue)
-    assert backend.unknown(queue, tasks) == tasks
+    assert backend.unknown_tasks(queue, tasks) == tasks
 
 
 def test_garbage_beside_a_queue(backend: RedisBackend) -> None:
     """Mailboxes, watches, followers, streams, leaderships and buckets."""
-    raw, queue, task = backend._once, "queue", new_agent_id()
+    raw, queue, task = backend._single_try_client, "queue", new_agent_id()
     raw.rpush(backend._mail_key("box"), b"\xff\xfe", b"done x", b"")
     assert len(backend.receive("box", 0.0)) == 3
     raw.sadd(backend._watch_key(queue, task), b"\xff", b"box")
@@ -129,14 +133,14 @@ def test_garbage_beside_a_queue(backend: RedisBackend) -> None:
         other: ["two"],
     }
     raw.set(backend._leader_key("role"), "a stranger, for ever")
-    assert backend.lead("role", "me", LONG)
+    assert backend.acquire_leadership("role", "me", LONG_LEASE)
     limits: RateLimits = parse_rate_limits("m=60rpm")
     raw.set(backend._bucket_keys(limits.demands("m", 0))[0], "no number")
     assert backend.reserve(limits.demands("m", 0), 1.0) == 0.0
 
 
 def test_another_kind_of_value_under_a_key_is_told_as_an_outage(backend: RedisBackend) -> None:
-    backend._once.set(backend._keys("queue").high, "no set")
+    backend._single_try_client.set(backend._keys("queue").high, "no set")
     with pytest.raises(UnavailableError, match="holds something else under a key of the queue"):
         backend.push("queue", [Entry(new_agent_id())])
 
@@ -149,7 +153,7 @@ def spoil(task: ax.Task, **columns: Any) -> None:
         connection.execute(update(Activity).where(Activity.agent_id == task.agent_id).values(columns))
 
 
-@on("embedded", "valkey+postgres", rivals=False)
+@on_targets("embedded", "valkey+postgres", alternates=False)
 def test_bad_contexts_end_their_tasks_and_no_other(deploy: Deploy) -> None:
     deployment = deploy(lease_seconds=5)
     bad = [ax.enqueue_sync(name, {"key": "x"}) for name in ("work", "untyped", "work", "untyped", "work")]
@@ -233,7 +237,7 @@ def test_a_bad_journal_or_tracker_is_an_error_that_says_so() -> None:
         row = {"key": "garbage", "count": 1, "counted": True, "updated_at": utc_now()}
         connection.execute(insert(TrackerCount).values(**row, task='{"queue": 1}'))
     with pytest.raises(AgentexecError, match="holds a row of an unknown kind"):
-        store.load(RUNTIME.engine, task)
+        store.load_facts(RUNTIME.engine, task)
     with pytest.raises(AgentexecError, match="task of a tracker cannot be read"):
         ax.Tracker("garbage").decr()
 
@@ -257,7 +261,7 @@ def test_filters_from_clients_find_nothing_or_are_refused(wanted: dict[str, Any]
                 continue
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_contexts_of_the_command_line(deploy: Deploy) -> None:
     deployment = deploy(max_payload_bytes=2048)
     ax.CONF.max_payload_bytes, before = 2048, ax.CONF.max_payload_bytes
@@ -274,7 +278,7 @@ def test_contexts_of_the_command_line(deploy: Deploy) -> None:
             "@" + "x" * 5000: "cannot be read",
             "{": "not valid JSON",
         }.items():
-            code, _, complaint = command(deployment, "enqueue", "work", context)
+            code, _, complaint = run_in_process(deployment, "enqueue", "work", context)
             assert (code, complaint.count("\n")) == (2, 1), complaint
             assert re.search(said, complaint), complaint
     finally:

@@ -12,7 +12,7 @@ import pytest
 
 import agentexec as ax
 from agentexec.activity.live.follow import Follower
-from agentexec.activity.live.publisher import live
+from agentexec.activity.live.publisher import event_publisher
 from agentexec.activity.schemas import ActivityEvent
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import EVENTS_KEPT
@@ -166,7 +166,7 @@ async def test_a_slow_reader_is_dropped_behind_and_goes_on(running: Deployment) 
     agent_id = ax.activity.create("by hand")
     stream = aiter(ax.activity.stream(agent_id))
     assert (await anext(stream)).type == "status"
-    sender = live()
+    sender = event_publisher()
     number = EVENTS_KEPT + 500
     started = time.monotonic()
     for start in range(0, number, 100):
@@ -186,7 +186,7 @@ async def test_a_slow_reader_is_dropped_behind_and_goes_on(running: Deployment) 
 
 
 def _heard(agent_id: UUID) -> int:
-    follower = RUNTIME.shared(Follower, lambda: Follower(RUNTIME))
+    follower = RUNTIME.get_shared(Follower, lambda: Follower(RUNTIME))
     [subscriber] = follower._tasks[agent_id].subscribers
     return len(subscriber._events)
 

@@ -22,7 +22,7 @@ from agentexec.errors import ActivityNotFoundError
 from agentexec.journal.models import Approval
 from agentexec.runtime import RUNTIME
 from agentexec.task import new_agent_id
-from tests.deployment import Deployment, command
+from tests.deployment import Deployment, run_in_process
 
 MINE, THEIRS = {"tenant": "a"}, {"tenant": "b"}
 CALL = "call_1"
@@ -180,11 +180,11 @@ def test_commands_do_not_see_another_tenants_task(
     verb, before = name.split()[0], everything()
     answers = []
     for task in (tasks[kind], new_agent_id()):
-        code, out, err = command(deployment, verb, str(task), *rest, "--metadata", "tenant=b")
+        code, out, err = run_in_process(deployment, verb, str(task), *rest, "--metadata", "tenant=b")
         answers.append((code, out, err.replace(str(task), "ID")))
     assert answers == [(1, "", "agentexec: There is no activity with agent_id ID.\n")] * 2
     assert everything() == before
-    assert command(deployment, verb, str(tasks[kind]), *rest, "--metadata", "tenant=a")[0] == 0
+    assert run_in_process(deployment, verb, str(tasks[kind]), *rest, "--metadata", "tenant=a")[0] == 0
 
 
 @pytest.mark.parametrize("name", EMPTY_COMMANDS)
@@ -193,10 +193,12 @@ def test_commands_about_all_tasks_leave_another_tenants_out(
 ) -> None:
     rest, expected = EMPTY_COMMANDS[name]
     before = everything()
-    code, out, err = command(deployment, name, *rest, "--metadata", "tenant=b")
+    code, out, err = run_in_process(deployment, name, *rest, "--metadata", "tenant=b")
     assert code == 0 and expected in out + err
     assert everything() == before
-    assert expected not in "".join(map(str, command(deployment, name, *rest, "--metadata", "tenant=a")))
+    assert expected not in "".join(
+        map(str, run_in_process(deployment, name, *rest, "--metadata", "tenant=a"))
+    )
 
 
 def test_the_table_names_every_call_that_takes_an_id_or_a_session(tasks: dict[str, UUID]) -> None:

@@ -12,9 +12,9 @@ from uuid import uuid4
 import pytest
 
 import agentexec as ax
-from tests.deployment import Deploy, on
+from tests.deployment import Deploy, on_targets
 
-everywhere = on("embedded", "postgres", "valkey+sqlite")
+everywhere = on_targets("embedded", "postgres", "valkey+sqlite")
 
 
 @everywhere
@@ -40,14 +40,14 @@ def test_the_same_parts_are_the_same_tracker_and_others_are_not(deploy: Deploy) 
     assert ax.Tracker("other", batch).count == 0
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_parts_are_kept_apart(deploy: Deploy) -> None:
     deploy()
     ax.Tracker("research", "a:b", "c").incr()
     assert ax.Tracker("research", "a", "b:c").count == 0
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_tracker_that_goes_on_after_it_was_complete_tells_so(deploy: Deploy) -> None:
     deploy()
     tracker = ax.Tracker("research", "batch")
@@ -58,7 +58,7 @@ def test_a_tracker_that_goes_on_after_it_was_complete_tells_so(deploy: Deploy) -
     assert not tracker.complete
 
 
-@on("embedded")
+@on_targets("embedded")
 def test_a_tracker_needs_a_name(deploy: Deploy) -> None:
     with pytest.raises(ax.UsageError, match="needs a name"):
         ax.Tracker("")
@@ -95,7 +95,7 @@ async def test_of_coroutines_that_end_together_exactly_one_sees_the_tracker_comp
     assert sorted(await asyncio.gather(*(end() for _ in range(16)))) == [False] * 15 + [True]
 
 
-@on("embedded", "valkey+sqlite")
+@on_targets("embedded", "valkey+sqlite")
 def test_no_count_of_several_processes_is_lost(deploy: Deploy) -> None:
     deployment = deploy()
     program = "import agentexec as ax; t = ax.Tracker('research', 'batch'); [t.incr() for _ in range(100)]"

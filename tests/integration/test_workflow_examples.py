@@ -13,9 +13,9 @@ from agentexec.activity.models import Activity
 from agentexec.db.engine import reading
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say, together
-from tests.deployment import REPOSITORY, Deploy, Deployment, on
+from tests.deployment import REPOSITORY, Deploy, Deployment, on_targets
 
-everywhere = on("embedded", "valkey+postgres", rivals=False)
+everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
 
 
 def work(deployment: Deployment, example: str, server: MockOpenAI) -> subprocess.Popen[bytes]:

@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from agentexec.config import REDIS_BACKEND, SQL_BACKEND, Settings, load
+from agentexec.config import REDIS_BACKEND, SQL_BACKEND, Settings, load_settings
 from agentexec.errors import SettingsError
 
 
@@ -18,7 +18,7 @@ def _clean(monkeypatch, tmp_path):
 
 
 def test_defaults_are_those_of_the_reference():
-    settings = load()
+    settings = load_settings()
     assert settings.num_workers == 4
     assert settings.queue_name == "agentexec_tasks"
     assert settings.graceful_shutdown_timeout == 300
@@ -37,24 +37,24 @@ def test_defaults_are_those_of_the_reference():
 @pytest.mark.parametrize("name", ["REDIS_URL", "AGENTEXEC_REDIS_URL"])
 def test_the_redis_url_has_an_alias(monkeypatch, name):
     monkeypatch.setenv(name, "redis://host:1/0")
-    assert load().redis_url == "redis://host:1/0"
+    assert load_settings().redis_url == "redis://host:1/0"
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "AGENTEXEC_DATABASE_URL"])
 def test_the_database_url_has_an_alias(monkeypatch, name):
     monkeypatch.setenv(name, "sqlite:///x.db")
-    assert load().database_url == "sqlite:///x.db"
+    assert load_settings().database_url == "sqlite:///x.db"
 
 
 def test_our_own_name_wins_over_the_alias(monkeypatch):
     monkeypatch.setenv("REDIS_URL", "redis://alias")
     monkeypatch.setenv("AGENTEXEC_REDIS_URL", "redis://own")
-    assert load().redis_url == "redis://own"
+    assert load_settings().redis_url == "redis://own"
 
 
 def test_the_env_file_is_read(tmp_path):
     (tmp_path / ".env").write_text("AGENTEXEC_NUM_WORKERS=7\n")
-    assert load().num_workers == 7
+    assert load_settings().num_workers == 7
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_env_file_is_read(tmp_path):
 def test_a_bad_value_names_its_variable(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name) as caught:
-        load()
+        load_settings()
     assert "\n" not in str(caught.value)
 
 
@@ -95,9 +95,9 @@ def test_a_table_prefix_that_comes_too_late_is_refused():
 
 
 def test_without_a_redis_url_the_queue_is_in_the_database():
-    assert load().backend_module == SQL_BACKEND
+    assert load_settings().backend_module == SQL_BACKEND
 
 
 def test_a_named_backend_is_taken_as_it_is(monkeypatch):
     monkeypatch.setenv("AGENTEXEC_STATE_BACKEND", "agentexec.state.redis_backend")
-    assert load().backend_module == REDIS_BACKEND
+    assert load_settings().backend_module == REDIS_BACKEND

@@ -12,8 +12,8 @@ import typer
 
 import agentexec as ax
 from agentexec import activity, approvals, errors, testing
-from agentexec.cli.app import command_line
-from agentexec.config import EMBEDDED_DATABASE_URL, Settings, variable
+from agentexec.cli.app import build_app
+from agentexec.config import EMBEDDED_DATABASE_URL, Settings, env_var_name
 from agentexec.contrib import fastapi
 from agentexec.schema.tables import Base
 from docs.checks import ROOT, all_pages, check, read
@@ -171,7 +171,7 @@ def test_the_readme_has_every_setting_with_its_default() -> None:
 
 
 def test_the_readme_has_every_command() -> None:
-    commands: dict[str, Any] = vars(typer.main.get_command(command_line()))["commands"]
+    commands: dict[str, Any] = vars(typer.main.get_command(build_app()))["commands"]
     named = {cells[0].strip("`").split()[1].removesuffix("`") for cells in rows("Command line")}
     assert named - {"--install-completion"} == set(commands)
 
@@ -197,7 +197,7 @@ def test_the_reference_has_every_public_name() -> None:
 
 
 def test_the_generated_parts_have_everything() -> None:
-    commands: dict[str, Any] = vars(typer.main.get_command(command_line()))["commands"]
+    commands: dict[str, Any] = vars(typer.main.get_command(build_app()))["commands"]
     cli = PARTS["cli"]()
     for name, command in commands.items():
         section = cli.partition(f"## agentexec {name}\n")[2].partition("\n## ")[0]
@@ -206,7 +206,7 @@ def test_the_generated_parts_have_everything() -> None:
             for option in [parameter.metavar or parameter.name.upper()] if argument else parameter.opts:
                 assert option.replace("|", "\\|") in section, (name, option)
     for name, field in Settings.model_fields.items():
-        assert f"## {variable(name)}\n\n{field.description}\n" in PARTS["settings"]()
+        assert f"## {env_var_name(name)}\n\n{field.description}\n" in PARTS["settings"]()
     for name, error in vars(errors).items():
         if isinstance(error, type) and issubclass(error, errors.AgentexecError):
             assert f"{error.__name__}` | {error.exit_code} |" in PARTS["errors"](), name

@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from agentexec import config as settings_module
 from agentexec.activity.live import follow
 from agentexec.activity.live.stream import stream
-from agentexec.activity.mailbox import CANCEL, ids_of
+from agentexec.activity.mailbox import CANCEL_PREFIX, parse_agent_ids
 from agentexec.activity.queries import counts
 from agentexec.activity.queries.labels import wanted_labels
 from agentexec.activity.queries.listing import Place
-from agentexec.activity.schemas import ActivityDetailSchema, usable
+from agentexec.activity.schemas import ActivityDetailSchema, valid_usage
 from agentexec.config import CONF, Settings
 from agentexec.errors import AgentexecError, SettingsError, UsageError
 from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.state.backend import Event
 from agentexec.state.redis_backend.signing import Signer
 from agentexec.task import new_agent_id, parse_agent_id
-from agentexec.worker.control import MOST_BYTES, Lines
+from agentexec.worker.control import MOST_BYTES, MessageDecoder
 
 settings.register_profile("garbage", derandomize=True, max_examples=60, deadline=None, database=None)
 settings.load_profile("garbage")
@@ -41,7 +41,7 @@ documents = texts | json_values.map(json.dumps)
 @given(st.lists(st.binary(max_size=40), max_size=12))
 @example([b'{"ready": true}\n', b"\xff\n[1]\n", b"[" * 3_000 + b"\n", b'"x"\nnull\n\n'])
 def test_messages_between_processes(chunks: list[bytes]) -> None:
-    lines = Lines()
+    lines = MessageDecoder()
     for chunk in chunks:
         assert all(isinstance(message, dict) for message in lines.feed(chunk))
     lines.feed(b"\n")
@@ -49,7 +49,7 @@ def test_messages_between_processes(chunks: list[bytes]) -> None:
 
 
 def test_a_line_without_an_end_is_forgotten() -> None:
-    lines = Lines()
+    lines = MessageDecoder()
     for _ in range(5):
         lines.feed(b"x" * (MOST_BYTES // 2))
     assert len(lines._rest) <= MOST_BYTES
@@ -59,16 +59,19 @@ def test_a_line_without_an_end_is_forgotten() -> None:
 @example(1, "[" * 3_000)
 @example(1, '{"type": ["log"], "at": "1", "data": {}}')
 def test_live_events(number: int, text: str) -> None:
-    heard = follow.parse(Event(number, text))
+    heard = follow.parse_event(Event(number, text))
     assert heard.number == number
-    assert heard.type is None or heard.type in follow.TYPES
+    assert heard.type is None or heard.type in follow.LIVE_TYPES
 
 
 @given(texts)
 @example("cancel cancel ")
 def test_messages_to_processes(text: str) -> None:
     agent_id = new_agent_id()
-    assert ids_of([text, CANCEL + text, f"{CANCEL}{agent_id}"], CANCEL)[-1] == agent_id
+    assert (
+        parse_agent_ids([text, CANCEL_PREFIX + text, f"{CANCEL_PREFIX}{agent_id}"], CANCEL_PREFIX)[-1]
+        == agent_id
+    )
 
 
 @given(texts)
@@ -132,7 +135,7 @@ def test_rate_limits(text: str) -> None:
     except ValueError:
         return
     for model in limits.models:
-        assert all(demand.window >= 0 for demand in limits.demands(model, 10))
+        assert all(demand.full_refill_micros >= 0 for demand in limits.demands(model, 10))
 
 
 @settings(max_examples=30)
@@ -148,7 +151,7 @@ def test_model_prices(text: str) -> None:
         except UnicodeEncodeError:
             return
         try:
-            prices = load().model_prices
+            prices = load_settings().model_prices
         except SettingsError as error:
             assert "AGENTEXEC_MODEL_PRICES cannot be used" in str(error)
             assert "hunter2" not in str(error)
@@ -156,17 +159,17 @@ def test_model_prices(text: str) -> None:
     assert all(price.input < float("inf") for price in prices.values())
 
 
-def load() -> Settings:
-    return settings_module.load()
+def load_settings() -> Settings:
+    return settings_module.load_settings()
 
 
 @given(json_values)
 @example({"gpt": {"requests": "many", "input_tokens": None, "output_tokens": True}})
 @example({"gpt": [1]})
 def test_usage_in_the_record(value: Any) -> None:
-    for used in usable(value).values():
+    for used in valid_usage(value).values():
         assert all(type(number) is int for number in used.values())
-    assert ActivityDetailSchema._none_used(value) == usable(value)
+    assert ActivityDetailSchema._none_used(value) == valid_usage(value)
 
 
 @given(documents)
@@ -192,11 +195,11 @@ def test_signatures(text: str, forged: str) -> None:
 def test_settings_made_in_code_reach_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CONF, "signing_key", "a key that is long enough")
     monkeypatch.setattr(CONF, "model_prices", {"m": {"input": 1, "output": 2}})
-    variables = settings_module.as_variables(settings_module.in_force())
+    variables = settings_module.to_environment(settings_module.explicit_settings())
     monkeypatch.setenv("AGENTEXEC_SIGNING_KEY", variables["AGENTEXEC_SIGNING_KEY"])
     monkeypatch.setenv("AGENTEXEC_MODEL_PRICES", variables["AGENTEXEC_MODEL_PRICES"])
-    assert load().signing_keys == ["a key that is long enough"]
-    assert load().model_prices == CONF.model_prices
+    assert load_settings().signing_keys == ["a key that is long enough"]
+    assert load_settings().model_prices == CONF.model_prices
 
 
 def test_an_error_of_ours_is_one_of_ours() -> None:

@@ -12,10 +12,18 @@ import pytest
 
 from agentexec.errors import SettingsError
 from agentexec.worker import probe as health
-from agentexec.worker.probe import FAILING_SECONDS, STALE_SECONDS, Beat, HeartbeatFile, check, judge, read
+from agentexec.worker.probe import (
+    FAILING_SECONDS,
+    STALE_SECONDS,
+    HeartbeatFile,
+    HeartbeatRecord,
+    check,
+    judge,
+    read,
+)
 
 NOW = 1_800_000_000.0
-READY = Beat(pid=7, time=NOW, state="ready", workers_alive=4, workers_wanted=4)
+READY = HeartbeatRecord(pid=7, time=NOW, state="ready", workers_alive=4, workers_wanted=4)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +53,7 @@ READY = Beat(pid=7, time=NOW, state="ready", workers_alive=4, workers_wanted=4)
         "failing for long",
     ],
 )
-def test_a_probe_judges_by_the_last_heartbeat(beat: Beat, alive: bool, ready: bool) -> None:
+def test_a_probe_judges_by_the_last_heartbeat(beat: HeartbeatRecord, alive: bool, ready: bool) -> None:
     assert judge(beat, NOW, ready=False).passes is alive
     assert judge(beat, NOW, ready=True).passes is ready
     text = judge(beat, NOW, ready=True).text
@@ -80,7 +88,7 @@ def test_a_heartbeat_is_there_from_the_start_and_gone_at_the_end(tmp_path: Path)
     file = tmp_path / "heartbeat.json"
     heartbeat = HeartbeatFile(file, 2)
     assert (read(file).state, read(file).pid, read(file).workers_wanted) == ("starting", os.getpid(), 2)
-    heartbeat.beat("ready", 2, well=True)
+    heartbeat.update("ready", 2, healthy=True)
     assert check(file, ready=True).passes
     assert list(tmp_path.iterdir()) == [file], "no draft is left"
     heartbeat.close()
@@ -113,13 +121,13 @@ def test_it_is_counted_how_long_no_process_has_lasted(
     monkeypatch.setattr(health.time, "monotonic", lambda: now[0])
     file = tmp_path / "heartbeat.json"
     heartbeat = HeartbeatFile(file, 2)
-    heartbeat.beat("ready", 2, well=True)
+    heartbeat.update("ready", 2, healthy=True)
     for now[0] in (110.0, 170.0):
-        heartbeat.beat("ready", 1, well=False)
+        heartbeat.update("ready", 1, healthy=False)
     assert read(file).failing_seconds == 70
     assert not check(file).passes
     now[0] = 180.0
-    heartbeat.beat("ready", 2, well=True)
+    heartbeat.update("ready", 2, healthy=True)
     assert check(file).passes
 
 
@@ -141,10 +149,10 @@ def test_a_file_that_cannot_be_written_any_more_is_said_once_and_stops_no_worker
     (folder / "heartbeat.json").unlink()
     folder.rmdir()
     for now[0] in (102.0, 104.0, 106.0):
-        heartbeat.beat("ready", 2, well=True)
+        heartbeat.update("ready", 2, healthy=True)
     folder.mkdir()
     for now[0] in (108.0, 110.0):
-        heartbeat.beat("ready", 2, well=True)
+        heartbeat.update("ready", 2, healthy=True)
     assert [record.message.partition(" ")[2].rpartition(" ")[2] for record in caplog.records] == [
         "directory.",
         "again.",
@@ -154,6 +162,6 @@ def test_a_file_that_cannot_be_written_any_more_is_said_once_and_stops_no_worker
 def test_without_a_file_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     heartbeat = HeartbeatFile(None, 2)
-    heartbeat.beat("ready", 2, well=True)
+    heartbeat.update("ready", 2, healthy=True)
     heartbeat.close()
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from agentexec.activity.live import publisher as module
-from agentexec.activity.live.publisher import Live
+from agentexec.activity.live.publisher import EventPublisher
 from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
 from agentexec.state.backend import EVENTS_KEPT
@@ -34,10 +34,10 @@ class CountingBackend(MemoryBackend):
         self.trouble()
         super().publish(queue, events)
 
-    def followed(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
+    def followed_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
         self.calls.append("followed")
         self.trouble()
-        return super().followed(queue, agent_ids)
+        return super().followed_tasks(queue, agent_ids)
 
 
 class Stage:
@@ -46,7 +46,7 @@ class Stage:
     def __init__(self) -> None:
         runtime = Runtime()
         self.backend = runtime._backend = CountingBackend()
-        self.live = Live(runtime)
+        self.live = EventPublisher(runtime)
         self.queue = module.CONF.queue_name
 
     def follow(self, agent_id: UUID) -> None:
@@ -104,7 +104,7 @@ def test_an_ending_does_not_take_an_answer_from_before_it(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent_id, asked, going_on = uuid4(), threading.Event(), threading.Event()
-    ask = stage.backend.followed
+    ask = stage.backend.followed_tasks
 
     def slowly(queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
         answer = ask(queue, agent_ids)
@@ -112,7 +112,7 @@ def test_an_ending_does_not_take_an_answer_from_before_it(
         going_on.wait(10)
         return answer
 
-    monkeypatch.setattr(stage.backend, "followed", slowly)
+    monkeypatch.setattr(stage.backend, "followed_tasks", slowly)
     stage.live.publish(agent_id, "text_delta", delta("all of it"))
     assert asked.wait(10)
     stage.follow(agent_id)
@@ -137,7 +137,7 @@ def test_who_comes_late_gets_what_was_published_before(stage: Stage) -> None:
 def test_the_end_of_a_task_without_events_asks_nobody(stage: Stage) -> None:
     agent_id = uuid4()
     assert stage.live.flush([agent_id])
-    stage.live.touch([agent_id])
+    stage.live.notify_log_changed([agent_id])
     stage.live.flush([agent_id])
     assert "publish" not in stage.backend.calls
 
@@ -145,7 +145,7 @@ def test_the_end_of_a_task_without_events_asks_nobody(stage: Stage) -> None:
 def test_a_touch_tells_followers_that_there_is_a_new_line(stage: Stage) -> None:
     agent_id, other = uuid4(), uuid4()
     stage.follow(agent_id)
-    stage.live.touch([agent_id, other])
+    stage.live.notify_log_changed([agent_id, other])
     wait_until(lambda: [event["type"] for event in stage.sent(agent_id)] == ["log"])
     wait_until(lambda: not stage.live._pending)
     assert stage.sent(other) == []

@@ -9,25 +9,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentexec.policy import (
-    LOW_SHARE,
-    MOST_CRASHES,
+    LOW_PRIORITY_INTERVAL,
+    MAX_TOTAL_CRASHES,
     Admission,
-    Crashes,
+    CrashCounts,
     admit,
+    attribute_crash,
     backoff,
-    blame,
     exit_reason,
-    low_quota,
+    low_priority_quota,
     restart_delay,
     retry_delay,
 )
 from agentexec.task import Status
 
-NO_CRASHES = Crashes()
+NO_CRASHES = CrashCounts()
 
 
 def admitted(
-    status: Status, recorded: int, claimed: int, crashes: Crashes = NO_CRASHES, suspect_running: bool = False
+    status: Status,
+    recorded: int,
+    claimed: int,
+    crashes: CrashCounts = NO_CRASHES,
+    suspect_running: bool = False,
 ):
     return admit(
         status=status,
@@ -40,12 +44,12 @@ def admitted(
 
 
 def test_a_queued_task_starts():
-    assert admitted(Status.QUEUED, 0, 1) == (Admission.START, Crashes(0, 0))
+    assert admitted(Status.QUEUED, 0, 1) == (Admission.START, CrashCounts(0, 0))
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETE, Status.ERROR, Status.CANCELED])
 def test_a_task_that_has_ended_is_only_acknowledged(status):
-    assert admitted(status, 1, 2) == (Admission.ACKNOWLEDGE, Crashes(0, 0))
+    assert admitted(status, 1, 2) == (Admission.ACKNOWLEDGE, CrashCounts(0, 0))
 
 
 @pytest.mark.parametrize("recorded", [2, 3])
@@ -54,49 +58,51 @@ def test_a_claim_that_is_not_newer_than_the_record_is_refused(recorded):
 
 
 def test_a_running_record_under_an_older_epoch_counts_a_death():
-    assert admitted(Status.RUNNING, 1, 2) == (Admission.START, Crashes(1, 1))
+    assert admitted(Status.RUNNING, 1, 2) == (Admission.START, CrashCounts(1, 1))
 
 
 def test_the_last_allowed_death_ends_the_task():
-    assert admitted(Status.RUNNING, 3, 4, crashes=Crashes(2, 2)) == (Admission.BURY, Crashes(3, 3))
+    assert admitted(Status.RUNNING, 3, 4, crashes=CrashCounts(2, 2)) == (Admission.FAIL, CrashCounts(3, 3))
 
 
 def test_deaths_before_the_last_recorded_step_do_not_end_a_task():
-    assert admitted(Status.RUNNING, 3, 4, crashes=Crashes(7, 1)) == (Admission.START, Crashes(8, 2))
+    assert admitted(Status.RUNNING, 3, 4, crashes=CrashCounts(7, 1)) == (Admission.START, CrashCounts(8, 2))
 
 
 def test_even_a_task_that_gets_further_each_time_ends_at_some_death():
-    assert not Crashes(MOST_CRASHES - 1, 1).are_too_many(3)
-    assert Crashes(MOST_CRASHES, 1).are_too_many(3)
-    assert not Crashes(MOST_CRASHES, 1).are_too_many(1000)
+    assert not CrashCounts(MAX_TOTAL_CRASHES - 1, 1).exceed_limit(3)
+    assert CrashCounts(MAX_TOTAL_CRASHES, 1).exceed_limit(3)
+    assert not CrashCounts(MAX_TOTAL_CRASHES, 1).exceed_limit(1000)
 
 
 def test_one_suspect_waits_for_the_other():
-    assert admitted(Status.QUEUED, 2, 3, crashes=Crashes(2, 0), suspect_running=True)[0] is Admission.HOLD
-    assert admitted(Status.QUEUED, 2, 3, crashes=Crashes(1, 1), suspect_running=True)[0] is Admission.START
+    assert admitted(Status.QUEUED, 2, 3, crashes=CrashCounts(2, 0), suspect_running=True)[0] is Admission.HOLD
+    assert (
+        admitted(Status.QUEUED, 2, 3, crashes=CrashCounts(1, 1), suspect_running=True)[0] is Admission.START
+    )
 
 
 def test_a_single_allowed_death_makes_no_suspects():
-    assert not Crashes(0, 0).are_suspect(1)
+    assert not CrashCounts(0, 0).is_suspect(1)
 
 
 def test_a_suspect_takes_the_blame_for_its_neighbours():
     suspect, neighbour = uuid4(), uuid4()
-    assert blame([(suspect, Crashes(2, 0)), (neighbour, Crashes())], 3) == {suspect}
+    assert attribute_crash([(suspect, CrashCounts(2, 0)), (neighbour, CrashCounts())], 3) == {suspect}
 
 
 def test_without_a_suspect_everyone_is_counted():
-    tasks = [(uuid4(), Crashes()), (uuid4(), Crashes(1, 1))]
-    assert blame(tasks, 3) == {agent_id for agent_id, _ in tasks}
+    tasks = [(uuid4(), CrashCounts()), (uuid4(), CrashCounts(1, 1))]
+    assert attribute_crash(tasks, 3) == {agent_id for agent_id, _ in tasks}
 
 
 @given(st.lists(st.integers(1, 200), max_size=50))
 def test_low_gets_its_share_of_any_sequence_of_claims(limits):
     before = low = 0
     for limit in limits:
-        low += low_quota(before, limit)
+        low += low_priority_quota(before, limit)
         before += limit
-    assert low == before // LOW_SHARE
+    assert low == before // LOW_PRIORITY_INTERVAL
 
 
 def test_retries_are_bounded_and_grow():

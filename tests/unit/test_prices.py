@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agentexec.llm.list_prices import CHECKED, MODELS, PRICES, SNAPSHOTS
-from agentexec.llm.prices import ModelPrice, cost
+from agentexec.llm.list_prices import BASE_MODEL_PRICES, CHECKED_ON, PRICES, SNAPSHOTS
+from agentexec.llm.prices import ModelPrice, compute_cost
 
 USED = {"requests": 1, "input_tokens": 3_000_000, "cached_tokens": 1_000_000, "output_tokens": 500_000}
 OWN = {"gpt-4o": ModelPrice(input=1, output=2)}
@@ -17,33 +17,33 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "durable-runs.md"
 
 
 def test_a_listed_model_costs_what_the_list_says():
-    assert cost({"gpt-4o": USED}, {}, listed=True) == pytest.approx(2 * 2.5 + 1.25 + 5)
+    assert compute_cost({"gpt-4o": USED}, {}, use_list_prices=True) == pytest.approx(2 * 2.5 + 1.25 + 5)
 
 
 def test_own_prices_come_first_and_leave_the_others_as_listed():
-    assert cost({"gpt-4o": USED}, OWN, listed=True) == pytest.approx(3 * 1 + 1)
+    assert compute_cost({"gpt-4o": USED}, OWN, use_list_prices=True) == pytest.approx(3 * 1 + 1)
     both = {"gpt-4o": USED, "gpt-4o-mini": USED}
-    assert cost(both, OWN, listed=True) == pytest.approx(3 * 1 + 1 + 2 * 0.15 + 0.075 + 0.3)
+    assert compute_cost(both, OWN, use_list_prices=True) == pytest.approx(3 * 1 + 1 + 2 * 0.15 + 0.075 + 0.3)
 
 
 def test_without_the_list_only_own_prices_count():
-    assert cost({"gpt-4o": USED}, OWN, listed=False) == pytest.approx(4)
-    assert cost({"gpt-4o-mini": USED}, OWN, listed=False) is None
+    assert compute_cost({"gpt-4o": USED}, OWN, use_list_prices=False) == pytest.approx(4)
+    assert compute_cost({"gpt-4o-mini": USED}, OWN, use_list_prices=False) is None
 
 
 def test_one_unknown_price_leaves_the_whole_cost_unknown():
-    assert cost({"gpt-4o": USED, "ours": USED}, {}, listed=True) is None
-    assert cost({}, {}, listed=True) is None
+    assert compute_cost({"gpt-4o": USED, "ours": USED}, {}, use_list_prices=True) is None
+    assert compute_cost({}, {}, use_list_prices=True) is None
 
 
 def test_a_dated_name_costs_what_its_family_does_and_another_date_is_unknown():
     assert PRICES["gpt-4o-2024-08-06"] == PRICES["gpt-4o"]
-    assert cost({"gpt-4o-2024-05-13": USED}, {}, listed=True) is None
-    assert set(SNAPSHOTS) <= set(MODELS)
+    assert compute_cost({"gpt-4o-2024-05-13": USED}, {}, use_list_prices=True) is None
+    assert set(SNAPSHOTS) <= set(BASE_MODEL_PRICES)
     assert all(re.fullmatch(r"20\d\d-\d\d-\d\d", day) for days in SNAPSHOTS.values() for day in days)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", BASE_MODEL_PRICES)
 def test_no_price_has_a_slip_of_the_pen(model):
     fresh, cached, output = PRICES[model]
     assert fresh / 20 <= cached <= fresh / 2
@@ -52,10 +52,10 @@ def test_no_price_has_a_slip_of_the_pen(model):
 
 def test_the_guide_says_when_the_list_was_checked_and_what_is_in_it():
     text = GUIDE.read_text()
-    assert f"as of {CHECKED.day} {CHECKED:%B %Y}" in text
-    assert date.today() + timedelta(days=1) >= CHECKED
+    assert f"as of {CHECKED_ON.day} {CHECKED_ON:%B %Y}" in text
+    assert date.today() + timedelta(days=1) >= CHECKED_ON
     [listed] = re.findall(
         r"ships OpenAI's list prices of some models, as of [^:]*:([^.]*(?:\.\d[^.]*)*)\.", text
     )
     words = set(re.findall(r"[a-z0-9.]+", listed.replace("-", " ")))
-    assert {part for model in MODELS for part in model.split("-")} <= words
+    assert {part for model in BASE_MODEL_PRICES for part in model.split("-")} <= words

@@ -11,8 +11,15 @@ from hypothesis import strategies as some
 
 import agentexec as ax
 from agentexec.config import Settings
-from agentexec.llm.rate_limits import MICRO, Demand, ModelLimits, RateLimits, parse_rate_limits, spend
-from agentexec.runners.pacing import Refusal, read_retry_after, wait_after
+from agentexec.llm.rate_limits import (
+    MICROS_PER_SECOND,
+    Demand,
+    ModelLimits,
+    RateLimits,
+    parse_rate_limits,
+    spend,
+)
+from agentexec.runners.pacing import RetryableFailure, call_retry_delay, parse_retry_after
 
 
 @pytest.mark.parametrize(
@@ -65,7 +72,7 @@ def test_a_model_has_its_own_limits_or_those_of_any() -> None:
 @given(
     limit=some.integers(1, 100_000),
     amounts=some.lists(some.integers(1, 500), min_size=1, max_size=300),
-    pauses=some.lists(some.integers(0, 3 * MICRO), min_size=1, max_size=20),
+    pauses=some.lists(some.integers(0, 3 * MICROS_PER_SECOND), min_size=1, max_size=20),
 )
 def test_no_minute_sees_more_than_the_limit(limit: int, amounts: list[int], pauses: list[int]) -> None:
     demand = parse_rate_limits(f"m={limit}tpm").demands("m", 1)[0]
@@ -78,41 +85,41 @@ def test_no_minute_sees_more_than_the_limit(limit: int, amounts: list[int], paus
         full_at = spent
         taken.append((now + wait, min(amount, max(1, limit // 10))))
     for start, _ in taken:
-        within = sum(amount for at, amount in taken if start <= at < start + 60 * MICRO)
+        within = sum(amount for at, amount in taken if start <= at < start + 60 * MICROS_PER_SECOND)
         assert within <= limit + 1 + math.ceil(limit * 0.001) + (limit <= 2)
 
 
 @pytest.mark.parametrize(
-    ("refusal", "given", "wait"),
+    ("failure", "given", "wait"),
     [
-        (Refusal(True, 2), {}, 2),
-        (Refusal(True, 2), {"waited": 4}, 6),  # more than is left: the task is given back
-        (Refusal(True, 60), {}, 60),
-        (Refusal(True, 60), {"others_retry": True}, 60),
-        (Refusal(True, 2), {"others_retry": True}, None),
-        (Refusal(True, 2), {"failures": 9}, 2),
-        (Refusal(True, None), {}, 0.5),
-        (Refusal(True, None), {"failures": 2}, 1.0),
-        (Refusal(True, None), {"failures": 3}, None),
-        (Refusal(False, 60), {}, 0.5),
-        (Refusal(False, None), {"others_retry": True}, None),
+        (RetryableFailure(True, 2), {}, 2),
+        (RetryableFailure(True, 2), {"waited": 4}, 6),  # more than is left: the task is given back
+        (RetryableFailure(True, 60), {}, 60),
+        (RetryableFailure(True, 60), {"caller_retries": True}, 60),
+        (RetryableFailure(True, 2), {"caller_retries": True}, None),
+        (RetryableFailure(True, 2), {"failures": 9}, 2),
+        (RetryableFailure(True, None), {}, 0.5),
+        (RetryableFailure(True, None), {"failures": 2}, 1.0),
+        (RetryableFailure(True, None), {"failures": 3}, None),
+        (RetryableFailure(False, 60), {}, 0.5),
+        (RetryableFailure(False, None), {"caller_retries": True}, None),
     ],
 )
 def test_what_to_do_when_a_call_is_refused(
-    refusal: Refusal, given: dict[str, float], wait: float | None
+    failure: RetryableFailure, given: dict[str, float], wait: float | None
 ) -> None:
-    facts = {"failures": 1, "waited": 0.0, "most_wait": 5.0, "others_retry": False, **given}
-    assert wait_after(refusal, **facts) == wait  # type: ignore[arg-type]
+    facts = {"failures": 1, "waited": 0.0, "max_wait": 5.0, "caller_retries": False, **given}
+    assert call_retry_delay(failure, **facts) == wait  # type: ignore[arg-type]
 
 
 def test_retry_after_is_read() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    assert read_retry_after("1500", "9", now) == 1.5
-    assert read_retry_after(None, "9", now) == 9
-    assert read_retry_after("x", "Thu, 01 Jan 2026 00:01:00 GMT", now) == 60
-    assert read_retry_after(None, "Thu, 01 Jan 2020 00:01:00 GMT", now) == 0
-    assert read_retry_after(None, "soon", now) is None
-    assert read_retry_after(None, None, now) is None
+    assert parse_retry_after("1500", "9", now) == 1.5
+    assert parse_retry_after(None, "9", now) == 9
+    assert parse_retry_after("x", "Thu, 01 Jan 2026 00:01:00 GMT", now) == 60
+    assert parse_retry_after(None, "Thu, 01 Jan 2020 00:01:00 GMT", now) == 0
+    assert parse_retry_after(None, "soon", now) is None
+    assert parse_retry_after(None, None, now) is None
 
 
 def test_retry_later_takes_seconds() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentexec.config import CONF, Settings
-from agentexec.redaction import MOST, passwords, redact
+from agentexec.redaction import MAX_TEXT_LENGTH, passwords, redact
 from agentexec.worker.logs import Redacting
 
 SECRET = "hunter2hunter2"
@@ -65,7 +65,7 @@ def test_known_secrets_are_hidden_wherever_they_stand(monkeypatch: pytest.Monkey
 
 def test_a_long_text_takes_no_long_time() -> None:
     for unit in ("password=", "a://b:", "sk-", "eyJ", "'token':", "x-", " ", "authorization "):
-        assert len(redact(unit * (MOST // len(unit) + 10))) <= MOST
+        assert len(redact(unit * (MAX_TEXT_LENGTH // len(unit) + 10))) <= MAX_TEXT_LENGTH
 
 
 def test_a_log_record_and_its_traceback_are_redacted() -> None:

@@ -40,7 +40,9 @@ class WriterDouble:
     def holds(self, agent_id: UUID) -> bool:
         return agent_id in self._held
 
-    def progress(self, agent_id: UUID, epoch: int | None, message: str, percentage: int | None) -> None:
+    def report_progress(
+        self, agent_id: UUID, epoch: int | None, message: str, percentage: int | None
+    ) -> None:
         self.reports.append((agent_id, message, percentage, threading.current_thread()))
 
     def flush(self, timeout: float) -> bool:
@@ -52,7 +54,7 @@ def database(tmp_path: Path) -> Iterator[None]:
     ax.configure(database_url=f"sqlite:///{tmp_path / 'test.db'}")
     ax.Base.metadata.create_all(RUNTIME.engine)
     yield
-    RUNTIME.recorder = None
+    RUNTIME.progress_writer = None
     RUNTIME.close()
 
 
@@ -159,7 +161,7 @@ async def test_an_unforeseen_error_of_a_report_is_logged_with_its_place(
 
 async def test_in_the_tasks_worker_a_report_goes_to_the_writer_at_once() -> None:
     agent_id = uuid4()
-    writer = RUNTIME.recorder = WriterDouble(agent_id)
+    writer = RUNTIME.progress_writer = WriterDouble(agent_id)
     await ax.OpenAIRunner(agent_id).report("Reading", 30)
     assert writer.reports == [(agent_id, "Reading", 30, threading.current_thread())]
 
@@ -168,7 +170,7 @@ async def test_elsewhere_a_report_leaves_the_event_loop_free(monkeypatch: pytest
     threads: list[threading.Thread] = []
     monkeypatch.setattr(base, "update", lambda *_: threads.append(threading.current_thread()))
     await ax.OpenAIRunner(uuid4()).report("In a web process")
-    RUNTIME.recorder = WriterDouble(uuid4())
+    RUNTIME.progress_writer = WriterDouble(uuid4())
     await ax.OpenAIRunner(uuid4()).report("In a worker, on another task")
     assert len(threads) == 2
     assert threading.current_thread() not in threads

@@ -13,15 +13,15 @@ from sqlalchemy.sql import Executable
 
 from agentexec.activity.changes.statements import statements
 from agentexec.db.engine import chunks
-from agentexec.policy import Crashes, blame
+from agentexec.policy import CrashCounts, attribute_crash
 from agentexec.task import ACTIVE_STATUSES, Lease, Status
 
 
 class Ending(NamedTuple):
     """The end of an attempt. COMPLETE and ERROR are the task's end; QUEUED gives it back.
 
-    `delay`: seconds until it may start again; `counted`: False gives the attempt back too (a drain is no fault);
-    `waiting`: the kinds of what it waits for, which may be there by now.
+    `delay`: seconds until it may start again; `counts_as_attempt`: False gives the attempt back too (a drain is no fault);
+    `awaited_kinds`: the kinds of what it waits for, which may be there by now.
     """
 
     lease: Lease
@@ -30,8 +30,8 @@ class Ending(NamedTuple):
     result: str | None = None
     error: str | None = None
     delay: float = 0.0
-    counted: bool = True
-    waiting: frozenset[str] = frozenset()
+    counts_as_attempt: bool = True
+    awaited_kinds: frozenset[str] = frozenset()
 
 
 def end(connection: Connection, like: Ending, ids: list[UUID], now: datetime, *, deaths: int = 0) -> None:
@@ -45,12 +45,12 @@ def end(connection: Connection, like: Ending, ids: list[UUID], now: datetime, *,
         "now": now,
         "finished": now if like.status.final else None,
         "new_run_at": now + timedelta(seconds=like.delay) if like.delay else None,
-        "uncounted": 0 if like.counted else 1,
+        "uncounted": 0 if like.counts_as_attempt else 1,
         "deaths": deaths,
     }
     for chunk in chunks(ids):
         connection.execute(sql.end, {"ids": chunk, **values})
-        connection.execute(sql.log_all, {"ids": chunk, "now": now})
+        connection.execute(sql.insert_log_lines, {"ids": chunk, "now": now})
 
 
 class Deaths(NamedTuple):
@@ -60,7 +60,7 @@ class Deaths(NamedTuple):
     acknowledge: list[Lease]
 
 
-def record_deaths(
+def record_crashes(
     connection: Connection, leases: Sequence[Lease], *, reason: str, max_crashes: int, now: datetime
 ) -> Deaths:
     """Note the death of a process that held leases: its tasks are QUEUED again, or ERROR after too many deaths.
@@ -70,24 +70,24 @@ def record_deaths(
     sql = statements(connection.dialect.name)
     outcome = Deaths([], [])
     epochs = dict(leases)
-    running: list[tuple[UUID, Crashes]] = []
-    for row in rows_of(connection, sql.select_state, list(epochs)):
+    running: list[tuple[UUID, CrashCounts]] = []
+    for row in select_rows(connection, sql.select_state, list(epochs)):
         lease = Lease(row.agent_id, epochs.pop(row.agent_id))
         if row.status.final:
             outcome.acknowledge.append(lease)
         elif row.status is Status.RUNNING and row.epoch == lease.epoch:
-            running.append((row.agent_id, crashes_of(row)))
+            running.append((row.agent_id, crashes_from_row(row)))
         else:
             # Claimed but not started: nothing ran, so nothing is counted.
             outcome.requeue.append(lease)
     outcome.acknowledge.extend(Lease(agent_id, epoch) for agent_id, epoch in epochs.items())
     epochs = dict(leases)
-    blamed = blame(running, max_crashes)
+    blamed = attribute_crash(running, max_crashes)
     back = {True: [], False: []}  # type: dict[bool, list[UUID]]
-    buried: list[tuple[Lease, Crashes]] = []
+    buried: list[tuple[Lease, CrashCounts]] = []
     for agent_id, crashes in running:
         lease = Lease(agent_id, epochs[agent_id])
-        if agent_id in blamed and (after := crashes.one_more()).are_too_many(max_crashes):
+        if agent_id in blamed and (after := crashes.incremented()).exceed_limit(max_crashes):
             buried.append((lease, after))
         else:
             back[agent_id in blamed].append(agent_id)
@@ -95,30 +95,32 @@ def record_deaths(
     message = f"The worker process {reason}; the task goes back to the queue."
     for counted, ids in back.items():
         if ids:
-            ending = Ending(Lease(ids[0], 0), Status.QUEUED, message, counted=counted)
+            ending = Ending(Lease(ids[0], 0), Status.QUEUED, message, counts_as_attempt=counted)
             end(connection, ending, ids, now, deaths=int(counted))
     if buried:
-        bury(connection, buried, reason, now)
+        fail_poison_tasks(connection, buried, reason, now)
         outcome.acknowledge.extend(lease for lease, _ in buried)
     return outcome
 
 
-def bury(connection: Connection, buried: Sequence[tuple[Lease, Crashes]], reason: str, now: datetime) -> None:
+def fail_poison_tasks(
+    connection: Connection, buried: Sequence[tuple[Lease, CrashCounts]], reason: str, now: datetime
+) -> None:
     """End tasks whose process died too often; the deaths include the last one. `reason` as above."""
-    groups: dict[Crashes, list[UUID]] = defaultdict(list)
+    groups: dict[CrashCounts, list[UUID]] = defaultdict(list)
     for lease, crashes in buried:
         groups[crashes].append(lease.agent_id)
     for crashes, ids in groups.items():
-        times = f"for the {_ordinal(crashes.in_row)} time"
-        if crashes.total > crashes.in_row:
+        times = f"for the {_ordinal(crashes.consecutive)} time"
+        if crashes.total > crashes.consecutive:
             times += f" since its last recorded step ({crashes.total} times in all)"
         error = f"The worker process {reason} while it ran this task, {times}; it is not tried again."
         end(connection, Ending(Lease(ids[0], 0), Status.ERROR, error, error=error), ids, now, deaths=1)
 
 
-def crashes_of(row: Any) -> Crashes:
+def crashes_from_row(row: Any) -> CrashCounts:
     """The deaths that an activity's row has."""
-    return Crashes(row.crashes, row.crashes_in_row)
+    return CrashCounts(row.crashes, row.crashes_in_row)
 
 
 def _ordinal(number: int) -> str:
@@ -126,7 +128,7 @@ def _ordinal(number: int) -> str:
     return f"{number}{suffix}"
 
 
-def end_outside(
+def end_from_outside(
     connection: Connection,
     agent_ids: Sequence[UUID],
     *,
@@ -134,12 +136,12 @@ def end_outside(
     message: str,
     error: str | None,
     now: datetime,
-    only: frozenset[Status] = ACTIVE_STATUSES,
+    from_statuses: frozenset[Status] = ACTIVE_STATUSES,
 ) -> list[UUID]:
     """End active tasks from outside a worker (cancel, `activity.complete`); returns those that were ended."""
     sql = statements(connection.dialect.name)
-    rows = rows_of(connection, sql.select_state, agent_ids)
-    ids = [row.agent_id for row in rows if row.status in only]
+    rows = select_rows(connection, sql.select_state, agent_ids)
+    ids = [row.agent_id for row in rows if row.status in from_statuses]
     if ids:
         end(connection, Ending(Lease(ids[0], 0), status, message, error=error), ids, now)
     return ids
@@ -150,7 +152,7 @@ def put_back(connection: Connection, leases: Sequence[Lease], *, message: str, n
     sql = statements(connection.dialect.name)
     rows = {
         row.agent_id: row
-        for row in rows_of(connection, sql.select_state, [lease.agent_id for lease in leases])
+        for row in select_rows(connection, sql.select_state, [lease.agent_id for lease in leases])
     }
     ours = [
         lease
@@ -158,12 +160,12 @@ def put_back(connection: Connection, leases: Sequence[Lease], *, message: str, n
         if (row := rows.get(lease.agent_id)) and row.status is Status.RUNNING and row.epoch == lease.epoch
     ]
     if ours:
-        ending = Ending(ours[0], Status.QUEUED, message, counted=False)
+        ending = Ending(ours[0], Status.QUEUED, message, counts_as_attempt=False)
         end(connection, ending, [lease.agent_id for lease in ours], now)
     return ours
 
 
-def rows_of(connection: Connection, statement: Executable, ids: Sequence[UUID]) -> list[Any]:
+def select_rows(connection: Connection, statement: Executable, ids: Sequence[UUID]) -> list[Any]:
     # In the order of the key: two transactions that lock the same rows in different orders would dead-lock.
     ordered = sorted(ids)
     return [row for chunk in chunks(ordered) for row in connection.execute(statement, {"ids": chunk})]
@@ -178,19 +180,19 @@ class Revived(NamedTuple):
     epoch: int
 
 
-def revive(
+def requeue_ended(
     connection: Connection, agent_ids: Sequence[UUID], *, message: str, now: datetime
 ) -> list[Revived]:
     """Make tasks QUEUED again that ended in ERROR or CANCELED; returns them. Their crashes are forgotten."""
     sql = statements(connection.dialect.name)
     rows = [
         row
-        for row in rows_of(connection, sql.select_state, agent_ids)
+        for row in select_rows(connection, sql.select_state, agent_ids)
         if row.status in (Status.ERROR, Status.CANCELED) and row.queue is not None
     ]
     if rows:
         ids = [row.agent_id for row in rows]
         end(connection, Ending(Lease(ids[0], 0), Status.QUEUED, message), ids, now)
         for chunk in chunks(ids):
-            connection.execute(sql.forgive, {"ids": chunk})
+            connection.execute(sql.reset_crashes, {"ids": chunk})
     return [Revived(row.agent_id, row.queue, row.priority, row.epoch) for row in rows]

@@ -13,8 +13,8 @@ from sqlalchemy import Engine
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.statements import ACTIVITY, LOG, RESULT
 from agentexec.activity.changes.transitions import Admitted
-from agentexec.db.engine import at_once, can_batch
-from agentexec.policy import Crashes
+from agentexec.db.engine import can_batch, run_in_one_round_trip
+from agentexec.policy import CrashCounts
 from agentexec.task import Lease, Status
 
 LOCKED = f"""locked AS MATERIALIZED (
@@ -64,7 +64,7 @@ SELECT agent_id FROM ended
 """  # noqa: S608 - the names of our tables
 
 
-def start_fresh(
+def start_fresh_tasks(
     engine: Engine, claims: Sequence[Lease], *, now: datetime, started_message: str
 ) -> list[Admitted]:
     """Make the fresh ones of claimed tasks RUNNING, and return them in the order of the claims.
@@ -80,21 +80,24 @@ def start_fresh(
         "message": started_message,
         "now": now,
     }
-    rows = {row[0]: row for row in at_once(engine, START, values, relaxed=True)}
+    rows = {row[0]: row for row in run_in_one_round_trip(engine, START, values, relaxed=True)}
     started = ((lease, rows[lease.agent_id]) for lease in claims if lease.agent_id in rows)
     return [
-        Admitted(lease, name, context, attempt, Crashes()) for lease, (_, name, context, attempt) in started
+        Admitted(lease, name, context, attempt, CrashCounts())
+        for lease, (_, name, context, attempt) in started
     ]
 
 
-def can_complete(engine: Engine, endings: Sequence[Ending]) -> bool:
-    """True for endings that `complete` can write."""
+def can_complete_batch(engine: Engine, endings: Sequence[Ending]) -> bool:
+    """True for endings that `complete_batch` can write."""
     alike = {(ending.status, ending.message) for ending in endings}
     return can_batch(engine.dialect) and len(alike) == 1 and endings[0].status is Status.COMPLETE
 
 
-def complete(engine: Engine, endings: Sequence[Ending], *, now: datetime, result_ttl: int) -> list[Lease]:
-    """Make tasks COMPLETE; returns the leases of those that were refused, as `record` does."""
+def complete_batch(
+    engine: Engine, endings: Sequence[Ending], *, now: datetime, result_ttl: int
+) -> list[Lease]:
+    """Make tasks COMPLETE; returns the leases of those that were refused, as `record_changes` does."""
     values = {
         "ids": [ending.lease.agent_id for ending in endings],
         "epochs": [ending.lease.epoch for ending in endings],
@@ -103,5 +106,5 @@ def complete(engine: Engine, endings: Sequence[Ending], *, now: datetime, result
         "now": now,
         "expires": now + timedelta(seconds=result_ttl),
     }
-    written = {row[0] for row in at_once(engine, END, values, relaxed=False)}
+    written = {row[0] for row in run_in_one_round_trip(engine, END, values, relaxed=False)}
     return [ending.lease for ending in endings if ending.lease.agent_id not in written]

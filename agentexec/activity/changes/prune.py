@@ -11,9 +11,9 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, select, text
 from sqlalchemy.orm import Session, aliased
 
 from agentexec.activity.models import Activity
-from agentexec.activity.queries.counts import forget
-from agentexec.activity.queries.detail import for_both
-from agentexec.activity.queries.labels import having, wanted_labels
+from agentexec.activity.queries.counts import invalidate
+from agentexec.activity.queries.detail import sync_or_async
+from agentexec.activity.queries.labels import driving_label_condition, wanted_labels
 from agentexec.db.engine import utc_now
 from agentexec.errors import UsageError
 from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES
@@ -30,7 +30,7 @@ _DEPENDENTS = text(
 """SQLite's tables whose rows go with their activity, and the column that names it."""
 
 
-@for_both
+@sync_or_async
 def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
     """Remove activities that ended longer ago than `older_than`, with all that belongs to them; returns their number.
 
@@ -45,7 +45,7 @@ def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, A
         db.execute(
             delete(Activity).where(Activity.agent_id.in_(ids)).execution_options(synchronize_session=False)
         )
-        forget(db)
+        invalidate(db)
         db.commit()
         removed += len(ids)
     return removed
@@ -64,7 +64,7 @@ def _remove_dependents(db: Session, agent_ids: Sequence[UUID]) -> None:
         db.execute(rows.bindparams(ids))
 
 
-@for_both
+@sync_or_async
 def prunable(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
     """How many activities `prune` would remove."""
     query = select(func.count()).select_from(Activity).where(*_old(older_than, metadata_filter))
@@ -83,5 +83,5 @@ def _old(older_than: timedelta, metadata_filter: Mapping[str, Any] | None) -> li
         Activity.status.in_(FINAL_STATUSES),
         Activity.finished_at < before,
         ~under_way.exists(),
-        *map(having, wanted_labels(metadata_filter)),
+        *map(driving_label_condition, wanted_labels(metadata_filter)),
     ]

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from agentexec.activity.changes.endings import end_outside
-from agentexec.activity.changes.transitions import NewTask, Progress, insert_tasks, record
-from agentexec.activity.live.publisher import live
+from agentexec.activity.changes.endings import end_from_outside
+from agentexec.activity.changes.transitions import NewTask, Progress, insert_tasks, record_changes
+from agentexec.activity.live.publisher import event_publisher
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
 from agentexec.db.engine import batched, utc_now, writing
@@ -43,7 +43,7 @@ def create(task_name: str, message: str | None = None, *, metadata: dict[str, An
         idempotency_key=None,
         message=clean(message) if message is not None else CONF.activity_message_create,
     )
-    with writing(RUNTIME.engine, finding=False) as connection, batched(connection, last=True):
+    with writing(RUNTIME.engine, by_key_only=False) as connection, batched(connection, commit=True):
         insert_tasks(connection, [task], utc_now())
     return agent_id
 
@@ -57,20 +57,20 @@ def update(agent_id: UUID | str, message: str, percentage: int | None = None) ->
     key = parse_agent_id(agent_id)
     if percentage is not None:
         percentage = max(0, min(100, int(percentage)))
-    recorder, lease = RUNTIME.recorder, CURRENT_LEASE.get()
+    writer, lease = RUNTIME.progress_writer, CURRENT_LEASE.get()
     # A handler that has lost its task keeps its old epoch, so that what it reports is refused.
     epoch = lease.epoch if lease is not None and lease.agent_id == key else None
-    if recorder is not None and (epoch is not None or recorder.holds(key)):
-        recorder.progress(key, epoch, clean(message), percentage)
+    if writer is not None and (epoch is not None or writer.holds(key)):
+        writer.report_progress(key, epoch, clean(message), percentage)
         return
     now = utc_now()
     with writing(RUNTIME.engine) as connection:
-        known = record(
+        known = record_changes(
             connection, [Progress(key, None, clean(message), percentage, now)], [], now=now, result_ttl=0
         )
         if known.unknown:
             raise ActivityNotFoundError(key)
-    live().touch([key])
+    event_publisher().notify_log_changed([key])
 
 
 def complete(agent_id: UUID | str, message: str | None = None) -> None:
@@ -94,12 +94,12 @@ def clean(text: str, most: int = MAX_MESSAGE) -> str:
 
 def _end(agent_id: UUID | str, status: Status, message: str, reason: str | None) -> None:
     key = parse_agent_id(agent_id)
-    recorder = RUNTIME.recorder
-    if recorder is not None:
-        recorder.flush(5.0)
-    live().flush([key])
+    writer = RUNTIME.progress_writer
+    if writer is not None:
+        writer.flush(5.0)
+    event_publisher().flush([key])
     with writing(RUNTIME.engine) as connection:
-        ended = end_outside(
+        ended = end_from_outside(
             connection,
             [key],
             status=status,
@@ -109,4 +109,4 @@ def _end(agent_id: UUID | str, status: Status, message: str, reason: str | None)
         )
         if not ended and connection.scalar(select(Activity.agent_id).where(Activity.agent_id == key)) is None:
             raise ActivityNotFoundError(key)
-    live().touch([key])
+    event_publisher().notify_log_changed([key])

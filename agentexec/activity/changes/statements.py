@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ARRAY, bindparam, func, insert, select, update
 
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult
-from agentexec.db.columns import among
+from agentexec.db.columns import id_in
 from agentexec.task import Status
 
 ACTIVITY: Any = Activity.__table__
@@ -35,7 +35,7 @@ NEW_COLUMNS = (
 
 
 @functools.cache
-def insert_whole() -> Any:
+def insert_task_statement() -> Any:
     """A task with its first log line and its labels in one statement, which PostgreSQL can.
 
     Foreign keys are checked at the statement's end, when all of its rows are there.
@@ -59,7 +59,7 @@ INSERT_ACTIVITY = insert(ACTIVITY)
 INSERT_LOG = insert(LOG).inline()  # without RETURNING, which nobody reads
 INSERT_LABEL = insert(LABEL)
 INSERT_RESULT = insert(RESULT)
-REPORT = (
+UPDATE_PROGRESS = (
     update(ACTIVITY)
     .where(ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type))
     .values(
@@ -75,7 +75,7 @@ class Statements:
 
     def __init__(self, dialect: str) -> None:
         c = ACTIVITY.c
-        chosen = among(c.agent_id, dialect)
+        chosen = id_in(c.agent_id, dialect)
         now = bindparam("now", type_=c.updated_at.type)
         state = (c.agent_id, c.status, c.epoch, c.crashes, c.crashes_in_row)
         self.select_claimed = (
@@ -118,10 +118,10 @@ class Statements:
                 crashes_in_row=c.crashes_in_row + bindparam("deaths"),
             )
         )
-        self.forgive = update(ACTIVITY).where(chosen).values(crashes=0, crashes_in_row=0)
+        self.reset_crashes = update(ACTIVITY).where(chosen).values(crashes=0, crashes_in_row=0)
         self.begin = update(ACTIVITY).where(chosen).values(status=Status.RUNNING, started_at=now)
         # One statement logs the same line for any number of tasks; the percentage is the one just written.
-        self.log_all = insert(LOG).from_select(
+        self.insert_log_lines = insert(LOG).from_select(
             ["activity_id", "created_at", "status", "message", "percentage"],
             select(c.agent_id, now, c.status, c.message, c.percentage).where(chosen),
         )

@@ -15,20 +15,20 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, and_, update
 
-from agentexec.activity.changes.endings import Ending, bury, crashes_of, end, rows_of
+from agentexec.activity.changes.endings import Ending, crashes_from_row, end, fail_poison_tasks, select_rows
 from agentexec.activity.changes.statements import (
     ACTIVITY,
     INSERT_ACTIVITY,
     INSERT_LABEL,
     INSERT_LOG,
     INSERT_RESULT,
-    REPORT,
-    insert_whole,
+    UPDATE_PROGRESS,
+    insert_task_statement,
     statements,
 )
 from agentexec.activity.queries.labels import label_rows
-from agentexec.db.engine import batched, chunks, committing
-from agentexec.policy import Admission, Crashes, admit
+from agentexec.db.engine import autocommitting, batched, chunks
+from agentexec.policy import Admission, CrashCounts, admit
 from agentexec.task import ACTIVE_STATUSES, Lease, Status
 
 
@@ -55,7 +55,7 @@ class Admitted(NamedTuple):
     task_name: str
     context: str | None
     attempt: int
-    crashes: Crashes
+    crashes: CrashCounts
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Admissions:
     """To be acknowledged: the record has their end, or does not know them."""
     held: list[Lease] = field(default_factory=list)
     refused: list[Lease] = field(default_factory=list)
-    buried: list[tuple[Lease, Crashes]] = field(default_factory=list)
+    poisoned: list[tuple[Lease, CrashCounts]] = field(default_factory=list)
 
 
 class Progress(NamedTuple):
@@ -91,13 +91,13 @@ def insert_tasks(connection: Connection, tasks: Sequence[NewTask], now: datetime
         connection.execute(INSERT_LABEL, one_or_many(labels))
 
 
-def insert_alone(engine: Engine, task: NewTask, now: datetime) -> None:
+def insert_single_task(engine: Engine, task: NewTask, now: datetime) -> None:
     """`insert_tasks` of one as a statement that is a transaction by itself: one round trip. PostgreSQL only."""
     [row] = activity_rows([task], now)
     labels = label_rows(task.metadata)
     row |= {"label_names": [name for name, _ in labels], "label_values": [value for _, value in labels]}
-    with committing(engine) as connection:
-        connection.execute(insert_whole(), row)
+    with autocommitting(engine) as connection:
+        connection.execute(insert_task_statement(), row)
 
 
 def one_or_many(rows: list[dict[str, Any]]) -> dict[str, Any] | list[dict[str, Any]]:
@@ -172,21 +172,21 @@ def admit_claims(
     sql = statements(connection.dialect.name)
     outcome = Admissions()
     epochs = dict(claims)
-    groups: dict[tuple[int, Crashes, bool], list[UUID]] = defaultdict(list)
+    groups: dict[tuple[int, CrashCounts, bool], list[UUID]] = defaultdict(list)
     seen: set[UUID] = set()
-    for row in rows_of(connection, sql.select_claimed, list(epochs)):
+    for row in select_rows(connection, sql.select_claimed, list(epochs)):
         lease = Lease(row.agent_id, epochs[row.agent_id])
         seen.add(row.agent_id)
         decision, crashes = admit(
             status=row.status,
             recorded_epoch=row.epoch,
             claimed_epoch=lease.epoch,
-            crashes=crashes_of(row),
+            crashes=crashes_from_row(row),
             max_crashes=max_crashes,
             suspect_running=suspect_running,
         )
         if decision is Admission.START:
-            suspect_running = suspect_running or crashes.are_suspect(max_crashes)
+            suspect_running = suspect_running or crashes.is_suspect(max_crashes)
             outcome.started.append(Admitted(lease, row.agent_type, row.context, row.attempt + 1, crashes))
             groups[lease.epoch, crashes, row.attempt > 0].append(row.agent_id)
         elif decision is Admission.ACKNOWLEDGE:
@@ -196,10 +196,10 @@ def admit_claims(
         elif decision is Admission.HOLD:
             outcome.held.append(lease)
         else:
-            outcome.buried.append((lease, crashes))
+            outcome.poisoned.append((lease, crashes))
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
     outcome.ended.extend(lease for lease in claims if lease.agent_id not in seen)
-    with batched(connection, last=True):
+    with batched(connection, commit=True):
         for (epoch, crashes, again), ids in groups.items():
             message = started_message
             if again and crashes.total:
@@ -207,15 +207,15 @@ def admit_claims(
             start = {
                 "new_epoch": epoch,
                 "new_crashes": crashes.total,
-                "new_in_row": crashes.in_row,
+                "new_in_row": crashes.consecutive,
                 "new_message": message,
                 "now": now,
             }
             for chunk in chunks(ids):
                 connection.execute(sql.start, {"ids": chunk, **start})
-                connection.execute(sql.log_all, {"ids": chunk, "now": now})
-        if outcome.buried:
-            bury(connection, outcome.buried, "died without a word", now)
+                connection.execute(sql.insert_log_lines, {"ids": chunk, "now": now})
+        if outcome.poisoned:
+            fail_poison_tasks(connection, outcome.poisoned, "died without a word", now)
     return outcome
 
 
@@ -228,7 +228,7 @@ def clear_crashes(connection: Connection, lease: Lease) -> None:
     )
 
 
-def record(
+def record_changes(
     connection: Connection,
     progress: Sequence[Progress],
     endings: Sequence[Ending],
@@ -243,7 +243,7 @@ def record(
     """
     sql = statements(connection.dialect.name)
     ids = list({*(report.agent_id for report in progress), *(ending.lease.agent_id for ending in endings)})
-    rows = {row.agent_id: row for row in rows_of(connection, sql.select_state, ids)}
+    rows = {row.agent_id: row for row in select_rows(connection, sql.select_state, ids)}
     refused: list[Lease] = []
     written: list[Ending] = []
     groups: dict[Hashable, list[Ending]] = defaultdict(list)
@@ -254,7 +254,9 @@ def record(
             refused.append(ending.lease)
             continue
         written.append(ending)
-        groups[ending.status, ending.message, ending.error, ending.delay, ending.counted].append(ending)
+        groups[ending.status, ending.message, ending.error, ending.delay, ending.counts_as_attempt].append(
+            ending
+        )
         if ending.status is Status.COMPLETE and ending.result is not None:
             results.append(
                 {
@@ -263,7 +265,7 @@ def record(
                     "expires_at": now + timedelta(seconds=result_ttl),
                 }
             )
-    with batched(connection, last=True):
+    with batched(connection, commit=True):
         _record_progress(connection, progress, rows)
         for group in groups.values():
             end(connection, group[0], [ending.lease.agent_id for ending in group], now)
@@ -313,7 +315,7 @@ def _record_progress(connection: Connection, progress: Sequence[Progress], rows:
             report = report._replace(percentage=before.percentage)
         latest[report.agent_id] = report
     connection.execute(
-        REPORT,
+        UPDATE_PROGRESS,
         [
             {"id": r.agent_id, "new_message": r.message, "new_percentage": r.percentage, "now": r.at}
             for r in latest.values()
@@ -322,7 +324,7 @@ def _record_progress(connection: Connection, progress: Sequence[Progress], rows:
 
 
 class Recorded(NamedTuple):
-    """What `record` did not write: endings whose epoch was refused, and activities that are not there."""
+    """What `record_changes` did not write: endings whose epoch was refused, and activities that are not there."""
 
     refused: list[Lease]
     unknown: list[UUID]

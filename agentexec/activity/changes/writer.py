@@ -13,9 +13,9 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from agentexec.activity.changes.endings import Ending
-from agentexec.activity.changes.postgres_fast_path import can_complete, complete
-from agentexec.activity.changes.transitions import Progress, record
-from agentexec.activity.live.publisher import Live
+from agentexec.activity.changes.postgres_fast_path import can_complete_batch, complete_batch
+from agentexec.activity.changes.transitions import Progress, record_changes
+from agentexec.activity.live.publisher import EventPublisher
 from agentexec.config import CONF
 from agentexec.db.engine import utc_now, writing
 from agentexec.errors import UnavailableError
@@ -49,7 +49,7 @@ class Writer:
         result_ttl: int,
         acknowledge: Callable[[Connection, Sequence[Ending]], None] | None,
         settle: Callable[[Sequence[Ending], Sequence[Ending]], None],
-        live: Live | None = None,
+        live: EventPublisher | None = None,
     ) -> None:
         self._engine = engine
         self._acknowledge = acknowledge
@@ -76,7 +76,9 @@ class Writer:
         """True while this process runs the task."""
         return agent_id in self._held
 
-    def progress(self, agent_id: UUID, epoch: int | None, message: str, percentage: int | None) -> None:
+    def report_progress(
+        self, agent_id: UUID, epoch: int | None, message: str, percentage: int | None
+    ) -> None:
         """Take a report; returns at once. `epoch` None: that of the running task."""
         if epoch is None:
             epoch = self._held.get(agent_id)
@@ -177,10 +179,10 @@ class Writer:
     def _record(self, progress: list[Progress], endings: list[Ending]) -> set[Lease]:
         """Returns the leases under which nothing may be written any more."""
         when = {"now": utc_now(), "result_ttl": self._result_ttl}
-        if not progress and self._acknowledge is None and can_complete(self._engine, endings):
-            return set(complete(self._engine, endings, **when))
+        if not progress and self._acknowledge is None and can_complete_batch(self._engine, endings):
+            return set(complete_batch(self._engine, endings, **when))
         with writing(self._engine, relaxed=not endings) as connection:
-            recorded = record(connection, progress, endings, **when, acknowledge=self._acknowledge)
+            recorded = record_changes(connection, progress, endings, **when, acknowledge=self._acknowledge)
         return set(recorded.refused)
 
     def _write(self, progress: list[Progress], endings: list[Ending]) -> None:
@@ -190,7 +192,7 @@ class Writer:
         written = [ending for ending in endings if ending.lease not in refused]
         if self._live is not None:
             back = [ending.lease.agent_id for ending in written if not ending.status.final]
-            self._live.touch({*(report.agent_id for report in progress), *back})
+            self._live.notify_log_changed({*(report.agent_id for report in progress), *back})
         if not endings:
             return
         try:

@@ -21,7 +21,7 @@ from agentexec.db.engine import reading
 from agentexec.errors import UnavailableError
 from agentexec.policy import backoff
 from agentexec.runtime import Runtime
-from agentexec.state.backend import EVENTS, EVENTS_KEPT, FOLLOW_SECONDS, Event
+from agentexec.state.backend import EVENTS_KEPT, EVENTS_PREFIX, FOLLOW_TTL_SECONDS, Event
 
 log = logging.getLogger("agentexec.follow")
 
@@ -30,7 +30,7 @@ CHECK_SECONDS = 5.0
 
 DONE = "done "
 DURABLE = frozenset({"status", "result", "error", "canceled"})
-TYPES = frozenset(get_args(EventType)) - DURABLE
+LIVE_TYPES = frozenset(get_args(EventType)) - DURABLE
 """What a state backend may hold: the short-lived types, and `log`, which says that the record has a new line."""
 
 _LAST_LINES = (
@@ -40,7 +40,7 @@ _LAST_LINES = (
 )
 
 
-class Heard(NamedTuple):
+class ReceivedEvent(NamedTuple):
     """A short-lived event as the state backend gave it; `type` is None for one that cannot be read."""
 
     number: int
@@ -50,16 +50,16 @@ class Heard(NamedTuple):
     data: dict[str, Any]
 
 
-def parse(event: Event) -> Heard:
+def parse_event(event: Event) -> ReceivedEvent:
     """Read an event of the state backend, which anybody with access to it may have written."""
     try:
         whole = json.loads(event.text)
         kind, at, epoch, data = str(whole["type"]), float(whole["at"]), whole.get("epoch"), whole["data"]
-        if kind in TYPES and isinstance(data, dict) and isinstance(epoch, int | None) and 0 < at < 1e11:
-            return Heard(event.number, kind, at, epoch, data)
+        if kind in LIVE_TYPES and isinstance(data, dict) and isinstance(epoch, int | None) and 0 < at < 1e11:
+            return ReceivedEvent(event.number, kind, at, epoch, data)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         log.debug("An event could not be read.")
-    return Heard(event.number, None, 0.0, None, {})
+    return ReceivedEvent(event.number, None, 0.0, None, {})
 
 
 class Subscriber:
@@ -72,24 +72,24 @@ class Subscriber:
         self.closed = False
         self.overflowed = False
         """True once something was pushed out."""
-        self._events: deque[Heard] = deque(maxlen=EVENTS_KEPT)
+        self._events: deque[ReceivedEvent] = deque(maxlen=EVENTS_KEPT)
         self._look = False
         self._told = False
 
-    def tell(self, events: Sequence[Heard], *, look: bool = False) -> None:
-        """Called by the follower. `look`: the record has something new."""
+    def notify(self, events: Sequence[ReceivedEvent], *, record_changed: bool = False) -> None:
+        """Called by the follower. `record_changed`: the record has something new."""
         self.overflowed = self.overflowed or len(self._events) + len(events) > EVENTS_KEPT
         self._events.extend(events)
-        self._look = self._look or look
+        self._look = self._look or record_changed
         if not self._told:
             self._told = True
             self.wake()
 
-    def take(self) -> tuple[list[Heard], bool]:
+    def drain(self) -> tuple[list[ReceivedEvent], bool]:
         """The events since the last call, and whether to look at the record. Never waits."""
         self._told = False
         look, self._look = self._look, False
-        events: list[Heard] = []
+        events: list[ReceivedEvent] = []
         while self._events:
             events.append(self._events.popleft())
         return events, look or any(event.type == "log" for event in events)
@@ -104,10 +104,10 @@ class _Followed:
         self.last_line = 0
         self.subscribers: set[Subscriber] = set()
 
-    def tell(self, events: Sequence[Heard], *, look: bool = False) -> None:
+    def notify(self, events: Sequence[ReceivedEvent], *, record_changed: bool = False) -> None:
         for subscriber in list(self.subscribers):
             try:
-                subscriber.tell(events, look=look)
+                subscriber.notify(events, record_changed=record_changed)
             except RuntimeError:
                 # Its event loop is closed.
                 self.subscribers.discard(subscriber)
@@ -136,7 +136,7 @@ class Follower:
                 followed.number = number
             followed.subscribers.add(subscriber)
             if self._thread is None:
-                self._next_follow = time.monotonic() + FOLLOW_SECONDS / 3
+                self._next_follow = time.monotonic() + FOLLOW_TTL_SECONDS / 3
                 self._thread = threading.Thread(target=self._run, name="agentexec-follow", daemon=True)
                 self._thread.start()
         try:
@@ -161,7 +161,7 @@ class Follower:
         for followed in tasks:
             for subscriber in followed.subscribers:
                 subscriber.closed = True
-            followed.tell((), look=True)
+            followed.notify((), record_changed=True)
 
     def _follow(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         self._runtime.backend.follow(queue, agent_ids, self.mailbox)
@@ -196,12 +196,12 @@ class Follower:
             except ValueError:
                 # Anybody with access to the state backend may have sent it.
                 continue
-            if kind == EVENTS.strip():
+            if kind == EVENTS_PREFIX.strip():
                 published.add(agent_id)
             elif kind == DONE.strip():
                 followed = self._tasks.get(agent_id)
                 if followed is not None:
-                    followed.tell((), look=True)
+                    followed.notify((), record_changed=True)
         if published:
             self._read(published)
 
@@ -214,7 +214,7 @@ class Follower:
         for queue, after in queues.items():
             for agent_id, events in self._runtime.backend.read_events(queue, after).items():
                 tasks[agent_id].number = events[-1].number
-                tasks[agent_id].tell([parse(event) for event in events])
+                tasks[agent_id].notify([parse_event(event) for event in events])
 
     def _check(self) -> None:
         """Now and then: messages may be lost with the state backend, and some changes are told to nobody."""
@@ -227,7 +227,7 @@ class Follower:
         self._look_at_record()
         self._read(ids)
         if now >= self._next_follow:
-            self._next_follow = now + FOLLOW_SECONDS / 3
+            self._next_follow = now + FOLLOW_TTL_SECONDS / 3
             queues: dict[str, list[UUID]] = {}
             with self._lock:
                 for agent_id, followed in self._tasks.items():
@@ -251,4 +251,4 @@ class Follower:
                 for agent_id, last in connection.execute(_LAST_LINES, {"ids": ids[start : start + 500]}):
                     if last > tasks[agent_id].last_line:
                         tasks[agent_id].last_line = last
-                        tasks[agent_id].tell((), look=True)
+                        tasks[agent_id].notify((), record_changed=True)

@@ -65,12 +65,12 @@ def publish(agent_id: UUID, type: str, data: Mapping[str, Any]) -> None:
     `data` is JSON data that is not changed afterwards; what is long in it is cut. Consecutive text deltas whose
     data differs in `text` only are joined.
     """
-    live().publish(agent_id, type, data)
+    event_publisher().publish(agent_id, type, data)
 
 
-def live() -> Live:
+def event_publisher() -> EventPublisher:
     """The one sender of this process."""
-    return RUNTIME.shared(Live, lambda: Live(RUNTIME))
+    return RUNTIME.get_shared(EventPublisher, lambda: EventPublisher(RUNTIME))
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class _Pending:
         return any(event.type != NEWS for event in self.events)
 
 
-class Live:
+class EventPublisher:
     """Owns the thread that sends, which starts with the first event."""
 
     def __init__(self, runtime: Runtime) -> None:
@@ -131,7 +131,7 @@ class Live:
         with self._changed:
             self._add(agent_id, event)
 
-    def touch(self, agent_ids: Iterable[UUID]) -> None:
+    def notify_log_changed(self, agent_ids: Iterable[UUID]) -> None:
         """Tell those who follow these tasks that the record has new log lines; returns at once."""
         now = time.time()
         with self._changed:
@@ -270,7 +270,7 @@ class Live:
                 for one in self._pending
                 if self._followed.get(one, 0.0) < now and (due or one in flushing or one in self._ready)
             ]
-        followed = backend.followed(queue, unsure) if unsure else set()
+        followed = backend.followed_tasks(queue, unsure) if unsure else set()
         with self._changed:
             if due:
                 self._next_check = now + CHECK_SECONDS

@@ -21,15 +21,15 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from agentexec.activity.live.follow import Follower, Heard, Subscriber, parse
+from agentexec.activity.live.follow import Follower, ReceivedEvent, Subscriber, parse_event
 from agentexec.activity.models import Activity, ActivityLog, ActivityResult
 from agentexec.activity.queries.detail import queue_of
 from agentexec.activity.schemas import ActivityEvent, EventType
 from agentexec.config import CONF
-from agentexec.db.engine import outages_named, reading
+from agentexec.db.engine import reading, translating_db_errors
 from agentexec.errors import UnavailableError, UsageError
 from agentexec.runtime import RUNTIME
-from agentexec.state.backend import EVENT_SECONDS
+from agentexec.state.backend import EVENT_TTL_SECONDS
 from agentexec.task import Status, parse_agent_id
 
 log = logging.getLogger("agentexec.stream")
@@ -38,7 +38,7 @@ PAGE = 500
 RETRY_SECONDS = 1.0
 """Seconds between two tries to read a database that is away."""
 
-SILENT_SECONDS = EVENT_SECONDS / 2
+SILENT_SECONDS = EVENT_TTL_SECONDS / 2
 """After such a silence the state backend may have begun to count anew, with nothing lost."""
 
 ENDS: dict[Status, EventType] = {
@@ -83,7 +83,7 @@ class _Look(NamedTuple):
     previous: Status | None
     over: bool
     ending: dict[str, Any]
-    heard: list[Heard]
+    heard: list[ReceivedEvent]
 
 
 class ActivityStream:
@@ -106,7 +106,7 @@ class ActivityStream:
     async def open(self) -> Self:
         """Begin now, not with the first step, to hear of errors early. Raises what the first step raises."""
         if self._subscriber is None:
-            await RUNTIME.in_thread(self._open)
+            await RUNTIME.run_in_thread(self._open)
         return self
 
     @property
@@ -132,14 +132,14 @@ class ActivityStream:
             if self._first:
                 yield self._first
             while not self.ended and not subscriber.closed:
-                heard, look = subscriber.take()
+                heard, look = subscriber.drain()
                 found = None
                 if look:
                     try:
-                        found = await RUNTIME.in_thread(self._look)
+                        found = await RUNTIME.run_in_thread(self._look)
                     except UnavailableError as error:
                         log.debug("%s", error)
-                        subscriber.tell(heard, look=True)
+                        subscriber.notify(heard, record_changed=True)
                         await asyncio.sleep(RETRY_SECONDS)
                         continue
                 batch = self._arrange(heard, found)
@@ -162,14 +162,14 @@ class ActivityStream:
         try:
             yield from self._first
             while not self.ended and not subscriber.closed:
-                heard, look = subscriber.take()
+                heard, look = subscriber.drain()
                 found = None
                 if look:
                     try:
                         found = self._look()
                     except UnavailableError as error:
                         log.debug("%s", error)
-                        subscriber.tell(heard, look=True)
+                        subscriber.notify(heard, record_changed=True)
                         time.sleep(RETRY_SECONDS)
                         continue
                 yield from self._arrange(heard, found)
@@ -193,7 +193,7 @@ class ActivityStream:
 
     def _open(self) -> None:
         """Blocking: find the task, follow it, and read what there is already."""
-        with outages_named(RUNTIME.engine), Session(RUNTIME.engine) as db:
+        with translating_db_errors(RUNTIME.engine), Session(RUNTIME.engine) as db:
             queue = queue_of(db, self._agent_id, metadata_filter=self._metadata_filter) or CONF.queue_name
         # First followed, then read: what happens in between is heard of twice rather than not at all.
         self._subscriber = Subscriber(self._agent_id, queue)
@@ -229,12 +229,12 @@ class ActivityStream:
             previous = lines.pop(0).status
         over = bool(ending) or status is None or (status.final and not lines)
         if full and not ending and self._subscriber is not None:
-            self._subscriber.tell((), look=True)
-        heard: list[Heard] = []
+            self._subscriber.notify((), record_changed=True)
+        heard: list[ReceivedEvent] = []
         if (first or over) and self._subscriber is not None:
             with contextlib.suppress(UnavailableError):
                 found = RUNTIME.backend.read_events(self._subscriber.queue, {self._agent_id: self._number})
-                heard = [parse(event) for event in found.get(self._agent_id, ())]
+                heard = [parse_event(event) for event in found.get(self._agent_id, ())]
         return _Look(lines, previous, over, ending, heard)
 
     def _ending(self, connection: Any) -> dict[str, Any]:
@@ -256,7 +256,7 @@ class ActivityStream:
         age = time.time() - row.finished_at.timestamp() if row.finished_at else 0.0
         return {"value": None, "expired": age > CONF.result_ttl}
 
-    def _arrange(self, heard: Iterable[Heard], found: _Look | None) -> list[ActivityEvent]:
+    def _arrange(self, heard: Iterable[ReceivedEvent], found: _Look | None) -> list[ActivityEvent]:
         """The next events of the stream, in the order of time, each source in its own order; the end comes last."""
         events: list[ActivityEvent] = []
         lines = found.lines if found is not None else []
@@ -290,7 +290,7 @@ class ActivityStream:
             kind, data = ENDS[line.status], {**data, **ending}
         return ActivityEvent(id=self._id(), type=kind, at=line.created_at, data=data)
 
-    def _heard_events(self, one: Heard) -> list[ActivityEvent]:
+    def _heard_events(self, one: ReceivedEvent) -> list[ActivityEvent]:
         """Nothing for one that was seen before, or `dropped` before one that does not follow the last one seen."""
         if one.number <= self._number:
             return []
@@ -331,4 +331,4 @@ def _position(after: str | None) -> Position:
 
 
 def _follower() -> Follower:
-    return RUNTIME.shared(Follower, lambda: Follower(RUNTIME))
+    return RUNTIME.get_shared(Follower, lambda: Follower(RUNTIME))

@@ -20,7 +20,7 @@ from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES, Status
 META: Any = Meta.__table__
 NAME = "activity_counts"
 REMEMBERED = select(META.c.value).where(META.c.name == NAME)
-WORTHWHILE = 10_000
+CACHE_MIN_ROWS = 10_000
 """Ended activities below which they are counted each time."""
 
 MARGIN = timedelta(seconds=60)
@@ -63,7 +63,7 @@ def _count(*conditions: ColumnElement[bool]) -> Any:
     return select(func.count()).select_from(Activity).where(*conditions).scalar_subquery()
 
 
-def remember(engine: Engine) -> None:
+def refresh(engine: Engine) -> None:
     """Count what has ended. Raises UnavailableError."""
     until = utc_now() - MARGIN
     query = (
@@ -74,14 +74,14 @@ def remember(engine: Engine) -> None:
     with reading(engine) as connection:
         rows = [row for row in connection.execute(query) if row.status in FINAL_STATUSES]
     with writing(engine) as connection:
-        forget(connection)
-        if sum(row.number for row in rows) > WORTHWHILE:
+        invalidate(connection)
+        if sum(row.number for row in rows) > CACHE_MIN_ROWS:
             numbers = [[row.agent_type, row.status.value, row.number] for row in rows]
             value = json.dumps({"until": until.isoformat(), "numbers": numbers})
             connection.execute(insert(Meta).values(name=NAME, value=value))
 
 
-def forget(connection: Connection | Session) -> None:
+def invalidate(connection: Connection | Session) -> None:
     """What is remembered holds no longer: activities were removed."""
     connection.execute(delete(META).where(META.c.name == NAME))
 

@@ -10,10 +10,10 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from agentexec.activity.changes.endings import end_outside
+from agentexec.activity.changes.endings import end_from_outside
 from agentexec.activity.models import Activity, ActivityLog
-from agentexec.activity.queries.filters import Filter, found_by, led_by_the_rarest
-from agentexec.activity.queries.labels import matching
+from agentexec.activity.queries.filters import Filter, select_matching_ids, with_most_selective_index
+from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.activity.schemas import (
     ActivityChildSchema,
     ActivityDetailSchema,
@@ -53,7 +53,7 @@ class _Query(Protocol[P, R]):
     def __call__(self, db: AsyncSession, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
 
 
-def for_both(query: Callable[Concatenate[Session, P], R]) -> _Query[P, R]:
+def sync_or_async(query: Callable[Concatenate[Session, P], R]) -> _Query[P, R]:
     """One query for both kinds of session: an AsyncSession runs the same function beside its event loop."""
 
     @functools.wraps(query)
@@ -66,14 +66,14 @@ def for_both(query: Callable[Concatenate[Session, P], R]) -> _Query[P, R]:
     return call
 
 
-@for_both
+@sync_or_async
 def detail(
     db: Session, agent_id: UUID | str, *, metadata_filter: Mapping[str, Any] | None = None
 ) -> ActivityDetailSchema:
     """One activity with its log. Raises ActivityNotFoundError, also when `metadata_filter` does not match it."""
     key = parse_agent_id(agent_id)
     row = db.execute(
-        select(*DETAIL).where(Activity.agent_id == key, *matching(metadata_filter))
+        select(*DETAIL).where(Activity.agent_id == key, *metadata_conditions(metadata_filter))
     ).one_or_none()
     if row is None:
         raise ActivityNotFoundError(key)
@@ -107,35 +107,35 @@ def _add_children(db: Session, root: ActivityDetailSchema) -> None:
         level, left = below, left - len(rows)
 
 
-@for_both
+@sync_or_async
 def active_count(db: Session, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
     """The number of activities that are QUEUED or RUNNING."""
-    wanted = led_by_the_rarest(db, Filter(metadata=metadata_filter), ranks=(0, 1))
+    wanted = with_most_selective_index(db, Filter(metadata=metadata_filter), ranks=(0, 1))
     numbers = [
-        select(func.count()).select_from(found_by(wanted, status).subquery()).scalar_subquery()
+        select(func.count()).select_from(select_matching_ids(wanted, status).subquery()).scalar_subquery()
         for status in ACTIVE_STATUSES
     ]
     return sum(db.execute(select(*numbers)).one())
 
 
-@for_both
+@sync_or_async
 def cancel_pending(db: Session, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
     """Cancel every QUEUED activity, commit, and return their number. Canceled tasks never start.
 
     Running tasks are left alone; `ax.cancel` stops one of those.
     """
     canceled = 0
-    wanted = led_by_the_rarest(db, Filter(Status.QUEUED, metadata=metadata_filter))
-    query = found_by(wanted, Status.QUEUED).limit(1000)
+    wanted = with_most_selective_index(db, Filter(Status.QUEUED, metadata=metadata_filter))
+    query = select_matching_ids(wanted, Status.QUEUED).limit(1000)
     while ids := db.scalars(query).all():
-        ended = end_outside(
+        ended = end_from_outside(
             db.connection(),
             ids,
             status=Status.CANCELED,
             message="Canceled before it started.",
             error=None,
             now=utc_now(),
-            only=frozenset({Status.QUEUED}),
+            from_statuses=frozenset({Status.QUEUED}),
         )
         db.commit()
         canceled += len(ended)
@@ -145,7 +145,7 @@ def cancel_pending(db: Session, *, metadata_filter: Mapping[str, Any] | None = N
 def queue_of(db: Session, agent_id: UUID, *, metadata_filter: Mapping[str, Any] | None = None) -> str | None:
     """The queue of an activity, None for one without. Raises ActivityNotFoundError as `detail` does."""
     row = db.execute(
-        select(Activity.queue).where(Activity.agent_id == agent_id, *matching(metadata_filter))
+        select(Activity.queue).where(Activity.agent_id == agent_id, *metadata_conditions(metadata_filter))
     ).one_or_none()
     if row is None:
         raise ActivityNotFoundError(agent_id)

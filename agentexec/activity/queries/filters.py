@@ -10,13 +10,13 @@ from sqlalchemy import ColumnElement, Select, func, literal, select, union_all
 from sqlalchemy.orm import Session, aliased
 
 from agentexec.activity.models import Activity, ActivityLabel
-from agentexec.activity.queries.labels import looked_up_label, wanted_labels
+from agentexec.activity.queries.labels import residual_label_condition, wanted_labels
 from agentexec.task import Status
 
 RANKS = {Status.RUNNING: 0, Status.QUEUED: 1, Status.COMPLETE: 2, Status.ERROR: 2, Status.CANCELED: 2}
 """The order of a list, before that of time."""
 
-PROBED = 3_000
+PROBE_LIMIT = 3_000
 """So many of what meets a condition are counted to find the rarest; of two that more meet, that is rarer whose newest
 so many reach further back."""
 
@@ -35,7 +35,7 @@ class Filter(NamedTuple):
     created_after: datetime | None = None
     created_before: datetime | None = None
     metadata: Mapping[str, Any] | None = None
-    leads: Leads = (None, None, 0)
+    driving_labels: Leads = (None, None, 0)
     """By default few are active, and the first label is rarer than the task name."""
 
     @property
@@ -44,22 +44,22 @@ class Filter(NamedTuple):
         return not (self.text or self.created_after or self.created_before or self.metadata)
 
     @property
-    def is_any_kind(self) -> bool:
+    def has_no_status_or_type(self) -> bool:
         """True if neither a status nor a task name is asked for."""
         return self.status is None and self.agent_type is None
 
     @property
-    def is_looked_up(self) -> bool:
+    def has_residual_conditions(self) -> bool:
         """True if besides the condition that leads there are others, to be looked up."""
-        return bool(self.metadata) and (len(self.metadata) > 1 or not self.is_any_kind)
+        return bool(self.metadata) and (len(self.metadata) > 1 or not self.has_no_status_or_type)
 
-    def lead(self, rank: int) -> int | None:
+    def driving_label(self, rank: int) -> int | None:
         """The number of the label that leads among activities of a rank."""
-        return self.leads[rank] if self.metadata else None
+        return self.driving_labels[rank] if self.metadata else None
 
-    def groups(self) -> list[tuple[Status, ...]]:
+    def status_groups(self) -> list[tuple[Status, ...]]:
         """The statuses asked for, together where one index has them in the order of the list."""
-        together = self.lead(RANKS[Status.COMPLETE]) is not None
+        together = self.driving_label(RANKS[Status.COMPLETE]) is not None
         groups: list[tuple[Status, ...]] = [(status,) for status in RANKS if not (together and status.final)]
         if together:
             groups.append(tuple(status for status in RANKS if status.final))
@@ -77,7 +77,7 @@ class Filter(NamedTuple):
         return conditions
 
 
-def led_by_the_rarest(db: Session, wanted: Filter, ranks: Collection[int] = (0, 1, 2)) -> Filter:
+def with_most_selective_index(db: Session, wanted: Filter, ranks: Collection[int] = (0, 1, 2)) -> Filter:
     """The filter, led by the condition that is rarest among running, queued and ended activities, in one statement.
 
     What a list reads is bounded by the rarest: the others are looked up for each activity that meets it.
@@ -96,7 +96,7 @@ def led_by_the_rarest(db: Session, wanted: Filter, ranks: Collection[int] = (0, 
             func.min(newest.c.created_at).label("reach"),
         )
         for number, (_, _, source) in enumerate(sources)
-        for newest in [source.limit(PROBED).subquery(f"newest_{number}")]
+        for newest in [source.limit(PROBE_LIMIT).subquery(f"newest_{number}")]
     ]
     found: dict[tuple[int, int | None], tuple[int, datetime | None]] = {}
     for row in db.execute(union_all(*looks)):
@@ -105,11 +105,11 @@ def led_by_the_rarest(db: Session, wanted: Filter, ranks: Collection[int] = (0, 
         found[rank, lead] = max(
             found.get((rank, lead), (0, None)), (row.found, row.reach), key=lambda one: one[0]
         )
-    leads = list(wanted.leads)
+    leads = list(wanted.driving_labels)
     for rank in {rank for rank, _ in found}:
         choices = [(lead, rarity) for (at, lead), rarity in found.items() if at == rank]
         leads[rank] = min(choices, key=lambda choice: choice[1])[0]
-    return wanted._replace(leads=(leads[0], leads[1], leads[2]))
+    return wanted._replace(driving_labels=(leads[0], leads[1], leads[2]))
 
 
 def _sources(wanted: Filter, rank: int) -> Iterator[tuple[int | None, Select[Any]]]:
@@ -148,7 +148,7 @@ def _kind(wanted: Filter, statuses: Sequence[Status]) -> list[ColumnElement[bool
     return kind
 
 
-def leading(
+def driving_conditions(
     wanted: Filter, statuses: Sequence[Status], lead: int | None, source: Any
 ) -> list[ColumnElement[bool]]:
     """The conditions by which an index is entered, of the label that leads or of status and task name."""
@@ -159,7 +159,7 @@ def leading(
     return [*this, *wanted.within(source.created_at), *since_oldest(statuses, source.created_at)]
 
 
-def looked_up(
+def residual_conditions(
     wanted: Filter, statuses: Sequence[Status], lead: int | None, agent_id: Any, created_at: Any
 ) -> list[ColumnElement[bool]]:
     """The other conditions, each answered by one look into an index for each activity that the leading one finds.
@@ -175,12 +175,12 @@ def looked_up(
             this = (Activity.agent_id == agent_id, Activity.created_at == created_at)
             kind = select(literal(1)).where(*this, *_kind(wanted, statuses))
             conditions.append(kind.scalar_subquery().is_not(None))
-    return conditions + [looked_up_label(label, agent_id, created_at) for label in labels]
+    return conditions + [residual_label_condition(label, agent_id, created_at) for label in labels]
 
 
-def found_by(wanted: Filter, status: Status) -> Select[Any]:
+def select_matching_ids(wanted: Filter, status: Status) -> Select[Any]:
     """The ids of activities with a status that meet a filter, in no order."""
-    lead = wanted.lead(RANKS[status])
+    lead = wanted.driving_label(RANKS[status])
     source: Any = Activity if lead is None else ActivityLabel
-    others = looked_up(wanted, (status,), lead, source.agent_id, source.created_at)
-    return select(source.agent_id).where(*leading(wanted, (status,), lead, source), *others)
+    others = residual_conditions(wanted, (status,), lead, source.agent_id, source.created_at)
+    return select(source.agent_id).where(*driving_conditions(wanted, (status,), lead, source), *others)

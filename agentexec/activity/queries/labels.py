@@ -29,7 +29,7 @@ def label_rows(metadata: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     ]
 
 
-def require_labels(metadata: Mapping[str, Any] | None) -> None:
+def check_label_count(metadata: Mapping[str, Any] | None) -> None:
     """Raise UsageError for metadata with more than MAX_LABELS values."""
     number = len(label_rows(metadata))
     if number > MAX_LABELS:
@@ -46,23 +46,23 @@ def wanted_labels(metadata_filter: Mapping[str, Any] | None) -> list[tuple[str, 
             raise UsageError(f"metadata_filter[{name!r}] must be a string, number or boolean.")
     try:
         # No activity has a name that cannot be stored.
-        return [(storable(name), value) for name, value in label_rows(metadata_filter)]
+        return [(storable_text(name), value) for name, value in label_rows(metadata_filter)]
     except ValueError:
         raise UsageError("metadata_filter holds a number that is too long.") from None
 
 
-def storable(text: str) -> str:
+def storable_text(text: str) -> str:
     """A text that every database takes as a parameter: without NUL and without lone surrogates."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
-def matching(metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
+def metadata_conditions(metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
     """Conditions that an activity which others have found has all these labels, each compared with its JSON type."""
     labels = wanted_labels(metadata_filter)
-    return [looked_up_label(label, Activity.agent_id, Activity.created_at) for label in labels]
+    return [residual_label_condition(label, Activity.agent_id, Activity.created_at) for label in labels]
 
 
-def looked_up_label(label: tuple[str, str], agent_id: Any, created_at: Any) -> ColumnElement[bool]:
+def residual_label_condition(label: tuple[str, str], agent_id: Any, created_at: Any) -> ColumnElement[bool]:
     """The condition that an activity has a label: one look into the index, which holds all of it.
 
     A scalar subquery, for databases turn IN and EXISTS into joins, and may then begin with all that have the label.
@@ -73,7 +73,7 @@ def looked_up_label(label: tuple[str, str], agent_id: Any, created_at: Any) -> C
     return found.scalar_subquery().is_not(None)
 
 
-def having(label: tuple[str, str]) -> ColumnElement[bool]:
+def driving_label_condition(label: tuple[str, str]) -> ColumnElement[bool]:
     """The same where no other condition finds few: the database may begin with the label."""
     name, value = label
     return Activity.agent_id.in_(

@@ -15,16 +15,23 @@ from sqlalchemy.orm import Session, defer
 
 from agentexec.activity.models import Activity, ActivityLabel
 from agentexec.activity.queries import counts
-from agentexec.activity.queries.detail import for_both
-from agentexec.activity.queries.filters import PROBED, RANKS, Filter, leading, led_by_the_rarest, looked_up
-from agentexec.activity.queries.labels import storable
+from agentexec.activity.queries.detail import sync_or_async
+from agentexec.activity.queries.filters import (
+    PROBE_LIMIT,
+    RANKS,
+    Filter,
+    driving_conditions,
+    residual_conditions,
+    with_most_selective_index,
+)
+from agentexec.activity.queries.labels import storable_text
 from agentexec.activity.schemas import ActivityListItemSchema, ActivityListSchema
 from agentexec.errors import UsageError
 from agentexec.task import Status
 
 MAX_PAGE_SIZE = 1000
 MAX_COUNTED = 10_000
-"""What matches metadata or times is counted up to here; with other conditions to be looked up, up to PROBED."""
+"""What matches metadata or times is counted up to here; with other conditions to be looked up, up to PROBE_LIMIT."""
 
 MAX_SEARCHED = 3_000
 """Of each status, a text is looked for in so many of the newest that meet the other filters."""
@@ -66,7 +73,7 @@ def _known_status(status: Status | str | None) -> Status | None:
         raise UsageError(f"There is no status {status!r}; the statuses are {known}.") from None
 
 
-@for_both
+@sync_or_async
 def list_activities(
     db: Session,
     page: int = 1,
@@ -102,13 +109,13 @@ def list_activities(
             raise UsageError(f"{name}= must be aware of its time zone, like datetime.now(UTC).")
     wanted = Filter(
         _known_status(status),
-        None if agent_type is None else storable(agent_type),
-        storable(text) if text else None,
+        None if agent_type is None else storable_text(agent_type),
+        storable_text(text) if text else None,
         created_after,
         created_before,
         metadata_filter,
     )
-    wanted = led_by_the_rarest(db, wanted)
+    wanted = with_most_selective_index(db, wanted)
     place = {"offset": (page - 1) * page_size, "after": after}
     rows = db.execute(
         _plain_page_query(wanted.status, wanted.agent_type, page_size, **place)
@@ -160,7 +167,7 @@ def _union(wanted: Filter, limit: int, place: Place | None = None) -> Any:
     """The first `limit` of each status: every part is read in the order of an index, and no further."""
     parts = [
         _part(wanted, statuses, limit, place)
-        for statuses in wanted.groups()
+        for statuses in wanted.status_groups()
         if place is None or RANKS[statuses[0]] >= place.rank
     ]
     if not parts:
@@ -173,12 +180,12 @@ def _union(wanted: Filter, limit: int, place: Place | None = None) -> Any:
 def _part(wanted: Filter, statuses: tuple[Status, ...], limit: int, place: Place | None) -> Select[Any]:
     """The first of some statuses of the same rank, in the order of the index that leads."""
     rank = RANKS[statuses[0]]
-    lead = wanted.lead(rank)
+    lead = wanted.driving_label(rank)
     source: Any = Activity if lead is None else ActivityLabel
     created_at, agent_id = source.created_at, source.agent_id
     conditions = [
-        *leading(wanted, statuses, lead, source),
-        *looked_up(wanted, statuses, lead, agent_id, created_at),
+        *driving_conditions(wanted, statuses, lead, source),
+        *residual_conditions(wanted, statuses, lead, agent_id, created_at),
     ]
     if place is not None and rank == place.rank:
         conditions.append(created_at <= place.created_at)
@@ -228,7 +235,7 @@ def _total(
         if is_last and wanted.text is None:
             return shown, True
     if wanted.text is None:
-        limit = PROBED if wanted.is_looked_up else MAX_COUNTED
+        limit = PROBE_LIMIT if wanted.has_residual_conditions else MAX_COUNTED
         number, looked = db.execute(count_query(wanted, limit)).one()
         return max(min(number or 0, limit), shown or 0), looked <= limit
     if rows:
@@ -250,15 +257,17 @@ def _fits(db: Session, wanted: Filter) -> bool:
 
 def count_query(wanted: Filter, limit: int) -> Any:
     """How many match a filter without text, and how many were looked at, each up to one above the limit."""
-    lead = wanted.lead(RANKS[wanted.status or Status.COMPLETE])
+    lead = wanted.driving_label(RANKS[wanted.status or Status.COMPLETE])
     source: Any = Activity if lead is None else ActivityLabel
     # All statuses, if none is asked for: named, they let the index serve.
     statuses = list(RANKS) if wanted.status is None else [wanted.status]
-    looked_at = select(source.agent_id, source.created_at).where(*leading(wanted, statuses, lead, source))
+    looked_at = select(source.agent_id, source.created_at).where(
+        *driving_conditions(wanted, statuses, lead, source)
+    )
     if lead is not None or wanted.status is not None:  # else no index has all statuses in the order of time
         looked_at = looked_at.order_by(source.created_at.desc(), source.agent_id.desc())
     window = looked_at.limit(limit + 1).subquery("counted")
-    rest = looked_up(wanted, statuses, lead, window.c.agent_id, window.c.created_at)
+    rest = residual_conditions(wanted, statuses, lead, window.c.agent_id, window.c.created_at)
     if not rest:
         return select(func.count(), func.count()).select_from(window)
     return select(func.sum(case((and_(*rest), 1), else_=0)), func.count()).select_from(window)

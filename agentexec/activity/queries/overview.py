@@ -11,13 +11,13 @@ from sqlalchemy import case, false, func, select
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import Activity, WorkerProcess
-from agentexec.activity.queries.detail import for_both
-from agentexec.activity.queries.labels import matching
-from agentexec.activity.schemas import UsageSchema, usable
+from agentexec.activity.queries.detail import sync_or_async
+from agentexec.activity.queries.labels import metadata_conditions
+from agentexec.activity.schemas import UsageSchema, valid_usage
 from agentexec.config import CONF
 from agentexec.db.engine import utc_now
 from agentexec.errors import UsageError
-from agentexec.llm.prices import cost
+from agentexec.llm.prices import compute_cost
 from agentexec.task import Status
 
 REPORT_SECONDS = 5.0
@@ -94,7 +94,7 @@ class SpentSchema(BaseModel):
     )
 
 
-@for_both
+@sync_or_async
 def overview(
     db: Session, minutes: int = 30, *, metadata_filter: Mapping[str, Any] | None = None
 ) -> OverviewSchema:
@@ -106,7 +106,7 @@ def overview(
     if not 1 <= minutes <= MAX_MINUTES:
         raise UsageError(f"minutes= is from 1 to {MAX_MINUTES}, not {minutes}.")
     now = utc_now()
-    mine = matching(metadata_filter)
+    mine = metadata_conditions(metadata_filter)
     counted = select(func.count()).select_from(Activity)
     oldest = (
         select(Activity.created_at)
@@ -154,7 +154,7 @@ def overview(
     )
 
 
-@for_both
+@sync_or_async
 def spent(db: Session, minutes: int = 10, *, metadata_filter: Mapping[str, Any] | None = None) -> SpentSchema:
     """Tokens and cost of the tasks that ended in the last `minutes`, of at most the 5,000 newest of them."""
     query = (
@@ -162,17 +162,17 @@ def spent(db: Session, minutes: int = 10, *, metadata_filter: Mapping[str, Any] 
         .where(
             Activity.finished_at > utc_now() - timedelta(minutes=minutes),
             Activity.requests > 0,
-            *matching(metadata_filter),
+            *metadata_conditions(metadata_filter),
         )
         .order_by(Activity.finished_at.desc())
         .limit(MAX_USED)
     )
     sums: dict[str, dict[str, int]] = {}
     for usage in db.scalars(query):
-        for model, used in usable(usage).items():
+        for model, used in valid_usage(usage).items():
             into = sums.setdefault(model, dict.fromkeys(UsageSchema.model_fields, 0))
             for name in into:
                 into[name] += used.get(name, 0)
-    price = cost(sums, CONF.model_prices, listed=CONF.list_prices)
+    price = compute_cost(sums, CONF.model_prices, use_list_prices=CONF.list_prices)
     whole = {name: sum(used[name] for used in sums.values()) for name in UsageSchema.model_fields}
     return SpentSchema(minutes=minutes, usage=UsageSchema(**whole), cost=price)

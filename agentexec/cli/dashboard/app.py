@@ -18,10 +18,10 @@ from agentexec.activity.queries.overview import SpentSchema
 from agentexec.cli.common import one_line, session
 from agentexec.cli.dashboard import deeds, view
 from agentexec.cli.dashboard.background import Background
-from agentexec.cli.dashboard.data import Detail, Snapshot, Wish, look, look_up, used
-from agentexec.cli.dashboard.detail import lines
+from agentexec.cli.dashboard.data import Detail, Query, Snapshot, load_detail, load_snapshot, load_usage
+from agentexec.cli.dashboard.detail import render_detail
 from agentexec.cli.dashboard.keys import Keys
-from agentexec.cli.dashboard.printed import console
+from agentexec.cli.dashboard.printed import make_console
 from agentexec.db.engine import utc_now
 from agentexec.errors import AgentexecError
 
@@ -55,12 +55,12 @@ KEYS = "? help  / filter  s sort  p pause  c cancel  r retry  a approve  q quit"
 class Dashboard:
     """The monitor on a terminal, until `q`."""
 
-    def __init__(self, wish: Wish, interval: float) -> None:
-        self._wish = wish
+    def __init__(self, query: Query, interval: float) -> None:
+        self._query = query
         self._interval = interval
-        self._console = console()
+        self._console = make_console()
         self._keys = Keys()
-        self._background = Background(self._keys.ring)
+        self._background = Background(self._keys.wake)
         self._seen: Snapshot | None = None
         self._spent: SpentSchema | None = None
         self._detail: Detail | None = None
@@ -70,11 +70,11 @@ class Dashboard:
         self._followed: UUID | None = None
         self._chosen = self._scroll = self._page = 0
         self._sort = "status"
-        self._paused = self._helps = self._wanted = False
+        self._paused = self._help_open = self._wanted = False
         self._typed: str | None = None
         self._asked: tuple[str, Callable[[], str]] | None = None
-        self._trouble = self._said = ""
-        self._said_at = 0.0
+        self._trouble = self._message = ""
+        self._message_at = 0.0
 
     def run(self) -> None:
         """Show everything until the user quits; the terminal is as before afterwards, and while it is suspended."""
@@ -109,11 +109,11 @@ class Dashboard:
         if (due or self._wanted) and not self._background.busy:
             asked, self._wanted = self._wanted, False
             self._next_look = clock + self._interval
-            self._background.do(self._read(asked))
+            self._background.submit(self._read(asked))
 
     def _patience(self) -> float:
         """Seconds until there is something to do without a key."""
-        if self._background.busy or self._said:
+        if self._background.busy or self._message:
             return TICK_SECONDS
         return self._interval if self._paused else self._next_look - time.monotonic()
 
@@ -122,34 +122,34 @@ class Dashboard:
 
         What nobody `asked` for is dropped if the screen was paused meanwhile.
         """
-        clock, wish = time.monotonic(), self._wish
+        clock, query = time.monotonic(), self._query
         if self._opened is not None:
-            return functools.partial(self._read_detail, self._opened, wish, asked)
+            return functools.partial(self._read_detail, self._opened, query, asked)
         if self._seen is not None and clock >= self._next_spent and not self._paused:
             self._next_spent = clock + SPENT_SECONDS
             self._next_look = clock
-            return functools.partial(self._read_spent, wish)
-        return functools.partial(self._read_page, wish, self._rows(), self._page, asked)
+            return functools.partial(self._read_spent, query)
+        return functools.partial(self._read_page, query, self._rows(), self._page, asked)
 
-    def _read_page(self, wish: Wish, rows: int, page: int, asked: bool) -> Callable[[], None]:
+    def _read_page(self, query: Query, rows: int, page: int, asked: bool) -> Callable[[], None]:
         with session() as db:
-            seen = look(db, wish, rows, page * rows)
+            seen = load_snapshot(db, query, rows, page * rows)
 
         def take() -> None:
             self._trouble = ""
-            if (wish, page) == (self._wish, self._page) and (asked or not self._paused):
+            if (query, page) == (self._query, self._page) and (asked or not self._paused):
                 self._seen = seen
 
         return take
 
-    def _read_spent(self, wish: Wish) -> Callable[[], None]:
+    def _read_spent(self, query: Query) -> Callable[[], None]:
         with session() as db:
-            found = used(db, wish)
+            found = load_usage(db, query)
         return lambda: setattr(self, "_spent", found)
 
-    def _read_detail(self, agent_id: UUID, wish: Wish, asked: bool) -> Callable[[], None]:
+    def _read_detail(self, agent_id: UUID, query: Query, asked: bool) -> Callable[[], None]:
         with session() as db:
-            found = look_up(db, agent_id, wish)
+            found = load_detail(db, agent_id, query)
 
         def take() -> None:
             self._trouble = ""
@@ -168,7 +168,9 @@ class Dashboard:
     def _top(self) -> list[Text]:
         assert self._seen is not None  # noqa: S101 - what the caller has looked at
         height, width = self._console.height, self._console.width
-        head = view.header(self._seen.overview, self._spent, width, paused=self._paused, wish=str(self._wish))
+        head = view.header(
+            self._seen.overview, self._spent, width, paused=self._paused, query=str(self._query)
+        )
         most = max(1, (height - 7) // 2)
         # In a window of a few lines, one task and what is asked matter most.
         return [*head, *view.workers(self._seen.overview, width, most)][: max(0, height - 3)]
@@ -186,7 +188,7 @@ class Dashboard:
     def _picture(self) -> RenderableType:
         foot = self._footer()
         room = max(0, self._console.height - len(foot))
-        if self._helps:
+        if self._help_open:
             return Group(Text("Keys", "bold"), Text(HELP, overflow="crop"), *foot)
         if self._opened is not None:
             return Group(*self._detail_lines(room), *foot)
@@ -210,7 +212,9 @@ class Dashboard:
         width = self._console.width
         if self._lines is None or self._lines[0] is not self._detail or self._lines[1] != width:
             every = [
-                part for line in lines(self._detail, utc_now()) for part in view.folded(line, self._console)
+                part
+                for line in render_detail(self._detail, utc_now())
+                for part in view.wrap_line(line, self._console)
             ]
             self._lines = (self._detail, width, every)
         every = self._lines[2]
@@ -219,25 +223,25 @@ class Dashboard:
 
     def _footer(self) -> list[Text]:
         """One line; of a question as many as it needs."""
-        if self._said and time.monotonic() - self._said_at > SAID_SECONDS:
-            self._said = ""
+        if self._message and time.monotonic() - self._message_at > SAID_SECONDS:
+            self._message = ""
         text = Text(no_wrap=True, overflow="ellipsis")
         if self._typed is not None:
             text.append(f"/{self._typed}"[-self._console.width + 1 :] + "█", "bold")
         elif self._asked is not None:
-            asked = view.folded(Text(self._asked[0], "bold yellow"), self._console)
+            asked = view.wrap_line(Text(self._asked[0], "bold yellow"), self._console)
             room = max(1, self._console.height // 2)
             if len(asked) > room:
                 asked = [*asked[: room - 1], Text("... (Enter shows all of it)", "bold yellow")]
             return [*asked, Text("y: yes   any other key: no", "bold yellow", no_wrap=True)]
-        elif self._said or self._trouble:
-            text.append(one_line(self._said or self._trouble), "bold red" if self._trouble else "bold")
+        elif self._message or self._trouble:
+            text.append(one_line(self._message or self._trouble), "bold red" if self._trouble else "bold")
         elif self._opened is not None:
             text.append("Esc back  ↑↓ scroll  c cancel  r retry  a approve  q quit", "dim")
         else:
             more = (
                 ""
-                if self._seen is None or not (self._seen.more or self._page)
+                if self._seen is None or not (self._seen.has_more or self._page)
                 else f"page {self._page + 1}  "
             )
             sort = "" if self._sort == "status" else f"sort: {self._sort}  "
@@ -248,17 +252,17 @@ class Dashboard:
 
     def _press(self, key: str) -> bool:
         """Do what a key says; False to quit."""
-        self._said = ""
+        self._message = ""
         if self._typed is not None:
             self._type(key)
         elif self._asked is not None:
             self._answer(key)
         elif key == "q":
             return False
-        elif self._helps:
-            self._helps = False
+        elif self._help_open:
+            self._help_open = False
         elif key == "?":
-            self._helps = True
+            self._help_open = True
         elif key in _ACTIONS:
             _ACTIONS[key](self)
         return True
@@ -268,7 +272,7 @@ class Dashboard:
         self._wanted = True
 
     def _say(self, text: str) -> None:
-        self._said, self._said_at = text, time.monotonic()
+        self._message, self._message_at = text, time.monotonic()
 
     def _move(self, by: int) -> None:
         if self._opened is not None:
@@ -281,7 +285,7 @@ class Dashboard:
     def _turn(self, by: int) -> None:
         if self._opened is not None:
             self._move(by * max(1, self._console.height - 2))
-        elif self._seen is not None and (by < 0 < self._page or (by > 0 and self._seen.more)):
+        elif self._seen is not None and (by < 0 < self._page or (by > 0 and self._seen.has_more)):
             self._page += by
             self._chosen, self._followed = 0, None
             self._soon()
@@ -310,7 +314,7 @@ class Dashboard:
         assert self._typed is not None  # noqa: S101 - what the caller has looked at
         if key == "enter":
             try:
-                self._wish = Wish.parse(self._typed)
+                self._query = Query.parse(self._typed)
                 self._page = self._chosen = 0
                 self._followed = None
             except AgentexecError as error:
@@ -329,7 +333,7 @@ class Dashboard:
         act = self._asked[1]
         self._asked = None
         if key.lower() == "y":
-            self._background.do(lambda: self._done(act))
+            self._background.submit(lambda: self._done(act))
             self._soon()
 
     def _done(self, act: Callable[[], str]) -> Callable[[], None]:
@@ -351,31 +355,31 @@ class Dashboard:
 
     def _cancel(self) -> None:
         if (agent_id := self._target()) is not None:
-            self._asked = (f"Cancel task {agent_id}?", deeds.canceling(agent_id, self._wish.metadata))
+            self._asked = (f"Cancel task {agent_id}?", deeds.cancel_action(agent_id, self._query.metadata))
 
     def _retry(self) -> None:
         if (agent_id := self._target()) is not None:
             self._asked = (
                 f"Put task {agent_id} back on the queue?",
-                deeds.retrying(agent_id, self._wish.metadata),
+                deeds.retry_action(agent_id, self._query.metadata),
             )
 
     def _approve(self) -> None:
         if (agent_id := self._target()) is not None:
-            scope = self._wish.metadata
-            self._background.do(lambda: self._found(deeds.approving(agent_id, scope)))
+            scope = self._query.metadata
+            self._background.submit(lambda: self._found(deeds.approval_question(agent_id, scope)))
 
     def _found(self, question: deeds.Question) -> Callable[[], None]:
         def take() -> None:
             if question.act is None:
                 self._say(question.text)
             else:
-                self._asked, self._typed, self._helps = (question.text, question.act), None, False
+                self._asked, self._typed, self._help_open = (question.text, question.act), None, False
 
         return take
 
     def _filter(self) -> None:
-        self._typed = str(self._wish)
+        self._typed = str(self._query)
 
 
 _ACTIONS: dict[str, Callable[[Dashboard], None]] = {

@@ -13,8 +13,8 @@ Take = Callable[[], None]
 class Background:
     """One thread. It is a daemon: who quits does not wait for a database that gives no answer."""
 
-    def __init__(self, ring: Callable[[], None]) -> None:
-        self._ring = ring
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
         self._jobs: SimpleQueue[Callable[[], Take]] = SimpleQueue()
         self._results: SimpleQueue[Take] = SimpleQueue()
         self._open = 0
@@ -25,7 +25,7 @@ class Background:
         """Something was given that has not come back."""
         return self._open > 0
 
-    def do(self, job: Callable[[], Take]) -> None:
+    def submit(self, job: Callable[[], Take]) -> None:
         """Run this after what was given before."""
         self._open += 1
         self._jobs.put(job)
@@ -48,7 +48,7 @@ class Background:
             except BaseException as error:
                 take = _raising(error)
             self._results.put(take)
-            self._ring()
+            self._wake()
 
 
 def _raising(error: BaseException) -> Take:

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 MINUTES = 30
 """Length of the history in the header."""
 
-ONCE = 50
+PRINTED_TASKS = 50
 """Tasks that are printed at once."""
 
 
-class Wish(NamedTuple):
+class Query(NamedTuple):
     """Which tasks are shown."""
 
     status: Status | None = None
@@ -52,7 +52,7 @@ class Wish(NamedTuple):
         return " ".join([*parts, *([self.text] if self.text else [])])
 
     @classmethod
-    def parse(cls, line: str) -> Wish:
+    def parse(cls, line: str) -> Query:
         """Words like status:error, type:research, tenant=a, 'tenant=a b'; all others are the text. Raises UsageError."""
         status: Status | None = None
         agent_type: str | None = None
@@ -88,7 +88,7 @@ class Snapshot(NamedTuple):
 
     overview: OverviewSchema
     items: list[ActivityListItemSchema]
-    more: bool
+    has_more: bool
     """There is a further page."""
 
 
@@ -100,33 +100,33 @@ class Detail(NamedTuple):
     approvals: list[ApprovalSchema]
 
 
-def look(db: Session, wish: Wish, limit: int, offset: int) -> Snapshot:
+def load_snapshot(db: Session, query: Query, limit: int, offset: int) -> Snapshot:
     """The header, the workers, and one page of tasks. Two statements."""
-    head = overview(db, MINUTES, metadata_filter=wish.metadata)
-    rows = db.execute(page_query(wish.filter, limit + 1, offset=offset)).all()
+    head = overview(db, MINUTES, metadata_filter=query.metadata)
+    rows = db.execute(page_query(query.filter, limit + 1, offset=offset)).all()
     items = [ActivityListItemSchema.model_validate(row.Activity) for row in rows[:limit]]
     return Snapshot(head, items, len(rows) > limit)
 
 
-def look_up(db: Session, agent_id: UUID, wish: Wish) -> Detail:
+def load_detail(db: Session, agent_id: UUID, query: Query) -> Detail:
     """Everything about one task."""
-    found = ax.activity.detail(db, agent_id, metadata_filter=wish.metadata)
-    waiting = ax.approvals.list(db, agent_id, metadata_filter=wish.metadata)
+    found = ax.activity.detail(db, agent_id, metadata_filter=query.metadata)
+    waiting = ax.approvals.list(db, agent_id, metadata_filter=query.metadata)
     # Imported on use: the list of tasks is shown sooner without the journal's tables.
     history = importlib.import_module("agentexec.journal.history")
     return Detail(found, history.steps(db, agent_id), waiting)
 
 
-def used(db: Session, wish: Wish) -> SpentSchema:
+def load_usage(db: Session, query: Query) -> SpentSchema:
     """Tokens and cost of what ended lately."""
-    return spent(db, metadata_filter=wish.metadata)
+    return spent(db, metadata_filter=query.metadata)
 
 
-def as_json(wish: Wish) -> str:
+def snapshot_json(query: Query) -> str:
     """One look as JSON."""
     with session() as db:
-        found = look(db, wish, ONCE, 0)
-        cost = used(db, wish)
+        found = load_snapshot(db, query, PRINTED_TASKS, 0)
+        cost = load_usage(db, query)
     value: dict[str, Any] = {
         "overview": found.overview.model_dump(mode="json"),
         "spent": cost.model_dump(mode="json"),

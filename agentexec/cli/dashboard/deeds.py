@@ -19,7 +19,7 @@ class Question(NamedTuple):
     act: Callable[[], str] | None = None
 
 
-def canceling(agent_id: UUID, scope: Scope) -> Callable[[], str]:
+def cancel_action(agent_id: UUID, scope: Scope) -> Callable[[], str]:
     """Cancel a task."""
 
     def act() -> str:
@@ -29,7 +29,7 @@ def canceling(agent_id: UUID, scope: Scope) -> Callable[[], str]:
     return act
 
 
-def retrying(agent_id: UUID, scope: Scope) -> Callable[[], str]:
+def retry_action(agent_id: UUID, scope: Scope) -> Callable[[], str]:
     """Put a task back on its queue."""
 
     def act() -> str:
@@ -41,7 +41,7 @@ def retrying(agent_id: UUID, scope: Scope) -> Callable[[], str]:
     return act
 
 
-def approving(agent_id: UUID, scope: Scope) -> Question:
+def approval_question(agent_id: UUID, scope: Scope) -> Question:
     """The oldest call of a task that waits for a person, with all its arguments."""
     with session() as db:
         waiting = ax.approvals.list(db, agent_id, metadata_filter=scope)

@@ -8,27 +8,27 @@ from datetime import datetime
 from rich.text import Text
 
 from agentexec.activity.schemas import ActivityChildSchema
-from agentexec.cli.common import moment, one_line
+from agentexec.cli.common import format_time, one_line
 from agentexec.cli.dashboard.data import Detail
-from agentexec.cli.dashboard.view import STYLES, bar, dollars, short, span
+from agentexec.cli.dashboard.view import STYLES, format_cost, format_count, format_duration, progress_bar
 
 
-def lines(found: Detail, now: datetime) -> list[Text]:
+def render_detail(found: Detail, now: datetime) -> list[Text]:
     """Everything, to be scrolled through."""
     one = found.activity
     head = Text(one_line(one.agent_type), "bold")
     head.append(f"  {one.agent_id}  ", "")
     head.append(one.status.value, STYLES[one.status.value])
     head.append("  ")
-    head.append_text(bar(one.percentage, one.status, 20))
-    facts = [f"created {moment(one.created_at)}", f"attempt {one.attempt}"]
+    head.append_text(progress_bar(one.percentage, one.status, 20))
+    facts = [f"created {format_time(one.created_at)}", f"attempt {one.attempt}"]
     if one.started_at is not None:
-        facts.append(f"ran {span(((one.finished_at or now) - one.started_at).total_seconds())}")
+        facts.append(f"ran {format_duration(((one.finished_at or now) - one.started_at).total_seconds())}")
     if one.usage.requests:
-        tokens = f"{short(one.usage.input_tokens)} + {short(one.usage.output_tokens)} tokens"
+        tokens = f"{format_count(one.usage.input_tokens)} + {format_count(one.usage.output_tokens)} tokens"
         facts.append(f"{one.usage.requests} requests, {tokens}")
     if one.cost is not None:
-        facts.append(dollars(one.cost))
+        facts.append(format_cost(one.cost))
     if one.parent_id is not None:
         facts.append(f"parent {one.parent_id}")
     made = [head, Text("  ".join(facts))]
@@ -41,7 +41,7 @@ def lines(found: Detail, now: datetime) -> list[Text]:
         made.append(_title("steps"))
         made += [
             Text(
-                f"{moment(step.at)}  {step.kind.value:<8} epoch {step.epoch}  {one_line(step.path)}"
+                f"{format_time(step.at)}  {step.kind.value:<8} epoch {step.epoch}  {one_line(step.path)}"
                 f"  {one_line(step.what)}".rstrip()
             )
             for step in found.steps
@@ -49,7 +49,7 @@ def lines(found: Detail, now: datetime) -> list[Text]:
     made.append(_title("log"))
     for line in one.logs:
         share = "" if line.percentage is None else f"{line.percentage}%"
-        text = Text(f"{moment(line.created_at)} {share:>5} ")
+        text = Text(f"{format_time(line.created_at)} {share:>5} ")
         text.append(f"{line.status.value:<9}", STYLES[line.status.value])
         text.append(one_line(line.message))
         made.append(text)

@@ -60,7 +60,7 @@ class Keys:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """End the wait for a key."""
         try:
             os.write(self._bell, b"!")
@@ -88,11 +88,11 @@ class Keys:
         return bool(select.select([self._keyboard], [], [], ESCAPE_WAIT)[0])
 
     def _on_resize(self, _number: int, _frame: FrameType | None) -> None:
-        self.ring()
+        self.wake()
 
     def _on_suspend(self, _number: int, _frame: FrameType | None) -> None:
         self._suspended = True
-        self.ring()
+        self.wake()
 
 
 def parse(text: str) -> list[str]:

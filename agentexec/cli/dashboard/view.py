@@ -25,7 +25,7 @@ STYLES = {
 
 
 def header(
-    seen: OverviewSchema, spent: SpentSchema | None, width: int, *, paused: bool, wish: str
+    seen: OverviewSchema, spent: SpentSchema | None, width: int, *, paused: bool, query: str
 ) -> list[Text]:
     """Two or three lines: numbers, rates, what was spent, the filter."""
     first = Text(no_wrap=True, overflow="ellipsis")
@@ -33,7 +33,7 @@ def header(
     first.append(f" active {seen.active:,} ", "bold cyan")
     first.append(f" running {seen.running:,}  queued {seen.queued:,}")
     if seen.oldest_queued_at is not None:
-        first.append(f"  oldest waits {span((seen.at - seen.oldest_queued_at).total_seconds())}")
+        first.append(f"  oldest waits {format_duration((seen.at - seen.oldest_queued_at).total_seconds())}")
     if paused:
         first.append("  PAUSED", "bold yellow")
     second = Text(no_wrap=True, overflow="ellipsis")
@@ -51,13 +51,13 @@ def header(
         used = spent.usage
         third.append(
             f"last {spent.minutes} min: {used.requests:,} requests, "
-            f"{short(used.input_tokens)} + {short(used.output_tokens)} tokens"
+            f"{format_count(used.input_tokens)} + {format_count(used.output_tokens)} tokens"
         )
         if spent.cost is not None:
-            third.append(f", {dollars(spent.cost)}")
+            third.append(f", {format_cost(spent.cost)}")
         third.append("  ")
-    if wish:
-        third.append(f"filter: {one_line(wish)}", "magenta")
+    if query:
+        third.append(f"filter: {one_line(query)}", "magenta")
     return [*found, third] if third.plain else found
 
 
@@ -87,13 +87,13 @@ def _worker(seen: OverviewSchema, one: WorkerSchema, width: int) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(f"{one_line(one.host)[:20]} {one.pid:>7}  {state:<6} ", "red" if lost else "")
     text.append(f"{one.running:>3}/{one.concurrency} tasks  cpu {one.cpu_percent:>5.1f}%  ")
-    text.append(f"{size(one.rss_bytes):>7}  heartbeat {span(_age(seen, one.seen_at))} ago")
+    text.append(f"{size(one.rss_bytes):>7}  heartbeat {format_duration(_age(seen, one.seen_at))} ago")
     if width > 100:
         text.append(f"  {one_line(one.queue)}")
     return text
 
 
-def folded(text: Text, console: Console) -> list[Text]:
+def wrap_line(text: Text, console: Console) -> list[Text]:
     """A line in as many lines as it takes on this console."""
     if text.cell_len <= console.width:
         return [text]
@@ -119,17 +119,17 @@ def table(
     for number, one in enumerate(items):
         cells = [Text(one.status.value, STYLES[one.status.value]), Text(one_line(one.agent_type))]
         if width >= 60:
-            cells.append(bar(one.percentage, one.status, 9 if width < 110 else 19))
+            cells.append(progress_bar(one.percentage, one.status, 9 if width < 110 else 19))
         cells.append(Text(elapsed(one, now)))
         if width >= 130:
-            cells.append(Text(short(one.usage.input_tokens + one.usage.output_tokens)))
+            cells.append(Text(format_count(one.usage.input_tokens + one.usage.output_tokens)))
             cells.append(Text(str(one.agent_id)))
         cells.append(Text(one_line(one.latest_log_message)))
         found.add_row(*cells, style="reverse" if number == selected else "")
     return found
 
 
-def bar(percentage: int, status: Status, cells: int) -> Text:
+def progress_bar(percentage: int, status: Status, cells: int) -> Text:
     """A progress bar with its number."""
     full = round(cells * percentage / 100)
     text = Text("━" * full, STYLES[status.value])
@@ -147,11 +147,15 @@ def sparkline(numbers: Sequence[int]) -> str:
 def elapsed(one: ActivityListItemSchema, now: datetime) -> str:
     """How long it ran, or has run, or, in brackets, has waited."""
     if one.started_at is None or one.status is Status.QUEUED:
-        return f"({span((now - one.created_at).total_seconds())})" if one.status is Status.QUEUED else ""
-    return span(((one.finished_at or now) - one.started_at).total_seconds())
+        return (
+            f"({format_duration((now - one.created_at).total_seconds())})"
+            if one.status is Status.QUEUED
+            else ""
+        )
+    return format_duration(((one.finished_at or now) - one.started_at).total_seconds())
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time in two units at most: 5s, 3m12s, 2h05m, 4d03h."""
     whole = max(0, int(seconds))
     for unit, smaller, one, other in ((86_400, 3600, "d", "h"), (3600, 60, "h", "m"), (60, 1, "m", "s")):
@@ -160,7 +164,7 @@ def span(seconds: float) -> str:
     return f"{whole}s"
 
 
-def short(number: int) -> str:
+def format_count(number: int) -> str:
     """A number in at most five characters."""
     for unit, name in ((1_000_000_000, "G"), (1_000_000, "M"), (1000, "k")):
         if number >= unit:
@@ -168,7 +172,7 @@ def short(number: int) -> str:
     return str(number)
 
 
-def dollars(amount: float) -> str:
+def format_cost(amount: float) -> str:
     """An amount with cents, a small one with parts of them."""
     return f"about {amount:,.2f} dollars" if amount >= 1 else f"about {amount:.4f} dollars"
 

@@ -10,14 +10,14 @@ from agents import RunResult, RunResultStreaming, RunState, StreamEvent
 
 from agentexec.journal.approvals import EXPIRED, Question
 from agentexec.journal.calls import enclosing_calls
-from agentexec.journal.store import fit
+from agentexec.journal.store import fit_path
 from agentexec.runners.openai.durable import run_of, state_of
 
-REJECTED_BY_TIME = "Nobody approved this call in time, so it was not made."
+APPROVAL_EXPIRED_MESSAGE = "Nobody approved this call in time, so it was not made."
 """What the model is told of a call whose approval has expired."""
 
 
-async def decided(result: RunResult | RunResultStreaming) -> RunState[Any] | None:
+async def resolve_interruptions(result: RunResult | RunResultStreaming) -> RunState[Any] | None:
     """The state from which an interrupted run goes on, with all its calls approved or rejected.
 
     None for a run that is not interrupted, or runs outside its task. Raises WaitingForApproval, which takes the task
@@ -30,22 +30,22 @@ async def decided(result: RunResult | RunResultStreaming) -> RunState[Any] | Non
     items = list(result.interruptions)
     questions = [
         Question(
-            fit(f"{run.path}/{item.call_id}"),
+            fit_path(f"{run.path}/{item.call_id}"),
             0,
             "approval",
             item.qualified_name or "tool",
             item.arguments or "",
-            run.scope.expiry(),
+            run.scope.approval_deadline(),
         )
         for item in items
     ]
-    verdicts = await run.recorder.decided(questions, enclosing_calls())
+    verdicts = await run.recorder.wait_for_verdicts(questions, enclosing_calls())
     state = state_of(result)
     for item, verdict in zip(items, verdicts, strict=True):
         if verdict.approved:
             state.approve(item)
         else:
-            message = REJECTED_BY_TIME if verdict.status == EXPIRED else verdict.message
+            message = APPROVAL_EXPIRED_MESSAGE if verdict.status == EXPIRED else verdict.message
             state.reject(item, rejection_message=message)
     return state
 
@@ -53,7 +53,7 @@ async def decided(result: RunResult | RunResultStreaming) -> RunState[Any] | Non
 GoOn = Callable[[RunState[Any]], Awaitable[RunResultStreaming]]
 
 
-class ApprovedStream:
+class ResumableStream:
     """The result of a streamed run that may be interrupted: its events go on behind each approval.
 
     In every other respect it is the SDK's result of the part that runs now, to `isinstance` too.
@@ -77,7 +77,7 @@ class ApprovedStream:
             async with aclosing(events):
                 async for event in events:
                     yield event
-            state = await decided(self._result)
+            state = await resolve_interruptions(self._result)
             if state is None:
                 return
             self._result = await self._go_on(state)

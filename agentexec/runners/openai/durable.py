@@ -21,7 +21,7 @@ from agents.tool import _FunctionToolInvocationResult
 from agentexec.errors import AgentexecError
 from agentexec.journal.recorder import SCOPE, Scope
 from agentexec.runners.openai.model import JournaledModel
-from agentexec.runners.openai.run import DurableRun, inherited
+from agentexec.runners.openai.run import DurableRun, inherit_run_config
 from agentexec.runners.openai.session import journaled_session
 from agentexec.runners.openai.tools import invoke_journaled
 
@@ -61,7 +61,7 @@ def _entered(agent: Any, input: Any, options: dict[str, Any]) -> Generator[Durab
         yield None
         return
     if isinstance(scope.run, DurableRun) and options.get("run_config") is None:
-        options["run_config"] = inherited(scope.run.run_config)
+        options["run_config"] = inherit_run_config(scope.run.run_config)
     run = _interrupted(scope, agent, input) or DurableRun(
         scope, agent, input, options.get("run_config") or {}
     )
@@ -118,7 +118,7 @@ def _get_model(get_model: Callable[..., Model], agent: Any, run_config: Any) -> 
     if scope is None or not isinstance(scope.run, DurableRun):
         return model
     run = scope.run
-    run.speaker = agent.name
+    run.active_agent = agent.name
     # One for each model and run: the SDK tells models apart by identity.
     if id(model) not in run.models:
         chosen = agent.model if run_config.model is None else run_config.model
@@ -126,7 +126,7 @@ def _get_model(get_model: Callable[..., Model], agent: Any, run_config: Any) -> 
     return run.models[id(model)]
 
 
-def install() -> None:
+def patch_sdk() -> None:
     """Make the SDK of this process able to run durably; once is enough, and more does no harm."""
     if getattr(run_loop.get_model, "func", None) is not _get_model:
         if not (hasattr(run_loop, "get_model") and hasattr(tool_execution, INVOKE)):

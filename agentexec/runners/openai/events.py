@@ -13,19 +13,19 @@ LiveEvent = tuple[EventType, dict[str, Any]]
 DELTAS = ("response.output_text.delta", "response.refusal.delta")
 
 
-def of_stream(data: Any) -> Iterator[LiveEvent]:
+def events_from_stream(data: Any) -> Iterator[LiveEvent]:
     """The live events for one event of a model's stream.
 
-    text_delta: text, item_id, and refusal=True where the model refuses. tool_called: see `of_items`.
+    text_delta: text, item_id, and refusal=True where the model refuses. tool_called: see `events_from_items`.
     """
     if data.type in DELTAS:
         refusal = {"refusal": True} if data.type == DELTAS[1] else {}
         yield "text_delta", {"text": data.delta, "item_id": data.item_id, **refusal}
     elif data.type == "response.output_item.done":
-        yield from of_hosted_tool(data.item)
+        yield from events_from_hosted_tool(data.item)
 
 
-def of_items(items: Iterable[Any]) -> Iterator[LiveEvent]:
+def events_from_items(items: Iterable[Any]) -> Iterator[LiveEvent]:
     """The live events for a response that was not streamed: each text in one piece."""
     for item in items:
         if _field(item, "type") == "message":
@@ -35,10 +35,10 @@ def of_items(items: Iterable[Any]) -> Iterator[LiveEvent]:
                     more = {"refusal": True} if refusal else {}
                     yield "text_delta", {"text": text or refusal, "item_id": _field(item, "id"), **more}
         else:
-            yield from of_hosted_tool(item)
+            yield from events_from_hosted_tool(item)
 
 
-def of_hosted_tool(item: Any) -> Iterator[LiveEvent]:
+def events_from_hosted_tool(item: Any) -> Iterator[LiveEvent]:
     """A tool that the provider ran itself; calls of function tools are told when they are made."""
     kind = _field(item, "type") or ""
     if kind.endswith("_call") and kind != "function_call":
@@ -52,7 +52,7 @@ def of_hosted_tool(item: Any) -> Iterator[LiveEvent]:
         )
 
 
-def of_usage(usage: Usage) -> Iterator[LiveEvent]:
+def events_from_usage(usage: Usage) -> Iterator[LiveEvent]:
     """The tokens of one model call; nothing where the provider does not tell them."""
     if usage.input_tokens or usage.output_tokens:
         counts = usage._asdict()
@@ -60,12 +60,12 @@ def of_usage(usage: Usage) -> Iterator[LiveEvent]:
         yield "usage", counts
 
 
-def tool_called(tool: str, call_id: str, arguments: str) -> LiveEvent:
+def tool_called_event(tool: str, call_id: str, arguments: str) -> LiveEvent:
     """The call of a function tool; `arguments` is the JSON that the model wrote."""
     return "tool_called", {"tool": tool, "call_id": call_id, "arguments": arguments}
 
 
-def tool_output(call_id: str, output: Any) -> LiveEvent:
+def tool_output_event(call_id: str, output: Any) -> LiveEvent:
     """What a function tool returned, as text."""
     dump = getattr(output, "model_dump_json", None)
     return "tool_output", {"call_id": call_id, "output": dump() if callable(dump) else str(output)}

@@ -33,7 +33,14 @@ from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest
 from openai import APIConnectionError, APIStatusError, RateLimitError
 
 from agentexec.config import CONF
-from agentexec.runners.pacing import Pacer, Refusal, later, pacer, read_retry_after, wait_after
+from agentexec.runners.pacing import (
+    Pacer,
+    RetryableFailure,
+    call_retry_delay,
+    pacer,
+    parse_retry_after,
+    retry_later_error,
+)
 
 CHARACTERS_PER_TOKEN = 4
 ANSWER_TOKENS = 500
@@ -156,7 +163,7 @@ class _Call:
         self._settings = settings
         self._pacer = pacer
         # The SDK has them off for a request that must not be sent twice, too.
-        self._others_retry = settings.retry is not None or should_disable_provider_managed_retries()
+        self._caller_retries = settings.retry is not None or should_disable_provider_managed_retries()
         self._failures = 0
         self._waited = 0.0
 
@@ -172,38 +179,38 @@ class _Call:
     async def failed(self, error: Exception) -> None:
         """Wait until the call may be made again; raises its error, or RetryLater."""
         self._pacer.after_call(self._reservation, 0)
-        refusal = _refusal(error)
-        if refusal is None:
+        failure = _refusal(error)
+        if failure is None:
             raise error
         self._failures += 1
-        most_wait = CONF.rate_limit_wait
-        wait = wait_after(
-            refusal,
+        max_wait = CONF.rate_limit_wait
+        wait = call_retry_delay(
+            failure,
             failures=self._failures,
             waited=self._waited,
-            most_wait=most_wait,
-            others_retry=self._others_retry,
+            max_wait=max_wait,
+            caller_retries=self._caller_retries,
         )
         if wait is None:
             raise error
-        if wait > most_wait:
-            raise later(wait, self._model, random.random()) from error  # noqa: S311 - spreads load, no secret
+        if wait > max_wait:
+            raise retry_later_error(wait, self._model, random.random()) from error  # noqa: S311 - spreads load, no secret
         self._waited += wait
         await asyncio.sleep(wait)
 
 
-def _refusal(error: Exception) -> Refusal | None:
+def _refusal(error: Exception) -> RetryableFailure | None:
     """What may be tried again; None for a fault that stays."""
     if isinstance(error, APIConnectionError):
-        return Refusal(limited=False, retry_after=None)
+        return RetryableFailure(rate_limited=False, retry_after=None)
     if not isinstance(error, APIStatusError) or error.status_code not in PASSING:
         return None
     headers = error.response.headers
     if error.code == "insufficient_quota" or headers.get("x-should-retry") == "false":
         # Refused for good: no waiting fills an account.
         return None
-    after = read_retry_after(headers.get("retry-after-ms"), headers.get("retry-after"), datetime.now(UTC))
-    return Refusal(isinstance(error, RateLimitError), after)
+    after = parse_retry_after(headers.get("retry-after-ms"), headers.get("retry-after"), datetime.now(UTC))
+    return RetryableFailure(isinstance(error, RateLimitError), after)
 
 
 def _estimate(instructions: str | None, asked: Any, tools: list[Tool], settings: ModelSettings) -> float:

@@ -22,7 +22,7 @@ from agents.usage import (
 from openai.types.responses import Response, ResponseCompletedEvent, ResponseOutputItemDoneEvent
 
 from agentexec.journal.store import Usage, digest, dump
-from agentexec.runners.openai.events import of_items, of_stream, of_usage
+from agentexec.runners.openai.events import events_from_items, events_from_stream, events_from_usage
 from agentexec.runners.openai.limits import PacedModel
 from agentexec.runners.openai.run import DurableRun
 
@@ -54,12 +54,12 @@ class JournaledModel:
         recorded = await self._run.recorded_response(input_hash)
         if recorded is not None:
             return load_response(recorded)
-        self._run.tell_speaker()
-        async with self._run.calling():
+        self._run.publish_active_agent()
+        async with self._run.model_call():
             response = await self._paced.get_response(*args, **kwargs)
             value, counts = dump(dump_response(response), WHAT), self._counts(response.usage)
             await self._run.record_response(input_hash, value, counts)
-        self._run.tell([*of_items(response.output), *of_usage(counts)])
+        self._run.publish([*events_from_items(response.output), *events_from_usage(counts)])
         return response
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
@@ -69,8 +69,8 @@ class JournaledModel:
         if recorded is not None:
             yield load_event(recorded)
             return
-        self._run.tell_speaker()
-        async with self._run.calling(), aclosing(self._stream(input_hash, *args, **kwargs)) as events:
+        self._run.publish_active_agent()
+        async with self._run.model_call(), aclosing(self._stream(input_hash, *args, **kwargs)) as events:
             async for event in events:
                 yield event
 
@@ -79,7 +79,7 @@ class JournaledModel:
         stream = self._paced.stream_response(*args, **kwargs)
         try:
             async for event in stream:
-                self._run.tell(of_stream(event))
+                self._run.publish(events_from_stream(event))
                 if isinstance(event, ResponseOutputItemDoneEvent):
                     items.append(event.item)
                 elif isinstance(event, ResponseCompletedEvent):
@@ -89,7 +89,7 @@ class JournaledModel:
                     usage = usage_of(event.response)
                     value, counts = dump(dump_event(event, usage), WHAT), self._counts(usage, event.response)
                     await self._run.record_response(input_hash, value, counts)
-                    self._run.tell(of_usage(counts))
+                    self._run.publish(events_from_usage(counts))
                 yield event
         finally:
             close = getattr(stream, "aclose", None)

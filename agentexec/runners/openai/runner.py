@@ -27,13 +27,13 @@ from agents.run import RunOptions
 from agents.tracing.processors import default_exporter
 
 from agentexec.journal.calls import tool_policy as mark_policy
-from agentexec.journal.recorder import SCOPE, Policy, Turns
-from agentexec.journal.steps import once
+from agentexec.journal.recorder import SCOPE, Policy, ReplayProgress
+from agentexec.journal.steps import run_step_once
 from agentexec.runners.base import BaseAgentRunner, ReportStatus
-from agentexec.runners.openai.approvals import ApprovedStream, decided
-from agentexec.runners.openai.durable import install, run_of
+from agentexec.runners.openai.approvals import ResumableStream, resolve_interruptions
+from agentexec.runners.openai.durable import patch_sdk, run_of
 from agentexec.runners.openai.recovery import WRAP_UP_PROMPT, WrapUp
-from agentexec.runners.openai.tools import CHEAP_MARK
+from agentexec.runners.openai.tools import NO_INTENT_MARK
 
 ContextT = TypeVar("ContextT")
 
@@ -83,7 +83,7 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         tool_policy: Policy = "fail",
         approval_timeout: float | timedelta | None = None,
     ) -> None:
-        install()
+        patch_sdk()
         super().__init__(
             agent_id,
             report_status_prompt=report_status_prompt,
@@ -108,7 +108,7 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         plan = self._plan(agent, input, options)
         async with self._durably():
             result = await Runner.run(plan.agent, plan.input, **plan.options)
-            while (state := await decided(result)) is not None:
+            while (state := await resolve_interruptions(result)) is not None:
                 result = await Runner.run(plan.agent, state, **plan.options)
         return result
 
@@ -133,14 +133,14 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
             return result
 
         result = await start(plan.input)
-        stream: Any = result if run_of(result) is None else ApprovedStream(result, start)
+        stream: Any = result if run_of(result) is None else ResumableStream(result, start)
         return stream
 
     def make_tool(self, report_status: ReportStatus) -> FunctionTool:
         """The SDK's tool; its schema and description are read from the function."""
         tool = function_tool(report_status, name_override="report_status")
         # A report may be made twice, so its beginning is not worth a row; its outcome keeps a replay from the log.
-        setattr(tool, CHEAP_MARK, True)
+        setattr(tool, NO_INTENT_MARK, True)
         return mark_policy("idempotent")(tool)
 
     @asynccontextmanager
@@ -151,8 +151,8 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
             yield
             return
         await scope.recorder.open()
-        turns = scope.turns or Turns(self._resumed)
-        token = SCOPE.set(dataclasses.replace(scope, durable=True, turns=turns))
+        turns = scope.replay or ReplayProgress(self._resumed)
+        token = SCOPE.set(dataclasses.replace(scope, durable=True, replay=turns))
         try:
             yield
         finally:
@@ -164,7 +164,7 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         await self.try_to_report(f"Resumed at turn {turn} (attempt {attempt})")
 
     async def _report_once(self, message: str) -> bool:
-        return await once(self._scope(), "report", functools.partial(self.try_to_report, message))
+        return await run_step_once(self._scope(), "report", functools.partial(self.try_to_report, message))
 
     def _plan(
         self,

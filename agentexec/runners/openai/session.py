@@ -86,10 +86,10 @@ class JournaledSession:
 
     async def _begin(self) -> list[TResponseInputItem]:
         if self._left is None:
-            began = self._run.began
+            began = self._run.start_fact
             if began is None:
                 held = len(await self._all())
-                await self._run.begin(held)
+                await self._run.record_start(held)
                 self._left = []
             else:
                 held = json.loads(began.value).get("session_items")
@@ -116,13 +116,13 @@ def matching(stored: list[TResponseInputItem], items: list[TResponseInputItem]) 
     """How many of the first items stand at the beginning of what is stored."""
     number = 0
     for one, other in zip(stored, items, strict=False):
-        if essence(one) != essence(other):
+        if canonical_form(one) != canonical_form(other):
             break
         number += 1
     return number
 
 
-def essence(item: Any) -> str:
+def canonical_form(item: Any) -> str:
     """An item without what servers add to it or leave out, so that two forms of one item are equal."""
     return json.dumps(_reduced(item), sort_keys=True, default=str)
 

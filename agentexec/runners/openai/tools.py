@@ -11,24 +11,24 @@ from agents.tool_context import ToolContext
 from pydantic_core import to_jsonable_python
 
 from agentexec.errors import AgentexecError
-from agentexec.journal.calls import POLICY_MARK, Answer, perform, unrecorded
+from agentexec.journal.calls import POLICY_MARK, CallResult, run_call, run_unrecorded
 from agentexec.journal.recorder import SCOPE, Policy, Scope
-from agentexec.journal.store import digest, fit
-from agentexec.runners.openai.events import tool_called, tool_output
+from agentexec.journal.store import digest, fit_path
+from agentexec.runners.openai.events import tool_called_event, tool_output_event
 from agentexec.runners.openai.run import DurableRun
 
 Invoke = Callable[..., Awaitable[Any]]
 
-CUT_OFF = (
+INTERRUPTED_MESSAGE = (
     "This call was cut off by a restart and was not made again. It is unknown whether it took effect; find out "
     "before you rely on it or repeat it."
 )
 """What the model is told of a call that was cut off, where the tool's policy is "fail"."""
 
-REFUSED = f"{CUT_OFF} A person has decided not to make it again."
+REJECTED_MESSAGE = f"{INTERRUPTED_MESSAGE} A person has decided not to make it again."
 """The same where somebody was asked (the policy "ask"), and gave no message of their own."""
 
-CHEAP_MARK = "_agentexec_cheap_tool"
+NO_INTENT_MARK = "_agentexec_cheap_tool"
 """On a tool of our own that may run twice: its outcome is recorded, its beginning is not."""
 
 OUTPUT_KINDS = {kind.__name__: kind for kind in (ToolOutputText, ToolOutputImage, ToolOutputFileContent)}
@@ -48,22 +48,22 @@ class ToolCall:
     ) -> None:
         self._run = run
         self.name = tool.qualified_name
-        self.arguments = self.shown = arguments
-        self.intended = not getattr(tool, CHEAP_MARK, False)
+        self.arguments = self.display_arguments = arguments
+        self.records_intent = not getattr(tool, NO_INTENT_MARK, False)
         self._invoke = invoke
         self._result_type = result_type
         self._tool = tool
         self._context = context
 
-    async def make(self) -> Answer[Any]:
+    async def make(self) -> CallResult[Any]:
         """Let the SDK call the tool."""
         call_id = self._context.tool_call_id
-        self._run.tell([tool_called(self.name, call_id, self.arguments)])
+        self._run.publish([tool_called_event(self.name, call_id, self.arguments)])
         result = await self._invoke(function_tool=self._tool, context=self._context, arguments=self.arguments)
-        self._run.tell([tool_output(call_id, result.output)])
-        return Answer(result, failed=result.is_sdk_generated_error)
+        self._run.publish([tool_output_event(call_id, result.output)])
+        return CallResult(result, failed=result.is_sdk_generated_error)
 
-    def encode(self, answer: Answer[Any]) -> dict[str, Any]:
+    def encode(self, answer: CallResult[Any]) -> dict[str, Any]:
         result = answer.value
         structured = self._tool.output_json_schema is not None
         return {**encode_output(result.output, structured), "error": result.is_sdk_generated_error}
@@ -71,13 +71,13 @@ class ToolCall:
     def decode(self, value: dict[str, Any]) -> Any:
         return self._result_type(decode_output(value), is_sdk_generated_error=value["error"])
 
-    def refused(self, message: str | None) -> Any:
+    def rejected_value(self, message: str | None) -> Any:
         """What the model gets where a person does not let the call be made again."""
-        return self._result_type(message or REFUSED, is_sdk_generated_error=True)
+        return self._result_type(message or REJECTED_MESSAGE, is_sdk_generated_error=True)
 
-    def cut_off(self) -> Any:
+    def interrupted_value(self) -> Any:
         """What the model gets in place of an output that nobody knows."""
-        return self._result_type(CUT_OFF, is_sdk_generated_error=True)
+        return self._result_type(INTERRUPTED_MESSAGE, is_sdk_generated_error=True)
 
 
 async def invoke_journaled(
@@ -95,18 +95,18 @@ async def invoke_journaled(
 
     scope = SCOPE.get()
     if scope is None or not isinstance(scope.run, DurableRun):
-        return await unrecorded(context.tool_call_id, policy_of(function_tool, "fail"), plainly)
-    path = fit(f"{scope.run.path}/{context.tool_call_id}")
-    inside = scope.at(scope.run.path)
+        return await run_unrecorded(context.tool_call_id, policy_of(function_tool, "fail"), plainly)
+    path = fit_path(f"{scope.run.path}/{context.tool_call_id}")
+    inside = scope.child_scope(scope.run.path)
     if getattr(function_tool, "_is_agent_tool", False):
-        run, known = scope.run, scope.recorder.knows(path)
+        run, known = scope.run, scope.recorder.has_nested_facts(path)
         if not known:
-            run.tell([tool_called(function_tool.name, context.tool_call_id, arguments)])
-        result = await _reenter(inside.at(path), plainly)
-        run.tell([tool_output(context.tool_call_id, result.output)])
+            run.publish([tool_called_event(function_tool.name, context.tool_call_id, arguments)])
+        result = await _reenter(inside.child_scope(path), plainly)
+        run.publish([tool_output_event(context.tool_call_id, result.output)])
         return result
-    made = ToolCall(scope.run, invoke, result_type, function_tool, context, arguments)
-    return await perform(inside, path, made, policy_of(function_tool, scope.policy))
+    spec = ToolCall(scope.run, invoke, result_type, function_tool, context, arguments)
+    return await run_call(inside, path, spec, policy_of(function_tool, scope.policy))
 
 
 async def _reenter(scope: Scope, make: Callable[[], Awaitable[Any]]) -> Any:
@@ -168,4 +168,4 @@ def _decode_part(part: dict[str, Any]) -> Any:
     return kind.model_validate(part["data"])
 
 
-__all__ = ["CHEAP_MARK", "CUT_OFF", "digest", "invoke_journaled", "policy_of"]
+__all__ = ["INTERRUPTED_MESSAGE", "NO_INTENT_MARK", "digest", "invoke_journaled", "policy_of"]

@@ -16,11 +16,11 @@ import redis
 
 from agentexec.errors import UsageError
 from agentexec.llm.rate_limits import Demand
-from agentexec.state.backend import Claimed, Depth, Lost
+from agentexec.state.backend import ClaimResult, Depth, LostLeases
 from agentexec.state.redis_backend import scripts
-from agentexec.state.redis_backend.connection import Connections, blocking
+from agentexec.state.redis_backend.connection import Connections, clamp_block_timeout
 from agentexec.state.redis_backend.messages import RedisMessages
-from agentexec.state.redis_backend.scripts import CHUNK, Marked, QueueKeys, Sign, chunks
+from agentexec.state.redis_backend.scripts import CHUNK_SIZE, QueueKeys, Sign, SignedLease, chunks
 from agentexec.state.redis_backend.signing import Signer
 from agentexec.task import Entry, Lease
 
@@ -54,9 +54,9 @@ class RedisBackend(RedisMessages):
 
     def describe(self) -> str:
         """Version, memory and eviction of the server, for people. Raises UnavailableError."""
-        with self._outages_named():
+        with self._translating_errors():
             try:
-                facts: dict[str, Any] = self._repeating.info("everything")
+                facts: dict[str, Any] = self._retrying_client.info("everything")
             except redis.exceptions.NoPermissionError:
                 return "which may not be asked"
         name = "Valkey" if "valkey_version" in facts else "Redis"
@@ -66,10 +66,10 @@ class RedisBackend(RedisMessages):
 
     def ping(self) -> None:
         """Reach the server; raises UsageError if it is too old, or may throw away what the queue needs."""
-        with self._outages_named():
-            self._repeating.ping()
+        with self._translating_errors():
+            self._retrying_client.ping()
             try:
-                facts: dict[str, Any] = self._repeating.info("everything")
+                facts: dict[str, Any] = self._retrying_client.info("everything")
             except redis.exceptions.NoPermissionError:
                 return
         version = str(facts.get("redis_version", ""))
@@ -89,45 +89,47 @@ class RedisBackend(RedisMessages):
         """Close connections, also those that another thread waits on. The backend may be used again afterwards."""
         self._connections.close()
 
-    def push(self, queue: str, entries: Sequence[Entry], *, within: Connection | None = None) -> None:
+    def push(self, queue: str, entries: Sequence[Entry], *, transaction: Connection | None = None) -> None:
         """Put tasks on a queue and wake as many workers. A task that is already there is left as it is."""
-        self._refuse_transaction(within)
-        with self._outages_named():
+        self._refuse_transaction(transaction)
+        with self._translating_errors():
             for chunk in chunks(entries):
-                scripts.push(self._repeating, self._keys(queue), chunk, self._sign(queue))
+                scripts.push(self._retrying_client, self._keys(queue), chunk, self._sign(queue))
 
     def wake(self, queue: str, count: int) -> None:
         """Wake up to `count` workers that wait on a queue."""
-        with self._outages_named():
-            scripts.wake(self._repeating, self._keys(queue), count)
+        with self._translating_errors():
+            scripts.wake(self._retrying_client, self._keys(queue), count)
 
-    def claim(self, queue: str, worker: str, *, limit: int, low: int, lease_seconds: float) -> Claimed:
+    def claim(
+        self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
+    ) -> ClaimResult:
         """Lease up to `limit` ready tasks, 1,000 at most."""
-        with self._outages_named():
+        with self._translating_errors():
             # Never repeated: the leases of a claim whose reply is lost would be nobody's until they expire.
             claimed, next_due = scripts.claim(
-                self._once,
+                self._single_try_client,
                 self._keys(queue),
                 worker=worker,
-                limit=min(limit, CHUNK),
-                low=low,
+                limit=min(limit, CHUNK_SIZE),
+                low_quota=low_quota,
                 lease_seconds=lease_seconds,
             )
-            return Claimed(self._signed(queue, claimed), next_due)
+            return ClaimResult(self._signed(queue, claimed), next_due)
 
     def wait(self, queue: str, timeout: float) -> None:
         """Return when a task may be ready on `queue`, or after `timeout` seconds, 10 at most."""
         if timeout > 0:
-            with self._outages_named():
-                self._once.blpop([self._keys(queue).wake], timeout=blocking(timeout))
+            with self._translating_errors():
+                self._single_try_client.blpop([self._keys(queue).wake], timeout=clamp_block_timeout(timeout))
 
-    def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> Lost:
+    def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> LostLeases:
         """Extend leases. A lease that expired but was not claimed by another is taken up again."""
-        lost = Lost([], [])
-        with self._outages_named():
+        lost = LostLeases([], [])
+        with self._translating_errors():
             for chunk in chunks(leases):
                 taken, missing = scripts.renew(
-                    self._repeating,
+                    self._retrying_client,
                     self._keys(queue),
                     worker=worker,
                     leases=chunk,
@@ -137,125 +139,131 @@ class RedisBackend(RedisMessages):
                 lost.missing.extend(missing)
         return lost
 
-    def finish(self, queue: str, leases: Sequence[Lease], *, within: Connection | None = None) -> None:
+    def finish(self, queue: str, leases: Sequence[Lease], *, transaction: Connection | None = None) -> None:
         """Forget finished tasks, unless a higher epoch holds them."""
-        self._refuse_transaction(within)
-        with self._outages_named():
+        self._refuse_transaction(transaction)
+        with self._translating_errors():
             for chunk in chunks(leases):
-                scripts.finish(self._repeating, self._keys(queue), chunk)
+                scripts.finish(self._retrying_client, self._keys(queue), chunk)
 
     def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
         """Give a task back: to the front of its priority, or after `delay` seconds. False if not ours any more."""
-        with self._outages_named():
+        with self._translating_errors():
             # Never repeated: the second reply would say that the lease is gone, which the first has made so.
-            return scripts.release(self._once, self._keys(queue), lease, delay=delay)
+            return scripts.release(self._single_try_client, self._keys(queue), lease, delay=delay)
 
-    def hasten(self, queue: str, agent_ids: Sequence[UUID]) -> None:
+    def make_ready(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         """Make delayed tasks ready now, and wake workers; tasks that are ready, leased or unknown stay as they are."""
-        with self._outages_named():
+        with self._translating_errors():
             for chunk in chunks(agent_ids):
-                scripts.hasten(self._repeating, self._keys(queue), chunk)
+                scripts.make_ready(self._retrying_client, self._keys(queue), chunk)
 
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
         """Note running tasks that the index does not know, as leased to nobody."""
-        with self._outages_named():
+        with self._translating_errors():
             for chunk in chunks(entries):
                 scripts.restore(
-                    self._repeating,
+                    self._retrying_client,
                     self._keys(queue),
                     chunk,
                     self._sign(queue),
                     lease_seconds=lease_seconds,
                 )
 
-    def expired(self, queue: str, limit: int) -> list[Lease]:
+    def expired_leases(self, queue: str, limit: int) -> list[Lease]:
         """Up to `limit` leases (1,000 at most) whose time has passed, oldest first."""
-        with self._outages_named():
+        with self._translating_errors():
             while True:
-                found = scripts.expired(self._repeating, self._keys(queue), limit=min(limit, CHUNK))
+                found = scripts.expired_leases(
+                    self._retrying_client, self._keys(queue), limit=min(limit, CHUNK_SIZE)
+                )
                 # Those that are none of ours are gone now, and hid others.
                 if (leases := self._signed(queue, found)) or not found:
                     return leases
 
-    def leases_of(self, queue: str, worker: str) -> list[Lease]:
+    def worker_leases(self, queue: str, worker: str) -> list[Lease]:
         """The leases of one worker."""
-        with self._outages_named():
-            return self._signed(queue, scripts.leases_of(self._repeating, self._keys(queue), worker=worker))
+        with self._translating_errors():
+            return self._signed(
+                queue, scripts.worker_leases(self._retrying_client, self._keys(queue), worker=worker)
+            )
 
     def remove(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
         """Take tasks out, whatever their state. Returns the workers that held leases on any of them."""
         holders: dict[UUID, str] = {}
-        with self._outages_named():
+        with self._translating_errors():
             for chunk in chunks(agent_ids):
                 # Never repeated: the second reply would name no holder.
-                holders |= scripts.remove(self._once, self._keys(queue), chunk)
+                holders |= scripts.remove(self._single_try_client, self._keys(queue), chunk)
         return holders
 
-    def unknown(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
+    def unknown_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
         """Those of `agent_ids` that the index does not know."""
         unknown: list[UUID] = []
-        with self._outages_named():
+        with self._translating_errors():
             for chunk in chunks(agent_ids):
-                unknown += scripts.unknown(self._repeating, self._keys(queue), chunk)
+                unknown += scripts.unknown_tasks(self._retrying_client, self._keys(queue), chunk)
         return unknown
 
     def depth(self, queue: str) -> Depth:
         """Count the tasks of a queue."""
-        with self._outages_named():
-            return scripts.depth(self._repeating, self._keys(queue))
+        with self._translating_errors():
+            return scripts.depth(self._retrying_client, self._keys(queue))
 
-    def intact(self, queue: str) -> bool:
+    def is_intact(self, queue: str) -> bool:
         """False if the server was emptied, restarted or replaced since `mark_intact`.
 
         A restarted server may have come back without its last seconds, and a replica that took over may lack
         the last writes: both look whole and are not.
         """
-        with self._outages_named():
-            mark = self._repeating.get(self._queue_key(queue, "intact"))
+        with self._translating_errors():
+            mark = self._retrying_client.get(self._queue_key(queue, "intact"))
             return mark is not None and mark == self._run_id()
 
     def mark_intact(self, queue: str) -> None:
         """Note that the index of a queue is whole."""
-        with self._outages_named():
-            self._repeating.set(self._queue_key(queue, "intact"), self._run_id())
+        with self._translating_errors():
+            self._retrying_client.set(self._queue_key(queue, "intact"), self._run_id())
 
-    def lead(self, role: str, owner: str, seconds: float) -> bool:
+    def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
         """Take or keep a leadership for `seconds`; False if another owner holds it."""
-        with self._outages_named():
-            return scripts.lead(self._repeating, self._leader_key(role), owner=owner, seconds=seconds)
+        with self._translating_errors():
+            return scripts.acquire_leadership(
+                self._retrying_client, self._leader_key(role), owner=owner, seconds=seconds
+            )
 
-    def resign(self, role: str, owner: str) -> None:
+    def release_leadership(self, role: str, owner: str) -> None:
         """Give a leadership up, if held by `owner`."""
-        with self._outages_named():
-            scripts.resign(self._repeating, self._leader_key(role), owner=owner)
+        with self._translating_errors():
+            scripts.release_leadership(self._retrying_client, self._leader_key(role), owner=owner)
 
-    def reserve(self, demands: Sequence[Demand], patience: float) -> float:
+    def reserve(self, demands: Sequence[Demand], max_wait: float) -> float:
         """Take amounts of token buckets, all of them or none; see `StateBackend.reserve`."""
-        with self._outages_named():
+        with self._translating_errors():
             # Never repeated: it might take twice.
-            return scripts.reserve(self._once, self._bucket_keys(demands), demands, patience=patience)
+            return scripts.reserve(
+                self._single_try_client, self._bucket_keys(demands), demands, max_wait=max_wait
+            )
 
     def settle(self, demands: Sequence[Demand]) -> None:
         """Correct what was reserved, at once."""
-        with self._outages_named():
-            scripts.reserve(self._once, self._bucket_keys(demands), demands, patience=None)
+        with self._translating_errors():
+            scripts.reserve(self._single_try_client, self._bucket_keys(demands), demands, max_wait=None)
 
     def _sign(self, queue: str) -> Sign:
         return lambda agent_id: self._signer.sign(ENTRY, queue, agent_id.hex)
 
-    def _signed(self, queue: str, found: Sequence[Marked]) -> list[Lease]:
+    def _signed(self, queue: str, found: Sequence[SignedLease]) -> list[Lease]:
         """Leases of entries with a valid signature; the others leave the queue, and the reconciler brings back real tasks."""
         if not self._signer.active:
             return [lease for lease, _ in found]
         leases: list[Lease] = []
         dropped: list[Lease] = []
         for lease, signature in found:
-            mine = self._signer.accepts(
-                signature.decode("ascii", "replace"), ENTRY, queue, lease.agent_id.hex
-            )
+            mine = self._signer.verify(signature.decode("ascii", "replace"), ENTRY, queue, lease.agent_id.hex)
             (leases if mine else dropped).append(lease)
         if dropped:
-            scripts.finish(self._repeating, self._keys(queue), dropped)
+            scripts.finish(self._retrying_client, self._keys(queue), dropped)
             self._signer.note_dropped(len(dropped), f"entries of queue {queue}")
         return leases
 
@@ -272,13 +280,13 @@ class RedisBackend(RedisMessages):
     def _run_id(self) -> bytes:
         """What changes with each start of the server; constant where it may not be asked."""
         try:
-            facts: dict[str, Any] = self._repeating.info("server")
+            facts: dict[str, Any] = self._retrying_client.info("server")
         except redis.exceptions.NoPermissionError:
             return b"unknown"
         return str(facts.get("run_id", "unknown")).encode()
 
-    def _refuse_transaction(self, within: object) -> None:
-        if within is not None:
+    def _refuse_transaction(self, transaction: object) -> None:
+        if transaction is not None:
             raise UsageError(
-                "The Redis state backend cannot join a database transaction; call it without within=."
+                "The Redis state backend cannot join a database transaction; call it without transaction=."
             )

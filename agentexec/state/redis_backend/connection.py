@@ -19,7 +19,7 @@ from agentexec.redaction import redact
 TIMEOUT = 5.0
 """Seconds that a command may take."""
 
-BLOCK = 10.0
+MAX_BLOCK_SECONDS = 10.0
 """Seconds that one blocking read lasts at most; a longer wait is several of them."""
 
 HEALTH_CHECK_INTERVAL = 15
@@ -45,22 +45,24 @@ OUTAGES = (
 class Connections:
     """Two clients of one server.
 
-    `repeating` sends a command again, once, when its connection breaks: right for what may happen twice.
-    `once` never does; it also carries the blocking reads, so its read time-out is above `BLOCK`.
+    `retrying_client` sends a command again, once, when its connection breaks: right for what may happen twice.
+    `single_try_client` never does; it also carries the blocking reads, so its read time-out is above `MAX_BLOCK_SECONDS`.
     """
 
     def __init__(self, url: str) -> None:
-        self.repeating = redis.Redis.from_pool(_pool(url, timeout=TIMEOUT, retries=1))
-        self.once = redis.Redis.from_pool(_pool(url, timeout=BLOCK + TIMEOUT, retries=0))
+        self.retrying_client = redis.Redis.from_pool(_pool(url, timeout=TIMEOUT, retries=1))
+        self.single_try_client = redis.Redis.from_pool(
+            _pool(url, timeout=MAX_BLOCK_SECONDS + TIMEOUT, retries=0)
+        )
         self.safe_url = without_secrets(url)
 
     def close(self) -> None:
         """Disconnect, also what another thread waits on; a later call connects again."""
-        for client in (self.repeating, self.once):
+        for client in (self.retrying_client, self.single_try_client):
             client.connection_pool.disconnect()
 
     @contextmanager
-    def outages_named(self) -> Generator[None]:
+    def translating_errors(self) -> Generator[None]:
         """Turn the errors of a server that is away, full or failing over into UnavailableError."""
         try:
             yield
@@ -98,9 +100,9 @@ class Connections:
             raise
 
 
-def blocking(timeout: float) -> float:
+def clamp_block_timeout(timeout: float) -> float:
     """A block time that the read time-out exceeds; never 0, which means for ever."""
-    return max(0.001, min(timeout, BLOCK))
+    return max(0.001, min(timeout, MAX_BLOCK_SECONDS))
 
 
 def without_secrets(url: str) -> str:

@@ -11,9 +11,9 @@ from uuid import UUID
 
 import redis
 
-from agentexec.state.backend import EVENTS, EVENTS_KEPT, Event
+from agentexec.state.backend import EVENTS_KEPT, EVENTS_PREFIX, Event
 from agentexec.state.redis_backend import scripts
-from agentexec.state.redis_backend.connection import Connections, blocking
+from agentexec.state.redis_backend.connection import Connections, clamp_block_timeout
 from agentexec.state.redis_backend.scripts import chunks
 from agentexec.state.redis_backend.signing import Signer
 
@@ -35,14 +35,14 @@ class RedisMessages:
         self._connections = connections
         self._prefix = prefix
         self._signer = signer
-        self._repeating = connections.repeating
-        self._once = connections.once
+        self._retrying_client = connections.retrying_client
+        self._single_try_client = connections.single_try_client
 
     def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
         """Have `mailbox` told when these tasks are done. A watch lapses after an hour unless repeated."""
-        with self._outages_named():
+        with self._translating_errors():
             for chunk in chunks(agent_ids):
-                pipeline = self._repeating.pipeline(transaction=False)
+                pipeline = self._retrying_client.pipeline(transaction=False)
                 for agent_id in chunk:
                     key = self._watch_key(queue, agent_id)
                     pipeline.sadd(key, mailbox)
@@ -52,9 +52,11 @@ class RedisMessages:
     def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         """Send `done <agent_id>` to every mailbox that watches one of these tasks, and end the watches."""
         messages: defaultdict[str, list[str]] = defaultdict(list)
-        with self._outages_named():
+        with self._translating_errors():
             for chunk in chunks(agent_ids):
-                watchers = scripts.take_watchers(self._once, [self._watch_key(queue, one) for one in chunk])
+                watchers = scripts.take_watchers(
+                    self._single_try_client, [self._watch_key(queue, one) for one in chunk]
+                )
                 for agent_id, mailboxes in zip(chunk, watchers, strict=True):
                     for mailbox in mailboxes:
                         messages[mailbox].append(f"done {agent_id}")
@@ -62,7 +64,7 @@ class RedisMessages:
 
     def send(self, mailbox: str, messages: Sequence[str]) -> None:
         """Put messages into a mailbox (a process that waits). Mailboxes nobody reads vanish after a minute."""
-        with self._outages_named():
+        with self._translating_errors():
             self._send_all({mailbox: messages})
 
     def _send_all(self, messages: Mapping[str, Sequence[str]]) -> None:
@@ -72,7 +74,7 @@ class RedisMessages:
             if texts
         }
         if signed:
-            scripts.send_all(self._repeating, signed, ttl=MAIL_SECONDS)
+            scripts.send_all(self._retrying_client, signed, ttl=MAIL_SECONDS)
 
     def receive(self, mailbox: str, timeout: float) -> list[str]:
         """Wait up to `timeout` seconds for messages, and take all of them, oldest first.
@@ -81,12 +83,12 @@ class RedisMessages:
         """
         key = self._mail_key(mailbox)
         deadline = time.monotonic() + timeout
-        with self._outages_named():
+        with self._translating_errors():
             while True:
                 left = deadline - time.monotonic()
-                pipeline = self._once.pipeline(transaction=False)
+                pipeline = self._single_try_client.pipeline(transaction=False)
                 if left > 0:
-                    pipeline.blpop([key], timeout=blocking(left))
+                    pipeline.blpop([key], timeout=clamp_block_timeout(left))
                 pipeline.lpop(key, MOST_MAIL)
                 *first, rest = pipeline.execute()
                 texts = [popped[1] for popped in first if popped] + (rest or [])
@@ -104,7 +106,7 @@ class RedisMessages:
     def publish(self, queue: str, events: Mapping[UUID, Sequence[str]]) -> None:
         """Append short-lived events to the streams of tasks, and tell their followers."""
         messages: defaultdict[str, list[str]] = defaultdict(list)
-        with self._outages_named():
+        with self._translating_errors():
             for agent_id, texts in events.items():
                 keys = [self._events_key(queue, agent_id), self._follow_key(queue, agent_id)]
                 followers: list[str] = []
@@ -112,21 +114,21 @@ class RedisMessages:
                 for chunk in chunks(signed):
                     try:
                         # Never repeated: the events might stand there twice.
-                        followers = scripts.publish(self._once, keys, chunk)
+                        followers = scripts.publish(self._single_try_client, keys, chunk)
                     except redis.ResponseError as error:
                         if "WRONGTYPE" not in str(error):
                             raise
                         log.debug("The events of task %s cannot be kept: %s", agent_id, error)
                 for mailbox in followers:
-                    messages[mailbox].append(f"{EVENTS}{agent_id}")
+                    messages[mailbox].append(f"{EVENTS_PREFIX}{agent_id}")
             self._send_all(messages)
 
     def read_events(self, queue: str, after: Mapping[UUID, int]) -> dict[UUID, list[Event]]:
         """For each task the events kept whose number is above the one given, oldest first."""
         found: dict[UUID, list[Event]] = {}
-        with self._outages_named():
+        with self._translating_errors():
             for chunk in chunks(list(after.items())):
-                pipeline = self._repeating.pipeline(transaction=False)
+                pipeline = self._retrying_client.pipeline(transaction=False)
                 for agent_id, number in chunk:
                     pipeline.xrange(
                         self._events_key(queue, agent_id), min=f"{number + 1}-0", count=2 * EVENTS_KEPT
@@ -151,27 +153,29 @@ class RedisMessages:
         return Event(int(entry.partition(b"-")[0]), opened or "")
 
     def follow(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
-        """Have `mailbox` told of events of these tasks, for FOLLOW_SECONDS."""
-        with self._outages_named():
+        """Have `mailbox` told of events of these tasks, for FOLLOW_TTL_SECONDS."""
+        with self._translating_errors():
             for chunk in chunks(agent_ids):
-                scripts.follow(self._repeating, [self._follow_key(queue, one) for one in chunk], mailbox)
+                scripts.follow(
+                    self._retrying_client, [self._follow_key(queue, one) for one in chunk], mailbox
+                )
 
-    def followed(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
+    def followed_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
         """Those of `agent_ids` that some mailbox follows."""
         found: set[UUID] = set()
-        with self._outages_named():
+        with self._translating_errors():
             for chunk in chunks(agent_ids):
                 keys = [self._follow_key(queue, one) for one in chunk]
                 # Most of the time nobody follows anything, and one number says so.
-                if self._repeating.exists(*keys):
-                    pipeline = self._repeating.pipeline(transaction=False)
+                if self._retrying_client.exists(*keys):
+                    pipeline = self._retrying_client.pipeline(transaction=False)
                     for key in keys:
                         pipeline.exists(key)
                     found.update(one for one, there in zip(chunk, pipeline.execute(), strict=True) if there)
         return found
 
-    def _outages_named(self) -> AbstractContextManager[None]:
-        return self._connections.outages_named()
+    def _translating_errors(self) -> AbstractContextManager[None]:
+        return self._connections.translating_errors()
 
     def _queue_key(self, queue: str, name: str) -> str:
         return f"{{{self._prefix}:{queue}}}:{name}"

@@ -1,6 +1,6 @@
 """The Lua scripts of `state/lua`, each a typed function beside its named arguments.
 
-Times are seconds here and microseconds there. One call takes at most `CHUNK` tasks: Lua hands over some 8,000 values
+Times are seconds here and microseconds there. One call takes at most `CHUNK_SIZE` tasks: Lua hands over some 8,000 values
 at once, and no script should hold up the server for longer than a few milliseconds.
 """
 
@@ -15,13 +15,13 @@ from uuid import UUID
 import redis
 
 from agentexec.llm.rate_limits import Demand
-from agentexec.state.backend import EVENT_SECONDS, EVENTS_KEPT, FOLLOW_SECONDS, Depth, Lost
+from agentexec.state.backend import EVENT_TTL_SECONDS, EVENTS_KEPT, FOLLOW_TTL_SECONDS, Depth, LostLeases
 from agentexec.task import Entry, Lease, Priority
 
 T = TypeVar("T")
 
-CHUNK = 1000
-MICRO = 1_000_000
+CHUNK_SIZE = 1000
+MICROS_PER_SECOND = 1_000_000
 LANES = {Priority.HIGH: "h", Priority.LOW: "l"}
 _LUA = files("agentexec.state") / "lua"
 
@@ -37,7 +37,7 @@ class QueueKeys(NamedTuple):
     wake: str
 
 
-class Marked(NamedTuple):
+class SignedLease(NamedTuple):
     """A lease as the server knows it, with the signature of its entry (empty: none)."""
 
     lease: Lease
@@ -90,7 +90,7 @@ def push(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], sign: S
     """Add tasks that have no entry, and wake as many workers."""
     args: list[str | int] = []
     for agent_id, priority, run_at, epoch in entries:
-        args += (agent_id.hex, LANES[priority], int(run_at * MICRO), epoch, sign(agent_id))
+        args += (agent_id.hex, LANES[priority], int(run_at * MICROS_PER_SECOND), epoch, sign(agent_id))
     _PUSH(client, keys, *args)
 
 
@@ -100,19 +100,19 @@ def wake(client: redis.Redis, keys: QueueKeys, count: int) -> None:
 
 
 def claim(
-    client: redis.Redis, keys: QueueKeys, *, worker: str, limit: int, low: int, lease_seconds: float
-) -> tuple[list[Marked], float | None]:
+    client: redis.Redis, keys: QueueKeys, *, worker: str, limit: int, low_quota: int, lease_seconds: float
+) -> tuple[list[SignedLease], float | None]:
     """Lease ready tasks to a worker, each under its next epoch; and the seconds until the next delayed one is due."""
-    next_due, *leases = _CLAIM(client, keys, worker, limit, low, int(lease_seconds * MICRO))
-    return _marked(leases), None if next_due < 0 else next_due / MICRO
+    next_due, *leases = _CLAIM(client, keys, worker, limit, low_quota, int(lease_seconds * MICROS_PER_SECOND))
+    return _marked(leases), None if next_due < 0 else next_due / MICROS_PER_SECOND
 
 
 def renew(
     client: redis.Redis, keys: QueueKeys, *, worker: str, leases: Sequence[Lease], lease_seconds: float
-) -> Lost:
+) -> LostLeases:
     """Extend the leases that no other worker has taken."""
-    taken, missing = _RENEW(client, keys, worker, int(lease_seconds * MICRO), *_pairs(leases))
-    return Lost([_uuid(raw) for raw in taken], [_uuid(raw) for raw in missing])
+    taken, missing = _RENEW(client, keys, worker, int(lease_seconds * MICROS_PER_SECOND), *_pairs(leases))
+    return LostLeases([_uuid(raw) for raw in taken], [_uuid(raw) for raw in missing])
 
 
 def finish(client: redis.Redis, keys: QueueKeys, leases: Sequence[Lease]) -> None:
@@ -122,10 +122,10 @@ def finish(client: redis.Redis, keys: QueueKeys, leases: Sequence[Lease]) -> Non
 
 def release(client: redis.Redis, keys: QueueKeys, lease: Lease, *, delay: float) -> bool:
     """Make a leased task ready, or delayed; False if the lease is lost."""
-    return bool(_RELEASE(client, keys, lease.agent_id.hex, lease.epoch, int(delay * MICRO)))
+    return bool(_RELEASE(client, keys, lease.agent_id.hex, lease.epoch, int(delay * MICROS_PER_SECOND)))
 
 
-def hasten(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> None:
+def make_ready(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> None:
     """Make delayed tasks ready now."""
     _HASTEN(client, keys, *(agent_id.hex for agent_id in agent_ids))
 
@@ -137,15 +137,15 @@ def restore(
     args: list[str | int] = []
     for entry in entries:
         args += (entry.agent_id.hex, LANES[entry.priority], entry.epoch, sign(entry.agent_id))
-    _RESTORE(client, keys, int(lease_seconds * MICRO), *args)
+    _RESTORE(client, keys, int(lease_seconds * MICROS_PER_SECOND), *args)
 
 
-def expired(client: redis.Redis, keys: QueueKeys, *, limit: int) -> list[Marked]:
+def expired_leases(client: redis.Redis, keys: QueueKeys, *, limit: int) -> list[SignedLease]:
     """Leases whose time has passed, oldest first."""
     return _marked(_EXPIRED(client, keys, limit))
 
 
-def leases_of(client: redis.Redis, keys: QueueKeys, *, worker: str) -> list[Marked]:
+def worker_leases(client: redis.Redis, keys: QueueKeys, *, worker: str) -> list[SignedLease]:
     """The leases of one worker."""
     return _marked(_LEASES_OF(client, keys, worker))
 
@@ -156,7 +156,7 @@ def remove(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> d
     return {_uuid(raw): _name(worker) for raw, worker in zip(reply[::2], reply[1::2], strict=True)}
 
 
-def unknown(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> list[UUID]:
+def unknown_tasks(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> list[UUID]:
     """Those that the index does not know, or no set holds."""
     places = _UNKNOWN(client, keys, *(agent_id.hex for agent_id in agent_ids))
     return [agent_ids[place - 1] for place in places]
@@ -184,39 +184,39 @@ def send_all(client: redis.Redis, messages: Mapping[str, Sequence[str]], *, ttl:
 
 def publish(client: redis.Redis, keys: Sequence[str], texts: Sequence[str]) -> list[str]:
     """Append events to a task's stream (the first key); the mailboxes that follow it (the second)."""
-    return [_name(name) for name in _PUBLISH(client, keys, EVENTS_KEPT, EVENT_SECONDS, *texts)]
+    return [_name(name) for name in _PUBLISH(client, keys, EVENTS_KEPT, EVENT_TTL_SECONDS, *texts)]
 
 
 def follow(client: redis.Redis, follow_keys: Sequence[str], mailbox: str) -> None:
     """Let a mailbox follow tasks."""
-    _FOLLOW(client, follow_keys, mailbox, FOLLOW_SECONDS)
+    _FOLLOW(client, follow_keys, mailbox, FOLLOW_TTL_SECONDS)
 
 
-def lead(client: redis.Redis, key: str, *, owner: str, seconds: float) -> bool:
+def acquire_leadership(client: redis.Redis, key: str, *, owner: str, seconds: float) -> bool:
     """Take or keep a leadership."""
     return bool(_LEAD(client, [key], owner, max(1, int(seconds * 1000))))
 
 
-def resign(client: redis.Redis, key: str, *, owner: str) -> None:
+def release_leadership(client: redis.Redis, key: str, *, owner: str) -> None:
     """Give a leadership up if `owner` holds it."""
     _RESIGN(client, [key], owner)
 
 
 def reserve(
-    client: redis.Redis, keys: Sequence[str], demands: Sequence[Demand], *, patience: float | None
+    client: redis.Redis, keys: Sequence[str], demands: Sequence[Demand], *, max_wait: float | None
 ) -> float:
-    """Take from buckets, one key for each demand; returns the seconds to wait. `patience` None: in any case."""
+    """Take from buckets, one key for each demand; returns the seconds to wait. `max_wait` None: in any case."""
     if not demands:
         return 0.0
-    args = [part for demand in demands for part in (demand.cost, demand.window)]
-    wait = _RESERVE(client, keys, -1 if patience is None else int(patience * MICRO), *args)
-    return int(wait) / MICRO
+    args = [part for demand in demands for part in (demand.refill_micros, demand.full_refill_micros)]
+    wait = _RESERVE(client, keys, -1 if max_wait is None else int(max_wait * MICROS_PER_SECOND), *args)
+    return int(wait) / MICROS_PER_SECOND
 
 
 def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """Parts that one call takes."""
-    for start in range(0, len(items), CHUNK):
-        yield items[start : start + CHUNK]
+    for start in range(0, len(items), CHUNK_SIZE):
+        yield items[start : start + CHUNK_SIZE]
 
 
 def _pairs(leases: Sequence[Lease]) -> list[str | int]:
@@ -226,9 +226,9 @@ def _pairs(leases: Sequence[Lease]) -> list[str | int]:
     return args
 
 
-def _marked(reply: Sequence[Any]) -> list[Marked]:
+def _marked(reply: Sequence[Any]) -> list[SignedLease]:
     parts = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
-    return [Marked(Lease(_uuid(raw), epoch), signature) for raw, epoch, signature in parts]
+    return [SignedLease(Lease(_uuid(raw), epoch), signature) for raw, epoch, signature in parts]
 
 
 def _name(raw: bytes) -> str:

@@ -2,7 +2,7 @@
 
 What is signed: a queue's name and the id of a task, as part of the task's mark; a mailbox's name and a message; a task's
 id and an event. A signature belongs to the mark and not to the id, so whatever is done by id (renew, finish, remove,
-hasten) needs no key, and works on entries that were signed by an older key or by none.
+make_ready) needs no key, and works on entries that were signed by an older key or by none.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Signer:
         """The signature of a text in a place. Neither kinds nor places hold a NUL."""
         return self._signature(self._keys[0], kind, place, text) if self._keys else ""
 
-    def accepts(self, signature: str, kind: str, place: str, text: str) -> bool:
+    def verify(self, signature: str, kind: str, place: str, text: str) -> bool:
         """True for a signature by any of the keys."""
         if not self._keys:
             return True
@@ -61,7 +61,7 @@ class Signer:
         signature, _, inner = text.partition(" ")
         if not self._keys:
             return text
-        return inner if self.accepts(signature, kind, place, inner) else None
+        return inner if self.verify(signature, kind, place, inner) else None
 
     def note_dropped(self, number: int, what: str) -> None:
         """Log that something without a valid signature was dropped, at most once a minute."""

@@ -26,19 +26,19 @@ pytest.register_assert_rewrite(
     *(f"{__name__}.{part}" for part in ("acts", "buckets", "claims", "events", "leases", "signals"))
 )
 
-from agentexec.state.backend import Lost, StateBackend, required_names
+from agentexec.state.backend import LostLeases, StateBackend, required_names
 from agentexec.task import Entry, Lease, new_agent_id
-from agentexec.testing.backend_suite.acts import LONG, claim, push
+from agentexec.testing.backend_suite.acts import LONG_LEASE, claim, push
 from agentexec.testing.backend_suite.buckets import BucketTests
 from agentexec.testing.backend_suite.claims import ClaimTests
 from agentexec.testing.backend_suite.events import EventTests
 from agentexec.testing.backend_suite.leases import LeaseTests
-from agentexec.testing.backend_suite.signals import SignalTests
+from agentexec.testing.backend_suite.signals import CoordinationTests
 
 __all__ = ["BackendSuite"]
 
 
-class BackendSuite(BucketTests, ClaimTests, LeaseTests, SignalTests, EventTests):
+class BackendSuite(BucketTests, ClaimTests, LeaseTests, CoordinationTests, EventTests):
     """See the module. The tests need the fixture `backend` and the method `empty`."""
 
     def empty(self, backend: StateBackend) -> None:
@@ -74,15 +74,17 @@ class BackendSuite(BucketTests, ClaimTests, LeaseTests, SignalTests, EventTests)
 
     def test_an_emptied_index_is_noticed(self, backend: StateBackend, queue: str) -> None:
         pushed = push(backend, queue, 2)
-        assert not backend.intact(queue)
+        assert not backend.is_intact(queue)
         backend.mark_intact(queue)
-        assert backend.intact(queue)
-        assert not backend.intact(f"{queue}-other")
+        assert backend.is_intact(queue)
+        assert not backend.is_intact(f"{queue}-other")
         self.empty(backend)
-        assert not backend.intact(queue)
-        assert backend.unknown(queue, pushed) == pushed
-        assert backend.renew(queue, "worker", [Lease(pushed[0], 1)], LONG) == Lost([], [pushed[0]])
+        assert not backend.is_intact(queue)
+        assert backend.unknown_tasks(queue, pushed) == pushed
+        assert backend.renew(queue, "worker", [Lease(pushed[0], 1)], LONG_LEASE) == LostLeases(
+            [], [pushed[0]]
+        )
         backend.push(queue, [Entry(pushed[0], epoch=1)])
         assert claim(backend, queue) == [Lease(pushed[0], 2)]
         backend.mark_intact(queue)
-        assert backend.intact(queue)
+        assert backend.is_intact(queue)

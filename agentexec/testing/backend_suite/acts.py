@@ -15,13 +15,13 @@ from agentexec.task import Entry, Lease, Priority, new_agent_id
 
 T = TypeVar("T")
 
-SHORT = 0.3
+SHORT_LEASE = 0.3
 """Seconds of a lease that a test lets expire."""
 
-LONG = 60.0
+LONG_LEASE = 60.0
 """Seconds of a lease that no test lives to see the end of."""
 
-PATIENCE = 10.0
+WAIT_TIMEOUT = 10.0
 """Seconds after which a test gives up on something that must happen."""
 
 
@@ -38,11 +38,11 @@ def claim(
     limit: int = 1,
     *,
     worker: str = "worker",
-    low: int = 0,
-    seconds: float = LONG,
+    low_quota: int = 0,
+    seconds: float = LONG_LEASE,
 ) -> list[Lease]:
     """The leases of one claim."""
-    return backend.claim(queue, worker, limit=limit, low=low, lease_seconds=seconds).leases
+    return backend.claim(queue, worker, limit=limit, low_quota=low_quota, lease_seconds=seconds).leases
 
 
 def claim_all(backend: StateBackend, queue: str) -> list[Lease]:
@@ -58,17 +58,17 @@ def ids(leases: Sequence[Lease]) -> list[UUID]:
     return [lease.agent_id for lease in leases]
 
 
-def eventually(condition: Callable[[], T]) -> T:
+def wait_until(condition: Callable[[], T]) -> T:
     """Call `condition` until it returns something true, and return that."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     while not (outcome := condition()):
-        assert time.monotonic() < deadline, f"still not true after {PATIENCE:g} s"
+        assert time.monotonic() < deadline, f"still not true after {WAIT_TIMEOUT:g} s"
         time.sleep(0.01)
     return outcome
 
 
 @contextmanager
-def waiting(call: Callable[[], object]) -> Generator[Callable[[], float]]:
+def running_in_thread(call: Callable[[], object]) -> Generator[Callable[[], float]]:
     """Run a blocking call in a thread. What is yielded waits for its end and returns the seconds that took.
 
     The call may have ended before: waiting may always return early.
@@ -86,7 +86,7 @@ def waiting(call: Callable[[], object]) -> Generator[Callable[[], float]]:
         started = time.monotonic()
 
         def ended() -> float:
-            thread.result(2 * PATIENCE)
+            thread.result(2 * WAIT_TIMEOUT)
             return time.monotonic() - started
 
         yield ended

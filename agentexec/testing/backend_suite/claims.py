@@ -8,18 +8,18 @@ from uuid import UUID
 
 import pytest
 
-from agentexec.state.backend import Depth, Lost, StateBackend
+from agentexec.state.backend import Depth, LostLeases, StateBackend
 from agentexec.task import Entry, Lease, Priority, new_agent_id
 from agentexec.testing.backend_suite.acts import (
-    LONG,
-    PATIENCE,
-    SHORT,
+    LONG_LEASE,
+    SHORT_LEASE,
+    WAIT_TIMEOUT,
     claim,
     claim_all,
-    eventually,
     ids,
     push,
-    waiting,
+    running_in_thread,
+    wait_until,
 )
 
 
@@ -33,7 +33,7 @@ class ClaimTests:
         assert claim(backend, queue) == []
 
     def test_an_empty_queue_gives_nothing(self, backend: StateBackend, queue: str) -> None:
-        claimed = backend.claim(queue, "worker", limit=10, low=2, lease_seconds=LONG)
+        claimed = backend.claim(queue, "worker", limit=10, low_quota=2, lease_seconds=LONG_LEASE)
         assert claimed.leases == []
         assert claimed.next_due is None
 
@@ -55,33 +55,33 @@ class ClaimTests:
     def test_a_share_for_low_is_taken_from_low_first(self, backend: StateBackend, queue: str) -> None:
         high = push(backend, queue, 5, Priority.HIGH)
         low = push(backend, queue, 5, Priority.LOW)
-        assert set(ids(claim(backend, queue, 4, low=1))) == {*high[:3], low[0]}
-        assert set(ids(claim(backend, queue, 4, low=3))) == {high[3], *low[1:4]}
+        assert set(ids(claim(backend, queue, 4, low_quota=1))) == {*high[:3], low[0]}
+        assert set(ids(claim(backend, queue, 4, low_quota=3))) == {high[3], *low[1:4]}
 
     def test_a_share_that_low_cannot_fill_goes_to_high(self, backend: StateBackend, queue: str) -> None:
         high = push(backend, queue, 5, Priority.HIGH)
         low = push(backend, queue, 1, Priority.LOW)
-        assert set(ids(claim(backend, queue, 4, low=3))) == {*low, *high[:3]}
-        assert ids(claim(backend, queue, 4, low=3)) == high[3:]
+        assert set(ids(claim(backend, queue, 4, low_quota=3))) == {*low, *high[:3]}
+        assert ids(claim(backend, queue, 4, low_quota=3)) == high[3:]
 
     def test_a_share_above_the_limit_takes_no_more_than_the_limit(
         self, backend: StateBackend, queue: str
     ) -> None:
         push(backend, queue, 2, Priority.HIGH)
         low = push(backend, queue, 3, Priority.LOW)
-        assert ids(claim(backend, queue, 1, low=3)) == low[:1]
+        assert ids(claim(backend, queue, 1, low_quota=3)) == low[:1]
 
     @pytest.mark.parametrize("state", ["ready", "delayed", "leased", "expired"])
     def test_a_task_that_is_there_is_not_pushed_again(
         self, backend: StateBackend, queue: str, state: str
     ) -> None:
         agent_id = new_agent_id()
-        run_at = time.time() + LONG if state == "delayed" else 0.0
+        run_at = time.time() + LONG_LEASE if state == "delayed" else 0.0
         backend.push(queue, [Entry(agent_id, run_at=run_at)])
         if state in ("leased", "expired"):
-            claim(backend, queue, seconds=LONG if state == "leased" else SHORT)
+            claim(backend, queue, seconds=LONG_LEASE if state == "leased" else SHORT_LEASE)
         if state == "expired":
-            eventually(lambda: backend.expired(queue, 10))
+            wait_until(lambda: backend.expired_leases(queue, 10))
         before = backend.depth(queue)
         backend.push(queue, [Entry(agent_id, Priority.HIGH), Entry(agent_id, Priority.HIGH)])
         assert backend.depth(queue) == before
@@ -98,19 +98,19 @@ class ClaimTests:
         pushed = push(backend, queue, 2500)
         claimed = claim_all(backend, queue)
         assert ids(claimed) == pushed
-        assert backend.renew(queue, "worker", claimed, LONG) == Lost([], [])
-        assert backend.unknown(queue, pushed) == []
+        assert backend.renew(queue, "worker", claimed, LONG_LEASE) == LostLeases([], [])
+        assert backend.unknown_tasks(queue, pushed) == []
         backend.finish(queue, claimed)
-        assert backend.unknown(queue, pushed) == pushed
+        assert backend.unknown_tasks(queue, pushed) == pushed
         assert backend.depth(queue) == Depth(0, 0, 0)
 
     def test_pushing_nothing_is_nothing(self, backend: StateBackend, queue: str) -> None:
         backend.push(queue, [])
-        backend.restore(queue, [], LONG)
+        backend.restore(queue, [], LONG_LEASE)
         backend.finish(queue, [])
-        assert backend.renew(queue, "worker", [], LONG) == Lost([], [])
+        assert backend.renew(queue, "worker", [], LONG_LEASE) == LostLeases([], [])
         assert backend.remove(queue, []) == {}
-        assert backend.unknown(queue, []) == []
+        assert backend.unknown_tasks(queue, []) == []
         assert backend.depth(queue) == Depth(0, 0, 0)
 
     def test_queues_are_apart(self, backend: StateBackend, queue: str) -> None:
@@ -118,7 +118,7 @@ class ClaimTests:
         backend.push(queue, [Entry(agent_id)])
         other = f"{queue}-other"
         assert claim(backend, other) == []
-        assert backend.unknown(other, [agent_id]) == [agent_id]
+        assert backend.unknown_tasks(other, [agent_id]) == [agent_id]
         assert backend.depth(other) == Depth(0, 0, 0)
 
     def test_threads_never_claim_the_same_task(self, backend: StateBackend, queue: str) -> None:
@@ -126,7 +126,7 @@ class ClaimTests:
 
         def take(number: int) -> list[Lease]:
             mine: list[Lease] = []
-            while leases := claim(backend, queue, 7, worker=f"worker-{number}", low=2):
+            while leases := claim(backend, queue, 7, worker=f"worker-{number}", low_quota=2):
                 mine += leases
             return mine
 
@@ -161,14 +161,14 @@ class ClaimTests:
 
     def test_a_delayed_task_is_claimed_when_it_is_due(self, backend: StateBackend, queue: str) -> None:
         agent_id = new_agent_id()
-        due = time.time() + SHORT
+        due = time.time() + SHORT_LEASE
         backend.push(queue, [Entry(agent_id, run_at=due)])
         assert backend.depth(queue) == Depth(ready=0, delayed=1, leased=0)
-        first = backend.claim(queue, "worker", limit=1, low=0, lease_seconds=LONG)
+        first = backend.claim(queue, "worker", limit=1, low_quota=0, lease_seconds=LONG_LEASE)
         assert first.leases == []
         assert first.next_due is not None
-        assert 0 < first.next_due <= SHORT + 0.05
-        assert ids(eventually(lambda: claim(backend, queue))) == [agent_id]
+        assert 0 < first.next_due <= SHORT_LEASE + 0.05
+        assert ids(wait_until(lambda: claim(backend, queue))) == [agent_id]
         assert time.time() >= due - 0.05
 
     def test_delayed_tasks_come_in_the_order_in_which_they_are_due(
@@ -177,16 +177,16 @@ class ClaimTests:
         now = time.time()
         late, early, later = (new_agent_id() for _ in range(3))
         backend.push(queue, [Entry(late, run_at=now + 0.2), Entry(early, run_at=now + 0.1)])
-        backend.push(queue, [Entry(later, run_at=now + LONG)])
-        eventually(lambda: backend.depth(queue).ready == 2)
-        claimed = backend.claim(queue, "worker", limit=10, low=0, lease_seconds=LONG)
+        backend.push(queue, [Entry(later, run_at=now + LONG_LEASE)])
+        wait_until(lambda: backend.depth(queue).ready == 2)
+        claimed = backend.claim(queue, "worker", limit=10, low_quota=0, lease_seconds=LONG_LEASE)
         assert ids(claimed.leases) == [early, late]
         assert claimed.next_due is not None
-        assert LONG - PATIENCE < claimed.next_due <= LONG
+        assert LONG_LEASE - WAIT_TIMEOUT < claimed.next_due <= LONG_LEASE
 
     def test_a_moment_that_has_passed_is_no_delay(self, backend: StateBackend, queue: str) -> None:
         agent_id = new_agent_id()
-        backend.push(queue, [Entry(agent_id, run_at=time.time() - LONG)])
+        backend.push(queue, [Entry(agent_id, run_at=time.time() - LONG_LEASE)])
         assert backend.depth(queue) == Depth(ready=1, delayed=0, leased=0)
         assert ids(claim(backend, queue)) == [agent_id]
 
@@ -194,37 +194,37 @@ class ClaimTests:
         low, high = new_agent_id(), new_agent_id()
         due = time.time() + 0.1
         backend.push(queue, [Entry(low, Priority.LOW, due), Entry(high, Priority.HIGH, due)])
-        eventually(lambda: backend.depth(queue).ready == 2)
+        wait_until(lambda: backend.depth(queue).ready == 2)
         assert ids(claim(backend, queue, 2)) == [high, low]
 
     def test_a_delayed_task_that_is_hastened_is_ready(self, backend: StateBackend, queue: str) -> None:
         hastened, other, ready = (new_agent_id() for _ in range(3))
-        far = time.time() + 100 * LONG
+        far = time.time() + 100 * LONG_LEASE
         backend.push(queue, [Entry(hastened, run_at=far, epoch=3), Entry(other, run_at=far)])
         backend.push(queue, [Entry(ready)])
-        backend.hasten(queue, [hastened, ready, new_agent_id()])
+        backend.make_ready(queue, [hastened, ready, new_agent_id()])
         assert backend.depth(queue) == Depth(ready=2, delayed=1, leased=0)
         assert sorted(claim(backend, queue, 3)) == sorted([Lease(hastened, 4), Lease(ready, 1)])
 
     def test_a_leased_task_is_not_hastened(self, backend: StateBackend, queue: str) -> None:
         push(backend, queue, 1)
         [lease] = claim(backend, queue)
-        backend.hasten(queue, [lease.agent_id])
-        assert backend.leases_of(queue, "worker") == [lease]
+        backend.make_ready(queue, [lease.agent_id])
+        assert backend.worker_leases(queue, "worker") == [lease]
         assert backend.depth(queue) == Depth(ready=0, delayed=0, leased=1)
 
     def test_hastening_wakes_a_worker_that_waits(self, backend: StateBackend, queue: str) -> None:
         agent_id = new_agent_id()
-        backend.push(queue, [Entry(agent_id, run_at=time.time() + LONG)])
+        backend.push(queue, [Entry(agent_id, run_at=time.time() + LONG_LEASE)])
         assert claim(backend, queue) == []
-        with waiting(lambda: backend.wait(queue, PATIENCE)) as ended:
-            backend.hasten(queue, [agent_id])
-            assert ended() < PATIENCE / 2
+        with running_in_thread(lambda: backend.wait(queue, WAIT_TIMEOUT)) as ended:
+            backend.make_ready(queue, [agent_id])
+            assert ended() < WAIT_TIMEOUT / 2
         assert ids(claim(backend, queue)) == [agent_id]
 
     def test_depth_counts_each_task_once(self, backend: StateBackend, queue: str) -> None:
         push(backend, queue, 3, Priority.HIGH)
         push(backend, queue, 3, Priority.LOW)
-        backend.push(queue, [Entry(new_agent_id(), run_at=time.time() + LONG)])
-        claim(backend, queue, 2, low=1)
+        backend.push(queue, [Entry(new_agent_id(), run_at=time.time() + LONG_LEASE)])
+        claim(backend, queue, 2, low_quota=1)
         assert backend.depth(queue) == Depth(ready=4, delayed=1, leased=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentexec.state.backend import EVENTS_KEPT, StateBackend
 from agentexec.task import new_agent_id
-from agentexec.testing.backend_suite.acts import PATIENCE, waiting
+from agentexec.testing.backend_suite.acts import WAIT_TIMEOUT, running_in_thread
 
 
 class EventTests:
@@ -60,27 +60,27 @@ class EventTests:
         backend.follow(queue, [agent_id], f"{name}-a")
         backend.follow(queue, [agent_id, other], f"{name}-b")
         backend.publish(queue, {agent_id: ["one", "two"]})
-        assert backend.receive(f"{name}-a", PATIENCE) == [f"events {agent_id}"]
-        assert backend.receive(f"{name}-b", PATIENCE) == [f"events {agent_id}"]
+        assert backend.receive(f"{name}-a", WAIT_TIMEOUT) == [f"events {agent_id}"]
+        assert backend.receive(f"{name}-b", WAIT_TIMEOUT) == [f"events {agent_id}"]
         backend.publish(queue, {agent_id: ["three"], other: ["x"]})
-        assert backend.receive(f"{name}-a", PATIENCE) == [f"events {agent_id}"]
-        assert sorted(backend.receive(f"{name}-b", PATIENCE)) == sorted(
+        assert backend.receive(f"{name}-a", WAIT_TIMEOUT) == [f"events {agent_id}"]
+        assert sorted(backend.receive(f"{name}-b", WAIT_TIMEOUT)) == sorted(
             f"events {one}" for one in (agent_id, other)
         )
 
     def test_an_event_wakes_a_follower(self, backend: StateBackend, queue: str, name: str) -> None:
         agent_id = new_agent_id()
         backend.follow(queue, [agent_id], name)
-        with waiting(lambda: backend.receive(name, PATIENCE)) as ended:
+        with running_in_thread(lambda: backend.receive(name, WAIT_TIMEOUT)) as ended:
             backend.publish(queue, {agent_id: ["hello"]})
             assert ended() < 0.5
 
     def test_who_follows_is_known(self, backend: StateBackend, queue: str, name: str) -> None:
         followed, other = new_agent_id(), new_agent_id()
-        assert backend.followed(queue, [followed, other]) == set()
+        assert backend.followed_tasks(queue, [followed, other]) == set()
         backend.follow(queue, [followed], name)
-        assert backend.followed(queue, [followed, other]) == {followed}
-        assert backend.followed(queue, []) == set()
+        assert backend.followed_tasks(queue, [followed, other]) == {followed}
+        assert backend.followed_tasks(queue, []) == set()
 
     def test_following_is_no_watch(self, backend: StateBackend, queue: str, name: str) -> None:
         followed, watched = new_agent_id(), new_agent_id()
@@ -89,5 +89,5 @@ class EventTests:
         backend.publish(queue, {followed: ["a"]})
         assert backend.receive(f"{name}-watcher", 0.05) == []
         backend.notify_done(queue, [followed])
-        assert backend.receive(f"{name}-watcher", PATIENCE) == [f"done {followed}"]
-        assert backend.receive(f"{name}-follower", PATIENCE) == [f"events {followed}"]
+        assert backend.receive(f"{name}-watcher", WAIT_TIMEOUT) == [f"done {followed}"]
+        assert backend.receive(f"{name}-follower", WAIT_TIMEOUT) == [f"events {followed}"]

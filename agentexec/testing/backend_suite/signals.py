@@ -8,18 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from agentexec.state.backend import StateBackend
 from agentexec.task import Lease, new_agent_id
 from agentexec.testing.backend_suite.acts import (
-    LONG,
-    PATIENCE,
-    SHORT,
+    LONG_LEASE,
+    SHORT_LEASE,
+    WAIT_TIMEOUT,
     claim,
-    eventually,
     ids,
     push,
-    waiting,
+    running_in_thread,
+    wait_until,
 )
 
 
-class SignalTests:
+class CoordinationTests:
     """Wait, wake, watch, send, receive, add, lead."""
 
     pick_up_seconds = 0.5
@@ -32,7 +32,7 @@ class SignalTests:
         assert time.monotonic() - started < 2
 
     def test_a_push_wakes_a_waiting_worker(self, backend: StateBackend, queue: str) -> None:
-        with waiting(lambda: backend.wait(queue, PATIENCE)) as ended:
+        with running_in_thread(lambda: backend.wait(queue, WAIT_TIMEOUT)) as ended:
             push(backend, queue, 1)
             assert ended() < self.pick_up_seconds
         assert len(claim(backend, queue)) == 1
@@ -41,16 +41,16 @@ class SignalTests:
         assert claim(backend, queue) == []
         push(backend, queue, 1)
         started = time.monotonic()
-        backend.wait(queue, PATIENCE)
+        backend.wait(queue, WAIT_TIMEOUT)
         assert time.monotonic() - started < self.pick_up_seconds
 
     def test_as_many_workers_wake_as_tasks_are_pushed(self, backend: StateBackend, queue: str) -> None:
         def work(number: int) -> list[Lease]:
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + WAIT_TIMEOUT
             while time.monotonic() < deadline:
                 if leases := claim(backend, queue, worker=f"worker-{number}"):
                     return leases
-                backend.wait(queue, PATIENCE)
+                backend.wait(queue, WAIT_TIMEOUT)
             return []
 
         with ThreadPoolExecutor(3) as threads:
@@ -58,7 +58,7 @@ class SignalTests:
             time.sleep(0.2)  # nothing tells from outside that a worker waits
             started = time.monotonic()
             pushed = push(backend, queue, 3)
-            claimed = [lease for worker in workers for lease in worker.result(2 * PATIENCE)]
+            claimed = [lease for worker in workers for lease in worker.result(2 * WAIT_TIMEOUT)]
         assert time.monotonic() - started < 3 * self.pick_up_seconds
         assert sorted(ids(claimed)) == sorted(pushed)
 
@@ -66,12 +66,12 @@ class SignalTests:
         push(backend, queue, 1)
         [lease] = claim(backend, queue)
         assert claim(backend, queue) == []
-        with waiting(lambda: backend.wait(queue, PATIENCE)) as ended:
+        with running_in_thread(lambda: backend.wait(queue, WAIT_TIMEOUT)) as ended:
             assert backend.release(queue, lease)
             assert ended() < self.pick_up_seconds
 
     def test_workers_can_be_woken_without_a_task(self, backend: StateBackend, queue: str) -> None:
-        with waiting(lambda: backend.wait(queue, PATIENCE)) as ended:
+        with running_in_thread(lambda: backend.wait(queue, WAIT_TIMEOUT)) as ended:
             backend.wake(queue, 1)
             assert ended() < self.pick_up_seconds
 
@@ -111,7 +111,7 @@ class SignalTests:
 
     def test_a_message_ends_the_wait_for_it(self, backend: StateBackend, name: str) -> None:
         received: list[str] = []
-        with waiting(lambda: received.extend(backend.receive(name, PATIENCE))) as ended:
+        with running_in_thread(lambda: received.extend(backend.receive(name, WAIT_TIMEOUT))) as ended:
             backend.send(name, ["hello"])
             assert ended() < self.pick_up_seconds
         assert received == ["hello"]
@@ -122,30 +122,34 @@ class SignalTests:
         assert 0.15 < time.monotonic() - started < 2
 
     def test_one_leads(self, backend: StateBackend, name: str) -> None:
-        assert backend.lead(name, "first", LONG)
-        assert not backend.lead(name, "second", LONG)
-        assert backend.lead(name, "first", LONG)
-        assert backend.lead(f"{name}-other", "second", LONG)
+        assert backend.acquire_leadership(name, "first", LONG_LEASE)
+        assert not backend.acquire_leadership(name, "second", LONG_LEASE)
+        assert backend.acquire_leadership(name, "first", LONG_LEASE)
+        assert backend.acquire_leadership(f"{name}-other", "second", LONG_LEASE)
 
     def test_a_leadership_ends(self, backend: StateBackend, name: str) -> None:
-        assert backend.lead(name, "first", SHORT)
-        assert eventually(lambda: backend.lead(name, "second", LONG))
-        assert not backend.lead(name, "first", LONG)
+        assert backend.acquire_leadership(name, "first", SHORT_LEASE)
+        assert wait_until(lambda: backend.acquire_leadership(name, "second", LONG_LEASE))
+        assert not backend.acquire_leadership(name, "first", LONG_LEASE)
 
     def test_a_leadership_is_kept_by_renewing_it(self, backend: StateBackend, name: str) -> None:
-        assert backend.lead(name, "first", SHORT)
-        assert backend.lead(name, "first", LONG)
-        time.sleep(1.5 * SHORT)
-        assert not backend.lead(name, "second", LONG)
+        assert backend.acquire_leadership(name, "first", SHORT_LEASE)
+        assert backend.acquire_leadership(name, "first", LONG_LEASE)
+        time.sleep(1.5 * SHORT_LEASE)
+        assert not backend.acquire_leadership(name, "second", LONG_LEASE)
 
     def test_only_the_leader_can_resign(self, backend: StateBackend, name: str) -> None:
-        assert backend.lead(name, "first", LONG)
-        backend.resign(name, "second")
-        assert not backend.lead(name, "second", LONG)
-        backend.resign(name, "first")
-        assert backend.lead(name, "second", LONG)
+        assert backend.acquire_leadership(name, "first", LONG_LEASE)
+        backend.release_leadership(name, "second")
+        assert not backend.acquire_leadership(name, "second", LONG_LEASE)
+        backend.release_leadership(name, "first")
+        assert backend.acquire_leadership(name, "second", LONG_LEASE)
 
     def test_one_of_many_threads_leads(self, backend: StateBackend, name: str) -> None:
         with ThreadPoolExecutor(8) as threads:
-            leads = list(threads.map(lambda number: backend.lead(name, f"owner-{number}", LONG), range(8)))
+            leads = list(
+                threads.map(
+                    lambda number: backend.acquire_leadership(name, f"owner-{number}", LONG_LEASE), range(8)
+                )
+            )
         assert sum(leads) == 1
