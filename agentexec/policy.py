@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from uuid import UUID
 
+from agentexec.outage import backoff
 from agentexec.task import Status
 
 LOW_PRIORITY_INTERVAL = 16
@@ -103,11 +104,6 @@ def retry_delay(attempt: int, retries: int, jitter: float) -> float | None:
     if attempt > retries:
         return None
     return min(300.0, 2.0 ** min(attempt, 20)) * (1.0 - 0.2 * jitter)
-
-
-def backoff(failures: int, *, initial: float = 0.1, maximum: float = 5.0) -> float:
-    """Seconds to wait after `failures` (1 or more) failures in a row: doubling from `initial` up to `maximum`."""
-    return min(maximum, initial * 2.0 ** min(failures - 1, 20))
 
 
 def restart_delay(quick_deaths: int) -> float:

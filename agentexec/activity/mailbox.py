@@ -18,7 +18,7 @@ from sqlalchemy import bindparam, select
 from agentexec.activity.models import Activity, ActivityResult
 from agentexec.db.engine import chunks, reading
 from agentexec.errors import UnavailableError
-from agentexec.policy import backoff
+from agentexec.outage import backoff
 from agentexec.runtime import Runtime
 from agentexec.task import FINAL_STATUSES, Status
 

@@ -24,7 +24,7 @@ from agentexec.errors import AgentexecError, ReplayDivergedError, UnavailableErr
 from agentexec.journal.approvals import Question, Verdict, ask
 from agentexec.journal.store import Fact, FactKind, Usage, append_fact, digest, fit_path, load_facts
 from agentexec.journal.waiting import POLL_SECONDS, QUIET_SECONDS, ActiveCalls, waiting_for_approval
-from agentexec.policy import backoff
+from agentexec.outage import backoff
 from agentexec.runtime import RUNTIME
 from agentexec.task import CURRENT_LEASE, Lease
 

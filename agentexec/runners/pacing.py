@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from agentexec.config import CONF
 from agentexec.errors import RetryLater, UnavailableError
 from agentexec.llm.rate_limits import Demand, RateLimits, parse_rate_limits
-from agentexec.policy import backoff
+from agentexec.outage import backoff
 from agentexec.runtime import RUNTIME
 
 log = logging.getLogger("agentexec.pacing")

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from agentexec.config import CONF
 from agentexec.db.engine import writing
-from agentexec.policy import backoff
+from agentexec.outage import backoff
 from agentexec.state.file_watch import FileWatch
 
 log = logging.getLogger("agentexec.state")

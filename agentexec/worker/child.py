@@ -27,7 +27,8 @@ from agentexec.config import Settings
 from agentexec.db.engine import utc_now, writing
 from agentexec.errors import SchemaError, UnavailableError
 from agentexec.journal.waits import ready_tasks
-from agentexec.policy import backoff, low_priority_quota
+from agentexec.outage import backoff
+from agentexec.policy import low_priority_quota
 from agentexec.registry import Registry
 from agentexec.runtime import Runtime
 from agentexec.task import Lease, Status

@@ -15,7 +15,7 @@ from typing import Any
 
 from agentexec.config import Settings
 from agentexec.errors import AgentexecError, UnavailableError
-from agentexec.policy import backoff
+from agentexec.outage import backoff
 from agentexec.runtime import Runtime
 from agentexec.worker.control import Channel
 from agentexec.worker.preflight import preflight

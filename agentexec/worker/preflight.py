@@ -10,7 +10,7 @@ from agentexec.client.backend_check import record_backend
 from agentexec.config import MEMORY_BACKEND, SQL_BACKEND, Settings
 from agentexec.db.engine import reading, require_shareable, safe_url
 from agentexec.errors import SchemaError, UnavailableError, UsageError
-from agentexec.policy import backoff
+from agentexec.outage import backoff
 from agentexec.runtime import Runtime
 from agentexec.schema.migrate import upgrade
 from agentexec.schema.tables import check_schema

@@ -15,7 +15,6 @@ from agentexec.policy import (
     CrashCounts,
     admit,
     attribute_crash,
-    backoff,
     exit_reason,
     low_priority_quota,
     restart_delay,
@@ -110,10 +109,6 @@ def test_retries_are_bounded_and_grow():
     assert delays == [2.0, 4.0, 8.0, 16.0, None]
     assert retry_delay(30, 40, 0.0) == 300.0
     assert retry_delay(1, 1, 1.0) == pytest.approx(1.6)
-
-
-def test_backoff_doubles_up_to_its_bound():
-    assert [backoff(n) for n in (1, 2, 3, 100)] == [0.1, 0.2, 0.4, 5.0]
 
 
 def test_a_first_death_is_replaced_at_once_and_repeated_ones_later():

@@ -19,7 +19,7 @@ from agentexec.activity.live.publisher import EventPublisher
 from agentexec.config import CONF
 from agentexec.db.engine import utc_now, writing
 from agentexec.errors import UnavailableError
-from agentexec.policy import backoff
+from agentexec.outage import backoff
 from agentexec.redaction import redact
 from agentexec.task import Lease, Status
 

@@ -19,7 +19,7 @@ from agentexec.activity.models import ActivityLog
 from agentexec.activity.schemas import EventType
 from agentexec.db.engine import reading
 from agentexec.errors import UnavailableError
-from agentexec.policy import backoff
+from agentexec.outage import backoff
 from agentexec.runtime import Runtime
 from agentexec.state.backend import EVENTS_KEPT, EVENTS_PREFIX, FOLLOW_TTL_SECONDS, Event
 

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from agentexec.config import CONF
 from agentexec.errors import UnavailableError
-from agentexec.policy import backoff
+from agentexec.outage import backoff
 from agentexec.runtime import RUNTIME, Runtime
 from agentexec.state.backend import EVENTS_KEPT
 from agentexec.task import CURRENT_LEASE
