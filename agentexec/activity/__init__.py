@@ -1,13 +1,10 @@
 """The activity record: `ax.activity.create/update/complete/error`, queries for dashboards, and the live stream."""
 
+from agentexec.activity.changes.cancel_pending import cancel_pending
 from agentexec.activity.changes.prune import prunable, prune
 from agentexec.activity.changes.reports import complete, create, error, update
 from agentexec.activity.live.stream import ActivityStream, stream
-from agentexec.activity.queries.detail import (
-    active_count,
-    cancel_pending,
-    detail,
-)
+from agentexec.activity.queries.detail import active_count, detail
 from agentexec.activity.queries.listing import list_activities as list
 from agentexec.activity.queries.overview import OverviewSchema, SpentSchema, WorkerSchema, overview, spent
 from agentexec.activity.schemas import (

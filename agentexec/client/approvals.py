@@ -13,8 +13,8 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import Activity
-from agentexec.activity.queries.detail import sync_or_async
 from agentexec.activity.queries.labels import metadata_conditions
+from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.db.engine import utc_now
 from agentexec.journal.approvals import PENDING
 from agentexec.journal.models import Approval

@@ -13,9 +13,9 @@ from sqlalchemy import Engine, Select, event, insert, select, text, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
+from agentexec.activity.changes import cancel_pending as canceling
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, Meta
 from agentexec.activity.queries import counts, filters, listing
-from agentexec.activity.queries import detail as queries
 from agentexec.db.engine import utc_now
 from agentexec.errors import UsageError
 from agentexec.runtime import RUNTIME
@@ -497,7 +497,7 @@ def test_counts_details_and_cancel_pending_go_by_index(
     def end_nothing(*_arguments: Any, **_rest: Any) -> list[Any]:
         raise EnoughError
 
-    monkeypatch.setattr(queries, "end_from_outside", end_nothing)
+    monkeypatch.setattr(canceling, "end_from_outside", end_nothing)
     with asked(crowded) as statements, contextlib.suppress(EnoughError):
         READS[name](db)
     assert statements

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session, aliased
 
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.counts import invalidate
-from agentexec.activity.queries.detail import sync_or_async
 from agentexec.activity.queries.labels import driving_label_condition, wanted_labels
+from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.db.engine import utc_now
 from agentexec.errors import UsageError
 from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES

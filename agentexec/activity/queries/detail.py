@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from agentexec.activity.changes.endings import end_from_outside
 from agentexec.activity.models import Activity, ActivityLog
 from agentexec.activity.queries.filters import Filter, select_matching_ids, with_most_selective_index
 from agentexec.activity.queries.labels import metadata_conditions
+from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.activity.schemas import (
     ActivityChildSchema,
     ActivityDetailSchema,
     ActivityLogSchema,
 )
-from agentexec.db.engine import utc_now
 from agentexec.errors import ActivityNotFoundError
-from agentexec.task import ACTIVE_STATUSES, Status, parse_agent_id
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
-
-P = ParamSpec("P")
-R = TypeVar("R", covariant=True)
+from agentexec.task import ACTIVE_STATUSES, parse_agent_id
 
 # Columns, and no entities: SQLAlchemy takes several times as long to make these as to read the rows of a long log.
 DETAIL = [
@@ -44,26 +36,6 @@ LINE = (
 
 MAX_TREE = 1000
 """Most tasks in the tree of a detail."""
-
-
-class _Query(Protocol[P, R]):
-    @overload
-    def __call__(self, db: Session, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    def __call__(self, db: AsyncSession, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
-
-
-def sync_or_async(query: Callable[Concatenate[Session, P], R]) -> _Query[P, R]:
-    """One query for both kinds of session: an AsyncSession runs the same function beside its event loop."""
-
-    @functools.wraps(query)
-    def call(db: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
-        run_sync = getattr(db, "run_sync", None)
-        if run_sync is not None:
-            return run_sync(query, *args, **kwargs)
-        return query(db, *args, **kwargs)
-
-    return call
 
 
 @sync_or_async
@@ -116,30 +88,6 @@ def active_count(db: Session, *, metadata_filter: Mapping[str, Any] | None = Non
         for status in ACTIVE_STATUSES
     ]
     return sum(db.execute(select(*numbers)).one())
-
-
-@sync_or_async
-def cancel_pending(db: Session, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
-    """Cancel every QUEUED activity, commit, and return their number. Canceled tasks never start.
-
-    Running tasks are left alone; `ax.cancel` stops one of those.
-    """
-    canceled = 0
-    wanted = with_most_selective_index(db, Filter(Status.QUEUED, metadata=metadata_filter))
-    query = select_matching_ids(wanted, Status.QUEUED).limit(1000)
-    while ids := db.scalars(query).all():
-        ended = end_from_outside(
-            db.connection(),
-            ids,
-            status=Status.CANCELED,
-            message="Canceled before it started.",
-            error=None,
-            now=utc_now(),
-            from_statuses=frozenset({Status.QUEUED}),
-        )
-        db.commit()
-        canceled += len(ended)
-    return canceled
 
 
 def queue_of(db: Session, agent_id: UUID, *, metadata_filter: Mapping[str, Any] | None = None) -> str | None:

@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session, defer
 
 from agentexec.activity.models import Activity, ActivityLabel
 from agentexec.activity.queries import counts
-from agentexec.activity.queries.detail import sync_or_async
 from agentexec.activity.queries.filters import (
     PROBE_LIMIT,
     RANKS,
@@ -25,6 +24,7 @@ from agentexec.activity.queries.filters import (
     with_most_selective_index,
 )
 from agentexec.activity.queries.labels import storable_text
+from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.activity.schemas import ActivityListItemSchema, ActivityListSchema
 from agentexec.errors import UsageError
 from agentexec.task import Status

@@ -11,8 +11,8 @@ from sqlalchemy import case, false, func, select
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import Activity, WorkerProcess
-from agentexec.activity.queries.detail import sync_or_async
 from agentexec.activity.queries.labels import metadata_conditions
+from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.activity.schemas import UsageSchema, valid_usage
 from agentexec.config import CONF
 from agentexec.db.engine import utc_now
