@@ -225,7 +225,7 @@ def double(agent_id, context: dict) -> int:
 
 @on_targets("embedded", alternates=False)
 def test_the_custom_backend_guide(deploy: Deploy) -> None:
-    """The whole suite takes half a minute; tests/integration/test_backends.py runs it for the class underneath."""
+    """The whole suite takes half a minute; tests/integration/state/test_backends.py runs it for the class underneath."""
     deployment = deploy()
     write_files("guides/custom-backend.md", deployment.folder)
     some = "claimed_once or zombie or emptied or pushed_again or told_once or used_again"

@@ -87,7 +87,7 @@ def test_a_fault_of_a_page_is_found(tmp_path: Path, text: str, complaint: str) -
         "```console\n$ agentexec cancel-pending --yes\nCanceled agentexec wrk.\n```",
         "```bash\ndocker compose run --rm worker agentexec migrate --check | cat\n```",
         "```yaml\nAGENTEXEC_NUM_WORKERS: 4\n---\ncommand: [agentexec, worker]\n```",
-        "`AGENTEXEC_ACTIVITY_MESSAGE_*`, `await ax.activity.stream(x).open()`, `tests/unit/test_docs.py::test_x`",
+        "`AGENTEXEC_ACTIVITY_MESSAGE_*`, `await ax.activity.stream(x).open()`, `tests/unit/docs/test_docs.py::test_x`",
         "```text\nagentexec wrk\n```",
         "[here](#page)",
     ],

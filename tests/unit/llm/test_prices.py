@@ -13,7 +13,7 @@ from agentexec.llm.prices import ModelPrice, compute_cost
 
 USED = {"requests": 1, "input_tokens": 3_000_000, "cached_tokens": 1_000_000, "output_tokens": 500_000}
 OWN = {"gpt-4o": ModelPrice(input=1, output=2)}
-GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "durable-runs.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "durable-runs.md"
 
 
 def test_a_listed_model_costs_what_the_list_says():

@@ -11,7 +11,7 @@ import pytest
 import agentexec as ax
 from examples.mock_openai import MockOpenAI, call, say
 from tests.deployment import Deploy, Deployment, on_targets, run_in_process
-from tests.integration.test_rate_limits import agents_worker
+from tests.integration.runners.openai.test_limits import agents_worker
 
 everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
 

@@ -28,7 +28,7 @@ from agentexec.config import Settings, env_var_name
 from agentexec.schema.migrate import upgrade
 from agentexec.worker.supervisor import KILL_AFTER
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(sys.executable).parent
 DOCKERFILE = REPOSITORY / "Dockerfile.worker"
 COMPOSE = REPOSITORY / "compose.yaml"
