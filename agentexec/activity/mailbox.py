@@ -70,12 +70,17 @@ class Mailbox:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._on_cancel: Callable[[UUID], object] | None = None
+        self._on_watch: Callable[[Sequence[UUID]], object] | None = None
         self._closed = False
 
     def on_cancel(self, call: Callable[[UUID], object]) -> None:
         """Have `call` called (in the mailbox's thread) for tasks of this process that are canceled."""
         self._on_cancel = call
         self._listen()
+
+    def on_watch(self, call: Callable[[Sequence[UUID]], object]) -> None:
+        """Call `call`, in the thread of the caller of `watch`, with the tasks that it watches."""
+        self._on_watch = call
 
     def watch(self, queue: str, agent_ids: Sequence[UUID]) -> list[Future[TaskOutcome]]:
         """Futures of the ends of tasks. Blocks for two short calls; raises UnavailableError."""
@@ -92,6 +97,8 @@ class Mailbox:
             log.warning("%s Results are looked up in the database until it is back.", error)
         # After the watch: an end that came before it was told to nobody.
         self._look_up(agent_ids)
+        if self._on_watch is not None:
+            self._on_watch(agent_ids)
         return futures
 
     def unwatch(self, agent_id: UUID, future: Future[TaskOutcome]) -> None:
@@ -106,6 +113,12 @@ class Mailbox:
     def close(self) -> None:
         """End the thread at its next turn."""
         self._closed = True
+
+    def join(self, timeout: float) -> None:
+        """Wake the thread after `close`, and wait up to `timeout` seconds for its end."""
+        if self._thread is not None:
+            self._runtime.backend.send(self.address, ["closed"])
+            self._thread.join(timeout)
 
     def _listen(self) -> None:
         with self._lock:

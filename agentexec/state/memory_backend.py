@@ -112,12 +112,18 @@ class _Queue:
 
 
 class MemoryBackend:
-    """See `StateBackend`. `clock` gives seconds since the epoch."""
+    """State backend within one process; see `StateBackend`.
+
+    Args:
+        clock: Returns the time in seconds since the epoch.
+        single_queue: Treat all queue names as one queue, so that one claim finds every task.
+    """
 
     transactional = False
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, *, single_queue: bool = False) -> None:
         self._clock = clock
+        self._single_queue = single_queue
         self._lock = threading.RLock()
         self._mail_came = threading.Condition(self._lock)
         self._queues: dict[str, _Queue] = {}
@@ -409,6 +415,8 @@ class MemoryBackend:
             return wait
 
     def _queue(self, name: str) -> _Queue:
+        if self._single_queue:
+            name = ""
         state = self._queues.get(name)
         if state is None:
             state = self._queues[name] = _Queue(self._lock)

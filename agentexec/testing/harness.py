@@ -29,8 +29,9 @@ from agentexec.errors import UsageError
 from agentexec.pool import Pool
 from agentexec.runtime import RUNTIME
 from agentexec.schema.tables import Base
+from agentexec.state.memory_backend import MemoryBackend
 from agentexec.task import Status, Task
-from agentexec.testing.inline import InlineBackend, InlineWorker
+from agentexec.testing.inline import InlineWorker, SkippingClock
 
 if TYPE_CHECKING:
     from agentexec.testing.scripted_model import AgentScript
@@ -111,9 +112,10 @@ class AsyncHarness:
         try:
             engine = prepare_engine(self._given_engine or self._make_database())
             Base.metadata.create_all(engine)
-            backend = InlineBackend()
+            clock = SkippingClock()
+            backend = MemoryBackend(clock, single_queue=True)
             self._open.enter_context(RUNTIME.replaced(engine, backend, self._registry))
-            self._worker = InlineWorker(self._registry, backend)
+            self._worker = InlineWorker(self._registry, clock)
             await self._worker.open()
             self._open.callback(self._worker.close)
             if "agents" in sys.modules:

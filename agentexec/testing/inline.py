@@ -9,17 +9,15 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from concurrent.futures import Future
 from uuid import UUID
 
 from agentexec.activity.changes.endings import Ending
-from agentexec.activity.mailbox import Mailbox, TaskOutcome
+from agentexec.activity.mailbox import Mailbox
 from agentexec.config import CONF
 from agentexec.errors import UsageError
 from agentexec.journal.waits import ready_tasks
 from agentexec.registry import Registry
-from agentexec.runtime import RUNTIME, Runtime
-from agentexec.state.memory_backend import MemoryBackend, _Queue
+from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 from agentexec.worker.child import Worker
 from agentexec.worker.slots import Slots
@@ -34,45 +32,25 @@ MOST_STARTS = 100
 """Starts of one task in one call: a task that gives itself back for ever would keep the test for ever."""
 
 
-class InlineBackend(MemoryBackend):
-    """The memory backend, with one queue for all names and a clock that can be ahead."""
+class SkippingClock:
+    """Clock of a memory backend that can be set ahead, so that no test sleeps for a delayed task."""
 
     def __init__(self) -> None:
-        super().__init__(clock=lambda: time.time() + self.ahead)
         self.ahead = 0.0
-        """Seconds."""
+        """Seconds by which the clock is ahead of the system's."""
 
-    def _queue(self, name: str) -> _Queue:
-        return super()._queue(CONF.queue_name)
-
-
-class InlineMailbox(Mailbox):
-    """Signals that have a task run when somebody waits for it."""
-
-    def __init__(self, runtime: Runtime, worker: InlineWorker) -> None:
-        super().__init__(runtime, WORKER)
-        self._worker = worker
-
-    def watch(self, queue: str, agent_ids: Sequence[UUID]) -> list[Future[TaskOutcome]]:
-        """Futures of the ends of tasks, which are run beside the task that waits for them."""
-        futures = super().watch(queue, agent_ids)
-        self._worker.call_for(agent_ids)
-        return futures
-
-    def close(self) -> None:
-        """End the thread now: it must not meet the database of the next test."""
-        super().close()
-        self._runtime.backend.send(self.address, ["closed"])
-        if self._thread is not None:
-            self._thread.join(WRITE_SECONDS)
+    def __call__(self) -> float:
+        """Return the time in seconds since the epoch."""
+        return time.time() + self.ahead
 
 
 class InlineWorker(Worker):
     """Runs tasks one after another, and beside them those they wait for. Needs a runtime that is `replaced`."""
 
-    def __init__(self, registry: Registry, backend: InlineBackend) -> None:
+    def __init__(self, registry: Registry, clock: SkippingClock) -> None:
         super().__init__(registry, RUNTIME, CONF, WORKER)
-        self._memory = backend
+        self._memory = self._backend
+        self._clock = clock
         self._called: set[UUID] = set()
         self._starts: Counter[UUID] = Counter()
         self._waiting: dict[UUID, frozenset[str]] = {}
@@ -88,13 +66,18 @@ class InlineWorker(Worker):
         self._news = asyncio.Event()
         RUNTIME.progress_writer, RUNTIME.slots = self._writer, self._slots
         self._writer.start()
-        mailbox = RUNTIME.get_shared(Mailbox, lambda: InlineMailbox(RUNTIME, self))
-        mailbox.on_cancel(lambda agent_id: self._loop.call_soon_threadsafe(self._abort, agent_id))
+        self._mailbox = RUNTIME.get_shared(Mailbox, lambda: Mailbox(RUNTIME, WORKER))
+        self._mailbox.on_cancel(lambda agent_id: self._loop.call_soon_threadsafe(self._abort, agent_id))
+        # A task that another one waits for runs beside it.
+        self._mailbox.on_watch(self.call_for)
 
     def close(self) -> None:
         """Write what is left, and end the threads."""
         self._writer.close(WRITE_SECONDS)
         self._handler_threads.shutdown(wait=False)
+        # Now, not at its next turn: the mailbox's thread must not meet the database of the next test.
+        self._mailbox.close()
+        self._mailbox.join(WRITE_SECONDS)
 
     async def work(self, wanted: Collection[UUID] | None) -> list[UUID]:
         """Run tasks until none is left: those of `wanted` only, or all (None). Returns their ids as they started.
@@ -158,9 +141,9 @@ class InlineWorker(Worker):
                         self._memory.release(self._queue, lease)
                 if chosen is not None or next_due is None:
                     return chosen
-                self._memory.ahead += next_due + 0.001
+                self._clock.ahead += next_due + 0.001
         finally:
-            self._memory.ahead = 0.0
+            self._clock.ahead = 0.0
 
     def _settle(self, written: Sequence[Ending], refused: Sequence[Ending]) -> None:
         self._waiting.update({one.lease.agent_id: one.awaited_kinds for one in written if one.awaited_kinds})
