@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.activity.models import Activity, ActivityLog
 from agentexec.activity.queries import counts
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status
 from bench import crowd

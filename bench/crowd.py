@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog
 from agentexec.activity.queries.labels import label_rows
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.task import Status
 
 TYPES = 20

@@ -16,7 +16,8 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 
 from agentexec.activity.models import Activity, ActivityResult
-from agentexec.db.engine import chunks, reading
+from agentexec.db.chunks import chunks
+from agentexec.db.transactions import reading
 from agentexec.errors import UnavailableError
 from agentexec.outage import backoff
 from agentexec.runtime import Runtime

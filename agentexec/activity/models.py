@@ -23,8 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
 
 from agentexec.config import CONF
+from agentexec.db.base import Base
 from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime
-from agentexec.db.engine import Base
 from agentexec.task import Status
 
 MAX_NAME = 200

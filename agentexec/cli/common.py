@@ -34,9 +34,9 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 def session() -> Generator[Any]:
     """A Session on the database of the settings."""
     # Imported on use: the other commands start faster without SQLAlchemy.
-    orm, database = importlib.import_module("sqlalchemy.orm"), importlib.import_module("agentexec.db.engine")
+    orm, errors = importlib.import_module("sqlalchemy.orm"), importlib.import_module("agentexec.db.errors")
     engine = ax.get_engine()
-    with database.translating_db_errors(engine), orm.Session(engine) as db:
+    with errors.translating_db_errors(engine), orm.Session(engine) as db:
         yield db
 
 

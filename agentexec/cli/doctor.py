@@ -87,16 +87,20 @@ def _checked(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Find
 
 
 def _database() -> Iterator[Finding]:
-    database = importlib.import_module("agentexec.db.engine")
+    database, urls = (
+        importlib.import_module("agentexec.db.engine"),
+        importlib.import_module("agentexec.db.urls"),
+    )
+    transactions = importlib.import_module("agentexec.db.transactions")
     engine = ax.get_engine()
     times: list[float] = []
-    with database.reading(engine) as connection:
+    with transactions.reading(engine) as connection:
         for _ in range(TRIES):
             start = time.perf_counter()
             connection.exec_driver_sql("SELECT 1")
             times.append(1000 * (time.perf_counter() - start))
         version = ".".join(map(str, connection.dialect.server_version_info or ()))
-    text = f"{engine.dialect.name} {version} at {database.safe_url(engine.url)}"
+    text = f"{engine.dialect.name} {version} at {urls.safe_url(engine.url)}"
     yield _timed("database", text, sorted(times)[TRIES // 2])
     database.require_shareable(engine)
 

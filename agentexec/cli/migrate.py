@@ -22,7 +22,7 @@ def run(
     """Create or update agentexec's tables. Any number of processes may do so at once."""
     # Imported on use: the other commands start faster without SQLAlchemy and Alembic.
     migrate = importlib.import_module("agentexec.schema.migrate")
-    db = importlib.import_module("agentexec.db.engine")
+    urls = importlib.import_module("agentexec.db.urls")
     engine = ax.get_engine()
     if sql:
         migrate.print_sql(engine, revision)
@@ -31,4 +31,4 @@ def run(
         migrate.migrate_to(engine, revision)
     if check or revision == "head":
         migrate.check(engine)
-    typer.echo(f"{db.safe_url(engine.url)} is at revision {revision}.")
+    typer.echo(f"{urls.safe_url(engine.url)} is at revision {revision}.")

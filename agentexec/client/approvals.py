@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.activity.queries.sessions import sync_or_async
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.journal.approvals import PENDING
 from agentexec.journal.models import Approval
 from agentexec.task import ACTIVE_STATUSES, parse_agent_id

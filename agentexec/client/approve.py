@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from agentexec.activity.queries.detail import queue_of
 from agentexec.config import CONF
-from agentexec.db.engine import translating_db_errors, utc_now
+from agentexec.db.clock import utc_now
+from agentexec.db.errors import translating_db_errors
 from agentexec.errors import UnavailableError
 from agentexec.journal.approvals import (
     APPROVED,

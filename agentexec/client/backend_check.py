@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.models import Meta
 from agentexec.config import CONF
-from agentexec.db.engine import reading, writing
+from agentexec.db.transactions import reading, writing
 from agentexec.runtime import RUNTIME, Runtime
 
 log = logging.getLogger("agentexec")

@@ -14,7 +14,10 @@ from agentexec.activity.mailbox import CANCEL_PREFIX
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.config import CONF
-from agentexec.db.engine import chunks, reading, retry_on_deadlock, utc_now, writing
+from agentexec.db.chunks import chunks
+from agentexec.db.clock import utc_now
+from agentexec.db.deadlocks import retry_on_deadlock
+from agentexec.db.transactions import reading, writing
 from agentexec.errors import ActivityNotFoundError, UnavailableError
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status, Task, parse_agent_id

@@ -19,7 +19,11 @@ from agentexec.client.backend_check import BackendCheck
 from agentexec.client.intake import Intake
 from agentexec.client.new_task import Context, new_task
 from agentexec.config import CONF
-from agentexec.db.engine import batched, reading, retry_on_deadlock, translating_db_errors, utc_now, writing
+from agentexec.db.clock import utc_now
+from agentexec.db.deadlocks import retry_on_deadlock
+from agentexec.db.errors import translating_db_errors
+from agentexec.db.round_trips import batched
+from agentexec.db.transactions import reading, writing
 from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.journal.children import candidate_ids, choose_children
 from agentexec.journal.recorder import Scope, current_scope

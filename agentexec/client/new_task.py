@@ -14,7 +14,7 @@ from agentexec.activity.changes.transitions import NewTask
 from agentexec.activity.models import MAX_NAME, MAX_QUEUE_NAME
 from agentexec.activity.queries.labels import check_label_count
 from agentexec.config import CONF
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.errors import PayloadTooLargeError, UsageError
 from agentexec.registry import MAX_TASK_NAME, validate_context
 from agentexec.runtime import RUNTIME

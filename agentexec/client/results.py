@@ -19,7 +19,7 @@ from agentexec.activity.mailbox import Mailbox, TaskOutcome
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.config import CONF
-from agentexec.db.engine import reading
+from agentexec.db.transactions import reading
 from agentexec.errors import (
     ActivityNotFoundError,
     AgentexecError,

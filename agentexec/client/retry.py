@@ -11,7 +11,10 @@ from sqlalchemy.orm import Session
 
 from agentexec.activity.changes.endings import requeue_ended
 from agentexec.activity.queries.detail import queue_of
-from agentexec.db.engine import retry_on_deadlock, translating_db_errors, utc_now, writing
+from agentexec.db.clock import utc_now
+from agentexec.db.deadlocks import retry_on_deadlock
+from agentexec.db.errors import translating_db_errors
+from agentexec.db.transactions import writing
 from agentexec.errors import UnavailableError
 from agentexec.runtime import RUNTIME
 from agentexec.task import Entry, Priority, Task, parse_agent_id

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, and_, insert, select, update
 
 from agentexec.activity.changes.statements import ACTIVITY, INSERT_LOG
 from agentexec.activity.changes.transitions import log_row
-from agentexec.db.engine import reading, writing
+from agentexec.db.transactions import reading, writing
 from agentexec.errors import ActivityNotFoundError, ApprovalNotFoundError
 from agentexec.journal.models import Approval
 from agentexec.journal.store import require_lease

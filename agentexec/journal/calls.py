@@ -17,7 +17,7 @@ from uuid import uuid5
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, Postponed, UsageError
 from agentexec.journal.approvals import Question
 from agentexec.journal.recorder import POLICIES, SCOPE, Policy, Recorder, Scope

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 
 from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.activity.changes.transitions import NewTask
-from agentexec.db.engine import chunks
+from agentexec.db.chunks import chunks
 from agentexec.journal.recorder import Scope
 from agentexec.task import Status
 

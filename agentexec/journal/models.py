@@ -9,8 +9,8 @@ from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agentexec.config import CONF
+from agentexec.db.base import Base
 from agentexec.db.columns import BigId, ExactText, LongText, UtcDateTime
-from agentexec.db.engine import Base
 
 MAX_PATH = 255
 

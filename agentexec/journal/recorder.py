@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, ReplayDivergedError, UnavailableError
 from agentexec.journal.approvals import Question, Verdict, ask
 from agentexec.journal.store import Fact, FactKind, Usage, append_fact, digest, fit_path, load_facts

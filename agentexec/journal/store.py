@@ -17,7 +17,8 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
-from agentexec.db.engine import batched, can_batch, reading, run_in_one_round_trip, writing
+from agentexec.db.round_trips import batched, can_batch, run_in_one_round_trip
+from agentexec.db.transactions import reading, writing
 from agentexec.errors import AgentexecError, JournalConflictError, LeaseLostError, PayloadTooLargeError
 from agentexec.journal.models import MAX_PATH, JournalEntry
 from agentexec.task import Lease, Status

@@ -10,7 +10,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from agentexec.db.engine import reading, retry_on_deadlock, writing
+from agentexec.db.deadlocks import retry_on_deadlock
+from agentexec.db.transactions import reading, writing
 from agentexec.journal.models import TrackerCount, TrackerMark
 
 TRACKER: Any = TrackerCount.__table__

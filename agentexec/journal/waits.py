@@ -10,7 +10,9 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, insert, or_, select, update
 
 from agentexec.activity.changes.statements import ACTIVITY
-from agentexec.db.engine import chunks, reading, retry_on_deadlock, writing
+from agentexec.db.chunks import chunks
+from agentexec.db.deadlocks import retry_on_deadlock
+from agentexec.db.transactions import reading, writing
 from agentexec.journal.approvals import without_open_questions
 from agentexec.journal.models import EventWait, SentEvent
 from agentexec.journal.store import require_lease

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from agentexec.db.engine import translating_db_errors
+from agentexec.db.errors import translating_db_errors
 from agentexec.errors import UsageError
 from agentexec.schema.tables import (
     check_revision,

@@ -10,7 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from agentexec.activity import models as _activity
 from agentexec.config import CONF
-from agentexec.db.engine import Base, reading
+from agentexec.db.base import Base
+from agentexec.db.transactions import reading
 from agentexec.errors import SchemaError
 from agentexec.journal import models as _journal
 from agentexec.state import sql_models as _state

@@ -16,8 +16,10 @@ from sqlalchemy import ARRAY, Connection, Engine, Uuid, bindparam, text
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.config import Settings
+from agentexec.db.chunks import chunks
 from agentexec.db.columns import IdList
-from agentexec.db.engine import chunks, reading, retry_on_deadlock, writing
+from agentexec.db.deadlocks import retry_on_deadlock
+from agentexec.db.transactions import reading, writing
 from agentexec.llm.rate_limits import Demand
 from agentexec.state.backend import ClaimResult, Depth, LostLeases
 from agentexec.state.sql_buckets import Buckets

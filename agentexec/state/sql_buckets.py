@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, Engine, bindparam, text
 
-from agentexec.db.engine import writing
+from agentexec.db.transactions import writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand, spend
 from agentexec.state.sql_models import Counter
 

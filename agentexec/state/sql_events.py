@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Uuid, bindparam, text
 
-from agentexec.db.engine import reading, writing
+from agentexec.db.transactions import reading, writing
 from agentexec.state.backend import EVENT_TTL_SECONDS, EVENTS_KEPT, EVENTS_PREFIX, FOLLOW_TTL_SECONDS, Event
 from agentexec.state.sql_models import CHUNK_SIZE, MICROS_PER_SECOND, NOW_SQL, EventRow, Follow, Message
 from agentexec.state.sql_wakeup import make_wakeup

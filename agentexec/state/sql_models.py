@@ -8,8 +8,8 @@ from sqlalchemy import BigInteger, Index, Integer, SmallInteger, String, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agentexec.config import CONF
+from agentexec.db.base import Base
 from agentexec.db.columns import BigId, LongText
-from agentexec.db.engine import Base
 
 LEASED = 2
 """The lane of tasks that a worker holds, behind those of Priority.HIGH and Priority.LOW."""

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from agentexec.config import CONF
-from agentexec.db.engine import writing
+from agentexec.db.transactions import writing
 from agentexec.outage import backoff
 from agentexec.state.file_watch import FileWatch
 

@@ -24,7 +24,8 @@ from agentexec.activity.changes.writer import Writer
 from agentexec.activity.live.publisher import EventPublisher
 from agentexec.activity.mailbox import Mailbox
 from agentexec.config import Settings
-from agentexec.db.engine import utc_now, writing
+from agentexec.db.clock import utc_now
+from agentexec.db.transactions import writing
 from agentexec.errors import SchemaError, UnavailableError
 from agentexec.journal.waits import ready_tasks
 from agentexec.outage import backoff

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 
 from agentexec.activity.models import Activity
-from agentexec.db.engine import reading
+from agentexec.db.transactions import reading
 from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
 from agentexec.task import Entry, Lease, Priority, Status

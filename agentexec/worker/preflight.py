@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 from agentexec.client.backend_check import record_backend
 from agentexec.config import MEMORY_BACKEND, SQL_BACKEND, Settings
-from agentexec.db.engine import reading, require_shareable, safe_url
+from agentexec.db.engine import require_shareable
+from agentexec.db.transactions import reading
+from agentexec.db.urls import safe_url
 from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.outage import backoff
 from agentexec.runtime import Runtime

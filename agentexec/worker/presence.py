@@ -18,7 +18,8 @@ from sqlalchemy import delete, insert, update
 from agentexec.activity.models import MAX_LABEL, MAX_NAME, WorkerProcess
 from agentexec.activity.queries.overview import REPORT_SECONDS
 from agentexec.config import Settings
-from agentexec.db.engine import utc_now, writing
+from agentexec.db.clock import utc_now
+from agentexec.db.transactions import writing
 from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
 

@@ -20,7 +20,8 @@ from agentexec.activity.models import Activity, ActivityResult, WorkerProcess
 from agentexec.activity.queries import counts
 from agentexec.activity.queries.overview import FORGET_SECONDS
 from agentexec.config import Settings
-from agentexec.db.engine import reading, utc_now, writing
+from agentexec.db.clock import utc_now
+from agentexec.db.transactions import reading, writing
 from agentexec.journal import approvals, trackers, waits
 from agentexec.runtime import Runtime
 from agentexec.task import ACTIVE_STATUSES, Entry, Lease, Priority, Status

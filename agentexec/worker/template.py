@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from agentexec.config import CONF
-from agentexec.db.engine import Base
+from agentexec.db.base import Base
 from agentexec.errors import AgentexecError
 from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from agentexec.config import CONF
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.errors import Postponed, UnavailableError, UsageError, WaitingForEvent
 from agentexec.journal import waits as store
 from agentexec.journal.calls import enclosing_calls

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from agentexec.activity.changes.transitions import NewTask
 from agentexec.client.enqueue import enqueue_in_transaction
 from agentexec.client.new_task import Context, new_task
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, UsageError
 from agentexec.journal import trackers
 from agentexec.journal.recorder import current_scope

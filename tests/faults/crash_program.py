@@ -43,7 +43,8 @@ from sqlalchemy.orm import Session as DatabaseSession
 import agentexec as ax
 from agentexec.activity.changes.statements import ACTIVITY, INSERT_ACTIVITY
 from agentexec.activity.changes.transitions import NewTask, activity_rows, admit_claims, record_changes
-from agentexec.db.engine import reading, utc_now, writing
+from agentexec.db.clock import utc_now
+from agentexec.db.transactions import reading, writing
 from agentexec.journal import recorder
 from agentexec.journal.models import JournalEntry
 from agentexec.registry import Registry

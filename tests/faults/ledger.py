@@ -21,7 +21,7 @@ import psutil
 from sqlalchemy import text
 
 import agentexec as ax
-from agentexec.db.engine import reading, writing
+from agentexec.db.transactions import reading, writing
 from agentexec.runtime import RUNTIME
 from tests.deployment import REPOSITORY, Deployment
 from tests.faults.ledger_script import BOOKING, TOPICS

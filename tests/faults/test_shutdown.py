@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from agentexec.db.engine import writing
+from agentexec.db.transactions import writing
 from agentexec.runtime import RUNTIME
 from agentexec.schema.tables import version_table
 from tests.deployment import MODULE, Deploy, all_exited, on_targets

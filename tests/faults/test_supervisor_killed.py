@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import delete
 
 from agentexec.activity.models import WorkerProcess
-from agentexec.db.engine import writing
+from agentexec.db.transactions import writing
 from agentexec.runtime import RUNTIME
 from tests.deployment import Deploy, all_exited, on_targets
 

@@ -14,7 +14,10 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.config import Settings
-from agentexec.db.engine import open_engine, reading, translating_db_errors, utc_now
+from agentexec.db.clock import utc_now
+from agentexec.db.engine import open_engine
+from agentexec.db.errors import translating_db_errors
+from agentexec.db.transactions import reading
 from agentexec.errors import UnavailableError, UsageError
 from agentexec.journal.models import Approval, EventWait
 from agentexec.runtime import RUNTIME

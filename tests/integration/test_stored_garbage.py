@@ -17,7 +17,7 @@ import agentexec as ax
 from agentexec.activity.models import Activity, ActivityResult, Meta
 from agentexec.activity.queries.overview import spent
 from agentexec.config import Settings
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, UnavailableError
 from agentexec.journal import store
 from agentexec.journal.models import Approval, JournalEntry, TrackerCount

@@ -17,7 +17,7 @@ import agentexec as ax
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.overview import spent
 from agentexec.contrib.fastapi import event_stream
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.errors import ActivityNotFoundError
 from agentexec.journal.models import Approval
 from agentexec.runtime import RUNTIME

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from agentexec.activity.changes.endings import end_from_outside
 from agentexec.activity.queries.filters import Filter, select_matching_ids, with_most_selective_index
 from agentexec.activity.queries.sessions import sync_or_async
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.task import Status
 
 BATCH = 1000

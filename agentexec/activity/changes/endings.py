@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.sql import Executable
 
 from agentexec.activity.changes.statements import statements
-from agentexec.db.engine import chunks
+from agentexec.db.chunks import chunks
 from agentexec.policy import CrashCounts, attribute_crash
 from agentexec.task import ACTIVE_STATUSES, Lease, Status
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.statements import ACTIVITY, LOG, RESULT
 from agentexec.activity.changes.transitions import Admitted
-from agentexec.db.engine import can_batch, run_in_one_round_trip
+from agentexec.db.round_trips import can_batch, run_in_one_round_trip
 from agentexec.policy import CrashCounts
 from agentexec.task import Lease, Status
 

@@ -14,7 +14,7 @@ from agentexec.activity.models import Activity
 from agentexec.activity.queries.counts import invalidate
 from agentexec.activity.queries.labels import driving_label_condition, wanted_labels
 from agentexec.activity.queries.sessions import sync_or_async
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.errors import UsageError
 from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES
 

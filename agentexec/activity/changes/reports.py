@@ -16,7 +16,9 @@ from agentexec.activity.changes.transitions import NewTask, Progress, insert_tas
 from agentexec.activity.live.publisher import event_publisher
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
-from agentexec.db.engine import batched, utc_now, writing
+from agentexec.db.clock import utc_now
+from agentexec.db.round_trips import batched
+from agentexec.db.transactions import writing
 from agentexec.errors import ActivityNotFoundError
 from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME

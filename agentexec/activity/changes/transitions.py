@@ -27,7 +27,9 @@ from agentexec.activity.changes.statements import (
     statements,
 )
 from agentexec.activity.queries.labels import label_rows
-from agentexec.db.engine import autocommitting, batched, chunks
+from agentexec.db.chunks import chunks
+from agentexec.db.round_trips import batched
+from agentexec.db.transactions import autocommitting
 from agentexec.policy import Admission, CrashCounts, admit
 from agentexec.task import ACTIVE_STATUSES, Lease, Status
 

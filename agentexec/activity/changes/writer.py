@@ -17,7 +17,8 @@ from agentexec.activity.changes.postgres_fast_path import can_complete_batch, co
 from agentexec.activity.changes.transitions import Progress, record_changes
 from agentexec.activity.live.publisher import EventPublisher
 from agentexec.config import CONF
-from agentexec.db.engine import utc_now, writing
+from agentexec.db.clock import utc_now
+from agentexec.db.transactions import writing
 from agentexec.errors import UnavailableError
 from agentexec.outage import backoff
 from agentexec.redaction import redact

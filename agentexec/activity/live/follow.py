@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, func, select
 
 from agentexec.activity.models import ActivityLog
 from agentexec.activity.schemas import EventType
-from agentexec.db.engine import reading
+from agentexec.db.transactions import reading
 from agentexec.errors import UnavailableError
 from agentexec.outage import backoff
 from agentexec.runtime import Runtime

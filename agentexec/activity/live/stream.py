@@ -26,7 +26,8 @@ from agentexec.activity.models import Activity, ActivityLog, ActivityResult
 from agentexec.activity.queries.detail import queue_of
 from agentexec.activity.schemas import ActivityEvent, EventType
 from agentexec.config import CONF
-from agentexec.db.engine import reading, translating_db_errors
+from agentexec.db.errors import translating_db_errors
+from agentexec.db.transactions import reading
 from agentexec.errors import UnavailableError, UsageError
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import EVENT_TTL_SECONDS

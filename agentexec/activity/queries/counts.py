@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, 
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import Activity, Meta
-from agentexec.db.engine import reading, utc_now, writing
+from agentexec.db.clock import utc_now
+from agentexec.db.transactions import reading, writing
 from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES, Status
 
 META: Any = Meta.__table__

@@ -15,7 +15,7 @@ from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.activity.schemas import UsageSchema, valid_usage
 from agentexec.config import CONF
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.errors import UsageError
 from agentexec.llm.prices import compute_cost
 from agentexec.task import Status

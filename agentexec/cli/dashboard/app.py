@@ -22,7 +22,7 @@ from agentexec.cli.dashboard.data import Detail, Query, Snapshot, load_detail, l
 from agentexec.cli.dashboard.detail import render_detail
 from agentexec.cli.dashboard.keys import Keys
 from agentexec.cli.dashboard.printed import make_console
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError
 
 SPENT_SECONDS = 10.0

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.activity import mailbox as signals
 from agentexec.activity.models import Activity, ActivityResult
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.runtime import RUNTIME
 from agentexec.worker.reconciler import Reconciler
 from tests.deployment import Deployment

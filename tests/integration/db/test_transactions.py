@@ -7,15 +7,17 @@ import threading
 import pytest
 from sqlalchemy import create_engine, text
 
-from agentexec.db import engine as db
+from agentexec.db.deadlocks import DEADLOCK_TRIES, retry_on_deadlock
+from agentexec.db.engine import open_engine
+from agentexec.db.transactions import reading, writing
 from agentexec.errors import UnavailableError
 
 
 class TestDeadlocks:
     @pytest.fixture
     def engine(self, database_url: str):
-        engine = db.open_engine(database_url)
-        with db.writing(engine) as connection:
+        engine = open_engine(database_url)
+        with writing(engine) as connection:
             connection.execute(text("CREATE TABLE pair (id INTEGER PRIMARY KEY, value INTEGER NOT NULL)"))
             connection.execute(text("INSERT INTO pair VALUES (1, 0), (2, 0)"))
         yield engine
@@ -26,11 +28,11 @@ class TestDeadlocks:
         starts: list[int] = []
         failures: list[BaseException] = []
 
-        @db.retry_on_deadlock
+        @retry_on_deadlock
         def add(first: int, second: int) -> None:
             starts.append(first)
             together = len(starts) <= 2 and engine.dialect.name != "sqlite"
-            with db.writing(engine) as connection:
+            with writing(engine) as connection:
                 for row in (first, second):
                     connection.execute(text("UPDATE pair SET value = value + 1 WHERE id = :id"), {"id": row})
                     if together and row == first:
@@ -49,12 +51,10 @@ class TestDeadlocks:
             thread.join(30)
 
         assert not failures
-        with db.reading(engine) as connection:
+        with reading(engine) as connection:
             assert connection.execute(text("SELECT value FROM pair ORDER BY id")).scalars().all() == [2, 2]
         # SQLite has one writer at a time, so nobody loses there; elsewhere the loser may, rarely, lose again.
-        assert (
-            len(starts) == 2 if engine.dialect.name == "sqlite" else 3 <= len(starts) < 2 + db.DEADLOCK_TRIES
-        )
+        assert len(starts) == 2 if engine.dialect.name == "sqlite" else 3 <= len(starts) < 2 + DEADLOCK_TRIES
 
     def test_a_sqlite_file_in_use_is_opened_without_its_switch_to_wal(self, tmp_path):
         url = f"sqlite:///{tmp_path / 'used.db'}"
@@ -62,7 +62,7 @@ class TestDeadlocks:
         with plain.begin() as connection:
             connection.execute(text("CREATE TABLE pair (id INTEGER PRIMARY KEY)"))
             connection.execute(text("INSERT INTO pair VALUES (1)"))
-            engine = db.open_engine(url)
+            engine = open_engine(url)
             with engine.connect() as other:
                 assert other.execute(text("PRAGMA journal_mode")).scalar() == "delete"
         engine.dispose()
@@ -72,7 +72,7 @@ class TestDeadlocks:
     def test_another_outage_is_not_tried_again(self, engine):
         tries = 0
 
-        @db.retry_on_deadlock
+        @retry_on_deadlock
         def fail() -> None:
             nonlocal tries
             tries += 1

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 import agentexec as ax
 from agentexec.activity.models import Activity
-from agentexec.db.engine import reading
+from agentexec.db.transactions import reading
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say, together
 from tests.deployment import REPOSITORY, Deploy, Deployment, on_targets

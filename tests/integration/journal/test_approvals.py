@@ -15,7 +15,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.errors import WaitingForApproval
 from agentexec.journal.approvals import tasks_to_wake
 from agentexec.journal.models import Approval

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.models import Activity, ActivityLog
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.errors import JournalConflictError, UnavailableError
 from agentexec.journal import recorder
 from agentexec.journal.models import JournalEntry

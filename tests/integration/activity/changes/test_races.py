@@ -19,7 +19,8 @@ from agentexec.activity.changes.postgres_fast_path import (
 )
 from agentexec.activity.changes.transitions import admit_claims, record_changes
 from agentexec.activity.models import Activity
-from agentexec.db.engine import reading, utc_now, writing
+from agentexec.db.clock import utc_now
+from agentexec.db.transactions import reading, writing
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import Depth
 from agentexec.task import Lease, Status, new_agent_id

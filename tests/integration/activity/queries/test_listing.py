@@ -16,7 +16,7 @@ import agentexec as ax
 from agentexec.activity.changes import cancel_pending as canceling
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, Meta
 from agentexec.activity.queries import counts, filters, listing
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.errors import UsageError
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status

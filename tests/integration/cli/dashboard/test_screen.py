@@ -19,7 +19,7 @@ import agentexec as ax
 from agentexec.activity.models import ActivityLog, WorkerProcess
 from agentexec.cli.dashboard import app, printed
 from agentexec.cli.dashboard.data import Query, load_detail, load_snapshot
-from agentexec.db.engine import utc_now
+from agentexec.db.clock import utc_now
 from agentexec.journal.models import Approval, JournalEntry
 from agentexec.runtime import RUNTIME
 from bench import crowd

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
 from agentexec.config import Settings
-from agentexec.db.engine import open_engine, writing
+from agentexec.db.engine import open_engine
+from agentexec.db.transactions import writing
 from agentexec.errors import BackendInvalidError, UsageError
 from agentexec.state import memory_backend, redis_backend, sql_backend
 from agentexec.state.backend import Depth, StateBackend, load_backend

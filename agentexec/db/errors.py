@@ -1,0 +1,54 @@
+"""Errors of database drivers as errors of agentexec."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine, exc
+
+from agentexec.db.urls import safe_url
+from agentexec.errors import SchemaError, UnavailableError
+from agentexec.redaction import redact
+
+OUTAGES = (exc.OperationalError, exc.InterfaceError)
+
+MISSING_TABLE = ("no such table", "no such column", "has no column", "(1146,", "(1054,")
+"""What SQLite and MySQL say of a missing table or column; PostgreSQL has codes for it."""
+
+
+@contextmanager
+def translating_db_errors(engine: Engine) -> Generator[None]:
+    """Turn a driver's errors into UnavailableError, to be waited out, or SchemaError, which waiting will not mend."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        if _is_missing_table(error):
+            raise SchemaError(
+                f"The database {safe_url(engine.url)} lacks agentexec's tables; run `agentexec migrate`."
+            ) from error
+        # sqlite3 has no class of its own for a file that is damaged or no database at all.
+        if isinstance(error, OUTAGES) or type(error) is exc.DatabaseError or error.connection_invalidated:
+            raise UnavailableError(
+                f"The database {safe_url(engine.url)} cannot be used: {_reason(error)}."
+            ) from error
+        raise
+    except exc.TimeoutError as error:
+        raise UnavailableError(
+            f"The database {safe_url(engine.url)} has no free connection: {_reason(error)}."
+        ) from error
+
+
+def _is_missing_table(error: exc.DBAPIError) -> bool:
+    """True if an error says that a table or column is not there, which waiting will not mend."""
+    text = str(error.orig).lower()
+    return any(sign in text for sign in MISSING_TABLE) or getattr(error.orig, "sqlstate", "") in (
+        "42P01",
+        "42703",
+    )
+
+
+def _reason(error: exc.SQLAlchemyError) -> str:
+    """A driver's reason in one line, without the statement and its parameters."""
+    text = str(getattr(error, "orig", None) or error).strip()
+    return redact(text.splitlines()[0].rstrip(".")) if text else type(error).__name__

@@ -1,0 +1,73 @@
+"""Several statements in one round trip, where the database can."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Dialect, Engine, exc
+from sqlalchemy.engine import Connection
+
+from agentexec.db.errors import translating_db_errors
+
+RELAXED = "set_config('synchronous_commit', 'off', true)"
+"""For a transaction on PostgreSQL: its commit is confirmed before it is on disk."""
+
+BY_KEYS = "set_config('enable_seqscan', 'off', true)"
+"""The same: all is found by keys. A plan made while a table is small would read the whole of it, and be kept."""
+
+
+def can_batch(dialect: Dialect) -> bool:
+    """True where several statements can go in one round trip: with psycopg 3 and a libpq that knows how."""
+    dbapi: Any = dialect.loaded_dbapi
+    return dialect.driver == "psycopg" and not dialect.is_async and dbapi.Pipeline.is_supported()
+
+
+@contextmanager
+def batched(connection: Connection, *, commit: bool = False) -> Generator[None]:
+    """Send the statements of the block in one round trip, where the database can.
+
+    For statements whose result, even their number of rows, nobody reads; their errors may come later in the block, or at
+    its end. `commit`: the transaction, a `writing` of the caller's own, ends with the block, and its commit goes along.
+    """
+    if not can_batch(connection.dialect):
+        yield
+        return
+    with _pipeline(connection):
+        yield
+        if commit:
+            connection.exec_driver_sql("COMMIT")  # the driver's own commit waits for an answer first
+
+
+def run_in_one_round_trip(
+    engine: Engine, statement: str, values: dict[str, Any], *, relaxed: bool
+) -> list[tuple[Any, ...]]:
+    """Run a statement of psycopg's as a transaction in one round trip; returns its rows. `relaxed` as for `writing`."""
+    with translating_db_errors(engine), engine.begin() as connection:
+        with _pipeline(connection) as raw:
+            raw.execute(f"SELECT {RELAXED}, {BY_KEYS}" if relaxed else f"SELECT {BY_KEYS}")
+            cursor = raw.execute(statement, values)
+            raw.execute("COMMIT")
+        return cursor.fetchall()
+
+
+@contextmanager
+def _pipeline(connection: Connection) -> Generator[Any]:
+    dialect = connection.dialect
+    dbapi: Any = dialect.loaded_dbapi
+    raw: Any = connection.connection.driver_connection
+    failure: Exception | None = None
+    try:
+        with raw.pipeline():
+            try:
+                yield raw
+            except (exc.DBAPIError, dbapi.Error) as error:
+                # Kept from the pipeline, which would log that it ends in another one.
+                failure = error
+    except dbapi.Error as error:
+        failure = failure or error
+    if isinstance(failure, exc.DBAPIError):
+        raise failure
+    if failure is not None:
+        raise exc.DBAPIError.instance(None, None, failure, dbapi.Error, dialect=dialect) from failure

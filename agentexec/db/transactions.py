@@ -1,0 +1,47 @@
+"""Transactions that write, and connections to read from."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine
+from sqlalchemy.engine import Connection
+
+from agentexec.db.errors import translating_db_errors
+from agentexec.db.round_trips import BY_KEYS, RELAXED, batched
+from agentexec.db.sqlite import take_write_lock
+
+
+@contextmanager
+def writing(engine: Engine, *, relaxed: bool = False, by_key_only: bool = True) -> Generator[Connection]:
+    """A transaction that will write, committed at the end of the block.
+
+    On SQLite it takes the write lock at its beginning: a transaction that reads first and writes later fails
+    at once when another has written in between, whatever the time-out. `relaxed` lets PostgreSQL confirm the
+    commit before it is on disk, for what may be lost with the server's last moments. `by_key_only`: False for a
+    transaction that only inserts.
+    Raises UnavailableError when the database cannot be reached or is overloaded.
+    """
+    with translating_db_errors(engine), engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            take_write_lock(connection)
+        elif engine.dialect.name == "postgresql" and (relaxed or by_key_only):
+            with batched(connection):
+                settings = [RELAXED] * relaxed + [BY_KEYS] * by_key_only
+                connection.exec_driver_sql(f"SELECT {', '.join(settings)}")
+        yield connection
+
+
+@contextmanager
+def autocommitting(engine: Engine) -> Generator[Connection]:
+    """A connection on which each statement is a transaction by itself, without the trips of BEGIN and COMMIT."""
+    with translating_db_errors(engine), engine.connect() as connection:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def reading(engine: Engine) -> Generator[Connection]:
+    """A connection to read from; raises UnavailableError when the database cannot be reached."""
+    with translating_db_errors(engine), engine.connect() as connection:
+        yield connection
