@@ -22,7 +22,7 @@ from agentexec.activity.queries.overview import FORGET_SECONDS
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading, writing
-from agentexec.journal import approvals, trackers, waits
+from agentexec.journal import approvals, events, trackers
 from agentexec.runtime import Runtime
 from agentexec.task import ACTIVE_STATUSES, Entry, Lease, Priority, Status
 
@@ -211,7 +211,7 @@ class Reconciler:
         """Start tasks for which an answer or an event came from somebody who then could not tell the queue."""
         engine = self._runtime.engine
         before = utc_now() - timedelta(seconds=PUSH_GRACE)
-        for kind in (approvals, waits):
+        for kind in (approvals, events):
             while agent_ids := kind.tasks_to_wake(engine, self._queue, before, BATCH):
                 self._runtime.backend.make_ready(self._queue, agent_ids)
                 kind.mark_woken(engine, agent_ids)
@@ -229,7 +229,7 @@ class Reconciler:
         if clock < self._next_expiry:
             return
         self._next_expiry = clock + EXPIRY_SECONDS
-        for kind in (waits, trackers):
+        for kind in (events, trackers):
             while kind.expire(self._runtime.engine, utc_now(), BATCH) == BATCH:
                 pass
         with writing(self._runtime.engine) as connection:

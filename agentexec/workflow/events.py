@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import Postponed, UnavailableError, UsageError, WaitingForEvent
-from agentexec.journal import waits as store
+from agentexec.journal import events as store
 from agentexec.journal.calls import enclosing_calls
 from agentexec.journal.models import MAX_PATH
 from agentexec.journal.recorder import Recorder, Scope, current_scope
