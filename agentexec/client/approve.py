@@ -18,10 +18,10 @@ from agentexec.journal.approvals import (
     APPROVED,
     REJECTED,
     answer_question,
-    mark_woken,
     without_open_questions,
 )
 from agentexec.journal.store import dump
+from agentexec.journal.wake_ups import mark_woken
 from agentexec.runtime import RUNTIME
 from agentexec.task import Task, parse_agent_id
 
@@ -90,7 +90,7 @@ def _decide(
     try:
         if without_open_questions(RUNTIME.engine, [agent_id]):
             RUNTIME.backend.make_ready(queue, [agent_id])
-            mark_woken(RUNTIME.engine, [agent_id])
+            mark_woken(RUNTIME.engine, "approval", [agent_id])
     except UnavailableError as error:
         log.warning("%s Task %s goes on when it is back.", error, agent_id)
     return True

@@ -29,7 +29,10 @@ MESSAGE_CHARS = 160
 
 
 class Question(NamedTuple):
-    """May a call be made (`approval`), or made again after it was cut off (`repeat`)? `arguments` is JSON text."""
+    """Question to a person: may a call be made (`approval`), or made again after it was cut off (`repeat`)?
+
+    `arguments` is JSON text.
+    """
 
     path: str
     seq: int
@@ -40,17 +43,17 @@ class Question(NamedTuple):
 
     @property
     def call_id(self) -> str:
-        """What a person names the call by."""
+        """The name by which a person refers to the call."""
         return self.path.rpartition("/")[2]
 
     @property
     def call(self) -> str:
-        """The call for a line in the log."""
+        """The call as a line of the log shows it."""
         return call_text(self.tool, self.arguments)
 
 
 class Verdict(NamedTuple):
-    """What is known of a question. `message`: what the model is to be told of a rejection."""
+    """State of a question. `message` is the text that the model gets with a rejection, if the person gave one."""
 
     status: str
     message: str | None
@@ -58,6 +61,7 @@ class Verdict(NamedTuple):
 
     @property
     def decided(self) -> bool:
+        """True once a person has answered or the time is over."""
         return self.status != PENDING
 
     @property
@@ -66,39 +70,63 @@ class Verdict(NamedTuple):
 
 
 def call_text(tool: str, arguments: str) -> str:
-    """A call with as much of its arguments as a line takes."""
+    """Return a call as one line, with the first MESSAGE_CHARS characters of its arguments."""
     short = arguments if len(arguments) <= MESSAGE_CHARS else f"{arguments[:MESSAGE_CHARS]}…"
     return f"{tool}({short})"
 
 
-def ask(engine: Engine, lease: Lease, questions: Sequence[Question], now: datetime) -> list[Verdict]:
-    """Note questions that are not noted yet, let those expire whose time is over, and return what is known of each.
+def earliest_expiry(verdicts: Sequence[Verdict]) -> datetime | None:
+    """Return the moment at which the first of the open questions expires; None if none does."""
+    open_ends = [verdict.expires_at for verdict in verdicts if not verdict.decided]
+    return min((end for end in open_ends if end is not None), default=None)
 
-    Raises LeaseLostError where another worker has the task, UnavailableError.
+
+def waiting_message(questions: Sequence[Question], verdicts: Sequence[Verdict]) -> str:
+    """Return the log line of a task that waits for the answers to the questions that are open."""
+    calls = ", ".join(
+        question.call
+        if question.kind == "approval"
+        else f"{question.call}, which was cut off, to be made again"
+        for question, verdict in zip(questions, verdicts, strict=True)
+        if not verdict.decided
+    )
+    return f"Waiting for approval: {calls}"
+
+
+def ask(engine: Engine, lease: Lease, questions: Sequence[Question], now: datetime) -> list[Verdict]:
+    """Save the questions that are new, expire those whose time is over, and return the verdict on each.
+
+    Raises LeaseLostError if another worker has the task, UnavailableError.
     """
     with writing(engine) as connection:
         require_lease(connection, lease)
-        known = {(row.path, row.seq): row for row in _rows(connection, lease.agent_id)}
-        fresh = [one for one in questions if (one.path, one.seq) not in known]
-        if fresh:
-            connection.execute(insert(APPROVAL), [_row(lease.agent_id, one, now) for one in fresh])
+        rows = {(row.path, row.seq): row for row in _rows(connection, lease.agent_id)}
+        new = [question for question in questions if (question.path, question.seq) not in rows]
+        if new:
+            connection.execute(insert(APPROVAL), [_values(lease.agent_id, question, now) for question in new])
         verdicts = []
-        for one in questions:
-            row = known.get((one.path, one.seq))
-            if row is None:
-                verdicts.append(Verdict(PENDING, None, one.expires_at))
-            elif row.status == PENDING and row.expires_at is not None and row.expires_at <= now:
-                _set(connection, row, status=EXPIRED, decided_at=now)
-                verdicts.append(Verdict(EXPIRED, None, row.expires_at))
-            else:
-                verdicts.append(Verdict(row.status, row.message, row.expires_at))
+        for question in questions:
+            row = rows.get((question.path, question.seq))
+            verdict = verdict_on(question, row, now)
+            if row is not None and verdict.status != row.status:
+                _set(connection, row, status=verdict.status, decided_at=now)
+            verdicts.append(verdict)
         return verdicts
+
+
+def verdict_on(question: Question, row: Any | None, now: datetime) -> Verdict:
+    """Decide what is known of a question; `row` is None if it was not asked before."""
+    if row is None:
+        return Verdict(PENDING, None, question.expires_at)
+    if row.status == PENDING and not _is_open(row, now):
+        return Verdict(EXPIRED, None, row.expires_at)
+    return Verdict(row.status, row.message, row.expires_at)
 
 
 def answer_question(
     engine: Engine, agent_id: UUID, call_id: str, answer: Answer, message: str | None, now: datetime
 ) -> bool:
-    """Answer the oldest open question about a call; False if it was answered before, or the task has ended.
+    """Answer the oldest open question about a call; False if there is none any more, or the task has ended.
 
     Raises ActivityNotFoundError, ApprovalNotFoundError, UnavailableError.
     """
@@ -108,58 +136,45 @@ def answer_question(
         if task is None:
             raise ActivityNotFoundError(agent_id)
         rows = _rows(connection, agent_id)
-        about = [row for row in rows if call_id in (row.call_id, row.path)]
-        if not about:
+        about_call = [row for row in rows if call_id in (row.call_id, row.path)]
+        if not about_call:
             raise ApprovalNotFoundError(agent_id, call_id)
-        open_ = [row for row in about if _is_open(row, now)]
-        if not open_ or task.status.final:
+        question = next((row for row in about_call if _is_open(row, now)), None)
+        if question is None or task.status.final:
             return False
-        row = open_[0]
-        last = sum(_is_open(other, now) for other in rows) == 1
+        is_last = sum(_is_open(row, now) for row in rows) == 1
         _set(
             connection,
-            row,
+            question,
             status=answer,
             message=message,
             decided_at=now,
-            wake_at=now if last else None,
+            wake_at=now if is_last else None,
         )
-        line = f"{answer.capitalize()}: {call_text(row.tool, row.arguments)}"
-        values: dict[str, Any] = {"message": line, "updated_at": now}
-        if last and task.status is Status.QUEUED:
-            values["run_at"] = None
-        connection.execute(update(ACTIVITY).where(ACTIVITY.c.agent_id == agent_id).values(values))
-        connection.execute(INSERT_LOG, [log_row(agent_id, now, task.status, line, task.percentage)])
+        _note_answer(connection, question, answer, task, is_last, now)
         return True
 
 
+def _note_answer(
+    connection: Connection, question: Any, answer: Answer, task: Any, is_last: bool, now: datetime
+) -> None:
+    """Write the answer into the task's log; the last one also makes a task that is off its worker due."""
+    line = f"{answer.capitalize()}: {call_text(question.tool, question.arguments)}"
+    values: dict[str, Any] = {"message": line, "updated_at": now}
+    if is_last and task.status is Status.QUEUED:
+        values["run_at"] = None
+    connection.execute(update(ACTIVITY).where(ACTIVITY.c.agent_id == question.agent_id).values(values))
+    connection.execute(INSERT_LOG, [log_row(question.agent_id, now, task.status, line, task.percentage)])
+
+
 def without_open_questions(engine: Engine, agent_ids: Sequence[UUID]) -> list[UUID]:
-    """Those of some tasks that wait for no answer."""
+    """Return the tasks that do not wait for an answer."""
     query = select(APPROVAL.c.agent_id).where(
         APPROVAL.c.agent_id.in_(agent_ids), APPROVAL.c.status == PENDING
     )
     with reading(engine) as connection:
         waiting = set(connection.execute(query).scalars())
     return [agent_id for agent_id in agent_ids if agent_id not in waiting]
-
-
-def tasks_to_wake(engine: Engine, queue: str, before: datetime, limit: int) -> list[UUID]:
-    """Tasks whose answers came before a moment, and whose queue was not told."""
-    query = (
-        select(APPROVAL.c.agent_id)
-        .join(ACTIVITY, ACTIVITY.c.agent_id == APPROVAL.c.agent_id)
-        .where(APPROVAL.c.wake_at < before, ACTIVITY.c.queue == queue)
-        .limit(limit)
-    )
-    with reading(engine) as connection:
-        return list(connection.execute(query).scalars())
-
-
-def mark_woken(engine: Engine, agent_ids: Sequence[UUID]) -> None:
-    """The queue was told of these tasks' answers."""
-    chosen = and_(APPROVAL.c.agent_id.in_(agent_ids), APPROVAL.c.wake_at.is_not(None))
-    with writing(engine, relaxed=True) as connection:
-        connection.execute(update(APPROVAL).where(chosen).values(wake_at=None))
 
 
 def _is_open(row: Any, now: datetime) -> bool:
@@ -171,7 +186,7 @@ def _rows(connection: Connection, agent_id: UUID) -> list[Any]:
     return list(connection.execute(query.order_by(APPROVAL.c.created_at, APPROVAL.c.path, APPROVAL.c.seq)))
 
 
-def _row(agent_id: UUID, question: Question, now: datetime) -> dict[str, Any]:
+def _values(agent_id: UUID, question: Question, now: datetime) -> dict[str, Any]:
     return {
         "agent_id": agent_id,
         "call_id": question.call_id,

@@ -15,7 +15,7 @@ from agentexec.activity.changes.endings import Ending
 from agentexec.activity.mailbox import Mailbox
 from agentexec.config import CONF
 from agentexec.errors import UsageError
-from agentexec.journal.events import ready_tasks
+from agentexec.journal.wake_ups import ready_tasks
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease

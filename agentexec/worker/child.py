@@ -27,7 +27,7 @@ from agentexec.config import Settings
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import writing
 from agentexec.errors import SchemaError, UnavailableError
-from agentexec.journal.events import ready_tasks
+from agentexec.journal.wake_ups import ready_tasks
 from agentexec.outage import backoff
 from agentexec.policy import low_priority_quota
 from agentexec.registry import Registry

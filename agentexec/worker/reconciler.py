@@ -22,7 +22,8 @@ from agentexec.activity.queries.overview import FORGET_SECONDS
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading, writing
-from agentexec.journal import approvals, events, trackers
+from agentexec.journal import events, trackers
+from agentexec.journal.wake_ups import WAIT_KINDS, mark_woken, tasks_to_wake
 from agentexec.runtime import Runtime
 from agentexec.task import ACTIVE_STATUSES, Entry, Lease, Priority, Status
 
@@ -211,10 +212,10 @@ class Reconciler:
         """Start tasks for which an answer or an event came from somebody who then could not tell the queue."""
         engine = self._runtime.engine
         before = utc_now() - timedelta(seconds=PUSH_GRACE)
-        for kind in (approvals, events):
-            while agent_ids := kind.tasks_to_wake(engine, self._queue, before, BATCH):
+        for kind in WAIT_KINDS:
+            while agent_ids := tasks_to_wake(engine, kind, self._queue, before, BATCH):
                 self._runtime.backend.make_ready(self._queue, agent_ids)
-                kind.mark_woken(engine, agent_ids)
+                mark_woken(engine, kind, agent_ids)
 
     def _count(self) -> None:
         clock = time.monotonic()

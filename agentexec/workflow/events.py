@@ -20,7 +20,7 @@ from agentexec.journal.models import MAX_PATH
 from agentexec.journal.recorder import Recorder, Scope, current_scope
 from agentexec.journal.slot_release import slot_released
 from agentexec.journal.store import FactKind, digest, dump
-from agentexec.journal.waiting import FAR_FUTURE_SECONDS
+from agentexec.journal.wake_ups import mark_woken
 from agentexec.runtime import RUNTIME
 
 log = logging.getLogger("agentexec.waits")
@@ -62,7 +62,7 @@ def _check_length(length: timedelta) -> None:
 
 
 async def _sleep_until(recorder: Recorder, until: datetime, max_inline_sleep: float) -> None:
-    with recorder.active_calls.suspend(tuple(enclosing_calls())), recorder.sleeping(until):
+    with recorder.active_calls.suspend(tuple(enclosing_calls())), recorder.waits.open(None, until):
         async with slot_released(in_process=False):
             async for may_leave in recorder.poll():
                 left = (until - utc_now()).total_seconds()
@@ -72,9 +72,8 @@ async def _sleep_until(recorder: Recorder, until: datetime, max_inline_sleep: fl
                     await asyncio.sleep(left)
                     return
                 if may_leave:
-                    first = recorder.earliest_wake_up or until
-                    seconds = max(0.0, (first - utc_now()).total_seconds())
-                    raise Postponed(seconds, f"Sleeping until {_shown(first)}.", recorder.awaited_kinds)
+                    first = recorder.waits.earliest_end or until
+                    raise recorder.waits.leave(Postponed, f"Sleeping until {_shown(first)}.", utc_now())
 
 
 async def wait_for_event(
@@ -118,8 +117,8 @@ async def _await_event(scope: Scope, path: str, name: str, key: str, seconds: fl
     recorder = scope.recorder
     expires_at = None if seconds is None else utc_now() + timedelta(seconds=seconds)
     wanted = store.EventRequest(path, name, key, expires_at)
-    resting = recorder.active_calls.suspend(tuple(enclosing_calls()))
-    with resting, recorder.waiting_for("event"):
+    suspended = recorder.active_calls.suspend(tuple(enclosing_calls()))
+    with suspended, recorder.waits.open("event", expires_at) as wait:
         async with slot_released(in_process=False):
             async for may_leave in recorder.poll():
                 now = utc_now()
@@ -130,12 +129,12 @@ async def _await_event(scope: Scope, path: str, name: str, key: str, seconds: fl
                     return found.value
                 if found.expired:
                     return None
+                wait.ends_at = found.expires_at
                 if may_leave:
-                    ends = [one for one in (found.expires_at, recorder.earliest_wake_up) if one is not None]
-                    left = (min(ends) - now).total_seconds() if ends else FAR_FUTURE_SECONDS
-                    message = f"Waiting for event: {_title(name, key)}"
-                    raise WaitingForEvent(max(0.0, left), message, recorder.awaited_kinds)
-    raise AssertionError("the looks never end")
+                    raise recorder.waits.leave(
+                        WaitingForEvent, f"Waiting for event: {_title(name, key)}", now
+                    )
+    raise AssertionError("unreachable: poll() has no end")
 
 
 async def send_event(name: str, key: str = "", value: Any = None) -> int:
@@ -163,7 +162,7 @@ def send_event_sync(name: str, key: str = "", value: Any = None) -> int:
         woken += len(agent_ids)
         try:
             RUNTIME.backend.make_ready(queue or CONF.queue_name, agent_ids)
-            store.mark_woken(RUNTIME.engine, agent_ids)
+            mark_woken(RUNTIME.engine, "event", agent_ids)
         except UnavailableError as error:
             log.warning("%s %d task(s) go on when it is back.", error, len(agent_ids))
     return woken

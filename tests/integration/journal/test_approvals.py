@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.db.clock import utc_now
 from agentexec.errors import WaitingForApproval
-from agentexec.journal.approvals import tasks_to_wake
 from agentexec.journal.models import Approval
 from agentexec.journal.waiting import FAR_FUTURE_SECONDS
+from agentexec.journal.wake_ups import tasks_to_wake
 from agentexec.runners.openai.approvals import APPROVAL_EXPIRED_MESSAGE
 from agentexec.runners.openai.tools import REJECTED_MESSAGE
 from agentexec.runtime import RUNTIME
@@ -384,6 +384,6 @@ async def test_an_answer_stands_in_the_log_and_waits_for_no_queue(
         assert await ax.approve(task.agent_id, "call_1")
     assert task.messages()[-1] == 'Approved: send_email({"to":"Ann"})'
     # An activity of the test has no queue; the reconciler asks for those of its own.
-    assert tasks_to_wake(RUNTIME.engine, "default", utc_now() + timedelta(seconds=1), 10) == []
+    assert tasks_to_wake(RUNTIME.engine, "approval", "default", utc_now() + timedelta(seconds=1), 10) == []
     with Session(RUNTIME.engine) as db:
         assert db.query(Approval).one().wake_at is not None

@@ -1,0 +1,59 @@
+"""Wake-ups of tasks that left their worker to wait: an answer or event has come, and their queue must be told.
+
+Whoever saves an answer or an event sets `wake_at` in the same transaction, then tells the queue, then clears it. If
+that process dies in between, the reconciler finds the row and tells the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, and_, select, update
+
+from agentexec.activity.changes.statements import ACTIVITY
+from agentexec.db.transactions import reading, writing
+from agentexec.journal.approvals import APPROVAL, without_open_questions
+from agentexec.journal.events import EVENT_WAIT, with_arrived_events
+from agentexec.journal.waiting import WaitKind
+
+WAIT_KINDS: tuple[WaitKind, ...] = ("approval", "event")
+
+_TABLES: dict[WaitKind, Any] = {"approval": APPROVAL, "event": EVENT_WAIT}
+_FIND_READY: dict[WaitKind, Callable[[Engine, Sequence[UUID]], list[UUID]]] = {
+    "approval": without_open_questions,
+    "event": with_arrived_events,
+}
+
+
+def ready_tasks(engine: Engine, waiting: Mapping[UUID, frozenset[str]]) -> list[UUID]:
+    """Return the tasks for which something that they wait for has come; `waiting` maps each to what it waits for."""
+    ready: set[UUID] = set()
+    for kind, find in _FIND_READY.items():
+        agent_ids = [agent_id for agent_id, kinds in waiting.items() if kind in kinds]
+        if agent_ids:
+            ready.update(find(engine, agent_ids))
+    return [agent_id for agent_id in waiting if agent_id in ready]
+
+
+def tasks_to_wake(engine: Engine, kind: WaitKind, queue: str, before: datetime, limit: int) -> list[UUID]:
+    """Return up to `limit` tasks whose answers or events came before a moment, and whose queue was not told."""
+    waits = _TABLES[kind]
+    query = (
+        select(waits.c.agent_id)
+        .join(ACTIVITY, ACTIVITY.c.agent_id == waits.c.agent_id)
+        .where(waits.c.wake_at < before, ACTIVITY.c.queue == queue)
+        .limit(limit)
+    )
+    with reading(engine) as connection:
+        return list(connection.execute(query).scalars())
+
+
+def mark_woken(engine: Engine, kind: WaitKind, agent_ids: Sequence[UUID]) -> None:
+    """Note that the queue was told of these tasks' answers or events."""
+    waits = _TABLES[kind]
+    told = and_(waits.c.agent_id.in_(agent_ids), waits.c.wake_at.is_not(None))
+    with writing(engine, relaxed=True) as connection:
+        connection.execute(update(waits).where(told).values(wake_at=None))
