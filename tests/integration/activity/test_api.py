@@ -187,20 +187,6 @@ def test_a_list_has_the_shape_of_the_reference(db: Session) -> None:
     assert result.items[0].metadata == {"tenant": "t1"}
 
 
-def test_the_schemas_are_where_the_reference_says() -> None:
-    from agentexec.activity.schemas import (  # noqa: PLC0415 - the reference's own lines
-        ActivityDetailSchema,
-        ActivityListItemSchema,
-        ActivityListSchema,
-        ActivityLogSchema,
-    )
-
-    assert ax.activity.ActivityDetailSchema is ActivityDetailSchema
-    assert ax.activity.ActivityListSchema is ActivityListSchema
-    assert ax.activity.ActivityListItemSchema is ActivityListItemSchema
-    assert ax.activity.ActivityLogSchema is ActivityLogSchema
-
-
 # ---- queries -----------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
-from tests.deployment import Deploy, Deployment, on_targets, run_agentexec, run_python
+from tests.deployment import Deploy, Deployment, on_targets, run_agentexec
 
 # ---- help --------------------------------------------------------------------------------------------------
 
@@ -87,67 +87,6 @@ def test_cancel_pending_cancels_what_waits(deploy: Deploy) -> None:
 
 
 # ---- what is never loaded ----------------------------------------------------------------------------------
-
-LOADED = "import sys; print([name for name in {names} if name in sys.modules])"
-
-
-@pytest.mark.parametrize(
-    ("program", "absent"),
-    [
-        ("import agentexec", ["agents", "sqlalchemy", "redis", "typer", "rich", "alembic", "psutil"]),
-        ("import agentexec as ax; ax.Pool, ax.enqueue, ax.Base, ax.activity.list", ["agents", "alembic"]),
-        ("import agentexec.worker.supervisor", ["agents", "sqlalchemy", "redis", "alembic", "typer"]),
-        ("import agentexec.cli.app", ["agents", "sqlalchemy", "redis", "alembic", "psutil"]),
-        ("import agentexec.worker.template", ["agents", "typer", "rich", "alembic"]),
-    ],
-)
-def test_nothing_heavy_is_loaded_before_it_is_needed(program: str, absent: list[str], tmp_path: Path) -> None:
-    done = run_python("-c", f"{program}\n{LOADED.format(names=absent)}", cwd=tmp_path)
-    assert (done.stdout, done.stderr) == ("[]\n", "")
-
-
-SPY = """
-import atexit, os, sys
-if "agentexec" in " ".join(sys.orig_argv) and "template" not in " ".join(sys.orig_argv):
-    atexit.register(lambda: open(os.environ["SPY"], "w").write(" ".join(sys.modules)))
-"""
-"""A sitecustomize that writes down what a process of the command line had loaded when it ended."""
-
-HEAVY = {"agents", "redis", "alembic"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "absent"),
-    [
-        (["--help"], {"agents", "sqlalchemy", "redis", "alembic", "rich"}),
-        (["migrate"], {"agents", "redis"}),
-        (
-            ["list"],
-            HEAVY | {"rich", "agentexec.cli.doctor", "agentexec.cli.enqueue", "agentexec.journal.models"},
-        ),
-        (["monitor", "--once"], HEAVY | {"agentexec.cli.doctor", "agentexec.journal.models"}),
-        (["monitor", "--json"], HEAVY | {"agentexec.cli.doctor", "agentexec.journal.models", "rich"}),
-        (["doctor"], HEAVY | {"rich", "agentexec.cli.monitor"}),
-        (["migrate", "--revision=head"], HEAVY | {"rich"}),
-        (["enqueue", "work"], HEAVY | {"rich"}),
-        (["cancel", "0190a6e2-7d4f-7c3a-9d55-0242ac120002"], HEAVY | {"rich"}),
-        (["cancel-pending", "--yes"], HEAVY | {"rich"}),
-        (["worker", "no_such_module"], {"agents", "sqlalchemy", "redis", "alembic"}),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_no_command_loads_the_agents_sdk_and_the_supervisor_loads_no_database(
-    arguments: list[str], absent: set[str], tmp_path: Path
-) -> None:
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(SPY)
-    variables = {"PYTHONPATH": str(tmp_path / "site"), "SPY": str(tmp_path / "spy")}
-    if arguments not in (["--help"], ["migrate"], ["worker", "no_such_module"]):
-        assert run_agentexec("migrate", cwd=tmp_path).returncode == 0
-    run_agentexec(*arguments, cwd=tmp_path, **variables)
-    loaded = set((tmp_path / "spy").read_text().split())
-    assert "agentexec.cli.app" in loaded
-    assert not loaded & absent
 
 
 NOTE = """

@@ -106,13 +106,6 @@ def test_paths_that_differ_in_case_or_end_in_a_space_are_different(task: Replaya
     assert len(load_facts(RUNTIME.engine, task.agent_id)) == 4
 
 
-def test_a_long_path_keeps_apart_what_differs_at_its_end() -> None:
-    one, other = fit_path("x" * 300 + "1"), fit_path("x" * 300 + "2")
-    assert one != other
-    assert len(one) == len(other) == 255
-    assert fit_path("short") == "short"
-
-
 def test_the_journal_goes_with_its_activity(task: ReplayableTask) -> None:
     task.take_over()
     put(task, fact())

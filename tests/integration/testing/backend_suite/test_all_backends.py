@@ -12,34 +12,14 @@ from sqlalchemy import create_engine, text
 from agentexec.config import Settings
 from agentexec.db.engine import open_engine
 from agentexec.db.transactions import writing
-from agentexec.errors import BackendInvalidError, UsageError
-from agentexec.state import memory_backend, redis_backend, sql_backend
+from agentexec.errors import UsageError
+from agentexec.state import redis_backend, sql_backend
 from agentexec.state.backend import Depth, StateBackend, load_backend
 from agentexec.state.redis_backend import RedisBackend
 from agentexec.state.sql_backend import SqlBackend
 from agentexec.state.sql_models import Counter, EventRow, Follow, Leader, Message, QueueEntry, Watch
 from agentexec.task import Entry, new_agent_id
 from agentexec.testing.backend_suite import BackendSuite
-
-
-class TestMemoryBackend(BackendSuite):
-    @pytest.fixture
-    def backend(self) -> StateBackend:
-        return memory_backend.MemoryBackend()
-
-    def empty(self, backend: StateBackend) -> None:
-        assert isinstance(backend, memory_backend.MemoryBackend)
-        backend.flush()
-
-    def test_those_who_share_an_engine_share_the_queue(self) -> None:
-        settings, mine, other = Settings(), create_engine("sqlite://"), create_engine("sqlite://")
-        assert memory_backend.create(settings, mine) is memory_backend.create(settings, mine)
-        assert memory_backend.create(settings, mine) is not memory_backend.create(settings, other)
-
-    def test_it_refuses_to_join_a_transaction(self, backend: StateBackend, queue: str) -> None:
-        engine = create_engine("sqlite://")
-        with engine.connect() as connection, pytest.raises(UsageError, match="without transaction="):
-            backend.push(queue, [], transaction=connection)
 
 
 class TestRedisBackend(BackendSuite):
@@ -121,40 +101,7 @@ def engine_of(backend: StateBackend) -> Any:
     return backend._engine
 
 
-class TestLoadBackend:
-    """Each of these modules lacks something, and the error names it."""
-
-    def test_ours_load(self, redis_url: str) -> None:
-        settings, engine = Settings(redis_url=redis_url), create_engine("sqlite://")
-        for name in ("redis_backend", "sql_backend", "memory_backend"):
-            assert isinstance(load_backend(f"agentexec.state.{name}", settings, engine), StateBackend)
-
-    @pytest.mark.parametrize("module", ["agentexec.state.no_such_backend", "no_such_package.backend"])
-    def test_a_module_that_is_not_there(self, module: str) -> None:
-        with pytest.raises(BackendInvalidError, match=f"{module}, which cannot be imported"):
-            load(module)
-
-    def test_a_module_without_create(self) -> None:
-        with pytest.raises(BackendInvalidError, match=r"json, which lacks create\(settings, engine\)"):
-            load("json")
-
-    def test_a_backend_without_some_methods(self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        (tmp_path / "partial_backend.py").write_text(
-            "from agentexec.state.memory_backend import MemoryBackend\n"
-            "class Partial:\n"
-            "    pass\n"
-            "for name, value in vars(MemoryBackend).items():\n"
-            "    if not name.startswith('_') and name not in ('renew', 'transactional', 'notify_done'):\n"
-            "        setattr(Partial, name, value)\n"
-            "def create(settings, engine):\n"
-            "    return Partial()\n"
-        )
-        monkeypatch.syspath_prepend(tmp_path)
-        with pytest.raises(BackendInvalidError) as caught:
-            load("partial_backend")
-        message = str(caught.value)
-        assert "of partial_backend lacks transactional, renew, notify_done;" in message
-
-
-def load(module: str) -> StateBackend:
-    return load_backend(module, Settings(), create_engine("sqlite://"))
+def test_every_backend_of_ours_loads_by_its_name(redis_url: str) -> None:
+    settings, engine = Settings(redis_url=redis_url), create_engine("sqlite://")
+    for name in ("redis_backend", "sql_backend", "memory_backend"):
+        assert isinstance(load_backend(f"agentexec.state.{name}", settings, engine), StateBackend)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -307,24 +305,6 @@ def test_a_database_of_ones_own(tmp_path: Path) -> None:
     with ax.testing.harness(own, engine=engine) as harness:
         harness.run("in_transaction")
         assert [task.result for task in harness.run_all()] == ["kept"]
-
-
-def test_the_agents_sdk_is_not_imported_without_need(tmp_path: Path) -> None:
-    program = """
-import sys
-import agentexec as ax
-pool = ax.Pool()
-
-@pool.task("adds")
-def add(agent_id, context):
-    return 3
-
-with ax.testing.harness(pool) as harness:
-    assert harness.run("adds").result == 3
-assert "agents" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=30)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_result_above_the_limit_fails_once(monkeypatch: pytest.MonkeyPatch) -> None:

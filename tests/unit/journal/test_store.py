@@ -1,0 +1,12 @@
+"""Paths of the journal."""
+
+from __future__ import annotations
+
+from agentexec.journal.store import fit_path
+
+
+def test_a_long_path_keeps_apart_what_differs_at_its_end() -> None:
+    one, other = fit_path("x" * 300 + "1"), fit_path("x" * 300 + "2")
+    assert one != other
+    assert len(one) == len(other) == 255
+    assert fit_path("short") == "short"
