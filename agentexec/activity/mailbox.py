@@ -21,6 +21,7 @@ from agentexec.db.transactions import reading
 from agentexec.errors import UnavailableError
 from agentexec.outage import backoff
 from agentexec.runtime import Runtime
+from agentexec.state.messages import CANCEL, DONE, parse_messages
 from agentexec.task import FINAL_STATUSES, Status
 
 log = logging.getLogger("agentexec.signals")
@@ -28,9 +29,6 @@ log = logging.getLogger("agentexec.signals")
 RECHECK_SECONDS = 5.0
 """How often everything waited for is looked up in the record: a signal may be lost with the state backend, the
 record is not."""
-
-DONE_PREFIX = "done "
-CANCEL_PREFIX = "cancel "
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +152,8 @@ class Mailbox:
 
     def _act_on(self, messages: Iterable[str]) -> None:
         messages = list(messages)
-        done = parse_agent_ids(messages, DONE_PREFIX)
-        if self._on_cancel is not None and (canceled := parse_agent_ids(messages, CANCEL_PREFIX)):
+        done = parse_messages(messages, DONE)
+        if self._on_cancel is not None and (canceled := parse_messages(messages, CANCEL)):
             # Who can write to the state backend can send this for any task: the record decides.
             running = _running(self._runtime, canceled)
             for agent_id in canceled:
@@ -188,18 +186,6 @@ class Mailbox:
                 # Not `cancelled()`: another thread may cancel between the question and the answer.
                 if future.set_running_or_notify_cancel():
                     future.set_result(end)
-
-
-def parse_agent_ids(messages: Iterable[str], kind: str) -> list[UUID]:
-    """The tasks that messages of a kind are about. Anybody may have sent them: what names no task is left out."""
-    found: list[UUID] = []
-    for message in messages:
-        if message.startswith(kind):
-            try:
-                found.append(UUID(message[len(kind) :]))
-            except ValueError:
-                log.debug("A message names no task.")
-    return found
 
 
 def _running(runtime: Runtime, agent_ids: Sequence[UUID]) -> set[UUID]:

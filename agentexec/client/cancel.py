@@ -10,7 +10,6 @@ from uuid import UUID
 from sqlalchemy import select
 
 from agentexec.activity.changes.endings import end_from_outside
-from agentexec.activity.mailbox import CANCEL_PREFIX
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.config import CONF
@@ -20,6 +19,7 @@ from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.errors import ActivityNotFoundError, UnavailableError
 from agentexec.runtime import RUNTIME
+from agentexec.state.messages import CANCEL, format_message
 from agentexec.task import Status, Task, parse_agent_id
 
 log = logging.getLogger("agentexec.canceling")
@@ -91,7 +91,7 @@ def _tell(queue: str, agent_ids: Sequence[UUID]) -> None:
     backend = RUNTIME.backend
     try:
         for agent_id, worker in backend.remove(queue, agent_ids).items():
-            backend.send(worker, [CANCEL_PREFIX + str(agent_id)])
+            backend.send(worker, [format_message(CANCEL, agent_id)])
         backend.notify_done(queue, agent_ids)
     except UnavailableError as error:
         # The record says CANCELED: a worker that claims the task drops it, and a heartbeat finds it out.

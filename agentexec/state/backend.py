@@ -34,9 +34,6 @@ EVENT_TTL_SECONDS = 600
 FOLLOW_TTL_SECONDS = 60
 """How long a mailbox follows a task unless it says so again."""
 
-EVENTS_PREFIX = "events "
-"""What a mailbox is told of a task that it follows: this, and the task's id."""
-
 
 class ClaimResult(NamedTuple):
     """What a claim got: leases, and the seconds until the next delayed task is due (None: there is none)."""

@@ -15,13 +15,13 @@ from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand, spend
 from agentexec.state.backend import (
     EVENT_TTL_SECONDS,
     EVENTS_KEPT,
-    EVENTS_PREFIX,
     FOLLOW_TTL_SECONDS,
     ClaimResult,
     Depth,
     Event,
     LostLeases,
 )
+from agentexec.state.messages import DONE, EVENTS, format_message
 from agentexec.task import Entry, Lease, Priority
 
 if TYPE_CHECKING:
@@ -316,7 +316,7 @@ class MemoryBackend:
             for agent_id in agent_ids:
                 for mailbox, lapses in watches.pop(agent_id, {}).items():
                     if lapses > now:
-                        self.send(mailbox, [f"done {agent_id}"])
+                        self.send(mailbox, [format_message(DONE, agent_id)])
 
     def send(self, mailbox: str, messages: Sequence[str]) -> None:
         """Put messages into a mailbox. Mailboxes nobody reads vanish after a minute."""
@@ -350,7 +350,7 @@ class MemoryBackend:
                 channel.last_at = now
                 for mailbox, lapses in state.follows.get(agent_id, {}).items():
                     if lapses > now:
-                        self.send(mailbox, [f"{EVENTS_PREFIX}{agent_id}"])
+                        self.send(mailbox, [format_message(EVENTS, agent_id)])
 
     def read_events(self, queue: str, after: Mapping[UUID, int]) -> dict[UUID, list[Event]]:
         """For each task the events kept whose number is above the one given, oldest first."""

@@ -22,6 +22,7 @@ from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.llm.rate_limits import Demand
 from agentexec.state.backend import ClaimResult, Depth, LostLeases
+from agentexec.state.messages import DONE, format_message
 from agentexec.state.sql_buckets import Buckets
 from agentexec.state.sql_events import SqlEvents
 from agentexec.state.sql_models import (
@@ -324,7 +325,9 @@ class SqlBackend(SqlEvents):
             told = True
             with writing(self._engine, relaxed=True) as connection:
                 connection.execute(self._sql.unwatch, {"ids": [row.agent_id for row in rows]})
-                messages = [self._now(mailbox=row.mailbox, text=f"done {row.agent_id}") for row in rows]
+                messages = [
+                    self._now(mailbox=row.mailbox, text=format_message(DONE, row.agent_id)) for row in rows
+                ]
                 connection.execute(self._sql.send, messages)
         if told:
             self._wakeup.announce()

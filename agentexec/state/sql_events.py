@@ -10,7 +10,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, Uuid, bindparam, text
 
 from agentexec.db.transactions import reading, writing
-from agentexec.state.backend import EVENT_TTL_SECONDS, EVENTS_KEPT, EVENTS_PREFIX, FOLLOW_TTL_SECONDS, Event
+from agentexec.state.backend import EVENT_TTL_SECONDS, EVENTS_KEPT, FOLLOW_TTL_SECONDS, Event
+from agentexec.state.messages import EVENTS, format_message
 from agentexec.state.sql_models import CHUNK_SIZE, MICROS_PER_SECOND, NOW_SQL, EventRow, Follow, Message
 from agentexec.state.sql_wakeup import make_wakeup
 
@@ -80,7 +81,8 @@ class SqlEvents:
                 if rows:
                     told = True
                     messages = [
-                        self._now(mailbox=row.mailbox, text=f"{EVENTS_PREFIX}{row.agent_id}") for row in rows
+                        self._now(mailbox=row.mailbox, text=format_message(EVENTS, row.agent_id))
+                        for row in rows
                     ]
                     connection.execute(self._event_sql.send, messages)
         if told:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from agentexec import config as settings_module
 from agentexec.activity.live import follow
 from agentexec.activity.live.stream import stream
-from agentexec.activity.mailbox import CANCEL_PREFIX, parse_agent_ids
 from agentexec.activity.queries import counts
 from agentexec.activity.queries.labels import wanted_labels
 from agentexec.activity.queries.listing import Place
@@ -22,6 +21,7 @@ from agentexec.config import CONF, Settings
 from agentexec.errors import AgentexecError, SettingsError, UsageError
 from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.state.backend import Event
+from agentexec.state.messages import CANCEL, format_message, parse_messages
 from agentexec.state.redis_backend.signing import Signer
 from agentexec.task import new_agent_id, parse_agent_id
 from agentexec.worker.control import MOST_BYTES, MessageDecoder
@@ -68,10 +68,7 @@ def test_live_events(number: int, text: str) -> None:
 @example("cancel cancel ")
 def test_messages_to_processes(text: str) -> None:
     agent_id = new_agent_id()
-    assert (
-        parse_agent_ids([text, CANCEL_PREFIX + text, f"{CANCEL_PREFIX}{agent_id}"], CANCEL_PREFIX)[-1]
-        == agent_id
-    )
+    assert parse_messages([text, f"cancel {text}", format_message(CANCEL, agent_id)], CANCEL)[-1] == agent_id
 
 
 @given(texts)

@@ -21,14 +21,14 @@ from agentexec.db.transactions import reading
 from agentexec.errors import UnavailableError
 from agentexec.outage import backoff
 from agentexec.runtime import Runtime
-from agentexec.state.backend import EVENTS_KEPT, EVENTS_PREFIX, FOLLOW_TTL_SECONDS, Event
+from agentexec.state.backend import EVENTS_KEPT, FOLLOW_TTL_SECONDS, Event
+from agentexec.state.messages import DONE, EVENTS, parse_messages
 
 log = logging.getLogger("agentexec.follow")
 
 CHECK_SECONDS = 5.0
 """Seconds between two looks at the record for log lines that nobody told of."""
 
-DONE = "done "
 DURABLE = frozenset({"status", "result", "error", "canceled"})
 LIVE_TYPES = frozenset(get_args(EventType)) - DURABLE
 """What a state backend may hold: the short-lived types, and `log`, which says that the record has a new line."""
@@ -188,21 +188,12 @@ class Follower:
                 time.sleep(1.0)
 
     def _act_on(self, messages: Iterable[str]) -> None:
-        published: set[UUID] = set()
-        for message in messages:
-            kind, _, text = message.partition(" ")
-            try:
-                agent_id = UUID(text)
-            except ValueError:
-                # Anybody with access to the state backend may have sent it.
-                continue
-            if kind == EVENTS_PREFIX.strip():
-                published.add(agent_id)
-            elif kind == DONE.strip():
-                followed = self._tasks.get(agent_id)
-                if followed is not None:
-                    followed.notify((), record_changed=True)
-        if published:
+        messages = list(messages)
+        for agent_id in parse_messages(messages, DONE):
+            followed = self._tasks.get(agent_id)
+            if followed is not None:
+                followed.notify((), record_changed=True)
+        if published := set(parse_messages(messages, EVENTS)):
             self._read(published)
 
     def _read(self, agent_ids: Iterable[UUID]) -> None:

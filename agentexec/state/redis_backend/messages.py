@@ -11,7 +11,8 @@ from uuid import UUID
 
 import redis
 
-from agentexec.state.backend import EVENTS_KEPT, EVENTS_PREFIX, Event
+from agentexec.state.backend import EVENTS_KEPT, Event
+from agentexec.state.messages import DONE, EVENTS, format_message
 from agentexec.state.redis_backend import scripts
 from agentexec.state.redis_backend.connection import Connections, clamp_block_timeout
 from agentexec.state.redis_backend.scripts import chunks
@@ -59,7 +60,7 @@ class RedisMessages:
                 )
                 for agent_id, mailboxes in zip(chunk, watchers, strict=True):
                     for mailbox in mailboxes:
-                        messages[mailbox].append(f"done {agent_id}")
+                        messages[mailbox].append(format_message(DONE, agent_id))
             self._send_all(messages)
 
     def send(self, mailbox: str, messages: Sequence[str]) -> None:
@@ -120,7 +121,7 @@ class RedisMessages:
                             raise
                         log.debug("The events of task %s cannot be kept: %s", agent_id, error)
                 for mailbox in followers:
-                    messages[mailbox].append(f"{EVENTS_PREFIX}{agent_id}")
+                    messages[mailbox].append(format_message(EVENTS, agent_id))
             self._send_all(messages)
 
     def read_events(self, queue: str, after: Mapping[UUID, int]) -> dict[UUID, list[Event]]:

@@ -10,10 +10,10 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine
 
 import agentexec as ax
-from agentexec.activity.mailbox import CANCEL_PREFIX
 from agentexec.config import Settings
 from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.state.backend import Depth, Event
+from agentexec.state.messages import CANCEL, format_message
 from agentexec.state.redis_backend import RedisBackend, create
 from agentexec.task import Entry, Lease, new_agent_id
 from agentexec.testing.backend_suite.acts import LONG_LEASE, claim, ids, push
@@ -96,8 +96,10 @@ def test_keys_are_changed_while_tasks_run(signed_by: Backends) -> None:
 def test_messages_without_a_signature_are_not_heard(signed_by: Backends) -> None:
     backend, agent_id = signed_by(NEW, OLD), new_agent_id()
     for keys in ([], [NEW], [OLD], ["some key of a stranger"]):
-        signed_by(*keys).send("box", [f"{CANCEL_PREFIX}{agent_id} {keys}"])
-    assert backend.receive("box", 0.0) == [f"{CANCEL_PREFIX}{agent_id} {[key]}" for key in (NEW, OLD)]
+        signed_by(*keys).send("box", [format_message(CANCEL, f"{agent_id} {keys}")])
+    assert backend.receive("box", 0.0) == [
+        format_message(CANCEL, f"{agent_id} {[key]}") for key in (NEW, OLD)
+    ]
     signed_by(NEW).send("other", ["done"])
     raw = backend._single_try_client.lpop(backend._mail_key("other"))
     backend._single_try_client.rpush(backend._mail_key("box"), raw)
@@ -139,7 +141,7 @@ def test_a_forged_cancel_stops_nobody(deploy: Deploy) -> None:
         mark = server.hget("{agentexec:agentexec_tasks}:entry", task.agent_id.hex).decode()
         mailbox = f"agentexec:mail:{mark.partition(' ')[2]}"
         server.rpush(
-            mailbox, b"cancel nonsense", b"\xff", f"{CANCEL_PREFIX}{task.agent_id}", b"done nonsense"
+            mailbox, b"cancel nonsense", b"\xff", format_message(CANCEL, task.agent_id), b"done nonsense"
         )
         deployment.wait_for(lambda: not server.exists(mailbox))
     assert deployment.wait_for_status(task, "complete", "error").attempt == 1
