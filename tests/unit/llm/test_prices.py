@@ -55,7 +55,7 @@ def test_the_guide_says_when_the_list_was_checked_and_what_is_in_it():
     assert f"as of {CHECKED_ON.day} {CHECKED_ON:%B %Y}" in text
     assert date.today() + timedelta(days=1) >= CHECKED_ON
     [listed] = re.findall(
-        r"ships OpenAI's list prices of some models, as of [^:]*:([^.]*(?:\.\d[^.]*)*)\.", text
+        r"includes OpenAI's list prices of these models, as of [^:]*:([^.]*(?:\.\d[^.]*)*)\.", text
     )
     words = set(re.findall(r"[a-z0-9.]+", listed.replace("-", " ")))
     assert {part for model in BASE_MODEL_PRICES for part in model.split("-")} <= words
