@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from agentexec.errors import UnavailableError as UnavailableError
     from agentexec.errors import UnknownTaskError as UnknownTaskError
     from agentexec.errors import UsageError as UsageError
-    from agentexec.journal.calls import idempotency_key as idempotency_key
     from agentexec.journal.calls import tool_policy as tool_policy
-    from agentexec.journal.calls import transaction as transaction
+    from agentexec.journal.current_call import idempotency_key as idempotency_key
+    from agentexec.journal.current_call import transaction as transaction
     from agentexec.pool import Pool as Pool
     from agentexec.runners.base import BaseAgentRunner as BaseAgentRunner
     from agentexec.runners.openai.runner import OpenAIRunner as OpenAIRunner
@@ -99,7 +99,8 @@ _HOMES = {
         "ReplayDivergedError",
         "UsageError",
     ),
-    "agentexec.journal.calls": ("idempotency_key", "tool_policy", "transaction"),
+    "agentexec.journal.calls": ("tool_policy",),
+    "agentexec.journal.current_call": ("idempotency_key", "transaction"),
     "agentexec.workflow.pipeline": ("Pipeline",),
     "agentexec.pool": ("Pool",),
     "agentexec.client.enqueue": ("enqueue", "enqueue_many", "enqueue_sync"),

@@ -1,12 +1,12 @@
-"""Tasks that a task enqueues. What makes them the same in every attempt is their id: it is made of their place.
+"""Tasks that a task enqueues. A child's id is derived from its place in the parent, so it is the same in every attempt.
 
-So nothing else is to be recorded: a handler that runs again comes to the id of a task that is there already.
+Nothing else needs to be recorded: a handler that runs again arrives at the id of a task that exists.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -22,16 +22,17 @@ FAILED = (Status.ERROR, Status.CANCELED)
 
 
 class Child(NamedTuple):
-    """A task to be enqueued, or one that was."""
+    """A task that is to be enqueued, or that an earlier attempt enqueued."""
 
     task: NewTask
     is_new: bool
 
 
 def candidate_ids(scope: Scope, new: NewTask) -> list[UUID]:
-    """The ids that a child has at its place in the task: in the first attempt, and after each one that raised.
+    """Return the ids that a child may have at its place: for the first attempt, then for each retry after one that raised.
 
-    Its place is where the code stands, its name, queue and context, and the how manieth of these it is.
+    The place consists of the position of the running code, the child's name, queue and context, and its ordinal among
+    identical siblings. A task with an idempotency key has one id of its own.
     """
     if new.idempotency_key is not None:
         return [new.agent_id]
@@ -43,7 +44,7 @@ def candidate_ids(scope: Scope, new: NewTask) -> list[UUID]:
 
 
 def _child_id(parent: UUID, place: str) -> UUID:
-    """A UUID of version 7, as others are: with the time of the parent, so that children stand beside it in an index."""
+    """Return a UUID of version 7 with the time of the parent, so that children are next to it in an index."""
     hashed = hashlib.sha256(parent.bytes + place.encode("utf-8", "replace")).digest()
     value = int.from_bytes(parent.bytes[:6] + hashed[:10])
     value = value & ~(0xF << 76) | (0x7 << 76)
@@ -57,18 +58,26 @@ def choose_children(
     places: Sequence[Sequence[UUID]],
     detached: bool,
 ) -> list[Child]:
-    """Of each child the one that is there, else a new one. A child that failed is not taken after its parent has failed.
-
-    After a mere crash it is: the attempt that follows sees what the one before has seen.
-    """
+    """Return the existing child for each new task that has one, else the task as a new child."""
     known: dict[UUID, Status] = {}
     if scope.recorder.lease.epoch > 1:
         for chunk in chunks([agent_id for place in places for agent_id in place]):
             query = select(ACTIVITY.c.agent_id, ACTIVITY.c.status).where(ACTIVITY.c.agent_id.in_(chunk))
             known.update((row.agent_id, row.status) for row in connection.execute(query))
     parent = None if detached else scope.recorder.lease.agent_id
-    chosen: list[Child] = []
-    for new, place in zip(batch, places, strict=True):
-        agent_id = next(one for one in place if known.get(one) not in FAILED or one == place[-1])
-        chosen.append(Child(new._replace(agent_id=agent_id, parent_id=parent), agent_id not in known))
-    return chosen
+    return [
+        Child(new._replace(agent_id=agent_id, parent_id=parent), agent_id not in known)
+        for new, agent_id in zip(batch, (choose_id(place, known) for place in places), strict=True)
+    ]
+
+
+def choose_id(candidates: Sequence[UUID], known: Mapping[UUID, Status]) -> UUID:
+    """Decide which of its candidate ids a child has; `known` are the statuses of the tasks that exist.
+
+    A child that failed before its parent raised is replaced by the next candidate, so that the retry tries it again.
+    After a mere crash there is no next candidate: the new attempt sees what the crashed one saw.
+    """
+    for agent_id in candidates:
+        if known.get(agent_id) not in FAILED:
+            return agent_id
+    return candidates[-1]

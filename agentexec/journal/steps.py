@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError
 
 from agentexec.errors import AgentexecError, CallInterruptedError
-from agentexec.journal.calls import CallResult, run_call, run_unrecorded
+from agentexec.journal.calls import CallResult, run_call
+from agentexec.journal.current_call import run_unrecorded
 from agentexec.journal.recorder import Policy, Scope
 from agentexec.journal.store import canonical_json, digest
 

@@ -9,7 +9,7 @@ from typing import Any
 from agents import RunResult, RunResultStreaming, RunState, StreamEvent
 
 from agentexec.journal.approvals import EXPIRED, Question
-from agentexec.journal.calls import enclosing_calls
+from agentexec.journal.current_call import enclosing_calls
 from agentexec.journal.store import fit_path
 from agentexec.runners.openai.durable import run_of, state_of
 

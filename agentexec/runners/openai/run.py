@@ -11,7 +11,7 @@ from agents import Agent, RunConfig, RunState
 
 from agentexec.activity.live import publisher as live
 from agentexec.errors import Postponed
-from agentexec.journal.calls import enclosing_calls
+from agentexec.journal.current_call import enclosing_calls
 from agentexec.journal.recorder import Recorder, Scope
 from agentexec.journal.store import Fact, FactKind, Usage, digest, dump
 from agentexec.journal.waiting import wait_until_idle

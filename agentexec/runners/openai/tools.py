@@ -11,7 +11,8 @@ from agents.tool_context import ToolContext
 from pydantic_core import to_jsonable_python
 
 from agentexec.errors import AgentexecError
-from agentexec.journal.calls import POLICY_MARK, CallResult, run_call, run_unrecorded
+from agentexec.journal.calls import POLICY_MARK, CallResult, run_call
+from agentexec.journal.current_call import run_unrecorded
 from agentexec.journal.recorder import SCOPE, Policy, Scope
 from agentexec.journal.store import digest, fit_path
 from agentexec.runners.openai.events import tool_called_event, tool_output_event

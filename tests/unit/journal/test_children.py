@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import pytest
 from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.models import Activity, ActivityResult
+from agentexec.journal.children import choose_id
 from agentexec.runtime import RUNTIME
+from agentexec.task import Status
 from tests.office import Job, Office, Total
+
+FIRST, SECOND = uuid4(), uuid4()
 
 
 async def test_a_failed_child_fails_the_step_and_a_retry_enqueues_it_anew(office: Office) -> None:
@@ -151,3 +156,20 @@ async def test_canceling_reaches_the_tree_but_for_what_is_detached(office: Offic
         assert office.ran == {"double 2": 1}
         assert sorted(one.status for one in harness.tasks) == ["canceled", "canceled", "complete"]
         assert "Canceled with the task that enqueued it." in harness.tasks[1].messages
+
+
+@pytest.mark.parametrize("status", [None, Status.QUEUED, Status.RUNNING, Status.COMPLETE], ids=str)
+def test_a_child_that_has_not_failed_is_kept(status: Status | None) -> None:
+    known = {} if status is None else {FIRST: status}
+    assert choose_id([FIRST], known) == FIRST
+    assert choose_id([FIRST, SECOND], known) == FIRST
+
+
+@pytest.mark.parametrize("status", [Status.ERROR, Status.CANCELED], ids=str)
+def test_a_child_that_failed_is_replaced_after_its_parent_raised(status: Status) -> None:
+    assert choose_id([FIRST, SECOND], {FIRST: status}) == SECOND
+
+
+def test_a_crash_of_the_parent_changes_no_child() -> None:
+    assert choose_id([FIRST], {FIRST: Status.ERROR}) == FIRST
+    assert choose_id([FIRST, SECOND], {FIRST: Status.ERROR, SECOND: Status.ERROR}) == SECOND

@@ -1,0 +1,217 @@
+"""The call that the running code is inside of: its idempotency key and its transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+from uuid import uuid5
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from agentexec.db.clock import utc_now
+from agentexec.errors import AgentexecError, UsageError
+from agentexec.journal.recorder import Policy, Recorder
+from agentexec.journal.store import Fact, FactKind, insert_fact, open_transaction
+from agentexec.runtime import RUNTIME
+
+T = TypeVar("T")
+
+TURN_POLL_SECONDS = 0.002
+"""Seconds between two tries of a transactional call to begin."""
+
+
+class Call:
+    """A call that is being made, with what the code inside it can use.
+
+    Args:
+        recorder: The attempt's recorder; None outside a durable run.
+        path: The call's path; outside a durable run its idempotency key.
+        policy: The call's policy.
+        inside: The call that this one is made in, if any.
+    """
+
+    def __init__(
+        self, recorder: Recorder | None, path: str, policy: Policy, inside: Call | None = None
+    ) -> None:
+        self.path = path
+        self.policy = policy
+        self.inside = inside
+        # A call within a transactional call shares its turn.
+        self.has_turn = inside is not None and (inside.needs_turn or inside.has_turn)
+        self.needs_turn = policy == "transactional" and not self.has_turn
+        self._closed = False
+        self._recorder = recorder
+        self._lock = threading.Lock()
+        self._held: tuple[ExitStack, Connection] | None = None
+
+    @property
+    def key(self) -> str:
+        """A text that is the same for this call in every attempt, and different for every other call."""
+        if self._recorder is None:
+            return self.path
+        return str(uuid5(self._recorder.lease.agent_id, self.path))
+
+    @contextmanager
+    def transaction(self) -> Generator[Session]:
+        """Open the call's transaction; see `ax.transaction`."""
+        if self._held is not None:
+            raise UsageError(
+                "A call has one transaction; put all its effects into one ax.transaction() block."
+            )
+        with ExitStack() as stack:
+            connection = stack.enter_context(open_transaction(RUNTIME.engine))
+            with Session(connection, join_transaction_mode="rollback_only") as session:
+                yield session
+                session.flush()
+            if self._recorder is None:
+                return
+            with self._lock:
+                if self._closed:
+                    # The call was given up while its thread went on. It has no outcome, so it must have no effect.
+                    raise UsageError("The call was canceled; its transaction is rolled back.")
+                self._held = (stack.pop_all(), connection)
+
+    async def end(self, input_hash: str, outcome: str, *, failed: bool) -> None:
+        """Record the outcome, in the call's own transaction if it has one and the call has not `failed`."""
+        assert self._recorder is not None  # noqa: S101 - only calls with a journal end here
+        if self._held is None or failed or not self._held[1].in_transaction():
+            if self._held is not None:
+                await _run_in_own_thread(self._roll_back)
+            await self._recorder.record(self.path, FactKind.OUTCOME, input_hash, outcome)
+            return
+        fact = Fact(self.path, len(self._recorder.facts(self.path)), FactKind.OUTCOME, input_hash, outcome)
+        try:
+            await _run_in_own_thread(functools.partial(self._commit, fact))
+        except AgentexecError as error:
+            raise self._recorder.stop(error) from None
+        self._recorder.add_fact(fact)
+
+    async def close(self) -> None:
+        """Roll the call's transaction back if it is still open, and refuse one that ends later."""
+        with self._lock:
+            self._closed = True
+        if self._held is not None:
+            await _run_in_own_thread(self._roll_back)
+
+    def _roll_back(self) -> None:
+        with self._lock:
+            held, self._held = self._held, None
+        if held is not None:
+            stack, connection = held
+            connection.rollback()
+            stack.close()
+
+    def _commit(self, fact: Fact) -> None:
+        assert self._held is not None and self._recorder is not None  # noqa: S101 - as above
+        stack, connection = self._held
+        with stack:
+            self._held = None
+            insert_fact(connection, self._recorder.lease, fact, None, utc_now())
+
+
+CURRENT_CALL: ContextVar[Call | None] = ContextVar("agentexec_call", default=None)
+"""The call that the running code is inside of."""
+
+
+def enclosing_calls() -> Iterator[Call]:
+    """Yield the calls that the running code is inside of, the innermost first."""
+    call = CURRENT_CALL.get()
+    while call is not None:
+        yield call
+        call = call.inside
+
+
+async def run_unrecorded(key: str, policy: Policy, make: Callable[[], Awaitable[T]]) -> T:
+    """Make a call outside a durable run; `key` is its idempotency key, and its transaction commits by itself."""
+    token = CURRENT_CALL.set(Call(None, key, policy))
+    try:
+        return await make()
+    finally:
+        CURRENT_CALL.reset(token)
+
+
+class _SqliteTurn:
+    """Lock that lets one transactional call of the process through at a time."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def close(self) -> None:
+        """Do nothing: the lock holds no resources."""
+
+
+@asynccontextmanager
+async def turn_of(call: Call) -> AsyncGenerator[None]:
+    """On SQLite, let the process's transactional calls run one after another.
+
+    A transaction holds SQLite's only write lock until its call ends. A second tool that waited for the lock on the
+    event loop would keep the first one from ending.
+    """
+    if not call.needs_turn or RUNTIME.engine.dialect.name != "sqlite":
+        yield
+        return
+    lock = RUNTIME.get_shared(_SqliteTurn, _SqliteTurn).lock
+    while not lock.acquire(blocking=False):  # noqa: ASYNC110 - tasks may run on several event loops
+        await asyncio.sleep(TURN_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+async def _run_in_own_thread(call: Callable[[], None]) -> None:
+    """Run a blocking call in a new thread: all shared ones may be waiting for the lock that the call releases."""
+    threads = ThreadPoolExecutor(1)
+    try:
+        await asyncio.get_running_loop().run_in_executor(threads, call)
+    finally:
+        threads.shutdown(wait=False)
+
+
+def idempotency_key() -> str:
+    """Return a text that is the same whenever this very call is made again.
+
+    Pass it to services that recognize repeated requests. Inside a tool or a step of a task it is derived from the
+    task's agent_id and the call's place in it.
+
+    Raises:
+        UsageError: The code is not inside a tool or a step.
+    """
+    return _require_call("ax.idempotency_key()").key
+
+
+@contextmanager
+def transaction() -> Generator[Session]:
+    """Open a SQLAlchemy Session whose effects are committed together with the outcome of the running call.
+
+    The session is on agentexec's database. Use it once in each call of a tool or step with the policy
+    "transactional", sync or async. The commit comes when the tool returns, so return soon: on SQLite nothing else can
+    write until then. An error inside the block, or one that the SDK turns into its own text for the model, rolls
+    everything back. `session.commit()` commits nothing.
+
+    Yields:
+        The session.
+
+    Raises:
+        UsageError: The code is not inside such a call, or the call has had its transaction.
+        UnavailableError: The database cannot be reached.
+    """
+    call = _require_call("ax.transaction()")
+    if call.policy != "transactional":
+        raise UsageError('ax.transaction() is for tools with @ax.tool_policy("transactional").')
+    with call.transaction() as session:
+        yield session
+
+
+def _require_call(name: str) -> Call:
+    call = CURRENT_CALL.get()
+    if call is None:
+        raise UsageError(f"{name} is for code inside a tool or a step; there is no call here.")
+    return call
