@@ -2,7 +2,7 @@
 
 Keys, behind `AGENTEXEC_KEY_PREFIX`: everything of a queue in one hash slot, `{prefix:queue}:high`, `:low`,
 `:delayed`, `:entry`, `:leases`, `:wake`, `:intact`, `:watch:<id>`, `:events:<id>` (a stream) and `:follow:<id>` (mailboxes by
-when they lapse; see `state/lua/queue.lua`); `prefix:mail:<name>`,
+when they lapse; see `redis_backend/lua/queue.lua`); `prefix:mail:<name>`,
 `prefix:leader:<role>`, `{prefix:bucket}:<name>`.
 """
 

@@ -1,4 +1,4 @@
-"""The Lua scripts of `state/lua`, each a typed function beside its named arguments.
+"""The Lua scripts of `redis_backend/lua`, each a typed function beside its named arguments.
 
 Times are seconds here and microseconds there. One call takes at most `CHUNK_SIZE` tasks: Lua hands over some 8,000 values
 at once, and no script should hold up the server for longer than a few milliseconds.
@@ -23,7 +23,7 @@ T = TypeVar("T")
 CHUNK_SIZE = 1000
 MICROS_PER_SECOND = 1_000_000
 LANES = {Priority.HIGH: "h", Priority.LOW: "l"}
-_LUA = files("agentexec.state") / "lua"
+_LUA = files("agentexec.state.redis_backend") / "lua"
 
 
 class QueueKeys(NamedTuple):
@@ -70,19 +70,19 @@ _CLAIM = Script("claim", prelude="queue")
 _RENEW = Script("renew", prelude="queue")
 _FINISH = Script("finish", prelude="queue")
 _RELEASE = Script("release", prelude="queue")
-_HASTEN = Script("hasten", prelude="queue")
+_MAKE_READY = Script("make_ready", prelude="queue")
 _RESTORE = Script("restore", prelude="queue")
-_EXPIRED = Script("expired", prelude="queue")
-_LEASES_OF = Script("leases_of", prelude="queue")
+_EXPIRED_LEASES = Script("expired_leases", prelude="queue")
+_WORKER_LEASES = Script("worker_leases", prelude="queue")
 _REMOVE = Script("remove", prelude="queue")
-_UNKNOWN = Script("unknown", prelude="queue")
+_UNKNOWN_TASKS = Script("unknown_tasks", prelude="queue")
 _DEPTH = Script("depth", prelude="queue")
 _TAKE_WATCHERS = Script("take_watchers")
 _SEND = Script("send")
 _PUBLISH = Script("publish")
 _FOLLOW = Script("follow")
-_LEAD = Script("lead")
-_RESIGN = Script("resign")
+_ACQUIRE_LEADERSHIP = Script("acquire_leadership")
+_RELEASE_LEADERSHIP = Script("release_leadership")
 _RESERVE = Script("reserve")
 
 
@@ -127,7 +127,7 @@ def release(client: redis.Redis, keys: QueueKeys, lease: Lease, *, delay: float)
 
 def make_ready(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> None:
     """Make delayed tasks ready now."""
-    _HASTEN(client, keys, *(agent_id.hex for agent_id in agent_ids))
+    _MAKE_READY(client, keys, *(agent_id.hex for agent_id in agent_ids))
 
 
 def restore(
@@ -142,12 +142,12 @@ def restore(
 
 def expired_leases(client: redis.Redis, keys: QueueKeys, *, limit: int) -> list[SignedLease]:
     """Leases whose time has passed, oldest first."""
-    return _marked(_EXPIRED(client, keys, limit))
+    return _marked(_EXPIRED_LEASES(client, keys, limit))
 
 
 def worker_leases(client: redis.Redis, keys: QueueKeys, *, worker: str) -> list[SignedLease]:
     """The leases of one worker."""
-    return _marked(_LEASES_OF(client, keys, worker))
+    return _marked(_WORKER_LEASES(client, keys, worker))
 
 
 def remove(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
@@ -158,7 +158,7 @@ def remove(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> d
 
 def unknown_tasks(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> list[UUID]:
     """Those that the index does not know, or no set holds."""
-    places = _UNKNOWN(client, keys, *(agent_id.hex for agent_id in agent_ids))
+    places = _UNKNOWN_TASKS(client, keys, *(agent_id.hex for agent_id in agent_ids))
     return [agent_ids[place - 1] for place in places]
 
 
@@ -194,12 +194,12 @@ def follow(client: redis.Redis, follow_keys: Sequence[str], mailbox: str) -> Non
 
 def acquire_leadership(client: redis.Redis, key: str, *, owner: str, seconds: float) -> bool:
     """Take or keep a leadership."""
-    return bool(_LEAD(client, [key], owner, max(1, int(seconds * 1000))))
+    return bool(_ACQUIRE_LEADERSHIP(client, [key], owner, max(1, int(seconds * 1000))))
 
 
 def release_leadership(client: redis.Redis, key: str, *, owner: str) -> None:
     """Give a leadership up if `owner` holds it."""
-    _RESIGN(client, [key], owner)
+    _RELEASE_LEADERSHIP(client, [key], owner)
 
 
 def reserve(

@@ -23,8 +23,8 @@ from agentexec.db.transactions import reading, writing
 from agentexec.llm.rate_limits import Demand
 from agentexec.state.backend import ClaimResult, Depth, LostLeases
 from agentexec.state.messages import DONE, format_message
-from agentexec.state.sql_buckets import Buckets
-from agentexec.state.sql_events import SqlEvents
+from agentexec.state.sql_backend.buckets import Buckets
+from agentexec.state.sql_backend.messages import SqlEvents
 from agentexec.state.sql_models import (
     LEASED,
     MICROS_PER_SECOND,

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from agentexec.config import CONF
 from agentexec.db.transactions import writing
 from agentexec.outage import backoff
-from agentexec.state.file_watch import FileWatch
+from agentexec.state.sql_backend.file_watch import FileWatch
 
 log = logging.getLogger("agentexec.state")
 

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Engine, Uuid, bindparam, text
 from agentexec.db.transactions import reading, writing
 from agentexec.state.backend import EVENT_TTL_SECONDS, EVENTS_KEPT, FOLLOW_TTL_SECONDS, Event
 from agentexec.state.messages import EVENTS, format_message
+from agentexec.state.sql_backend.wakeup import make_wakeup
 from agentexec.state.sql_models import CHUNK_SIZE, MICROS_PER_SECOND, NOW_SQL, EventRow, Follow, Message
-from agentexec.state.sql_wakeup import make_wakeup
 
 T = TypeVar("T")
 
