@@ -1,9 +1,9 @@
-"""The state backend: a rebuildable dispatch index over the record, in the domain's words.
+"""State backend protocol: the dispatch index of the queue, the mailboxes and the live events.
 
-A backend holds ids, never payloads: what a task is, is read from the record. Everything here may be lost
-(Redis emptied) and is rebuilt by the reconciler. All methods are synchronous and safe to call from several
-threads; the async edges of agentexec call them from threads. `agentexec.testing.backend_suite` is the
-definition in tests.
+A backend holds ids, never payloads: a task's data is read from the record. Everything here may be lost (an emptied
+Redis, for example), and the reconciler rebuilds it. All methods are synchronous and may be called from several threads
+at once; the async functions of agentexec call them from threads. `agentexec.testing.backend_suite` defines the protocol
+in tests.
 
 A backend module exposes `create(settings, engine) -> StateBackend`; see `AGENTEXEC_STATE_BACKEND`.
 """
@@ -25,25 +25,34 @@ if TYPE_CHECKING:
     from agentexec.config import Settings
 
 
+WATCH_TTL_SECONDS = 3600
+"""Seconds until a watch expires that is not repeated."""
+
+MAIL_TTL_SECONDS = 60
+"""Seconds after which the messages of a mailbox that nobody reads may be removed."""
+
 EVENTS_KEPT = 1000
-"""Events of one task that a backend keeps at least; it may keep a few hundred more."""
+"""Minimum number of events of one task that a backend keeps; it may keep a few hundred more."""
 
 EVENT_TTL_SECONDS = 600
-"""How long the events of a task are kept after its last one."""
+"""Seconds that the events of a task are kept after its last one."""
 
 FOLLOW_TTL_SECONDS = 60
-"""How long a mailbox follows a task unless it says so again."""
+"""Seconds that a mailbox follows a task unless it repeats the call."""
 
 
 class ClaimResult(NamedTuple):
-    """What a claim got: leases, and the seconds until the next delayed task is due (None: there is none)."""
+    """Leases of a claim, and the seconds until the next delayed task is due (None: no task is delayed).
+
+    `next_due` may be None when the claim returned as many leases as it asked for.
+    """
 
     leases: list[Lease]
     next_due: float | None
 
 
 class Depth(NamedTuple):
-    """Numbers of tasks of a queue: ready to start, delayed, and leased to a worker."""
+    """Task counts of a queue: ready to start, delayed, and leased to a worker."""
 
     ready: int
     delayed: int
@@ -53,7 +62,7 @@ class Depth(NamedTuple):
 class LostLeases(NamedTuple):
     """Leases that a renewal could not extend.
 
-    `taken`: another worker holds a higher epoch, so this one must stop. `missing`: the index does not know
+    `taken`: another worker holds a higher epoch, so the attempt must stop. `missing`: the index does not know
     the task (it was canceled, or the index was emptied); the record decides.
     """
 
@@ -62,7 +71,7 @@ class LostLeases(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A short-lived event of a task, and its number: one more than that of the event before it."""
+    """Live event of a task, and its number: one more than that of the event before it."""
 
     number: int
     text: str
@@ -70,130 +79,307 @@ class Event(NamedTuple):
 
 @runtime_checkable
 class StateBackend(Protocol):
-    """What agentexec needs of a state backend. Times are seconds; every call is bounded in time.
+    """Interface that agentexec needs of a state backend.
 
-    Methods raise `UnavailableError` when the server cannot be reached.
+    Every call is bounded in time. Every method that needs the server raises `UnavailableError` when it cannot be
+    reached.
     """
 
     transactional: bool
     """True if `push` and `finish` can join a transaction of the record's database (`transaction`)."""
 
     def ping(self) -> None:
-        """Reach the server, prepare what the backend needs; raise UnavailableError or UsageError."""
+        """Reach the server and prepare what the backend needs.
+
+        Raises:
+            UnavailableError: The server cannot be reached.
+            UsageError: The server cannot be used, for example because it is too old.
+        """
 
     def close(self) -> None:
-        """Close connections. The backend may be used again afterwards."""
+        """Close connections. A later call opens them again."""
 
     def push(self, queue: str, entries: Sequence[Entry], *, transaction: Connection | None = None) -> None:
-        """Put tasks on a queue and wake as many workers. A task that is already there is left as it is.
+        """Put tasks on a queue, and wake as many workers. Tasks that the index knows are left as they are.
 
-        With `transaction` (only where `transactional`) the entries are part of that transaction, and the caller
-        calls `wake` after its commit.
+        Args:
+            queue: Name of the queue.
+            entries: Tasks; `run_at` is in seconds since the epoch.
+            transaction: Connection of the record's database whose transaction the entries join (only where
+                `transactional`). The caller calls `wake` after its commit.
+
+        Raises:
+            UsageError: `transaction` was given, and the backend is not transactional.
         """
 
     def wake(self, queue: str, count: int) -> None:
-        """Wake up to `count` workers that wait on a queue."""
+        """Wake workers that wait on a queue.
+
+        Args:
+            queue: Name of the queue.
+            count: Maximum number of workers to wake.
+        """
 
     def claim(
         self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
     ) -> ClaimResult:
-        """Atomically lease up to `limit` ready tasks to `worker`, each with its epoch raised by one.
+        """Lease ready tasks to a worker atomically, each with its epoch raised by 1.
 
-        HIGH before LOW and oldest first, except that up to `low_quota` of them are taken from LOW first, so
-        that a flood of HIGH cannot starve LOW. Delayed tasks that are due count as ready.
+        HIGH comes before LOW, and the oldest first. Delayed tasks that are due count as ready.
+
+        Args:
+            queue: Name of the queue.
+            worker: Name of the worker, which holds the leases.
+            limit: Maximum number of tasks. A backend may return fewer although more are ready.
+            low_quota: Number of tasks, within `limit`, taken from LOW first, so a flood of HIGH cannot starve LOW.
+            lease_seconds: Length of the leases in seconds.
+
+        Returns:
+            The leases, and the seconds until the next delayed task is due.
         """
 
     def wait(self, queue: str, timeout: float) -> None:
-        """Return when a task may be ready on `queue`, or after `timeout` seconds. May return early."""
+        """Wait until a task may be ready. May return early.
+
+        Args:
+            queue: Name of the queue.
+            timeout: Longest wait in seconds.
+        """
 
     def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> LostLeases:
-        """Extend leases. A lease that expired but was not claimed by another is taken up again."""
+        """Extend leases. A lease that expired is taken up again, unless another worker has claimed the task.
+
+        Args:
+            queue: Name of the queue.
+            worker: Name of the worker that holds the leases.
+            leases: Leases to extend.
+            lease_seconds: Length of the leases in seconds, from now on.
+
+        Returns:
+            The leases that could not be extended.
+        """
 
     def finish(self, queue: str, leases: Sequence[Lease], *, transaction: Connection | None = None) -> None:
-        """Forget finished tasks, unless a higher epoch holds them. What `watch` noted is told by `notify_done`."""
+        """Forget finished tasks, except those that a higher epoch holds. Watchers are told by `notify_done`.
+
+        Args:
+            queue: Name of the queue.
+            leases: Leases of the finished tasks.
+            transaction: Connection of the record's database whose transaction the removal joins (only where
+                `transactional`).
+
+        Raises:
+            UsageError: `transaction` was given, and the backend is not transactional.
+        """
 
     def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
-        """Give a task back: to the front of its priority, or after `delay` seconds. False if not ours any more."""
+        """Give a task back to the queue.
+
+        Args:
+            queue: Name of the queue.
+            lease: Lease of the task.
+            delay: Seconds until the task is ready again. With 0 it goes to the front of its priority.
+
+        Returns:
+            False if the lease is not the caller's any more.
+        """
 
     def make_ready(self, queue: str, agent_ids: Sequence[UUID]) -> None:
-        """Make delayed tasks ready now, and wake workers; tasks that are ready, leased or unknown stay as they are."""
+        """Make delayed tasks ready now, and wake workers.
+
+        Args:
+            queue: Name of the queue.
+            agent_ids: Tasks. Those that are ready, leased or unknown stay as they are.
+        """
 
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
-        """Note tasks that the record says are running but the index does not know, as leased to nobody.
+        """Add tasks that the record says are running, leased to nobody.
 
-        If their workers live, they renew; else the leases expire. Tasks that the index knows are left as they are.
+        A worker that still runs one of them renews its lease; otherwise the lease expires.
+
+        Args:
+            queue: Name of the queue.
+            entries: Tasks. Those that the index knows are left as they are.
+            lease_seconds: Length of the leases in seconds.
         """
 
     def expired_leases(self, queue: str, limit: int) -> list[Lease]:
-        """Leases whose time has passed (nothing is changed), oldest first."""
+        """Return leases that have expired, the oldest first, without changing the tasks.
+
+        Args:
+            queue: Name of the queue.
+            limit: Maximum number of leases.
+        """
 
     def worker_leases(self, queue: str, worker: str) -> list[Lease]:
-        """The leases of one worker."""
+        """Return the leases of a worker.
+
+        Args:
+            queue: Name of the queue.
+            worker: Name of the worker.
+        """
 
     def remove(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
-        """Take tasks out, whatever their state. Returns the workers that held leases on any of them."""
+        """Remove tasks from the index, whatever their state.
+
+        Args:
+            queue: Name of the queue.
+            agent_ids: Tasks to remove.
+
+        Returns:
+            The worker of each removed task that was leased.
+        """
 
     def unknown_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
-        """Those of `agent_ids` that the index does not know."""
+        """Return those of `agent_ids` that the index does not know.
+
+        Args:
+            queue: Name of the queue.
+            agent_ids: Tasks to look up.
+        """
 
     def depth(self, queue: str) -> Depth:
-        """Count the tasks of a queue."""
+        """Count the tasks of a queue.
+
+        Args:
+            queue: Name of the queue.
+        """
 
     def is_intact(self, queue: str) -> bool:
-        """False if the index was emptied since `mark_intact`; the reconciler then rebuilds it."""
+        """Return False if the index was emptied since `mark_intact`; the reconciler then rebuilds it.
+
+        Args:
+            queue: Name of the queue.
+        """
 
     def mark_intact(self, queue: str) -> None:
-        """Note that the index of a queue is whole."""
+        """Note that the index of a queue is complete.
+
+        Args:
+            queue: Name of the queue.
+        """
 
     def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
-        """Have `mailbox` told when these tasks are done. A watch lapses after an hour unless repeated."""
+        """Tell a mailbox when tasks are done. A watch expires after an hour unless repeated.
+
+        Args:
+            queue: Name of the queue.
+            agent_ids: Tasks to watch.
+            mailbox: Name of the mailbox.
+        """
 
     def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
-        """Send `done <agent_id>` to every mailbox that watches one of these tasks, and end the watches."""
+        """Send `done <agent_id>` to every mailbox that watches one of these tasks, and end the watches.
+
+        Args:
+            queue: Name of the queue.
+            agent_ids: Tasks that are done.
+        """
 
     def send(self, mailbox: str, messages: Sequence[str]) -> None:
-        """Put messages into a mailbox (a process that waits). Mailboxes nobody reads vanish after a minute."""
+        """Put messages into the mailbox of a process. A mailbox that nobody reads is removed after a minute.
+
+        Args:
+            mailbox: Name of the mailbox.
+            messages: Messages, in order.
+        """
 
     def receive(self, mailbox: str, timeout: float) -> list[str]:
-        """Wait up to `timeout` seconds for messages, and take all of them, oldest first."""
+        """Wait for messages, and take all of them.
+
+        Args:
+            mailbox: Name of the mailbox.
+            timeout: Longest wait in seconds.
+
+        Returns:
+            The messages, oldest first; an empty list after `timeout`.
+        """
 
     def publish(self, queue: str, events: Mapping[UUID, Sequence[str]]) -> None:
-        """Append short-lived events (JSON texts) to those of each task, and send `events <agent_id>` to its followers.
+        """Append live events to those of each task, and send `events <agent_id>` to its followers.
 
-        At least the last EVENTS_KEPT of a task stay, for EVENT_TTL_SECONDS after its last one. Numbers only grow, also
-        when all earlier events are gone. One process at a time publishes for a task; of what two publish in the
-        same moment, some may be lost.
+        At least the last EVENTS_KEPT events of a task stay, for EVENT_TTL_SECONDS after its last one. Numbers only
+        grow, also after all earlier events are gone. One process at a time publishes for a task; if two publish at
+        the same moment, some events may be lost.
+
+        Args:
+            queue: Name of the queue.
+            events: New events of each task, as JSON texts, oldest first.
         """
 
     def read_events(self, queue: str, after: Mapping[UUID, int]) -> dict[UUID, list[Event]]:
-        """For each task the events kept whose number is above the one given, oldest first; no entry if none."""
+        """Return the kept events of tasks.
+
+        Args:
+            queue: Name of the queue.
+            after: Tasks, each with the number of the last event that the caller knows.
+
+        Returns:
+            For each task the events above that number, oldest first; no entry for a task without any.
+        """
 
     def follow(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
-        """Have `mailbox` told of events of these tasks, for FOLLOW_TTL_SECONDS."""
+        """Tell a mailbox about new events of tasks, for FOLLOW_TTL_SECONDS.
+
+        Args:
+            queue: Name of the queue.
+            agent_ids: Tasks to follow.
+            mailbox: Name of the mailbox.
+        """
 
     def followed_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
-        """Those of `agent_ids` that some mailbox follows."""
+        """Return those of `agent_ids` that some mailbox follows.
+
+        Args:
+            queue: Name of the queue.
+            agent_ids: Tasks to look up.
+        """
 
     def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
-        """Take or keep a leadership for `seconds`; False if another owner holds it."""
+        """Acquire or keep a leadership.
+
+        Args:
+            role: Name of the leadership.
+            owner: Name of the process.
+            seconds: Seconds until the leadership expires.
+
+        Returns:
+            False if another owner holds it.
+        """
 
     def release_leadership(self, role: str, owner: str) -> None:
-        """Give a leadership up, if held by `owner`."""
+        """Give up a leadership if `owner` holds it.
+
+        Args:
+            role: Name of the leadership.
+            owner: Name of the process.
+        """
 
     def reserve(self, demands: Sequence[Demand], max_wait: float) -> float:
-        """Take amounts of token buckets that all processes share, all of them or none. 0.0 means go.
+        """Take amounts from token buckets that all processes share: all of them, or none.
 
-        Else it is the seconds to wait. Up to `max_wait` they are taken already: wait, then go; above it nothing was
-        taken. New buckets are full; a demand for more than a bucket holds waits until it is full. By the server's
-        clock. See `agentexec.rate_limits`.
+        New buckets are full. A demand for more than a bucket holds waits until the bucket is full. The clock is the
+        server's. See `agentexec.llm.rate_limits`.
+
+        Args:
+            demands: Amounts, each with its bucket.
+            max_wait: Longest wait, in seconds, for which the amounts are taken in advance.
+
+        Returns:
+            The seconds to wait, 0.0 for none. Up to `max_wait` the amounts are taken already: wait, then go on. Above
+            it nothing was taken.
         """
 
     def settle(self, demands: Sequence[Demand]) -> None:
-        """Correct what was reserved, at once: amounts above 0 take more, below 0 give back."""
+        """Correct earlier reservations, without a wait.
+
+        Args:
+            demands: Amounts, each with its bucket: above 0 takes more, below 0 gives back.
+        """
 
 
 def load_backend(module_path: str, settings: Settings, engine: Engine) -> StateBackend:
-    """Make the backend of a module; raises BackendInvalidError that names what the module or backend lacks."""
+    """Create the backend of a module. Raises BackendInvalidError that names what the module or backend lacks."""
     try:
         module = importlib.import_module(module_path)
     except ImportError as error:
@@ -215,7 +401,7 @@ def load_backend(module_path: str, settings: Settings, engine: Engine) -> StateB
 
 
 def required_names() -> list[str]:
-    """The names of everything that a backend must have."""
+    """Return the names of everything that a backend must have."""
     methods = [
         name for name, value in vars(StateBackend).items() if callable(value) and not name.startswith("_")
     ]

@@ -29,9 +29,9 @@ class TestLoadBackend:
             "from agentexec.state.memory_backend import MemoryBackend\n"
             "class Partial:\n"
             "    pass\n"
-            "for name, value in vars(MemoryBackend).items():\n"
+            "for name in dir(MemoryBackend):\n"
             "    if not name.startswith('_') and name not in ('renew', 'transactional', 'notify_done'):\n"
-            "        setattr(Partial, name, value)\n"
+            "        setattr(Partial, name, getattr(MemoryBackend, name))\n"
             "def create(settings, engine):\n"
             "    return Partial()\n"
         )

@@ -1,0 +1,76 @@
+"""Tasks of one queue in memory, with the events and followers of each."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from agentexec.state.backend import EVENTS_KEPT, Event
+from agentexec.task import Priority
+
+
+@dataclass(slots=True)
+class QueuedTask:
+    """Epoch, priority and worker of a task that is in exactly one of its queue's `ready`, `delayed` and `leases`."""
+
+    epoch: int
+    priority: Priority
+    worker: str = ""
+
+
+@dataclass(slots=True)
+class Channel:
+    """Live events of one task."""
+
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
+    last_at: float = 0.0
+
+
+class Queue:
+    """State of one queue. Times are seconds since the epoch; the caller holds the lock."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self.tasks: dict[UUID, QueuedTask] = {}
+        self.ready: dict[Priority, OrderedDict[UUID, None]] = {
+            priority: OrderedDict() for priority in Priority
+        }
+        self.delayed: dict[UUID, float] = {}
+        self.leases: dict[UUID, float] = {}
+        self.watches: defaultdict[UUID, dict[str, float]] = defaultdict(dict)
+        self.channels: dict[UUID, Channel] = {}
+        self.follows: defaultdict[UUID, dict[str, float]] = defaultdict(dict)
+        self.intact = False
+        self.news = threading.Condition(lock)
+
+    def promote(self, now: float) -> None:
+        """Make delayed tasks that are due ready, in the order in which they became due."""
+        due = [agent_id for agent_id, run_at in self.delayed.items() if run_at <= now]
+        for agent_id in sorted(due, key=self.delayed.__getitem__):
+            del self.delayed[agent_id]
+            self.ready[self.tasks[agent_id].priority][agent_id] = None
+
+    def take(self, limit: int, low_quota: int) -> Iterator[UUID]:
+        """Take ready tasks out: `low_quota` from LOW, then HIGH, then LOW."""
+        for priority, lane_limit in (
+            (Priority.LOW, min(low_quota, limit)),
+            (Priority.HIGH, limit),
+            (Priority.LOW, limit),
+        ):
+            lane = self.ready[priority]
+            while lane and lane_limit > 0 and limit > 0:
+                lane_limit, limit = lane_limit - 1, limit - 1
+                yield lane.popitem(last=False)[0]
+
+    def next_due(self, now: float) -> float | None:
+        """Return the seconds until the first delayed task is due, None without delayed tasks."""
+        return max(0.0, min(self.delayed.values()) - now) if self.delayed else None
+
+    def withdraw(self, agent_id: UUID) -> None:
+        """Take a task out of `ready`, `delayed` and `leases`."""
+        for lane in self.ready.values():
+            lane.pop(agent_id, None)
+        self.delayed.pop(agent_id, None)
+        self.leases.pop(agent_id, None)
