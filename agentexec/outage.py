@@ -49,10 +49,22 @@ class Outage:
         self.failures += 1
         if self.failures == 1:
             self._log.log(self._level, message, *args)
-        return backoff(self.failures, maximum=self._maximum) * random.uniform(0.8, 1.0)  # noqa: S311 - spreads load, no secret
+        return self._wait()
+
+    def failed_unexpectedly(self, message: str, *args: object) -> float:
+        """Note an error that is not an outage, log it with its traceback, and return the seconds to wait.
+
+        To be called in an except block. Such errors are logged every time: each may be another one.
+        """
+        self.failures += 1
+        self._log.exception(message, *args)
+        return self._wait()
 
     def recovered(self) -> None:
         """Note a success, and log the recovery if there were failures before it."""
         if self.failures and self._recovered is not None:
             self._log.info(self._recovered)
         self.failures = 0
+
+    def _wait(self) -> float:
+        return backoff(self.failures, maximum=self._maximum) * random.uniform(0.8, 1.0)  # noqa: S311 - spreads load, no secret

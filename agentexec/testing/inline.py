@@ -1,6 +1,6 @@
-"""A worker without processes of its own: it claims what a test chooses, and runs it on the test's event loop.
+"""A worker without processes: it claims the tasks that a test chooses, and runs them on the test's event loop.
 
-Everything behind the choice is the worker's own code: admission, attempt, writer, acknowledgement, cancel.
+Only the choice is its own. Admission, handler, writer, settlement and cancellation are the parts of a worker process.
 """
 
 from __future__ import annotations
@@ -19,17 +19,23 @@ from agentexec.journal.wake_ups import ready_tasks
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
-from agentexec.worker.child import Worker
-from agentexec.worker.slots import Slots
+from agentexec.worker.execution import Execution
 
 WORKER = "harness"
+"""Id of the worker in the state backend, and address of its mailbox."""
+
 ALL = 1_000_000
-"""Tasks in one claim: all there are."""
+"""Limit of a claim that takes every ready task."""
 
 LEASE_SECONDS = 86_400.0
 WRITE_SECONDS = 30.0
-MOST_STARTS = 100
-"""Starts of one task in one call: a task that gives itself back for ever would keep the test for ever."""
+"""Seconds that the writer gets to write what was reported."""
+
+MAX_STARTS = 100
+"""Starts of one task in one call. A task that always gives itself back would block the test forever."""
+
+RETRY_INTERVAL = 0.01
+"""Seconds between two looks for a requested task that failed and is to be tried again."""
 
 
 class SkippingClock:
@@ -44,118 +50,140 @@ class SkippingClock:
         return time.time() + self.ahead
 
 
-class InlineWorker(Worker):
-    """Runs tasks one after another, and beside them those they wait for. Needs a runtime that is `replaced`."""
+class InlineWorker:
+    """Runs tasks one after another, and beside a task those that it waits for. Needs a runtime that is `replaced`.
+
+    Threads: the event loop's thread owns the state and calls the public methods; `request` may be called from any
+    thread. The writer's thread adds to `_waiting`, while no task is chosen.
+    """
 
     def __init__(self, registry: Registry, clock: SkippingClock) -> None:
-        super().__init__(registry, RUNTIME, CONF, WORKER)
-        self._memory = self._backend
         self._clock = clock
-        self._called: set[UUID] = set()
+        self._queue = CONF.queue_name
+        self._backend = RUNTIME.backend
+        self._execution = Execution(
+            registry,
+            RUNTIME,
+            CONF,
+            stopping=lambda: False,
+            on_written=self._note_waiting,
+            max_inline_sleep=0.0,
+            skips_sleep=True,
+        )
+        self._requested: set[UUID] = set()
         self._starts: Counter[UUID] = Counter()
         self._waiting: dict[UUID, frozenset[str]] = {}
 
-    def _make_slots(self) -> Slots:
-        return Slots(
-            CONF.worker_concurrency, max_inline_sleep=0.0, skips_sleep=True, on_release=self._on_slot_released
-        )
-
     async def open(self) -> None:
-        """Be ready to run tasks on the present event loop."""
+        """Prepare to run tasks on the running event loop."""
         self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
-        RUNTIME.progress_writer, RUNTIME.slots = self._writer, self._slots
-        self._writer.start()
+        self._has_requests = asyncio.Event()
+        self._execution.open()
         self._mailbox = RUNTIME.get_shared(Mailbox, lambda: Mailbox(RUNTIME, WORKER))
-        self._mailbox.on_cancel(lambda agent_id: self._loop.call_soon_threadsafe(self._abort, agent_id))
-        # A task that another one waits for runs beside it.
-        self._mailbox.on_watch(self.call_for)
+        self._mailbox.on_cancel(self._execution.running.abort)
+        self._mailbox.on_watch(self.request)
 
     def close(self) -> None:
         """Write what is left, and end the threads."""
-        self._writer.close(WRITE_SECONDS)
-        self._handler_threads.shutdown(wait=False)
-        # Now, not at its next turn: the mailbox's thread must not meet the database of the next test.
+        self._execution.writer.close(WRITE_SECONDS)
+        self._execution.threads.shutdown(wait=False)
+        # Joined here: the mailbox's thread must not reach the database of the next test.
         self._mailbox.close()
         self._mailbox.join(WRITE_SECONDS)
 
     async def work(self, wanted: Collection[UUID] | None) -> list[UUID]:
-        """Run tasks until none is left: those of `wanted` only, or all (None). Returns their ids as they started.
+        """Run tasks until none is left: those of `wanted`, or all (None). Returns their ids in the order of their starts.
 
-        Nobody sleeps for a delayed task: the clock jumps to its moment. Raises UsageError for a task that gives
-        itself back again and again.
+        Nobody sleeps for a delayed task: the clock jumps to its moment. Raises UsageError for a task that gives itself
+        back again and again.
         """
         self._starts.clear()
         while (lease := await RUNTIME.run_in_thread(self._choose, wanted)) is not None:
-            await RUNTIME.run_in_thread(self._run_chosen, lease)
-            await self._finish_begun()
+            await RUNTIME.run_in_thread(self._start, lease)
+            await self._finish_running()
         return list(self._starts)
 
-    def call_for(self, agent_ids: Sequence[UUID]) -> None:
-        """Have tasks run beside those that run now; from any thread."""
+    def request(self, agent_ids: Sequence[UUID]) -> None:
+        """Run tasks beside those that run now, because one of these waits for them; from any thread."""
 
-        def note() -> None:
-            self._called.update(agent_ids)
-            self._news.set()
+        def add() -> None:
+            self._requested.update(agent_ids)
+            self._has_requests.set()
 
-        self._loop.call_soon_threadsafe(note)
+        self._loop.call_soon_threadsafe(add)
 
-    async def _finish_begun(self) -> None:
-        """Until every task that has begun has ended, and is recorded."""
-        while self._running:
-            news = asyncio.ensure_future(self._news.wait())
+    async def _finish_running(self) -> None:
+        """Wait until every started task has ended and is recorded."""
+        running = self._execution.running
+        while running.count:
+            request = asyncio.ensure_future(self._has_requests.wait())
             try:
-                await asyncio.wait([*self._running.values(), news], return_when=asyncio.FIRST_COMPLETED)
+                await running.wait(until=request)
             finally:
-                news.cancel()
-            if self._news.is_set():
-                self._news.clear()
-                await self._begin_called()
-            await RUNTIME.run_in_thread(self._writer.flush, WRITE_SECONDS)
-        await RUNTIME.run_in_thread(self._writer.flush, WRITE_SECONDS)
+                request.cancel()
+            if self._has_requests.is_set():
+                self._has_requests.clear()
+                await self._start_requested()
+            await self._flush()
+        await self._flush()
 
-    async def _begin_called(self) -> None:
-        while (lease := await RUNTIME.run_in_thread(self._choose, self._called)) is not None:
-            await RUNTIME.run_in_thread(self._run_chosen, lease)
-        # One that failed and is to be tried again is called for until it has ended.
-        self._called = {one for one in self._called if self._memory.unknown_tasks(self._queue, [one]) == []}
-        if self._called:
-            self._loop.call_later(0.01, self._news.set)
+    async def _start_requested(self) -> None:
+        while (lease := await RUNTIME.run_in_thread(self._choose, self._requested)) is not None:
+            await RUNTIME.run_in_thread(self._start, lease)
+        # A task that failed and is to be tried again stays requested until it has ended.
+        ended = set(self._backend.unknown_tasks(self._queue, list(self._requested)))
+        self._requested -= ended
+        if self._requested:
+            self._loop.call_later(RETRY_INTERVAL, self._has_requests.set)
+
+    async def _flush(self) -> None:
+        await RUNTIME.run_in_thread(self._execution.writer.flush, WRITE_SECONDS)
 
     def _choose(self, wanted: Collection[UUID] | None) -> Lease | None:
         """Claim the next task; if all are delayed, the one that is due first."""
         if wanted is not None and not wanted:
             return None
-        # The clock jumps to no moment at which nobody would have answered.
-        for agent_id in ready_tasks(RUNTIME.engine, self._waiting) if self._waiting else ():
-            del self._waiting[agent_id]
+        self._forget_answered()
         try:
             while True:
-                leases, next_due = self._memory.claim(
-                    self._queue, WORKER, limit=ALL, low_quota=0, lease_seconds=LEASE_SECONDS
-                )
-                able = (one for one in leases if one.agent_id not in self._waiting)
-                chosen = next((one for one in able if wanted is None or one.agent_id in wanted), None)
-                for lease in reversed(leases):
-                    if lease is not chosen:
-                        self._memory.release(self._queue, lease)
-                if chosen is not None or next_due is None:
-                    return chosen
+                lease, next_due = self._claim(wanted)
+                if lease is not None or next_due is None:
+                    return lease
                 self._clock.ahead += next_due + 0.001
         finally:
             self._clock.ahead = 0.0
 
-    def _settle(self, written: Sequence[Ending], refused: Sequence[Ending]) -> None:
-        self._waiting.update({one.lease.agent_id: one.awaited_kinds for one in written if one.awaited_kinds})
-        super()._settle(written, refused)
+    def _claim(self, wanted: Collection[UUID] | None) -> tuple[Lease | None, float | None]:
+        """Claim one task that may start, and return it with the seconds until the next delayed task is due."""
+        leases, next_due = self._backend.claim(
+            self._queue, WORKER, limit=ALL, low_quota=0, lease_seconds=LEASE_SECONDS
+        )
+        chosen = next((lease for lease in leases if self._may_start(lease.agent_id, wanted)), None)
+        for lease in reversed(leases):
+            if lease is not chosen:
+                self._backend.release(self._queue, lease)
+        return chosen, next_due
 
-    def _run_chosen(self, lease: Lease) -> None:
+    def _may_start(self, agent_id: UUID, wanted: Collection[UUID] | None) -> bool:
+        return agent_id not in self._waiting and (wanted is None or agent_id in wanted)
+
+    def _forget_answered(self) -> None:
+        # A task that waits for an answer never starts just because the clock jumps to the end of its wait.
+        for agent_id in ready_tasks(RUNTIME.engine, self._waiting) if self._waiting else ():
+            del self._waiting[agent_id]
+
+    def _note_waiting(self, written: Sequence[Ending]) -> None:
+        self._waiting.update(
+            {ending.lease.agent_id: ending.awaited_kinds for ending in written if ending.awaited_kinds}
+        )
+
+    def _start(self, lease: Lease) -> None:
         self._starts[lease.agent_id] += 1
-        if self._starts[lease.agent_id] > MOST_STARTS:
-            self._memory.release(self._queue, lease)
+        if self._starts[lease.agent_id] > MAX_STARTS:
+            self._backend.release(self._queue, lease)
             raise UsageError(
-                f"Task {lease.agent_id} was started {MOST_STARTS} times and has not ended; does it postpone itself for ever?"
+                f"Task {lease.agent_id} was started {MAX_STARTS} times and has not ended. Does it always postpone itself?"
             )
-        self._leases[lease.agent_id] = lease.epoch
-        self._slots.acquire_unconditionally()
-        self._start([lease])
+        self._execution.tasks.add([lease])
+        self._execution.slots.acquire_unconditionally()
+        self._execution.admitter.admit([lease])

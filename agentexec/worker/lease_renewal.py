@@ -1,6 +1,6 @@
-"""The heartbeat of a worker process: renews all its leases in one call, from a thread of its own.
+"""Lease renewal: one call keeps all leases of a worker process, from a thread of its own.
 
-Not on the event loop: a handler that blocks the loop for a minute is slow, not dead.
+It does not run on the event loop: a handler that blocks the loop for a minute is slow, not dead.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 
 from agentexec.activity.models import Activity
+from agentexec.config import Settings
 from agentexec.db.transactions import reading
 from agentexec.errors import UnavailableError
+from agentexec.outage import Outage
 from agentexec.runtime import Runtime
-from agentexec.task import Entry, Lease, Priority, Status
+from agentexec.task import Entry, Priority, Status
+from agentexec.worker.leased_tasks import LeasedTasks
 
 log = logging.getLogger("agentexec.heartbeat")
 
-BEATS_PER_LEASE = 3
-"""Two renewals may fail before a lease runs out."""
+RENEWALS_PER_LEASE = 3
+"""Renewals within one lease: two may fail before it expires."""
 
 _STATES = select(Activity.agent_id, Activity.status, Activity.epoch, Activity.priority).where(
     Activity.agent_id.in_(bindparam("ids", expanding=True))
@@ -29,23 +32,30 @@ _STATES = select(Activity.agent_id, Activity.status, Activity.epoch, Activity.pr
 
 
 class LeaseRenewer:
-    """Renews the leases in `leases` (id → epoch) until stopped; calls `on_lease_lost` for those that are gone."""
+    """Renews the leases of this process until stopped.
+
+    Threads: its own thread does the work; any other may call `start` and `stop`.
+
+    Args:
+        tasks: The leases to renew.
+        on_lost: Called, in the renewer's thread, for a task that is not leased to this process any more.
+    """
 
     def __init__(
         self,
         runtime: Runtime,
-        queue: str,
+        settings: Settings,
         worker_id: str,
-        lease_seconds: float,
-        leases: dict[UUID, int],
-        on_lease_lost: Callable[[UUID], None],
+        tasks: LeasedTasks,
+        *,
+        on_lost: Callable[[UUID], object],
     ) -> None:
         self._runtime = runtime
-        self._queue = queue
+        self._queue = settings.queue_name
         self._worker_id = worker_id
-        self._lease_seconds = lease_seconds
-        self._leases = leases
-        self._on_lease_lost = on_lease_lost
+        self._lease_seconds = settings.lease_seconds
+        self._tasks = tasks
+        self._on_lost = on_lost
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agentexec-heartbeat", daemon=True)
 
@@ -54,46 +64,50 @@ class LeaseRenewer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread at its next turn."""
+        """End the thread before its next renewal."""
         self._stop.set()
 
     def _run(self) -> None:
-        failing = False
-        while not self._stop.wait(self._lease_seconds / BEATS_PER_LEASE):
+        outage = Outage(log, recovered="Renewing leases again.", level=logging.ERROR)
+        while not self._stop.wait(self._lease_seconds / RENEWALS_PER_LEASE):
             try:
-                self._beat()
-                if failing:
-                    log.info("Leases are renewed again.")
-                failing = False
+                self.renew()
+                outage.recovered()
             except UnavailableError as error:
-                if not failing:
-                    log.error("%s Leases are renewed when it is back.", error)
-                failing = True
+                outage.failed("%s Leases are renewed when it is back.", error)
             except Exception:
-                log.exception("A heartbeat failed.")
+                log.exception("Renewing leases failed; trying again.")
 
-    def _beat(self) -> None:
-        leases = [Lease(agent_id, epoch) for agent_id, epoch in self._leases.copy().items()]
+    def renew(self) -> None:
+        """Renew all leases in one call. Raises UnavailableError."""
+        leases = self._tasks.all()
         if not leases:
             return
         lost = self._runtime.backend.renew(self._queue, self._worker_id, leases, self._lease_seconds)
         for agent_id in lost.taken:
-            self._on_lease_lost(agent_id)
+            self._lose(agent_id)
         if lost.missing:
-            self._ask_record(lost.missing)
+            self._look_up(lost.missing)
 
-    def _ask_record(self, agent_ids: Sequence[UUID]) -> None:
-        """The index does not know these: canceled, just finished, or the index was emptied. The record decides."""
+    def _look_up(self, agent_ids: Sequence[UUID]) -> None:
+        """Decide by the record about tasks that the index does not know.
+
+        They were canceled or have just finished, or the index was emptied.
+        """
         entries: list[Entry] = []
         with reading(self._runtime.engine) as connection:
             rows = connection.execute(_STATES, {"ids": list(agent_ids)}).all()
         for row in rows:
-            epoch = self._leases.get(row.agent_id)
+            epoch = self._tasks.epoch(row.agent_id)
             if epoch is None:
                 continue
             if row.epoch > epoch or row.status in (Status.CANCELED, Status.QUEUED):
-                self._on_lease_lost(row.agent_id)
+                self._lose(row.agent_id)
             elif row.status is Status.RUNNING:
                 entries.append(Entry(row.agent_id, Priority(row.priority), 0.0, epoch))
         if entries:
             self._runtime.backend.restore(self._queue, entries, self._lease_seconds)
+
+    def _lose(self, agent_id: UUID) -> None:
+        log.warning("Lost the lease of task %s: it was canceled or claimed by another worker.", agent_id)
+        self._on_lost(agent_id)

@@ -47,7 +47,7 @@ ORPHAN_SECONDS = 3.0
 FOR_SUPERVISOR = {"num_workers", "worker_concurrency", "queue_name", "graceful_shutdown_timeout"}
 """Settings that the supervisor goes by; the user's module may have made them."""
 
-CHILD, MAINTENANCE_LOOP = "agentexec.worker.child", "agentexec.worker.maintenance"
+WORKER_MODULE, MAINTENANCE_MODULE = "agentexec.worker.worker_process", "agentexec.worker.maintenance"
 """Modules that are imported after the user's: with them the tables get their names, for which it may set a prefix."""
 
 WORKER = "worker"
@@ -210,7 +210,7 @@ def _leave(code: int) -> NoReturn:
 
 def _run_worker(order: dict[str, str], pool: HasRegistry, args: TemplateArgs) -> int:
     async def work() -> None:
-        child = importlib.import_module(CHILD).Worker(pool.registry, RUNTIME, CONF, order["id"])
+        child = importlib.import_module(WORKER_MODULE).Worker(pool.registry, RUNTIME, CONF, order["id"])
         loop = asyncio.get_running_loop()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         loop.add_signal_handler(signal.SIGTERM, child.drain)
@@ -236,7 +236,7 @@ def _loop_factory() -> Any:
 
 def _run_maintenance(order: dict[str, str], args: TemplateArgs, supervisor: socket.socket) -> int:
     connect_timeout = math.inf if "again" in order else CONF.connect_timeout
-    maintenance = importlib.import_module(MAINTENANCE_LOOP).Maintenance(
+    maintenance = importlib.import_module(MAINTENANCE_MODULE).Maintenance(
         RUNTIME, CONF, order["id"], supervisor, connect_timeout=connect_timeout
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -278,7 +278,7 @@ def _die_with_parent() -> None:
 
 def _preload() -> None:
     """Load once what every worker needs: its modules, the database's driver, the client of the state backend."""
-    for name in (CHILD, MAINTENANCE_LOOP):
+    for name in (WORKER_MODULE, MAINTENANCE_MODULE):
         importlib.import_module(name)
     for name in (CONF.backend_module, "uvloop"):
         with contextlib.suppress(ImportError):  # a worker that needs it says what to do

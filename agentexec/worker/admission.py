@@ -1,0 +1,176 @@
+"""Admission: claimed tasks become RUNNING in the record, or are acknowledged, held or given back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from agentexec.activity.changes.postgres_fast_path import start_fresh_tasks
+from agentexec.activity.changes.transitions import Admissions, Admitted, admit_claims
+from agentexec.activity.changes.writer import Writer
+from agentexec.activity.live.publisher import EventPublisher
+from agentexec.config import Settings
+from agentexec.db.clock import utc_now
+from agentexec.db.transactions import writing
+from agentexec.errors import SchemaError, UnavailableError
+from agentexec.outage import Outage
+from agentexec.runtime import Runtime
+from agentexec.task import Lease
+from agentexec.worker.leased_tasks import LeasedTasks
+from agentexec.worker.suspects import Suspects
+
+log = logging.getLogger("agentexec.worker")
+
+RETRY_WAIT = 2.0
+"""Longest wait in seconds between two tries to admit a batch while the database is away."""
+
+
+class Admitter:
+    """Admits claimed tasks, and keeps the suspects that are held while another one runs.
+
+    Threads: the thread that claims calls everything. The end of the process calls `release_held`, after claiming has
+    stopped. Admitted tasks are handed over through `begin`.
+
+    Args:
+        begin: Starts admitted tasks on the event loop; callable from any thread.
+        stopping: True once the process drains: what is not admitted yet is given back.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: Settings,
+        tasks: LeasedTasks,
+        suspects: Suspects,
+        writer: Writer,
+        live: EventPublisher,
+        *,
+        begin: Callable[[Sequence[Admitted]], object],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._tasks = tasks
+        self._suspects = suspects
+        self._writer = writer
+        self._live = live
+        self._begin = begin
+        self._stopping = stopping
+        self._held: list[Lease] = []
+
+    @property
+    def holds_tasks(self) -> bool:
+        """True while suspects are held."""
+        return bool(self._held)
+
+    @property
+    def startable(self) -> bool:
+        """True if a held task may start now."""
+        return bool(self._held) and not self._suspects.any_running
+
+    def take_startable(self) -> list[Lease]:
+        """Take out the held tasks if one of them may start, to be admitted with the next batch."""
+        if not self.startable:
+            return []
+        held, self._held = self._held, []
+        return held
+
+    def admit(self, leases: Sequence[Lease]) -> None:
+        """Make claimed tasks RUNNING in the record, and start them; waits while the database is away."""
+        outage = Outage(log, level=logging.ERROR, maximum=RETRY_WAIT)
+        while not self._stopping():
+            try:
+                leases = self._start_fresh(leases)
+                if not leases:
+                    return
+                admissions = self._admit_in_record(leases)
+            except (UnavailableError, SchemaError) as error:
+                time.sleep(outage.failed("%s %d claimed task(s) wait until it is back.", error, len(leases)))
+            except Exception as error:
+                # Caused by a single row: it must not keep the others from starting.
+                self._admit_one_by_one(leases, error)
+                return
+            else:
+                self._apply(admissions)
+                return
+        self._release(leases)
+
+    def release_held(self) -> None:
+        """Give back the held tasks."""
+        held, self._held = self._held, []
+        self._release(held)
+
+    def _start_fresh(self, leases: Sequence[Lease]) -> Sequence[Lease]:
+        """Start the tasks that need no decision, where the database has a faster way, and return the others."""
+        started = start_fresh_tasks(
+            self._runtime.engine,
+            leases,
+            now=utc_now(),
+            started_message=self._settings.activity_message_started,
+        )
+        if not started:
+            return leases
+        self._apply(Admissions(started))
+        fresh = {admitted.lease for admitted in started}
+        return [lease for lease in leases if lease not in fresh]
+
+    def _admit_in_record(self, leases: Sequence[Lease]) -> Admissions:
+        with writing(self._runtime.engine, relaxed=True) as connection:
+            return admit_claims(
+                connection,
+                leases,
+                now=utc_now(),
+                started_message=self._settings.activity_message_started,
+                max_crashes=self._settings.max_crashes,
+                suspect_running=self._suspects.any_running,
+            )
+
+    def _admit_one_by_one(self, leases: Sequence[Lease], error: Exception) -> None:
+        if len(leases) > 1:
+            for lease in leases:
+                self.admit([lease])
+            return
+        # If the record has the task, the reconciler pushes it again, under the epoch in the record.
+        log.error("Cannot start task %s: %s.", leases[0].agent_id, type(error).__name__)
+        self._tasks.forget(leases[0].agent_id)
+        try:
+            self._runtime.backend.finish(self._settings.queue_name, leases)
+        except UnavailableError as unavailable:
+            log.warning("%s The lease of the task expires by itself.", unavailable)
+
+    def _apply(self, admissions: Admissions) -> None:
+        self._start(admissions.started)
+        self._held = [*self._held, *admissions.held]
+        ended = [*admissions.ended, *(lease for lease, _ in admissions.poisoned)]
+        for lease in (*ended, *admissions.refused):
+            self._tasks.forget(lease.agent_id)
+        if ended:
+            self._acknowledge(ended)
+
+    def _start(self, started: Sequence[Admitted]) -> None:
+        if not started:
+            return
+        for admitted in started:
+            self._writer.hold(admitted.lease)
+            self._suspects.add(admitted)
+        self._begin(started)
+        self._live.notify_log_changed([admitted.lease.agent_id for admitted in started])
+
+    def _acknowledge(self, ended: Sequence[Lease]) -> None:
+        backend, queue = self._runtime.backend, self._settings.queue_name
+        try:
+            backend.finish(queue, ended)
+            backend.notify_done(queue, [lease.agent_id for lease in ended])
+        except UnavailableError as error:
+            # The batch is not admitted again because of this: its other tasks run already.
+            log.warning("%s The reconciler will acknowledge %d ended task(s).", error, len(ended))
+
+    def _release(self, leases: Sequence[Lease]) -> None:
+        """Give back tasks that were claimed but not started."""
+        for lease in leases:
+            self._tasks.forget(lease.agent_id)
+            try:
+                self._runtime.backend.release(self._settings.queue_name, lease)
+            except UnavailableError as error:
+                log.warning("%s A claimed task returns to the queue when its lease expires.", error)

@@ -1,0 +1,153 @@
+"""Claiming: the thread that takes tasks from the queue as slots become free."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from agentexec.config import Settings
+from agentexec.errors import UnavailableError
+from agentexec.outage import Outage
+from agentexec.policy import low_priority_quota
+from agentexec.state.backend import StateBackend
+from agentexec.task import Lease
+from agentexec.worker.leased_tasks import LeasedTasks
+from agentexec.worker.slots import Slots
+from agentexec.worker.suspects import Suspects
+
+log = logging.getLogger("agentexec.worker")
+
+IDLE_WAIT = 5.0
+"""Seconds of one wait for tasks: the longest that a lost wake-up delays a task."""
+
+HELD_WAIT = 0.5
+"""Seconds of one wait while suspects are held."""
+
+CLAIM_LIMIT = 200
+"""Maximum number of tasks in one claim. A bigger batch delays its first task more than it saves."""
+
+MAX_WRITER_BACKLOG = 2_000
+"""Unwritten endings above which no tasks are claimed."""
+
+BACKLOG_WAIT = 0.01
+"""Seconds between two looks at the backlog of the writer."""
+
+OUTAGE_WAIT = 2.0
+"""Longest wait in seconds between two claims while a server is away."""
+
+
+class SupportsAdmit(Protocol):
+    """Parts of the Admitter that claiming uses."""
+
+    @property
+    def holds_tasks(self) -> bool: ...
+    @property
+    def startable(self) -> bool: ...
+    def take_startable(self) -> list[Lease]: ...
+    def admit(self, leases: Sequence[Lease]) -> None: ...
+
+
+class Claimer:
+    """Claims tasks for free slots and has them admitted, until the process drains.
+
+    Threads: its own thread does the work. Any other may call `wait_until_idle`, and sets `draining` to end it.
+
+    Args:
+        backlog: Returns the number of endings that are not written yet.
+        draining: Event that ends claiming; `slots.notify()` makes the thread see it.
+    """
+
+    def __init__(
+        self,
+        backend: StateBackend,
+        settings: Settings,
+        worker_id: str,
+        *,
+        slots: Slots,
+        suspects: Suspects,
+        tasks: LeasedTasks,
+        admission: SupportsAdmit,
+        backlog: Callable[[], int],
+        draining: threading.Event,
+    ) -> None:
+        self._backend = backend
+        self._queue = settings.queue_name
+        self._lease_seconds = settings.lease_seconds
+        self._worker_id = worker_id
+        self._slots = slots
+        self._suspects = suspects
+        self._tasks = tasks
+        self._admission = admission
+        self._backlog = backlog
+        self._draining = draining
+        self._idle = threading.Event()
+        self._claimed = 0
+        self._thread = threading.Thread(target=self._run, name="agentexec-fetcher", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def wait_until_idle(self, timeout: float) -> None:
+        """Return when no claim is under way, or after `timeout` seconds."""
+        self._idle.wait(timeout)
+
+    def _run(self) -> None:
+        outage = Outage(log, recovered="Claiming tasks again.", level=logging.ERROR, maximum=OUTAGE_WAIT)
+        while not self._draining.is_set():
+            self._slots.wait(lambda: self._draining.is_set() or self._admission.startable, IDLE_WAIT)
+            if self._backlog() > MAX_WRITER_BACKLOG:
+                time.sleep(BACKLOG_WAIT)
+                continue
+            try:
+                if self.claim():
+                    outage.recovered()
+            except UnavailableError as error:
+                time.sleep(outage.failed("%s No tasks are claimed until it is back.", error))
+            except Exception:
+                time.sleep(outage.failed_unexpectedly("Claiming failed; trying again."))
+        self._idle.set()
+
+    def claim(self) -> bool:
+        """Claim tasks and have them admitted, or wait for tasks. Returns False if there were none."""
+        limit = 0 if self._draining.is_set() else self._slots.acquire(CLAIM_LIMIT)
+        if self._draining.is_set() or (limit == 0 and not self._admission.startable):
+            self._slots.release(limit)
+            return False
+        leases, next_due = self._claim(limit)
+        held = self._admission.take_startable()
+        if not leases and not held:
+            self._idle.set()
+            self._wait_for_tasks(next_due)
+            self._idle.clear()
+            return False
+        self._claimed += len(leases)
+        self._tasks.add(leases)
+        self._admission.admit([*held, *leases])
+        return True
+
+    def _claim(self, limit: int) -> tuple[list[Lease], float | None]:
+        """Claim up to `limit` tasks for as many acquired slots, and release the slots that stay unused."""
+        unused = limit
+        try:
+            leases, next_due = self._backend.claim(
+                self._queue,
+                self._worker_id,
+                limit=limit,
+                low_quota=low_priority_quota(self._claimed, limit),
+                lease_seconds=self._lease_seconds,
+            )
+            unused = limit - len(leases)
+        finally:
+            self._slots.release(unused)
+        return leases, next_due
+
+    def _wait_for_tasks(self, next_due: float | None) -> None:
+        if self._admission.holds_tasks:
+            # A held task starts when the running suspect ends; the state backend does not know about that.
+            self._suspects.wait_for_change(HELD_WAIT)
+            return
+        self._backend.wait(self._queue, IDLE_WAIT if next_due is None else min(IDLE_WAIT, next_due))

@@ -1,0 +1,97 @@
+"""Execution: the path of claimed tasks through a process, from admission to settlement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from agentexec.activity.changes.endings import Ending
+from agentexec.activity.changes.transitions import clear_crashes
+from agentexec.activity.changes.writer import Writer
+from agentexec.activity.live.publisher import EventPublisher
+from agentexec.config import Settings
+from agentexec.db.transactions import writing
+from agentexec.registry import Registry
+from agentexec.runtime import Runtime
+from agentexec.task import Lease
+from agentexec.worker.admission import Admitter
+from agentexec.worker.leased_tasks import LeasedTasks
+from agentexec.worker.running import RunningTasks
+from agentexec.worker.settlement import Settlement
+from agentexec.worker.slots import MAX_INLINE_SLEEP, Slots
+from agentexec.worker.suspects import Suspects
+
+MAX_WAITING_THREADS = 10_000
+"""Maximum number of plain-function handlers that wait for other tasks at once, each in its own thread."""
+
+
+class Execution:
+    """The parts that a claimed task passes, connected: admission, running, writer, settlement.
+
+    A worker process has one, and so has the test harness. It holds no state; each part states which thread owns its.
+
+    Args:
+        stopping: True once the process drains.
+        on_written: Called in the writer's thread with the endings that were written.
+        max_inline_sleep: Longest sleep of a handler, in seconds, that does not leave the process.
+        skips_sleep: Count a sleep as slept when the task comes back, whatever the clock says.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        runtime: Runtime,
+        settings: Settings,
+        *,
+        stopping: Callable[[], bool],
+        on_written: Callable[[Sequence[Ending]], object] | None = None,
+        max_inline_sleep: float = MAX_INLINE_SLEEP,
+        skips_sleep: bool = False,
+    ) -> None:
+        self._runtime = runtime
+        live = runtime.get_shared(EventPublisher, lambda: EventPublisher(runtime))
+        self.slots = Slots(
+            settings.worker_concurrency,
+            max_inline_sleep=max_inline_sleep,
+            skips_sleep=skips_sleep,
+            on_release=lambda agent_id: self.suspects.note_wait(agent_id),
+        )
+        self.suspects = Suspects(
+            settings.max_crashes,
+            clear_crashes=self._clear_crashes,
+            submit=runtime.submit,
+            on_absolved=self.slots.notify,
+        )
+        self.tasks = LeasedTasks(self.slots, self.suspects)
+        self.settlement = Settlement(runtime, settings.queue_name, self.tasks, on_written=on_written)
+        self.writer = Writer(
+            runtime.engine,
+            result_ttl=settings.result_ttl,
+            acknowledge=self.settlement.acknowledge if runtime.backend.transactional else None,
+            settle=self.settlement.settle,
+            live=live,
+        )
+        self.threads = ThreadPoolExecutor(
+            settings.worker_concurrency + MAX_WAITING_THREADS, thread_name_prefix="agentexec-task"
+        )
+        self.running = RunningTasks(registry, settings, self.tasks, self.writer, self.threads)
+        self.admitter = Admitter(
+            runtime,
+            settings,
+            self.tasks,
+            self.suspects,
+            self.writer,
+            live,
+            begin=self.running.begin,
+            stopping=stopping,
+        )
+
+    def open(self) -> None:
+        """Start the writer, and run tasks on the running event loop."""
+        self._runtime.progress_writer, self._runtime.slots = self.writer, self.slots
+        self.writer.start()
+        self.running.open()
+
+    def _clear_crashes(self, lease: Lease) -> None:
+        with writing(self._runtime.engine, relaxed=True) as connection:
+            clear_crashes(connection, lease)

@@ -1,0 +1,138 @@
+"""Running tasks: one asyncio task for each handler, on the event loop of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+from uuid import UUID
+
+from agentexec.activity.changes.endings import Ending
+from agentexec.activity.changes.transitions import Admitted
+from agentexec.config import Settings
+from agentexec.registry import Registry
+from agentexec.task import Lease, Status
+from agentexec.worker.executor import execute_attempt, permanent_failure
+from agentexec.worker.leased_tasks import LeasedTasks
+
+log = logging.getLogger("agentexec.worker")
+
+STOPPED_MESSAGE = "The worker stopped before the task was finished; the task goes back to the queue."
+"""Message in a task's log when a worker hands it back."""
+
+
+class SupportsEnd(Protocol):
+    """Part of the Writer that running tasks use."""
+
+    def end(self, ending: Ending) -> None: ...
+
+
+class RunningTasks:
+    """Tasks whose handlers run in this process.
+
+    Threads: the event loop's thread owns the state. `begin` and `abort` may be called from any thread, and hand over
+    with `call_soon_threadsafe`; everything else belongs to the event loop, except `count`, a mere reading.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        tasks: LeasedTasks,
+        writer: SupportsEnd,
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._tasks = tasks
+        self._writer = writer
+        self._threads = threads
+        self._running: dict[UUID, asyncio.Task[None]] = {}
+        self._aborted: set[UUID] = set()
+        self.draining = False
+        """True once the process drains: a canceled handler is then handed back."""
+
+    def open(self) -> None:
+        """Use the running event loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def begin(self, started: Sequence[Admitted]) -> None:
+        """Run the handlers of admitted tasks; from any thread."""
+        self._loop.call_soon_threadsafe(self._begin, started)
+
+    def abort(self, agent_id: UUID) -> None:
+        """Stop a task that was canceled or claimed by another worker; from any thread."""
+        self._loop.call_soon_threadsafe(self._abort, agent_id)
+
+    @property
+    def count(self) -> int:
+        """Number of running tasks."""
+        return len(self._running)
+
+    def cancel(self, agent_ids: Collection[UUID] | None = None) -> None:
+        """Cancel the handlers of some tasks, or of all; during a drain that hands the tasks back."""
+        for agent_id, task in list(self._running.items()):
+            if agent_ids is None or agent_id in agent_ids:
+                task.cancel()
+
+    async def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        until: asyncio.Future[Any] | None = None,
+        return_when: str = asyncio.FIRST_COMPLETED,
+    ) -> None:
+        """Wait for running tasks to end, or for `until`, at most `timeout` seconds."""
+        waited = [*self._running.values(), *([until] if until is not None else [])]
+        if waited:
+            await asyncio.wait(waited, timeout=timeout, return_when=return_when)
+
+    def hand_back(self) -> None:
+        """Write the endings of tasks whose handlers do not stop, like plain functions in threads."""
+        for agent_id in list(self._running):
+            epoch = self._tasks.epoch(agent_id)
+            if epoch is not None:
+                self._writer.end(_handed_back(Lease(agent_id, epoch)))
+
+    def _begin(self, started: Sequence[Admitted]) -> None:
+        for admitted in started:
+            task = self._loop.create_task(self._execute(admitted), name=f"agentexec:{admitted.task_name}")
+            self._running[admitted.lease.agent_id] = task
+
+    async def _execute(self, admitted: Admitted) -> None:
+        agent_id = admitted.lease.agent_id
+        try:
+            ending = await execute_attempt(self._registry, admitted, self._threads)
+        except asyncio.CancelledError:
+            ending = self._canceled(admitted)
+        except Exception as error:
+            # Errors of handlers are endings, so this is ours. Without an ending the task would stay RUNNING forever.
+            log.exception("Cannot run task %s.", agent_id)
+            ending = permanent_failure(admitted, f"the task could not be run: {type(error).__name__}")
+        self._running.pop(agent_id, None)
+        if agent_id in self._aborted:
+            # The record has its end, or the epoch of another worker: nothing may be written from here.
+            self._aborted.discard(agent_id)
+            self._tasks.forget(agent_id)
+        else:
+            self._writer.end(ending)
+            self._tasks.free_slot(agent_id)
+
+    def _canceled(self, admitted: Admitted) -> Ending:
+        if self.draining:
+            return _handed_back(admitted.lease)
+        text = "The handler canceled itself."
+        message = self._settings.activity_message_error.format(error=text)
+        return Ending(admitted.lease, Status.ERROR, message, error=text)
+
+    def _abort(self, agent_id: UUID) -> None:
+        task = self._running.get(agent_id)
+        if task is not None and agent_id not in self._aborted:
+            self._aborted.add(agent_id)
+            task.cancel()
+
+
+def _handed_back(lease: Lease) -> Ending:
+    return Ending(lease, Status.QUEUED, STOPPED_MESSAGE, counts_as_attempt=False)

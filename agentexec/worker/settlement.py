@@ -1,0 +1,75 @@
+"""Settlement: after endings are written, the queue and the waiting callers learn of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection
+
+from agentexec.activity.changes.endings import Ending
+from agentexec.journal.wake_ups import ready_tasks
+from agentexec.runtime import Runtime
+from agentexec.worker.leased_tasks import LeasedTasks
+
+log = logging.getLogger("agentexec.worker")
+
+
+class Settlement:
+    """Acknowledges and releases tasks whose endings were written or refused.
+
+    Threads: the writer's thread calls everything. It has no state of its own.
+
+    Args:
+        on_written: Called first with the endings that were written.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        queue: str,
+        tasks: LeasedTasks,
+        *,
+        on_written: Callable[[Sequence[Ending]], object] | None = None,
+    ) -> None:
+        self._runtime = runtime
+        self._backend = runtime.backend
+        self._queue = queue
+        self._tasks = tasks
+        self._on_written = on_written
+
+    def acknowledge(self, connection: Connection, endings: Sequence[Ending]) -> None:
+        """Acknowledge tasks in the transaction that ends them, for a queue in the same database."""
+        ended = [ending.lease for ending in endings if ending.status.final]
+        if ended:
+            self._backend.finish(self._queue, ended, transaction=connection)
+
+    def settle(self, written: Sequence[Ending], refused: Sequence[Ending]) -> None:
+        """Acknowledge or release tasks after the commit, and notify those that wait. Raises UnavailableError."""
+        if self._on_written is not None:
+            self._on_written(written)
+        for ending in (*written, *refused):
+            self._tasks.settle(ending.lease.agent_id)
+        for ending in refused:
+            log.warning(
+                "The ending of task %s (%s) was refused: the task was canceled or claimed by another worker.",
+                ending.lease.agent_id,
+                ending.status,
+            )
+        self._finish([ending for ending in written if ending.status.final])
+        self._release([ending for ending in written if not ending.status.final])
+
+    def _finish(self, endings: Sequence[Ending]) -> None:
+        if not endings:
+            return
+        if not self._backend.transactional:
+            self._backend.finish(self._queue, [ending.lease for ending in endings])
+        self._backend.notify_done(self._queue, [ending.lease.agent_id for ending in endings])
+
+    def _release(self, endings: Sequence[Ending]) -> None:
+        for ending in endings:
+            self._backend.release(self._queue, ending.lease, delay=ending.delay)
+        waiting = {ending.lease.agent_id: ending.awaited_kinds for ending in endings if ending.awaited_kinds}
+        # An answer that came before the release found no delayed task that it could make ready.
+        if waiting and (answered := ready_tasks(self._runtime.engine, waiting)):
+            self._backend.make_ready(self._queue, answered)

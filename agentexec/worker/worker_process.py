@@ -1,0 +1,90 @@
+"""The worker process: claim, execute, finish.
+
+One asyncio loop runs the handlers. Blocking calls belong to threads beside it, each with one duty: the claimer takes
+tasks from the queue and admits them, the writer records what happens, the lease renewer keeps the leases, the
+presence reports the process, and the mailbox receives cancellations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from agentexec.activity.mailbox import Mailbox
+from agentexec.config import Settings
+from agentexec.registry import Registry
+from agentexec.runtime import Runtime
+from agentexec.worker.claiming import IDLE_WAIT, Claimer
+from agentexec.worker.draining import GRACE_AFTER_CANCEL, Drain
+from agentexec.worker.execution import Execution
+from agentexec.worker.lease_renewal import LeaseRenewer
+from agentexec.worker.presence import Presence
+
+log = logging.getLogger("agentexec.worker")
+
+
+class Worker:
+    """One worker process, from its start to the last task that it finishes or hands back.
+
+    Threads: the event loop's thread calls everything. The parts own all state.
+    """
+
+    def __init__(self, registry: Registry, runtime: Runtime, settings: Settings, worker_id: str) -> None:
+        self._runtime = runtime
+        self._worker_id = worker_id
+        draining = threading.Event()
+        self._execution = execution = Execution(registry, runtime, settings, stopping=draining.is_set)
+        self._claimer = Claimer(
+            runtime.backend,
+            settings,
+            worker_id,
+            slots=execution.slots,
+            suspects=execution.suspects,
+            tasks=execution.tasks,
+            admission=execution.admitter,
+            backlog=lambda: execution.writer.backlog,
+            draining=draining,
+        )
+        self._renewer = LeaseRenewer(
+            runtime, settings, worker_id, execution.tasks, on_lost=execution.running.abort
+        )
+        self._presence = Presence(
+            runtime, settings, worker_id, lambda: (execution.running.count, draining.is_set())
+        )
+        self._drain = Drain(execution.running, execution.slots, draining, settings.graceful_shutdown_timeout)
+
+    async def run(self) -> None:
+        """Claim, execute and finish tasks until `drain` is called and every task has ended or is handed back."""
+        # Plain functions inside agents and steps may wait for other tasks too, so they get the handlers' threads.
+        asyncio.get_running_loop().set_default_executor(self._execution.threads)
+        self._execution.open()
+        self._renewer.start()
+        self._presence.start()
+        mailbox = self._runtime.get_shared(Mailbox, lambda: Mailbox(self._runtime, self._worker_id))
+        mailbox.on_cancel(self._execution.running.abort)
+        self._claimer.start()
+        await self._drain.wait_for_request()
+        await asyncio.to_thread(self._claimer.wait_until_idle, IDLE_WAIT)
+        await self._drain.finish_running()
+        # Closing the event loop waits for the threads of its executor; some of ours may never end.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        await asyncio.to_thread(self._close)
+
+    def drain(self) -> None:
+        """Stop claiming, and give running tasks the graceful shutdown time-out. Call it on the event loop."""
+        self._drain.request()
+
+    def drain_now(self) -> None:
+        """Stop claiming, cancel running tasks and hand them back. Call it on the event loop."""
+        self._drain.request_now()
+
+    def _close(self) -> None:
+        self._execution.admitter.release_held()
+        if not self._execution.writer.close(GRACE_AFTER_CANCEL):
+            log.error(
+                "Cannot reach the database; tasks whose results are unwritten run again when it is back."
+            )
+        self._renewer.stop()
+        self._presence.stop()

@@ -1,0 +1,204 @@
+"""Claimed tasks start if the record agrees; all others are acknowledged, held or given back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from agentexec.activity.changes.transitions import Admitted
+from agentexec.config import Settings
+from agentexec.errors import UnavailableError
+from agentexec.task import Entry, Lease, Status, new_agent_id
+from agentexec.worker.admission import Admitter
+from tests.unit.worker.parts import MAX_CRASHES, Held
+from tests.unit.worker.record import QUEUE, Record, open_record
+
+
+class FakeWriter:
+    """Keeps the leases that it is told of."""
+
+    def __init__(self) -> None:
+        self.leases: list[Lease] = []
+
+    def hold(self, lease: Lease) -> None:
+        self.leases.append(lease)
+
+
+class FakePublisher:
+    """Ignores what it is told."""
+
+    def notify_log_changed(self, agent_ids: Sequence[Any]) -> None:
+        pass
+
+
+class Admission:
+    """An admitter on a record, with everything around it."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.held = Held(slots=100)
+        self.writer = FakeWriter()
+        self.started: list[Admitted] = []
+        self.stopping = False
+        self.admitter = Admitter(
+            record.runtime,
+            Settings(queue_name=QUEUE, max_crashes=MAX_CRASHES),
+            self.held.tasks,
+            self.held.suspects,
+            cast(Any, self.writer),
+            cast(Any, FakePublisher()),
+            begin=self.started.extend,
+            stopping=lambda: self.stopping,
+        )
+
+    def claim(self) -> list[Lease]:
+        leases = self.record.claim()
+        self.held.slots.acquire(len(leases))
+        self.held.tasks.add(leases)
+        return leases
+
+    def claim_and_admit(self) -> None:
+        self.admitter.admit([*self.admitter.take_startable(), *self.claim()])
+
+    @property
+    def started_ids(self) -> list[Any]:
+        return [admitted.lease.agent_id for admitted in self.started]
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Generator[Record]:
+    with open_record(tmp_path) as record:
+        yield record
+
+
+@pytest.fixture
+def admission(record: Record) -> Admission:
+    return Admission(record)
+
+
+def test_claimed_tasks_are_running_in_the_record_before_they_start(admission: Admission) -> None:
+    tasks = admission.record.enqueue(3)
+    statuses: list[Status] = []
+
+    def look(started: Sequence[Admitted]) -> None:
+        statuses.extend(admission.record.statuses([admitted.lease.agent_id for admitted in started]))
+
+    admission.admitter._begin = look
+    admission.claim_and_admit()
+    assert statuses == [Status.RUNNING] * 3
+    assert {lease.agent_id for lease in admission.writer.leases} == set(tasks)
+    assert admission.held.free_slots == 97
+
+
+def test_a_task_that_has_ended_is_acknowledged(admission: Admission) -> None:
+    ended, other = admission.record.enqueue(2)
+    admission.record.change(ended, status=Status.COMPLETE)
+    admission.record.backend.watch(QUEUE, [ended], "caller")
+    admission.claim_and_admit()
+    assert admission.started_ids == [other]
+    assert admission.record.backend.unknown_tasks(QUEUE, [ended, other]) == [ended]
+    assert admission.record.backend.receive("caller", 0) == [f"done {ended}"]
+    assert admission.held.free_slots == 99
+
+
+def test_a_task_with_a_newer_epoch_is_left_alone(admission: Admission) -> None:
+    [taken] = admission.record.enqueue(1)
+    admission.record.change(taken, epoch=5, status=Status.RUNNING)
+    admission.claim_and_admit()
+    assert admission.started == []
+    assert admission.record.backend.unknown_tasks(QUEUE, [taken]) == []
+    assert (admission.held.tasks.all(), admission.held.free_slots) == ([], 100)
+
+
+def test_one_suspect_starts_and_the_others_are_held_until_it_ends(admission: Admission) -> None:
+    suspects = admission.record.enqueue(3)
+    for agent_id in suspects:
+        admission.record.change(agent_id, crashes=2, crashes_in_row=2)
+    admission.claim_and_admit()
+    for number in (1, 2, 3):
+        assert len(admission.started) == number
+        assert admission.admitter.holds_tasks == (number < 3)
+        assert not admission.admitter.startable
+        admission.held.tasks.forget(admission.started[-1].lease.agent_id)
+        admission.claim_and_admit()
+    assert set(admission.started_ids) == set(suspects)
+
+
+def test_a_poison_task_ends_without_a_start(admission: Admission) -> None:
+    [poison] = admission.record.enqueue(1)
+    admission.record.change(poison, status=Status.RUNNING, crashes=2, crashes_in_row=2)
+    admission.claim_and_admit()
+    assert admission.started == []
+    assert admission.record.statuses([poison]) == [Status.ERROR]
+    assert admission.record.backend.unknown_tasks(QUEUE, [poison]) == [poison]
+
+
+def test_held_tasks_go_back_to_the_queue_at_the_end(admission: Admission) -> None:
+    for agent_id in admission.record.enqueue(2):
+        admission.record.change(agent_id, crashes=2, crashes_in_row=2)
+    admission.claim_and_admit()
+    admission.admitter.release_held()
+    assert not admission.admitter.holds_tasks
+    assert admission.record.backend.depth(QUEUE).ready == 1
+    assert admission.held.tasks.all() == [admission.started[0].lease]
+
+
+def test_what_is_not_admitted_when_the_process_drains_goes_back_to_the_queue(admission: Admission) -> None:
+    admission.record.enqueue(2)
+    leases = admission.claim()
+    admission.stopping = True
+    admission.admitter.admit(leases)
+    assert admission.started == []
+    assert admission.record.backend.depth(QUEUE).ready == 2
+    assert admission.held.free_slots == 100
+
+
+def test_while_the_database_is_away_claimed_tasks_wait(
+    admission: Admission, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("agentexec.worker.admission.RETRY_WAIT", 0.0)
+    tasks = admission.record.enqueue(2)
+    errors = [UnavailableError("The database is away.") for _ in range(3)]
+    admit = admission.admitter._admit_in_record
+
+    def fail_first(leases: Sequence[Lease]) -> Any:
+        if errors:
+            raise errors.pop()
+        return admit(leases)
+
+    monkeypatch.setattr(admission.admitter, "_admit_in_record", fail_first)
+    with caplog.at_level(logging.ERROR):
+        admission.claim_and_admit()
+    assert set(admission.started_ids) == set(tasks)
+    assert len(caplog.records) == 1, "an outage is logged once"
+
+
+def test_a_task_that_cannot_be_admitted_does_not_keep_the_others_from_starting(
+    admission: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = admission.record.enqueue(4)
+    broken = tasks[1]
+    admit = admission.admitter._admit_in_record
+
+    def fail(leases: Sequence[Lease]) -> Any:
+        if broken in [lease.agent_id for lease in leases]:
+            raise ValueError("not a status")
+        return admit(leases)
+
+    monkeypatch.setattr(admission.admitter, "_admit_in_record", fail)
+    admission.claim_and_admit()
+    assert set(admission.started_ids) == {*tasks} - {broken}
+    assert admission.record.backend.unknown_tasks(QUEUE, tasks) == [broken]
+    assert admission.held.free_slots == 97
+
+
+def test_a_task_that_the_record_does_not_know_is_acknowledged(admission: Admission) -> None:
+    forged = new_agent_id()
+    admission.record.backend.push(QUEUE, [Entry(forged)])
+    admission.claim_and_admit()
+    assert admission.started == []
+    assert admission.record.backend.unknown_tasks(QUEUE, [forged]) == [forged]

@@ -1,0 +1,215 @@
+"""The claimer takes as many tasks as slots are free, and none while it drains."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from agentexec.config import Settings
+from agentexec.errors import UnavailableError
+from agentexec.state.backend import ClaimResult
+from agentexec.state.memory_backend import MemoryBackend
+from agentexec.task import Entry, Lease, Priority, new_agent_id
+from agentexec.worker.claiming import MAX_WRITER_BACKLOG, Claimer
+from tests.unit.worker.parts import Held, admitted, new_lease
+from tests.waiting import wait_until
+
+QUEUE = "claims"
+
+
+class FakeAdmission:
+    """Keeps what is admitted; `held` are suspects that wait."""
+
+    def __init__(self, held: Sequence[Lease] = ()) -> None:
+        self.batches: list[list[Lease]] = []
+        self.held = list(held)
+        self.startable = False
+
+    @property
+    def holds_tasks(self) -> bool:
+        return bool(self.held)
+
+    def take_startable(self) -> list[Lease]:
+        if not self.startable:
+            return []
+        taken, self.held, self.startable = self.held, [], False
+        return taken
+
+    def admit(self, leases: Sequence[Lease]) -> None:
+        self.batches.append(list(leases))
+
+    @property
+    def admitted(self) -> list[Lease]:
+        return [lease for batch in self.batches for lease in batch]
+
+
+class Backend(MemoryBackend):
+    """The memory backend; `wait` returns at once and is counted, and `claim` can fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+        self.errors: list[Exception] = []
+
+    def wait(self, queue: str, timeout: float) -> None:
+        self.waits.append(timeout)
+
+    def claim(
+        self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
+    ) -> ClaimResult:
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().claim(queue, worker, limit=limit, low_quota=low_quota, lease_seconds=lease_seconds)
+
+    def enqueue(self, number: int, priority: Priority = Priority.LOW) -> None:
+        self.push(QUEUE, [Entry(new_agent_id(), priority) for _ in range(number)])
+
+
+class Claims:
+    """A claimer with everything around it."""
+
+    def __init__(
+        self, slots: int = 2, held: Sequence[Lease] = (), backlog: Callable[[], int] = lambda: 0
+    ) -> None:
+        self.backend = Backend()
+        self.holds = Held(slots)
+        self.admission = FakeAdmission(held)
+        self.draining = threading.Event()
+        self.claimer = Claimer(
+            self.backend,
+            Settings(queue_name=QUEUE),
+            "worker",
+            slots=self.holds.slots,
+            suspects=self.holds.suspects,
+            tasks=self.holds.tasks,
+            admission=self.admission,
+            backlog=backlog,
+            draining=self.draining,
+        )
+
+    def stop(self) -> None:
+        self.draining.set()
+        self.holds.slots.notify()
+        self.claimer.wait_until_idle(10)
+
+
+def test_as_many_tasks_are_claimed_as_slots_are_free() -> None:
+    claims = Claims(slots=2)
+    claims.backend.enqueue(5)
+    assert claims.claimer.claim()
+    assert len(claims.admission.admitted) == 2
+    assert claims.holds.tasks.all() == claims.admission.admitted, "their leases are renewed from now on"
+    assert not claims.claimer.claim(), "no slot is free"
+    assert claims.backend.depth(QUEUE).ready == 3
+
+
+def test_slots_that_a_claim_does_not_use_are_free_again() -> None:
+    claims = Claims(slots=5)
+    claims.backend.enqueue(2)
+    claims.claimer.claim()
+    assert claims.holds.free_slots == 3
+
+
+def test_an_empty_queue_is_waited_for() -> None:
+    claims = Claims()
+    assert not claims.claimer.claim()
+    assert claims.backend.waits == [5.0]
+    claims.backend.push(QUEUE, [Entry(new_agent_id(), run_at=time.time() + 1)])
+    assert not claims.claimer.claim()
+    assert claims.backend.waits[1] <= 1.0, "the next delayed task ends the wait"
+
+
+def test_a_failed_claim_frees_its_slots() -> None:
+    claims = Claims(slots=2)
+    claims.backend.errors.append(UnavailableError("The server is away."))
+    with pytest.raises(UnavailableError):
+        claims.claimer.claim()
+    assert claims.holds.free_slots == 2
+
+
+def test_a_held_task_starts_before_new_ones_and_needs_no_slot() -> None:
+    suspect = new_lease()
+    claims = Claims(slots=1, held=[suspect])
+    claims.holds.start([admitted()])
+    claims.backend.enqueue(1)
+    assert not claims.claimer.claim(), "no slot is free, and another suspect runs"
+    claims.admission.startable = True
+    assert claims.claimer.claim()
+    assert claims.admission.batches == [[suspect]]
+
+
+def test_while_a_task_is_held_the_end_of_the_suspect_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentexec.worker.claiming.HELD_WAIT", 0.0)
+    claims = Claims(held=[new_lease()])
+    assert not claims.claimer.claim()
+    assert claims.backend.waits == []
+
+
+def test_some_claims_go_to_low_priority_first() -> None:
+    claims = Claims(slots=32)
+    claims.backend.enqueue(40, Priority.HIGH)
+    low = [Entry(new_agent_id(), Priority.LOW) for _ in range(3)]
+    claims.backend.push(QUEUE, low)
+    claims.claimer.claim()
+    assert {entry.agent_id for entry in low[:2]} <= {lease.agent_id for lease in claims.admission.admitted}
+
+
+def test_nothing_is_claimed_while_it_drains() -> None:
+    claims = Claims()
+    claims.backend.enqueue(1)
+    claims.draining.set()
+    assert not claims.claimer.claim()
+    assert claims.holds.free_slots == 2
+    assert claims.backend.depth(QUEUE).ready == 1
+
+
+def test_the_thread_claims_until_it_drains() -> None:
+    claims = Claims(slots=10)
+    claims.backend.enqueue(3)
+    claims.claimer.start()
+    wait_until(lambda: len(claims.admission.admitted) == 3)
+    claims.stop()
+    claims.backend.enqueue(1)
+    assert claims.backend.depth(QUEUE).ready == 1
+
+
+def test_nothing_is_claimed_while_too_many_endings_are_unwritten() -> None:
+    backlog = MAX_WRITER_BACKLOG + 1
+    claims = Claims(backlog=lambda: backlog)
+    claims.backend.enqueue(1)
+    claims.claimer.start()
+    assert not claims.admission.admitted
+    backlog = 0
+    wait_until(lambda: len(claims.admission.admitted) == 1)
+    claims.stop()
+
+
+def test_an_outage_is_logged_once_and_so_is_its_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentexec.worker.claiming.OUTAGE_WAIT", 0.0)
+    claims = Claims()
+    claims.backend.errors += [UnavailableError("The server is away.") for _ in range(3)]
+    claims.backend.enqueue(1)
+    with caplog.at_level(logging.INFO):
+        claims.claimer.start()
+        wait_until(lambda: len(caplog.records) > 1)
+        claims.stop()
+    assert [record.getMessage() for record in caplog.records] == [
+        "The server is away. No tasks are claimed until it is back.",
+        "Claiming tasks again.",
+    ]
+
+
+def test_an_unexpected_error_does_not_end_the_thread(caplog: pytest.LogCaptureFixture) -> None:
+    claims = Claims()
+    claims.backend.errors.append(ValueError("nonsense"))
+    claims.backend.enqueue(1)
+    claims.claimer.start()
+    wait_until(lambda: len(claims.admission.admitted) == 1)
+    claims.stop()
+    assert "nonsense" in caplog.text
