@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import atexit
 import gc
-import importlib
 import os
 import sys
 
 PROBES = (["worker", "--check"], ["worker", "--ready"])
-OBJECTS = 200_000
-"""New objects after which a command looks for garbage; one that starts makes up to 170,000, which stay."""
+GC_THRESHOLD = 200_000
+"""New objects after which a command collects garbage; starting one creates up to 170,000, which stay."""
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Run the command."""
     if sys.argv[1:] in PROBES and (file := os.environ.get("AGENTEXEC_HEARTBEAT_FILE")):
-        # Probes come every few seconds on each host: they are answered without what the command line loads, which
-        # takes ten times as long. `agentexec worker` answers all other forms of them alike.
-        importlib.import_module("agentexec.worker.probe").answer(file, ready="--ready" in sys.argv)
+        # Probes run every few seconds on each host, so they are answered without loading the command line, which takes
+        # ten times as long. `agentexec worker` answers all their other forms in the same way.
+        from agentexec.worker.probe import answer
+
+        answer(file, ready="--ready" in sys.argv)
     if "worker" not in sys.argv[1:]:
         _start_fast()
-    importlib.import_module("agentexec.cli.app").main()
+    from agentexec.cli import app
+
+    app.main()
 
 
 def _start_fast() -> None:
-    """For what ends soon; a worker runs for months, and its processes load what the application wants."""
-    # No garbage is looked for among modules and classes, neither now nor at the end: that took a third of the time.
-    gc.set_threshold(OBJECTS)
+    """Skip what only long-lived processes need; a worker's processes load what the application needs."""
+    # Collecting garbage among modules and classes, at the start and at the end, took a third of the time.
+    gc.set_threshold(GC_THRESHOLD)
     atexit.register(gc.freeze)
-    # Plugins watch an application's models; they are looked for in every package that is installed.
+    # Pydantic's plugins watch an application's models; it looks for them in every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
 
 

@@ -1,8 +1,7 @@
-"""The `agentexec` command: its verbs, and what becomes of errors."""
+"""The `agentexec` command: it parses the command line, runs the verb, and reports errors."""
 
 from __future__ import annotations
 
-import importlib
 import sys
 import traceback
 from collections.abc import Iterable
@@ -12,36 +11,22 @@ from typing import Annotated, NoReturn
 import typer
 
 from agentexec import __version__
-from agentexec.cli.common import one_line
+from agentexec.cli.output import one_line
+from agentexec.cli.verbs import VERBS
 from agentexec.errors import AgentexecError
 from agentexec.redaction import redact
 
 TRACEBACK = "--traceback"
 
-VERBS = {
-    "worker": ("worker", "run"),
-    "migrate": ("migrate", "run"),
-    "monitor": ("monitor", "run"),
-    "enqueue": ("enqueue", "run"),
-    "list": ("activities", "list_tasks"),
-    "show": ("activities", "show_task"),
-    "logs": ("activities", "logs"),
-    "cancel": ("cancel", "run"),
-    "retry": ("activities", "retry"),
-    "approvals": ("approvals", "show"),
-    "approve": ("approvals", "approve"),
-    "reject": ("approvals", "reject"),
-    "cancel-pending": ("cancel_pending", "run"),
-    "prune": ("activities", "prune"),
-    "doctor": ("doctor", "run"),
-    "init": ("init", "run"),
-    "version": ("version", "run"),
-}
-"""Each verb's module and function."""
+FAILED = 1
+"""Exit code of an error that is not an AgentexecError; those have theirs in `agentexec.errors`."""
+
+USAGE = 2
+"""Exit code of a command line that the parser rejects."""
 
 
 def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
-    """The command with some of its verbs; by default with all."""
+    """Return the command with the given verbs, by default with all of them."""
     # Help is plain text: rich would take longer to import than the whole command takes.
     app = typer.Typer(
         name="agentexec",
@@ -53,13 +38,12 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
     )
     app.callback()(_options)
     for verb in verbs:
-        module, function = VERBS[verb]
-        app.command(verb)(getattr(importlib.import_module(f"agentexec.cli.{module}"), function))
+        app.command(verb)(VERBS[verb]())
     return app
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"agentexec {__version__}")
         raise typer.Exit
 
@@ -77,45 +61,51 @@ def _options(
 
 
 def main() -> NoReturn:
-    """Entry point. Exit codes: 0 clean, 1 failed or forced, 2 usage, 3 unreachable, 5 schema."""
-    # Anywhere on the line, as one adds it behind a command that has just failed.
-    show = TRACEBACK in sys.argv
+    """Run the command line. Exit codes: 0 done, 1 failed or forced, 2 usage, 3 unreachable, 5 schema."""
+    # Accepted anywhere on the line, since it is usually added to the end of a command that has just failed.
+    show_traceback = TRACEBACK in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != TRACEBACK]
-    # Last, so that nothing is hidden: AGENTEXEC_STATE_BACKEND may name a module of the project.
+    # Last, so that it hides nothing: AGENTEXEC_STATE_BACKEND may name a module of the project.
     sys.path.append(str(Path.cwd()))
-    # The other verbs' modules need not be loaded, unless all are told of.
+    # Other verbs are loaded only for the help that lists them all.
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     app = build_app([verb] if verb in VERBS else VERBS)
     try:
         code = app(arguments, prog_name="agentexec", standalone_mode=False)
-    except typer.Abort:
-        _fail("Aborted.", 1, show)
-    except TimeoutError as error:
-        _fail(error, 1, show)
-    except AgentexecError as error:
-        _fail(error, error.exit_code, show)
     except Exception as error:
-        _fail_usage(error)
-        _fail(f"{type(error).__name__}: {error} (add {TRACEBACK} to see where)", 1, show)
+        _fail(error, show_traceback)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail_usage(error: Exception) -> None:
-    """End on a command line that the parser does not understand; return for any other error."""
-    told = getattr(error, "format_message", None)
-    if told is None:
-        return
-    if type(error).__name__ == "NoArgsIsHelpError":
-        typer.echo(told(), err=True)
-        sys.exit(2)
-    context = getattr(error, "ctx", None)
-    path = "agentexec" if context is None else context.command_path
-    _fail(f"{str(told()).rstrip('.')}; see `{path} --help`.", getattr(error, "exit_code", 2), show=False)
-
-
-def _fail(error: Exception | str, code: int, show: bool) -> NoReturn:
-    if show:
+def _fail(error: Exception, show_traceback: bool) -> NoReturn:
+    """Report an error in one line and exit with its code."""
+    if isinstance(error, AgentexecError):
+        message, code = str(error), error.exit_code
+    elif isinstance(error, typer.Abort):
+        message, code = "Aborted.", FAILED
+    elif isinstance(error, TimeoutError):
+        message, code = str(error), FAILED
+    elif (format_message := getattr(error, "format_message", None)) is not None:
+        _fail_usage(error, format_message())
+    else:
+        message, code = f"{type(error).__name__}: {error} (add {TRACEBACK} to see where)", FAILED
+    if show_traceback:
         sys.stderr.write(redact(traceback.format_exc()))
-    # What a task has raised may stand in it.
-    typer.echo(one_line(redact(f"agentexec: {error}")), err=True)
+    # It may quote an error that a task raised, hence the redaction.
+    typer.echo(one_line(redact(f"agentexec: {message}")), err=True)
     sys.exit(code)
+
+
+def _fail_usage(error: Exception, message: str) -> NoReturn:
+    """Report a command line that the parser rejects.
+
+    Typer's exceptions come from click or from its own copy of click, by its release, so their classes are not named.
+    """
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message, err=True)
+        sys.exit(USAGE)
+    context = getattr(error, "ctx", None)
+    command = "agentexec" if context is None else context.command_path
+    sentence = f"agentexec: {message.rstrip('.')}; see `{command} --help`."
+    typer.echo(one_line(redact(sentence)), err=True)
+    sys.exit(getattr(error, "exit_code", USAGE))

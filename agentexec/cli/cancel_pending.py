@@ -1,25 +1,21 @@
-"""`agentexec cancel-pending`: cancel everything that waits."""
+"""`agentexec cancel-pending`: cancel the queued tasks."""
 
 from __future__ import annotations
-
-from typing import Annotated
 
 import typer
 
 import agentexec as ax
-from agentexec.cli.common import Metadata, parse_labels, session
+from agentexec.cli.database import session
+from agentexec.cli.options import Metadata, Yes, parse_labels
 
 
-def run(
-    metadata: Metadata = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
-    """Cancel every queued task, or those with some metadata. Running tasks go on."""
-    wanted = parse_labels(metadata)
+def run(metadata: Metadata = None, yes: Yes = False) -> None:
+    """Cancel every queued task, or those with the given labels. Running tasks continue."""
+    labels = parse_labels(metadata)
     with session() as db:
-        found = ax.activity.list(db, page_size=1, status=ax.Status.QUEUED, metadata_filter=wanted)
-        if found.total and not yes:
-            number = f"{found.total}" if found.total_is_exact else f"at least {found.total}"
-            typer.confirm(f"Cancel {number} queued task(s)?", abort=True)
-        canceled = ax.activity.cancel_pending(db, metadata_filter=wanted)
+        queued = ax.activity.list(db, page_size=1, status=ax.Status.QUEUED, metadata_filter=labels)
+        if queued.total and not yes:
+            count = f"{queued.total}" if queued.total_is_exact else f"at least {queued.total}"
+            typer.confirm(f"Cancel {count} queued task(s)?", abort=True)
+        canceled = ax.activity.cancel_pending(db, metadata_filter=labels)
     typer.echo(f"Canceled {canceled} task(s).")

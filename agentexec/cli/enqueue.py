@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -11,37 +10,46 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 import agentexec as ax
-from agentexec.cli.common import Metadata, one_line, parse_labels
+from agentexec.cli.options import parse_labels
+from agentexec.cli.output import one_line
 from agentexec.errors import UsageError
 
-SPACIOUS = 4
-"""How many times as long as the context itself its JSON may be, with indentation."""
+MAX_WHITESPACE_FACTOR = 4
+"""Largest allowed size of the JSON as written, indentation included, as a multiple of the payload limit."""
 
 
 def run(
     task_name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the task.")],
     context: Annotated[
         str,
-        typer.Argument(metavar="JSON|@FILE|-", help="The context: JSON, a file of it, or standard input."),
+        typer.Argument(
+            metavar="JSON|@FILE|-", help="The task's context: a JSON object, a file, or standard input."
+        ),
     ] = "{}",
-    priority: Annotated[str, typer.Option("--priority", "-p", help="high or low.")] = "low",
-    delay: Annotated[float | None, typer.Option(min=0, help="Seconds before it may start.")] = None,
-    metadata: Metadata = None,
+    priority: Annotated[str, typer.Option("--priority", "-p", help="Priority: high or low.")] = "low",
+    delay: Annotated[float | None, typer.Option(min=0, help="Seconds before the task may start.")] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Label to attach (repeatable)."),
+    ] = None,
     queue: Annotated[
-        str | None, typer.Option("--queue", "-Q", help="Another queue than AGENTEXEC_QUEUE_NAME.")
+        str | None, typer.Option("--queue", "-Q", help="Queue to use instead of AGENTEXEC_QUEUE_NAME.")
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="A second enqueue with this key returns the first task.")
+        str | None, typer.Option(help="Key under which a second enqueue returns the first task.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Show its progress until it ends, then print the result.")
+        bool,
+        typer.Option("--follow", "-f", help="Show the progress until the task ends, then print the result."),
     ] = False,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most; default: no limit.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Longest wait for the result, in seconds; no limit by default.")
+    ] = None,
 ) -> None:
-    """Put a task on the queue and print its agent_id; with --wait or --follow, its result.
+    """Queue a task and print its agent_id, or with --wait or --follow its result.
 
-    With these the exit code is 1 if the task failed, was canceled, or did not end in time.
+    With --wait or --follow the exit code is 1 if the task failed, was canceled, or did not end in time.
     """
     if priority.upper() not in ax.Priority.__members__:
         raise UsageError(f"--priority must be high or low, not {priority!r}.")
@@ -55,7 +63,10 @@ def run(
         idempotency_key=idempotency_key,
     )
     if follow:
-        importlib.import_module("agentexec.cli.follow").follow(task, timeout)
+        # Imported on use: rich takes longer to import than the rest of the command takes to run.
+        from agentexec.cli.follow import follow as follow_task
+
+        follow_task(task, timeout)
     elif not wait:
         typer.echo(str(task.agent_id))
         return
@@ -68,29 +79,29 @@ def run(
     typer.echo(text)
 
 
-def _read(file: BinaryIO, what: str) -> str:
-    """A text in UTF-8, of no more than a context may have with its white space. Raises UsageError."""
-    most = SPACIOUS * ax.CONF.max_payload_bytes
-    data = file.read(most + 1)
-    if len(data) > most:
+def _read(file: BinaryIO, source: str) -> str:
+    """Read a UTF-8 text no larger than a context may be with its white space. Raises UsageError."""
+    max_bytes = MAX_WHITESPACE_FACTOR * ax.CONF.max_payload_bytes
+    data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
         raise UsageError(
-            f"What {what} holds is above AGENTEXEC_MAX_PAYLOAD_BYTES={ax.CONF.max_payload_bytes}."
+            f"{source} is larger than AGENTEXEC_MAX_PAYLOAD_BYTES={ax.CONF.max_payload_bytes} allows."
         )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"What {what} holds is no text in UTF-8.") from None
+        raise UsageError(f"{source} is not UTF-8 text.") from None
 
 
 def _context(text: str) -> dict[str, Any]:
     if text == "-":
-        text = _read(sys.stdin.buffer, "standard input")
+        text = _read(sys.stdin.buffer, "Standard input")
     elif text.startswith("@"):
         try:
             with Path(text[1:]).open("rb") as file:
-                text = _read(file, f"the file {text[1:]}")
+                text = _read(file, f"File {text[1:]}")
         except (OSError, ValueError) as error:
-            raise UsageError(f"The file {text[1:]} cannot be read: {error}.") from None
+            raise UsageError(f"Cannot read the file {text[1:]}: {error}.") from None
     try:
         value = json.loads(text)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""`agentexec init`: a small project that works at once."""
+"""`agentexec init`: write a small project that works right away."""
 
 from __future__ import annotations
 
@@ -12,27 +12,25 @@ from agentexec.errors import UsageError
 TEMPLATES = Path(__file__).with_name("project")
 FILES = {"worker.py.txt": "worker.py", "app.py.txt": "app.py", "env.txt": ".env.example"}
 
-NEXT = """
+NEXT_STEPS = """
 Next:
   agentexec worker worker                                        # in one terminal
-  agentexec enqueue greet '{"name": "Ada"}' --wait               # in another: needs no key
-  OPENAI_API_KEY=... agentexec worker worker                     # then agents can run, too
+  agentexec enqueue greet '{"name": "Ada"}' --wait               # in another; needs no API key
+  OPENAI_API_KEY=... agentexec worker worker                     # with a key, agents run too
   agentexec enqueue research '{"company": "Acme"}' --follow
   agentexec monitor"""
 
 
 def run(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder of the project; it is made if it is not there.")
-    ] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Folder of the project, created if missing.")] = Path(),
 ) -> None:
-    """Write a small working project: a worker with two tasks, a web application, and the settings it may have.
+    """Write a small working project: a worker with two tasks, a web application, and sample settings.
 
-    Nothing that is there is overwritten: then the exit code is 2.
+    No existing file is overwritten: the exit code is 2 if one is in the way.
     """
-    there = [name for name in FILES.values() if (folder / name).exists()]
-    if there:
-        raise UsageError(f"{folder / there[0]} is there already; choose another folder.")
+    existing = [name for name in FILES.values() if (folder / name).exists()]
+    if existing:
+        raise UsageError(f"{folder / existing[0]} already exists; choose another folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for template, name in FILES.items():
@@ -41,5 +39,5 @@ def run(
                 file.write(text)
             typer.echo(f"Wrote {folder / name}.")
     except OSError as error:
-        raise UsageError(f"The project cannot be written to {folder}: {error.strerror or error}.") from None
-    typer.echo(NEXT if folder == Path() else f"\nThen `cd {folder}`.{NEXT}")
+        raise UsageError(f"Cannot write the project to {folder}: {error.strerror or error}.") from None
+    typer.echo(NEXT_STEPS if folder == Path() else f"\nThen `cd {folder}`.{NEXT_STEPS}")

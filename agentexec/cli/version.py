@@ -1,4 +1,4 @@
-"""`agentexec version`: what is installed."""
+"""`agentexec version`: the installed versions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import platform
 import typer
 
 from agentexec import __version__
-from agentexec.cli.common import AsJson
+from agentexec.cli.options import AsJson
 
 LIBRARIES = ("openai-agents", "openai", "sqlalchemy", "pydantic", "redis", "psycopg", "PyMySQL")
 
 
 def versions() -> dict[str, str]:
-    """Names and versions of agentexec, Python and the libraries that matter to it; without importing them."""
+    """Return the versions of agentexec, Python and the libraries it uses, without importing them."""
     found = {"agentexec": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 
 def run(as_json: AsJson = False) -> None:
-    """Print the versions of agentexec, Python and the libraries that it uses."""
+    """Print the versions of agentexec, Python and the libraries it uses."""
     if as_json:
         typer.echo(json.dumps(versions()))
         return

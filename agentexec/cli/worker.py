@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,16 +21,20 @@ def run(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", "-w", min=1, help="Worker processes (AGENTEXEC_NUM_WORKERS).")
+        int | None,
+        typer.Option("--workers", "-w", min=1, help="Number of worker processes (AGENTEXEC_NUM_WORKERS)."),
     ] = None,
     concurrency: Annotated[
         int | None,
         typer.Option(
-            "--concurrency", "-c", min=1, help="Tasks at once in each process (AGENTEXEC_WORKER_CONCURRENCY)."
+            "--concurrency",
+            "-c",
+            min=1,
+            help="Tasks that one process runs at once (AGENTEXEC_WORKER_CONCURRENCY).",
         ),
     ] = None,
     queue: Annotated[
-        str | None, typer.Option("--queue", "-Q", help="Queue to work on (AGENTEXEC_QUEUE_NAME).")
+        str | None, typer.Option("--queue", "-Q", help="Queue to take tasks from (AGENTEXEC_QUEUE_NAME).")
     ] = None,
     graceful_timeout: Annotated[
         float | None,
@@ -39,38 +42,39 @@ def run(
             min=0, help="Seconds that running tasks get on SIGTERM (AGENTEXEC_GRACEFUL_SHUTDOWN_TIMEOUT)."
         ),
     ] = None,
-    log_level: Annotated[str | None, typer.Option(help="Level of the log (AGENTEXEC_LOG_LEVEL).")] = None,
+    log_level: Annotated[str | None, typer.Option(help="Log level (AGENTEXEC_LOG_LEVEL).")] = None,
     heartbeat_file: Annotated[
         Path | None,
         typer.Option(
-            # Read by typer, as a probe should not have to load the settings.
+            # Read by typer, so that a probe need not load the settings.
             envvar="AGENTEXEC_HEARTBEAT_FILE",
             show_envvar=False,
-            help="File to rewrite every second, for --check and --ready (AGENTEXEC_HEARTBEAT_FILE).",
+            help="File rewritten every second for --check and --ready (AGENTEXEC_HEARTBEAT_FILE).",
         ),
     ] = None,
     check: Annotated[
         bool,
         typer.Option(
-            "--check", help="Run nothing: exit with 0 if the worker of the heartbeat file is alive."
+            "--check", help="Run nothing; exit with 0 if the worker of the heartbeat file is alive."
         ),
     ] = False,
     ready: Annotated[
         bool,
         typer.Option(
-            "--ready", help="Run nothing: exit with 0 if the worker of the heartbeat file takes tasks."
+            "--ready", help="Run nothing; exit with 0 if the worker of the heartbeat file takes tasks."
         ),
     ] = False,
 ) -> None:
-    """Run workers until SIGTERM or Ctrl-C; a second signal hurries.
+    """Run workers until SIGTERM or Ctrl-C. A second signal stops them sooner.
 
-    Exit codes: 0 stopped in order, 1 forced or crashed, 2 the module cannot be loaded or a setting is bad,
-    3 Redis or the database cannot be reached, 5 the database needs `agentexec migrate`. --check and --ready look at a
-    file only, and exit with 0 or 1.
+    Exit codes: 0 stopped in order, 1 forced to stop or crashed, 2 the module cannot be loaded or a setting is invalid,
+    3 Redis or the database cannot be reached, 5 the database needs `agentexec migrate`. --check and --ready only read
+    the heartbeat file, and exit with 0 or 1.
     """
     if check or ready:
-        file = heartbeat_file or ax.CONF.heartbeat_file
-        importlib.import_module("agentexec.worker.probe").answer(file, ready=ready)
+        from agentexec.worker.probe import answer
+
+        answer(heartbeat_file or ax.CONF.heartbeat_file, ready=ready)
     options = {
         "num_workers": workers,
         "worker_concurrency": concurrency,
@@ -83,13 +87,11 @@ def run(
     for name, value in overrides.items():
         setattr(ax.CONF, name, value)
     # Imported on use: the other commands start faster without them.
-    logs = importlib.import_module("agentexec.worker.logs")
-    supervisor = importlib.import_module("agentexec.worker.supervisor")
-    target = importlib.import_module("agentexec.worker.target").Target.parse(
-        module or ax.CONF.worker_module or ""
-    )
+    from agentexec.worker import logs
+    from agentexec.worker.supervisor import Supervisor
+    from agentexec.worker.target import Target
+
+    target = Target.parse(module or ax.CONF.worker_module or "")
     logs.set_up("supervisor", ax.CONF.log_level)
-    code = supervisor.Supervisor(
-        target, ax.CONF, overrides=overrides, show_traceback="--traceback" in sys.argv
-    ).run()
-    raise typer.Exit(code)
+    supervisor = Supervisor(target, ax.CONF, overrides=overrides, show_traceback="--traceback" in sys.argv)
+    raise typer.Exit(supervisor.run())

@@ -271,11 +271,11 @@ def test_contexts_of_the_command_line(deploy: Deploy) -> None:
             (deployment.folder / name).write_bytes(content)
         for context, said in {
             "@deep": "nested too deeply|not valid JSON",  # by the Python: some read deeper than others
-            "@bytes": "no text in UTF-8",
-            "@long": "above AGENTEXEC_MAX_PAYLOAD_BYTES=2048",
-            "@/dev/zero": "above AGENTEXEC_MAX_PAYLOAD_BYTES=2048",
+            "@bytes": "is not UTF-8 text",
+            "@long": "larger than AGENTEXEC_MAX_PAYLOAD_BYTES=2048",
+            "@/dev/zero": "larger than AGENTEXEC_MAX_PAYLOAD_BYTES=2048",
             "@nan": "cannot be written as JSON",
-            "@" + "x" * 5000: "cannot be read",
+            "@" + "x" * 5000: "Cannot read",
             "{": "not valid JSON",
         }.items():
             code, _, complaint = run_in_process(deployment, "enqueue", "work", context)

@@ -114,8 +114,8 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
 }
 
 EMPTY_COMMANDS: dict[str, tuple[list[str], str]] = {
-    "list": ([], "There are no such tasks."),
-    "approvals": ([], "No call waits for approval."),
+    "list": ([], "No tasks match."),
+    "approvals": ([], "No calls wait for approval."),
     "cancel-pending": (["--yes"], "Canceled 0 task(s)."),
     "prune": (["--older-than", "0s", "--yes"], "Removed 0 task(s)."),
     "monitor": (["--json"], '"activities": []'),

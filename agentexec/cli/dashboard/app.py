@@ -15,13 +15,14 @@ from rich.live import Live
 from rich.text import Text
 
 from agentexec.activity.queries.overview import SpentSchema
-from agentexec.cli.common import one_line, session
 from agentexec.cli.dashboard import deeds, view
 from agentexec.cli.dashboard.background import Background
 from agentexec.cli.dashboard.data import Detail, Query, Snapshot, load_detail, load_snapshot, load_usage
 from agentexec.cli.dashboard.detail import render_detail
 from agentexec.cli.dashboard.keys import Keys
 from agentexec.cli.dashboard.printed import make_console
+from agentexec.cli.database import session
+from agentexec.cli.output import one_line
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shlex
@@ -16,7 +15,7 @@ import agentexec as ax
 from agentexec.activity.queries.listing import Filter, page_query
 from agentexec.activity.queries.overview import OverviewSchema, SpentSchema, overview, spent
 from agentexec.activity.schemas import ActivityDetailSchema, ActivityListItemSchema
-from agentexec.cli.common import session
+from agentexec.cli.database import session
 from agentexec.errors import UsageError
 from agentexec.task import Status
 
@@ -113,8 +112,9 @@ def load_detail(db: Session, agent_id: UUID, query: Query) -> Detail:
     found = ax.activity.detail(db, agent_id, metadata_filter=query.metadata)
     waiting = ax.approvals.list(db, agent_id, metadata_filter=query.metadata)
     # Imported on use: the list of tasks is shown sooner without the journal's tables.
-    history = importlib.import_module("agentexec.journal.history")
-    return Detail(found, history.steps(db, agent_id), waiting)
+    from agentexec.journal.history import steps
+
+    return Detail(found, steps(db, agent_id), waiting)
 
 
 def load_usage(db: Session, query: Query) -> SpentSchema:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 import agentexec as ax
-from agentexec.cli.common import one_line, session
+from agentexec.cli.database import session
+from agentexec.cli.output import one_line
 
 Scope = Mapping[str, str] | None
 

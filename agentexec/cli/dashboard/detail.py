@@ -8,9 +8,9 @@ from datetime import datetime
 from rich.text import Text
 
 from agentexec.activity.schemas import ActivityChildSchema
-from agentexec.cli.common import format_time, one_line
 from agentexec.cli.dashboard.data import Detail
 from agentexec.cli.dashboard.view import STYLES, format_cost, format_count, format_duration, progress_bar
+from agentexec.cli.output import format_time, one_line
 
 
 def render_detail(found: Detail, now: datetime) -> list[Text]:

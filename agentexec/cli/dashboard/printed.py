@@ -6,9 +6,9 @@ import os
 
 from rich.console import Console, Group, RenderableType
 
-from agentexec.cli.common import session
 from agentexec.cli.dashboard import view
 from agentexec.cli.dashboard.data import PRINTED_TASKS, Query, load_snapshot, load_usage
+from agentexec.cli.database import session
 
 MOST_WORKERS = 20
 """Lines for worker processes where the output is no terminal."""

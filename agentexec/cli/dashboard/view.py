@@ -11,7 +11,7 @@ from rich.text import Text
 
 from agentexec.activity.queries.overview import LOST_SECONDS, OverviewSchema, SpentSchema, WorkerSchema
 from agentexec.activity.schemas import ActivityListItemSchema
-from agentexec.cli.common import one_line
+from agentexec.cli.output import one_line
 from agentexec.task import Status
 
 BARS = "▁▂▃▄▅▆▇█"

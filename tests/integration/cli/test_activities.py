@@ -38,7 +38,7 @@ def cli(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
 @everywhere
 def test_list_and_show(deploy: Deploy) -> None:
     deployment = deploy()
-    assert cli(deployment, "list") == (0, "", "There are no such tasks.\n")
+    assert cli(deployment, "list") == (0, "", "No tasks match.\n")
     deployment.start()
     good = deployment.enqueue("work", "good")
     bad = deployment.enqueue("fail", "bad")
@@ -67,7 +67,7 @@ def test_list_and_show(deploy: Deploy) -> None:
     first = json.loads(cli(deployment, "list", "-n", "1", "--json")[1])
     behind = json.loads(cli(deployment, "list", "-n", "1", "--after", first["next_cursor"], "--json")[1])
     assert [one["agent_id"] for one in behind["items"]] == [str(bad.agent_id)]
-    assert "Page 1 of 3; 3 tasks in all." in cli(deployment, "list", "-n", "1")[2]
+    assert "Page 1 of 3, 3 tasks in total." in cli(deployment, "list", "-n", "1")[2]
     code, _, said = cli(deployment, "list", "--status", "late")
     assert (code, said) == (
         2,
@@ -141,7 +141,7 @@ def test_retry_puts_failed_and_canceled_tasks_back(deploy: Deploy) -> None:
     assert ax.cancel_sync(canceled)
     assert cli(deployment, "retry", str(canceled.agent_id)) == (
         0,
-        f"Task {canceled.agent_id} is queued again.\n",
+        f"Queued task {canceled.agent_id} again.\n",
         "",
     )
     code, _, said = cli(deployment, "retry", str(canceled.agent_id))
@@ -181,7 +181,7 @@ def test_prune_removes_what_ended_long_ago_with_all_that_belongs_to_it(deploy: D
         assert left == 0
     for wrong in ("30", "month", "-1d"):
         code, _, said = cli(deployment, "prune", f"--older-than={wrong}", "--yes")
-        assert code == 2 and "Write a time like 30d" in said
+        assert code == 2 and "A duration is written like 30d" in said
 
 
 @on_targets("embedded")

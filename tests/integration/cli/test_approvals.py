@@ -64,8 +64,8 @@ def test_a_task_waits_without_a_slot_and_goes_on_after_the_command(
     assert lines.count("Approved: send_email") == 1
     assert lines[-2:] == ["Resumed at turn 1 ", "Task completed successfully."]
     code, _, error = run_in_process(deployment, "approve", str(task.agent_id), question.call_id)
-    assert (code, "decided before" in error) == (1, True)
-    assert run_in_process(deployment, "approvals") == (0, "", "No call waits for approval.\n")
+    assert (code, "already decided" in error) == (1, True)
+    assert run_in_process(deployment, "approvals") == (0, "", "No calls wait for approval.\n")
 
 
 @on_targets("embedded", "valkey+postgres", alternates=False)

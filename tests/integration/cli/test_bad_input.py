@@ -117,7 +117,7 @@ def test_a_traceback_is_shown_if_asked_for(folder: Path) -> None:
     [
         (["enqueue", "work", "{not json"], "The context is not valid JSON"),
         (["enqueue", "work", "[1]"], "The context must be a JSON object"),
-        (["enqueue", "work", "@nowhere.json"], "The file nowhere.json cannot be read"),
+        (["enqueue", "work", "@nowhere.json"], "Cannot read the file nowhere.json"),
         (["enqueue", "work", "--priority", "urgent"], "--priority must be high or low"),
         (["enqueue", "work", "--metadata", "tenant"], "--metadata takes KEY=VALUE"),
         (["enqueue", ""], "A task name is needed"),

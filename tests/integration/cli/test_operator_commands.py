@@ -129,7 +129,7 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
     done = run_agentexec("init", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         2,
-        "agentexec: app.py is there already; choose another folder.\n",
+        "agentexec: app.py already exists; choose another folder.\n",
     )
     assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
     assert (tmp_path / "app.py").read_text() == "mine"
@@ -191,4 +191,4 @@ def test_follow_tells_the_progress_and_the_end(deploy: Deploy) -> None:
         deployment, "enqueue", "work", '{"key": "w", "seconds": 30}', "--follow", "--timeout", "0.5"
     )
     assert code == 1
-    assert "has not ended after 0.5 s; it goes on." in said
+    assert "has not ended after 0.5 s; it continues." in said

@@ -163,7 +163,8 @@ def test_the_generated_parts_have_everything() -> None:
 
 def test_an_option_is_told_with_its_default_and_its_range() -> None:
     assert (
-        "| `-i, --interval NUMBER` | `1.0` | Seconds between two looks. From 0.2 to 3600. |" in PARTS["cli"]()
+        "| `-i, --interval NUMBER` | `1.0` | Seconds between two refreshes. From 0.2 to 3600. |"
+        in PARTS["cli"]()
     )
     assert settings.kind(Settings.model_fields["num_workers"]) == "integer from 1 to 512"
     assert settings.kind(Settings.model_fields["redis_url"]) == "text"

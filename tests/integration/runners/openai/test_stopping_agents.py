@@ -90,7 +90,7 @@ def test_what_cannot_be_canceled_is_said(deploy: Deploy) -> None:
     deployment.start()
     task = deployment.enqueue("work", "done")
     deployment.wait_for_status(task, "complete")
-    said = f"agentexec: Task {task.agent_id} had ended before: it is complete.\n"
+    said = f"agentexec: Task {task.agent_id} has already ended: it is complete.\n"
     assert cancel(deployment, str(task.agent_id)) == (1, "", said)
     code, out, err = cancel(deployment, "--json", str(task.agent_id))
     assert (code, json.loads(out)["canceled"], json.loads(out)["status"], err) == (1, False, "complete", "")

@@ -1,0 +1,45 @@
+"""`agentexec logs`: the log of one task, to its end on request."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+import agentexec as ax
+from agentexec.cli.database import session
+from agentexec.cli.options import AgentId, MetadataScope, parse_labels, parse_task_id
+from agentexec.cli.output import format_log_line
+
+
+def run(
+    agent_id: AgentId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Keep printing new lines until the task ends.")
+    ] = False,
+    metadata: MetadataScope = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each line as a JSON object.")] = False,
+) -> None:
+    """Print the log of a task."""
+    task, scope = parse_task_id(agent_id), parse_labels(metadata)
+    if follow:
+        for event in ax.activity.stream(task, deltas=False, metadata_filter=scope):
+            if "message" in event.data:
+                status, percentage = event.data.get("status"), event.data.get("percentage")
+                _print_line(event.at, percentage, event.data["message"], status, as_json)
+        return
+    with session() as db:
+        for entry in ax.activity.detail(db, task, metadata_filter=scope).logs:
+            _print_line(entry.created_at, entry.percentage, entry.message, str(entry.status), as_json)
+
+
+def _print_line(
+    at: datetime, percentage: int | None, message: str, status: str | None, as_json: bool
+) -> None:
+    if as_json:
+        line = {"at": at.isoformat(), "status": status, "percentage": percentage, "message": message}
+        typer.echo(json.dumps(line, ensure_ascii=False))
+    else:
+        typer.echo(format_log_line(at, percentage, message))

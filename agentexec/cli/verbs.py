@@ -1,0 +1,131 @@
+"""The registry of verbs. Looking up one imports its module only, so a command starts without the others' imports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Command = Callable[..., None]
+
+
+def _worker() -> Command:
+    from agentexec.cli.worker import run
+
+    return run
+
+
+def _migrate() -> Command:
+    from agentexec.cli.migrate import run
+
+    return run
+
+
+def _monitor() -> Command:
+    from agentexec.cli.monitor import run
+
+    return run
+
+
+def _enqueue() -> Command:
+    from agentexec.cli.enqueue import run
+
+    return run
+
+
+def _list() -> Command:
+    from agentexec.cli.list import run
+
+    return run
+
+
+def _show() -> Command:
+    from agentexec.cli.show import run
+
+    return run
+
+
+def _logs() -> Command:
+    from agentexec.cli.logs import run
+
+    return run
+
+
+def _cancel() -> Command:
+    from agentexec.cli.cancel import run
+
+    return run
+
+
+def _retry() -> Command:
+    from agentexec.cli.retry import run
+
+    return run
+
+
+def _approvals() -> Command:
+    from agentexec.cli.approvals import run
+
+    return run
+
+
+def _approve() -> Command:
+    from agentexec.cli.approve import run
+
+    return run
+
+
+def _reject() -> Command:
+    from agentexec.cli.reject import run
+
+    return run
+
+
+def _cancel_pending() -> Command:
+    from agentexec.cli.cancel_pending import run
+
+    return run
+
+
+def _prune() -> Command:
+    from agentexec.cli.prune import run
+
+    return run
+
+
+def _doctor() -> Command:
+    from agentexec.cli.doctor import run
+
+    return run
+
+
+def _init() -> Command:
+    from agentexec.cli.init import run
+
+    return run
+
+
+def _version() -> Command:
+    from agentexec.cli.version import run
+
+    return run
+
+
+VERBS: dict[str, Callable[[], Command]] = {
+    "worker": _worker,
+    "migrate": _migrate,
+    "monitor": _monitor,
+    "enqueue": _enqueue,
+    "list": _list,
+    "show": _show,
+    "logs": _logs,
+    "cancel": _cancel,
+    "retry": _retry,
+    "approvals": _approvals,
+    "approve": _approve,
+    "reject": _reject,
+    "cancel-pending": _cancel_pending,
+    "prune": _prune,
+    "doctor": _doctor,
+    "init": _init,
+    "version": _version,
+}
+"""Verbs in the order of `--help`, each with the function that imports its module and returns its command."""
