@@ -1,13 +1,11 @@
-"""The mailbox of a process: one thread that hears of finished tasks and of cancels, for everyone in it."""
+"""Mailbox of one process: results and cancellations."""
 
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -16,24 +14,24 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 
 from agentexec.activity.models import Activity, ActivityResult
+from agentexec.activity.receiver import Receiver, new_address
 from agentexec.db.chunks import chunks
 from agentexec.db.transactions import reading
 from agentexec.errors import UnavailableError
-from agentexec.outage import backoff
 from agentexec.runtime import Runtime
 from agentexec.state.messages import CANCEL, DONE, parse_messages
 from agentexec.task import FINAL_STATUSES, Status
 
 log = logging.getLogger("agentexec.signals")
 
-RECHECK_SECONDS = 5.0
-"""How often everything waited for is looked up in the record: a signal may be lost with the state backend, the
-record is not."""
-
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """How a task ended, as the record tells it; `result` is JSON, None for a result of None or one expired."""
+    """Outcome of a task, read from the record.
+
+    `age` is the number of seconds since the task ended. `result` is JSON; None if the task returned None or its
+    result has expired.
+    """
 
     agent_id: UUID
     task_name: str
@@ -44,7 +42,7 @@ class TaskOutcome:
     result: str | None
 
 
-_ENDS = (
+_OUTCOMES = (
     select(
         Activity.agent_id,
         Activity.agent_type,
@@ -60,48 +58,61 @@ _ENDS = (
 
 
 class Mailbox:
-    """Waits for ends of tasks on behalf of any number of callers, with one thread and one mailbox."""
+    """Mailbox of one process: tells any number of callers how tasks ended, and the process which tasks are canceled."""
 
     def __init__(self, runtime: Runtime, address: str | None = None) -> None:
         self._runtime = runtime
-        self.address = address or f"{os.getpid()}-{secrets.token_hex(6)}"
+        self.address = address or new_address()
+        self._receiver = Receiver(
+            runtime,
+            self.address,
+            name="agentexec-signals",
+            log=log,
+            consequence="Results are looked up in the database until it is back.",
+            recovered="Messages about finished and canceled tasks are received again.",
+            handle=self._handle,
+            check=self._check,
+            check_record=self._look_up_all,
+        )
         self._waiting: dict[UUID, tuple[str, list[Future[TaskOutcome]]]] = {}
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
         self._on_cancel: Callable[[UUID], object] | None = None
         self._on_watch: Callable[[Sequence[UUID]], object] | None = None
-        self._closed = False
 
     def on_cancel(self, call: Callable[[UUID], object]) -> None:
-        """Have `call` called (in the mailbox's thread) for tasks of this process that are canceled."""
+        """Call `call`, in the thread of the mailbox, for each task of this process that is canceled."""
         self._on_cancel = call
-        self._listen()
+        self._receiver.start()
 
     def on_watch(self, call: Callable[[Sequence[UUID]], object]) -> None:
         """Call `call`, in the thread of the caller of `watch`, with the tasks that it watches."""
         self._on_watch = call
 
     def watch(self, queue: str, agent_ids: Sequence[UUID]) -> list[Future[TaskOutcome]]:
-        """Futures of the ends of tasks. Blocks for two short calls; raises UnavailableError."""
+        """Return a future for the outcome of each task. Blocks for two short calls.
+
+        Raises:
+            UnavailableError: The database cannot be reached.
+        """
         futures: list[Future[TaskOutcome]] = []
         with self._lock:
             for agent_id in agent_ids:
                 future: Future[TaskOutcome] = Future()
                 self._waiting.setdefault(agent_id, (queue, []))[1].append(future)
                 futures.append(future)
-        self._listen()
+        self._receiver.start()
         try:
             self._runtime.backend.watch(queue, agent_ids, self.address)
         except UnavailableError as error:
             log.warning("%s Results are looked up in the database until it is back.", error)
-        # After the watch: an end that came before it was told to nobody.
+        # After the watch: nobody was told of a task that ended before it.
         self._look_up(agent_ids)
         if self._on_watch is not None:
             self._on_watch(agent_ids)
         return futures
 
     def unwatch(self, agent_id: UUID, future: Future[TaskOutcome]) -> None:
-        """Stop waiting."""
+        """Drop a future that `watch` returned."""
         with self._lock:
             entry = self._waiting.get(agent_id)
             if entry is not None and future in entry[1]:
@@ -110,51 +121,17 @@ class Mailbox:
                     del self._waiting[agent_id]
 
     def close(self) -> None:
-        """End the thread at its next turn."""
-        self._closed = True
+        """End the thread after its current turn."""
+        self._receiver.close()
 
     def join(self, timeout: float) -> None:
         """Wake the thread after `close`, and wait up to `timeout` seconds for its end."""
-        if self._thread is not None:
-            self._runtime.backend.send(self.address, ["closed"])
-            self._thread.join(timeout)
+        self._receiver.join(timeout)
 
-    def _listen(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="agentexec-signals", daemon=True)
-                self._thread.start()
-
-    def _run(self) -> None:
-        failures = 0
-        next_check = time.monotonic() + RECHECK_SECONDS
-        while not self._closed:
-            try:
-                # By the clock: where messages never cease, a signal that was lost would else be waited for without end.
-                left = max(0.0, next_check - time.monotonic())
-                if messages := self._runtime.backend.receive(self.address, left):
-                    self._act_on(messages)
-                if time.monotonic() >= next_check:
-                    self._check_all()
-                    next_check = time.monotonic() + RECHECK_SECONDS
-                if failures:
-                    log.info("Signals are heard again.")
-                failures = 0
-            except UnavailableError as error:
-                failures += 1
-                if failures == 1:
-                    log.warning("%s Waiting for it.", error)
-                time.sleep(backoff(failures))
-                self._check_all_quietly()
-            except Exception:
-                log.exception("A signal could not be handled.")
-                time.sleep(1.0)
-
-    def _act_on(self, messages: Iterable[str]) -> None:
-        messages = list(messages)
+    def _handle(self, messages: Sequence[str]) -> None:
         done = parse_messages(messages, DONE)
         if self._on_cancel is not None and (canceled := parse_messages(messages, CANCEL)):
-            # Who can write to the state backend can send this for any task: the record decides.
+            # Anyone who can write to the state backend can send this for any task: the record decides.
             running = _running(self._runtime, canceled)
             for agent_id in canceled:
                 if agent_id not in running:
@@ -162,34 +139,35 @@ class Mailbox:
         if done:
             self._look_up(done)
 
-    def _check_all_quietly(self) -> None:
-        try:
-            self._check_all()
-        except UnavailableError:
-            log.debug("The record cannot be read either.")
-
-    def _check_all(self) -> None:
-        with self._lock:
-            queues: dict[str, list[UUID]] = {}
-            for agent_id, (queue, _) in self._waiting.items():
-                queues.setdefault(queue, []).append(agent_id)
-        for queue, agent_ids in queues.items():
+    def _check(self) -> None:
+        for queue, agent_ids in self._waiting_by_queue().items():
             self._look_up(agent_ids)
             # The state backend may have been emptied, and the watch with it.
             self._runtime.backend.watch(queue, agent_ids, self.address)
 
+    def _look_up_all(self) -> None:
+        for agent_ids in self._waiting_by_queue().values():
+            self._look_up(agent_ids)
+
+    def _waiting_by_queue(self) -> dict[str, list[UUID]]:
+        queues: dict[str, list[UUID]] = {}
+        with self._lock:
+            for agent_id, (queue, _) in self._waiting.items():
+                queues.setdefault(queue, []).append(agent_id)
+        return queues
+
     def _look_up(self, agent_ids: Sequence[UUID]) -> None:
-        for end in read_outcomes(self._runtime, agent_ids):
+        for outcome in read_outcomes(self._runtime, agent_ids):
             with self._lock:
-                entry = self._waiting.pop(end.agent_id, None)
+                entry = self._waiting.pop(outcome.agent_id, None)
             for future in entry[1] if entry else ():
-                # Not `cancelled()`: another thread may cancel between the question and the answer.
+                # Not `cancelled()`: another thread may cancel between that question and set_result.
                 if future.set_running_or_notify_cancel():
-                    future.set_result(end)
+                    future.set_result(outcome)
 
 
 def _running(runtime: Runtime, agent_ids: Sequence[UUID]) -> set[UUID]:
-    """Those that the record has as RUNNING."""
+    """Return the tasks that are RUNNING according to the record."""
     found: set[UUID] = set()
     with reading(runtime.engine) as connection:
         for chunk in chunks(agent_ids):
@@ -201,15 +179,15 @@ def _running(runtime: Runtime, agent_ids: Sequence[UUID]) -> set[UUID]:
 
 
 def read_outcomes(runtime: Runtime, agent_ids: Sequence[UUID]) -> list[TaskOutcome]:
-    """The ends of those tasks that have ended."""
-    ends: list[TaskOutcome] = []
+    """Return the outcomes of the tasks that have ended."""
+    outcomes: list[TaskOutcome] = []
     with reading(runtime.engine) as connection:
-        for start in range(0, len(agent_ids), 500):
-            rows = connection.execute(_ENDS, {"ids": list(agent_ids[start : start + 500])})
-            ends.extend(_end(row) for row in rows if row.status in FINAL_STATUSES)
-    return ends
+        for chunk in chunks(agent_ids):
+            rows = connection.execute(_OUTCOMES, {"ids": chunk})
+            outcomes.extend(_outcome(row) for row in rows if row.status in FINAL_STATUSES)
+    return outcomes
 
 
-def _end(row: Any) -> TaskOutcome:
+def _outcome(row: Any) -> TaskOutcome:
     age = time.time() - row.finished_at.timestamp() if row.finished_at else 0.0
     return TaskOutcome(row.agent_id, row.agent_type, row.status, row.attempt, row.error, age, row.value)

@@ -18,7 +18,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.activity import mailbox as signals
+from agentexec.activity import receiver
+from agentexec.activity.mailbox import Mailbox
 from agentexec.activity.models import Activity, ActivityResult
 from agentexec.db.clock import utc_now
 from agentexec.runtime import RUNTIME
@@ -309,9 +310,9 @@ def test_an_end_that_nobody_told_of_is_found_though_other_messages_never_cease(
     running: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis was emptied, say, and the watches with it, while the process goes on hearing of newer tasks."""
-    monkeypatch.setattr(signals, "RECHECK_SECONDS", 0.5)
+    monkeypatch.setattr(receiver, "CHECK_SECONDS", 0.5)
     task = ax.enqueue_sync("work", {"key": "a"}, queue_name=NOBODY)
-    ears = signals.Mailbox(RUNTIME)
+    ears = Mailbox(RUNTIME)
     [end] = ears.watch(NOBODY, [task.agent_id])
     over = threading.Event()
     with ThreadPoolExecutor() as threads:
