@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agentexec import config as settings_module
-from agentexec.activity.live import follow
+from agentexec.activity.live import encoding
 from agentexec.activity.live.stream import stream
 from agentexec.activity.queries import counts
 from agentexec.activity.queries.labels import wanted_labels
@@ -59,9 +59,9 @@ def test_a_line_without_an_end_is_forgotten() -> None:
 @example(1, "[" * 3_000)
 @example(1, '{"type": ["log"], "at": "1", "data": {}}')
 def test_live_events(number: int, text: str) -> None:
-    heard = follow.parse_event(Event(number, text))
+    heard = encoding.parse_event(Event(number, text))
     assert heard.number == number
-    assert heard.type is None or heard.type in follow.LIVE_TYPES
+    assert heard.type is None or heard.type in encoding.LIVE_TYPES
 
 
 @given(texts)
@@ -81,7 +81,7 @@ def test_ids_of_events_from_clients(after: str) -> None:
         found = stream(new_agent_id(), after=after)
     except UsageError:
         return
-    assert max(found._line, found._number) < 2**63
+    assert max(found._merger.line, found._merger.number) < 2**63
 
 
 cursor_texts = texts | st.builds(

@@ -1,52 +1,40 @@
-"""`ax.activity.stream`: what happens to a task, as it happens, from any process.
+"""`ax.activity.stream`: events of a task as they happen, from any process.
 
-Two sources make one stream. Log lines come from the record: none is ever missing, whatever crashes. Text deltas, tool
-calls and the like come through the state backend, which keeps the last of them for some minutes.
+A stream joins two sources. Log lines come from the record: none is ever missing, whatever crashes. Text deltas, tool
+calls and the like come through the state backend, which keeps the latest of them for some minutes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import re
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Any, NamedTuple, Self
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from agentexec.activity.live.follow import Follower, ReceivedEvent, Subscriber, parse_event
-from agentexec.activity.models import Activity, ActivityLog, ActivityResult
+from agentexec.activity.live.encoding import ReceivedEvent, parse_event
+from agentexec.activity.live.follow import Follower, Subscriber
+from agentexec.activity.live.log_pages import LogPage, read_log_page
+from agentexec.activity.live.merge import EventMerger, Position
 from agentexec.activity.queries.detail import queue_of
-from agentexec.activity.schemas import ActivityEvent, EventType
+from agentexec.activity.schemas import ActivityEvent
 from agentexec.config import CONF
 from agentexec.db.errors import translating_db_errors
-from agentexec.db.transactions import reading
 from agentexec.errors import UnavailableError, UsageError
 from agentexec.runtime import RUNTIME
-from agentexec.state.backend import EVENT_TTL_SECONDS
-from agentexec.task import Status, parse_agent_id
+from agentexec.task import parse_agent_id
 
 log = logging.getLogger("agentexec.stream")
 
-PAGE = 500
 RETRY_SECONDS = 1.0
-"""Seconds between two tries to read a database that is away."""
+"""Seconds between two tries to read a database that cannot be reached."""
 
-SILENT_SECONDS = EVENT_TTL_SECONDS / 2
-"""After such a silence the state backend may have begun to count anew, with nothing lost."""
-
-ENDS: dict[Status, EventType] = {
-    Status.COMPLETE: "result",
-    Status.ERROR: "error",
-    Status.CANCELED: "canceled",
-}
 _ID = re.compile(r"(\d{1,18})\.(\d{1,18})")
 
 
@@ -57,62 +45,63 @@ def stream(
     deltas: bool = True,
     metadata_filter: Mapping[str, Any] | None = None,
 ) -> ActivityStream:
-    """The events of one task, from its first log line (or from behind `after`) to its end.
+    """Stream the events of one task, up to its end.
 
-    Iterate over it with `async for`, or with `for` in code without an event loop. `after`: the `id` of the last
-    event that was seen; nothing is repeated, and no log line is missed. `deltas=False` leaves out the text deltas.
-    A reader that is slow, or was away for minutes, gets one event `dropped` in place of the short-lived events that
-    it missed; nothing ever waits for a reader.
+    Iterate over the stream with `async for`, or with `for` in code without an event loop. Errors about the task are
+    raised on the first step. Later, the stream waits out a database that cannot be reached.
 
-    Raises UsageError for an `after` that is no id of an event; on the first step ActivityNotFoundError, also when
-    `metadata_filter` does not match, and UnavailableError. A database that is lost later is waited for.
+    A reader that is slow, or was away for minutes, gets one `dropped` event in place of the live events that it
+    missed. No task ever waits for a reader.
+
+    Args:
+        agent_id: Id of the task.
+        after: `id` of the last event seen, to resume there: nothing is repeated, and no log line is missed. None
+            starts with the first log line.
+        deltas: False leaves out the `text_delta` events.
+        metadata_filter: Values that the task's metadata must have; otherwise the task counts as unknown.
+
+    Returns:
+        A stream for one reader, to be iterated over once.
+
+    Raises:
+        UsageError: `after` is not the id of an event.
+        ActivityNotFoundError: There is no such task, or `metadata_filter` does not match it (on the first step).
+        UnavailableError: The database cannot be reached (on the first step).
     """
     return ActivityStream(parse_agent_id(agent_id), _position(after), deltas, metadata_filter)
 
 
-class Position(NamedTuple):
-    """How far a stream was read: the id of a log line, and the number of a short-lived event. 0: none yet."""
-
-    line: int
-    number: int
-
-
-class _Look(NamedTuple):
-    """What the record has: lines, the data of the end if there is one, and what was published before it."""
-
-    lines: list[Any]
-    previous: Status | None
-    over: bool
-    ending: dict[str, Any]
-    heard: list[ReceivedEvent]
-
-
 class ActivityStream:
-    """See `stream`. One object is one reader: iterate over it once."""
+    """Events of one task for one reader, from `ax.activity.stream`. Iterate over it once."""
 
     def __init__(
         self, agent_id: UUID, position: Position, deltas: bool, metadata_filter: Mapping[str, Any] | None
     ) -> None:
         self._agent_id = agent_id
-        self._line, self._number = position
-        self._deltas = deltas
+        self._merger = EventMerger(position, deltas=deltas)
         self._metadata_filter = metadata_filter
         self._subscriber: Subscriber | None = None
         self._first: list[ActivityEvent] = []
-        self._epoch = 0
-        self._heard_at: float | None = None
         self.ended = False
-        """True once the last event is on its way: there is nothing to wait for."""
+        """True once the last event is on its way."""
 
     async def open(self) -> Self:
-        """Begin now, not with the first step, to hear of errors early. Raises what the first step raises."""
+        """Start now rather than on the first step, to get errors early.
+
+        Returns:
+            The stream itself.
+
+        Raises:
+            ActivityNotFoundError: There is no such task, or the metadata filter does not match it.
+            UnavailableError: The database cannot be reached.
+        """
         if self._subscriber is None:
             await RUNTIME.run_in_thread(self._open)
         return self
 
     @property
     def exhausted(self) -> bool:
-        """True if the stream is open and has nothing to give any more: the task has ended, and all was seen."""
+        """True if the stream is open and has no more events: the task has ended, and every event was seen."""
         return self.ended and not self._first
 
     async def __aiter__(self) -> AsyncGenerator[ActivityEvent]:
@@ -125,201 +114,113 @@ class ActivityStream:
             await batches.aclose()
 
     async def batches(self, idle: float | None = None) -> AsyncGenerator[list[ActivityEvent]]:
-        """The events in lists, as they come: for those who pass them on. Empty after `idle` seconds of silence."""
+        """Iterate over the events in lists, as they come, to pass them on together.
+
+        Args:
+            idle: Seconds of silence after which an empty list comes; None waits without limit.
+        """
         await self.open()
-        loop, told = asyncio.get_running_loop(), asyncio.Event()
-        subscriber = self._connect(lambda: loop.call_soon_threadsafe(told.set))
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+        subscriber = self._connect(lambda: loop.call_soon_threadsafe(changed.set))
         try:
             if self._first:
                 yield self._first
             while not self.ended and not subscriber.closed:
-                heard, look = subscriber.drain()
-                found = None
-                if look:
-                    try:
-                        found = await RUNTIME.run_in_thread(self._look)
-                    except UnavailableError as error:
-                        log.debug("%s", error)
-                        subscriber.notify(heard, record_changed=True)
-                        await asyncio.sleep(RETRY_SECONDS)
-                        continue
-                batch = self._arrange(heard, found)
+                received, record_changed = subscriber.drain()
+                try:
+                    page = await RUNTIME.run_in_thread(self._read, subscriber) if record_changed else None
+                except UnavailableError as error:
+                    _postpone(subscriber, received, error)
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+                batch = self._merge(subscriber, received, page)
                 if batch:
                     yield batch
-                if not heard and not look:
+                if not received and not record_changed:
                     try:
-                        await asyncio.wait_for(told.wait(), idle)
+                        await asyncio.wait_for(changed.wait(), idle)
                     except TimeoutError:
                         yield []
-                told.clear()
+                changed.clear()
         finally:
             self.close()
 
     def __iter__(self) -> Generator[ActivityEvent]:
         if self._subscriber is None:
             self._open()
-        told = threading.Event()
-        subscriber = self._connect(told.set)
+        changed = threading.Event()
+        subscriber = self._connect(changed.set)
         try:
             yield from self._first
             while not self.ended and not subscriber.closed:
-                heard, look = subscriber.drain()
-                found = None
-                if look:
-                    try:
-                        found = self._look()
-                    except UnavailableError as error:
-                        log.debug("%s", error)
-                        subscriber.notify(heard, record_changed=True)
-                        time.sleep(RETRY_SECONDS)
-                        continue
-                yield from self._arrange(heard, found)
-                if not heard and not look:
-                    told.wait()
-                told.clear()
+                received, record_changed = subscriber.drain()
+                try:
+                    page = self._read(subscriber) if record_changed else None
+                except UnavailableError as error:
+                    _postpone(subscriber, received, error)
+                    time.sleep(RETRY_SECONDS)
+                    continue
+                yield from self._merge(subscriber, received, page)
+                if not received and not record_changed:
+                    changed.wait()
+                changed.clear()
         finally:
             self.close()
 
     def close(self) -> None:
-        """Stop listening. Done by itself at the end of an iteration."""
+        """Stop following the task. The end of an iteration does it too."""
         if self._subscriber is not None:
             _follower().remove(self._subscriber)
 
     def _connect(self, wake: Callable[[], object]) -> Subscriber:
         subscriber = self._subscriber
         if subscriber is None:
-            raise UsageError("The stream is not open.")
+            raise UsageError("The stream is not open; iterate over it, or call open() first.")
         subscriber.wake = wake
         return subscriber
 
     def _open(self) -> None:
-        """Blocking: find the task, follow it, and read what there is already."""
+        """Find the task, follow it, and read what is there already. Blocks."""
         with translating_db_errors(RUNTIME.engine), Session(RUNTIME.engine) as db:
             queue = queue_of(db, self._agent_id, metadata_filter=self._metadata_filter) or CONF.queue_name
-        # First followed, then read: what happens in between is heard of twice rather than not at all.
-        self._subscriber = Subscriber(self._agent_id, queue)
-        _follower().add(self._subscriber, self._number)
+        # First follow, then read: an event in between is received twice rather than not at all.
+        self._subscriber = subscriber = Subscriber(self._agent_id, queue)
+        _follower().add(subscriber, self._merger.number)
         try:
-            found = self._look(first=True)
+            page = self._read(subscriber, first=True)
         except BaseException:
             self.close()
             raise
-        self._first = self._arrange([], found)
+        self._first = self._merge(subscriber, [], page)
 
-    def _look(self, *, first: bool = False) -> _Look:
-        """Blocking: read the record; at the beginning and at the end, read the state backend too."""
-        where = (ActivityLog.activity_id == self._agent_id, ActivityLog.id >= self._line)
-        with reading(RUNTIME.engine) as connection:
-            # Before the lines: if it is final, they have its line too.
-            status = connection.execute(
-                select(Activity.status).where(Activity.agent_id == self._agent_id)
-            ).scalar()
-            columns = (
-                ActivityLog.id,
-                ActivityLog.created_at,
-                ActivityLog.status,
-                ActivityLog.message,
-                ActivityLog.percentage,
-            )
-            query = select(*columns).where(*where).order_by(ActivityLog.id).limit(PAGE)
-            lines = list(connection.execute(query))
-            ending = self._ending(connection) if lines and lines[-1].status.final else {}
-        previous: Status | None = None
-        full = len(lines) == PAGE
-        if lines and lines[0].id == self._line:
-            previous = lines.pop(0).status
-        over = bool(ending) or status is None or (status.final and not lines)
-        if full and not ending and self._subscriber is not None:
-            self._subscriber.notify((), record_changed=True)
-        heard: list[ReceivedEvent] = []
-        if (first or over) and self._subscriber is not None:
-            with contextlib.suppress(UnavailableError):
-                found = RUNTIME.backend.read_events(self._subscriber.queue, {self._agent_id: self._number})
-                heard = [parse_event(event) for event in found.get(self._agent_id, ())]
-        return _Look(lines, previous, over, ending, heard)
+    def _read(self, subscriber: Subscriber, *, first: bool = False) -> LogPage:
+        """Read the next page of the log and, at the beginning and at the end, the live events too. Blocks."""
+        page = read_log_page(RUNTIME.engine, self._agent_id, self._merger.line)
+        if page.more:
+            subscriber.notify((), record_changed=True)
+        if first or page.over:
+            page = page._replace(live_events=self._read_live_events(subscriber.queue))
+        return page
 
-    def _ending(self, connection: Any) -> dict[str, Any]:
-        """What the last event tells beside its line."""
-        row = connection.execute(
-            select(Activity.status, Activity.error, Activity.finished_at, ActivityResult.value)
-            .outerjoin(ActivityResult, ActivityResult.agent_id == Activity.agent_id)
-            .where(Activity.agent_id == self._agent_id)
-        ).one()
-        if row.status is not Status.COMPLETE:
-            # Without the traceback: this goes to browsers.
-            return {"error": (row.error or "").split("\n", 1)[0] or None}
-        if row.value is not None:
-            try:
-                return {"value": json.loads(row.value), "expired": False}
-            except (ValueError, RecursionError):
-                log.warning("The result of task %s cannot be read.", self._agent_id)
-                return {"value": None, "expired": True}
-        age = time.time() - row.finished_at.timestamp() if row.finished_at else 0.0
-        return {"value": None, "expired": age > CONF.result_ttl}
+    def _read_live_events(self, queue: str) -> list[ReceivedEvent]:
+        with contextlib.suppress(UnavailableError):
+            events = RUNTIME.backend.read_events(queue, {self._agent_id: self._merger.number})
+            return [parse_event(event) for event in events.get(self._agent_id, ())]
+        return []
 
-    def _arrange(self, heard: Iterable[ReceivedEvent], found: _Look | None) -> list[ActivityEvent]:
-        """The next events of the stream, in the order of time, each source in its own order; the end comes last."""
-        events: list[ActivityEvent] = []
-        lines = found.lines if found is not None else []
-        previous = found.previous if found is not None else None
-        place = 0
-        more = found.heard if found is not None else []
-        for one in sorted([*heard, *more], key=lambda one: one.number):
-            while place < len(lines) and not lines[place].status.final:
-                if one.type is not None and lines[place].created_at.timestamp() > one.at:
-                    break
-                events.append(self._line_event(lines[place], previous, {}))
-                previous = lines[place].status
-                place += 1
-            events += self._heard_events(one)
-        for line in lines[place:]:
-            events.append(self._line_event(line, previous, found.ending if found is not None else {}))
-            previous = line.status
-        if found is not None and found.over:
+    def _merge(
+        self, subscriber: Subscriber, received: Sequence[ReceivedEvent], page: LogPage | None
+    ) -> list[ActivityEvent]:
+        events = self._merger.merge(received, page, overflowed=subscriber.overflowed, now=time.monotonic())
+        if page is not None and page.over:
             self.ended = True
         return events
 
-    def _line_event(self, line: Any, previous: Status | None, ending: dict[str, Any]) -> ActivityEvent:
-        self._line = line.id
-        data: dict[str, Any] = {
-            "message": line.message,
-            "status": line.status.value,
-            "percentage": line.percentage,
-        }
-        kind: EventType = "log" if line.status is previous else "status"
-        if line.status.final:
-            kind, data = ENDS[line.status], {**data, **ending}
-        return ActivityEvent(id=self._id(), type=kind, at=line.created_at, data=data)
 
-    def _heard_events(self, one: ReceivedEvent) -> list[ActivityEvent]:
-        """Nothing for one that was seen before, or `dropped` before one that does not follow the last one seen."""
-        if one.number <= self._number:
-            return []
-        now = time.monotonic()
-        silent = self._heard_at is not None and now - self._heard_at > SILENT_SECONDS
-        if self._number:
-            missed = one.number > self._number + 1 and not silent
-        else:
-            missed = self._subscriber is not None and self._subscriber.overflowed
-        self._heard_at = now
-        events: list[ActivityEvent] = []
-        if missed:
-            self._number = one.number - 1
-            at = datetime.fromtimestamp(one.at, UTC) if one.type is not None else datetime.now(UTC)
-            events.append(ActivityEvent(id=self._id(), type="dropped", at=at, data={}))
-        self._number = one.number
-        outdated = one.epoch is not None and one.epoch < self._epoch
-        if one.epoch is not None:
-            # A worker that has lost the task may go on for a while: what it publishes is of an older epoch.
-            self._epoch = max(self._epoch, one.epoch)
-        if one.type in (None, "log") or outdated or (one.type == "text_delta" and not self._deltas):
-            return events
-        kind: Any = one.type
-        at = datetime.fromtimestamp(one.at, UTC)
-        return [*events, ActivityEvent(id=self._id(), type=kind, at=at, data=one.data)]
-
-    def _id(self) -> str:
-        return f"{self._line}.{self._number}"
+def _postpone(subscriber: Subscriber, received: Sequence[ReceivedEvent], error: UnavailableError) -> None:
+    """Give drained events back to the subscriber, and have the record read again."""
+    log.debug("%s", error)
+    subscriber.notify(received, record_changed=True)
 
 
 def _position(after: str | None) -> Position:

@@ -204,7 +204,7 @@ def test_a_backend_that_is_away_is_told_once_and_holds_up_no_ending(
     caplog.set_level("INFO")
     stage.backend.trouble = away
     stage.live.publish(agent_id, "text_delta", delta("never "))
-    wait_until(lambda: stage.live._failures > 1)
+    wait_until(lambda: stage.live._outage.failures > 1)
     stage.live.publish(other, "usage", {})
     started = time.monotonic()
     assert not stage.live.flush([other])
