@@ -13,7 +13,8 @@ from sqlalchemy import Connection, event, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
-from agentexec.activity.changes.transitions import NewTask, insert_single_task, insert_tasks
+from agentexec.activity.changes.new_tasks import NewTask, insert_tasks
+from agentexec.activity.changes.stores import record_store
 from agentexec.activity.models import Activity
 from agentexec.client.backend_check import BackendCheck
 from agentexec.client.intake import Intake
@@ -259,13 +260,16 @@ def _write_children(
 
 def _record_and_push(batch: Sequence[NewTask]) -> None:
     RUNTIME.get_shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
-    if len(batch) == 1 and RUNTIME.engine.dialect.name == "postgresql" and not RUNTIME.backend.transactional:
-        insert_single_task(RUNTIME.engine, batch[0], utc_now())
-        _push(batch[0].queue or CONF.queue_name, [entry_of(batch[0])])
-        return
-    with writing(RUNTIME.engine, by_key_only=False) as connection:
-        push = _write(connection, batch, commit=True)
-    push()
+    backend, store = RUNTIME.backend, record_store()
+    queue, entries = batch[0].queue or CONF.queue_name, [entry_of(new) for new in batch]
+    if backend.transactional:
+        store.insert(
+            batch, utc_now(), push=lambda connection: backend.push(queue, entries, transaction=connection)
+        )
+        backend.wake(queue, len(entries))
+    else:
+        store.insert(batch, utc_now())
+        _push(queue, entries)
 
 
 def enqueue_in_transaction(connection: Connection, new: NewTask) -> Callable[[], None]:
@@ -273,15 +277,12 @@ def enqueue_in_transaction(connection: Connection, new: NewTask) -> Callable[[],
     return _write(connection, [new])
 
 
-def _write(connection: Connection, batch: Sequence[NewTask], *, commit: bool = False) -> Callable[[], None]:
-    """Write tasks within a transaction; returns what is to be called after its commit.
-
-    `commit`: nothing else follows in the transaction.
-    """
+def _write(connection: Connection, batch: Sequence[NewTask]) -> Callable[[], None]:
+    """Write tasks within a transaction; returns what is to be called after its commit."""
     backend = RUNTIME.backend
     queue = batch[0].queue or CONF.queue_name
     entries = [entry_of(new) for new in batch]
-    with batched(connection, commit=commit):
+    with batched(connection):
         insert_tasks(connection, batch, utc_now())
         if backend.transactional:
             backend.push(queue, entries, transaction=connection)

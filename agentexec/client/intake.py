@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sqlalchemy.exc import IntegrityError
 
-from agentexec.activity.changes.transitions import NewTask
+from agentexec.activity.changes.new_tasks import NewTask
 
 MAX_BATCH_SIZE = 500
 """Tasks in one transaction."""

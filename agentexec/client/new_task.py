@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
-from agentexec.activity.changes.transitions import NewTask
+from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.models import MAX_NAME, MAX_QUEUE_NAME
 from agentexec.activity.queries.labels import check_label_count
 from agentexec.config import CONF

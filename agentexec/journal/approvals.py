@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, and_, insert, select, update
 
+from agentexec.activity.changes.new_tasks import log_row
 from agentexec.activity.changes.statements import ACTIVITY, INSERT_LOG
-from agentexec.activity.changes.transitions import log_row
 from agentexec.db.transactions import reading, writing
 from agentexec.errors import ActivityNotFoundError, ApprovalNotFoundError
 from agentexec.journal.models import Approval

@@ -12,8 +12,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select
 
+from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.changes.statements import ACTIVITY
-from agentexec.activity.changes.transitions import NewTask
 from agentexec.db.chunks import chunks
 from agentexec.journal.recorder import Scope
 from agentexec.task import Status

@@ -6,13 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from agentexec.activity.changes.postgres_fast_path import start_fresh_tasks
-from agentexec.activity.changes.transitions import Admissions, Admitted, admit_claims
+from agentexec.activity.changes.admissions import Admissions, Admitted
+from agentexec.activity.changes.stores import record_store
 from agentexec.activity.changes.writer import Writer
 from agentexec.activity.live.publisher import EventPublisher
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
-from agentexec.db.transactions import writing
 from agentexec.errors import SchemaError, UnavailableError
 from agentexec.outage import Outage
 from agentexec.runtime import Runtime
@@ -50,6 +49,7 @@ class Admitter:
         stopping: Callable[[], bool],
     ) -> None:
         self._runtime = runtime
+        self._store = record_store(runtime)
         self._settings = settings
         self._tasks = tasks
         self._suspects = suspects
@@ -103,11 +103,8 @@ class Admitter:
 
     def _start_fresh(self, leases: Sequence[Lease]) -> Sequence[Lease]:
         """Start the tasks that need no decision, where the database has a faster way, and return the others."""
-        started = start_fresh_tasks(
-            self._runtime.engine,
-            leases,
-            now=utc_now(),
-            started_message=self._settings.activity_message_started,
+        started = self._store.start_fresh(
+            leases, now=utc_now(), started_message=self._settings.activity_message_started
         )
         if not started:
             return leases
@@ -116,15 +113,13 @@ class Admitter:
         return [lease for lease in leases if lease not in fresh]
 
     def _admit_in_record(self, leases: Sequence[Lease]) -> Admissions:
-        with writing(self._runtime.engine, relaxed=True) as connection:
-            return admit_claims(
-                connection,
-                leases,
-                now=utc_now(),
-                started_message=self._settings.activity_message_started,
-                max_crashes=self._settings.max_crashes,
-                suspect_running=self._suspects.any_running,
-            )
+        return self._store.admit(
+            leases,
+            now=utc_now(),
+            started_message=self._settings.activity_message_started,
+            max_crashes=self._settings.max_crashes,
+            suspect_running=self._suspects.any_running,
+        )
 
     def _admit_one_by_one(self, leases: Sequence[Lease], error: Exception) -> None:
         if len(leases) > 1:

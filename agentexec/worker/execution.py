@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from agentexec.activity.changes.crashes import clear_crashes
 from agentexec.activity.changes.endings import Ending
-from agentexec.activity.changes.transitions import clear_crashes
+from agentexec.activity.changes.stores import record_store
 from agentexec.activity.changes.writer import Writer
 from agentexec.activity.live.publisher import EventPublisher
 from agentexec.config import Settings
@@ -65,7 +66,7 @@ class Execution:
         self.tasks = LeasedTasks(self.slots, self.suspects)
         self.settlement = Settlement(runtime, settings.queue_name, self.tasks, on_written=on_written)
         self.writer = Writer(
-            runtime.engine,
+            record_store(runtime),
             result_ttl=settings.result_ttl,
             acknowledge=self.settlement.acknowledge if runtime.backend.transactional else None,
             settle=self.settlement.settle,

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import and_, bindparam, delete, select
 from sqlalchemy.orm import aliased
 
-from agentexec.activity.changes.endings import record_crashes
+from agentexec.activity.changes.crashes import record_crashes
 from agentexec.activity.models import Activity, ActivityResult, WorkerProcess
 from agentexec.activity.queries import counts
 from agentexec.activity.queries.overview import FORGET_SECONDS

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 from uuid import UUID
 
+from agentexec.activity.changes.admissions import Admitted
 from agentexec.activity.changes.endings import Ending
-from agentexec.activity.changes.transitions import Admitted
 from agentexec.config import Settings
 from agentexec.registry import Registry
 from agentexec.task import Lease, Status

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from agentexec.activity.changes.transitions import Admitted
+from agentexec.activity.changes.admissions import Admitted
 from agentexec.errors import UnavailableError
 from agentexec.outage import Outage
 from agentexec.task import Lease

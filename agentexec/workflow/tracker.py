@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection
 
-from agentexec.activity.changes.transitions import NewTask
+from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.client.enqueue import enqueue_in_transaction
 from agentexec.client.new_task import Context, new_task
 from agentexec.db.clock import utc_now

@@ -41,8 +41,9 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session as DatabaseSession
 
 import agentexec as ax
+from agentexec.activity.changes.new_tasks import NewTask, activity_rows
 from agentexec.activity.changes.statements import ACTIVITY, INSERT_ACTIVITY
-from agentexec.activity.changes.transitions import NewTask, activity_rows, admit_claims, record_changes
+from agentexec.activity.changes.stores import record_store
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading, writing
 from agentexec.journal import recorder
@@ -276,16 +277,16 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
         return await handle(world, shape, mode, with_session)
 
     registry.add("case", handler)
-    with writing(RUNTIME.engine) as connection:
-        admissions = admit_claims(
-            connection, [lease], now=utc_now(), started_message="", max_crashes=1000, suspect_running=False
-        )
+    store = record_store()
+    admissions = store.admit(
+        [lease], now=utc_now(), started_message="", max_crashes=1000, suspect_running=False
+    )
     ending = asyncio.run(execute_attempt(registry, admissions.started[0], ThreadPoolExecutor(1)))
-    with writing(RUNTIME.engine) as connection:
-        assert not record_changes(connection, [], [ending], now=utc_now(), result_ttl=60).refused
-        (folder / "instants").write_text(str(world.instants))
-        if ending.awaited_kinds:
-            return WAITING
+    assert not store.record([], [ending], now=utc_now(), result_ttl=60).refused
+    (folder / "instants").write_text(str(world.instants))
+    if ending.awaited_kinds:
+        return WAITING
+    with reading(RUNTIME.engine) as connection:
         row = connection.execute(select(ACTIVITY.c.requests, ACTIVITY.c.input_tokens, ACTIVITY.c.usage)).one()
     outcome = {
         "error": ending.error,

@@ -12,12 +12,13 @@ from uuid import UUID
 from sqlalchemy import select
 
 from agentexec.activity.changes.endings import end_from_outside
-from agentexec.activity.changes.transitions import NewTask, Progress, insert_tasks, record_changes
+from agentexec.activity.changes.new_tasks import NewTask
+from agentexec.activity.changes.progress import Progress
+from agentexec.activity.changes.stores import record_store
 from agentexec.activity.live.publisher import event_publisher
 from agentexec.activity.models import Activity
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
-from agentexec.db.round_trips import batched
 from agentexec.db.transactions import writing
 from agentexec.errors import ActivityNotFoundError
 from agentexec.redaction import redact
@@ -45,8 +46,7 @@ def create(task_name: str, message: str | None = None, *, metadata: dict[str, An
         idempotency_key=None,
         message=clean(message) if message is not None else CONF.activity_message_create,
     )
-    with writing(RUNTIME.engine, by_key_only=False) as connection, batched(connection, commit=True):
-        insert_tasks(connection, [task], utc_now())
+    record_store().insert([task], utc_now())
     return agent_id
 
 
@@ -66,12 +66,9 @@ def update(agent_id: UUID | str, message: str, percentage: int | None = None) ->
         writer.report_progress(key, epoch, clean(message), percentage)
         return
     now = utc_now()
-    with writing(RUNTIME.engine) as connection:
-        known = record_changes(
-            connection, [Progress(key, None, clean(message), percentage, now)], [], now=now, result_ttl=0
-        )
-        if known.unknown:
-            raise ActivityNotFoundError(key)
+    report = Progress(key, None, clean(message), percentage, now)
+    if record_store().record([report], [], now=now, result_ttl=0).unknown:
+        raise ActivityNotFoundError(key)
     event_publisher().notify_log_changed([key])
 
 

@@ -1,11 +1,11 @@
-"""The statements of the transitions, for many activities each, in the form that a database runs fastest."""
+"""Statements that change many activities at once, in the form that a database runs fastest."""
 
 from __future__ import annotations
 
 import functools
 from typing import Any
 
-from sqlalchemy import ARRAY, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult
 from agentexec.db.columns import id_in
@@ -16,47 +16,10 @@ LOG: Any = ActivityLog.__table__
 LABEL: Any = ActivityLabel.__table__
 RESULT: Any = ActivityResult.__table__
 
-NEW_COLUMNS = (
-    *("agent_id", "parent_id", "agent_type", "status", "percentage", "message", "created_at", "updated_at"),
-    *(
-        "started_at",
-        "queue",
-        "priority",
-        "run_at",
-        "epoch",
-        "attempt",
-        "crashes",
-        "idempotency_key",
-        "context",
-    ),
-    "metadata",
-)
-"""What a new activity is given."""
-
-
-@functools.cache
-def insert_task_statement() -> Any:
-    """A task with its first log line and its labels in one statement, which PostgreSQL can.
-
-    Foreign keys are checked at the statement's end, when all of its rows are there.
-    """
-    task = insert(ACTIVITY).values({n: bindparam(n, type_=ACTIVITY.c[n].type) for n in NEW_COLUMNS})
-    given = task.returning(ACTIVITY.c.agent_id, ACTIVITY.c.created_at).cte("task")
-    first = (bindparam(name, type_=LOG.c[name].type) for name in ("status", "message", "percentage"))
-    line = select(given.c.agent_id, given.c.created_at, *first)
-    lists = (
-        func.unnest(bindparam(f"label_{of}s", type_=ARRAY(LABEL.c[of].type))) for of in ("name", "value")
-    )
-    labels = select(given.c.agent_id, *lists, given.c.created_at)
-    insert_labels = insert(LABEL).from_select(["agent_id", "name", "value", "created_at"], labels)
-    insert_line = insert(LOG).from_select(
-        ["activity_id", "created_at", "status", "message", "percentage"], line
-    )
-    return insert_line.inline().add_cte(insert_labels.cte("labels"))
-
+LOG_COLUMNS = ("activity_id", "created_at", "status", "message", "percentage")
 
 INSERT_ACTIVITY = insert(ACTIVITY)
-INSERT_LOG = insert(LOG).inline()  # without RETURNING, which nobody reads
+INSERT_LOG = insert(LOG).inline()  # without RETURNING, whose rows nobody reads
 INSERT_LABEL = insert(LABEL)
 INSERT_RESULT = insert(RESULT)
 UPDATE_PROGRESS = (
@@ -114,20 +77,24 @@ class Statements:
                 finished_at=bindparam("finished", type_=c.finished_at.type),
                 run_at=bindparam("new_run_at", type_=c.run_at.type),
                 attempt=c.attempt - bindparam("uncounted"),
-                crashes=c.crashes + bindparam("deaths"),
-                crashes_in_row=c.crashes_in_row + bindparam("deaths"),
+                crashes=c.crashes + bindparam("more_crashes"),
+                crashes_in_row=c.crashes_in_row + bindparam("more_crashes"),
             )
         )
         self.reset_crashes = update(ACTIVITY).where(chosen).values(crashes=0, crashes_in_row=0)
         self.begin = update(ACTIVITY).where(chosen).values(status=Status.RUNNING, started_at=now)
-        # One statement logs the same line for any number of tasks; the percentage is the one just written.
+        # One statement logs the same line for any number of tasks, with the percentage that was just written.
         self.insert_log_lines = insert(LOG).from_select(
-            ["activity_id", "created_at", "status", "message", "percentage"],
+            LOG_COLUMNS,
             select(c.agent_id, now, c.status, c.message, c.percentage).where(chosen),
         )
 
 
+def statements_for(connection: Connection) -> Statements:
+    """Return the statements in the dialect of a connection."""
+    return _statements(connection.dialect.name)
+
+
 @functools.cache
-def statements(dialect: str) -> Statements:
-    """The statements of a dialect, made once."""
+def _statements(dialect: str) -> Statements:
     return Statements(dialect)

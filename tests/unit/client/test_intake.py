@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from agentexec.activity.changes.transitions import NewTask
+from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.client.intake import MAX_BATCH_SIZE, Intake
 
 

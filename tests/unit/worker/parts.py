@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from agentexec.activity.changes.admissions import Admitted
 from agentexec.activity.changes.endings import Ending
-from agentexec.activity.changes.transitions import Admitted
 from agentexec.errors import UnavailableError
 from agentexec.policy import CrashCounts
 from agentexec.task import Lease, new_agent_id

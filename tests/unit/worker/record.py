@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import create_engine, select, update
 
-from agentexec.activity.changes.transitions import NewTask, insert_tasks
+from agentexec.activity.changes.new_tasks import NewTask, insert_tasks
 from agentexec.activity.models import Activity
 from agentexec.db.clock import utc_now
 from agentexec.db.engine import prepare_engine

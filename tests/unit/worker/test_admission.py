@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from agentexec.activity.changes.transitions import Admitted
+from agentexec.activity.changes.admissions import Admitted
 from agentexec.config import Settings
 from agentexec.errors import UnavailableError
 from agentexec.task import Entry, Lease, Status, new_agent_id

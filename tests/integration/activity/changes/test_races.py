@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Engine, event, select, update
 
 import agentexec as ax
 from agentexec.activity.changes.endings import Ending
-from agentexec.activity.changes.postgres_fast_path import (
-    can_complete_batch,
-    complete_batch,
-    start_fresh_tasks,
-)
-from agentexec.activity.changes.transitions import admit_claims, record_changes
+from agentexec.activity.changes.store import RecordStore
+from agentexec.activity.changes.stores import record_store
 from agentexec.activity.models import Activity
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading, writing
@@ -33,26 +32,17 @@ everywhere = on_targets("embedded", "postgres", "valkey+sqlite")
 def start(worker: str) -> Lease:
     """Claim and admit the one task that is ready, as a worker process does."""
     [lease] = RUNTIME.backend.claim(ax.CONF.queue_name, worker, limit=1, low_quota=0, lease_seconds=30).leases
-    with writing(RUNTIME.engine) as connection:
-        admissions = admit_claims(
-            connection,
-            [lease],
-            now=utc_now(),
-            started_message="Task started.",
-            max_crashes=3,
-            suspect_running=False,
-        )
+    admissions = record_store().admit(
+        [lease], now=utc_now(), started_message="Task started.", max_crashes=3, suspect_running=False
+    )
     assert [one.lease for one in admissions.started] == [lease]
     return lease
 
 
 def end(lease: Lease, status: Status = Status.COMPLETE) -> bool:
     """What the writer of the lease's process does; False if it is refused."""
-    with writing(RUNTIME.engine) as connection:
-        refused = record_changes(
-            connection, [], [Ending(lease, status, "ended")], now=utc_now(), result_ttl=60
-        ).refused
-    return not refused
+    ending = Ending(lease, status, "ended")
+    return not record_store().record([], [ending], now=utc_now(), result_ttl=60).refused
 
 
 def sweep(worker: str) -> None:
@@ -63,6 +53,20 @@ def sweep(worker: str) -> None:
 def crashes(agent_id: UUID) -> int:
     with reading(RUNTIME.engine) as connection:
         return connection.execute(select(Activity.crashes).where(Activity.agent_id == agent_id)).scalar_one()
+
+
+@contextmanager
+def no_statements(engine: Engine) -> Iterator[None]:
+    """Fail for a statement that goes through SQLAlchemy: what takes one round trip goes to the driver."""
+
+    def fail(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        raise AssertionError(f"a statement by itself: {statement}")
+
+    event.listen(engine, "before_cursor_execute", fail)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", fail)
 
 
 @pytest.fixture
@@ -143,10 +147,7 @@ def test_a_sweep_that_is_cut_off_is_finished_by_the_next(
 def test_a_retry_and_a_redelivery_of_one_task_make_one_attempt(deployment: Deployment) -> None:
     task = deployment.enqueue("work", "a")
     lease = start("slow")
-    with writing(RUNTIME.engine) as connection:
-        record_changes(
-            connection, [], [Ending(lease, Status.QUEUED, "once more")], now=utc_now(), result_ttl=60
-        )
+    record_store().record([], [Ending(lease, Status.QUEUED, "once more")], now=utc_now(), result_ttl=60)
     # The worker dies before it has told the queue of the retry; its death is swept twice.
     sweep("slow")
     sweep("slow")
@@ -166,22 +167,20 @@ def test_fresh_tasks_start_in_one_statement_and_like_the_others(deployment: Depl
             connection.execute(update(Activity).where(Activity.agent_id == task.agent_id).values(**values))
     unknown = Lease(new_agent_id(), 1)
 
-    started = start_fresh_tasks(
-        RUNTIME.engine, [*claims, unknown], now=utc_now(), started_message="Task started."
-    )
+    store = record_store()
+    with no_statements(RUNTIME.engine):
+        started = store.start_fresh([*claims, unknown], now=utc_now(), started_message="Task started.")
     assert [admitted.lease for admitted in started] == [claims[0], claims[4]], "in the order of the claims"
-    assert not start_fresh_tasks(RUNTIME.engine, claims, now=utc_now(), started_message="Task started.")
+    assert not store.start_fresh(claims, now=utc_now(), started_message="Task started.")
 
     third = deployment.enqueue("work", "f")
-    with writing(RUNTIME.engine) as connection:
-        admissions = admit_claims(
-            connection,
-            [Lease(third.agent_id, 1)],
-            now=utc_now(),
-            started_message="Task started.",
-            max_crashes=3,
-            suspect_running=False,
-        )
+    admissions = store.admit(
+        [Lease(third.agent_id, 1)],
+        now=utc_now(),
+        started_message="Task started.",
+        max_crashes=3,
+        suspect_running=False,
+    )
     [usual] = admissions.started
     assert started[1]._replace(lease=usual.lease, context=usual.context) == usual
     details = [deployment.detail(task) for task in (one, third)]
@@ -205,12 +204,17 @@ def test_tasks_complete_in_one_statement_and_like_the_others(deployment: Deploym
     endings[2] = endings[2]._replace(lease=Lease(leases[2].agent_id, 7))
     quick, usual = endings[:3], endings[3:]
 
-    assert can_complete_batch(RUNTIME.engine, quick)
-    assert not can_complete_batch(RUNTIME.engine, [*quick, usual[0]._replace(status=Status.ERROR)])
-    assert complete_batch(RUNTIME.engine, quick, now=utc_now(), result_ttl=60) == [endings[2].lease]
-    assert complete_batch(RUNTIME.engine, quick, now=utc_now(), result_ttl=60) == [one.lease for one in quick]
-    with writing(RUNTIME.engine) as connection:
-        assert not record_changes(connection, [], usual, now=utc_now(), result_ttl=60).refused
+    store = record_store()
+    with no_statements(RUNTIME.engine):
+        recorded = store.record([], quick, now=utc_now(), result_ttl=60)
+        assert recorded.refused == [endings[2].lease]
+        again = store.record([], quick, now=utc_now(), result_ttl=60)
+        assert again.refused == [ending.lease for ending in quick]
+    mixed = [quick[0], usual[0]._replace(status=Status.ERROR, lease=Lease(new_agent_id(), 1))]
+    with pytest.raises(AssertionError, match="a statement"), no_statements(RUNTIME.engine):
+        store.record([], mixed, now=utc_now(), result_ttl=60)
+    general = RecordStore(RUNTIME.engine)
+    assert not general.record([], usual, now=utc_now(), result_ttl=60).refused
 
     by_id = {task.agent_id: task for task in tasks}
     first, second, running, last = (deployment.detail(by_id[lease.agent_id]) for lease in leases)

@@ -1,0 +1,99 @@
+"""Admission of claimed tasks: the decision about a batch of claims, and the rows of those that start."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from agentexec.activity.changes.crashes import crashes_from_row
+from agentexec.activity.changes.statements import statements_for
+from agentexec.db.chunks import chunks
+from agentexec.policy import Admission, CrashCounts, admit
+from agentexec.task import Lease
+
+
+class Admitted(NamedTuple):
+    """A task that is RUNNING under its lease and may start now."""
+
+    lease: Lease
+    task_name: str
+    context: str | None
+    attempt: int
+    crashes: CrashCounts
+
+
+@dataclass(slots=True)
+class Admissions:
+    """The outcome for each of a batch of claims."""
+
+    started: list[Admitted] = field(default_factory=list)
+    ended: list[Lease] = field(default_factory=list)
+    """To be acknowledged: the record has their end, or does not know them."""
+    held: list[Lease] = field(default_factory=list)
+    refused: list[Lease] = field(default_factory=list)
+    poisoned: list[tuple[Lease, CrashCounts]] = field(default_factory=list)
+
+
+def decide_admissions(
+    claims: Sequence[Lease], rows: Sequence[Any], *, max_crashes: int, suspect_running: bool
+) -> Admissions:
+    """Decide about claims by the rows that the record has of them. At most one suspect starts."""
+    admissions = Admissions()
+    epochs = dict(claims)
+    for row in rows:
+        lease = Lease(row.agent_id, epochs.pop(row.agent_id))
+        decision, crashes = admit(
+            status=row.status,
+            recorded_epoch=row.epoch,
+            claimed_epoch=lease.epoch,
+            crashes=crashes_from_row(row),
+            max_crashes=max_crashes,
+            suspect_running=suspect_running,
+        )
+        match decision:
+            case Admission.START:
+                suspect_running = suspect_running or crashes.is_suspect(max_crashes)
+                started = Admitted(lease, row.agent_type, row.context, row.attempt + 1, crashes)
+                admissions.started.append(started)
+            case Admission.ACKNOWLEDGE:
+                admissions.ended.append(lease)
+            case Admission.REFUSE:
+                admissions.refused.append(lease)
+            case Admission.HOLD:
+                admissions.held.append(lease)
+            case Admission.FAIL:
+                admissions.poisoned.append((lease, crashes))
+    # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
+    admissions.ended.extend(lease for lease in claims if lease.agent_id in epochs)
+    return admissions
+
+
+def start_tasks(
+    connection: Connection, started: Sequence[Admitted], *, started_message: str, now: datetime
+) -> None:
+    """Make admitted tasks RUNNING under their new epochs, with a log line each."""
+    sql = statements_for(connection)
+    groups: dict[tuple[int, CrashCounts, bool], list[UUID]] = defaultdict(list)
+    for admitted in started:
+        again = admitted.attempt > 1
+        groups[admitted.lease.epoch, admitted.crashes, again].append(admitted.lease.agent_id)
+    for (epoch, crashes, again), ids in groups.items():
+        message = started_message
+        if again and crashes.total:
+            message += f" (attempt after {crashes.total} crash(es))"
+        values = {
+            "new_epoch": epoch,
+            "new_crashes": crashes.total,
+            "new_in_row": crashes.consecutive,
+            "new_message": message,
+            "now": now,
+        }
+        for chunk in chunks(ids):
+            connection.execute(sql.start, {"ids": chunk, **values})
+            connection.execute(sql.insert_log_lines, {"ids": chunk, "now": now})

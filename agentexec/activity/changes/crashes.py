@@ -1,0 +1,116 @@
+"""Crashes of worker processes: the tasks they ran return to the queue, or end after too many crashes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, and_, update
+
+from agentexec.activity.changes.endings import Ending, end, select_rows
+from agentexec.activity.changes.statements import ACTIVITY, statements_for
+from agentexec.policy import CrashCounts, attribute_crash
+from agentexec.task import Lease, Status
+
+
+class CrashedTasks(NamedTuple):
+    """The tasks of a crashed process: those to put back on the queue, and those to acknowledge."""
+
+    requeue: list[Lease]
+    acknowledge: list[Lease]
+
+
+def record_crashes(
+    connection: Connection, leases: Sequence[Lease], *, reason: str, max_crashes: int, now: datetime
+) -> CrashedTasks:
+    """Note the crash of a process that held leases: its tasks are QUEUED again, or ERROR after too many crashes.
+
+    `reason` completes the sentence "The worker process …".
+    """
+    rows = select_rows(connection, statements_for(connection).select_state, list(dict(leases)))
+    outcome, running = _classify(leases, rows)
+    requeued, poisoned = _attribute(running, max_crashes)
+    message = f"The worker process {reason}; the task goes back to the queue."
+    for counted in (True, False):
+        ids = [lease.agent_id for lease, blamed in requeued if blamed is counted]
+        if ids:
+            ending = Ending(Lease(ids[0], 0), Status.QUEUED, message, counts_as_attempt=counted)
+            end(connection, ending, ids, now, crashes=int(counted))
+    outcome.requeue.extend(lease for lease, _ in requeued)
+    if poisoned:
+        fail_poison_tasks(connection, poisoned, reason, now)
+        outcome.acknowledge.extend(lease for lease, _ in poisoned)
+    return outcome
+
+
+def _classify(
+    leases: Sequence[Lease], rows: Sequence[Any]
+) -> tuple[CrashedTasks, list[tuple[Lease, CrashCounts]]]:
+    """Separate the tasks that ran under their leases from those about which nothing has to be decided."""
+    outcome = CrashedTasks([], [])
+    unknown = dict(leases)
+    running: list[tuple[Lease, CrashCounts]] = []
+    for row in rows:
+        lease = Lease(row.agent_id, unknown.pop(row.agent_id))
+        if row.status.final:
+            outcome.acknowledge.append(lease)
+        elif row.status is Status.RUNNING and row.epoch == lease.epoch:
+            running.append((lease, crashes_from_row(row)))
+        else:
+            # Claimed but not started: nothing ran, so nothing is counted.
+            outcome.requeue.append(lease)
+    outcome.acknowledge.extend(Lease(agent_id, epoch) for agent_id, epoch in unknown.items())
+    return outcome, running
+
+
+def _attribute(
+    running: Sequence[tuple[Lease, CrashCounts]], max_crashes: int
+) -> tuple[list[tuple[Lease, bool]], list[tuple[Lease, CrashCounts]]]:
+    """Split the tasks of a crashed process into those that return, and whether blamed, and those that end."""
+    blamed = attribute_crash([(lease.agent_id, crashes) for lease, crashes in running], max_crashes)
+    requeued: list[tuple[Lease, bool]] = []
+    poisoned: list[tuple[Lease, CrashCounts]] = []
+    for lease, crashes in running:
+        is_blamed = lease.agent_id in blamed
+        if is_blamed and (after := crashes.incremented()).exceed_limit(max_crashes):
+            poisoned.append((lease, after))
+        else:
+            requeued.append((lease, is_blamed))
+    return requeued, poisoned
+
+
+def fail_poison_tasks(
+    connection: Connection, poisoned: Sequence[tuple[Lease, CrashCounts]], reason: str, now: datetime
+) -> None:
+    """End tasks whose process crashed too often; the counts include the last crash. `reason` as above."""
+    groups: dict[CrashCounts, list[UUID]] = defaultdict(list)
+    for lease, crashes in poisoned:
+        groups[crashes].append(lease.agent_id)
+    for crashes, ids in groups.items():
+        times = f"for the {_ordinal(crashes.consecutive)} time"
+        if crashes.total > crashes.consecutive:
+            times += f" since its last recorded step ({crashes.total} times in all)"
+        error = f"The worker process {reason} while it ran this task, {times}; it is not tried again."
+        end(connection, Ending(Lease(ids[0], 0), Status.ERROR, error, error=error), ids, now, crashes=1)
+
+
+def clear_crashes(connection: Connection, lease: Lease) -> None:
+    """Forget the crashes of a running task, and the attempts that ended in them."""
+    c = ACTIVITY.c
+    held = and_(c.agent_id == lease.agent_id, c.epoch == lease.epoch, c.status == Status.RUNNING)
+    connection.execute(
+        update(ACTIVITY).where(held).values(attempt=c.attempt - c.crashes, crashes=0, crashes_in_row=0)
+    )
+
+
+def crashes_from_row(row: Any) -> CrashCounts:
+    """Return the crashes that an activity's row counts."""
+    return CrashCounts(row.crashes, row.crashes_in_row)
+
+
+def _ordinal(number: int) -> str:
+    suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"

@@ -1,0 +1,100 @@
+"""New tasks and their first rows: the activity, the first line of its log, its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from agentexec.activity.changes.statements import INSERT_ACTIVITY, INSERT_LABEL, INSERT_LOG
+from agentexec.activity.queries.labels import label_rows
+from agentexec.task import Status
+
+
+class NewTask(NamedTuple):
+    """A task as `enqueue` accepts it: every value is checked, and moments are aware."""
+
+    agent_id: UUID
+    task_name: str
+    context: str | None
+    queue: str | None
+    priority: int
+    run_at: datetime | None
+    metadata: dict[str, Any] | None
+    idempotency_key: str | None
+    message: str
+    status: Status = Status.QUEUED
+    parent_id: UUID | None = None
+
+
+def insert_tasks(connection: Connection, tasks: Sequence[NewTask], now: datetime) -> None:
+    """Add tasks with their first log line, in statements that may be `batched`.
+
+    Raises IntegrityError, at the end of the batch, for an idempotency key that is taken.
+    """
+    connection.execute(INSERT_ACTIVITY, one_or_many(activity_rows(tasks, now)))
+    connection.execute(INSERT_LOG, one_or_many(first_log_rows(tasks, now)))
+    if labels := first_label_rows(tasks, now):
+        connection.execute(INSERT_LABEL, one_or_many(labels))
+
+
+def one_or_many(rows: list[dict[str, Any]]) -> dict[str, Any] | list[dict[str, Any]]:
+    """Return the parameters for `execute`: a single row costs less by itself than in a list."""
+    return rows[0] if len(rows) == 1 else rows
+
+
+def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any]]:
+    """Return the parameters of INSERT_ACTIVITY."""
+    return [
+        {
+            "agent_id": task.agent_id,
+            "parent_id": task.parent_id,
+            "agent_type": task.task_name,
+            "status": task.status,
+            "percentage": 0,
+            "message": task.message,
+            "created_at": now,
+            "updated_at": now,
+            "started_at": now if task.status is Status.RUNNING else None,
+            "queue": task.queue,
+            "priority": task.priority,
+            "run_at": task.run_at,
+            "epoch": 0,
+            "attempt": 0,
+            "crashes": 0,
+            "idempotency_key": task.idempotency_key,
+            "context": task.context,
+            "metadata": task.metadata,
+        }
+        for task in tasks
+    ]
+
+
+def first_label_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any]]:
+    """Return the parameters of INSERT_LABEL: a row for each value of each task's metadata."""
+    return [
+        {"agent_id": task.agent_id, "name": name, "value": value, "created_at": now}
+        for task in tasks
+        for name, value in label_rows(task.metadata)
+    ]
+
+
+def first_log_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any]]:
+    """Return the parameters of INSERT_LOG for the first line of each task."""
+    return [log_row(task.agent_id, now, task.status, task.message, 0) for task in tasks]
+
+
+def log_row(
+    agent_id: UUID, at: datetime, status: Status, message: str, percentage: int | None
+) -> dict[str, Any]:
+    """Return the parameters of INSERT_LOG."""
+    return {
+        "activity_id": agent_id,
+        "created_at": at,
+        "status": status,
+        "message": message,
+        "percentage": percentage,
+    }

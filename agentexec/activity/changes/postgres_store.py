@@ -1,0 +1,194 @@
+"""The record store of PostgreSQL: the usual insert, start and end of tasks in one round trip each.
+
+Each statement restates rules of the general store in SQL, for the cases in which there is nothing to decide; one suite
+of tests runs against both stores and compares the rows. Each locks its rows in key order, as everything does, and
+writes only those that are still in the expected state.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ARRAY, Connection, Engine, bindparam, func, insert, select
+
+from agentexec.activity.changes.admissions import Admitted
+from agentexec.activity.changes.endings import Ending
+from agentexec.activity.changes.new_tasks import NewTask, activity_rows
+from agentexec.activity.changes.progress import Progress
+from agentexec.activity.changes.statements import ACTIVITY, LABEL, LOG, LOG_COLUMNS, RESULT
+from agentexec.activity.changes.store import Recorded, RecordStore
+from agentexec.activity.queries.labels import label_rows
+from agentexec.db.round_trips import can_batch, run_in_one_round_trip
+from agentexec.db.transactions import autocommitting
+from agentexec.policy import CrashCounts
+from agentexec.task import Lease, Status
+
+NEW_COLUMNS = (
+    "agent_id",
+    "parent_id",
+    "agent_type",
+    "status",
+    "percentage",
+    "message",
+    "created_at",
+    "updated_at",
+    "started_at",
+    "queue",
+    "priority",
+    "run_at",
+    "epoch",
+    "attempt",
+    "crashes",
+    "idempotency_key",
+    "context",
+    "metadata",
+)
+"""Columns of a new activity."""
+
+LOCKED = f"""locked AS MATERIALIZED (
+    SELECT agent_id, status, epoch, crashes FROM {ACTIVITY.name} WHERE agent_id = ANY(%(ids)s::uuid[])
+    ORDER BY agent_id FOR UPDATE
+)"""  # noqa: S608 - the name of our table
+"""The rows, by key alone; conditions follow. Asked for a status too, a planner may read all rows with that status."""
+
+START = f"""
+WITH claimed AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(epochs)s::integer[]) AS claim (agent_id, epoch)
+), {LOCKED}, fresh AS MATERIALIZED (
+    SELECT agent_id, claimed.epoch FROM locked JOIN claimed USING (agent_id)
+    WHERE status = '{Status.QUEUED.name}' AND locked.epoch < claimed.epoch AND crashes = 0
+), started AS (
+    UPDATE {ACTIVITY.name} a
+    SET status = '{Status.RUNNING.name}', epoch = fresh.epoch, attempt = a.attempt + 1, message = %(message)s,
+        started_at = coalesce(a.started_at, %(now)s), updated_at = %(now)s, error = NULL
+    FROM fresh WHERE a.agent_id = fresh.agent_id
+    RETURNING a.agent_id, a.agent_type, a.context, a.attempt, a.percentage
+), line AS (
+    INSERT INTO {LOG.name} (activity_id, created_at, status, message, percentage)
+    SELECT agent_id, %(now)s, '{Status.RUNNING.name}', %(message)s, percentage FROM started
+)
+SELECT agent_id, agent_type, context, attempt FROM started
+"""  # noqa: S608 - the names of our tables
+
+END = f"""
+WITH ending AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(epochs)s::integer[], %(results)s::text[]) AS e (agent_id, epoch, result)
+), {LOCKED}, held AS MATERIALIZED (
+    SELECT agent_id, result FROM locked JOIN ending USING (agent_id, epoch) WHERE status = '{Status.RUNNING.name}'
+), ended AS (
+    UPDATE {ACTIVITY.name} a
+    SET status = '{Status.COMPLETE.name}', percentage = 100, message = %(message)s, error = NULL, updated_at = %(now)s,
+        finished_at = %(now)s, run_at = NULL
+    FROM held WHERE a.agent_id = held.agent_id
+    RETURNING a.agent_id
+), line AS (
+    INSERT INTO {LOG.name} (activity_id, created_at, status, message, percentage)
+    SELECT agent_id, %(now)s, '{Status.COMPLETE.name}', %(message)s, 100 FROM ended
+), kept AS (
+    INSERT INTO {RESULT.name} (agent_id, value, expires_at)
+    SELECT agent_id, result, %(expires)s FROM held WHERE result IS NOT NULL
+)
+SELECT agent_id FROM ended
+"""  # noqa: S608 - the names of our tables
+
+
+class PostgresRecordStore(RecordStore):
+    """The record store of PostgreSQL."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._can_batch = can_batch(engine.dialect)
+
+    def insert(
+        self, tasks: Sequence[NewTask], now: datetime, *, push: Callable[[Connection], None] | None = None
+    ) -> None:
+        """Add tasks; a single one in a statement that is a transaction by itself."""
+        if len(tasks) != 1 or push is not None:
+            super().insert(tasks, now, push=push)
+            return
+        [row] = activity_rows(tasks, now)
+        labels = label_rows(tasks[0].metadata)
+        row |= {"label_names": [name for name, _ in labels], "label_values": [value for _, value in labels]}
+        with autocommitting(self._engine) as connection:
+            connection.execute(_insert_task_statement(), row)
+
+    def start_fresh(self, claims: Sequence[Lease], *, now: datetime, started_message: str) -> list[Admitted]:
+        """Make fresh tasks RUNNING in one round trip."""
+        if not self._can_batch:
+            return super().start_fresh(claims, now=now, started_message=started_message)
+        values = {
+            "ids": [lease.agent_id for lease in claims],
+            "epochs": [lease.epoch for lease in claims],
+            "message": started_message,
+            "now": now,
+        }
+        rows = {row[0]: row for row in run_in_one_round_trip(self._engine, START, values, relaxed=True)}
+        started = ((lease, rows[lease.agent_id]) for lease in claims if lease.agent_id in rows)
+        return [
+            Admitted(lease, name, context, attempt, CrashCounts())
+            for lease, (_, name, context, attempt) in started
+        ]
+
+    def record(
+        self,
+        progress: Sequence[Progress],
+        endings: Sequence[Ending],
+        *,
+        now: datetime,
+        result_ttl: int,
+        relaxed: bool = False,
+        acknowledge: Callable[[Connection, Sequence[Ending]], None] | None = None,
+    ) -> Recorded:
+        """Write reports and endings; in one round trip if all that there is are tasks that completed alike."""
+        if progress or acknowledge is not None or not self._can_batch or not _complete_alike(endings):
+            return super().record(
+                progress,
+                endings,
+                now=now,
+                result_ttl=result_ttl,
+                relaxed=relaxed,
+                acknowledge=acknowledge,
+            )
+        values = {
+            "ids": [ending.lease.agent_id for ending in endings],
+            "epochs": [ending.lease.epoch for ending in endings],
+            "results": [ending.result for ending in endings],
+            "message": endings[0].message,
+            "now": now,
+            "expires": now + timedelta(seconds=result_ttl),
+        }
+        written = {row[0] for row in run_in_one_round_trip(self._engine, END, values, relaxed=relaxed)}
+        return Recorded([ending.lease for ending in endings if ending.lease.agent_id not in written], [])
+
+
+def _complete_alike(endings: Sequence[Ending]) -> bool:
+    """Return True if all are plain completions with the same message."""
+    if not endings or endings[0].status is not Status.COMPLETE:
+        return False
+    plain = Ending(endings[0].lease, Status.COMPLETE, endings[0].message)
+    return all(ending.row_values == plain.row_values for ending in endings)
+
+
+@functools.cache
+def _insert_task_statement() -> Any:
+    """Return a statement that adds a task, its first log line and its labels.
+
+    Foreign keys are checked at the statement's end, when all of its rows are there.
+    """
+    task = insert(ACTIVITY).values(
+        {name: bindparam(name, type_=ACTIVITY.c[name].type) for name in NEW_COLUMNS}
+    )
+    added = task.returning(ACTIVITY.c.agent_id, ACTIVITY.c.created_at).cte("task")
+    first = (bindparam(name, type_=LOG.c[name].type) for name in ("status", "message", "percentage"))
+    line = select(added.c.agent_id, added.c.created_at, *first)
+    lists = (
+        func.unnest(bindparam(f"label_{part}s", type_=ARRAY(LABEL.c[part].type)))
+        for part in ("name", "value")
+    )
+    labels = select(added.c.agent_id, *lists, added.c.created_at)
+    insert_labels = insert(LABEL).from_select(["agent_id", "name", "value", "created_at"], labels)
+    insert_line = insert(LOG).from_select(LOG_COLUMNS, line)
+    return insert_line.inline().add_cte(insert_labels.cte("labels"))

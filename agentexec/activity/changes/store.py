@@ -1,0 +1,143 @@
+"""The record store: starts, reports and endings of tasks in transactions of their own, on any database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from agentexec.activity.changes.admissions import Admissions, Admitted, decide_admissions, start_tasks
+from agentexec.activity.changes.crashes import fail_poison_tasks
+from agentexec.activity.changes.endings import Ending, end, select_rows
+from agentexec.activity.changes.new_tasks import NewTask, insert_tasks, one_or_many
+from agentexec.activity.changes.progress import Progress, accepted_reports, write_progress
+from agentexec.activity.changes.statements import INSERT_RESULT, statements_for
+from agentexec.db.round_trips import batched
+from agentexec.db.transactions import writing
+from agentexec.task import Lease, Status
+
+
+class Recorded(NamedTuple):
+    """What `RecordStore.record` did not write: endings whose lease was lost, and reports on activities that do not exist."""
+
+    refused: list[Lease]
+    unknown: list[UUID]
+
+
+class RecordStore:
+    """The general implementation. Each method is one transaction.
+
+    Each takes its rows under a lock first (on SQLite the transaction holds the write lock), decides, then writes in as
+    few statements as there are different values: a batch of a hundred tasks costs about as much as one task.
+
+    A subclass overrides what its database does in fewer round trips, and leaves the same rows.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def insert(
+        self, tasks: Sequence[NewTask], now: datetime, *, push: Callable[[Connection], None] | None = None
+    ) -> None:
+        """Add tasks, each with its first log line and its labels.
+
+        `push` is called within the transaction, for statements whose results nobody reads.
+        Raises IntegrityError for an idempotency key that is taken.
+        """
+        with (
+            writing(self._engine, by_key_only=False) as connection,
+            batched(connection, commit=True),
+        ):
+            insert_tasks(connection, tasks, now)
+            if push is not None:
+                push(connection)
+
+    def start_fresh(self, claims: Sequence[Lease], *, now: datetime, started_message: str) -> list[Admitted]:
+        """Make claimed tasks RUNNING that need no decision, and return them in the order of the claims.
+
+        Such a task is QUEUED, its process never crashed, and its epoch is older than the claim. Any number of them may be
+        left to `admit`, which knows all cases; the general store leaves all of them.
+        """
+        return []
+
+    def admit(
+        self,
+        claims: Sequence[Lease],
+        *,
+        now: datetime,
+        started_message: str,
+        max_crashes: int,
+        suspect_running: bool,
+    ) -> Admissions:
+        """Make claimed tasks RUNNING under their new epochs, where the record agrees."""
+        with writing(self._engine, relaxed=True) as connection:
+            sql = statements_for(connection)
+            rows = select_rows(connection, sql.select_claimed, list(dict(claims)))
+            admissions = decide_admissions(
+                claims, rows, max_crashes=max_crashes, suspect_running=suspect_running
+            )
+            with batched(connection, commit=True):
+                start_tasks(connection, admissions.started, started_message=started_message, now=now)
+                if admissions.poisoned:
+                    fail_poison_tasks(connection, admissions.poisoned, "died without a word", now)
+        return admissions
+
+    def record(
+        self,
+        progress: Sequence[Progress],
+        endings: Sequence[Ending],
+        *,
+        now: datetime,
+        result_ttl: int,
+        relaxed: bool = False,
+        acknowledge: Callable[[Connection, Sequence[Ending]], None] | None = None,
+    ) -> Recorded:
+        """Write progress reports, then endings, each fenced by its epoch.
+
+        `acknowledge` is called within the transaction with the endings that are written, for statements whose results
+        nobody reads. `relaxed` as for `writing`; `result_ttl` is in seconds.
+        """
+        with writing(self._engine, relaxed=relaxed) as connection:
+            sql = statements_for(connection)
+            ids = list(
+                {*(report.agent_id for report in progress), *(item.lease.agent_id for item in endings)}
+            )
+            rows = {row.agent_id: row for row in select_rows(connection, sql.select_state, ids)}
+            written = [ending for ending in endings if _holds(ending.lease, rows)]
+            with batched(connection, commit=True):
+                write_progress(connection, accepted_reports(progress, rows), rows)
+                _write_endings(connection, written, now, now + timedelta(seconds=result_ttl))
+                if acknowledge is not None and written:
+                    acknowledge(connection, written)
+        refused = [ending.lease for ending in endings if not _holds(ending.lease, rows)]
+        return Recorded(refused, [report.agent_id for report in progress if report.agent_id not in rows])
+
+    def close(self) -> None:
+        """Do nothing: the runtime closes the engine."""
+
+
+def _holds(lease: Lease, rows: Mapping[UUID, Any]) -> bool:
+    """Return True if the task is RUNNING under the lease."""
+    row = rows.get(lease.agent_id)
+    return row is not None and row.status is Status.RUNNING and row.epoch == lease.epoch
+
+
+def _write_endings(
+    connection: Connection, endings: Sequence[Ending], now: datetime, expires_at: datetime
+) -> None:
+    groups: dict[tuple[object, ...], list[Ending]] = defaultdict(list)
+    for ending in endings:
+        groups[ending.row_values].append(ending)
+    for group in groups.values():
+        end(connection, group[0], [ending.lease.agent_id for ending in group], now)
+    results = [
+        {"agent_id": ending.lease.agent_id, "value": ending.result, "expires_at": expires_at}
+        for ending in endings
+        if ending.status is Status.COMPLETE and ending.result is not None
+    ]
+    if results:
+        connection.execute(INSERT_RESULT, one_or_many(results))
