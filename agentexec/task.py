@@ -90,6 +90,11 @@ class TaskDefinition:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+def agent_id_of(task: Task | UUID | str) -> UUID:
+    """Return the agent_id of a task that is named by its handle or agent_id; raises UsageError for a text that is not one."""
+    return task.agent_id if isinstance(task, Task) else parse_agent_id(task)
+
+
 def parse_agent_id(agent_id: UUID | str) -> UUID:
     """An agent_id as a UUID; raises UsageError for a text that is none."""
     try:

@@ -7,12 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.orm import Session
-
-from agentexec.activity.queries.detail import queue_of
-from agentexec.config import CONF
+from agentexec.activity.queries.handle import find_task
 from agentexec.db.clock import utc_now
-from agentexec.db.errors import translating_db_errors
 from agentexec.errors import UnavailableError
 from agentexec.journal.approvals import (
     APPROVED,
@@ -23,7 +19,7 @@ from agentexec.journal.approvals import (
 from agentexec.journal.store import dump
 from agentexec.journal.wake_ups import mark_woken
 from agentexec.runtime import RUNTIME
-from agentexec.task import Task, parse_agent_id
+from agentexec.task import Task, agent_id_of
 
 log = logging.getLogger("agentexec.approvals")
 
@@ -79,12 +75,11 @@ def _decide(
     message: str | None,
     metadata_filter: Mapping[str, Any] | None,
 ) -> bool:
-    agent_id = task.agent_id if isinstance(task, Task) else parse_agent_id(task)
+    agent_id = agent_id_of(task)
     if message is not None:
         dump(message, "The message")
         message = message.replace("\x00", "")
-    with translating_db_errors(RUNTIME.engine), Session(RUNTIME.engine) as db:
-        queue = queue_of(db, agent_id, metadata_filter=metadata_filter) or CONF.queue_name
+    queue = find_task(RUNTIME.engine, agent_id, metadata_filter).queue_name
     if not answer_question(RUNTIME.engine, agent_id, call_id, answer, message, utc_now()):
         return False
     try:

@@ -11,16 +11,16 @@ from sqlalchemy import select
 
 from agentexec.activity.changes.endings import end_from_outside
 from agentexec.activity.models import Activity
-from agentexec.activity.queries.labels import metadata_conditions
+from agentexec.activity.queries.handle import find_task
 from agentexec.config import CONF
 from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
-from agentexec.errors import ActivityNotFoundError, UnavailableError
+from agentexec.errors import UnavailableError
 from agentexec.runtime import RUNTIME
 from agentexec.state.messages import CANCEL, format_message
-from agentexec.task import Status, Task, parse_agent_id
+from agentexec.task import Status, Task, agent_id_of
 
 log = logging.getLogger("agentexec.canceling")
 
@@ -37,18 +37,14 @@ async def cancel(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] 
 
 def cancel_sync(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
     """`cancel` for code without an event loop."""
-    agent_id = task.agent_id if isinstance(task, Task) else parse_agent_id(task)
-    query = select(Activity.queue).where(Activity.agent_id == agent_id, *metadata_conditions(metadata_filter))
-    with reading(RUNTIME.engine) as connection:
-        row = connection.execute(query).one_or_none()
-    if row is None:
-        raise ActivityNotFoundError(agent_id)
+    agent_id = agent_id_of(task)
+    queue = find_task(RUNTIME.engine, agent_id, metadata_filter).queue_name
     with writing(RUNTIME.engine) as connection:
         ended = end_from_outside(
             connection, [agent_id], status=Status.CANCELED, message="Canceled.", error=None, now=utc_now()
         )
     if ended:
-        _tell(row.queue or CONF.queue_name, [agent_id])
+        _tell(queue, [agent_id])
         _cancel_children(agent_id)
     return bool(ended)
 

@@ -13,15 +13,11 @@ from typing import Any, TypeVar, overload
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import select
 
 from agentexec.activity.mailbox import Mailbox, TaskOutcome
-from agentexec.activity.models import Activity
-from agentexec.activity.queries.labels import metadata_conditions
+from agentexec.activity.queries.handle import find_task
 from agentexec.config import CONF
-from agentexec.db.transactions import reading
 from agentexec.errors import (
-    ActivityNotFoundError,
     AgentexecError,
     ResultExpiredError,
     TaskCanceledError,
@@ -31,7 +27,7 @@ from agentexec.errors import (
 from agentexec.journal.slot_release import slot_released, slot_released_sync
 from agentexec.registry import first_error_message
 from agentexec.runtime import RUNTIME
-from agentexec.task import Status, Task, parse_agent_id
+from agentexec.task import Status, Task, agent_id_of
 
 T = TypeVar("T")
 
@@ -263,23 +259,12 @@ def _look_up(
     tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
 ) -> list[Task]:
     """Handles of tasks of which perhaps only the id is known. With a filter no handle is believed."""
-    handles: list[Task] = []
-    for task in tasks:
-        if isinstance(task, Task) and metadata_filter is None:
-            handles.append(task)
-            continue
-        agent_id = task.agent_id if isinstance(task, Task) else parse_agent_id(task)
-        query = select(Activity.agent_type, Activity.queue).where(
-            Activity.agent_id == agent_id, *metadata_conditions(metadata_filter)
-        )
-        with reading(RUNTIME.engine) as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            raise ActivityNotFoundError(agent_id)
-        handles.append(
-            Task(agent_id=agent_id, task_name=row.agent_type, queue_name=row.queue or CONF.queue_name)
-        )
-    return handles
+    return [
+        task
+        if isinstance(task, Task) and metadata_filter is None
+        else find_task(RUNTIME.engine, agent_id_of(task), metadata_filter)
+        for task in tasks
+    ]
 
 
 async def _wait(expected: Expected, timeout: float | None) -> TaskOutcome:

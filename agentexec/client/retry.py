@@ -7,17 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.orm import Session
-
 from agentexec.activity.changes.endings import requeue_ended
-from agentexec.activity.queries.detail import queue_of
+from agentexec.activity.queries.handle import find_task
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
-from agentexec.db.errors import translating_db_errors
 from agentexec.db.transactions import writing
 from agentexec.errors import UnavailableError
 from agentexec.runtime import RUNTIME
-from agentexec.task import Entry, Priority, Task, parse_agent_id
+from agentexec.task import Entry, Priority, Task, agent_id_of
 
 log = logging.getLogger("agentexec.retrying")
 
@@ -36,9 +33,8 @@ async def retry(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] |
 
 def retry_sync(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
     """`retry` for code without an event loop."""
-    agent_id = task.agent_id if isinstance(task, Task) else parse_agent_id(task)
-    with translating_db_errors(RUNTIME.engine), Session(RUNTIME.engine) as db:
-        queue_of(db, agent_id, metadata_filter=metadata_filter)
+    agent_id = agent_id_of(task)
+    find_task(RUNTIME.engine, agent_id, metadata_filter)
     return _revive(agent_id)
 
 

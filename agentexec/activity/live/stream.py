@@ -16,16 +16,12 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy.orm import Session
-
 from agentexec.activity.live.encoding import ReceivedEvent, parse_event
 from agentexec.activity.live.follow import Follower, Subscriber
 from agentexec.activity.live.log_pages import LogPage, read_log_page
 from agentexec.activity.live.merge import EventMerger, Position
-from agentexec.activity.queries.detail import queue_of
+from agentexec.activity.queries.handle import find_task
 from agentexec.activity.schemas import ActivityEvent
-from agentexec.config import CONF
-from agentexec.db.errors import translating_db_errors
 from agentexec.errors import UnavailableError, UsageError
 from agentexec.runtime import RUNTIME
 from agentexec.task import parse_agent_id
@@ -181,8 +177,7 @@ class ActivityStream:
 
     def _open(self) -> None:
         """Find the task, follow it, and read what is there already. Blocks."""
-        with translating_db_errors(RUNTIME.engine), Session(RUNTIME.engine) as db:
-            queue = queue_of(db, self._agent_id, metadata_filter=self._metadata_filter) or CONF.queue_name
+        queue = find_task(RUNTIME.engine, self._agent_id, self._metadata_filter).queue_name
         # First follow, then read: an event in between is received twice rather than not at all.
         self._subscriber = subscriber = Subscriber(self._agent_id, queue)
         _follower().add(subscriber, self._merger.number)

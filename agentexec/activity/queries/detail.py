@@ -88,13 +88,3 @@ def active_count(db: Session, *, metadata_filter: Mapping[str, Any] | None = Non
         for status in ACTIVE_STATUSES
     ]
     return sum(db.execute(select(*numbers)).one())
-
-
-def queue_of(db: Session, agent_id: UUID, *, metadata_filter: Mapping[str, Any] | None = None) -> str | None:
-    """The queue of an activity, None for one without. Raises ActivityNotFoundError as `detail` does."""
-    row = db.execute(
-        select(Activity.queue).where(Activity.agent_id == agent_id, *metadata_conditions(metadata_filter))
-    ).one_or_none()
-    if row is None:
-        raise ActivityNotFoundError(agent_id)
-    return row.queue
