@@ -1,1 +1,1 @@
-"""The journal: what a task's runs have done, recorded so that another worker can go on where the last one died."""
+"""The journal: recorded steps of a task's runs, from which another worker resumes after a crash."""

@@ -1,4 +1,4 @@
-"""The steps of a task for people to read: each model call, tool call and pipeline step, by name, without its contents."""
+"""The recorded steps of a task for people to read: model calls, tool calls and pipeline steps, without contents."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from agentexec.journal.models import JournalEntry
 from agentexec.journal.store import FactKind
 
 JOURNAL: Any = JournalEntry.__table__
-MOST = 500
-READ_CHARACTERS = 4_000
-"""A longer fact is not read for names: the history of a long run must stay cheap to show."""
+MAX_STEPS = 500
+MAX_PARSED_CHARACTERS = 4_000
+"""Characters above which a fact is not parsed for names: the history of a long run must stay cheap to show."""
 
 
 class Step(NamedTuple):
-    """A recorded fact: where, what, when, in which epoch. `what`: the tools that a model has called, or the call's tool."""
+    """A recorded fact for display. `what` names the tools that a model has called, or the call's own tool."""
 
     path: str
     kind: FactKind
@@ -30,13 +30,13 @@ class Step(NamedTuple):
 
 
 def steps(db: Session, agent_id: UUID) -> list[Step]:
-    """The newest 500 recorded facts of a task, oldest first."""
-    value = case((func.length(JOURNAL.c.value) <= READ_CHARACTERS, JOURNAL.c.value), else_="")
+    """Return the newest MAX_STEPS recorded facts of a task, oldest first."""
+    value = case((func.length(JOURNAL.c.value) <= MAX_PARSED_CHARACTERS, JOURNAL.c.value), else_="")
     query = (
         select(JOURNAL.c.path, JOURNAL.c.kind, JOURNAL.c.created_at, JOURNAL.c.epoch, value.label("value"))
         .where(JOURNAL.c.agent_id == agent_id)
         .order_by(JOURNAL.c.created_at.desc(), JOURNAL.c.path.desc(), JOURNAL.c.seq.desc())
-        .limit(MOST)
+        .limit(MAX_STEPS)
     )
     found: list[Step] = []
     tools: dict[str, str] = {}
@@ -63,9 +63,9 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _calls(fact: dict[str, Any]) -> list[tuple[str, str]]:
-    """The tools that a model's response calls: call id and name."""
+    """Return call id and name of each tool that a model's response calls."""
     output = fact.get("output")
-    items = [one for one in output if isinstance(one, dict)] if isinstance(output, list) else []
+    items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
     return [
-        (str(one.get("call_id")), str(one["name"])) for one in items if "call_id" in one and "name" in one
+        (str(item["call_id"]), str(item["name"])) for item in items if "call_id" in item and "name" in item
     ]

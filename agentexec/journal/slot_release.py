@@ -1,4 +1,4 @@
-"""Waiting inside a task: its slot is another task's meanwhile."""
+"""Release of a task's slot while the task waits, so that another task can run."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from agentexec.journal.recorder import Scope, current_scope
 from agentexec.runtime import RUNTIME, Slots
 
 
-def _place() -> tuple[Scope, Slots] | None:
+def _scope_and_slots() -> tuple[Scope, Slots] | None:
+    """Return the running code's scope and the worker's slots; None outside a worker."""
     scope, slots = current_scope(), RUNTIME.slots
     return None if scope is None or slots is None else (scope, slots)
 
 
 @asynccontextmanager
 async def slot_released(*, in_process: bool = True) -> AsyncGenerator[None]:
-    """What the block waits for takes no slot of the worker; without effect outside a worker.
+    """Release the task's slot while the block waits; does nothing outside a worker.
 
-    `in_process`: it waits for something that this process alone will hear of.
+    `in_process`: only this process will hear of what the block waits for, so the task must not leave its worker.
     """
-    place = _place()
-    if place is None:
+    found = _scope_and_slots()
+    if found is None:
         yield
         return
-    scope, slots = place
+    scope, slots = found
     recorder = scope.recorder
     recorder.local_waits += in_process
     try:
@@ -36,12 +37,12 @@ async def slot_released(*, in_process: bool = True) -> AsyncGenerator[None]:
 
 @contextmanager
 def slot_released_sync() -> Generator[None]:
-    """`slot_released` for code that runs in a thread."""
-    place = _place()
-    if place is None:
+    """Release the task's slot while the block waits in a thread; does nothing outside a worker."""
+    found = _scope_and_slots()
+    if found is None:
         yield
         return
-    scope, slots = place
+    scope, slots = found
     with slots.released_in_thread(
         scope.recorder.lease.agent_id, requeue_on_stop=scope.recorder.is_step_based
     ):

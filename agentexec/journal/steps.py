@@ -13,14 +13,14 @@ from pydantic_core import PydanticSerializationError
 from agentexec.errors import AgentexecError, CallInterruptedError
 from agentexec.journal.calls import CallResult, run_call
 from agentexec.journal.current_call import run_unrecorded
-from agentexec.journal.recorder import Policy, Scope
+from agentexec.journal.recorder import Policy, Scope, path_segment
 from agentexec.journal.store import canonical_json, digest
 
-_anything: TypeAdapter[Any] = TypeAdapter(Any)
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class StepCall:
-    """One step, as the journal knows it. Its value is always the one that JSON gives back, recorded or not."""
+    """A step, in the form in which the journal makes calls. Its value always passes through JSON, recorded or not."""
 
     def __init__(
         self,
@@ -37,14 +37,14 @@ class StepCall:
         self.display_arguments = canonical_json(list(arguments))
         self._call = function
         self._arguments = arguments
-        self._adapter = _anything if result_type is None else TypeAdapter(result_type)
+        self._adapter = _ANY if result_type is None else TypeAdapter(result_type)
 
     async def make(self) -> CallResult[Any]:
-        """Call the function; a plain one in a thread."""
+        """Call the function, a plain one in a thread, and pass its value through JSON."""
         return CallResult(self.decode(self.encode(CallResult(await self.call_function()))))
 
     async def call_function(self) -> Any:
-        """The function's value as it is."""
+        """Call the function and return its value unchanged."""
         if inspect.iscoroutinefunction(self._call):
             return await self._call(*self._arguments)
         value = await asyncio.to_thread(self._call, *self._arguments)
@@ -69,20 +69,19 @@ class StepCall:
 
 
 async def run_step(scope: Scope | None, step: StepCall, policy: Policy) -> Any:
-    """The step's recorded value, or a new one; without a scope the function is just called."""
+    """Return the step's recorded value, or make and record a new one; without a scope just call the function."""
     if scope is None:
         return await run_unrecorded(step.name, policy, step.call_function)
     await scope.recorder.open()
     input_hash = digest([step.name, step.arguments])
-    place = f"step:{step.name.replace('/', '_').replace('#', '_')[:60]}"
-    path = scope.claim_path(place, input_hash, f"the step {step.name}")
+    path = scope.claim_path(f"step:{path_segment(step.name)}", input_hash, f"the step {step.name}")
     return await run_call(scope, path, step, policy)
 
 
 async def run_step_once(scope: Scope | None, name: str, call: Callable[[], Awaitable[bool]]) -> bool:
-    """Do something cheap that a replay is not to do again, such as a line in the log."""
+    """Do something cheap that a replay must not repeat, such as writing a log line."""
 
-    async def done() -> bool:
+    async def function() -> bool:
         return await call()
 
-    return await run_step(scope, StepCall(name, done, (), records_intent=False), "idempotent")
+    return await run_step(scope, StepCall(name, function, (), records_intent=False), "idempotent")

@@ -1,4 +1,4 @@
-"""Counts that many tasks share, in the record: each change of a task counts once, however often the task runs."""
+"""Counts that many tasks share, in the database: a task's change counts once, however often the task runs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TRACKER: Any = TrackerCount.__table__
 MARK: Any = TrackerMark.__table__
 
 TRACKER_DAYS = 30
-"""Days after its last change that a tracker is forgotten."""
+"""Days without a change after which a tracker is removed."""
 
 Fire = Callable[[Connection, str], Callable[[], None]]
-"""Enqueues the task of a tracker (JSON) within a transaction; returns what is to be called after its commit."""
+"""Function that enqueues a tracker's task (JSON) in a transaction, and returns a function to call after its commit."""
 
 
 class Mark(NamedTuple):
-    """Whose change it is: a task, and the change's place in it."""
+    """Identity of a change: the task that makes it, and its place in that task."""
 
     agent_id: UUID
     path: str
@@ -33,56 +33,56 @@ class Mark(NamedTuple):
 
 @retry_on_deadlock
 def change_count(engine: Engine, key: str, amount: int, mark: Mark | None, fire: Fire, now: datetime) -> int:
-    """Add to a count and return it; a change that is marked already is not made again, and returns what it did.
+    """Add to a count and return the new count. A change that is marked is not repeated: it returns the count it made.
 
-    A count that comes to 0 or below enqueues the tracker's task, once. Raises UnavailableError.
+    A count that reaches 0 or less enqueues the tracker's task, once. Raises UnavailableError.
     """
     _create(engine, key, now)
     with writing(engine) as connection:
         row = _lock(connection, key)
         if mark is not None:
-            before = connection.execute(select(MARK.c.count).where(*_is(mark))).scalar()
-            if before is not None:
-                return before
+            marked_count = connection.execute(select(MARK.c.count).where(*_is(mark))).scalar()
+            if marked_count is not None:
+                return marked_count
         count = row.count + amount
         values: dict[str, Any] = {"count": count, "counted": True, "updated_at": now}
-        after = None
+        after_commit = None
         if count <= 0 and row.task is not None and row.fired_at is None:
-            after = fire(connection, row.task)
+            after_commit = fire(connection, row.task)
             values["fired_at"] = now
         connection.execute(update(TRACKER).where(TRACKER.c.key == key).values(values))
         if mark is not None:
             connection.execute(insert(MARK).values(**mark._asdict(), count=count))
-    if after is not None:
-        after()
+    if after_commit is not None:
+        after_commit()
     return count
 
 
 @retry_on_deadlock
 def on_complete(engine: Engine, key: str, task: str, fire: Fire, now: datetime) -> bool:
-    """Set the task (JSON) of a tracker, unless it has one; True if it was enqueued now, because the count is there."""
+    """Set the task (JSON) of a tracker that has none; True if it is enqueued now, because the count is complete."""
     _create(engine, key, now)
     with writing(engine) as connection:
         row = _lock(connection, key)
         if row.task is not None:
             return False
         complete = row.counted and row.count <= 0
-        after = fire(connection, task) if complete else None
+        after_commit = fire(connection, task) if complete else None
         values = {"task": task, "fired_at": now if complete else None, "updated_at": now}
         connection.execute(update(TRACKER).where(TRACKER.c.key == key).values(values))
-    if after is not None:
-        after()
+    if after_commit is not None:
+        after_commit()
     return complete
 
 
 def read_count(engine: Engine, key: str) -> int:
-    """The count, 0 of a tracker that nobody has changed."""
+    """Return the count, 0 for a tracker that was never changed."""
     with reading(engine) as connection:
         return connection.execute(select(TRACKER.c.count).where(TRACKER.c.key == key)).scalar() or 0
 
 
 def expire(engine: Engine, now: datetime, limit: int) -> int:
-    """Forget up to `limit` trackers that have not changed for TRACKER_DAYS; returns how many."""
+    """Remove up to `limit` trackers without a change for TRACKER_DAYS; return how many."""
     query = (
         select(TRACKER.c.key).where(TRACKER.c.updated_at < now - timedelta(days=TRACKER_DAYS)).limit(limit)
     )
@@ -101,7 +101,7 @@ def _create(engine: Engine, key: str, now: datetime) -> None:
         with writing(engine, by_key_only=False) as connection:
             connection.execute(insert(TRACKER).values(key=key, count=0, counted=False, updated_at=now))
     except IntegrityError:
-        return  # another was faster
+        return  # Another process has created it.
 
 
 def _lock(connection: Connection, key: str) -> Any:

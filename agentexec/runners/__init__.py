@@ -1,1 +1,1 @@
-"""Runners: what a task uses to run an agent. `base` knows no SDK; `openai` is the one for the OpenAI Agents SDK."""
+"""Runners, with which a task runs agents. `base` imports no SDK; `openai` is for the OpenAI Agents SDK."""

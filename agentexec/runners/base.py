@@ -1,4 +1,4 @@
-"""What every runner offers to a task: the task's agent_id, and progress reports that an agent can make itself."""
+"""Base of all runners: recorded steps, and progress reports that an agent can make itself."""
 
 from __future__ import annotations
 
@@ -30,31 +30,37 @@ REPORT_STATUS_PROMPT = (
     '"Gathering financials", and with the percentage of the whole work that is done. Never report a lower '
     "percentage than before, and do not speak of these reports in your answer."
 )
-"""What `runner.prompts.report_status` says unless the runner is given another text."""
+"""Default text of `runner.prompts.report_status`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prompts:
-    """Texts to put into an agent's instructions."""
+    """Texts for an agent's instructions."""
 
     report_status: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tools(Generic[ToolT]):
-    """Tools for an agent, bound to the runner's task, in the form that its SDK wants."""
+    """Tools for an agent, bound to the runner's task, in the form that its SDK takes."""
 
     report_status: ToolT
 
 
 class BaseAgentRunner(ABC, Generic[ToolT]):
-    """Runs agents within one task. Subclass it to run those of another SDK.
+    """Runner of agents within one task; subclass it to run the agents of another SDK.
 
-    `agent_id`: the task's, as the handler got it. `report_status_prompt`: replaces the text of
-    `prompts.report_status`. `tool_policy`: what happens to a call that was cut off and has no policy of its own; see
-    `ax.tool_policy`. `approval_timeout`: seconds, or a timedelta, after which a question to a person (the policy "ask")
-    counts as answered with no; None waits for ever. A subclass writes `run`, and `make_tool` where its SDK wants more than a coroutine
-    function for a tool.
+    A subclass writes `run`, and `make_tool` if its SDK takes more than a coroutine function as a tool.
+
+    Args:
+        agent_id: The task's id, as the handler got it.
+        report_status_prompt: Text that replaces the default of `prompts.report_status`.
+        tool_policy: Policy of calls without a policy of their own; see `ax.tool_policy`.
+        approval_timeout: Seconds, or a timedelta, after which a question to a person (the policy "ask") counts as
+            answered with no; None waits without limit.
+
+    Raises:
+        UsageError: `agent_id` is not an id, or there is no such policy.
     """
 
     agent_id: UUID
@@ -80,10 +86,25 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
 
     @abstractmethod
     async def run(self, agent: Any, input: Any) -> Any:
-        """Run an agent to its end and return what its SDK calls a result."""
+        """Run an agent to its end.
+
+        Args:
+            agent: An agent of the runner's SDK.
+            input: The agent's input, in the form that the SDK takes.
+
+        Returns:
+            The result, in the form that the SDK gives.
+        """
 
     def make_tool(self, report_status: ReportStatus) -> ToolT:
-        """Give `report_status(message, percentage)` the form of a tool; here it stays the coroutine function it is."""
+        """Return a tool that calls `report_status`, in the form that the SDK takes.
+
+        Args:
+            report_status: A coroutine function of a message and a percentage (0 to 100).
+
+        Returns:
+            The tool; by default the coroutine function itself.
+        """
         return cast(ToolT, report_status)
 
     async def step(
@@ -94,21 +115,35 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
         result_type: Any = None,
         policy: Policy | None = None,
     ) -> Any:
-        """Call a function once in the life of the task: its outcome is recorded, and later attempts get it from there.
+        """Call a function once in the life of the task; later attempts get its recorded value.
 
-        The value comes back through JSON (as `result_type`, where one is given) in every attempt. Steps are told
-        apart by name, arguments and order. A plain function runs in a thread. `policy`: what happens if the step
-        was cut off; the runner's `tool_policy` where none is given. Outside the task's worker it is a plain call.
+        Steps are told apart by name, arguments and order. Outside the task's worker this is a plain call.
 
-        Raises what the function raises, CallInterruptedError, ReplayDivergedError, LeaseLostError,
-        PayloadTooLargeError, and AgentexecError for a value that is not JSON.
+        Args:
+            name: The step's name.
+            function: A coroutine function, or a plain one, which runs in a thread.
+            *args: The function's arguments.
+            result_type: Type as which the value is read back from JSON; None gives plain JSON data.
+            policy: Policy for a step that was cut off (see `ax.tool_policy`); None takes the runner's `tool_policy`.
+
+        Returns:
+            The function's value after its way through JSON, which is the same in every attempt.
+
+        Raises:
+            CallInterruptedError: The step was cut off, and its policy does not allow to repeat it.
+            ReplayDivergedError: An earlier attempt called another step here.
+            LeaseLostError: Another worker has the task.
+            PayloadTooLargeError: The value is larger than AGENTEXEC_MAX_PAYLOAD_BYTES.
+            AgentexecError: The value cannot be written as JSON.
+            UsageError: There is no such policy.
+            Exception: Whatever the function raises.
         """
         policy = self.tool_policy if policy is None else policy
         require_policy(policy)
         return await run_step(self._scope(), StepCall(name, function, args, result_type), policy)
 
     def _scope(self) -> Scope | None:
-        """Where in the task the running code stands; None outside its worker."""
+        """Return the place of the running code in the task; None outside the task's worker."""
         scope = scope_of(self.agent_id)
         if scope is not None and scope.replay is None:
             scope = dataclasses.replace(
@@ -117,10 +152,15 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
         return scope
 
     async def report(self, message: str, percentage: int | None = None) -> None:
-        """Report progress from async code: `ax.activity.update` for this task, off the event loop where it would block.
+        """Report progress: `ax.activity.update` for this task, in a thread if it would block the event loop.
 
-        `percentage` is brought into 0 to 100; None leaves it as it is.
-        Raises ActivityNotFoundError and UnavailableError outside the task's own worker.
+        Args:
+            message: Log line, also shown as the task's latest message.
+            percentage: Progress, clamped to 0 to 100; None leaves it unchanged.
+
+        Raises:
+            ActivityNotFoundError: There is no such task. Raised only outside the task's own worker.
+            UnavailableError: The database cannot be reached. Raised only outside the task's own worker.
         """
         writer = RUNTIME.progress_writer
         if writer is not None and writer.holds(self.agent_id):
@@ -129,14 +169,22 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
             await RUNTIME.run_in_thread(update, self.agent_id, message, percentage)
 
     async def try_to_report(self, message: str, percentage: int | None = None) -> bool:
-        """`report` for where a lost report must not stop the work: False, and a line in the log, instead of an error."""
+        """Report progress like `report`, but log an error instead of raising it: a lost report must not stop the work.
+
+        Args:
+            message: Log line, also shown as the task's latest message.
+            percentage: Progress, clamped to 0 to 100; None leaves it unchanged.
+
+        Returns:
+            False if the report is lost.
+        """
         try:
             await self.report(message, percentage)
         except AgentexecError as error:
             log.warning("A report of task %s is lost: %s", self.agent_id, error)
             return False
         except Exception:
-            # An agent's SDK would hide it: the model would be told of an error, and nobody else.
+            # An agent's SDK would hide it: only the model would be told of an error.
             log.exception("A report of task %s is lost.", self.agent_id)
             return False
         return True
@@ -150,5 +198,5 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
         """
         if await self.try_to_report(message, percentage):
             return "Reported."
-        # The model is not to try again: the report is not worth a turn.
+        # The model should not try again: a report is not worth a turn.
         return "The report was lost; go on without it."

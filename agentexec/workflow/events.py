@@ -17,7 +17,7 @@ from agentexec.errors import Postponed, UnavailableError, UsageError, WaitingFor
 from agentexec.journal import events as store
 from agentexec.journal.current_call import enclosing_calls
 from agentexec.journal.models import MAX_PATH
-from agentexec.journal.recorder import Recorder, Scope, current_scope
+from agentexec.journal.recorder import Recorder, Scope, current_scope, path_segment
 from agentexec.journal.slot_release import slot_released
 from agentexec.journal.store import FactKind, digest, dump
 from agentexec.journal.wake_ups import mark_woken
@@ -98,7 +98,7 @@ async def wait_for_event(
     await recorder.open()
     wanted = digest(["event", name, key])
     # By its key too: branches that run side by side come here in another order in another attempt.
-    place = f"event:{_place(name)}:{digest(key)[:16]}" if key else f"event:{_place(name)}"
+    place = f"event:{path_segment(name)}:{digest(key)[:16]}" if key else f"event:{path_segment(name)}"
     path = scope.claim_path(place, wanted, f"the wait for event {name}")
     facts = recorder.facts(path)
     if facts:
@@ -174,10 +174,6 @@ def _check_name(name: str, key: str) -> None:
             raise UsageError(
                 f"An event's {what} has {least} to {MAX_PATH} characters and no space at its end; got {text[:40]!r}."
             )
-
-
-def _place(name: str) -> str:
-    return name.replace("/", "_").replace("#", "_")[:60]
 
 
 def _title(name: str, key: str) -> str:

@@ -1,1 +1,1 @@
-"""The runner for the OpenAI Agents SDK, and what makes its runs durable."""
+"""The runner for the OpenAI Agents SDK, and the code that makes its runs durable."""

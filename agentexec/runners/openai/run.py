@@ -1,4 +1,4 @@
-"""One durable run of the SDK's: its place in the journal, and how far its replay got."""
+"""One durable run of the SDK: its path in the journal, and the progress of its replay."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from agents import Agent, RunConfig, RunState
 from agentexec.activity.live import publisher as live
 from agentexec.errors import Postponed
 from agentexec.journal.current_call import enclosing_calls
-from agentexec.journal.recorder import Recorder, Scope
+from agentexec.journal.recorder import Recorder, Scope, path_segment
 from agentexec.journal.store import Fact, FactKind, Usage, digest, dump
 from agentexec.journal.waiting import wait_until_idle
 from agentexec.runners.openai.events import LiveEvent
 
 
 class DurableRun:
-    """A run within a task: at its path the journal has that it began, then its model's responses in order."""
+    """A run within a task. At its path the journal holds its start, then its model's responses in order."""
 
     def __init__(self, scope: Scope, agent: Agent[Any], input: Any, run_config: Any) -> None:
         what = f"the run of agent {agent.name}"
         self.recorder: Recorder = scope.recorder
         self.input_hash = digest("state" if isinstance(input, RunState) else input)
-        self.path = scope.claim_path(place_name(agent.name), self.input_hash, what)
-        # Turns are counted for the outermost run: those of the runs inside it are not what a reader follows.
+        self.path = scope.claim_path(path_segment(agent.name) or "_", self.input_hash, what)
+        # Turns are counted for the outermost run only: readers do not follow those of the runs inside it.
         self.outermost = scope.run is None
         self.scope = scope.child_scope(self.path, run=self)
         self.run_config = run_config
@@ -34,12 +34,12 @@ class DurableRun:
         self.sessions: dict[int, Any] = {}
         self.active_agent = agent.name
         """The agent whose turn it is."""
-        self._told: str | None = None
+        self._published_agent: str | None = None
         self._agent = agent.name
-        self._next = 1
+        self._next_turn = 1
 
     async def record_start(self, session_items: int | None = None) -> dict[str, Any]:
-        """Record that the run began, unless an earlier attempt did; returns what was recorded."""
+        """Record the run's start, unless an earlier attempt did; return the recorded value."""
         facts = self.recorder.facts(self.path)
         if not facts:
             value = dump({"agent": self._agent, "session_items": session_items}, "A run")
@@ -49,45 +49,45 @@ class DurableRun:
 
     @property
     def start_fact(self) -> Fact | None:
-        """What is recorded of the run's beginning."""
+        """The recorded start of the run; None if there is none yet."""
         facts = self.recorder.facts(self.path)
         return facts[0] if facts else None
 
     async def recorded_response(self, input_hash: str) -> str | None:
-        """The recorded answer to the run's next model call, if there is one.
+        """Return the recorded response to the run's next model call; None if there is none.
 
-        Raises ReplayDivergedError if the model was asked something else.
+        Raises ReplayDivergedError if the recorded call had another input.
         """
         await self.record_start()
-        turns, turn = self.scope.replay, self._next
+        replay, turn = self.scope.replay, self._next_turn
         facts = self.recorder.facts(self.path)
         if turn >= len(facts):
-            if turns is not None:
-                await turns.note_live_work(turn if self.outermost else None)
+            if replay is not None:
+                await replay.note_live_work(turn if self.outermost else None)
             return None
         self.recorder.require_same_input(
             self.path, turn, input_hash, f"model call {turn} of agent {self._agent}'s run"
         )
-        if turns is not None:
-            turns.note_replayed(turn if self.outermost else None)
-        self._next += 1
+        if replay is not None:
+            replay.note_replayed(turn if self.outermost else None)
+        self._next_turn += 1
         return facts[turn].value
 
     def publish(self, events: Iterable[LiveEvent]) -> None:
-        """Tell those who follow the task what happens now. Of runs inside this one they see the usage alone."""
+        """Send live events to the task's followers. Of a run inside another run they see only the usage."""
         for type, data in events:
             if self.outermost or type == "usage":
                 live.publish(self.recorder.lease.agent_id, type, data)
 
     def publish_active_agent(self) -> None:
-        """Tell which agent goes on, if it is another one."""
-        if self._told != self.active_agent:
-            self._told = self.active_agent
+        """Send a live event with the active agent if it has changed."""
+        if self._published_agent != self.active_agent:
+            self._published_agent = self.active_agent
             self.publish([("agent", {"agent": self.active_agent})])
 
     @asynccontextmanager
     async def model_call(self) -> AsyncGenerator[None]:
-        """A model is asked. If that gives the task back to the queue, it first lets end what goes on beside it."""
+        """Track a model call. If it gives the task back to the queue, wait first until nothing goes on beside it."""
         active_calls = self.recorder.active_calls
         try:
             with active_calls.track(object()):
@@ -97,18 +97,13 @@ class DurableRun:
             raise
 
     async def record_response(self, input_hash: str, value: str, usage: Usage) -> None:
-        """Record the model's answer; the run goes on when it is safe."""
+        """Record the model's response; the run goes on when it is in the database."""
         await self.recorder.record(self.path, FactKind.MODEL, input_hash, value, usage)
-        self._next += 1
-
-
-def place_name(name: str) -> str:
-    """An agent's or step's name as a part of a path."""
-    return name.replace("/", "_").replace("#", "_")[:60] or "_"
+        self._next_turn += 1
 
 
 def inherit_run_config(given: Any) -> Any:
-    """Of an enclosing run's settings, what a run inside it takes over: where its models are, and tracing."""
+    """Return the settings that a run takes over from the run around it: its model provider, and tracing."""
     if isinstance(given, RunConfig):
         return RunConfig(
             model_provider=given.model_provider,
