@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from agentexec.config import to_environment
-from agentexec.worker.control import Channel
+from agentexec.worker.channel import Channel
 from agentexec.worker.target import Target
 
 

@@ -1,7 +1,7 @@
-"""The maintenance process of a host: preflight, the tasks of dead workers, the reconciler.
+"""The maintenance process of a host: the checks before the start, the tasks of dead workers, and the reconciler.
 
-A process of its own, so that the supervisor stays small and needs no database, while this one has the user's
-own engine.
+It is a process of its own, so that the supervisor stays small and needs no database, while this one has the user's
+engine.
 """
 
 from __future__ import annotations
@@ -15,21 +15,27 @@ from typing import Any
 
 from agentexec.config import Settings
 from agentexec.errors import AgentexecError, UnavailableError
-from agentexec.outage import backoff
+from agentexec.outage import Outage
 from agentexec.runtime import Runtime
-from agentexec.worker.control import Channel
+from agentexec.worker.channel import Channel
 from agentexec.worker.preflight import preflight
 from agentexec.worker.reconciler import Reconciler
 
 log = logging.getLogger("agentexec.maintenance")
 
 TURN_SECONDS = 1.0
+"""Seconds between two turns of the reconciler."""
 
 
 class Maintenance:
-    """Hears of deaths from the supervisor over a socket, one JSON object a line, and answers when they are settled.
+    """Recovers the tasks of dead worker processes, which the supervisor reports, and runs the reconciler.
 
-    `connect_timeout`: seconds to wait for the servers at the start, without end where workers serve already.
+    Threads: the main thread does the work; any other may call `stop`.
+
+    Args:
+        supervisor: Socket to the supervisor. It carries one JSON object a line: `dead` and `stop` come in, `ready`,
+            `failed` and `settled` go out.
+        connect_timeout: Seconds to wait for the servers at the start; infinite where workers already serve.
     """
 
     def __init__(
@@ -45,12 +51,43 @@ class Maintenance:
         self._settings = settings
         self._supervisor = Channel(supervisor)
         self._connect_timeout = connect_timeout
-        self._reconciler = Reconciler(runtime, settings, owner)
+        self._owner = owner
         self._deaths: dict[str, str] = {}
+        self._next_turn = 0.0
+        self._outage = Outage(log, recovered="Maintenance resumed.", level=logging.ERROR)
         self._stop = threading.Event()
 
     def run(self) -> int:
-        """Work until stopped; returns the exit code."""
+        """Work until stopped, and return the exit code."""
+        if code := self._check():
+            return code
+        self._tell({"ready": True})
+        self._reconciler = Reconciler(self._runtime, self._settings, self._owner)
+        while not (self._stop.is_set() and not self._deaths):
+            self._listen(max(0.0, min(TURN_SECONDS, self._next_turn - time.monotonic())))
+            try:
+                self._work()
+            except UnavailableError as error:
+                self._next_turn = time.monotonic() + self._outage.failed(
+                    "%s Maintenance waits for it.", error
+                )
+                if self._stop.is_set():
+                    break
+            except Exception:
+                wait = self._outage.failed_unexpectedly("Maintenance failed; trying again.")
+                self._next_turn = time.monotonic() + wait
+        try:
+            self._reconciler.resign()
+        except UnavailableError:
+            log.debug("The leadership expires by itself.")
+        return 0
+
+    def stop(self) -> None:
+        """End after the reported deaths are settled; from any thread."""
+        self._stop.set()
+
+    def _check(self) -> int:
+        """Run the preflight, report its failure, and return the exit code: 0 if all is well."""
         try:
             preflight(self._runtime, self._settings, self._connect_timeout)
         except AgentexecError as error:
@@ -60,39 +97,14 @@ class Maintenance:
             log.exception("The checks before the start failed.")
             self._tell({"failed": f"The checks before the start failed: {error}", "exit_code": 1})
             return 1
-        self._tell({"ready": True})
-        failures = 0
-        next_turn = 0.0
-        while not (self._stop.is_set() and not self._deaths):
-            self._listen(max(0.0, min(TURN_SECONDS, next_turn - time.monotonic())))
-            try:
-                self._recover_dead()
-                if time.monotonic() >= next_turn and not self._stop.is_set():
-                    self._reconciler.run_once()
-                    next_turn = time.monotonic() + TURN_SECONDS
-                if failures:
-                    log.info("Maintenance goes on.")
-                failures = 0
-            except UnavailableError as error:
-                failures += 1
-                if failures == 1:
-                    log.error("%s Maintenance waits for it.", error)
-                next_turn = time.monotonic() + backoff(failures)
-                if self._stop.is_set():
-                    break
-            except Exception:
-                failures += 1
-                log.exception("A turn of the maintenance failed.")
-                next_turn = time.monotonic() + backoff(failures)
-        try:
-            self._reconciler.resign()
-        except UnavailableError:
-            log.debug("The leadership runs out by itself.")
         return 0
 
-    def stop(self) -> None:
-        """End after the deaths that were reported are settled."""
-        self._stop.set()
+    def _work(self) -> None:
+        self._recover_dead()
+        if time.monotonic() >= self._next_turn and not self._stop.is_set():
+            self._reconciler.run_once()
+            self._next_turn = time.monotonic() + TURN_SECONDS
+            self._outage.recovered()
 
     def _listen(self, timeout: float) -> None:
         ready, _, _ = select.select([self._supervisor], [], [], timeout)
@@ -100,7 +112,7 @@ class Maintenance:
             return
         messages = self._supervisor.read()
         if messages is None:
-            # The supervisor is gone; what it would have told, the leases tell when they run out.
+            # The supervisor is gone. The deaths that it does not report any more show in leases that expire.
             self._stop.set()
             return
         for message in messages:

@@ -24,7 +24,7 @@ import psutil
 
 from agentexec.config import Settings
 from agentexec.policy import exit_reason, restart_delay
-from agentexec.worker.control import Channel
+from agentexec.worker.channel import Channel
 from agentexec.worker.launch import launch
 from agentexec.worker.probe import HeartbeatFile
 from agentexec.worker.target import Target

@@ -36,7 +36,7 @@ from agentexec.errors import AgentexecError
 from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
 from agentexec.worker import logs
-from agentexec.worker.control import Channel
+from agentexec.worker.channel import Channel
 from agentexec.worker.target import HasRegistry, Target
 
 log = logging.getLogger("agentexec.worker")

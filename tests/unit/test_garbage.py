@@ -24,7 +24,7 @@ from agentexec.state.backend import Event
 from agentexec.state.messages import CANCEL, format_message, parse_messages
 from agentexec.state.redis_backend.signing import Signer
 from agentexec.task import new_agent_id, parse_agent_id
-from agentexec.worker.control import MOST_BYTES, MessageDecoder
+from agentexec.worker.channel import MOST_BYTES, MessageDecoder
 
 settings.register_profile("garbage", derandomize=True, max_examples=60, deadline=None, database=None)
 settings.load_profile("garbage")

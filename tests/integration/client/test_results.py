@@ -23,7 +23,7 @@ from agentexec.activity.mailbox import Mailbox
 from agentexec.activity.models import Activity, ActivityResult
 from agentexec.db.clock import utc_now
 from agentexec.runtime import RUNTIME
-from agentexec.worker.reconciler import Reconciler
+from agentexec.worker.expiry import expire
 from tests.deployment import Deployment
 
 PUSHED = 2.5
@@ -295,7 +295,7 @@ def test_results_of_children_are_kept_until_their_parent_has_ended(running: Depl
         )
 
     def kept_after_expiry() -> list[UUID]:
-        Reconciler(RUNTIME, ax.CONF, "test")._expire_results()
+        expire(RUNTIME.engine, utc_now())
         query = select(ActivityResult.agent_id).where(ActivityResult.agent_id.in_(ids))
         with RUNTIME.engine.connect() as connection:
             return list(connection.execute(query).scalars())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agentexec.config import Settings
-from agentexec.worker.control import Channel
+from agentexec.worker.channel import Channel
 from agentexec.worker.supervisor import Supervisor
 from agentexec.worker.target import Target
 

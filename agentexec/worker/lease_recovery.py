@@ -1,0 +1,81 @@
+"""Lease recovery: the tasks of dead worker processes go back to the queue, or end if they crashed too often."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from agentexec.activity.changes.crashes import record_crashes
+from agentexec.config import Settings
+from agentexec.db.clock import utc_now
+from agentexec.db.transactions import writing
+from agentexec.runtime import Runtime
+from agentexec.task import Lease
+
+log = logging.getLogger("agentexec.reconciler")
+
+BATCH = 500
+"""Maximum number of expired leases returned in one transaction."""
+
+OUTAGE_SECONDS = 1.5
+"""Seconds between two turns above which a server must have been away (if that is also longer than half a lease)."""
+
+
+class LeaseRecovery:
+    """Returns the leases of one queue's dead workers."""
+
+    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._queue = settings.queue_name
+        self._last_turn: float | None = None
+        self._trusted_from = 0.0
+
+    def reset(self) -> None:
+        """Forget when the last turn was: another host leads."""
+        self._last_turn = None
+
+    def return_expired(self, clock: float) -> None:
+        """Return the tasks whose leases have expired, once a turn; `clock` is monotonic. Raises UnavailableError."""
+        if not self._leases_are_trusted(clock):
+            return
+        while leases := self._runtime.backend.expired_leases(self._queue, BATCH):
+            self._return(leases, f"did not answer for {self._settings.lease_seconds:g} s")
+            if len(leases) < BATCH:
+                return
+
+    def recover(self, worker_id: str, reason: str) -> int:
+        """Return the tasks of a worker process that is known to be dead, and their number. Raises UnavailableError.
+
+        `reason` completes the sentence "The worker process …".
+        """
+        leases = self._runtime.backend.worker_leases(self._queue, worker_id)
+        self._return(leases, reason)
+        return len(leases)
+
+    def _leases_are_trusted(self, clock: float) -> bool:
+        """Return False for one lease after an outage: no lease could be renewed, so an expired one means nothing."""
+        gap = clock - self._last_turn if self._last_turn is not None else 0.0
+        if gap > max(OUTAGE_SECONDS, self._settings.lease_seconds / 2):
+            self._trusted_from = clock + self._settings.lease_seconds
+        self._last_turn = clock
+        return clock >= self._trusted_from
+
+    def _return(self, leases: Sequence[Lease], reason: str) -> None:
+        if not leases:
+            return
+        backend = self._runtime.backend
+        with writing(self._runtime.engine) as connection:
+            deaths = record_crashes(
+                connection, leases, reason=reason, max_crashes=self._settings.max_crashes, now=utc_now()
+            )
+        for lease in deaths.requeue:
+            backend.release(self._queue, lease)
+        if deaths.requeue:
+            backend.wake(self._queue, len(deaths.requeue))
+            log.warning(
+                "Returned %d task(s) to the queue: their worker process %s.", len(deaths.requeue), reason
+            )
+        if deaths.acknowledge:
+            backend.finish(self._queue, deaths.acknowledge)
+            backend.notify_done(self._queue, [lease.agent_id for lease in deaths.acknowledge])
