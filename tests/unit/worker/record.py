@@ -43,6 +43,13 @@ class Record:
     def claim(self, limit: int = 100) -> list[Lease]:
         return self.backend.claim(QUEUE, "worker", limit=limit, low_quota=0, lease_seconds=60).leases
 
+    def start(self, number: int) -> list[UUID]:
+        """Enqueue tasks and make them RUNNING under leases of the worker "worker"."""
+        tasks = self.enqueue(number)
+        for agent_id, epoch in self.claim():
+            self.change(agent_id, status=Status.RUNNING, epoch=epoch)
+        return tasks
+
     def change(self, agent_id: UUID, **values: object) -> None:
         with writing(self.runtime.engine) as connection:
             connection.execute(update(Activity).where(Activity.agent_id == agent_id).values(**values))

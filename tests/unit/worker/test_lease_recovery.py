@@ -1,0 +1,69 @@
+"""The tasks of dead workers run again, but an outage of a server is not a death."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from agentexec.config import Settings
+from agentexec.task import Status
+from agentexec.worker.lease_recovery import LeaseRecovery
+from tests.unit.worker.record import QUEUE, Record, open_record
+
+LEASE = 20.0
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Generator[Record]:
+    with open_record(tmp_path) as record:
+        yield record
+
+
+def recovery(record: Record) -> LeaseRecovery:
+    return LeaseRecovery(record.runtime, Settings(queue_name=QUEUE, lease_seconds=LEASE, max_crashes=3))
+
+
+def let_leases_expire(record: Record) -> None:
+    record.backend.renew(QUEUE, "worker", record.backend.worker_leases(QUEUE, "worker"), -1.0)
+
+
+def test_a_task_whose_lease_has_expired_is_queued_again(record: Record) -> None:
+    [task] = record.start(1)
+    returns = recovery(record)
+    returns.return_expired(0.0)
+    assert record.statuses([task]) == [Status.RUNNING]
+    let_leases_expire(record)
+    returns.return_expired(1.0)
+    assert record.statuses([task]) == [Status.QUEUED]
+    assert record.backend.depth(QUEUE).ready == 1
+
+
+def test_after_an_outage_no_lease_expires_for_one_lease(record: Record) -> None:
+    [task] = record.start(1)
+    returns = recovery(record)
+    returns.return_expired(0.0)
+    let_leases_expire(record)
+    for second in range(int(LEASE)):
+        returns.return_expired(100.0 + second)
+        assert record.statuses([task]) == [Status.RUNNING]
+    returns.return_expired(100.0 + LEASE)
+    assert record.statuses([task]) == [Status.QUEUED]
+
+
+def test_the_tasks_of_a_dead_worker_are_returned_before_their_leases_expire(record: Record) -> None:
+    tasks = record.start(2)
+    assert recovery(record).recover("worker", "was killed by SIGKILL") == 2
+    assert record.statuses(tasks) == [Status.QUEUED] * 2
+    assert recovery(record).recover("worker", "was killed by SIGKILL") == 0
+
+
+def test_a_task_that_crashed_too_often_ends(record: Record) -> None:
+    [task] = record.start(1)
+    record.change(task, crashes=2, crashes_in_row=2)
+    record.backend.watch(QUEUE, [task], "caller")
+    recovery(record).recover("worker", "was killed by SIGKILL")
+    assert record.statuses([task]) == [Status.ERROR]
+    assert record.backend.unknown_tasks(QUEUE, [task]) == [task]
+    assert record.backend.receive("caller", 0) == [f"done {task}"]
