@@ -173,7 +173,7 @@ def test_usage_in_the_record(value: Any) -> None:
 @example('{"until": "2024-01-01", "numbers": []}')
 @example('{"until": "2024-01-01T00:00:00+00:00", "numbers": [["t", "complete", "x"]]}')
 def test_remembered_counts(text: str) -> None:
-    known = counts._parsed(text)
+    known = counts._parse(text)
     assert known is None or known.until.tzinfo is not None
 
 

@@ -1,12 +1,13 @@
-"""How many activities there are, in milliseconds also where there are a million.
+"""Number of activities, within milliseconds even among a million.
 
-What ended up to a moment hardly changes: the leading reconciler counts it now and then and remembers it, and a query
-counts only what ended since, and what is active. Small tables are always counted whole.
+Activities that ended before some moment hardly change. The leading reconciler counts them now and then and caches the
+counts; a query counts only those that ended since, and the active ones. Small tables are always counted in full.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -20,52 +21,62 @@ from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES, Status
 
 META: Any = Meta.__table__
 NAME = "activity_counts"
-REMEMBERED = select(META.c.value).where(META.c.name == NAME)
+"""Name of the row of `meta` that holds the cached counts."""
+
+CACHED = select(META.c.value).where(META.c.name == NAME)
 CACHE_MIN_ROWS = 10_000
-"""Ended activities below which they are counted each time."""
+"""Number of ended activities up to which they are counted each time."""
 
 MARGIN = timedelta(seconds=60)
-"""How far back of now what is remembered ends: transactions commit late, and clocks differ."""
+"""Age of the newest activities that are left out of the cache: transactions commit late, and clocks differ."""
 
 
-class Remembered(NamedTuple):
-    """What had ended up to a moment: numbers by task name and status."""
+class CachedCounts(NamedTuple):
+    """Activities that had ended at a moment: their numbers by task name and status."""
 
     until: datetime
     numbers: dict[tuple[str, str], int]
 
+    def number_of(self, statuses: AbstractSet[Status], agent_type: str | None) -> int:
+        """Return how many had one of the statuses and the task name (None: any)."""
+        wanted = {status.value for status in statuses}
+        return sum(
+            number
+            for (task_name, status), number in self.numbers.items()
+            if status in wanted and agent_type in (None, task_name)
+        )
+
 
 def total(db: Session, status: Status | None, agent_type: str | None) -> int:
-    """The number of activities with a status, of a type; None: of any."""
+    """Return how many activities have a status and a task name (None: any)."""
     active = ACTIVE_STATUSES if status is None else ACTIVE_STATUSES & {status}
     final = FINAL_STATUSES if status is None else FINAL_STATUSES & {status}
-    known = _parsed(db.scalar(REMEMBERED)) if final else None
-    this_type = [] if agent_type is None else [Activity.agent_type == agent_type]
+    cached = _parse(db.scalar(CACHED)) if final else None
+    with_name = [] if agent_type is None else [Activity.agent_type == agent_type]
     parts = []
-    number = 0
+    known = 0
     if active:
-        parts.append(_count(Activity.status.in_(active), *this_type))
-    if final and known is None:
-        parts.append(_count(Activity.status.in_(final), *this_type))
-    elif final and known is not None:
-        # As an expression: SQLite would go through all of the task name, and look at when each ended.
-        late_type = [] if agent_type is None else [Activity.agent_type.concat("") == agent_type]
-        parts.append(_count(Activity.status.in_(final), Activity.finished_at > known.until, *late_type))
-        names = {one.value for one in final}
-        number = sum(
-            count
-            for (kind, state), count in known.numbers.items()
-            if state in names and agent_type in (None, kind)
-        )
-    return number + sum(db.execute(select(*parts)).one())
+        parts.append(_count(Activity.status.in_(active), *with_name))
+    if final and cached is None:
+        parts.append(_count(Activity.status.in_(final), *with_name))
+    elif final and cached is not None:
+        parts.append(_count_ended_since(cached.until, final, agent_type))
+        known = cached.number_of(final, agent_type)
+    return known + sum(db.execute(select(*parts)).one())
 
 
 def _count(*conditions: ColumnElement[bool]) -> Any:
     return select(func.count()).select_from(Activity).where(*conditions).scalar_subquery()
 
 
+def _count_ended_since(moment: datetime, statuses: AbstractSet[Status], agent_type: str | None) -> Any:
+    # The name as an expression: by the plain column, SQLite would read every activity of that name.
+    with_name = [] if agent_type is None else [Activity.agent_type.concat("") == agent_type]
+    return _count(Activity.status.in_(statuses), Activity.finished_at > moment, *with_name)
+
+
 def refresh(engine: Engine) -> None:
-    """Count what has ended. Raises UnavailableError."""
+    """Count the ended activities and cache the counts. Raises UnavailableError."""
     until = utc_now() - MARGIN
     query = (
         select(Activity.agent_type, Activity.status, func.count().label("number"))
@@ -83,18 +94,18 @@ def refresh(engine: Engine) -> None:
 
 
 def invalidate(connection: Connection | Session) -> None:
-    """What is remembered holds no longer: activities were removed."""
+    """Drop the cached counts, because activities are removed."""
     connection.execute(delete(META).where(META.c.name == NAME))
 
 
-def _parsed(text: str | None) -> Remembered | None:
-    """None also for what cannot be read: then everything is counted."""
+def _parse(text: str | None) -> CachedCounts | None:
+    """Parse cached counts. Returns None for text that is not valid, so that everything is counted."""
     if text is None:
         return None
     try:
         value = json.loads(text)
-        numbers = {(str(kind), str(status)): int(number) for kind, status, number in value["numbers"]}
+        numbers = {(str(name), str(status)): int(number) for name, status, number in value["numbers"]}
         until = datetime.fromisoformat(value["until"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return None if until.tzinfo is None else Remembered(until, numbers)
+    return None if until.tzinfo is None else CachedCounts(until, numbers)

@@ -1,4 +1,4 @@
-"""Queries over the record, for a Session, or for an AsyncSession (then the call is awaited)."""
+"""Details of one activity, and the number of active ones."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from agentexec.activity.schemas import (
 from agentexec.errors import ActivityNotFoundError
 from agentexec.task import ACTIVE_STATUSES, parse_agent_id
 
-# Columns, and no entities: SQLAlchemy takes several times as long to make these as to read the rows of a long log.
+# Columns, not entities: making entities takes SQLAlchemy several times as long as reading the rows of a long log.
 DETAIL = [
     Activity.agent_id.label("id"),
     *(column for column in Activity.__table__.c if column.name != "context"),
 ]
-LINE = (
+LOG_LINE = (
     ActivityLog.id,
     ActivityLog.created_at,
     ActivityLog.status,
@@ -35,14 +35,27 @@ LINE = (
 )
 
 MAX_TREE = 1000
-"""Most tasks in the tree of a detail."""
+"""Maximum number of tasks in the tree of children."""
 
 
 @sync_or_async
 def detail(
     db: Session, agent_id: UUID | str, *, metadata_filter: Mapping[str, Any] | None = None
 ) -> ActivityDetailSchema:
-    """One activity with its log. Raises ActivityNotFoundError, also when `metadata_filter` does not match it."""
+    """Return one activity with its log and the tree of its children.
+
+    Args:
+        db: Session or AsyncSession on the database of the record.
+        agent_id: Id of the activity.
+        metadata_filter: Values that its metadata must have; otherwise it counts as unknown.
+
+    Returns:
+        The activity with its whole log. The tree has up to 1,000 tasks.
+
+    Raises:
+        ActivityNotFoundError: There is no such activity, or `metadata_filter` does not match it.
+        UsageError: A value of `metadata_filter` is not a string, number or boolean.
+    """
     key = parse_agent_id(agent_id)
     row = db.execute(
         select(*DETAIL).where(Activity.agent_id == key, *metadata_conditions(metadata_filter))
@@ -50,14 +63,14 @@ def detail(
     if row is None:
         raise ActivityNotFoundError(key)
     found = ActivityDetailSchema.model_validate(row)
-    lines = select(*LINE).where(ActivityLog.activity_id == key).order_by(ActivityLog.id)
+    lines = select(*LOG_LINE).where(ActivityLog.activity_id == key).order_by(ActivityLog.id)
     found.logs = [ActivityLogSchema.model_validate(line) for line in db.execute(lines)]
     _add_children(db, found)
     return found
 
 
 def _add_children(db: Session, root: ActivityDetailSchema) -> None:
-    """Fill the tree below an activity, level by level, up to MAX_TREE tasks in all."""
+    """Fill the tree below an activity level by level, up to MAX_TREE tasks in total."""
     columns = (
         Activity.agent_id,
         Activity.parent_id,
@@ -81,7 +94,18 @@ def _add_children(db: Session, root: ActivityDetailSchema) -> None:
 
 @sync_or_async
 def active_count(db: Session, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
-    """The number of activities that are QUEUED or RUNNING."""
+    """Count the activities that are QUEUED or RUNNING.
+
+    Args:
+        db: Session or AsyncSession on the database of the record.
+        metadata_filter: Only activities whose metadata has these values.
+
+    Returns:
+        The number of activities.
+
+    Raises:
+        UsageError: A value of `metadata_filter` is not a string, number or boolean.
+    """
     wanted = with_most_selective_index(db, Filter(metadata=metadata_filter), ranks=(0, 1))
     numbers = [
         select(func.count()).select_from(select_matching_ids(wanted, status).subquery()).scalar_subquery()

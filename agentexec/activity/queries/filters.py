@@ -1,4 +1,4 @@
-"""What a list is limited to, and by which index it is read: that of the condition which the fewest meet."""
+"""List filters, and the choice of the most selective index."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from agentexec.activity.queries.labels import residual_label_condition, wanted_l
 from agentexec.task import Status
 
 RANKS = {Status.RUNNING: 0, Status.QUEUED: 1, Status.COMPLETE: 2, Status.ERROR: 2, Status.CANCELED: 2}
-"""The order of a list, before that of time."""
+"""Rank of each status: lists are ordered by rank, then by time."""
 
 PROBE_LIMIT = 3_000
-"""So many of what meets a condition are counted to find the rarest; of two that more meet, that is rarer whose newest
-so many reach further back."""
+"""Rows counted per condition to estimate its selectivity.
 
-_OTHER = aliased(Activity)  # made once: SQLAlchemy takes longer for it than a database for a page
+Of two conditions that more rows meet, the one whose newest rows reach further back is the more selective one.
+"""
 
-Leads = tuple[int | None, int | None, int | None]
-"""For each rank the number of the label that leads, or None where status and task name do."""
+_OTHER = aliased(
+    Activity
+)  # made once: making it takes SQLAlchemy longer than reading a page takes a database
+
+DrivingLabels = tuple[int | None, int | None, int | None]
+"""For each rank, the position of the label whose index drives the query; None where status and task name drive it."""
 
 
 class Filter(NamedTuple):
-    """What a list is limited to; None: not by this."""
+    """Filter of a list; None does not filter by that field."""
 
     status: Status | None = None
     agent_type: str | None = None
@@ -35,30 +39,30 @@ class Filter(NamedTuple):
     created_after: datetime | None = None
     created_before: datetime | None = None
     metadata: Mapping[str, Any] | None = None
-    driving_labels: Leads = (None, None, 0)
-    """By default few are active, and the first label is rarer than the task name."""
+    driving_labels: DrivingLabels = (None, None, 0)
+    """By default: few activities are active, and the first label is more selective than the task name."""
 
     @property
     def is_plain(self) -> bool:
-        """True if the numbers by type and status tell how many match."""
+        """True if the counts by task name and status tell how many activities match."""
         return not (self.text or self.created_after or self.created_before or self.metadata)
 
     @property
     def has_no_status_or_type(self) -> bool:
-        """True if neither a status nor a task name is asked for."""
+        """True if the filter has neither a status nor a task name."""
         return self.status is None and self.agent_type is None
 
     @property
     def has_residual_conditions(self) -> bool:
-        """True if besides the condition that leads there are others, to be looked up."""
+        """True if there are conditions to be looked up for each row that the driving condition finds."""
         return bool(self.metadata) and (len(self.metadata) > 1 or not self.has_no_status_or_type)
 
     def driving_label(self, rank: int) -> int | None:
-        """The number of the label that leads among activities of a rank."""
+        """Return the position of the label that drives the query for activities of a rank, if one does."""
         return self.driving_labels[rank] if self.metadata else None
 
     def status_groups(self) -> list[tuple[Status, ...]]:
-        """The statuses asked for, together where one index has them in the order of the list."""
+        """Return the statuses of the filter, grouped where a single index has them in the order of the list."""
         together = self.driving_label(RANKS[Status.COMPLETE]) is not None
         groups: list[tuple[Status, ...]] = [(status,) for status in RANKS if not (together and status.final)]
         if together:
@@ -67,8 +71,8 @@ class Filter(NamedTuple):
             groups = [(self.status,) for group in groups if self.status in group]
         return groups
 
-    def within(self, created_at: Any) -> list[ColumnElement[bool]]:
-        """The conditions by time."""
+    def time_conditions(self, created_at: Any) -> list[ColumnElement[bool]]:
+        """Return the conditions on the time of creation."""
         conditions = []
         if self.created_after is not None:
             conditions.append(created_at >= self.created_after)
@@ -77,110 +81,138 @@ class Filter(NamedTuple):
         return conditions
 
 
-def with_most_selective_index(db: Session, wanted: Filter, ranks: Collection[int] = (0, 1, 2)) -> Filter:
-    """The filter, led by the condition that is rarest among running, queued and ended activities, in one statement.
+class _Candidate(NamedTuple):
+    """Condition that could drive the query for activities of a rank."""
 
-    What a list reads is bounded by the rarest: the others are looked up for each activity that meets it.
+    rank: int
+    label: int | None
+    """Position of the label; None for status and task name."""
+    rows: Select[Any]
+    """When the activities that meet the condition were created, newest first."""
+
+
+class _Selectivity(NamedTuple):
+    """Estimate of how few rows meet a condition; the lower, the fewer."""
+
+    rows: int
+    oldest: datetime | None
+
+
+def with_most_selective_index(db: Session, wanted: Filter, ranks: Collection[int] = (0, 1, 2)) -> Filter:
+    """Return the filter with the most selective driving condition for each rank. Runs at most one statement.
+
+    A list reads as many rows as meet the driving condition; the other conditions are looked up for each of them.
     """
     if not wanted.metadata:
         return wanted
-    sources = [
-        (rank, lead, source)
-        for rank in ((RANKS[wanted.status],) if wanted.status else ranks)
-        for lead, source in _sources(wanted, rank)
-    ]
-    looks = [
+    if wanted.status is not None:
+        ranks = (RANKS[wanted.status],)
+    candidates = [candidate for rank in ranks for candidate in _candidates(wanted, rank)]
+    estimates = _estimate(db, candidates)
+    driving = list(wanted.driving_labels)
+    for rank in {rank for rank, _ in estimates}:
+        labels = {label: estimate for (at, label), estimate in estimates.items() if at == rank}
+        driving[rank] = min(labels, key=labels.__getitem__)
+    return wanted._replace(driving_labels=(driving[0], driving[1], driving[2]))
+
+
+def _estimate(db: Session, candidates: Sequence[_Candidate]) -> dict[tuple[int, int | None], _Selectivity]:
+    """Return the selectivity of each candidate by rank and label, in one statement."""
+    probes = [
         select(
             literal(number).label("number"),
             func.count().label("found"),
-            func.min(newest.c.created_at).label("reach"),
+            func.min(newest.c.created_at).label("oldest"),
         )
-        for number, (_, _, source) in enumerate(sources)
-        for newest in [source.limit(PROBE_LIMIT).subquery(f"newest_{number}")]
+        for number, candidate in enumerate(candidates)
+        for newest in [candidate.rows.limit(PROBE_LIMIT).subquery(f"newest_{number}")]
     ]
-    found: dict[tuple[int, int | None], tuple[int, datetime | None]] = {}
-    for row in db.execute(union_all(*looks)):
-        rank, lead, _ = sources[row.number]
-        # Of several statuses with the same index the one that has the most tells how rare they are.
-        found[rank, lead] = max(
-            found.get((rank, lead), (0, None)), (row.found, row.reach), key=lambda one: one[0]
+    estimates: dict[tuple[int, int | None], _Selectivity] = {}
+    for row in db.execute(union_all(*probes)):
+        rank, label, _ = candidates[row.number]
+        found = _Selectivity(row.found, row.oldest)
+        # Among several statuses on the same index, the most frequent one decides.
+        estimates[rank, label] = max(
+            estimates.get((rank, label), _Selectivity(0, None)), found, key=lambda estimate: estimate.rows
         )
-    leads = list(wanted.driving_labels)
-    for rank in {rank for rank, _ in found}:
-        choices = [(lead, rarity) for (at, lead), rarity in found.items() if at == rank]
-        leads[rank] = min(choices, key=lambda choice: choice[1])[0]
-    return wanted._replace(driving_labels=(leads[0], leads[1], leads[2]))
+    return estimates
 
 
-def _sources(wanted: Filter, rank: int) -> Iterator[tuple[int | None, Select[Any]]]:
-    """What may lead among the activities of a rank: when they were made, the newest first."""
+def _candidates(wanted: Filter, rank: int) -> Iterator[_Candidate]:
     statuses = [status for status in RANKS if RANKS[status] == rank and wanted.status in (None, status)]
-    for lead, (name, value) in enumerate(wanted_labels(wanted.metadata)):
+    for position, (name, value) in enumerate(wanted_labels(wanted.metadata)):
         at: Any = ActivityLabel.created_at
         label = (ActivityLabel.name == name, ActivityLabel.value == value)
-        found = select(at).where(*label, *wanted.within(at), *since_oldest(statuses, at))
-        yield lead, found.order_by(at.desc())
+        rows = select(at).where(*label, *wanted.time_conditions(at), *since_oldest(statuses, at))
+        yield _Candidate(rank, position, rows.order_by(at.desc()))
     if wanted.agent_type is None and len(statuses) > 1:
-        return  # hardly anything is rarer than what has ended
+        return  # almost every condition is more selective than having ended
     for status in statuses:
-        conditions = [Activity.status == status, *wanted.within(Activity.created_at)]
+        conditions = [Activity.status == status, *wanted.time_conditions(Activity.created_at)]
         if wanted.agent_type is not None:
             conditions.append(Activity.agent_type == wanted.agent_type)
-        yield None, select(Activity.created_at).where(*conditions).order_by(Activity.created_at.desc())
+        rows = select(Activity.created_at).where(*conditions)
+        yield _Candidate(rank, None, rows.order_by(Activity.created_at.desc()))
 
 
 def since_oldest(statuses: Sequence[Status], created_at: Any) -> list[ColumnElement[bool]]:
-    """What is active is mostly new: nothing older than the oldest of it needs to be read."""
+    """Return a lower bound on the time, for an active status: nothing older than its oldest activity need be read."""
     if len(statuses) > 1 or statuses[0].final:
         return []
-    # As a minimum MariaDB looks it up before it plans, and enters the other index there.
+    # As a minimum, MariaDB looks it up before it plans, and starts reading the other index there.
     oldest = select(func.min(_OTHER.created_at)).where(_OTHER.status == statuses[0])
     return [created_at >= oldest.scalar_subquery()]
 
 
-def _kind(wanted: Filter, statuses: Sequence[Status]) -> list[ColumnElement[bool]]:
-    """The conditions by status and task name."""
-    kind: list[ColumnElement[bool]] = [
+def _status_and_name(wanted: Filter, statuses: Sequence[Status]) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [
         Activity.status == statuses[0] if len(statuses) == 1 else Activity.status.in_(statuses)
     ]
     if wanted.agent_type is not None:
-        kind.append(Activity.agent_type == wanted.agent_type)
-    return kind
+        conditions.append(Activity.agent_type == wanted.agent_type)
+    return conditions
 
 
 def driving_conditions(
-    wanted: Filter, statuses: Sequence[Status], lead: int | None, source: Any
+    wanted: Filter, statuses: Sequence[Status], label: int | None, source: Any
 ) -> list[ColumnElement[bool]]:
-    """The conditions by which an index is entered, of the label that leads or of status and task name."""
-    if lead is None:
-        return [*_kind(wanted, statuses), *wanted.within(source.created_at)]
-    name, value = wanted_labels(wanted.metadata)[lead]
-    this = (source.name == name, source.value == value)
-    return [*this, *wanted.within(source.created_at), *since_oldest(statuses, source.created_at)]
+    """Return the conditions by which rows are found in an index: that of a label, or that of status and task name.
+
+    `source` is the table of the index: ActivityLabel, or Activity if `label` is None.
+    """
+    if label is None:
+        return [*_status_and_name(wanted, statuses), *wanted.time_conditions(source.created_at)]
+    name, value = wanted_labels(wanted.metadata)[label]
+    has_label = (source.name == name, source.value == value)
+    return [
+        *has_label,
+        *wanted.time_conditions(source.created_at),
+        *since_oldest(statuses, source.created_at),
+    ]
 
 
 def residual_conditions(
-    wanted: Filter, statuses: Sequence[Status], lead: int | None, agent_id: Any, created_at: Any
+    wanted: Filter, statuses: Sequence[Status], label: int | None, agent_id: Any, created_at: Any
 ) -> list[ColumnElement[bool]]:
-    """The other conditions, each answered by one look into an index for each activity that the leading one finds.
+    """Return the other conditions, each of them a look into an index for each row that the driving condition finds.
 
-    All are scalar subqueries: of joins a planner may begin with the other side, and sort.
+    All are scalar subqueries: for joins, a planner may start with the other side, and sort.
     """
     labels = wanted_labels(wanted.metadata)
     conditions = []
-    if lead is not None:
-        del labels[lead]
+    if label is not None:
+        del labels[label]
         if wanted.agent_type is not None or len(statuses) < len(RANKS):
-            # With the time it is in the index by status, which is far smaller than the table.
-            this = (Activity.agent_id == agent_id, Activity.created_at == created_at)
-            kind = select(literal(1)).where(*this, *_kind(wanted, statuses))
-            conditions.append(kind.scalar_subquery().is_not(None))
-    return conditions + [residual_label_condition(label, agent_id, created_at) for label in labels]
+            # With the time, the index by status answers it, which is far smaller than the table.
+            same = (Activity.agent_id == agent_id, Activity.created_at == created_at)
+            found = select(literal(1)).where(*same, *_status_and_name(wanted, statuses))
+            conditions.append(found.scalar_subquery().is_not(None))
+    return conditions + [residual_label_condition(other, agent_id, created_at) for other in labels]
 
 
 def select_matching_ids(wanted: Filter, status: Status) -> Select[Any]:
-    """The ids of activities with a status that meet a filter, in no order."""
-    lead = wanted.driving_label(RANKS[status])
-    source: Any = Activity if lead is None else ActivityLabel
-    others = residual_conditions(wanted, (status,), lead, source.agent_id, source.created_at)
-    return select(source.agent_id).where(*driving_conditions(wanted, (status,), lead, source), *others)
+    """Return a query for the ids of the activities with a status that match a filter, in no order."""
+    label = wanted.driving_label(RANKS[status])
+    source: Any = Activity if label is None else ActivityLabel
+    others = residual_conditions(wanted, (status,), label, source.agent_id, source.created_at)
+    return select(source.agent_id).where(*driving_conditions(wanted, (status,), label, source), *others)

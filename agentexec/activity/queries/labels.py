@@ -1,4 +1,4 @@
-"""Metadata as labels: a row for each value, by which activities are found."""
+"""Labels: the indexed metadata of activities, one row for each value."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from agentexec.errors import UsageError
 _OTHER = aliased(ActivityLabel)
 
 MAX_LABELS = 64
-"""Most values of one activity's metadata by which it can be found: each is a row."""
+"""Maximum number of labels of one activity: each is a row."""
 
 
 def label_rows(metadata: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """Name and value of each label. Lists, objects and null are no labels: nothing is found by them."""
+    """Return name and value of each label. Lists, objects and null are not labels, so no filter finds them."""
     return [
         (_short(str(name)), _text(value))
         for name, value in (metadata or {}).items()
@@ -34,47 +34,51 @@ def check_label_count(metadata: Mapping[str, Any] | None) -> None:
     number = len(label_rows(metadata))
     if number > MAX_LABELS:
         raise UsageError(
-            f"The metadata has {number} values, of which at most {MAX_LABELS} can be filtered by; "
-            "put what nobody filters by into the context, or into an object."
+            f"The metadata has {number} values; at most {MAX_LABELS} can be indexed for filters. "
+            "Put the values that nobody filters by into the context, or into an object."
         )
 
 
 def wanted_labels(metadata_filter: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """The labels that an activity must have to match. Raises UsageError for a value that is no label's."""
+    """Return the labels that an activity must have to match.
+
+    Raises UsageError for a value that cannot be a label's.
+    """
     for name, value in (metadata_filter or {}).items():
         if not isinstance(value, _PLAIN):
             raise UsageError(f"metadata_filter[{name!r}] must be a string, number or boolean.")
     try:
-        # No activity has a name that cannot be stored.
+        # Storable only to be a valid parameter: no activity has a label with such a name.
         return [(storable_text(name), value) for name, value in label_rows(metadata_filter)]
     except ValueError:
-        raise UsageError("metadata_filter holds a number that is too long.") from None
+        raise UsageError("metadata_filter has a number with too many digits.") from None
 
 
 def storable_text(text: str) -> str:
-    """A text that every database takes as a parameter: without NUL and without lone surrogates."""
+    """Return text that every database accepts as a parameter: without NUL and without lone surrogates."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def metadata_conditions(metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
-    """Conditions that an activity which others have found has all these labels, each compared with its JSON type."""
+    """Return conditions that an activity, found by other conditions, has these labels with the same JSON types."""
     labels = wanted_labels(metadata_filter)
     return [residual_label_condition(label, Activity.agent_id, Activity.created_at) for label in labels]
 
 
 def residual_label_condition(label: tuple[str, str], agent_id: Any, created_at: Any) -> ColumnElement[bool]:
-    """The condition that an activity has a label: one look into the index, which holds all of it.
+    """Return the condition that an activity has a label: one look into an index that holds all columns it needs.
 
-    A scalar subquery, for databases turn IN and EXISTS into joins, and may then begin with all that have the label.
+    It is a scalar subquery, because databases turn IN and EXISTS into joins and may then start with every activity
+    that has the label.
     """
     name, value = label
-    this = (_OTHER.agent_id == agent_id, _OTHER.created_at == created_at)
-    found = select(literal(1)).where(_OTHER.name == name, _OTHER.value == value, *this)
+    same = (_OTHER.agent_id == agent_id, _OTHER.created_at == created_at)
+    found = select(literal(1)).where(_OTHER.name == name, _OTHER.value == value, *same)
     return found.scalar_subquery().is_not(None)
 
 
 def driving_label_condition(label: tuple[str, str]) -> ColumnElement[bool]:
-    """The same where no other condition finds few: the database may begin with the label."""
+    """Return the condition that an activity has a label, for queries that may well start with the label."""
     name, value = label
     return Activity.agent_id.in_(
         select(ActivityLabel.agent_id).where(ActivityLabel.name == name, ActivityLabel.value == value)

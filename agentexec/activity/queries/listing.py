@@ -1,4 +1,4 @@
-"""Pages of activities: each status in turn by its index, so that a page costs the same among a million as among ten."""
+"""Pages of activities. Each status is read by its index, so a page costs the same among a million as among ten."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ from agentexec.task import Status
 
 MAX_PAGE_SIZE = 1000
 MAX_COUNTED = 10_000
-"""What matches metadata or times is counted up to here; with other conditions to be looked up, up to PROBE_LIMIT."""
+"""Maximum number of matches that are counted; with residual conditions it is PROBE_LIMIT."""
 
 MAX_SEARCHED = 3_000
-"""Of each status, a text is looked for in so many of the newest that meet the other filters."""
+"""Activities of each status, the newest that match the other filters, in which a text is searched for."""
 
 SEARCHED_CHARACTERS = 500
-"""Of each message: texts of any length may stand there."""
+"""Characters of each message in which a text is searched for: messages can be of any length."""
 
 
 class Place(NamedTuple):
-    """Where a page ended, in the order of the list."""
+    """Place in the order of a list: that of a page's last activity."""
 
     rank: int
     created_at: datetime
     agent_id: UUID
 
     def cursor(self) -> str:
-        """As a text without meaning for others."""
+        """Return the place as opaque text."""
         text = f"{self.rank} {self.created_at.isoformat()} {self.agent_id.hex}"
         return base64.urlsafe_b64encode(text.encode()).decode()
 
     @classmethod
     def parse(cls, cursor: str) -> Place:
-        """The place of a cursor. Raises UsageError."""
+        """Return the place that a cursor stands for. Raises UsageError."""
         try:
             rank, created_at, agent_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
             moment = datetime.fromisoformat(created_at)
@@ -65,12 +65,20 @@ class Place(NamedTuple):
             raise UsageError("after= takes the `next_cursor` of a list, unchanged.") from None
 
 
-def _known_status(status: Status | str | None) -> Status | None:
-    try:
-        return None if status is None else Status(status)
-    except ValueError:
-        known = ", ".join(one.value for one in Status)
-        raise UsageError(f"There is no status {status!r}; the statuses are {known}.") from None
+class _Page(NamedTuple):
+    """Page that is asked for: by its number, or by the cursor of the page before it."""
+
+    number: int
+    size: int
+    after: str | None
+
+    @property
+    def offset(self) -> int:
+        return (self.number - 1) * self.size
+
+    @property
+    def is_first(self) -> bool:
+        return self.number == 1 and self.after is None
 
 
 @sync_or_async
@@ -87,47 +95,50 @@ def list_activities(
     metadata_filter: Mapping[str, Any] | None = None,
     after: str | None = None,
 ) -> ActivityListSchema:
-    """One page of activities: running ones first, then queued ones, then the newest.
+    """Return one page of activities: running ones first, then queued ones, then ended ones, each newest first.
 
-    `page` counts from 1; `page_size` is at most 1000. `after`: the `next_cursor` of the page before, instead of `page`;
-    far from the first page it is much faster, and it skips nothing when new activities come in between.
+    Args:
+        db: Session or AsyncSession on the database of the record.
+        page: Number of the page, counted from 1.
+        page_size: Activities on a page, 1 to 1000.
+        status: Only activities with this status.
+        agent_type: Only activities with this task name.
+        text: Only activities that have this text, in upper or lower case, in their task name or in the first 500
+            characters of their latest message, or whose agent_id it is. It is searched for in the newest 3,000
+            activities of each status that match the other filters.
+        created_after: Only activities created at this time or later; aware of its time zone.
+        created_before: Only activities created before this time; aware of its time zone.
+        metadata_filter: Only activities whose metadata has these values.
+        after: `next_cursor` of the page before, instead of `page`. Far from the first page it is much faster, and it
+            skips no activity when new ones come in between.
 
-    Filters: `status`; `agent_type`, the task's name; `text`, which is in the task's name, in its latest message or is
-    its agent_id, in any case, looked for in the newest 3,000 of each status (and 500 characters of each) that meet the other filters;
-    `created_after` and `created_before`, aware moments; `metadata_filter`, the values that the metadata must have.
+    Returns:
+        The page, with the number of activities that match.
 
-    Raises UsageError for a page or a value that cannot be.
+    Raises:
+        UsageError: An argument is invalid.
     """
-    if page < 1 or not 1 <= page_size <= MAX_PAGE_SIZE:
-        raise UsageError(
-            f"Pages count from 1 and hold 1 to {MAX_PAGE_SIZE} items; got page={page}, page_size={page_size}."
-        )
-    if after is not None and page != 1:
-        raise UsageError("Give either page= or after=, not both.")
-    for name, moment in (("created_after", created_after), ("created_before", created_before)):
-        if moment is not None and moment.tzinfo is None:
-            raise UsageError(f"{name}= must be aware of its time zone, like datetime.now(UTC).")
+    wanted_page = _checked_page(page, page_size, after)
     wanted = Filter(
-        _known_status(status),
+        _parse_status(status),
         None if agent_type is None else storable_text(agent_type),
         storable_text(text) if text else None,
-        created_after,
-        created_before,
+        _checked_time("created_after", created_after),
+        _checked_time("created_before", created_before),
         metadata_filter,
     )
     wanted = with_most_selective_index(db, wanted)
-    place = {"offset": (page - 1) * page_size, "after": after}
-    rows = db.execute(
-        _plain_page_query(wanted.status, wanted.agent_type, page_size, **place)
+    query = (
+        _plain_page_query(wanted.status, wanted.agent_type, page_size, offset=wanted_page.offset, after=after)
         if wanted.is_plain
-        else page_query(wanted, page_size, **place),
-        execution_options={"populate_existing": True},
-    ).all()
-    number, exact = _total(db, wanted, rows, page, page_size, after)
+        else page_query(wanted, page_size, offset=wanted_page.offset, after=after)
+    )
+    rows = db.execute(query, execution_options={"populate_existing": True}).all()
+    total, exact = _total(db, wanted, rows, wanted_page)
     last = rows[-1] if len(rows) == page_size else None
     return ActivityListSchema(
         items=[ActivityListItemSchema.model_validate(row.Activity) for row in rows],
-        total=number,
+        total=total,
         total_is_exact=exact,
         page=page,
         page_size=page_size,
@@ -135,11 +146,38 @@ def list_activities(
     )
 
 
+def _checked_page(page: int, page_size: int, after: str | None) -> _Page:
+    if page < 1 or not 1 <= page_size <= MAX_PAGE_SIZE:
+        raise UsageError(
+            f"Pages count from 1 and hold 1 to {MAX_PAGE_SIZE} items; got page={page}, page_size={page_size}."
+        )
+    if after is not None and page != 1:
+        raise UsageError("Give either page= or after=, not both.")
+    return _Page(page, page_size, after)
+
+
+def _checked_time(name: str, time: datetime | None) -> datetime | None:
+    if time is not None and time.tzinfo is None:
+        raise UsageError(f"{name}= must be aware of its time zone, like datetime.now(UTC).")
+    return time
+
+
+def _parse_status(status: Status | str | None) -> Status | None:
+    try:
+        return None if status is None else Status(status)
+    except ValueError:
+        known = ", ".join(status.value for status in Status)
+        raise UsageError(f"There is no status {status!r}; the statuses are {known}.") from None
+
+
 def page_query(wanted: Filter, limit: int, *, offset: int = 0, after: str | None = None) -> Select[Any]:
-    """The activities of one page in order, each with its `rank`, as one statement. Raises UsageError for a bad cursor."""
+    """Return a query for one page in order: the activities, each with its `rank` and the `number` found by text.
+
+    Raises UsageError for an invalid cursor.
+    """
     place = None if after is None else Place.parse(after)
     found = _union(wanted, MAX_SEARCHED if wanted.text else limit + offset, place)
-    # A text is looked for once: each row says how many were found.
+    # The search for a text runs once: each row says how many activities it found.
     number = literal(None) if wanted.text is None else func.count().over()
     chosen = (
         select(found, number.label("number"))
@@ -156,7 +194,7 @@ def page_query(wanted: Filter, limit: int, *, offset: int = 0, after: str | None
     )
 
 
-@functools.lru_cache(maxsize=64)  # to build the statement takes longer than to run it
+@functools.lru_cache(maxsize=64)  # building the statement takes longer than running it
 def _plain_page_query(
     status: Status | None, agent_type: str | None, limit: int, *, offset: int, after: str | None
 ) -> Select[Any]:
@@ -164,7 +202,7 @@ def _plain_page_query(
 
 
 def _union(wanted: Filter, limit: int, place: Place | None = None) -> Any:
-    """The first `limit` of each status: every part is read in the order of an index, and no further."""
+    """Return the first `limit` activities of each status; every part is read in the order of an index."""
     parts = [
         _part(wanted, statuses, limit, place)
         for statuses in wanted.status_groups()
@@ -172,20 +210,20 @@ def _union(wanted: Filter, limit: int, place: Place | None = None) -> Any:
     ]
     if not parts:
         parts = [_part(wanted, (Status.CANCELED,), 0, None)]
-    # Each in a query of its own: SQLite takes no ORDER BY or LIMIT inside a UNION.
-    each = [select(part.subquery(f"part_{number}")) for number, part in enumerate(parts)]
-    return (union_all(*each) if len(each) > 1 else each[0]).subquery("found")
+    # Each part is a subquery: SQLite does not accept ORDER BY or LIMIT inside a UNION.
+    selects = [select(part.subquery(f"part_{number}")) for number, part in enumerate(parts)]
+    return (union_all(*selects) if len(selects) > 1 else selects[0]).subquery("found")
 
 
 def _part(wanted: Filter, statuses: tuple[Status, ...], limit: int, place: Place | None) -> Select[Any]:
-    """The first of some statuses of the same rank, in the order of the index that leads."""
+    """Return the first activities with statuses of the same rank, in the order of the driving index."""
     rank = RANKS[statuses[0]]
-    lead = wanted.driving_label(rank)
-    source: Any = Activity if lead is None else ActivityLabel
+    label = wanted.driving_label(rank)
+    source: Any = Activity if label is None else ActivityLabel
     created_at, agent_id = source.created_at, source.agent_id
     conditions = [
-        *driving_conditions(wanted, statuses, lead, source),
-        *residual_conditions(wanted, statuses, lead, agent_id, created_at),
+        *driving_conditions(wanted, statuses, label, source),
+        *residual_conditions(wanted, statuses, label, agent_id, created_at),
     ]
     if place is not None and rank == place.rank:
         conditions.append(created_at <= place.created_at)
@@ -194,8 +232,8 @@ def _part(wanted: Filter, statuses: tuple[Status, ...], limit: int, place: Place
     query = select(*columns).where(*conditions).order_by(created_at.desc(), agent_id.desc())
     if wanted.text is None:
         return query.limit(limit)
-    if lead is None:
-        # Whether a text matches, not the text: MariaDB makes a table of what is found, which with texts is a large one.
+    if label is None:
+        # Select whether the text matches, not the text itself: MariaDB materializes the window, and texts make it large.
         hit = case((_has_text(wanted.text), 1), else_=0).label("hit")
         window = query.add_columns(hit).limit(MAX_SEARCHED).subquery(f"window_{statuses[0].value}")
         matches = select(window.c.agent_id, window.c.created_at, window.c.rank).where(window.c.hit == 1)
@@ -211,63 +249,69 @@ def _has_text(text: str) -> ColumnElement[bool]:
     return or_(
         message.icontains(text, autoescape=True),
         Activity.agent_type.icontains(text, autoescape=True),
-        *([Activity.agent_id == key] if (key := _uuid(text)) else []),
+        *([Activity.agent_id == agent_id] if (agent_id := _parse_id(text)) else []),
     )
 
 
-def _uuid(text: str) -> UUID | None:
+def _parse_id(text: str) -> UUID | None:
     try:
         return UUID(text.strip())
     except ValueError:
         return None
 
 
-def _total(
-    db: Session, wanted: Filter, rows: Sequence[Any], page: int, page_size: int, after: str | None
-) -> tuple[int, bool]:
-    """How many match, and whether that is all of them, with what the page itself tells."""
+def _total(db: Session, wanted: Filter, rows: Sequence[Any], page: _Page) -> tuple[int, bool]:
+    """Return how many activities match, and whether that is exact. Asks the database only if the page does not tell."""
     if wanted.is_plain:
         return counts.total(db, wanted.status, wanted.agent_type), True
-    shown = None
-    if after is None:
-        shown = (page - 1) * page_size + len(rows)
-        is_last = len(rows) < page_size and bool(rows or page == 1)
-        if is_last and wanted.text is None:
+    if wanted.text is not None:
+        return _total_of_search(db, wanted, rows, page)
+    shown = 0
+    if page.after is None:
+        shown = page.offset + len(rows)
+        if len(rows) < page.size and (rows or page.is_first):
             return shown, True
-    if wanted.text is None:
-        limit = PROBE_LIMIT if wanted.has_residual_conditions else MAX_COUNTED
-        number, looked = db.execute(count_query(wanted, limit)).one()
-        return max(min(number or 0, limit), shown or 0), looked <= limit
+    limit = PROBE_LIMIT if wanted.has_residual_conditions else MAX_COUNTED
+    number, counted = db.execute(count_query(wanted, limit)).one()
+    return max(min(number or 0, limit), shown), counted <= limit
+
+
+def _total_of_search(db: Session, wanted: Filter, rows: Sequence[Any], page: _Page) -> tuple[int, bool]:
     if rows:
         number = rows[0].number
-    elif page == 1 and after is None:
+    elif page.is_first:
         number = 0
     else:
         number = db.scalar(select(func.count()).select_from(_union(wanted, MAX_SEARCHED))) or 0
-    return number, _fits(db, wanted._replace(text=None))
+    return number, _searches_everything(db, wanted._replace(text=None))
 
 
-def _fits(db: Session, wanted: Filter) -> bool:
-    """True if a text was looked for in all that meet the other filters."""
+def _searches_everything(db: Session, wanted: Filter) -> bool:
+    """Return whether a text is searched for in all activities that match the other filters."""
     if wanted.is_plain:
         return counts.total(db, wanted.status, wanted.agent_type) <= MAX_SEARCHED
-    _, looked = db.execute(count_query(wanted, MAX_SEARCHED)).one()
-    return looked <= MAX_SEARCHED
+    _, counted = db.execute(count_query(wanted, MAX_SEARCHED)).one()
+    return counted <= MAX_SEARCHED
 
 
 def count_query(wanted: Filter, limit: int) -> Any:
-    """How many match a filter without text, and how many were looked at, each up to one above the limit."""
-    lead = wanted.driving_label(RANKS[wanted.status or Status.COMPLETE])
-    source: Any = Activity if lead is None else ActivityLabel
-    # All statuses, if none is asked for: named, they let the index serve.
+    """Return a query that counts, among the first `limit` + 1 rows of the driving condition, matches and rows.
+
+    The filter has no text.
+    """
+    label = wanted.driving_label(RANKS[wanted.status or Status.COMPLETE])
+    source: Any = Activity if label is None else ActivityLabel
+    # All statuses by name if the filter has none: that lets the index by status serve.
     statuses = list(RANKS) if wanted.status is None else [wanted.status]
-    looked_at = select(source.agent_id, source.created_at).where(
-        *driving_conditions(wanted, statuses, lead, source)
+    candidates = select(source.agent_id, source.created_at).where(
+        *driving_conditions(wanted, statuses, label, source)
     )
-    if lead is not None or wanted.status is not None:  # else no index has all statuses in the order of time
-        looked_at = looked_at.order_by(source.created_at.desc(), source.agent_id.desc())
-    window = looked_at.limit(limit + 1).subquery("counted")
-    rest = residual_conditions(wanted, statuses, lead, window.c.agent_id, window.c.created_at)
-    if not rest:
+    if (
+        label is not None or wanted.status is not None
+    ):  # otherwise no index has all statuses in the order of time
+        candidates = candidates.order_by(source.created_at.desc(), source.agent_id.desc())
+    window = candidates.limit(limit + 1).subquery("counted")
+    residual = residual_conditions(wanted, statuses, label, window.c.agent_id, window.c.created_at)
+    if not residual:
         return select(func.count(), func.count()).select_from(window)
-    return select(func.sum(case((and_(*rest), 1), else_=0)), func.count()).select_from(window)
+    return select(func.sum(case((and_(*residual), 1), else_=0)), func.count()).select_from(window)

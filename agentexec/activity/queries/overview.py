@@ -1,4 +1,4 @@
-"""The deployment at a glance: what waits and runs, how much ends each minute, and who works. One statement."""
+"""Overview of a deployment: queued and running tasks, tasks ended per minute, and worker processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
-from sqlalchemy import case, false, func, select
+from sqlalchemy import ColumnElement, Select, case, false, func, select
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import Activity, WorkerProcess
@@ -24,73 +24,78 @@ REPORT_SECONDS = 5.0
 """Seconds between two reports of a worker process."""
 
 LOST_SECONDS = 4 * REPORT_SECONDS
-"""A worker process that has not reported for so long is lost, or cannot reach the database."""
+"""Seconds without a report after which a worker process counts as lost, or cannot reach the database."""
 
 FORGET_SECONDS = 600.0
-"""Seconds after which a lost worker process is shown no more."""
+"""Seconds without a report after which a worker process is no longer shown."""
 
 MAX_MINUTES = 60
-MAX_USED = 5_000
+MAX_SUMMED = 5_000
+"""Maximum number of tasks whose usage is summed."""
 
 
 class WorkerSchema(BaseModel):
-    """A worker process, as it last reported."""
+    """Worker process, as of its latest report."""
 
     model_config = ConfigDict(defer_build=True, from_attributes=True)
 
     worker_id: str
-    queue: str = Field(description="The queue that it serves.")
+    queue: str = Field(description="Queue that it serves.")
     host: str
     pid: int
-    concurrency: int = Field(description="Tasks that it runs at once, at most.")
-    running: int = Field(description="Tasks that it runs now.")
-    draining: bool = Field(description="It claims nothing more, as it is about to stop.")
-    cpu_percent: float = Field(description="100 is one processor.")
-    rss_bytes: int = Field(description="Its memory.")
+    concurrency: int = Field(description="Maximum number of tasks that it runs at once.")
+    running: int = Field(description="Number of tasks that it runs.")
+    draining: bool = Field(description="Whether it is about to stop and claims no more tasks.")
+    cpu_percent: float = Field(description="CPU usage; 100 is one processor.")
+    rss_bytes: int = Field(description="Resident memory in bytes.")
     started_at: datetime
-    seen_at: datetime = Field(description="Its latest report; it is lost after 20 seconds without one.")
+    seen_at: datetime = Field(
+        description="Time of its latest report; after 20 seconds without one it is lost."
+    )
 
 
 class OverviewSchema(BaseModel):
-    """What waits, runs and has just ended."""
+    """Queued, running and recently ended tasks, and the worker processes."""
 
     model_config = ConfigDict(defer_build=True)
 
-    at: datetime = Field(description="The moment of this look.")
-    queued: int = Field(default=0, description="Tasks that wait, also those that may not start yet.")
-    running: int = Field(default=0, description="Tasks that run.")
+    at: datetime = Field(description="Time of the query.")
+    queued: int = Field(
+        default=0, description="Number of queued tasks, including those that may not start yet."
+    )
+    running: int = Field(default=0, description="Number of running tasks.")
     oldest_queued_at: datetime | None = Field(
         default=None,
-        description="When the task was accepted that has waited longest of those that may start.",
+        description="Creation time of the oldest queued task that may start.",
     )
     done_per_minute: list[int] = Field(
         default_factory=list,
-        description="Tasks that completed, one number a minute; the last one is that of the last 60 seconds.",
+        description="Numbers of completed tasks, one per minute; the last one counts the last 60 seconds.",
     )
     failed_per_minute: list[int] = Field(
-        default_factory=list, description="Tasks that ended in ERROR, likewise."
+        default_factory=list, description="Numbers of tasks that ended in ERROR, likewise."
     )
     workers: list[WorkerSchema] = Field(
         default_factory=list,
-        description="The worker processes of all queues, lost ones for ten minutes more.",
+        description="Worker processes of all queues; lost ones stay for ten minutes.",
     )
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def active(self) -> int:
-        """Queued and running."""
+        """Number of queued and running tasks."""
         return self.queued + self.running
 
 
 class SpentSchema(BaseModel):
-    """What the tasks used that ended in the last minutes."""
+    """Usage and cost of the tasks that ended in the last minutes."""
 
     model_config = ConfigDict(defer_build=True)
 
-    minutes: int = Field(description="How many minutes.")
+    minutes: int = Field(description="Length of the time span in minutes.")
     usage: UsageSchema
     cost: float | None = Field(
-        default=None, description="An estimate in dollars; null unless all prices are known."
+        default=None, description="Estimated cost in dollars; null unless all prices are known."
     )
 
 
@@ -98,43 +103,39 @@ class SpentSchema(BaseModel):
 def overview(
     db: Session, minutes: int = 30, *, metadata_filter: Mapping[str, Any] | None = None
 ) -> OverviewSchema:
-    """What waits, runs and has ended in each of the last `minutes` (1 to 60), and the worker processes of all queues.
+    """Return the queued, running and recently ended tasks, and the worker processes. Runs one statement.
 
-    `metadata_filter`: of tasks whose metadata has all these values; then without worker processes, which work for all.
-    Raises UsageError.
+    Args:
+        db: Session or AsyncSession on the database of the record.
+        minutes: Minutes, 1 to 60, for each of which the ended tasks are counted.
+        metadata_filter: Only tasks whose metadata has these values. The overview then has no worker processes, which
+            serve all tenants.
+
+    Returns:
+        The overview of all queues.
+
+    Raises:
+        UsageError: An argument is invalid.
     """
     if not 1 <= minutes <= MAX_MINUTES:
-        raise UsageError(f"minutes= is from 1 to {MAX_MINUTES}, not {minutes}.")
+        raise UsageError(f"minutes= must be from 1 to {MAX_MINUTES}, not {minutes}.")
     now = utc_now()
-    mine = metadata_conditions(metadata_filter)
-    counted = select(func.count()).select_from(Activity)
-    oldest = (
-        select(Activity.created_at)
-        .where(
-            Activity.status == Status.QUEUED,
-            func.coalesce(Activity.run_at, Activity.created_at) <= now,
-            *mine,
-        )
-        .order_by(Activity.created_at)
-        .limit(1)
-    )
-    ended = []
-    for ago in range(minutes, 0, -1):
-        since, until = now - timedelta(minutes=ago), now - timedelta(minutes=ago - 1)
-        within = (Activity.finished_at > since) & (Activity.finished_at <= until)
-        for name, status in (("done", Status.COMPLETE), ("failed", Status.ERROR)):
-            hit = case((within & (Activity.status == status), 1), else_=0)
-            ended.append(func.sum(hit).label(f"{name}_{ago}"))
-    recent = select(*ended).where(Activity.finished_at > now - timedelta(minutes=minutes), *mine).subquery()
+    in_scope = metadata_conditions(metadata_filter)
+    recent = _ended_per_minute(now, minutes, in_scope).subquery()
     numbers = [
-        counted.where(Activity.status == status, *mine).scalar_subquery().label(f"now_{status.value}")
+        select(func.count())
+        .select_from(Activity)
+        .where(Activity.status == status, *in_scope)
+        .scalar_subquery()
+        .label(f"now_{status.value}")
         for status in (Status.QUEUED, Status.RUNNING)
     ]
+    oldest = _oldest_queued(now, in_scope).scalar_subquery().label("oldest")
     workers: Any = WorkerProcess.__table__
     present = workers.c.seen_at > now - timedelta(seconds=FORGET_SECONDS)
     rows = (
         db.execute(
-            select(*numbers, oldest.scalar_subquery().label("oldest"), recent, *workers.c)
+            select(*numbers, oldest, recent, *workers.c)
             .select_from(recent)
             .join(workers, present if metadata_filter is None else false(), isouter=True)
             .order_by(workers.c.host, workers.c.pid)
@@ -154,9 +155,45 @@ def overview(
     )
 
 
+def _ended_per_minute(
+    now: datetime, minutes: int, in_scope: list[ColumnElement[bool]]
+) -> Select[*tuple[Any, ...]]:
+    """Return a query of one row: `done_1` and `failed_1` for the last minute, `done_2` for the one before, and so on."""
+    columns = []
+    for ago in range(minutes, 0, -1):
+        since, until = now - timedelta(minutes=ago), now - timedelta(minutes=ago - 1)
+        within = (Activity.finished_at > since) & (Activity.finished_at <= until)
+        for name, status in (("done", Status.COMPLETE), ("failed", Status.ERROR)):
+            hit = case((within & (Activity.status == status), 1), else_=0)
+            columns.append(func.sum(hit).label(f"{name}_{ago}"))
+    return select(*columns).where(Activity.finished_at > now - timedelta(minutes=minutes), *in_scope)
+
+
+def _oldest_queued(now: datetime, in_scope: list[ColumnElement[bool]]) -> Select[Any]:
+    may_start = func.coalesce(Activity.run_at, Activity.created_at) <= now
+    return (
+        select(Activity.created_at)
+        .where(Activity.status == Status.QUEUED, may_start, *in_scope)
+        .order_by(Activity.created_at)
+        .limit(1)
+    )
+
+
 @sync_or_async
 def spent(db: Session, minutes: int = 10, *, metadata_filter: Mapping[str, Any] | None = None) -> SpentSchema:
-    """Tokens and cost of the tasks that ended in the last `minutes`, of at most the 5,000 newest of them."""
+    """Return tokens and cost of the tasks that ended recently, at most of the newest 5,000.
+
+    Args:
+        db: Session or AsyncSession on the database of the record.
+        minutes: Length of the time span, up to now, in minutes.
+        metadata_filter: Only tasks whose metadata has these values.
+
+    Returns:
+        The sums over these tasks.
+
+    Raises:
+        UsageError: A value of `metadata_filter` is not a string, number or boolean.
+    """
     query = (
         select(Activity.usage)
         .where(
@@ -165,14 +202,14 @@ def spent(db: Session, minutes: int = 10, *, metadata_filter: Mapping[str, Any] 
             *metadata_conditions(metadata_filter),
         )
         .order_by(Activity.finished_at.desc())
-        .limit(MAX_USED)
+        .limit(MAX_SUMMED)
     )
     sums: dict[str, dict[str, int]] = {}
     for usage in db.scalars(query):
         for model, used in valid_usage(usage).items():
-            into = sums.setdefault(model, dict.fromkeys(UsageSchema.model_fields, 0))
-            for name in into:
-                into[name] += used.get(name, 0)
-    price = compute_cost(sums, CONF.model_prices, use_list_prices=CONF.list_prices)
-    whole = {name: sum(used[name] for used in sums.values()) for name in UsageSchema.model_fields}
-    return SpentSchema(minutes=minutes, usage=UsageSchema(**whole), cost=price)
+            sum_of_model = sums.setdefault(model, dict.fromkeys(UsageSchema.model_fields, 0))
+            for name in sum_of_model:
+                sum_of_model[name] += used.get(name, 0)
+    cost = compute_cost(sums, CONF.model_prices, use_list_prices=CONF.list_prices)
+    total = {name: sum(used[name] for used in sums.values()) for name in UsageSchema.model_fields}
+    return SpentSchema(minutes=minutes, usage=UsageSchema(**total), cost=cost)
