@@ -14,13 +14,14 @@ from uuid import UUID
 
 import redis
 
+from agentexec.db.chunks import chunks
 from agentexec.errors import UsageError
 from agentexec.llm.rate_limits import Demand
 from agentexec.state.backend import ClaimResult, Depth, LostLeases
 from agentexec.state.redis_backend import scripts
 from agentexec.state.redis_backend.connection import Connections, clamp_block_timeout
 from agentexec.state.redis_backend.messages import RedisMessages
-from agentexec.state.redis_backend.scripts import CHUNK_SIZE, QueueKeys, Sign, SignedLease, chunks
+from agentexec.state.redis_backend.scripts import MAX_TASKS_PER_SCRIPT, QueueKeys, Sign, SignedLease
 from agentexec.state.redis_backend.signing import Signer
 from agentexec.task import Entry, Lease
 
@@ -93,7 +94,7 @@ class RedisBackend(RedisMessages):
         """Put tasks on a queue and wake as many workers. A task that is already there is left as it is."""
         self._refuse_transaction(transaction)
         with self._translating_errors():
-            for chunk in chunks(entries):
+            for chunk in chunks(entries, MAX_TASKS_PER_SCRIPT):
                 scripts.push(self._retrying_client, self._keys(queue), chunk, self._sign(queue))
 
     def wake(self, queue: str, count: int) -> None:
@@ -111,7 +112,7 @@ class RedisBackend(RedisMessages):
                 self._single_try_client,
                 self._keys(queue),
                 worker=worker,
-                limit=min(limit, CHUNK_SIZE),
+                limit=min(limit, MAX_TASKS_PER_SCRIPT),
                 low_quota=low_quota,
                 lease_seconds=lease_seconds,
             )
@@ -127,7 +128,7 @@ class RedisBackend(RedisMessages):
         """Extend leases. A lease that expired but was not claimed by another is taken up again."""
         lost = LostLeases([], [])
         with self._translating_errors():
-            for chunk in chunks(leases):
+            for chunk in chunks(leases, MAX_TASKS_PER_SCRIPT):
                 taken, missing = scripts.renew(
                     self._retrying_client,
                     self._keys(queue),
@@ -143,7 +144,7 @@ class RedisBackend(RedisMessages):
         """Forget finished tasks, unless a higher epoch holds them."""
         self._refuse_transaction(transaction)
         with self._translating_errors():
-            for chunk in chunks(leases):
+            for chunk in chunks(leases, MAX_TASKS_PER_SCRIPT):
                 scripts.finish(self._retrying_client, self._keys(queue), chunk)
 
     def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
@@ -155,13 +156,13 @@ class RedisBackend(RedisMessages):
     def make_ready(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         """Make delayed tasks ready now, and wake workers; tasks that are ready, leased or unknown stay as they are."""
         with self._translating_errors():
-            for chunk in chunks(agent_ids):
+            for chunk in chunks(agent_ids, MAX_TASKS_PER_SCRIPT):
                 scripts.make_ready(self._retrying_client, self._keys(queue), chunk)
 
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
         """Note running tasks that the index does not know, as leased to nobody."""
         with self._translating_errors():
-            for chunk in chunks(entries):
+            for chunk in chunks(entries, MAX_TASKS_PER_SCRIPT):
                 scripts.restore(
                     self._retrying_client,
                     self._keys(queue),
@@ -175,7 +176,7 @@ class RedisBackend(RedisMessages):
         with self._translating_errors():
             while True:
                 found = scripts.expired_leases(
-                    self._retrying_client, self._keys(queue), limit=min(limit, CHUNK_SIZE)
+                    self._retrying_client, self._keys(queue), limit=min(limit, MAX_TASKS_PER_SCRIPT)
                 )
                 # Those that are none of ours are gone now, and hid others.
                 if (leases := self._signed(queue, found)) or not found:
@@ -192,7 +193,7 @@ class RedisBackend(RedisMessages):
         """Take tasks out, whatever their state. Returns the workers that held leases on any of them."""
         holders: dict[UUID, str] = {}
         with self._translating_errors():
-            for chunk in chunks(agent_ids):
+            for chunk in chunks(agent_ids, MAX_TASKS_PER_SCRIPT):
                 # Never repeated: the second reply would name no holder.
                 holders |= scripts.remove(self._single_try_client, self._keys(queue), chunk)
         return holders
@@ -201,7 +202,7 @@ class RedisBackend(RedisMessages):
         """Those of `agent_ids` that the index does not know."""
         unknown: list[UUID] = []
         with self._translating_errors():
-            for chunk in chunks(agent_ids):
+            for chunk in chunks(agent_ids, MAX_TASKS_PER_SCRIPT):
                 unknown += scripts.unknown_tasks(self._retrying_client, self._keys(queue), chunk)
         return unknown
 

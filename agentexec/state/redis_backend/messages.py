@@ -11,11 +11,12 @@ from uuid import UUID
 
 import redis
 
+from agentexec.db.chunks import chunks
 from agentexec.state.backend import EVENTS_KEPT, Event
 from agentexec.state.messages import DONE, EVENTS, format_message
 from agentexec.state.redis_backend import scripts
 from agentexec.state.redis_backend.connection import Connections, clamp_block_timeout
-from agentexec.state.redis_backend.scripts import chunks
+from agentexec.state.redis_backend.scripts import MAX_TASKS_PER_SCRIPT
 from agentexec.state.redis_backend.signing import Signer
 
 log = logging.getLogger("agentexec.redis")
@@ -42,7 +43,7 @@ class RedisMessages:
     def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
         """Have `mailbox` told when these tasks are done. A watch lapses after an hour unless repeated."""
         with self._translating_errors():
-            for chunk in chunks(agent_ids):
+            for chunk in chunks(agent_ids, MAX_TASKS_PER_SCRIPT):
                 pipeline = self._retrying_client.pipeline(transaction=False)
                 for agent_id in chunk:
                     key = self._watch_key(queue, agent_id)
@@ -54,7 +55,7 @@ class RedisMessages:
         """Send `done <agent_id>` to every mailbox that watches one of these tasks, and end the watches."""
         messages: defaultdict[str, list[str]] = defaultdict(list)
         with self._translating_errors():
-            for chunk in chunks(agent_ids):
+            for chunk in chunks(agent_ids, MAX_TASKS_PER_SCRIPT):
                 watchers = scripts.take_watchers(
                     self._single_try_client, [self._watch_key(queue, one) for one in chunk]
                 )
@@ -112,7 +113,7 @@ class RedisMessages:
                 keys = [self._events_key(queue, agent_id), self._follow_key(queue, agent_id)]
                 followers: list[str] = []
                 signed = [self._signer.wrap(EVENT, agent_id.hex, text) for text in texts]
-                for chunk in chunks(signed):
+                for chunk in chunks(signed, MAX_TASKS_PER_SCRIPT):
                     try:
                         # Never repeated: the events might stand there twice.
                         followers = scripts.publish(self._single_try_client, keys, chunk)
@@ -128,7 +129,7 @@ class RedisMessages:
         """For each task the events kept whose number is above the one given, oldest first."""
         found: dict[UUID, list[Event]] = {}
         with self._translating_errors():
-            for chunk in chunks(list(after.items())):
+            for chunk in chunks(list(after.items()), MAX_TASKS_PER_SCRIPT):
                 pipeline = self._retrying_client.pipeline(transaction=False)
                 for agent_id, number in chunk:
                     pipeline.xrange(
@@ -156,7 +157,7 @@ class RedisMessages:
     def follow(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
         """Have `mailbox` told of events of these tasks, for FOLLOW_TTL_SECONDS."""
         with self._translating_errors():
-            for chunk in chunks(agent_ids):
+            for chunk in chunks(agent_ids, MAX_TASKS_PER_SCRIPT):
                 scripts.follow(
                     self._retrying_client, [self._follow_key(queue, one) for one in chunk], mailbox
                 )
@@ -165,7 +166,7 @@ class RedisMessages:
         """Those of `agent_ids` that some mailbox follows."""
         found: set[UUID] = set()
         with self._translating_errors():
-            for chunk in chunks(agent_ids):
+            for chunk in chunks(agent_ids, MAX_TASKS_PER_SCRIPT):
                 keys = [self._follow_key(queue, one) for one in chunk]
                 # Most of the time nobody follows anything, and one number says so.
                 if self._retrying_client.exists(*keys):

@@ -7,21 +7,22 @@ at once, and no script should hold up the server for longer than a few milliseco
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import redis
 
-from agentexec.llm.rate_limits import Demand
+from agentexec.db.chunks import chunks
+from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand
 from agentexec.state.backend import EVENT_TTL_SECONDS, EVENTS_KEPT, FOLLOW_TTL_SECONDS, Depth, LostLeases
 from agentexec.task import Entry, Lease, Priority
 
-T = TypeVar("T")
+MAX_TASKS_PER_SCRIPT = 1000
+"""Tasks in one call of a script: Lua unpacks about 8,000 values at once, and a script must not block the server for more
+than a few milliseconds."""
 
-CHUNK_SIZE = 1000
-MICROS_PER_SECOND = 1_000_000
 LANES = {Priority.HIGH: "h", Priority.LOW: "l"}
 _LUA = files("agentexec.state.redis_backend") / "lua"
 
@@ -176,7 +177,7 @@ def send_all(client: redis.Redis, messages: Mapping[str, Sequence[str]], *, ttl:
     """Put messages into mailboxes (by key), in one round trip."""
     pipeline = client.pipeline(transaction=False)
     for key, texts in messages.items():
-        for chunk in chunks(texts):
+        for chunk in chunks(texts, MAX_TASKS_PER_SCRIPT):
             # By source, not by digest: within a pipeline nobody could answer that the script is not known.
             pipeline.execute_command("EVAL", _SEND.source, 1, key, ttl, *chunk)
     pipeline.execute()
@@ -211,12 +212,6 @@ def reserve(
     args = [part for demand in demands for part in (demand.refill_micros, demand.full_refill_micros)]
     wait = _RESERVE(client, keys, -1 if max_wait is None else int(max_wait * MICROS_PER_SECOND), *args)
     return int(wait) / MICROS_PER_SECOND
-
-
-def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Parts that one call takes."""
-    for start in range(0, len(items), CHUNK_SIZE):
-        yield items[start : start + CHUNK_SIZE]
 
 
 def _pairs(leases: Sequence[Lease]) -> list[str | int]:
