@@ -16,19 +16,6 @@ LEASED = 2
 
 MAX_NAME = 200
 
-MICROS_PER_SECOND = 1_000_000
-CHUNK_SIZE = 500
-"""Ids in one statement: below every database's limit on parameters."""
-
-NOW_SQL = {
-    # One host, so the local clock is everyone's clock.
-    "sqlite": ":now",
-    # The database's clock is the same for all hosts.
-    "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
-    "mysql": "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
-}
-"""The present moment in SQL, in microseconds since the epoch."""
-
 
 class QueueEntry(Base):
     """A task on a queue. One index serves everything: in the lanes of the priorities `at` is the moment from

@@ -1,153 +1,161 @@
-"""Short-lived events on the SQL backend: a table that is swept by age, and mailboxes that follow tasks."""
+"""Mailboxes and live events on the SQL backend: tables that are swept by age."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Uuid, bindparam, text
+from sqlalchemy import Connection, Engine
 
+from agentexec.db.chunks import chunks
 from agentexec.db.transactions import reading, writing
-from agentexec.state.backend import EVENT_TTL_SECONDS, EVENTS_KEPT, FOLLOW_TTL_SECONDS, Event
-from agentexec.state.messages import EVENTS, format_message
+from agentexec.llm.rate_limits import MICROS_PER_SECOND
+from agentexec.state.backend import EVENTS_KEPT, FOLLOW_TTL_SECONDS, WATCH_TTL_SECONDS, Event
+from agentexec.state.messages import DONE, EVENTS, format_message
+from agentexec.state.sql_backend.dialects import dialect_of
+from agentexec.state.sql_backend.statements import MessageStatements
 from agentexec.state.sql_backend.wakeup import make_wakeup
-from agentexec.state.sql_models import CHUNK_SIZE, MICROS_PER_SECOND, NOW_SQL, EventRow, Follow, Message
 
-T = TypeVar("T")
+TRIM_INTERVAL = 100
+"""Events of a task between two removals of its oldest ones."""
 
-TRIM_EVERY = 100
-"""Events of a task between two looks for those that are too many."""
-
-
-class _Statements:
-    """The SQL of one dialect."""
-
-    def __init__(self, dialect: str) -> None:
-        family = "mysql" if dialect == "mariadb" else dialect
-        now = NOW_SQL.get(family, NOW_SQL["postgresql"])
-        e, f, m = (model.__tablename__ for model in (EventRow, Follow, Message))
-        insert, ignore = ("INSERT IGNORE", "") if family == "mysql" else ("INSERT", " ON CONFLICT DO NOTHING")
-        ids = bindparam("ids", expanding=True, type_=Uuid())
-        one = bindparam("id", type_=Uuid())
-
-        self.last = (
-            text(f"SELECT agent_id, MAX(number) AS last FROM {e} WHERE agent_id IN :ids GROUP BY agent_id")
-            .bindparams(ids)
-            .columns(agent_id=Uuid())
-        )
-        self.append = text(
-            f"{insert} INTO {e} (agent_id, number, text, at) VALUES (:id, :number, :text, {now}){ignore}"
-        ).bindparams(one)
-        self.trim = text(f"DELETE FROM {e} WHERE agent_id = :id AND number <= :oldest").bindparams(one)
-        self.read = text(
-            f"SELECT number, text FROM {e} WHERE agent_id = :id AND number > :after ORDER BY number"
-        ).bindparams(one)
-        self.follow = text(
-            f"{insert} INTO {f} (agent_id, mailbox, lapses_at) VALUES (:id, :mailbox, {now} + :seconds){ignore}"
-        ).bindparams(one)
-        self.refollow = text(
-            f"UPDATE {f} SET lapses_at = {now} + :seconds WHERE mailbox = :mailbox AND agent_id IN :ids"
-        ).bindparams(ids)
-        self.anybody = text(f"SELECT 1 FROM {f} LIMIT 1")
-        self.followers = (
-            text(f"SELECT agent_id, mailbox FROM {f} WHERE agent_id IN :ids AND lapses_at > {now}")
-            .bindparams(ids)
-            .columns(agent_id=Uuid())
-        )
-        self.send = text(f"INSERT INTO {m} (mailbox, text, sent_at) VALUES (:mailbox, :text, {now})")
-        self.sweep = (
-            text(f"DELETE FROM {e} WHERE at < {now} - {EVENT_TTL_SECONDS * MICROS_PER_SECOND}"),
-            text(f"DELETE FROM {f} WHERE lapses_at < {now}"),
-        )
+SWEEP_SECONDS = 30.0
+"""Seconds between two removals of expired rows by one process."""
 
 
-class SqlEvents:
-    """The part of the SQL backend that keeps events and their followers."""
+class SqlMessages:
+    """Part of the SQL backend that carries messages and events."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._sqlite = engine.dialect.name == "sqlite"
         self._wakeup = make_wakeup(engine)
-        self._event_sql = _Statements(engine.dialect.name)
+        self._dialect = dialect_of(engine)
+        self._params = self._dialect.params
+        self._messages = MessageStatements(self._dialect)
+        self._next_sweep = 0.0
+
+    def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
+        seconds = WATCH_TTL_SECONDS * MICROS_PER_SECOND
+        for chunk in chunks(agent_ids):
+            rows = [self._params(id=agent_id, mailbox=mailbox, seconds=seconds) for agent_id in chunk]
+            known = self._params(ids=chunk, mailbox=mailbox, seconds=seconds)
+            with writing(self._engine, relaxed=True) as connection:
+                connection.execute(self._messages.extend_watches, known)
+                connection.execute(self._messages.watch, rows)
+
+    def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
+        sent = False
+        for chunk in chunks(agent_ids):
+            with reading(self._engine) as connection:
+                # Nobody waits for most tasks: those need no transaction.
+                rows = connection.execute(self._messages.watchers, {"ids": chunk}).all()
+            if not rows:
+                continue
+            sent = True
+            with writing(self._engine, relaxed=True) as connection:
+                connection.execute(self._messages.unwatch, {"ids": [row.agent_id for row in rows]})
+                self._send(connection, [(row.mailbox, format_message(DONE, row.agent_id)) for row in rows])
+        if sent:
+            self._wakeup.announce()
+
+    def send(self, mailbox: str, messages: Sequence[str]) -> None:
+        if not messages:
+            return
+        with writing(self._engine, relaxed=True) as connection:
+            self._send(connection, [(mailbox, message) for message in messages])
+        self._wakeup.announce()
+
+    def receive(self, mailbox: str, timeout: float) -> list[str]:
+        deadline = time.monotonic() + timeout
+        while True:
+            mark = self._wakeup.mark()
+            with reading(self._engine) as connection:
+                rows = connection.execute(self._messages.read, {"mailbox": mailbox}).all()
+            if rows:
+                with writing(self._engine, relaxed=True) as connection:
+                    for chunk in chunks(rows):
+                        connection.execute(self._messages.delete, {"ids": [row.id for row in chunk]})
+                return [row.text for row in rows]
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return []
+            self._wakeup.wait(mark, remaining)
 
     def publish(self, queue: str, events: Mapping[UUID, Sequence[str]]) -> None:
-        told = False
+        sent = False
         for chunk in chunks([agent_id for agent_id, texts in events.items() if texts]):
             with writing(self._engine, relaxed=True) as connection:
                 self._append(connection, {agent_id: events[agent_id] for agent_id in chunk})
-                rows = connection.execute(self._event_sql.followers, self._now(ids=chunk)).all()
+                rows = connection.execute(self._messages.followers, self._params(ids=chunk)).all()
                 if rows:
-                    told = True
-                    messages = [
-                        self._now(mailbox=row.mailbox, text=format_message(EVENTS, row.agent_id))
-                        for row in rows
-                    ]
-                    connection.execute(self._event_sql.send, messages)
-        if told:
+                    sent = True
+                    self._send(
+                        connection, [(row.mailbox, format_message(EVENTS, row.agent_id)) for row in rows]
+                    )
+        if sent:
             self._wakeup.announce()
-
-    def _append(self, connection: Connection, events: Mapping[UUID, Sequence[str]]) -> None:
-        last = {
-            row.agent_id: row.last for row in connection.execute(self._event_sql.last, {"ids": list(events)})
-        }
-        rows: list[dict[str, Any]] = []
-        too_old: list[dict[str, Any]] = []
-        for agent_id, texts in events.items():
-            # By the clock at first, so that events that begin anew go on above those that are gone.
-            before = last.get(agent_id) or time.time_ns() // 1000
-            rows += (
-                self._now(id=agent_id, number=before + place, text=one) for place, one in enumerate(texts, 1)
-            )
-            after = before + len(texts)
-            if before // TRIM_EVERY != after // TRIM_EVERY:
-                too_old.append({"id": agent_id, "oldest": after - EVENTS_KEPT - TRIM_EVERY})
-        connection.execute(self._event_sql.append, rows)
-        if too_old:
-            connection.execute(self._event_sql.trim, too_old)
 
     def read_events(self, queue: str, after: Mapping[UUID, int]) -> dict[UUID, list[Event]]:
         found: dict[UUID, list[Event]] = {}
         with reading(self._engine) as connection:
             for agent_id, number in after.items():
-                rows = connection.execute(self._event_sql.read, {"id": agent_id, "after": number}).all()
+                values = {"id": agent_id, "after": number}
+                rows = connection.execute(self._messages.read_events, values).all()
                 if rows:
                     found[agent_id] = [Event(row.number, row.text) for row in rows]
         return found
 
     def follow(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
         seconds = FOLLOW_TTL_SECONDS * MICROS_PER_SECOND
+        # Sorted, so concurrent calls insert the same rows in the same order and do not deadlock.
         for chunk in chunks(sorted(agent_ids)):
-            rows = [self._now(id=agent_id, mailbox=mailbox, seconds=seconds) for agent_id in chunk]
+            rows = [self._params(id=agent_id, mailbox=mailbox, seconds=seconds) for agent_id in chunk]
+            known = self._params(ids=chunk, mailbox=mailbox, seconds=seconds)
             with writing(self._engine, relaxed=True) as connection:
-                connection.execute(
-                    self._event_sql.refollow, self._now(ids=chunk, mailbox=mailbox, seconds=seconds)
-                )
-                connection.execute(self._event_sql.follow, rows)
+                connection.execute(self._messages.extend_follows, known)
+                connection.execute(self._messages.follow, rows)
 
     def followed_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
         found: set[UUID] = set()
         with reading(self._engine) as connection:
-            # Most of the time nobody follows anything.
-            if connection.execute(self._event_sql.anybody).first() is not None:
+            # Most of the time nobody follows any task.
+            if connection.execute(self._messages.any_follower).first() is not None:
                 for chunk in chunks(agent_ids):
-                    rows = connection.execute(self._event_sql.followers, self._now(ids=chunk))
+                    rows = connection.execute(self._messages.followers, self._params(ids=chunk))
                     found.update(row.agent_id for row in rows)
         return found
 
-    def _sweep_events(self, connection: Connection) -> None:
-        """Remove what has expired."""
-        for statement in self._event_sql.sweep:
-            connection.execute(statement, self._now())
+    def _send(self, connection: Connection, messages: Sequence[tuple[str, str]]) -> None:
+        """Put messages into mailboxes, each given as mailbox and text."""
+        rows = [self._params(mailbox=mailbox, text=message) for mailbox, message in messages]
+        connection.execute(self._messages.send, rows)
 
-    def _now(self, **values: Any) -> dict[str, Any]:
-        """Parameters, with the clock where the statement does not read the database's own."""
-        if self._sqlite:
-            values["now"] = time.time_ns() // 1000
-        return values
+    def _append(self, connection: Connection, events: Mapping[UUID, Sequence[str]]) -> None:
+        known = connection.execute(self._messages.last_events, {"ids": list(events)})
+        last = {row.agent_id: row.last for row in known}
+        rows: list[dict[str, Any]] = []
+        too_old: list[dict[str, Any]] = []
+        for agent_id, texts in events.items():
+            # The first number comes from the clock, so new events continue above the numbers of expired ones.
+            before = last.get(agent_id) or time.time_ns() // 1000
+            rows += (
+                self._params(id=agent_id, number=before + place, text=event)
+                for place, event in enumerate(texts, 1)
+            )
+            after = before + len(texts)
+            if before // TRIM_INTERVAL != after // TRIM_INTERVAL:
+                too_old.append({"id": agent_id, "oldest": after - EVENTS_KEPT - TRIM_INTERVAL})
+        connection.execute(self._messages.append_event, rows)
+        if too_old:
+            connection.execute(self._messages.trim_events, too_old)
 
-
-def chunks(items: Sequence[T]) -> list[list[T]]:
-    """Parts that one statement takes."""
-    return [list(items[start : start + CHUNK_SIZE]) for start in range(0, len(items), CHUNK_SIZE)]
+    def _sweep(self) -> None:
+        """Delete expired rows, if it is time to."""
+        if time.monotonic() < self._next_sweep:
+            return
+        self._next_sweep = time.monotonic() + SWEEP_SECONDS
+        with writing(self._engine, relaxed=True) as connection:
+            for statement in self._messages.sweep:
+                connection.execute(statement, self._params())

@@ -1,8 +1,8 @@
-"""Waking up those who wait on the SQL backend.
+"""Waking the threads that wait on the SQL backend.
 
-PostgreSQL tells (LISTEN/NOTIFY). SQLite is asked for its `data_version`, which costs microseconds, by one thread for
-all who wait in a process: on Linux when the kernel says that the file's log was written, elsewhere by the clock.
-MySQL can do neither and is polled with a growing interval.
+PostgreSQL notifies (LISTEN/NOTIFY). On SQLite, one thread per process reads `data_version`, which takes microseconds,
+for all who wait there: on Linux when the kernel reports a write to the file's log, elsewhere at intervals. MySQL
+offers neither and is polled at a growing interval.
 """
 
 from __future__ import annotations
@@ -19,22 +19,32 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from agentexec.config import CONF
 from agentexec.db.transactions import writing
-from agentexec.outage import backoff
+from agentexec.outage import Outage
 from agentexec.state.sql_backend.file_watch import FileWatch
 
 log = logging.getLogger("agentexec.state")
 
-FIRST_LOOK, LAST_LOOK = 0.0005, 0.012
-"""Seconds between looks at SQLite's data_version: just after a change, doubling up to the last."""
+VERSION_PAUSE, MAX_VERSION_PAUSE = 0.0005, 0.012
+"""Seconds between two reads of SQLite's data_version: just after a change, and at most. They double in between."""
 
-WATCH_SLICE = 1.0
-POLL_FIRST, POLL_MOST = 0.005, 0.05
-LISTEN_SLICE = 1.0
+FILE_WATCH_SECONDS = 1.0
+"""Longest wait for a write to SQLite's log, in seconds."""
+
+IDLE_SECONDS = 60.0
+"""Longest pause of the thread that watches SQLite while nobody waits, in seconds."""
+
+POLL_PAUSE, MAX_POLL_PAUSE = 0.005, 0.05
+"""Seconds between two polls of a database without notifications: just after a change, and at most."""
+
+LISTEN_SECONDS = 1.0
+"""Longest wait for a notification of PostgreSQL, in seconds."""
+
 READY_SECONDS = 5.0
+"""Longest wait for the thread that watches the database to start, in seconds."""
 
 
 class Wakeup:
-    """Lets threads wait until something may have changed; in-process changes wake them at once."""
+    """Lets threads wait until something may have changed. Changes of this process wake them immediately."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -46,42 +56,42 @@ class Wakeup:
         self._thread: threading.Thread | None = None
 
     def mark(self) -> int:
-        """The present state; pass it to `wait` to hear of everything that comes after it."""
+        """Return the current generation. `wait` with it returns for every change after this call."""
         with self._changed:
             self._prepare()
-            # Changes count from a known state on, and the thread has to learn it first.
+            # The thread detects changes from a known state on, which it has to read first.
             self._changed.wait_for(lambda: self._watching or self._closed, READY_SECONDS)
             return self._generation
 
     def wait(self, since: int, timeout: float) -> None:
-        """Return when something has changed after `mark` gave `since`, or after `timeout` seconds."""
+        """Wait until something has changed since `mark` returned `since`, or for `timeout` seconds."""
         with self._changed:
             self._waiting += 1
             if self._waiting == 1:
-                self._changed.notify_all()  # the thread may rest
+                self._changed.notify_all()  # the thread may be idle
             try:
                 self._changed.wait_for(lambda: self._generation != since or self._closed, timeout)
             finally:
                 self._waiting -= 1
 
-    def announce(self, transaction: Any | None = None) -> None:
-        """Wake everyone who waits: in this process at once, elsewhere as the database can."""
-        self._bump()
+    def announce(self) -> None:
+        """Wake all waiting threads: those of this process immediately, others by the means of the database."""
+        self._note_change()
 
     def close(self) -> None:
-        """End the thread; a later wait starts it anew."""
+        """End the thread. A later wait starts it again."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
-    def _bump(self) -> None:
+    def _note_change(self) -> None:
         with self._changed:
             self._watching = True
             self._generation += 1
             self._changed.notify_all()
 
     def _prepare(self) -> None:
-        """Have the thread that watches the database run; called under the lock."""
+        """Start the thread that watches the database unless it runs. The caller holds the lock."""
         if self._thread is None or not self._thread.is_alive():
             self._closed = self._watching = False
             self._thread = threading.Thread(target=self._watch, name="agentexec-wakeup", daemon=True)
@@ -91,7 +101,7 @@ class Wakeup:
         raise NotImplementedError
 
     def _own_connection(self) -> Any:
-        """A driver's connection that the engine's pool does not count."""
+        """Return a driver's connection that the engine's pool does not count."""
         pooled = self._engine.raw_connection()
         connection = pooled.driver_connection
         pooled.detach()
@@ -99,46 +109,47 @@ class Wakeup:
 
 
 class SqliteWakeup(Wakeup):
-    """Watches the file's version counter: when the kernel says that its log was written, else by the clock."""
+    """Watches the file's version counter: when the kernel reports a write to its log, else at intervals."""
 
     def _watch(self) -> None:
-        failures = 0
+        # At debug level: a database that cannot be used is reported by the calls that fail on it.
+        outage = Outage(log, level=logging.DEBUG)
         while not self._closed:
             try:
-                self._watch_connection()
-            except SQLAlchemyError:
-                failures += 1
-                time.sleep(backoff(failures))
+                self._watch_connection(outage)
+            except SQLAlchemyError as error:
+                time.sleep(outage.failed("Watching the database was interrupted: %s.", type(error).__name__))
 
-    def _watch_connection(self) -> None:
+    def _watch_connection(self, outage: Outage) -> None:
         log_file = Path(f"{self._engine.url.database}-wal").absolute()
         with contextlib.closing(self._own_connection()) as connection, contextlib.ExitStack() as stack:
             watch = FileWatch.open(log_file)
             if watch is not None:
                 stack.callback(watch.close)
-            ask = connection.cursor().execute
+            execute = connection.cursor().execute
             known = None
-            pause = FIRST_LOOK
+            pause = VERSION_PAUSE
+            outage.recovered()
             while not self._closed:
-                version = ask("PRAGMA data_version").fetchone()
+                version = execute("PRAGMA data_version").fetchone()
                 if version != known:
-                    known, pause = version, FIRST_LOOK
-                    self._bump()
+                    known, pause = version, VERSION_PAUSE
+                    self._note_change()
                 if not self._waiting:
-                    self._rest()
-                elif pause < LAST_LOOK:
-                    # A commit is visible a moment after its log is written: look again, and again later.
+                    self._idle()
+                elif pause < MAX_VERSION_PAUSE:
+                    # A commit becomes visible a moment after its log is written: read the version several times.
                     time.sleep(pause)
                     pause *= 2
                 elif watch is None:
-                    time.sleep(LAST_LOOK)
-                elif watch.wait(WATCH_SLICE):
-                    pause = FIRST_LOOK
+                    time.sleep(MAX_VERSION_PAUSE)
+                elif watch.wait(FILE_WATCH_SECONDS):
+                    pause = VERSION_PAUSE
 
-    def _rest(self) -> None:
-        """Nobody waits: look again when somebody does."""
+    def _idle(self) -> None:
+        """Pause until a thread waits."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._waiting) or self._closed, 60.0)
+            self._changed.wait_for(lambda: bool(self._waiting) or self._closed, IDLE_SECONDS)
 
 
 class PostgresWakeup(Wakeup):
@@ -148,63 +159,61 @@ class PostgresWakeup(Wakeup):
     def _channel(self) -> str:
         return f"{CONF.table_prefix}wake"
 
-    def announce(self, transaction: Any | None = None) -> None:
+    def announce(self) -> None:
+        """Wake all waiting threads, those of other processes by a notification."""
         notify = text("SELECT pg_notify(:channel, '')")
-        if transaction is not None:
-            transaction.execute(notify, {"channel": self._channel})
-            return
-        self._bump()
+        self._note_change()
         with writing(self._engine, relaxed=True) as connection:
             connection.execute(notify, {"channel": self._channel})
 
     def _watch(self) -> None:
-        failures = 0
+        outage = Outage(log, recovered="Listening on the database again.")
         while not self._closed:
             try:
-                self._listen()
-                failures = 0
+                self._listen(outage)
             except Exception as error:
-                # Whatever a driver raises when its server goes away; waits time out until it is back.
-                failures += 1
-                if failures == 1:
-                    log.warning("Listening on the database was interrupted: %s.", type(error).__name__)
-                time.sleep(backoff(failures))
+                # A driver may raise any error when its server goes away. Waits time out until it is back.
+                time.sleep(
+                    outage.failed("Listening on the database was interrupted: %s.", type(error).__name__)
+                )
 
-    def _listen(self) -> None:
+    def _listen(self, outage: Outage) -> None:
         with contextlib.closing(self._own_connection()) as connection:
             connection.rollback()
             connection.autocommit = True
             connection.execute(f'LISTEN "{self._channel}"')
-            self._bump()
+            outage.recovered()
+            self._note_change()
             while not self._closed:
-                for _ in connection.notifies(timeout=LISTEN_SLICE):
-                    self._bump()
+                for _ in connection.notifies(timeout=LISTEN_SECONDS):
+                    self._note_change()
 
 
 class PollingWakeup(Wakeup):
-    """No signal to be had: a wait is a short sleep, longer the longer nothing happens."""
+    """Sleeps briefly where the database cannot notify: the longer nothing has happened, the longer the pause."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._idle_since: float | None = None
 
     def mark(self) -> int:
+        """Return the current generation."""
         return self._generation
 
     def wait(self, since: int, timeout: float) -> None:
-        pause = POLL_FIRST
-        idle_since = getattr(self, "_idle_since", None)
+        """Wait for a change in this process, or for a pause of at most `timeout` seconds."""
+        pause = POLL_PAUSE
         now = time.monotonic()
-        if idle_since is None or self._generation != since:
+        if self._idle_since is None or self._generation != since:
             self._idle_since = now
         else:
-            pause = min(POLL_MOST, max(POLL_FIRST, (now - idle_since) / 20))
+            pause = min(MAX_POLL_PAUSE, max(POLL_PAUSE, (now - self._idle_since) / 20))
         with self._changed:
             self._changed.wait_for(lambda: self._generation != since, min(pause, timeout))
 
-    def found(self) -> None:
-        """Something was there: poll eagerly again."""
-        self._idle_since = time.monotonic()
-
 
 def make_wakeup(engine: Engine) -> Wakeup:
-    """The best that the database can do."""
+    """Return the quickest wakeup that the database supports."""
     if engine.dialect.name == "sqlite":
         return SqliteWakeup(engine)
     if engine.dialect.name == "postgresql" and engine.dialect.driver == "psycopg":

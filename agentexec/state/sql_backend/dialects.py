@@ -1,0 +1,77 @@
+"""SQL that differs between databases, chosen once for each backend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import ARRAY, BindParameter, Engine, Uuid, bindparam
+
+from agentexec.db.columns import IdList
+
+
+def _server_clock(**values: Any) -> dict[str, Any]:
+    return values
+
+
+def _local_clock(**values: Any) -> dict[str, Any]:
+    values["now"] = time.time_ns() // 1000
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class SqlDialect:
+    """Fragments of SQL for one database."""
+
+    now: str
+    """Current time in microseconds since the epoch."""
+
+    params: Callable[..., dict[str, Any]]
+    """Function that returns its keyword arguments as parameters, with `now` where the database has no clock."""
+
+    ids: BindParameter[Any]
+    """Parameter `ids`. Where the database can, one parameter holds any number of ids; see `agentexec.db.columns.id_in`."""
+
+    in_ids: str
+    """Condition that a column is one of `ids`."""
+
+    insert: str = "INSERT"
+    on_conflict: str = " ON CONFLICT DO NOTHING"
+    """End of an INSERT that leaves existing rows as they are."""
+
+    for_update: str = " FOR UPDATE"
+    skip_locked: str = " FOR UPDATE SKIP LOCKED"
+
+
+_SQLITE = SqlDialect(
+    # Only one host opens the file, so the local clock is the same for all processes.
+    now=":now",
+    params=_local_clock,
+    ids=bindparam("ids", type_=IdList()),
+    in_ids="IN (SELECT value FROM json_each(:ids))",
+    # The transaction holds the file's write lock.
+    for_update="",
+    skip_locked="",
+)
+_POSTGRESQL = SqlDialect(
+    # The database's clock is the same for all hosts.
+    now="CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+    params=_server_clock,
+    ids=bindparam("ids", type_=ARRAY(Uuid())),
+    in_ids="= ANY(CAST(:ids AS UUID[]))",
+)
+_OTHER = replace(_POSTGRESQL, ids=bindparam("ids", expanding=True, type_=Uuid()), in_ids="IN :ids")
+_MYSQL = replace(
+    _OTHER,
+    now="CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+    insert="INSERT IGNORE",
+    on_conflict="",
+)
+_DIALECTS = {"sqlite": _SQLITE, "postgresql": _POSTGRESQL, "mysql": _MYSQL, "mariadb": _MYSQL}
+
+
+def dialect_of(engine: Engine) -> SqlDialect:
+    """Return the dialect of an engine's database."""
+    return _DIALECTS.get(engine.dialect.name, _OTHER)

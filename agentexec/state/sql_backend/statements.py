@@ -1,0 +1,175 @@
+"""Statements of the SQL backend, built for one dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BindParameter, TextClause, TextualSelect, Uuid, bindparam, text
+
+from agentexec.llm.rate_limits import MICROS_PER_SECOND
+from agentexec.state.backend import EVENT_TTL_SECONDS, MAIL_TTL_SECONDS
+from agentexec.state.sql_backend.dialects import SqlDialect
+from agentexec.state.sql_models import LEASED, Counter, EventRow, Follow, Leader, Message, QueueEntry, Watch
+
+_ID: BindParameter[Any] = bindparam("id", type_=Uuid())
+
+
+def _by_id(sql: str) -> TextClause:
+    return text(sql).bindparams(_ID)
+
+
+def _rows(sql: str, *parameters: BindParameter[Any]) -> TextualSelect:
+    """Return a SELECT whose `agent_id` is a UUID."""
+    return text(sql).bindparams(*parameters).columns(agent_id=Uuid())
+
+
+class QueueStatements:
+    """Statements on tasks and their leases."""
+
+    def __init__(self, dialect: SqlDialect) -> None:
+        queue, now, ids = QueueEntry.__tablename__, dialect.now, dialect.ids
+        in_ids = f"agent_id {dialect.in_ids}"
+
+        self.insert = _by_id(
+            f"{dialect.insert} INTO {queue} (agent_id, queue, priority, lane, at, epoch, worker) "
+            f"VALUES (:id, :queue, :priority, :lane, {now} + :shift, :epoch, :worker){dialect.on_conflict}"
+        )
+        self.first_due = text(
+            f"SELECT (SELECT MIN(at) FROM {queue} WHERE queue = :queue AND lane = 0) AS high, "
+            f"(SELECT MIN(at) FROM {queue} WHERE queue = :queue AND lane = 1) AS low, {now} AS now_us"
+        )
+        self.ready = _rows(
+            f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = :lane AND at <= {now} "
+            f"ORDER BY at, agent_id LIMIT :most{dialect.skip_locked}"
+        )
+        self.lease = text(
+            f"UPDATE {queue} SET lane = {LEASED}, at = {now} + :lease, epoch = epoch + 1, worker = :worker "
+            f"WHERE {in_ids}"
+        ).bindparams(ids)
+        self.lock = _rows(
+            f"SELECT agent_id, epoch, worker FROM {queue} WHERE {in_ids}{dialect.for_update}", ids
+        )
+        self.known = _rows(f"SELECT agent_id FROM {queue} WHERE queue = :queue AND {in_ids}", ids)
+        self.renew = text(
+            f"UPDATE {queue} SET lane = {LEASED}, at = {now} + :lease, worker = :worker WHERE {in_ids}"
+        ).bindparams(ids)
+        self.finish = text(f"DELETE FROM {queue} WHERE epoch = :epoch AND {in_ids}").bindparams(ids)
+        self.remove = text(f"DELETE FROM {queue} WHERE {in_ids}").bindparams(ids)
+        self.release = _by_id(
+            f"UPDATE {queue} SET lane = priority, at = CASE WHEN :delay > 0 THEN {now} + :delay ELSE -({now}) END, "
+            f"worker = NULL WHERE agent_id = :id AND epoch = :epoch AND lane = {LEASED}"
+        )
+        self.make_ready = text(
+            f"UPDATE {queue} SET at = {now} WHERE queue = :queue AND lane < {LEASED} AND at > {now} AND {in_ids}"
+        ).bindparams(ids)
+        self.expired = _rows(
+            f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND at < {now} "
+            f"ORDER BY at LIMIT :most"
+        )
+        self.of_worker = _rows(
+            f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND worker = :worker"
+        )
+        self.depth = text(
+            f"SELECT COALESCE(SUM(CASE WHEN lane < {LEASED} AND at <= {now} THEN 1 ELSE 0 END), 0), "
+            f"COALESCE(SUM(CASE WHEN lane < {LEASED} AND at > {now} THEN 1 ELSE 0 END), 0), "
+            f"COALESCE(SUM(CASE WHEN lane = {LEASED} THEN 1 ELSE 0 END), 0) FROM {queue} WHERE queue = :queue"
+        )
+
+
+class MessageStatements:
+    """Statements on mailboxes, watches, live events and followers."""
+
+    def __init__(self, dialect: SqlDialect) -> None:
+        now, ids, ids_list = dialect.now, dialect.ids, bindparam("ids", expanding=True, type_=Uuid())
+        watches, messages, events, follows = (
+            model.__tablename__ for model in (Watch, Message, EventRow, Follow)
+        )
+
+        self.watch = _subscribe(dialect, watches)
+        self.extend_watches = text(
+            f"UPDATE {watches} SET lapses_at = {now} + :seconds WHERE mailbox = :mailbox AND agent_id {dialect.in_ids}"
+        ).bindparams(ids)
+        self.watchers = _rows(f"SELECT agent_id, mailbox FROM {watches} WHERE agent_id {dialect.in_ids}", ids)
+        self.unwatch = text(f"DELETE FROM {watches} WHERE agent_id {dialect.in_ids}").bindparams(ids)
+
+        self.send = text(f"INSERT INTO {messages} (mailbox, text, sent_at) VALUES (:mailbox, :text, {now})")
+        self.read = text(f"SELECT id, text FROM {messages} WHERE mailbox = :mailbox ORDER BY id")
+        self.delete = text(f"DELETE FROM {messages} WHERE id IN :ids").bindparams(
+            bindparam("ids", expanding=True)
+        )
+
+        self.last_events = _rows(
+            f"SELECT agent_id, MAX(number) AS last FROM {events} WHERE agent_id IN :ids GROUP BY agent_id",
+            ids_list,
+        )
+        self.append_event = _by_id(
+            f"{dialect.insert} INTO {events} (agent_id, number, text, at) VALUES (:id, :number, :text, {now})"
+            f"{dialect.on_conflict}"
+        )
+        self.trim_events = _by_id(f"DELETE FROM {events} WHERE agent_id = :id AND number <= :oldest")
+        self.read_events = _by_id(
+            f"SELECT number, text FROM {events} WHERE agent_id = :id AND number > :after ORDER BY number"
+        )
+
+        self.follow = _subscribe(dialect, follows)
+        self.extend_follows = text(
+            f"UPDATE {follows} SET lapses_at = {now} + :seconds WHERE mailbox = :mailbox AND agent_id IN :ids"
+        ).bindparams(ids_list)
+        self.any_follower = text(f"SELECT 1 FROM {follows} LIMIT 1")
+        self.followers = _rows(
+            f"SELECT agent_id, mailbox FROM {follows} WHERE agent_id IN :ids AND lapses_at > {now}", ids_list
+        )
+
+        self.sweep = (
+            text(f"DELETE FROM {messages} WHERE sent_at < {now} - {MAIL_TTL_SECONDS * MICROS_PER_SECOND}"),
+            text(f"DELETE FROM {watches} WHERE lapses_at < {now}"),
+            text(f"DELETE FROM {events} WHERE at < {now} - {EVENT_TTL_SECONDS * MICROS_PER_SECOND}"),
+            text(f"DELETE FROM {follows} WHERE lapses_at < {now}"),
+        )
+        """Statements that delete expired rows."""
+
+
+class ControlStatements:
+    """Statements on counters and leaderships."""
+
+    def __init__(self, dialect: SqlDialect) -> None:
+        now, counters, leaders = dialect.now, Counter.__tablename__, Leader.__tablename__
+
+        self.add = text(f"UPDATE {counters} SET value = value + :amount WHERE name = :name")
+        self.new_counter = text(f"INSERT INTO {counters} (name, value) VALUES (:name, :amount)")
+        self.count = text(f"SELECT value FROM {counters} WHERE name = :name")
+
+        self.keep_leadership = text(
+            f"UPDATE {leaders} SET owner = :owner, until = {now} + :seconds "
+            f"WHERE role = :role AND (owner = :owner OR until < {now})"
+        )
+        self.take_leadership = text(
+            f"{dialect.insert} INTO {leaders} (role, owner, until) VALUES (:role, :owner, {now} + :seconds)"
+            f"{dialect.on_conflict}"
+        )
+        self.release_leadership = text(f"DELETE FROM {leaders} WHERE role = :role AND owner = :owner")
+
+
+class BucketStatements:
+    """Statements on token buckets, which are counters."""
+
+    def __init__(self, dialect: SqlDialect) -> None:
+        counters = Counter.__tablename__
+
+        # In the order of the key, so two calls that want the same buckets never wait for each other.
+        self.lock = text(
+            f"SELECT name, value, {dialect.now} AS now_us FROM {counters} WHERE name IN :names ORDER BY name"
+            f"{dialect.for_update}"
+        ).bindparams(bindparam("names", expanding=True))
+        self.create = text(
+            f"{dialect.insert} INTO {counters} (name, value) VALUES (:name, 0){dialect.on_conflict}"
+        )
+        self.update = text(f"UPDATE {counters} SET value = :value WHERE name = :name")
+
+
+def _subscribe(dialect: SqlDialect, table: str) -> TextClause:
+    """Return the INSERT of a watch or follower, which leaves an existing one as it is."""
+    return _by_id(
+        f"{dialect.insert} INTO {table} (agent_id, mailbox, lapses_at) VALUES (:id, :mailbox, {dialect.now} + :seconds)"
+        f"{dialect.on_conflict}"
+    )
