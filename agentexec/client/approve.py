@@ -16,7 +16,7 @@ from agentexec.journal.approvals import (
     answer_question,
     without_open_questions,
 )
-from agentexec.journal.store import dump
+from agentexec.journal.facts import dump
 from agentexec.journal.wake_ups import mark_woken
 from agentexec.runtime import RUNTIME
 from agentexec.task import Task, agent_id_of

@@ -10,8 +10,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from agentexec.errors import AgentexecError, Postponed, UsageError
 from agentexec.journal.approvals import Question, Verdict
 from agentexec.journal.current_call import CURRENT_CALL, Call, enclosing_calls, turn_of
+from agentexec.journal.facts import Fact, FactKind, digest, dump
 from agentexec.journal.recorder import POLICIES, SCOPE, Policy, Scope
-from agentexec.journal.store import Fact, FactKind, digest, dump
 
 T = TypeVar("T")
 

@@ -16,9 +16,11 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from agentexec.db.clock import utc_now
+from agentexec.db.transactions import writing
 from agentexec.errors import AgentexecError, UsageError
+from agentexec.journal.facts import Fact, FactKind
 from agentexec.journal.recorder import Policy, Recorder
-from agentexec.journal.store import Fact, FactKind, insert_fact, open_transaction
+from agentexec.journal.store import insert_fact
 from agentexec.runtime import RUNTIME
 
 T = TypeVar("T")
@@ -66,7 +68,7 @@ class Call:
                 "A call has one transaction; put all its effects into one ax.transaction() block."
             )
         with ExitStack() as stack:
-            connection = stack.enter_context(open_transaction(RUNTIME.engine))
+            connection = stack.enter_context(writing(RUNTIME.engine))
             with Session(connection, join_transaction_mode="rollback_only") as session:
                 yield session
                 session.flush()

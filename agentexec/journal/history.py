@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
+from agentexec.journal.facts import FactKind
 from agentexec.journal.models import JournalEntry
-from agentexec.journal.store import FactKind
 
 JOURNAL: Any = JournalEntry.__table__
 MAX_STEPS = 500

@@ -23,7 +23,9 @@ from uuid import UUID
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, ReplayDivergedError, UnavailableError, WaitingForApproval
 from agentexec.journal.approvals import Question, Verdict, ask, earliest_expiry, waiting_message
-from agentexec.journal.store import Fact, FactKind, Usage, append_fact, digest, fit_path, load_facts
+from agentexec.journal.facts import Fact, FactKind, Usage, digest, fit_path
+from agentexec.journal.store import load_facts
+from agentexec.journal.stores import journal_store
 from agentexec.journal.waiting import POLL_SECONDS, QUIET_SECONDS, ActiveCalls, OpenWaits
 from agentexec.outage import Outage
 from agentexec.runtime import RUNTIME
@@ -179,7 +181,7 @@ class Recorder:
             await asyncio.shield(asyncio.ensure_future(self._record(fact, usage)))
 
     async def _record(self, fact: Fact, usage: Usage | None) -> None:
-        await self.write_with_retry(append_fact, RUNTIME.engine, self.lease, fact, usage, utc_now())
+        await self.write_with_retry(journal_store().append, self.lease, fact, usage, utc_now())
         self.add_fact(fact)
 
     async def wait_for_verdicts(

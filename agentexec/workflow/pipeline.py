@@ -10,9 +10,9 @@ from uuid import UUID
 from agentexec.activity.changes.reports import update
 from agentexec.client.enqueue import Context, enqueue, enqueue_sync
 from agentexec.errors import UsageError
+from agentexec.journal.facts import digest
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.steps import StepCall, run_step
-from agentexec.journal.store import digest
 from agentexec.registry import validate_context
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, Task, TaskDefinition, new_agent_id

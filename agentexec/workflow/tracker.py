@@ -16,8 +16,8 @@ from agentexec.client.new_task import Context, new_task
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, UsageError
 from agentexec.journal import trackers
+from agentexec.journal.facts import fit_path
 from agentexec.journal.recorder import current_scope
-from agentexec.journal.store import fit_path
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, new_agent_id
 

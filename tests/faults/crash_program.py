@@ -48,6 +48,7 @@ from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading, writing
 from agentexec.journal import recorder
 from agentexec.journal.models import JournalEntry
+from agentexec.journal.store import JournalStore
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
@@ -267,7 +268,7 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
 
         return killed_call
 
-    recorder.append_fact, recorder.ask = killed(recorder.append_fact), killed(recorder.ask)
+    JournalStore.append, recorder.ask = killed(JournalStore.append), killed(recorder.ask)
     with reading(RUNTIME.engine) as connection:
         kinds = connection.scalars(select(JournalEntry.kind)).all()
     world.write(attempt=epoch, responses=kinds.count("model"), outcomes=kinds.count("outcome"))

@@ -10,7 +10,7 @@ from agents import RunResult, RunResultStreaming, RunState, StreamEvent
 
 from agentexec.journal.approvals import EXPIRED, Question
 from agentexec.journal.current_call import enclosing_calls
-from agentexec.journal.store import fit_path
+from agentexec.journal.facts import fit_path
 from agentexec.runners.openai.durable import run_of, state_of
 
 APPROVAL_EXPIRED_MESSAGE = "Nobody approved this call in time, so it was not made."

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from agentexec.activity.schemas import EventType
-from agentexec.journal.store import Usage
+from agentexec.journal.facts import Usage
 
 LiveEvent = tuple[EventType, dict[str, Any]]
 

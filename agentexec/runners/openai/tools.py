@@ -13,8 +13,8 @@ from pydantic_core import to_jsonable_python
 from agentexec.errors import AgentexecError
 from agentexec.journal.calls import POLICY_MARK, CallResult, run_call
 from agentexec.journal.current_call import run_unrecorded
+from agentexec.journal.facts import digest, fit_path
 from agentexec.journal.recorder import SCOPE, Policy, Scope
-from agentexec.journal.store import digest, fit_path
 from agentexec.runners.openai.events import tool_called_event, tool_output_event
 from agentexec.runners.openai.run import DurableRun
 

@@ -24,9 +24,10 @@ import agentexec as ax
 from agentexec.activity.models import Activity, ActivityLog
 from agentexec.db.clock import utc_now
 from agentexec.errors import JournalConflictError, UnavailableError
-from agentexec.journal import recorder
+from agentexec.journal.facts import Fact, FactKind, digest, dump, fit_path
 from agentexec.journal.models import JournalEntry
-from agentexec.journal.store import Fact, FactKind, append_fact, digest, dump, fit_path, load_facts
+from agentexec.journal.store import JournalStore, load_facts
+from agentexec.journal.stores import journal_store
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 from tests.attempts import ReplayableTask
@@ -58,9 +59,8 @@ def fact(path: str = "a", seq: int = 0, value: str = "{}") -> Fact:
 
 
 def put(task: ReplayableTask, entry: Fact, epoch: int | None = None) -> None:
-    append_fact(
-        RUNTIME.engine, Lease(task.agent_id, task.epoch if epoch is None else epoch), entry, None, utc_now()
-    )
+    lease = Lease(task.agent_id, task.epoch if epoch is None else epoch)
+    journal_store().append(lease, entry, None, utc_now())
 
 
 class Runner(ax.BaseAgentRunner):
@@ -150,12 +150,14 @@ async def test_an_append_waits_for_a_database_that_is_away(
 ) -> None:
     failures = iter([True, True, False, False])
 
+    real = JournalStore.append
+
     def flaky(*arguments: Any) -> None:
         if next(failures):
             raise UnavailableError("The database is away.")
-        append_fact(*arguments)
+        real(*arguments)
 
-    monkeypatch.setattr(recorder, "append_fact", flaky)
+    monkeypatch.setattr(JournalStore, "append", flaky)
     assert await task.attempt(lambda: Runner(task.agent_id).step("one", lambda: 1)) == 1
     assert caplog.text.count("waits until it is back") == 1
 
@@ -313,14 +315,14 @@ async def test_a_transaction_of_a_worker_that_lost_its_task_is_rolled_back(
     task: ReplayableTask, tool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The task is taken over after the tool's intent: only the commit can notice."""
-    real = recorder.append_fact
+    real = JournalStore.append
 
     def taken_over(*arguments: Any) -> None:
         real(*arguments)
         if arguments[2].kind is FactKind.INTENT:
             task.take_over()
 
-    monkeypatch.setattr(recorder, "append_fact", taken_over)
+    monkeypatch.setattr(JournalStore, "append", taken_over)
     with pytest.raises(ax.LeaseLostError):
         await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(paying_agent(tool, "book")))
     assert payments() == []

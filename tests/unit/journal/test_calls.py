@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agentexec.journal.calls import Decision, decide, needs_intent
+from agentexec.journal.facts import Fact, FactKind
 from agentexec.journal.recorder import POLICIES, Policy
-from agentexec.journal.store import Fact, FactKind
 
 
 def facts(*kinds: FactKind) -> list[Fact]:

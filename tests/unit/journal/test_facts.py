@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentexec.journal.store import fit_path
+from agentexec.journal.facts import fit_path
 
 
 def test_a_long_path_keeps_apart_what_differs_at_its_end() -> None:

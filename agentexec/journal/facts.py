@@ -1,0 +1,98 @@
+"""Facts of the journal: their kinds, and their values, hashes and paths as text."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+from pydantic_core import to_jsonable_python
+
+from agentexec.config import CONF
+from agentexec.errors import PayloadTooLargeError
+from agentexec.journal.models import MAX_PATH
+
+
+class FactKind(enum.StrEnum):
+    """The kind of a fact, as the journal stores it."""
+
+    RUN = "run"
+    MODEL = "model"
+    INTENT = "intent"
+    OUTCOME = "outcome"
+    RAISED = "raised"
+
+
+STEPS = (FactKind.MODEL, FactKind.OUTCOME)
+"""Kinds that are recorded once and never repeated. A call that raises may record its intent and error in every attempt."""
+
+
+class Fact(NamedTuple):
+    """One recorded event at `path`. `value` is JSON text; `input_hash` is the digest of the input that led to it."""
+
+    path: str
+    seq: int
+    kind: FactKind
+    input_hash: str
+    value: str
+
+
+class Usage(NamedTuple):
+    """Requests and tokens of one model response. `input_tokens` include the cached ones."""
+
+    model: str
+    requests: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+
+
+def add_usage(spent: dict[str, dict[str, int]], usage: Usage) -> dict[str, dict[str, int]]:
+    """Return the usage by model with one more response."""
+    counts = usage._asdict()
+    model = counts.pop("model")
+    before = spent.get(model, {})
+    return {**spent, model: {name: before.get(name, 0) + count for name, count in counts.items()}}
+
+
+def dump(value: Any, what: str) -> str:
+    """Return a JSON value as text; raises PayloadTooLargeError above AGENTEXEC_MAX_PAYLOAD_BYTES."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair, which no database stores
+        text = json.dumps(value, separators=(",", ":"))
+        size = len(text)
+    if size > CONF.max_payload_bytes:
+        raise PayloadTooLargeError(
+            f"{what} is {size} bytes of JSON, more than the {CONF.max_payload_bytes} that the journal takes; "
+            "return less, or raise AGENTEXEC_MAX_PAYLOAD_BYTES."
+        )
+    return text
+
+
+def digest(value: Any) -> str:
+    """Return a hash of a value's JSON form."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """Return a value's JSON form, the same in every process; an object without one is replaced by its type's name."""
+    return json.dumps(value, sort_keys=True, default=_plain, separators=(",", ":"))
+
+
+def _plain(value: Any) -> Any:
+    return to_jsonable_python(
+        value, by_alias=True, bytes_mode="base64", fallback=lambda item: f"<{type(item).__qualname__}>"
+    )
+
+
+def fit_path(path: str) -> str:
+    """Return a path that its column can store: one that is too long, or ends with a space, ends with its hash instead.
+
+    MariaDB compares texts without the spaces at their ends.
+    """
+    if len(path) <= MAX_PATH and not path.endswith(" "):
+        return path
+    return f"{path[: MAX_PATH - 65]}~{hashlib.sha256(path.encode()).hexdigest()}"
