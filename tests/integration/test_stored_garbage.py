@@ -176,7 +176,7 @@ def test_bad_contexts_end_their_tasks_and_no_other(deploy: Deploy) -> None:
     for task in bad:
         assert "is not valid" in (deployment.detail(task).error or "")
     deployment.wait_for(lambda: deployment.depth() == 0)
-    assert deployment.log.count(f"Task {unreadable.agent_id} could not be started") == 1
+    assert deployment.log.count(f"Cannot start task {unreadable.agent_id}") == 1
     assert "Traceback" not in deployment.log
 
 
