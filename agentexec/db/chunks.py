@@ -1,4 +1,4 @@
-"""Parts of long lists, and the sizes of these parts."""
+"""Long lists, handled in chunks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-MAX_IDS_PER_STATEMENT = 500
-"""Ids in one statement: below every database's limit on parameters."""
-
-MAX_ROWS_PER_TRANSACTION = 500
-"""Rows that one transaction handles: no transaction holds locks for long."""
+CHUNK_SIZE = 500
+"""Ids in one statement, below every database's limit on parameters; rows in one transaction, which must not hold
+locks for long."""
 
 
-def chunks(items: Sequence[T], size: int = MAX_IDS_PER_STATEMENT) -> Iterator[list[T]]:
+def chunks(items: Sequence[T], size: int = CHUNK_SIZE) -> Iterator[list[T]]:
     """Return parts of at most `size` items."""
     return (list(items[start : start + size]) for start in range(0, len(items), size))

@@ -9,13 +9,11 @@ from sqlalchemy.orm import aliased
 
 from agentexec.activity.models import Activity, ActivityResult, WorkerProcess
 from agentexec.activity.queries.overview import FORGET_SECONDS
+from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import writing
 from agentexec.journal import events, trackers
 from agentexec.task import ACTIVE_STATUSES
-
-BATCH = 500
-"""Maximum number of rows deleted in one transaction."""
 
 INTERVAL = 60.0
 """Seconds between two runs."""
@@ -38,7 +36,7 @@ class Expiry:
 def expire(engine: Engine, now: datetime) -> None:
     """Delete everything that has expired at `now`."""
     for kind in (events, trackers):
-        while kind.expire(engine, now, BATCH) == BATCH:
+        while kind.expire(engine, now, CHUNK_SIZE) == CHUNK_SIZE:
             pass
     with writing(engine) as connection:
         forgotten = WorkerProcess.seen_at < now - timedelta(seconds=FORGET_SECONDS)
@@ -55,12 +53,14 @@ def _expire_results(engine: Engine, now: datetime) -> None:
         .where(child.agent_id == ActivityResult.agent_id, parent.status.in_(ACTIVE_STATUSES))
     )
     query = (
-        select(ActivityResult.agent_id).where(ActivityResult.expires_at < now, ~wanted.exists()).limit(BATCH)
+        select(ActivityResult.agent_id)
+        .where(ActivityResult.expires_at < now, ~wanted.exists())
+        .limit(CHUNK_SIZE)
     )
     while True:
         with writing(engine) as connection:
             ids = connection.execute(query).scalars().all()
             if ids:
                 connection.execute(delete(ActivityResult).where(ActivityResult.agent_id.in_(ids)))
-        if len(ids) < BATCH:
+        if len(ids) < CHUNK_SIZE:
             return

@@ -13,6 +13,7 @@ from sqlalchemy import and_, bindparam, select
 
 from agentexec.activity.models import Activity
 from agentexec.config import Settings
+from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading
 from agentexec.journal.wake_ups import WAIT_KINDS, mark_woken, tasks_to_wake
@@ -20,9 +21,6 @@ from agentexec.runtime import Runtime
 from agentexec.task import Entry, Priority, Status
 
 log = logging.getLogger("agentexec.reconciler")
-
-BATCH = 500
-"""Maximum number of rows read at once."""
 
 PUSH_GRACE = 2.0
 """Seconds after which an accepted task that the index does not know counts as never pushed."""
@@ -93,7 +91,7 @@ class IndexRepair:
         engine = self._runtime.engine
         before = utc_now() - timedelta(seconds=PUSH_GRACE)
         for kind in WAIT_KINDS:
-            while agent_ids := tasks_to_wake(engine, kind, self._queue, before, BATCH):
+            while agent_ids := tasks_to_wake(engine, kind, self._queue, before, CHUNK_SIZE):
                 self._runtime.backend.make_ready(self._queue, agent_ids)
                 mark_woken(engine, kind, agent_ids)
 
@@ -106,7 +104,7 @@ class IndexRepair:
             )
             last: Any = None
             while True:
-                page = query.limit(BATCH)
+                page = query.limit(CHUNK_SIZE)
                 if last is not None:
                     page = page.where(
                         (Activity.created_at > last.created_at)
@@ -115,7 +113,7 @@ class IndexRepair:
                 with reading(self._runtime.engine) as connection:
                     rows = connection.execute(page, {"queue": self._queue}).all()
                 number += self._restore_unknown(status, rows)
-                if len(rows) < BATCH:
+                if len(rows) < CHUNK_SIZE:
                     break
                 last = rows[-1]
         return number

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 
 from agentexec.activity.changes.crashes import record_crashes
 from agentexec.config import Settings
+from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import writing
 from agentexec.runtime import Runtime
 from agentexec.task import Lease
 
 log = logging.getLogger("agentexec.reconciler")
-
-BATCH = 500
-"""Maximum number of expired leases returned in one transaction."""
 
 OUTAGE_SECONDS = 1.5
 """Seconds between two turns above which a server must have been away (if that is also longer than half a lease)."""
@@ -39,9 +37,9 @@ class LeaseRecovery:
         """Return the tasks whose leases have expired, once a turn; `clock` is monotonic. Raises UnavailableError."""
         if not self._leases_are_trusted(clock):
             return
-        while leases := self._runtime.backend.expired_leases(self._queue, BATCH):
+        while leases := self._runtime.backend.expired_leases(self._queue, CHUNK_SIZE):
             self._return(leases, f"did not answer for {self._settings.lease_seconds:g} s")
-            if len(leases) < BATCH:
+            if len(leases) < CHUNK_SIZE:
                 return
 
     def recover(self, worker_id: str, reason: str) -> int:

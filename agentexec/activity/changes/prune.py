@@ -14,12 +14,10 @@ from agentexec.activity.models import Activity
 from agentexec.activity.queries.counts import invalidate
 from agentexec.activity.queries.labels import driving_label_condition, wanted_labels
 from agentexec.activity.queries.sessions import sync_or_async
+from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.clock import utc_now
 from agentexec.errors import UsageError
 from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES
-
-BATCH = 500
-"""Activities in one transaction: none holds locks for long."""
 
 _DEPENDENTS = text(
     """
@@ -37,7 +35,7 @@ def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, A
     In batches of 500, each committed. The children of a task that is under way stay: it may ask for their results.
     Raises UsageError for a negative time.
     """
-    query = select(Activity.agent_id).where(*_old(older_than, metadata_filter)).limit(BATCH)
+    query = select(Activity.agent_id).where(*_old(older_than, metadata_filter)).limit(CHUNK_SIZE)
     removed = 0
     while ids := db.scalars(query).all():
         if db.get_bind().dialect.name == "sqlite":

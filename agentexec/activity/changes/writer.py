@@ -16,6 +16,7 @@ from agentexec.activity.changes.progress import Progress
 from agentexec.activity.changes.store import RecordStore
 from agentexec.activity.live.publisher import EventPublisher
 from agentexec.config import CONF
+from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.clock import utc_now
 from agentexec.errors import UnavailableError
 from agentexec.outage import Outage
@@ -27,7 +28,6 @@ log = logging.getLogger("agentexec.writer")
 GATHER_SECONDS = 0.02
 """Seconds that reports wait for more of them. An ending never waits, because somebody may be waiting for the result."""
 
-MAX_BATCH = 500
 """Reports, and endings, in one transaction."""
 
 MAX_PENDING_REPORTS = 50_000
@@ -125,9 +125,9 @@ class Writer:
         while self._wait():
             with self._changed:
                 self._busy = True
-                progress = [self._progress.popleft() for _ in range(min(len(self._progress), MAX_BATCH))]
+                progress = [self._progress.popleft() for _ in range(min(len(self._progress), CHUNK_SIZE))]
                 # Endings wait until every earlier report is in this batch or an earlier one.
-                limit = 0 if self._progress else MAX_BATCH
+                limit = 0 if self._progress else CHUNK_SIZE
                 endings = [self._endings.popleft() for _ in range(min(len(self._endings), limit))]
             self._write_until_done(progress, endings)
             with self._changed:

@@ -40,7 +40,7 @@ def kept(record: Record) -> set:
 def test_expired_results_are_deleted_but_not_those_that_a_parent_may_ask_for_again(
     record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentexec.worker.expiry.BATCH", 2)
+    monkeypatch.setattr("agentexec.worker.expiry.CHUNK_SIZE", 2)
     [parent] = record.enqueue(1)
     [child, *_] = add_expired_results(record, 5)
     record.change(child, parent_id=parent)

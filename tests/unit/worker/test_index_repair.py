@@ -77,7 +77,7 @@ def test_a_new_leader_looks_at_every_task(record: Record, repair: IndexRepair) -
 def test_more_tasks_than_one_page_are_found(
     record: Record, repair: IndexRepair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentexec.worker.index_repair.BATCH", 2)
+    monkeypatch.setattr("agentexec.worker.index_repair.CHUNK_SIZE", 2)
     tasks = record.enqueue(5)
     record.backend.remove(QUEUE, tasks)
     repair.rebuild_if_emptied()
