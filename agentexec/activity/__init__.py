@@ -1,4 +1,4 @@
-"""The activity record: `ax.activity.create/update/complete/error`, queries for dashboards, and the live stream."""
+"""Activity record: reports of progress, queries for dashboards, and the live stream of a task."""
 
 from agentexec.activity.changes.cancel_pending import cancel_pending
 from agentexec.activity.changes.prune import prunable, prune

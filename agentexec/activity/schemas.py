@@ -1,6 +1,6 @@
-"""What the activity queries return: pydantic models, ready to be a web API's response.
+"""Results of the activity queries: pydantic models, ready to be the response of a web API.
 
-They are built on first use (`defer_build`): a command needs few of them, and each takes about a millisecond.
+They are built on first use (`defer_build`): a command needs few of them, and building one takes about a millisecond.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agentexec.task import Status
 
 
 class ActivityLogSchema(BaseModel):
-    """One line of an activity's history."""
+    """Line of an activity's log."""
 
     model_config = ConfigDict(defer_build=True, from_attributes=True)
 
@@ -29,18 +29,18 @@ class ActivityLogSchema(BaseModel):
 
 
 class UsageSchema(BaseModel):
-    """What model calls used, as they were recorded."""
+    """Recorded usage of model calls."""
 
     model_config = ConfigDict(defer_build=True)
 
-    requests: int = Field(default=0, description="Model calls that were answered.")
-    input_tokens: int = Field(default=0, description="The cached ones included.")
+    requests: int = Field(default=0, description="Number of model calls that were answered.")
+    input_tokens: int = Field(default=0, description="Input tokens, including the cached ones.")
     cached_tokens: int = 0
     output_tokens: int = 0
 
 
 def valid_usage(usage: Any) -> dict[str, dict[str, int]]:
-    """Usage by model as a column has it, without what is none."""
+    """Return the usage by model of a database column, without values that are not usage."""
     if not isinstance(usage, dict):
         return {}
     return {
@@ -51,7 +51,7 @@ def valid_usage(usage: Any) -> dict[str, dict[str, int]]:
 
 
 class _ActivitySchema(BaseModel):
-    """What list items and details have in common."""
+    """Fields that list items and details share."""
 
     model_config = ConfigDict(defer_build=True, from_attributes=True, populate_by_name=True)
 
@@ -60,21 +60,25 @@ class _ActivitySchema(BaseModel):
     status: Status
     percentage: int = 0
     created_at: datetime
-    updated_at: datetime = Field(description="The last change of status or report.")
-    started_at: datetime | None = Field(default=None, description="Start of the first attempt.")
-    finished_at: datetime | None = Field(default=None, description="When it ended, in whatever way.")
-    # What the record has; `usage` is made of it.
+    updated_at: datetime = Field(description="Time of the last change of status or report.")
+    started_at: datetime | None = Field(
+        default=None, description="Start of the first attempt; null before it."
+    )
+    finished_at: datetime | None = Field(
+        default=None, description="End of the task, with any final status; null before it."
+    )
+    # Columns of the record, from which `usage` is made.
     requests: int | None = Field(default=None, exclude=True, repr=False)
     input_tokens: int | None = Field(default=None, exclude=True, repr=False)
     cached_tokens: int | None = Field(default=None, exclude=True, repr=False)
     output_tokens: int | None = Field(default=None, exclude=True, repr=False)
-    # Tenants' labels: for the application, not for the reader of its API.
+    # Labels of tenants: for the application, not for the clients of its API.
     metadata: dict[str, Any] | None = Field(default=None, validation_alias="metadata_", exclude=True)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def usage(self) -> UsageSchema:
-        """The sums over all models and attempts; zeros where no model was called."""
+        """Sums over all models and attempts; zeros if no model was called."""
         return UsageSchema(
             requests=self.requests or 0,
             input_tokens=self.input_tokens or 0,
@@ -92,16 +96,16 @@ class _ActivitySchema(BaseModel):
 
 
 class ActivityListItemSchema(_ActivitySchema):
-    """One activity in a list."""
+    """Activity in a list."""
 
     latest_log_message: str | None = Field(default=None, validation_alias="message")
 
 
 class ActivityListSchema(BaseModel):
-    """One page of activities; `page` counts from 1.
+    """Page of activities; `page` counts from 1.
 
-    `total`: how many match; where that is not exact, at least so many. `next_cursor`: the `after=` of the next page,
-    None on a page that is not full.
+    `total` is the number of matching activities, or a lower bound if `total_is_exact` is false. `next_cursor` is the
+    `after=` of the next page, None on a page that is not full.
     """
 
     model_config = ConfigDict(defer_build=True)
@@ -116,12 +120,12 @@ class ActivityListSchema(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def total_pages(self) -> int:
-        """The number of pages, 0 if there is nothing."""
+        """Number of pages; 0 if nothing matches."""
         return -(-self.total // self.page_size)
 
 
 class ActivityChildSchema(BaseModel):
-    """A task that another one has enqueued, with those that it has enqueued itself."""
+    """Task that another task has enqueued, with the tasks that it has enqueued itself."""
 
     model_config = ConfigDict(defer_build=True, from_attributes=True, populate_by_name=True)
 
@@ -134,8 +138,10 @@ class ActivityChildSchema(BaseModel):
 
 
 class ActivityDetailSchema(_ActivitySchema):
-    """One activity with its whole history. `children`: the tree of tasks that it has enqueued, oldest first, of which up
-    to 1,000 tasks are given."""
+    """Activity with its whole log.
+
+    `children` is the tree of the tasks that it has enqueued, oldest first, with up to 1,000 tasks.
+    """
 
     id: UUID
     parent_id: UUID | None = None
@@ -147,13 +153,13 @@ class ActivityDetailSchema(_ActivitySchema):
 
     @field_validator("usage_by_model", mode="before")
     @classmethod
-    def _none_used(cls, value: Any) -> Any:
+    def _valid_usage(cls, value: Any) -> Any:
         return valid_usage(value)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def cost(self) -> float | None:
-        """An estimate in dollars; None unless the price of every model that was called is known."""
+        """Estimated cost in dollars; None unless the price of every model that was called is known."""
         usage = {model: used.model_dump() for model, used in self.usage_by_model.items()}
         return compute_cost(usage, CONF.model_prices, use_list_prices=CONF.list_prices)
 
@@ -174,13 +180,13 @@ EventType = Literal[
 
 
 class ActivityEvent(BaseModel):
-    """Something that happened to a task, as `ax.activity.stream` gives it.
+    """Event of a task, from `ax.activity.stream`.
 
-    `id` says how far the stream was read: give it as `after=` to go on behind it. It is opaque.
+    `id` is opaque; pass it as `after=` to resume the stream after this event.
 
-    Durable types, one event for each log line: `log`; `status`, a line with which the status changed; and the last
-    of them, `result`, `error` or `canceled`. Short-lived types: `text_delta`, `tool_called`, `tool_output`, `agent`
-    (another agent took over), `usage`; and `dropped`, which stands where some of these are missing.
+    There is one durable event for each log line: `log`, or `status` if the line changed the status, or for the last
+    line `result`, `error` or `canceled`. Live events are short-lived: `text_delta`, `tool_called`, `tool_output`,
+    `agent` (another agent took over) and `usage`. `dropped` stands where some of them are missing.
     """
 
     model_config = ConfigDict(defer_build=True)

@@ -1,1 +1,1 @@
-"""Helpers for other libraries; each needs its library installed."""
+"""Integrations with web frameworks; each needs its library installed."""

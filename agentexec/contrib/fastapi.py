@@ -3,7 +3,7 @@
     from agentexec.contrib.fastapi import router
     app.include_router(router())
 
-serves `GET /activity/{agent_id}/events`, which a browser's EventSource reads and resumes by itself.
+serves `GET /activity/{agent_id}/events`, which an EventSource in a browser reads and resumes by itself.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ except ModuleNotFoundError as error:
     ) from error
 
 KEEP_ALIVE_SECONDS = 15.0
-"""Proxies close connections on which nothing comes for a minute or so."""
+"""Seconds of silence after which a comment is sent: proxies close connections that are silent for about a minute."""
 
 RETRY_MS = 2000
-"""How long a browser waits before it connects again."""
+"""Milliseconds that a browser waits before it reconnects."""
 
 NAMES = {"error": "failed"}
-"""EventSource has an event `error` of its own, for lost connections."""
+"""Names of events that differ from their type: EventSource has its own `error` event, for lost connections."""
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-"""No proxy may keep events back."""
+"""Headers that keep proxies from caching or buffering events."""
 
 
 async def event_stream(
@@ -46,15 +46,25 @@ async def event_stream(
     metadata_filter: Mapping[str, Any] | None = None,
     keep_alive: float = KEEP_ALIVE_SECONDS,
 ) -> Response:
-    """The events of one task as server-sent events, to be returned from an endpoint.
+    """Return the events of one task as server-sent events, for an endpoint to return.
 
-    Each has the `id` and the type of the ActivityEvent (`failed` for the type `error`) and the whole of it as JSON. With
-    `request` its header Last-Event-ID says where to go on, else `after` does. `deltas` and `metadata_filter` are
-    those of `ax.activity.stream`. A comment is sent after each `keep_alive` seconds of silence. A client that is
-    slow misses short-lived events, one that has left is noticed; the task notices neither. After the last event
-    the answer to a further request is 204, on which EventSource stops.
+    Each has the `id` and the type of the ActivityEvent (`failed` for the type `error`), and the whole event as JSON.
+    A slow client misses live events, and a client that has left is noticed; the task never waits for either. After
+    the last event, a further request is answered with 204, on which EventSource stops.
 
-    Raises HTTPException: 404 for an unknown task, 400 for an id that is none, 503 while a server is away.
+    Args:
+        agent_id: Id of the task.
+        request: Request whose header `Last-Event-ID` says where to resume; it wins over `after`.
+        after: `id` of the last event that the client has seen; see `ax.activity.stream`.
+        deltas: False leaves out the `text_delta` events.
+        metadata_filter: Values that the task's metadata must have; otherwise the task counts as unknown.
+        keep_alive: Seconds of silence after which a comment is sent.
+
+    Returns:
+        A streaming response, or an empty one with status 204 if the client has seen everything.
+
+    Raises:
+        HTTPException: 404 for an unknown task, 400 for an invalid id, 503 while a server cannot be reached.
     """
     resumed = request.headers.get("last-event-id") if request is not None else None
     try:
@@ -79,29 +89,34 @@ def router(
     metadata_filter: Callable[..., Any] | None = None,
     dependencies: Sequence[Any] = (),
 ) -> APIRouter:
-    """A router with the one endpoint `path`.
+    """Return a router with one endpoint: the live events of a task.
 
-    `metadata_filter`: a FastAPI dependency that returns what the task's metadata must hold, such as
-    `{"organization_id": …}` of the caller; without it everyone who knows an agent_id may read. `dependencies`: as of an
-    APIRouter, for authentication.
+    Args:
+        path: Path of the endpoint, with `{agent_id}`.
+        metadata_filter: FastAPI dependency that returns the values that the task's metadata must have, such as
+            `{"organization_id": …}` of the caller. Without it, everyone who knows an agent_id can read its events.
+        dependencies: Dependencies of the APIRouter, such as authentication.
+
+    Returns:
+        The router, for `app.include_router`.
     """
-    made = APIRouter(dependencies=list(dependencies))
-    scope = metadata_filter or _everything
+    api_router = APIRouter(dependencies=list(dependencies))
+    scope = metadata_filter or _no_filter
 
-    @made.get(path, response_class=StreamingResponse, summary="Live events of a task")
+    @api_router.get(path, response_class=StreamingResponse, summary="Live events of a task")
     async def activity_events(
         agent_id: UUID,
         request: Request,
         after: str | None = None,
         deltas: bool = True,
-        wanted: Any = Depends(scope),  # noqa: B008 - how FastAPI is told of it
+        wanted: Any = Depends(scope),  # noqa: B008 - the way to declare a dependency
     ) -> Response:
         return await event_stream(agent_id, request, after=after, deltas=deltas, metadata_filter=wanted)
 
-    return made
+    return api_router
 
 
-def _everything() -> None:
+def _no_filter() -> None:
     return None
 
 

@@ -1,4 +1,4 @@
-"""Live events of running tasks: published by workers, followed by readers."""
+"""Live events of running tasks: publish, follow and stream them."""
 
 from agentexec.activity.live.publisher import publish
 
