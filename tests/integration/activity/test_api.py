@@ -1,4 +1,4 @@
-"""The activity API: reports, and queries for dashboards."""
+"""Activity API: reports of progress, and queries for dashboards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agentexec.runtime import RUNTIME
 
 @pytest.fixture
 def engine(tables_url: str) -> Iterator[Engine]:
-    """The record on each kind of database, empty."""
+    """Empty record on each kind of database."""
     ax.configure(database_url=tables_url)
     yield RUNTIME.engine
     RUNTIME.close()
@@ -33,7 +33,7 @@ def db(engine: Engine) -> Iterator[Session]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def async_engine(request: pytest.FixtureRequest) -> AsyncIterator[AsyncEngine]:
-    """The user's own AsyncEngine, given to agentexec."""
+    """AsyncEngine of the user, given to agentexec."""
     url = request.getfixturevalue(f"{request.param}_tables").replace("sqlite:", "sqlite+aiosqlite:")
     engine = create_async_engine(url)
     ax.configure(engine=engine)
@@ -43,16 +43,18 @@ async def async_engine(request: pytest.FixtureRequest) -> AsyncIterator[AsyncEng
 
 
 def lines(db: Session, agent_id: UUID) -> list[tuple[str, str, int | None]]:
-    return [(str(one.status), one.message, one.percentage) for one in ax.activity.detail(db, agent_id).logs]
+    return [
+        (str(line.status), line.message, line.percentage) for line in ax.activity.detail(db, agent_id).logs
+    ]
 
 
 # ---- reports -----------------------------------------------------------------------------------------------
 
 
-def test_an_activity_of_the_applications_own_goes_from_create_to_complete(db: Session) -> None:
+def test_an_application_tracks_its_own_activity_from_create_to_complete(db: Session) -> None:
     agent_id = ax.activity.create("import", message="Starting...")
     assert ax.activity.detail(db, agent_id).status == "queued"
-    db.commit()  # what others write is seen in the next transaction, where a database repeats its reads
+    db.commit()  # where reads are repeatable, only the next transaction sees what others write
     ax.activity.update(agent_id, "Half of it", percentage=50)
     ax.activity.update(agent_id, "Still at it")
     detail = ax.activity.detail(db, agent_id)
@@ -72,7 +74,7 @@ def test_an_activity_of_the_applications_own_goes_from_create_to_complete(db: Se
     assert detail.elapsed_seconds is not None
 
 
-def test_an_activity_may_fail(db: Session) -> None:
+def test_an_activity_can_fail(db: Session) -> None:
     agent_id = ax.activity.create("import")
     ax.activity.update(agent_id, "Reading", percentage=30)
     ax.activity.error(agent_id, error="Failed: no such file")
@@ -81,7 +83,7 @@ def test_an_activity_may_fail(db: Session) -> None:
     assert detail.logs[-1].message == "Task failed with error: Failed: no such file"
 
 
-def test_messages_are_those_of_the_settings(db: Session) -> None:
+def test_default_messages_come_from_the_settings(db: Session) -> None:
     agent_id = ax.activity.create("import")
     ax.activity.complete(agent_id)
     assert [message for _, message, _ in lines(db, agent_id)] == [
@@ -100,7 +102,7 @@ def test_an_activity_ends_once(db: Session) -> None:
 
 
 @pytest.mark.parametrize(("given", "kept"), [(-5, 0), (150, 100), (33.7, 33), (None, 0)])
-def test_a_percentage_is_from_0_to_100(db: Session, given: Any, kept: int) -> None:
+def test_a_percentage_is_limited_to_0_to_100(db: Session, given: Any, kept: int) -> None:
     agent_id = ax.activity.create("import")
     ax.activity.update(agent_id, "At it", percentage=given)
     assert ax.activity.detail(db, agent_id).percentage == kept
@@ -115,7 +117,7 @@ def test_a_message_of_any_kind_can_be_stored(db: Session) -> None:
     assert len(messages[2]) == 10_000
 
 
-def test_what_is_not_there_is_said_not_to_be_there(db: Session) -> None:
+def test_an_unknown_agent_id_raises_activity_not_found(db: Session) -> None:
     unknown = uuid4()
     for call in (
         lambda: ax.activity.detail(db, unknown),
@@ -127,7 +129,7 @@ def test_what_is_not_there_is_said_not_to_be_there(db: Session) -> None:
             call()
 
 
-def test_what_is_no_agent_id_is_said_to_be_none(db: Session) -> None:
+def test_text_that_is_not_an_agent_id_is_refused(db: Session) -> None:
     for call in (
         lambda: ax.activity.detail(db, "Acme"),
         lambda: ax.activity.update("Acme", "At it"),
@@ -158,10 +160,10 @@ def test_a_detail_has_the_shape_of_the_reference(db: Session) -> None:
         ("complete", "Done", 100),
     ]
     for moment in (data["created_at"], data["updated_at"], data["logs"][0]["created_at"]):
-        assert moment.endswith("Z"), "moments are in UTC and say so"
+        assert moment.endswith("Z"), "times are in UTC and say so"
         assert before <= datetime.fromisoformat(moment) <= datetime.now(UTC)
     assert "metadata" not in data
-    assert detail.metadata == {"tenant": "t1"}, "for the application, if it asks"
+    assert detail.metadata == {"tenant": "t1"}, "the application can read it"
 
 
 def test_a_list_has_the_shape_of_the_reference(db: Session) -> None:
@@ -190,15 +192,15 @@ def test_a_list_has_the_shape_of_the_reference(db: Session) -> None:
 # ---- queries -----------------------------------------------------------------------------------------------
 
 
-def test_pages_hold_everything_once(db: Session) -> None:
-    made = {ax.activity.create("import") for _ in range(7)}
+def test_pages_have_every_activity_once(db: Session) -> None:
+    created = {ax.activity.create("import") for _ in range(7)}
     pages = [ax.activity.list(db, page=number, page_size=3) for number in (1, 2, 3, 4)]
     assert [len(page.items) for page in pages] == [3, 3, 1, 0]
-    assert {item.agent_id for page in pages for item in page.items} == made
+    assert {item.agent_id for page in pages for item in page.items} == created
     assert {(page.total, page.total_pages) for page in pages} == {(7, 3)}
 
 
-def test_no_activities_make_no_pages(db: Session) -> None:
+def test_an_empty_record_has_no_pages(db: Session) -> None:
     assert ax.activity.list(db).model_dump(mode="json") == {
         "items": [],
         "total": 0,
@@ -210,7 +212,7 @@ def test_no_activities_make_no_pages(db: Session) -> None:
     }
 
 
-def test_running_ones_come_first_then_queued_ones_then_the_newest(db: Session) -> None:
+def test_running_activities_come_first_then_queued_ones_then_the_newest(db: Session) -> None:
     old, new, queued, running = (ax.activity.create(name) for name in ("old", "new", "queued", "running"))
     ax.activity.complete(old)
     ax.activity.complete(new)
@@ -219,39 +221,39 @@ def test_running_ones_come_first_then_queued_ones_then_the_newest(db: Session) -
     assert queued in {item.agent_id for item in ax.activity.list(db, status="queued").items}
 
 
-def test_lists_are_filtered_by_status_and_type(db: Session) -> None:
+def test_lists_are_filtered_by_status_and_task_name(db: Session) -> None:
     done, failed = ax.activity.create("import"), ax.activity.create("import")
     ax.activity.create("export")
     ax.activity.complete(done)
     ax.activity.error(failed, error="Failed")
-    assert [one.agent_id for one in ax.activity.list(db, status=ax.Status.COMPLETE).items] == [done]
-    assert [one.agent_id for one in ax.activity.list(db, status="error").items] == [failed]
+    assert [item.agent_id for item in ax.activity.list(db, status=ax.Status.COMPLETE).items] == [done]
+    assert [item.agent_id for item in ax.activity.list(db, status="error").items] == [failed]
     assert ax.activity.list(db, agent_type="import").total == 2
     assert ax.activity.list(db, agent_type="import", status="queued").total == 0
 
 
 @pytest.mark.parametrize(("page", "page_size"), [(0, 10), (1, 0), (1, 1001), (-1, 10)])
-def test_pages_that_cannot_be_are_refused(db: Session, page: int, page_size: int) -> None:
+def test_invalid_pages_are_refused(db: Session, page: int, page_size: int) -> None:
     with pytest.raises(ax.UsageError, match="Pages count from 1"):
         ax.activity.list(db, page=page, page_size=page_size)
 
 
-def test_a_status_that_is_none_is_refused(db: Session) -> None:
+def test_an_unknown_status_is_refused(db: Session) -> None:
     with pytest.raises(ax.UsageError, match="There is no status 'done'; the statuses are queued, running"):
         ax.activity.list(db, status="done")
 
 
-def test_the_active_are_those_queued_or_running(db: Session) -> None:
-    one, two, three = (ax.activity.create("import", metadata={"tenant": "t1"}) for _ in range(3))
+def test_active_activities_are_queued_or_running(db: Session) -> None:
+    running, complete, failed = (ax.activity.create("import", metadata={"tenant": "t1"}) for _ in range(3))
     ax.activity.create("import")
-    ax.activity.update(one, "At it")
-    ax.activity.complete(two)
-    ax.activity.error(three, error="Failed")
+    ax.activity.update(running, "At it")
+    ax.activity.complete(complete)
+    ax.activity.error(failed, error="Failed")
     assert ax.activity.active_count(db) == ax.activity.count_active(db) == 2
     assert ax.activity.active_count(db, metadata_filter={"tenant": "t1"}) == 1
 
 
-def test_the_pending_are_canceled_and_the_running_are_not(db: Session) -> None:
+def test_cancel_pending_cancels_queued_activities_but_not_running_ones(db: Session) -> None:
     pending = [ax.activity.create("import", metadata={"tenant": name}) for name in ("t1", "t1", "t2")]
     running = ax.activity.create("import")
     ax.activity.update(running, "At it")
@@ -259,7 +261,9 @@ def test_the_pending_are_canceled_and_the_running_are_not(db: Session) -> None:
     assert ax.activity.cancel_pending(db) == 2
     assert ax.activity.cancel_pending(db) == 0
     with Session(RUNTIME.engine) as other:
-        assert {str(ax.activity.detail(other, one).status) for one in pending} == {"canceled"}, "committed"
+        assert {str(ax.activity.detail(other, agent_id).status) for agent_id in pending} == {"canceled"}, (
+            "committed"
+        )
         assert ax.activity.detail(other, running).status == "running"
     assert ax.activity.detail(db, pending[0]).finished_at is not None
 
@@ -285,25 +289,25 @@ def test_metadata_is_filtered_by_value(
 ) -> None:
     agent_id = ax.activity.create("import", metadata=metadata)
     ax.activity.create("import")
-    assert agent_id in {one.agent_id for one in ax.activity.list(db, metadata_filter=matching).items}
+    assert agent_id in {item.agent_id for item in ax.activity.list(db, metadata_filter=matching).items}
     assert ax.activity.detail(db, agent_id, metadata_filter=matching).agent_id == agent_id
     assert ax.activity.list(db, metadata_filter=other).total == 0
     with pytest.raises(ax.ActivityNotFoundError):
         ax.activity.detail(db, agent_id, metadata_filter=other)
 
 
-def test_metadata_of_another_json_type_does_not_match_and_does_no_harm(db: Session) -> None:
+def test_metadata_of_another_json_type_does_not_match(db: Session) -> None:
     ax.activity.create("import", metadata={"tenant": "words"})
     ax.activity.create("import", metadata={"tenant": [1, 2]})
     ax.activity.create("import", metadata={"tenant": None})
     wanted = ax.activity.create("import", metadata={"tenant": 7})
     found = ax.activity.list(db, metadata_filter={"tenant": 7})
-    assert [one.agent_id for one in found.items] == [wanted]
+    assert [item.agent_id for item in found.items] == [wanted]
     assert ax.activity.list(db, metadata_filter={"tenant": 8.5}).total == 0
     assert ax.activity.list(db, metadata_filter={"tenant": True}).total == 0
 
 
-def test_a_filter_that_cannot_be_is_refused(db: Session) -> None:
+def test_a_metadata_filter_with_a_list_is_refused(db: Session) -> None:
     with pytest.raises(ax.UsageError, match=r"metadata_filter\['tenant'\]"):
         ax.activity.list(db, metadata_filter={"tenant": ["t1"]})
 
@@ -311,7 +315,7 @@ def test_a_filter_that_cannot_be_is_refused(db: Session) -> None:
 # ---- AsyncSession ------------------------------------------------------------------------------------------
 
 
-async def test_every_query_takes_an_async_session_and_is_awaited(async_engine: AsyncEngine) -> None:
+async def test_every_query_can_be_awaited_with_an_async_session(async_engine: AsyncEngine) -> None:
     agent_id = ax.activity.create("import", metadata={"tenant": "t1"})
     ax.activity.update(agent_id, "At it", percentage=10)
     ax.activity.create("import")
@@ -328,7 +332,7 @@ async def test_every_query_takes_an_async_session_and_is_awaited(async_engine: A
             await ax.activity.detail(db, uuid4())
 
 
-async def test_an_async_engine_of_the_users_own_serves_enqueue_too(async_engine: AsyncEngine) -> None:
+async def test_enqueue_works_with_the_users_async_engine(async_engine: AsyncEngine) -> None:
     task = await ax.enqueue("work", {"company": "Acme"})
     async with AsyncSession(async_engine) as db:
         assert (await ax.activity.detail(db, task.agent_id)).status == "queued"

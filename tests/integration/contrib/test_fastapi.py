@@ -1,4 +1,4 @@
-"""Server-sent events over real HTTP, from uvicorn, of tasks that a real worker runs."""
+"""Server-sent events of tasks that a real worker runs, over real HTTP."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.waiting import wait_until, wait_until_async
 
 @dataclass
 class Frame:
-    """One server-sent event, or a comment."""
+    """Server-sent event or comment."""
 
     id: str = ""
     event: str = ""
@@ -100,14 +100,14 @@ async def get(url: str, headers: dict[str, str] | None = None) -> httpx.Response
         return await client.get(url, headers=headers)
 
 
-async def read(url: str, most: int | None = None, **headers: str) -> list[Frame]:
-    """The events of one connection, which is cut after `most` of them."""
+async def read(url: str, limit: int | None = None, **headers: str) -> list[Frame]:
+    """Return the events of one connection, which is cut after `limit` of them."""
     found: list[Frame] = []
     async with connected(url, **headers) as response:
         assert response.status_code == 200, await response.aread()
         async for frame in frames(response):
             found.append(frame)
-            if len(found) == most:
+            if len(found) == limit:
                 break
     return found
 
@@ -152,10 +152,10 @@ async def test_a_lost_connection_is_resumed(running: Deployment, web: str, tmp_p
         "speaks", {"key": "b", "value": "one two three four five", "seconds": 0.2, "gate": str(gate)}
     )
     url = f"{web}/activity/{task.agent_id}/events"
-    found = await read(url, most=1)
+    found = await read(url, limit=1)
     gate.touch()
-    found += await read(url, most=3, **{"Last-Event-ID": found[-1].id})
-    found += await read(url, most=3, **{"Last-Event-ID": found[-1].id})
+    found += await read(url, limit=3, **{"Last-Event-ID": found[-1].id})
+    found += await read(url, limit=3, **{"Last-Event-ID": found[-1].id})
     found += await read(f"{url}?after={found[-1].id}")
     assert text_of(found) == "one two three four five The end."
     lines = [
@@ -165,7 +165,7 @@ async def test_a_lost_connection_is_resumed(running: Deployment, web: str, tmp_p
     assert len({frame.id for frame in found}) == len(found)
 
 
-async def test_a_failure_has_a_name_of_its_own(running: Deployment, web: str) -> None:
+async def test_a_failure_is_sent_as_an_event_named_failed(running: Deployment, web: str) -> None:
     task = await ax.enqueue("fail", {"key": "c"})
     last = (await read(f"{web}/activity/{task.agent_id}/events"))[-1]
     assert last.event == "failed"
@@ -181,7 +181,7 @@ async def test_silence_is_broken_by_comments(running: Deployment, web: str) -> N
     assert found[-1].event == "result"
 
 
-async def test_a_client_that_leaves_is_noticed(running: Deployment, web: str) -> None:
+async def test_a_client_that_disconnects_is_unsubscribed(running: Deployment, web: str) -> None:
     agent_id = await asyncio.to_thread(ax.activity.create, "by hand")
     before = subscribers()
     async with connected(f"{web}/activity/{agent_id}/events") as response:
@@ -190,7 +190,7 @@ async def test_a_client_that_leaves_is_noticed(running: Deployment, web: str) ->
     await wait_until_async(lambda: subscribers() == before)
 
 
-async def test_a_client_that_reads_nothing_holds_up_nobody(running: Deployment, web: str) -> None:
+async def test_a_client_that_reads_nothing_blocks_nobody(running: Deployment, web: str) -> None:
     agent_id = await asyncio.to_thread(ax.activity.create, "by hand")
     host, _, port = web.removeprefix("http://").partition(":")
     sender = event_publisher()
@@ -208,7 +208,7 @@ async def test_a_client_that_reads_nothing_holds_up_nobody(running: Deployment, 
         await asyncio.to_thread(ax.activity.complete, agent_id)
         found = await other
         assert found[-1].event == "result"
-        # The slow one goes on with what is still there, and hears of the rest that it is gone.
+        # The slow client goes on with the events that are left, and is told that the others were dropped.
         rest = await asyncio.to_thread(_drain, client)
     assert "event: dropped" in rest
     assert rest.count("event: tool_output") < number
@@ -226,7 +226,7 @@ def _drain(client: socket.socket) -> str:
     return data.decode(errors="replace")
 
 
-async def test_what_is_not_there_or_not_theirs_is_404(running: Deployment, web: str) -> None:
+async def test_an_unknown_task_and_another_tenants_task_are_404(running: Deployment, web: str) -> None:
     assert (await get(f"{web}/activity/{uuid4()}/events")).status_code == 404
     assert (await get(f"{web}/activity/nonsense/events")).status_code == 422
     task = await ax.enqueue("work", {"key": "e"}, metadata={"tenant": "a"})

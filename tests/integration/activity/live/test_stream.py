@@ -1,4 +1,4 @@
-"""The live stream of a task, read in this process, of a worker that runs all the time."""
+"""Live stream of tasks that a real worker runs, read in this process."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.deployment import Deployment
 from tests.waiting import wait_until_async
 
 PROMPT = 2.5
-"""Seconds within which an event is heard of. Less than the five between two looks at the record: it was pushed."""
+"""Seconds within which a pushed event arrives: fewer than the five between two checks of the record."""
 
 
 async def collect(
     events: AsyncIterable[ActivityEvent], until: Callable[[ActivityEvent], bool] = lambda _: False
 ) -> list[ActivityEvent]:
-    """The events up to the first that is wanted, or to the end."""
+    """Return the events up to the first one for which `until` is true, or to the end."""
     found: list[ActivityEvent] = []
     async with asyncio.timeout(30):
         async for event in events:
@@ -48,7 +48,7 @@ def lines_of(events: list[ActivityEvent]) -> list[str]:
     return [event.data["message"] for event in events if "message" in event.data]
 
 
-async def test_a_stream_tells_everything_and_ends_with_the_result(running: Deployment) -> None:
+async def test_a_stream_has_every_event_and_ends_with_the_result(running: Deployment) -> None:
     task = await ax.enqueue("speaks", {"key": "a", "value": "one two three", "seconds": 0.1})
     events = await collect(ax.activity.stream(task.agent_id))
     assert lines_of(events) == [
@@ -70,7 +70,7 @@ async def test_a_stream_tells_everything_and_ends_with_the_result(running: Deplo
     assert next(event for event in events if event.type == "log").data["percentage"] == 50
 
 
-async def test_events_come_as_they_happen(running: Deployment) -> None:
+async def test_events_arrive_as_they_happen(running: Deployment) -> None:
     task = await ax.enqueue("speaks", {"key": "b", "value": "word " * 8, "seconds": 0.3})
     stream = ax.activity.stream(task.agent_id)
     late: list[float] = []
@@ -82,7 +82,7 @@ async def test_events_come_as_they_happen(running: Deployment) -> None:
     assert sorted(late)[len(late) // 2] < 1.0
 
 
-async def test_the_end_is_pushed(running: Deployment) -> None:
+async def test_the_final_event_is_pushed(running: Deployment) -> None:
     task = await ax.enqueue("work", {"key": "c", "seconds": 1.0})
     *_, last = await collect(ax.activity.stream(task.agent_id))
     assert last.type == "result"
@@ -90,7 +90,7 @@ async def test_the_end_is_pushed(running: Deployment) -> None:
 
 
 async def test_resuming_repeats_nothing_and_misses_nothing(running: Deployment) -> None:
-    """Cut after every single event, and begun again behind it each time."""
+    """The stream is cut after every single event and resumed."""
     task = await ax.enqueue("speaks", {"key": "d", "value": "one two three four", "seconds": 0.2})
     seen: list[ActivityEvent] = []
     while not (seen and seen[-1].final):
@@ -104,7 +104,7 @@ async def test_resuming_repeats_nothing_and_misses_nothing(running: Deployment) 
     assert await collect(ax.activity.stream(task.agent_id, after=seen[-1].id)) == []
 
 
-async def test_an_ended_task_can_be_read_from_the_record_alone(running: Deployment) -> None:
+async def test_an_ended_task_streams_from_the_record_alone(running: Deployment) -> None:
     task = await ax.enqueue("report", {"key": "e", "times": 3})
     await ax.get_result(task, timeout=10)
     events = await collect(ax.activity.stream(task.agent_id))
@@ -132,21 +132,21 @@ async def test_a_cancel_ends_the_stream(running: Deployment) -> None:
     assert time.time() - last.at.timestamp() < PROMPT
 
 
-async def test_each_attempt_is_a_change_of_status(running: Deployment) -> None:
+async def test_each_attempt_is_a_status_event(running: Deployment) -> None:
     task = await ax.enqueue("flaky", {"key": "h", "times": 1})
     events = await collect(ax.activity.stream(task.agent_id))
     statuses = [event.data["status"] for event in events if "status" in event.data]
     assert statuses == ["queued", "running", "queued", "running", "complete"]
 
 
-async def test_without_deltas(running: Deployment) -> None:
+async def test_deltas_can_be_turned_off(running: Deployment) -> None:
     task = await ax.enqueue("speaks", {"key": "i", "value": "one two", "seconds": 0.1})
     events = await collect(ax.activity.stream(str(task.agent_id), deltas=False))
     assert "text_delta" not in kinds(events)
     assert "tool_called" in kinds(events)
 
 
-async def test_code_without_an_event_loop(running: Deployment) -> None:
+async def test_a_stream_works_without_an_event_loop(running: Deployment) -> None:
     task = await ax.enqueue("speaks", {"key": "j", "value": "one two", "seconds": 0.1})
     events = await asyncio.to_thread(lambda: list(ax.activity.stream(task.agent_id)))
     assert text_of(events) == "one two The end."
@@ -162,7 +162,7 @@ async def test_many_readers_share_one_thread(running: Deployment) -> None:
     assert len(threading.enumerate()) <= threads + 12
 
 
-async def test_a_slow_reader_is_dropped_behind_and_goes_on(running: Deployment) -> None:
+async def test_a_slow_reader_gets_a_dropped_event_and_goes_on(running: Deployment) -> None:
     agent_id = ax.activity.create("by hand")
     stream = aiter(ax.activity.stream(agent_id))
     assert (await anext(stream)).type == "status"
@@ -173,8 +173,8 @@ async def test_a_slow_reader_is_dropped_behind_and_goes_on(running: Deployment) 
         for place in range(start, start + 100):
             sender.publish(agent_id, "tool_called", {"call_id": str(place)})
         await wait_until_async(lambda: not sender._pending and not sender._sending)
-    assert time.monotonic() - started < 20, "nobody waits for a reader"
-    await wait_until_async(lambda: _heard(agent_id) >= EVENTS_KEPT)
+    assert time.monotonic() - started < 20, "the publisher does not wait for a reader"
+    await wait_until_async(lambda: _waiting_events(agent_id) >= EVENTS_KEPT)
     await asyncio.to_thread(ax.activity.complete, agent_id)
     events = await collect(stream)
     assert events[0].type == "dropped"
@@ -185,13 +185,13 @@ async def test_a_slow_reader_is_dropped_behind_and_goes_on(running: Deployment) 
     assert events[-1].type == "result"
 
 
-def _heard(agent_id: UUID) -> int:
+def _waiting_events(agent_id: UUID) -> int:
     follower = RUNTIME.get_shared(Follower, lambda: Follower(RUNTIME))
     [subscriber] = follower._tasks[agent_id].subscribers
     return len(subscriber._events)
 
 
-async def test_a_reader_who_was_away_for_long_is_told_so_once(running: Deployment) -> None:
+async def test_a_reader_who_was_away_for_long_gets_one_dropped_event(running: Deployment) -> None:
     agent_id = ax.activity.create("by hand")
     backend, queue = RUNTIME.backend, ax.CONF.queue_name
     text = f'{{"type":"usage","at":{time.time()},"epoch":null,"data":{{}}}}'
@@ -206,7 +206,7 @@ async def test_a_reader_who_was_away_for_long_is_told_so_once(running: Deploymen
     assert kinds(events)[-1] == "result"
 
 
-async def test_what_a_superseded_worker_still_publishes_is_left_out(running: Deployment) -> None:
+async def test_events_of_a_superseded_worker_are_left_out(running: Deployment) -> None:
     agent_id = ax.activity.create("by hand")
     texts = [
         f'{{"type":"text_delta","at":1.0,"epoch":{epoch},"data":{{"text":"{word}"}}}}'
@@ -217,7 +217,7 @@ async def test_what_a_superseded_worker_still_publishes_is_left_out(running: Dep
     assert text_of(await collect(ax.activity.stream(agent_id))) == "old new text"
 
 
-async def test_what_cannot_be_read_is_passed_over(running: Deployment) -> None:
+async def test_unreadable_events_are_skipped(running: Deployment) -> None:
     agent_id = ax.activity.create("by hand")
     good = '{"type":"agent","at":1.0,"epoch":null,"data":{"agent":"A"}}'
     bad = ["", "[]", "null", '{"type":"result","at":1,"data":{}}', good.replace("1.0", "NaN"), "{}"]

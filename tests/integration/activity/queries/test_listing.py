@@ -1,4 +1,4 @@
-"""Lists among many activities: the right ones, in order, by index."""
+"""Lists among many activities: the matching ones, in order, read by index."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FILTERS: dict[str, dict[str, Any]] = {
 def crowded(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engine]:
-    """A database of each kind with 6,000 activities, for tests that only read."""
+    """Database of each kind with 6,000 activities, for tests that only read."""
     if request.param == "sqlite":
         server, url = None, f"sqlite:///{tmp_path_factory.mktemp('crowd') / 'test.db'}"
     else:
@@ -83,7 +83,7 @@ def db(crowded: Engine) -> Iterator[Session]:
 
 
 def arguments(filters: dict[str, Any]) -> dict[str, Any]:
-    """Ages as moments."""
+    """Return the filters with ages as times."""
     return {
         name: utc_now() - value if isinstance(value, timedelta) else value for name, value in filters.items()
     }
@@ -102,7 +102,7 @@ def meets(row: Any, wanted: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("name", FILTERS)
-def test_a_list_has_exactly_what_meets_its_filters_in_order(
+def test_a_list_has_exactly_the_matching_activities_in_order(
     db: Session, everything: list[Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "MAX_SEARCHED", NUMBER)
@@ -111,7 +111,7 @@ def test_a_list_has_exactly_what_meets_its_filters_in_order(
         (row for row in everything if meets(row, wanted)),
         key=lambda row: (ORDER.get(row.status, 2), -row.created_at.timestamp(), -row.agent_id.int),
     )
-    assert expected, "a filter that nothing meets shows nothing"
+    assert expected, "a filter that matches nothing tests nothing"
     first = ax.activity.list(db, page_size=40, **wanted)
     assert [item.agent_id for item in first.items] == [row.agent_id for row in expected[:40]]
     if first.total_is_exact:
@@ -126,7 +126,7 @@ TENANTS = [name for name, filters in FILTERS.items() if "metadata_filter" in fil
 
 
 @pytest.mark.parametrize("name", TENANTS)
-def test_the_index_that_leads_makes_no_difference_to_what_is_listed_and_counted(
+def test_the_driving_index_does_not_change_the_list_or_the_count(
     db: Session, everything: list[Any], name: str
 ) -> None:
     wanted = filter_of(name)
@@ -141,7 +141,7 @@ def test_the_index_that_leads_makes_no_difference_to_what_is_listed_and_counted(
             assert db.execute(listing.count_query(given, NUMBER)).one()[0] == len(expected), leads
 
 
-def test_the_rarest_condition_leads(db: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_most_selective_condition_drives_the_query(db: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filters, "PROBE_LIMIT", 20)
 
     def leads(**wanted: Any) -> Any:
@@ -155,11 +155,11 @@ def test_the_rarest_condition_leads(db: Session, monkeypatch: pytest.MonkeyPatch
     assert leads(metadata=small, status=Status.COMPLETE)[2] == 0
     assert leads(metadata=large, agent_type="task_7")[2] is None
     assert leads(metadata=user, agent_type="task_7")[2] == 0
-    assert leads(metadata=user)[1] == 0, "hardly any of its activities are as new as what is queued"
+    assert leads(metadata=user)[1] == 0, "hardly any of its activities are as new as the queued ones"
 
 
 @pytest.mark.parametrize("name", ["all", "tenant", "time", "text", "queued"])
-def test_cursors_lead_through_everything_once(
+def test_cursors_page_through_every_activity_once(
     db: Session, everything: list[Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "MAX_SEARCHED", NUMBER)
@@ -177,7 +177,7 @@ def test_cursors_lead_through_everything_once(
     assert set(found) == expected
 
 
-def test_a_cursor_skips_nothing_when_others_come(db: Session, crowded: Engine) -> None:
+def test_a_cursor_skips_nothing_when_new_activities_come(db: Session, crowded: Engine) -> None:
     first = ax.activity.list(db, page_size=10, status="complete")
     db.rollback()
     newer = ax.activity.create("newer")
@@ -188,24 +188,24 @@ def test_a_cursor_skips_nothing_when_others_come(db: Session, crowded: Engine) -
             )
         behind = ax.activity.list(db, page_size=10, status="complete", after=first.next_cursor)
         pages = ax.activity.list(db, 2, 10, status="complete")
-        assert pages.items[0].agent_id == first.items[-1].agent_id, "a page is moved by what comes before it"
-        assert not {one.agent_id for one in behind.items} & {one.agent_id for one in first.items}
+        assert pages.items[0].agent_id == first.items[-1].agent_id, "new activities move a page"
+        assert not {item.agent_id for item in behind.items} & {item.agent_id for item in first.items}
     finally:
         with crowded.begin() as connection:
             connection.execute(Activity.__table__.delete().where(Activity.agent_id == newer))  # type: ignore[attr-defined]
 
 
-def test_an_agent_id_is_found_as_a_text(db: Session) -> None:
+def test_a_text_search_finds_an_agent_id(db: Session) -> None:
     wanted = ax.activity.list(db, 5, 3).items[0].agent_id
-    assert [one.agent_id for one in ax.activity.list(db, text=f" {wanted} ").items] == [wanted]
-    assert [one.agent_id for one in ax.activity.list(db, text=wanted.hex).items] == [wanted]
+    assert [item.agent_id for item in ax.activity.list(db, text=f" {wanted} ").items] == [wanted]
+    assert [item.agent_id for item in ax.activity.list(db, text=wanted.hex).items] == [wanted]
 
 
 @pytest.mark.parametrize("given", ["100%", "_", "\\", "'", "Step 1 of 10 for Acme 2%"])
-def test_a_text_is_no_pattern(db: Session, given: str) -> None:
+def test_a_searched_text_is_not_a_pattern(db: Session, given: str) -> None:
     found = ax.activity.list(db, text=given)
-    assert all(given in f"{one.agent_type} {one.latest_log_message}" for one in found.items)
-    assert (found.total > 0) == (given == "_"), "every task's name has one"
+    assert all(given in f"{item.agent_type} {item.latest_log_message}" for item in found.items)
+    assert (found.total > 0) == (given == "_"), "every task name has an underscore"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_text_is_no_pattern(db: Session, given: str) -> None:
         {"page_size": 1001},
     ],
 )
-def test_what_cannot_be_is_refused(db: Session, wrong: dict[str, Any]) -> None:
+def test_invalid_arguments_of_a_list_are_refused(db: Session, wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         ax.activity.list(db, **wrong)
 
@@ -227,7 +227,7 @@ def test_what_cannot_be_is_refused(db: Session, wrong: dict[str, Any]) -> None:
 # ---- counts ------------------------------------------------------------------------------------------------
 
 
-def test_remembered_counts_are_those_of_the_table(
+def test_cached_counts_equal_those_of_the_table(
     db: Session, crowded: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def totals() -> list[int]:
@@ -249,7 +249,7 @@ def test_remembered_counts_are_those_of_the_table(
         ax.activity.complete(made)
         db.rollback()
         after = totals()
-        assert after[0] == NUMBER + 1, "what came later is counted too"
+        assert after[0] == NUMBER + 1, "later activities are counted too"
         with crowded.begin() as connection:
             connection.execute(Activity.__table__.delete().where(Activity.agent_id == made))  # type: ignore[attr-defined]
     finally:
@@ -257,14 +257,16 @@ def test_remembered_counts_are_those_of_the_table(
             counts.invalidate(connection)
 
 
-@pytest.mark.parametrize("crowded", ["sqlite"], indirect=True)  # the others know how few have ended since
-def test_what_ended_since_is_counted_by_when_it_ended(
+@pytest.mark.parametrize(
+    "crowded", ["sqlite"], indirect=True
+)  # the other planners know how few have ended since
+def test_activities_ended_since_the_cached_counts_are_found_by_end_time(
     crowded: Engine, db: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counts, "CACHE_MIN_ROWS", 100)
     counts.refresh(crowded)
     try:
-        with asked(crowded) as statements:
+        with recorded_selects(crowded) as statements:
             ax.activity.list(db, page_size=1, agent_type="task_3")
         since = [statement for statement in statements if "finished_at >" in statement]
         assert len(since) == 1
@@ -276,7 +278,7 @@ def test_what_ended_since_is_counted_by_when_it_ended(
             counts.invalidate(connection)
 
 
-def test_few_activities_are_not_remembered(crowded: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_of_few_activities_are_not_cached(crowded: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counts, "CACHE_MIN_ROWS", NUMBER)
     with crowded.begin() as connection:
         connection.execute(insert(Meta), [{"name": counts.NAME, "value": "{}"}])
@@ -285,7 +287,7 @@ def test_few_activities_are_not_remembered(crowded: Engine, monkeypatch: pytest.
         assert db.get(Meta, counts.NAME) is None
 
 
-def test_what_matches_a_tenant_is_counted_up_to_a_limit(db: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matches_of_a_tenant_are_counted_up_to_a_limit(db: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ax.activity.list(db, metadata_filter={"tenant": "t0"})
     assert whole.total_is_exact
     monkeypatch.setattr(listing, "MAX_COUNTED", 100)
@@ -294,8 +296,8 @@ def test_what_matches_a_tenant_is_counted_up_to_a_limit(db: Session, monkeypatch
 
 
 @contextlib.contextmanager
-def asked(engine: Engine) -> Iterator[dict[str, Any]]:
-    """The statements that read, as they are sent within, with their parameters."""
+def recorded_selects(engine: Engine) -> Iterator[dict[str, Any]]:
+    """Record the SELECT statements sent within the block, with their parameters."""
     sent: dict[str, Any] = {}
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
@@ -309,8 +311,8 @@ def asked(engine: Engine) -> Iterator[dict[str, Any]]:
         event.remove(engine, "before_cursor_execute", note)
 
 
-def test_a_text_that_none_has_is_looked_for_once(crowded: Engine, db: Session) -> None:
-    with asked(crowded) as statements:
+def test_a_text_that_nothing_contains_is_searched_for_once(crowded: Engine, db: Session) -> None:
+    with recorded_selects(crowded) as statements:
         found = ax.activity.list(db, text="nowhere", metadata_filter={"tenant": "t0"})
     assert (found.total, found.items) == (0, [])
     assert len([statement for statement in statements if "LIKE" in statement]) == 1
@@ -320,10 +322,10 @@ def test_the_last_page_tells_the_total_by_itself(crowded: Engine, db: Session, e
     wanted = {"metadata_filter": {"tenant": "t0", "user": "u8"}}
     number = len([row for row in everything if meets(row, wanted)])
     pages = -(-number // 5)
-    with asked(crowded) as statements:
+    with recorded_selects(crowded) as statements:
         found = ax.activity.list(db, pages, 5, **wanted)  # type: ignore[arg-type]
     assert (found.total, found.total_is_exact) == (number, True)
-    assert 0 < len(found.items) < 5, "choose another number of activities for the page not to be full"
+    assert 0 < len(found.items) < 5, "choose another number of activities, so that the page is not full"
     assert not [statement for statement in statements if "counted" in statement]
 
 
@@ -331,9 +333,9 @@ def test_the_last_page_tells_the_total_by_itself(crowded: Engine, db: Session, e
 
 
 def scans(engine: Engine, db: Session, query: Select[Any], narrowed: bool = False) -> list[str]:
-    """Tables of ours that a statement reads from end to end, by the database's own word.
+    """Return the tables that a statement reads from end to end, according to the database's plan.
 
-    `narrowed`: on PostgreSQL, indexes that are read from end to end are told too.
+    `narrowed`: on PostgreSQL, also the indexes that are read from end to end.
     """
     ours = {model.__tablename__ for model in (Activity, ActivityLabel)}
     statement = str(query.compile(engine, compile_kwargs={"literal_binds": True}))
@@ -350,7 +352,7 @@ def scans(engine: Engine, db: Session, query: Select[Any], narrowed: bool = Fals
 
 
 def plan_of(engine: Engine, db: Session, query: Select[Any]) -> list[dict[str, Any]]:
-    """The steps of a statement's plan, each as its database tells it."""
+    """Return the steps of a statement's plan in the terms of its database."""
     statement = str(query.compile(engine, compile_kwargs={"literal_binds": True})).replace(":", "\\:")
     if engine.dialect.name == "postgresql":
         return list(nodes(db.execute(text("EXPLAIN (FORMAT JSON) " + statement)).scalar_one()))
@@ -359,7 +361,7 @@ def plan_of(engine: Engine, db: Session, query: Select[Any]) -> list[dict[str, A
 
 
 def joined_by_hash(plan: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Steps that read one side whole: a hash or merge join of PostgreSQL, a list or an index of SQLite's own making."""
+    """Return the steps that read all of one side: hash and merge joins on PostgreSQL, lists and automatic indexes on SQLite."""
     return [
         step
         for step in plan
@@ -369,8 +371,8 @@ def joined_by_hash(plan: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def ways_into_labels(plan: list[dict[str, Any]]) -> list[str]:
-    """How each step that reads labels finds them: "key", of one activity, "label", of all that have it, or "none"."""
+def label_accesses(plan: list[dict[str, Any]]) -> list[str]:
+    """Return how each step that reads labels finds them: by the "key" of one activity, by the "label", or by "none"."""
     ways = []
     for step in plan:
         if ActivityLabel.__tablename__ not in str(
@@ -378,7 +380,7 @@ def ways_into_labels(plan: list[dict[str, Any]]) -> list[str]:
         ):
             continue
         if "Node Type" in step:
-            # Of a bitmap the condition stands at the heap, as what is looked at again.
+            # A bitmap scan has its condition at the heap, as the one to recheck.
             found = step.get("Index Cond", step.get("Recheck Cond", ""))
         elif "detail" in step:
             found = step["detail"] if "INDEX" in step["detail"] else ""
@@ -390,12 +392,12 @@ def ways_into_labels(plan: list[dict[str, Any]]) -> list[str]:
 
 
 def scanned(dialect: str, plan: Any) -> list[str]:
-    """What a plan reads from end to end of the tables that grow."""
+    """Return the growing tables that a plan reads from end to end."""
     ours = {model.__tablename__ for model in (Activity, ActivityLabel, ActivityLog)}
     if dialect == "postgresql":
         return [str(node) for node in nodes(plan.scalar_one()) if is_seq_scan(node, ours)]
     if dialect == "sqlite":
-        # A list is collected of everything that a condition is about, such as all that have a label.
+        # A LIST step collects everything that meets a condition, such as all activities with a label.
         rows = [row.detail.split() for row in plan]
         return [
             " ".join(words)
@@ -406,7 +408,7 @@ def scanned(dialect: str, plan: Any) -> list[str]:
 
 
 def nodes(plan: Any) -> Iterator[dict[str, Any]]:
-    """Every node of a plan of PostgreSQL's."""
+    """Yield every node of a PostgreSQL plan."""
     if isinstance(plan, dict):
         yield plan
     for value in plan.values() if isinstance(plan, dict) else plan if isinstance(plan, list) else ():
@@ -433,7 +435,9 @@ def filter_of(name: str) -> filters.Filter:
 def test_a_page_is_read_by_index(
     crowded: Engine, db: Session, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "MAX_SEARCHED", 50)  # the share that 10,000 are of many
+    monkeypatch.setattr(
+        listing, "MAX_SEARCHED", 50
+    )  # as small a share of these rows as 10,000 are of a million
     wanted = filter_of(name)
     assert scans(crowded, db, listing.page_query(wanted, 50)) == []
     cursor = ax.activity.list(db, page_size=5, **arguments(FILTERS[name])).next_cursor
@@ -441,10 +445,10 @@ def test_a_page_is_read_by_index(
 
 
 @pytest.mark.parametrize("name", TENANTS)
-def test_of_metadata_one_value_leads_and_the_others_are_looked_up(
+def test_one_label_drives_the_query_and_the_others_are_looked_up(
     crowded: Engine, db: Session, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is read because of another tenant's activities: no join begins with all that have a label."""
+    """Activities of other tenants cost nothing: no join starts with every activity that has a label."""
     monkeypatch.setattr(listing, "MAX_SEARCHED", 50)
     wanted = filter_of(name)
     labels = len(wanted.metadata or {})
@@ -454,7 +458,7 @@ def test_of_metadata_one_value_leads_and_the_others_are_looked_up(
             crowded, db, listing.page_query(wanted._replace(driving_labels=(active, active, lead)), 50)
         )
         assert not joined_by_hash(plan)
-        ways = ways_into_labels(plan)
+        ways = label_accesses(plan)
         assert len(ways) == groups * labels, plan
         assert ways.count("label") == (1 if active is None else groups), plan
         assert "none" not in ways, plan
@@ -464,7 +468,7 @@ def test_of_metadata_one_value_leads_and_the_others_are_looked_up(
 def test_matches_are_counted_by_index(crowded: Engine, db: Session, name: str) -> None:
     wanted = filter_of(name)
     if crowded.dialect.name == "postgresql":
-        # In so few rows reading all may be cheapest, and is not wrong: asked is whether an index narrows them.
+        # With so few rows a full scan may be cheapest, and is not wrong: the question is whether an index can narrow them.
         db.execute(text("SET LOCAL enable_seqscan = off"))
     if not wanted.is_plain:
         assert scans(crowded, db, listing.count_query(wanted, 50), narrowed=True) == []
@@ -485,25 +489,25 @@ READS: dict[str, Any] = {
 
 
 class EnoughError(Exception):
-    """Ends a loop that would go on for ever."""
+    """Ends a loop that would never end."""
 
 
 @pytest.mark.parametrize("name", READS)
 def test_counts_details_and_cancel_pending_go_by_index(
     crowded: Engine, db: Session, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every statement that reads is explained, as it was sent."""
+    """Every SELECT is explained exactly as it was sent."""
 
     def end_nothing(*_arguments: Any, **_rest: Any) -> list[Any]:
         raise EnoughError
 
     monkeypatch.setattr(canceling, "end_from_outside", end_nothing)
-    with asked(crowded) as statements, contextlib.suppress(EnoughError):
+    with recorded_selects(crowded) as statements, contextlib.suppress(EnoughError):
         READS[name](db)
     assert statements
     dialect = crowded.dialect.name
     if dialect == "postgresql":
-        # In so few rows reading all may be cheapest, and is not wrong: asked is whether an index can serve.
+        # With so few rows a full scan may be cheapest, and is not wrong: the question is whether an index can serve.
         db.execute(text("SET LOCAL enable_seqscan = off"))
     explain = {"postgresql": "EXPLAIN (FORMAT JSON)", "sqlite": "EXPLAIN QUERY PLAN"}.get(dialect, "EXPLAIN")
     for statement, given in statements.items():

@@ -1,4 +1,4 @@
-"""The sender of live events: what it joins, bounds and drops, and that nobody waits for it."""
+"""Publisher of live events: it joins, bounds and drops events, and blocks nobody."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 
 
 class CountingBackend(MemoryBackend):
-    """Counts calls; `trouble` is raised or waited for by each of them."""
+    """Backend that records calls; each call runs `trouble`, which may raise or block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class CountingBackend(MemoryBackend):
 
 
 class Stage:
-    """A sender on a backend of its own."""
+    """Publisher with a backend of its own."""
 
     def __init__(self) -> None:
         runtime = Runtime()
@@ -91,7 +91,7 @@ def test_deltas_of_two_answers_are_not_joined(stage: Stage) -> None:
     assert texts == [delta("xx", agent="A"), delta("x", agent="B"), delta("x", agent="A")]
 
 
-def test_nothing_is_sent_for_a_task_that_nobody_follows(stage: Stage) -> None:
+def test_no_events_are_sent_for_a_task_without_followers(stage: Stage) -> None:
     agent_id = uuid4()
     stage.live.publish(agent_id, "tool_called", {"call_id": "1"})
     assert stage.live.flush([agent_id], 5.0)
@@ -100,9 +100,7 @@ def test_nothing_is_sent_for_a_task_that_nobody_follows(stage: Stage) -> None:
     assert stage.live._pending == {}
 
 
-def test_an_ending_does_not_take_an_answer_from_before_it(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ending_asks_again_who_follows_the_task(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     agent_id, asked, going_on = uuid4(), threading.Event(), threading.Event()
     ask = stage.backend.followed_tasks
 
@@ -124,7 +122,7 @@ def test_an_ending_does_not_take_an_answer_from_before_it(
     assert stage.text(agent_id) == "all of it"
 
 
-def test_who_comes_late_gets_what_was_published_before(stage: Stage) -> None:
+def test_a_late_follower_gets_the_events_published_before(stage: Stage) -> None:
     agent_id = uuid4()
     stage.live.publish(agent_id, "text_delta", delta("early "))
     wait_until(lambda: "followed" in stage.backend.calls)
@@ -134,7 +132,7 @@ def test_who_comes_late_gets_what_was_published_before(stage: Stage) -> None:
     wait_until(lambda: stage.text(agent_id) == "early late")
 
 
-def test_the_end_of_a_task_without_events_asks_nobody(stage: Stage) -> None:
+def test_the_end_of_a_task_without_events_sends_nothing(stage: Stage) -> None:
     agent_id = uuid4()
     assert stage.live.flush([agent_id])
     stage.live.notify_log_changed([agent_id])
@@ -142,7 +140,7 @@ def test_the_end_of_a_task_without_events_asks_nobody(stage: Stage) -> None:
     assert "publish" not in stage.backend.calls
 
 
-def test_a_touch_tells_followers_that_there_is_a_new_line(stage: Stage) -> None:
+def test_followers_are_told_of_a_new_log_line(stage: Stage) -> None:
     agent_id, other = uuid4(), uuid4()
     stage.follow(agent_id)
     stage.live.notify_log_changed([agent_id, other])
@@ -151,7 +149,7 @@ def test_a_touch_tells_followers_that_there_is_a_new_line(stage: Stage) -> None:
     assert stage.sent(other) == []
 
 
-def test_too_much_is_dropped_oldest_first_and_told(stage: Stage) -> None:
+def test_events_beyond_the_limit_are_evicted_oldest_first(stage: Stage) -> None:
     agent_id = uuid4()
     number = EVENTS_KEPT + 77
     for place in range(number):
@@ -160,11 +158,11 @@ def test_too_much_is_dropped_oldest_first_and_told(stage: Stage) -> None:
     assert stage.live.flush([agent_id], 5.0)
     events = stage.sent(agent_id)
     assert events[-1]["data"] == {"place": number - 1}
-    # The backend keeps as many as the sender: the note about the dropped ones was the oldest.
+    # The backend keeps as many events as the publisher, so it has evicted the event about the dropped ones.
     assert [event["data"]["place"] for event in events[-900:]] == list(range(number - 900, number))
 
 
-def test_memory_is_bounded(stage: Stage) -> None:
+def test_pending_events_are_bounded_by_their_size(stage: Stage) -> None:
     agent_id = uuid4()
     for _ in range(3 * module.TASK_CHARS // 1000):
         stage.live.publish(agent_id, "text_delta", delta("x" * 1000))
@@ -187,11 +185,11 @@ def test_publishing_does_not_wait_for_a_backend_that_hangs(stage: Stage) -> None
     assert time.monotonic() - started < 1.0
     started = time.monotonic()
     assert not stage.live.flush([agent_id])
-    assert time.monotonic() - started < 1.0, "an ending waits half a second"
+    assert time.monotonic() - started < 1.0, "an ending waits for half a second"
     going_on.set()
 
 
-def test_a_backend_that_is_away_is_told_once_and_holds_up_no_ending(
+def test_an_outage_is_logged_once_and_delays_no_ending(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     def away() -> None:
@@ -208,7 +206,7 @@ def test_a_backend_that_is_away_is_told_once_and_holds_up_no_ending(
     stage.live.publish(other, "usage", {})
     started = time.monotonic()
     assert not stage.live.flush([other])
-    assert time.monotonic() - started < 0.09, "while it is away an ending does not wait at all"
+    assert time.monotonic() - started < 0.09, "an ending does not wait while the backend is away"
     stage.backend.trouble = lambda: None
     stage.live.publish(agent_id, "text_delta", delta("again"))
     wait_until(lambda: [event["type"] for event in stage.sent(agent_id)][-2:] == ["dropped", "text_delta"])
@@ -230,7 +228,7 @@ def test_an_event_carries_the_epoch_of_its_attempt(stage: Stage) -> None:
     assert stage.sent(other)[0]["epoch"] is None
 
 
-def test_anything_becomes_json_of_a_bounded_size(stage: Stage) -> None:
+def test_any_data_becomes_json_of_bounded_size(stage: Stage) -> None:
     agent_id = uuid4()
     stage.follow(agent_id)
     circle: list[Any] = []
