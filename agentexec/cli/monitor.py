@@ -40,7 +40,7 @@ def run(
     if as_json:
         typer.echo(snapshot_json(query))
     elif once or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        from agentexec.cli.dashboard.printed import print_once
+        from agentexec.cli.dashboard.plain import print_once
 
         print_once(query)
     else:

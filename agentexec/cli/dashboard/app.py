@@ -15,12 +15,12 @@ from rich.live import Live
 from rich.text import Text
 
 from agentexec.activity.queries.overview import SpentSchema
-from agentexec.cli.dashboard import deeds, view
+from agentexec.cli.dashboard import actions, view
 from agentexec.cli.dashboard.background import Background
 from agentexec.cli.dashboard.data import Detail, Query, Snapshot, load_detail, load_snapshot, load_usage
 from agentexec.cli.dashboard.detail import render_detail
 from agentexec.cli.dashboard.keys import Keys
-from agentexec.cli.dashboard.printed import make_console
+from agentexec.cli.dashboard.plain import make_console
 from agentexec.cli.database import session
 from agentexec.cli.output import one_line
 from agentexec.db.clock import utc_now
@@ -356,21 +356,21 @@ class Dashboard:
 
     def _cancel(self) -> None:
         if (agent_id := self._target()) is not None:
-            self._asked = (f"Cancel task {agent_id}?", deeds.cancel_action(agent_id, self._query.metadata))
+            self._asked = (f"Cancel task {agent_id}?", actions.cancel_action(agent_id, self._query.metadata))
 
     def _retry(self) -> None:
         if (agent_id := self._target()) is not None:
             self._asked = (
                 f"Put task {agent_id} back on the queue?",
-                deeds.retry_action(agent_id, self._query.metadata),
+                actions.retry_action(agent_id, self._query.metadata),
             )
 
     def _approve(self) -> None:
         if (agent_id := self._target()) is not None:
             scope = self._query.metadata
-            self._background.submit(lambda: self._found(deeds.approval_question(agent_id, scope)))
+            self._background.submit(lambda: self._found(actions.approval_question(agent_id, scope)))
 
-    def _found(self, question: deeds.Question) -> Callable[[], None]:
+    def _found(self, question: actions.Question) -> Callable[[], None]:
         def take() -> None:
             if question.act is None:
                 self._say(question.text)

@@ -1,4 +1,4 @@
-"""Reads and deeds beside the screen, one after the other: keys are answered also while a database is slow or away."""
+"""Reads and actions beside the screen, one after the other: keys are answered also while a database is slow or away."""
 
 from __future__ import annotations
 

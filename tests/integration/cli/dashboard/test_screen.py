@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.models import ActivityLog, WorkerProcess
-from agentexec.cli.dashboard import app, printed
+from agentexec.cli.dashboard import app, plain
 from agentexec.cli.dashboard.data import Query, load_detail, load_snapshot
 from agentexec.db.clock import utc_now
 from agentexec.journal.models import Approval, JournalEntry
@@ -271,7 +271,7 @@ def test_steps_name_the_tools(engine: Engine, watch: Open) -> None:
 
 def test_colours_are_left_out_when_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    assert printed.make_console().no_color
+    assert plain.make_console().no_color
 
 
 # ---- keys --------------------------------------------------------------------------------------------------
