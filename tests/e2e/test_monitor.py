@@ -1,4 +1,4 @@
-"""`agentexec monitor` in a real terminal: screens are those of tmux."""
+"""`agentexec monitor` in a real terminal, which is tmux."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 
 
 class Terminal:
-    """A terminal of some size with a program in it, whose exit is seen on the screen."""
+    """A terminal with a program in it, whose exit code appears on the screen."""
 
     def __init__(self, folder: Path, width: int, height: int, environment: dict[str, str]) -> None:
         self._socket = str(folder / "tmux")
@@ -49,7 +49,7 @@ class Terminal:
         return self.tmux("capture-pane", "-p", "-t", "t")
 
     def shows(self, *texts: str, timeout: float = 20) -> str:
-        """The screen, as soon as it shows all of these."""
+        """Wait until the screen shows all of these texts, and return it."""
         try:
             wait_until(lambda: all(text in self.screen for text in texts), timeout=timeout)
         except AssertionError:
@@ -80,7 +80,7 @@ def monitor(
 
 
 @on_targets("embedded", "valkey+postgres", alternates=False)
-def test_an_evening_at_the_monitor(deploy: Deploy, terminals: list[Terminal]) -> None:
+def test_a_long_session_with_every_key(deploy: Deploy, terminals: list[Terminal]) -> None:
     deployment = deploy()
     deployment.start()
     slow = deployment.enqueue("report", "slow", times=100, seconds=0.3)
@@ -94,7 +94,7 @@ def test_an_evening_at_the_monitor(deploy: Deploy, terminals: list[Terminal]) ->
     assert re.search(r"running +report .*%.*Step \d+ of 100", screen)
     assert "━" in screen and "done/min" in screen
     places = [screen.index(word) for word in ("running   report", "complete  work", "error     fail")]
-    assert places[0] == min(places), "what runs comes first"
+    assert places[0] == min(places), "running tasks come first"
 
     terminal.type("Enter")
     terminal.shows(str(slow.agent_id), "── log ──", "Task started.")
@@ -107,7 +107,7 @@ def test_an_evening_at_the_monitor(deploy: Deploy, terminals: list[Terminal]) ->
     terminal.type("Enter")
     terminal.shows("── error ──", "ValueError: no luck")
     terminal.type("r")
-    terminal.shows(f"Put task {bad.agent_id} back on the queue?", "y: yes")
+    terminal.shows(f"Queue task {bad.agent_id} again?", "y: yes")
     terminal.type("y")
     deployment.wait_for(lambda: deployment.ledger("start")["bad"] == 2)
     terminal.type("Escape", "/")
@@ -134,7 +134,7 @@ def test_an_evening_at_the_monitor(deploy: Deploy, terminals: list[Terminal]) ->
     terminal.shows("canceled  report")
     terminal.type("q")
     terminal.shows("EXIT=0")
-    assert "done/min" not in terminal.screen, "the screen is as before"
+    assert "done/min" not in terminal.screen, "the screen is restored"
 
 
 @on_targets("embedded")
@@ -162,13 +162,13 @@ def test_a_large_terminal_shows_more_and_a_small_one_less(deploy: Deploy, termin
 
 @on_targets("embedded")
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_the_terminal_is_as_before_after_a_signal(
+def test_the_terminal_is_restored_after_a_signal(
     deploy: Deploy, terminals: list[Terminal], how: signal.Signals, code: int
 ) -> None:
     deployment = deploy()
     terminal = monitor(terminals, deployment, 80, 24)
-    terminal.shows("no such tasks")
-    found = [one for one in deployment.processes() if "monitor" in one.cmdline()]
+    terminal.shows("No tasks match.")
+    found = [process for process in deployment.processes() if "monitor" in process.cmdline()]
     assert len(found) == 1
     found[0].send_signal(how)
     terminal.shows("EXIT=")
@@ -181,10 +181,10 @@ def test_the_terminal_is_as_before_after_a_signal(
 
 
 @on_targets("embedded")
-def test_it_is_suspended_and_goes_on_like_any_program(deploy: Deploy, terminals: list[Terminal]) -> None:
+def test_it_can_be_suspended_and_resumed_like_any_program(deploy: Deploy, terminals: list[Terminal]) -> None:
     deployment = deploy()
     terminal = monitor(terminals, deployment, 80, 24)
-    terminal.shows("no such tasks")
+    terminal.shows("No tasks match.")
     terminal.type("C-z")
     terminal.shows("Stopped")
     assert "done/min" not in terminal.screen, "the screen is the shell's"
@@ -199,13 +199,15 @@ def test_it_is_suspended_and_goes_on_like_any_program(deploy: Deploy, terminals:
 
 
 @on_targets("embedded")
-def test_one_can_quit_while_the_database_gives_no_answer(deploy: Deploy, terminals: list[Terminal]) -> None:
+def test_the_user_can_quit_while_the_database_does_not_answer(
+    deploy: Deploy, terminals: list[Terminal]
+) -> None:
     deployment = deploy()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql+psycopg://u:p@127.0.0.1:{silent.getsockname()[1]}/x"
         deployment.environment["AGENTEXEC_DATABASE_URL"] = url
         terminal = monitor(terminals, deployment, 80, 24)
-        terminal.shows("looking...")
+        terminal.shows("loading...")
         wait_until(lambda: select.select([silent], [], [], 0)[0], timeout=20)
         terminal.type("?")
         terminal.shows("this help")
@@ -214,17 +216,18 @@ def test_one_can_quit_while_the_database_gives_no_answer(deploy: Deploy, termina
 
 
 @on_targets("valkey+postgres")
-def test_a_database_that_is_away_is_said_and_comes_back(deploy: Deploy, terminals: list[Terminal]) -> None:
+def test_an_unreachable_database_is_reported_until_it_returns(
+    deploy: Deploy, terminals: list[Terminal]
+) -> None:
     deployment = deploy()
     terminal = monitor(terminals, deployment, 100, 24)
-    terminal.shows("no such tasks")
+    terminal.shows("No tasks match.")
     assert deployment.database is not None
     deployment.database.kill()
     terminal.shows("cannot be")
     deployment.database.start()
-    deployment.wait_for(
-        lambda: try_enqueue(deployment)
-    )  # a connection of before the restart may be tried first
+    # A connection from before the restart may be tried first.
+    deployment.wait_for(lambda: try_enqueue(deployment))
     terminal.shows("queued    work")
     terminal.type("q")
     terminal.shows("EXIT=0")
@@ -240,7 +243,7 @@ def test_without_a_terminal_it_prints_once(deploy: Deploy) -> None:
     assert re.search(r"queued +work", printed), printed
     code, printed, _ = run_in_process(deployment, "monitor", "--json", "-s", "queued", "-t", "work")
     found = json.loads(printed)
-    assert [one["agent_id"] for one in found["activities"]] == [str(task.agent_id)]
+    assert [task["agent_id"] for task in found["activities"]] == [str(task.agent_id)]
     assert found["overview"]["active"] == 1
     assert str(task.agent_id) in run_in_process(deployment, "monitor", "--once")[1]
     assert str(task.agent_id) not in run_in_process(deployment, "monitor", "--once", "--text", "nowhere")[1]

@@ -1,4 +1,4 @@
-"""What the monitor's keys do to a task. Each is done beside the screen and tells in a sentence what came of it."""
+"""Actions of the monitor's keys on a task. Each runs in the background and returns its outcome as a sentence."""
 
 from __future__ import annotations
 
@@ -14,44 +14,43 @@ Scope = Mapping[str, str] | None
 
 
 class Question(NamedTuple):
-    """What is asked before something is done; without `act`, only what there is to say."""
+    """A question to answer before an action runs; without `act` just a message."""
 
     text: str
     act: Callable[[], str] | None = None
 
 
-def cancel_action(agent_id: UUID, scope: Scope) -> Callable[[], str]:
-    """Cancel a task."""
+def ask_to_cancel(agent_id: UUID, scope: Scope) -> Question:
+    """Return the question before a task is canceled."""
 
     def act() -> str:
-        done = ax.cancel_sync(agent_id, metadata_filter=scope)
-        return f"Task {agent_id} is canceled." if done else f"Task {agent_id} had ended."
+        canceled = ax.cancel_sync(agent_id, metadata_filter=scope)
+        return f"Task {agent_id} is canceled." if canceled else f"Task {agent_id} has already ended."
 
-    return act
+    return Question(f"Cancel task {agent_id}?", act)
 
 
-def retry_action(agent_id: UUID, scope: Scope) -> Callable[[], str]:
-    """Put a task back on its queue."""
+def ask_to_retry(agent_id: UUID, scope: Scope) -> Question:
+    """Return the question before a task is queued again."""
 
     def act() -> str:
-        done = ax.retry_sync(agent_id, metadata_filter=scope)
-        return (
-            f"Task {agent_id} is queued again." if done else "Only failed and canceled tasks can be retried."
-        )
+        if ax.retry_sync(agent_id, metadata_filter=scope):
+            return f"Task {agent_id} is queued again."
+        return "Only failed and canceled tasks can be retried."
 
-    return act
+    return Question(f"Queue task {agent_id} again?", act)
 
 
-def approval_question(agent_id: UUID, scope: Scope) -> Question:
-    """The oldest call of a task that waits for a person, with all its arguments."""
+def ask_to_approve(agent_id: UUID, scope: Scope) -> Question:
+    """Read the task's oldest call that waits for approval, and return the question with all its arguments."""
     with session() as db:
         waiting = ax.approvals.list(db, agent_id, metadata_filter=scope)
     if not waiting:
         return Question("No call of this task waits for approval.")
-    one = waiting[0]
+    call = waiting[0]
 
     def act() -> str:
-        done = ax.approve_sync(agent_id, one.call_id, metadata_filter=scope)
-        return f"The call of {one_line(one.tool)} is approved." if done else "The call was decided before."
+        decided = ax.approve_sync(agent_id, call.call_id, metadata_filter=scope)
+        return f"Approved the call of {one_line(call.tool)}." if decided else "The call was already decided."
 
-    return Question(f"Approve {one_line(one.tool)}({one_line(one.arguments)}) of task {agent_id}?", act)
+    return Question(f"Approve {one_line(call.tool)}({one_line(call.arguments)}) of task {agent_id}?", act)

@@ -1,4 +1,4 @@
-"""Reads and actions beside the screen, one after the other: keys are answered also while a database is slow or away."""
+"""The monitor's second thread: keys are answered even while the database is slow or away."""
 
 from __future__ import annotations
 
@@ -6,53 +6,59 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-Take = Callable[[], None]
-"""What is to be done on the screen with what was read."""
+Update = Callable[[], None]
+"""Change of the monitor's state, made on the screen's thread with what a job returned."""
+
+Job = Callable[[], Update]
 
 
 class Background:
-    """One thread. It is a daemon: who quits does not wait for a database that gives no answer."""
+    """One thread that runs jobs in order.
+
+    The screen's thread calls every method; jobs run on the other one. It is a daemon, so quitting does not wait for
+    a database that does not answer.
+    """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._jobs: SimpleQueue[Callable[[], Take]] = SimpleQueue()
-        self._results: SimpleQueue[Take] = SimpleQueue()
-        self._open = 0
-        Thread(target=self._work, name="agentexec-monitor", daemon=True).start()
+        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._updates: SimpleQueue[Update] = SimpleQueue()
+        self._pending = 0
+        Thread(target=self._run_jobs, name="agentexec-monitor", daemon=True).start()
 
     @property
     def busy(self) -> bool:
-        """Something was given that has not come back."""
-        return self._open > 0
+        """True while a submitted job's update has not been taken."""
+        return self._pending > 0
 
-    def submit(self, job: Callable[[], Take]) -> None:
-        """Run this after what was given before."""
-        self._open += 1
+    def submit(self, job: Job) -> None:
+        """Run a job after those submitted before."""
+        self._pending += 1
         self._jobs.put(job)
 
-    def results(self) -> Iterator[Take]:
-        """What has come back since. An error of the job is raised by its result."""
+    def updates(self) -> Iterator[Update]:
+        """Yield the updates of the jobs that have finished. Calling one raises its job's error."""
         while True:
             try:
-                take = self._results.get_nowait()
+                update = self._updates.get_nowait()
             except Empty:
                 return
-            self._open -= 1
-            yield take
+            self._pending -= 1
+            yield update
 
-    def _work(self) -> None:
+    def _run_jobs(self) -> None:
         while True:
             job = self._jobs.get()
             try:
-                take = job()
+                update = job()
             except BaseException as error:
-                take = _raising(error)
-            self._results.put(take)
+                update = _raising(error)
+            self._updates.put(update)
             self._wake()
 
 
-def _raising(error: BaseException) -> Take:
-    def take() -> None:
+def _raising(error: BaseException) -> Update:
+    def update() -> None:
         raise error
 
-    return take
+    return update

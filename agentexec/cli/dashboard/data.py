@@ -1,4 +1,4 @@
-"""What the monitor shows, read with two queries, whatever the number of tasks; more only for the details of one."""
+"""Data of the monitor. However many tasks there are, a refresh reads with two queries; details of one task take more."""
 
 from __future__ import annotations
 
@@ -24,37 +24,40 @@ if TYPE_CHECKING:
     from agentexec.journal.history import Step
 
 MINUTES = 30
-"""Length of the history in the header."""
+"""Minutes of history in the header."""
 
-PRINTED_TASKS = 50
-"""Tasks that are printed at once."""
+PLAIN_TASKS = 50
+"""Tasks printed by --once and --json."""
 
 
 class Query(NamedTuple):
-    """Which tasks are shown."""
+    """Filter of the tasks that are shown."""
 
     status: Status | None = None
-    agent_type: str | None = None
+    task_name: str | None = None
     text: str | None = None
     metadata: Mapping[str, str] | None = None
 
     @property
     def filter(self) -> Filter:
-        """For the list."""
-        return Filter(self.status, self.agent_type, self.text, None, None, self.metadata)
+        """The same filter for a list of tasks."""
+        return Filter(self.status, self.task_name, self.text, None, None, self.metadata)
 
     def __str__(self) -> str:
         parts = [f"status:{self.status}"] if self.status else []
-        words = [f"type:{self.agent_type}"] if self.agent_type else []
+        words = [f"type:{self.task_name}"] if self.task_name else []
         words += [f"{name}={value}" for name, value in (self.metadata or {}).items()]
         parts += [word if re.fullmatch(r"[^\s'\"]+", word) else shlex.quote(word) for word in words]
         return " ".join([*parts, *([self.text] if self.text else [])])
 
     @classmethod
     def parse(cls, line: str) -> Query:
-        """Words like status:error, type:research, tenant=a, 'tenant=a b'; all others are the text. Raises UsageError."""
+        """Parse words like status:error, type:research, tenant=a and 'tenant=a b'; all others are text to find.
+
+        Raises UsageError.
+        """
         status: Status | None = None
-        agent_type: str | None = None
+        task_name: str | None = None
         metadata: dict[str, str] = {}
         words: list[str] = []
         for word in _words(line):
@@ -64,16 +67,16 @@ class Query(NamedTuple):
                 except ValueError:
                     raise UsageError(f"There is no status {match[1]}.") from None
             elif match := re.fullmatch(r"type:(.+)", word):
-                agent_type = match[1]
+                task_name = match[1]
             elif match := re.fullmatch(r"([^=\s]+)=(.*)", word):
                 metadata[match[1]] = match[2]
             else:
                 words.append(word)
-        return cls(status, agent_type, " ".join(words) or None, metadata or None)
+        return cls(status, task_name, " ".join(words) or None, metadata or None)
 
 
 def _words(line: str) -> list[str]:
-    """The words of a line; quotes hold one together."""
+    """Split a line into words; quotes hold a word together."""
     lexer = shlex.shlex(line, posix=True)
     lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", ""
     try:
@@ -83,16 +86,16 @@ def _words(line: str) -> list[str]:
 
 
 class Snapshot(NamedTuple):
-    """One look at everything."""
+    """The monitor's list at one moment."""
 
     overview: OverviewSchema
     items: list[ActivityListItemSchema]
     has_more: bool
-    """There is a further page."""
+    """True if there is another page."""
 
 
 class Detail(NamedTuple):
-    """One task with what it has recorded and what it waits for."""
+    """One task, with its recorded steps and the approvals it waits for."""
 
     activity: ActivityDetailSchema
     steps: list[Step]
@@ -100,36 +103,36 @@ class Detail(NamedTuple):
 
 
 def load_snapshot(db: Session, query: Query, limit: int, offset: int) -> Snapshot:
-    """The header, the workers, and one page of tasks. Two statements."""
-    head = overview(db, MINUTES, metadata_filter=query.metadata)
+    """Read the header, the workers, and one page of tasks, with two statements."""
+    header = overview(db, MINUTES, metadata_filter=query.metadata)
     rows = db.execute(page_query(query.filter, limit + 1, offset=offset)).all()
     items = [ActivityListItemSchema.model_validate(row.Activity) for row in rows[:limit]]
-    return Snapshot(head, items, len(rows) > limit)
+    return Snapshot(header, items, len(rows) > limit)
 
 
 def load_detail(db: Session, agent_id: UUID, query: Query) -> Detail:
-    """Everything about one task."""
-    found = ax.activity.detail(db, agent_id, metadata_filter=query.metadata)
-    waiting = ax.approvals.list(db, agent_id, metadata_filter=query.metadata)
-    # Imported on use: the list of tasks is shown sooner without the journal's tables.
+    """Read everything about one task."""
+    activity = ax.activity.detail(db, agent_id, metadata_filter=query.metadata)
+    approvals = ax.approvals.list(db, agent_id, metadata_filter=query.metadata)
+    # Imported on use: the list of tasks appears sooner without the journal's tables.
     from agentexec.journal.history import steps
 
-    return Detail(found, steps(db, agent_id), waiting)
+    return Detail(activity, steps(db, agent_id), approvals)
 
 
 def load_usage(db: Session, query: Query) -> SpentSchema:
-    """Tokens and cost of what ended lately."""
+    """Read the tokens and cost of the tasks that ended recently."""
     return spent(db, metadata_filter=query.metadata)
 
 
 def snapshot_json(query: Query) -> str:
-    """One look as JSON."""
+    """Return the current state as JSON."""
     with session() as db:
-        found = load_snapshot(db, query, PRINTED_TASKS, 0)
-        cost = load_usage(db, query)
+        snapshot = load_snapshot(db, query, PLAIN_TASKS, 0)
+        usage = load_usage(db, query)
     value: dict[str, Any] = {
-        "overview": found.overview.model_dump(mode="json"),
-        "spent": cost.model_dump(mode="json"),
-        "activities": [one.model_dump(mode="json") for one in found.items],
+        "overview": snapshot.overview.model_dump(mode="json"),
+        "spent": usage.model_dump(mode="json"),
+        "activities": [task.model_dump(mode="json") for task in snapshot.items],
     }
     return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Keys from a terminal, one at a time and without echo; the terminal is as before afterwards, whatever happens."""
+"""Keys read from a terminal, one at a time and without echo. The terminal is restored afterwards, whatever happens."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ ESCAPES = {
     "[4~": "end",
 }
 NAMED = {"\r": "enter", "\n": "enter", "\x7f": "backspace", "\b": "backspace", "\x1b": "escape", "\x03": "q"}
-ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-ESCAPE_WAIT = 0.05
-"""Seconds within which the rest of an arrow key follows its escape."""
+END_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+ESCAPE_SECONDS = 0.05
+"""Seconds within which the rest of an arrow key follows its escape character."""
 
 
 class Keys:
-    """The keyboard, and a bell that other threads and signals ring to end a wait."""
+    """The keyboard, and a pipe through which other threads and signals end the wait for a key."""
 
     def __init__(self) -> None:
         self._keyboard = sys.stdin.fileno()
-        self._heard, self._bell = os.pipe()
+        self._wake_read, self._wake_write = os.pipe()
         self._suspended = False
-        os.set_blocking(self._bell, False)
-        os.set_blocking(self._heard, False)
+        os.set_blocking(self._wake_write, False)
+        os.set_blocking(self._wake_read, False)
 
     @contextmanager
     def open(self) -> Generator[None]:
-        """Take single keys until the end of the block; SIGTERM, SIGHUP and SIGQUIT end it as an exception does."""
+        """Read single keys until the end of the block. SIGTERM, SIGHUP and SIGQUIT end it with an exception."""
         before = termios.tcgetattr(self._keyboard)
-        handlers = {number: signal.signal(number, _end) for number in ENDS}
+        handlers = {number: signal.signal(number, _end) for number in END_SIGNALS}
         handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, self._on_resize)
         handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._on_suspend)
         try:
@@ -63,15 +63,15 @@ class Keys:
     def wake(self) -> None:
         """End the wait for a key."""
         try:
-            os.write(self._bell, b"!")
+            os.write(self._wake_write, b"!")
         except BlockingIOError:
-            return  # it rings already
+            return  # the pipe is full, so the wait ends anyway
 
     def wait(self, timeout: float) -> list[str]:
-        """The keys pressed by the time that one is pressed, the bell rings, or `timeout` seconds are over."""
-        ready, _, _ = select.select([self._keyboard, self._heard], [], [], max(0.0, timeout))
-        if self._heard in ready:
-            os.read(self._heard, 4096)
+        """Wait for a key, a wake or `timeout` seconds, and return the keys pressed until then."""
+        ready, _, _ = select.select([self._keyboard, self._wake_read], [], [], max(0.0, timeout))
+        if self._wake_read in ready:
+            os.read(self._wake_read, 4096)
         if self._suspended:
             self._suspended = False
             return ["suspend"]
@@ -80,12 +80,12 @@ class Keys:
         data = os.read(self._keyboard, 4096)
         if not data:
             return ["q"]  # the terminal is gone
-        while data.endswith((b"\x1b", b"\x1b[", b"\x1bO")) and self._follows():
+        while data.endswith((b"\x1b", b"\x1b[", b"\x1bO")) and self._has_more():
             data += os.read(self._keyboard, 4096)
         return parse(data.decode("utf-8", "ignore"))
 
-    def _follows(self) -> bool:
-        return bool(select.select([self._keyboard], [], [], ESCAPE_WAIT)[0])
+    def _has_more(self) -> bool:
+        return bool(select.select([self._keyboard], [], [], ESCAPE_SECONDS)[0])
 
     def _on_resize(self, _number: int, _frame: FrameType | None) -> None:
         self.wake()
@@ -96,18 +96,18 @@ class Keys:
 
 
 def parse(text: str) -> list[str]:
-    """Names of keys, and characters."""
-    found: list[str] = []
+    """Split what the terminal sends into key names and characters."""
+    keys: list[str] = []
     while text:
         if text[0] == "\x1b":
-            known = next((code for code in ESCAPES if text.startswith(code, 1)), None)
-            if known is not None:
-                found.append(ESCAPES[known])
-                text = text[1 + len(known) :]
+            code = next((code for code in ESCAPES if text.startswith(code, 1)), None)
+            if code is not None:
+                keys.append(ESCAPES[code])
+                text = text[1 + len(code) :]
                 continue
-        found.append(NAMED.get(text[0], text[0]))
+        keys.append(NAMED.get(text[0], text[0]))
         text = text[1:]
-    return [key for key in found if len(key) > 1 or key.isprintable()]
+    return [key for key in keys if len(key) > 1 or key.isprintable()]
 
 
 def _end(number: int, _frame: Any) -> NoReturn:

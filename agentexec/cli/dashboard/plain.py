@@ -1,4 +1,4 @@
-"""The monitor's picture, printed once, and the console of all its pictures."""
+"""The monitor printed once as plain text, and the console that it prints on."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import os
 from rich.console import Console, Group, RenderableType
 
 from agentexec.cli.dashboard import view
-from agentexec.cli.dashboard.data import PRINTED_TASKS, Query, load_snapshot, load_usage
+from agentexec.cli.dashboard.data import PLAIN_TASKS, Query, load_snapshot, load_usage
 from agentexec.cli.database import session
 
-MOST_WORKERS = 20
-"""Lines for worker processes where the output is no terminal."""
+MAX_WORKERS = 20
+"""Lines for worker processes."""
 
-PRINTED_WIDTH = 160
-"""Columns where the output is no terminal."""
+PLAIN_WIDTH = 160
+"""Columns where the output is not a terminal."""
 
 
 def make_console() -> Console:
-    """As wide as the terminal is at any time."""
-    # Where COLUMNS and LINES are exported, they are those of the time before a window was resized.
+    """Return a console that is always as wide as the terminal."""
+    # If COLUMNS and LINES are exported, they keep the size from before the window was resized.
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     return Console(highlight=False, _environ=environment)
 
 
 def print_once(query: Query) -> None:
-    """One look, for a pipe, a file, or --once."""
-    printer = make_console()
-    if not printer.is_terminal:
-        printer = Console(highlight=False, width=PRINTED_WIDTH)
-    width = printer.width
+    """Print the current state, for a pipe, a file, or --once."""
+    console = make_console()
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PLAIN_WIDTH)
+    width = console.width
     with session() as db:
-        seen = load_snapshot(db, query, PRINTED_TASKS, 0)
-        cost = load_usage(db, query)
+        snapshot = load_snapshot(db, query, PLAIN_TASKS, 0)
+        usage = load_usage(db, query)
     parts: list[RenderableType] = [
-        *view.header(seen.overview, cost, width, paused=False, query=str(query)),
-        *view.workers(seen.overview, width, MOST_WORKERS),
-        view.table(seen.items, seen.overview.at, width),
+        *view.header(snapshot.overview, usage, width, paused=False, query=str(query)),
+        *view.workers(snapshot.overview, width, MAX_WORKERS),
+        view.table(snapshot.items, snapshot.overview.at, width),
     ]
-    printer.print(Group(*parts))
+    console.print(Group(*parts))

@@ -1,4 +1,4 @@
-"""The monitor's pictures and keys, on consoles of many sizes over a real database."""
+"""The monitor's screen and keys, on consoles of many sizes over a real database."""
 
 from __future__ import annotations
 
@@ -27,22 +27,24 @@ from tests.waiting import wait_until
 
 
 class SilentKeys:
-    """In place of a keyboard: the tests press keys themselves."""
+    """Keyboard of the tests, which press the keys themselves."""
 
     def wake(self) -> None:
-        """Nobody waits."""
+        """Do nothing: no thread waits for a key."""
 
 
 class Screen:
-    """A monitor whose keys are pressed and whose picture is looked at."""
+    """A monitor without a terminal: tests press its keys and read its lines."""
 
     def __init__(self, width: int, height: int, query: Query) -> None:
         self.dashboard: Any = app.Dashboard(query, 3600)
+        self.refresher: Any = self.dashboard._refresher
         self.resize(width, height)
         self.settle()
 
     def resize(self, width: int, height: int) -> None:
-        self.dashboard._console = Console(file=io.StringIO(), width=width, height=height, highlight=False)
+        console = Console(file=io.StringIO(), width=width, height=height, highlight=False)
+        self.dashboard._picture.console = console
 
     def press(self, *keys: str) -> None:
         for key in keys:
@@ -53,23 +55,23 @@ class Screen:
         self.press("/", *["backspace"] * 60, *text, "enter")
 
     def settle(self) -> None:
-        """Until everything that was asked for is shown."""
+        """Wait until everything that was requested is shown."""
 
         def settled() -> bool:
-            self.dashboard._look_again()
-            return not (self.dashboard._background.busy or self.dashboard._wanted)
+            self.refresher.update(self.dashboard._picture.rows)
+            return self.refresher.settled
 
         wait_until(settled)
 
-    def look_again(self) -> None:
-        self.dashboard._soon()
+    def refresh(self) -> None:
+        self.refresher.request()
         self.settle()
 
     @property
     def lines(self) -> list[str]:
-        console = self.dashboard._console
+        console = self.dashboard._picture.console
         console.file = io.StringIO()
-        console.print(self.dashboard._picture())
+        console.print(self.dashboard._picture.render())
         return str(console.file.getvalue()).splitlines()
 
     @property
@@ -132,11 +134,11 @@ def add_question(engine: Engine, agent_id: UUID, arguments: str) -> None:
 
 
 def statements(engine: Engine, work: Callable[[Session], Any]) -> int:
-    """How many statements that read something."""
-    asked: list[str] = []
+    """Return the number of SELECT statements."""
+    executed: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        asked.append(statement)
+        executed.append(statement)
 
     event.listen(engine, "before_cursor_execute", note)
     try:
@@ -144,7 +146,7 @@ def statements(engine: Engine, work: Callable[[Session], Any]) -> int:
             work(db)
     finally:
         event.remove(engine, "before_cursor_execute", note)
-    return len([one for one in asked if "SELECT" in one.upper()])
+    return len([statement for statement in executed if "SELECT" in statement.upper()])
 
 
 # ---- reading -----------------------------------------------------------------------------------------------
@@ -153,27 +155,27 @@ def statements(engine: Engine, work: Callable[[Session], Any]) -> int:
 @pytest.mark.parametrize(
     "query", [Query(), Query(metadata={"tenant": "t0", "user": "u8"}), Query(text="acme")]
 )
-def test_a_look_is_two_statements_whatever_the_number_of_tasks(engine: Engine, query: Query) -> None:
-    def asked() -> int:
+def test_a_refresh_takes_two_statements_however_many_tasks_there_are(engine: Engine, query: Query) -> None:
+    def count() -> int:
         return statements(engine, lambda db: load_snapshot(db, query, 40, 0))
 
-    few = asked()
+    few = count()
     crowd.fill(engine, 2_000, 1)
     add_workers(engine, 30)
-    assert few == asked() == 2
+    assert few == count() == 2
 
 
-def test_details_cost_as_many_statements_with_a_long_log(engine: Engine) -> None:
+def test_details_take_no_more_statements_with_a_long_log(engine: Engine) -> None:
     agent_id = ax.activity.create("job")
 
-    def asked() -> int:
+    def count() -> int:
         return statements(engine, lambda db: load_detail(db, agent_id, Query()))
 
-    few = asked()
+    few = count()
     line = {"activity_id": agent_id, "created_at": utc_now(), "status": "RUNNING", "message": "x"}
     with engine.begin() as connection:
         connection.execute(insert(ActivityLog), [{**line, "status": ax.Status.RUNNING}] * 2_000)
-    assert few == asked() <= 5
+    assert few == count() <= 5
 
 
 @pytest.mark.parametrize(
@@ -184,15 +186,15 @@ def test_details_cost_as_many_statements_with_a_long_log(engine: Engine) -> None
         Query(metadata={"path": "C:\\new"}),
     ],
 )
-def test_a_filter_is_what_its_line_says(query: Query) -> None:
+def test_a_filter_survives_printing_and_parsing(query: Query) -> None:
     assert Query.parse(str(query)) == query
 
 
-# ---- pictures ----------------------------------------------------------------------------------------------
+# ---- screens -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 6), (40, 12), (80, 24), (200, 50)])
-def test_a_picture_fits_and_ends_with_its_keys(engine: Engine, watch: Open, width: int, height: int) -> None:
+def test_a_screen_fits_and_ends_with_its_keys(engine: Engine, watch: Open, width: int, height: int) -> None:
     crowd.fill(engine, 200, 1)
     ax.activity.create("日本語の仕事", "進捗 🚀 e\u0301 \x1b[31m\u202e " * 20)
     add_workers(engine, 30, lost=1)
@@ -202,23 +204,23 @@ def test_a_picture_fits_and_ends_with_its_keys(engine: Engine, watch: Open, widt
         assert len(lines) <= height
         assert max(map(cell_len, lines)) <= width
         assert "\x1b" not in screen.text and "\u202e" not in screen.text
-        assert any(word in screen.text for word in ("queued", "running")), "a task is seen"
+        assert any(word in screen.text for word in ("queued", "running")), "a task is visible"
         assert ("y: yes" if state == "question" else "? help") in lines[-1]
         screen.press("c")
     if height >= 12:
         assert "30 worker processes" in screen.text and "1 LOST" in screen.text
     if height >= 24:
-        assert "host0 " in screen.text, "the lost one is named"
+        assert "host0 " in screen.text, "the lost one has its own line"
 
 
-def test_columns_stand_below_their_heads_whatever_is_written(engine: Engine, watch: Open) -> None:
+def test_columns_stay_aligned_with_wide_characters(engine: Engine, watch: Open) -> None:
     ax.activity.create("ascii", "START ascii")
     ax.activity.create("日本語の仕事", "START 進捗 🚀")
     found = [line for line in watch().lines if "START" in line]
     assert len({cell_len(line[: line.index("START")]) for line in found}) == 1 and len(found) == 2
 
 
-def test_long_lines_of_details_are_folded_not_cut(engine: Engine, watch: Open) -> None:
+def test_long_lines_of_details_are_wrapped_not_cut(engine: Engine, watch: Open) -> None:
     agent_id = ax.activity.create("job", "begin " + "word " * 40 + "theend")
     ax.activity.error(agent_id, "x" * 300 + "LAST")
     screen = watch(60, 40)
@@ -233,7 +235,7 @@ def test_long_lines_of_details_are_folded_not_cut(engine: Engine, watch: Open) -
     assert "job" in screen.lines[0]
 
 
-def test_steps_name_the_tools(engine: Engine, watch: Open) -> None:
+def test_steps_name_the_tools_but_not_their_arguments(engine: Engine, watch: Open) -> None:
     agent_id = ax.activity.create("job")
 
     def fact(path: str, seq: int, kind: str, value: Any) -> dict[str, Any]:
@@ -269,7 +271,7 @@ def test_steps_name_the_tools(engine: Engine, watch: Open) -> None:
     assert "SECRET" not in screen.text
 
 
-def test_colours_are_left_out_when_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_turns_colors_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     assert plain.make_console().no_color
 
@@ -277,32 +279,32 @@ def test_colours_are_left_out_when_they_are_not_wanted(monkeypatch: pytest.Monke
 # ---- keys --------------------------------------------------------------------------------------------------
 
 
-def test_what_came_of_a_key_is_still_said_after_the_next_look(engine: Engine, watch: Open) -> None:
+def test_the_outcome_of_a_key_stays_after_the_next_refresh(engine: Engine, watch: Open) -> None:
     ax.activity.create("job")
     screen = watch()
     for keys, said in (
         (["r", "y"], "Only failed and canceled tasks can be retried."),
         (["a"], "No call of this task waits for approval."),
         (["c", "y"], "is canceled."),
-        (["c", "y"], "had ended."),
+        (["c", "y"], "has already ended."),
     ):
         screen.press(*keys)
-        screen.look_again()
+        screen.refresh()
         assert said in screen.lines[-1]
     screen.write("status:late")
-    screen.look_again()
+    screen.refresh()
     assert "There is no status late." in screen.lines[-1]
     screen.press("j")
-    assert "? help" in screen.lines[-1], "until the next key"
+    assert "? help" in screen.lines[-1], "the message stays until the next key"
 
 
-def test_paused_it_still_shows_what_one_asks_for(engine: Engine, watch: Open) -> None:
+def test_a_paused_monitor_still_shows_what_the_user_opens_or_filters(engine: Engine, watch: Open) -> None:
     ax.activity.create("job", "first words")
     screen = watch()
     screen.press("p")
     ax.activity.create("other")
     assert "PAUSED" in screen.text
-    screen.dashboard._next_look = 0.0
+    screen.refresher._next_refresh = 0.0
     screen.settle()
     assert "other" not in screen.text
     screen.press("enter")
@@ -310,14 +312,14 @@ def test_paused_it_still_shows_what_one_asks_for(engine: Engine, watch: Open) ->
     screen.press("escape")
     screen.write("other")
     assert "queued    other" in screen.text
-    assert screen.dashboard._patience() >= 1, "it does not draw in circles"
+    assert screen.refresher.timeout() >= 1, "it does not redraw in a busy loop"
 
 
-def test_a_look_that_was_under_way_when_it_was_paused_changes_nothing(engine: Engine, watch: Open) -> None:
+def test_a_refresh_in_progress_when_paused_changes_nothing(engine: Engine, watch: Open) -> None:
     ax.activity.create("job")
     screen = watch()
     ax.activity.create("other")
-    late = screen.dashboard._read_page(Query(), 20, 0, False)
+    late = screen.refresher.read_page(Query(), 20, 0, False)
     screen.press("p")
     late()
     assert "PAUSED" in screen.text and "other" not in screen.text
@@ -325,12 +327,12 @@ def test_a_look_that_was_under_way_when_it_was_paused_changes_nothing(engine: En
     assert "other" in screen.text
 
 
-def test_the_chosen_task_stays_chosen_when_others_come(engine: Engine, watch: Open) -> None:
+def test_the_selected_task_stays_selected_when_others_arrive(engine: Engine, watch: Open) -> None:
     tasks = [ax.activity.create(f"job{number}") for number in range(3)]
     screen = watch()
     screen.press("j")
     ax.activity.create("newer")
-    screen.look_again()
+    screen.refresh()
     screen.press("c")
     assert f"Cancel task {tasks[1]}?" in screen.text
 
@@ -351,7 +353,7 @@ def test_details_of_one_task_are_not_shown_for_another(engine: Engine, watch: Op
     first, second = ax.activity.create("first"), ax.activity.create("second")
     screen = watch()
     screen.press("enter")
-    late = screen.dashboard._read_detail(second, Query(), True)
+    late = screen.refresher.read_detail(second, Query(), True)
     screen.press("escape", "j", "enter")
     late()
     assert str(first) in screen.text and str(second) not in screen.text
