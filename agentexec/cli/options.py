@@ -30,7 +30,9 @@ StatusName = Annotated[
         "--status", "-s", help="Only tasks with this status: queued, running, complete, error or canceled."
     ),
 ]
-TaskName = Annotated[str | None, typer.Option("--type", "-t", help="Only tasks with this name.")]
+TaskName = Annotated[
+    str | None, typer.Option("--task", "-t", "--type", help="Only tasks with this name (alias: --type).")
+]
 SearchText = Annotated[
     str | None, typer.Option("--text", help="Only tasks with this text in their name or latest message.")
 ]

@@ -45,14 +45,14 @@ class Query(NamedTuple):
 
     def __str__(self) -> str:
         parts = [f"status:{self.status}"] if self.status else []
-        words = [f"type:{self.task_name}"] if self.task_name else []
+        words = [f"task:{self.task_name}"] if self.task_name else []
         words += [f"{name}={value}" for name, value in (self.metadata or {}).items()]
         parts += [word if re.fullmatch(r"[^\s'\"]+", word) else shlex.quote(word) for word in words]
         return " ".join([*parts, *([self.text] if self.text else [])])
 
     @classmethod
     def parse(cls, line: str) -> Query:
-        """Parse words like status:error, type:research, tenant=a and 'tenant=a b'; all others are text to find.
+        """Parse words like status:error, task:research, tenant=a and 'tenant=a b'; all others are text to find.
 
         Raises UsageError.
         """
@@ -66,7 +66,7 @@ class Query(NamedTuple):
                     status = Status(match[1].lower())
                 except ValueError:
                     raise UsageError(f"There is no status {match[1]}.") from None
-            elif match := re.fullmatch(r"type:(.+)", word):
+            elif match := re.fullmatch(r"(?:task|type):(.+)", word):
                 task_name = match[1]
             elif match := re.fullmatch(r"([^=\s]+)=(.*)", word):
                 metadata[match[1]] = match[2]

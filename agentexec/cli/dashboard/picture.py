@@ -14,7 +14,7 @@ from agentexec.db.clock import utc_now
 
 HELP = """\
 ↑ ↓ or k j     select a task             Enter   its log, steps, children and error; Esc: back
-← → or PgUp Dn previous, next page       /       filter: words, status:error type:research tenant=a
+← → or PgUp Dn previous, next page       /       filter: words, status:error task:research tenant=a
 s              change the sort order     p       pause or resume
 c              cancel the task           r       retry a failed or canceled task
 a              approve a waiting call    ?       this help

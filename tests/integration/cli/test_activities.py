@@ -56,6 +56,8 @@ def test_list_and_show(deploy: Deploy) -> None:
     for options, expected in (
         (["--status", "error"], [bad]),
         (["-t", "work"], [later, good]),
+        (["--task", "work"], [later, good]),
+        (["--type", "work"], [later, good]),
         (["-m", "tenant=a"], [later]),
         (["-n", "1", "--page", "3"], [good]),
         (["--text", "no luck"], [bad]),

@@ -190,6 +190,10 @@ def test_a_filter_survives_printing_and_parsing(query: Query) -> None:
     assert Query.parse(str(query)) == query
 
 
+def test_a_filter_takes_the_former_word_for_a_tasks_name() -> None:
+    assert Query.parse("task:research") == Query.parse("type:research") == Query(task_name="research")
+
+
 # ---- screens -----------------------------------------------------------------------------------------------
 
 
