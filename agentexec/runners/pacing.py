@@ -1,4 +1,4 @@
-"""Pacing of model calls: all workers together keep to AGENTEXEC_RATE_LIMITS, and what to do when a call is refused."""
+"""Pacing of model calls: all workers together keep to AGENTEXEC_RATE_LIMITS, and failed calls are retried."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from email.utils import parsedate_to_datetime
 from agentexec.config import CONF
 from agentexec.errors import RetryLater, UnavailableError
 from agentexec.llm.rate_limits import Demand, RateLimits, parse_rate_limits
-from agentexec.outage import backoff
+from agentexec.outage import Outage, backoff
 from agentexec.runtime import RUNTIME
 
 log = logging.getLogger("agentexec.pacing")
 
 QUICK_RETRIES = 2
-"""Further calls after a fault that is likely to pass, where the server says nothing of when."""
+"""Retries after a temporary failure for which the server gives no time to wait."""
 
-FIRST_WAIT = 0.5
-SPREAD = 0.2
-"""Tasks that are given back return up to so much later than they might, so that they do not all return together."""
+FIRST_WAIT_SECONDS = 0.5
+JITTER = 0.2
+"""Largest share of its wait by which a task returns later, so that tasks given back together return apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a call has taken of its model's limits."""
+    """Amount that a call has taken of its model's limits."""
 
     model: str
     tokens: float
 
 
 class Pacer:
-    """Holds calls back until the limits of their model allow them. One for each process."""
+    """Delays calls until the limits of their model allow them. Each process has one."""
 
     def __init__(self, limits: RateLimits, max_wait: float) -> None:
         self._limits = limits
         self._max_wait = max_wait
-        self._away = False
+        self._outage = Outage(log, recovered="Model calls are paced again.")
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: a pacer holds no resources."""
 
     def limits_tokens(self, model: str) -> bool:
-        """True if it matters how many tokens a call takes."""
+        """Return True if a limit counts the tokens of this model's calls."""
         return any(demand.name.endswith(":tpm") for demand in self._limits.demands(model, 1))
 
     async def before_call(self, model: str, estimated_tokens: float) -> Reservation:
         """Wait until a call may be made.
 
-        Raises RetryLater if that takes longer than AGENTEXEC_RATE_LIMIT_WAIT seconds. While the state backend cannot be
-        reached calls are not held back: the limits are the provider's to enforce.
+        Raises RetryLater if that takes longer than AGENTEXEC_RATE_LIMIT_WAIT seconds. While the state backend is
+        unavailable, calls are not delayed: then only the provider enforces its limits.
         """
         reservation = Reservation(model, estimated_tokens)
         demands = self._limits.demands(model, estimated_tokens)
@@ -62,25 +62,21 @@ class Pacer:
         try:
             wait = await RUNTIME.run_in_thread(RUNTIME.backend.reserve, demands, self._max_wait)
         except UnavailableError as error:
-            if not self._away:
-                log.warning("%s Model calls are not paced until it is back.", error)
-            self._away = True
+            self._outage.failed("%s Model calls are not paced until it is back.", error)
             return reservation
-        if self._away:
-            log.info("Model calls are paced again.")
-            self._away = False
+        self._outage.recovered()
         if wait > self._max_wait:
             raise retry_later_error(wait, model, random.random())  # noqa: S311 - spreads load, no secret
         try:
             await asyncio.sleep(wait)
         except BaseException:
-            # Canceled: what was taken is for others.
+            # A canceled call leaves its share to others.
             self._settle([demand._replace(amount=-demand.amount) for demand in demands])
             raise
         return reservation
 
     def after_call(self, reservation: Reservation, used_tokens: float) -> None:
-        """Correct the estimate by what the call has really used; returns at once."""
+        """Correct the estimate by the tokens that the call has used, without waiting for the state backend."""
         difference = used_tokens - reservation.tokens
         self._settle(self._limits.demands(reservation.model, difference, requests=0))
 
@@ -92,21 +88,21 @@ class Pacer:
             try:
                 RUNTIME.backend.settle(demands)
             except UnavailableError as error:
-                log.debug("%s An estimate is not corrected.", error)
+                log.debug("%s The estimate of a model call stays uncorrected.", error)
 
         RUNTIME.submit(settle)
 
 
 def pacer() -> Pacer:
-    """This process's pacer."""
+    """Return this process's pacer."""
     return RUNTIME.get_shared(Pacer, lambda: Pacer(parse_rate_limits(CONF.rate_limits), CONF.rate_limit_wait))
 
 
 @dataclass(frozen=True, slots=True)
 class RetryableFailure:
-    """A call that failed, and may succeed later.
+    """Failure of a call that may succeed later.
 
-    `rate_limited`: the server said 429. `retry_after`: the seconds that it asked for, None if it said nothing.
+    `rate_limited` is True if the server answered 429. `retry_after` is the wait in seconds that it asked for, if any.
     """
 
     rate_limited: bool
@@ -116,30 +112,31 @@ class RetryableFailure:
 def call_retry_delay(
     failure: RetryableFailure, *, failures: int, waited: float, max_wait: float, caller_retries: bool
 ) -> float | None:
-    """Seconds to wait in place before a refused call is made again; None to let its error through.
+    """Decide how many seconds to wait before a failed call is retried; None lets its error through.
 
-    `failures`: of this call so far (1 or more); `waited`: seconds spent waiting on it; `caller_retries`: somebody above
-    (the SDK's own retry settings) sees to retries. More than `max_wait` means: give the task back for that long.
+    `failures` counts those of this call (1 or more), `waited` the seconds already spent waiting for it.
+    `caller_retries` is True if the caller (the SDK's own retry settings) retries. A result above `max_wait` means that
+    the task goes back to the queue for that long.
     """
-    after = failure.retry_after
-    if failure.rate_limited and after is not None and waited + after > max_wait:
-        return max(after, max_wait + 1)
+    retry_after = failure.retry_after
+    if failure.rate_limited and retry_after is not None and waited + retry_after > max_wait:
+        return max(retry_after, max_wait + 1)
     if caller_retries:
         return None
-    if failure.rate_limited and after is not None:
-        return max(after, 0.1)
+    if failure.rate_limited and retry_after is not None:
+        return max(retry_after, 0.1)
     if failures > QUICK_RETRIES:
         return None
-    return min(backoff(failures, initial=FIRST_WAIT), max_wait)
+    return min(backoff(failures, initial=FIRST_WAIT_SECONDS), max_wait)
 
 
 def retry_later_error(seconds: float, model: str, jitter: float) -> RetryLater:
-    """The way back to the queue for a task whose model is limited for so long; `jitter` is 0 to 1."""
-    return RetryLater(seconds * (1 + SPREAD * jitter), f"{model} is rate limited")
+    """Return the exception that gives a task back to the queue while its model is limited; `jitter` is 0 to 1."""
+    return RetryLater(seconds * (1 + JITTER * jitter), f"{model} is rate limited")
 
 
 def parse_retry_after(milliseconds: str | None, seconds_or_date: str | None, now: datetime) -> float | None:
-    """Seconds from the headers `retry-after-ms` and `retry-after`, or None."""
+    """Return the seconds to wait by the headers `retry-after-ms` and `retry-after`; None if they give none."""
     try:
         if milliseconds is not None:
             return max(0.0, float(milliseconds) / 1000)

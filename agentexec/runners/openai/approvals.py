@@ -1,4 +1,4 @@
-"""Runs that a tool with `needs_approval` has interrupted: they wait for a person, and go on with the answers."""
+"""Runs interrupted by a tool with `needs_approval`: they wait for a person, and resume with the answers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from agentexec.journal.facts import fit_path
 from agentexec.runners.openai.durable import run_of, state_of
 
 APPROVAL_EXPIRED_MESSAGE = "Nobody approved this call in time, so it was not made."
-"""What the model is told of a call whose approval has expired."""
+"""Text for the model about a call whose approval has expired."""
 
 
 async def resolve_interruptions(result: RunResult | RunResultStreaming) -> RunState[Any] | None:
-    """The state from which an interrupted run goes on, with all its calls approved or rejected.
+    """Return the state from which an interrupted run resumes, with all its calls approved or rejected.
 
-    None for a run that is not interrupted, or runs outside its task. Raises WaitingForApproval, which takes the task
-    off its worker until the answers are there.
+    Returns None for a run that is not interrupted, or that is outside its task. Raises WaitingForApproval, which takes
+    the task off its worker until all answers are there.
     """
     run = run_of(result)
     if run is None or not result.interruptions:
         return None
-    # All of them: a run that went on with some of the answers would find others when it is replayed.
+    # Wait for all of them: a run that resumed with some of the answers would find more when it is replayed.
     items = list(result.interruptions)
     questions = [
         Question(
@@ -50,18 +50,18 @@ async def resolve_interruptions(result: RunResult | RunResultStreaming) -> RunSt
     return state
 
 
-GoOn = Callable[[RunState[Any]], Awaitable[RunResultStreaming]]
+Resume = Callable[[RunState[Any]], Awaitable[RunResultStreaming]]
 
 
 class ResumableStream:
-    """The result of a streamed run that may be interrupted: its events go on behind each approval.
+    """Result of a streamed run that may be interrupted; its events continue after each approval.
 
-    In every other respect it is the SDK's result of the part that runs now, to `isinstance` too.
+    In every other respect it is a proxy of the SDK's result for the part that runs now, also for `isinstance`.
     """
 
-    def __init__(self, result: RunResultStreaming, go_on: GoOn) -> None:
+    def __init__(self, result: RunResultStreaming, resume: Resume) -> None:
         self._result = result
-        self._go_on = go_on
+        self._resume = resume
 
     @property
     def __class__(self) -> Any:
@@ -71,7 +71,7 @@ class ResumableStream:
         return getattr(self._result, name)
 
     async def stream_events(self) -> AsyncIterator[StreamEvent]:
-        """See the SDK's RunResultStreaming."""
+        """Yield the run's events; see the SDK's `RunResultStreaming`."""
         while True:
             events: Any = self._result.stream_events()
             async with aclosing(events):
@@ -80,4 +80,4 @@ class ResumableStream:
             state = await resolve_interruptions(self._result)
             if state is None:
                 return
-            self._result = await self._go_on(state)
+            self._result = await self._resume(state)

@@ -1,9 +1,9 @@
-"""Where the journal meets the SDK: three places of it, changed once, and unchanged in effect outside a durable run.
+"""Hooks of the journal in the SDK: three places that are patched once, without effect outside a durable run.
 
-- the default agent runner: every run inside a durable run, however it was started, gets its place in the journal;
-- the model that a turn is given, and the invocation of a function tool. Both are looked up by the SDK's loop as
-  names in its modules. Cloning agents instead would break `result.last_agent is agent`, copies of tools would
-  break hooks and approvals that compare tools, and would leave the SDK's time limits outside the record.
+- The default agent runner: every run inside a durable run, however it was started, gets its place in the journal.
+- The choice of a turn's model, and the invocation of a function tool. The SDK's loop looks both up by name in its
+  modules. Cloned agents instead would break `result.last_agent is agent`. Copied tools would break hooks and
+  approvals that compare tools, and would leave the SDK's time limits outside the record.
 """
 
 from __future__ import annotations
@@ -28,53 +28,53 @@ from agentexec.runners.openai.tools import invoke_journaled
 T = TypeVar("T")
 
 RUN_MARK = "_agentexec_run"
-"""On results and states of durable runs: the run."""
+"""Attribute of the results and states of durable runs that holds the run."""
 
 INVOKE = "_invoke_function_tool_with_metadata"
 
 
 class DurableAgentRunner(AgentRunner):
-    """The SDK's runner, or the one that the application has set, with a place in the journal for each durable run."""
+    """Wrapper of the SDK's runner, or of the one that the application has set, that enters each durable run."""
 
     def __init__(self, runner: AgentRunner) -> None:
         self.inner = runner
 
     async def run(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
-        with _entered(starting_agent, input, kwargs) as run:
-            return _marked(await self.inner.run(starting_agent, input, **kwargs), run)
+        with _enter_run(starting_agent, input, kwargs) as run:
+            return _mark(await self.inner.run(starting_agent, input, **kwargs), run)
 
     def run_sync(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
-        with _entered(starting_agent, input, kwargs) as run:
-            return _marked(self.inner.run_sync(starting_agent, input, **kwargs), run)
+        with _enter_run(starting_agent, input, kwargs) as run:
+            return _mark(self.inner.run_sync(starting_agent, input, **kwargs), run)
 
     def run_streamed(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResultStreaming:
-        # The task that runs it takes the scope along.
-        with _entered(starting_agent, input, kwargs) as run:
-            return _marked(self.inner.run_streamed(starting_agent, input, **kwargs), run)
+        # The asyncio task that runs it inherits the scope.
+        with _enter_run(starting_agent, input, kwargs) as run:
+            return _mark(self.inner.run_streamed(starting_agent, input, **kwargs), run)
 
 
 @contextmanager
-def _entered(agent: Any, input: Any, options: dict[str, Any]) -> Generator[DurableRun | None]:
-    """The scope of one run; `options` get what makes it durable."""
+def _enter_run(agent: Any, input: Any, options: dict[str, Any]) -> Generator[DurableRun | None]:
+    """Enter the scope of one run; `options` get its run config and session."""
     scope = SCOPE.get()
     if scope is None or not scope.durable:
         yield None
         return
     if isinstance(scope.run, DurableRun) and options.get("run_config") is None:
         options["run_config"] = inherit_run_config(scope.run.run_config)
-    run = _interrupted(scope, agent, input) or DurableRun(
+    run = _interrupted_run(scope, agent, input) or DurableRun(
         scope, agent, input, options.get("run_config") or {}
     )
     scope.recorder.runs[scope.path, agent.name] = run
     session = options.get("session")
     if session is not None:
-        # One for the whole run: it knows what the run has added.
+        # One session for the whole run, because it knows the items that the run has added.
         options["session"] = run.sessions.setdefault(id(session), journaled_session(session, run))
     token = SCOPE.set(run.scope)
     try:
         yield run
     except Exception:
-        # The SDK may have wrapped what stopped the attempt.
+        # The SDK may have wrapped the error that stopped the attempt.
         run.recorder.check()
         raise
     finally:
@@ -82,10 +82,10 @@ def _entered(agent: Any, input: Any, options: dict[str, Any]) -> Generator[Durab
     run.recorder.check()
 
 
-def _interrupted(scope: Scope, agent: Any, input: Any) -> DurableRun | None:
-    """The run that goes on with a RunState of its own: the same one, so that its calls keep their places.
+def _interrupted_run(scope: Scope, agent: Any, input: Any) -> DurableRun | None:
+    """Return the run that resumes from its own RunState: it must be the same one, so that its calls keep their paths.
 
-    States of agents that are tools are made by the SDK. They carry no mark, but such a run is alone in its call.
+    The SDK makes the states of agents that are tools. They carry no mark, but such a run is alone in its call.
     """
     if not isinstance(input, RunState):
         return None
@@ -95,31 +95,31 @@ def _interrupted(scope: Scope, agent: Any, input: Any) -> DurableRun | None:
     return run if run is not None and run.recorder is scope.recorder else None
 
 
-def _marked(result: T, run: DurableRun | None) -> T:
+def _mark(result: T, run: DurableRun | None) -> T:
     if run is not None:
         setattr(result, RUN_MARK, run)
     return result
 
 
 def state_of(result: RunResult | RunResultStreaming) -> RunState[Any]:
-    """What an interrupted run goes on from, as the same durable run."""
-    return _marked(result.to_state(), run_of(result))
+    """Return the state from which an interrupted run resumes as the same durable run."""
+    return _mark(result.to_state(), run_of(result))
 
 
 def run_of(result: RunResult | RunResultStreaming) -> DurableRun | None:
-    """The durable run that gave a result; None outside a task."""
+    """Return the durable run that produced a result; None outside a task."""
     return getattr(result, RUN_MARK, None)
 
 
 def _get_model(get_model: Callable[..., Model], agent: Any, run_config: Any) -> Any:
-    """The SDK's choice of a turn's model, through the journal."""
+    """Return the model that the SDK chooses for a turn, wrapped for the journal inside a durable run."""
     model = get_model(agent, run_config)
     scope = SCOPE.get()
     if scope is None or not isinstance(scope.run, DurableRun):
         return model
     run = scope.run
     run.active_agent = agent.name
-    # One for each model and run: the SDK tells models apart by identity.
+    # One wrapper per model and run, because the SDK tells models apart by identity.
     if id(model) not in run.models:
         chosen = agent.model if run_config.model is None else run_config.model
         run.models[id(model)] = JournaledModel(model, run, chosen if isinstance(chosen, str) else None)
@@ -127,7 +127,7 @@ def _get_model(get_model: Callable[..., Model], agent: Any, run_config: Any) -> 
 
 
 def patch_sdk() -> None:
-    """Make the SDK of this process able to run durably; once is enough, and more does no harm."""
+    """Make the SDK of this process able to run durably. Repeated calls have no effect."""
     if getattr(run_loop.get_model, "func", None) is not _get_model:
         if not (hasattr(run_loop, "get_model") and hasattr(tool_execution, INVOKE)):
             raise AgentexecError(
@@ -144,7 +144,7 @@ def patch_sdk() -> None:
 
 
 def _is_durable(runner: Any) -> bool:
-    """True for ours, and for one that passes its runs on to ours."""
+    """Return True for a DurableAgentRunner, and for a runner that wraps one."""
     while runner is not None and not isinstance(runner, DurableAgentRunner):
         runner = getattr(runner, "inner", None)
     return runner is not None

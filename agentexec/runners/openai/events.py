@@ -1,4 +1,4 @@
-"""What a durable run tells those who follow its task: text, tool calls, usage and who goes on, as live events."""
+"""Live events of a durable run for the task's followers: text, tool calls, usage and the active agent."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ DELTAS = ("response.output_text.delta", "response.refusal.delta")
 
 
 def events_from_stream(data: Any) -> Iterator[LiveEvent]:
-    """The live events for one event of a model's stream.
+    """Yield the live events for one event of a model's stream.
 
-    text_delta: text, item_id, and refusal=True where the model refuses. tool_called: see `events_from_items`.
+    text_delta has text, item_id, and refusal=True if the model refuses; tool_called is for tools of the provider.
     """
     if data.type in DELTAS:
         refusal = {"refusal": True} if data.type == DELTAS[1] else {}
@@ -26,7 +26,7 @@ def events_from_stream(data: Any) -> Iterator[LiveEvent]:
 
 
 def events_from_items(items: Iterable[Any]) -> Iterator[LiveEvent]:
-    """The live events for a response that was not streamed: each text in one piece."""
+    """Yield the live events for a response that was not streamed: each text in one piece."""
     for item in items:
         if _field(item, "type") == "message":
             for part in _field(item, "content") or ():
@@ -39,7 +39,7 @@ def events_from_items(items: Iterable[Any]) -> Iterator[LiveEvent]:
 
 
 def events_from_hosted_tool(item: Any) -> Iterator[LiveEvent]:
-    """A tool that the provider ran itself; calls of function tools are told when they are made."""
+    """Yield the call of a tool that the provider ran itself; calls of function tools are published when they are made."""
     kind = _field(item, "type") or ""
     if kind.endswith("_call") and kind != "function_call":
         yield (
@@ -53,7 +53,7 @@ def events_from_hosted_tool(item: Any) -> Iterator[LiveEvent]:
 
 
 def events_from_usage(usage: Usage) -> Iterator[LiveEvent]:
-    """The tokens of one model call; nothing where the provider does not tell them."""
+    """Yield the tokens of one model call, if the provider reports them."""
     if usage.input_tokens or usage.output_tokens:
         counts = usage._asdict()
         del counts["requests"]
@@ -61,16 +61,16 @@ def events_from_usage(usage: Usage) -> Iterator[LiveEvent]:
 
 
 def tool_called_event(tool: str, call_id: str, arguments: str) -> LiveEvent:
-    """The call of a function tool; `arguments` is the JSON that the model wrote."""
+    """Return the live event for the call of a function tool; `arguments` is the JSON that the model wrote."""
     return "tool_called", {"tool": tool, "call_id": call_id, "arguments": arguments}
 
 
 def tool_output_event(call_id: str, output: Any) -> LiveEvent:
-    """What a function tool returned, as text."""
+    """Return the live event for a function tool's output, as text."""
     dump = getattr(output, "model_dump_json", None)
     return "tool_output", {"call_id": call_id, "output": dump() if callable(dump) else str(output)}
 
 
 def _field(item: Any, name: str) -> Any:
-    """An output item is a model of the API's, or a mapping."""
+    """Return a field of an output item, which is an API object or a mapping."""
     return item.get(name) if isinstance(item, dict) else getattr(item, name, None)

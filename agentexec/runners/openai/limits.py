@@ -23,8 +23,8 @@ from agents.agent_output import AgentOutputSchemaBase
 from agents.handoffs import Handoff
 from agents.items import TResponseStreamEvent
 
-# Private, and the only way to have the OpenAI client's hidden retries off for a client that is the user's own: they
-# sleep through a Retry-After of up to two minutes, twice, with the task's slot taken.
+# Private, and the only way to turn off the OpenAI client's hidden retries for a client that the user has made. They
+# sleep through a Retry-After of up to two minutes, twice, and the task keeps its slot.
 from agents.models._retry_runtime import (
     provider_managed_retries_disabled,
     should_disable_provider_managed_retries,
@@ -44,20 +44,22 @@ from agentexec.runners.pacing import (
 
 CHARACTERS_PER_TOKEN = 4
 ANSWER_TOKENS = 500
-"""Estimate of an answer without `max_tokens`."""
+"""Estimated tokens of an answer without `max_tokens`."""
 
-PASSING = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
-"""Statuses after which the OpenAI client would try again."""
+RETRYABLE_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+"""HTTP statuses after which the OpenAI client would retry."""
 
 
 class PacedModel(Model):
-    """A model whose calls keep to AGENTEXEC_RATE_LIMITS, in whatever process they are made.
+    """Model whose calls keep to AGENTEXEC_RATE_LIMITS, together with those of all other processes.
 
-    A refused call (429) is made again in place if the wait is at most AGENTEXEC_RATE_LIMIT_WAIT seconds; for a longer one
-    RetryLater gives the task back to the queue. The OpenAI client's own retries are off: other passing faults are tried
-    twice again here, unless the model settings say how (`ModelSettings(retry=...)`).
+    A rate-limited call (429) is retried in place if the wait is at most AGENTEXEC_RATE_LIMIT_WAIT seconds; a longer
+    wait raises RetryLater, which gives the task back to the queue. The OpenAI client's own retries are off: other
+    temporary failures are retried twice here, unless the model settings say how (`ModelSettings(retry=...)`).
 
-    `name`: the model's in AGENTEXEC_RATE_LIMITS; default: what the model calls itself.
+    Args:
+        inner: The model that is called.
+        name: The model's name in AGENTEXEC_RATE_LIMITS; None takes the name that the model gives itself.
     """
 
     def __init__(self, inner: Model, name: str | None = None) -> None:
@@ -76,14 +78,19 @@ class PacedModel(Model):
         tracing: ModelTracing,
         **options: Any,
     ) -> ModelResponse:
-        """See the SDK's Model."""
-        asked = (system_instructions, input, model_settings, tools, output_schema, handoffs, tracing)
-        call = _Call(self.name, model_settings, pacer())
+        """Call the model when its limits allow; see the SDK's `Model`.
+
+        Raises:
+            RetryLater: The wait is longer than AGENTEXEC_RATE_LIMIT_WAIT seconds.
+            Exception: Whatever the model raises.
+        """
+        arguments = (system_instructions, input, model_settings, tools, output_schema, handoffs, tracing)
+        call = _PacedCall(self.name, model_settings, pacer())
         while True:
-            await call.begin(system_instructions, input, tools)
+            await call.reserve(system_instructions, input, tools)
             try:
                 with provider_managed_retries_disabled(True):
-                    response = await self.inner.get_response(*asked, **options)
+                    response = await self.inner.get_response(*arguments, **options)
             except Exception as error:
                 await call.failed(error)
             else:
@@ -101,23 +108,30 @@ class PacedModel(Model):
         tracing: ModelTracing,
         **options: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
-        """See the SDK's Model. Nothing is tried again once an event has come."""
-        asked = (system_instructions, input, model_settings, tools, output_schema, handoffs, tracing)
-        call = _Call(self.name, model_settings, pacer())
+        """Stream the model's response when its limits allow; see the SDK's `Model`.
+
+        Nothing is retried once an event has come.
+
+        Raises:
+            RetryLater: The wait is longer than AGENTEXEC_RATE_LIMIT_WAIT seconds.
+            Exception: Whatever the model raises.
+        """
+        arguments = (system_instructions, input, model_settings, tools, output_schema, handoffs, tracing)
+        call = _PacedCall(self.name, model_settings, pacer())
         while True:
-            await call.begin(system_instructions, input, tools)
+            await call.reserve(system_instructions, input, tools)
             used: float | None = None
-            events = self.inner.stream_response(*asked, **options)
+            events = self.inner.stream_response(*arguments, **options)
             try:
                 try:
-                    event = await _next(events)
+                    event = await _next_event(events)
                 except Exception as error:
                     await call.failed(error)
                     continue
                 while event is not None:
-                    used = _tokens_of(event, used)
+                    used = _used_tokens(event, used)
                     yield event
-                    event = await _next(events)
+                    event = await _next_event(events)
             finally:
                 if isinstance(events, AsyncGenerator):
                     await events.aclose()
@@ -126,7 +140,7 @@ class PacedModel(Model):
             return
 
     def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
-        """The inner model's."""
+        """Return the inner model's advice."""
         return self.inner.get_retry_advice(request)
 
     async def close(self) -> None:
@@ -138,16 +152,24 @@ class PacedModel(Model):
 
 
 class PacedProvider(ModelProvider):
-    """Gives out the models of another provider, paced; default: the SDK's own.
+    """Provider whose models are paced, for runs of the SDK's `Runner`: `RunConfig(model_provider=PacedProvider())`.
 
-    For runs of the SDK's `Runner`: `RunConfig(model_provider=PacedProvider())`.
+    Args:
+        inner: The provider of the models; None takes the SDK's own.
     """
 
     def __init__(self, inner: ModelProvider | None = None) -> None:
         self.inner = inner or MultiProvider()
 
     def get_model(self, model_name: str | None) -> Model:
-        """See the SDK's ModelProvider."""
+        """Return a model of the inner provider as a PacedModel.
+
+        Args:
+            model_name: The model's name, also in AGENTEXEC_RATE_LIMITS; None takes the provider's default.
+
+        Returns:
+            The paced model.
+        """
         return PacedModel(self.inner.get_model(model_name), model_name)
 
     async def aclose(self) -> None:
@@ -155,31 +177,32 @@ class PacedProvider(ModelProvider):
         await self.inner.aclose()
 
 
-class _Call:
-    """One model call with its further tries."""
+class _PacedCall:
+    """One model call with its retries."""
 
     def __init__(self, model: str, settings: ModelSettings, pacer: Pacer) -> None:
         self._model = model
         self._settings = settings
         self._pacer = pacer
-        # The SDK has them off for a request that must not be sent twice, too.
+        # The SDK also turns retries off for a request that must not be sent twice.
         self._caller_retries = settings.retry is not None or should_disable_provider_managed_retries()
         self._failures = 0
         self._waited = 0.0
 
-    async def begin(self, instructions: str | None, asked: Any, tools: list[Tool]) -> None:
+    async def reserve(self, instructions: str | None, input: Any, tools: list[Tool]) -> None:
+        """Wait until the limits allow the call."""
         tokens = 0.0
         if self._pacer.limits_tokens(self._model):
-            tokens = _estimate(instructions, asked, tools, self._settings)
+            tokens = _estimate_tokens(instructions, input, tools, self._settings)
         self._reservation = await self._pacer.before_call(self._model, tokens)
 
     def succeeded(self, tokens: float) -> None:
         self._pacer.after_call(self._reservation, tokens)
 
     async def failed(self, error: Exception) -> None:
-        """Wait until the call may be made again; raises its error, or RetryLater."""
+        """Wait until the call may be retried; raises its error, or RetryLater."""
         self._pacer.after_call(self._reservation, 0)
-        failure = _refusal(error)
+        failure = _retryable_failure(error)
         if failure is None:
             raise error
         self._failures += 1
@@ -199,36 +222,43 @@ class _Call:
         await asyncio.sleep(wait)
 
 
-def _refusal(error: Exception) -> RetryableFailure | None:
-    """What may be tried again; None for a fault that stays."""
+def _retryable_failure(error: Exception) -> RetryableFailure | None:
+    """Return the failure if the call may be retried; None for a permanent one."""
     if isinstance(error, APIConnectionError):
         return RetryableFailure(rate_limited=False, retry_after=None)
-    if not isinstance(error, APIStatusError) or error.status_code not in PASSING:
+    if not isinstance(error, APIStatusError) or error.status_code not in RETRYABLE_STATUSES:
         return None
     headers = error.response.headers
     if error.code == "insufficient_quota" or headers.get("x-should-retry") == "false":
-        # Refused for good: no waiting fills an account.
+        # Permanent: waiting does not fill an account.
         return None
-    after = parse_retry_after(headers.get("retry-after-ms"), headers.get("retry-after"), datetime.now(UTC))
-    return RetryableFailure(isinstance(error, RateLimitError), after)
+    retry_after = parse_retry_after(
+        headers.get("retry-after-ms"), headers.get("retry-after"), datetime.now(UTC)
+    )
+    return RetryableFailure(isinstance(error, RateLimitError), retry_after)
 
 
-def _estimate(instructions: str | None, asked: Any, tools: list[Tool], settings: ModelSettings) -> float:
-    """Tokens of a call, roughly: it is corrected when the call is done."""
+def _estimate_tokens(
+    instructions: str | None, input: Any, tools: list[Tool], settings: ModelSettings
+) -> float:
+    """Estimate the tokens of a call; the estimate is corrected when the call is done."""
     schemas = [getattr(tool, "params_json_schema", None) for tool in tools]
-    text = asked if isinstance(asked, str) else json.dumps(asked, default=str)
+    text = input if isinstance(input, str) else json.dumps(input, default=str)
     characters = len(instructions or "") + len(text) + len(json.dumps(schemas, default=str))
     return characters / CHARACTERS_PER_TOKEN + (settings.max_tokens or ANSWER_TOKENS)
 
 
-def _tokens_of(event: TResponseStreamEvent, before: float | None) -> float | None:
-    """Tokens that a stream has used, known at its end."""
+def _used_tokens(event: TResponseStreamEvent, before: float | None) -> float | None:
+    """Return the tokens that a stream has used, which its last event reports; `before` if this event does not."""
     usage = getattr(getattr(event, "response", None), "usage", None)
     total = getattr(usage, "total_tokens", None)
     return before if total is None else float(total)
 
 
-async def _next(events: AsyncIterator[TResponseStreamEvent]) -> TResponseStreamEvent | None:
-    """The next event, None at the end. The switch is set for each step: a generator has no context of its own."""
+async def _next_event(events: AsyncIterator[TResponseStreamEvent]) -> TResponseStreamEvent | None:
+    """Return the next event, None at the end.
+
+    The switch is set for each step, because a generator has no context of its own.
+    """
     with provider_managed_retries_disabled(True):
         return await anext(events, None)

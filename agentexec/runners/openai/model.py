@@ -1,4 +1,4 @@
-"""Model calls of a durable run: every finished response is recorded before the run goes on, and given again on replay."""
+"""Model calls of a durable run: each response is recorded before the run goes on, and returned again on replay."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from agentexec.runners.openai.events import events_from_items, events_from_strea
 from agentexec.runners.openai.limits import PacedModel
 from agentexec.runners.openai.run import DurableRun
 
-WHAT = "A model's response"
+PAYLOAD_NAME = "A model's response"
 
 
 class JournaledModel:
-    """A model that answers from the journal where it can. Calls that it has to make keep to AGENTEXEC_RATE_LIMITS.
+    """A model that answers from the journal if it can. Calls that it must make keep to AGENTEXEC_RATE_LIMITS.
 
-    `name`: the model's in those limits; default: what the model calls itself.
-    In every other respect it is the model that it stands for, to `isinstance` too: the SDK asks for kinds of models.
+    `name` is the model's in those limits; None takes the name that the model gives itself. In every other respect this
+    is a proxy of the model, also for `isinstance`, because the SDK distinguishes classes of models.
     """
 
     def __init__(self, model: Model, run: DurableRun, name: str | None = None) -> None:
@@ -49,7 +49,7 @@ class JournaledModel:
         return getattr(self._model, name)
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
-        """The recorded response, or a new one."""
+        """Return the recorded response, or a new one."""
         input_hash = _input_hash(args, kwargs)
         recorded = await self._run.recorded_response(input_hash)
         if recorded is not None:
@@ -57,13 +57,13 @@ class JournaledModel:
         self._run.publish_active_agent()
         async with self._run.model_call():
             response = await self._paced.get_response(*args, **kwargs)
-            value, counts = dump(dump_response(response), WHAT), self._counts(response.usage)
+            value, counts = dump(dump_response(response), PAYLOAD_NAME), self._counts(response.usage)
             await self._run.record_response(input_hash, value, counts)
         self._run.publish([*events_from_items(response.output), *events_from_usage(counts)])
         return response
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        """The events of a new response; of a recorded one the last event alone, which holds it all."""
+        """Yield the events of a new response, or the last event of a recorded one, which holds all of it."""
         input_hash = _input_hash(args, kwargs)
         recorded = await self._run.recorded_response(input_hash)
         if recorded is not None:
@@ -84,10 +84,13 @@ class JournaledModel:
                     items.append(event.item)
                 elif isinstance(event, ResponseCompletedEvent):
                     if not event.response.output:
-                        # Some servers leave the output to the events before, and those are not recorded.
+                        # Some servers send the output only in earlier events, and those are not recorded.
                         event.response.output = list(items)
                     usage = usage_of(event.response)
-                    value, counts = dump(dump_event(event, usage), WHAT), self._counts(usage, event.response)
+                    value, counts = (
+                        dump(dump_event(event, usage), PAYLOAD_NAME),
+                        self._counts(usage, event.response),
+                    )
                     await self._run.record_response(input_hash, value, counts)
                     self._run.publish(events_from_usage(counts))
                 yield event
@@ -104,14 +107,14 @@ class JournaledModel:
 
 
 def usage_of(response: Response) -> SdkUsage:
-    """A streamed response's usage as the SDK counts it."""
+    """Return the usage of a streamed response as the SDK counts it."""
     if response.usage:
         return _response_usage_to_usage(response.usage)
     return SdkUsage(requests=_requests_for_response_without_usage(response))
 
 
 def dump_response(response: ModelResponse) -> dict[str, Any]:
-    """A response as JSON data. Fields that the provider did not send stay away, or the next input would gain them."""
+    """Return a response as JSON data, without fields that the provider did not send: the next input would gain them."""
     return {
         "output": [_dump_item(item) for item in response.output],
         "usage": serialize_usage(response.usage),
@@ -122,7 +125,7 @@ def dump_response(response: ModelResponse) -> dict[str, Any]:
 
 
 def load_response(text: str) -> ModelResponse:
-    """The response that `dump_response` was given, or that a streamed response amounts to."""
+    """Return the response that `dump_response` or, for a streamed response, `dump_event` was given."""
     data = json.loads(text)
     streamed = data["event"]["response"] if "event" in data else None
     return ModelResponse(
@@ -135,7 +138,7 @@ def load_response(text: str) -> ModelResponse:
 
 
 def dump_event(event: ResponseCompletedEvent, usage: SdkUsage) -> dict[str, Any]:
-    """The last event of a stream as JSON data."""
+    """Return the last event of a stream as JSON data."""
     return {
         "event": event.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False),
         "usage": serialize_usage(usage),
@@ -145,9 +148,9 @@ def dump_event(event: ResponseCompletedEvent, usage: SdkUsage) -> dict[str, Any]
 
 
 def load_event(text: str) -> ResponseCompletedEvent:
-    """The event that `dump_event` was given, or that stands for a response that was not streamed."""
+    """Return the event that `dump_event` was given, or one made from a response that was not streamed."""
     data = json.loads(text)
-    # The client's own way from JSON to an event: unknown fields and kinds of items pass as they did.
+    # Parse as the OpenAI client does, so that unknown fields and kinds of items pass as they did.
     event = ResponseCompletedEvent.construct(**(data.get("event") or _as_event(data)))
     usage = deserialize_usage(data["usage"])
     if event.response.usage:

@@ -1,4 +1,4 @@
-"""Max-turns recovery: one more model call, without tools, that makes an answer of what the agent has."""
+"""Max-turns recovery: one more model call, without tools, that makes an answer from the agent's findings."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ WRAP_UP_PROMPT = (
     "Your turns are used up and your tools are gone. Answer now, as completely as you can, with what you have found "
     "out so far, and say what is missing."
 )
-"""What an agent is told at the end of its turns unless the runner is given another text."""
+"""Default text for an agent that has used up its turns."""
 
 WRAP_UP_MESSAGE = "The turn limit is reached; summing up."
 
 
 class WrapUp:
-    """The SDK's error handler for "max_turns" of one run: the last agent answers from the history of the run.
+    """Handler of the SDK's "max_turns" error for one run: the last agent answers from the run's history.
 
-    The answer becomes the run's final output and takes its way through the run's output guardrails, hooks and
-    session; its tokens count as the run's. If the agent answers with something else than a final output, the run
-    fails with MaxTurnsExceeded as it would have without recovery; every other error is raised as it is.
+    The answer becomes the run's final output and passes through the run's output guardrails, hooks and session. Its
+    tokens count as the run's. If the agent answers with anything but a final output, the run fails with
+    MaxTurnsExceeded as it would without recovery. Every other error is raised unchanged.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class WrapUp:
     async def __call__(self, data: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult | None:
         await self._report(WRAP_UP_MESSAGE)
         agent = data.run_data.last_agent
-        given = self._options.get("run_config")
+        config = self._options.get("run_config")
         try:
             result = await Runner.run(
-                _without_tools(agent, given),
+                _without_tools(agent, config),
                 [*self._unseen(data.run_data), {"role": "user", "content": self._prompt}],
                 max_turns=1,
                 context=data.context.context,
                 hooks=_ModelCalls(agent, self._options.get("hooks")),
-                run_config=_for_wrap_up(given),
+                run_config=_for_wrap_up(config),
                 error_handlers=self._other_handlers(),
                 **self._conversation(data.run_data),
             )
@@ -75,7 +75,7 @@ class WrapUp:
         return {kind: handler for kind, handler in handlers.items() if kind != "max_turns"}
 
     def _conversation(self, run: RunErrorData) -> dict[str, Any]:
-        """Where OpenAI keeps the conversation, if it does: the wrap-up is its next turn."""
+        """Return the options that make the wrap-up the next turn of a conversation that OpenAI keeps, if it keeps one."""
         if conversation_id := self._options.get("conversation_id"):
             return {"conversation_id": conversation_id}
         if not self._on_server:
@@ -84,7 +84,7 @@ class WrapUp:
         return {"previous_response_id": last or self._options.get("previous_response_id")}
 
     def _unseen(self, run: RunErrorData) -> list[TResponseInputItem]:
-        """The history, or the part of it that OpenAI does not have: what came after the last response."""
+        """Return the history, or only the part after the last response if OpenAI keeps the conversation."""
         if not (self._on_server and run.raw_responses):
             return run.history
         unseen: list[TResponseInputItem] = []
@@ -101,9 +101,9 @@ class WrapUp:
 
 
 class _ModelCalls(RunHooks[Any]):
-    """Tells the caller's hooks of the wrap-up's model call, and of nothing else.
+    """Hooks that pass the wrap-up's model call, and nothing else, to the caller's hooks.
 
-    To them it is a further call of the same agent: the SDK itself tells them of the agent's end.
+    For those it is a further call of the same agent. The SDK itself reports the agent's end to them.
     """
 
     def __init__(self, agent: Agent[Any], hooks: RunHooks[Any] | None) -> None:
@@ -128,11 +128,11 @@ class _ModelCalls(RunHooks[Any]):
 
 
 def _without_tools(agent: Agent[Any], config: RunConfig | dict[str, Any] | None) -> Agent[Any]:
-    """The agent with nothing to call, and without what the SDK does once more with the answer it gets from us."""
+    """Return the agent without anything to call, and without the hooks and guardrails that the SDK runs on our answer."""
     override = (
         config.model_settings if isinstance(config, RunConfig) else (config or {}).get("model_settings")
     )
-    # A tool choice without tools is refused by the API.
+    # The API refuses a tool choice without tools.
     settings = dataclasses.replace(
         agent.model_settings.resolve(override), tool_choice=None, parallel_tool_calls=None
     )
@@ -148,8 +148,8 @@ def _without_tools(agent: Agent[Any], config: RunConfig | dict[str, Any] | None)
 
 
 def _for_wrap_up(config: RunConfig | dict[str, Any] | None) -> RunConfig | dict[str, Any] | None:
-    """The run's settings without its guardrails, and without model settings: the agent has them."""
+    """Return the run's settings without its guardrails, and without the model settings, which the agent has."""
     if isinstance(config, RunConfig):
         return dataclasses.replace(config, input_guardrails=None, output_guardrails=None, model_settings=None)
-    left_out = ("input_guardrails", "output_guardrails", "model_settings")
-    return {name: value for name, value in (config or {}).items() if name not in left_out}
+    excluded = ("input_guardrails", "output_guardrails", "model_settings")
+    return {name: value for name, value in (config or {}).items() if name not in excluded}

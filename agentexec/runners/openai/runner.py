@@ -1,4 +1,4 @@
-"""OpenAIRunner: runs agents of the OpenAI Agents SDK within a task."""
+"""OpenAIRunner, which runs agents of the OpenAI Agents SDK within a task."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from agentexec.runners.openai.tools import NO_INTENT_MARK
 ContextT = TypeVar("ContextT")
 
 BEGIN = "Begin."
-"""The input of a run that is given none: the API wants at least one message beside the instructions."""
+"""Default input of a run: the API requires at least one message besides the instructions."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunPlan(Generic[ContextT]):
-    """All that the SDK is given for one run. It is made in one place: what goes into every run goes in there."""
+    """Everything that the SDK gets for one run. It is made in one place, which adds what every run needs."""
 
     agent: Agent[ContextT]
     input: str | list[TResponseInputItem] | RunState[ContextT]
@@ -51,26 +51,32 @@ class RunPlan(Generic[ContextT]):
 
 
 class OpenAIRunner(BaseAgentRunner[FunctionTool]):
-    """Runs agents of the OpenAI Agents SDK within one task.
+    """Runner of agents of the OpenAI Agents SDK within one task.
 
-    `prompts.report_status` goes into an agent's instructions and `tools.report_status` into its tools: then the
-    agent reports its own progress.
+    Put `prompts.report_status` into an agent's instructions and `tools.report_status` into its tools, and the agent
+    reports its own progress.
 
-    `agent_id`: the task's, as the handler got it. `max_turns_recovery`: an agent that has used up `max_turns` is
-    asked once more, without tools, to answer with what it has, instead of failing with MaxTurnsExceeded.
-    `wrap_up_prompt`: what it is told then. `report_status_prompt`: replaces the text of `prompts.report_status`.
-    `tool_policy`: what happens to a tool call that was cut off, for tools without `@ax.tool_policy`.
+    In the task's worker a run is durable: the models' responses and the tools' outputs are recorded. When another
+    worker runs the handler again, `run` answers from the record until it comes to something new. A tool with
+    `needs_approval` takes the task off its worker until somebody has decided (`ax.approve`, `ax.reject`); then the
+    run goes on.
 
-    `approval_timeout`: seconds, or a timedelta, after which a call that nobody has approved is rejected; None waits
-    for ever.
-
-    In the task's worker a run is durable: what models answered and tools returned is recorded, and when another
-    worker runs the handler again, `run` gives it from there. Raises ReplayDivergedError when the handler
-    then asks for something else. A tool with `needs_approval` takes the task off its worker until somebody has
-    decided (`ax.approve`, `ax.reject`); then the run goes on.
-
-    Tracing: off where there is no key to send traces with (OPENAI_API_KEY or `set_tracing_export_api_key`) and no
+    Tracing is off if there is no key to export traces with (OPENAI_API_KEY or `set_tracing_export_api_key`) and no
     trace is open; pass `run_config=RunConfig()` to trace to processors of your own. Traces are grouped by agent_id.
+
+    Args:
+        agent_id: The task's id, as the handler got it.
+        max_turns_recovery: Ask an agent that has used up `max_turns` once more, without tools, to answer with what it
+            has, instead of failing with MaxTurnsExceeded.
+        wrap_up_prompt: Text for the agent in that case; None takes the default.
+        report_status_prompt: Text that replaces the default of `prompts.report_status`.
+        tool_policy: Policy of tools without `@ax.tool_policy`, for calls that were cut off.
+        approval_timeout: Seconds, or a timedelta, after which a call that nobody has approved is rejected; None waits
+            without limit.
+
+    Raises:
+        UsageError: `agent_id` is not an id, or there is no such policy.
+        AgentexecError: The installed release of openai-agents cannot run durably.
     """
 
     def __init__(
@@ -101,9 +107,21 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
     ) -> RunResult:
         """Run an agent to its end.
 
-        `options` are those of the SDK's `Runner.run`: context, max_turns, hooks, run_config, error_handlers,
-        previous_response_id, auto_previous_response_id, conversation_id, session. Without an input the agent is
-        told "Begin.". Raises what `Runner.run` raises.
+        Args:
+            agent: The agent that starts.
+            input: Text, items, or the state of an interrupted run; by default "Begin.".
+            **options: Options of the SDK's `Runner.run`: context, max_turns, hooks, run_config, error_handlers,
+                previous_response_id, auto_previous_response_id, conversation_id, session.
+
+        Returns:
+            The SDK's result.
+
+        Raises:
+            ReplayDivergedError: The handler asks for something other than an earlier attempt recorded.
+            LeaseLostError: Another worker has the task.
+            RetryLater: A model is rate limited for longer than AGENTEXEC_RATE_LIMIT_WAIT seconds.
+            PayloadTooLargeError: A response or output is larger than AGENTEXEC_MAX_PAYLOAD_BYTES.
+            Exception: Whatever `Runner.run` raises.
         """
         plan = self._plan(agent, input, options)
         async with self._durably():
@@ -118,18 +136,26 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         input: str | list[TResponseInputItem] | RunState[ContextT] = BEGIN,
         **options: Unpack[RunOptions[ContextT]],
     ) -> RunResultStreaming:
-        """Start an agent and return at once; the arguments are those of `run`.
+        """Start an agent and return at once.
 
         Iterate `stream_events()` to the end: `final_output` is set, and errors are raised, only there. The answer
         of a max-turns recovery comes as one item, without deltas. The run is canceled with the asyncio task that
         started it.
+
+        Args:
+            agent: The agent that starts.
+            input: Text, items, or the state of an interrupted run; by default "Begin.".
+            **options: Options of `run`.
+
+        Returns:
+            The SDK's streamed result, whose events continue after approvals. It raises the errors of `run`.
         """
         plan = self._plan(agent, input, options)
 
-        async def start(begin: Any) -> RunResultStreaming:
+        async def start(input: Any) -> RunResultStreaming:
             async with self._durably():
-                result = Runner.run_streamed(plan.agent, begin, **plan.options)
-            _end_with_caller(result)
+                result = Runner.run_streamed(plan.agent, input, **plan.options)
+            _cancel_with_caller(result)
             return result
 
         result = await start(plan.input)
@@ -137,28 +163,35 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         return stream
 
     def make_tool(self, report_status: ReportStatus) -> FunctionTool:
-        """The SDK's tool; its schema and description are read from the function."""
+        """Return the SDK's tool, whose schema and description are read from the function.
+
+        Args:
+            report_status: A coroutine function of a message and a percentage (0 to 100).
+
+        Returns:
+            The tool, with the policy "idempotent".
+        """
         tool = function_tool(report_status, name_override="report_status")
-        # A report may be made twice, so its beginning is not worth a row; its outcome keeps a replay from the log.
+        # A report may be made twice, so its intent is not worth a row. Its outcome keeps a replay from reporting again.
         setattr(tool, NO_INTENT_MARK, True)
         return mark_policy("idempotent")(tool)
 
     @asynccontextmanager
     async def _durably(self) -> AsyncGenerator[None]:
-        """Make the runs that start in here durable, if this is the task's own worker."""
+        """Make the runs that start inside the block durable, if this is the task's own worker."""
         scope = self._scope()
         if scope is None:
             yield
             return
         await scope.recorder.open()
-        turns = scope.replay or ReplayProgress(self._resumed)
-        token = SCOPE.set(dataclasses.replace(scope, durable=True, replay=turns))
+        replay = scope.replay or ReplayProgress(self._report_resumed)
+        token = SCOPE.set(dataclasses.replace(scope, durable=True, replay=replay))
         try:
             yield
         finally:
             SCOPE.reset(token)
 
-    async def _resumed(self, turn: int) -> None:
+    async def _report_resumed(self, turn: int) -> None:
         scope = self._scope()
         attempt = scope.recorder.attempt if scope is not None else 1
         await self.try_to_report(f"Resumed at turn {turn} (attempt {attempt})")
@@ -180,38 +213,38 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         return RunPlan(agent, input, options)
 
     def _run_config(self, given: RunConfig | dict[str, Any] | None) -> RunConfig | dict[str, Any]:
-        """The caller's settings, with what they leave open set for this task.
+        """Return the caller's settings, with this task's values for those left open.
 
-        The group stands for the task in traces, and the SDK derives its prompt cache key from it: every attempt
-        of a task finds the cache of the one before.
+        The group identifies the task in traces. The SDK also derives its prompt cache key from it, so every attempt
+        of a task finds the cache of the previous one.
         """
         task = str(self.agent_id)
         if isinstance(given, RunConfig):
             metadata = {"agent_id": task, **(given.trace_metadata or {})}
             return dataclasses.replace(given, group_id=given.group_id or task, trace_metadata=metadata)
-        # A mapping, not a RunConfig: the SDK closes a model provider after the run only if it made it itself.
+        # Pass a mapping on, not a RunConfig: the SDK closes a model provider after the run only if it made it itself.
         if given is None:
             given = {"tracing_disabled": not _can_trace()}
         metadata = {"agent_id": task, **(given.get("trace_metadata") or {})}
         return {**given, "group_id": given.get("group_id") or task, "trace_metadata": metadata}
 
 
-def _end_with_caller(result: RunResultStreaming) -> None:
+def _cancel_with_caller(result: RunResultStreaming) -> None:
     """Cancel a streamed run when the task that started it is canceled.
 
-    The SDK does so only while the caller waits for the next event; otherwise a canceled task would go on calling
-    models and tools, perhaps beside the worker that has it now.
+    The SDK does so only while the caller waits for the next event. Otherwise a canceled task would go on calling
+    models and tools, perhaps at the same time as the worker that has the task now.
     """
 
-    def ended(task: asyncio.Task[Any]) -> None:
+    def cancel_run(task: asyncio.Task[Any]) -> None:
         if task.cancelled() and not result.is_complete:
             result.cancel()
 
     caller = asyncio.current_task()
     if caller is not None:
-        caller.add_done_callback(ended)
+        caller.add_done_callback(cancel_run)
 
 
 def _can_trace() -> bool:
-    """True if a trace would go somewhere: without a key the SDK starts a thread that logs a line per batch."""
+    """Return True if traces have a destination: without a key the SDK starts a thread that logs a line per batch."""
     return bool(default_exporter().api_key) or get_current_trace() is not None

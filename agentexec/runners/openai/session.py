@@ -1,4 +1,4 @@
-"""Sessions of a durable run: on replay a session shows what it held when the run began, and takes nothing twice."""
+"""Sessions of a durable run: on replay a session shows its items from the start of the run, and adds none twice."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from agents import TResponseInputItem
 from agentexec.runners.openai.run import DurableRun
 
 ALL_ITEMS = 2**31 - 1
-"""A limit for sessions whose own settings would cut their answer short."""
+"""Limit that overrides the one in a session's own settings."""
 
-SERVERS_OWN = ("id", "status", "created_by", "created_at")
-"""Fields that a server adds to an item that it stores."""
+SERVER_FIELDS = ("id", "status", "created_by", "created_at")
+"""Fields that a server adds to the items that it stores."""
 
 
 def journaled_session(session: Any, run: DurableRun) -> Any:
-    """The session as a durable run is to see it."""
+    """Return the session as a durable run must see it."""
     if isinstance(session, JournaledSession):
         return session
     return JournaledSession(session, run)
 
 
 class JournaledSession:
-    """A session of any kind, seen by one run.
+    """View of a session for one run.
 
-    `_before` is what it held at the run's beginning; `_left` what a dead attempt added since, in order; the first
-    `_taken` of those this attempt has added as well. Once all are taken, everything goes to the session itself.
-    To `isinstance` and for every other attribute it is the session: the SDK asks for kinds of sessions.
+    `_before` are the items that the session held when the run began. `_leftover` are those that an earlier attempt
+    added since, in order. This attempt has added the first `_replayed` of them as well. Once all are replayed,
+    everything goes to the session itself. In every other respect this is a proxy of the session, also for
+    `isinstance`, because the SDK distinguishes classes of sessions.
     """
 
     def __init__(self, session: Any, run: DurableRun) -> None:
         self._session = session
         self._run = run
         self._before: list[TResponseInputItem] = []
-        self._left: list[TResponseInputItem] | None = None
-        self._taken = 0
+        self._leftover: list[TResponseInputItem] | None = None
+        self._replayed = 0
 
     @property
     def __class__(self) -> Any:
@@ -46,66 +47,66 @@ class JournaledSession:
         return getattr(self._session, name)
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
-        """What an uncrashed run would see at this point."""
-        left = await self._begin()
-        if self._taken >= len(left):
+        """Return the items that a run without a crash would see at this point."""
+        leftover = await self._begin()
+        if self._replayed >= len(leftover):
             return await self._session.get_items() if limit is None else await self._session.get_items(limit)
         settings = getattr(self._session, "session_settings", None)
-        most = limit if limit is not None else getattr(settings, "limit", None)
-        items = [*self._before, *left[: self._taken]]
-        return items if most is None else items[len(items) - min(most, len(items)) :]
+        maximum = limit if limit is not None else getattr(settings, "limit", None)
+        items = [*self._before, *leftover[: self._replayed]]
+        return items if maximum is None else items[len(items) - min(maximum, len(items)) :]
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
-        """Add what is not there yet."""
-        left = await self._begin()
-        known = matching(left[self._taken :], items)
-        if known == 0:
-            self._skip_foreign(left, items)
-            known = matching(left[self._taken :], items)
-        self._taken += known
-        if known < len(items):
-            # Nothing of what comes now can be in there: what is left is not this run's.
-            self._left, self._taken = [], 0
-            await self._session.add_items(items[known:])
+        """Add the items that an earlier attempt has not added."""
+        leftover = await self._begin()
+        present = matching(leftover[self._replayed :], items)
+        if present == 0:
+            self._skip_foreign(leftover, items)
+            present = matching(leftover[self._replayed :], items)
+        self._replayed += present
+        if present < len(items):
+            # This run did not add the remaining leftover items, so no item from here on can be among them.
+            self._leftover, self._replayed = [], 0
+            await self._session.add_items(items[present:])
 
     async def pop_item(self) -> TResponseInputItem | None:
-        """Take the last item back."""
-        left = await self._begin()
-        if self._taken >= len(left):
-            self._left, self._taken = [], 0
+        """Remove and return the last item."""
+        leftover = await self._begin()
+        if self._replayed >= len(leftover):
+            self._leftover, self._replayed = [], 0
             return await self._session.pop_item()
-        if self._taken:
-            self._taken -= 1
-            return left[self._taken]
+        if self._replayed:
+            self._replayed -= 1
+            return leftover[self._replayed]
         return self._before.pop() if self._before else None
 
     async def clear_session(self) -> None:
-        """Remove everything."""
-        self._before, self._left, self._taken = [], [], 0
+        """Remove all items."""
+        self._before, self._leftover, self._replayed = [], [], 0
         await self._session.clear_session()
 
     async def _begin(self) -> list[TResponseInputItem]:
-        if self._left is None:
-            began = self._run.start_fact
-            if began is None:
-                held = len(await self._all())
-                await self._run.record_start(held)
-                self._left = []
+        """Read or record the number of items at the run's start, once; return the leftover items."""
+        if self._leftover is None:
+            start = self._run.start_fact
+            if start is None:
+                await self._run.record_start(len(await self._all_items()))
+                self._leftover = []
             else:
-                held = json.loads(began.value).get("session_items")
-                items = await self._all()
-                held = len(items) if held is None else held
-                self._before, self._left = items[:held], items[held:]
-        return self._left
+                count = json.loads(start.value).get("session_items")
+                items = await self._all_items()
+                count = len(items) if count is None else count
+                self._before, self._leftover = items[:count], items[count:]
+        return self._leftover
 
-    def _skip_foreign(self, left: list[TResponseInputItem], items: list[TResponseInputItem]) -> None:
-        """Pass over what somebody else put in between, if all of the items stand behind it."""
-        for start in range(self._taken + 1, len(left) - len(items) + 1):
-            if matching(left[start:], items) == len(items):
-                self._taken = start
+    def _skip_foreign(self, leftover: list[TResponseInputItem], items: list[TResponseInputItem]) -> None:
+        """Skip items that somebody else added in between, if all of `items` follow them."""
+        for start in range(self._replayed + 1, len(leftover) - len(items) + 1):
+            if matching(leftover[start:], items) == len(items):
+                self._replayed = start
                 return
 
-    async def _all(self) -> list[TResponseInputItem]:
+    async def _all_items(self) -> list[TResponseInputItem]:
         settings = getattr(self._session, "session_settings", None)
         if getattr(settings, "limit", None) is not None:
             return await self._session.get_items(ALL_ITEMS)
@@ -113,17 +114,17 @@ class JournaledSession:
 
 
 def matching(stored: list[TResponseInputItem], items: list[TResponseInputItem]) -> int:
-    """How many of the first items stand at the beginning of what is stored."""
-    number = 0
-    for one, other in zip(stored, items, strict=False):
-        if canonical_form(one) != canonical_form(other):
+    """Return how many of the first items are, in order, the first stored ones."""
+    count = 0
+    for stored_item, item in zip(stored, items, strict=False):
+        if canonical_form(stored_item) != canonical_form(item):
             break
-        number += 1
-    return number
+        count += 1
+    return count
 
 
 def canonical_form(item: Any) -> str:
-    """An item without what servers add to it or leave out, so that two forms of one item are equal."""
+    """Return an item without what servers add or leave out, so that two forms of the same item are equal."""
     return json.dumps(_reduced(item), sort_keys=True, default=str)
 
 
@@ -131,18 +132,23 @@ def _reduced(value: Any) -> Any:
     if isinstance(value, dict):
         if value.get("type") in ("input_text", "output_text", "text"):
             return value.get("text")
-        kept = {
-            key: _reduced(part)
-            for key, part in value.items()
-            if key not in SERVERS_OWN and part not in (None, [], {})
-        }
-        if "role" in kept and kept.get("type", "message") == "message":
-            kept.pop("type", None)
-        return kept
+        return _reduced_fields(value)
     if isinstance(value, list):
         parts = [_reduced(part) for part in value]
         return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else parts
     return value
+
+
+def _reduced_fields(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an item without server fields, empty fields, and the type of a message, which servers may leave out."""
+    kept = {
+        key: _reduced(part)
+        for key, part in item.items()
+        if key not in SERVER_FIELDS and part not in (None, [], {})
+    }
+    if "role" in kept and kept.get("type", "message") == "message":
+        kept.pop("type", None)
+    return kept
 
 
 __all__ = ["JournaledSession", "journaled_session"]

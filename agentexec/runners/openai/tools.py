@@ -1,4 +1,4 @@
-"""Tool calls of a durable run: what is recorded is not done again, and its output reaches the model as it did before."""
+"""Tool calls of a durable run: a recorded call is not made again, and its output reaches the model unchanged."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ INTERRUPTED_MESSAGE = (
     "This call was cut off by a restart and was not made again. It is unknown whether it took effect; find out "
     "before you rely on it or repeat it."
 )
-"""What the model is told of a call that was cut off, where the tool's policy is "fail"."""
+"""Text for the model about a call that was cut off, if the tool's policy is "fail"."""
 
 REJECTED_MESSAGE = f"{INTERRUPTED_MESSAGE} A person has decided not to make it again."
-"""The same where somebody was asked (the policy "ask"), and gave no message of their own."""
+"""Text for the model about a call that a person rejected without a message, if the policy is "ask"."""
 
 NO_INTENT_MARK = "_agentexec_cheap_tool"
-"""On a tool of our own that may run twice: its outcome is recorded, its beginning is not."""
+"""Attribute of our own tools that may run twice: their outcome is recorded, their intent is not."""
 
 OUTPUT_KINDS = {kind.__name__: kind for kind in (ToolOutputText, ToolOutputImage, ToolOutputFileContent)}
 
 
 class ToolCall:
-    """One call of a function tool, as the journal knows it."""
+    """Call of a function tool, in the form in which the journal makes calls."""
 
     def __init__(
         self,
@@ -73,11 +73,11 @@ class ToolCall:
         return self._result_type(decode_output(value), is_sdk_generated_error=value["error"])
 
     def rejected_value(self, message: str | None) -> Any:
-        """What the model gets where a person does not let the call be made again."""
+        """Return the model's text for a call that a person does not let be repeated."""
         return self._result_type(message or REJECTED_MESSAGE, is_sdk_generated_error=True)
 
     def interrupted_value(self) -> Any:
-        """What the model gets in place of an output that nobody knows."""
+        """Return the model's text for a call whose output is unknown."""
         return self._result_type(INTERRUPTED_MESSAGE, is_sdk_generated_error=True)
 
 
@@ -89,46 +89,46 @@ async def invoke_journaled(
     context: ToolContext[Any],
     arguments: str,
 ) -> Any:
-    """The SDK's invocation of a function tool, through the journal inside a durable run."""
+    """Invoke a function tool as the SDK does, inside a durable run through the journal."""
 
-    def plainly() -> Awaitable[Any]:
+    def invoke_tool() -> Awaitable[Any]:
         return invoke(function_tool=function_tool, context=context, arguments=arguments)
 
     scope = SCOPE.get()
     if scope is None or not isinstance(scope.run, DurableRun):
-        return await run_unrecorded(context.tool_call_id, policy_of(function_tool, "fail"), plainly)
+        return await run_unrecorded(context.tool_call_id, policy_of(function_tool, "fail"), invoke_tool)
     path = fit_path(f"{scope.run.path}/{context.tool_call_id}")
-    inside = scope.child_scope(scope.run.path)
+    run_scope = scope.child_scope(scope.run.path)
     if getattr(function_tool, "_is_agent_tool", False):
-        run, known = scope.run, scope.recorder.has_nested_facts(path)
-        if not known:
+        run = scope.run
+        if not scope.recorder.has_nested_facts(path):
             run.publish([tool_called_event(function_tool.name, context.tool_call_id, arguments)])
-        result = await _reenter(inside.child_scope(path), plainly)
+        result = await _run_agent_tool(run_scope.child_scope(path), invoke_tool)
         run.publish([tool_output_event(context.tool_call_id, result.output)])
         return result
     spec = ToolCall(scope.run, invoke, result_type, function_tool, context, arguments)
-    return await run_call(inside, path, spec, policy_of(function_tool, scope.policy))
+    return await run_call(run_scope, path, spec, policy_of(function_tool, scope.policy))
 
 
-async def _reenter(scope: Scope, make: Callable[[], Awaitable[Any]]) -> Any:
-    """Run an agent that is a tool: its own steps are recorded."""
+async def _run_agent_tool(scope: Scope, make: Callable[[], Awaitable[Any]]) -> Any:
+    """Run an agent that is a tool; its own steps are recorded."""
     token = SCOPE.set(scope)
     try:
         return await make()
     finally:
         SCOPE.reset(token)
-        # The SDK makes a text for the model of any error in there, also of one that must stop the attempt.
+        # The SDK turns any error in there into a text for the model, even one that must stop the attempt.
         scope.recorder.check()
 
 
 def policy_of(tool: FunctionTool, default: Policy) -> Policy:
-    """The tool's own policy, set on it or on the function it was made of."""
+    """Return the policy set on the tool or on the function it was made of, else the default."""
     own = getattr(tool, POLICY_MARK, None) or getattr(getattr(tool, "__wrapped__", None), POLICY_MARK, None)
     return own or default
 
 
 def encode_output(output: Any, structured: bool = False) -> dict[str, Any]:
-    """A tool's output as JSON data from which the model's next input is made exactly as from the output itself."""
+    """Return a tool's output as JSON data that gives exactly the same next input for the model as the output itself."""
     if type(output) is str:
         return {"text": output}
     if _is_part(output):
@@ -137,16 +137,19 @@ def encode_output(output: Any, structured: bool = False) -> dict[str, Any]:
         return {"parts": [_encode_part(part) for part in output]}
     if structured:
         return {"json": to_jsonable_python(output, by_alias=True)}
+    return {"json": output} if _survives_json(output) else {"text": str(output)}
+
+
+def _survives_json(output: Any) -> bool:
+    """Return False for an output that JSON changes (tuples, keys that are not strings): it would read differently."""
     try:
-        again = json.loads(json.dumps(output))
+        return repr(json.loads(json.dumps(output))) == repr(output)
     except (TypeError, ValueError, RecursionError):
-        return {"text": str(output)}
-    # What changes on its way through JSON (tuples, keys that are no strings) would read otherwise to the model.
-    return {"json": output} if repr(again) == repr(output) else {"text": str(output)}
+        return False
 
 
 def decode_output(value: dict[str, Any]) -> Any:
-    """The output that `encode_output` was given, or the text that the model got for it."""
+    """Return the output that `encode_output` was given, or the text that the model got for it."""
     if "part" in value:
         return _decode_part(value["part"])
     if "parts" in value:
