@@ -1,30 +1,35 @@
-"""Every error that agentexec raises, and the exit code that the command line gives it.
+"""Errors that agentexec raises, and the exit code of the command line for each.
 
-    AgentexecError                  1
-    ├── SettingsError               2   a setting has a bad value
-    ├── UsageError                  2   a call or command asks for something that cannot be
+    AgentexecError                  1   base of all
+    ├── SettingsError               2   a setting has an invalid value
+    ├── UsageError                  2   a call or command is invalid
     │   ├── ModuleLoadError         2   the worker module is missing, broken, or has no pool
     │   ├── BackendInvalidError     2   the state backend module lacks something
     │   ├── UnknownTaskError        2   no task has that name
     │   ├── ContextInvalidError     2   a context does not fit its task's type
-    │   └── PayloadTooLargeError    2   a context or result is above the size limit
-    ├── UnavailableError            3   a server cannot be reached
+    │   └── PayloadTooLargeError    2   a context, metadata or result is above the size limit
+    ├── UnavailableError            3   Redis or the database cannot be reached
     ├── SchemaError                 5   the database lacks a migration, or is newer than this release
-    ├── ActivityNotFoundError       1   no activity has that id
+    ├── ActivityNotFoundError       1   no activity has that agent_id
     ├── ResultExpiredError          1   the task completed, but its result was removed after its time to live
-    ├── LeaseLostError              1   another worker has the task by now, or it was canceled
-    ├── ReplayDivergedError         1   a run went another way than its record (also `ax.ReplayDiverged`)
-    │   └── JournalConflictError    1   two facts for one place in the journal
-    ├── CallInterruptedError        1   a step was cut off, and its policy forbids to make it again
-    ├── ApprovalNotFoundError       1   no call with that id was ever up for approval
-    └── TaskEndedError              1   a waited-for task did not complete
-        ├── TaskFailedError         1
-        └── TaskCanceledError       1
+    ├── LeaseLostError              1   the worker no longer holds the task
+    ├── ReplayDivergedError         1   a replay differs from the journal (also `ax.ReplayDiverged`)
+    │   └── JournalConflictError    1   two facts have the same place in the journal
+    ├── CallInterruptedError        1   a step was interrupted, and its policy does not allow a second run
+    ├── ApprovalNotFoundError       1   no call with that id has asked for approval
+    └── TaskEndedError              1   a task ended without a result
+        ├── TaskFailedError         1   the task failed, with no retries left
+        └── TaskCanceledError       1   the task was canceled
 
-`RetryLater`, `WaitingForApproval` and `WaitingForEvent` stand apart: they are no errors but ways to give a task back,
-so `except Exception` lets them pass.
+    Postponed                           base of those that give a task back to the queue
+    ├── RetryLater                      for some seconds
+    ├── WaitingForApproval              until a person has decided
+    └── WaitingForEvent                 until an event arrives
 
-Messages are one sentence that says what is wrong and what to do. They never hold a password or a key.
+A `Postponed` is not an error: it derives from BaseException, so `except Exception` in user or SDK code does not swallow
+it.
+
+A message is one sentence that says what is wrong and what to do. It never contains a password or a key.
 """
 
 from __future__ import annotations
@@ -34,57 +39,57 @@ from uuid import UUID
 
 
 class AgentexecError(Exception):
-    """Base of every error raised by agentexec."""
+    """Base of every error that agentexec raises; catch it to handle them all."""
 
     exit_code = 1
 
 
 class SettingsError(AgentexecError):
-    """A setting has a value that cannot be used; the message names the variable."""
+    """A setting has an invalid value; correct the variable that the message names."""
 
     exit_code = 2
 
 
 class UsageError(AgentexecError):
-    """A call or command asks for something that cannot be; the message says what to write instead."""
+    """A call or command is invalid; the message says what to write instead."""
 
     exit_code = 2
 
 
 class ModuleLoadError(UsageError):
-    """The worker module cannot be imported, or exposes no pool."""
+    """The worker module cannot be imported, or has no pool; correct the module or the name given for it."""
 
 
 class BackendInvalidError(UsageError):
-    """The module named by AGENTEXEC_STATE_BACKEND is no usable state backend."""
+    """The module named by AGENTEXEC_STATE_BACKEND is incomplete; add what the message names."""
 
 
 class UnknownTaskError(UsageError):
-    """No task has the given name."""
+    """No task has the given name; use a registered name, or register a handler under this one."""
 
 
 class ContextInvalidError(UsageError):
-    """A context does not validate against its task's context type."""
+    """A context does not fit its task's context type; correct the field that the message names."""
 
 
 class PayloadTooLargeError(UsageError):
-    """A context, metadata or result is above AGENTEXEC_MAX_PAYLOAD_BYTES."""
+    """A context, metadata or result exceeds AGENTEXEC_MAX_PAYLOAD_BYTES; pass a reference, or raise it."""
 
 
 class UnavailableError(AgentexecError):
-    """Redis or the database cannot be reached."""
+    """Redis or the database cannot be reached; try again once it is back."""
 
     exit_code = 3
 
 
 class SchemaError(AgentexecError):
-    """The database schema is missing, older or newer than this release needs."""
+    """The database's schema does not fit this release; run `agentexec migrate`, or upgrade agentexec."""
 
     exit_code = 5
 
 
 class ActivityNotFoundError(AgentexecError):
-    """No activity has the given agent_id."""
+    """No activity has the given agent_id; it is wrong, or the activity was pruned."""
 
     def __init__(self, agent_id: UUID) -> None:
         super().__init__(f"There is no activity with agent_id {agent_id}.")
@@ -92,7 +97,7 @@ class ActivityNotFoundError(AgentexecError):
 
 
 class ResultExpiredError(AgentexecError):
-    """The task completed, but its result was removed after AGENTEXEC_RESULT_TTL seconds."""
+    """The result was removed after AGENTEXEC_RESULT_TTL seconds; raise that setting to keep results longer."""
 
     def __init__(self, agent_id: UUID) -> None:
         super().__init__(
@@ -102,19 +107,20 @@ class ResultExpiredError(AgentexecError):
 
 
 class LeaseLostError(AgentexecError):
-    """A worker that was taken for dead came back: the task is another's, ended or canceled, and nothing was recorded."""
+    """The worker no longer holds the task, and nothing was recorded; let this attempt end."""
 
     def __init__(self, agent_id: UUID) -> None:
         super().__init__(
-            f"Task {agent_id} is no longer this worker's: it was given to another, canceled or ended; this attempt stops."
+            f"This worker no longer holds task {agent_id}: another worker has it, or it was canceled or has ended; "
+            "this attempt stops."
         )
         self.agent_id = agent_id
 
 
 class ReplayDivergedError(AgentexecError):
-    """A handler that runs again asked for something else than the first time; the message says where and what.
+    """A handler that runs again made another call than before; make the same calls in the same order.
 
-    Replay needs the same runs with the same inputs in the same order.
+    Their inputs must be the same too. The message names the place in the journal and the difference.
     """
 
     def __init__(self, message: str, *, agent_id: UUID, path: str) -> None:
@@ -127,40 +133,41 @@ ReplayDiverged = ReplayDivergedError
 
 
 class JournalConflictError(ReplayDivergedError):
-    """Two different facts were to be recorded in one place of the journal."""
+    """Two different facts have the same place in the journal; give each call of a run its own id."""
 
     def __init__(self, agent_id: UUID, path: str) -> None:
         super().__init__(
-            f"Task {agent_id} recorded two different things at {path}; a call id was used twice within one run.",
+            f"Task {agent_id} recorded two different facts at {path}; give each call of a run its own id.",
             agent_id=agent_id,
             path=path,
         )
 
 
 class CallInterruptedError(AgentexecError):
-    """A step with the policy "fail" was cut off in an earlier attempt: whether it took effect is unknown."""
+    """A step with the policy "fail" was interrupted; find out whether it took effect, and handle this error."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"The step {name} was cut off by a restart, and it is unknown whether it took effect; catch this error "
-            'to find out, or give the step policy="idempotent" if it may be made twice.'
+            f"The step {name} was interrupted by a restart, and it is unknown whether it took effect; catch this error "
+            'to find out, or give the step policy="idempotent" if it may run twice.'
         )
         self.name = name
 
 
 class ApprovalNotFoundError(AgentexecError):
-    """No call of a task with the given id was ever up for approval."""
+    """No call with that id has asked for approval; `agentexec approvals` lists the calls that wait."""
 
     def __init__(self, agent_id: UUID, call_id: str) -> None:
         super().__init__(
-            f"Task {agent_id} has asked for no approval of a call {call_id}; `agentexec approvals` lists those that wait."
+            f"Task {agent_id} has not asked for approval of a call {call_id}; `agentexec approvals` lists those that "
+            "wait."
         )
         self.agent_id = agent_id
         self.call_id = call_id
 
 
 class TaskEndedError(AgentexecError):
-    """A waited-for task ended without a result."""
+    """A task whose result was asked for ended without one; see its `error` and its log."""
 
     def __init__(
         self, message: str, *, task_name: str, agent_id: UUID, error: str | None, attempts: int
@@ -173,7 +180,7 @@ class TaskEndedError(AgentexecError):
 
 
 class TaskFailedError(TaskEndedError):
-    """A waited-for task failed for good."""
+    """A task failed with no retries left; see its `error`, and put it back with `agentexec retry`."""
 
     def __init__(self, *, task_name: str, agent_id: UUID, error: str | None, attempts: int) -> None:
         super().__init__(
@@ -186,7 +193,7 @@ class TaskFailedError(TaskEndedError):
 
 
 class TaskCanceledError(TaskEndedError):
-    """A waited-for task was canceled."""
+    """A task was canceled; put it back with `agentexec retry` if it should run after all."""
 
     def __init__(self, *, task_name: str, agent_id: UUID, error: str | None, attempts: int) -> None:
         super().__init__(
@@ -199,41 +206,47 @@ class TaskCanceledError(TaskEndedError):
 
 
 class Postponed(BaseException):
-    """The running task goes back to the queue for some seconds, and the attempt does not count.
+    """Signal that the running task goes back to the queue for some seconds. The attempt does not count.
 
-    No `Exception`: whatever stands in between lets it pass, agents' SDKs too.
+    A BaseException, so `except Exception` in user or SDK code does not swallow it.
     """
 
     def __init__(self, seconds: float, message: str, waiting_for: frozenset[str] = frozenset()) -> None:
         super().__init__(message)
         self.seconds = seconds
         self.waiting_for = waiting_for
-        """Kinds of what the task waits for: it goes on as soon as that is there."""
+        """Kinds of answers that the task waits for. It continues as soon as one of them arrives."""
 
 
 class WaitingForApproval(Postponed):
-    """The task leaves its worker until a person has decided, or for `seconds`."""
+    """Signal that the running task waits until a person has decided, for `seconds` at most."""
 
 
 class WaitingForEvent(Postponed):
-    """The task leaves its worker until an event comes, or for `seconds`."""
+    """Signal that the running task waits for an event, for `seconds` at most."""
 
 
 class RetryLater(Postponed):
-    """Give the running task back to the queue, to be started again after some seconds; this attempt does not count.
+    """Signal that the running task goes back to the queue, and starts again later. The attempt does not count.
 
-    Raise it in a handler, or in what it calls, when going on now makes no sense: the worker's slot is free for other
-    tasks meanwhile. `seconds`: 0 or more. `reason` completes the log line "Waiting 40 s: …". Raises UsageError for
-    seconds that are no number of 0 or more.
+    Raise it in a handler, or in a function that it calls, when the task cannot continue now. The worker's slot is free
+    for other tasks until then.
+
+    Args:
+        seconds: Seconds until the task may start again, 0 or more.
+        reason: End of the log line "Waiting 40 s: …".
+
+    Raises:
+        UsageError: `seconds` is negative or not finite.
     """
 
     def __init__(self, seconds: float, reason: str = "the task asked to be run later") -> None:
         if not math.isfinite(seconds) or seconds < 0:
-            raise UsageError(f"RetryLater takes a number of seconds, 0 or more, not {seconds}.")
+            raise UsageError(f"RetryLater needs a number of seconds, 0 or more, not {seconds}.")
         super().__init__(seconds, f"Waiting {math.ceil(seconds)} s: {reason}.")
         self.reason = reason
 
 
 def _first_line(error: str | None) -> str:
-    """The reason without its traceback, which `error` keeps."""
+    """Return the reason without its traceback, which `error` keeps."""
     return (error or "no reason recorded").splitlines()[0]

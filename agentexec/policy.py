@@ -1,4 +1,4 @@
-"""Pure decisions: from what is known to what to do. No clock, no I/O; the edges act on the answers."""
+"""Decisions as pure functions: no clock and no I/O. Their callers act on the answers."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from agentexec.outage import backoff
 from agentexec.task import Status
 
 LOW_PRIORITY_INTERVAL = 16
-"""Of this many claimed tasks, one is taken from LOW first, so that a flood of HIGH cannot starve LOW."""
+"""Claimed tasks of which one is taken from LOW first, so a flood of HIGH cannot starve LOW."""
 
 MAX_TOTAL_CRASHES = 100
-"""Deaths that end a task even if a step was recorded before each: a handler that asks for something else in every
-attempt records new steps for ever."""
+"""Crashes that end a task even if each followed a new recorded step: a handler that makes different calls in every
+attempt would record new steps forever."""
 
 
 class Admission(enum.Enum):
-    """What to do with a task that a worker has claimed."""
+    """Decision about a task that a worker has claimed."""
 
     START = "start"
     ACKNOWLEDGE = "acknowledge"
-    """It has ended already (its worker died between result and acknowledgement, or it was canceled)."""
+    """The task has ended already: its worker died between result and acknowledgment, or the task was canceled."""
     REFUSE = "refuse"
-    """A higher epoch is in the record: this claim is stale."""
+    """The record has this epoch or a higher one: the claim is stale."""
     HOLD = "hold"
-    """One death from the end, and another such task runs here: wait, so that a death names one culprit."""
+    """The task is a suspect, and another suspect runs in this process: wait, so a crash has a single culprit."""
     FAIL = "fail"
-    """Its process died too often."""
+    """The task has crashed too often."""
 
 
 class CrashCounts(NamedTuple):
-    """Deaths of a task's process, and those of them since its journal last grew.
+    """Crashes of a task: all of them, and the consecutive ones since its journal last grew.
 
-    All of them make it a suspect; those in a row end it, for a task that gets further each time is no poison.
+    The total makes a task a suspect. Consecutive crashes end it: a task that gets further each time is not a poison
+    task.
     """
 
     total: int = 0
@@ -49,7 +50,7 @@ class CrashCounts(NamedTuple):
         return self.consecutive >= max_crashes or self.total >= max(max_crashes, MAX_TOTAL_CRASHES)
 
     def is_suspect(self, max_crashes: int) -> bool:
-        """True for a task that may be one death from the end. A single allowed death marks no suspects."""
+        """Return True for a task that may be one crash from its end. A limit of one crash has no suspects."""
         return max_crashes > 1 and self.total >= max_crashes - 1
 
 
@@ -62,9 +63,9 @@ def admit(
     max_crashes: int,
     suspect_running: bool,
 ) -> tuple[Admission, CrashCounts]:
-    """Decide on a claimed task; returns the decision and the deaths to note.
+    """Decide about a claimed task, and return the decision and the crashes to record.
 
-    A record that is RUNNING under a lower epoch was left by a worker that died without a word: one more death.
+    A task that the record shows RUNNING under a lower epoch was left by a worker that died: one more crash.
     """
     if status.final:
         return Admission.ACKNOWLEDGE, crashes
@@ -80,10 +81,10 @@ def admit(
 
 
 def attribute_crash(running: Iterable[tuple[UUID, CrashCounts]], max_crashes: int) -> set[UUID]:
-    """Which of the tasks (id, deaths so far) that ran in a dead process have a death noted.
+    """Return the tasks to which a crash of their process counts, of those that ran in it (id, crashes so far).
 
-    At most one suspect runs in a process at a time. If one did, it is taken to be the culprit, and the tasks
-    beside it go free; else every task is counted, as any of them may have been it.
+    At most one suspect runs in a process at a time. If a suspect ran, it is held responsible, and the crash does not
+    count for the tasks beside it; otherwise it counts for every task, since any of them may have caused it.
     """
     tasks = list(running)
     suspects = {agent_id for agent_id, crashes in tasks if crashes.is_suspect(max_crashes)}
@@ -91,15 +92,15 @@ def attribute_crash(running: Iterable[tuple[UUID, CrashCounts]], max_crashes: in
 
 
 def low_priority_quota(claimed_before: int, limit: int) -> int:
-    """How many of the next `limit` claims go to LOW first, after `claimed_before` claims of this process."""
+    """Return how many of the next `limit` claims go to LOW first, after `claimed_before` claims of this process."""
     return (claimed_before + limit) // LOW_PRIORITY_INTERVAL - claimed_before // LOW_PRIORITY_INTERVAL
 
 
 def retry_delay(attempt: int, retries: int, jitter: float) -> float | None:
-    """Seconds until the next attempt after `attempt` attempts (1 or more) have failed; None to give up.
+    """Return the seconds until the next attempt after `attempt` failed attempts (1 or more), None to give up.
 
-    2, 4, 8 … up to 300 seconds; `jitter` (0 to 1) spreads it down by up to a fifth, so that tasks that failed
-    together do not return together.
+    The delay is 2, 4, 8 … up to 300 seconds. `jitter` (0 to 1) takes off up to a fifth, so tasks that failed together
+    do not return together.
     """
     if attempt > retries:
         return None
@@ -107,12 +108,12 @@ def retry_delay(attempt: int, retries: int, jitter: float) -> float | None:
 
 
 def restart_delay(quick_deaths: int) -> float:
-    """Seconds before a dead child is replaced: none for a first death, more for one that keeps dying young."""
+    """Return the seconds before a dead child is replaced: 0 after a first quick death, more after each further one."""
     return 0.0 if quick_deaths <= 1 else backoff(quick_deaths - 1, initial=0.25, maximum=15.0)
 
 
 def exit_reason(code: int) -> str:
-    """What an exit code says of a process, to complete "The worker process …"; negative codes are signals."""
+    """Return a description of an exit code, to complete "The worker process …". Negative codes are signals."""
     if code == 0:
         return "has stopped"
     if code > 0:

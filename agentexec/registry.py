@@ -1,4 +1,4 @@
-"""Registry: the task definitions of a pool, read from handlers' signatures."""
+"""Registry of a pool's task definitions, which are read from the handlers' signatures."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Registry:
         return iter(self._tasks.values())
 
     def find(self, name: str) -> TaskDefinition | None:
-        """The definition of a task, or None."""
+        """Return the definition of a task, or None."""
         return self._tasks.get(name)
 
     def get(self, name: str) -> TaskDefinition:
-        """The definition of a task; raises UnknownTaskError."""
+        """Return the definition of a task. Raises UnknownTaskError."""
         definition = self._tasks.get(name)
         if definition is None:
             known = ", ".join(sorted(self._tasks)) or "none"
@@ -86,7 +86,7 @@ class Registry:
 def validate_context(
     definition: TaskDefinition, context: BaseModel | Mapping[str, Any] | str
 ) -> BaseModel | Mapping[str, Any]:
-    """A context as its task's type; `str` is JSON. Raises ContextInvalidError that names the first bad field."""
+    """Return a context as its task's type; a `str` is JSON. Raises ContextInvalidError that names the first bad field."""
     try:
         if definition.context_type is None:
             return _any_object.validate_json(context) if isinstance(context, str) else context
@@ -94,7 +94,7 @@ def validate_context(
             return definition.context_type.model_validate_json(context)
         if isinstance(context, definition.context_type):
             return context
-        # Another model with the same fields will do: a web process may have a slimmer copy of the type.
+        # Another model with the same fields is accepted: a web process may have a smaller copy of the type.
         return definition.context_type.model_validate(
             context.model_dump() if isinstance(context, BaseModel) else context
         )
@@ -105,10 +105,10 @@ def validate_context(
 
 
 def first_error_message(error: ValidationError) -> str:
-    """The first fault of a validation error, as `field: what is wrong`, without the input."""
-    fault = error.errors(include_input=False, include_url=False)[0]
-    field = ".".join(str(part) for part in fault["loc"])
-    return f"{field}: {fault['msg']}" if field else fault["msg"]
+    """Return the first problem of a validation error, as `field: problem`, without the input."""
+    problem = error.errors(include_input=False, include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    return f"{field}: {problem['msg']}" if field else problem["msg"]
 
 
 _any_object: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
@@ -118,14 +118,14 @@ def _hints(handler: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(inspect.unwrap(handler))
     except NameError:
-        # A name that only the type checker imports: take what is there as it is.
+        # A name that only the type checker imports: use the annotations as they are.
         return dict(getattr(handler, "__annotations__", {}))
 
 
 def _context_type(name: str, handler: Callable[..., Any]) -> type[BaseModel] | None:
     parameters = inspect.signature(handler).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    missing = [wanted for wanted in ("agent_id", "context") if wanted not in parameters]
+    missing = [parameter for parameter in ("agent_id", "context") if parameter not in parameters]
     if missing and not takes_any:
         raise UsageError(
             f"The handler of task {name} lacks the parameter {missing[0]}; write it as "

@@ -1,4 +1,4 @@
-"""The one runtime object of a process: the engine of the record and the state backend, opened on first use."""
+"""Runtime of a process: the engine of the record and the state backend, opened on first use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from agentexec.config import CONF, EMBEDDED_DATABASE_URL
 from agentexec.db.engine import open_engine, prepare_engine
 from agentexec.errors import UsageError
 from agentexec.registry import Registry
-from agentexec.state.backend import StateBackend, load_backend
+from agentexec.state.backend import StateBackend
+from agentexec.state.loading import load_backend
 from agentexec.task import TaskDefinition
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 EDGE_THREADS = 8
-"""Threads that carry the blocking calls of async users; the database's connection pool is a bit larger."""
+"""Threads that run the blocking calls of async users. The database's connection pool is slightly larger."""
 
 
 class ProgressWriter(Protocol):
-    """What a worker process offers to `ax.activity`: the batching writer."""
+    """Batching writer of a worker process, for `ax.activity`."""
 
     def holds(self, agent_id: UUID) -> bool: ...
     def report_progress(
@@ -43,7 +44,7 @@ class ProgressWriter(Protocol):
 
 
 class Slots(Protocol):
-    """What a worker process offers to code that waits: its slot is another task's meanwhile."""
+    """Slots of a worker process: code that waits gives its slot to another task until it continues."""
 
     max_inline_sleep: float
     skips_sleep: bool
@@ -55,7 +56,7 @@ class Slots(Protocol):
 
 
 class Closing(Protocol):
-    """Something that the runtime shares and closes."""
+    """Object that the runtime shares and closes."""
 
     def close(self) -> None: ...
 
@@ -64,7 +65,7 @@ C = TypeVar("C", bound=Closing)
 
 
 class Runtime:
-    """Opens, shares and closes what a process needs; `async with` or `with` closes it at the end."""
+    """Opens, shares and closes the resources of a process. `with` closes it at the end of the block."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -75,16 +76,16 @@ class Runtime:
         self._registries: weakref.WeakSet[Registry] = weakref.WeakSet()
         self._shared: dict[type[Any], Closing] = {}
         self.progress_writer: ProgressWriter | None = None
-        """The writer, in a worker process."""
+        """Writer of progress reports; None outside worker processes."""
         self.slots: Slots | None = None
-        """The slots, in a worker process."""
+        """Slots of the worker; None outside worker processes."""
         self.is_worker_process = False
-        """True in the processes of a worker, which import the user's module but must not start further workers."""
+        """True in worker processes, which import the user's module but must not start further workers."""
 
     def configure(
         self, *, engine: Engine | AsyncEngine | None = None, database_url: str | None = None
     ) -> None:
-        """Set the database by an engine (sync or async) or by its URL; what was opened before is closed."""
+        """Set the database by an engine (sync or async) or by its URL, and close the previous connections."""
         if engine is not None and database_url is not None:
             raise UsageError("Give either engine= or database_url=, not both.")
         with self._lock:
@@ -99,12 +100,12 @@ class Runtime:
 
     @property
     def embedded(self) -> bool:
-        """True if neither an engine nor a database URL was given: the database is a file of ours."""
+        """True if neither an engine nor a database URL was given: agentexec uses its own SQLite file."""
         return (self._engine is None or self._owns_engine) and str(self.engine.url) == EMBEDDED_DATABASE_URL
 
     @property
     def engine(self) -> Engine:
-        """The engine of the record; made from the settings when none was given."""
+        """Engine of the record, created from the settings unless one was given."""
         engine = self._engine
         if engine is None:
             with self._lock:
@@ -118,7 +119,7 @@ class Runtime:
 
     @property
     def backend(self) -> StateBackend:
-        """The state backend that the settings name."""
+        """State backend that the settings name."""
         backend = self._backend
         if backend is None:
             with self._lock:
@@ -132,7 +133,7 @@ class Runtime:
         self._registries.add(registry)
 
     def definition(self, task_name: str) -> TaskDefinition | None:
-        """The definition of a task that some pool of this process has registered."""
+        """Return the definition of a task that some pool of this process has registered, or None."""
         for registry in list(self._registries):
             definition = registry.find(task_name)
             if definition is not None:
@@ -140,7 +141,7 @@ class Runtime:
         return None
 
     def get_shared(self, kind: type[C], make: Callable[[], C]) -> C:
-        """The one object of a kind in this process, made on first use; it lives until `close`."""
+        """Return the only object of a kind in this process, created on first use and kept until `close`."""
         found = self._shared.get(kind)
         if found is None:
             with self._lock:
@@ -148,7 +149,7 @@ class Runtime:
         return cast(C, found)
 
     async def run_in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a blocking call beside the event loop, in threads of our own: users may fill the loop's."""
+        """Run a blocking call outside the event loop, in own threads: users may occupy those of the loop."""
         bound = functools.partial(call, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._edge, bound)
 
@@ -167,7 +168,7 @@ class Runtime:
         return threads
 
     def close(self) -> None:
-        """Close connections; the next use opens them anew."""
+        """Close connections. The next use opens them again."""
         with self._lock:
             for shared in self._shared.values():
                 shared.close()
@@ -179,7 +180,7 @@ class Runtime:
             self._backend, self._engine, self._owns_engine = None, None, False
 
     def forget_connections(self) -> None:
-        """In a forked child: drop inherited connections without closing what the parent uses."""
+        """Drop inherited connections in a forked child, without closing those of the parent."""
         self._lock = threading.RLock()
         if self._engine is not None:
             self._engine.dispose(close=False)
@@ -188,9 +189,9 @@ class Runtime:
 
     @contextmanager
     def replaced(self, engine: Engine, backend: StateBackend, registry: Registry) -> Generator[None]:
-        """Work on another database, backend and pool within the block, as a test does; then on those of before.
+        """Use another database, backend and pool within the block, for tests; afterwards the previous ones again.
 
-        Nothing of before is closed, and what the block has opened is.
+        The previous connections stay open; those that the block opened are closed at its end.
         """
         with self._lock:
             before = (
@@ -223,20 +224,30 @@ class Runtime:
 RUNTIME = Runtime()
 
 if hasattr(os, "register_at_fork"):
-    # A server that loads the application and then forks: threads and connections stay behind with the parent.
+    # A server may load the application and then fork: threads and connections stay with the parent.
     os.register_at_fork(after_in_child=RUNTIME.forget_connections)
 
 
 def configure(*, engine: Engine | AsyncEngine | None = None, database_url: str | None = None) -> None:
     """Set the database that agentexec uses in this process.
 
-    `engine`: a SQLAlchemy Engine or AsyncEngine; `database_url`: a SQLAlchemy URL. Without a call the
-    environment decides (AGENTEXEC_DATABASE_URL, DATABASE_URL), else sqlite:///agentexec.db in the current folder.
-    Raises UsageError if both are given or the URL cannot be used.
+    Without a call, the environment decides (AGENTEXEC_DATABASE_URL, DATABASE_URL); the default is
+    sqlite:///agentexec.db in the current folder.
+
+    Args:
+        engine: SQLAlchemy Engine or AsyncEngine. The caller closes it.
+        database_url: SQLAlchemy URL.
+
+    Raises:
+        UsageError: Both were given, or the URL cannot be used.
     """
     RUNTIME.configure(engine=engine, database_url=database_url)
 
 
 def get_engine() -> Engine:
-    """The SQLAlchemy engine that agentexec uses in this process, for sessions of the application's own."""
+    """Return the SQLAlchemy engine that agentexec uses in this process, for the application's own sessions.
+
+    Returns:
+        The sync engine of the record.
+    """
     return RUNTIME.engine

@@ -1,4 +1,4 @@
-"""The nouns that every layer shares: task, status, priority, lease, task definition."""
+"""Types that every layer shares: task, status, priority, lease, task definition."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ ACTIVE_STATUSES = frozenset({Status.QUEUED, Status.RUNNING})
 
 
 class Priority(enum.IntEnum):
-    """HIGH goes to the front of the queue, LOW to the back; each is first in, first out in itself."""
+    """Priority of a task: HIGH tasks run before LOW ones. Each priority is first in, first out."""
 
     HIGH = 0
     LOW = 1
 
 
 class Entry(NamedTuple):
-    """A task as the dispatch index knows it: everything else is read from the record when it starts.
+    """Task as the dispatch index knows it. Everything else is read from the record when the task starts.
 
-    `run_at` is in seconds since the epoch, 0 meaning at once. `epoch` is the last epoch known to the
-    record, so that an index rebuilt from it never hands out an epoch twice.
+    `run_at` is in seconds since the Unix epoch; 0 means now. `epoch` is the last epoch that the record knows, so an
+    index rebuilt from the record never gives out an epoch twice.
     """
 
     agent_id: UUID
@@ -55,18 +55,18 @@ class Entry(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """A claim on a task: whoever holds the highest epoch owns the task."""
+    """Claim on a task. The holder of the highest epoch owns the task."""
 
     agent_id: UUID
     epoch: int
 
 
 CURRENT_LEASE: ContextVar[Lease | None] = ContextVar("agentexec_lease", default=None)
-"""The lease under which the running handler, and everything it calls, works."""
+"""Lease of the running handler and everything it calls."""
 
 
 class Task(BaseModel):
-    """A handle on an accepted task, as `enqueue` returns it."""
+    """Handle of an accepted task, as `enqueue` returns it."""
 
     agent_id: UUID
     task_name: str
@@ -75,9 +75,10 @@ class Task(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class TaskDefinition:
-    """A registered handler and how to run it.
+    """Registered handler and its options.
 
-    `retries`: further attempts after one that raised; `timeout`: seconds for one attempt, None for no limit.
+    `retries` is the number of further attempts after one that raised; `timeout` is the limit of one attempt in seconds,
+    None for no limit.
     """
 
     name: str
@@ -96,17 +97,17 @@ def agent_id_of(task: Task | UUID | str) -> UUID:
 
 
 def parse_agent_id(agent_id: UUID | str) -> UUID:
-    """An agent_id as a UUID; raises UsageError for a text that is none."""
+    """Return an agent_id as a UUID. Raises UsageError for a text that is not a UUID."""
     try:
         return agent_id if isinstance(agent_id, UUID) else UUID(str(agent_id))
     except ValueError:
         raise UsageError(
-            f"{agent_id!r} is no agent_id; it looks like 0190a6e2-7d4f-7c3a-9d55-0242ac120002."
+            f"{agent_id!r} is not an agent_id; an agent_id looks like 0190a6e2-7d4f-7c3a-9d55-0242ac120002."
         ) from None
 
 
 def new_agent_id() -> UUID:
-    """A UUID of version 7: random, and ordered by time so that index pages are filled one after another."""
+    """Return a new UUID of version 7: random, and ordered by time, so the database fills its index pages in order."""
     millis = time.time_ns() // 1_000_000
     value = (millis & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(os.urandom(10))
     value = value & ~(0xF << 76) | (0x7 << 76)

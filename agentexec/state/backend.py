@@ -5,24 +5,20 @@ Redis, for example), and the reconciler rebuilds it. All methods are synchronous
 at once; the async functions of agentexec call them from threads. `agentexec.testing.backend_suite` defines the protocol
 in tests.
 
-A backend module exposes `create(settings, engine) -> StateBackend`; see `AGENTEXEC_STATE_BACKEND`.
+A backend module exposes `create(settings, engine) -> StateBackend`, and `AGENTEXEC_STATE_BACKEND` names the module.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
-from agentexec.errors import BackendInvalidError
 from agentexec.llm.rate_limits import Demand
 from agentexec.task import Entry, Lease
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
-
-    from agentexec.config import Settings
+    from sqlalchemy import Connection
 
 
 WATCH_TTL_SECONDS = 3600
@@ -376,33 +372,3 @@ class StateBackend(Protocol):
         Args:
             demands: Amounts, each with its bucket: above 0 takes more, below 0 gives back.
         """
-
-
-def load_backend(module_path: str, settings: Settings, engine: Engine) -> StateBackend:
-    """Create the backend of a module. Raises BackendInvalidError that names what the module or backend lacks."""
-    try:
-        module = importlib.import_module(module_path)
-    except ImportError as error:
-        raise BackendInvalidError(
-            f"AGENTEXEC_STATE_BACKEND names {module_path}, which cannot be imported: {error}."
-        ) from error
-    create = getattr(module, "create", None)
-    if not callable(create):
-        raise BackendInvalidError(
-            f"AGENTEXEC_STATE_BACKEND names {module_path}, which lacks create(settings, engine)."
-        )
-    backend = create(settings, engine)
-    missing = [name for name in required_names() if not hasattr(backend, name)]
-    if missing:
-        raise BackendInvalidError(
-            f"The state backend of {module_path} lacks {', '.join(missing)}; see agentexec.state.backend.StateBackend."
-        )
-    return cast(StateBackend, backend)
-
-
-def required_names() -> list[str]:
-    """Return the names of everything that a backend must have."""
-    methods = [
-        name for name, value in vars(StateBackend).items() if callable(value) and not name.startswith("_")
-    ]
-    return ["transactional", *methods]

@@ -109,7 +109,7 @@ def test_agent_ids(text: Any) -> None:
     try:
         assert parse_agent_id(text)
     except UsageError as error:
-        assert "is no agent_id" in str(error)
+        assert "is not an agent_id" in str(error)
 
 
 @given(st.dictionaries(texts, json_values, max_size=4))

@@ -26,7 +26,8 @@ pytest.register_assert_rewrite(
     *(f"{__name__}.{part}" for part in ("acts", "buckets", "claims", "events", "leases", "signals"))
 )
 
-from agentexec.state.backend import LostLeases, StateBackend, required_names
+from agentexec.state.backend import LostLeases, StateBackend
+from agentexec.state.loading import required_names
 from agentexec.task import Entry, Lease, new_agent_id
 from agentexec.testing.backend_suite.acts import LONG_LEASE, claim, push
 from agentexec.testing.backend_suite.buckets import BucketTests

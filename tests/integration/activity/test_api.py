@@ -137,7 +137,7 @@ def test_text_that_is_not_an_agent_id_is_refused(db: Session) -> None:
         lambda: ax.get_result_sync("Acme"),
         lambda: ax.cancel_sync("Acme"),
     ):
-        with pytest.raises(ax.UsageError, match="'Acme' is no agent_id"):
+        with pytest.raises(ax.UsageError, match="'Acme' is not an agent_id"):
             call()
 
 

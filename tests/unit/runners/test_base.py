@@ -87,7 +87,7 @@ def test_an_agent_id_may_be_a_string(kind: type[ax.BaseAgentRunner]) -> None:
     agent_id = uuid4()
     assert kind(str(agent_id)).agent_id == agent_id
     assert kind(agent_id=agent_id).agent_id == agent_id
-    with pytest.raises(ax.UsageError, match="is no agent_id"):
+    with pytest.raises(ax.UsageError, match="is not an agent_id"):
         kind("no id")
 
 

@@ -102,7 +102,7 @@ def test_what_cannot_be_canceled_is_said(deploy: Deploy) -> None:
     )
     code, _, err = cancel(deployment, "seven")
     assert code == 2
-    assert err.startswith("agentexec: 'seven' is no agent_id;")
+    assert err.startswith("agentexec: 'seven' is not an agent_id;")
 
 
 @on_targets("embedded", "valkey+postgres", alternates=False)

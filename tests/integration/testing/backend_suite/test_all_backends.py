@@ -14,7 +14,8 @@ from agentexec.db.engine import open_engine
 from agentexec.db.transactions import writing
 from agentexec.errors import UsageError
 from agentexec.state import redis_backend, sql_backend
-from agentexec.state.backend import Depth, StateBackend, load_backend
+from agentexec.state.backend import Depth, StateBackend
+from agentexec.state.loading import load_backend
 from agentexec.state.redis_backend import RedisBackend
 from agentexec.state.sql_backend import SqlBackend
 from agentexec.state.sql_models import Counter, EventRow, Follow, Leader, Message, QueueEntry, Watch

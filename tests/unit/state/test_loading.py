@@ -9,7 +9,8 @@ from sqlalchemy import create_engine
 
 from agentexec.config import Settings
 from agentexec.errors import BackendInvalidError
-from agentexec.state.backend import StateBackend, load_backend
+from agentexec.state.backend import StateBackend
+from agentexec.state.loading import load_backend
 
 
 class TestLoadBackend:

@@ -1,0 +1,44 @@
+"""Loading of the state backend that the settings name."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, cast
+
+from agentexec.errors import BackendInvalidError
+from agentexec.state.backend import StateBackend
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from agentexec.config import Settings
+
+
+def load_backend(module_path: str, settings: Settings, engine: Engine) -> StateBackend:
+    """Create the backend of a module. Raises BackendInvalidError that names what the module or backend lacks."""
+    try:
+        module = importlib.import_module(module_path)
+    except ImportError as error:
+        raise BackendInvalidError(
+            f"AGENTEXEC_STATE_BACKEND names {module_path}, which cannot be imported: {error}."
+        ) from error
+    create = getattr(module, "create", None)
+    if not callable(create):
+        raise BackendInvalidError(
+            f"AGENTEXEC_STATE_BACKEND names {module_path}, which lacks create(settings, engine)."
+        )
+    backend = create(settings, engine)
+    missing = [name for name in required_names() if not hasattr(backend, name)]
+    if missing:
+        raise BackendInvalidError(
+            f"The state backend of {module_path} lacks {', '.join(missing)}; see agentexec.state.backend.StateBackend."
+        )
+    return cast(StateBackend, backend)
+
+
+def required_names() -> list[str]:
+    """Return the names of everything that a backend must have."""
+    methods = [
+        name for name, value in vars(StateBackend).items() if callable(value) and not name.startswith("_")
+    ]
+    return ["transactional", *methods]
