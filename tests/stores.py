@@ -1,0 +1,138 @@
+"""The conformance suite of the stores: the faster ways of a database leave the rows of the general way.
+
+A scenario calls the stores and returns what they answered. `assert_same` runs it with the general stores on SQLite, with
+the general stores on another database, and with the stores that are chosen for that database, and compares the answers
+and every row of the record and the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Engine, delete, select
+
+import agentexec as ax
+from agentexec.activity.changes.admissions import Admissions
+from agentexec.activity.changes.new_tasks import NewTask
+from agentexec.activity.changes.store import RecordStore
+from agentexec.activity.changes.stores import open_record_store
+from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult
+from agentexec.db.engine import open_engine
+from agentexec.journal.models import JournalEntry
+from agentexec.journal.store import JournalStore
+from agentexec.journal.stores import open_journal_store
+from agentexec.task import Lease, Priority
+
+START = datetime(2030, 1, 1, tzinfo=UTC)
+QUEUE = "suite"
+MAX_CRASHES = 3
+TABLES: Sequence[Any] = (Activity, ActivityLog, ActivityLabel, ActivityResult, JournalEntry)
+
+
+class Stores(NamedTuple):
+    """Both stores of one database."""
+
+    engine: Engine
+    record: RecordStore
+    journal: JournalStore
+
+    def claim(self, leases: Sequence[Lease], now: datetime, *, suspect_running: bool = False) -> Admissions:
+        """Start claimed tasks as a worker does: first those that need no decision, then the others."""
+        started = self.record.start_fresh(leases, now=now, started_message="Started.")
+        fresh = {admitted.lease for admitted in started}
+        others = [lease for lease in leases if lease not in fresh]
+        admissions = self.record.admit(
+            others,
+            now=now,
+            started_message="Started.",
+            max_crashes=MAX_CRASHES,
+            suspect_running=suspect_running,
+        )
+        admissions.started = sorted([*started, *admissions.started])
+        return admissions
+
+
+Scenario = Callable[[Stores], object]
+
+
+def assert_same(scenario: Scenario, url: str, reference_url: str) -> None:
+    """Fail unless every store gives the same answers and leaves the same rows."""
+    reference = _run(scenario, reference_url, _general)
+    assert reference[1][0][1], "the scenario leaves no activity"
+    assert _run(scenario, url, _general) == reference, "the general stores on another database"
+    assert _run(scenario, url, _chosen) == reference, "the stores chosen for a database"
+
+
+def _general(engine: Engine) -> Stores:
+    return Stores(engine, RecordStore(engine), JournalStore(engine))
+
+
+def _chosen(engine: Engine) -> Stores:
+    return Stores(engine, open_record_store(engine), open_journal_store(engine))
+
+
+def _run(scenario: Scenario, url: str, open_stores: Callable[[Engine], Stores]) -> tuple[object, list[Any]]:
+    engine = open_engine(url)
+    try:
+        with engine.begin() as connection:
+            for table in reversed(ax.Base.metadata.sorted_tables):
+                connection.execute(delete(table))
+        answers = scenario(open_stores(engine))
+        return answers, rows_of(engine)
+    finally:
+        engine.dispose()
+
+
+def rows_of(engine: Engine) -> list[Any]:
+    """Every row of each table, without the numbers of log lines, which are only ordered within a task."""
+    found = []
+    with engine.connect() as connection:
+        for model in TABLES:
+            table = model.__table__
+            columns = [column for column in table.c if column.name != "id"]
+            key = [table.c.activity_id, table.c.id] if model is ActivityLog else list(table.primary_key)
+            query = select(*columns).order_by(*key)
+            found.append((table.name, [dict(row._mapping) for row in connection.execute(query)]))
+    return found
+
+
+def at(seconds: float) -> datetime:
+    """A moment of a scenario."""
+    return START + timedelta(seconds=seconds)
+
+
+def new_task(number: int, **changes: Any) -> NewTask:
+    """A task with an id by which it is found."""
+    task = NewTask(task_id(number), "work", '{"n": 1}', QUEUE, Priority.LOW, None, None, None, "Queued.")
+    return task._replace(**changes)
+
+
+def task_id(number: int) -> UUID:
+    """The id of a scenario's task."""
+    return UUID(int=number + 1)
+
+
+def lease(number: int, epoch: int = 1) -> Lease:
+    """A lease on a scenario's task."""
+    return Lease(task_id(number), epoch)
+
+
+def set_row(stores: Stores, number: int, **values: Any) -> None:
+    """Write values straight into an activity's row."""
+    table: Any = Activity.__table__
+    with stores.engine.begin() as connection:
+        connection.execute(table.update().where(table.c.agent_id == task_id(number)).values(**values))
+
+
+def queued(stores: Stores, *numbers: int) -> None:
+    """Add tasks."""
+    stores.record.insert([new_task(number) for number in numbers], at(0))
+
+
+def running(stores: Stores, *numbers: int) -> None:
+    """Add tasks that run under epoch 1."""
+    queued(stores, *numbers)
+    assert len(stores.claim([lease(number) for number in numbers], at(1)).started) == len(numbers)
