@@ -1,4 +1,4 @@
-"""Do the pages hold up? Their Python is type-checked, their commands, settings and links exist, their data parses."""
+"""Checks of the pages: Python blocks pass the type checker, commands, settings and links exist, data parses."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from docs.checks import commands, links, names, python_blocks, texts
-from docs.checks.pages import ROOT, Complaint, Page, read
+from docs.checks.pages import ROOT, Page, Problem, read
 
-__all__ = ["ROOT", "Complaint", "Page", "all_pages", "check", "read"]
+__all__ = ["ROOT", "Page", "Problem", "all_pages", "check", "read"]
 
 
 def all_pages() -> list[Path]:
-    """Every page that is checked: of the site, of the examples, and those at the top of the repository."""
+    """Return every page to check: those of the site, of the examples, and at the top of the repository."""
     found = (
         *ROOT.glob("*.md"),
         *ROOT.glob("docs/**/*.md"),
@@ -21,13 +21,13 @@ def all_pages() -> list[Path]:
     return sorted(found)
 
 
-def check(files: Sequence[Path]) -> list[Complaint]:
-    """All that is wrong with these pages, in their order."""
+def check(files: Sequence[Path]) -> list[Problem]:
+    """Return the problems of these pages in order."""
     pages = [read(file) for file in files]
     found = [
-        complaint
+        problem
         for page in pages
-        for look in (texts.complaints, links.complaints, commands.complaints, names.complaints)
-        for complaint in look(page)
+        for find in (texts.problems, links.problems, commands.problems, names.problems)
+        for problem in find(page)
     ]
-    return sorted({*found, *python_blocks.complaints(pages)})
+    return sorted({*found, *python_blocks.problems(pages)})

@@ -1,4 +1,4 @@
-"""python -m docs.checks [FILE ...]"""
+"""Command `python -m docs.checks [FILE ...]`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from docs.checks import all_pages, check
 
 def main(arguments: list[str]) -> int:
     files = [Path(name).resolve() for name in arguments] or all_pages()
-    complaints = check(files)
-    sys.stderr.writelines(f"{complaint}\n" for complaint in complaints)
-    sys.stdout.write(f"{len(files)} pages checked, {len(complaints)} complaints\n")
-    return 1 if complaints else 0
+    problems = check(files)
+    sys.stderr.writelines(f"{problem}\n" for problem in problems)
+    sys.stdout.write(f"{len(files)} pages checked, {len(problems)} problems\n")
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the pages name is there: attributes of the package, variables of the environment, files of the repository."""
+"""Check of names: attributes of the package, environment variables and files of the repository exist."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from types import ModuleType
 
 import agentexec as ax
 from agentexec.config import Settings, env_var_name
-from docs.checks.pages import ROOT, Complaint, Page
+from docs.checks.pages import ROOT, Page, Problem
 
 VARIABLE = re.compile(r"\bAGENTEXEC_[A-Z0-9_]*[A-Z0-9]\b(?!_?\*)")
 DOTTED = re.compile(r"^(?:await )?ax((?:\.\w+)+)")
 FILE = re.compile(r"^(?:agentexec|bench|docs|examples|migrations|tests)/[\w./-]+$")
 LAZY = ("agentexec", "agentexec.testing")
-"""Modules whose names ty cannot tell: they are loaded on first use."""
+"""Modules whose names ty does not know, because they are loaded on first use."""
 
 
-def complaints(page: Page) -> Iterator[Complaint]:
+def problems(page: Page) -> Iterator[Problem]:
     for number, line in enumerate(page.text.splitlines(), 1):
         for name in VARIABLE.findall(line):
             if name not in variables():
-                yield page.complaint(number, f"there is no variable {name}")
+                yield page.problem(number, f"there is no variable {name}")
     for span in page.spans:
         found = DOTTED.match(span.text)
         if found and (name := _unknown(found[1].split(".")[1:])):
-            yield page.complaint(span.line, f"agentexec has no {name}")
+            yield page.problem(span.line, f"agentexec has no {name}")
         for word in span.text.split():
-            # With `::` comes the name of a test.
+            # The name of a test follows `::`.
             if FILE.match(path := word.partition("::")[0]) and not (ROOT / path).exists():
-                yield page.complaint(span.line, f"there is no file {path}")
+                yield page.problem(span.line, f"there is no file {path}")
 
 
 def unknown_attributes(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Lines and names of what code takes from agentexec and is not there; only where ty would not see it."""
+    """Yield line and name of what code takes from agentexec but does not exist, where ty would not see it."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             names = _chain(node)
@@ -49,29 +49,29 @@ def unknown_attributes(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def _chain(node: ast.expr) -> list[str]:
-    """`ax.activity.list` as its names; empty if it does not begin with a name."""
+    """Return `ax.activity.list` as a list of its names; empty if it does not start with a name."""
     if isinstance(node, ast.Name):
         return [node.id]
-    if isinstance(node, ast.Attribute) and (before := _chain(node.value)):
-        return [*before, node.attr]
+    if isinstance(node, ast.Attribute) and (names := _chain(node.value)):
+        return [*names, node.attr]
     return []
 
 
 def _unknown(names: list[str]) -> str | None:
-    """The first name that is not there, as `ax.` has it; None if all are, as far as modules go."""
-    home: ModuleType = ax
+    """Return the first name below `ax` that does not exist, or None; follows names through modules only."""
+    module: ModuleType = ax
     for at, name in enumerate(names):
-        if not _has(home, name):
+        if not _has(module, name):
             return "ax." + ".".join(names[: at + 1])
-        inner = vars(home).get(name) if home is not ax else _module(name)
+        inner = vars(module).get(name) if module is not ax else _module(name)
         if not isinstance(inner, ModuleType):
             return None
-        home = inner
+        module = inner
     return None
 
 
 def _module(name: str) -> ModuleType | None:
-    # Everything else at the top is left alone: getting OpenAIRunner would import the whole Agents SDK.
+    # No other top-level name is loaded: OpenAIRunner, for one, would import the whole Agents SDK.
     return (
         importlib.import_module(f"agentexec.{name}") if name in ("activity", "approvals", "testing") else None
     )
@@ -83,7 +83,7 @@ def _has(module: ModuleType, name: str) -> bool:
 
 @cache
 def variables() -> frozenset[str]:
-    """Every variable that means something: the settings, and those that CONTRIBUTING.md lists."""
+    """Return every known variable: the settings, and the variables that CONTRIBUTING.md lists."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(AGENTEXEC_\w+)` \|", page, re.MULTILINE)
     return frozenset((*map(env_var_name, Settings.model_fields), *listed))

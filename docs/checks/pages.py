@@ -1,4 +1,4 @@
-"""A page as the checks see it: its blocks, code spans, links and headings, each with its line."""
+"""Page as the checks see it: blocks, code spans, links and headings, each with its line."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from markdown_it.token import Token
 ROOT = Path(__file__).resolve().parents[2]
 
 WITH = re.compile(r"<!--\s*with:\s*(?P<code>.*?)\s*-->\s*", re.DOTALL)
-"""Code that the reader is spared: names that the blocks after it need."""
+"""Hidden code: names that the blocks after it need and the reader does not."""
 
 FILE = re.compile(r"# (?P<name>[\w./-]+\.py)\b")
 TITLE = re.compile(r'\btitle="(?P<name>[^"]+)"')
 
 
-class Complaint(NamedTuple):
-    """What is wrong, and where."""
+class Problem(NamedTuple):
+    """Problem on a line of a page."""
 
     page: Path
     line: int
@@ -33,7 +33,7 @@ class Complaint(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A block of code. `line`: the page's line on which its text begins. `hidden`: in a comment of the page."""
+    """Block of code. `line`: line of the page on which its text begins. `hidden`: it is in a comment of the page."""
 
     line: int
     language: str
@@ -43,21 +43,21 @@ class Block(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A piece of code within a line of text."""
+    """Piece of code within a line of text."""
 
     line: int
     text: str
 
 
 class Link(NamedTuple):
-    """Where a link or picture leads."""
+    """Target of a link or picture."""
 
     line: int
     target: str
 
 
 class Page:
-    """A page of Markdown, parsed once."""
+    """Page of Markdown, parsed once."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path = path
@@ -65,13 +65,13 @@ class Page:
         # "gfm-like" would also turn bare URLs into links, which needs one more package.
         self.tokens = MarkdownIt("commonmark").enable("table").parse(text)
 
-    def complaint(self, line: int, text: str) -> Complaint:
-        """A complaint about a line of this page."""
-        return Complaint(self.path, line, text)
+    def problem(self, line: int, text: str) -> Problem:
+        """Return a problem on a line of this page."""
+        return Problem(self.path, line, text)
 
     @cached_property
     def blocks(self) -> list[Block]:
-        """Fenced and indented blocks and hidden code, as they stand."""
+        """Fenced blocks, indented blocks and hidden code, in order."""
         return list(self._blocks())
 
     def _blocks(self) -> Iterator[Block]:
@@ -93,7 +93,7 @@ class Page:
 
     @cached_property
     def spans(self) -> list[Span]:
-        """Pieces of code within text; of a paragraph's lines the first is named."""
+        """Pieces of code within text, each with the first line of its paragraph."""
         return [
             Span(first_line(token), child.content)
             for token in self.tokens
@@ -113,7 +113,7 @@ class Page:
 
     @cached_property
     def anchors(self) -> frozenset[str]:
-        """The names that GitHub gives to the headings."""
+        """Anchors that GitHub gives to the headings."""
         names: list[str] = []
         previous: Token | None = None
         for token in self.tokens:
@@ -132,5 +132,5 @@ def first_line(token: Token) -> int:
 
 @cache
 def read(file: Path) -> Page:
-    """The page in a file."""
+    """Return the page in a file."""
     return Page(file, file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Blocks of data parse, and no block hides where GitHub does not see it."""
+"""Check of data blocks: they parse, and no block is hidden inside an indented block."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from docs.checks.pages import Complaint, Page
+from docs.checks.pages import Page, Problem
 
 
 def _ini(text: str) -> None:
-    # Units of systemd say the same key several times.
+    # Systemd units may repeat a key.
     configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True).read_string(text)
 
 
@@ -33,10 +33,10 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def complaints(page: Page) -> Iterator[Complaint]:
+def problems(page: Page) -> Iterator[Problem]:
     for block in page.blocks:
         if not block.language and any(line.lstrip().startswith("```") for line in block.text.splitlines()):
-            yield page.complaint(
+            yield page.problem(
                 block.line, "the block in an indented block is text to GitHub and to the checks"
             )
         if parse := PARSERS.get(block.language):
@@ -44,4 +44,4 @@ def complaints(page: Page) -> Iterator[Complaint]:
                 parse(block.text)
             except (ValueError, yaml.YAMLError, configparser.Error) as error:
                 reason = str(error).splitlines()[0]
-                yield page.complaint(block.line, f"the {block.language} block does not parse: {reason}")
+                yield page.problem(block.line, f"the {block.language} block does not parse: {reason}")

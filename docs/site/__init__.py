@@ -1,4 +1,4 @@
-"""What the site shows beyond the pages as they are written: parts made from the code, and files from outside docs/."""
+"""Documentation site: parts generated from the code, and files from outside docs/."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ MARK = re.compile(r"<!-- generated: (\w+) -->")
 
 
 def expanded(text: str) -> str:
-    """A page's text with its generated parts, each in the place of a comment like `<!-- generated: cli -->`."""
+    """Return a page's text with a generated part in place of each comment like `<!-- generated: cli -->`."""
     return MARK.sub(lambda found: PARTS[found[1]](), text)

@@ -1,4 +1,4 @@
-"""The reference of the command line, from the command line itself."""
+"""Reference of the command line, generated from the command line itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentexec.cli.app import build_app
 from docs.site.tables import table
 
 BRACKETS = re.compile(r"\s*\[(?P<facts>[^\[\]]+)\]$")
-"""What follows an option's help: its default and its range."""
+"""Default and range of an option, at the end of its help text."""
 
 TYPES = {"str": "TEXT", "int": "NUMBER", "float": "NUMBER"}
 
@@ -36,27 +36,28 @@ def _usage(command: Any, context: Any) -> str:
 
 
 def _options(command: Any, context: Any) -> str:
-    rows = []
-    for parameter in command.get_params(context):
-        told = parameter.get_help_record(context)
-        if told is None or getattr(parameter, "hidden", False):
-            continue
-        name, meaning = told
-        found = BRACKETS.search(meaning)
-        facts = re.split(r"; ", found["facts"]) if found else []
-        meaning = meaning[: found.start()] if found else meaning
-        default = next(
-            (fact.removeprefix("default: ") for fact in facts if fact.startswith("default: ")), None
-        )
-        others = [_fact(fact) for fact in facts if not fact.startswith("default: ")]
-        if parameter.param_type_name == "argument":
-            name = parameter.metavar or parameter.name.upper()
-        rows.append((f"`{_name(name)}`", f"`{default}`" if default else "", " ".join([meaning, *others])))
+    rows = [
+        _option_row(parameter, record)
+        for parameter in command.get_params(context)
+        if (record := parameter.get_help_record(context)) and not getattr(parameter, "hidden", False)
+    ]
     return table(("option", "default", "meaning"), rows)
 
 
-def _name(told: str) -> str:
-    return re.sub(r"<(\w+)[^>]*>", lambda found: TYPES.get(found[1], found[1].upper()), told)
+def _option_row(parameter: Any, record: tuple[str, str]) -> tuple[str, str, str]:
+    name, meaning = record
+    if parameter.param_type_name == "argument":
+        name = parameter.metavar or parameter.name.upper()
+    facts: list[str] = []
+    if found := BRACKETS.search(meaning):
+        facts, meaning = found["facts"].split("; "), meaning[: found.start()]
+    defaults = [fact.removeprefix("default: ") for fact in facts if fact.startswith("default: ")]
+    others = [_fact(fact) for fact in facts if not fact.startswith("default: ")]
+    return f"`{_name(name)}`", f"`{defaults[0]}`" if defaults else "", " ".join([meaning, *others])
+
+
+def _name(option: str) -> str:
+    return re.sub(r"<(\w+)[^>]*>", lambda found: TYPES.get(found[1], found[1].upper()), option)
 
 
 def _fact(fact: str) -> str:

@@ -1,4 +1,4 @@
-"""The reference of the errors, from `agentexec.errors`."""
+"""Reference of the errors, generated from `agentexec.errors`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ def render() -> str:
 
 
 def family(error: type[AgentexecError]) -> list[type[AgentexecError]]:
-    """An error and those that are kinds of it, as the module has them; other modules may have more."""
-    below = [one for one in vars(errors).values() if isinstance(one, type) and one.__base__ is error]
-    below = list(dict.fromkeys(below))  # some have two names
-    return [error, *(one for kind in below for one in family(kind))]
+    """Return an error and its subclasses in the order of the module; other modules may have more."""
+    subclasses = [
+        value for value in vars(errors).values() if isinstance(value, type) and value.__base__ is error
+    ]
+    subclasses = list(dict.fromkeys(subclasses))  # some have two names
+    return [error, *(member for subclass in subclasses for member in family(subclass))]
 
 
 def _name(error: type[AgentexecError]) -> str:

@@ -1,7 +1,7 @@
-"""What MkDocs does with the pages: see `docs.site`, and `python -m mkdocs build` in `./dev docs`.
+"""MkDocs hooks of the site, used by `./dev docs`.
 
-GitHub shows the same files, so pages link to each other and to the repository with relative links. What they link to
-outside docs/ comes into the site: Markdown as a page, anything else as a page that shows it.
+GitHub shows the same files, so pages link to each other and to the repository with relative links. The hooks add the
+linked files from outside docs/ to the site: Markdown as a page, any other file as a page that shows it.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ AT_TOP = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 """Files of the repository that are pages in the navigation."""
 
 FROM_REPOSITORY = "repository"
-"""The site's folder for everything else from outside docs/."""
+"""Folder of the site for all other files from outside docs/."""
 
 LINK = re.compile(r"(?<=\]\()(?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
 LANGUAGES = {"py": "python", "yaml": "yaml", "yml": "yaml", "toml": "toml", "json": "json", "sh": "bash"}
 SHORT = re.compile(r"<code>(?=[^<\n]{1,32}</code>)")
-"""Code within text; that of blocks ends with a line break."""
+"""Code within text; the code of a block ends with a line break."""
 LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//[^>]*>")
 COUNTED = {"list_item_open": "li", "table_open": "table", "fence": "pre", "code_block": "pre"}
 COUNTED |= {"heading_open": "h", "blockquote_open": "blockquote"}
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add what is linked to outside docs/."""
+    """Add the files outside docs/ that pages link to."""
     waiting = [*AT_TOP, *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
     seen: set[str] = set()
     while waiting:
@@ -47,16 +47,16 @@ def on_files(files: Files, config: Any) -> Files:
             continue
         seen.add(name)
         if not name.startswith("docs/"):
-            made = File.generated(config, _uri(name), content=_content(name))
-            made.inclusion = InclusionLevel.INCLUDED if name in AT_TOP else InclusionLevel.NOT_IN_NAV
-            files.append(made)
+            page = File.generated(config, _uri(name), content=_content(name))
+            page.inclusion = InclusionLevel.INCLUDED if name in AT_TOP else InclusionLevel.NOT_IN_NAV
+            files.append(page)
         if name.endswith(".md"):
             waiting += [target for target in _targets(name) if not target.startswith("docs/")]
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """The page without its hidden code, with its generated parts, and with links that hold in the site."""
+    """Return the page without hidden code, with its generated parts, and with links that work in the site."""
     here = _origin(page.file.src_uri)
     text = LINK.sub(lambda found: _link(found, here), expanded(WITH.sub("", markdown)))
     page.meta["github"] = text
@@ -64,7 +64,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Page, **_: Any) -> str:
-    """Python's Markdown and GitHub's read some lists and tables differently: a page is to look the same in both."""
+    """Warn about lists and tables that look different on GitHub, which parses some of them differently."""
     source = page.meta.pop("github")
     if ":::" in source:
         return html
@@ -81,17 +81,19 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:
-    """Nothing is loaded from elsewhere."""
+    """Warn about anything that the page would load from another server."""
     for found in LOADED.findall(output):
         if 'rel="canonical"' not in found:
             log.warning("%s loads something from outside: %s", page.file.src_uri, found)
     if 'class="mermaid"' in output:
-        log.warning("%s has a diagram that the theme would load a script for from outside", page.file.src_uri)
+        log.warning(
+            "%s has a diagram, for which the theme would load a script from outside", page.file.src_uri
+        )
     return output
 
 
 def _uri(name: str) -> str:
-    """The page of the site for a file of the repository."""
+    """Return the page of the site for a file of the repository."""
     if name.startswith("docs/"):
         return name.removeprefix("docs/")
     if name in AT_TOP:
@@ -100,7 +102,7 @@ def _uri(name: str) -> str:
 
 
 def _origin(uri: str) -> str:
-    """The file of the repository for a page of the site."""
+    """Return the file of the repository for a page of the site."""
     for name, page in AT_TOP.items():
         if uri == page:
             return name
@@ -119,14 +121,14 @@ def _content(name: str) -> str:
 
 
 def _targets(name: str) -> Iterator[str]:
-    """The files of the repository that a page links to."""
+    """Yield the files of the repository that a page links to."""
     for found in LINK.finditer((ROOT / name).read_text(encoding="utf-8")):
         if target := _target(name, found["target"]):
             yield target
 
 
 def _target(here: str, link: str) -> str | None:
-    """The file of the repository that a link leads to; None for one that leads out of it, or nowhere."""
+    """Return the file of the repository that a link leads to; None if it leads out of the repository, or nowhere."""
     if re.match(r"[a-z+]+:|//", link):
         return None
     path = posixpath.normpath(posixpath.join("/", posixpath.dirname(here), link)).lstrip("/")

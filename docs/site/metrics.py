@@ -1,4 +1,4 @@
-"""What can be measured: the fields of the JSON that commands print and queries return, from their models."""
+"""Reference of the figures in the JSON of commands and queries, generated from their models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARTS: dict[str, type[BaseModel]] = {
     "spent.usage": UsageSchema,
     "activities": ActivityListItemSchema,
 }
-"""The parts of `agentexec monitor --json`."""
+"""Parts of `agentexec monitor --json`."""
 
 
 def render() -> str:
@@ -28,7 +28,7 @@ def render() -> str:
 
 
 def fields(model: type[BaseModel]) -> list[tuple[str, str, str]]:
-    """Name, type and meaning of all that is in a model's JSON."""
+    """Return name, type and meaning of each field in a model's JSON."""
     properties = model.model_json_schema(mode="serialization")["properties"]
     hidden = {name for name, field in model.model_fields.items() if field.exclude}
     return [
@@ -40,7 +40,7 @@ def fields(model: type[BaseModel]) -> list[tuple[str, str, str]]:
 
 def _type(facts: dict[str, Any]) -> str:
     if "anyOf" in facts:
-        return " or ".join(_type(one) for one in facts["anyOf"])
+        return " or ".join(_type(option) for option in facts["anyOf"])
     if "$ref" in facts:
         return {"Status": "status"}.get(facts["$ref"].rpartition("/")[2], "object")
     if facts["type"] == "array":

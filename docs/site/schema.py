@@ -1,4 +1,4 @@
-"""The reference of the database's schema, from the models."""
+"""Reference of the database schema, generated from the models."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ def render() -> str:
 
 
 def _models() -> list[type[Any]]:
-    """The models in the order in which their modules define them."""
+    """Return the models in the order of their definition."""
     found = [mapper.class_ for mapper in Base.registry.mappers]
-    return [one for module in MODEL_MODULES for one in vars(module).values() if one in found]
+    return [value for module in MODEL_MODULES for value in vars(module).values() if value in found]
 
 
 def _table(model: type[Any]) -> str:
-    made: Table = model.__table__
+    definition: Table = model.__table__
     parts = [
-        f"## {made.name}\n",
+        f"## {definition.name}\n",
         prose(model) + "\n",
-        table(("column", "type", "", "meaning"), [_column(one) for one in made.columns]),
+        table(("column", "type", "", "meaning"), [_column(column) for column in definition.columns]),
     ]
-    if indexes := sorted(made.indexes, key=lambda one: str(one.name)):
+    if indexes := sorted(definition.indexes, key=lambda index: str(index.name)):
         rows = [
             (
-                f"`{one.name}`",
-                ", ".join(f"`{column.name}`" for column in one.columns),
-                "unique" if one.unique else "",
+                f"`{index.name}`",
+                ", ".join(f"`{column.name}`" for column in index.columns),
+                "unique" if index.unique else "",
             )
-            for one in indexes
+            for index in indexes
         ]
         parts.append(table(("index", "columns", ""), rows))
     return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""The reference of the settings, from `Settings`."""
+"""Reference of the settings, generated from `Settings`."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def render() -> str:
 
 
 def variables(name: str, field: FieldInfo) -> list[str]:
-    """The names of a setting in the environment, the one that wins first."""
+    """Return the environment variables of a setting, in order of precedence."""
     alias = field.validation_alias
     if isinstance(alias, AliasChoices):
-        return [str(one) for one in alias.choices]
+        return [str(choice) for choice in alias.choices]
     return [env_var_name(name)]
 
 
 def default(field: FieldInfo) -> str:
-    """A setting's default as it would be written in the environment."""
+    """Return the default of a setting as it would be written in the environment."""
     value = field.get_default(call_default_factory=True)
     if isinstance(value, bool):
         value = str(value).lower()
@@ -46,18 +46,20 @@ def default(field: FieldInfo) -> str:
 
 
 def kind(field: FieldInfo) -> str:
-    """Type and bounds in words."""
-    optional = NoneType in get_args(field.annotation)
-    wanted = (
-        [one for one in get_args(field.annotation) if one is not NoneType] if optional else [field.annotation]
-    )
-    if get_origin(wanted[0]) is Literal:
-        return " or ".join(f"`{value}`" for value in get_args(wanted[0]))
-    name = TYPES.get(get_origin(wanted[0]) or wanted[0], "text")
+    """Return type and bounds of a setting in words."""
+    annotation: Any = field.annotation
+    if NoneType in get_args(annotation):
+        annotation = next(part for part in get_args(annotation) if part is not NoneType)
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
+    return _within_bounds(TYPES.get(get_origin(annotation) or annotation, "text"), field)
+
+
+def _within_bounds(name: str, field: FieldInfo) -> str:
     bounds = {
         key: getattr(fact, key)
         for fact in field.metadata
-        for key in ("ge", "le", "min_length", "max_length")
+        for key in ("ge", "le", "max_length")
         if hasattr(fact, key)
     }
     if "ge" in bounds and "le" in bounds:

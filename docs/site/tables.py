@@ -1,4 +1,4 @@
-"""Markdown made by code."""
+"""Markdown tables and texts of the generated parts."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Sequence
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; bars and line breaks in cells do no harm."""
+    """Return a table; bars and line breaks in cells are escaped."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
 
 
 def prose(documented: object) -> str:
-    """A docstring as paragraphs."""
+    """Return a docstring as paragraphs."""
     return inspect.cleandoc(inspect.getdoc(documented) or "")
 
 
 def sentence(documented: object) -> str:
-    """The first paragraph of a docstring in one line."""
+    """Return the first paragraph of a docstring on one line."""
     return re.sub(r"\s+", " ", prose(documented).split("\n\n")[0])
 
 

@@ -1,4 +1,4 @@
-"""The pages hold up, and types are checked over their blocks."""
+"""Every page passes the checks, and the type checker sees all its blocks."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 from docs.checks import all_pages, check
 
 
-def told(tmp_path: Path, text: str) -> list[str]:
-    """What the checks say of a page."""
+def problems_of(tmp_path: Path, text: str) -> list[str]:
+    """Return the problems that the checks find on a page."""
     page = tmp_path / "page.md"
     page.write_text("# Page\n\n" + text, encoding="utf-8")
-    return [f"{complaint.line}: {complaint.text}" for complaint in check([page])]
+    return [f"{problem.line}: {problem.text}" for problem in check([page])]
 
 
-def test_every_page_holds_up() -> None:
-    assert not [str(complaint) for complaint in check(all_pages())]
+def test_every_page_passes_the_checks() -> None:
+    assert not [str(problem) for problem in check(all_pages())]
 
 
 def test_types_are_checked_over_the_blocks_and_files_of_a_page(tmp_path: Path) -> None:
-    """Lines are those of the page; a file stands by itself, and the page has what it defines."""
+    """Errors name lines of the page; a file is checked by itself, and the page sees the names that it defines."""
     text = """\
 <!-- with:
 import agentexec as ax
@@ -64,7 +64,7 @@ from myapp.worker import second
         33: "`str` has no attribute `nothing`",
         34: "`myapp.worker` has no member `second`",
     }
-    found = dict(line.split(": ", 1) for line in told(tmp_path, text))
+    found = dict(line.split(": ", 1) for line in problems_of(tmp_path, text))
     assert list(found) == [str(line) for line in wanted]
     for line, words in wanted.items():
         assert words in found[str(line)]

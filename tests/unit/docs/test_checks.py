@@ -1,4 +1,4 @@
-"""What the pages say is so: code, commands, settings, links and the reference agree with the package."""
+"""Pages, checks and site: code, commands, settings, links and the reference agree with the package."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from docs.checks import ROOT, all_pages, check, read
 from docs.site import PARTS, expanded, hook, settings
 
 PACKAGE_ONLY = {"__version__", "CONF", "Base", "activity", "approvals", "testing"}
-"""Names of the package that the reference tells of in its text."""
+"""Names of the package that the reference describes in its text."""
 
 
-def told(tmp_path: Path, text: str) -> list[str]:
-    """What the checks say of a page."""
+def problems_of(tmp_path: Path, text: str) -> list[str]:
+    """Return the problems that the checks find on a page."""
     page = tmp_path / "page.md"
     page.write_text("# Page\n\n" + text, encoding="utf-8")
-    return [f"{complaint.line}: {complaint.text}" for complaint in check([page])]
+    return [f"{problem.line}: {problem.text}" for problem in check([page])]
 
 
-# ---- the checks find what is wrong, and nothing else ---------------------------------------------------------
+# ---- the checks find problems, and nothing else --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "problem"),
     [
         ("```python\nif:\n```", "4: the Python block does not compile"),
         ("```python\ndef f():\n    await g()\n```", "5: the Python block does not compile"),
@@ -68,9 +68,9 @@ def told(tmp_path: Path, text: str) -> list[str]:
         ("!!! note\n\n    ```python\n    x\n    ```", "5: the block in an indented block"),
     ],
 )
-def test_a_fault_of_a_page_is_found(tmp_path: Path, text: str, complaint: str) -> None:
-    (found,) = told(tmp_path, text)
-    assert found.startswith(complaint)
+def test_a_problem_of_a_page_is_found(tmp_path: Path, text: str, problem: str) -> None:
+    (found,) = problems_of(tmp_path, text)
+    assert found.startswith(problem)
 
 
 @pytest.mark.parametrize(
@@ -88,15 +88,15 @@ def test_a_fault_of_a_page_is_found(tmp_path: Path, text: str, complaint: str) -
         "[here](#page)",
     ],
 )
-def test_what_is_right_passes(tmp_path: Path, text: str) -> None:
-    assert told(tmp_path, text) == []
+def test_a_correct_page_passes(tmp_path: Path, text: str) -> None:
+    assert problems_of(tmp_path, text) == []
 
 
-# ---- README.md says what is so -------------------------------------------------------------------------------
+# ---- README.md agrees with the package -----------------------------------------------------------------------
 
 
 def rows(heading: str) -> list[list[str]]:
-    """The table under a heading of README.md."""
+    """Return the rows of the table under a heading of README.md."""
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
     lines = section.partition("\n## ")[0].splitlines()
     cells = (line.split("|")[1:-1] for line in lines if line.startswith("| `"))
@@ -110,7 +110,7 @@ def test_the_readme_has_every_setting_with_its_default() -> None:
         default = settings.default(field)
         if name == "database_url":
             default = f"`{EMBEDDED_DATABASE_URL}`"
-        wanted[", ".join(f"`{one}`" for one in settings.variables(name, field))] = default
+        wanted[", ".join(f"`{variable}`" for variable in settings.variables(name, field))] = default
     assert table == wanted
 
 
@@ -125,13 +125,13 @@ def test_the_readme_has_every_command() -> None:
 
 def test_the_reference_has_every_public_name() -> None:
     page = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
-    # A heading of its own has what would be taken for the module of the same name.
+    # A function named like its module is documented under a heading of its own.
     named = set(re.findall(r"^(?:::: |      heading: )agentexec\.(.+)$", page, re.MULTILINE))
     missing = {name for name in ax.__all__ if name not in named and not hasattr(errors, name)} - PACKAGE_ONLY
     for module in (activity, approvals, testing):
         short = module.__name__.removeprefix("agentexec.")
         missing |= {f"{short}.{name}" for name in module.__all__ if f"{short}.{name}" not in named}
-    # Told under their other name.
+    # Documented under their other name.
     missing -= {"activity.Status", "activity.count_active"}
     missing -= {f"approvals.{name}" for name in ("approve", "approve_sync", "reject", "reject_sync")}
     assert not missing
@@ -140,7 +140,7 @@ def test_the_reference_has_every_public_name() -> None:
     } <= named
 
 
-def test_the_generated_parts_have_everything() -> None:
+def test_the_generated_parts_are_complete() -> None:
     commands: dict[str, Any] = vars(typer.main.get_command(build_app()))["commands"]
     cli = PARTS["cli"]()
     for name, command in commands.items():
@@ -161,7 +161,7 @@ def test_the_generated_parts_have_everything() -> None:
         assert f"| `{field}` |" in PARTS["metrics"]()
 
 
-def test_an_option_is_told_with_its_default_and_its_range() -> None:
+def test_an_option_is_documented_with_its_default_and_range() -> None:
     assert (
         "| `-i, --interval NUMBER` | `1.0` | Seconds between two refreshes. From 0.2 to 3600. |"
         in PARTS["cli"]()
@@ -200,18 +200,18 @@ def in_site(uri: str, text: str) -> str:
         ("index.md", "https://example.org/x.md", "https://example.org/x.md"),
     ],
 )
-def test_links_hold_in_the_site_too(uri: str, link: str, wanted: str) -> None:
+def test_links_work_in_the_site_too(uri: str, link: str, wanted: str) -> None:
     assert in_site(uri, f"[it]({link})") == f"[it]({wanted})"
 
 
-def test_hidden_code_and_comments_for_generated_parts_are_gone() -> None:
+def test_hidden_code_and_marks_of_generated_parts_are_replaced() -> None:
     text = in_site("x.md", "<!-- with:\nimport x\n-->\n```python\nx\n```\n\n<!-- generated: errors -->\n")
     assert text.startswith("```python\nx\n```")
     assert "| `ax.AgentexecError` | 1 |" in text
     assert expanded("<!-- other -->") == "<!-- other -->"
 
 
-def test_a_page_that_the_site_shows_differently_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_page_that_looks_different_in_the_site_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     page: Any = SimpleNamespace(file=SimpleNamespace(src_uri="x.md"), meta={"github": "Text\n- one\n"})
     hook.on_page_content("<p>Text\n- one</p>", page)
     hook.on_post_page('<script src="https://cdn.example.org/x.js"></script>', page)
