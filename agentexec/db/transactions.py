@@ -24,7 +24,7 @@ def writing(engine: Engine, *, relaxed: bool = False, by_key_only: bool = True) 
     Raises UnavailableError when the database cannot be reached or is overloaded.
     """
     with translating_db_errors(engine), engine.begin() as connection:
-        if engine.dialect.name == "sqlite":
+        if has_single_writer(engine):
             take_write_lock(connection)
         elif engine.dialect.name == "postgresql" and (relaxed or by_key_only):
             with batched(connection):
@@ -45,3 +45,8 @@ def reading(engine: Engine) -> Generator[Connection]:
     """A connection to read from; raises UnavailableError when the database cannot be reached."""
     with translating_db_errors(engine), engine.connect() as connection:
         yield connection
+
+
+def has_single_writer(engine: Engine) -> bool:
+    """Return True if the database lets one transaction write at a time."""
+    return engine.dialect.name == "sqlite"

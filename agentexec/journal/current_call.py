@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from agentexec.db.clock import utc_now
-from agentexec.db.transactions import writing
+from agentexec.db.transactions import has_single_writer, writing
 from agentexec.errors import AgentexecError, UsageError
 from agentexec.journal.facts import Fact, FactKind
 from agentexec.journal.recorder import Policy, Recorder
@@ -139,7 +139,7 @@ async def run_unrecorded(key: str, policy: Policy, make: Callable[[], Awaitable[
         CURRENT_CALL.reset(token)
 
 
-class _SqliteTurn:
+class _SingleWriterTurn:
     """Lock that lets one transactional call of the process through at a time."""
 
     def __init__(self) -> None:
@@ -151,15 +151,15 @@ class _SqliteTurn:
 
 @asynccontextmanager
 async def turn_of(call: Call) -> AsyncGenerator[None]:
-    """On SQLite, let the process's transactional calls run one after another.
+    """On a database with a single writer, let the process's transactional calls run one after another.
 
-    A transaction holds SQLite's only write lock until its call ends. A second tool that waited for the lock on the
-    event loop would keep the first one from ending.
+    A transaction holds the only write lock until its call ends. A second tool that waited for the lock on the event
+    loop would keep the first one from ending.
     """
-    if not call.needs_turn or RUNTIME.engine.dialect.name != "sqlite":
+    if not call.needs_turn or not has_single_writer(RUNTIME.engine):
         yield
         return
-    lock = RUNTIME.get_shared(_SqliteTurn, _SqliteTurn).lock
+    lock = RUNTIME.get_shared(_SingleWriterTurn, _SingleWriterTurn).lock
     while not lock.acquire(blocking=False):  # noqa: ASYNC110 - tasks may run on several event loops
         await asyncio.sleep(TURN_POLL_SECONDS)
     try:

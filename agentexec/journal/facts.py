@@ -88,6 +88,15 @@ def _plain(value: Any) -> Any:
     )
 
 
+MAX_SEGMENT = 60
+"""Characters of a name in a path; the rest of the name is cut off."""
+
+
+def path_segment(name: str) -> str:
+    """Return a name as a part of a path, without the characters that separate the parts."""
+    return name.replace("/", "_").replace("#", "_")[:MAX_SEGMENT]
+
+
 def fit_path(path: str) -> str:
     """Return a path that its column can store: one that is too long, or ends with a space, ends with its hash instead.
 

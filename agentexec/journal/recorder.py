@@ -47,15 +47,6 @@ cycle for each task that runs.
 POLICIES: tuple[Policy, ...] = ("idempotent", "ask", "fail", "transactional")
 
 
-MAX_SEGMENT = 60
-"""Characters of a name in a path; the rest of the name is cut off."""
-
-
-def path_segment(name: str) -> str:
-    """Return a name as a part of a path, without the characters that separate the parts."""
-    return name.replace("/", "_").replace("#", "_")[:MAX_SEGMENT]
-
-
 class Recorder:
     """Memory of one attempt: the facts that earlier attempts recorded, and those that it adds.
 
@@ -347,6 +338,5 @@ __all__ = [
     "current_scope",
     "digest",
     "enter_task",
-    "path_segment",
     "scope_of",
 ]
