@@ -19,6 +19,7 @@ from typing import TypeVar
 import pytest
 
 from examples.mock_openai import MockOpenAI
+from tests.longest_first import longest_first
 from tests.servers import MariaDB, Postgres, RedisServer, Server, Valkey, free_port, memory_folder
 from tests.tables import copy_database, reset_database
 
@@ -35,6 +36,14 @@ _numbers = itertools.count(1)
 if folder := memory_folder():
     # Also pytest's folders with the SQLite files: nothing in the tests outlives the machine.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest tests first where several processes share the tests."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        items[:] = longest_first(items, workers, lambda item: item.nodeid.partition("::")[0])
 
 
 class Servers:

@@ -1,0 +1,62 @@
+"""The order of the tests: those that take longest start first, so that none of them is left for the end.
+
+`SECONDS` says how long the longest test of a file takes. A file that is not named has quick tests only. To measure again:
+`./dev test --durations=100`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+SECONDS: dict[str, float] = {
+    "tests/faults/test_crash_matrix.py": 40,
+    "tests/faults/test_database_away.py": 28,
+    "tests/faults/test_ledger.py": 20,
+    "tests/faults/test_workflows.py": 18,
+    "tests/integration/examples/test_workflows.py": 15,
+    "tests/integration/docs/test_guides.py": 11,
+    "tests/faults/test_supervisor_killed.py": 10,
+    "tests/integration/activity/queries/test_listing.py": 10,
+    "tests/faults/test_poison.py": 8,
+    "tests/integration/runners/openai/test_limits.py": 8,
+    "tests/integration/runners/openai/test_stopping_agents.py": 8,
+    "tests/faults/test_redis_lost.py": 7,
+    "tests/integration/test_secrets.py": 7,
+    "tests/faults/test_worker_killed.py": 6,
+    "tests/faults/test_paused.py": 6,
+    "tests/faults/test_shutdown.py": 5,
+    "tests/faults/test_live_events.py": 5,
+    "tests/faults/test_producer_killed.py": 5,
+    "tests/integration/worker/test_lifecycle.py": 5,
+    "tests/e2e/test_docs.py": 5,
+    "tests/e2e/test_monitor.py": 5,
+    "tests/e2e/test_reference.py": 5,
+    "tests/integration/test_imports.py": 4,
+}
+
+
+def longest_first(tests: Sequence[T], workers: int, file_of: Callable[[T], str]) -> list[T]:
+    """Return the tests in the order in which xdist's `worksteal` starts the longest ones first.
+
+    It cuts the list into one run of tests for each worker, so each run begins with its share of the long tests. The
+    others keep their order: the tests of a file share what they set up.
+    """
+    long = sorted(
+        (test for test in tests if file_of(test) in SECONDS), key=lambda test: -SECONDS[file_of(test)]
+    )
+    quick = [test for test in tests if file_of(test) not in SECONDS]
+    sizes = [
+        len(tests) * (worker + 1) // workers - len(tests) * worker // workers for worker in range(workers)
+    ]
+    runs: list[list[T]] = [[] for _ in sizes]
+    for test in long:
+        _, worker = min((len(run), worker) for worker, run in enumerate(runs) if len(run) < sizes[worker])
+        runs[worker].append(test)
+    for run, size in zip(runs, sizes, strict=True):
+        missing = size - len(run)
+        run += quick[:missing]
+        del quick[:missing]
+    return [test for run in runs for test in run]
