@@ -1,4 +1,4 @@
-"""Settings: one object, `CONF`, filled from the environment and `.env`, assignable in code before use."""
+"""Settings: one object, `CONF`, read from the environment and `.env`, and assignable in code before use."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ SQL_BACKEND = "agentexec.state.sql_backend"
 MEMORY_BACKEND = "agentexec.state.memory_backend"
 MODELS = "agentexec.activity.models"
 EMBEDDED_DATABASE_URL = "sqlite:///agentexec.db"
-SHORTEST_KEY = 16
+MIN_KEY_LENGTH = 16
+"""Characters of the shortest signing key."""
 
 
 class Settings(BaseSettings):
-    """Every setting of agentexec; the variable of a field is its name in capitals behind `AGENTEXEC_`."""
+    """Settings of agentexec. The variable of a field is `AGENTEXEC_` and its name in capitals."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -41,7 +42,7 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         default=None,
         validation_alias=AliasChoices("AGENTEXEC_REDIS_URL", "REDIS_URL"),
-        description="Redis or Valkey that holds the queue. Unset: the queue lives in the SQL database.",
+        description="URL of the Redis or Valkey server that holds the queue. Unset: the queue is in the SQL database.",
     )
     database_url: str | None = Field(
         default=None,
@@ -49,71 +50,81 @@ class Settings(BaseSettings):
         description=f"SQLAlchemy URL of the record. Unset: {EMBEDDED_DATABASE_URL}.",
     )
     num_workers: int = Field(
-        default=4, ge=1, le=512, description="Worker processes of one `agentexec worker`."
+        default=4, ge=1, le=512, description="Number of worker processes of one `agentexec worker`."
     )
-    worker_concurrency: int = Field(default=10, ge=1, le=10_000, description="Tasks at once in each process.")
+    worker_concurrency: int = Field(
+        default=10,
+        ge=1,
+        le=10_000,
+        description="Number of tasks that each worker process runs at the same time.",
+    )
     worker_module: str | None = Field(default=None, description="Module that `agentexec worker` loads.")
-    queue_name: str = Field(default="agentexec_tasks", min_length=1, max_length=100, description="The queue.")
-    graceful_shutdown_timeout: float = Field(
-        default=300, ge=0, description="Seconds that running tasks get to finish after SIGTERM or SIGINT."
+    queue_name: str = Field(
+        default="agentexec_tasks", min_length=1, max_length=100, description="Name of the queue."
     )
-    table_prefix: str = Field(default="agentexec_", max_length=40, description="Prefix of every table.")
+    graceful_shutdown_timeout: float = Field(
+        default=300, ge=0, description="Seconds that running tasks have to finish after SIGTERM or SIGINT."
+    )
+    table_prefix: str = Field(default="agentexec_", max_length=40, description="Prefix of the table names.")
     result_ttl: int = Field(
-        default=3600, ge=1, description="Seconds that a result is kept after its task ended."
+        default=3600, ge=1, description="Seconds that a result is kept after its task has ended."
     )
     state_backend: str = Field(
         default=REDIS_BACKEND,
-        description="Module of the state backend. The default takes effect once a Redis URL is set.",
+        description="Module of the state backend. The default applies once a Redis URL is set.",
     )
     key_prefix: str = Field(
-        default="agentexec", min_length=1, max_length=60, description="Prefix of Redis keys."
+        default="agentexec", min_length=1, max_length=60, description="Prefix of the Redis keys."
     )
     lease_seconds: float = Field(
         default=30,
         ge=0.5,
         le=3600,
-        description="Seconds without a heartbeat after which a task is given to another.",
+        description="Seconds without a heartbeat after which another worker gets the task.",
     )
     max_crashes: int = Field(
         default=3,
         ge=1,
         le=100,
-        description="Deaths of its process, without a new recorded step in between, after which a task ends in ERROR.",
+        description="Number of crashes, without a new recorded step in between, after which a task ends in ERROR.",
     )
     max_payload_bytes: int = Field(
-        default=1_048_576, ge=1024, description="Largest context, metadata or result, in bytes of JSON."
+        default=1_048_576,
+        ge=1024,
+        description="Size limit of a context, metadata or result, in bytes of JSON.",
     )
     model_prices: dict[str, ModelPrice] = Field(
         default_factory=dict,
-        description="What models cost, as JSON: model to dollars per million tokens of input, cached_input, output.",
+        description="Prices of models, as JSON: for each model, dollars per million tokens of input, cached_input and output.",
     )
     list_prices: bool = Field(
         default=True,
-        description="Whether models without a price in AGENTEXEC_MODEL_PRICES have that of the list in agentexec.",
+        description="Use of the price list shipped with agentexec, for models without a price in AGENTEXEC_MODEL_PRICES.",
     )
     connect_timeout: float = Field(
         default=30, ge=0, description="Seconds that a starting worker waits for Redis and the database."
     )
     rate_limits: str = Field(
         default="",
-        description="Limits of models for all workers together, like gpt-4o=500rpm,200000tpm; *=60rpm.",
+        description="Rate limits of models, shared by all workers, like gpt-4o=500rpm,200000tpm; *=60rpm.",
     )
     rate_limit_wait: float = Field(
         default=5,
         ge=0,
         le=300,
-        description="Seconds that a task keeps its place while a model is rate limited; for longer it is given back.",
+        description="Longest time, in seconds, that a task keeps its slot while a model is rate limited. For a longer wait it goes back "
+        "to the queue.",
     )
     heartbeat_file: Path | None = Field(
         default=None,
-        description="File that a worker rewrites every second, for `agentexec worker --check`. Unset: none.",
+        description="File that a worker rewrites every second, for `agentexec worker --check`. Unset: no file.",
     )
     signing_key: SecretStr | None = Field(
         default=None,
-        description="Key with which what stands in Redis is signed, 16 characters or more; several with commas: the first "
-        "signs, all are accepted. The same in every process.",
+        description="Key that signs the entries in Redis, 16 characters or more, the same in every process. Of several keys, with "
+        "commas between them, the first one signs and all are accepted.",
     )
-    log_level: str = Field(default="INFO", description="Level of the worker's log.")
+    log_level: str = Field(default="INFO", description="Log level of the worker.")
     activity_message_create: str = Field(default="Waiting to start.", description="First log line of a task.")
     activity_message_started: str = Field(default="Task started.", description="Log line when a task starts.")
     activity_message_complete: str = Field(
@@ -135,8 +146,8 @@ class Settings(BaseSettings):
     @field_validator("signing_key")
     @classmethod
     def _long_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        if any(len(key) < SHORTEST_KEY for key in _split_keys(value)):
-            raise ValueError(f"each key needs {SHORTEST_KEY} characters or more, with commas between keys")
+        if any(len(key) < MIN_KEY_LENGTH for key in _split_keys(value)):
+            raise ValueError(f"each key needs {MIN_KEY_LENGTH} characters or more, with commas between keys")
         return value
 
     @field_validator("rate_limits")
@@ -149,7 +160,7 @@ class Settings(BaseSettings):
     @classmethod
     def _plain_prefix(cls, value: str) -> str:
         if value and not value.replace("_", "a").isalnum():
-            raise ValueError("may hold letters, digits and underscores only")
+            raise ValueError("may contain letters, digits and underscores only")
         return value
 
     @field_validator("activity_message_error")
@@ -158,7 +169,7 @@ class Settings(BaseSettings):
         try:
             value.format(error="")
         except (KeyError, IndexError, ValueError):
-            raise ValueError("may hold no placeholder but {error}") from None
+            raise ValueError("may contain the placeholder {error} only") from None
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -166,8 +177,8 @@ class Settings(BaseSettings):
             raise SettingsError(f"There is no setting named {name}; see the settings table in README.md.")
         if name == "table_prefix" and value != self.table_prefix and MODELS in sys.modules:
             raise SettingsError(
-                "AGENTEXEC_TABLE_PREFIX cannot be changed once the tables have their names; set it before anything "
-                "else of agentexec is used."
+                "AGENTEXEC_TABLE_PREFIX cannot be changed once the tables have their names; set it before any other part "
+                "of agentexec is used."
             )
         try:
             super().__setattr__(name, value)
@@ -176,33 +187,33 @@ class Settings(BaseSettings):
 
     @property
     def signing_keys(self) -> list[str]:
-        """The keys of `signing_key`, the one that signs first."""
+        """Keys of `signing_key`. The first one signs."""
         return _split_keys(self.signing_key)
 
     @property
     def secrets(self) -> list[str]:
-        """What must not be shown to anybody: the signing keys, and the passwords of the URLs."""
+        """Texts that must not be shown: the signing keys, and the passwords of the URLs."""
         urls = (self.redis_url, self.database_url)
-        return [*self.signing_keys, *(one for url in urls if url for one in passwords(url))]
+        return [*self.signing_keys, *(password for url in urls if url for password in passwords(url))]
 
     @property
     def backend_module(self) -> str:
-        """The state backend in force: the named one; else Redis where a URL is set, else SQL."""
+        """Module of the state backend in use: the one set explicitly, else Redis if a URL is set, else SQL."""
         if "state_backend" in self.model_fields_set:
             return self.state_backend
         return REDIS_BACKEND if self.redis_url else SQL_BACKEND
 
 
 def explicit_settings() -> dict[str, Any]:
-    """The settings that were made, in code or by variables, as values that JSON can carry."""
-    made = CONF.model_dump(mode="json", include=CONF.model_fields_set)
-    if CONF.signing_key is not None and "signing_key" in made:
-        made["signing_key"] = CONF.signing_key.get_secret_value()
-    return {name: value for name, value in made.items() if value is not None}
+    """Return the settings set explicitly, in code or by environment variable, as JSON values."""
+    values = CONF.model_dump(mode="json", include=CONF.model_fields_set)
+    if CONF.signing_key is not None and "signing_key" in values:
+        values["signing_key"] = CONF.signing_key.get_secret_value()
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def to_environment(values: Mapping[str, Any]) -> dict[str, str]:
-    """Settings by name, as environment variables."""
+    """Return settings, given by name, as environment variables."""
     return {
         env_var_name(name): str(value) if isinstance(value, str | Path) else json.dumps(value)
         for name, value in values.items()
@@ -214,32 +225,32 @@ def _split_keys(keys: SecretStr | None) -> list[str]:
 
 
 def env_var_name(field: str) -> str:
-    """The environment variable of a settings field."""
+    """Return the environment variable of a settings field."""
     return PREFIX + field.upper()
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first fault of a settings error in one line that names its variable and keeps its value to itself."""
-    fault = error.errors(include_input=False, include_url=False)[0]
-    name = str(fault["loc"][0]) if fault["loc"] else "settings"
+    """Return the first problem of a settings error in one line, with its variable but without its value."""
+    problem = error.errors(include_input=False, include_url=False)[0]
+    name = str(problem["loc"][0]) if problem["loc"] else "settings"
     if name.lower() in Settings.model_fields:
         name = env_var_name(name)
-    return f"{name} cannot be used: {fault['msg'].removeprefix('Value error, ')}."
+    return f"{name} cannot be used: {problem['msg'].removeprefix('Value error, ')}."
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment and `.env`; raises SettingsError naming a bad variable."""
+    """Read the settings from the environment and `.env`. Raises SettingsError that names the invalid variable."""
     try:
         return Settings()
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
     except (UnreadableError, RecursionError) as error:
-        # Of a variable that holds JSON; its text names the field alone.
+        # A variable with JSON: the error's text names only the field.
         known = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
         if isinstance(error, RecursionError):
-            known = ["model_prices"]  # the one that is nested
+            known = ["model_prices"]  # the only nested setting
         raise SettingsError(
-            f"{env_var_name(known[0]) if known else 'A setting'} cannot be used: it is no valid JSON."
+            f"{env_var_name(known[0]) if known else 'A setting'} cannot be used: it is not valid JSON."
         ) from None
 
 

@@ -1,9 +1,9 @@
-"""Secrets taken out of texts that go to people: logs, errors in the record, messages of commands.
+"""Removal of secrets from texts that people read: logs, errors in the record, messages of commands.
 
-What is known to be secret goes wherever it stands: the values of environment variables that are called a key, token, secret
-or password, the passwords in those that are URLs, and what the caller names. The rest goes by its form: passwords in
-URLs, keys of well-known makers, bearer tokens, and values behind names like `password=`. It is for errors and log records,
-not for the data of tasks, and no promise for a secret that looks like any other word.
+Known secrets are removed wherever they stand: the values of environment variables named like a key, token, secret or
+password, the passwords in variables that are URLs, and the secrets that the caller names. Others are removed by their
+form: passwords in URLs, keys of well-known providers, bearer tokens, and values after names like `password=`. This is for
+errors and log records, not for the data of tasks, and it cannot find a secret that looks like an ordinary word.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import unquote
 
 HIDDEN = "***"
-SHORTEST = 6
-"""Characters of a known secret; shorter ones stand in too many words."""
+MIN_SECRET_LENGTH = 6
+"""Characters of the shortest known secret that is removed; shorter ones occur in too many words."""
 
 MAX_TEXT_LENGTH = 200_000
-"""Characters that are looked at; of a longer text the end is cut."""
+"""Characters of the longest text; the end of a longer one is cut off."""
 
 _SECRET_VARIABLE = re.compile(
     r"(?:^|_)(?:KEYS?|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|PWD|CREDENTIALS?|PAT)$", re.IGNORECASE
 )
 _URL_VARIABLE = re.compile(r"(?:^|_)(?:URL|URI|DSN)$", re.IGNORECASE)
 
-# The password ends at the last @ of the word, as it may hold one itself; what looks like a port and a path is none.
+# The password ends at the last @ of the word, since it may contain one itself. A port and a path are not a password.
 _PASSWORD = re.compile(
     r"""([a-z][a-z0-9+.\-]{0,30}://[^\s:/?#@"'<>]{0,200}):(?!\d{1,5}[/?#])([^\s"'<>]{1,500})@""",
     re.IGNORECASE,
@@ -59,12 +59,12 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """A text without secrets. `secrets`: what the caller knows besides the environment."""
+    """Return a text without secrets. `secrets` are those that the caller knows besides the environment."""
     if len(text) > MAX_TEXT_LENGTH:
         text = text[:MAX_TEXT_LENGTH]
-    # The longest first: one may be a part of another.
+    # The longest first: a secret may be part of another.
     for secret in sorted({*secrets, *_known()}, key=len, reverse=True):
-        if len(secret) >= SHORTEST:
+        if len(secret) >= MIN_SECRET_LENGTH:
             text = text.replace(secret, HIDDEN)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
@@ -72,7 +72,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def passwords(url: str) -> Iterator[str]:
-    """The password in a URL, as it is written there and as it is meant."""
+    """Yield the password in a URL, as written there and unquoted."""
     found = _PASSWORD.search(url)
     if found is not None:
         yield found[2]
@@ -83,7 +83,7 @@ def _known() -> Iterator[str]:
     for name, value in os.environ.items():
         if _SECRET_VARIABLE.search(name):
             yield value
-            # Several keys in one variable.
+            # A variable may contain several keys.
             yield from value.split(",")
         elif _URL_VARIABLE.search(name):
             yield from passwords(value)

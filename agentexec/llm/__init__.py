@@ -1,1 +1,1 @@
-"""Facts about models that are the same for every runner: prices and rate limits."""
+"""Prices and rate limits of models, the same for every runner."""

@@ -1,7 +1,8 @@
-"""What OpenAI's models cost by its public price list, for those who give no prices of their own.
+"""Prices of OpenAI's models by its public price list, for users who set no prices of their own.
 
-Facts from outside: they go out of date without any change here. Each value was compared in two independent price tables that name
-OpenAI's price page as their source (of LiteLLM 1.110.2 and of genai-prices 0.2.3); a model on which they differ is left out.
+These facts come from outside and go out of date without any change here. Each value was compared in two independent price
+tables that name OpenAI's price page as their source (those of LiteLLM 1.110.2 and genai-prices 0.2.3); a model on which
+they differ is left out.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ BASE_MODEL_PRICES = {
 """Dollars per million tokens: input, cached input, output."""
 
 SNAPSHOTS = {
-    "gpt-4o": ("2024-08-06", "2024-11-20"),  # that of 2024-05-13 cost more
+    "gpt-4o": ("2024-08-06", "2024-11-20"),  # the snapshot of 2024-05-13 cost more
     "gpt-4o-mini": ("2024-07-18",),
     "gpt-4.1": ("2025-04-14",),
     "gpt-4.1-mini": ("2025-04-14",),
@@ -59,11 +60,11 @@ SNAPSHOTS = {
     "gpt-5.4-nano": ("2026-03-17",),
     "gpt-5.5": ("2026-04-23",),
 }
-"""The dated names of these models that cost the same. Another date may cost something else, so it has no price."""
+"""Dated names of these models with the same price. Another date may have another price, so it is not listed."""
 
 PRICES = BASE_MODEL_PRICES | {
     f"{model}-{snapshot}": BASE_MODEL_PRICES[model]
     for model, snapshots in SNAPSHOTS.items()
     for snapshot in snapshots
 }
-"""The same by every name that has a price."""
+"""Dollars per million tokens by model name, dated names included: input, cached input, output."""

@@ -1,4 +1,4 @@
-"""What model calls cost, from usage and a table of prices."""
+"""Cost of model calls, from their usage and a table of prices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MILLION = 1_000_000
 
 
 class ModelPrice(BaseModel):
-    """Dollars per million tokens; cached input costs as much as other input where nothing else is said."""
+    """Dollars per million tokens. Without a price of its own, cached input costs as much as other input."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -20,10 +20,10 @@ class ModelPrice(BaseModel):
 
 
 def price_of(model: str, prices: Mapping[str, ModelPrice], *, use_list_prices: bool) -> ModelPrice | None:
-    """A model's own price; else, with `use_list_prices`, that of the list which comes with agentexec; else None."""
+    """Return a model's own price, else with `use_list_prices` the one in the list shipped with agentexec, else None."""
     if model in prices or not use_list_prices:
         return prices.get(model)
-    from agentexec.llm.list_prices import PRICES  # noqa: PLC0415 - only those who look at a cost load the list
+    from agentexec.llm.list_prices import PRICES  # noqa: PLC0415 - only a look at costs loads the list
 
     if model not in PRICES:
         return None
@@ -34,7 +34,7 @@ def price_of(model: str, prices: Mapping[str, ModelPrice], *, use_list_prices: b
 def compute_cost(
     usage: Mapping[str, Mapping[str, int]], prices: Mapping[str, ModelPrice], *, use_list_prices: bool
 ) -> float | None:
-    """Dollars for usage by model; None if a model's price is not known, or nothing was used."""
+    """Return the dollars for usage by model, None if a model's price is not known or nothing was used."""
     if not usage:
         return None
     total = 0.0

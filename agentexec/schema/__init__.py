@@ -1,1 +1,1 @@
-"""The whole schema: every table, the check that a database has them, and the migrations."""
+"""Schema: all tables, the check that a database has them, and the migrations."""

@@ -1,4 +1,4 @@
-"""Migrations: the packaged Alembic revisions, applied by any number of processes at once."""
+"""Migrations: the packaged Alembic revisions, which any number of processes may apply at the same time."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 LOCK_SECONDS = 120
-"""How long a process waits for another one that migrates."""
+"""Seconds that a process waits for another one that migrates."""
 
-POSTGRES_LOCK = 0x6167656E74  # "agent" in ASCII: an advisory lock's key is a number
+POSTGRES_LOCK = 0x6167656E74  # "agent" in ASCII: the key of an advisory lock is a number
 MYSQL_LOCK = "agentexec_migrate"
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Bring the database to a revision, waiting for another process that does so. Raises UnavailableError."""
+    """Upgrade the database to a revision, after another process that migrates it. Raises UnavailableError."""
     command = _alembic("command")
     with _locked(engine) as connection:
         _run(command.upgrade, _config(connection), revision)
 
 
 def downgrade(engine: Engine, revision: str) -> None:
-    """Bring the database back to an older revision; what newer tables hold is lost."""
+    """Downgrade the database to an older revision. The data of newer tables is lost."""
     command = _alembic("command")
     with _locked(engine) as connection:
         _run(command.downgrade, _config(connection), revision)
 
 
 def migrate_to(engine: Engine, revision: str) -> None:
-    """Bring the database to a revision, up or down, as it takes."""
+    """Migrate the database to a revision, up or down."""
     if revision == "head" and is_at_head(engine):
-        return  # without the import of Alembic, as most deployments find nothing to do
+        return  # most deployments have nothing to migrate, and need not import Alembic
     script = _alembic("script").ScriptDirectory.from_config(_config(None))
     with translating_db_errors(engine), engine.connect() as connection:
         current = _current(connection)
@@ -72,7 +72,7 @@ def check(engine: Engine) -> None:
 
 
 def print_sql(engine: Engine, revision: str = "head") -> None:
-    """Print the SQL of an upgrade from nothing, for databases that a person migrates."""
+    """Print the SQL of an upgrade from an empty database, for databases that a person migrates."""
     config = _config(None)
     config.attributes["url"] = engine.url
     _run(_alembic("command").upgrade, config, revision, sql=True)
@@ -89,16 +89,16 @@ def _run(command: Any, config: Config, revision: str, **options: Any) -> None:
     try:
         command(config, revision, **options)
     except _alembic("util").CommandError as error:
-        raise UsageError(f"The migration cannot be made: {error}.") from error
+        raise UsageError(f"The migration failed: {error}.") from error
 
 
 def _alembic(name: str) -> Any:
-    # Imported on use: Alembic takes longer to import than a worker takes to start.
+    # Imported on use: the import of Alembic takes longer than the start of a worker.
     return importlib.import_module(f"alembic.{name}")
 
 
 def _config(connection: Connection | None) -> Config:
-    """Alembic's configuration, made in code: it works in any folder and never reads the application's ini file."""
+    """Return Alembic's configuration, built in code: it works in any folder, and never reads the application's ini file."""
     folder = migrations_folder()
     config: Config = _alembic("config").Config()
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
@@ -110,11 +110,11 @@ def _config(connection: Connection | None) -> Config:
 
 @contextlib.contextmanager
 def _locked(engine: Engine) -> Generator[Connection]:
-    """A connection under a lock that only one migrating process holds; the others wait."""
+    """Open a connection under a lock that only one migrating process holds; the others wait."""
     dialect = engine.dialect.name
     with translating_db_errors(engine), engine.connect() as connection:
         if dialect == "sqlite":
-            # Before anything is read: the file's write lock is the advisory lock.
+            # The file's write lock serves as the advisory lock, so it is taken before any read.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
             connection.commit()

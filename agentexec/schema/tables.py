@@ -1,5 +1,7 @@
-"""The whole schema in one place, and the check that a database has it. Knows nothing of Alembic: importing that
-costs more than a worker's start."""
+"""All tables in one place, and the check that a database has them.
+
+Does not import Alembic, whose import takes longer than the start of a worker.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,18 @@ __all__ = [
 ]
 
 MODEL_MODULES = (_activity, _journal, _state)
-"""The modules whose import fills `Base.metadata`."""
+"""Modules whose import fills `Base.metadata`."""
 
 ADVICE = "run `agentexec migrate`"
 
 
 def version_table() -> str:
-    """The name of our own Alembic version table: the application may have one too."""
+    """Return the name of agentexec's own Alembic version table; the application may have another."""
     return f"{CONF.table_prefix}alembic_version"
 
 
 def migrations_folder() -> Path:
-    """The folder with the revisions: inside an installed package, else of the repository."""
+    """Return the folder of the revisions: that of the installed package, else that of the repository."""
     packaged = Path(__file__).parent.parent / "_migrations" / "migrations"
     folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "migrations"
     if not folder.is_dir():
@@ -47,7 +49,7 @@ def migrations_folder() -> Path:
 
 
 def revisions() -> list[str]:
-    """Revision ids, oldest first: the numbers that the files' names begin with."""
+    """Return the revision ids, oldest first: the numbers at the start of the file names."""
     return sorted(
         path.name.partition("_")[0] for path in (migrations_folder() / "versions").glob("[0-9]*.py")
     )
@@ -56,7 +58,7 @@ def revisions() -> list[str]:
 def check_schema(engine: Engine) -> None:
     """Raise SchemaError if the database lacks a table, a column or a revision, or is newer than this release.
 
-    A schema made by `ax.Base.metadata.create_all(engine)` has no version table and is as good.
+    A schema created by `ax.Base.metadata.create_all(engine)` has no version table, and passes too.
     """
     with reading(engine) as connection:
         inspector = inspect(connection)
@@ -77,13 +79,13 @@ def check_schema(engine: Engine) -> None:
 
 
 def is_at_head(engine: Engine) -> bool:
-    """True if the last migration of this release was made."""
+    """Return True if the database has the last migration of this release."""
     with reading(engine) as connection:
         return inspect(connection).has_table(version_table()) and _recorded(connection) == revisions()[-1]
 
 
 def _recorded(connection: Connection) -> str | None:
-    """The revision that the database's version table tells."""
+    """Return the revision in the database's version table."""
     name = version_table()
     found: str | None = connection.execute(text(f"SELECT version_num FROM {name}")).scalar()  # noqa: S608 - a checked name
     return found

@@ -39,11 +39,11 @@ def test_limits_are_read(text: str, models: dict[str, ModelLimits]) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("gpt-4o", "'gpt-4o' names no limit"),
-        ("=5rpm", "names no limit"),
-        ("a=5", "'5' of a is no limit"),
-        ("a=0rpm", "'0rpm' of a is no limit"),
-        ("a=-1rpm", "is no limit"),
+        ("gpt-4o", "'gpt-4o' has no limit"),
+        ("=5rpm", "has no limit"),
+        ("a=5", "'5' of a is not a limit"),
+        ("a=0rpm", "'0rpm' of a is not a limit"),
+        ("a=-1rpm", "is not a limit"),
         ("a=5rpm,6rpm", "a has two limits in rpm"),
         ("a=5rpm b=1tpm a=6rpm", "a has two entries"),
     ],
