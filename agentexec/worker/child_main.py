@@ -1,0 +1,143 @@
+"""Main program of a worker or maintenance process, from the fork to the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import importlib
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from agentexec.config import CONF
+from agentexec.errors import AgentexecError
+from agentexec.registry import Registry
+from agentexec.runtime import RUNTIME
+from agentexec.worker import logs
+
+log = logging.getLogger("agentexec.worker")
+
+ORPHAN_SECONDS = 3.0
+"""Seconds that a process gets to hand its tasks back when the supervisor is gone."""
+
+WORKER_MODULE, MAINTENANCE_MODULE = "agentexec.worker.worker_process", "agentexec.worker.maintenance"
+"""Modules that are imported after the user's module, which may set the prefix of the names of their tables."""
+
+MAINTENANCE_ROLE = "maintenance"
+
+PR_SET_PDEATHSIG = 1
+"""Option of prctl(2): the signal that a process gets when its parent dies."""
+
+
+def run_child(
+    request: dict[str, str], registry: Registry, alive: int, maintenance: socket.socket
+) -> NoReturn:
+    """Run a worker or the maintenance process, then exit without the exit handlers inherited from the template.
+
+    Args:
+        request: The supervisor's: `role`, `id` and `name`, and `again` if workers ran before.
+        registry: The pool's tasks.
+        alive: File descriptor of a pipe that closes when the supervisor is gone.
+        maintenance: Socket between the supervisor and the maintenance process.
+    """
+    code = 1
+    try:
+        _die_with_parent()
+        RUNTIME.forget_connections()
+        logs.set_up(request["name"], CONF.log_level)
+        if request["role"] == MAINTENANCE_ROLE:
+            code = _run_maintenance(request, alive, maintenance)
+        else:
+            maintenance.close()
+            code = _run_worker(request, alive, registry)
+    except AgentexecError as error:
+        log.error("%s", error)
+        code = error.exit_code
+    except BaseException:
+        log.exception("The process %s crashed.", request["name"])
+    finally:
+        _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    """Exit without the exit handlers that this process has inherited."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _run_worker(request: dict[str, str], alive: int, registry: Registry) -> int:
+    async def work() -> None:
+        worker = importlib.import_module(WORKER_MODULE).Worker(registry, RUNTIME, CONF, request["id"])
+        loop = asyncio.get_running_loop()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        loop.add_signal_handler(signal.SIGTERM, worker.drain)
+        loop.add_signal_handler(signal.SIGQUIT, worker.drain_now)
+        _watch_supervisor(alive, lambda: loop.call_soon_threadsafe(worker.drain_now))
+        await worker.run()
+        if len(asyncio.all_tasks()) > 1:
+            # Handlers that refused to be canceled; closing the loop would wait for them.
+            _exit(0)
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(work())
+    return 0
+
+
+def _loop_factory() -> Any:
+    """Return uvloop's event loop, where it is installed."""
+    try:
+        return importlib.import_module("uvloop").new_event_loop
+    except ImportError:
+        return None
+
+
+def _run_maintenance(request: dict[str, str], alive: int, supervisor: socket.socket) -> int:
+    connect_timeout = math.inf if "again" in request else CONF.connect_timeout
+    maintenance = importlib.import_module(MAINTENANCE_MODULE).Maintenance(
+        RUNTIME, CONF, request["id"], supervisor, connect_timeout=connect_timeout
+    )
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _watch_supervisor(alive, maintenance.stop)
+    return maintenance.run()
+
+
+def _watch_supervisor(alive: int, on_gone: Callable[[], object]) -> None:
+    """Call `on_gone` when the supervisor's end of the pipe closes, and end this process soon after in any case."""
+
+    def watch() -> None:
+        while True:
+            try:
+                if not os.read(alive, 1):
+                    break
+            except InterruptedError:
+                continue
+            except OSError:
+                break
+        log.warning("The supervisor is gone. Handing tasks back and exiting.")
+        with contextlib.suppress(RuntimeError):
+            on_gone()
+        time.sleep(ORPHAN_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="agentexec-alive", daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """On Linux, have the kernel kill this process with the template, even if it hangs in native code."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
