@@ -1,4 +1,4 @@
-"""What the processes of a host tell each other: JSON objects, one a line, over sockets."""
+"""Channels between the processes of a host: JSON objects, one a line, over sockets."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 
 log = logging.getLogger("agentexec.control")
 
-MOST_BYTES = 1_048_576
-"""Of a line: no message of ours has a hundredth of it."""
+MAX_LINE_BYTES = 1_048_576
+"""Longest line that is read; our messages have less than a hundredth of that."""
 
 
 class MessageDecoder:
-    """Makes messages of bytes as they come. What is no message is left out, with one log line for all of it.
+    """Decoder of messages from bytes as they arrive. Invalid messages are skipped, and logged once.
 
     The user's module runs in processes that have these sockets open, so anything may be written to them.
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._incomplete = b""
         self._warned = False
 
     def feed(self, chunk: bytes) -> list[dict[str, Any]]:
-        """The messages that are complete now."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if len(self._rest) > MOST_BYTES:
-            self._rest = b""
+        """Add bytes, and return the messages that are now complete."""
+        *lines, self._incomplete = (self._incomplete + chunk).split(b"\n")
+        if len(self._incomplete) > MAX_LINE_BYTES:
+            self._incomplete = b""
             self.warn_once()
         found: list[dict[str, Any]] = []
         for line in lines:
@@ -42,27 +42,27 @@ class MessageDecoder:
         return found
 
     def warn_once(self) -> None:
-        """Note something that cannot be understood."""
+        """Log that a message is invalid, unless that was logged before."""
         if not self._warned:
             self._warned = True
             log.warning(
-                "A message between processes could not be understood; it is ignored, as further ones are."
+                "Ignored an invalid message from another process of this worker. Further ones are not logged."
             )
 
 
 class Channel:
-    """One end of a socket on which messages come and go."""
+    """One end of a socket that carries messages in both directions."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         self._lines = MessageDecoder()
 
     def fileno(self) -> int:
-        """For selectors."""
+        """Return the file descriptor, for selectors."""
         return self._end.fileno()
 
     def send(self, message: dict[str, Any]) -> bool:
-        """Say something; False if nobody is there to hear it."""
+        """Send a message. Returns False if the other end is closed."""
         try:
             self._end.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
@@ -70,7 +70,7 @@ class Channel:
         return True
 
     def read(self) -> list[dict[str, Any]] | None:
-        """What has come, without waiting for more; None once the other end is closed."""
+        """Return the messages that have arrived, without waiting; None once the other end is closed."""
         try:
             chunk = self._end.recv(65536, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -78,7 +78,7 @@ class Channel:
         return self._lines.feed(chunk) if chunk else None
 
     def warn_once(self) -> None:
-        """Note that a message made no sense."""
+        """Log that the content of a message is invalid, unless that was logged before."""
         self._lines.warn_once()
 
     def close(self) -> None:

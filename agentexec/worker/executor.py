@@ -1,4 +1,4 @@
-"""One attempt of a task, from its record to its ending."""
+"""Execution of one attempt: runs a task's handler, and turns whatever comes of it into an ending."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from agentexec.registry import Registry, validate_context
 from agentexec.task import Status, TaskDefinition
 
 MAX_ERROR = 20_000
-"""Characters of a traceback that are kept: its end, where the reason stands."""
+"""Maximum number of characters kept of a traceback: those at its end, where the reason is."""
 
 _anything: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 async def execute_attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExecutor) -> Ending:
-    """Run a task's handler once and say how it ended.
+    """Run a task's handler once, and return how it ended.
 
-    Lets CancelledError through only where the caller has canceled; every other error becomes an ending.
+    Every error becomes an ending, except a CancelledError: the caller has canceled, or the handler itself.
     """
     enter_task(admitted.lease, admitted.attempt, max(0, admitted.attempt - 1 - admitted.crashes.total))
     definition = registry.find(admitted.task_name)
     if definition is None:
         known = ", ".join(sorted(task.name for task in registry)) or "none"
         return permanent_failure(
-            admitted, f"no worker has a task named {admitted.task_name}; this one's tasks: {known}"
+            admitted, f"this worker has no task named {admitted.task_name}; its tasks are {known}"
         )
     try:
         context = _context(definition, admitted.context)
@@ -61,33 +61,38 @@ async def execute_attempt(registry: Registry, admitted: Admitted, threads: Threa
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         return _failed(definition, admitted, error)
     except BaseExceptionGroup as group:
-        # From a TaskGroup, which wraps all that its tasks raise.
-        found = _latest(group)
-        return _failed(definition, admitted, group) if found is None else _postponed(admitted, found)
-    _tell_untouched(admitted)
+        # A TaskGroup wraps everything that its tasks raise.
+        postponed = _find_postponed(group)
+        if postponed is None:
+            return _failed(definition, admitted, group)
+        return _postponed(admitted, postponed)
+    _log_unclaimed(admitted)
     try:
         result = dump_result(definition, value)
     except AgentexecError as error:
-        # Not tried again: the same handler would most likely return the like, after the same work.
+        # There is no retry: the same handler would most likely return the same kind of value, after the same work.
         return permanent_failure(admitted, str(error))
     return Ending(admitted.lease, Status.COMPLETE, CONF.activity_message_complete, result=result)
 
 
-def _tell_untouched(admitted: Admitted) -> None:
-    """Say in the task's log what was recorded for nothing: a run or step that now has another name was made again."""
+def _log_unclaimed(admitted: Admitted) -> None:
+    """Log what was recorded but not asked for: a run or step whose name has changed was executed again."""
     scope = current_scope()
     paths = scope.recorder.unclaimed_paths if scope is not None else []
     if paths:
         more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
         update(
             admitted.lease.agent_id,
-            f"An earlier attempt has recorded {', '.join(paths[:3])}{more}, which this one did not ask for: the names and "
+            f"An earlier attempt recorded {', '.join(paths[:3])}{more}, which this attempt did not ask for. The names and "
             "inputs of runs and steps must not change between attempts.",
         )
 
 
 def dump_result(definition: TaskDefinition, value: Any) -> str | None:
-    """A result as JSON, None for None. Raises PayloadTooLargeError, or AgentexecError for what is no JSON value."""
+    """Return a result as JSON, None for None.
+
+    Raises PayloadTooLargeError, or AgentexecError for a value that JSON cannot express.
+    """
     if value is None:
         return None
     try:
@@ -115,14 +120,14 @@ async def _call(
     call = functools.partial(definition.handler, agent_id=admitted.lease.agent_id, context=context)
     if definition.is_async:
         return await call()
-    # The context goes along, so that what the handler calls finds the running task.
+    # The context variables go along, so that calls of the handler find the running task.
     run = contextvars.copy_context().run
     value = await asyncio.get_running_loop().run_in_executor(threads, run, call)
     return await value if asyncio.iscoroutine(value) else value
 
 
 def _postponed(admitted: Admitted, later: Postponed) -> Ending:
-    """Back to the queue, and the attempt is not spent: waiting is no failure."""
+    """Return an ending that requeues the task. Waiting is not a failure, so the attempt does not count."""
     return Ending(
         admitted.lease,
         Status.QUEUED,
@@ -133,10 +138,11 @@ def _postponed(admitted: Admitted, later: Postponed) -> Ending:
     )
 
 
-def _latest(group: BaseExceptionGroup) -> Postponed | None:
-    """Of a group that says nothing else, the last that a task waits for with its time known; else the first answer.
+def _find_postponed(group: BaseExceptionGroup) -> Postponed | None:
+    """Return the wait that decides when the task runs again, None if the group contains other errors.
 
-    What may come at any moment (an answer, an event) has a time only where it expires.
+    That is the longest wait for a known moment. Without one it is the shortest wait for an answer or event: these can
+    come at any moment, and their time only says when they expire.
     """
     waits, others = group.split(Postponed)
     if waits is None or others is not None:
@@ -144,22 +150,22 @@ def _latest(group: BaseExceptionGroup) -> Postponed | None:
     found: list[Postponed] = []
     pending: list[BaseException] = [waits]
     while pending:
-        one = pending.pop()
-        if isinstance(one, BaseExceptionGroup):
-            pending.extend(one.exceptions)
-        elif isinstance(one, Postponed):
-            found.append(one)
-    timed = [one for one in found if not one.waiting_for]
+        error = pending.pop()
+        if isinstance(error, BaseExceptionGroup):
+            pending.extend(error.exceptions)
+        elif isinstance(error, Postponed):
+            found.append(error)
+    timed = [wait for wait in found if not wait.waiting_for]
     if timed:
-        return max(timed, key=lambda later: later.seconds)
-    return min(found, key=lambda later: later.seconds)
+        return max(timed, key=lambda wait: wait.seconds)
+    return min(found, key=lambda wait: wait.seconds)
 
 
 def _failed(definition: TaskDefinition, admitted: Admitted, error: BaseException) -> Ending:
     reason = redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, CONF.secrets)
     failures = admitted.attempt - admitted.crashes.total
     delay = retry_delay(failures, definition.retries, random.random())  # noqa: S311 - spreads load, no secret
-    # Cut after that: half of a secret would not be known as one.
+    # The traceback is cut after redaction: half of a secret would not be recognized.
     trace = redact("".join(traceback.format_exception(error))[-MAX_ERROR * 2 :], CONF.secrets)
     text = clean(f"{reason}\n{trace[-MAX_ERROR:]}", MAX_ERROR * 2)
     if delay is None:
@@ -170,7 +176,7 @@ def _failed(definition: TaskDefinition, admitted: Admitted, error: BaseException
 
 
 def permanent_failure(admitted: Admitted, reason: str) -> Ending:
-    """The end of a task that is not tried again."""
+    """Return the ending of a task that is not retried."""
     reason = redact(reason, CONF.secrets)
     message = CONF.activity_message_error.format(error=reason)
     return Ending(admitted.lease, Status.ERROR, clean(message), error=clean(reason))

@@ -1,4 +1,4 @@
-"""The worker's log: one line an event, with the process it comes from."""
+"""The worker's log: one line per event, with the process that it comes from."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ FORMAT = "%(asctime)s %(levelname)-7s {name}: %(message)s"
 CONTROLS = dict.fromkeys(
     {*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"
 )
-"""What could rewrite the terminal: errors of tasks hold texts of others."""
+"""Control characters and their replacement. Errors of tasks contain foreign texts, which could rewrite the terminal."""
 
 
-class Redacting(logging.Formatter):
-    """Formats records, tracebacks too, and takes secrets and control characters out of the whole."""
+class RedactingFormatter(logging.Formatter):
+    """Formatter that removes secrets and control characters, also from tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record), CONF.secrets).translate(CONTROLS)
 
 
 def set_up(process: str, level: str) -> None:
-    """Log to standard error. Handlers that the application has set up are left alone."""
+    """Log to standard error, without a change to the handlers of the application."""
     logger = logging.getLogger("agentexec")
     logger.setLevel(level)
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Redacting(FORMAT.format(name=process), datefmt="%H:%M:%S"))
+    handler.setFormatter(RedactingFormatter(FORMAT.format(name=process), datefmt="%H:%M:%S"))
     logger.addHandler(handler)
     logger.propagate = False

@@ -1,4 +1,4 @@
-"""The presence of a worker process in the record: who serves a queue, how busy and how large it is."""
+"""Presence: worker processes report to the record that they serve a queue, how busy they are, and how much they use."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ WORKER: Any = WorkerProcess.__table__
 
 
 class Presence:
-    """Reports every few seconds, from a thread of its own; gone when the process stops in order."""
+    """The report of one worker process: refreshed every few seconds, and removed when the process stops in order.
+
+    Threads: its own thread does the work; any other may call `start` and `stop`.
+    """
 
     def __init__(
         self, runtime: Runtime, settings: Settings, worker_id: str, state: Callable[[], tuple[int, bool]]
     ) -> None:
-        """`state` gives the number of running tasks, and whether the process drains."""
+        """Report what `state` returns: the number of running tasks, and whether the process drains."""
         self._runtime = runtime
         self._state = state
         self._started_at = utc_now()
@@ -50,27 +53,27 @@ class Presence:
         self._thread = threading.Thread(target=self._run, name="agentexec-presence", daemon=True)
 
     def start(self) -> None:
-        """Report for the first time, and start the thread."""
+        """Start the thread, which reports immediately."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Take the report back."""
+        """End the thread, and remove the report."""
         self._stop.set()
         self._thread.join(REPORT_SECONDS)
         try:
             with writing(self._runtime.engine, relaxed=True) as connection:
                 connection.execute(delete(WORKER).where(WORKER.c.worker_id == self._key))
         except UnavailableError as error:
-            log.debug("%s The report of this process stays until it is old.", error)
+            log.debug("%s The report of this process remains until it expires.", error)
 
     def _run(self) -> None:
         while True:
             try:
                 self._report()
             except UnavailableError as error:
-                log.debug("%s This process is reported later.", error)
+                log.debug("%s This process will be reported later.", error)
             except Exception:
-                log.exception("This process could not be reported.")
+                log.exception("Cannot report this process; trying again.")
             if self._stop.wait(REPORT_SECONDS):
                 return
 
@@ -91,7 +94,7 @@ class Presence:
                 connection.execute(insert(WORKER).values(**whole))
 
     def _cpu_percent(self) -> float:
-        """Since the last report; 100 is one processor."""
+        """Return the CPU use since the last report; 100 is one processor."""
         wall, processor = self._used
         self._used = (time.monotonic(), time.process_time())
         passed = self._used[0] - wall
@@ -99,7 +102,7 @@ class Presence:
 
 
 def rss_bytes() -> int:
-    """Memory that this process holds; where the system does not tell, the most that it ever held."""
+    """Return the memory that this process holds, in bytes; the most that it ever held on systems without /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize()

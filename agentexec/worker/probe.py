@@ -1,4 +1,4 @@
-"""The heartbeat file: the supervisor says about every second that it is alive, and `agentexec worker --check` reads it.
+"""The probe: the supervisor rewrites a heartbeat file about every second, and `agentexec worker --check` reads it.
 
 A file, because a probe must cost next to nothing and must not depend on Redis or the database: an outage of either
 would else restart every worker. Only the supervisor's loop writes it, so that a loop that hangs is noticed.
@@ -24,18 +24,18 @@ State = Literal["starting", "ready", "draining"]
 
 BEAT_SECONDS = 1.0
 STALE_SECONDS = 30.0
-"""Age at which a heartbeat counts no more: longer than the supervisor ever waits in one place (for a template that
+"""Age in seconds from which a heartbeat is stale: longer than any wait of the supervisor's loop (for a template that
 keeps dying, or for the last processes at its end)."""
 
 FAILING_SECONDS = 60.0
-"""Seconds without a worker process that lasts, after which the supervisor is as good as dead."""
+"""Seconds without a worker process that lasts, after which the probe fails."""
 
 MAX_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatRecord:
-    """One heartbeat. `time` is in seconds since the epoch; `failing_seconds`: how long no worker process has lasted."""
+    """One heartbeat. `time` is in seconds since the epoch, `failing_seconds` the time without a lasting worker process."""
 
     pid: int
     time: float
@@ -46,57 +46,60 @@ class HeartbeatRecord:
 
 
 class Verdict(NamedTuple):
-    """Whether a worker passes, and a sentence that says why."""
+    """Answer of a probe, and a sentence that gives the reason."""
 
     passes: bool
     text: str
 
 
 class HeartbeatFile:
-    """Writes the heartbeat file, from the constructor to `close`; without a file it does nothing."""
+    """Writer of the heartbeat file, from the constructor to `close`. Without a file it does nothing.
+
+    Threads: only the supervisor's loop writes.
+    """
 
     def __init__(self, file: Path | None, workers_wanted: int) -> None:
-        """Raises SettingsError if the file cannot be written: every probe would fail."""
+        """Write the first heartbeat. Raises SettingsError if the file cannot be written: every probe would fail."""
         self._file = file
         self.workers_wanted = workers_wanted
         self._written: tuple[State, int] | None = None
         self._next = 0.0
-        self._well_at = time.monotonic()
+        self._healthy_at = time.monotonic()
         self._broken = False
         if file is not None:
             try:
                 self._write(file, HeartbeatRecord(os.getpid(), time.time(), "starting", 0, workers_wanted))
             except OSError as error:
                 raise SettingsError(
-                    f"AGENTEXEC_HEARTBEAT_FILE cannot be written: {file}: {error.strerror}."
+                    f"Cannot write AGENTEXEC_HEARTBEAT_FILE {file} ({error.strerror})."
                 ) from None
 
     def update(self, state: State, workers_alive: int, *, healthy: bool) -> None:
-        """Say that the supervisor is alive, at most once a second unless something has changed.
+        """Write a heartbeat, at most once a second unless something has changed.
 
-        `healthy`: some worker process lasts, or none is to.
+        `healthy` means that a worker process lasts, or that none is supposed to run.
         """
         if self._file is None:
             return
         now = time.monotonic()
         if healthy:
-            self._well_at = now
+            self._healthy_at = now
         if now < self._next and self._written == (state, workers_alive):
             return
         self._next = now + BEAT_SECONDS
         self._written = (state, workers_alive)
-        failing = round(now - self._well_at, 1)
+        failing = round(now - self._healthy_at, 1)
         beat = HeartbeatRecord(os.getpid(), time.time(), state, workers_alive, self.workers_wanted, failing)
         try:
             self._write(self._file, beat)
         except OSError as error:
-            # A full disk must not end the work; the probe tells that something is wrong.
+            # A full disk must not stop the work. The probe fails, which reports the problem.
             if not self._broken:
-                log.error("The heartbeat file %s cannot be written: %s.", self._file, error.strerror)
+                log.error("Cannot write the heartbeat file %s (%s).", self._file, error.strerror)
             self._broken = True
         else:
             if self._broken:
-                log.info("The heartbeat file is written again.")
+                log.info("Writing the heartbeat file again.")
             self._broken = False
 
     def close(self) -> None:
@@ -108,10 +111,10 @@ class HeartbeatFile:
                 self._file.unlink()
 
     def _write(self, file: Path, beat: HeartbeatRecord) -> None:
-        # Replaced as a whole: a reader never sees half of it.
+        # The file is replaced as a whole, so a reader never sees half of it.
         draft = file.with_name(f".{file.name}.{beat.pid}")
         try:
-            # No link that somebody has put there is followed, in a folder like /tmp.
+            # Links are not followed: in a folder like /tmp somebody else may have put one there.
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
             with os.fdopen(os.open(draft, flags, 0o644), "w", encoding="utf-8") as opened:
                 opened.write(json.dumps(asdict(beat)) + "\n")
@@ -123,7 +126,7 @@ class HeartbeatFile:
 
 
 def read(file: Path) -> HeartbeatRecord:
-    """The heartbeat in a file. Raises OSError, or ValueError for a file that holds none."""
+    """Read the heartbeat of a file. Raises OSError, or ValueError for a file without a heartbeat."""
     with file.open("rb") as opened:
         content = opened.read(MAX_BYTES)
     try:
@@ -137,13 +140,13 @@ def read(file: Path) -> HeartbeatRecord:
 
 
 def answer(file: str | Path | None, *, ready: bool) -> NoReturn:
-    """Answer a probe: one sentence, and exit with 0 or 1, as Docker knows no other codes."""
+    """Answer a probe with one sentence, and exit with 0 or 1, the only codes that Docker knows."""
     verdict = (
         check(Path(file), ready=ready)
         if file
         else Verdict(
             False,
-            "No heartbeat file is named: set AGENTEXEC_HEARTBEAT_FILE, for the worker as for this command.",
+            "No heartbeat file is set. Set AGENTEXEC_HEARTBEAT_FILE, for the worker and for this command.",
         )
     )
     stream = sys.stdout if verdict.passes else sys.stderr
@@ -152,31 +155,29 @@ def answer(file: str | Path | None, *, ready: bool) -> NoReturn:
 
 
 def check(file: Path, *, ready: bool = False) -> Verdict:
-    """Whether the worker that writes a file is alive, or, with `ready`, takes tasks."""
+    """Check that the worker that writes a file is alive or, with `ready`, that it takes tasks."""
     try:
         beat = read(file)
     except FileNotFoundError:
-        return Verdict(
-            False, f"There is no heartbeat file {file}: no worker runs that is set to write it there."
-        )
+        return Verdict(False, f"There is no heartbeat file {file}: no running worker writes it there.")
     except OSError as error:
-        return Verdict(False, f"The heartbeat file {file} cannot be read: {error.strerror}.")
+        return Verdict(False, f"Cannot read the heartbeat file {file} ({error.strerror}).")
     except ValueError:
-        return Verdict(False, f"The file {file} holds no heartbeat of a worker.")
+        return Verdict(False, f"The file {file} does not contain the heartbeat of a worker.")
     return judge(beat, time.time(), ready=ready)
 
 
 def judge(beat: HeartbeatRecord, now: float, *, ready: bool) -> Verdict:
-    """What a heartbeat says at the time `now`. A worker that starts or drains is alive, but not ready."""
-    # One from the future is no sign of life either: the clock was set back, and nobody has written since.
+    """Judge a heartbeat at the time `now`. A worker that starts or drains is alive, but not ready."""
+    # A heartbeat from the future is not a sign of life either: the clock was set back, and nobody has written since.
     age = abs(now - beat.time)
     who = f"The worker (process {beat.pid})"
     if age > STALE_SECONDS:
-        return Verdict(False, f"{who} has given no heartbeat for {age:.0f} s: it hangs, or it is gone.")
+        return Verdict(False, f"{who} has not written a heartbeat for {age:.0f} s: it hangs, or it is gone.")
     if beat.failing_seconds > FAILING_SECONDS:
         return Verdict(
             False,
-            f"{who} has had no worker process that lasted for {beat.failing_seconds:.0f} s: its log says why.",
+            f"{who} has had no lasting worker process for {beat.failing_seconds:.0f} s. See its log for the reason.",
         )
     running = f"{beat.workers_alive} of {beat.workers_wanted} worker processes run"
     if ready and not (beat.state == "ready" and beat.workers_alive):

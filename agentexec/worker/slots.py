@@ -1,4 +1,4 @@
-"""Slots: how many tasks of a worker process run at once. A task that waits for others has none meanwhile."""
+"""Slots: the number of tasks that a worker process runs at once. A task that waits for others occupies none."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from contextlib import asynccontextmanager, contextmanager
 from uuid import UUID
 
 MAX_INLINE_SLEEP = 5.0
-"""A sleep that is not longer is slept in the process: leaving and coming back costs a replay."""
+"""Longest sleep in seconds that is slept within the process: leaving and coming back costs a replay."""
 
 
 class Slots:
-    """Counts slots for claims, and for tasks that come back from a wait, which go first.
+    """Counter of free slots, for claims and for tasks that come back from a wait, which take precedence.
 
-    `max_inline_sleep`: see MAX_INLINE_SLEEP. `skips_sleep`: who wakes up has slept, whatever the clock says (in unit tests).
-    `on_release`: called when a task begins to wait.
+    Threads: any thread may call any method; a condition guards the state.
+
+    Args:
+        number: Slots of the process.
+        max_inline_sleep: Longest sleep of a handler, in seconds, that does not leave the process.
+        skips_sleep: Count a sleep as slept when the task comes back, whatever the clock says (in unit tests).
+        on_release: Called when a task begins to wait.
     """
 
     def __init__(
@@ -35,33 +40,33 @@ class Slots:
         self._on_release = on_release
         self._changed = threading.Condition()
         self._returning: deque[Future[None]] = deque()
-        self._rests: Counter[UUID] = Counter()
-        self._leaving: set[UUID] = set()
+        self._waits: Counter[UUID] = Counter()
+        self._requeueable: set[UUID] = set()
 
     def wait(self, otherwise: Callable[[], bool], timeout: float) -> None:
-        """Until a slot is free or `otherwise()` is true, at most `timeout` seconds."""
+        """Return when a slot is free or `otherwise()` is true, or after `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._free > 0 or otherwise(), timeout)
 
     def notify(self) -> None:
-        """Have those that wait look whether their `otherwise` is true by now."""
+        """Make `wait` check its `otherwise` again."""
         with self._changed:
             self._changed.notify_all()
 
-    def acquire(self, most: int) -> int:
-        """Take up to `most` slots and return their number."""
+    def acquire(self, limit: int) -> int:
+        """Take up to `limit` slots and return their number."""
         with self._changed:
-            number = max(0, min(most, self._free))
+            number = max(0, min(limit, self._free))
             self._free -= number
             return number
 
     def acquire_unconditionally(self) -> None:
-        """Take a slot also where none is free."""
+        """Take a slot even if none is free."""
         with self._changed:
             self._free -= 1
 
     def release(self, number: int) -> None:
-        """Give slots back: to tasks that come back from a wait, then to claims."""
+        """Give slots back: first to tasks that come back from a wait, then to claims."""
         with self._changed:
             self._free += number
             while self._free > 0 and self._returning:
@@ -72,88 +77,88 @@ class Slots:
             self._changed.notify_all()
 
     def end_task(self, agent_id: UUID) -> None:
-        """A task has ended: its slot is free, if it had one."""
+        """Free the slot of a task that has ended, if it had one."""
         with self._changed:
-            self._leaving.discard(agent_id)
-            if not self._rests.pop(agent_id, 0):
+            self._requeueable.discard(agent_id)
+            if not self._waits.pop(agent_id, 0):
                 self.release(1)
 
     @property
     def requeueable_tasks(self) -> set[UUID]:
-        """Tasks that wait, and may as well do so outside a worker that stops."""
+        """Tasks that wait, and can also wait outside this process when it stops."""
         with self._changed:
-            return set(self._leaving)
+            return set(self._requeueable)
 
     @asynccontextmanager
     async def released(self, agent_id: UUID, *, requeue_on_stop: bool) -> AsyncGenerator[None]:
-        """The task has no slot within the block; afterwards it waits for one.
+        """Release the task's slot within the block, and wait for one afterwards.
 
-        Several branches of a task may wait at once: it has a slot again when the last of them is through.
-        `requeue_on_stop`: it may be handed back when the worker stops.
+        Several branches of a task may wait at once: it gets a slot when the last of them comes back.
+        With `requeue_on_stop` the task is handed back if the worker stops while it waits.
         """
-        self._rest(agent_id, requeue_on_stop)
+        self._begin_wait(agent_id, requeue_on_stop)
         try:
             yield
         except asyncio.CancelledError:
-            self._come_back_at_once(self._come_back(agent_id))
+            self._skip_line(self._end_wait(agent_id))
             raise
         except BaseException:
-            await self._returned(agent_id)
+            await self._wait_for_slot(agent_id)
             raise
-        await self._returned(agent_id)
+        await self._wait_for_slot(agent_id)
 
     @contextmanager
     def released_in_thread(self, agent_id: UUID, *, requeue_on_stop: bool) -> Generator[None]:
-        """`released` for a handler in a thread."""
-        self._rest(agent_id, requeue_on_stop)
+        """Do what `released` does, for a handler in a thread."""
+        self._begin_wait(agent_id, requeue_on_stop)
         try:
             yield
         finally:
-            back = self._come_back(agent_id)
-            if back is not None:
-                back.result()
+            slot = self._end_wait(agent_id)
+            if slot is not None:
+                slot.result()
 
-    async def _returned(self, agent_id: UUID) -> None:
-        back = self._come_back(agent_id)
-        if back is None or back.done():
+    async def _wait_for_slot(self, agent_id: UUID) -> None:
+        slot = self._end_wait(agent_id)
+        if slot is None or slot.done():
             return
         try:
-            await asyncio.wrap_future(back)
+            await asyncio.wrap_future(slot)
         except asyncio.CancelledError:
-            self._come_back_at_once(back)
+            self._skip_line(slot)
             raise
 
-    def _come_back_at_once(self, back: Future[None] | None) -> None:
-        # A task that is stopped must not wait to be stopped.
+    def _skip_line(self, slot: Future[None] | None) -> None:
+        # A task that is being stopped must not wait for a slot first.
         with self._changed:
-            if back is not None and (back.cancelled() or back.cancel()):
+            if slot is not None and (slot.cancelled() or slot.cancel()):
                 self._free -= 1
 
-    def _rest(self, agent_id: UUID, requeue_on_stop: bool) -> None:
+    def _begin_wait(self, agent_id: UUID, requeue_on_stop: bool) -> None:
         with self._changed:
-            self._rests[agent_id] += 1
-            first = self._rests[agent_id] == 1
+            self._waits[agent_id] += 1
+            first = self._waits[agent_id] == 1
             if requeue_on_stop:
-                self._leaving.add(agent_id)
+                self._requeueable.add(agent_id)
             if first:
                 self.release(1)
         if first:
             self._on_release(agent_id)
 
-    def _come_back(self, agent_id: UUID) -> Future[None] | None:
-        """What is done when the task has a slot again; None while others of its branches wait."""
+    def _end_wait(self, agent_id: UUID) -> Future[None] | None:
+        """Return a future that is done when the task has a slot again, None while other branches of it wait."""
         with self._changed:
-            if agent_id not in self._rests:
+            if agent_id not in self._waits:
                 return None
-            self._rests[agent_id] -= 1
-            if self._rests[agent_id]:
+            self._waits[agent_id] -= 1
+            if self._waits[agent_id]:
                 return None
-            del self._rests[agent_id]
-            self._leaving.discard(agent_id)
-            back: Future[None] = Future()
+            del self._waits[agent_id]
+            self._requeueable.discard(agent_id)
+            slot: Future[None] = Future()
             if self._free > 0:
                 self._free -= 1
-                back.set_result(None)
+                slot.set_result(None)
             else:
-                self._returning.append(back)
-            return back
+                self._returning.append(slot)
+            return slot

@@ -1,4 +1,4 @@
-"""Where the user's pool is, and how a process of ours loads it."""
+"""The target of a worker: the place of the user's pool, and how processes load it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from agentexec.registry import Registry
 
 
 class HasRegistry(Protocol):
-    """What a worker needs of a pool."""
+    """Part of a pool that a worker uses."""
 
     registry: Registry
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A pool's place: a module by its dotted name or by its file, and an attribute of it.
+    """Place of a pool: a module, by its dotted name or its file, and an attribute of it.
 
-    `attribute` None stands for `pool`, else `create_pool()`. `path` is put in front of `sys.path`.
+    `attribute` None means `pool`, or `create_pool()` if there is no `pool`. `path` goes to the front of `sys.path`.
     """
 
     module: str
@@ -35,7 +35,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """`package.module`, `package.module:attribute` or `folder/file.py[:attribute]`, seen from the current folder."""
+        """Parse `package.module[:attribute]` or `folder/file.py[:attribute]`, relative to the current folder."""
         module, _, attribute = text.strip().partition(":")
         if not module:
             raise ModuleLoadError(
@@ -51,7 +51,7 @@ class Target:
 
     @classmethod
     def from_pool(cls, pool: object) -> Target:
-        """The place of a pool that the running program has made, for processes that import the program anew."""
+        """Find the place of a pool that the running program has made, for processes that import the program again."""
         main = sys.modules["__main__"]
         candidates = [main, *(module for name, module in list(sys.modules.items()) if name != "__main__")]
         for module in candidates:
@@ -61,16 +61,16 @@ class Target:
                         _importable_name(module), name, tuple(entry or str(Path.cwd()) for entry in sys.path)
                     )
         raise ModuleLoadError(
-            "Worker processes must be able to import your pool; keep it in a variable of a module, like "
+            "Worker processes must be able to import your pool. Keep it in a variable of a module, like "
             "`pool = ax.Pool()` at the top level, and call pool.run() from there."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """For the way to another process."""
+        """Return the target as JSON values, to be sent to another process."""
         return asdict(self)
 
     def load(self) -> HasRegistry:
-        """Import the module and find its pool. Raises ModuleLoadError that says what is wrong."""
+        """Import the module and return its pool. Raises ModuleLoadError, which says what is wrong."""
         for entry in reversed(self.path):
             if entry in sys.path:
                 sys.path.remove(entry)
@@ -81,7 +81,7 @@ class Target:
             attribute = next((name for name in ("pool", "create_pool") if hasattr(module, name)), None)
             if attribute is None:
                 raise ModuleLoadError(
-                    f"{self.module} has neither `pool` nor `create_pool()`; add `pool = ax.Pool()`, or name another "
+                    f"{self.module} has neither `pool` nor `create_pool()`. Add `pool = ax.Pool()`, or name another "
                     f"attribute as {self.module}:ATTRIBUTE."
                 )
         if not hasattr(module, attribute):
@@ -113,7 +113,7 @@ class Target:
         except ModuleNotFoundError as error:
             if error.name and (self.module == error.name or self.module.startswith(f"{error.name}.")):
                 raise ModuleLoadError(
-                    f"There is no module {self.module}; run from the folder that holds it, or give a path like src/worker.py."
+                    f"There is no module {self.module}. Run from the folder that holds it, or give a path like src/worker.py."
                 ) from error
             raise ModuleLoadError(f"{self.module} cannot be imported: {error}.") from error
         except FileNotFoundError as error:
@@ -121,7 +121,7 @@ class Target:
         except SyntaxError as error:
             raise ModuleLoadError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
         except (Exception, SystemExit) as error:
-            # Whatever the user's module raises while it is imported is their message to read.
+            # Any error that the user's module raises during its import is for its author to read.
             raise ModuleLoadError(
                 f"{self.module} cannot be imported: {type(error).__name__}: {error}."
             ) from error
@@ -130,13 +130,13 @@ class Target:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(path)
-    # Not "__main__": the program's `if __name__ == "__main__":` must not run in a worker.
+    # The name is not "__main__", so that the program's `if __name__ == "__main__":` does not run in a worker.
     name = path.stem
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ModuleLoadError(f"{path} is no Python file.")
+        raise ModuleLoadError(f"{path} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     # Registered under its name, so that its classes can be found (type hints, pickles of user libraries).
     sys.modules[name] = module
@@ -153,6 +153,6 @@ def _importable_name(module: ModuleType) -> str:
     file = getattr(module, "__file__", None)
     if file is None:
         raise ModuleLoadError(
-            "pool.run() and pool.start() need a program in a file; a prompt or notebook has none."
+            "pool.run() and pool.start() need a program in a file, which a prompt or notebook does not have."
         )
     return os.path.realpath(file)

@@ -58,7 +58,7 @@ def test_a_deployment_that_has_served_waits_for_its_database_however_long(deploy
     task = deployment.wait_for(lambda: try_enqueue(deployment))
     deployment.wait_for_ends([task])
     assert deployment.worker_pids("late") == [worker.pid]
-    deployment.wait_for(lambda: "It is there now" in deployment.log)
+    deployment.wait_for(lambda: "Connected to the database" in deployment.log)
 
 
 @on_targets("embedded", alternates=False)

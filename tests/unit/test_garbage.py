@@ -24,7 +24,7 @@ from agentexec.state.backend import Event
 from agentexec.state.messages import CANCEL, format_message, parse_messages
 from agentexec.state.redis_backend.signing import Signer
 from agentexec.task import new_agent_id, parse_agent_id
-from agentexec.worker.channel import MOST_BYTES, MessageDecoder
+from agentexec.worker.channel import MAX_LINE_BYTES, MessageDecoder
 
 settings.register_profile("garbage", derandomize=True, max_examples=60, deadline=None, database=None)
 settings.load_profile("garbage")
@@ -51,8 +51,8 @@ def test_messages_between_processes(chunks: list[bytes]) -> None:
 def test_a_line_without_an_end_is_forgotten() -> None:
     lines = MessageDecoder()
     for _ in range(5):
-        lines.feed(b"x" * (MOST_BYTES // 2))
-    assert len(lines._rest) <= MOST_BYTES
+        lines.feed(b"x" * (MAX_LINE_BYTES // 2))
+    assert len(lines._incomplete) <= MAX_LINE_BYTES
 
 
 @given(st.integers(), documents)

@@ -10,7 +10,7 @@ import pytest
 
 from agentexec.config import CONF, Settings
 from agentexec.redaction import MAX_TEXT_LENGTH, passwords, redact
-from agentexec.worker.logs import Redacting
+from agentexec.worker.logs import RedactingFormatter
 
 SECRET = "hunter2hunter2"
 
@@ -81,7 +81,7 @@ def test_a_log_record_and_its_traceback_are_redacted() -> None:
             ("sk-0123456789",),
             (ValueError, error, error.__traceback__),
         )
-    text = Redacting("%(message)s").format(record)
+    text = RedactingFormatter("%(message)s").format(record)
     assert SECRET not in text and "sk-0123456789" not in text
     assert "Traceback" in text and "cannot open redis://:***@host/0" in text
 

@@ -46,11 +46,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 COMPLAINTS = {
-    "nowhere": "There is no module nowhere; run from the folder that holds it",
+    "nowhere": "There is no module nowhere. Run from the folder that holds it",
     "nowhere.worker": "There is no module nowhere.worker",
     "nowhere.py": "There is no file",
     "fine..x": "no module",
-    "no_pool": "no_pool has neither `pool` nor `create_pool()`; add `pool = ax.Pool()`",
+    "no_pool": "no_pool has neither `pool` nor `create_pool()`. Add `pool = ax.Pool()`",
     "no_pool.py": "has neither `pool` nor `create_pool()`",
     "fine:tasks": "fine has no attribute 'tasks'",
     "wrong_pool": "wrong_pool:pool is int, not an ax.Pool",
@@ -298,7 +298,7 @@ def test_one_bad_task_in_the_queue_harms_no_other(deploy: Deploy) -> None:
     assert ax.get_result_sync(good, 10) == "good"
     deployment.wait_for_ends([unknown, invalid, broken])
     errors = [deployment.detail(task).error or "" for task in (unknown, invalid, broken)]
-    assert "no worker has a task named no_such_task" in errors[0]
+    assert "this worker has no task named no_such_task" in errors[0]
     assert "The context of task work is not valid: key: Field required" in errors[1]
     assert "The context of task work is not valid: Invalid JSON" in errors[2]
     assert deployment.endings([unknown, invalid, broken]) == [["error"]] * 3

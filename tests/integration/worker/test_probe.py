@@ -90,7 +90,7 @@ def test_a_probe_without_a_file_says_what_to_set(option: str, tmp_path: Path) ->
     done = run_agentexec("worker", option, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "agentexec: No heartbeat file is named: set AGENTEXEC_HEARTBEAT_FILE, for the worker as for this command.\n"
+        "agentexec: No heartbeat file is set. Set AGENTEXEC_HEARTBEAT_FILE, for the worker and for this command.\n"
     )
 
 
@@ -104,5 +104,5 @@ def test_a_worker_whose_heartbeat_cannot_be_written_says_so(tmp_path: Path) -> N
     done = run_agentexec("worker", "nothing", "--heartbeat-file", "nowhere/beat.json", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
-        "agentexec: AGENTEXEC_HEARTBEAT_FILE cannot be written: nowhere/beat.json: No such file or directory.\n"
+        "agentexec: Cannot write AGENTEXEC_HEARTBEAT_FILE nowhere/beat.json (No such file or directory).\n"
     )

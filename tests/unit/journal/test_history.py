@@ -32,4 +32,4 @@ def test_what_was_recorded_and_not_asked_for_again_is_told_and_progress_stays(of
         ("Half of it.", 50),
     ]
     [words] = [message for message in told if "did not ask for" in message]
-    assert words.startswith("An earlier attempt has recorded step:ask 1#1, which this one did not ask for")
+    assert words.startswith("An earlier attempt recorded step:ask 1#1, which this attempt did not ask for")

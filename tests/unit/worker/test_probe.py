@@ -64,12 +64,12 @@ def test_a_probe_judges_by_the_last_heartbeat(beat: HeartbeatRecord, alive: bool
     ("content", "said"),
     [
         (None, "no heartbeat file"),
-        (b"", "no heartbeat of a worker"),
-        (b"\xff\xfe", "no heartbeat of a worker"),
-        (b"[1, 2]", "no heartbeat of a worker"),
-        (b'{"pid": 1}', "no heartbeat of a worker"),
-        (json.dumps({**asdict(READY), "time": "now"}).encode(), "no heartbeat of a worker"),
-        (b"[" * 100_000, "no heartbeat of a worker"),
+        (b"", "does not contain the heartbeat of a worker"),
+        (b"\xff\xfe", "does not contain the heartbeat of a worker"),
+        (b"[1, 2]", "does not contain the heartbeat of a worker"),
+        (b'{"pid": 1}', "does not contain the heartbeat of a worker"),
+        (json.dumps({**asdict(READY), "time": "now"}).encode(), "does not contain the heartbeat of a worker"),
+        (b"[" * 100_000, "does not contain the heartbeat of a worker"),
     ],
     ids=["missing", "empty", "binary", "list", "partial", "wrong type", "nested"],
 )
@@ -132,7 +132,7 @@ def test_it_is_counted_how_long_no_process_has_lasted(
 
 
 def test_a_worker_whose_file_cannot_be_written_does_not_start(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"AGENTEXEC_HEARTBEAT_FILE cannot be written: .*No such file"):
+    with pytest.raises(SettingsError, match=r"Cannot write AGENTEXEC_HEARTBEAT_FILE .*No such file"):
         HeartbeatFile(tmp_path / "nowhere" / "heartbeat.json", 2)
 
 
@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_written_any_more_is_said_once_and_stops_no_worker
     for now[0] in (108.0, 110.0):
         heartbeat.update("ready", 2, healthy=True)
     assert [record.message.partition(" ")[2].rpartition(" ")[2] for record in caplog.records] == [
-        "directory.",
+        "directory).",
         "again.",
     ]
 
