@@ -21,10 +21,17 @@ if TYPE_CHECKING:
     from agentexec.client.cancel import cancel_sync as cancel_sync
     from agentexec.client.enqueue import enqueue as enqueue
     from agentexec.client.enqueue import enqueue_many as enqueue_many
+    from agentexec.client.enqueue import enqueue_many_sync as enqueue_many_sync
     from agentexec.client.enqueue import enqueue_sync as enqueue_sync
     from agentexec.client.fan_out import map_tasks as map  # noqa: F401
-    from agentexec.client.results import as_completed as as_completed
-    from agentexec.client.results import gather as gather
+    from agentexec.client.fan_out import map_tasks_sync as map_sync  # noqa: F401
+    from agentexec.client.gather import Completed as Completed
+    from agentexec.client.gather import as_completed as as_completed
+    from agentexec.client.gather import as_completed_sync as as_completed_sync
+    from agentexec.client.gather import gather as gather
+    from agentexec.client.gather import gather_sync as gather_sync
+    from agentexec.client.new_task import EnqueueOptions as EnqueueOptions
+    from agentexec.client.new_task import TaskOptions as TaskOptions
     from agentexec.client.results import get_result as get_result
     from agentexec.client.results import get_result_sync as get_result_sync
     from agentexec.client.retry import retry as retry
@@ -47,6 +54,7 @@ if TYPE_CHECKING:
     from agentexec.errors import SchemaError as SchemaError
     from agentexec.errors import SettingsError as SettingsError
     from agentexec.errors import TaskCanceledError as TaskCanceledError
+    from agentexec.errors import TaskEndedError as TaskEndedError
     from agentexec.errors import TaskFailedError as TaskFailedError
     from agentexec.errors import UnavailableError as UnavailableError
     from agentexec.errors import UnknownTaskError as UnknownTaskError
@@ -60,13 +68,16 @@ if TYPE_CHECKING:
     from agentexec.runtime import configure as configure
     from agentexec.runtime import get_engine as get_engine
     from agentexec.schema.tables import Base as Base
+    from agentexec.task import HandlerOptions as HandlerOptions
     from agentexec.task import Priority as Priority
     from agentexec.task import Status as Status
     from agentexec.task import Task as Task
     from agentexec.workflow.events import send_event as send_event
     from agentexec.workflow.events import send_event_sync as send_event_sync
     from agentexec.workflow.events import sleep as sleep
+    from agentexec.workflow.events import sleep_sync as sleep_sync
     from agentexec.workflow.events import wait_for_event as wait_for_event
+    from agentexec.workflow.events import wait_for_event_sync as wait_for_event_sync
     from agentexec.workflow.pipeline import Pipeline as Pipeline
     from agentexec.workflow.tracker import Tracker as Tracker
 
@@ -88,6 +99,7 @@ _HOMES = {
         "SchemaError",
         "SettingsError",
         "TaskCanceledError",
+        "TaskEndedError",
         "TaskFailedError",
         "UnavailableError",
         "UnknownTaskError",
@@ -103,18 +115,30 @@ _HOMES = {
     "agentexec.journal.current_call": ("idempotency_key", "transaction"),
     "agentexec.workflow.pipeline": ("Pipeline",),
     "agentexec.pool": ("Pool",),
-    "agentexec.client.enqueue": ("enqueue", "enqueue_many", "enqueue_sync"),
-    "agentexec.client.results": ("as_completed", "gather", "get_result", "get_result_sync"),
+    "agentexec.client.enqueue": ("enqueue", "enqueue_many", "enqueue_many_sync", "enqueue_sync"),
+    "agentexec.client.gather": ("Completed", "as_completed", "as_completed_sync", "gather", "gather_sync"),
+    "agentexec.client.new_task": ("EnqueueOptions", "TaskOptions"),
+    "agentexec.client.results": ("get_result", "get_result_sync"),
     "agentexec.client.retry": ("retry", "retry_sync"),
     "agentexec.runners.base": ("BaseAgentRunner",),
     "agentexec.runners.openai.runner": ("OpenAIRunner",),
     "agentexec.runtime": ("configure", "get_engine"),
     "agentexec.schema.tables": ("Base",),
-    "agentexec.task": ("Priority", "Status", "Task"),
+    "agentexec.task": ("HandlerOptions", "Priority", "Status", "Task"),
     "agentexec.workflow.tracker": ("Tracker",),
-    "agentexec.workflow.events": ("send_event", "send_event_sync", "sleep", "wait_for_event"),
+    "agentexec.workflow.events": (
+        "send_event",
+        "send_event_sync",
+        "sleep",
+        "sleep_sync",
+        "wait_for_event",
+        "wait_for_event_sync",
+    ),
 }
-_RENAMED = {"map": ("agentexec.client.fan_out", "map_tasks")}
+_RENAMED = {
+    "map": ("agentexec.client.fan_out", "map_tasks"),
+    "map_sync": ("agentexec.client.fan_out", "map_tasks_sync"),
+}
 """Names that would hide a builtin where they are defined."""
 
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

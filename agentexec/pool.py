@@ -6,13 +6,13 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from agentexec.config import CONF, explicit_settings
 from agentexec.errors import AgentexecError, UsageError
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
-from agentexec.task import TaskDefinition
+from agentexec.task import HandlerOptions, TaskDefinition
 from agentexec.worker import logs
 from agentexec.worker.supervisor import Supervisor
 from agentexec.worker.target import Target
@@ -50,34 +50,47 @@ class Pool:
         self._supervisor: Supervisor | None = None
         self._thread: threading.Thread | None = None
 
-    def task(
-        self, name: str, *, retries: int | None = None, timeout: float | None = None
-    ) -> Callable[[Handler], Handler]:
+    def task(self, name: str, **options: Unpack[HandlerOptions]) -> Callable[[Handler], Handler]:
         """Register the decorated function as the handler of task `name`.
 
-        The handler has the parameters `agent_id: UUID` and `context`, whose type (a pydantic model) says how
-        contexts are checked. It may be async, or a plain function, which then runs in a thread.
+        The handler has the parameters `agent_id: UUID` and `context`; contexts are validated against the type of
+        `context`, a pydantic model. An async handler runs on the event loop of a worker process, a plain function in
+        one of its threads.
 
-        `retries`: further attempts after one that raised, with growing pauses; default 0. `timeout`: seconds
-        for one attempt of an async handler. Raises UsageError for a bad signature or a name that is taken.
+        Args:
+            name: Name of the task, 1 to 200 characters.
+            **options: See [`ax.HandlerOptions`][agentexec.HandlerOptions].
+
+        Returns:
+            The decorator, which returns the function unchanged.
+
+        Raises:
+            UsageError: The name is taken, an option is invalid, or the function lacks a parameter.
         """
 
         def register(handler: Handler) -> Handler:
-            self.add_task(name, handler, retries=retries, timeout=timeout)
+            self.add_task(name, handler, **options)
             return handler
 
         return register
 
     def add_task(
-        self,
-        name: str,
-        handler: Callable[..., Any],
-        *,
-        retries: int | None = None,
-        timeout: float | None = None,
+        self, name: str, handler: Callable[..., Any], **options: Unpack[HandlerOptions]
     ) -> TaskDefinition:
-        """`task` as a call."""
-        return self.registry.add(name, handler, retries=retries, timeout=timeout)
+        """Register a handler: `task` as a call, for a function that cannot be decorated.
+
+        Args:
+            name: Name of the task, 1 to 200 characters.
+            handler: Function with the parameters `agent_id` and `context`.
+            **options: See [`ax.HandlerOptions`][agentexec.HandlerOptions].
+
+        Returns:
+            The definition of the task.
+
+        Raises:
+            UsageError: As `task` does.
+        """
+        return self.registry.add(name, handler, **options)
 
     def run(self) -> None:
         """Run workers until SIGTERM or SIGINT; blocks.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from pydantic import (
     BaseModel,
@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
-from agentexec.task import TaskDefinition
+from agentexec.task import HandlerOptions, TaskDefinition, require_known_options
 
 MAX_TASK_NAME = 200
 
@@ -49,11 +49,11 @@ class Registry:
         self,
         name: str,
         handler: Callable[..., Any],
-        *,
-        retries: int | None = None,
-        timeout: float | None = None,
+        **options: Unpack[HandlerOptions],
     ) -> TaskDefinition:
         """Register a handler. Raises UsageError for a name that is taken, or a signature that cannot be called."""
+        require_known_options("task", options, accepts=HandlerOptions)
+        retries, timeout = options.get("retries"), options.get("timeout")
         if not name or len(name) > MAX_TASK_NAME:
             raise UsageError(
                 f"A task name has 1 to {MAX_TASK_NAME} characters; {name[:40]!r} has {len(name)}."

@@ -5,10 +5,10 @@ from __future__ import annotations
 import enum
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter
@@ -73,6 +73,16 @@ class Task(BaseModel):
     queue_name: str
 
 
+class HandlerOptions(TypedDict, total=False):
+    """Options of a handler; each may be left out."""
+
+    retries: int | None
+    """Further attempts after one that raised, with growing pauses; 0 by default."""
+
+    timeout: float | None
+    """Seconds for one attempt of an async handler; no limit by default."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskDefinition:
     """Registered handler and its options.
@@ -89,6 +99,16 @@ class TaskDefinition:
     retries: int = 0
     timeout: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+def require_known_options(function: str, options: Mapping[str, Any], *, accepts: Any) -> None:
+    """Raise TypeError for an option that a function does not accept, as Python does for an unknown keyword.
+
+    `accepts` is the TypedDict of the options.
+    """
+    if not options.keys() <= accepts.__optional_keys__:
+        unknown = sorted(options.keys() - accepts.__optional_keys__)
+        raise TypeError(f"{function}() got an unexpected keyword argument {unknown[0]!r}")
 
 
 def agent_id_of(task: Task | UUID | str) -> UUID:

@@ -1,14 +1,17 @@
-"""Wide fan-out: one task for each of many contexts, some at a time, and their results."""
+"""Fan-out: one task for each of many contexts, a limited number at a time, and their results."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Unpack
 
-from agentexec.client.enqueue import BATCH_SIZE, enqueue_many
-from agentexec.client.new_task import Context
-from agentexec.client.results import outcome_stream, result_or_error
+from agentexec.client.enqueue import enqueue_many, enqueue_many_sync
+from agentexec.client.new_task import Context, TaskOptions
+from agentexec.client.outcomes import blocking_outcome_stream, outcome_stream
+from agentexec.client.results import decode_or_return_error
+from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.errors import UsageError
+from agentexec.task import require_known_options
 
 
 async def map_tasks(
@@ -18,34 +21,101 @@ async def map_tasks(
     max_in_flight: int | None = None,
     return_exceptions: bool = False,
     timeout: float | None = None,
-    **options: Any,
+    **options: Unpack[TaskOptions],
 ) -> list[Any]:
-    """Enqueue one task for each context and return their results in order: `await ax.map("research", contexts)`.
+    """Enqueue one task for each context and return their results: `await ax.map("research", contexts)`.
 
-    `max_in_flight`: at most so many of them are accepted and not ended at a time; None for all at once. They are
-    enqueued in batches of up to 500, with a round trip for each batch. `timeout`: seconds for all together, None for no
-    limit. `options`: those of `ax.enqueue_many`. Inside a task the wait takes no slot of its worker, and tasks that an
-    earlier attempt has enqueued are found again.
+    Tasks are enqueued in batches of up to 500, with one round trip for each batch. Inside a task the wait occupies no
+    slot of the worker, and tasks that an earlier attempt enqueued are found again.
 
-    Raises as `get_result` does, at the first task that failed (the others go on and keep their results, and no
-    further ones are enqueued); with `return_exceptions` the errors stand in the list instead.
+    The first task that fails ends the call: no further tasks are enqueued, and the others go on and keep their results.
+
+    Args:
+        task_name: Name of the tasks.
+        contexts: One context for each task.
+        max_in_flight: Highest number of tasks that are accepted and have not ended; None enqueues all at once.
+        return_exceptions: True to put errors of tasks into the list instead of raising them.
+        timeout: Seconds for all tasks together; None waits without limit.
+        **options: Options of every task, see [`ax.TaskOptions`][agentexec.TaskOptions].
+
+    Returns:
+        The results, in the order of the contexts.
+
+    Raises:
+        TaskFailedError: A task failed for good.
+        TaskCanceledError: A task was canceled.
+        TimeoutError: A task has not ended in time. It goes on.
+        ContextInvalidError: A context does not fit the type of the task.
+        PayloadTooLargeError: A context or the metadata is above `AGENTEXEC_MAX_PAYLOAD_BYTES`.
+        UsageError: Another argument is invalid.
+        UnavailableError: The database cannot be reached.
     """
-    if max_in_flight is not None and max_in_flight < 1:
-        raise UsageError(f"max_in_flight must be 1 or more, not {max_in_flight}.")
-    waiting = list(contexts)
-    results: list[Any] = [None] * len(waiting)
-    most = max_in_flight or len(waiting)
-    # A batch of its own for each task that ends would be a round trip for each.
-    least = min(BATCH_SIZE, max(1, most // 4))
-    begun = 0
+    require_known_options("map", options, accepts=TaskOptions)
+    fan_out = FanOut(contexts, max_in_flight)
+    results: list[Any] = [None] * fan_out.size
     async with outcome_stream(timeout) as stream:
-        while begun < len(waiting) or stream.pending:
-            room = min(most - stream.pending, len(waiting) - begun)
-            if room and (room >= min(least, len(waiting) - begun) or not stream.pending):
-                batch = waiting[begun : begun + min(room, BATCH_SIZE)]
+        while fan_out.unfinished(stream.expectations.pending):
+            if batch := fan_out.next_batch(stream.expectations.pending):
                 await stream.add(await enqueue_many(task_name, batch, **options))
-                begun += len(batch)
-                continue
-            place, end = await anext(stream)
-            results[place] = result_or_error(end, return_exceptions)
+            else:
+                place, outcome = await anext(stream)
+                results[place] = decode_or_return_error(outcome, return_exceptions)
     return results
+
+
+def map_tasks_sync(
+    task_name: str,
+    contexts: Iterable[Context],
+    *,
+    max_in_flight: int | None = None,
+    return_exceptions: bool = False,
+    timeout: float | None = None,
+    **options: Unpack[TaskOptions],
+) -> list[Any]:
+    """Enqueue one task for each context and return their results: `map` for code without an event loop.
+
+    Arguments, result and errors are those of `map`.
+    """
+    require_known_options("map_sync", options, accepts=TaskOptions)
+    fan_out = FanOut(contexts, max_in_flight)
+    results: list[Any] = [None] * fan_out.size
+    with blocking_outcome_stream(timeout) as stream:
+        while fan_out.unfinished(stream.expectations.pending):
+            if batch := fan_out.next_batch(stream.expectations.pending):
+                stream.add(enqueue_many_sync(task_name, batch, **options))
+            else:
+                place, outcome = next(stream)
+                results[place] = decode_or_return_error(outcome, return_exceptions)
+    return results
+
+
+class FanOut:
+    """Contexts of a fan-out, and the decision how many of them to enqueue next."""
+
+    def __init__(self, contexts: Iterable[Context], max_in_flight: int | None) -> None:
+        if max_in_flight is not None and max_in_flight < 1:
+            raise UsageError(f"max_in_flight must be 1 or more, not {max_in_flight}.")
+        self._contexts = list(contexts)
+        self._begun = 0
+        self._max_in_flight = max_in_flight or self.size
+        # A batch for each task that ends would cost a round trip for each.
+        self._min_batch = min(CHUNK_SIZE, max(1, self._max_in_flight // 4))
+
+    @property
+    def size(self) -> int:
+        """Number of contexts."""
+        return len(self._contexts)
+
+    def unfinished(self, pending: int) -> bool:
+        """Return True while there are contexts to enqueue, or `pending` tasks to wait for."""
+        return self._begun < self.size or pending > 0
+
+    def next_batch(self, pending: int) -> list[Context]:
+        """Return the contexts to enqueue now, while `pending` tasks have not ended; empty means to wait for one of them."""
+        left = self.size - self._begun
+        room = min(self._max_in_flight - pending, left)
+        if room <= 0 or (pending and room < min(self._min_batch, left)):
+            return []
+        batch = self._contexts[self._begun : self._begun + min(room, CHUNK_SIZE)]
+        self._begun += len(batch)
+        return batch

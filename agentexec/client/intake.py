@@ -1,4 +1,4 @@
-"""The way of new tasks into the record: those that are accepted at the same moment share a transaction."""
+"""Group commit of new tasks: tasks that are accepted at the same moment share a transaction."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from typing import NamedTuple
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.changes.new_tasks import NewTask
-
-MAX_BATCH_SIZE = 500
-"""Tasks in one transaction."""
+from agentexec.db.chunks import CHUNK_SIZE
 
 
 class Waiting(NamedTuple):
-    """A task, and where its caller waits."""
+    """A new task, and the future on which its caller waits."""
 
     task: NewTask
     done: Future[None]
 
 
 class Intake:
-    """Callers put a task in; one of them writes for all who came while the last transaction was under way.
+    """Queue of new tasks: one caller writes the tasks of all callers that came during the last transaction.
 
-    With one caller at a time this costs nothing; with many the database confirms once for all of them.
+    With one caller at a time this costs nothing. With many callers, the database commits once for all of them.
     """
 
     def __init__(self, write: Callable[[Sequence[NewTask]], None]) -> None:
@@ -35,7 +33,7 @@ class Intake:
         self._writing = False
 
     def put(self, task: NewTask) -> tuple[Future[None], bool]:
-        """Add a task. Returns what becomes done once it is accepted, and whether the caller must see to `run`."""
+        """Add a task. Return a future that is done once the task is accepted, and True if the caller must call `run`."""
         done: Future[None] = Future()
         with self._lock:
             self._waiting.append(Waiting(task, done))
@@ -44,10 +42,10 @@ class Intake:
         return done, must_run
 
     def run(self, until: Future[None] | None = None) -> bool:
-        """Write what waits. Returns False when `until` is done and others still wait: another must go on then."""
+        """Write the tasks that wait. Return False when `until` is done and others still wait: call `run` again for those."""
         while True:
             with self._lock:
-                batch, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
+                batch, self._waiting = self._waiting[:CHUNK_SIZE], self._waiting[CHUNK_SIZE:]
                 if not batch:
                     self._writing = False
                     return True
@@ -59,13 +57,13 @@ class Intake:
                         return False
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: an intake holds no resource."""
 
     def _settle(self, batch: Sequence[Waiting]) -> None:
         try:
             self._write([waiting.task for waiting in batch])
         except IntegrityError as error:
-            # An idempotency key that is taken: find it, so that the others are not harmed.
+            # An idempotency key is taken. Write one by one, so that only that task fails.
             if len(batch) == 1:
                 batch[0].done.set_exception(error)
                 return
@@ -82,7 +80,7 @@ class Intake:
 def _by_queue(batch: Sequence[Waiting]) -> list[list[Waiting]]:
     parts: dict[Hashable, list[Waiting]] = {}
     for waiting in batch:
-        # A caller that was canceled meanwhile wants its task no more.
+        # A caller that was canceled no longer wants its task.
         if waiting.done.set_running_or_notify_cancel():
             parts.setdefault(waiting.task.queue, []).append(waiting)
     return list(parts.values())

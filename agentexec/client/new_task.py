@@ -1,11 +1,11 @@
-"""Tasks as they are asked for: everything that can be checked before the database is asked."""
+"""Options of new tasks, and everything that is checked before the database is asked."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
@@ -21,31 +21,54 @@ from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, new_agent_id
 
 MASK = "*" * 10
-"""What pydantic writes in the place of a secret."""
+"""Text that pydantic writes in place of a secret."""
 
 Context = BaseModel | Mapping[str, Any] | None
 
 
-def new_task(
-    task_name: str,
-    context: Context,
-    *,
-    priority: Priority = Priority.LOW,
-    metadata: Mapping[str, Any] | None = None,
-    delay: float | timedelta | None = None,
-    eta: datetime | None = None,
-    idempotency_key: str | None = None,
-    queue_name: str | None = None,
-) -> NewTask:
-    """A task from the arguments of `enqueue`; raises what `enqueue` says of them."""
-    queue = queue_name or CONF.queue_name
-    for what, value, most in (
+class TaskOptions(TypedDict, total=False):
+    """Options of one or many new tasks; each may be left out."""
+
+    priority: Priority
+    """`ax.Priority.HIGH` goes to the front of the queue; `ax.Priority.LOW`, the default, to its back."""
+
+    metadata: Mapping[str, Any] | None
+    """Labels stored with the activity, to filter by."""
+
+    delay: float | timedelta | None
+    """Seconds (or a timedelta) before the task may start."""
+
+    eta: datetime | None
+    """Moment from which the task may start, with a time zone. Excludes `delay`."""
+
+    queue_name: str | None
+    """Queue of the task; `AGENTEXEC_QUEUE_NAME` by default."""
+
+    detached: bool
+    """True to let the task go on when the task that enqueues it is canceled. False by default."""
+
+
+class EnqueueOptions(TaskOptions, total=False):
+    """Options of one new task: those of [`ax.TaskOptions`][agentexec.TaskOptions], and these. Each may be left out."""
+
+    idempotency_key: str | None
+    """Name of this piece of work. A second enqueue with the same key returns the first task and adds none."""
+
+
+def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]) -> NewTask:
+    """Return the row of a new task; raises what `enqueue` documents for invalid arguments.
+
+    The option `detached` is not used here: it concerns the task that enqueues this one.
+    """
+    queue = options.get("queue_name") or CONF.queue_name
+    idempotency_key = options.get("idempotency_key")
+    for what, value, limit in (
         ("task name", task_name, MAX_TASK_NAME),
         ("queue name", queue, MAX_QUEUE_NAME),
         ("idempotency key", idempotency_key or "", MAX_NAME),
     ):
-        if len(value) > most or "\x00" in value:
-            raise UsageError(f"A {what} has at most {most} characters; this one has {len(value)}.")
+        if len(value) > limit or "\x00" in value:
+            raise UsageError(f"A {what} has at most {limit} characters; this one has {len(value)}.")
     if not task_name:
         raise UsageError("A task name is needed.")
     return NewTask(
@@ -53,9 +76,9 @@ def new_task(
         task_name=task_name,
         context=_dump_context(task_name, context),
         queue=queue,
-        priority=Priority(priority),
-        run_at=_moment(delay, eta),
-        metadata=_checked_metadata(metadata),
+        priority=Priority(options.get("priority", Priority.LOW)),
+        run_at=_start_time(options.get("delay"), options.get("eta")),
+        metadata=_checked_metadata(options.get("metadata")),
         idempotency_key=idempotency_key,
         message=CONF.activity_message_create,
     )
@@ -71,7 +94,7 @@ def _dump_context(task_name: str, context: Context) -> str | None:
         text = context.model_dump_json()
     else:
         text = _dump_json(context, f"The context of task {task_name}")
-    if MASK in text and (field := _masked(context)) is not None:
+    if MASK in text and (field := _path_of_secret(context)) is not None:
         raise UsageError(
             f"The context of task {task_name} holds a secret in {field}, which would be stored as {MASK}: pass a "
             "reference that the handler looks the secret up by, or read it from the worker's environment."
@@ -80,8 +103,8 @@ def _dump_context(task_name: str, context: Context) -> str | None:
     return text
 
 
-def _masked(value: Any, path: str = "") -> str | None:
-    """Where in a context a secret of pydantic's stands, as a path; None if nowhere."""
+def _path_of_secret(value: Any, path: str = "") -> str | None:
+    """Return the path to the first pydantic secret in a context, or None."""
     if isinstance(value, SecretStr | SecretBytes | Secret):
         return None if value.get_secret_value() in ("", b"") else path
     if isinstance(value, BaseModel):
@@ -92,8 +115,8 @@ def _masked(value: Any, path: str = "") -> str | None:
         parts = list(enumerate(value))
     else:
         return None
-    found = (_masked(part, f"{path}.{name}" if path else str(name)) for name, part in parts)
-    return next((one for one in found if one is not None), None)
+    paths = (_path_of_secret(part, f"{path}.{name}" if path else str(name)) for name, part in parts)
+    return next((found for found in paths if found is not None), None)
 
 
 def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -103,9 +126,9 @@ def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | No
     check_payload_size(text, "The metadata")
     if "\\u0000" in text:
         raise UsageError("The metadata holds a NUL character, which PostgreSQL cannot store; remove it.")
-    kept = json.loads(text)
-    check_label_count(kept)
-    return kept
+    stored = json.loads(text)
+    check_label_count(stored)
+    return stored
 
 
 def _dump_json(value: Mapping[str, Any], what: str) -> str:
@@ -124,28 +147,27 @@ def _jsonable(value: Any) -> Any:
         return str(value)
     if isinstance(value, datetime):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def check_payload_size(text: str, what: str) -> None:
     """Raise PayloadTooLargeError if a JSON text is above AGENTEXEC_MAX_PAYLOAD_BYTES."""
-    most = CONF.max_payload_bytes
-    # A character is at most four bytes: most texts need not be encoded to be measured.
-    if len(text) * 4 > most and (size := len(text.encode("utf-8", "replace"))) > most:
+    limit = CONF.max_payload_bytes
+    # A character takes at most four bytes, so most texts need not be encoded to be measured.
+    if len(text) * 4 > limit and (size := len(text.encode("utf-8", "replace"))) > limit:
         raise PayloadTooLargeError(
-            f"{what} is {size} bytes of JSON, above AGENTEXEC_MAX_PAYLOAD_BYTES={most}; store it elsewhere and pass "
+            f"{what} is {size} bytes of JSON, above AGENTEXEC_MAX_PAYLOAD_BYTES={limit}; store it elsewhere and pass "
             "a reference, or raise the limit."
         )
 
 
-def _moment(delay: float | timedelta | None, eta: datetime | None) -> datetime | None:
+def _start_time(delay: float | timedelta | None, eta: datetime | None) -> datetime | None:
+    """Return the moment from which a task may start; None for at once."""
     if delay is not None and eta is not None:
         raise UsageError("Give either delay= or eta=, not both.")
     if eta is not None:
         if eta.tzinfo is None:
-            raise UsageError(
-                "eta= must be aware of its time zone, like datetime.now(UTC) + timedelta(hours=1)."
-            )
+            raise UsageError("eta= must have a time zone, like datetime.now(UTC) + timedelta(hours=1).")
         return eta.astimezone(UTC)
     if delay is None:
         return None

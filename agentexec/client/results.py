@@ -1,15 +1,12 @@
-"""Waiting for results: `get_result` and `gather`, pushed rather than polled."""
+"""Waiting for the result of one task, which is pushed to this process rather than polled."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
@@ -32,6 +29,7 @@ from agentexec.task import Status, Task, agent_id_of
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT = 300.0
+"""Seconds to wait for results by default."""
 
 
 @overload
@@ -57,19 +55,57 @@ async def get_result(
     type: Any | None = None,
     metadata_filter: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Wait for a task and return its result.
+    """Wait for a task and return its result. Inside a task the wait occupies no slot of the worker.
 
-    `timeout`: seconds, None for no limit. Inside a task the wait takes no slot of its worker. The result is decoded as `type` if given, else as the return type of
-    the task's handler if this process knows the handler, else it is plain JSON data.
-    `metadata_filter`: as for `ax.activity.detail`.
+    Args:
+        task: Handle or agent_id of the task.
+        timeout: Seconds to wait; None waits without limit.
+        type: Type that the result is decoded as. By default it is the return type of the handler if this process
+            has registered the task, else the result is plain JSON data.
+        metadata_filter: Labels that the task must have, as for `ax.activity.detail`.
 
-    Raises TaskFailedError as soon as the task failed for good, TaskCanceledError, TimeoutError when late,
-    ResultExpiredError, ActivityNotFoundError for an unknown agent_id, UnavailableError.
+    Returns:
+        The result of the task.
+
+    Raises:
+        TaskFailedError: The task failed for good. Raised as soon as it did.
+        TaskCanceledError: The task was canceled.
+        TimeoutError: The task has not ended in time. It goes on.
+        ResultExpiredError: The result was removed after `AGENTEXEC_RESULT_TTL`.
+        ActivityNotFoundError: No task has this agent_id and these labels.
+        UsageError: The result does not fit `type`, or `task` is not an agent_id.
+        UnavailableError: The database cannot be reached.
     """
-    expected = (await expect([task], metadata_filter))[0]
-    return decode(await _wait(expected, timeout), type)
+    [expected] = await RUNTIME.run_in_thread(expect, [task], metadata_filter)
+    if expected.future.done():
+        return decode(expected.future.result(), type)
+    async with slot_released():
+        try:
+            async with asyncio.timeout(timeout):
+                outcome = await asyncio.wrap_future(expected.future)
+        except TimeoutError:
+            raise late_error(expected.task, timeout) from None
+        finally:
+            expected.forget()
+    return decode(outcome, type)
 
 
+@overload
+def get_result_sync(
+    task: Task | UUID | str,
+    timeout: float | None = ...,
+    *,
+    type: None = ...,
+    metadata_filter: Mapping[str, Any] | None = ...,
+) -> Any: ...
+@overload
+def get_result_sync(
+    task: Task | UUID | str,
+    timeout: float | None = ...,
+    *,
+    type: type[T],
+    metadata_filter: Mapping[str, Any] | None = ...,
+) -> T: ...
 def get_result_sync(
     task: Task | UUID | str,
     timeout: float | None = DEFAULT_TIMEOUT,
@@ -77,174 +113,37 @@ def get_result_sync(
     type: Any | None = None,
     metadata_filter: Mapping[str, Any] | None = None,
 ) -> Any:
-    """`get_result` for code without an event loop: the same arguments, result and errors."""
-    handle = _look_up([task], metadata_filter)[0]
-    future = _mailbox().watch(handle.queue_name, [handle.agent_id])[0]
-    if future.done():
-        return decode(future.result(), type)
+    """Wait for a result: `get_result` for code without an event loop, with the same arguments, result and errors."""
+    [expected] = expect([task], metadata_filter)
+    if expected.future.done():
+        return decode(expected.future.result(), type)
     with slot_released_sync():
         try:
-            end = future.result(timeout)
+            outcome = expected.future.result(timeout)
         except TimeoutError:
-            _mailbox().unwatch(handle.agent_id, future)
-            raise TimeoutError(_late(handle.agent_id, timeout)) from None
-    return decode(end, type)
+            raise late_error(expected.task, timeout) from None
+        finally:
+            expected.forget()
+    return decode(outcome, type)
 
 
-async def gather(
-    *tasks: Task | UUID | str,
-    timeout: float | None = DEFAULT_TIMEOUT,
-    return_exceptions: bool = False,
-    metadata_filter: Mapping[str, Any] | None = None,
-) -> list[Any]:
-    """Wait for several tasks and return their results in the order of the arguments.
-
-    Raises as `get_result` does, at the first task that failed (the others go on and keep their results);
-    with `return_exceptions` the errors stand in the list instead. `timeout`: seconds for all together, None for no
-    limit. Inside a task the wait takes no slot of its worker. `metadata_filter`: as for `ax.activity.detail`.
-    """
-    results: list[Any] = [None] * len(tasks)
-    async with outcome_stream(timeout) as stream:
-        await stream.add(tasks, metadata_filter)
-        async for place, end in stream:
-            results[place] = result_or_error(end, return_exceptions)
-    return results
-
-
-def result_or_error(end: TaskOutcome, return_exceptions: bool) -> Any:
-    """The result of an ended task; its error is raised, or returned."""
-    try:
-        return decode(end, None)
-    except AgentexecError as error:
-        if not return_exceptions:
-            raise
-        return error
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A task that has ended, as `as_completed` gives it."""
+class Expected(NamedTuple):
+    """A task and the future of its outcome."""
 
     task: Task
-    _end: TaskOutcome
-
-    def result(self, type: Any | None = None) -> Any:
-        """Its result; raises as `get_result` does."""
-        return decode(self._end, type)
-
-
-async def as_completed(
-    tasks: Sequence[Task | UUID | str],
-    *,
-    timeout: float | None = DEFAULT_TIMEOUT,
-    metadata_filter: Mapping[str, Any] | None = None,
-) -> AsyncGenerator[Completed]:
-    """Tasks in the order in which they end: `async for done in ax.as_completed(tasks): use(done.result())`.
-
-    `timeout`: seconds for all together, None for no limit. `metadata_filter`: as for `ax.activity.detail`.
-    Raises TimeoutError, ActivityNotFoundError,
-    UnavailableError; errors of tasks are raised by `result()`.
-    """
-    handles = await RUNTIME.run_in_thread(_look_up, tasks, metadata_filter)
-    async with outcome_stream(timeout) as stream:
-        await stream.add(handles)
-        async for place, end in stream:
-            yield Completed(handles[place], end)
-
-
-class OutcomeStream:
-    """Ends of tasks as they come, each with its place among those that are expected."""
-
-    def __init__(self, deadline: float | None, timeout: float | None) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._ends: asyncio.Queue[tuple[int, TaskOutcome]] = asyncio.Queue()
-        self._open: dict[int, Expected] = {}
-        self._number = 0
-        self._deadline = deadline
-        self._timeout = timeout
-
-    @property
-    def pending(self) -> int:
-        """How many are expected that have not been given."""
-        return len(self._open)
-
-    async def add(
-        self, tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
-    ) -> None:
-        """Expect more tasks, whose places follow those of before."""
-        for expected in await expect(tasks, metadata_filter):
-            place = self._number
-            self._number += 1
-            self._open[place] = expected
-            expected.future.add_done_callback(functools.partial(self._note, place))
-
-    def _note(self, place: int, future: Future[TaskOutcome]) -> None:
-        if not future.cancelled():
-            self._loop.call_soon_threadsafe(self._ends.put_nowait, (place, future.result()))
-
-    def __aiter__(self) -> OutcomeStream:
-        return self
-
-    async def __anext__(self) -> tuple[int, TaskOutcome]:
-        if not self._open:
-            raise StopAsyncIteration
-        if self._ends.empty():
-            await asyncio.sleep(0)  # what was there at the first look is told at the loop's next turn
-        if self._ends.empty():
-            async with slot_released():
-                place, end = await self._next()
-        else:
-            place, end = self._ends.get_nowait()
-        del self._open[place]
-        return place, end
-
-    async def _next(self) -> tuple[int, TaskOutcome]:
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                return await self._ends.get()
-        except TimeoutError:
-            first = next(iter(self._open.values()))
-            raise TimeoutError(_late(first.agent_id, self._timeout, len(self._open))) from None
+    future: Future[TaskOutcome]
 
     def forget(self) -> None:
-        """Wait for nothing any more."""
-        for expected in self._open.values():
-            if not expected.future.done():
-                _mailbox().unwatch(expected.agent_id, expected.future)
+        """Stop waiting, unless the outcome is there."""
+        if not self.future.done() or self.future.cancelled():
+            _mailbox().unwatch(self.task.agent_id, self.future)
 
 
-@asynccontextmanager
-async def outcome_stream(timeout: float | None) -> AsyncGenerator[OutcomeStream]:
-    """A place to wait for several tasks; `timeout`: seconds from now, for all of the block."""
-    now = asyncio.get_running_loop().time()
-    stream = OutcomeStream(None if timeout is None else now + timeout, timeout)
-    try:
-        yield stream
-    finally:
-        stream.forget()
-
-
-class Expected:
-    """A future of a task's end, and whose it is."""
-
-    __slots__ = ("agent_id", "future")
-
-    def __init__(self, agent_id: UUID, future: Future[TaskOutcome]) -> None:
-        self.agent_id = agent_id
-        self.future = future
-
-
-async def expect(
+def expect(
     tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
 ) -> list[Expected]:
-    """Futures of the ends of tasks."""
-    return await RUNTIME.run_in_thread(_expect_blocking, tasks, metadata_filter)
-
-
-def _expect_blocking(
-    tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None
-) -> list[Expected]:
-    handles = _look_up(tasks, metadata_filter)
+    """Return futures of the outcomes of tasks. Blocks while the tasks are looked up and watched."""
+    handles = _find_tasks(tasks, metadata_filter)
     queues: dict[str, list[UUID]] = {}
     for handle in handles:
         queues.setdefault(handle.queue_name, []).append(handle.agent_id)
@@ -252,13 +151,13 @@ def _expect_blocking(
     for queue, agent_ids in queues.items():
         for agent_id, future in zip(agent_ids, _mailbox().watch(queue, agent_ids), strict=True):
             futures.setdefault(agent_id, []).append(future)
-    return [Expected(handle.agent_id, futures[handle.agent_id].pop()) for handle in handles]
+    return [Expected(handle, futures[handle.agent_id].pop()) for handle in handles]
 
 
-def _look_up(
+def _find_tasks(
     tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
 ) -> list[Task]:
-    """Handles of tasks of which perhaps only the id is known. With a filter no handle is believed."""
+    """Return the handles of tasks. With a filter, a given handle is looked up too: its labels are unknown."""
     return [
         task
         if isinstance(task, Task) and metadata_filter is None
@@ -267,52 +166,59 @@ def _look_up(
     ]
 
 
-async def _wait(expected: Expected, timeout: float | None) -> TaskOutcome:
-    if expected.future.done():
-        return expected.future.result()
-    async with slot_released():
-        try:
-            async with asyncio.timeout(timeout):
-                return await asyncio.wrap_future(expected.future)
-        except TimeoutError:
-            raise TimeoutError(_late(expected.agent_id, timeout)) from None
-        finally:
-            if not expected.future.done() or expected.future.cancelled():
-                _mailbox().unwatch(expected.agent_id, expected.future)
+def late_error(task: Task, timeout: float | None, number: int = 1) -> TimeoutError:
+    """Return the error of a wait that took too long. `number`: the tasks that have not ended; `task` is one of them."""
+    subject = f"Task {task.agent_id} has" if number == 1 else f"{number} tasks have"
+    return TimeoutError(
+        f"{subject} not ended within {timeout} seconds. Nothing was canceled; you can wait again."
+    )
 
 
-def _late(agent_id: UUID, timeout: float | None, number: int = 1) -> str:
-    which = f"Task {agent_id} has" if number == 1 else f"{number} tasks have"
-    return f"{which} not ended within {timeout} seconds; still waiting is possible, nothing was canceled."
-
-
-def decode(end: TaskOutcome, wanted: Any | None) -> Any:
-    """The result of an ended task, or its error."""
-    if end.status is not Status.COMPLETE:
-        kind = TaskCanceledError if end.status is Status.CANCELED else TaskFailedError
-        raise kind(task_name=end.task_name, agent_id=end.agent_id, error=end.error, attempts=end.attempts)
-    if end.result is None:
-        if end.age > CONF.result_ttl:
-            raise ResultExpiredError(end.agent_id)
+def decode(outcome: TaskOutcome, wanted: Any | None) -> Any:
+    """Return the result of an ended task as the wanted type, or raise its error."""
+    if outcome.status is not Status.COMPLETE:
+        kind = TaskCanceledError if outcome.status is Status.CANCELED else TaskFailedError
+        raise kind(
+            task_name=outcome.task_name,
+            agent_id=outcome.agent_id,
+            error=outcome.error,
+            attempts=outcome.attempts,
+        )
+    if outcome.result is None:
+        if outcome.age > CONF.result_ttl:
+            raise ResultExpiredError(outcome.agent_id)
         return None
-    if wanted is not None:
-        adapter: TypeAdapter[Any] | None = TypeAdapter(wanted)
-    else:
-        definition = RUNTIME.definition(end.task_name)
-        adapter = definition.result_type if definition is not None else None
+    adapter = _result_type(outcome.task_name) if wanted is None else TypeAdapter(wanted)
     if adapter is None:
         try:
-            return json.loads(end.result)
+            return json.loads(outcome.result)
         except (ValueError, RecursionError):
             raise AgentexecError(
-                f"The result of task {end.task_name} ({end.agent_id}) cannot be read: the database holds no JSON."
+                f"The result of task {outcome.task_name} ({outcome.agent_id}) cannot be read: the database does not "
+                "hold JSON."
             ) from None
     try:
-        return adapter.validate_json(end.result)
+        return adapter.validate_json(outcome.result)
     except ValidationError as error:
         raise UsageError(
-            f"The result of task {end.task_name} ({end.agent_id}) does not fit the wanted type: {first_error_message(error)}."
+            f"The result of task {outcome.task_name} ({outcome.agent_id}) does not fit the wanted type: "
+            f"{first_error_message(error)}."
         ) from None
+
+
+def decode_or_return_error(outcome: TaskOutcome, return_exceptions: bool) -> Any:
+    """Return the result of an ended task. Its error is raised, or returned if `return_exceptions`."""
+    try:
+        return decode(outcome, None)
+    except AgentexecError as error:
+        if not return_exceptions:
+            raise
+        return error
+
+
+def _result_type(task_name: str) -> TypeAdapter[Any] | None:
+    definition = RUNTIME.definition(task_name)
+    return None if definition is None else definition.result_type
 
 
 def _mailbox() -> Mailbox:

@@ -1,4 +1,4 @@
-"""Sleeping, and waiting for events, inside a task: without a slot, and over restarts."""
+"""Sleeping and waiting for events inside a task, without a slot and across restarts."""
 
 from __future__ import annotations
 
@@ -22,17 +22,27 @@ from agentexec.journal.recorder import Recorder, Scope, current_scope
 from agentexec.journal.slot_release import slot_released
 from agentexec.journal.wake_ups import mark_woken
 from agentexec.runtime import RUNTIME
+from agentexec.workflow.blocking import run_blocking
 
 log = logging.getLogger("agentexec.waits")
 
 
 async def sleep(seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.0, days: float = 0.0) -> None:
-    """Sleep; inside a task without a slot, and over restarts: `await ax.sleep(hours=6)`.
+    """Sleep: `await ax.sleep(hours=6)`. Inside a task the sleep occupies no slot and continues across restarts.
 
-    The moment of waking up is recorded when the sleep first begins. A task that sleeps for more than some seconds
-    leaves its worker, and its handler runs again from its top when it wakes up: as for durable runs, what it did
-    before must be recorded (agent runs, steps, children are). Elsewhere this is `asyncio.sleep`.
-    Raises UsageError for a negative time.
+    The wake-up time is recorded when the sleep first begins. A task that sleeps for more than 5 seconds leaves its
+    worker, and its handler runs again from its top when the task wakes up. So whatever the handler did before must be
+    recorded, as agent runs, steps and children are. Outside a task this is `asyncio.sleep`.
+
+    Args:
+        seconds: Seconds to sleep. The sleep takes the sum of all arguments.
+        minutes: Minutes to sleep.
+        hours: Hours to sleep.
+        days: Days to sleep.
+
+    Raises:
+        UsageError: The sum is negative.
+        LeaseLostError: The task now belongs to another worker, or was canceled.
     """
     length = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
     scope, slots = current_scope(), RUNTIME.slots
@@ -49,11 +59,19 @@ async def sleep(seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.
         if slots.skips_sleep:
             return
     else:
-        # A sleep that was slept already is not asked: `until - now` is below 0 when the task has woken up.
+        # A recorded sleep is not checked: a length computed as `due - now` is negative once the task has woken up.
         _check_length(length)
         until = utc_now() + length
         await recorder.record(path, FactKind.OUTCOME, digest("sleep"), dump(until.isoformat(), "The sleep"))
     await _sleep_until(recorder, until, slots.max_inline_sleep)
+
+
+def sleep_sync(seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.0, days: float = 0.0) -> None:
+    """Sleep: `sleep` for code without an event loop, with the same arguments and errors.
+
+    Inside a task this is for handlers that are plain functions.
+    """
+    run_blocking(lambda: sleep(seconds, minutes=minutes, hours=hours, days=days))
 
 
 def _check_length(length: timedelta) -> None:
@@ -79,15 +97,25 @@ async def _sleep_until(recorder: Recorder, until: datetime, max_inline_sleep: fl
 async def wait_for_event(
     name: str, key: str = "", *, timeout: float | timedelta | None = None, type: Any | None = None
 ) -> Any:
-    """Wait inside a task for `ax.send_event(name, key, value)`, without a slot and over restarts; returns the value.
+    """Wait inside a task for `ax.send_event(name, key, value)`, without a slot and across restarts.
 
-    The task leaves its worker, and its handler runs again from its top when the event comes: as for durable runs, what
-    it did before must be recorded. Every task that waits for the same name and key gets the event. Events count
-    from the moment the task was enqueued; each further wait of the task gets the next one.
+    The task leaves its worker, and its handler runs again from its top when the event comes. So whatever the handler
+    did before must be recorded, as agent runs, steps and children are. Every task that waits for the same name and key
+    gets the event. Events count from the moment the task was enqueued; each further wait of the task gets the next one.
 
-    `timeout`: seconds, or a timedelta, from the first time the task comes here; then TimeoutError is raised.
-    `type`: what the value is decoded as, else it is plain JSON data.
-    Raises UsageError outside a task, LeaseLostError.
+    Args:
+        name: Name of the event.
+        key: Key of the event, for example the id of a customer.
+        timeout: Seconds (or a timedelta) from the first time the task comes here; None waits without limit.
+        type: Type that the value is decoded as; by default it is plain JSON data.
+
+    Returns:
+        The value of the event.
+
+    Raises:
+        TimeoutError: The event did not come in time.
+        UsageError: Called outside a task, or the name or the key is invalid.
+        LeaseLostError: The task now belongs to another worker, or was canceled.
     """
     scope = current_scope()
     if scope is None:
@@ -97,7 +125,7 @@ async def wait_for_event(
     recorder = scope.recorder
     await recorder.open()
     wanted = digest(["event", name, key])
-    # By its key too: branches that run side by side come here in another order in another attempt.
+    # The path contains the key, because concurrent branches may come here in another order in another attempt.
     place = f"event:{path_segment(name)}:{digest(key)[:16]}" if key else f"event:{path_segment(name)}"
     path = scope.claim_path(place, wanted, f"the wait for event {name}")
     facts = recorder.facts(path)
@@ -112,8 +140,18 @@ async def wait_for_event(
     return outcome["value"] if type is None else TypeAdapter(type).validate_python(outcome["value"])
 
 
+def wait_for_event_sync(
+    name: str, key: str = "", *, timeout: float | timedelta | None = None, type: Any | None = None
+) -> Any:
+    """Wait for an event: `wait_for_event` for handlers that are plain functions.
+
+    Arguments, result and errors are those of `wait_for_event`.
+    """
+    return run_blocking(lambda: wait_for_event(name, key, timeout=timeout, type=type))
+
+
 async def _await_event(scope: Scope, path: str, name: str, key: str, seconds: float | None) -> str | None:
-    """The event's value, None if its time is over."""
+    """Return the event's value as JSON, or None if the wait has timed out."""
     recorder = scope.recorder
     expires_at = None if seconds is None else utc_now() + timedelta(seconds=seconds)
     wanted = store.EventRequest(path, name, key, expires_at)
@@ -138,16 +176,26 @@ async def _await_event(scope: Scope, path: str, name: str, key: str, seconds: fl
 
 
 async def send_event(name: str, key: str = "", value: Any = None) -> int:
-    """Send an event to the tasks that wait for it, and to those that come to wait for it within 30 days.
+    """Send an event to the tasks that wait for it, and to those that wait for it within the next 30 days.
 
-    `value`: any JSON value or pydantic model. Returns how many waiting tasks were woken.
-    Raises UsageError for a value that is no JSON, PayloadTooLargeError, UnavailableError.
+    Args:
+        name: Name of the event, 1 to 255 characters.
+        key: Key of the event, up to 255 characters.
+        value: Any JSON value or pydantic model.
+
+    Returns:
+        The number of waiting tasks that were woken.
+
+    Raises:
+        UsageError: The value cannot be written as JSON, or the name or the key is invalid.
+        PayloadTooLargeError: The value is above `AGENTEXEC_MAX_PAYLOAD_BYTES`.
+        UnavailableError: The database cannot be reached.
     """
     return await RUNTIME.run_in_thread(send_event_sync, name, key, value)
 
 
 def send_event_sync(name: str, key: str = "", value: Any = None) -> int:
-    """`send_event` for code without an event loop."""
+    """Send an event: `send_event` for code without an event loop, with the same arguments, result and errors."""
     _check_name(name, key)
     try:
         plain = to_jsonable_python(value)
@@ -164,15 +212,15 @@ def send_event_sync(name: str, key: str = "", value: Any = None) -> int:
             RUNTIME.backend.make_ready(queue or CONF.queue_name, agent_ids)
             mark_woken(RUNTIME.engine, "event", agent_ids)
         except UnavailableError as error:
-            log.warning("%s %d task(s) go on when it is back.", error, len(agent_ids))
+            log.warning("%s %d task(s) resume when it is back.", error, len(agent_ids))
     return woken
 
 
 def _check_name(name: str, key: str) -> None:
-    for what, text, least in (("name", name, 1), ("key", key, 0)):
-        if not least <= len(text) <= MAX_PATH or "\x00" in text or text.endswith(" "):
+    for what, text, min_length in (("name", name, 1), ("key", key, 0)):
+        if not min_length <= len(text) <= MAX_PATH or "\x00" in text or text.endswith(" "):
             raise UsageError(
-                f"An event's {what} has {least} to {MAX_PATH} characters and no space at its end; got {text[:40]!r}."
+                f"An event's {what} has {min_length} to {MAX_PATH} characters and no space at its end; got {text[:40]!r}."
             )
 
 

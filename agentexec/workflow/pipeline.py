@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, Unpack
 from uuid import UUID
 
 from agentexec.activity.changes.reports import update
-from agentexec.client.enqueue import Context, enqueue, enqueue_sync
+from agentexec.client.enqueue import enqueue, enqueue_sync
+from agentexec.client.new_task import Context, EnqueueOptions
 from agentexec.errors import UsageError
 from agentexec.journal.facts import digest
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.steps import StepCall, run_step
 from agentexec.registry import validate_context
 from agentexec.runtime import RUNTIME
-from agentexec.task import Priority, Task, TaskDefinition, new_agent_id
+from agentexec.task import HandlerOptions, Task, TaskDefinition, new_agent_id
+from agentexec.workflow.blocking import run_blocking
 from agentexec.workflow.pipeline_types import Step, check_step_types, parse_step, step_arguments
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import Session, scoped_session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,25 +29,20 @@ STEP_MARK = "_agentexec_step"
 
 
 class TaskPool(Protocol):
-    """What a pipeline needs of a pool."""
+    """The part of a pool that a pipeline uses."""
 
     def add_task(
-        self,
-        name: str,
-        handler: Callable[..., Any],
-        *,
-        retries: int | None = None,
-        timeout: float | None = None,
+        self, name: str, handler: Callable[..., Any], **options: Unpack[HandlerOptions]
     ) -> TaskDefinition: ...
 
 
 class PipelineBase:
-    """Base of a pipeline's class; steps are its methods. An instance lives for one attempt."""
+    """Base class of a pipeline's class, whose methods are the steps. An instance lives for one attempt."""
 
     _pipeline: ClassVar[Pipeline | None] = None
 
     agent_id: UUID
-    """The task's, for runners: `ax.OpenAIRunner(self.agent_id)`."""
+    """The agent_id of the pipeline's task, for runners: `ax.OpenAIRunner(self.agent_id)`."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -55,7 +51,7 @@ class PipelineBase:
 
 
 class Pipeline:
-    """Steps that follow each other, as one task of a pool.
+    """Steps that run one after the other, as one task of a pool.
 
         pipeline = ax.Pipeline(pool)
 
@@ -66,29 +62,23 @@ class Pipeline:
             @pipeline.step(1, "analysis")
             async def analyze(self, brand: Brand, market: Market) -> Report: ...
 
-    A step's output is recorded when it is done: after a crash the pipeline goes on at the step that was under way, which
-    runs again from its top. Tasks that it has enqueued are found again. What steps give to each other are pydantic
-    models, one or a tuple of several.
+    The output of each step is recorded when the step is done. After a crash the pipeline resumes at the step that was
+    running, which starts again from its top and finds the tasks that it enqueued before. Steps pass pydantic models to
+    each other, one or a tuple of several.
 
-    `name`: the task's; the class's name if there is none. `retries`, `timeout`: as for `pool.task`; a retry goes on at
-    the step that failed.
+    Args:
+        pool: Pool that runs the pipeline's task.
+        name: Name of the task; the name of the pipeline's class by default.
+        **options: See [`ax.HandlerOptions`][agentexec.HandlerOptions]. A retry resumes at the step that failed.
     """
 
     Base: Any
-    """The class to derive the pipeline's class from."""
+    """Base class for the pipeline's class."""
 
-    def __init__(
-        self,
-        pool: TaskPool,
-        name: str | None = None,
-        *,
-        retries: int | None = None,
-        timeout: float | None = None,
-    ) -> None:
+    def __init__(self, pool: TaskPool, name: str | None = None, **options: Unpack[HandlerOptions]) -> None:
         self._pool = pool
         self._name = name
-        self._retries = retries
-        self._timeout = timeout
+        self._options = options
         self._class: type[PipelineBase] | None = None
         self._task: TaskDefinition | None = None
         self._steps: list[Step] = []
@@ -96,13 +86,18 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """The name of the pipeline's task. Raises UsageError before its class is defined."""
+        """Name of the pipeline's task. Reading it raises UsageError before the pipeline's class is defined."""
         return self._name or self._defined().__name__
 
     def step(self, order: int, description: str | None = None) -> Callable[[F], F]:
-        """Make a method a step. Steps run in the order of their numbers, which may have gaps.
+        """Make a method a step.
 
-        `description` is shown while the step runs, as "Step 2 of 3: analysis"; the method's name if there is none.
+        Args:
+            order: Position of the step. Steps run in ascending order; gaps are allowed.
+            description: Text shown while the step runs, as in "Step 2 of 3: analysis"; the method's name by default.
+
+        Returns:
+            The decorator for the method.
         """
 
         def mark(method: F) -> F:
@@ -115,38 +110,48 @@ class Pipeline:
         self,
         context: Context = None,
         *,
-        metadata: Mapping[str, Any] | None = None,
-        priority: Priority = Priority.LOW,
-        session: Session | AsyncSession | None = None,
-        delay: float | timedelta | None = None,
-        eta: datetime | None = None,
-        idempotency_key: str | None = None,
-        queue_name: str | None = None,
-        detached: bool = False,
+        session: Session | scoped_session[Session] | AsyncSession | None = None,
+        **options: Unpack[EnqueueOptions],
     ) -> Task:
-        """Enqueue the pipeline's task; arguments, result and errors are those of `ax.enqueue`."""
-        return await enqueue(
-            self.name,
-            context,
-            metadata=metadata,
-            priority=priority,
-            session=session,
-            delay=delay,
-            eta=eta,
-            idempotency_key=idempotency_key,
-            queue_name=queue_name,
-            detached=detached,
-        )
+        """Enqueue the pipeline's task.
 
-    def enqueue_sync(self, context: Context = None, **options: Any) -> Task:
-        """`enqueue` for code without an event loop."""
-        return enqueue_sync(self.name, context, **options)
+        Args:
+            context: Input of the first step.
+            session: Session of the application, as for `ax.enqueue`.
+            **options: See [`ax.EnqueueOptions`][agentexec.EnqueueOptions].
+
+        Returns:
+            The handle of the task.
+
+        Raises:
+            AgentexecError: As `ax.enqueue` does.
+        """
+        return await enqueue(self.name, context, session=session, **options)
+
+    def enqueue_sync(
+        self,
+        context: Context = None,
+        *,
+        session: Session | scoped_session[Session] | None = None,
+        **options: Unpack[EnqueueOptions],
+    ) -> Task:
+        """Enqueue the pipeline's task: `enqueue` for code without an event loop."""
+        return enqueue_sync(self.name, context, session=session, **options)
 
     async def run(self, context: Any = None) -> Any:
-        """Run the steps here and now, and return the last one's output.
+        """Run the steps in this process and return the output of the last step.
 
-        Inside a task its steps are recorded in that task; elsewhere nothing is. Raises what a step raises, and
-        ContextInvalidError.
+        Inside a task the steps are recorded in that task; elsewhere nothing is recorded. An error of a step is raised.
+
+        Args:
+            context: Input of the first step.
+
+        Returns:
+            The output of the last step.
+
+        Raises:
+            ContextInvalidError: The context does not fit the first step.
+            UsageError: The pipeline has no steps yet.
         """
         self._defined()
         if self._task is not None and not (context is None and self._task.context_type is None):
@@ -155,13 +160,17 @@ class Pipeline:
         if scope is None:
             return await self._run(None, new_agent_id(), context, reports=False)
         await scope.recorder.open()
-        # By its context: branches that run side by side come here in another order in another attempt.
+        # The path contains the context, because concurrent branches may come here in another order in another attempt.
         place = f"pipeline:{self.name.replace('/', '_').replace('#', '_')[:60]}:{digest(context)[:16]}"
         path = scope.claim_path(place, digest(self.name), f"the pipeline {self.name}")
         return await self._run(scope.child_scope(path), scope.recorder.lease.agent_id, context, reports=False)
 
+    def run_sync(self, context: Any = None) -> Any:
+        """Run the steps: `run` for code without an event loop, with the same arguments, result and errors."""
+        return run_blocking(lambda: self.run(context))
+
     def _define(self, cls: type[PipelineBase]) -> None:
-        """Called when the class is: check it and register its task. Raises TypeError, UsageError."""
+        """Check the pipeline's class and register its task, when the class is defined. Raises TypeError, UsageError."""
         if self._class is not None:
             raise UsageError(
                 f"The pipeline of {self._class.__name__} has its class; give {cls.__name__} an ax.Pipeline of its own."
@@ -187,7 +196,7 @@ class Pipeline:
             "return": last.return_type,
         }
         handler.__name__ = handler.__qualname__ = self.name
-        self._task = self._pool.add_task(self.name, handler, retries=self._retries, timeout=self._timeout)
+        self._task = self._pool.add_task(self.name, handler, **self._options)
 
     def _defined(self) -> type[PipelineBase]:
         if self._class is None:
@@ -209,12 +218,12 @@ class Pipeline:
 
     @property
     def length(self) -> int:
-        """The number of steps."""
+        """Number of steps."""
         return len(self._steps)
 
 
 class PipelineStep(StepCall):
-    """A step as the journal knows it: by its method's name alone, since its input is the recorded output of another."""
+    """Call of a step. The journal knows it by the method's name alone, since its input is a recorded output."""
 
     def __init__(
         self,

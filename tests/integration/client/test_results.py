@@ -223,6 +223,33 @@ async def test_gather_has_one_time_limit_for_all(running: Deployment) -> None:
         await ax.gather(good, never, timeout=0.3)
 
 
+def test_gather_sync_keeps_the_order_of_its_arguments(running: Deployment) -> None:
+    tasks = ax.enqueue_many_sync("work", [{"key": "a", "seconds": 0.3}, {"key": "b"}, {"key": "c"}])
+    assert ax.gather_sync(*tasks, timeout=10) == ["a", "b", "c"]
+    assert ax.gather_sync(*(task.agent_id for task in reversed(tasks)), timeout=10) == ["c", "b", "a"]
+
+
+def test_gather_sync_has_one_time_limit_for_all(running: Deployment) -> None:
+    tasks = ax.enqueue_many_sync("work", [{"key": "a"}, {"key": "b"}], queue_name=NOBODY)
+    with pytest.raises(TimeoutError, match=r"2 tasks have not ended within 0\.1 seconds"):
+        ax.gather_sync(*tasks, timeout=0.1)
+
+
+def test_as_completed_sync_yields_tasks_in_the_order_in_which_they_end(running: Deployment) -> None:
+    tasks = [
+        ax.enqueue_sync("work", {"key": key, "seconds": seconds})
+        for key, seconds in (("slow", 1.0), ("fast", 0.0))
+    ]
+    assert [done.result() for done in ax.as_completed_sync(tasks, timeout=20)] == ["fast", "slow"]
+
+
+def test_map_sync_returns_results_in_the_order_of_the_contexts(running: Deployment) -> None:
+    contexts = [{"key": f"{number}"} for number in range(20)]
+    assert ax.map_sync("work", contexts, max_in_flight=8, timeout=30) == [
+        context["key"] for context in contexts
+    ]
+
+
 async def test_a_hundred_wait_for_the_same_task_and_a_hundred_for_each_their_own(running: Deployment) -> None:
     task = await ax.enqueue("work", {"key": "same", "seconds": 0.5})
     tasks = await ax.enqueue_many("work", [{"key": f"{number}"} for number in range(100)])

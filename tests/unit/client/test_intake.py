@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.changes.new_tasks import NewTask
-from agentexec.client.intake import MAX_BATCH_SIZE, Intake
+from agentexec.client.intake import Intake
+from agentexec.db.chunks import CHUNK_SIZE
 
 
 def new(name: str = "work", queue: str = "q") -> NewTask:
@@ -108,8 +109,8 @@ def test_a_caller_with_its_own_task_done_leaves_the_others_to_another() -> None:
     store = Store()
     intake = Intake(store.write)
     done, _ = intake.put(new())
-    for _ in range(MAX_BATCH_SIZE):
+    for _ in range(CHUNK_SIZE):
         intake.put(new())
     assert intake.run(until=done) is False
     assert intake.run() is True
-    assert [len(batch) for batch in store.batches] == [MAX_BATCH_SIZE, 1]
+    assert [len(batch) for batch in store.batches] == [CHUNK_SIZE, 1]

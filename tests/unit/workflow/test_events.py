@@ -129,3 +129,49 @@ async def test_branches_wait_beside_each_other(office: Office) -> None:
         done = harness.task(task)
         assert done.result == [10, "slept", "!"], done.error
         assert office.ran["double 5"] == 1
+
+
+async def test_a_plain_function_sleeps_once(office: Office) -> None:
+    @office.pool.task("sleeper", retries=1)
+    def sleeper(agent_id: UUID, context: Job) -> str:
+        ax.sleep_sync(hours=6)
+        office.run("awake")
+        ax.sleep_sync(days=1)
+        return "rested"
+
+    office.faults["awake"] = 1
+    async with ax.testing.harness(office.pool) as harness:
+        task = await harness.run("sleeper")
+        assert task.result == "rested", task.error
+        assert sum(line.startswith("Sleeping until ") for line in task.messages) == 2
+
+
+async def test_a_plain_function_waits_for_events_and_gets_them_in_order(office: Office) -> None:
+    @office.pool.task("waiter")
+    def waiter(agent_id: UUID, context: Job) -> list[Any]:
+        first = ax.wait_for_event_sync("paid", context.key, type=Total)
+        second = ax.wait_for_event_sync("paid", context.key)
+        return [first.value, second]
+
+    async with ax.testing.harness(office.pool) as harness:
+        task = await harness.run("waiter", Job(key="order-1"))
+        assert task.status == "queued"
+        assert task.messages[-1] == "Waiting for event: paid(order-1)"
+        assert await ax.send_event("paid", "order-1", Total(value=3)) == 1
+        await harness.run_all()
+        assert await ax.send_event("paid", "order-1", "again") == 1
+        await harness.run_all()
+        assert harness.task(task.agent_id).result == [3, "again"], harness.task(task.agent_id).error
+
+
+def test_a_sync_sleep_outside_a_task_is_a_plain_one() -> None:
+    ax.sleep_sync(0.01)
+    with pytest.raises(ax.UsageError, match="0 seconds or more"):
+        ax.sleep_sync(-1)
+    with pytest.raises(ax.UsageError, match="inside a task"):
+        ax.wait_for_event_sync("paid")
+
+
+async def test_a_sync_sleep_is_refused_where_it_would_block_an_event_loop() -> None:
+    with pytest.raises(ax.UsageError, match="await the function without _sync"):
+        ax.sleep_sync(0.01)
