@@ -106,6 +106,7 @@ def _fail_usage(error: Exception, message: str) -> NoReturn:
         sys.exit(USAGE)
     context = getattr(error, "ctx", None)
     command = "agentexec" if context is None else context.command_path
-    sentence = f"agentexec: {message.rstrip('.')}; see `{command} --help`."
-    typer.echo(one_line(redact(sentence)), err=True)
+    # Typer may end with a question: "Did you mean 'list'?"
+    advice = f" See `{command} --help`." if message.endswith("?") else f"; see `{command} --help`."
+    typer.echo(one_line(redact(f"agentexec: {message.rstrip('.')}{advice}")), err=True)
     sys.exit(getattr(error, "exit_code", USAGE))

@@ -15,7 +15,7 @@ from agentexec.cli.output import one_line
 
 def run(
     agent_id: Annotated[
-        str | None, typer.Argument(metavar="[AGENT_ID]", help="Only calls of this task.")
+        str | None, typer.Argument(metavar="AGENT_ID", help="Only calls of this task.")
     ] = None,
     metadata: MetadataScope = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,

@@ -10,7 +10,7 @@ from agentexec.cli.options import Metadata, Yes, parse_labels
 
 
 def run(metadata: Metadata = None, yes: Yes = False) -> None:
-    """Cancel every queued task, or those with the given labels. Running tasks continue."""
+    """Cancel all queued tasks. Running tasks continue."""
     labels = parse_labels(metadata)
     with session() as db:
         queued = ax.activity.list(db, page_size=1, status=ax.Status.QUEUED, metadata_filter=labels)

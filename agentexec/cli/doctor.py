@@ -49,9 +49,10 @@ def run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the settings, database, schema, queue, workers, worker module and API key, and say what to do.
+    """Check all that a worker needs, and say what to do.
 
-    The exit code is 1 if a check fails.
+    Checks the settings, database, schema, queue, workers, worker module and API key. The exit code is 1 if a check
+    fails.
     """
     findings: list[Finding] = []
     for finding in _findings(module or ax.CONF.worker_module):

@@ -36,7 +36,7 @@ def run(
         str | None, typer.Option("--queue", "-Q", help="Queue to use instead of AGENTEXEC_QUEUE_NAME.")
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="Key under which a second enqueue returns the first task.")
+        str | None, typer.Option(help="Key that makes a second enqueue return the first task.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     follow: Annotated[
@@ -44,12 +44,13 @@ def run(
         typer.Option("--follow", "-f", help="Show the progress until the task ends, then print the result."),
     ] = False,
     timeout: Annotated[
-        float | None, typer.Option(help="Longest wait for the result, in seconds; no limit by default.")
+        float | None, typer.Option(help="Seconds to wait for the result; no limit by default.")
     ] = None,
 ) -> None:
-    """Queue a task and print its agent_id, or with --wait or --follow its result.
+    """Queue a task and print its agent_id.
 
-    With --wait or --follow the exit code is 1 if the task failed, was canceled, or did not end in time.
+    With --wait or --follow, print its result instead. The exit code is then 1 if the task failed, was canceled, or
+    did not end in time.
     """
     if priority.upper() not in ax.Priority.__members__:
         raise UsageError(f"--priority must be high or low, not {priority!r}.")
@@ -101,7 +102,8 @@ def _context(text: str) -> dict[str, Any]:
             with Path(text[1:]).open("rb") as file:
                 text = _read(file, f"File {text[1:]}")
         except (OSError, ValueError) as error:
-            raise UsageError(f"Cannot read the file {text[1:]}: {error}.") from None
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"Cannot read the file {text[1:]}: {reason}.") from None
     try:
         value = json.loads(text)
     except RecursionError:

@@ -22,11 +22,14 @@ Next:
 
 
 def run(
-    folder: Annotated[Path, typer.Argument(help="Folder of the project, created if missing.")] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of the project, created if missing.")
+    ] = Path(),
 ) -> None:
-    """Write a small working project: a worker with two tasks, a web application, and sample settings.
+    """Write a small working project.
 
-    No existing file is overwritten: the exit code is 2 if one is in the way.
+    It has a worker with two tasks, a web application, and sample settings. No existing file is overwritten: the exit
+    code is 2 if one is in the way.
     """
     existing = [name for name in FILES.values() if (folder / name).exists()]
     if existing:

@@ -45,7 +45,7 @@ def run(
     ] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List tasks: running ones first, then queued ones, then the newest."""
+    """List tasks: running, then queued, then the newest."""
     with session() as db:
         found = ax.activity.list(
             db,
@@ -74,7 +74,9 @@ def run(
     ]
     for line in format_table(HEADS, rows) if rows else ():
         typer.echo(line)
-    if not rows:
+    if not rows and page > 1 and found.total:
+        typer.echo(f"Page {page} is empty; the last page is {found.total_pages}.", err=True)
+    elif not rows:
         typer.echo("No tasks match.", err=True)
     elif found.total_pages > 1:
         typer.echo(f"Page {page} of {found.total_pages}, {found.total} tasks in total.", err=True)

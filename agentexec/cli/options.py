@@ -18,7 +18,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Metadata = Annotated[
     list[str] | None,
-    typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Label of the tasks (repeatable)."),
+    typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Only tasks with this label (repeatable)."),
 ]
 MetadataScope = Annotated[
     list[str] | None,
@@ -65,7 +65,7 @@ def parse_duration(text: str) -> timedelta:
     """Return a duration given like 30d, 12h or 90s. Raises UsageError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
     if match is None:
-        raise UsageError(f"A duration is written like 30d, 12h, 90m or 45s, not {text!r}.")
+        raise UsageError(f"{text!r} is not a duration; write it like 30d, 12h, 90m or 45s.")
     return timedelta(seconds=float(match[1]) * UNITS[match[2]])
 
 

@@ -19,7 +19,10 @@ def run(
     metadata: Metadata = None,
     yes: Yes = False,
 ) -> None:
-    """Remove tasks that ended longer ago than a given time, with their logs, journals and results."""
+    """Remove tasks that ended long ago.
+
+    Their logs, journals and results are removed too. Queued and running tasks stay.
+    """
     age, labels = parse_duration(older_than), parse_labels(metadata)
     with session() as db:
         count = ax.activity.prunable(db, age, metadata_filter=labels)

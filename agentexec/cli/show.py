@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(agent_id: AgentId, metadata: MetadataScope = None, as_json: AsJson = False) -> None:
-    """Show one task: its state, usage, tree of children, log and error."""
+    """Show one task with its usage, children, log and error."""
     with session() as db:
         task = ax.activity.detail(db, parse_task_id(agent_id), metadata_filter=parse_labels(metadata))
     if as_json:

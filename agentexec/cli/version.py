@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 
 def run(as_json: AsJson = False) -> None:
-    """Print the versions of agentexec, Python and the libraries it uses."""
+    """Print the versions of agentexec, Python and libraries."""
     if as_json:
         typer.echo(json.dumps(versions()))
         return

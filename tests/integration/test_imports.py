@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agentexec.cli import verbs
 from tests.deployment import run_agentexec, run_python
 from tests.unit.test_public_names import MODULES
 
@@ -86,11 +87,15 @@ if "agentexec" in " ".join(sys.orig_argv) and "template" not in " ".join(sys.ori
 
 HEAVY = {"agents", "redis", "alembic"}
 
+VERBS = {f"agentexec.cli.{verb.replace('-', '_')}" for verb in verbs.VERBS}
+"""Each verb's own module."""
+
 
 @pytest.mark.parametrize(
     ("arguments", "absent"),
     [
         (["--help"], {"agents", "sqlalchemy", "redis", "alembic", "rich"}),
+        (["version"], (HEAVY | {"sqlalchemy", "rich"} | VERBS) - {"agentexec.cli.version"}),
         (["migrate"], {"agents", "redis"}),
         (
             ["list"],
@@ -113,7 +118,7 @@ def test_no_command_loads_the_agents_sdk_and_the_supervisor_loads_no_database(
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SPY)
     variables = {"PYTHONPATH": str(tmp_path / "site"), "SPY": str(tmp_path / "spy")}
-    if arguments not in (["--help"], ["migrate"], ["worker", "no_such_module"]):
+    if arguments not in (["--help"], ["version"], ["migrate"], ["worker", "no_such_module"]):
         assert run_agentexec("migrate", cwd=tmp_path).returncode == 0
     run_agentexec(*arguments, cwd=tmp_path, **variables)
     loaded = set((tmp_path / "spy").read_text().split())

@@ -36,7 +36,7 @@ def cli(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
 
 
 @everywhere
-def test_list_and_show(deploy: Deploy) -> None:
+def test_list_and_show_print_tasks_and_answer_every_filter(deploy: Deploy) -> None:
     deployment = deploy()
     assert cli(deployment, "list") == (0, "", "No tasks match.\n")
     deployment.start()
@@ -65,13 +65,14 @@ def test_list_and_show(deploy: Deploy) -> None:
         (["--since", "0s"], []),
     ):
         found = json.loads(cli(deployment, "list", *options, "--json")[1])
-        assert [one["agent_id"] for one in found["items"]] == [str(task.agent_id) for task in expected]
+        assert [item["agent_id"] for item in found["items"]] == [str(task.agent_id) for task in expected]
     first = json.loads(cli(deployment, "list", "-n", "1", "--json")[1])
-    behind = json.loads(cli(deployment, "list", "-n", "1", "--after", first["next_cursor"], "--json")[1])
-    assert [one["agent_id"] for one in behind["items"]] == [str(bad.agent_id)]
+    following = json.loads(cli(deployment, "list", "-n", "1", "--after", first["next_cursor"], "--json")[1])
+    assert [task["agent_id"] for task in following["items"]] == [str(bad.agent_id)]
     assert "Page 1 of 3, 3 tasks in total." in cli(deployment, "list", "-n", "1")[2]
-    code, _, said = cli(deployment, "list", "--status", "late")
-    assert (code, said) == (
+    assert cli(deployment, "list", "-n", "1", "--page", "9")[2] == "Page 9 is empty; the last page is 3.\n"
+    code, _, err = cli(deployment, "list", "--status", "late")
+    assert (code, err) == (
         2,
         "agentexec: There is no status 'late'; the statuses are queued, running, complete, error, canceled.\n",
     )
@@ -97,7 +98,7 @@ def test_list_and_show(deploy: Deploy) -> None:
 
 
 @everywhere
-def test_what_a_task_has_written_cannot_rewrite_the_terminal(deploy: Deploy) -> None:
+def test_a_tasks_messages_cannot_rewrite_the_terminal(deploy: Deploy) -> None:
     deployment = deploy()
     agent_id = ax.activity.create("job", "\x1b[2Jgone\nsecond")
     for arguments in (["list"], ["show", str(agent_id)], ["logs", str(agent_id)]):
@@ -106,7 +107,7 @@ def test_what_a_task_has_written_cannot_rewrite_the_terminal(deploy: Deploy) -> 
 
 
 @everywhere
-def test_logs_are_followed_to_the_end(deploy: Deploy) -> None:
+def test_logs_can_be_followed_to_the_end(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()
     task = deployment.enqueue("report", "r", times=4, seconds=0.3)
@@ -133,7 +134,7 @@ def test_logs_are_followed_to_the_end(deploy: Deploy) -> None:
 
 
 @everywhere
-def test_retry_puts_failed_and_canceled_tasks_back(deploy: Deploy) -> None:
+def test_retry_queues_failed_and_canceled_tasks_again(deploy: Deploy) -> None:
     deployment = deploy(max_crashes=1)
     worker = deployment.start()
     poison = deployment.enqueue("poison", "p")
@@ -146,14 +147,14 @@ def test_retry_puts_failed_and_canceled_tasks_back(deploy: Deploy) -> None:
         f"Queued task {canceled.agent_id} again.\n",
         "",
     )
-    code, _, said = cli(deployment, "retry", str(canceled.agent_id))
+    code, _, err = cli(deployment, "retry", str(canceled.agent_id))
     assert code == 1
-    assert said.endswith(
+    assert err.endswith(
         f"Task {canceled.agent_id} is queued; only failed and canceled tasks can be retried.\n"
     )
     deployment.start()
     deployment.wait_for_status(canceled, "complete")
-    # Alone: with one death too many, its neighbours would be buried beside it.
+    # Alone, since tasks running beside one that crashes its worker would end with it.
     assert cli(deployment, "retry", str(poison.agent_id))[0] == 0
     deployment.wait_for(lambda: deployment.ledger("start")["p"] == 2)
     deployment.wait_for_status(poison, "error")
@@ -162,7 +163,7 @@ def test_retry_puts_failed_and_canceled_tasks_back(deploy: Deploy) -> None:
 
 
 @everywhere
-def test_prune_removes_what_ended_long_ago_with_all_that_belongs_to_it(deploy: Deploy) -> None:
+def test_prune_removes_tasks_that_ended_long_ago_with_all_their_rows(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()
     old, fresh, running = (deployment.enqueue("work", key) for key in ("old", "fresh", "long"))
@@ -170,8 +171,8 @@ def test_prune_removes_what_ended_long_ago_with_all_that_belongs_to_it(deploy: D
     waiting = ax.enqueue_sync("work", {"key": "w"}, delay=3600)
     age(old, days=40)
     age(waiting, days=40)
-    code, said, _ = cli(deployment, "prune", "--older-than", "30d", "--yes")
-    assert (code, said) == (0, "Removed 1 task(s).\n")
+    code, out, _ = cli(deployment, "prune", "--older-than", "30d", "--yes")
+    assert (code, out) == (0, "Removed 1 task(s).\n")
     assert cli(deployment, "prune", "--older-than", "30d", "--yes")[1] == "Removed 0 task(s).\n"
     with Session(RUNTIME.engine) as db:
         with pytest.raises(ax.ActivityNotFoundError):
@@ -182,12 +183,12 @@ def test_prune_removes_what_ended_long_ago_with_all_that_belongs_to_it(deploy: D
         )
         assert left == 0
     for wrong in ("30", "month", "-1d"):
-        code, _, said = cli(deployment, "prune", f"--older-than={wrong}", "--yes")
-        assert code == 2 and "A duration is written like 30d" in said
+        code, _, err = cli(deployment, "prune", f"--older-than={wrong}", "--yes")
+        assert code == 2 and "is not a duration; write it like 30d" in err
 
 
 @on_targets("embedded")
-def test_prune_asks(deploy: Deploy) -> None:
+def test_prune_asks_for_confirmation(deploy: Deploy) -> None:
     deployment = deploy()
     agent_id = ax.activity.create("job")
     ax.activity.complete(agent_id)

@@ -1,4 +1,4 @@
-"""The command line: what each verb does and prints, and what it never loads. Bad input has a file of its own."""
+"""The command line: help, version, and commands on a queue. Bad input has a file of its own."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.deployment import Deploy, Deployment, on_targets, run_agentexec
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["-h"], ["worker", "--help"], ["enqueue", "-h"]], ids=" ".join
 )
-def test_help_is_given(arguments: list[str], tmp_path: Path) -> None:
+def test_help_is_printed_and_nothing_is_created(arguments: list[str], tmp_path: Path) -> None:
     done = run_agentexec(*arguments, cwd=tmp_path)
     assert done.returncode == 0
     assert "Usage: agentexec" in done.stdout
-    assert list(tmp_path.iterdir()) == [], "and leaves nothing behind"
+    assert list(tmp_path.iterdir()) == [], "help creates no file"
 
 
 def test_the_verbs_are_those_of_the_contract(tmp_path: Path) -> None:
@@ -29,21 +29,24 @@ def test_the_verbs_are_those_of_the_contract(tmp_path: Path) -> None:
         assert verb in text
 
 
-def test_the_version_is_told(tmp_path: Path) -> None:
+def test_the_version_is_printed(tmp_path: Path) -> None:
     done = run_agentexec("--version", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"agentexec {ax.__version__}\n")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nope"], "agentexec: No such command 'nope'; see `agentexec --help`.\n"),
+        (["lis"], "agentexec: No such command 'lis'. Did you mean 'list'? See `agentexec --help`.\n"),
         (["prune"], "agentexec: Missing option '--older-than'; see `agentexec prune --help`.\n"),
     ],
 )
-def test_a_wrong_command_line_is_one_sentence(arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_a_wrong_command_line_is_reported_in_one_sentence(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
     done = run_agentexec(*arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
 
 
 # ---- enqueue and cancel-pending -------------------------------------------------------------------------------
@@ -58,7 +61,7 @@ def enqueue(deployment: Deployment, *arguments: str, text: str | None = None) ->
 
 
 @on_targets("embedded", "valkey+sqlite")
-def test_enqueue_takes_every_option(deploy: Deploy) -> None:
+def test_enqueue_honors_every_option(deploy: Deploy) -> None:
     deployment = deploy()
     low = enqueue(deployment, "work")[1].strip()
     high = enqueue(deployment, "work", "--priority", "HIGH", "--idempotency-key", "k")[1].strip()
@@ -67,12 +70,15 @@ def test_enqueue_takes_every_option(deploy: Deploy) -> None:
     assert again == high
     claim = {"limit": 10, "low_quota": 0, "lease_seconds": 30.0}
     backend = RUNTIME.backend
-    assert [str(one.agent_id) for one in backend.claim("agentexec_tasks", "t", **claim).leases] == [high, low]
-    assert [str(one.agent_id) for one in backend.claim("reports", "t", **claim).leases] == [elsewhere]
+    assert [str(lease.agent_id) for lease in backend.claim("agentexec_tasks", "t", **claim).leases] == [
+        high,
+        low,
+    ]
+    assert [str(lease.agent_id) for lease in backend.claim("reports", "t", **claim).leases] == [elsewhere]
 
 
 @on_targets("embedded")
-def test_cancel_pending_cancels_what_waits(deploy: Deploy) -> None:
+def test_cancel_pending_cancels_queued_tasks_after_a_yes(deploy: Deploy) -> None:
     deployment = deploy()
     tasks = [deployment.enqueue("work", key) for key in "abc"]
     variables = {"AGENTEXEC_DATABASE_URL": deployment.environment["AGENTEXEC_DATABASE_URL"]}
@@ -86,18 +92,18 @@ def test_cancel_pending_cancels_what_waits(deploy: Deploy) -> None:
     assert [deployment.status(task) for task in tasks] == ["canceled"] * 3
 
 
-# ---- what is never loaded ----------------------------------------------------------------------------------
+# ---- start-up ----------------------------------------------------------------------------------------------
 
 
 NOTE = """
 import atexit, gc, os
-SIGNS = [gc.get_threshold()[0], os.environ.get("PYDANTIC_DISABLE_PLUGINS")]
-atexit.register(lambda: print([gc.get_threshold()[0], os.environ.get("PYDANTIC_DISABLE_PLUGINS")] == SIGNS))
+BEFORE = [gc.get_threshold()[0], os.environ.get("PYDANTIC_DISABLE_PLUGINS")]
+atexit.register(lambda: print([gc.get_threshold()[0], os.environ.get("PYDANTIC_DISABLE_PLUGINS")] == BEFORE))
 """
 
 
 @pytest.mark.parametrize(
-    ("arguments", "is_usual"),
+    ("arguments", "unchanged"),
     [
         (["list"], False),
         (["worker", "no_such_module"], True),
@@ -105,9 +111,9 @@ atexit.register(lambda: print([gc.get_threshold()[0], os.environ.get("PYDANTIC_D
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_only_what_ends_soon_saves_on_garbage_and_plugins(
-    arguments: list[str], is_usual: bool, tmp_path: Path
+def test_only_short_commands_skip_garbage_collection_and_plugins(
+    arguments: list[str], unchanged: bool, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(NOTE)
     done = run_agentexec(*arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert done.stdout.splitlines()[-1] == str(is_usual)
+    assert done.stdout.splitlines()[-1] == str(unchanged)

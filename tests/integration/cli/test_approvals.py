@@ -1,4 +1,4 @@
-"""Approvals with real workers: the task leaves its slot, survives restarts, and goes on after a command."""
+"""Approvals with real workers: the task leaves its slot, survives restarts, and continues after a command."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from tests.integration.runners.openai.test_limits import agents_worker
 everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
 
 
-def asked(deployment: Deployment, task: ax.Task) -> ax.approvals.ApprovalSchema:
-    """The question of a task that has left its worker."""
+def pending_approval(deployment: Deployment, task: ax.Task) -> ax.approvals.ApprovalSchema:
+    """Wait until a task has left its worker for an approval, and return that."""
     deployment.wait_for(lambda: deployment.detail(task).logs[-1].message.startswith("Waiting for approval"))
     detail = deployment.detail(task)
     assert (detail.status, detail.attempt) == (ax.Status.QUEUED, 0)
     with Session(RUNTIME.engine) as db:
-        [question] = ax.approvals.list(db, task.agent_id)
-    return question
+        [approval] = ax.approvals.list(db, task.agent_id)
+    return approval
 
 
 @everywhere
-def test_a_task_waits_without_a_slot_and_goes_on_after_the_command(
+def test_a_task_waits_without_a_slot_and_continues_after_the_command(
     deploy: Deploy, mock_openai: MockOpenAI
 ) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("Written.")])
     deployment = deploy(worker_concurrency=1)
     agents_worker(deployment, mock_openai)
     task = deployment.enqueue("mails", "letter")
-    question = asked(deployment, task)
+    approval = pending_approval(deployment, task)
     deployment.wait_for_status(deployment.enqueue("work", "other"), "complete")
 
     code, printed, _ = run_in_process(deployment, "approvals", "--json")
@@ -42,41 +42,41 @@ def test_a_task_waits_without_a_slot_and_goes_on_after_the_command(
     [listed] = json.loads(printed)
     assert (listed["agent_id"], listed["call_id"], listed["tool"]) == (
         str(task.agent_id),
-        question.call_id,
+        approval.call_id,
         "send_email",
     )
-    assert question.call_id in run_in_process(deployment, "approvals", str(task.agent_id))[1]
+    assert approval.call_id in run_in_process(deployment, "approvals", str(task.agent_id))[1]
 
-    # Nothing of it is in a process.
+    # No process holds any part of it.
     for process in deployment.processes():
         process.kill()
     deployment.wait_for(lambda: not deployment.processes())
     agents_worker(deployment, mock_openai)
-    said = f"Approved call {question.call_id} of task {task.agent_id}.\n"
-    assert run_in_process(deployment, "approve", str(task.agent_id), question.call_id) == (0, said, "")
+    printed = f"Approved call {approval.call_id} of task {task.agent_id}.\n"
+    assert run_in_process(deployment, "approve", str(task.agent_id), approval.call_id) == (0, printed, "")
     done = deployment.wait_for_status(task, "complete")
     assert done.attempt == 1
     assert ax.get_result_sync(task) == "Written."
     assert deployment.ledger("sent") == {"Ann": 1}
     lines = [line.message.partition("(")[0] for line in done.logs]
     assert lines[:3] == ["Waiting to start.", "Task started.", "Waiting for approval: send_email"]
-    # The killed worker may have died before its queue knew that the task waits: then it started and asked once more.
+    # The killed worker may have died before its queue knew of the wait; then the task started and asked again.
     assert lines.count("Approved: send_email") == 1
     assert lines[-2:] == ["Resumed at turn 1 ", "Task completed successfully."]
-    code, _, error = run_in_process(deployment, "approve", str(task.agent_id), question.call_id)
+    code, _, error = run_in_process(deployment, "approve", str(task.agent_id), approval.call_id)
     assert (code, "already decided" in error) == (1, True)
     assert run_in_process(deployment, "approvals") == (0, "", "No calls wait for approval.\n")
 
 
 @on_targets("embedded", "valkey+postgres", alternates=False)
-def test_a_rejection_is_told_to_the_model(deploy: Deploy, mock_openai: MockOpenAI) -> None:
+def test_a_rejections_message_reaches_the_model(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("I see.")])
     deployment = deploy(worker_concurrency=1)
     agents_worker(deployment, mock_openai)
     task = deployment.enqueue("mails", "letter")
-    question = asked(deployment, task)
+    approval = pending_approval(deployment, task)
     code, _, _ = run_in_process(
-        deployment, "reject", str(task.agent_id), question.call_id, "-m", "Ann has left."
+        deployment, "reject", str(task.agent_id), approval.call_id, "-m", "Ann has left."
     )
     assert code == 0
     deployment.wait_for_status(task, "complete")
@@ -85,7 +85,7 @@ def test_a_rejection_is_told_to_the_model(deploy: Deploy, mock_openai: MockOpenA
 
 
 @on_targets("embedded", "valkey+postgres", alternates=False)
-def test_a_task_wakes_by_itself_when_its_approval_expires(deploy: Deploy, mock_openai: MockOpenAI) -> None:
+def test_a_task_continues_when_its_approval_expires(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("Then not.")])
     deployment = deploy(worker_concurrency=1)
     agents_worker(deployment, mock_openai)
@@ -96,36 +96,34 @@ def test_a_task_wakes_by_itself_when_its_approval_expires(deploy: Deploy, mock_o
 
 
 @on_targets("embedded", "valkey+postgres", alternates=False)
-def test_an_answer_that_the_queue_was_not_told_of_wakes_the_task(
+def test_an_answer_that_never_reached_the_queue_still_wakes_the_task(
     deploy: Deploy, mock_openai: MockOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("Written.")])
     deployment = deploy(worker_concurrency=1)
     agents_worker(deployment, mock_openai)
     task = deployment.enqueue("mails", "letter")
-    question = asked(deployment, task)
+    approval = pending_approval(deployment, task)
 
     def away(queue: str, agent_ids: object) -> None:
-        raise ax.UnavailableError("It is away.")
+        raise ax.UnavailableError("Not reachable.")
 
     monkeypatch.setattr(RUNTIME.backend, "make_ready", away)
-    assert ax.approve_sync(task, question.call_id)
+    assert ax.approve_sync(task, approval.call_id)
     deployment.wait_for_status(task, "complete")
     assert deployment.ledger("sent") == {"Ann": 1}
 
 
 @on_targets("valkey+postgres")
-def test_an_index_that_was_lost_does_not_wake_a_waiting_task(
-    deploy: Deploy, mock_openai: MockOpenAI, valkey
-) -> None:
+def test_a_lost_index_does_not_wake_a_waiting_task(deploy: Deploy, mock_openai: MockOpenAI, valkey) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("Written.")])
     deployment = deploy(worker_concurrency=1)
     agents_worker(deployment, mock_openai)
     task = deployment.enqueue("mails", "letter")
-    question = asked(deployment, task)
+    approval = pending_approval(deployment, task)
     valkey.flush()
     deployment.wait_for(lambda: RUNTIME.backend.depth(ax.CONF.queue_name).delayed == 1)
     assert deployment.ledger("start") == {"letter": 1}
-    assert ax.approve_sync(task, question.call_id)
+    assert ax.approve_sync(task, approval.call_id)
     deployment.wait_for_status(task, "complete")
     assert deployment.ledger("sent") == {"Ann": 1}

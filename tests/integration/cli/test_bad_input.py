@@ -1,4 +1,4 @@
-"""Bad input: one sentence that says what to do, a documented exit code, no traceback unless asked, no password ever."""
+"""Bad input gets one sentence that says what to do, a documented exit code, no traceback by default, and no password."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_worker_without_a_usable_pool_stops_with_one_line(
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def test_a_traceback_is_shown_if_asked_for(folder: Path) -> None:
+def test_a_traceback_is_shown_on_request(folder: Path) -> None:
     done = run_agentexec("worker", "raises", "--traceback", cwd=folder)
     assert done.returncode == 2
     assert "Traceback" in done.stderr
@@ -132,7 +132,7 @@ def test_a_traceback_is_shown_if_asked_for(folder: Path) -> None:
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
-def test_a_command_that_cannot_be_understood(folder: Path, arguments: list[str], complaint: str) -> None:
+def test_a_command_line_with_bad_input(folder: Path, arguments: list[str], complaint: str) -> None:
     done = run_agentexec(*arguments, cwd=folder, AGENTEXEC_MAX_PAYLOAD_BYTES="1024")
     assert done.returncode == 2, done.stderr
     assert complaint in done.stderr
@@ -161,7 +161,7 @@ def test_a_setting_with_a_bad_value(
     assert "hunter2" not in done.stdout + done.stderr
 
 
-def test_help_is_given_whatever_the_settings_are(folder: Path) -> None:
+def test_help_does_not_depend_on_the_settings(folder: Path) -> None:
     done = run_agentexec("--help", cwd=folder, AGENTEXEC_NUM_WORKERS="many")
     assert done.returncode in (0, 2)
     assert "Traceback" not in done.stderr
@@ -200,7 +200,7 @@ def test_a_state_backend_of_the_project_is_found_by_every_command(folder: Path) 
     (folder / "our_backend.py").write_text("from agentexec.state.sql_backend import create as create\n")
     command = Path(sys.executable).with_name(
         "agentexec"
-    )  # a script, which does not look into the current folder
+    )  # a script, which does not search the current folder
     variables = clean_environment(AGENTEXEC_STATE_BACKEND="our_backend")
     done = subprocess.run(
         [command, "enqueue", "work"], cwd=folder, env=variables, capture_output=True, text=True
@@ -226,7 +226,7 @@ def test_a_worker_gives_up_on_servers_it_never_reached(
     assert done.returncode == 3, done.stderr
     assert time.monotonic() - started < 15
     assert f"127.0.0.1:{port}" in done.stderr
-    assert done.stderr.count(f"127.0.0.1:{port}") == 2, "one line says that it waits, one that it gives up"
+    assert done.stderr.count(f"127.0.0.1:{port}") == 2, "one line when it waits, one when it gives up"
     assert "Traceback" not in done.stderr
     assert "hunter2" not in done.stderr
 
@@ -255,8 +255,8 @@ def test_a_command_on_a_database_without_tables_says_to_migrate(folder: Path, ar
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_is_no_database(folder: Path) -> None:
-    (folder / "text.db").write_text("This is no database at all. " * 100)
+def test_a_file_that_is_not_a_database(folder: Path) -> None:
+    (folder / "text.db").write_text("This is not a database. " * 100)
     variables = {"AGENTEXEC_DATABASE_URL": "sqlite:///text.db", "AGENTEXEC_CONNECT_TIMEOUT": "1"}
     done = run_agentexec("worker", "fine", cwd=folder, **variables)
     assert done.returncode in (2, 3), done.stderr
@@ -272,7 +272,7 @@ def test_a_module_that_crashes_the_interpreter(folder: Path) -> None:
 
 
 @on_targets("valkey+sqlite")
-def test_a_worker_waits_for_a_redis_that_comes_late(deploy: Deploy) -> None:
+def test_a_worker_waits_for_a_redis_that_starts_late(deploy: Deploy) -> None:
     deployment = deploy(connect_timeout=20)
     deployment.broker.stop()
     supervisor = deployment.start(ready=False)
@@ -284,7 +284,7 @@ def test_a_worker_waits_for_a_redis_that_comes_late(deploy: Deploy) -> None:
 
 
 @on_targets("embedded")
-def test_one_bad_task_in_the_queue_harms_no_other(deploy: Deploy) -> None:
+def test_a_bad_task_in_the_queue_harms_no_other(deploy: Deploy) -> None:
     deployment = deploy()
     unknown = deployment.enqueue("no_such_task", "a")
     invalid = ax.enqueue_sync("work", {"no": "key"})

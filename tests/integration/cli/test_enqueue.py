@@ -27,7 +27,7 @@ def test_enqueue_prints_the_agent_id(running: Deployment) -> None:
     assert detail.metadata == {"tenant": "t1", "of": "a=b"}
 
 
-def test_enqueue_waits_for_a_text_and_prints_it_as_it_is(running: Deployment) -> None:
+def test_enqueue_waits_for_a_text_and_prints_it_unchanged(running: Deployment) -> None:
     code, out, err = enqueue(running, "work", '{"key": "Zoë"}', "--wait")
     assert (code, out) == (0, "Zoë\n")
     assert "waiting for its result" in err
@@ -36,7 +36,7 @@ def test_enqueue_waits_for_a_text_and_prints_it_as_it_is(running: Deployment) ->
 def test_enqueue_waits_for_a_value_and_prints_it_as_json(running: Deployment) -> None:
     code, out, _ = enqueue(running, "work", '{"key": "a", "value": {"name": "研究"}}', "--wait")
     assert (code, json.loads(out)) == (0, {"name": "研究"})
-    assert "研究" in out, "for people to read"
+    assert "研究" in out, "readable by people"
 
 
 def test_enqueue_reads_a_context_from_a_file_or_standard_input(running: Deployment) -> None:
@@ -45,7 +45,7 @@ def test_enqueue_reads_a_context_from_a_file_or_standard_input(running: Deployme
     assert enqueue(running, "work", "-", "--wait", text='{"key": "from a pipe"}')[:2] == (0, "from a pipe\n")
 
 
-def test_enqueue_tells_of_a_task_that_failed(running: Deployment) -> None:
+def test_enqueue_reports_a_failed_task(running: Deployment) -> None:
     code, out, err = enqueue(running, "fail", '{"key": "a"}', "--wait")
     assert (code, out) == (1, "")
     assert "failed after 1 attempt(s): ValueError: no luck with a" in err
@@ -53,7 +53,7 @@ def test_enqueue_tells_of_a_task_that_failed(running: Deployment) -> None:
     assert "Traceback" not in err.split("agentexec: ")[0]
 
 
-def test_enqueue_tells_of_a_task_that_is_late(running: Deployment) -> None:
+def test_enqueue_reports_a_task_that_is_late(running: Deployment) -> None:
     code, out, err = enqueue(running, "work", '{"key": "a"}', "--delay", "30", "--wait", "--timeout", "0.2")
     assert (code, out) == (1, "")
     assert "has not ended within 0.2 seconds" in err

@@ -20,11 +20,11 @@ from tests.deployment import Deploy, on_targets, run_agentexec, run_in_process
 
 
 def findings(printed: str) -> dict[str, tuple[str, str]]:
-    return {one["name"]: (one["state"], one["text"]) for one in json.loads(printed)}
+    return {finding["name"]: (finding["state"], finding["text"]) for finding in json.loads(printed)}
 
 
 @on_targets("embedded", "valkey+postgres")
-def test_the_doctor_finds_a_healthy_deployment_healthy(deploy: Deploy) -> None:
+def test_the_doctor_passes_a_healthy_deployment(deploy: Deploy) -> None:
     deployment = deploy()
     code, printed, _ = run_in_process(deployment, "doctor", str(WORKER), "--json")
     found = findings(printed)
@@ -44,7 +44,7 @@ def test_the_doctor_finds_a_healthy_deployment_healthy(deploy: Deploy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "name", "said"),
+    ("variables", "name", "reason"),
     [
         ({"AGENTEXEC_DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/x"}, "database", "127.0.0.1:1"),
         ({"AGENTEXEC_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}, "queue", "127.0.0.1:1"),
@@ -53,18 +53,18 @@ def test_the_doctor_finds_a_healthy_deployment_healthy(deploy: Deploy) -> None:
     ],
     ids=["database", "redis", "module", "schema"],
 )
-def test_the_doctor_says_what_is_wrong_and_no_secret(
-    variables: dict[str, str], name: str, said: str, tmp_path: Path
+def test_the_doctor_says_what_is_wrong_without_secrets(
+    variables: dict[str, str], name: str, reason: str, tmp_path: Path
 ) -> None:
     done = run_agentexec("doctor", "--json", cwd=tmp_path, OPENAI_API_KEY="hunter2", **variables)
     state, text = findings(done.stdout)[name]
     assert (done.returncode, state) == (1, "fail")
-    assert said in text
+    assert reason in text
     assert "hunter2" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_the_doctor_warns_of_a_server_that_forgets(valkey: Any, tmp_path: Path) -> None:
+def test_the_doctor_fails_a_redis_that_evicts_keys(valkey: Any, tmp_path: Path) -> None:
     with valkey.client() as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("maxmemory", "100mb")
@@ -82,7 +82,7 @@ def test_the_doctor_warns_of_a_server_that_forgets(valkey: Any, tmp_path: Path) 
 # ---- init --------------------------------------------------------------------------------------------------
 
 
-def test_a_new_project_works_at_once(mock_openai: MockOpenAI, tmp_path: Path) -> None:
+def test_a_new_project_works_right_away(mock_openai: MockOpenAI, tmp_path: Path) -> None:
     done = run_agentexec("init", "shop", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "shop"
@@ -140,7 +140,7 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
 # ---- version, completion, follow ---------------------------------------------------------------------------
 
 
-def test_versions_are_told(tmp_path: Path) -> None:
+def test_versions_are_printed(tmp_path: Path) -> None:
     found = json.loads(run_agentexec("version", "--json", cwd=tmp_path).stdout)
     assert found["agentexec"] == ax.__version__
     assert {"python", "openai-agents", "sqlalchemy"} <= set(found)
@@ -169,14 +169,14 @@ def test_the_shell_completes_verbs_and_options(tmp_path: Path) -> None:
 
 
 @on_targets("embedded", "valkey+postgres", alternates=False)
-def test_follow_tells_the_progress_and_the_end(deploy: Deploy) -> None:
+def test_follow_shows_the_progress_and_the_end(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()
-    code, printed, said = run_in_process(
+    code, printed, err = run_in_process(
         deployment, "enqueue", "report", '{"key": "r", "times": 3, "seconds": 0.2}', "--follow"
     )
     assert (code, printed) == (0, "null\n")
-    assert [line.strip() for line in said.splitlines()[1:]] == [
+    assert [line.strip() for line in err.splitlines()[1:]] == [
         "0% Waiting to start.",
         "0% Task started.",
         "0% Step 1 of 3",
@@ -184,11 +184,11 @@ def test_follow_tells_the_progress_and_the_end(deploy: Deploy) -> None:
         "66% Step 3 of 3",
         "100% Task completed successfully.",
     ]
-    code, printed, said = run_in_process(deployment, "enqueue", "fail", '{"key": "f"}', "--follow")
+    code, printed, err = run_in_process(deployment, "enqueue", "fail", '{"key": "f"}', "--follow")
     assert (code, printed) == (1, "")
-    assert "no luck" in said
-    code, _, said = run_in_process(
+    assert "no luck" in err
+    code, _, err = run_in_process(
         deployment, "enqueue", "work", '{"key": "w", "seconds": 30}', "--follow", "--timeout", "0.5"
     )
     assert code == 1
-    assert "has not ended after 0.5 s; it continues." in said
+    assert "has not ended after 0.5 s; it continues." in err
