@@ -1,4 +1,4 @@
-"""`python -m bench`: choose, measure, report. Exit code 1 if a measure failed; unmet goals are only reported."""
+"""Command `python -m bench`. Exits with 1 if a measurement failed; goals that are not met are only reported."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import NoReturn
 
 from bench import activities, floors, measures, report, startup, targets, workflows
 from bench.figures import QUICK, USUAL, Figure, Size
-from bench.goals import judge
+from bench.goals import compare
 from bench.targets import Target
 
 IMPORTS = "imports"
 
 
 def _journal(target: Target, size: Size) -> Iterator[Figure]:
-    # Imported on use: the Agents SDK takes two seconds, which the other measures would have in theirs.
+    # Imported on use: importing the Agents SDK takes two seconds, which would distort the other measurements.
     return importlib.import_module("bench.journal").journal(target, size)
 
 
@@ -44,10 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return activities.main(arguments[1:])
     options = _parse(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)  # as an exception, so that every server and worker is stopped
+        signal.signal(number, _end)  # as an exception, which stops every server and worker
     logging.getLogger("agentexec").setLevel(logging.ERROR)
-    size = dataclasses.replace(QUICK if options.quick else USUAL, full=options.full)
     facts = report.machine()
+    sections = _sections(options)
+    show = report.as_json if options.json else report.as_text
+    print(show(facts, sections))
+    return 1 if any(section.failures for section in sections) else 0
+
+
+def _sections(options: argparse.Namespace) -> list[report.Section]:
+    """Take the chosen measurements: first the imports, which need no server, then those of each target."""
+    size = dataclasses.replace(QUICK if options.quick else USUAL, full=options.full)
     sections: list[report.Section] = []
     known: dict[str, float] = {}
     if IMPORTS in options.only:
@@ -59,13 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with targets.opened(target_name) as target:
             sections.append(report.Section(target_name, target.servers, busy))
             _measure(sections[-1], _work(target, names, size), dict(known), on_redis=bool(target.valkey))
-    show = report.as_json if options.json else report.as_text
-    print(show(facts, sections))
-    return 1 if any(section.failures for section in sections) else 0
+    return sections
 
 
 def _work(target: Target, names: Sequence[str], size: Size) -> Iterator[tuple[str, Iterator[Figure]]]:
-    """The floors of a target and its measures, each with what starts it."""
+    """Yield the floors and the measurements of a target, each with its name."""
     if target.redis_url:
         yield "floors", floors.redis_py(target.redis_url, size)
     if "enqueue" not in names:
@@ -81,15 +87,15 @@ def _measure(
     *,
     on_redis: bool,
 ) -> None:
-    """Take measures one after the other, and note their figures in `known`.
+    """Take the measurements one by one and note their figures in `known`.
 
-    What fails is noted too, and the others are taken all the same.
+    A failure is noted too, and does not stop the other measurements.
     """
     for name, figures in work:
         try:
             for figure in figures:
                 known[figure.name] = figure.value
-                section.rows.append(judge(figure, known, on_redis=on_redis))
+                section.rows.append(compare(figure, known, on_redis=on_redis))
                 print(f"{section.target}: {figure.name}: {figure.value:,.2f} {figure.unit}", file=sys.stderr)
         except Exception as error:
             text = f"{name}: {type(error).__name__}: {error}"
@@ -100,11 +106,16 @@ def _measure(
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bench",
-        description="Measure agentexec on real servers, each figure beside a floor measured in the same run.",
+        description="Measure agentexec on real servers, each figure next to a floor measured in the same run.",
     )
     every = [IMPORTS, *MEASURES]
     parser.add_argument(
-        "--only", nargs="+", choices=every, default=every, metavar="NAME", help=f"of {', '.join(every)}"
+        "--only",
+        nargs="+",
+        choices=every,
+        default=every,
+        metavar="NAME",
+        help=f"measurements to take: {', '.join(every)}",
     )
     parser.add_argument(
         "--targets",
@@ -112,11 +123,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=targets.NAMES,
         default=targets.NAMES,
         metavar="NAME",
-        help=f"of {', '.join(targets.NAMES)}",
+        help=f"targets to measure: {', '.join(targets.NAMES)}",
     )
-    parser.add_argument("--quick", action="store_true", help="less of everything, and less exact")
-    parser.add_argument("--full", action="store_true", help="also 10,000 tasks of 1 s at once")
-    parser.add_argument("--json", action="store_true", help="print JSON, with all samples")
+    parser.add_argument("--quick", action="store_true", help="smaller and less precise")
+    parser.add_argument("--full", action="store_true", help="also run 10,000 tasks of 1 s at once")
+    parser.add_argument("--json", action="store_true", help="print JSON with all samples")
     return parser.parse_args(arguments)
 
 

@@ -1,6 +1,6 @@
-"""`python -m bench activities`: what reading the record costs when it holds a million activities.
+"""Command `python -m bench activities`: cost of reading a record with a million activities.
 
-Beside it the query that dashboards usually begin with, a window function over the log, in the same run.
+The same run measures the query that dashboards usually start with, a window function over the log.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from agentexec.activity.queries import counts
 from agentexec.db.clock import utc_now
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status
-from bench import crowd
+from bench import sample_record
 from tests.servers import MariaDB, Postgres
 
 ROUNDS = 15
 FIRST_PAGE = "list, first page with its count"
-UNCOUNTED = "list, everything counted (nothing remembered)"
-"""What a list costs until the leader has counted for the first time."""
+UNCACHED = "list, everything counted (no cached counts)"
+"""A list before the leader has counted for the first time."""
 
 LONG = 10_000
-"""Log lines of the one activity that has many."""
+"""Log lines of the activity with a long log."""
 
 USUAL = "the usual window function over the log, first page"
 GOALS = {FIRST_PAGE: 10.0, "active_count": 10.0}
@@ -53,17 +53,17 @@ def main(arguments: Sequence[str]) -> int:
         help="measure in this database instead: it is filled if it has no activities, and stays as it is",
     )
     options = parser.parse_args(arguments)
-    for name in [_kind(options.database)] if options.database else options.targets:
-        with _opened(name, options.database) as engine:
-            _fill(engine, options.activities or SIZES[name], options.logs)
+    for target in [_kind(options.database)] if options.database else options.targets:
+        with _opened(target, options.database) as engine:
+            _fill(engine, options.activities or SIZES[target], options.logs)
             first = 0.0
-            for what, milliseconds in _measures(engine):
-                verdict = _verdict(what, milliseconds)
-                if what == FIRST_PAGE:
+            for name, milliseconds in _measures(engine):
+                verdict = _verdict(name, milliseconds)
+                if name == FIRST_PAGE:
                     first = milliseconds
-                elif what == USUAL:
+                elif name == USUAL:
                     verdict = f"  {milliseconds / first:,.0f} times the first page above"
-                print(f"  {what:<58} {milliseconds:10.2f} ms{verdict}", flush=True)
+                print(f"  {name:<58} {milliseconds:10.2f} ms{verdict}", flush=True)
     return 0
 
 
@@ -76,10 +76,10 @@ def _fill(engine: Engine, number: int, logs: int) -> None:
     with Session(engine) as db:
         found = db.scalar(select(func.count()).select_from(Activity))
     if found:
-        print(f"{engine.dialect.name}: {found:,} activities that were there", flush=True)
+        print(f"{engine.dialect.name}: {found:,} existing activities", flush=True)
         return
     start = time.perf_counter()
-    crowd.fill(engine, number, logs)
+    sample_record.fill(engine, number, logs)
     spent = time.perf_counter() - start
     print(
         f"{engine.dialect.name}: {number:,} activities, {number * logs:,} log lines, in {spent:.0f} s",
@@ -87,9 +87,9 @@ def _fill(engine: Engine, number: int, logs: int) -> None:
     )
 
 
-def _verdict(what: str, milliseconds: float) -> str:
-    goal = GOALS.get(what)
-    if goal is None and what.startswith("list, ") and what != UNCOUNTED:
+def _verdict(name: str, milliseconds: float) -> str:
+    goal = GOALS.get(name)
+    if goal is None and name.startswith("list, ") and name != UNCACHED:
         goal = FILTER_GOAL
     if goal is None:
         return ""
@@ -105,7 +105,7 @@ def _opened(name: str, url: str | None) -> Generator[Engine]:
         if name == "sqlite":
             yield from _prepared(f"sqlite:///{Path(folder) / 'bench.db'}")
             return
-        # MariaDB reads past the cache of the system, which PostgreSQL and SQLite count on: it gets one of its own.
+        # MariaDB bypasses the file cache of the system, which PostgreSQL and SQLite rely on, so it gets a cache of its own.
         memory = {"innodb-buffer-pool-size": "2G"}
         server = Postgres(fsync=False) if name == "postgres" else MariaDB(fsync=False, settings=memory)
         with server:
@@ -124,17 +124,17 @@ def _measures(engine: Engine) -> Iterator[tuple[str, float]]:
         return lambda db: ax.activity.list(db, page_size=50, **filters)
 
     now = utc_now()
-    yield UNCOUNTED, _time(engine, listed(), rounds=3)
+    yield UNCACHED, _time(engine, listed(), rounds=3)
     start = time.perf_counter()
     counts.refresh(engine)
-    yield "the leader remembers the counts", 1000 * (time.perf_counter() - start)
+    yield "the leader caches the counts", 1000 * (time.perf_counter() - start)
     with Session(engine) as db:
         page = ax.activity.list(db, page_size=50)
         agent_id = page.items[0].agent_id
         cursor = ax.activity.list(db, 200, 50, status=Status.COMPLETE).next_cursor
     yield FIRST_PAGE, _time(engine, listed())
     yield "list, page 200", _time(engine, listed(page=200))
-    yield "list, behind page 200 by cursor", _time(engine, listed(after=cursor))
+    yield "list, after page 200 by cursor", _time(engine, listed(after=cursor))
     yield "list, status=error", _time(engine, listed(status="error"))
     yield "list, status=queued", _time(engine, listed(status="queued"))
     yield "list, agent_type", _time(engine, listed(agent_type="task_7"))
@@ -152,8 +152,8 @@ def _measures(engine: Engine) -> Iterator[tuple[str, float]]:
     week = {"created_after": now - timedelta(days=40), "created_before": now - timedelta(days=33)}
     yield "list, a week", _time(engine, listed(**week))
     yield "list, a week of a tenant", _time(engine, listed(**week, metadata_filter={"tenant": "t0"}))
-    yield "list, text that many have", _time(engine, listed(text="acme"))
-    yield "list, text that none has", _time(engine, listed(text="nowhere"))
+    yield "list, text that many contain", _time(engine, listed(text="acme"))
+    yield "list, text that none contains", _time(engine, listed(text="nowhere"))
     yield "active_count", _time(engine, ax.activity.active_count)
     yield "detail", _time(engine, lambda db: ax.activity.detail(db, agent_id))
     long = _with_long_log(engine)
@@ -165,13 +165,13 @@ def _measures(engine: Engine) -> Iterator[tuple[str, float]]:
         nonlocal number
         number = ax.activity.cancel_pending(db)
 
-    with _put_back_after(engine):
+    with _requeued_after(engine):
         spent = _time(engine, cancel, rounds=1)
     yield f"cancel_pending, {number:,} of them", spent
 
 
 def _with_long_log(engine: Engine) -> UUID:
-    """The id of an activity that has many log lines: they are added if need be."""
+    """Return the id of an activity with a long log, to which lines are added if it is too short."""
     lines = {
         "created_at": utc_now(),
         "status": Status.ERROR,
@@ -190,8 +190,8 @@ def _with_long_log(engine: Engine) -> UUID:
 
 
 @contextmanager
-def _put_back_after(engine: Engine) -> Generator[None]:
-    """What is canceled within is QUEUED again, so that a database which is kept is measured like a new one."""
+def _requeued_after(engine: Engine) -> Generator[None]:
+    """Queue the tasks again that the block cancels, so that a kept database is measured like a new one."""
     with Session(engine) as db:
         queued = db.execute(
             select(Activity.agent_id, Activity.message).where(Activity.status == Status.QUEUED)
@@ -206,11 +206,11 @@ def _put_back_after(engine: Engine) -> Generator[None]:
         db.execute(update(Activity), rows)
         db.execute(delete(ActivityLog).where(ActivityLog.id > newest))
         db.commit()
-    crowd.analyze(engine)
+    sample_record.analyze(engine)
 
 
 def _usual(db: Session) -> None:
-    """What a list costs whose status is that of the newest log line."""
+    """List activities with the status of their newest log line, as dashboards usually do."""
     newest = select(
         ActivityLog.activity_id,
         ActivityLog.status,
@@ -230,7 +230,7 @@ def _usual(db: Session) -> None:
 
 
 def _time(engine: Engine, work: Callable[[Session], Any], rounds: int = ROUNDS) -> float:
-    """Milliseconds: the median of some rounds, the first of which is not counted."""
+    """Return the median of some rounds in milliseconds; the first round does not count."""
     taken: list[float] = []
     for _ in range(rounds + (rounds > 2)):
         with Session(engine) as db:

@@ -1,5 +1,5 @@
-"""The benchmark's tasks in a module that loads the Agents SDK too, as that of an application with agents does."""
+"""Tasks of the benchmark in a module that also loads the Agents SDK, like the module of an application with agents."""
 
-import agents  # noqa: F401 - what is measured is that it is loaded
+import agents  # noqa: F401 - loading it is what is measured
 
 from bench.tasks import pool as pool

@@ -1,4 +1,4 @@
-"""Figures: numbers with a name and a unit, and how much is measured for each."""
+"""Figures: numbers with a name and a unit, and the size of the measurements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number of the report. `samples`: what it is the median of, where it was measured more than once."""
+    """Number of the report. `samples`: the values of which it is the median, if it was measured more than once."""
 
     name: str
     value: float
@@ -21,16 +21,16 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is measured."""
+    """Size of the measurements."""
 
     rounds: int
-    """Throughput is the median of so many rounds."""
+    """Number of rounds of which throughput is the median."""
     enqueues: int
     many: int
     redis: int
     pick_ups: int
     rests: int
-    """Pick-ups after a rest, which take a second each."""
+    """Pick-ups by workers that have been idle, which take a second each."""
     results: int
     sleepers: int
     idle_seconds: float
@@ -42,10 +42,10 @@ USUAL = Size(3, 2_000, 5_000, 3_000, 100, 25, 100, 500, 10.0, 3)
 QUICK = Size(1, 300, 1_000, 1_000, 30, 5, 30, 500, 4.0, 1)
 
 
-def in_turns(unit: str, work: Mapping[str, Callable[[], int]], *, rounds: int) -> Iterator[Figure]:
-    """The rate at which each piece of work, which returns how much it did, gets on.
+def interleave(unit: str, work: Mapping[str, Callable[[], int]], *, rounds: int) -> Iterator[Figure]:
+    """Yield the rate of each piece of work, which returns the amount that it did.
 
-    All take turns in each round, so that what else the machine does falls on all of them.
+    All take turns in each round, so that other load on the machine affects all of them.
     """
     rates: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
@@ -54,17 +54,17 @@ def in_turns(unit: str, work: Mapping[str, Callable[[], int]], *, rounds: int) -
             number = do()
             rates[name].append(number / (time.perf_counter() - start))
     for name, samples in rates.items():
-        yield middle(name, unit, samples)
+        yield median_of(name, unit, samples)
 
 
-def middle(name: str, unit: str, samples: Iterable[float], note: str = "") -> Figure:
-    """The median of samples."""
+def median_of(name: str, unit: str, samples: Iterable[float], note: str = "") -> Figure:
+    """Return the median of samples."""
     values = tuple(samples)
     return Figure(name, median(values), unit, values if len(values) > 1 else (), note)
 
 
-def spread(name: str, milliseconds: Iterable[float]) -> tuple[Figure, Figure]:
-    """The median and the 95th percentile of times."""
+def percentiles(name: str, milliseconds: Iterable[float]) -> tuple[Figure, Figure]:
+    """Return the median and the 95th percentile of times."""
     values = tuple(sorted(milliseconds))
     p95 = values[min(len(values) - 1, round(0.95 * (len(values) - 1)))]
     return (

@@ -1,4 +1,4 @@
-"""Floors: what the database and Redis alone can do here and now, through the libraries that agentexec uses."""
+"""Floors: speed of the database and of Redis alone, on this machine, through the libraries that agentexec uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import agentexec as ax
 from agentexec.activity.models import Activity
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status, new_agent_id
-from bench.figures import Figure, Size, in_turns, spread
+from bench.figures import Figure, Size, interleave, percentiles
 
 SQL_ONE = "sql: insert and commit one row"
 SQL_SAME = "sql: the statements of an enqueue, by the driver alone"
@@ -37,7 +37,10 @@ ROUND_TRIPS = 100
 
 
 class SqlFloor:
-    """Rows like an activity's into a table with no index but its key, for the length of a `with` block."""
+    """Floors of the database: rows like an activity's go into a table with no index but its key.
+
+    The table exists during a `with` block.
+    """
 
     def __init__(self, size: Size) -> None:
         self._size = size
@@ -50,7 +53,7 @@ class SqlFloor:
 
     def __enter__(self) -> Self:
         self._table.create(RUNTIME.engine)
-        # One connection for all: no look whether it still lives, no way through the pool.
+        # One connection for all rows: no pings, and no pool.
         self._connection = RUNTIME.engine.connect()
         return self
 
@@ -59,14 +62,14 @@ class SqlFloor:
         self._table.drop(RUNTIME.engine)
 
     def one_by_one(self) -> int:
-        """A commit for each row."""
+        """Insert rows with a commit for each."""
         for _ in range(self._size.enqueues):
             with self._connection.begin():
                 self._connection.execute(self._insert, _row())
         return self._size.enqueues
 
     def same_statements(self) -> int:
-        """What an enqueue sends to the database, sent by the driver alone, with a commit for each."""
+        """Send the statements of an enqueue by the driver alone, with a commit for each task."""
         statements, agent_id = _statements_of_an_enqueue()
         raw: Any = self._connection.connection.dbapi_connection
         for _ in range(self._size.enqueues):
@@ -78,7 +81,7 @@ class SqlFloor:
         return self._size.enqueues
 
     def in_batches(self) -> int:
-        """A commit for each `BATCH` rows."""
+        """Insert rows with a commit for each `BATCH` of them."""
         for _ in range(0, self._size.many, BATCH):
             rows = [_row() for _ in range(BATCH)]
             with self._connection.begin():
@@ -87,7 +90,7 @@ class SqlFloor:
 
 
 def _statements_of_an_enqueue() -> tuple[list[tuple[str, Any]], UUID]:
-    """The statements of one, with their parameters, in which its id stands."""
+    """Return the statements of one enqueue with their parameters, and the id of its task."""
     sent: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -112,9 +115,9 @@ def _swapped(parameters: Any, swap: dict[Any, Any]) -> Any:
 
 
 def sql(size: Size) -> Iterator[Figure]:
-    """The floors of the database, for runs in which `enqueue` does not measure them."""
+    """Yield the floors of the database, for runs in which `enqueue` does not measure them."""
     with SqlFloor(size) as floor:
-        yield from in_turns(
+        yield from interleave(
             "rows/s", {SQL_ONE: floor.one_by_one, SQL_BATCH: floor.in_batches}, rounds=size.rounds
         )
 
@@ -140,7 +143,7 @@ def _row() -> dict[str, Any]:
 
 
 def redis_py(url: str, size: Size) -> Iterator[Figure]:
-    """The floors of Redis: a bare loop of pushes, then one of as many pops; and the wake-up of a blocked reader."""
+    """Yield the floors of Redis: a bare loop of pushes, one of as many pops, and the wake-up of a blocked reader."""
     client = redis.Redis.from_url(url)
     number = size.redis
     work: dict[str, Callable[[], int]] = {}
@@ -166,11 +169,11 @@ def redis_py(url: str, size: Size) -> Iterator[Figure]:
         work[f"redis-py asyncio: {name}"] = call_async
         work[f"redis-py: {name}, {BATCH} a pipeline"] = pipelined
     try:
-        yield from in_turns("calls/s", work, rounds=size.rounds)
+        yield from interleave("calls/s", work, rounds=size.rounds)
     finally:
         client.delete(KEY)
         client.close()
-    yield from spread(REDIS_WAKE, _wake_ups(url))
+    yield from percentiles(REDIS_WAKE, _wake_ups(url))
 
 
 async def _async_calls(url: str, command: tuple[Any, ...], number: int) -> int:
@@ -181,7 +184,7 @@ async def _async_calls(url: str, command: tuple[Any, ...], number: int) -> int:
 
 
 def _wake_ups(url: str) -> list[float]:
-    """Milliseconds from just before a push until a process that blocks on the list has the element."""
+    """Return the milliseconds from just before a push until a process that blocks on the list has the element."""
     # Not forked: this process has threads.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -192,7 +195,7 @@ def _wake_ups(url: str) -> list[float]:
         ours.recv()
         with redis.Redis.from_url(url) as client:
             for _ in range(ROUND_TRIPS):
-                time.sleep(0.01)  # until it blocks again
+                time.sleep(0.01)  # until the reader blocks again
                 pushed = time.time()
                 client.rpush(KEY, PAYLOAD)
                 times.append((ours.recv() - pushed) * 1000)

@@ -1,4 +1,4 @@
-"""What the figures are held against: the floor beside each, and the goal that the project has set for it."""
+"""Comparison of figures with their floors and with the goals of the project."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ PYTHON = "python -c pass"
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A limit for a figure, or for its share of the floor."""
+    """Limit for a figure, or for its share of the floor."""
 
     limit: float
     above: bool
     share: bool = False
     beyond: float | None = None
-    """What to reach after the goal."""
+    """Next goal after this one."""
 
     def met_by(self, value: float, floor: float | None) -> bool | None:
-        """None if it cannot be said: the floor was not measured."""
+        """Return whether a value meets the goal; None if its floor was not measured."""
         if self.share:
             if not floor:
                 return None
@@ -37,79 +37,79 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """The floors and goals of the figures whose name starts with `prefix`; of several, the longest prefix holds."""
+class Comparison:
+    """Floor and goal of the figures whose name starts with `prefix`; the longest matching prefix wins."""
 
     prefix: str
     floor: str | float | None = None
-    """A figure's name, or a number that needs no measuring."""
+    """Name of a figure, or a number that needs no measurement."""
     goal: Goal | None = None
     redis_floor: str | None = None
     redis_goal: Goal | None = None
-    """On targets with Redis, where these differ."""
+    """Goal on targets with Redis, where it differs; likewise the floor."""
 
 
 _START = Goal(0.1, above=False)
 _NO_MEMORY = Goal(1000, above=False)
 
-BESIDE = (
-    Beside(SQL_SAME, SQL_ONE),
-    Beside("enqueue, one at a time", SQL_ONE, Goal(0.6, above=True, share=True)),
-    Beside("enqueue_sync, one at a time", SQL_ONE, Goal(0.6, above=True, share=True)),
-    Beside("enqueue, 50", SQL_ONE),
-    Beside("enqueue_many", SQL_BATCH, Goal(10_000, above=True)),
-    Beside(
+COMPARISONS = (
+    Comparison(SQL_SAME, SQL_ONE),
+    Comparison("enqueue, one at a time", SQL_ONE, Goal(0.6, above=True, share=True)),
+    Comparison("enqueue_sync, one at a time", SQL_ONE, Goal(0.6, above=True, share=True)),
+    Comparison("enqueue, 50", SQL_ONE),
+    Comparison("enqueue_many", SQL_BATCH, Goal(10_000, above=True)),
+    Comparison(
         "drain of",
         SQL_BATCH,
         Goal(1_500, above=True),
         REDIS_POP,
         Goal(3_000, above=True, beyond=4_028),
     ),
-    Beside("pick-up", None, None, REDIS_WAKE_P50),
-    Beside(
+    Comparison("pick-up", None, None, REDIS_WAKE_P50),
+    Comparison(
         "pick-up after 50 ms of rest, from enqueue's return, p50",
         None,
         Goal(10, above=False),
         REDIS_WAKE_P50,
         Goal(2, above=False),
     ),
-    Beside(
+    Comparison(
         "pick-up after 1.1 s of rest, from enqueue's return, p50",
         None,
         Goal(10, above=False),
         REDIS_WAKE_P50,
         Goal(2, above=False),
     ),
-    Beside("get_result of", None, None, REDIS_WAKE_P50),
-    Beside("get_result of a task that takes 50 ms, p50", None, Goal(5, above=False), REDIS_WAKE_P50),
-    Beside("get_result of a no-op task, p50", None, Goal(5, above=False), REDIS_WAKE_P50),
-    Beside("500 tasks of 1 s", 1.0),
-    Beside("500 tasks of 1 s, 2 processes of 250", 1.0, Goal(1.2, above=False)),
-    Beside("500 tasks of 1 s, 2 processes of 250, by", 1.0, None),
-    Beside("500 tasks of 1 s, 2 processes of 250, memory"),
-    Beside("10,000 tasks of 1 s", 1.0),
-    Beside("10,000 tasks of 1 s, 2 processes of 5,000, memory", None, _NO_MEMORY),
-    Beside("idle worker", None, Goal(0.5, above=False)),
-    Beside("import agentexec", PYTHON, Goal(0.35, above=False)),
-    Beside("import agentexec, with", PYTHON),
-    Beside("agentexec --help", PYTHON, Goal(0.2, above=False)),
-    Beside("agentexec list", PYTHON, Goal(0.4, above=False)),
-    Beside("agentexec monitor", PYTHON, Goal(0.4, above=False)),
-    Beside("`agents` in sys.modules", None, Goal(0, above=False)),
-    Beside("start of", PYTHON),
-    Beside("50 model calls, durable", "50 model calls, not durable"),
-    Beside("50 turns with a tool, durable", "50 turns with a tool, not durable"),
-    Beside("journal, per", None, Goal(3, above=False)),
-    Beside("resume after 50 turns", None, Goal(200, above=False)),
-    Beside("pipelines of 4 steps", "no-op tasks, in the same run"),
-    Beside("DBOS: ", "pipelines of 4 steps"),
-    Beside("kill -9 of a worker until its successor runs", None, _START),
+    Comparison("get_result of", None, None, REDIS_WAKE_P50),
+    Comparison("get_result of a task that takes 50 ms, p50", None, Goal(5, above=False), REDIS_WAKE_P50),
+    Comparison("get_result of a no-op task, p50", None, Goal(5, above=False), REDIS_WAKE_P50),
+    Comparison("500 tasks of 1 s", 1.0),
+    Comparison("500 tasks of 1 s, 2 processes of 250", 1.0, Goal(1.2, above=False)),
+    Comparison("500 tasks of 1 s, 2 processes of 250, by", 1.0, None),
+    Comparison("500 tasks of 1 s, 2 processes of 250, memory"),
+    Comparison("10,000 tasks of 1 s", 1.0),
+    Comparison("10,000 tasks of 1 s, 2 processes of 5,000, memory", None, _NO_MEMORY),
+    Comparison("idle worker", None, Goal(0.5, above=False)),
+    Comparison("import agentexec", PYTHON, Goal(0.35, above=False)),
+    Comparison("import agentexec, with", PYTHON),
+    Comparison("agentexec --help", PYTHON, Goal(0.2, above=False)),
+    Comparison("agentexec list", PYTHON, Goal(0.4, above=False)),
+    Comparison("agentexec monitor", PYTHON, Goal(0.4, above=False)),
+    Comparison("`agents` in sys.modules", None, Goal(0, above=False)),
+    Comparison("start of", PYTHON),
+    Comparison("50 model calls, durable", "50 model calls, not durable"),
+    Comparison("50 turns with a tool, durable", "50 turns with a tool, not durable"),
+    Comparison("journal, per", None, Goal(3, above=False)),
+    Comparison("resume after 50 turns", None, Goal(200, above=False)),
+    Comparison("pipelines of 4 steps", "no-op tasks, in the same run"),
+    Comparison("DBOS: ", "pipelines of 4 steps"),
+    Comparison("kill -9 of a worker until its successor runs", None, _START),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """A figure with what it is held against."""
+class Result:
+    """Figure with its floor and goal."""
 
     figure: Figure
     floor: float | None
@@ -125,14 +125,14 @@ class Judged:
         return self.goal.met_by(self.figure.value, self.floor) if self.goal else None
 
 
-def judge(figure: Figure, floors: Mapping[str, float], *, on_redis: bool) -> Judged:
-    """Put a figure beside its floor, if that was measured, and its goal."""
-    fitting = [beside for beside in BESIDE if figure.name.startswith(beside.prefix)]
-    if not fitting:
-        return Judged(figure, None, None, None)
-    beside = max(fitting, key=lambda one: len(one.prefix))
-    floor = (beside.redis_floor if on_redis else None) or beside.floor
-    goal = (beside.redis_goal if on_redis else None) or beside.goal
+def compare(figure: Figure, floors: Mapping[str, float], *, on_redis: bool) -> Result:
+    """Return a figure with its floor, if that was measured, and its goal."""
+    matching = [comparison for comparison in COMPARISONS if figure.name.startswith(comparison.prefix)]
+    if not matching:
+        return Result(figure, None, None, None)
+    comparison = max(matching, key=lambda comparison: len(comparison.prefix))
+    floor = (comparison.redis_floor if on_redis else None) or comparison.floor
+    goal = (comparison.redis_goal if on_redis else None) or comparison.goal
     if isinstance(floor, str):
-        return Judged(figure, floors.get(floor), floor, goal)
-    return Judged(figure, floor, None, goal)
+        return Result(figure, floors.get(floor), floor, goal)
+    return Result(figure, floor, None, goal)

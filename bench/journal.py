@@ -1,4 +1,4 @@
-"""What durability costs: the same runs with and without a journal, and how long a resumed run takes to get going."""
+"""Cost of durability: the same runs with and without a journal, and the time until a resumed run goes on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agents import Agent, ModelResponse, RunConfig, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
 
 import agentexec as ax
-from bench.figures import Figure, Size, middle
+from bench.figures import Figure, Size, median_of
 from bench.targets import Target
 from tests.attempts import ReplayableTask
 
@@ -20,20 +20,21 @@ TURNS = 50
 
 
 def journal(target: Target, size: Size) -> Iterator[Figure]:
-    """Milliseconds per model call and tool call that the journal adds, and the time to resume after 50 turns."""
+    """Yield the milliseconds that the journal adds per model call and tool call, and the time to resume after 50 turns."""
     target.reset()
     models, tools, plain_models, plain_tools, resumed = asyncio.run(_measure(size.rounds * 3))
-    yield middle("50 model calls, not durable", "ms", plain_models)
-    yield middle("50 model calls, durable", "ms", models)
-    yield middle("50 turns with a tool, not durable", "ms", plain_tools)
-    yield middle("50 turns with a tool, durable", "ms", tools)
-    per_model = [(one - other) / (TURNS + 1) for one, other in zip(models, plain_models, strict=True)]
-    yield middle("journal, per model call", "ms", per_model)
+    yield median_of("50 model calls, not durable", "ms", plain_models)
+    yield median_of("50 model calls, durable", "ms", models)
+    yield median_of("50 turns with a tool, not durable", "ms", plain_tools)
+    yield median_of("50 turns with a tool, durable", "ms", tools)
+    per_model = [(durable - plain) / (TURNS + 1) for durable, plain in zip(models, plain_models, strict=True)]
+    yield median_of("journal, per model call", "ms", per_model)
     per_tool = [
-        (one - other) / TURNS - model for one, other, model in zip(tools, plain_tools, per_model, strict=True)
+        (durable - plain) / TURNS - model
+        for durable, plain, model in zip(tools, plain_tools, per_model, strict=True)
     ]
-    yield middle("journal, per tool call", "ms", per_tool)
-    yield middle("resume after 50 turns", "ms", resumed)
+    yield median_of("journal, per tool call", "ms", per_tool)
+    yield median_of("resume after 50 turns", "ms", resumed)
 
 
 async def _measure(rounds: int) -> tuple[list[float], ...]:
@@ -55,20 +56,20 @@ async def _durable(agent: Agent[Any]) -> tuple[float, ReplayableTask]:
 
 
 async def _resume(task: ReplayableTask) -> float:
-    """The last answer is forgotten, as if the worker had been killed in that call."""
+    """Return the milliseconds until a run goes on whose last response was removed, as if killed in that call."""
     task.delete_entries([("Bench#1", TURNS + 1)])
-    began: list[float] = []
+    called: list[float] = []
 
     class Last(ScriptedModel):
         async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
-            began.append(time.perf_counter())
+            called.append(time.perf_counter())
             return await super().get_response(*args, **kwargs)
 
     agent = _with_tools()
     agent.model = Last([[assistant_message("Done.")]])
     start = time.perf_counter()
     await task.attempt(lambda: _run(agent, task.agent_id))
-    return (began[0] - start) * 1000
+    return (called[0] - start) * 1000
 
 
 async def _run(agent: Agent[Any], agent_id: Any) -> None:
@@ -83,7 +84,7 @@ async def _timed(work: Callable[[], Awaitable[None]]) -> float:
 
 
 def _handoffs() -> Agent[Any]:
-    """Two agents that hand over to each other: model calls alone."""
+    """Return two agents that hand off to each other: model calls only."""
     calls = [
         [function_call(f"transfer_to_{'second' if turn % 2 == 0 else 'bench'}", {}, call_id=f"call_{turn}")]
         for turn in range(TURNS)
@@ -95,7 +96,7 @@ def _handoffs() -> Agent[Any]:
 
 
 def _with_tools() -> Agent[Any]:
-    """One agent that calls a tool in every turn."""
+    """Return an agent that calls a tool in every turn."""
 
     @function_tool
     async def look(topic: str) -> str:

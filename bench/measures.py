@@ -1,4 +1,4 @@
-"""The measures of a target: accepting, draining, latencies, waiting tasks, idling."""
+"""Measurements of a target: enqueueing, draining, latencies, waiting tasks, idle processes."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from datetime import UTC, datetime
 from statistics import fmean
 
 import agentexec as ax
-from bench.figures import Figure, Size, in_turns, middle, spread
+from bench.figures import Figure, Size, interleave, median_of, percentiles
 from bench.floors import SQL_BATCH, SQL_ONE, SQL_SAME, SqlFloor
 from bench.targets import BenchError, Target
 from bench.workers import Workers, pss
 
 CALLERS = 50
 PAUSE = 0.05
-"""Seconds between two tasks of a latency measure: the workers are idle again, though only just."""
+"""Seconds between two tasks of a latency measurement: the workers have just become idle."""
 
-REST = 1.1
-"""Seconds without any task after which workers are as idle as they become."""
+IDLE = 1.1
+"""Seconds without a task after which workers are as idle as they get."""
 
 NAP = 0.05
-"""Seconds that a task takes whose result somebody waits for already."""
+"""Seconds that a task takes, so that its caller waits for the result before it ends."""
 
 MB = 1e6
 
 
 def enqueue(target: Target, size: Size) -> Iterator[Figure]:
-    """Tasks accepted per second, while no workers run, in turns with the database's floors."""
+    """Yield the tasks enqueued per second while no workers run, interleaved with the floors of the database."""
     target.reset()
     number = size.enqueues
 
@@ -38,7 +38,7 @@ def enqueue(target: Target, size: Size) -> Iterator[Figure]:
             await ax.enqueue("noop", {"number": at})
         return number
 
-    async def many_callers() -> int:
+    async def concurrently() -> int:
         numbers = iter(range(number))
 
         async def caller() -> None:
@@ -48,7 +48,7 @@ def enqueue(target: Target, size: Size) -> Iterator[Figure]:
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
         return number
 
-    def plainly() -> int:
+    def synchronously() -> int:
         for at in range(number):
             ax.enqueue_sync("noop", {"number": at})
         return number
@@ -64,19 +64,19 @@ def enqueue(target: Target, size: Size) -> Iterator[Figure]:
             SQL_ONE: floor.one_by_one,
             SQL_SAME: floor.same_statements,
             "enqueue, one at a time": _run(one_by_one),
-            "enqueue_sync, one at a time": plainly,
-            f"enqueue, {CALLERS} callers at once": _run(many_callers),
+            "enqueue_sync, one at a time": synchronously,
+            f"enqueue, {CALLERS} callers at once": _run(concurrently),
             SQL_BATCH: floor.in_batches,
             f"enqueue_many of {size.many:,}": _run(in_bulk),
         }
-        yield from in_turns("tasks/s", work, rounds=size.rounds)
+        yield from interleave("tasks/s", work, rounds=size.rounds)
 
 
 def drain(target: Target, size: Size) -> Iterator[Figure]:
-    """No-op tasks that two worker processes finish per second.
+    """Yield the no-op tasks that two worker processes finish per second.
 
-    The workers are up, warm and frozen while the tasks are queued. By the record: from the first task's start to
-    the last one's end. In all: from the thaw until the record is seen without open tasks.
+    The workers are up, warm and paused while the tasks are enqueued. The first figure counts from the start of the first
+    task to the end of the last one, by the record; "in all" counts from `resume` until no task is left open.
     """
     number = size.many
     for concurrency in (10, 100):
@@ -92,18 +92,18 @@ def drain(target: Target, size: Size) -> Iterator[Figure]:
                     asyncio.run(ax.enqueue_many("noop", ({"number": at} for at in range(number))))
                 finally:
                     workers.resume()
-                thawed = time.time()
+                resumed = time.time()
                 over = target.wait_until_over()
                 first, last = target.span(since, number)
                 by_record.append(number / (last - first))
-                in_all.append(number / (over - thawed))
+                in_all.append(number / (over - resumed))
         what = f"drain of {number:,}, 2 processes of {concurrency}"
-        yield middle(what, "tasks/s", by_record)
-        yield middle(f"{what}, in all", "tasks/s", in_all)
+        yield median_of(what, "tasks/s", by_record)
+        yield median_of(f"{what}, in all", "tasks/s", in_all)
 
 
 def pick_up(target: Target, size: Size) -> Iterator[Figure]:
-    """From `enqueue` to the handler's first line, on idle workers."""
+    """Yield the time from `enqueue` to the first line of the handler, on idle workers."""
 
     async def latencies(number: int, pause: float) -> tuple[list[float], list[float]]:
         calls: list[float] = []
@@ -117,7 +117,7 @@ def pick_up(target: Target, size: Size) -> Iterator[Figure]:
         starts = await ax.gather(*tasks, timeout=30)
         return (
             [(start - call) * 1000 for start, call in zip(starts, calls, strict=True)],
-            [(start - back) * 1000 for start, back in zip(starts, returns, strict=True)],
+            [(start - returned) * 1000 for start, returned in zip(starts, returns, strict=True)],
         )
 
     target.reset()
@@ -125,15 +125,15 @@ def pick_up(target: Target, size: Size) -> Iterator[Figure]:
         workers.warm()
         for number, pause, when in (
             (size.pick_ups, PAUSE, f"after {PAUSE * 1000:.0f} ms"),
-            (size.rests, REST, f"after {REST:g} s"),
+            (size.rests, IDLE, f"after {IDLE:g} s"),
         ):
             from_call, from_return = asyncio.run(latencies(number, pause))
-            yield from spread(f"pick-up {when} of rest, from enqueue's return", from_return)
-            yield from spread(f"pick-up {when} of rest, from its call", from_call)
+            yield from percentiles(f"pick-up {when} of rest, from enqueue's return", from_return)
+            yield from percentiles(f"pick-up {when} of rest, from its call", from_call)
 
 
 def results(target: Target, size: Size) -> Iterator[Figure]:
-    """From a handler's last line to the return of `get_result`."""
+    """Yield the time from the last line of a handler to the return of `get_result`."""
 
     async def latencies(seconds: float) -> list[float]:
         times: list[float] = []
@@ -147,12 +147,12 @@ def results(target: Target, size: Size) -> Iterator[Figure]:
     with Workers(target) as workers:
         workers.warm()
         asyncio.run(ax.get_result(ax.enqueue_sync("stamp", {}), timeout=30))  # opens the mailbox
-        yield from spread("get_result of a task that takes 50 ms", asyncio.run(latencies(NAP)))
-        yield from spread("get_result of a no-op task", asyncio.run(latencies(0.0)))
+        yield from percentiles("get_result of a task that takes 50 ms", asyncio.run(latencies(NAP)))
+        yield from percentiles("get_result of a no-op task", asyncio.run(latencies(0.0)))
 
 
 def sleepers(target: Target, size: Size) -> Iterator[Figure]:
-    """Wall time of tasks that each wait a second, from the call of `enqueue_many` to the last end."""
+    """Yield the wall time of tasks that each wait a second, from the call of `enqueue_many` to the last end."""
     runs = [(size.sleepers, 250), *([(10_000, 5_000)] if size.full else [])]
     for number, concurrency in runs:
         target.reset()
@@ -173,11 +173,11 @@ def sleepers(target: Target, size: Size) -> Iterator[Figure]:
 
 
 def idle(target: Target, size: Size) -> Iterator[Figure]:
-    """What processes with nothing to do take of a CPU and of memory."""
+    """Yield the CPU and memory that idle processes use."""
     target.reset()
     with Workers(target) as workers:
         workers.warm()
-        time.sleep(2.0)  # until nothing of the last task is left to do
+        time.sleep(2.0)  # until the last task is cleaned up
         roles = workers.roles()
         before = {process.pid: process.cpu_times() for role in roles.values() for process in role}
         start = time.monotonic()
@@ -207,7 +207,7 @@ def _run(work: Callable[[], Awaitable[int]]) -> Callable[[], int]:
 
 
 class _Peak:
-    """The highest value that a reading has during a `with` block."""
+    """Maximum of a reading during a `with` block."""
 
     def __init__(self, read: Callable[[], float], every: float = 0.25) -> None:
         self._read = read

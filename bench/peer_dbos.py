@@ -1,4 +1,4 @@
-"""The same pipeline on DBOS, run in an environment that has it: `peer_dbos.py DATABASE_URL NUMBER enqueue|work|direct`."""
+"""The same pipeline on DBOS: `peer_dbos.py DATABASE_URL NUMBER enqueue|work|direct`, in an environment that has DBOS."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ async def direct() -> None:
             await four_steps({"number": at})
 
     await run(-1)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     await asyncio.gather(*(run(at) for at in range(number)))
-    print(json.dumps({"rate": number / (time.perf_counter() - begun)}))
+    print(json.dumps({"rate": number / (time.perf_counter() - started)}))
 
 
 async def enqueue() -> None:

@@ -1,7 +1,7 @@
-"""Which Redis structure should hold the queue: lists, sorted sets, or a stream with a consumer group?
+"""Comparison of Redis structures for the queue: lists, sorted sets, or a stream with a consumer group.
 
-Each candidate does the whole job that agentexec asks of it, in one script per step: an idempotent push, a claim
-that raises the task's epoch and notes a lease, and an ack that is refused when a higher epoch holds the task.
+Each candidate does the whole job that agentexec needs, in one script per step: an idempotent push, a claim that
+raises the epoch of the task and notes a lease, and an acknowledgment that is refused if a higher epoch holds the task.
 Run `python bench/queue_structures.py --url redis://127.0.0.1:6379/9` against a database that may be emptied.
 """
 
@@ -124,11 +124,11 @@ return #gone
 KEYS = ("{bench}:queue", "{bench}:entry", "{bench}:leases", "{bench}:wake")
 
 Leases = list[Any]
-"""Ids and epochs in turn, as the scripts return and take them."""
+"""Ids and epochs alternately, as the scripts return and take them."""
 
 
 class Candidate(Protocol):
-    """A structure that can hold the queue."""
+    """Structure that can hold the queue."""
 
     name: str
 
@@ -139,7 +139,7 @@ class Candidate(Protocol):
 
 
 class Scripted:
-    """Lists or sorted sets: three scripts, and a list of tokens that idle workers block on."""
+    """Queue in lists or sorted sets: three scripts, and a list of tokens that idle workers block on."""
 
     def __init__(self, client: redis.Redis, name: str, push: str, claim: str) -> None:
         self.name = name
@@ -163,8 +163,10 @@ class Scripted:
 
 
 class Streamed:
-    """A stream: the consumer group keeps the pending entries; epochs still need a hash, as groups count deliveries
-    where only XPENDING shows them."""
+    """Queue in a stream, whose consumer group keeps the pending entries.
+
+    Epochs still need a hash, because only XPENDING shows the deliveries that a group counts.
+    """
 
     name = "stream"
 
@@ -210,7 +212,7 @@ CANDIDATES: dict[str, Callable[[redis.Redis], Candidate]] = {
 
 
 class Row(NamedTuple):
-    """Results of one candidate at one batch size: tasks per second, and microseconds for a step of one."""
+    """Throughput of a candidate at a batch size, in tasks per second."""
 
     structure: str
     depth: int
@@ -222,7 +224,7 @@ class Row(NamedTuple):
 
 
 class Extra(NamedTuple):
-    """Pick-up by a blocked worker in another process (from before the push to the lease), and memory."""
+    """Pick-up times of a blocked worker in another process (from before the push to the lease), and memory."""
 
     structure: str
     pickup_p50_us: int
@@ -257,7 +259,7 @@ def measure(candidate: Candidate, depth: int, batch: int, tasks: int) -> Row:
 
 
 def _pick_up(url: str, name: str, count: int, times: Any) -> None:
-    """In a process of its own: take `count` tasks as a blocked worker, and report when each was leased."""
+    """Take `count` tasks as a blocked worker in a process of its own, and report when each was leased."""
     candidate = CANDIDATES[name](redis.Redis.from_url(url, socket_timeout=30))
     seen = {}
     while len(seen) < count:
@@ -269,7 +271,7 @@ def _pick_up(url: str, name: str, count: int, times: Any) -> None:
 
 
 def pick_up(url: str, name: str, count: int) -> tuple[int, int]:
-    """Median and 99th percentile of blocked pick-up in microseconds."""
+    """Return median and 99th percentile of the pick-up times in microseconds."""
     candidate = CANDIDATES[name](redis.Redis.from_url(url))
     reader, writer = multiprocessing.Pipe(duplex=False)
     worker = multiprocessing.Process(target=_pick_up, args=(url, name, count, writer))
@@ -288,7 +290,7 @@ def pick_up(url: str, name: str, count: int) -> tuple[int, int]:
 
 
 def fill(client: redis.Redis, candidate: Candidate, depth: int) -> int:
-    """Put `depth` tasks on the queue and return the bytes that each takes."""
+    """Put `depth` tasks on the queue and return the bytes that each of them takes."""
     before = client.info("memory")["used_memory"]
     for _ in range(depth // 1000):
         candidate.push([uuid4().hex for _ in range(1000)])
@@ -302,7 +304,7 @@ def main() -> None:
     parser.add_argument("--url", default="redis://127.0.0.1:6379/9", help="a database that may be EMPTIED")
     parser.add_argument("--tasks", type=int, default=10_000, help="tasks for each figure")
     parser.add_argument(
-        "--depth", type=int, default=100_000, help="tasks that wait meanwhile, besides depth 0"
+        "--depth", type=int, default=100_000, help="tasks that wait on the queue, besides a run with none"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The report: a plain table, or JSON."""
+"""Report: a plain table, or JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from bench.goals import Judged
+from bench.goals import Result
 
 HEADINGS = ("measure", "value", "unit", "of floor", "goal", "")
 VERDICTS = {True: "met", False: "NOT MET", None: ""}
@@ -21,18 +21,18 @@ VERDICTS = {True: "met", False: "NOT MET", None: ""}
 
 @dataclass
 class Section:
-    """The figures of one target."""
+    """Figures of one target."""
 
     target: str
     servers: str
     busy: float
-    """Per cent of the CPUs that others took just before."""
-    rows: list[Judged] = field(default_factory=list)
+    """CPU usage just before the measurements, in percent."""
+    rows: list[Result] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return the facts about the machine and the code."""
     return {
         "commit": _commit(),
         "python": platform.python_version(),
@@ -43,12 +43,12 @@ def machine() -> dict[str, Any]:
 
 
 def busy() -> float:
-    """Per cent of the CPUs that others take at this moment: above a few, figures mean little."""
+    """Return the CPU usage in percent; if it is more than a few percent, figures mean little."""
     return psutil.cpu_percent(interval=1.0)
 
 
 def as_text(facts: dict[str, Any], sections: Sequence[Section]) -> str:
-    """Aligned tables, one for each target."""
+    """Return aligned tables, one for each target."""
     load = " ".join(f"{load:.2f}" for load in facts["load"])
     lines = [
         f"agentexec {facts['commit']}, Python {facts['python']}, {facts['system']}, {facts['cpus']} CPUs; "
@@ -65,7 +65,7 @@ def as_text(facts: dict[str, Any], sections: Sequence[Section]) -> str:
 
 
 def as_json(facts: dict[str, Any], sections: Sequence[Section]) -> str:
-    """Everything that was measured, samples included."""
+    """Return all figures with their samples."""
     return json.dumps(
         {
             "machine": facts,
@@ -84,7 +84,7 @@ def as_json(facts: dict[str, Any], sections: Sequence[Section]) -> str:
     )
 
 
-def _as_data(row: Judged) -> dict[str, Any]:
+def _as_data(row: Result) -> dict[str, Any]:
     figure = row.figure
     return {
         "name": figure.name,
@@ -99,7 +99,7 @@ def _as_data(row: Judged) -> dict[str, Any]:
     }
 
 
-def _cells(row: Judged) -> tuple[str, ...]:
+def _cells(row: Result) -> tuple[str, ...]:
     figure = row.figure
     name = f"{figure.name} ({figure.note})" if figure.note else figure.name
     ratio = f"{row.ratio:.2f} x {_number(row.floor)}" if row.ratio is not None and row.floor else ""
@@ -119,7 +119,7 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    # Numbers to the right, so that their digits stand below each other.
+    # Numbers are aligned to the right.
     padded = [
         cell.rjust(width) if place in (1, 3) else cell.ljust(width)
         for place, (cell, width) in enumerate(zip(cells, widths, strict=True))

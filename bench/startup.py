@@ -1,4 +1,4 @@
-"""The measures of starting: imports, the command line, workers, and the successor of a worker that died."""
+"""Measurements of starting: imports, the command line, workers, and the successor of a killed worker."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tempfile import TemporaryDirectory
 import psutil
 
 import agentexec as ax
-from bench.figures import Figure, Size, middle
+from bench.figures import Figure, Size, median_of
 from bench.targets import BenchError, Target
 from bench.workers import START_TIMEOUT, WITH_AGENTS, Workers, pss
 
 MB = 1e6
 
 MATURE = 5.2
-"""Seconds after which the death of a worker no longer counts as dying at its start, which would delay its successor."""
+"""Seconds after which a crash no longer counts as a failed start, which would delay the successor."""
 
 FROM_IMPORT = "import agentexec as ax; ax.Pool; ax.enqueue"
 HAS_AGENTS = f"{FROM_IMPORT}; import sys; print(int('agents' in sys.modules))"
@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def imports(size: Size) -> Iterator[Figure]:
-    """What a shell user and an importing program wait for; no server is needed."""
+    """Yield the times that a shell user and an importing program wait for; needs no server."""
     times = max(3, size.starts * 3)
     for name, arguments in (
         ("python -c pass", ("-c", "pass")),
@@ -37,8 +37,8 @@ def imports(size: Size) -> Iterator[Figure]:
         ("import agentexec, with Pool and enqueue used", ("-c", FROM_IMPORT)),
         ("agentexec --help", ("-m", "agentexec", "--help")),
     ):
-        _time(arguments)  # compiles, and fills the page cache
-        yield middle(name, "s", [_time(arguments) for _ in range(times)])
+        _time(arguments)  # compiles the modules and fills the page cache
+        yield median_of(name, "s", [_time(arguments) for _ in range(times)])
     with TemporaryDirectory() as folder:
         for arguments in (("migrate",), ("enqueue", "work")):
             _time(("-m", "agentexec", *arguments), folder)
@@ -47,7 +47,7 @@ def imports(size: Size) -> Iterator[Figure]:
             ("agentexec monitor --once, on SQLite", ("monitor", "--once")),
         ):
             _time(("-m", "agentexec", *arguments), folder)
-            yield middle(name, "s", [_time(("-m", "agentexec", *arguments), folder) for _ in range(times)])
+            yield median_of(name, "s", [_time(("-m", "agentexec", *arguments), folder) for _ in range(times)])
     loaded = subprocess.run(
         [sys.executable, "-c", HAS_AGENTS], cwd=REPOSITORY, capture_output=True, check=True
     )
@@ -55,7 +55,7 @@ def imports(size: Size) -> Iterator[Figure]:
 
 
 def start(target: Target, size: Size) -> Iterator[Figure]:
-    """From the command to work being done, and from a worker's death to its successor's first task."""
+    """Yield the time from the command to the first task, and from the kill of a worker to its successor's first task."""
     ready: list[float] = []
     working: list[float] = []
     for _ in range(size.starts):
@@ -65,14 +65,14 @@ def start(target: Target, size: Size) -> Iterator[Figure]:
             first = asyncio.run(ax.get_result(task, timeout=START_TIMEOUT))
             ready.append(workers.ready_at - workers.started_at)
             working.append(first - workers.started_at)
-    yield middle("start of agentexec worker, until it says ready", "s", ready)
-    yield middle("start of agentexec worker, until a task runs", "s", working)
+    yield median_of("start of agentexec worker, until it says ready", "s", ready)
+    yield median_of("start of agentexec worker, until a task runs", "s", working)
     yield from _successors(target, size)
     yield from _shared_memory(target)
 
 
 def _shared_memory(target: Target) -> Iterator[Figure]:
-    """What a worker takes whose module loads the Agents SDK: most of it is the template's, and counted once (PSS)."""
+    """Yield the memory of a worker whose module loads the Agents SDK: most is shared with the template, and PSS counts it once."""
     target.reset()
     with Workers(target, processes=4, module=WITH_AGENTS) as workers:
         workers.warm()
@@ -100,7 +100,7 @@ def _successors(target: Target, size: Size) -> Iterator[Figure]:
         for number in range(size.starts):
             if number:
                 time.sleep(MATURE)
-            # A task at the worker ensures that it is up before it is killed.
+            # A finished task shows that the worker is up before it is killed.
             asyncio.run(ax.get_result(ax.enqueue_sync("stamp", {}), timeout=30))
             victim = workers.workers[0]
             template, maintenance = workers.template, workers.maintenance
@@ -109,21 +109,21 @@ def _successors(target: Target, size: Size) -> Iterator[Figure]:
             forked.append(_wait_for_child(template, {victim.pid, maintenance.pid}) - killed)
             first = asyncio.run(ax.get_result(ax.enqueue_sync("stamp", {}), timeout=30))
             working.append(first - killed)
-    yield middle("kill -9 of a worker until its successor is forked", "s", forked)
-    yield middle("kill -9 of a worker until its successor runs a task", "s", working)
+    yield median_of("kill -9 of a worker until its successor is forked", "s", forked)
+    yield median_of("kill -9 of a worker until its successor runs a task", "s", working)
 
 
-def _wait_for_child(parent: psutil.Process, but: set[int]) -> float:
+def _wait_for_child(parent: psutil.Process, known: set[int]) -> float:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        if any(child.pid not in but for child in parent.children()):
+        if any(child.pid not in known for child in parent.children()):
             return time.time()
         time.sleep(0.001)
     raise BenchError("a killed worker was not replaced")
 
 
 def _time(arguments: Sequence[str], folder: Path | str = REPOSITORY) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -131,4 +131,4 @@ def _time(arguments: Sequence[str], folder: Path | str = REPOSITORY) -> float:
         stdout=subprocess.DEVNULL,
         check=True,
     )
-    return time.perf_counter() - begun
+    return time.perf_counter() - started

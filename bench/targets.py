@@ -1,4 +1,4 @@
-"""What is measured: agentexec on three kinds of deployment, each with servers of its own."""
+"""Targets: agentexec on three kinds of deployment, each with servers of its own."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from tests.servers import Postgres, Valkey
 NAMES = ("embedded", "redis+sqlite", "redis+postgres")
 
 POLL = 0.01
-"""Seconds between two looks whether all tasks are over: one cheap query each."""
+"""Seconds between two checks whether all tasks are over, each of which is a cheap query."""
 
 
 class BenchError(RuntimeError):
-    """A measure could not be taken; the message says why."""
+    """A measurement could not be taken; the message says why."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A deployment that this process is configured for, as a web application would be."""
+    """Deployment for which this process is configured, as a web application would be."""
 
     name: str
     folder: Path
@@ -46,7 +46,7 @@ class Target:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Settings for the processes of this deployment."""
+        """Settings for the processes of the deployment."""
         redis_url = self.redis_url
         return {
             "AGENTEXEC_DATABASE_URL": self.database_url,
@@ -54,7 +54,7 @@ class Target:
         }
 
     def reset(self) -> None:
-        """Empty the database and Redis. To be called while no workers run."""
+        """Empty the database and Redis. Call it only while no workers run."""
         engine = RUNTIME.engine
         with engine.begin() as connection:
             for table in reversed(ax.Base.metadata.sorted_tables):
@@ -64,11 +64,11 @@ class Target:
                     connection.execute(table.delete())
         if self.valkey is not None:
             self.valkey.flush()
-        # An index that is known to be whole: else the first thing that workers do is rebuild it.
+        # Mark the index as intact; otherwise the workers would first rebuild it.
         RUNTIME.backend.mark_intact(ax.CONF.queue_name)
 
     def wait_until_over(self, timeout: float = 300.0) -> float:
-        """Wait until no task is queued or running; returns the moment when that was seen."""
+        """Wait until no task is queued or running, and return the time at which that was seen."""
         query = select(Activity.agent_id).where(Activity.status.in_(ACTIVE_STATUSES)).limit(1)
         deadline = time.monotonic() + timeout
         with RUNTIME.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -91,7 +91,7 @@ class Target:
         return first.timestamp(), last.timestamp()
 
     def statuses(self) -> dict[str, int]:
-        """How many activities there are of each status."""
+        """Return the number of activities of each status."""
         query = select(Activity.status, func.count()).group_by(Activity.status)
         with RUNTIME.engine.connect() as connection:
             return {str(status): count for status, count in connection.execute(query)}
@@ -99,7 +99,7 @@ class Target:
 
 @contextmanager
 def opened(name: str) -> Generator[Target]:
-    """Start the servers of a target and configure this process for it; all of it is gone afterwards."""
+    """Start the servers of a target and configure this process for it; both are undone afterwards."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentexec-bench-")))
         valkey = stack.enter_context(Valkey()) if name.startswith("redis+") else None

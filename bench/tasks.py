@@ -1,4 +1,4 @@
-"""The tasks that the benchmark's workers run."""
+"""Tasks that the workers of the benchmark run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pool = ax.Pool()
 
 
 class Job(BaseModel):
-    """The context of every task here."""
+    """Context of every task of the benchmark."""
 
     number: int = 0
     seconds: float = 0.0
@@ -22,18 +22,18 @@ class Job(BaseModel):
 
 @pool.task("noop")
 async def noop(*, agent_id: UUID, context: Job) -> None:
-    """Nothing, so that what is measured is agentexec."""
+    """Do nothing, so that only agentexec is measured."""
 
 
 @pool.task("sleep")
 async def sleep(*, agent_id: UUID, context: Job) -> None:
-    """A task that waits, as agents do."""
+    """Wait, as agents do."""
     await asyncio.sleep(context.seconds)
 
 
 @pool.task("stamp")
 async def stamp(*, agent_id: UUID, context: Job) -> float:
-    """The moment of its last line, on this host's clock; without `seconds` that is its first line too."""
+    """Return the time of its last line, which without `seconds` is its first line too."""
     if context.seconds:
         await asyncio.sleep(context.seconds)
     return time.time()
@@ -43,7 +43,7 @@ steps = ax.Pipeline(pool, "four_steps")
 
 
 class FourSteps(steps.Base):
-    """Four steps that do nothing."""
+    """Pipeline of four steps that do nothing."""
 
     @steps.step(0)
     async def first(self, context: Job) -> Job:
@@ -64,5 +64,5 @@ class FourSteps(steps.Base):
 
 @pool.task("wide")
 async def wide(*, agent_id: UUID, context: Job) -> int:
-    """As many no-op children as its number says; how many came back."""
+    """Run `number` no-op children, and return how many of them ended."""
     return len(await ax.map("noop", (Job(number=number) for number in range(context.number))))

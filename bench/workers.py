@@ -1,4 +1,4 @@
-"""`agentexec worker` as users run it: a supervisor and its processes, started, watched and stopped."""
+"""Workers as users run them: `agentexec worker`, started, watched and stopped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WARM_TASKS = 100
 
 
 class Workers:
-    """`agentexec worker MODULE -w PROCESSES -c CONCURRENCY` on a target, for the length of a `with` block."""
+    """Command `agentexec worker MODULE -w PROCESSES -c CONCURRENCY` on a target, during a `with` block."""
 
     def __init__(
         self, target: Target, *, processes: int = 2, concurrency: int = 10, module: Path = MODULE
@@ -59,9 +59,9 @@ class Workers:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # Ctrl-C belongs to the benchmark, which then stops its workers itself
+            start_new_session=True,  # Ctrl-C goes to the benchmark alone, which then stops its workers
         )
-        # Stops them when the benchmark cannot, because it was killed.
+        # Stops the workers if the benchmark was killed and cannot.
         self._keeper = subprocess.Popen(
             ["sh", "-c", KEEPER, "keeper", "TERM", str(self._process.pid), str(self._target.folder)],
             stdin=subprocess.PIPE,
@@ -88,12 +88,12 @@ class Workers:
 
     @property
     def template(self) -> psutil.Process:
-        """The process that has loaded the tasks, and from which the others are forked."""
+        """Process that has loaded the tasks and forks the others."""
         return self.supervisor.children()[0]
 
     @property
     def maintenance(self) -> psutil.Process:
-        """Always the first to be forked."""
+        """Maintenance process, which is always forked first."""
         return self._forked()[0]
 
     @property
@@ -101,7 +101,7 @@ class Workers:
         return self._forked()[1:]
 
     def roles(self) -> dict[str, list[psutil.Process]]:
-        """Every process by its duty."""
+        """Return the processes by role."""
         maintenance, *workers = self._forked()
         return {
             "supervisor": [self.supervisor],
@@ -111,12 +111,12 @@ class Workers:
         }
 
     def pause(self) -> None:
-        """Freeze the worker processes, so that what is queued now waits for `resume`."""
+        """Suspend the worker processes, so that tasks enqueued now wait for `resume`."""
         for worker in self.workers:
             worker.suspend()
 
     def resume(self) -> None:
-        """Let frozen workers go on."""
+        """Resume suspended workers."""
         for worker in self.workers:
             worker.resume()
 
@@ -133,14 +133,14 @@ class Workers:
     # ---- tasks -------------------------------------------------------------------------------------------
 
     def warm(self) -> None:
-        """Have the workers run some tasks, so that connections and caches are as in service."""
+        """Have the workers run some tasks, so that connections and caches are as in production."""
         asyncio.run(ax.enqueue_many("stamp", [{"number": number} for number in range(WARM_TASKS)]))
         self._target.wait_until_over(60)
 
     # ---- log ---------------------------------------------------------------------------------------------
 
     def wait_for_line(self, text: str, timeout: float = START_TIMEOUT) -> float:
-        """The moment at which a line with `text` was logged; raises BenchError if the process ends without."""
+        """Wait for a log line with `text`, and return its time. Raises BenchError if the process ends without it."""
         with self._changed:
             found = self._changed.wait_for(
                 lambda: any(text in line for _, line in self._lines) or self._process.poll() is not None,
@@ -149,7 +149,7 @@ class Workers:
             for moment, line in self._lines:
                 if text in line:
                     return moment
-        state = "ended" if found else f"said nothing of {text!r} in {timeout:g} s"
+        state = "ended" if found else f"logged no {text!r} within {timeout:g} s"
         raise BenchError(f"agentexec worker {state}: {self._log_tail()}")
 
     def _read_log(self) -> None:
@@ -195,7 +195,10 @@ class Workers:
 
 
 def pss(processes: Iterable[psutil.Process]) -> int:
-    """Bytes of memory, what processes share counted once (Linux); elsewhere what each has for itself."""
+    """Return the bytes of memory that processes use.
+
+    On Linux, shared memory counts once; elsewhere, only the memory of each process alone counts.
+    """
     total = 0
     for process in processes:
         with suppress(psutil.NoSuchProcess):

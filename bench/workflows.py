@@ -1,4 +1,4 @@
-"""What pipelines and wide fan-out cost, beside plain tasks and beside DBOS on the same PostgreSQL server."""
+"""Cost of pipelines and wide fan-out, compared with plain tasks and with DBOS on the same PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 import agentexec as ax
-from bench.figures import Figure, Size, middle
+from bench.figures import Figure, Size, median_of
 from bench.targets import BenchError, Target
 from bench.workers import Workers
 
@@ -27,7 +27,7 @@ PEER_REQUIREMENT = "dbos==3.4.0"
 
 
 def workflows(target: Target, size: Size) -> Iterator[Figure]:
-    """Pipelines per second, what a step adds to a task, and 10,000 children of one task."""
+    """Yield pipelines per second, the time that a step adds to a task, and the time of 10,000 children of one task."""
     number = size.many // 5
     wide = size.many * 2
     plain: list[float] = []
@@ -37,17 +37,19 @@ def workflows(target: Target, size: Size) -> Iterator[Figure]:
         plain.append(_drain(target, "noop", number))
         piped.append(_drain(target, "four_steps", number))
         spans.append(_wide(target, wide))
-    yield middle(NOOPS, "tasks/s", plain)
-    yield middle(f"pipelines of {STEPS} steps", "pipelines/s", piped)
-    costs = [1000 * (1 / one - 1 / other) / STEPS for one, other in zip(piped, plain, strict=True)]
-    yield middle("a step of a pipeline", "ms", costs, "of two processes' time for all")
-    yield middle(f"ax.map of {wide:,}, from the call to its return", "s", spans)
+    yield median_of(NOOPS, "tasks/s", plain)
+    yield median_of(f"pipelines of {STEPS} steps", "pipelines/s", piped)
+    costs = [
+        1000 * (1 / pipelines - 1 / tasks) / STEPS for pipelines, tasks in zip(piped, plain, strict=True)
+    ]
+    yield median_of("a step of a pipeline", "ms", costs, "of two processes' time for all")
+    yield median_of(f"ax.map of {wide:,}, from the call to its return", "s", spans)
     if target.database_url.startswith("postgres"):
         yield from _peer(target, number)
 
 
 def _drain(target: Target, name: str, number: int) -> float:
-    """Tasks per second by the record, from the first start to the last end; 2 processes of 10, up and warm."""
+    """Return tasks per second by the record, from the first start to the last end, on 2 warm processes of 10."""
     target.reset()
     with Workers(target) as workers:
         workers.warm()
@@ -72,7 +74,7 @@ def _wide(target: Target, number: int) -> float:
 
 
 def _peer(target: Target, number: int) -> Iterator[Figure]:
-    """DBOS (PyPI) with as many processes and workflows at once, on a database of its own of the same server."""
+    """Yield the figures of DBOS with as many processes and concurrent workflows, on its own database of the same server."""
     python = _peer_python()
     url = make_url(target.database_url).set(drivername="postgresql")
     name = "dbos_bench"
@@ -120,7 +122,7 @@ def _peer_rate(database: str, number: int) -> float:
 
 
 def _peer_python() -> str:
-    """The Python that has DBOS, in an environment of its own, made on first use."""
+    """Return the Python of an environment with DBOS, which is made on first use."""
     python = PEER_HOME / "bin" / "python"
     stamp = PEER_HOME / "installed"
     if not stamp.exists() or stamp.read_text() != PEER_REQUIREMENT:

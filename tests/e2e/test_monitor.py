@@ -17,7 +17,7 @@ import pytest
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
-from bench import crowd
+from bench import sample_record
 from tests.deployment import Deploy, Deployment, on_targets, run_in_process, try_enqueue
 from tests.waiting import wait_until
 
@@ -140,7 +140,7 @@ def test_a_long_session_with_every_key(deploy: Deploy, terminals: list[Terminal]
 @on_targets("embedded")
 def test_a_large_terminal_shows_more_and_a_small_one_less(deploy: Deploy, terminals: list[Terminal]) -> None:
     deployment = deploy()
-    crowd.fill(RUNTIME.engine, 300, 1)
+    sample_record.fill(RUNTIME.engine, 300, 1)
     large = monitor(terminals, deployment, 200, 50)
     screen = large.shows("AGENT_ID", "TOKENS", "No worker process has reported")
     lines = screen.rstrip("\n").splitlines()

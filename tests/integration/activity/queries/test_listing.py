@@ -20,7 +20,7 @@ from agentexec.db.clock import utc_now
 from agentexec.errors import UsageError
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status
-from bench import crowd
+from bench import sample_record
 from tests.conftest import DATABASES, Servers, ensure_running
 
 NUMBER = 6_000
@@ -57,7 +57,7 @@ def crowded(
         url = server.create_database("crowd")
     ax.configure(database_url=url)
     ax.Base.metadata.create_all(RUNTIME.engine)
-    crowd.fill(RUNTIME.engine, NUMBER, 1)
+    sample_record.fill(RUNTIME.engine, NUMBER, 1)
     yield RUNTIME.engine
     RUNTIME.close()
     if server is not None:

@@ -22,7 +22,7 @@ from agentexec.cli.dashboard.data import Query, load_detail, load_snapshot
 from agentexec.db.clock import utc_now
 from agentexec.journal.models import Approval, JournalEntry
 from agentexec.runtime import RUNTIME
-from bench import crowd
+from bench import sample_record
 from tests.waiting import wait_until
 
 
@@ -160,7 +160,7 @@ def test_a_refresh_takes_two_statements_however_many_tasks_there_are(engine: Eng
         return statements(engine, lambda db: load_snapshot(db, query, 40, 0))
 
     few = count()
-    crowd.fill(engine, 2_000, 1)
+    sample_record.fill(engine, 2_000, 1)
     add_workers(engine, 30)
     assert few == count() == 2
 
@@ -199,7 +199,7 @@ def test_a_filter_takes_the_former_word_for_a_tasks_name() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(40, 6), (40, 12), (80, 24), (200, 50)])
 def test_a_screen_fits_and_ends_with_its_keys(engine: Engine, watch: Open, width: int, height: int) -> None:
-    crowd.fill(engine, 200, 1)
+    sample_record.fill(engine, 200, 1)
     ax.activity.create("日本語の仕事", "進捗 🚀 e\u0301 \x1b[31m\u202e " * 20)
     add_workers(engine, 30, lost=1)
     screen = watch(width, height)

@@ -1,4 +1,4 @@
-"""A crowd of activities with their logs, loaded straight into the tables: a million take a few minutes."""
+"""Sample record: many activities with their logs, loaded straight into the tables. A million take a few minutes."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ TENANTS = 100
 BATCH = 5_000
 DAYS = 90
 RUNNING, QUEUED = 0.0002, 0.005
-"""Shares of what is active; of the rest, one in fifty has failed and one in a hundred was canceled."""
+"""Shares of active activities; of the others, one in fifty failed and one in a hundred was canceled."""
 
 COMPANIES = ("Acme", "Globex", "Initech", "Umbrella", "Stark", "Wayne", "Wonka", "Tyrell")
 
 
 def fill(engine: Engine, activities: int, logs_each: int, *, seed: int = 1) -> None:
-    """Add activities, each with a few log lines, spread over 90 days; then let the database look at them."""
+    """Add activities over 90 days, each with a few log lines, and have the database analyze the tables."""
     rows = _rows(activities, random.Random(seed))
     is_mysql = engine.dialect.name in ("mysql", "mariadb")
     loader = create_engine(engine.url.update_query_dict({"local_infile": "1"})) if is_mysql else engine
     with loader.connect() as connection:
         if is_mysql:
-            # What is loaded is known to be right, and checking it costs most of the time.
+            # The loaded rows are known to be consistent, and checking them takes most of the time.
             connection.execute(text("SET SESSION foreign_key_checks = 0, unique_checks = 0"))
         while batch := list(islice(rows, BATCH)):
             labels = [
@@ -80,7 +80,7 @@ def _load(connection: Connection, table: Any, rows: Sequence[dict[str, Any]]) ->
 def _processed(
     connection: Connection, table: Table, rows: Sequence[dict[str, Any]]
 ) -> tuple[str, Iterator[list[Any]]]:
-    """The columns of some rows, and their values in the form that the driver takes."""
+    """Return the columns of the rows, and their values in the form that the driver takes."""
     dialect = connection.dialect
     columns = [table.c[name] for name in rows[0]]
     processors = [column.type.dialect_impl(dialect).bind_processor(dialect) for column in columns]
@@ -95,7 +95,7 @@ def _processed(
 
 
 def _load_file(connection: Connection, table: Table, names: str, rows: Iterator[list[Any]]) -> None:
-    """From a file, which MySQL reads several times as fast as statements."""
+    """Load rows from a file, which MySQL reads several times as fast as statements."""
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="agentexec-bench-") as file:
         file.writelines("\t".join(map(_escaped, row)) + "\n" for row in rows)
         file.flush()
@@ -110,7 +110,7 @@ def _escaped(value: Any) -> str:
 
 
 def analyze(engine: Engine) -> None:
-    """Let the database's planner look at what the tables hold, as it does by itself sooner or later."""
+    """Update the statistics of the query planner, as the database itself does sooner or later."""
     names = [model.__tablename__ for model in (Activity, ActivityLabel, ActivityLog)]
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for name in names:
@@ -126,12 +126,12 @@ def _rows(number: int, chance: random.Random) -> Iterator[dict[str, Any]]:
     now = utc_now()
     for at in range(number):
         created = now - timedelta(days=DAYS) * (1 - at / number)
-        dice = chance.random()
+        draw = chance.random()
         if at >= number * (1 - RUNNING - QUEUED):
             status = Status.RUNNING if at >= number * (1 - RUNNING) else Status.QUEUED
         else:
-            status = Status.ERROR if dice < 0.02 else Status.CANCELED if dice < 0.03 else Status.COMPLETE
-        # Skewed, as tenants are: the first has a tenth of all, the last hardly any.
+            status = Status.ERROR if draw < 0.02 else Status.CANCELED if draw < 0.03 else Status.COMPLETE
+        # Skewed, as tenants are: the first has by far the most activities, the last hardly any.
         tenant = min(TENANTS - 1, int(chance.paretovariate(0.3)) - 1)
         yield {
             "agent_id": _agent_id(created, chance),
@@ -155,7 +155,7 @@ def _rows(number: int, chance: random.Random) -> Iterator[dict[str, Any]]:
 
 
 def _agent_id(created: datetime, chance: random.Random) -> UUID:
-    """Ordered by time, as those of tasks are."""
+    """Return an id ordered by time, like those of tasks."""
     number = int(created.timestamp() * 1000) << 80 | 7 << 76 | chance.getrandbits(76)
     return UUID(int=number & ~(0b11 << 62) | 0b10 << 62)
 
