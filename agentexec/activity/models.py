@@ -28,60 +28,62 @@ from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDate
 from agentexec.task import Status
 
 MAX_NAME = 200
-"""Most characters of a task name, an idempotency key or a lock key: what MySQL can index."""
+"""Maximum characters of a task name, an idempotency key or a lock key: MySQL cannot index longer ones."""
 
 MAX_QUEUE_NAME = 100
+"""Maximum characters of a queue's name."""
+
 MAX_LABEL = 128
-"""Most characters of a label's name or value; longer ones are stored as their hash."""
+"""Maximum characters of a label's name or value; longer ones are stored as their hash."""
 
 StatusType = Enum(Status, native_enum=False, length=10, create_constraint=False)
 
 
 class Activity(Base):
-    """One task, or one activity that an application tracks by itself (`queue` is NULL then).
+    """One task, or one activity that an application runs by itself (`queue` is NULL then).
 
-    Status, percentage and message stand here as well as in the log, so that lists, counts and monitors are
-    index look-ups, however long the log is.
+    Status, percentage and message are here as well as in the log, so lists, counts and monitors are index look-ups,
+    however long the log is.
     """
 
     __tablename__ = f"{CONF.table_prefix}activity"
 
-    agent_id: Mapped[UUID] = mapped_column(
-        Uuid, primary_key=True, doc="The task's id, a UUID in the order of time."
-    )
+    agent_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True, doc="The task's id, a time-ordered UUID.")
     parent_id: Mapped[UUID | None] = mapped_column(Uuid, doc="The task that enqueued this one.")
     agent_type: Mapped[str] = mapped_column(String(MAX_NAME), doc="Name of the task.")
     status: Mapped[Status] = mapped_column(StatusType, doc="QUEUED, RUNNING, COMPLETE, ERROR or CANCELED.")
     percentage: Mapped[int] = mapped_column(
-        SmallInteger, doc="Progress from 0 to 100, as the log's latest line has it."
+        SmallInteger, doc="Progress from 0 to 100, as in the log's latest line."
     )
     message: Mapped[str | None] = mapped_column(Text, doc="The log's latest line.")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, doc="Last change of status or report.")
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, doc="Latest change of status or report.")
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="Start of the first attempt.")
-    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="When it ended, in whatever way.")
+    finished_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, doc="When it ended, whether it succeeded or not."
+    )
 
     queue: Mapped[str | None] = mapped_column(
-        String(MAX_QUEUE_NAME), doc="The queue; NULL for what an application tracks by itself."
+        String(MAX_QUEUE_NAME), doc="The queue; NULL for an activity that an application runs by itself."
     )
     priority: Mapped[int] = mapped_column(SmallInteger, doc="0 for HIGH, 1 for LOW.")
-    run_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="Not to be started before.")
+    run_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="It starts no earlier than this.")
     epoch: Mapped[int] = mapped_column(
         Integer, doc="Raised by each claim; a write under an older one is refused."
     )
     attempt: Mapped[int] = mapped_column(
         Integer, doc="Attempts so far; one that gave the task back is not counted."
     )
-    crashes: Mapped[int] = mapped_column(Integer, doc="Deaths of the process that ran it.")
+    crashes: Mapped[int] = mapped_column(Integer, doc="Crashes of the processes that ran it.")
     crashes_in_row: Mapped[int] = mapped_column(
-        Integer, server_default=text("0"), doc="Those of them since its journal last grew."
+        Integer, server_default=text("0"), doc="Crashes since its last recorded step."
     )
     lock_key: Mapped[str | None] = mapped_column(String(MAX_NAME), doc="Not used yet.")
     idempotency_key: Mapped[str | None] = mapped_column(
         String(MAX_NAME), doc="A second enqueue with it finds this task."
     )
 
-    context: Mapped[str | None] = mapped_column(LongText, doc="What the task was given, as JSON.")
+    context: Mapped[str | None] = mapped_column(LongText, doc="The task's input, as JSON.")
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
         "metadata", JsonObject, doc="Labels, for tenants and filters."
     )
@@ -131,9 +133,9 @@ class ActivityLog(Base):
 
 
 class ActivityLabel(Base):
-    """One value of an activity's metadata, to find it by: no database can look into JSON as fast on its own.
+    """One value of an activity's metadata, by which it is found: no database searches JSON as fast.
 
-    `value` is JSON, see activity/labels.py; `created_at` is the activity's, so that a label's newest come first.
+    `value` is JSON, see activity/queries/labels.py; `created_at` is the activity's, so that the newest come first.
     """
 
     __tablename__ = f"{CONF.table_prefix}activity_label"
@@ -153,7 +155,7 @@ class ActivityLabel(Base):
 class ActivityResult(Base):
     """The result of a completed task as JSON, until `expires_at`; a result of None has no row.
 
-    It is written in the transaction that makes the task COMPLETE: no crash can leave one without the other.
+    It is written in the transaction that makes the task COMPLETE, so a crash cannot leave one without the other.
     """
 
     __tablename__ = f"{CONF.table_prefix}result"
@@ -168,7 +170,7 @@ class ActivityResult(Base):
 
 
 class WorkerProcess(Base):
-    """A worker process that serves a queue, as it said when it last reported."""
+    """A worker process that serves a queue, as of its latest report."""
 
     __tablename__ = f"{CONF.table_prefix}worker"
 
@@ -176,9 +178,9 @@ class WorkerProcess(Base):
     queue: Mapped[str] = mapped_column(String(MAX_QUEUE_NAME))
     host: Mapped[str] = mapped_column(String(MAX_NAME))
     pid: Mapped[int] = mapped_column(BigInteger)
-    concurrency: Mapped[int] = mapped_column(Integer, doc="Tasks that it runs at once, at most.")
+    concurrency: Mapped[int] = mapped_column(Integer, doc="Maximum number of tasks that it runs at once.")
     running: Mapped[int] = mapped_column(Integer, doc="Tasks that it runs now.")
-    draining: Mapped[bool] = mapped_column(Boolean(create_constraint=False), doc="It claims nothing more.")
+    draining: Mapped[bool] = mapped_column(Boolean(create_constraint=False), doc="It claims no more tasks.")
     cpu_percent: Mapped[float] = mapped_column(Double, doc="100 is one processor.")
     rss_bytes: Mapped[int] = mapped_column(BigInteger, doc="Memory.")
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -92,7 +92,7 @@ def _checked(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Find
 
 
 def _database() -> Iterator[Finding]:
-    from agentexec.db.engine import require_shareable
+    from agentexec.db.engine import require_shareable, server_name
     from agentexec.db.transactions import reading
     from agentexec.db.urls import safe_url
 
@@ -103,8 +103,8 @@ def _database() -> Iterator[Finding]:
             start = time.perf_counter()
             connection.exec_driver_sql("SELECT 1")
             times.append(1000 * (time.perf_counter() - start))
-        version = ".".join(map(str, connection.dialect.server_version_info or ()))
-    text = f"{engine.dialect.name} {version} at {safe_url(engine.url)}"
+        server = server_name(connection)
+    text = f"{server} at {safe_url(engine.url)}"
     yield _timed("database", text, sorted(times)[TRIES // 2])
     require_shareable(engine)
 

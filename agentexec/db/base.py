@@ -6,4 +6,4 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 class Base(DeclarativeBase):
-    """Declarative base of every agentexec table: `ax.Base.metadata.create_all(engine)` makes them."""
+    """Declarative base of every agentexec table: `ax.Base.metadata.create_all(engine)` creates them."""

@@ -6,5 +6,5 @@ from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
-    """The present moment, aware."""
+    """Return the present moment, with its time zone."""
     return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Column types and conditions that all dialects share."""
+"""Column types and conditions for all dialects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sqlalchemy.types import TypeDecorator
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC with microseconds; always aware in Python, also on databases that keep no time zone."""
+    """A moment in UTC with microseconds, with its time zone in Python even if the database stores none."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -51,7 +51,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def _types_of(dialect: str) -> Any:
-    """The types of a dialect. Imported on use, when it is loaded anyway: the others would slow every command down."""
+    """Import the types of a dialect. On use, when it is loaded anyway: the other dialects would slow every command down."""
     return importlib.import_module(f"sqlalchemy.dialects.{dialect}")
 
 
@@ -62,12 +62,12 @@ class LongText(TypeDecorator[str]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> Any:
-        mine = dialect.name in ("mysql", "mariadb")
-        return dialect.type_descriptor(_types_of("mysql").LONGTEXT() if mine else Text())
+        is_mysql = dialect.name in ("mysql", "mariadb")
+        return dialect.type_descriptor(_types_of("mysql").LONGTEXT() if is_mysql else Text())
 
 
 class JsonObject(TypeDecorator[dict[str, Any]]):
-    """A JSON object. What stands there and is none reads as None: one such row must not hide a whole page of others."""
+    """A JSON object. Anything else in the column reads as None: one such row must not hide a page of other rows."""
 
     impl = JSON(none_as_null=True)
     cache_ok = True
@@ -90,7 +90,7 @@ class JsonObject(TypeDecorator[dict[str, Any]]):
 
 
 class ExactText(TypeDecorator[str]):
-    """Text of up to a number of characters that is compared exactly: MySQL by itself does not regard case."""
+    """Text of limited length that is compared exactly: MySQL ignores case by default."""
 
     impl = String
     cache_ok = True
@@ -102,33 +102,33 @@ class ExactText(TypeDecorator[str]):
     def load_dialect_impl(self, dialect: Dialect) -> Any:
         if dialect.name not in ("mysql", "mariadb"):
             return dialect.type_descriptor(String(self.length))
-        mine = _types_of("mysql").VARCHAR(self.length, charset="utf8mb4", collation="utf8mb4_bin")
-        return dialect.type_descriptor(mine)
+        text_type = _types_of("mysql").VARCHAR(self.length, charset="utf8mb4", collation="utf8mb4_bin")
+        return dialect.type_descriptor(text_type)
 
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")
-"""A 64-bit key; SQLite only counts up an INTEGER key by itself."""
+"""A 64-bit key. SQLite increments only an INTEGER key by itself."""
 
 
 class IdList(TypeDecorator[Sequence[UUID]]):
-    """Ids as one JSON parameter, in the form that SQLite keeps them in."""
+    """Ids as one JSON parameter, in the form in which SQLite stores them."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: Sequence[UUID] | None, dialect: Dialect) -> str:
-        return '["' + '","'.join(one.hex for one in value) + '"]' if value else "[]"
+        return '["' + '","'.join(agent_id.hex for agent_id in value) + '"]' if value else "[]"
 
 
 def id_in(column: Any, dialect: str) -> ColumnElement[bool]:
-    """The condition that a UUID column is one of the parameter `ids`.
+    """Return the condition that a UUID column is one of the parameter `ids`.
 
-    With one parameter for any number of ids, where the database can, a statement keeps its text: neither SQLAlchemy
-    nor the server prepares it anew for each number.
+    Where the database allows it, `ids` is one parameter for any number of ids. The statement then keeps its text, and
+    neither SQLAlchemy nor the server prepares it again for each number.
     """
     if dialect == "postgresql":
         return column == any_(bindparam("ids", type_=ARRAY(Uuid())))
     if dialect == "sqlite":
-        each = func.json_each(bindparam("ids", type_=IdList())).table_valued("value")
-        return column.in_(select(each.c.value))
+        listed = func.json_each(bindparam("ids", type_=IdList())).table_valued("value")
+        return column.in_(select(listed.c.value))
     return column.in_(bindparam("ids", expanding=True, type_=Uuid()))

@@ -1,4 +1,4 @@
-"""Transactions that lost to a deadlock run again."""
+"""Retries of transactions that lost a deadlock."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from typing import Any, ParamSpec, TypeVar
 from agentexec.errors import UnavailableError
 
 P = ParamSpec("P")
-
 R = TypeVar("R")
 
 DEADLOCK_TRIES = 5
+"""Times that a transaction runs, if it loses to a deadlock each time."""
 
 DEADLOCK_PAUSE = 0.02
-"""Seconds, at most, before a transaction that lost runs again: the one that it let pass must get its locks first."""
+"""Longest pause in seconds before a transaction that lost runs again: the winner must get its locks first."""
 
 DEADLOCK = ("40P01", 1213)
-"""What PostgreSQL and MySQL call a transaction that they ended to let another pass."""
+"""PostgreSQL's and MySQL's codes for a transaction that was ended to resolve a deadlock."""
 
 
 def retry_on_deadlock(call: Callable[P, R]) -> Callable[P, R]:
-    """Call a function that is one transaction, or several that may be repeated, again when it lost to a deadlock."""
+    """Decorate a function so that it runs again after losing a deadlock.
+
+    The function is one transaction, or several that may be repeated.
+    """
 
     @functools.wraps(call)
-    def again(*args: P.args, **options: P.kwargs) -> R:
+    def call_with_retries(*args: P.args, **options: P.kwargs) -> R:
         for _ in range(DEADLOCK_TRIES - 1):
             try:
                 return call(*args, **options)
@@ -37,11 +40,11 @@ def retry_on_deadlock(call: Callable[P, R]) -> Callable[P, R]:
             time.sleep(random.uniform(DEADLOCK_PAUSE / 2, DEADLOCK_PAUSE))  # noqa: S311 - spreads load, no secret
         return call(*args, **options)
 
-    return again
+    return call_with_retries
 
 
 def _is_deadlock(error: BaseException | None) -> bool:
     original: Any = getattr(error, "orig", None)
-    # Some drivers of MySQL give an error number, some an SQLSTATE too: 40001, which other failures share.
+    # Some MySQL drivers give an error number, some also SQLSTATE 40001, which other failures share.
     codes = (getattr(original, "sqlstate", None), *getattr(original, "args", ())[:1])
     return any(code in DEADLOCK for code in codes)

@@ -7,7 +7,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Dialect, Engine, create_engine, event, exc
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event, exc
 from sqlalchemy.engine.url import URL
 
 from agentexec.db.sqlite import tune_sqlite
@@ -18,32 +18,21 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
+"""Extras of agentexec that install a database's driver."""
 
 PING_AFTER = 1.0
-"""Seconds of rest after which a connection is tried before use: no database restarts in less."""
+"""Seconds without use after which a connection is checked before its next use: no database restarts faster."""
 
 
 def open_engine(url: str | URL) -> Engine:
-    """Make an engine for a URL, with the pool and time-outs that workers need.
+    """Open an engine for a URL, with the pool and timeouts that workers need.
 
     Raises UsageError for a malformed URL, an unknown database, or a driver that is not installed.
     """
     parsed = sync_url(url)
     dialect = parsed.get_backend_name() if parsed.drivername else ""
-    # A statement's parameters are users' data: no error and no log may quote them.
-    options: dict[str, Any] = {"hide_parameters": True}
-    if dialect != "sqlite":
-        options |= {"pool_size": 10, "max_overflow": 20, "pool_recycle": 1800}
-        if (dialect == "postgresql" and "connect_timeout" not in parsed.query) or dialect in (
-            "mysql",
-            "mariadb",
-        ):
-            options["connect_args"] = {"connect_timeout": 10}
-        if dialect in ("mysql", "mariadb"):
-            # As PostgreSQL does by default: without the locks on gaps between rows, over which claims deadlock.
-            options["isolation_level"] = "READ COMMITTED"
     try:
-        engine = create_engine(parsed, **options)
+        engine = create_engine(parsed, **_options(parsed, dialect))
     except exc.NoSuchModuleError:
         raise UsageError(
             f"There is no SQLAlchemy dialect for {parsed.drivername}; use PostgreSQL, MySQL or SQLite."
@@ -54,19 +43,34 @@ def open_engine(url: str | URL) -> Engine:
         raise UsageError(f"The database driver {error.name} is not installed; {advice}.") from None
     if dialect != "sqlite":
         event.listen(engine, "checkin", _note_use)
-        event.listen(engine, "checkout", functools.partial(_ping_rested, engine.dialect))
+        event.listen(engine, "checkout", functools.partial(_ping_unused, engine.dialect))
     prepare_engine(engine)
     return engine
+
+
+def _options(url: URL, dialect: str) -> dict[str, Any]:
+    # A statement's parameters are users' data: no error and no log may quote them.
+    options: dict[str, Any] = {"hide_parameters": True}
+    if dialect == "sqlite":
+        return options
+    options |= {"pool_size": 10, "max_overflow": 20, "pool_recycle": 1800}
+    is_mysql = dialect in ("mysql", "mariadb")
+    if is_mysql or (dialect == "postgresql" and "connect_timeout" not in url.query):
+        options["connect_args"] = {"connect_timeout": 10}
+    if is_mysql:
+        # PostgreSQL's default. MySQL's own level also locks the gaps between rows, over which claims deadlock.
+        options["isolation_level"] = "READ COMMITTED"
+    return options
 
 
 def _note_use(_connection: Any, record: Any) -> None:
     record.info["used"] = time.monotonic()
 
 
-def _ping_rested(dialect: Dialect, connection: Any, record: Any, _proxy: Any) -> None:
-    """Have a connection that a restarted database has dropped replaced before use, not after an error.
+def _ping_unused(dialect: Dialect, connection: Any, record: Any, _proxy: Any) -> None:
+    """Replace a connection that a restarted database has dropped before its use, not after an error.
 
-    SQLAlchemy's own way asks at every use, which is a round trip more for each transaction.
+    SQLAlchemy's `pool_pre_ping` asks at every use, which is one more round trip for each transaction.
     """
     if time.monotonic() - record.info.get("used", math.inf) < PING_AFTER:
         return
@@ -77,11 +81,11 @@ def _ping_rested(dialect: Dialect, connection: Any, record: Any, _proxy: Any) ->
 
 
 def prepare_engine(engine: Engine | AsyncEngine) -> Engine:
-    """The synchronous engine to use for an engine that the user made, tuned where SQLite needs it.
+    """Return the synchronous engine to use for an engine that the user made, tuned if it is SQLite's.
 
-    An AsyncEngine gets a synchronous twin on the same URL. Calling this twice does nothing more.
+    An AsyncEngine gets a synchronous twin on the same URL. A second call has no effect.
     """
-    if not isinstance(engine, Engine):  # not by isinstance(AsyncEngine): its module needs greenlet installed
+    if not isinstance(engine, Engine):  # isinstance(engine, AsyncEngine) would need greenlet installed
         return open_engine(engine.url)
     if engine.dialect.name == "sqlite" and not event.contains(engine, "connect", tune_sqlite):
         event.listen(engine, "connect", tune_sqlite)
@@ -89,9 +93,15 @@ def prepare_engine(engine: Engine | AsyncEngine) -> Engine:
 
 
 def require_shareable(engine: Engine) -> None:
-    """Raise UsageError for an in-memory SQLite database, which no other process could see."""
+    """Raise UsageError for an in-memory SQLite database, which no other process can open."""
     if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
         raise UsageError(
             "Workers need a database that several processes can open; sqlite:// lives in one process only, "
             "so write sqlite:///agentexec.db."
         )
+
+
+def server_name(connection: Connection) -> str:
+    """Return the kind and version of a connection's server, such as "postgresql 16.2"."""
+    version = ".".join(map(str, connection.dialect.server_version_info or ()))
+    return f"{connection.dialect.name} {version}"

@@ -1,4 +1,4 @@
-"""Errors of database drivers as errors of agentexec."""
+"""Translation of database drivers' errors into agentexec's."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from agentexec.errors import SchemaError, UnavailableError
 from agentexec.redaction import redact
 
 OUTAGES = (exc.OperationalError, exc.InterfaceError)
+"""SQLAlchemy's errors for a database that cannot be reached or is overloaded."""
 
 MISSING_TABLE = ("no such table", "no such column", "has no column", "(1146,", "(1054,")
-"""What SQLite and MySQL say of a missing table or column; PostgreSQL has codes for it."""
+"""Parts of SQLite's and MySQL's messages about a missing table or column; PostgreSQL has codes for it."""
 
 
 @contextmanager
 def translating_db_errors(engine: Engine) -> Generator[None]:
-    """Turn a driver's errors into UnavailableError, to be waited out, or SchemaError, which waiting will not mend."""
+    """Turn a driver's errors into UnavailableError, to be waited out, or SchemaError, which waiting does not fix."""
     try:
         yield
     except exc.DBAPIError as error:
@@ -27,7 +28,7 @@ def translating_db_errors(engine: Engine) -> Generator[None]:
             raise SchemaError(
                 f"The database {safe_url(engine.url)} lacks agentexec's tables; run `agentexec migrate`."
             ) from error
-        # sqlite3 has no class of its own for a file that is damaged or no database at all.
+        # sqlite3 has no class of its own for a file that is damaged or is not a database.
         if isinstance(error, OUTAGES) or type(error) is exc.DatabaseError or error.connection_invalidated:
             raise UnavailableError(
                 f"The database {safe_url(engine.url)} cannot be used: {_reason(error)}."
@@ -40,7 +41,7 @@ def translating_db_errors(engine: Engine) -> Generator[None]:
 
 
 def _is_missing_table(error: exc.DBAPIError) -> bool:
-    """True if an error says that a table or column is not there, which waiting will not mend."""
+    """Return True if an error says that a table or column is missing."""
     text = str(error.orig).lower()
     return any(sign in text for sign in MISSING_TABLE) or getattr(error.orig, "sqlstate", "") in (
         "42P01",
@@ -49,6 +50,6 @@ def _is_missing_table(error: exc.DBAPIError) -> bool:
 
 
 def _reason(error: exc.SQLAlchemyError) -> str:
-    """A driver's reason in one line, without the statement and its parameters."""
+    """Return a driver's reason in one line, without the statement and its parameters."""
     text = str(getattr(error, "orig", None) or error).strip()
     return redact(text.splitlines()[0].rstrip(".")) if text else type(error).__name__

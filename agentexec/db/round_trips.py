@@ -12,14 +12,15 @@ from sqlalchemy.engine import Connection
 from agentexec.db.errors import translating_db_errors
 
 RELAXED = "set_config('synchronous_commit', 'off', true)"
-"""For a transaction on PostgreSQL: its commit is confirmed before it is on disk."""
+"""Setting of a PostgreSQL transaction: its commit is confirmed before it is on disk."""
 
-BY_KEYS = "set_config('enable_seqscan', 'off', true)"
-"""The same: all is found by keys. A plan made while a table is small would read the whole of it, and be kept."""
+BY_KEY_ONLY = "set_config('enable_seqscan', 'off', true)"
+"""Setting of a PostgreSQL transaction: rows are found by their keys. A plan that is made while a table is small would
+read the whole table, and be cached."""
 
 
 def can_batch(dialect: Dialect) -> bool:
-    """True where several statements can go in one round trip: with psycopg 3 and a libpq that knows how."""
+    """Return True if several statements can go in one round trip: with psycopg 3 and a libpq that supports pipelines."""
     dbapi: Any = dialect.loaded_dbapi
     return dialect.driver == "psycopg" and not dialect.is_async and dbapi.Pipeline.is_supported()
 
@@ -28,8 +29,9 @@ def can_batch(dialect: Dialect) -> bool:
 def batched(connection: Connection, *, commit: bool = False) -> Generator[None]:
     """Send the statements of the block in one round trip, where the database can.
 
-    For statements whose result, even their number of rows, nobody reads; their errors may come later in the block, or at
-    its end. `commit`: the transaction, a `writing` of the caller's own, ends with the block, and its commit goes along.
+    Use it for statements whose results, row counts included, nobody reads. Their errors may come later in the block, or
+    at its end. `commit`: the transaction, opened by the caller with `writing`, ends with the block, and its commit is
+    part of the round trip.
     """
     if not can_batch(connection.dialect):
         yield
@@ -43,10 +45,10 @@ def batched(connection: Connection, *, commit: bool = False) -> Generator[None]:
 def run_in_one_round_trip(
     engine: Engine, statement: str, values: dict[str, Any], *, relaxed: bool
 ) -> list[tuple[Any, ...]]:
-    """Run a statement of psycopg's as a transaction in one round trip; returns its rows. `relaxed` as for `writing`."""
+    """Run a psycopg statement as a transaction in one round trip, and return its rows. `relaxed` as for `writing`."""
     with translating_db_errors(engine), engine.begin() as connection:
         with _pipeline(connection) as raw:
-            raw.execute(f"SELECT {RELAXED}, {BY_KEYS}" if relaxed else f"SELECT {BY_KEYS}")
+            raw.execute(f"SELECT {RELAXED}, {BY_KEY_ONLY}" if relaxed else f"SELECT {BY_KEY_ONLY}")
             cursor = raw.execute(statement, values)
             raw.execute("COMMIT")
         return cursor.fetchall()
@@ -63,7 +65,7 @@ def _pipeline(connection: Connection) -> Generator[Any]:
             try:
                 yield raw
             except (exc.DBAPIError, dbapi.Error) as error:
-                # Kept from the pipeline, which would log that it ends in another one.
+                # Hidden from the pipeline, which would log that closing it failed with another error.
                 failure = error
     except dbapi.Error as error:
         failure = failure or error

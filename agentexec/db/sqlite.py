@@ -1,4 +1,4 @@
-"""SQLite: its settings, and its lock for writers."""
+"""Settings of SQLite, and its write lock."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 BUSY_TIMEOUT_MS = 10_000
-"""Milliseconds that a SQLite writer waits for another; the longest transaction of ours takes a fraction of it."""
+"""Milliseconds that a SQLite writer waits for another one; agentexec's longest transaction takes a fraction of that."""
 
 BUSY_STEP = 0.0004
-"""Seconds between two tries for SQLite's write lock."""
+"""Seconds between two tries to take SQLite's write lock."""
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY, sqlite3.SQLITE_BUSY_SNAPSHOT)
+"""Error codes of a database that another connection has locked."""
 
 
 def tune_sqlite(connection: Any, _record: Any) -> None:
-    """WAL lets readers go on beside a writer; NORMAL is safe against a killed process with WAL."""
+    """Prepare a new connection. WAL lets readers go on beside a writer; with WAL, NORMAL survives a killed process."""
     cursor = connection.cursor()
-    # Before the switch to WAL, which itself needs the lock that another starting process may hold.
+    # Before the switch to WAL, which needs the lock that another starting process may hold.
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         try:
             cursor.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:
-            # Refused, without waiting, while another connection is in use. The file remembers the mode, so the next
-            # connection that is alone switches for all.
+            # SQLite refuses at once while another connection is in use. The file remembers the mode, so the next
+            # connection that is alone switches it for all.
             if error.sqlite_errorcode not in BUSY:
                 raise
     cursor.execute("PRAGMA synchronous=NORMAL")
@@ -37,9 +38,9 @@ def tune_sqlite(connection: Any, _record: Any) -> None:
 
 
 def take_write_lock(connection: Connection) -> None:
-    """BEGIN IMMEDIATE, asking again in short steps while another has the lock.
+    """Begin a transaction with the write lock, retrying in short steps while another connection has the lock.
 
-    SQLite's own waiting doubles its sleeps up to 100 ms, many times what our transactions take.
+    SQLite's own wait doubles its sleeps up to 100 ms, many times as long as agentexec's transactions.
     """
     raw: Any = connection.connection.dbapi_connection
     deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000

@@ -1,4 +1,4 @@
-"""URLs of databases: the drivers that agentexec uses, and URLs that messages may show."""
+"""Database URLs: with the drivers that agentexec uses, and without secrets for messages."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ SYNC_DRIVERS = {
     "mysql": "mysql+pymysql",
     "mariadb": "mariadb+pymysql",
 }
+"""Synchronous driver for each name of a database in a URL."""
 
 
 def sync_url(url: str | URL) -> URL:
-    """The URL with the driver that agentexec uses for its database; raises UsageError for a malformed URL."""
+    """Return the URL with the driver that agentexec uses for its database; raises UsageError for a malformed URL."""
     try:
         parsed = make_url(url)
     except exc.ArgumentError:
@@ -32,6 +33,6 @@ def sync_url(url: str | URL) -> URL:
 
 
 def safe_url(url: URL | str) -> str:
-    """A URL for messages: without its password and without its query, which may hold one too."""
+    """Return a URL for messages: without its password, and without its query, which may contain one too."""
     parsed = make_url(url)
     return parsed.set(query={}).render_as_string(hide_password=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, Engine
 
 from agentexec.db.errors import translating_db_errors
+from agentexec.db.migration_lock import migration_lock
 from agentexec.errors import UsageError
 from agentexec.schema.tables import (
     check_revision,
@@ -24,24 +22,18 @@ from agentexec.schema.tables import (
 if TYPE_CHECKING:
     from alembic.config import Config
 
-LOCK_SECONDS = 120
-"""Seconds that a process waits for another one that migrates."""
-
-POSTGRES_LOCK = 0x6167656E74  # "agent" in ASCII: the key of an advisory lock is a number
-MYSQL_LOCK = "agentexec_migrate"
-
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
     """Upgrade the database to a revision, after another process that migrates it. Raises UnavailableError."""
     command = _alembic("command")
-    with _locked(engine) as connection:
+    with migration_lock(engine) as connection:
         _run(command.upgrade, _config(connection), revision)
 
 
 def downgrade(engine: Engine, revision: str) -> None:
     """Downgrade the database to an older revision. The data of newer tables is lost."""
     command = _alembic("command")
-    with _locked(engine) as connection:
+    with migration_lock(engine) as connection:
         _run(command.downgrade, _config(connection), revision)
 
 
@@ -106,41 +98,3 @@ def _config(connection: Connection | None) -> Config:
     config.attributes["connection"] = connection
     config.attributes["version_table"] = version_table()
     return config
-
-
-@contextlib.contextmanager
-def _locked(engine: Engine) -> Generator[Connection]:
-    """Open a connection under a lock that only one migrating process holds; the others wait."""
-    dialect = engine.dialect.name
-    with translating_db_errors(engine), engine.connect() as connection:
-        if dialect == "sqlite":
-            # The file's write lock serves as the advisory lock, so it is taken before any read.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-            connection.commit()
-            return
-        if dialect == "postgresql":
-            connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": POSTGRES_LOCK})
-        else:
-            got = connection.execute(
-                text("SELECT GET_LOCK(:name, :wait)"), {"name": MYSQL_LOCK, "wait": LOCK_SECONDS}
-            )
-            if got.scalar() != 1:
-                raise UsageError(
-                    "Another process has been migrating this database for two minutes; try again later."
-                )
-        connection.commit()
-        try:
-            yield connection
-            connection.commit()
-        finally:
-            with contextlib.suppress(OperationalError):
-                connection.rollback()
-                release = (
-                    text("SELECT pg_advisory_unlock(:key)")
-                    if dialect == "postgresql"
-                    else text("SELECT RELEASE_LOCK(:key)")
-                )
-                connection.execute(release, {"key": POSTGRES_LOCK if dialect == "postgresql" else MYSQL_LOCK})
-                connection.commit()

@@ -1,4 +1,4 @@
-"""Removing what has ended long ago, with its log, journal, result and approvals."""
+"""Removal of activities that ended long ago, with their logs, journals, results and approvals."""
 
 from __future__ import annotations
 
@@ -25,15 +25,26 @@ _DEPENDENTS = text(
     WHERE tables.type = 'table' AND keys."table" = :table AND keys.on_delete = 'CASCADE'
     """
 )
-"""SQLite's tables whose rows go with their activity, and the column that names it."""
+"""SQLite's tables whose rows belong to an activity, and the column that names it."""
 
 
 @sync_or_async
 def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
-    """Remove activities that ended longer ago than `older_than`, with all that belongs to them; returns their number.
+    """Remove activities that ended longer ago than `older_than`, with everything that belongs to them.
 
-    In batches of 500, each committed. The children of a task that is under way stay: it may ask for their results.
-    Raises UsageError for a negative time.
+    They are removed in batches of 500, each committed. The children of an active task are kept, because it may ask for
+    their results.
+
+    Args:
+        db: Session or AsyncSession on the database of the record.
+        older_than: Time since the end of an activity.
+        metadata_filter: Values that the metadata must have; None removes the activities of every tenant.
+
+    Returns:
+        The number of removed activities.
+
+    Raises:
+        UsageError: `older_than` is negative, or a value of `metadata_filter` is not a string, number or boolean.
     """
     query = select(Activity.agent_id).where(*_old(older_than, metadata_filter)).limit(CHUNK_SIZE)
     removed = 0
@@ -50,10 +61,10 @@ def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, A
 
 
 def _remove_dependents(db: Session, agent_ids: Sequence[UUID]) -> None:
-    """What goes with activities: SQLite sees to that only on connections where foreign keys are on.
+    """Remove the rows that belong to activities: SQLite does so only on connections with foreign keys on.
 
-    The application's own connections need not have them on. The tables are read from the database, because those of
-    the journal are not known here.
+    The application's own connections may have them off. The tables are read from the database, because the journal's
+    are not known here.
     """
     dependents = db.execute(_DEPENDENTS, {"table": Activity.__tablename__}).all()
     for name, column in dependents:
@@ -64,22 +75,34 @@ def _remove_dependents(db: Session, agent_ids: Sequence[UUID]) -> None:
 
 @sync_or_async
 def prunable(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
-    """How many activities `prune` would remove."""
+    """Return the number of activities that `prune` would remove.
+
+    Args:
+        db: Session or AsyncSession on the database of the record.
+        older_than: Time since the end of an activity.
+        metadata_filter: Values that the metadata must have; None counts the activities of every tenant.
+
+    Returns:
+        The number of activities.
+
+    Raises:
+        UsageError: `older_than` is negative, or a value of `metadata_filter` is not a string, number or boolean.
+    """
     query = select(func.count()).select_from(Activity).where(*_old(older_than, metadata_filter))
     return db.scalar(query) or 0
 
 
 def _old(older_than: timedelta, metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
     if older_than < timedelta():
-        raise UsageError("older_than must be a time of 0 or more.")
+        raise UsageError("older_than must not be negative; give a time like timedelta(days=30).")
     before = utc_now() - older_than
     parent = aliased(Activity)
-    under_way = select(parent.agent_id).where(
+    active_parent = select(parent.agent_id).where(
         parent.agent_id == Activity.parent_id, parent.status.in_(ACTIVE_STATUSES)
     )
     return [
         Activity.status.in_(FINAL_STATUSES),
         Activity.finished_at < before,
-        ~under_way.exists(),
+        ~active_parent.exists(),
         *map(driving_label_condition, wanted_labels(metadata_filter)),
     ]

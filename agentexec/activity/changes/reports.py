@@ -1,7 +1,7 @@
-"""Reports on an activity: `create`, `update`, `complete`, `error`. Plain functions, from sync or async code.
+"""Reports on an activity: `create`, `update`, `complete`, `error`, for sync and async code.
 
-Inside a worker, reports on the running task go to the process's writer and return at once. Elsewhere they are
-one short transaction.
+Inside a worker, reports on the running task go to the process's writer without waiting. Elsewhere each is one short
+transaction.
 """
 
 from __future__ import annotations
@@ -26,13 +26,24 @@ from agentexec.runtime import RUNTIME
 from agentexec.task import CURRENT_LEASE, Priority, Status, new_agent_id, parse_agent_id
 
 MAX_MESSAGE = 10_000
-"""Characters of a log message that are kept."""
+"""Maximum characters of a log message; the rest is cut off."""
 
 
 def create(task_name: str, message: str | None = None, *, metadata: dict[str, Any] | None = None) -> UUID:
-    """Add an activity that the application runs by itself, QUEUED, and return its agent_id.
+    """Add an activity that the application runs by itself.
 
-    No worker picks it up; `update` makes it RUNNING, `complete` or `error` ends it.
+    It is QUEUED, but no worker picks it up. `update` makes it RUNNING, `complete` or `error` ends it.
+
+    Args:
+        task_name: Name under which lists and counts show the activity.
+        message: First line of the log; by default AGENTEXEC_ACTIVITY_MESSAGE_CREATE.
+        metadata: Labels by which the activity is found.
+
+    Returns:
+        The activity's agent_id.
+
+    Raises:
+        UnavailableError: The database cannot be reached.
     """
     agent_id = new_agent_id()
     task = NewTask(
@@ -51,16 +62,24 @@ def create(task_name: str, message: str | None = None, *, metadata: dict[str, An
 
 
 def update(agent_id: UUID | str, message: str, percentage: int | None = None) -> None:
-    """Report progress: a log line, and the percentage (0 to 100; None leaves it).
+    """Report progress: add a line to the log, and set the percentage.
 
-    Without effect on an activity that has ended, or that another worker has taken over.
-    Raises ActivityNotFoundError where there is no such activity (not inside the task's own worker).
+    It has no effect on an activity that has ended, or whose task another worker has taken over.
+
+    Args:
+        agent_id: The activity's id.
+        message: Line for the log; the characters beyond 10,000 are cut off.
+        percentage: Progress from 0 to 100; None leaves it as it is.
+
+    Raises:
+        ActivityNotFoundError: There is no such activity. Not raised inside the task's own worker.
+        UnavailableError: The database cannot be reached. Not raised inside the task's own worker.
     """
     key = parse_agent_id(agent_id)
     if percentage is not None:
         percentage = max(0, min(100, int(percentage)))
     writer, lease = RUNTIME.progress_writer, CURRENT_LEASE.get()
-    # A handler that has lost its task keeps its old epoch, so that what it reports is refused.
+    # A handler that has lost its task keeps its old epoch, so its reports are refused.
     epoch = lease.epoch if lease is not None and lease.agent_id == key else None
     if writer is not None and (epoch is not None or writer.holds(key)):
         writer.report_progress(key, epoch, clean(message), percentage)
@@ -73,21 +92,39 @@ def update(agent_id: UUID | str, message: str, percentage: int | None = None) ->
 
 
 def complete(agent_id: UUID | str, message: str | None = None) -> None:
-    """End an activity as COMPLETE; without effect if it has ended already. Raises ActivityNotFoundError."""
+    """End an activity as COMPLETE. It has no effect on an activity that has ended.
+
+    Args:
+        agent_id: The activity's id.
+        message: Last line of the log; by default AGENTEXEC_ACTIVITY_MESSAGE_COMPLETE.
+
+    Raises:
+        ActivityNotFoundError: There is no such activity.
+        UnavailableError: The database cannot be reached.
+    """
     _end(agent_id, Status.COMPLETE, message if message is not None else CONF.activity_message_complete, None)
 
 
 def error(agent_id: UUID | str, error: str = "") -> None:
-    """End an activity as ERROR with a reason; without effect if it has ended already. Raises ActivityNotFoundError."""
+    """End an activity as ERROR. It has no effect on an activity that has ended.
+
+    Args:
+        agent_id: The activity's id.
+        error: Reason for the failure. Secrets in it are replaced.
+
+    Raises:
+        ActivityNotFoundError: There is no such activity.
+        UnavailableError: The database cannot be reached.
+    """
     error = redact(str(error), CONF.secrets)
     _end(agent_id, Status.ERROR, CONF.activity_message_error.format(error=error), error)
 
 
-def clean(text: str, most: int = MAX_MESSAGE) -> str:
-    """A text that every database can store: bounded, without NUL and without lone surrogates."""
+def clean(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Return a text that every database can store: at most `limit` characters, without NUL and lone surrogates."""
     text = str(text)
-    if len(text) > most:
-        text = f"{text[: most - 1]}…"
+    if len(text) > limit:
+        text = f"{text[: limit - 1]}…"
     return text.replace("\x00", "�").encode("utf-8", "replace").decode("utf-8")
 
 

@@ -1,0 +1,63 @@
+"""The lock that only one migrating process holds."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from agentexec.db.errors import translating_db_errors
+from agentexec.errors import UsageError
+
+LOCK_SECONDS = 120
+"""Seconds that a process waits for another one that migrates."""
+
+POSTGRES_LOCK = 0x6167656E74  # "agent" in ASCII: an advisory lock's key is a number
+MYSQL_LOCK = "agentexec_migrate"
+
+
+@contextmanager
+def migration_lock(engine: Engine) -> Generator[Connection]:
+    """Open a connection under the lock, and commit at the end; other processes wait.
+
+    Raises UsageError if another process holds the lock for too long, UnavailableError.
+    """
+    with translating_db_errors(engine), engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            # Before anything is read: the file's write lock serves as the advisory lock.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
+            return
+        is_postgres = engine.dialect.name == "postgresql"
+        (_lock_postgres if is_postgres else _lock_mysql)(connection)
+        connection.commit()
+        try:
+            yield connection
+            connection.commit()
+        finally:
+            with suppress(OperationalError):
+                connection.rollback()
+                (_unlock_postgres if is_postgres else _unlock_mysql)(connection)
+                connection.commit()
+
+
+def _lock_postgres(connection: Connection) -> None:
+    connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": POSTGRES_LOCK})
+
+
+def _unlock_postgres(connection: Connection) -> None:
+    connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": POSTGRES_LOCK})
+
+
+def _lock_mysql(connection: Connection) -> None:
+    values = {"name": MYSQL_LOCK, "wait": LOCK_SECONDS}
+    if connection.execute(text("SELECT GET_LOCK(:name, :wait)"), values).scalar() != 1:
+        raise UsageError("Another process has been migrating this database for two minutes; try again later.")
+
+
+def _unlock_mysql(connection: Connection) -> None:
+    connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": MYSQL_LOCK})
