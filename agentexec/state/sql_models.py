@@ -1,4 +1,7 @@
-"""Tables of the SQL state backend. They may be emptied: the reconciler fills the queue again from the record."""
+"""Tables of the SQL state backend. They may be emptied: the reconciler restores the queue from the record.
+
+They are part of every schema, so they are outside `sql_backend`, which a deployment with Redis never imports.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,17 @@ from agentexec.db.base import Base
 from agentexec.db.columns import BigId, LongText
 
 LEASED = 2
-"""The lane of tasks that a worker holds, behind those of Priority.HIGH and Priority.LOW."""
+"""Lane of leased tasks, after those of Priority.HIGH and Priority.LOW."""
 
 MAX_NAME = 200
+"""Characters of the longest name of a worker, mailbox, counter or role."""
 
 
 class QueueEntry(Base):
-    """A task on a queue. One index serves everything: in the lanes of the priorities `at` is the moment from
-    which the task may start, in the lane LEASED the moment its lease runs out. Microseconds since the epoch.
+    """Task on a queue. One index serves every query.
+
+    In the lanes of the priorities, `at` is the time from which the task may start; in the lane LEASED, the time at which
+    its lease expires. Both are microseconds since the Unix epoch.
     """
 
     __tablename__ = f"{CONF.table_prefix}queue"
@@ -27,18 +33,18 @@ class QueueEntry(Base):
     agent_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     queue: Mapped[str] = mapped_column(String(100))
     priority: Mapped[int] = mapped_column(SmallInteger)
-    lane: Mapped[int] = mapped_column(SmallInteger, doc="0 HIGH, 1 LOW, 2 held by a worker.")
+    lane: Mapped[int] = mapped_column(SmallInteger, doc="0 HIGH, 1 LOW, 2 leased to a worker.")
     at: Mapped[int] = mapped_column(
-        BigInteger, doc="May start from then on; of a held task, the end of its lease."
+        BigInteger, doc="Start time of a waiting task, end of the lease of a leased one."
     )
     epoch: Mapped[int] = mapped_column(Integer)
-    worker: Mapped[str | None] = mapped_column(String(MAX_NAME), doc="Who holds it.")
+    worker: Mapped[str | None] = mapped_column(String(MAX_NAME), doc="Worker that holds the lease.")
 
     __table_args__ = (Index(f"ix_{CONF.table_prefix}queue_lane", "queue", "lane", "at"),)
 
 
 class Watch(Base):
-    """A mailbox that is to hear of a task's end."""
+    """Mailbox that is told when a task is done."""
 
     __tablename__ = f"{CONF.table_prefix}watch"
 
@@ -48,7 +54,7 @@ class Watch(Base):
 
 
 class Message(Base):
-    """A message in a mailbox, until it is read."""
+    """Message in a mailbox, until it is read."""
 
     __tablename__ = f"{CONF.table_prefix}message"
 
@@ -61,7 +67,7 @@ class Message(Base):
 
 
 class Counter(Base):
-    """A number of the backend's own: that a queue's index is whole, how full a token bucket is."""
+    """Number that the backend keeps: a queue's index is complete, or the fill level of a token bucket."""
 
     __tablename__ = f"{CONF.table_prefix}counter"
 
@@ -70,7 +76,7 @@ class Counter(Base):
 
 
 class Leader(Base):
-    """Who leads a role, and until when (microseconds since the epoch)."""
+    """Owner of a role, and the end of its leadership in microseconds since the Unix epoch."""
 
     __tablename__ = f"{CONF.table_prefix}leader"
 
@@ -80,7 +86,7 @@ class Leader(Base):
 
 
 class EventRow(Base):
-    """A short-lived event of a task; numbers count up by one. Kept for minutes."""
+    """Live event of a task, kept for minutes. Each number is 1 above the one before it."""
 
     __tablename__ = f"{CONF.table_prefix}event"
 
@@ -91,7 +97,7 @@ class EventRow(Base):
 
 
 class Follow(Base):
-    """A mailbox that is told of a task's events."""
+    """Mailbox that is told about a task's events."""
 
     __tablename__ = f"{CONF.table_prefix}follow"
 

@@ -141,7 +141,7 @@ def test_garbage_beside_a_queue(backend: RedisBackend) -> None:
 
 def test_another_kind_of_value_under_a_key_is_told_as_an_outage(backend: RedisBackend) -> None:
     backend._single_try_client.set(backend._keys("queue").high, "no set")
-    with pytest.raises(UnavailableError, match="holds something else under a key of the queue"):
+    with pytest.raises(UnavailableError, match="holds a value of another type under a key of the queue"):
         backend.push("queue", [Entry(new_agent_id())])
 
 

@@ -1,4 +1,4 @@
-"""The connections to Redis, and its outages in our words."""
+"""Connections to Redis, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from agentexec.errors import UnavailableError, UsageError
 from agentexec.redaction import redact
 
 TIMEOUT = 5.0
-"""Seconds that a command may take."""
+"""Time limit of a command, in seconds."""
 
 MAX_BLOCK_SECONDS = 10.0
-"""Seconds that one blocking read lasts at most; a longer wait is several of them."""
+"""Longest blocking read, in seconds. A longer wait is several reads."""
 
 HEALTH_CHECK_INTERVAL = 15
-"""Seconds of rest after which a connection is tried before use, so that a half-open one is found then."""
+"""Idle seconds after which a connection is checked before use, which finds half-open ones."""
 
-MOST_CONNECTIONS = 10_000
-"""No limit of its own: there are as many connections as threads that call at once."""
+MAX_CONNECTIONS = 10_000
+"""Connections of a pool: enough never to limit the threads that call at the same time."""
 
 OUTAGES = (
     "BUSY ",
@@ -39,14 +39,14 @@ OUTAGES = (
     "TRYAGAIN",
     "UNBLOCKED",
 )
-"""Error replies of a server that will be well again: nothing is wrong with what was asked."""
+"""Start of the error replies of a server that will recover; the command itself is valid."""
 
 
 class Connections:
     """Two clients of one server.
 
-    `retrying_client` sends a command again, once, when its connection breaks: right for what may happen twice.
-    `single_try_client` never does; it also carries the blocking reads, so its read time-out is above `MAX_BLOCK_SECONDS`.
+    `retrying_client` sends a command once more when its connection breaks, for commands that may run twice.
+    `single_try_client` never does. It also carries the blocking reads, so its read timeout is above `MAX_BLOCK_SECONDS`.
     """
 
     def __init__(self, url: str) -> None:
@@ -57,13 +57,13 @@ class Connections:
         self.safe_url = without_secrets(url)
 
     def close(self) -> None:
-        """Disconnect, also what another thread waits on; a later call connects again."""
+        """Disconnect, also connections on which another thread waits. A later call connects again."""
         for client in (self.retrying_client, self.single_try_client):
             client.connection_pool.disconnect()
 
     @contextmanager
     def translating_errors(self) -> Generator[None]:
-        """Turn the errors of a server that is away, full or failing over into UnavailableError."""
+        """Raise UnavailableError for a server that is away, full or failing over, UsageError for one that cannot be used."""
         try:
             yield
         except redis.exceptions.AuthenticationError as error:
@@ -82,15 +82,15 @@ class Connections:
             ) from error
         except redis.ResponseError as error:
             if isinstance(error, redis.ReadOnlyError) or str(error).startswith(OUTAGES):
-                # After a failover the address may belong to another server by now.
+                # After a failover the address may belong to another server.
                 self.close()
                 raise UnavailableError(
                     f"Redis at {self.safe_url} cannot be used: {_reason(error)}."
                 ) from error
             if "WRONGTYPE" in str(error):
-                # In the words of an outage, which loops wait out: they log it once, and go on when it is over.
+                # Reported as an outage: loops log it once, and continue when the key is gone.
                 raise UnavailableError(
-                    f"Redis at {self.safe_url} holds something else under a key of the queue; remove it, or set another "
+                    f"Redis at {self.safe_url} holds a value of another type under a key of the queue; remove it, or set another "
                     "AGENTEXEC_KEY_PREFIX."
                 ) from error
             if str(error).startswith(("MOVED", "CROSSSLOT")):
@@ -101,20 +101,20 @@ class Connections:
 
 
 def clamp_block_timeout(timeout: float) -> float:
-    """A block time that the read time-out exceeds; never 0, which means for ever."""
+    """Return a block time below the read timeout, and never 0, which would block forever."""
     return max(0.001, min(timeout, MAX_BLOCK_SECONDS))
 
 
 def without_secrets(url: str) -> str:
-    """A Redis URL for messages: no user, no password, no query."""
+    """Return a Redis URL for messages: no user, no password, no query."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _pool(url: str, *, timeout: float, retries: int) -> ConnectionPool:
-    """Connects to nothing yet. Raises UsageError for a URL that cannot be read."""
+    """Return a pool that has no connections yet. Raises UsageError for a URL that cannot be parsed."""
     parsed = _parse(url)
-    # What the URL asks for wins, except where a call would no longer be bounded, or a blocking read be cut short.
+    # Options of the URL win, except those that would leave a call unbounded or cut a blocking read short.
     options: dict[str, Any] = {
         "protocol": 3,
         "socket_connect_timeout": TIMEOUT,
@@ -123,9 +123,9 @@ def _pool(url: str, *, timeout: float, retries: int) -> ConnectionPool:
     options |= {
         "socket_timeout": timeout,
         "health_check_interval": HEALTH_CHECK_INTERVAL,
-        # Not after a time-out: a server that hangs would only be waited for twice.
+        # Not after a timeout: the retry would only wait for a hanging server again.
         "retry": Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,)),
-        "max_connections": MOST_CONNECTIONS,
+        "max_connections": MAX_CONNECTIONS,
         "decode_responses": False,
     }
     if url.startswith("unix:"):
@@ -134,23 +134,23 @@ def _pool(url: str, *, timeout: float, retries: int) -> ConnectionPool:
     try:
         pool.connection_class(**pool.connection_kwargs)
     except TypeError:
-        raise _bad_url("its query holds an argument that redis-py does not know") from None
+        raise _bad_url("its query has an argument that redis-py does not know") from None
     return pool
 
 
 def _parse(url: str) -> dict[str, Any]:
-    """Arguments of a connection."""
+    """Return the arguments of a connection."""
     try:
         parsed = parse_url(url)
         database = urlsplit(url).path.strip("/")
     except ValueError:
-        # Its message may quote a part of the password, where that holds a character that ends it early.
-        raise _bad_url("it is malformed (special characters of a password are written like %2F)") from None
+        # The error's message may quote part of a password with a special character.
+        raise _bad_url("it is malformed (write special characters of a password like %2F)") from None
     if not url.startswith("unix:"):
         if "host" not in parsed:
             raise _bad_url("it names no host")
         if database and not database.isdecimal():
-            raise _bad_url("its path is no database number")
+            raise _bad_url("its path is not a database number")
     return parsed
 
 
@@ -161,6 +161,6 @@ def _bad_url(reason: str) -> UsageError:
 
 
 def _reason(error: Exception) -> str:
-    """The reason in one line, without the final stop and without redis-py's "Error 111 connecting to ..."."""
+    """Return the reason in one line, without the final period and without redis-py's "Error 111 connecting to ..."."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
     return redact(re.sub(r"^Error -?\d+ connecting to \S+?\. ", "", text))

@@ -1,4 +1,4 @@
-"""Mailboxes and live events in Redis: who waits hears of ends and cancels, who follows hears what a task does."""
+"""Mailboxes and live events in Redis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uuid import UUID
 import redis
 
 from agentexec.db.chunks import chunks
-from agentexec.state.backend import EVENTS_KEPT, Event
+from agentexec.state.backend import EVENTS_KEPT, MAIL_TTL_SECONDS, WATCH_TTL_SECONDS, Event
 from agentexec.state.messages import DONE, EVENTS, format_message
 from agentexec.state.redis_backend import scripts
 from agentexec.state.redis_backend.connection import Connections, clamp_block_timeout
@@ -21,17 +21,15 @@ from agentexec.state.redis_backend.signing import Signer
 
 log = logging.getLogger("agentexec.redis")
 
-WATCH_SECONDS = 3600
-MAIL_SECONDS = 60
-MOST_MAIL = 100_000
-"""Messages that one receive takes; what is beyond them comes with the next."""
+MAX_MESSAGES = 100_000
+"""Messages that one call of `receive` takes; the next call takes further ones."""
 
 MAIL = "mail"
 EVENT = "event"
 
 
 class RedisMessages:
-    """The part of the Redis backend that carries messages and events."""
+    """Part of the Redis backend that carries messages and events."""
 
     def __init__(self, connections: Connections, prefix: str, signer: Signer) -> None:
         self._connections = connections
@@ -41,14 +39,14 @@ class RedisMessages:
         self._single_try_client = connections.single_try_client
 
     def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
-        """Have `mailbox` told when these tasks are done. A watch lapses after an hour unless repeated."""
+        """Tell `mailbox` when these tasks are done. A watch expires after an hour unless repeated."""
         with self._translating_errors():
             for chunk in chunks(agent_ids, MAX_TASKS_PER_SCRIPT):
                 pipeline = self._retrying_client.pipeline(transaction=False)
                 for agent_id in chunk:
                     key = self._watch_key(queue, agent_id)
                     pipeline.sadd(key, mailbox)
-                    pipeline.expire(key, WATCH_SECONDS)
+                    pipeline.expire(key, WATCH_TTL_SECONDS)
                 pipeline.execute()
 
     def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
@@ -57,7 +55,7 @@ class RedisMessages:
         with self._translating_errors():
             for chunk in chunks(agent_ids, MAX_TASKS_PER_SCRIPT):
                 watchers = scripts.take_watchers(
-                    self._single_try_client, [self._watch_key(queue, one) for one in chunk]
+                    self._single_try_client, [self._watch_key(queue, agent_id) for agent_id in chunk]
                 )
                 for agent_id, mailboxes in zip(chunk, watchers, strict=True):
                     for mailbox in mailboxes:
@@ -65,7 +63,7 @@ class RedisMessages:
             self._send_all(messages)
 
     def send(self, mailbox: str, messages: Sequence[str]) -> None:
-        """Put messages into a mailbox (a process that waits). Mailboxes nobody reads vanish after a minute."""
+        """Put messages into the mailbox of a process. A mailbox that nobody reads is removed after a minute."""
         with self._translating_errors():
             self._send_all({mailbox: messages})
 
@@ -76,29 +74,29 @@ class RedisMessages:
             if texts
         }
         if signed:
-            scripts.send_all(self._retrying_client, signed, ttl=MAIL_SECONDS)
+            scripts.send_all(self._retrying_client, signed, ttl=MAIL_TTL_SECONDS)
 
     def receive(self, mailbox: str, timeout: float) -> list[str]:
         """Wait up to `timeout` seconds for messages, and take all of them, oldest first.
 
-        A message is lost if the connection breaks while it is handed over.
+        A message is lost if the connection breaks while the server sends it.
         """
         key = self._mail_key(mailbox)
         deadline = time.monotonic() + timeout
         with self._translating_errors():
             while True:
-                left = deadline - time.monotonic()
+                remaining = deadline - time.monotonic()
                 pipeline = self._single_try_client.pipeline(transaction=False)
-                if left > 0:
-                    pipeline.blpop([key], timeout=clamp_block_timeout(left))
-                pipeline.lpop(key, MOST_MAIL)
-                *first, rest = pipeline.execute()
-                texts = [popped[1] for popped in first if popped] + (rest or [])
-                if texts or left <= 0:
-                    return self._opened(mailbox, texts)
+                if remaining > 0:
+                    pipeline.blpop([key], timeout=clamp_block_timeout(remaining))
+                pipeline.lpop(key, MAX_MESSAGES)
+                *first, further = pipeline.execute()
+                texts = [popped[1] for popped in first if popped] + (further or [])
+                if texts or remaining <= 0:
+                    return self._verified(mailbox, texts)
 
-    def _opened(self, mailbox: str, texts: Sequence[bytes]) -> list[str]:
-        """Messages without their signatures, and without those that lack one."""
+    def _verified(self, mailbox: str, texts: Sequence[bytes]) -> list[str]:
+        """Return the messages that have a valid signature, without it."""
         opened = [self._signer.unwrap(MAIL, mailbox, text.decode("utf-8", "replace")) for text in texts]
         messages = [text for text in opened if text is not None]
         if len(messages) < len(texts):
@@ -106,7 +104,7 @@ class RedisMessages:
         return messages
 
     def publish(self, queue: str, events: Mapping[UUID, Sequence[str]]) -> None:
-        """Append short-lived events to the streams of tasks, and tell their followers."""
+        """Append live events to the streams of tasks, and notify their followers."""
         messages: defaultdict[str, list[str]] = defaultdict(list)
         with self._translating_errors():
             for agent_id, texts in events.items():
@@ -115,18 +113,18 @@ class RedisMessages:
                 signed = [self._signer.wrap(EVENT, agent_id.hex, text) for text in texts]
                 for chunk in chunks(signed, MAX_TASKS_PER_SCRIPT):
                     try:
-                        # Never repeated: the events might stand there twice.
+                        # Never repeated: the events might be appended twice.
                         followers = scripts.publish(self._single_try_client, keys, chunk)
                     except redis.ResponseError as error:
                         if "WRONGTYPE" not in str(error):
                             raise
-                        log.debug("The events of task %s cannot be kept: %s", agent_id, error)
+                        log.debug("The events of task %s cannot be stored: %s", agent_id, error)
                 for mailbox in followers:
                     messages[mailbox].append(format_message(EVENTS, agent_id))
             self._send_all(messages)
 
     def read_events(self, queue: str, after: Mapping[UUID, int]) -> dict[UUID, list[Event]]:
-        """For each task the events kept whose number is above the one given, oldest first."""
+        """Return, for each task, the kept events whose number is above the given one, oldest first."""
         found: dict[UUID, list[Event]] = {}
         with self._translating_errors():
             for chunk in chunks(list(after.items()), MAX_TASKS_PER_SCRIPT):
@@ -135,7 +133,7 @@ class RedisMessages:
                     pipeline.xrange(
                         self._events_key(queue, agent_id), min=f"{number + 1}-0", count=2 * EVENTS_KEPT
                     )
-                # What stands in the place of one stream must not hide the others.
+                # A value of another type in place of a stream must not hide the other streams.
                 answers = pipeline.execute(raise_on_error=False)
                 for (agent_id, _), entries in zip(chunk, answers, strict=True):
                     if isinstance(entries, redis.ResponseError):
@@ -147,7 +145,7 @@ class RedisMessages:
         return found
 
     def _event(self, agent_id: UUID, entry: bytes, fields: Mapping[bytes, bytes]) -> Event:
-        """An event; one that is none, or has no valid signature, has its number and no text."""
+        """Return an event. Without a valid signature, or with an unknown form, it has no text."""
         text = (fields or {}).get(b"e", b"").decode("utf-8", "replace")
         opened = self._signer.unwrap(EVENT, agent_id.hex, text)
         if opened is None:
@@ -155,25 +153,26 @@ class RedisMessages:
         return Event(int(entry.partition(b"-")[0]), opened or "")
 
     def follow(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
-        """Have `mailbox` told of events of these tasks, for FOLLOW_TTL_SECONDS."""
+        """Tell `mailbox` about events of these tasks for FOLLOW_TTL_SECONDS."""
         with self._translating_errors():
             for chunk in chunks(agent_ids, MAX_TASKS_PER_SCRIPT):
                 scripts.follow(
-                    self._retrying_client, [self._follow_key(queue, one) for one in chunk], mailbox
+                    self._retrying_client, [self._follow_key(queue, agent_id) for agent_id in chunk], mailbox
                 )
 
     def followed_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
-        """Those of `agent_ids` that some mailbox follows."""
+        """Return those of `agent_ids` that some mailbox follows."""
         found: set[UUID] = set()
         with self._translating_errors():
             for chunk in chunks(agent_ids, MAX_TASKS_PER_SCRIPT):
-                keys = [self._follow_key(queue, one) for one in chunk]
-                # Most of the time nobody follows anything, and one number says so.
+                keys = [self._follow_key(queue, agent_id) for agent_id in chunk]
+                # Most of the time nobody follows any task, which one reply tells.
                 if self._retrying_client.exists(*keys):
                     pipeline = self._retrying_client.pipeline(transaction=False)
                     for key in keys:
                         pipeline.exists(key)
-                    found.update(one for one, there in zip(chunk, pipeline.execute(), strict=True) if there)
+                    followed = zip(chunk, pipeline.execute(), strict=True)
+                    found.update(agent_id for agent_id, exists in followed if exists)
         return found
 
     def _translating_errors(self) -> AbstractContextManager[None]:

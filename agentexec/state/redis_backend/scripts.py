@@ -1,7 +1,6 @@
-"""The Lua scripts of `redis_backend/lua`, each a typed function beside its named arguments.
+"""Typed functions that call the Lua scripts of `redis_backend/lua`.
 
-Times are seconds here and microseconds there. One call takes at most `CHUNK_SIZE` tasks: Lua hands over some 8,000 values
-at once, and no script should hold up the server for longer than a few milliseconds.
+Times are seconds here and microseconds in the scripts. One call takes at most `MAX_TASKS_PER_SCRIPT` tasks.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _LUA = files("agentexec.state.redis_backend") / "lua"
 
 
 class QueueKeys(NamedTuple):
-    """The keys that scripts of a queue work on, in the order of `queue.lua`; all in one hash slot."""
+    """Keys of a queue, in the order of `queue.lua`, all in one hash slot."""
 
     high: str
     low: str
@@ -39,18 +38,18 @@ class QueueKeys(NamedTuple):
 
 
 class SignedLease(NamedTuple):
-    """A lease as the server knows it, with the signature of its entry (empty: none)."""
+    """Lease as the server knows it, with the signature of its entry (empty without one)."""
 
     lease: Lease
     signature: bytes
 
 
 Sign = Callable[[UUID], str]
-"""The signature of a task's entry; empty where nothing is signed."""
+"""Function that returns the signature of a task's entry; empty without signing keys."""
 
 
 class Script:
-    """A script that the server knows by its digest once it has run there."""
+    """Script that the server knows by its digest once it has run there."""
 
     def __init__(self, name: str, *, prelude: str = "") -> None:
         sources = [(_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in (prelude, name) if part]
@@ -61,7 +60,7 @@ class Script:
         try:
             return client.execute_command("EVALSHA", self.digest, len(keys), *keys, *args)
         except redis.exceptions.NoScriptError:
-            # First use, or the server was restarted. Nothing ran, so sending it again is safe.
+            # The server has not run the script since its start. Sending it now is safe: nothing has run yet.
             return client.execute_command("EVAL", self.source, len(keys), *keys, *args)
 
 
@@ -96,16 +95,16 @@ def push(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], sign: S
 
 
 def wake(client: redis.Redis, keys: QueueKeys, count: int) -> None:
-    """Let `count` waiting workers look."""
+    """Wake up to `count` waiting workers."""
     _WAKE(client, keys, count)
 
 
 def claim(
     client: redis.Redis, keys: QueueKeys, *, worker: str, limit: int, low_quota: int, lease_seconds: float
 ) -> tuple[list[SignedLease], float | None]:
-    """Lease ready tasks to a worker, each under its next epoch; and the seconds until the next delayed one is due."""
+    """Lease ready tasks, each with its next epoch; also return the seconds until the next delayed task is due."""
     next_due, *leases = _CLAIM(client, keys, worker, limit, low_quota, int(lease_seconds * MICROS_PER_SECOND))
-    return _marked(leases), None if next_due < 0 else next_due / MICROS_PER_SECOND
+    return _signed_leases(leases), None if next_due < 0 else next_due / MICROS_PER_SECOND
 
 
 def renew(
@@ -122,7 +121,7 @@ def finish(client: redis.Redis, keys: QueueKeys, leases: Sequence[Lease]) -> Non
 
 
 def release(client: redis.Redis, keys: QueueKeys, lease: Lease, *, delay: float) -> bool:
-    """Make a leased task ready, or delayed; False if the lease is lost."""
+    """Make a leased task ready or delayed. Return False if the lease is lost."""
     return bool(_RELEASE(client, keys, lease.agent_id.hex, lease.epoch, int(delay * MICROS_PER_SECOND)))
 
 
@@ -134,7 +133,7 @@ def make_ready(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) 
 def restore(
     client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], sign: Sign, *, lease_seconds: float
 ) -> None:
-    """Add tasks that have no entry as leased to nobody."""
+    """Add tasks that have no entry, leased to nobody."""
     args: list[str | int] = []
     for entry in entries:
         args += (entry.agent_id.hex, LANES[entry.priority], entry.epoch, sign(entry.agent_id))
@@ -142,23 +141,23 @@ def restore(
 
 
 def expired_leases(client: redis.Redis, keys: QueueKeys, *, limit: int) -> list[SignedLease]:
-    """Leases whose time has passed, oldest first."""
-    return _marked(_EXPIRED_LEASES(client, keys, limit))
+    """Return leases that have expired, the oldest first."""
+    return _signed_leases(_EXPIRED_LEASES(client, keys, limit))
 
 
 def worker_leases(client: redis.Redis, keys: QueueKeys, *, worker: str) -> list[SignedLease]:
-    """The leases of one worker."""
-    return _marked(_WORKER_LEASES(client, keys, worker))
+    """Return the leases of a worker."""
+    return _signed_leases(_WORKER_LEASES(client, keys, worker))
 
 
 def remove(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
-    """Take tasks out of everything; returns who held them."""
+    """Remove tasks, and return the workers that held them."""
     reply = _REMOVE(client, keys, *(agent_id.hex for agent_id in agent_ids))
     return {_uuid(raw): _name(worker) for raw, worker in zip(reply[::2], reply[1::2], strict=True)}
 
 
 def unknown_tasks(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> list[UUID]:
-    """Those that the index does not know, or no set holds."""
+    """Return the tasks that the index does not know, or that are in no set."""
     places = _UNKNOWN_TASKS(client, keys, *(agent_id.hex for agent_id in agent_ids))
     return [agent_ids[place - 1] for place in places]
 
@@ -169,44 +168,44 @@ def depth(client: redis.Redis, keys: QueueKeys) -> Depth:
 
 
 def take_watchers(client: redis.Redis, watch_keys: Sequence[str]) -> list[set[str]]:
-    """The mailboxes that watch each task; the watches end."""
+    """End the watches of tasks, and return the mailboxes that watched each of them."""
     return [{_name(name) for name in names} for names in _TAKE_WATCHERS(client, watch_keys)]
 
 
 def send_all(client: redis.Redis, messages: Mapping[str, Sequence[str]], *, ttl: int) -> None:
-    """Put messages into mailboxes (by key), in one round trip."""
+    """Put messages into mailboxes, given by key, in one round trip."""
     pipeline = client.pipeline(transaction=False)
     for key, texts in messages.items():
         for chunk in chunks(texts, MAX_TASKS_PER_SCRIPT):
-            # By source, not by digest: within a pipeline nobody could answer that the script is not known.
+            # By source, not by digest: a pipeline cannot react to a reply that the script is unknown.
             pipeline.execute_command("EVAL", _SEND.source, 1, key, ttl, *chunk)
     pipeline.execute()
 
 
 def publish(client: redis.Redis, keys: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """Append events to a task's stream (the first key); the mailboxes that follow it (the second)."""
+    """Append events to a task's stream (first key), and return the mailboxes that follow it (second key)."""
     return [_name(name) for name in _PUBLISH(client, keys, EVENTS_KEPT, EVENT_TTL_SECONDS, *texts)]
 
 
 def follow(client: redis.Redis, follow_keys: Sequence[str], mailbox: str) -> None:
-    """Let a mailbox follow tasks."""
+    """Add a mailbox to the followers of tasks."""
     _FOLLOW(client, follow_keys, mailbox, FOLLOW_TTL_SECONDS)
 
 
 def acquire_leadership(client: redis.Redis, key: str, *, owner: str, seconds: float) -> bool:
-    """Take or keep a leadership."""
+    """Acquire or keep a leadership."""
     return bool(_ACQUIRE_LEADERSHIP(client, [key], owner, max(1, int(seconds * 1000))))
 
 
 def release_leadership(client: redis.Redis, key: str, *, owner: str) -> None:
-    """Give a leadership up if `owner` holds it."""
+    """Give up a leadership if `owner` holds it."""
     _RELEASE_LEADERSHIP(client, [key], owner)
 
 
 def reserve(
     client: redis.Redis, keys: Sequence[str], demands: Sequence[Demand], *, max_wait: float | None
 ) -> float:
-    """Take from buckets, one key for each demand; returns the seconds to wait. `max_wait` None: in any case."""
+    """Take from buckets, one key for each demand, and return the seconds to wait. `max_wait` None: take after any wait."""
     if not demands:
         return 0.0
     args = [part for demand in demands for part in (demand.refill_micros, demand.full_refill_micros)]
@@ -221,16 +220,16 @@ def _pairs(leases: Sequence[Lease]) -> list[str | int]:
     return args
 
 
-def _marked(reply: Sequence[Any]) -> list[SignedLease]:
+def _signed_leases(reply: Sequence[Any]) -> list[SignedLease]:
     parts = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
     return [SignedLease(Lease(_uuid(raw), epoch), signature) for raw, epoch, signature in parts]
 
 
 def _name(raw: bytes) -> str:
-    """The name of a worker or mailbox; of what is none, something that nobody is called."""
+    """Return the name of a worker or mailbox; for invalid bytes a name that nobody has."""
     return raw.decode("utf-8", "replace")
 
 
 def _uuid(raw: bytes) -> UUID:
-    # Twice as fast as UUID(hex=...), which first looks for braces and hyphens.
+    # Twice as fast as UUID(hex=...), which looks for braces and hyphens first.
     return UUID(int=int(raw, 16))

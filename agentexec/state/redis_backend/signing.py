@@ -1,8 +1,8 @@
-"""Signatures of what stands in Redis, with the keys of AGENTEXEC_SIGNING_KEY: the first one signs, each of them is accepted.
+"""Signatures of the data in Redis by the keys of AGENTEXEC_SIGNING_KEY: the first one signs, all are accepted.
 
-What is signed: a queue's name and the id of a task, as part of the task's mark; a mailbox's name and a message; a task's
-id and an event. A signature belongs to the mark and not to the id, so whatever is done by id (renew, finish, remove,
-make_ready) needs no key, and works on entries that were signed by an older key or by none.
+Signed are a queue's name with a task's id (in the task's mark), a mailbox's name with a message, and a task's id with an
+event. A signature belongs to the mark, not to the id, so operations by id (renew, finish, remove, make_ready) need no key,
+and work on entries signed by an older key or not at all.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ log = logging.getLogger("agentexec.signing")
 
 SIGNATURE_BYTES = 16
 QUIET_SECONDS = 60.0
-"""Between two log lines about what was dropped."""
+"""Seconds between two log lines about dropped data."""
 
 
 class Signer:
-    """Signs and checks texts that belong together. Without keys signatures are empty, and everything is accepted."""
+    """Signs texts and verifies signatures. Without keys, signatures are empty and everything is accepted."""
 
     def __init__(self, keys: Sequence[str], scope: str) -> None:
-        # Of the length that BLAKE2b takes. As a keyed hash it costs a fifth of an HMAC with SHA-256.
+        # Hashed to a length that BLAKE2b accepts, whose keyed hash costs a fifth of an HMAC with SHA-256.
         self._keys = [hashlib.blake2b(key.encode()).digest() for key in keys]
         self._scope = scope
         self._lock = threading.Lock()
@@ -39,32 +39,32 @@ class Signer:
         return bool(self._keys)
 
     def sign(self, kind: str, place: str, text: str) -> str:
-        """The signature of a text in a place. Neither kinds nor places hold a NUL."""
+        """Return the signature of a text in a place. Kinds and places contain no NUL."""
         return self._signature(self._keys[0], kind, place, text) if self._keys else ""
 
     def verify(self, signature: str, kind: str, place: str, text: str) -> bool:
-        """True for a signature by any of the keys."""
+        """Return True for a signature by any of the keys."""
         if not self._keys:
             return True
-        # Not by ==, whose time tells how much of a guess is right.
+        # Not by ==, whose duration tells how much of a guess is right.
         given = signature.encode("utf-8", "replace")
         return any(
             hmac.compare_digest(given, self._signature(key, kind, place, text).encode()) for key in self._keys
         )
 
     def wrap(self, kind: str, place: str, text: str) -> str:
-        """A text with its signature in front; as it is where there is no key."""
+        """Return a text with its signature in front; unchanged without a key."""
         return f"{self.sign(kind, place, text)} {text}" if self._keys else text
 
     def unwrap(self, kind: str, place: str, text: str) -> str | None:
-        """What was wrapped; None if it was not, or not by us."""
+        """Return the text of `wrap`, or None without a valid signature."""
         signature, _, inner = text.partition(" ")
         if not self._keys:
             return text
         return inner if self.verify(signature, kind, place, inner) else None
 
     def note_dropped(self, number: int, what: str) -> None:
-        """Log that something without a valid signature was dropped, at most once a minute."""
+        """Log, at most once a minute, that data without a valid signature was dropped."""
         with self._lock:
             self._dropped += number
             if time.monotonic() < self._quiet_until:
@@ -72,10 +72,10 @@ class Signer:
             self._quiet_until = time.monotonic() + QUIET_SECONDS
             number, self._dropped = self._dropped, 0
         log.warning(
-            "Dropped %d of %s without a valid signature; what the database knows of them comes back from there. Does "
-            "every process have the same AGENTEXEC_SIGNING_KEY?",
-            number,
+            "Dropped %s without a valid signature (%d). Real tasks and results are read from the database again. Check "
+            "that every process has the same AGENTEXEC_SIGNING_KEY.",
             what,
+            number,
         )
 
     def _signature(self, key: bytes, kind: str, place: str, text: str) -> str:

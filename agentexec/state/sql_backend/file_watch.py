@@ -1,4 +1,4 @@
-"""Being told by the kernel that a file was written (Linux inotify); nothing else in the standard library can."""
+"""Notification of writes to a file by the kernel (Linux inotify), which the standard library does not offer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADER = struct.Struct("iIII")
 
 
 class FileWatch:
-    """Waits for writes to one file, which may come and go, by watching its folder."""
+    """Waits for writes to one file, which may be removed and created again, by watching its folder."""
 
     def __init__(self, descriptor: int, name: bytes) -> None:
         self._descriptor = descriptor
@@ -24,7 +24,7 @@ class FileWatch:
 
     @classmethod
     def open(cls, path: Path) -> FileWatch | None:
-        """A watch on a file, or None where the system has none to give."""
+        """Return a watch on a file, or None if the system does not support it."""
         if sys.platform != "linux":
             return None
         with contextlib.suppress(OSError, AttributeError):
@@ -38,21 +38,21 @@ class FileWatch:
         return None
 
     def wait(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for something in the folder; True if it was the file."""
+        """Wait up to `timeout` seconds for a write in the folder. Return True if it was to the file."""
         ready, _, _ = select.select([self._descriptor], [], [], timeout)
         if not ready:
             return False
         with contextlib.suppress(BlockingIOError):
             events = os.read(self._descriptor, 65536)
-            at = 0
-            while at < len(events):
-                _, _, _, length = HEADER.unpack_from(events, at)
-                at += HEADER.size
-                if events[at : at + length].rstrip(b"\0") == self._name:
+            position = 0
+            while position < len(events):
+                _, _, _, length = HEADER.unpack_from(events, position)
+                position += HEADER.size
+                if events[position : position + length].rstrip(b"\0") == self._name:
                     return True
-                at += length
+                position += length
         return False
 
     def close(self) -> None:
-        """Give the watch back to the system."""
+        """Close the watch."""
         os.close(self._descriptor)

@@ -1,10 +1,10 @@
--- ARGV: worker, most tasks, how many of them from LOW first, lease span.
--- Returns the span until the next delayed task is due (-1: there is none), then id, epoch and signature of each task.
-local worker, limit, low, span = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+-- ARGV: worker, maximum number of tasks, number of them from LOW first, length of the lease.
+-- Returns the time until the next delayed task is due (-1: no task is delayed), then id, epoch and signature of each task.
+local worker, limit, low, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local moment = now()
 
--- Delayed tasks that are due take their place among the ready ones by when they were due. Like everywhere here, what
--- frees memory comes first: a script that has written may go on writing on a full server, so that work still drains.
+-- Delayed tasks that are due become ready, ordered by the time at which they were due. As in all scripts, commands that
+-- free memory come first: on a full server, a script that has already written may go on, so work still drains.
 local due = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', digits(moment), 'WITHSCORES', 'LIMIT', 0, math.max(limit, 100))
 if #due > 0 then
   local ids, places = {}, {h = {}, l = {}}
@@ -36,7 +36,7 @@ take(LOW, limit - #ids)
 local next_due = first_due()
 local reply = {next_due and math.max(next_due - moment, 0) or -1}
 if #ids > 0 then
-  local lapse = digits(moment + span)
+  local expires_at = digits(moment + lease)
   local marks, leases, bad = {}, {}, {}
   for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
     local epoch, lane, _, signature = parse(mark)
@@ -44,7 +44,7 @@ if #ids > 0 then
       epoch = epoch + 1
       marks[#marks + 1] = ids[i]
       marks[#marks + 1] = write(epoch, lane, signature, worker)
-      leases[#leases + 1] = lapse
+      leases[#leases + 1] = expires_at
       leases[#leases + 1] = ids[i]
       reply[#reply + 1] = ids[i]
       reply[#reply + 1] = epoch
@@ -61,7 +61,7 @@ if #ids > 0 then
 end
 
 if #ids < limit then
-  -- Nothing is left, and this worker, which has room, watches the delayed ones.
+  -- No ready task is left, and this worker has free slots and waits for the delayed ones.
   redis.call('DEL', WAKE)
 elseif redis.call('EXISTS', WAKE) == 0 and (next_due or redis.call('EXISTS', HIGH, LOW) > 0) then
   wake(1)

@@ -1,4 +1,4 @@
--- Returns the numbers of ready, delayed and leased tasks; a delayed task that is due is ready.
+-- Returns the numbers of ready, delayed and leased tasks. A delayed task that is due counts as ready.
 local due = redis.call('ZCOUNT', DELAYED, '-inf', digits(now()))
 return {
   redis.call('ZCARD', HIGH) + redis.call('ZCARD', LOW) + due,

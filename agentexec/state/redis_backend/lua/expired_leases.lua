@@ -1,4 +1,4 @@
--- ARGV: most leases. Returns id, epoch and signature of each whose time has passed, oldest first.
+-- ARGV: maximum number of leases. Returns id, epoch and signature of each expired lease, the oldest first.
 local ids = redis.call('ZRANGEBYSCORE', LEASES, '-inf', digits(now()), 'LIMIT', 0, ARGV[1])
 local reply, bad = {}, {}
 if #ids == 0 then return reply end
@@ -12,7 +12,7 @@ for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
     bad[#bad + 1] = ids[i]
   end
 end
--- Left where they are they would hide those behind them for ever.
+-- Entries that cannot be read are removed: they would hide the leases behind them forever.
 if #bad > 0 then
   redis.call('ZREM', LEASES, unpack(bad))
   redis.call('HDEL', ENTRY, unpack(bad))

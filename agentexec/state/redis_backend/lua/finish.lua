@@ -1,4 +1,4 @@
--- ARGV: id and epoch of each lease. Forgets the tasks that no higher epoch holds; returns how many.
+-- ARGV: id and epoch of each lease. Removes the tasks that no higher epoch holds, and returns their number.
 local ids, gone, waiting = {}, {}, {}
 for i = 1, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
 for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do

@@ -1,12 +1,12 @@
--- KEYS: the stream of a task's events, and its followers. ARGV: how many events to keep, how long after the last one in
--- seconds, then texts. Numbers count up by one, from the clock at first: a stream that begins anew goes on above the one
--- that is gone. Returns the mailboxes that follow the task.
+-- KEYS: the stream of a task's events, and its followers. ARGV: number of events to keep, seconds to keep them after the
+-- last one, then texts. The first number comes from the clock, and each further one is 1 higher, so a new stream continues
+-- above the numbers of an expired one. Returns the mailboxes that follow the task.
 local time = redis.call('TIME')
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local clock = time[1] * 1000000 + time[2]
 local number = last and tonumber(string.match(last[1], '^%d+')) or clock
 if number > 2 * clock then
-  -- None of ours: nothing could be added behind it.
+  -- Not our number: no event could be appended after it.
   redis.call('DEL', KEYS[1])
   number = clock
 end

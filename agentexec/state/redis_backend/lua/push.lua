@@ -1,4 +1,4 @@
--- ARGV: for each task its id, lane, due moment, epoch and signature. Tasks that have an entry are left as they are.
+-- ARGV: id, lane, due time, epoch and signature of each task. Tasks that have an entry are left as they are.
 local moment = now()
 local ids = {}
 for i = 1, #ARGV, 5 do ids[#ids + 1] = ARGV[i] end
@@ -21,7 +21,7 @@ for i, known in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
       delayed[#delayed + 1] = due
       delayed[#delayed + 1] = id
     else
-      -- One later than the last, so that those pushed together keep their order.
+      -- Scored 1 above the last task, so tasks pushed together keep their order.
       last[lane] = last[lane] + 1
       local place = places[lane]
       place[#place + 1] = digits(last[lane])

@@ -1,4 +1,4 @@
--- ARGV: id, epoch, delay. Returns 1 if the task is ready or delayed now, 0 if the lease is not the caller's any more.
+-- ARGV: id, epoch, delay. Returns 1 if the task is ready or delayed now, 0 if the caller has lost the lease.
 local id, epoch, delay = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local mark = redis.call('HGET', ENTRY, id)
 local known, name, _, signature = parse(mark)

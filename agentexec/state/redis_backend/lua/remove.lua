@@ -1,4 +1,4 @@
--- ARGV: ids. Takes the tasks out of everything; returns id and worker of each that a worker held.
+-- ARGV: ids. Removes the tasks, and returns id and worker of each leased one.
 local reply = {}
 for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ARGV))) do
   local _, _, owner = parse(mark)

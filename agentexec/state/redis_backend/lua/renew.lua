@@ -1,5 +1,6 @@
--- ARGV: worker, lease span, then id and epoch of each lease. Returns the ids taken by others, and those not known.
-local worker, lapse = ARGV[1], digits(now() + ARGV[2])
+-- ARGV: worker, length of the lease, then id and epoch of each lease. Returns the ids that another worker holds, and the
+-- unknown ids.
+local worker, expires_at = ARGV[1], digits(now() + ARGV[2])
 local ids = {}
 for i = 3, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
 
@@ -10,12 +11,12 @@ for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
   if not known then
     missing[#missing + 1] = id
   else
-    -- A server that came back with an old snapshot may know less than the lease, or have given its epoch out again.
+    -- A server restored from an old snapshot may know a lower epoch than the lease, or have given out its epoch again.
     if known > epoch or (known == epoch and owner ~= worker and owner ~= '') then
       taken[#taken + 1] = id
     else
       ours[#ours + 1] = id
-      leases[#leases + 1] = lapse
+      leases[#leases + 1] = expires_at
       leases[#leases + 1] = id
       if owner ~= worker or known ~= epoch then
         strays[#strays + 1] = id
@@ -26,12 +27,12 @@ for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
   end
 end
 if #ours > 0 then
-  -- Removed first: a full server refuses a script that begins by adding, and heartbeats must go on.
+  -- Removed first: a full server refuses a script that starts by adding, and heartbeats must continue.
   redis.call('ZREM', LEASES, unpack(ours))
   redis.call('ZADD', LEASES, unpack(leases))
 end
 if #strays > 0 then
-  -- Given back after they expired, but not claimed since: no longer to be had.
+  -- These tasks went back to the queue when their leases expired, and nobody has claimed them since: take them out.
   redis.call('ZREM', HIGH, unpack(strays))
   redis.call('ZREM', LOW, unpack(strays))
   redis.call('ZREM', DELAYED, unpack(strays))

@@ -1,15 +1,16 @@
--- KEYS: buckets. ARGV: patience (-1: take in any case), then for each bucket its cost and window. Microseconds.
--- A bucket is the moment at which it will be full again. Returns the wait; above the patience nothing was taken.
+-- KEYS: buckets. ARGV: longest wait (-1: take after any wait), then for each bucket the time in which the amount is
+-- refilled, and the time in which the empty bucket is filled. All times are microseconds.
+-- A bucket is the time at which it will be full again. Returns the wait; above the longest wait nothing was taken.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local patience = tonumber(ARGV[1])
+local max_wait = tonumber(ARGV[1])
 local wait, full_at = 0, {}
 for i, key in ipairs(KEYS) do
-    local cost, window = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
-    full_at[i] = math.max(now, tonumber(redis.call('GET', key) or 0) or 0) + cost
-    wait = math.max(wait, full_at[i] - now - math.max(window, cost))
+    local refill, full_refill = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
+    full_at[i] = math.max(now, tonumber(redis.call('GET', key) or 0) or 0) + refill
+    wait = math.max(wait, full_at[i] - now - math.max(full_refill, refill))
 end
-if patience < 0 or wait <= patience then
+if max_wait < 0 or wait <= max_wait then
     for i, key in ipairs(KEYS) do
         local left = full_at[i] - now
         if left > 0 then

@@ -1,5 +1,5 @@
--- KEYS: a mailbox. ARGV: its time to live in seconds, then messages. The time runs from the first message since the
--- mailbox was emptied, so one that nobody reads vanishes however much is sent to it.
+-- KEYS: a mailbox. ARGV: its time to live in seconds, then messages. The time starts with the first message after the
+-- mailbox was emptied, so a mailbox that nobody reads is removed even if messages keep coming.
 local count = redis.call('RPUSH', KEYS[1], unpack(ARGV, 2))
 if count == #ARGV - 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
 return count

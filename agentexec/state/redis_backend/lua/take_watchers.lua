@@ -1,4 +1,4 @@
--- KEYS: the watch set of each task, all in the queue's slot. Returns the mailboxes of each, and ends the watches.
+-- KEYS: the watch set of each task, all in the queue's hash slot. Returns the mailboxes of each, and ends the watches.
 local reply = {}
 local watched = redis.call('EXISTS', unpack(KEYS)) > 0
 for i, key in ipairs(KEYS) do

@@ -1,5 +1,5 @@
--- ARGV: ids. Returns the places of those that the index does not know: no mark, or one that stands in no set, with which
--- the task would never be claimed. Such marks are removed.
+-- ARGV: ids. Returns the positions of those that the index does not know: without a mark, or with a mark but in no set,
+-- so that no worker would ever claim the task. Such marks are removed.
 local reply, stray = {}, {}
 for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ARGV))) do
   local id = ARGV[i]

@@ -1,3 +1,3 @@
--- ARGV: how many workers to wake.
+-- ARGV: number of workers to wake.
 wake(tonumber(ARGV[1]))
 return 1

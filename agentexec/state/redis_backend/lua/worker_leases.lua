@@ -1,5 +1,5 @@
--- ARGV: worker. Returns id, epoch and signature of each of its leases. Looks at every lease of the queue: there are as many as
--- tasks running at this moment, and a worker's death is rare.
+-- ARGV: worker. Returns id, epoch and signature of each of its leases. Reads every lease of the queue: there are as many
+-- as running tasks, and worker processes rarely crash.
 local reply = {}
 local ids = redis.call('ZRANGE', LEASES, 0, -1)
 for start = 1, #ids, 1000 do

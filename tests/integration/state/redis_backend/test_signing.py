@@ -55,7 +55,7 @@ def test_forged_entries_leave_the_queue_with_one_log_line(
     assert backend.depth(Q) == Depth(0, 0, 1)
     assert backend.unknown_tasks(Q, forged) == forged, "the reconciler brings back what is real"
     [line] = caplog.messages
-    assert line.startswith(f"Dropped 3 of entries of queue {Q} without a valid signature")
+    assert line.startswith(f"Dropped entries of queue {Q} without a valid signature (3).")
 
 
 def test_a_signature_is_good_for_one_task_of_one_queue(signed_by: Backends) -> None:
