@@ -44,9 +44,11 @@ class CrashCounts(NamedTuple):
     consecutive: int = 0
 
     def incremented(self) -> CrashCounts:
+        """Return the counts after one more crash."""
         return CrashCounts(self.total + 1, self.consecutive + 1)
 
     def exceed_limit(self, max_crashes: int) -> bool:
+        """Return True if the task has crashed too often to run again."""
         return self.consecutive >= max_crashes or self.total >= max(max_crashes, MAX_TOTAL_CRASHES)
 
     def is_suspect(self, max_crashes: int) -> bool:

@@ -36,11 +36,19 @@ EDGE_THREADS = 8
 class ProgressWriter(Protocol):
     """Batching writer of a worker process, for `ax.activity`."""
 
-    def holds(self, agent_id: UUID) -> bool: ...
+    def holds(self, agent_id: UUID) -> bool:
+        """Return True while this process runs the task."""
+        ...
+
     def report_progress(
         self, agent_id: UUID, epoch: int | None, message: str, percentage: int | None
-    ) -> None: ...
-    def flush(self, timeout: float) -> bool: ...
+    ) -> None:
+        """Note a report, to be written with the next batch."""
+        ...
+
+    def flush(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until everything taken so far is written; return False if it took longer."""
+        ...
 
 
 class Slots(Protocol):
@@ -49,16 +57,21 @@ class Slots(Protocol):
     max_inline_sleep: float
     skips_sleep: bool
 
-    def released(self, agent_id: UUID, *, requeue_on_stop: bool) -> AbstractAsyncContextManager[None]: ...
-    def released_in_thread(
-        self, agent_id: UUID, *, requeue_on_stop: bool
-    ) -> AbstractContextManager[None]: ...
+    def released(self, agent_id: UUID, *, requeue_on_stop: bool) -> AbstractAsyncContextManager[None]:
+        """Release the task's slot for the length of an `async with` block."""
+        ...
+
+    def released_in_thread(self, agent_id: UUID, *, requeue_on_stop: bool) -> AbstractContextManager[None]:
+        """Release the task's slot for the length of a `with` block in a thread of the handler."""
+        ...
 
 
 class Closing(Protocol):
     """Object that the runtime shares and closes."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free what the object holds."""
+        ...
 
 
 C = TypeVar("C", bound=Closing)

@@ -27,6 +27,7 @@ class Status(enum.StrEnum):
 
     @property
     def final(self) -> bool:
+        """True for COMPLETE, ERROR and CANCELED."""
         return self in FINAL_STATUSES
 
 

@@ -66,6 +66,7 @@ class Verdict(NamedTuple):
 
     @property
     def approved(self) -> bool:
+        """True once a person has approved the call."""
         return self.status == APPROVED
 
 

@@ -46,8 +46,10 @@ class JournalEntry(Base):
 
 
 class Approval(Base):
-    """A question about one call, and its answer. `seq` counts the questions about it; the first may be its approval,
-    each further one whether it is to be made again. Rows go with their activity.
+    """A question about one call, and its answer.
+
+    `seq` counts the questions about it; the first may be its approval, each further one whether it is to be made again.
+    Rows go with their activity.
 
     `wake_at` is set while the queue is still to be told of the answer.
     """

@@ -51,6 +51,7 @@ class StepCall:
         return await value if inspect.isawaitable(value) else value
 
     def encode(self, answer: CallResult[Any]) -> Any:
+        """Return the step's value as a value that JSON can hold."""
         try:
             return self._adapter.dump_python(answer.value, mode="json", warnings=False)
         except (PydanticSerializationError, ValueError, TypeError) as error:
@@ -59,12 +60,15 @@ class StepCall:
             ) from None
 
     def decode(self, value: Any) -> Any:
+        """Return the value as the type of the step's result."""
         return self._adapter.validate_python(value, strict=False)
 
     def interrupted_value(self) -> Any:
+        """Raise: a step has no value of its own for an interruption."""
         raise CallInterruptedError(self.name)
 
     def rejected_value(self, message: str | None) -> Any:
+        """Raise: nobody is asked about a step."""
         raise CallInterruptedError(self.name)
 
 

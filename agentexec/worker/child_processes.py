@@ -44,6 +44,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int | None:
+        """Process id, None while none runs."""
         return None if self._process is None else self._process.pid
 
     def request(self, process_id: str) -> None:

@@ -43,11 +43,22 @@ class SupportsAdmit(Protocol):
     """Parts of the Admitter that claiming uses."""
 
     @property
-    def holds_tasks(self) -> bool: ...
+    def holds_tasks(self) -> bool:
+        """True while suspects are held."""
+        ...
+
     @property
-    def startable(self) -> bool: ...
-    def take_startable(self) -> list[Lease]: ...
-    def admit(self, leases: Sequence[Lease]) -> None: ...
+    def startable(self) -> bool:
+        """True if a held task may start now."""
+        ...
+
+    def take_startable(self) -> list[Lease]:
+        """Take out the held tasks if one of them may start."""
+        ...
+
+    def admit(self, leases: Sequence[Lease]) -> None:
+        """Start the claimed tasks that may run."""
+        ...
 
 
 class Claimer:

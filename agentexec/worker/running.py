@@ -26,7 +26,9 @@ STOPPED_MESSAGE = "The worker stopped before the task was finished; the task goe
 class SupportsEnd(Protocol):
     """Part of the Writer that running tasks use."""
 
-    def end(self, ending: Ending) -> None: ...
+    def end(self, ending: Ending) -> None:
+        """Write the end of a task with the next batch."""
+        ...
 
 
 class RunningTasks:

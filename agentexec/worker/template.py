@@ -68,6 +68,7 @@ class TemplateArgs:
 
     @classmethod
     def parse(cls, text: str) -> TemplateArgs:
+        """Read the arguments from the JSON that the supervisor passes."""
         data = json.loads(text)
         target = data.pop("target")
         return cls(target=Target(target["module"], target["attribute"], tuple(target["path"])), **data)

@@ -33,7 +33,9 @@ class TaskPool(Protocol):
 
     def add_task(
         self, name: str, handler: Callable[..., Any], **options: Unpack[HandlerOptions]
-    ) -> TaskDefinition: ...
+    ) -> TaskDefinition:
+        """Register a handler, as `Pool.add_task` does."""
+        ...
 
 
 class PipelineBase:
@@ -245,14 +247,17 @@ class PipelineStep(StepCall):
         self._reports = reports
 
     async def call_function(self) -> Any:
+        """Report the step's progress, run it, and check what it returns."""
         if self._reports:
             self._report()
         return self._step.validate_output(await super().call_function())
 
     def encode(self, answer: Any) -> Any:
+        """Return the step's output as a value that JSON can hold."""
         return self._step.dump(answer.value)
 
     def decode(self, value: Any) -> Any:
+        """Return the output as the types that the step declares."""
         return self._step.load(value)
 
     def _report(self) -> None:

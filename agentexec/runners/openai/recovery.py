@@ -50,6 +50,7 @@ class WrapUp:
         self._report = report
 
     async def __call__(self, data: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult | None:
+        """Ask the agent to wrap up without tools."""
         await self._report(WRAP_UP_MESSAGE)
         agent = data.run_data.last_agent
         config = self._options.get("run_config")

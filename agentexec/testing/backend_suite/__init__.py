@@ -1,4 +1,6 @@
-"""The promises of a state backend as tests. Subclass `BackendSuite`, say how to make yours, and run pytest:
+"""The promises of a state backend as tests.
+
+Subclass `BackendSuite`, say how to make yours, and run pytest:
 
     class TestMyBackend(BackendSuite):
         @pytest.fixture
