@@ -1,7 +1,7 @@
-"""A task that runs an agent of no SDK at all, and survives the death of its worker in the middle of it.
+"""Task that runs an agent without any SDK, and survives a crash of its worker halfway.
 
-The agent is a loop of a few lines over any chat completions server. What makes it durable is `self.step`: each
-model call and each tool call is recorded, so the loop that runs again from its top gets there without making them.
+The agent is a loop of a few lines over any chat completions server. `self.step` makes it durable: each model call and
+each tool call is recorded, so when the loop runs again from its top, it repeats none of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Trip(BaseModel):
 
 
 def ask_model(messages: list[Message]) -> Message:
-    """One chat completion, by nothing but the standard library."""
+    """Return one chat completion, using only the standard library."""
     base = os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1")
     request = urllib.request.Request(
         f"{base}/chat/completions",
@@ -51,7 +51,7 @@ def weather(city: str) -> str:
 
 
 def book_hotel(city: str) -> str:
-    """Books at most once: the hotel knows a repeated request by its key."""
+    """Book a room, at most once: the hotel recognizes a repeated request by its key."""
     return f"Booked in {city} under {ax.idempotency_key()}."
 
 
@@ -59,7 +59,7 @@ TOOLS: dict[str, Callable[[str], str]] = {"weather": weather, "book_hotel": book
 
 
 class LoopRunner(ax.BaseAgentRunner):
-    """Asks the model, uses the tool that it names, and asks again."""
+    """Runner that asks the model, calls the tool that it names, and asks again."""
 
     def __init__(self, agent_id: UUID, model: Callable[[list[Message]], Message] = ask_model) -> None:
         super().__init__(agent_id)
@@ -68,14 +68,16 @@ class LoopRunner(ax.BaseAgentRunner):
     async def run(self, agent: str, input: str) -> str:
         messages: list[Message] = [{"role": "system", "content": agent}, {"role": "user", "content": input}]
         while True:
-            # Asking again is harmless; booking again is not, unless the hotel recognises it.
+            # Asking again is harmless; booking again is not, unless the hotel recognizes the repetition.
             message = await self.step("model", self._model, messages, policy="idempotent")
-            said = json.loads(message["content"])
-            if "answer" in said:
-                return said["answer"]
-            # A step too: a replay is not to write the same line into the task's log again.
-            await self.step("report", self.report, f"Using {said['tool']}", policy="idempotent")
-            output = await self.step(said["tool"], TOOLS[said["tool"]], said["argument"], policy="idempotent")
+            answer = json.loads(message["content"])
+            if "answer" in answer:
+                return answer["answer"]
+            # A step too: a replay must not write the same line to the log of the task again.
+            await self.step("report", self.report, f"Using {answer['tool']}", policy="idempotent")
+            output = await self.step(
+                answer["tool"], TOOLS[answer["tool"]], answer["argument"], policy="idempotent"
+            )
             messages = [
                 *messages,
                 {"role": "assistant", "content": message["content"]},

@@ -1,4 +1,4 @@
-"""A batch of contracts: each is a task of its own, some at a time, and the batch shows how many are done.
+"""Batch of contracts: each is a task of its own, and the batch shows how many are done.
 
 agentexec worker worker
 agentexec enqueue review '{"texts": ["Contract A …", "Contract B …"]}' --wait
@@ -55,7 +55,7 @@ async def review(agent_id: UUID, context: Batch) -> Review:
     tasks = await ax.enqueue_many("read_contract", contracts)
     risks: list[Risk] = []
     unread = 0
-    async for done in ax.as_completed(tasks, timeout=None):  # no slot is taken meanwhile
+    async for done in ax.as_completed(tasks, timeout=None):  # holds no slot while it waits
         try:
             risks.append(done.result())
         except ax.TaskFailedError:

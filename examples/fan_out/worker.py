@@ -1,4 +1,4 @@
-"""Dynamic fan-out: an agent finds leads and has each researched by a task of its own; the last one starts the summary.
+"""Dynamic fan-out: an agent finds leads, a task of its own researches each, and the last one starts the summary.
 
 agentexec worker worker
 agentexec enqueue discover '{"topic": "solar power"}'
@@ -40,13 +40,13 @@ def leads_of(batch: UUID) -> ax.Tracker:
 
 @pool.task("discover")
 async def discover(agent_id: UUID, context: Topic) -> str:
-    """Find companies; each call of the tool is one task more, and one only, whatever crashes."""
+    """Find companies; each call of the tool adds exactly one task, whatever crashes."""
     tracker = leads_of(agent_id)
 
     @ax.tool_policy("idempotent")
     @function_tool
     async def queue_research(company: str) -> str:
-        """Have a company researched."""
+        """Queue the research of a company."""
         tracker.incr()
         await ax.enqueue("research_lead", Lead(company=company, batch=agent_id))
         return f"{company} is being researched."
@@ -58,7 +58,7 @@ async def discover(agent_id: UUID, context: Topic) -> str:
         model=MODEL,
     )
     result = await ax.OpenAIRunner(agent_id).run(agent, input=context.topic)
-    # Here all leads are counted. If they are all done by now, the summary starts at once.
+    # All leads are counted at this point. If they are all done already, the summary starts at once.
     tracker.on_complete("summarize", Batch(batch=agent_id))
     return result.final_output
 
@@ -68,7 +68,7 @@ async def research_lead(agent_id: UUID, context: Lead) -> str:
     try:
         agent = Agent(name="Researcher", instructions="Describe the company in a sentence.", model=MODEL)
         text = (await ax.OpenAIRunner(agent_id).run(agent, input=context.company)).final_output
-    except Exception as error:  # a lead that fails is one that the summary lacks, not one that it waits for
+    except Exception as error:  # the summary goes without a failed lead instead of waiting for it
         text = f"{context.company}: {type(error).__name__}"
     leads_of(context.batch).decr()
     return text
@@ -83,7 +83,7 @@ def find_leads(batch: UUID) -> list[ax.activity.ActivityChildSchema]:
 async def summarize(agent_id: UUID, context: Batch) -> str:
     leads = await asyncio.to_thread(find_leads, context.batch)
     texts = await ax.gather(*[lead.agent_id for lead in leads])
-    agent = Agent(name="Editor", instructions="Sum the findings up.", model=MODEL)
+    agent = Agent(name="Editor", instructions="Summarize the findings.", model=MODEL)
     return (await ax.OpenAIRunner(agent_id).run(agent, input="\n".join(texts))).final_output
 
 

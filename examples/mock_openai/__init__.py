@@ -1,4 +1,4 @@
-"""A stand-in for OpenAI's API on loopback, which answers by a script.
+"""Stand-in for the API of OpenAI on loopback, which answers from a script.
 
     from mock_openai import MockOpenAI, call, say
 
@@ -12,7 +12,7 @@
         ...
 
 The server is llmock (https://pypi.org/project/llmock), which speaks the Responses API and Chat Completions, streamed
-or not. It runs as a process in an environment of its own; see `conversation.py` for how it picks the next step.
+or not. It runs as a process in its own environment; `conversation.py` picks the next step of a script.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ from .environment import llmock_python
 
 __all__ = ["MockOpenAI", "Script", "Step", "call", "say", "together"]
 
-Behaviour = Mapping[str, Any]
+Behavior = Mapping[str, Any]
 
 
 class MockOpenAI:
-    """A running mock server; a context manager.
+    """Mock server; runs while the context manager is open.
 
-    `latency` is how long each model call takes, in seconds, and `chunk_delay` the pause between streamed events.
-    Without a script llmock answers as it likes: one call of the tool that fits best, then some text.
+    Args:
+        script: Answers of the model. Without them llmock makes up its own: a call of the tool that fits best, then text.
+        latency: Duration of each model call in seconds.
+        chunk_delay: Pause between streamed events in seconds.
+        port: Port to listen on; 0 picks a free one.
     """
 
     def __init__(
@@ -57,17 +60,17 @@ class MockOpenAI:
 
     @property
     def base_url(self) -> str:
-        """The value for OPENAI_BASE_URL."""
+        """Value for OPENAI_BASE_URL."""
         return f"{self._url}/v1"
 
     def start(self) -> None:
         self._process = subprocess.Popen(
             [llmock_python(), "-m", "mock_openai.server"],
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-            stdin=subprocess.PIPE,  # the server ends when this pipe closes, so it cannot outlive us
+            stdin=subprocess.PIPE,  # the server ends when this pipe closes, so it cannot outlive this process
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is for us
+            start_new_session=True,  # Ctrl-C goes to this process alone
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -77,7 +80,7 @@ class MockOpenAI:
         if not self._url:
             self.stop()
             raise RuntimeError("the mock model server did not start; its error is printed above")
-        # The port stays over a stop and a start: a fault to try is a model that is away for a while.
+        # Stop and start keep the port, to try what happens while a model is away.
         self._settings["port"] = int(self._url.rpartition(":")[2])
         self.reset()
 
@@ -88,19 +91,19 @@ class MockOpenAI:
             self._process = None
 
     def script(self, steps: Sequence[Step], *, when: str = "") -> None:
-        """Add a script. With `when` it serves the conversations which contain that text, before those without."""
+        """Add a script. With `when`, it serves the conversations that contain this text, ahead of scripts without `when`."""
         self._send_scripts([*self._fetch("GET", "/scripts"), Script(tuple(steps), when=when).to_json()])
 
-    def inject(self, *behaviours: Behaviour) -> None:
-        """Queue faults for coming requests, in llmock's words: `{"type": "fail", "status": 429, "times": 2}`."""
-        self._fetch("POST", "/scenario", {"behaviors": behaviours})
+    def inject(self, *behaviors: Behavior) -> None:
+        """Queue faults for the next requests, in the terms of llmock: `{"type": "fail", "status": 429, "times": 2}`."""
+        self._fetch("POST", "/scenario", {"behaviors": behaviors})
 
     def requests(self) -> list[dict[str, Any]]:
-        """What was asked so far, oldest first: `body`, `status`, `stream`, `fault`, `duration` and more."""
+        """Return the requests so far, oldest first: `body`, `status`, `stream`, `fault`, `duration` and more."""
         return self._fetch("GET", "/requests")["requests"]
 
     def reset(self) -> None:
-        """Forget requests, faults and added scripts; the script given at the start stays."""
+        """Remove requests, faults and added scripts; the script given at the start stays."""
         self._fetch("POST", "/reset")
         self._send_scripts([script.to_json() for script in self._scripts])
 
@@ -114,7 +117,7 @@ class MockOpenAI:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        # Loopback needs no proxy, whatever the environment says.
+        # Loopback bypasses any proxy of the environment.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=10) as response:
             return json.load(response)

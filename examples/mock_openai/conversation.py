@@ -1,8 +1,8 @@
-"""Which step of a script a model call gets, decided from the conversation it carries.
+"""Choice of a script's next step, from the conversation in the request.
 
-Nothing is remembered between calls: the number of model turns since the last user message is the number of the step.
-So any number of runs can use one server at once, and a call that is made again gets the same answer again.
-The price: a client must send the whole conversation, as the Agents SDK does unless it uses `previous_response_id`.
+No state is kept between calls: the number of model turns since the last user message is the number of the step. So any
+number of runs can use one server at once, and a repeated call gets the same answer. In return, a client must send the
+whole conversation, as the Agents SDK does unless it uses `previous_response_id`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Item = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Call:
-    """A tool call the model makes."""
+    """Tool call by the model."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -25,20 +25,20 @@ class Call:
 
 @dataclass(frozen=True)
 class Step:
-    """One answer of the model: a text, tool calls, or both. `{prompt}` stands for the user's last message."""
+    """Answer of the model: text, tool calls, or both. `{prompt}` stands for the last message of the user."""
 
     text: str | None = None
     calls: tuple[Call, ...] = ()
     delay: float = 0.0
 
     def after(self, seconds: float) -> Step:
-        """The same step, later by so much than the server's latency."""
+        """Return the same step, delayed by this time in addition to the latency of the server."""
         return replace(self, delay=seconds)
 
 
 @dataclass(frozen=True)
 class Script:
-    """The steps of one run, for the conversations in which the text `when` occurs."""
+    """Steps of one run, for the conversations that contain the text `when`."""
 
     steps: tuple[Step, ...]
     when: str = ""
@@ -56,42 +56,42 @@ class Script:
 
 
 def call(name: str, /, **arguments: Any) -> Step:
-    """The model calls a tool."""
+    """Return a step in which the model calls a tool."""
     return Step(calls=(Call(name, arguments),))
 
 
 def together(*steps: Step) -> Step:
-    """The model makes the calls of several steps in one answer."""
+    """Return a step in which the model makes the calls of several steps in one answer."""
     return Step(calls=tuple(call for step in steps for call in step.calls))
 
 
 def say(text: str) -> Step:
-    """The model answers with a text, which ends the run unless a structured output is wanted: then give its JSON."""
+    """Return a step in which the model answers with text, which ends the run. For a structured output, give its JSON."""
     return Step(text=text)
 
 
 def next_step(scripts: Iterable[Script], request: Mapping[str, Any]) -> Step | None:
-    """The step this request gets, or None if no script is for it."""
+    """Return the step for a request, or None if no script matches."""
     items = _items(request)
     everything = " ".join([str(request.get("instructions") or ""), *map(_text, items)])
-    fitting = [script for script in scripts if script.when in everything]
-    if not fitting:
+    matching = [script for script in scripts if script.when in everything]
+    if not matching:
         return None
-    script = next((script for script in fitting if script.when), fitting[0])
+    script = next((script for script in matching if script.when), matching[0])
     start = max((n for n, item in enumerate(items, start=1) if item.get("role") == "user"), default=0)
     step = _choose(script.steps, _turns(items[start:]), _offered_tools(request))
-    return _filled_in(step, prompt=_text(items[start - 1]) if start else "")
+    return _fill_in(step, prompt=_text(items[start - 1]) if start else "")
 
 
 def _choose(steps: Sequence[Step], turn: int, offered: set[str]) -> Step:
-    # A model calls only what it is offered: a run whose tools were taken away goes straight to the text.
+    # A model calls only tools that are offered: a run without tools goes straight to the text.
     for step in steps[turn:]:
         if all(call.name in offered for call in step.calls):
             return step
     return next((step for step in reversed(steps) if not step.calls), say("Done."))
 
 
-def _filled_in(step: Step, prompt: str) -> Step:
+def _fill_in(step: Step, prompt: str) -> Step:
     def fill(value: Any) -> Any:
         return value.replace("{prompt}", prompt) if isinstance(value, str) else value
 
@@ -102,17 +102,17 @@ def _filled_in(step: Step, prompt: str) -> Step:
 
 
 def _items(request: Mapping[str, Any]) -> list[Item]:
-    """The conversation: `messages` of Chat Completions, `input` of the Responses API."""
+    """Return the conversation: `messages` of Chat Completions, `input` of the Responses API."""
     items = request.get("messages") or request.get("input") or []
     return [{"role": "user", "content": items}] if isinstance(items, str) else items
 
 
 def _turns(items: Sequence[Item]) -> int:
-    """How often the model has answered: one message in Chat, a row of items in Responses."""
+    """Return how often the model has answered: with a message in Chat Completions, with consecutive items in Responses."""
     answers = [_is_answer(item) for item in items]
     if any(item.get("role") == "tool" for item in items):
         return sum(answers)
-    return sum(now and not before for before, now in pairwise([False, *answers]))
+    return sum(current and not previous for previous, current in pairwise([False, *answers]))
 
 
 def _is_answer(item: Item) -> bool:

@@ -1,4 +1,4 @@
-"""llmock's own virtual environment, made when first needed, so that its requirements do not meet the project's."""
+"""Virtual environment of llmock, made on first use, so that its requirements do not conflict with the project's."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FOLDER = Path(__file__).parents[2] / ".dev" / "llmock"
 
 
 def llmock_python() -> str:
-    """The Python that has llmock."""
+    """Return the Python of the environment with llmock."""
     python = FOLDER / "bin" / "python"
     stamp = FOLDER / "installed"
     FOLDER.parent.mkdir(exist_ok=True)
-    # Two test sessions may both find it missing.
+    # Two test sessions may both find the environment missing.
     with FOLDER.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (python.exists() and stamp.exists() and stamp.read_text() == REQUIREMENT):

@@ -1,6 +1,6 @@
-"""The server process: llmock with our scripts in front of its own answers. Runs in llmock's environment.
+"""Server process: llmock, with scripts ahead of its own answers. It runs in the environment of llmock.
 
-Reads its settings as one line of JSON from standard input, prints its URL, and ends when standard input closes.
+It reads its settings as one line of JSON from standard input, prints its URL, and ends when standard input closes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ App = Callable[[Scope, Callable[..., Any], Callable[..., Any]], Awaitable[None]]
 
 
 class Scripted:
-    """Stands between llmock's middleware, which parsed the request, and its handlers, which phrase the reply."""
+    """Middleware between llmock's own middleware, which parses the request, and its handlers, which write the reply."""
 
     def __init__(self, app: App, scripts: list[Script]) -> None:
         self._app = app

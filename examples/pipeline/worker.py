@@ -1,4 +1,4 @@
-"""A research pipeline: two agents side by side, one that weighs what they found, one that writes it up.
+"""Research pipeline: two agents in parallel, one that weighs their findings, and one that writes the report.
 
 agentexec worker worker
 agentexec enqueue research '{"company": "Acme"}' --wait
@@ -42,7 +42,7 @@ class Report(BaseModel):
 
 
 class Research(pipeline.Base):
-    """Killed at any instant, it goes on in the step that was under way, at that step's last model or tool call."""
+    """Pipeline that resumes after a crash in the interrupted step, at its last model or tool call."""
 
     @pipeline.step(0, "parallel research")
     async def gather_data(self, context: Company) -> tuple[Brand, Market]:

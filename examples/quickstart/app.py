@@ -1,6 +1,6 @@
-"""The web app: it accepts research, shows how it goes, and returns what came of it.
+"""Web app: accepts research tasks, shows their progress, and returns their results.
 
-Run it with `python app.py`; PORT names another port than 8000.
+Run it with `python app.py`. PORT sets a port other than 8000.
 """
 
 import os
@@ -50,13 +50,13 @@ def get_status(agent_id: UUID, db: Db) -> ActivityDetailSchema:
 
 @app.get("/research/{agent_id}/result")
 async def get_result(agent_id: UUID, timeout: Annotated[float, Query(ge=0, le=300)] = 30) -> dict[str, str]:
-    """The result; waits for it if need be, at most `timeout` seconds."""
+    """Return the result; waits for it, at most `timeout` seconds."""
     try:
         return {"result": await ax.get_result(agent_id, timeout=timeout, type=str)}
     except (ax.ActivityNotFoundError, ax.ResultExpiredError) as error:
         raise HTTPException(404, str(error)) from None
     except (ax.TaskFailedError, ax.TaskCanceledError) as error:
-        # The first line: what follows is a traceback, which is not for the reader of an API.
+        # Only the first line: a traceback follows, which clients of an API should not see.
         raise HTTPException(409, str(error).partition("\n")[0]) from None
     except TimeoutError as error:
         raise HTTPException(504, str(error)) from None

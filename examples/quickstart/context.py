@@ -1,4 +1,4 @@
-"""What a research task is given; the web app and the worker share it."""
+"""Context of a research task, shared by the web app and the worker."""
 
 from pydantic import BaseModel
 

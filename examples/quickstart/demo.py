@@ -1,7 +1,7 @@
-"""The quickstart in one go: migrate, start workers, enqueue research, watch it, print the results, stop the workers.
+"""Demo of the quickstart: migrate, start workers, enqueue research, watch it, print the results, stop the workers.
 
-Everything happens in a temporary folder with agentexec's defaults, that is SQLite and no Redis. With OPENAI_API_KEY
-set the agents use OpenAI (or OPENAI_BASE_URL), else a scripted model server that runs on this machine.
+Everything happens in a temporary folder with the defaults of agentexec: SQLite and no Redis. If OPENAI_API_KEY is set,
+the agents use OpenAI (or OPENAI_BASE_URL), otherwise a scripted model server on this machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import agentexec as ax
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from context import ResearchContext  # noqa: E402 - beside this file, however it is started
+from context import ResearchContext  # noqa: E402 - found next to this file, however it is started
 from mock_openai import MockOpenAI, Step, call, say  # noqa: E402
 
 COMPANIES = (
@@ -47,8 +47,8 @@ COMPANIES = (
     "Cyberdyne",
     "Soylent",
 )
-PATIENCE = 120.0
-"""Seconds for all tasks together."""
+TIMEOUT = 120.0
+"""Seconds within which all tasks must end."""
 
 LOG = Path("worker.log")
 
@@ -58,7 +58,7 @@ console = Console(highlight=False)
 
 
 class Row(NamedTuple):
-    """A task as it is shown."""
+    """Task as a row of the table."""
 
     company: str
     status: str
@@ -67,7 +67,7 @@ class Row(NamedTuple):
 
 
 class DemoError(Exception):
-    """The demo did not go as it should. `log`: a file that tells more."""
+    """The demo failed. `log`: a file with the details."""
 
     def __init__(self, message: str, log: Path | None = None) -> None:
         super().__init__(f"{message}\n{log.read_text()}" if log else message)
@@ -81,8 +81,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, leave)
     try:
         with ExitStack() as opened:
-            settle_in(opened.enter_context(tempfile.TemporaryDirectory(prefix="agentexec-demo-")))
-            companies = names(options.tasks)
+            enter_folder(opened.enter_context(tempfile.TemporaryDirectory(prefix="agentexec-demo-")))
+            companies = company_names(options.tasks)
             migration = start_migration()
             choose_model(opened, companies)
             finish(migration)
@@ -105,17 +105,17 @@ def positive(text: str) -> int:
 
 
 def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End on SIGTERM as on an error, so that the worker is stopped."""
+    """Exit on SIGTERM as on an error, so that the worker is stopped."""
     sys.exit(143)
 
 
-def names(number: int) -> list[str]:
+def company_names(number: int) -> list[str]:
     rounds = range(-(-number // len(COMPANIES)))
     return [f"{name} {n + 1}" if n else name for n in rounds for name in COMPANIES][:number]
 
 
-def settle_in(folder: str) -> None:
-    """Work in this folder from now on, with the defaults and not with settings that are meant for something else."""
+def enter_folder(folder: str) -> None:
+    """Change to a folder, and remove settings from the environment, so that the defaults hold."""
     os.chdir(folder)
     for name in list(os.environ):
         if name.startswith("AGENTEXEC_") or name in ("REDIS_URL", "DATABASE_URL"):
@@ -132,7 +132,7 @@ def choose_model(opened: ExitStack, companies: Sequence[str]) -> None:
     os.environ.update(
         OPENAI_BASE_URL=server.base_url,
         OPENAI_API_KEY="none",
-        OPENAI_AGENTS_DISABLE_TRACING="1",  # traces would go to OpenAI, which knows no such key
+        OPENAI_AGENTS_DISABLE_TRACING="1",  # traces would go to OpenAI, which does not know this key
     )
     console.print(
         "No OPENAI_API_KEY is set: the agents talk to a scripted model server on this machine (llmock)."
@@ -140,7 +140,7 @@ def choose_model(opened: ExitStack, companies: Sequence[str]) -> None:
 
 
 def script(pause: float) -> list[Step]:
-    """What the model says in one run; `{prompt}` is the name of the company."""
+    """Return the answers of the model in one run; `{prompt}` is the name of the company."""
     steps = [
         call("report_status", message="Gathering financials", percentage=10),
         call("look_up_financials", company="{prompt}"),
@@ -154,7 +154,7 @@ def script(pause: float) -> list[Step]:
 
 
 def start_migration() -> subprocess.Popen[str]:
-    """`agentexec migrate`, which makes the tables."""
+    """Start `agentexec migrate`, which creates the tables."""
     command = [sys.executable, "-m", "agentexec", "migrate"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -167,7 +167,7 @@ def finish(migration: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def running_worker(processes: int) -> Generator[subprocess.Popen[bytes]]:
-    """`agentexec worker` on the worker module; killed, with its processes, if it is still there at the end."""
+    """Run `agentexec worker` on the worker module; kill it and its processes if it is still running at the end."""
     arguments = ["worker", str(HERE / "worker.py"), "--workers", str(processes)]
     with LOG.open("wb") as log:
         worker = subprocess.Popen([sys.executable, "-m", "agentexec", *arguments], stdout=log, stderr=log)
@@ -182,9 +182,9 @@ def running_worker(processes: int) -> Generator[subprocess.Popen[bytes]]:
 
 
 async def research(companies: Sequence[str], worker: subprocess.Popen[bytes]) -> int:
-    """Enqueue a task for each company, show them until all have ended; returns how many failed."""
+    """Enqueue a task for each company, show them until all have ended, and return how many failed."""
     tasks = {company: await ax.enqueue("research", ResearchContext(company=company)) for company in companies}
-    waiting = asyncio.create_task(ax.gather(*tasks.values(), timeout=PATIENCE, return_exceptions=True))
+    waiting = asyncio.create_task(ax.gather(*tasks.values(), timeout=TIMEOUT, return_exceptions=True))
     with watching() as show:
         while not waiting.done():
             if worker.poll() is not None:
@@ -199,14 +199,14 @@ async def research(companies: Sequence[str], worker: subprocess.Popen[bytes]) ->
         raise DemoError(str(error), log=LOG) from None
     for company, result in zip(companies, results, strict=True):
         failed = isinstance(result, Exception)
-        # The rest of a failed task's error is a traceback.
+        # A traceback follows the first line of an error.
         text = str(result).partition("\n")[0] if failed else str(result)
         console.print(f"\n[{'red' if failed else 'bold'}]{company}[/]\n{escape(text)}")
     return sum(isinstance(result, Exception) for result in results)
 
 
 def rows(tasks: dict[str, ax.Task]) -> list[Row]:
-    """How each task stands now."""
+    """Return a row with the state of each task."""
     with Session(ax.get_engine()) as db:
         pages = [
             ax.activity.list(db, page=number + 1, page_size=100) for number in range(-(-len(tasks) // 100))
@@ -221,15 +221,15 @@ def rows(tasks: dict[str, ax.Task]) -> list[Row]:
 
 @contextmanager
 def watching() -> Generator[Callable[[list[Row]], None]]:
-    """What shows rows: a table that is redrawn in a terminal, elsewhere a line for each change."""
+    """Yield a function that shows rows: a live table in a terminal, elsewhere a line for each change."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
-            yield lambda now: live.update(table(now), refresh=True)
+            yield lambda rows: live.update(table(rows), refresh=True)
         return
     shown: set[Row] = set()
 
-    def show(now: list[Row]) -> None:
-        for row in now:
+    def show(rows: list[Row]) -> None:
+        for row in rows:
             if row not in shown:
                 shown.add(row)
                 line = f"{row.company:<12} {row.status:<9} {row.percentage:>3} %  {row.message}"
@@ -238,9 +238,9 @@ def watching() -> Generator[Callable[[list[Row]], None]]:
     yield show
 
 
-def table(now: list[Row]) -> Table:
+def table(rows: list[Row]) -> Table:
     table = Table("Company", "Status", "Progress", "", "Message", box=None, pad_edge=False)
-    for row in now:
+    for row in rows:
         status = f"[{STYLES.get(row.status, 'default')}]{row.status}[/]"
         bar = ProgressBar(total=100, completed=row.percentage, width=20)
         table.add_row(row.company, status, bar, f"{row.percentage} %", escape(row.message))
@@ -248,7 +248,7 @@ def table(now: list[Row]) -> Table:
 
 
 def stop(worker: subprocess.Popen[bytes]) -> None:
-    """End the worker as an operator would, and see that nothing of it stays."""
+    """Stop the worker as an operator would, and check that no process is left."""
     family = psutil.Process(worker.pid).children(recursive=True)
     worker.terminate()
     try:

@@ -1,4 +1,4 @@
-"""The tasks. Run them with `agentexec worker worker`."""
+"""Tasks of the quickstart. Run them with `agentexec worker worker`."""
 
 import os
 from uuid import UUID
@@ -15,7 +15,7 @@ pool = ax.Pool()
 
 @function_tool
 def look_up_financials(company: str) -> str:
-    """Look up a company's figures of the last year.
+    """Look up last year's figures of a company.
 
     Args:
         company: Name of the company.

@@ -67,7 +67,7 @@ def test_dynamic_fan_out_ends_in_one_summary(deploy: Deploy, mock_openai: MockOp
     calls = [call("queue_research", company=company) for company in ("Ada", "Bob", "Cyd")]
     mock_openai.script([together(*calls[:2]), calls[2], say("Three found.")], when="Name companies")
     mock_openai.script([say("It makes panels.")], when="Describe the company")
-    mock_openai.script([say("All make panels.")], when="Sum the findings up")
+    mock_openai.script([say("All make panels.")], when="Summarize the findings")
     deployment = deploy(num_workers=1, worker_concurrency=2)
     work(deployment, "fan_out", mock_openai)
     task = ax.enqueue_sync("discover", {"topic": "solar power"})
