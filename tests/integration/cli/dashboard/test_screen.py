@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.models import ActivityLog, WorkerProcess
-from agentexec.cli.dashboard import app, plain
+from agentexec.cli.dashboard import app
 from agentexec.cli.dashboard.data import Query, load_detail, load_snapshot
 from agentexec.db.clock import utc_now
 from agentexec.journal.models import Approval, JournalEntry
@@ -178,22 +178,6 @@ def test_details_take_no_more_statements_with_a_long_log(engine: Engine) -> None
     assert few == count() <= 5
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        Query(metadata={"tenant": "a b", "who": 'O\'Brien "x"'}, text="some words"),
-        Query(ax.Status.ERROR, "research", "it's late"),
-        Query(metadata={"path": "C:\\new"}),
-    ],
-)
-def test_a_filter_survives_printing_and_parsing(query: Query) -> None:
-    assert Query.parse(str(query)) == query
-
-
-def test_a_filter_takes_the_former_word_for_a_tasks_name() -> None:
-    assert Query.parse("task:research") == Query.parse("type:research") == Query(task_name="research")
-
-
 # ---- screens -----------------------------------------------------------------------------------------------
 
 
@@ -273,11 +257,6 @@ def test_steps_name_the_tools_but_not_their_arguments(engine: Engine, watch: Ope
         "model epoch 1 B#1",
     ]
     assert "SECRET" not in screen.text
-
-
-def test_no_color_turns_colors_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert plain.make_console().no_color
 
 
 # ---- keys --------------------------------------------------------------------------------------------------

@@ -1,0 +1,48 @@
+"""Values of the options that several commands share."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+import agentexec as ax
+from agentexec.cli.options import parse_duration, parse_labels, parse_status
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [
+        ("45s", timedelta(seconds=45)),
+        ("90m", timedelta(minutes=90)),
+        ("1.5h", timedelta(minutes=90)),
+        (" 30d ", timedelta(days=30)),
+        ("2w", timedelta(weeks=2)),
+    ],
+)
+def test_a_duration_has_a_number_and_a_unit(text: str, duration: timedelta) -> None:
+    assert parse_duration(text) == duration
+
+
+@pytest.mark.parametrize("text", ["", "5", "d", "-1d", "1 day", "1y", "1h30m"])
+def test_any_other_duration_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ax.UsageError, match="is not a duration; write it like 30d, 12h, 90m or 45s"):
+        parse_duration(text)
+
+
+def test_labels_are_split_at_their_first_equals_sign() -> None:
+    assert parse_labels(["tenant=t1", "of=a=b", "empty="]) == {"tenant": "t1", "of": "a=b", "empty": ""}
+    assert parse_labels([]) is parse_labels(None) is None
+
+
+@pytest.mark.parametrize("pair", ["tenant", "=t1", ""])
+def test_a_label_without_a_key_or_a_value_is_refused(pair: str) -> None:
+    with pytest.raises(ax.UsageError, match="--metadata takes KEY=VALUE"):
+        parse_labels([pair])
+
+
+def test_a_status_is_named_in_any_case() -> None:
+    assert parse_status("Running") is ax.Status.RUNNING
+    assert parse_status(None) is None
+    with pytest.raises(ax.UsageError, match="the statuses are queued, running, complete, error, canceled"):
+        parse_status("late")
