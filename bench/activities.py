@@ -137,8 +137,8 @@ def _measures(engine: Engine) -> Iterator[tuple[str, float]]:
     yield "list, after page 200 by cursor", _time(engine, listed(after=cursor))
     yield "list, status=error", _time(engine, listed(status="error"))
     yield "list, status=queued", _time(engine, listed(status="queued"))
-    yield "list, agent_type", _time(engine, listed(agent_type="task_7"))
-    yield "list, agent_type and status", _time(engine, listed(agent_type="task_7", status="error"))
+    yield "list, task_name", _time(engine, listed(task_name="task_7"))
+    yield "list, task_name and status", _time(engine, listed(task_name="task_7", status="error"))
     yield "list, the largest tenant", _time(engine, listed(metadata_filter={"tenant": "t0"}))
     yield "list, a small tenant", _time(engine, listed(metadata_filter={"tenant": "t50"}))
     yield (

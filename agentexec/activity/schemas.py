@@ -77,6 +77,12 @@ class _ActivitySchema(BaseModel):
 
     @computed_field  # type: ignore[prop-decorator]
     @property
+    def task_name(self) -> str:
+        """Name of the task, as `agent_type`."""
+        return self.agent_type
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def usage(self) -> UsageSchema:
         """Sums over all models and attempts; zeros if no model was called."""
         return UsageSchema(
@@ -135,6 +141,12 @@ class ActivityChildSchema(BaseModel):
     percentage: int = 0
     latest_log_message: str | None = Field(default=None, validation_alias="message")
     children: list[ActivityChildSchema] = Field(default_factory=list)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def task_name(self) -> str:
+        """Name of the task, as `agent_type`."""
+        return self.agent_type
 
 
 class ActivityDetailSchema(_ActivitySchema):

@@ -52,7 +52,7 @@ def run(
             page,
             page_size,
             status=parse_status(status),
-            agent_type=task_name,
+            task_name=task_name,
             text=text,
             created_after=None if since is None else datetime.now(UTC) - parse_duration(since),
             metadata_filter=parse_labels(metadata),
@@ -64,7 +64,7 @@ def run(
     rows = [
         (
             str(task.agent_id),
-            one_line(task.agent_type),
+            one_line(task.task_name),
             str(task.status),
             str(task.percentage),
             format_time(task.created_at),

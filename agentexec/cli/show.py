@@ -35,7 +35,7 @@ def run(agent_id: AgentId, metadata: MetadataScope = None, as_json: AsJson = Fal
 
 def _summary(task: ActivityDetailSchema) -> list[tuple[str, str]]:
     lines = [
-        ("task", task.agent_type),
+        ("task", task.task_name),
         ("status", f"{task.status}, {task.percentage} %"),
         ("created", format_time(task.created_at)),
     ]
@@ -57,7 +57,7 @@ def _summary(task: ActivityDetailSchema) -> list[tuple[str, str]]:
 def _tree(children: Sequence[ActivityChildSchema], depth: int = 0) -> list[str]:
     lines = ["children:"] if children and not depth else []
     for child in children:
-        summary = f"{child.agent_id} {child.agent_type} {child.status} {child.percentage} %"
+        summary = f"{child.agent_id} {child.task_name} {child.status} {child.percentage} %"
         lines.append(f"{'  ' * (depth + 1)}{one_line(summary)}")
         lines += _tree(child.children, depth + 1)
     return lines

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, computed_field
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -42,6 +42,12 @@ class ApprovalSchema(BaseModel):
     arguments: str
     created_at: datetime
     expires_at: datetime | None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def task_name(self) -> str:
+        """Name of the task, as `agent_type`."""
+        return self.agent_type
 
 
 @sync_or_async

@@ -161,7 +161,7 @@ class AsyncHarness:
             found = detail(db, agent_id)
         return TaskRecord(
             agent_id=agent_id,
-            task_name=found.agent_type,
+            task_name=found.task_name,
             status=found.status,
             result=self._result(agent_id),
             error=found.error,

@@ -37,22 +37,22 @@ class CachedCounts(NamedTuple):
     until: datetime
     numbers: dict[tuple[str, str], int]
 
-    def number_of(self, statuses: AbstractSet[Status], agent_type: str | None) -> int:
+    def number_of(self, statuses: AbstractSet[Status], task_name: str | None) -> int:
         """Return how many had one of the statuses and the task name (None: any)."""
         wanted = {status.value for status in statuses}
         return sum(
             number
-            for (task_name, status), number in self.numbers.items()
-            if status in wanted and agent_type in (None, task_name)
+            for (counted_name, status), number in self.numbers.items()
+            if status in wanted and task_name in (None, counted_name)
         )
 
 
-def total(db: Session, status: Status | None, agent_type: str | None) -> int:
+def total(db: Session, status: Status | None, task_name: str | None) -> int:
     """Return how many activities have a status and a task name (None: any)."""
     active = ACTIVE_STATUSES if status is None else ACTIVE_STATUSES & {status}
     final = FINAL_STATUSES if status is None else FINAL_STATUSES & {status}
     cached = _parse(db.scalar(CACHED)) if final else None
-    with_name = [] if agent_type is None else [Activity.agent_type == agent_type]
+    with_name = [] if task_name is None else [Activity.agent_type == task_name]
     parts = []
     known = 0
     if active:
@@ -60,8 +60,8 @@ def total(db: Session, status: Status | None, agent_type: str | None) -> int:
     if final and cached is None:
         parts.append(_count(Activity.status.in_(final), *with_name))
     elif final and cached is not None:
-        parts.append(_count_ended_since(cached.until, final, agent_type))
-        known = cached.number_of(final, agent_type)
+        parts.append(_count_ended_since(cached.until, final, task_name))
+        known = cached.number_of(final, task_name)
     return known + sum(db.execute(select(*parts)).one())
 
 
@@ -69,9 +69,9 @@ def _count(*conditions: ColumnElement[bool]) -> Any:
     return select(func.count()).select_from(Activity).where(*conditions).scalar_subquery()
 
 
-def _count_ended_since(moment: datetime, statuses: AbstractSet[Status], agent_type: str | None) -> Any:
+def _count_ended_since(moment: datetime, statuses: AbstractSet[Status], task_name: str | None) -> Any:
     # The name as an expression: by the plain column, SQLite would read every activity of that name.
-    with_name = [] if agent_type is None else [Activity.agent_type.concat("") == agent_type]
+    with_name = [] if task_name is None else [Activity.agent_type.concat("") == task_name]
     return _count(Activity.status.in_(statuses), Activity.finished_at > moment, *with_name)
 
 

@@ -34,7 +34,7 @@ class Filter(NamedTuple):
     """Filter of a list; None does not filter by that field."""
 
     status: Status | None = None
-    agent_type: str | None = None
+    task_name: str | None = None
     text: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
@@ -50,7 +50,7 @@ class Filter(NamedTuple):
     @property
     def has_no_status_or_type(self) -> bool:
         """True if the filter has neither a status nor a task name."""
-        return self.status is None and self.agent_type is None
+        return self.status is None and self.task_name is None
 
     @property
     def has_residual_conditions(self) -> bool:
@@ -145,12 +145,12 @@ def _candidates(wanted: Filter, rank: int) -> Iterator[_Candidate]:
         label = (ActivityLabel.name == name, ActivityLabel.value == value)
         rows = select(at).where(*label, *wanted.time_conditions(at), *since_oldest(statuses, at))
         yield _Candidate(rank, position, rows.order_by(at.desc()))
-    if wanted.agent_type is None and len(statuses) > 1:
+    if wanted.task_name is None and len(statuses) > 1:
         return  # almost every condition is more selective than having ended
     for status in statuses:
         conditions = [Activity.status == status, *wanted.time_conditions(Activity.created_at)]
-        if wanted.agent_type is not None:
-            conditions.append(Activity.agent_type == wanted.agent_type)
+        if wanted.task_name is not None:
+            conditions.append(Activity.agent_type == wanted.task_name)
         rows = select(Activity.created_at).where(*conditions)
         yield _Candidate(rank, None, rows.order_by(Activity.created_at.desc()))
 
@@ -168,8 +168,8 @@ def _status_and_name(wanted: Filter, statuses: Sequence[Status]) -> list[ColumnE
     conditions: list[ColumnElement[bool]] = [
         Activity.status == statuses[0] if len(statuses) == 1 else Activity.status.in_(statuses)
     ]
-    if wanted.agent_type is not None:
-        conditions.append(Activity.agent_type == wanted.agent_type)
+    if wanted.task_name is not None:
+        conditions.append(Activity.agent_type == wanted.task_name)
     return conditions
 
 
@@ -202,7 +202,7 @@ def residual_conditions(
     conditions = []
     if label is not None:
         del labels[label]
-        if wanted.agent_type is not None or len(statuses) < len(RANKS):
+        if wanted.task_name is not None or len(statuses) < len(RANKS):
             # With the time, the index by status answers it, which is far smaller than the table.
             same = (Activity.agent_id == agent_id, Activity.created_at == created_at)
             found = select(literal(1)).where(*same, *_status_and_name(wanted, statuses))

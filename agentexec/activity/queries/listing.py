@@ -88,12 +88,13 @@ def list_activities(
     page_size: int = 50,
     *,
     status: Status | str | None = None,
-    agent_type: str | None = None,
+    task_name: str | None = None,
     text: str | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     metadata_filter: Mapping[str, Any] | None = None,
     after: str | None = None,
+    agent_type: str | None = None,
 ) -> ActivityListSchema:
     """Return one page of activities: running ones first, then queued ones, then ended ones, each newest first.
 
@@ -102,7 +103,7 @@ def list_activities(
         page: Number of the page, counted from 1.
         page_size: Activities on a page, 1 to 1000.
         status: Only activities with this status.
-        agent_type: Only activities with this task name.
+        task_name: Only activities with this task name.
         text: Only activities that have this text, in upper or lower case, in their task name or in the first 500
             characters of their latest message, or whose agent_id it is. It is searched for in the newest 3,000
             activities of each status that match the other filters.
@@ -111,6 +112,7 @@ def list_activities(
         metadata_filter: Only activities whose metadata has these values.
         after: `next_cursor` of the page before, instead of `page`. Far from the first page it is much faster, and it
             skips no activity when new ones come in between.
+        agent_type: Another name of `task_name`, after the column.
 
     Returns:
         The page, with the number of activities that match.
@@ -121,7 +123,7 @@ def list_activities(
     wanted_page = _checked_page(page, page_size, after)
     wanted = Filter(
         _parse_status(status),
-        None if agent_type is None else storable_text(agent_type),
+        _checked_task_name(task_name, agent_type),
         storable_text(text) if text else None,
         _checked_time("created_after", created_after),
         _checked_time("created_before", created_before),
@@ -129,7 +131,7 @@ def list_activities(
     )
     wanted = with_most_selective_index(db, wanted)
     query = (
-        _plain_page_query(wanted.status, wanted.agent_type, page_size, offset=wanted_page.offset, after=after)
+        _plain_page_query(wanted.status, wanted.task_name, page_size, offset=wanted_page.offset, after=after)
         if wanted.is_plain
         else page_query(wanted, page_size, offset=wanted_page.offset, after=after)
     )
@@ -144,6 +146,13 @@ def list_activities(
         page_size=page_size,
         next_cursor=last and Place(last.rank, last.Activity.created_at, last.Activity.agent_id).cursor(),
     )
+
+
+def _checked_task_name(task_name: str | None, agent_type: str | None) -> str | None:
+    if None not in (task_name, agent_type) and task_name != agent_type:
+        raise UsageError("Give either task_name= or agent_type=, which mean the same.")
+    name = task_name if agent_type is None else agent_type
+    return None if name is None else storable_text(name)
 
 
 def _checked_page(page: int, page_size: int, after: str | None) -> _Page:
@@ -196,9 +205,9 @@ def page_query(wanted: Filter, limit: int, *, offset: int = 0, after: str | None
 
 @functools.lru_cache(maxsize=64)  # building the statement takes longer than running it
 def _plain_page_query(
-    status: Status | None, agent_type: str | None, limit: int, *, offset: int, after: str | None
+    status: Status | None, task_name: str | None, limit: int, *, offset: int, after: str | None
 ) -> Select[Any]:
-    return page_query(Filter(status, agent_type), limit, offset=offset, after=after)
+    return page_query(Filter(status, task_name), limit, offset=offset, after=after)
 
 
 def _union(wanted: Filter, limit: int, place: Place | None = None) -> Any:
@@ -263,7 +272,7 @@ def _parse_id(text: str) -> UUID | None:
 def _total(db: Session, wanted: Filter, rows: Sequence[Any], page: _Page) -> tuple[int, bool]:
     """Return how many activities match, and whether that is exact. Asks the database only if the page does not tell."""
     if wanted.is_plain:
-        return counts.total(db, wanted.status, wanted.agent_type), True
+        return counts.total(db, wanted.status, wanted.task_name), True
     if wanted.text is not None:
         return _total_of_search(db, wanted, rows, page)
     shown = 0
@@ -289,7 +298,7 @@ def _total_of_search(db: Session, wanted: Filter, rows: Sequence[Any], page: _Pa
 def _searches_everything(db: Session, wanted: Filter) -> bool:
     """Return whether a text is searched for in all activities that match the other filters."""
     if wanted.is_plain:
-        return counts.total(db, wanted.status, wanted.agent_type) <= MAX_SEARCHED
+        return counts.total(db, wanted.status, wanted.task_name) <= MAX_SEARCHED
     _, counted = db.execute(count_query(wanted, MAX_SEARCHED)).one()
     return counted <= MAX_SEARCHED
 

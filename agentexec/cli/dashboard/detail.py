@@ -39,7 +39,7 @@ def _heading(name: str) -> Text:
 
 
 def _title_line(task: ActivityDetailSchema) -> Text:
-    line = Text(one_line(task.agent_type), "bold")
+    line = Text(one_line(task.task_name), "bold")
     line.append(f"  {task.agent_id}  ", "")
     line.append(task.status.value, STYLES[task.status.value])
     line.append("  ")
@@ -88,7 +88,7 @@ def _tree(children: Sequence[ActivityChildSchema], depth: int = 0) -> list[Text]
     for child in children:
         line = Text("  " * depth + "└ ")
         line.append(child.status.value, STYLES[child.status.value])
-        line.append(f" {one_line(child.agent_type)} {child.percentage}% {one_line(child.latest_log_message)}")
+        line.append(f" {one_line(child.task_name)} {child.percentage}% {one_line(child.latest_log_message)}")
         line.append(f"  {child.agent_id}", "dim")
         lines += [line, *_tree(child.children, depth + 1)]
     return lines

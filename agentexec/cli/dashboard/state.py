@@ -20,7 +20,7 @@ SORT_KEYS: dict[str, Callable[[Any], Any] | None] = {
     "status": None,
     "newest": lambda task: -task.created_at.timestamp(),
     "longest": lambda task: -(task.elapsed_seconds or 0),
-    "task": lambda task: task.agent_type,
+    "task": lambda task: task.task_name,
 }
 """Sort orders of a page's tasks; None keeps the order in which they were read."""
 

@@ -147,7 +147,7 @@ def _empty_table(width: int) -> Table:
 
 
 def _cells(task: ActivityListItemSchema, now: datetime, width: int) -> list[Text]:
-    cells = [Text(task.status.value, STYLES[task.status.value]), Text(one_line(task.agent_type))]
+    cells = [Text(task.status.value, STYLES[task.status.value]), Text(one_line(task.task_name))]
     if width >= 60:
         cells.append(progress_bar(task.percentage, task.status, 9 if width < 110 else 19))
     cells.append(Text(elapsed(task, now)))

@@ -152,7 +152,7 @@ def test_a_detail_has_the_shape_of_the_reference(db: Session) -> None:
     detail = ax.activity.detail(db, agent_id=agent_id)
     data = json.loads(detail.model_dump_json())
     assert data["id"] == data["agent_id"] == str(agent_id)
-    assert data["agent_type"] == "research_company"
+    assert data["agent_type"] == data["task_name"] == "research_company"
     assert data["status"] == "complete"
     assert [(line["status"], line["message"], line["percentage"]) for line in data["logs"]] == [
         ("queued", "Waiting to start", 0),
@@ -228,7 +228,11 @@ def test_lists_are_filtered_by_status_and_task_name(db: Session) -> None:
     ax.activity.error(failed, error="Failed")
     assert [item.agent_id for item in ax.activity.list(db, status=ax.Status.COMPLETE).items] == [done]
     assert [item.agent_id for item in ax.activity.list(db, status="error").items] == [failed]
+    assert ax.activity.list(db, task_name="import").total == 2
     assert ax.activity.list(db, agent_type="import").total == 2
+    assert ax.activity.list(db, agent_type="import", task_name="import").total == 2
+    with pytest.raises(ax.UsageError, match="either task_name= or agent_type="):
+        ax.activity.list(db, agent_type="import", task_name="export")
     assert ax.activity.list(db, agent_type="import", status="queued").total == 0
 
 

@@ -30,13 +30,13 @@ FILTERS: dict[str, dict[str, Any]] = {
     "all": {},
     "status": {"status": "error"},
     "queued": {"status": "queued"},
-    "type": {"agent_type": "task_7"},
-    "type and status": {"agent_type": "task_7", "status": "complete"},
+    "type": {"task_name": "task_7"},
+    "type and status": {"task_name": "task_7", "status": "complete"},
     "tenant": {"metadata_filter": {"tenant": "t0"}},
     "small tenant": {"metadata_filter": {"tenant": "t40"}},
     "tenant and user": {"metadata_filter": {"tenant": "t0", "user": "u8"}},
     "tenant and status": {"metadata_filter": {"tenant": "t0"}, "status": "error"},
-    "tenant and type": {"metadata_filter": {"tenant": "t0"}, "agent_type": "task_7"},
+    "tenant and type": {"metadata_filter": {"tenant": "t0"}, "task_name": "task_7"},
     "time": {"created_after": timedelta(days=40), "created_before": timedelta(days=33)},
     "time and status": {"created_after": timedelta(days=40), "status": "complete"},
     "time and tenant": {"created_after": timedelta(days=40), "metadata_filter": {"tenant": "t0"}},
@@ -93,7 +93,7 @@ def meets(row: Any, wanted: dict[str, Any]) -> bool:
     part = wanted.get("text", "").lower()
     return (
         wanted.get("status") in (None, row.status)
-        and wanted.get("agent_type") in (None, row.agent_type)
+        and wanted.get("task_name") in (None, row.agent_type)
         and ("created_after" not in wanted or row.created_at >= wanted["created_after"])
         and ("created_before" not in wanted or row.created_at < wanted["created_before"])
         and (wanted.get("metadata_filter") or {}).items() <= row.metadata.items()
@@ -153,8 +153,8 @@ def test_the_most_selective_condition_drives_the_query(db: Session, monkeypatch:
     assert leads(metadata=large, status=Status.ERROR)[2] is None
     assert leads(metadata=small, status=Status.ERROR)[2] == 0
     assert leads(metadata=small, status=Status.COMPLETE)[2] == 0
-    assert leads(metadata=large, agent_type="task_7")[2] is None
-    assert leads(metadata=user, agent_type="task_7")[2] == 0
+    assert leads(metadata=large, task_name="task_7")[2] is None
+    assert leads(metadata=user, task_name="task_7")[2] == 0
     assert leads(metadata=user)[1] == 0, "hardly any of its activities are as new as the queued ones"
 
 
@@ -204,7 +204,7 @@ def test_a_text_search_finds_an_agent_id(db: Session) -> None:
 @pytest.mark.parametrize("given", ["100%", "_", "\\", "'", "Step 1 of 10 for Acme 2%"])
 def test_a_searched_text_is_not_a_pattern(db: Session, given: str) -> None:
     found = ax.activity.list(db, text=given)
-    assert all(given in f"{item.agent_type} {item.latest_log_message}" for item in found.items)
+    assert all(given in f"{item.task_name} {item.latest_log_message}" for item in found.items)
     assert (found.total > 0) == (given == "_"), "every task name has an underscore"
 
 
@@ -232,7 +232,7 @@ def test_cached_counts_equal_those_of_the_table(
 ) -> None:
     def totals() -> list[int]:
         return [
-            ax.activity.list(db, page_size=1, status=status, agent_type=kind).total
+            ax.activity.list(db, page_size=1, status=status, task_name=kind).total
             for status in (None, *Status)
             for kind in (None, "task_3", "none")
         ]
@@ -267,7 +267,7 @@ def test_activities_ended_since_the_cached_counts_are_found_by_end_time(
     counts.refresh(crowded)
     try:
         with recorded_selects(crowded) as statements:
-            ax.activity.list(db, page_size=1, agent_type="task_3")
+            ax.activity.list(db, page_size=1, task_name="task_3")
         since = [statement for statement in statements if "finished_at >" in statement]
         assert len(since) == 1
         plan = db.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {since[0]}", statements[since[0]])
