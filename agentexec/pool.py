@@ -1,4 +1,4 @@
-"""Pool: what users see of tasks and workers. A facade over the registry and the supervisor."""
+"""Pools: tasks, and the workers that run them. A facade over the registry and the supervisor."""
 
 from __future__ import annotations
 
@@ -29,16 +29,23 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 class StoppedByInterrupt(KeyboardInterrupt, SystemExit):
     """Raised by `Pool.run` after an orderly stop by Ctrl-C.
 
-    `except KeyboardInterrupt:` catches it, for a program that wants to clean up; uncaught, it ends the program
-    quietly with the code it carries, as SystemExit does.
+    A program that wants to clean up catches it with `except KeyboardInterrupt:`. If nobody catches it, it ends the program
+    without a traceback and with its exit code, as SystemExit does.
     """
 
 
 class Pool:
     """Tasks, and the workers that run them.
 
-    `engine`: a SQLAlchemy Engine or AsyncEngine; `database_url`: a SQLAlchemy URL; neither: the environment
-    decides, else sqlite:///agentexec.db. Both configure the whole process, as `ax.configure` does.
+    A pool configures the database of the whole process, as `ax.configure` does.
+
+    Args:
+        engine: A SQLAlchemy Engine or AsyncEngine.
+        database_url: A SQLAlchemy URL, instead of an engine. Without either, the environment decides
+            (AGENTEXEC_DATABASE_URL, DATABASE_URL); the default is sqlite:///agentexec.db.
+
+    Raises:
+        UsageError: Both are given, or the URL cannot be used.
     """
 
     def __init__(
@@ -93,10 +100,12 @@ class Pool:
         return self.registry.add(name, handler, **options)
 
     def run(self) -> None:
-        """Run workers until SIGTERM or SIGINT; blocks.
+        """Run workers, and block until SIGTERM or SIGINT.
 
-        Returns after a stop by SIGTERM; raises KeyboardInterrupt after one by Ctrl-C (quiet if nobody catches
-        it), and SystemExit with a documented exit code if the workers cannot start or had to be killed.
+        Raises:
+            KeyboardInterrupt: Ctrl-C has stopped the workers. If nobody catches it, no traceback is printed.
+            SystemExit: The workers cannot start, or had to be killed; the exit code is one of the documented ones.
+            UsageError: The call is made within a worker, which imports the program.
         """
         self._refuse_within_workers()
         logs.set_up("supervisor", CONF.log_level)
@@ -112,14 +121,18 @@ class Pool:
             raise SystemExit(code)
 
     def start(self) -> None:
-        """Run workers in the background; returns at once. Raises UsageError if they run already."""
+        """Start workers in the background, and return immediately.
+
+        Raises:
+            UsageError: The workers run already, or the call is made within a worker.
+        """
         self._refuse_within_workers()
         if self._thread is not None and self._thread.is_alive():
-            raise UsageError("The pool's workers run already; call pool.shutdown() first.")
+            raise UsageError("The pool's workers run already. Call pool.shutdown() first.")
         supervisor = self._supervise()
         self._supervisor = supervisor
         self._thread = threading.Thread(
-            # Daemon: a program that ends without `shutdown` must not hang; the workers see its end and stop.
+            # A daemon, as a program that ends without `shutdown` must not hang. The workers notice its end and stop.
             target=lambda: supervisor.run(handle_signals=False),
             name="agentexec-supervisor",
             daemon=True,
@@ -127,10 +140,11 @@ class Pool:
         self._thread.start()
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Stop the background workers in order and wait for their end; without effect if there are none.
+        """Stop the background workers in order, and wait for their end. Without such workers it does nothing.
 
-        Running tasks get `timeout` seconds, by default AGENTEXEC_GRACEFUL_SHUTDOWN_TIMEOUT; what is left goes
-        back to the queue.
+        Args:
+            timeout: Seconds that running tasks get, by default AGENTEXEC_GRACEFUL_SHUTDOWN_TIMEOUT. Unfinished tasks go
+                back to the queue.
         """
         if self._supervisor is None or self._thread is None:
             return
@@ -142,13 +156,13 @@ class Pool:
         self._supervisor = self._thread = None
 
     def _supervise(self) -> Supervisor:
-        """A supervisor whose processes import the running program anew, under the settings in force here."""
+        """Return a supervisor whose processes import the running program again, under the settings in force here."""
         return Supervisor(Target.from_pool(self), CONF, overrides=explicit_settings(), run_atexit=False)
 
     def _refuse_within_workers(self) -> None:
-        # Without this a program that starts its pool whenever it is imported would start workers without end.
+        # Without this check, a program that starts its pool at import would start workers without end.
         if RUNTIME.is_worker_process:
             raise UsageError(
-                "Workers import the program to find its tasks, and must not start workers themselves; put pool.run() "
+                "Workers import the program to find its tasks, and must not start workers themselves. Put pool.run() "
                 'or pool.start() under `if __name__ == "__main__":`.'
             )

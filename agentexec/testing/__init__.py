@@ -1,4 +1,4 @@
-"""What helps to test software that is built on agentexec: see `harness`."""
+"""Tools to test software that is built on agentexec; see `harness`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agentexec.testing.harness import harness as harness
     from agentexec.testing.script import ScriptEndedError as ScriptEndedError
 
-_HOMES = {
+_MODULES = {
     "AsyncHarness": "harness",
     "Harness": "harness",
     "ScriptEndedError": "script",
@@ -24,8 +24,8 @@ __all__ = ["AsyncHarness", "Harness", "ScriptEndedError", "TaskRecord", "harness
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: the suite for state backends needs none of it.
-    module = _HOMES.get(name)
+    # Imported on first use: the suite for state backends needs none of these.
+    module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module 'agentexec.testing' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"agentexec.testing.{module}"), name)

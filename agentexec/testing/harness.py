@@ -1,4 +1,4 @@
-"""Run tasks inline, in a unit test: no worker process, no server, nothing left behind."""
+"""Harness that runs tasks inside a unit test: no worker process, no server, nothing left behind."""
 
 from __future__ import annotations
 
@@ -41,10 +41,18 @@ Context = BaseModel | Mapping[str, Any] | None
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """What the record says of a task.
+    """The record of a task.
 
-    `result`: as the handler returned it (decoded by the handler's return type), None unless COMPLETE. `error`: the
-    reason and its traceback, of the last attempt. `attempts`: those that count. `log`: its history, oldest first.
+    Attributes:
+        agent_id: Id of the task.
+        task_name: Name of the task.
+        status: Its status.
+        result: Its result as the handler returned it, decoded by the handler's return type; None unless COMPLETE.
+        error: Reason and traceback of the last attempt.
+        attempts: Number of attempts that count.
+        percentage: Its progress, 0 to 100.
+        metadata: Its metadata.
+        log: Its history, oldest first.
     """
 
     agent_id: UUID
@@ -59,21 +67,27 @@ class TaskRecord:
 
     @property
     def messages(self) -> list[str]:
-        """The messages of the log."""
+        """Messages of the log, oldest first."""
         return [line.message for line in self.log]
 
 
-class harness:  # noqa: N801 - reads as the function that it is to its users
-    """A place to run a pool's tasks in a test, with a database and a queue of its own.
+class harness:  # noqa: N801 - users call it like a function
+    """Context manager that runs a pool's tasks in a test, with its own database and queue.
 
         with ax.testing.harness(pool) as harness:
             task = harness.run("research", ResearchContext(company="Acme"))
 
     In an async test: `async with ax.testing.harness(pool) as harness`, and `await harness.run(...)`.
 
-    `engine`: a database for the record, for handlers that enqueue within transactions of their own (`session=`);
-    agentexec's tables are made in it and stay. Without it the record is a file of its own, removed at the end.
     One harness can be open at a time.
+
+    Args:
+        pool: The pool with the tasks.
+        engine: Engine of the record's database, for handlers that enqueue in their own transactions (`session=`).
+            agentexec's tables are created in it, and stay. By default the record is a file that is removed at the end.
+
+    Raises:
+        UsageError: `with` is used while an event loop runs; use `async with`.
     """
 
     def __init__(self, pool: Pool, *, engine: Engine | None = None) -> None:
@@ -86,7 +100,7 @@ class harness:  # noqa: N801 - reads as the function that it is to its users
         except RuntimeError:
             self._sync = Harness(self._pool, self._engine)
             return self._sync
-        raise UsageError("An event loop runs here: write `async with ax.testing.harness(pool) as harness`.")
+        raise UsageError("An event loop is running: write `async with ax.testing.harness(pool) as harness`.")
 
     def __exit__(self, *_exc: object) -> None:
         self._sync.close()
@@ -100,7 +114,7 @@ class harness:  # noqa: N801 - reads as the function that it is to its users
 
 
 class AsyncHarness:
-    """Runs tasks on the event loop of the test."""
+    """Harness for async tests: runs tasks on the event loop of the test."""
 
     def __init__(self, pool: Pool, engine: Engine | None = None) -> None:
         self._registry = pool.registry
@@ -119,7 +133,7 @@ class AsyncHarness:
             await self._worker.open()
             self._open.callback(self._worker.close)
             if "agents" in sys.modules:
-                # Also where the test gives no answers: an agent in a unit test must not call a real model.
+                # Even if the test gives no answers: an agent in a unit test must not call a real model.
                 self._script()
         except BaseException:
             self._open.close()
@@ -131,31 +145,73 @@ class AsyncHarness:
 
     @property
     def model(self) -> AgentScript:
-        """What the model answers, in every agent of every run: `harness.model.say("…")`. Needs the Agents SDK."""
+        """Script of the model's answers, for every agent of every run: `harness.model.say("…")`. Needs the Agents SDK."""
         return self._script()
 
     async def enqueue(self, task_name: str, context: Context = None, **options: Any) -> Task:
-        """`ax.enqueue` of a task that this pool has. Raises UnknownTaskError too."""
+        """Enqueue a task of this pool.
+
+        Args:
+            task_name: Name of the task.
+            context: Its context.
+            options: Further options of `ax.enqueue`.
+
+        Returns:
+            The task.
+
+        Raises:
+            UnknownTaskError: The pool has no such task.
+            ContextInvalidError: The context does not have the type that the handler takes.
+        """
         self._registry.get(task_name)
         return await enqueue(task_name, context, **options)
 
     async def run(self, task_name: str, context: Context = None, **options: Any) -> TaskRecord:
-        """Enqueue a task and run it to its end, all its attempts.
+        """Enqueue a task, and run all its attempts until it has ended.
 
-        Tasks that it enqueues stay queued (see `run_all`), but for those whose results it waits for. No delay is
-        slept. `options` are those of `ax.enqueue`. An error of the handler is in the returned record; raised are
-        UnknownTaskError, ContextInvalidError, and ScriptEndedError if a model was called once too often.
+        Tasks that it enqueues stay queued (see `run_all`), except those whose results it waits for. Delays are skipped.
+        An error that the handler raises is in the returned record.
+
+        Args:
+            task_name: Name of the task.
+            context: Its context.
+            options: Further options of `ax.enqueue`.
+
+        Returns:
+            The record of the task.
+
+        Raises:
+            UnknownTaskError: The pool has no such task.
+            ContextInvalidError: The context does not have the type that the handler takes.
+            ScriptEndedError: An agent called the model, and the script had no answer left.
         """
         task = await self.enqueue(task_name, context, **options)
         await self._work({task.agent_id})
         return self.task(task)
 
     async def run_all(self) -> list[TaskRecord]:
-        """Run everything that is queued, and what that enqueues, until nothing is left; returns it in its order."""
+        """Run all queued tasks, and the tasks that they enqueue, until none is left.
+
+        Returns:
+            The records of the tasks, in the order of their starts.
+
+        Raises:
+            ScriptEndedError: An agent called the model, and the script had no answer left.
+        """
         return [self.task(agent_id) for agent_id in await self._work(None)]
 
     def task(self, task: Task | UUID | str) -> TaskRecord:
-        """What the record says of a task now. Raises ActivityNotFoundError."""
+        """Read the record of a task.
+
+        Args:
+            task: The task, or its id.
+
+        Returns:
+            The record as it is now.
+
+        Raises:
+            ActivityNotFoundError: There is no such task.
+        """
         agent_id = task.agent_id if isinstance(task, Task) else UUID(str(task))
         with Session(RUNTIME.engine) as db:
             found = detail(db, agent_id)
@@ -173,14 +229,14 @@ class AsyncHarness:
 
     @property
     def tasks(self) -> list[TaskRecord]:
-        """Every task of this harness, oldest first."""
+        """Records of all tasks of this harness, oldest first."""
         with Session(RUNTIME.engine) as db:
             ids = db.scalars(select(Activity.agent_id).order_by(Activity.created_at, Activity.agent_id)).all()
         return [self.task(agent_id) for agent_id in ids]
 
     @property
     def approvals(self) -> list[ApprovalSchema]:
-        """The calls that wait for a person, oldest first: answer with `ax.approve` or `ax.reject`, then `run_all`."""
+        """Calls that wait for a person, oldest first. Answer with `ax.approve` or `ax.reject`, then call `run_all`."""
         with Session(RUNTIME.engine) as db:
             return list_approvals(db)
 
@@ -203,7 +259,7 @@ class AsyncHarness:
 
     def _script(self) -> AgentScript:
         if self._model is None:
-            # On first use: it imports the Agents SDK, which takes two seconds and is not every test's matter.
+            # Made on first use: it imports the Agents SDK, which takes two seconds and is not needed by every test.
             scripted = importlib.import_module("agentexec.testing.scripted_model")
             model: AgentScript = scripted.AgentScript()
             self._open.enter_context(scripted.override_agent_models(model))
@@ -211,7 +267,7 @@ class AsyncHarness:
         return self._model
 
     def _make_database(self) -> Engine:
-        # A file, not memory: handlers, writer and the test use connections of their own at the same time.
+        # A file, not memory, as handlers, writer and test use connections of their own at the same time.
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="agentexec-"))
         engine = create_engine(f"sqlite:///{Path(folder) / 'record.db'}")
         self._open.callback(engine.dispose)
@@ -220,7 +276,7 @@ class AsyncHarness:
 
 
 class Harness:
-    """`AsyncHarness` for tests that are plain functions: the same, on an event loop of its own."""
+    """Harness for tests that are plain functions: `AsyncHarness` on its own event loop."""
 
     def __init__(self, pool: Pool, engine: Engine | None = None) -> None:
         self._loop = asyncio.Runner()
@@ -263,7 +319,7 @@ class Harness:
         return self._inner.task(task)
 
     def close(self) -> None:
-        """Remove everything; the end of the `with` block does so."""
+        """Remove everything, as the end of the `with` block does."""
         try:
             self._loop.run(self._inner.__aexit__())
         finally:
@@ -271,5 +327,5 @@ class Harness:
 
 
 def _never_sync(connection: Any, _record: Any) -> None:
-    """A test's record need not outlive the machine."""
+    """Skip syncs to disk: a test's record need not survive a crash of the machine."""
     connection.execute("PRAGMA synchronous=OFF")

@@ -1,4 +1,4 @@
-"""The error of a script that is too short; apart from the script, which needs the Agents SDK."""
+"""Error of a script that is too short. It is not in the script's module, which needs the Agents SDK."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from agentexec.errors import AgentexecError
 
 
 class ScriptEndedError(AgentexecError):
-    """An agent called the model, and the test had given no answer for that call."""
+    """An agent called the model, and the script has no answer left. Give one more with `harness.model.say(...)`."""

@@ -1,4 +1,4 @@
-"""The model of a harness: answers by a script, in every agent of every run."""
+"""Model of a harness: answers from a script, in every agent of every run."""
 
 from __future__ import annotations
 
@@ -25,36 +25,58 @@ from agentexec.runners.openai.durable import patch_sdk
 from agentexec.testing.script import ScriptEndedError
 
 USAGE = Usage(requests=1, input_tokens=10, output_tokens=5, total_tokens=15)
-"""What a scripted call has cost."""
+"""Usage of one scripted call."""
 
 
 class AgentScript(ScriptedModel):
-    """The SDK's ScriptedModel with shorter words. Answers are given in the order of the calls, whichever agent asks.
+    """The SDK's ScriptedModel with shorter method names. It answers calls in their order, whichever agent makes them.
 
-    `calls` holds what was asked: `system_instructions`, `input`, `tools`, `model_settings` and more.
+    `calls` has the requests, each with `system_instructions`, `input`, `tools`, `model_settings` and more.
     """
 
     def __init__(self) -> None:
         super().__init__(default_usage=USAGE)
         self.pending_error: ScriptEndedError | None = None
         """Set when a call found no answer."""
-        self._given = 0
+        self._number_of_answers = 0
 
     def say(self, answer: str | BaseModel | Mapping[str, Any]) -> Self:
-        """The next call is answered with a text; a model or mapping becomes its JSON, for an agent with an output type."""
+        """Answer the next call with a text.
+
+        Args:
+            answer: The text. A model or mapping is converted to JSON, for an agent with an output type.
+
+        Returns:
+            The script, so that calls can be chained.
+        """
         if isinstance(answer, BaseModel):
             answer = answer.model_dump_json()
         elif not isinstance(answer, str):
             answer = json.dumps(dict(answer))
-        return self._answer([assistant_message(answer, item_id=f"message-{self._given + 1}")])
+        return self._answer([assistant_message(answer, item_id=f"message-{self._number_of_answers + 1}")])
 
     def call_tool(self, name: str, arguments: Mapping[str, Any] | None = None) -> Self:
-        """The next call is answered with the call of a tool, or of an agent that is one, or a handoff."""
+        """Answer the next call with the call of a tool, of an agent used as a tool, or a handoff.
+
+        Args:
+            name: Name of the tool.
+            arguments: Arguments of the call; default none.
+
+        Returns:
+            The script, so that calls can be chained.
+        """
         return self.call_tools((name, arguments or {}))
 
     def call_tools(self, *calls: tuple[str, Mapping[str, Any]]) -> Self:
-        """The same with several tools at once, each as (name, arguments)."""
-        answer = self._given + 1
+        """Answer the next call with calls of several tools at once.
+
+        Args:
+            calls: Each call as (name, arguments).
+
+        Returns:
+            The script, so that calls can be chained.
+        """
+        answer = self._number_of_answers + 1
         return self._answer(
             [
                 function_call(name, arguments, call_id=f"call-{answer}-{place}")
@@ -63,14 +85,21 @@ class AgentScript(ScriptedModel):
         )
 
     def fail(self, error: Exception) -> Self:
-        """The next call raises an error, as a provider's client would."""
-        self._given += 1
+        """Raise an error in the next call, as a provider's client would.
+
+        Args:
+            error: The error.
+
+        Returns:
+            The script, so that calls can be chained.
+        """
+        self._number_of_answers += 1
         self.enqueue(error)
         return self
 
     def _answer(self, output: list[Any]) -> Self:
-        self._given += 1
-        self.enqueue(ModelStep(output=output, response_id=f"response-{self._given}"))
+        self._number_of_answers += 1
+        self.enqueue(ModelStep(output=output, response_id=f"response-{self._number_of_answers}"))
         return self
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
@@ -78,7 +107,7 @@ class AgentScript(ScriptedModel):
         try:
             return await super().get_response(*args, **kwargs)
         except UnexpectedModelCall as error:
-            raise self._too_short(error) from None
+            raise self._no_answer(error) from None
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:
         """See the SDK's Model."""
@@ -86,20 +115,20 @@ class AgentScript(ScriptedModel):
             async for event in super().stream_response(*args, **kwargs):
                 yield event
         except UnexpectedModelCall as error:
-            raise self._too_short(error) from None
+            raise self._no_answer(error) from None
 
-    def _too_short(self, error: UnexpectedModelCall) -> ScriptEndedError:
+    def _no_answer(self, error: UnexpectedModelCall) -> ScriptEndedError:
         number = error.call_index + 1
         self.pending_error = ScriptEndedError(
-            f"Model call {number} found no answer: {self._given} were given. Give one more with "
-            f"harness.model.say(...) or .call_tool(...); the call's input ends with {_last(error.call.input)}."
+            f"Model call {number} found no answer: {self._number_of_answers} were given. Give one more with "
+            f"harness.model.say(...) or .call_tool(...). The input of the call ends with {_end_of_input(error.call.input)}."
         )
         return self.pending_error
 
 
 @contextmanager
 def override_agent_models(model: AgentScript) -> Generator[None]:
-    """Within the block every run of the SDK in this process uses a model, nested runs too."""
+    """Make every run of the SDK in this process use `model` within the block, nested runs too."""
     patch_sdk()
     before = get_default_agent_runner()
     runner = ScriptedRunner(before, model)
@@ -108,13 +137,13 @@ def override_agent_models(model: AgentScript) -> Generator[None]:
         yield
     finally:
         runner.model = None
-        # Unless somebody has come after: then it stands behind that one and only passes on.
+        # If another runner was installed since, it calls this one, which then only passes calls on.
         if get_default_agent_runner() is runner:
             set_default_agent_runner(before)
 
 
 class ScriptedRunner(AgentRunner):
-    """Puts a model into every run. RunConfig's model wins over that of agents, by name or instance."""
+    """Runner that puts a model into every run. The model of a RunConfig takes precedence over those of agents."""
 
     def __init__(self, inner: AgentRunner, model: AgentScript | None) -> None:
         super().__init__()
@@ -147,7 +176,7 @@ class ScriptedRunner(AgentRunner):
         return options
 
 
-def _last(asked: Any) -> str:
-    """The end of a call's input, for an error."""
-    text = asked if isinstance(asked, str) else json.dumps(asked[-1] if asked else None, default=str)
+def _end_of_input(value: Any) -> str:
+    """Return the end of a call's input, for an error message."""
+    text = value if isinstance(value, str) else json.dumps(value[-1] if value else None, default=str)
     return text if len(text) <= 200 else f"{text[:200]}…"
