@@ -25,18 +25,21 @@ from uuid import uuid4
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{part}" for part in ("acts", "buckets", "claims", "events", "leases", "signals"))
+    *(
+        f"{__name__}.{part}"
+        for part in ("buckets", "claims", "coordination", "events", "leases", "operations")
+    )
 )
 
 from agentexec.state.backend import LostLeases, StateBackend
 from agentexec.state.loading import required_names
 from agentexec.task import Entry, Lease, new_agent_id
-from agentexec.testing.backend_suite.acts import LONG_LEASE, claim, push
 from agentexec.testing.backend_suite.buckets import BucketTests
 from agentexec.testing.backend_suite.claims import ClaimTests
+from agentexec.testing.backend_suite.coordination import CoordinationTests
 from agentexec.testing.backend_suite.events import EventTests
 from agentexec.testing.backend_suite.leases import LeaseTests
-from agentexec.testing.backend_suite.signals import CoordinationTests
+from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, push
 
 __all__ = ["BackendSuite"]
 

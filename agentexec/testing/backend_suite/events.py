@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentexec.state.backend import EVENTS_KEPT, StateBackend
 from agentexec.task import new_agent_id
-from agentexec.testing.backend_suite.acts import WAIT_TIMEOUT, running_in_thread
+from agentexec.testing.backend_suite.operations import WAIT_TIMEOUT, running_in_thread
 
 
 class EventTests:

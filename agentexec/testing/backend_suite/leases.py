@@ -8,7 +8,7 @@ import pytest
 
 from agentexec.state.backend import Depth, LostLeases, StateBackend
 from agentexec.task import Entry, Lease, Priority, new_agent_id
-from agentexec.testing.backend_suite.acts import (
+from agentexec.testing.backend_suite.operations import (
     LONG_LEASE,
     SHORT_LEASE,
     claim,

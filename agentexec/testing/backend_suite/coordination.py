@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from agentexec.state.backend import StateBackend
 from agentexec.task import Lease, new_agent_id
-from agentexec.testing.backend_suite.acts import (
+from agentexec.testing.backend_suite.operations import (
     LONG_LEASE,
     SHORT_LEASE,
     WAIT_TIMEOUT,
