@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -24,6 +24,7 @@ from agentexec.activity.queries.detail import detail
 from agentexec.activity.schemas import ActivityLogSchema
 from agentexec.client.approvals import ApprovalSchema, list_approvals
 from agentexec.client.enqueue import enqueue
+from agentexec.client.new_task import EnqueueOptions
 from agentexec.db.engine import prepare_engine
 from agentexec.errors import UsageError
 from agentexec.pool import Pool
@@ -148,13 +149,13 @@ class AsyncHarness:
         """Script of the model's answers, for every agent of every run: `harness.model.say("…")`. Needs the Agents SDK."""
         return self._script()
 
-    async def enqueue(self, task_name: str, context: Context = None, **options: Any) -> Task:
+    async def enqueue(self, task_name: str, context: Context = None, **options: Unpack[EnqueueOptions]) -> Task:
         """Enqueue a task of this pool.
 
         Args:
             task_name: Name of the task.
             context: Its context.
-            options: Further options of `ax.enqueue`.
+            **options: See [`ax.EnqueueOptions`][agentexec.EnqueueOptions].
 
         Returns:
             The task.
@@ -166,7 +167,7 @@ class AsyncHarness:
         self._registry.get(task_name)
         return await enqueue(task_name, context, **options)
 
-    async def run(self, task_name: str, context: Context = None, **options: Any) -> TaskRecord:
+    async def run(self, task_name: str, context: Context = None, **options: Unpack[EnqueueOptions]) -> TaskRecord:
         """Enqueue a task, and run all its attempts until it has ended.
 
         Tasks that it enqueues stay queued (see `run_all`), except those whose results it waits for. Delays are skipped.
@@ -175,7 +176,7 @@ class AsyncHarness:
         Args:
             task_name: Name of the task.
             context: Its context.
-            options: Further options of `ax.enqueue`.
+            **options: See [`ax.EnqueueOptions`][agentexec.EnqueueOptions].
 
         Returns:
             The record of the task.
@@ -302,11 +303,11 @@ class Harness:
         """See `AsyncHarness.approvals`."""
         return self._inner.approvals
 
-    def enqueue(self, task_name: str, context: Context = None, **options: Any) -> Task:
+    def enqueue(self, task_name: str, context: Context = None, **options: Unpack[EnqueueOptions]) -> Task:
         """See `AsyncHarness.enqueue`."""
         return self._loop.run(self._inner.enqueue(task_name, context, **options))
 
-    def run(self, task_name: str, context: Context = None, **options: Any) -> TaskRecord:
+    def run(self, task_name: str, context: Context = None, **options: Unpack[EnqueueOptions]) -> TaskRecord:
         """See `AsyncHarness.run`."""
         return self._loop.run(self._inner.run(task_name, context, **options))
 

@@ -25,7 +25,7 @@ from agentexec.llm.rate_limits import RateLimits, parse_rate_limits
 from agentexec.runtime import RUNTIME
 from agentexec.state.redis_backend import RedisBackend, create
 from agentexec.task import Entry, Priority, new_agent_id
-from agentexec.testing.backend_suite.acts import LONG_LEASE, ids
+from agentexec.testing.backend_suite.operations import LONG_LEASE, ids
 from tests.conftest import DATABASES
 from tests.deployment import Deploy, on_targets, run_in_process
 

@@ -1,6 +1,6 @@
 """The promises of a state backend as tests.
 
-Subclass `BackendSuite`, say how to make yours, and run pytest:
+Subclass `BackendSuite`, provide your backend, and run pytest:
 
     class TestMyBackend(BackendSuite):
         @pytest.fixture
@@ -11,12 +11,12 @@ Subclass `BackendSuite`, say how to make yours, and run pytest:
             backend.close()
 
         def empty(self, backend):
-            ...  # what a server does that loses everything
+            ...  # make it forget everything, like a server that lost its data
 
-Nothing is assumed about what else the server holds: each test has a queue, mailboxes and roles of its own.
+The server may hold other data: each test has its own queue, mailboxes and roles.
 """
 
-# ruff: noqa: E402 - tests; pytest must hear of the modules before they are imported
+# ruff: noqa: E402 - pytest must know the modules of the tests before they are imported
 
 from __future__ import annotations
 
@@ -45,11 +45,15 @@ __all__ = ["BackendSuite"]
 
 
 class BackendSuite(BucketTests, ClaimTests, LeaseTests, CoordinationTests, EventTests):
-    """See the module. The tests need the fixture `backend` and the method `empty`."""
+    """All tests of a state backend. A subclass provides the fixture `backend` and the method `empty`."""
 
     def empty(self, backend: StateBackend) -> None:
-        """Make the backend forget everything, as a lost server would."""
-        raise NotImplementedError("a subclass of BackendSuite says how its backend is emptied")
+        """Make the backend forget everything, like a server that lost its data.
+
+        Args:
+            backend: The backend.
+        """
+        raise NotImplementedError("a subclass of BackendSuite implements empty")
 
     @pytest.fixture
     def queue(self) -> str:
@@ -57,10 +61,12 @@ class BackendSuite(BucketTests, ClaimTests, LeaseTests, CoordinationTests, Event
 
     @pytest.fixture
     def name(self) -> str:
-        """For a mailbox or a role."""
+        """Name for a mailbox or a role."""
         return f"suite-{uuid4().hex}"
 
-    def test_events_go_on_above_those_that_are_lost(self, backend: StateBackend, queue: str) -> None:
+    def test_event_numbers_continue_above_those_that_were_lost(
+        self, backend: StateBackend, queue: str
+    ) -> None:
         agent_id = new_agent_id()
         backend.publish(queue, {agent_id: ["lost"]})
         [lost] = backend.read_events(queue, {agent_id: 0})[agent_id]
@@ -70,7 +76,7 @@ class BackendSuite(BucketTests, ClaimTests, LeaseTests, CoordinationTests, Event
         assert event.text == "new"
 
     def test_it_has_every_name_of_the_protocol(self, backend: StateBackend) -> None:
-        assert [one for one in required_names() if not hasattr(backend, one)] == []
+        assert [name for name in required_names() if not hasattr(backend, name)] == []
 
     def test_it_can_be_used_again_after_close(self, backend: StateBackend, queue: str) -> None:
         backend.ping()

@@ -1,4 +1,4 @@
-"""Which tasks a claim gets, and in which order."""
+"""Tests of claims: the tasks that they take, and their order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from agentexec.testing.backend_suite.operations import (
 
 
 class ClaimTests:
-    """Push, claim, order, delays, depth."""
+    """Tests of push, claim, order, delays and depth."""
 
     def test_a_task_is_claimed_once(self, backend: StateBackend, queue: str) -> None:
         agent_id = new_agent_id()
@@ -52,19 +52,19 @@ class ClaimTests:
         high = push(backend, queue, 2, Priority.HIGH)
         assert ids(claim(backend, queue, 3)) == [*high, low[0]]
 
-    def test_a_share_for_low_is_taken_from_low_first(self, backend: StateBackend, queue: str) -> None:
+    def test_the_quota_of_low_is_taken_from_low_first(self, backend: StateBackend, queue: str) -> None:
         high = push(backend, queue, 5, Priority.HIGH)
         low = push(backend, queue, 5, Priority.LOW)
         assert set(ids(claim(backend, queue, 4, low_quota=1))) == {*high[:3], low[0]}
         assert set(ids(claim(backend, queue, 4, low_quota=3))) == {high[3], *low[1:4]}
 
-    def test_a_share_that_low_cannot_fill_goes_to_high(self, backend: StateBackend, queue: str) -> None:
+    def test_a_quota_that_low_cannot_fill_goes_to_high(self, backend: StateBackend, queue: str) -> None:
         high = push(backend, queue, 5, Priority.HIGH)
         low = push(backend, queue, 1, Priority.LOW)
         assert set(ids(claim(backend, queue, 4, low_quota=3))) == {*low, *high[:3]}
         assert ids(claim(backend, queue, 4, low_quota=3)) == high[3:]
 
-    def test_a_share_above_the_limit_takes_no_more_than_the_limit(
+    def test_a_quota_above_the_limit_takes_no_more_than_the_limit(
         self, backend: StateBackend, queue: str
     ) -> None:
         push(backend, queue, 2, Priority.HIGH)
@@ -72,7 +72,7 @@ class ClaimTests:
         assert ids(claim(backend, queue, 1, low_quota=3)) == low[:1]
 
     @pytest.mark.parametrize("state", ["ready", "delayed", "leased", "expired"])
-    def test_a_task_that_is_there_is_not_pushed_again(
+    def test_a_task_that_the_index_knows_is_not_pushed_again(
         self, backend: StateBackend, queue: str, state: str
     ) -> None:
         agent_id = new_agent_id()
@@ -94,7 +94,7 @@ class ClaimTests:
         backend.push(queue, [Entry(agent_id), Entry(agent_id)])
         assert ids(claim(backend, queue, 10)) == [agent_id]
 
-    def test_many_tasks_at_once(self, backend: StateBackend, queue: str) -> None:
+    def test_many_tasks_are_handled_in_one_call(self, backend: StateBackend, queue: str) -> None:
         pushed = push(backend, queue, 2500)
         claimed = claim_all(backend, queue)
         assert ids(claimed) == pushed
@@ -104,7 +104,7 @@ class ClaimTests:
         assert backend.unknown_tasks(queue, pushed) == pushed
         assert backend.depth(queue) == Depth(0, 0, 0)
 
-    def test_pushing_nothing_is_nothing(self, backend: StateBackend, queue: str) -> None:
+    def test_empty_calls_change_nothing(self, backend: StateBackend, queue: str) -> None:
         backend.push(queue, [])
         backend.restore(queue, [], LONG_LEASE)
         backend.finish(queue, [])
@@ -113,7 +113,7 @@ class ClaimTests:
         assert backend.unknown_tasks(queue, []) == []
         assert backend.depth(queue) == Depth(0, 0, 0)
 
-    def test_queues_are_apart(self, backend: StateBackend, queue: str) -> None:
+    def test_queues_are_separate(self, backend: StateBackend, queue: str) -> None:
         agent_id = new_agent_id()
         backend.push(queue, [Entry(agent_id)])
         other = f"{queue}-other"
@@ -154,7 +154,7 @@ class ClaimTests:
             assert lease.epoch == epoch
             assert backend.release(queue, lease)
 
-    def test_epochs_go_on_from_the_one_of_the_record(self, backend: StateBackend, queue: str) -> None:
+    def test_epochs_continue_from_that_of_the_record(self, backend: StateBackend, queue: str) -> None:
         agent_id = new_agent_id()
         backend.push(queue, [Entry(agent_id, epoch=41)])
         assert claim(backend, queue) == [Lease(agent_id, 42)]
@@ -184,7 +184,7 @@ class ClaimTests:
         assert claimed.next_due is not None
         assert LONG_LEASE - WAIT_TIMEOUT < claimed.next_due <= LONG_LEASE
 
-    def test_a_moment_that_has_passed_is_no_delay(self, backend: StateBackend, queue: str) -> None:
+    def test_a_moment_in_the_past_is_not_a_delay(self, backend: StateBackend, queue: str) -> None:
         agent_id = new_agent_id()
         backend.push(queue, [Entry(agent_id, run_at=time.time() - LONG_LEASE)])
         assert backend.depth(queue) == Depth(ready=1, delayed=0, leased=0)
@@ -197,23 +197,23 @@ class ClaimTests:
         wait_until(lambda: backend.depth(queue).ready == 2)
         assert ids(claim(backend, queue, 2)) == [high, low]
 
-    def test_a_delayed_task_that_is_hastened_is_ready(self, backend: StateBackend, queue: str) -> None:
-        hastened, other, ready = (new_agent_id() for _ in range(3))
+    def test_a_delayed_task_can_be_made_ready(self, backend: StateBackend, queue: str) -> None:
+        made_ready, other, ready = (new_agent_id() for _ in range(3))
         far = time.time() + 100 * LONG_LEASE
-        backend.push(queue, [Entry(hastened, run_at=far, epoch=3), Entry(other, run_at=far)])
+        backend.push(queue, [Entry(made_ready, run_at=far, epoch=3), Entry(other, run_at=far)])
         backend.push(queue, [Entry(ready)])
-        backend.make_ready(queue, [hastened, ready, new_agent_id()])
+        backend.make_ready(queue, [made_ready, ready, new_agent_id()])
         assert backend.depth(queue) == Depth(ready=2, delayed=1, leased=0)
-        assert sorted(claim(backend, queue, 3)) == sorted([Lease(hastened, 4), Lease(ready, 1)])
+        assert sorted(claim(backend, queue, 3)) == sorted([Lease(made_ready, 4), Lease(ready, 1)])
 
-    def test_a_leased_task_is_not_hastened(self, backend: StateBackend, queue: str) -> None:
+    def test_a_leased_task_is_not_made_ready(self, backend: StateBackend, queue: str) -> None:
         push(backend, queue, 1)
         [lease] = claim(backend, queue)
         backend.make_ready(queue, [lease.agent_id])
         assert backend.worker_leases(queue, "worker") == [lease]
         assert backend.depth(queue) == Depth(ready=0, delayed=0, leased=1)
 
-    def test_hastening_wakes_a_worker_that_waits(self, backend: StateBackend, queue: str) -> None:
+    def test_a_task_made_ready_wakes_a_waiting_worker(self, backend: StateBackend, queue: str) -> None:
         agent_id = new_agent_id()
         backend.push(queue, [Entry(agent_id, run_at=time.time() + LONG_LEASE)])
         assert claim(backend, queue) == []

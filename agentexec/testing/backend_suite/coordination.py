@@ -1,4 +1,4 @@
-"""Waiting for work, mailboxes and leadership."""
+"""Tests of waiting for tasks, mailboxes and leadership."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from agentexec.testing.backend_suite.operations import (
 
 
 class CoordinationTests:
-    """Wait, wake, watch, send, receive, add, lead."""
+    """Tests of wait, wake, watch, send, receive and acquire_leadership."""
 
     pick_up_seconds = 0.5
-    """Within what time a waiting worker notices a push. A server that tells is far below it."""
+    """Seconds within which a waiting worker notices a push. A server that notifies workers takes far less."""
 
     def test_waiting_ends_in_time(self, backend: StateBackend, queue: str) -> None:
         started = time.monotonic()
@@ -55,7 +55,7 @@ class CoordinationTests:
 
         with ThreadPoolExecutor(3) as threads:
             workers = [threads.submit(work, number) for number in range(3)]
-            time.sleep(0.2)  # nothing tells from outside that a worker waits
+            time.sleep(0.2)  # it cannot be seen from outside that a worker waits
             started = time.monotonic()
             pushed = push(backend, queue, 3)
             claimed = [lease for worker in workers for lease in worker.result(2 * WAIT_TIMEOUT)]
@@ -75,7 +75,7 @@ class CoordinationTests:
             backend.wake(queue, 1)
             assert ended() < self.pick_up_seconds
 
-    def test_watchers_are_told_once(self, backend: StateBackend, queue: str, name: str) -> None:
+    def test_watchers_are_notified_once(self, backend: StateBackend, queue: str, name: str) -> None:
         watched, other = new_agent_id(), new_agent_id()
         backend.watch(queue, [watched, other], f"{name}-a")
         backend.watch(queue, [watched], f"{name}-a")
@@ -96,7 +96,7 @@ class CoordinationTests:
         backend.notify_done(queue, ids(leases))
         assert backend.receive(name, 1) == [f"done {leases[0].agent_id}"]
 
-    def test_messages_come_in_order_and_all_at_once(self, backend: StateBackend, name: str) -> None:
+    def test_messages_come_in_order_and_together(self, backend: StateBackend, name: str) -> None:
         texts = [f"message {number} \N{SNOWMAN}" for number in range(2500)]
         backend.send(name, texts[:2000])
         backend.send(name, texts[2000:])
@@ -104,7 +104,7 @@ class CoordinationTests:
         assert backend.receive(name, 1) == texts
         assert backend.receive(name, 0) == []
 
-    def test_mailboxes_are_apart(self, backend: StateBackend, name: str) -> None:
+    def test_mailboxes_are_separate(self, backend: StateBackend, name: str) -> None:
         backend.send(name, ["for me"])
         assert backend.receive(f"{name}-other", 0.05) == []
         assert backend.receive(name, 1) == ["for me"]
@@ -121,13 +121,13 @@ class CoordinationTests:
         assert backend.receive(name, 0.2) == []
         assert 0.15 < time.monotonic() - started < 2
 
-    def test_one_leads(self, backend: StateBackend, name: str) -> None:
+    def test_one_owner_leads(self, backend: StateBackend, name: str) -> None:
         assert backend.acquire_leadership(name, "first", LONG_LEASE)
         assert not backend.acquire_leadership(name, "second", LONG_LEASE)
         assert backend.acquire_leadership(name, "first", LONG_LEASE)
         assert backend.acquire_leadership(f"{name}-other", "second", LONG_LEASE)
 
-    def test_a_leadership_ends(self, backend: StateBackend, name: str) -> None:
+    def test_a_leadership_expires(self, backend: StateBackend, name: str) -> None:
         assert backend.acquire_leadership(name, "first", SHORT_LEASE)
         assert wait_until(lambda: backend.acquire_leadership(name, "second", LONG_LEASE))
         assert not backend.acquire_leadership(name, "first", LONG_LEASE)

@@ -1,4 +1,4 @@
-"""Short-lived events, and those who follow them."""
+"""Tests of short-lived events and of their followers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agentexec.testing.backend_suite.operations import WAIT_TIMEOUT, running_in_
 
 
 class EventTests:
-    """Publish, read_events, follow, followed."""
+    """Tests of publish, read_events, follow and followed_tasks."""
 
     def test_events_come_in_order_and_count_up(self, backend: StateBackend, queue: str) -> None:
         agent_id = new_agent_id()
@@ -21,7 +21,7 @@ class EventTests:
         assert first > 0
         assert [event.number for event in events] == list(range(first, first + 7))
 
-    def test_reading_goes_on_after_a_number(self, backend: StateBackend, queue: str) -> None:
+    def test_reading_continues_after_a_number(self, backend: StateBackend, queue: str) -> None:
         agent_id, other = new_agent_id(), new_agent_id()
         backend.publish(queue, {agent_id: ["a", "b", "c"], other: ["x"]})
         found = backend.read_events(queue, {agent_id: 0, other: 0})
@@ -54,7 +54,7 @@ class EventTests:
         backend.publish(queue, {agent_id: [str(number) for number in range(2500)]})
         assert backend.read_events(queue, {agent_id: 0})[agent_id][-1].text == "2499"
 
-    def test_followers_are_told(self, backend: StateBackend, queue: str, name: str) -> None:
+    def test_followers_are_notified(self, backend: StateBackend, queue: str, name: str) -> None:
         agent_id, other = new_agent_id(), new_agent_id()
         backend.follow(queue, [agent_id], f"{name}-a")
         backend.follow(queue, [agent_id], f"{name}-a")
@@ -65,7 +65,7 @@ class EventTests:
         backend.publish(queue, {agent_id: ["three"], other: ["x"]})
         assert backend.receive(f"{name}-a", WAIT_TIMEOUT) == [f"events {agent_id}"]
         assert sorted(backend.receive(f"{name}-b", WAIT_TIMEOUT)) == sorted(
-            f"events {one}" for one in (agent_id, other)
+            f"events {followed}" for followed in (agent_id, other)
         )
 
     def test_an_event_wakes_a_follower(self, backend: StateBackend, queue: str, name: str) -> None:
@@ -75,14 +75,14 @@ class EventTests:
             backend.publish(queue, {agent_id: ["hello"]})
             assert ended() < 0.5
 
-    def test_who_follows_is_known(self, backend: StateBackend, queue: str, name: str) -> None:
+    def test_followed_tasks_are_known(self, backend: StateBackend, queue: str, name: str) -> None:
         followed, other = new_agent_id(), new_agent_id()
         assert backend.followed_tasks(queue, [followed, other]) == set()
         backend.follow(queue, [followed], name)
         assert backend.followed_tasks(queue, [followed, other]) == {followed}
         assert backend.followed_tasks(queue, []) == set()
 
-    def test_following_is_no_watch(self, backend: StateBackend, queue: str, name: str) -> None:
+    def test_following_is_not_watching(self, backend: StateBackend, queue: str, name: str) -> None:
         followed, watched = new_agent_id(), new_agent_id()
         backend.follow(queue, [followed], f"{name}-follower")
         backend.watch(queue, [followed, watched], f"{name}-watcher")

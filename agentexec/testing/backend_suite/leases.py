@@ -1,4 +1,4 @@
-"""What the holder of a lease may do, and what one that lost it may not."""
+"""Tests of leases: their holder may do everything, a worker that lost one nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agentexec.testing.backend_suite.operations import (
 
 
 class LeaseTests:
-    """Renew, expire, finish, release, restore, remove."""
+    """Tests of renew, expired_leases, finish, release, restore and remove."""
 
     def test_a_renewed_lease_does_not_expire(self, backend: StateBackend, queue: str) -> None:
         push(backend, queue, 2)
@@ -72,7 +72,7 @@ class LeaseTests:
         assert backend.release(queue, lease)
         assert claim(backend, queue) == [Lease(lease.agent_id, 2)]
 
-    def test_a_renewal_tells_what_is_lost(self, backend: StateBackend, queue: str) -> None:
+    def test_a_renewal_reports_lost_leases(self, backend: StateBackend, queue: str) -> None:
         push(backend, queue, 4)
         kept, taken, finished, removed = claim(backend, queue, 4)
         assert backend.release(queue, taken)
@@ -185,7 +185,7 @@ class LeaseTests:
         assert backend.worker_leases(queue, "worker") == leases
         assert claim(backend, queue, 10) == [Lease(pushed[1], 1)]
 
-    def test_removing_tells_who_held_a_lease(self, backend: StateBackend, queue: str) -> None:
+    def test_removing_returns_the_holders_of_leases(self, backend: StateBackend, queue: str) -> None:
         ready, delayed, restored, unknown = (new_agent_id() for _ in range(4))
         push(backend, queue, 2)
         mine, given_back = claim(backend, queue, 2, worker="holder")

@@ -1,4 +1,4 @@
-"""What the tests of a backend do to it."""
+"""Operations that the tests of a backend share."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SHORT_LEASE = 0.3
 """Seconds of a lease that a test lets expire."""
 
 LONG_LEASE = 60.0
-"""Seconds of a lease that no test lives to see the end of."""
+"""Seconds of a lease that does not expire within a test."""
 
 WAIT_TIMEOUT = 10.0
-"""Seconds after which a test gives up on something that must happen."""
+"""Seconds that a test waits for something that must happen."""
 
 
 def push(backend: StateBackend, queue: str, count: int, priority: Priority = Priority.LOW) -> list[UUID]:
-    """Push new tasks in one call; returns their ids."""
+    """Push new tasks in one call, and return their ids."""
     entries = [Entry(new_agent_id(), priority) for _ in range(count)]
     backend.push(queue, entries)
     return [entry.agent_id for entry in entries]
@@ -41,12 +41,12 @@ def claim(
     low_quota: int = 0,
     seconds: float = LONG_LEASE,
 ) -> list[Lease]:
-    """The leases of one claim."""
+    """Claim once, and return the leases."""
     return backend.claim(queue, worker, limit=limit, low_quota=low_quota, lease_seconds=seconds).leases
 
 
 def claim_all(backend: StateBackend, queue: str) -> list[Lease]:
-    """Claim until nothing is left."""
+    """Claim until the queue is empty, and return the leases."""
     claimed: list[Lease] = []
     while leases := claim(backend, queue, 1000):
         claimed += leases
@@ -54,7 +54,7 @@ def claim_all(backend: StateBackend, queue: str) -> list[Lease]:
 
 
 def ids(leases: Sequence[Lease]) -> list[UUID]:
-    """The ids of leases, in order."""
+    """Return the ids of leases, in order."""
     return [lease.agent_id for lease in leases]
 
 
@@ -69,9 +69,9 @@ def wait_until(condition: Callable[[], T]) -> T:
 
 @contextmanager
 def running_in_thread(call: Callable[[], object]) -> Generator[Callable[[], float]]:
-    """Run a blocking call in a thread. What is yielded waits for its end and returns the seconds that took.
+    """Run a blocking call in a thread, and yield a function that waits for its end and returns the seconds of its wait.
 
-    The call may have ended before: waiting may always return early.
+    The call may have ended before, as waits may always return early.
     """
     ready = threading.Event()
 
@@ -82,7 +82,7 @@ def running_in_thread(call: Callable[[], object]) -> Generator[Callable[[], floa
     with ThreadPoolExecutor(1) as threads:
         thread = threads.submit(run)
         ready.wait()
-        time.sleep(0.1)  # nothing tells from outside that the call has begun to block
+        time.sleep(0.1)  # it cannot be seen from outside that the call blocks
         started = time.monotonic()
 
         def ended() -> float:

@@ -15,7 +15,7 @@ from agentexec.errors import UnavailableError, UsageError
 from agentexec.state.backend import Depth, LostLeases
 from agentexec.state.redis_backend import RedisBackend, connection, create
 from agentexec.task import Entry, Lease, Priority, new_agent_id
-from agentexec.testing.backend_suite.acts import LONG_LEASE, claim, ids, push
+from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, ids, push
 from tests.conftest import BROKERS
 from tests.servers import HOST, Valkey, free_port
 

@@ -16,7 +16,7 @@ from agentexec.state.backend import Depth, Event
 from agentexec.state.messages import CANCEL, format_message
 from agentexec.state.redis_backend import RedisBackend, create
 from agentexec.task import Entry, Lease, new_agent_id
-from agentexec.testing.backend_suite.acts import LONG_LEASE, claim, ids, push
+from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, ids, push
 from tests.deployment import Deploy, on_targets
 from tests.servers import Valkey
 
