@@ -149,7 +149,9 @@ class AsyncHarness:
         """Script of the model's answers, for every agent of every run: `harness.model.say("…")`. Needs the Agents SDK."""
         return self._script()
 
-    async def enqueue(self, task_name: str, context: Context = None, **options: Unpack[EnqueueOptions]) -> Task:
+    async def enqueue(
+        self, task_name: str, context: Context = None, **options: Unpack[EnqueueOptions]
+    ) -> Task:
         """Enqueue a task of this pool.
 
         Args:
@@ -167,7 +169,9 @@ class AsyncHarness:
         self._registry.get(task_name)
         return await enqueue(task_name, context, **options)
 
-    async def run(self, task_name: str, context: Context = None, **options: Unpack[EnqueueOptions]) -> TaskRecord:
+    async def run(
+        self, task_name: str, context: Context = None, **options: Unpack[EnqueueOptions]
+    ) -> TaskRecord:
         """Enqueue a task, and run all its attempts until it has ended.
 
         Tasks that it enqueues stay queued (see `run_all`), except those whose results it waits for. Delays are skipped.
