@@ -1,4 +1,4 @@
-"""Attempts of one task in this process: the handler runs again from its top, as after the death of its worker."""
+"""Attempts of one task in this process: the handler runs again from its top, as after a crash of its worker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ReplayableTask:
         return await self.run_at_epoch(handler, self.epoch)
 
     def take_over(self) -> None:
-        """What the admission of a new worker does."""
+        """Make the task RUNNING under the next epoch, as the admission by a new worker does."""
         self.epoch += 1
         with RUNTIME.engine.begin() as connection:
             connection.execute(
@@ -43,7 +43,7 @@ class ReplayableTask:
             )
 
     async def run_at_epoch(self, handler: Callable[[], Awaitable[T]], epoch: int) -> T:
-        """Run a handler under an epoch, whatever the record says."""
+        """Run a handler under an epoch, whatever epoch the task has."""
 
         async def run() -> T:
             enter_task(Lease(self.agent_id, epoch), epoch)
@@ -52,7 +52,7 @@ class ReplayableTask:
         return await asyncio.create_task(run(), context=contextvars.copy_context())
 
     def journal(self) -> list[tuple[str, int, str]]:
-        """Path, count and kind of every row, in the order in which they were written."""
+        """Return path, seq and kind of every row, in the order in which they were written."""
         query = (
             select(JournalEntry)
             .where(JournalEntry.agent_id == self.agent_id)
@@ -62,7 +62,7 @@ class ReplayableTask:
             return [(row.path, row.seq, row.kind) for row in db.scalars(query)]
 
     def delete_entries(self, keys: Sequence[tuple[str, int]]) -> None:
-        """Remove rows, as if the worker had died before it wrote them."""
+        """Remove rows, as if the worker had crashed before it wrote them."""
         with RUNTIME.engine.begin() as connection:
             for path, seq in keys:
                 connection.execute(

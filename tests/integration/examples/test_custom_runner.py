@@ -1,4 +1,4 @@
-"""The example of a runner without the Agents SDK, run and killed."""
+"""The example of a runner without the Agents SDK, with and without a fault."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def database(tables_url: str) -> Iterator[None]:
 
 
 class Model:
-    """Answers by how much it has been told, and dies at a chosen question."""
+    """Model that answers by the number of messages, and fails at a chosen turn."""
 
     turns = (
         {"tool": "weather", "argument": "Lisbon"},
@@ -35,26 +35,26 @@ class Model:
 
     def __init__(self) -> None:
         self.asked: list[list[dict[str, Any]]] = []
-        self.dies_at = -1
+        self.fails_at = -1
 
     def __call__(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         turn = len(messages) // 2 - 1
-        if turn == self.dies_at:
+        if turn == self.fails_at:
             raise ConnectionError("the worker is gone")
         self.asked.append(messages)
         return {"role": "assistant", "content": json.dumps(self.turns[turn])}
 
 
-async def test_the_example_goes_on_at_the_step_where_it_died(database: None) -> None:
+async def test_the_example_resumes_at_the_step_where_it_failed(database: None) -> None:
     task, model = ReplayableTask(), Model()
 
     async def handler() -> str:
         return await LoopRunner(task.agent_id, model).run(SYSTEM, "Plan a trip to Lisbon.")
 
-    model.dies_at = 2
+    model.fails_at = 2
     with pytest.raises(ConnectionError):
         await task.attempt(handler)
-    model.dies_at = -1
+    model.fails_at = -1
     assert await task.attempt(handler) == "All set."
     assert [len(messages) for messages in model.asked] == [2, 4, 6]
     whole = ReplayableTask()

@@ -1,4 +1,4 @@
-"""Calls that wait for a person: the task leaves its worker, and goes on with the answer."""
+"""Calls that wait for a person: the task leaves its worker, and resumes with the answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.db.clock import utc_now
-from agentexec.errors import WaitingForApproval
+from agentexec.errors import Postponed, WaitingForApproval
 from agentexec.journal.models import Approval
 from agentexec.journal.waiting import FAR_FUTURE_SECONDS
 from agentexec.journal.wake_ups import tasks_to_wake
@@ -43,7 +43,7 @@ def task(database: None) -> ReplayableTask:
 
 
 class Mail:
-    """Letters that really went out, and what else was done."""
+    """Emails that were really sent, and topics that were looked up."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -83,7 +83,7 @@ DONE = [assistant_message("Done.")]
 
 
 class Office:
-    """A handler whose model is asked by every attempt, and counts."""
+    """A handler whose model counts the calls of all attempts."""
 
     def __init__(
         self, task: ReplayableTask, mail: Mail, turns: list[list[Any]], mode: Mode = "run", **options: Any
@@ -92,7 +92,7 @@ class Office:
         self.mode = mode
         self.options = options
         self.session: SQLiteSession | None = None
-        # What is recorded is not asked again: one script serves all attempts.
+        # A recorded response is not asked for again, so one script serves all attempts.
         self.model = ScriptedModel(turns)
         self.agent = Agent("Clerk", model=self.model, tools=mail.tools)
         self.events: list[str] = []
@@ -109,7 +109,7 @@ class Office:
     async def attempt(self) -> Any:
         return await self.task.attempt(self.handler)
 
-    async def parks(self) -> WaitingForApproval:
+    async def leaves_to_wait(self) -> WaitingForApproval:
         with pytest.raises(WaitingForApproval) as raised:
             await self.attempt()
         return raised.value
@@ -129,19 +129,19 @@ def outputs(result: Any) -> dict[str, str]:
 
 
 @both_modes
-async def test_an_approved_call_is_made_and_the_run_goes_on(
+async def test_an_approved_call_is_made_and_the_run_resumes(
     task: ReplayableTask, mail: Mail, mode: Mode
 ) -> None:
     office = Office(task, mail, [[look("a")], [send("Ann"), look("b")], DONE], mode)
-    parked = await office.parks()
-    assert str(parked) == 'Waiting for approval: send_email({"to":"Ann"})'
-    assert parked.seconds == FAR_FUTURE_SECONDS
+    left = await office.leaves_to_wait()
+    assert str(left) == 'Waiting for approval: send_email({"to":"Ann"})'
+    assert left.seconds == FAR_FUTURE_SECONDS
     assert (mail.sent, mail.done) == ([], ["a", "b"])
     [question] = pending(task)
     assert (question.call_id, question.kind, question.tool) == ("call_1", "approval", "send_email")
     assert (question.arguments, question.agent_type) == ('{"to":"Ann"}', "research")
 
-    assert str(await office.parks()) == str(parked), "it waits through any number of restarts"
+    assert str(await office.leaves_to_wait()) == str(left), "it waits through any number of restarts"
     assert await ax.approve(task.agent_id, "call_1")
     assert pending(task) == []
     result = await office.attempt()
@@ -162,7 +162,7 @@ async def test_a_rejected_call_is_not_made_and_the_model_is_told(
     task: ReplayableTask, mail: Mail, mode: Mode
 ) -> None:
     office = Office(task, mail, [[send("Ann")], DONE], mode)
-    await office.parks()
+    await office.leaves_to_wait()
     assert await ax.reject(task.agent_id, "call_1", message="Ann has left.")
     result = await office.attempt()
     assert outputs(result) == {"call_1": "Ann has left."}
@@ -174,12 +174,12 @@ async def test_a_run_waits_for_all_answers(task: ReplayableTask, mail: Mail, mod
     office = Office(
         task, mail, [[send("Ann", "call_1"), send("Bob", "call_2")], [send("Cid", "call_3")], DONE], mode
     )
-    await office.parks()
+    await office.leaves_to_wait()
     assert await ax.approve(task.agent_id, "call_2")
-    assert "Ann" in str(await office.parks())
+    assert "Ann" in str(await office.leaves_to_wait())
     assert mail.sent == []
     assert await ax.reject(task.agent_id, "call_1")
-    assert "Cid" in str(await office.parks())
+    assert "Cid" in str(await office.leaves_to_wait())
     assert mail.sent == ["Bob"]
     assert await ax.approve(task.agent_id, "call_3")
     assert (await office.attempt()).final_output == "Done."
@@ -192,8 +192,8 @@ async def test_a_session_holds_the_whole_run_once(
 ) -> None:
     office = Office(task, mail, [[send("Ann")], DONE], mode)
     office.session = SQLiteSession("s", tmp_path / "session.db")
-    await office.parks()
-    await office.parks()
+    await office.leaves_to_wait()
+    await office.leaves_to_wait()
     await ax.approve(task.agent_id, "call_1")
     await office.attempt()
     first = await office.session.get_items()
@@ -208,7 +208,9 @@ async def test_a_session_holds_the_whole_run_once(
 
 
 @both_modes
-async def test_an_agent_that_is_a_tool_may_ask_too(task: ReplayableTask, mail: Mail, mode: Mode) -> None:
+async def test_an_agent_used_as_a_tool_may_need_approval(
+    task: ReplayableTask, mail: Mail, mode: Mode
+) -> None:
     inner = Agent(
         "Inner",
         model=ScriptedModel([[send("Ann", "inner_1")], [assistant_message("Inside.")]]),
@@ -216,7 +218,7 @@ async def test_an_agent_that_is_a_tool_may_ask_too(task: ReplayableTask, mail: M
     )
     office = Office(task, mail, [[function_call("delegate", {"input": "?"}, call_id="outer_1")], DONE], mode)
     office.agent.tools = [inner.as_tool("delegate", "Delegate.")]
-    await office.parks()
+    await office.leaves_to_wait()
     [question] = pending(task)
     assert (question.call_id, question.tool) == ("inner_1", "send_email")
     await ax.approve(task.agent_id, "inner_1")
@@ -229,7 +231,7 @@ async def test_an_agent_that_is_a_tool_may_ask_too(task: ReplayableTask, mail: M
 @both_modes
 async def test_an_approval_expires(task: ReplayableTask, mail: Mail, mode: Mode) -> None:
     office = Office(task, mail, [[send("Ann")], DONE], mode, approval_timeout=timedelta(hours=1))
-    assert 3590 < (await office.parks()).seconds <= 3600
+    assert 3590 < (await office.leaves_to_wait()).seconds <= 3600
     with Session(RUNTIME.engine) as db:
         db.execute(update(Approval).values(expires_at=utc_now() - timedelta(seconds=1)))
         db.commit()
@@ -239,7 +241,7 @@ async def test_an_approval_expires(task: ReplayableTask, mail: Mail, mode: Mode)
     assert mail.sent == []
 
 
-async def test_a_run_beside_the_waiting_one_is_not_cut_off(task: ReplayableTask, mail: Mail) -> None:
+async def test_a_run_in_parallel_with_a_waiting_one_is_not_cut_off(task: ReplayableTask, mail: Mail) -> None:
     waits = Agent("Clerk", model=ScriptedModel([[send("Ann")], DONE]), tools=mail.tools)
     ended: list[str] = []
 
@@ -250,7 +252,7 @@ async def test_a_run_beside_the_waiting_one_is_not_cut_off(task: ReplayableTask,
         return "slow"
 
     calls = [function_call("slowly", {}, call_id=f"slow_{number}") for number in range(3)]
-    works = Agent("Worker", model=ScriptedModel([*([one] for one in calls), DONE]), tools=[slowly])
+    works = Agent("Worker", model=ScriptedModel([*([call] for call in calls), DONE]), tools=[slowly])
 
     async def handler() -> Any:
         runner = ax.OpenAIRunner(task.agent_id)
@@ -266,7 +268,22 @@ async def test_a_run_beside_the_waiting_one_is_not_cut_off(task: ReplayableTask,
     assert mail.sent == ["Ann"]
 
 
-async def test_an_answer_that_comes_while_the_task_still_works_is_taken_at_once(
+async def test_a_wait_for_approval_ends_with_the_first_wait_in_parallel_with_it(
+    task: ReplayableTask, mail: Mail
+) -> None:
+    waits = Agent("Clerk", model=ScriptedModel([[send("Ann")], DONE]), tools=mail.tools)
+
+    async def handler() -> Any:
+        runner = ax.OpenAIRunner(task.agent_id)
+        return await asyncio.gather(runner.run(waits, "One."), ax.wait_for_event("paid", timeout=60))
+
+    with pytest.raises(Postponed) as raised:
+        await task.attempt(handler)
+    assert raised.value.seconds <= 60
+    assert raised.value.waiting_for == {"approval", "event"}
+
+
+async def test_an_answer_that_comes_while_the_task_still_works_takes_effect_at_once(
     task: ReplayableTask, mail: Mail
 ) -> None:
     waits = Agent("Clerk", model=ScriptedModel([[send("Ann")], DONE]), tools=mail.tools)
@@ -292,7 +309,7 @@ async def test_a_person_decides_about_a_call_that_was_cut_off(task: ReplayableTa
     made: list[str] = []
 
     class Killed(BaseException):
-        """Nothing catches it, as nothing catches a signal."""
+        """Death of the process, which no handler catches."""
 
     @ax.tool_policy("ask")
     @function_tool
@@ -321,7 +338,7 @@ async def test_a_person_decides_about_a_call_that_was_cut_off(task: ReplayableTa
         await ax.approve(task.agent_id, "call_1")
         with pytest.raises(Killed):
             await task.attempt(handler)
-        # Once allowed is not allowed for ever.
+        # Approval of one repetition does not cover the next.
         with pytest.raises(WaitingForApproval):
             await task.attempt(handler)
         await ax.approve(task.agent_id, "call_1")
@@ -335,15 +352,17 @@ async def test_a_person_decides_about_a_call_that_was_cut_off(task: ReplayableTa
         assert len(made) == 1
 
 
-async def test_what_cannot_be_decided(task: ReplayableTask, mail: Mail) -> None:
+async def test_only_an_open_question_of_an_existing_task_can_be_answered(
+    task: ReplayableTask, mail: Mail
+) -> None:
     with pytest.raises(ax.ActivityNotFoundError):
         await ax.approve(uuid4(), "call_1")
     with pytest.raises(ax.ApprovalNotFoundError, match="call_1"):
         await ax.approve(task.agent_id, "call_1")
-    with pytest.raises(ax.UsageError, match="no agent_id"):
+    with pytest.raises(ax.UsageError, match="not an agent_id"):
         await ax.approve("seven", "call_1")
     office = Office(task, mail, [[send("Ann")], DONE])
-    await office.parks()
+    await office.leaves_to_wait()
     with pytest.raises(ax.ActivityNotFoundError):
         await ax.approve(task.agent_id, "call_1", metadata_filter={"organization_id": "other"})
     assert await ax.approve(task.agent_id, "call_1")
@@ -351,15 +370,15 @@ async def test_what_cannot_be_decided(task: ReplayableTask, mail: Mail) -> None:
     assert not await ax.reject(task.agent_id, "call_1")
 
 
-async def test_of_a_task_that_has_ended_nothing_waits(task: ReplayableTask, mail: Mail) -> None:
+async def test_a_task_that_has_ended_has_no_open_questions(task: ReplayableTask, mail: Mail) -> None:
     office = Office(task, mail, [[send("Ann")], DONE])
-    await office.parks()
+    await office.leaves_to_wait()
     await ax.cancel(task.agent_id)
     assert pending() == []
     assert not await ax.approve(task.agent_id, "call_1")
 
 
-async def test_a_worker_that_lost_its_task_asks_nobody(task: ReplayableTask, mail: Mail) -> None:
+async def test_a_worker_that_lost_its_task_asks_no_question(task: ReplayableTask, mail: Mail) -> None:
     office = Office(task, mail, [[send("Ann")], DONE])
 
     async def handler() -> Any:
@@ -371,19 +390,19 @@ async def test_a_worker_that_lost_its_task_asks_nobody(task: ReplayableTask, mai
     assert pending() == []
 
 
-async def test_an_answer_stands_in_the_log_and_waits_for_no_queue(
+async def test_an_answer_is_logged_even_if_the_queue_is_unavailable(
     task: ReplayableTask, mail: Mail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(queue: str, agent_ids: Any) -> None:
-        raise ax.UnavailableError("Redis is away.")
+    def unavailable(queue: str, agent_ids: Any) -> None:
+        raise ax.UnavailableError("Redis is unavailable.")
 
     office = Office(task, mail, [[send("Ann")], DONE])
-    await office.parks()
+    await office.leaves_to_wait()
     with monkeypatch.context() as patch:
-        patch.setattr(RUNTIME.backend, "make_ready", away)
+        patch.setattr(RUNTIME.backend, "make_ready", unavailable)
         assert await ax.approve(task.agent_id, "call_1")
     assert task.messages()[-1] == 'Approved: send_email({"to":"Ann"})'
-    # An activity of the test has no queue; the reconciler asks for those of its own.
+    # The test's activity has no queue; the reconciler asks only for tasks of its own queue.
     assert tasks_to_wake(RUNTIME.engine, "approval", "default", utc_now() + timedelta(seconds=1), 10) == []
     with Session(RUNTIME.engine) as db:
         assert db.query(Approval).one().wake_at is not None

@@ -1,4 +1,4 @@
-"""The journal itself: fences, exactness, transactions, steps, usage."""
+"""The journal: fenced appends, steps, transactions and usage."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def put(task: ReplayableTask, entry: Fact, epoch: int | None = None) -> None:
 
 
 class Runner(ax.BaseAgentRunner):
-    """A runner of no framework at all."""
+    """A runner without any SDK."""
 
     async def run(self, agent: Any, input: Any) -> Any:
         return await self.step("think", agent, input)
@@ -73,40 +73,42 @@ class Runner(ax.BaseAgentRunner):
 # ---- the store ---------------------------------------------------------------------------------------------
 
 
-def test_only_the_worker_that_has_the_task_appends(
+def test_only_the_worker_that_holds_the_task_appends(
     task: ReplayableTask, caplog: pytest.LogCaptureFixture
 ) -> None:
     task.take_over()
     put(task, fact())
     task.take_over()
-    with pytest.raises(ax.LeaseLostError, match="no longer this worker's"):
+    with pytest.raises(ax.LeaseLostError, match="no longer holds task"):
         put(task, fact("b"), epoch=1)
-    with pytest.raises(ax.LeaseLostError):  # nor does it learn that its fact is there, and act on it
+    with pytest.raises(
+        ax.LeaseLostError
+    ):  # It must not learn that its fact is recorded, or it would act on it.
         put(task, fact(), epoch=1)
     ax.activity.complete(task.agent_id)
     with pytest.raises(ax.LeaseLostError):
         put(task, fact("b"))
     assert [entry.path for entry in load_facts(RUNTIME.engine, task.agent_id)] == ["a"]
-    assert caplog.text == "", "the driver is quiet about it"
+    assert caplog.text == "", "a lost lease is not logged as a database error"
 
 
 def test_a_fact_is_recorded_once_however_often_its_commit_is_tried(task: ReplayableTask) -> None:
     task.take_over()
     put(task, fact())
     put(task, fact())
-    with pytest.raises(JournalConflictError, match="two different things at a"):
+    with pytest.raises(JournalConflictError, match="two different facts at a"):
         put(task, fact(value="[]"))
     assert len(load_facts(RUNTIME.engine, task.agent_id)) == 1
 
 
-def test_paths_that_differ_in_case_or_end_in_a_space_are_different(task: ReplayableTask) -> None:
+def test_paths_that_differ_only_in_case_or_a_trailing_space_are_distinct(task: ReplayableTask) -> None:
     task.take_over()
     for path in ("call_a", "call_A", "call_ä", "call_a "):
         put(task, fact(fit_path(path)))
     assert len(load_facts(RUNTIME.engine, task.agent_id)) == 4
 
 
-def test_the_journal_goes_with_its_activity(task: ReplayableTask) -> None:
+def test_removing_an_activity_removes_its_journal(task: ReplayableTask) -> None:
     task.take_over()
     put(task, fact())
     with RUNTIME.engine.begin() as connection:
@@ -116,14 +118,14 @@ def test_the_journal_goes_with_its_activity(task: ReplayableTask) -> None:
 
 def test_retention_removes_the_journal_on_the_applications_own_connection_too(task: ReplayableTask) -> None:
     kept = ReplayableTask()
-    for one in (task, kept):
-        one.take_over()
-        put(one, fact())
+    for prunable in (task, kept):
+        prunable.take_over()
+        put(prunable, fact())
     ax.activity.complete(task.agent_id)
-    own = create_engine(RUNTIME.engine.url)  # on SQLite its foreign keys are off
-    with Session(own) as db:
+    engine = create_engine(RUNTIME.engine.url)  # on SQLite its foreign keys are off
+    with Session(engine) as db:
         assert ax.activity.prune(db, timedelta()) == 1
-    own.dispose()
+    engine.dispose()
     assert load_facts(RUNTIME.engine, task.agent_id) == []
     assert len(load_facts(RUNTIME.engine, kept.agent_id)) == 1
     with RUNTIME.engine.connect() as connection:
@@ -131,7 +133,7 @@ def test_retention_removes_the_journal_on_the_applications_own_connection_too(ta
         assert connection.scalar(lines) == 0
 
 
-def test_values_and_hashes_take_whatever_a_model_says(
+def test_any_text_of_a_model_can_be_stored_and_hashed(
     task: ReplayableTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task.take_over()
@@ -145,7 +147,7 @@ def test_values_and_hashes_take_whatever_a_model_says(
         dump("x" * 2000, "It")
 
 
-async def test_an_append_waits_for_a_database_that_is_away(
+async def test_an_append_waits_while_the_database_is_unavailable(
     task: ReplayableTask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures = iter([True, True, False, False])
@@ -154,7 +156,7 @@ async def test_an_append_waits_for_a_database_that_is_away(
 
     def flaky(*arguments: Any) -> None:
         if next(failures):
-            raise UnavailableError("The database is away.")
+            raise UnavailableError("The database is unavailable.")
         real(*arguments)
 
     monkeypatch.setattr(JournalStore, "append", flaky)
@@ -169,7 +171,7 @@ class Point(BaseModel):
     x: int
 
 
-async def test_a_step_is_taken_once(task: ReplayableTask) -> None:
+async def test_a_step_runs_once(task: ReplayableTask) -> None:
     calls: list[Any] = []
 
     def fetch(*arguments: Any) -> dict[str, Any]:
@@ -208,11 +210,11 @@ async def test_a_step_with_other_arguments_is_another_step_or_a_divergence(task:
         await task.attempt(lambda: handler(2))
 
 
-async def test_branches_may_come_to_their_steps_in_any_order(task: ReplayableTask) -> None:
+async def test_branches_may_reach_their_steps_in_any_order(task: ReplayableTask) -> None:
     fetched: list[int] = []
 
-    async def branch(value: int, waits: float) -> Any:
-        await asyncio.sleep(waits)
+    async def branch(value: int, delay: float) -> Any:
+        await asyncio.sleep(delay)
         return await Runner(task.agent_id).step("fetch", lambda given: fetched.append(given) or given, value)
 
     async def handler(first: float, second: float) -> Any:
@@ -227,7 +229,7 @@ async def test_branches_may_come_to_their_steps_in_any_order(task: ReplayableTas
 
 
 @pytest.mark.parametrize("policy", [None, "fail"])
-async def test_a_step_that_was_cut_off_is_not_taken_again_unless_allowed(
+async def test_a_step_that_was_cut_off_is_not_repeated_unless_its_policy_allows_it(
     task: ReplayableTask, policy: Any
 ) -> None:
     calls: list[int] = []
@@ -237,13 +239,13 @@ async def test_a_step_that_was_cut_off_is_not_taken_again_unless_allowed(
 
     await task.attempt(lambda: handler(policy))
     task.delete_entries([("step:pay#1", 1)])
-    with pytest.raises(ax.CallInterruptedError, match="The step pay was cut off"):
+    with pytest.raises(ax.CallInterruptedError, match="The step pay was interrupted"):
         await task.attempt(lambda: handler(policy))
     await task.attempt(lambda: handler("idempotent"))
     assert calls == [1, 1]
 
 
-async def test_a_step_that_raised_is_taken_again(task: ReplayableTask) -> None:
+async def test_a_step_that_raised_runs_again(task: ReplayableTask) -> None:
     calls: list[int] = []
 
     def flaky() -> int:
@@ -260,12 +262,12 @@ async def test_a_step_that_raised_is_taken_again(task: ReplayableTask) -> None:
     assert await task.attempt(handler) == 7
 
 
-async def test_outside_a_task_a_step_is_a_call(task: ReplayableTask) -> None:
+async def test_outside_a_task_a_step_is_a_plain_call(task: ReplayableTask) -> None:
     assert await Runner(task.agent_id).step("one", lambda: Point(x=1)) == Point(x=1)
     assert task.journal() == []
 
 
-async def test_bad_policies_are_refused(task: ReplayableTask) -> None:
+async def test_an_unknown_policy_is_refused(task: ReplayableTask) -> None:
     with pytest.raises(ax.UsageError, match="idempotent, ask, fail, transactional"):
         ax.tool_policy("twice")  # ty: ignore[invalid-argument-type]
     with pytest.raises(ax.UsageError, match="'twice'"):
@@ -302,7 +304,7 @@ async def buy_on_the_loop(topic: str) -> str:
 
 
 @pytest.mark.parametrize("tool", [buy_in_thread, buy_on_the_loop])
-async def test_effect_and_outcome_are_one_transaction(task: ReplayableTask, tool: Any) -> None:
+async def test_a_tools_effect_and_outcome_are_committed_together(task: ReplayableTask, tool: Any) -> None:
     agent = paying_agent(tool, "book")
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
     agent.model = ScriptedModel()
@@ -311,10 +313,10 @@ async def test_effect_and_outcome_are_one_transaction(task: ReplayableTask, tool
 
 
 @pytest.mark.parametrize("tool", [buy_in_thread, buy_on_the_loop])
-async def test_a_transaction_of_a_worker_that_lost_its_task_is_rolled_back(
+async def test_the_transaction_of_a_worker_that_lost_its_task_is_rolled_back(
     task: ReplayableTask, tool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task is taken over after the tool's intent: only the commit can notice."""
+    """The task is taken over after the tool's intent, so only the commit can notice."""
     real = JournalStore.append
 
     def taken_over(*arguments: Any) -> None:
@@ -347,8 +349,8 @@ async def test_an_error_rolls_the_effect_back(task: ReplayableTask, inside: bool
     assert "error" in result.to_input_list()[2]["output"]
 
 
-async def test_parallel_transactions_do_not_wait_for_each_other_in_vain(task: ReplayableTask) -> None:
-    """On SQLite each holds the one write lock until its tool has returned, and other calls append meanwhile."""
+async def test_parallel_transactions_do_not_deadlock(task: ReplayableTask) -> None:
+    """On SQLite each holds the only write lock until its tool returns, while other calls append."""
     topics = [f"book{number}" for number in range(6)]
     started = time.monotonic()
 
@@ -385,7 +387,7 @@ async def test_a_step_may_be_a_transaction(task: ReplayableTask) -> None:
     assert payments() == ["pen"]
 
 
-async def test_an_error_that_ends_the_run_rolls_back_too(task: ReplayableTask) -> None:
+async def test_an_error_that_ends_the_run_rolls_the_effect_back(task: ReplayableTask) -> None:
     async def buy(topic: str) -> str:
         with ax.transaction() as session:
             pay(session, topic)
@@ -399,7 +401,7 @@ async def test_an_error_that_ends_the_run_rolls_back_too(task: ReplayableTask) -
     assert time.monotonic() - started < 5
 
 
-async def test_a_transaction_is_for_transactional_calls(task: ReplayableTask) -> None:
+async def test_only_transactional_calls_may_open_a_transaction(task: ReplayableTask) -> None:
     def transfer() -> None:
         with ax.transaction():
             pass
@@ -430,7 +432,7 @@ class Named(ScriptedModel):
     model = "gpt-4o"
 
 
-async def test_usage_is_recorded_with_the_response_and_never_twice(
+async def test_usage_is_recorded_once_together_with_its_response(
     task: ReplayableTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = Agent("Researcher", model=Named([used(1, 1000), used(2, 500)]))

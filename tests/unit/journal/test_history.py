@@ -1,4 +1,4 @@
-"""The log tells of records that an attempt did not ask for."""
+"""Log lines about recorded runs that an attempt did not ask for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Steps(ax.BaseAgentRunner[None]):
         raise NotImplementedError
 
 
-def test_what_was_recorded_and_not_asked_for_again_is_told_and_progress_stays(office: Office) -> None:
+def test_the_log_names_recorded_runs_that_an_attempt_did_not_ask_for(office: Office) -> None:
     @office.pool.task("renamed", retries=1)
     async def renamed(agent_id: UUID, context: Job) -> int:
         office.run("renamed")

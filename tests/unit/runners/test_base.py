@@ -1,4 +1,4 @@
-"""Runners without a model: prompts, tools, and where reports go."""
+"""Runners without a model: prompts, tools, and the destination of reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agentexec.runtime import RUNTIME
 
 
 class EchoRunner(ax.BaseAgentRunner):
-    """The shape that a user's own runner has."""
+    """A runner as a user writes one."""
 
     async def run(self, agent: Any, input: str) -> str:
         await self.report("Echoing", 10)
@@ -29,7 +29,7 @@ class EchoRunner(ax.BaseAgentRunner):
 
 
 class WriterDouble:
-    """A worker's writer that notes the reports it takes, and the thread they come from."""
+    """A worker's writer that keeps the reports it gets, and the thread of each."""
 
     def __init__(self, *held: UUID) -> None:
         self._held = held
@@ -57,7 +57,7 @@ def database(tmp_path: Path) -> Iterator[None]:
 
 
 def reports_of(agent_id: UUID) -> list[tuple[str, int | None]]:
-    """What was reported, without the line that `create` writes."""
+    """Return the reports, without the line that `create` writes."""
     with Session(RUNTIME.engine) as db:
         return [(log.message, log.percentage) for log in ax.activity.detail(db, agent_id=agent_id).logs][1:]
 
@@ -68,7 +68,7 @@ async def call(tool: FunctionTool, **arguments: Any) -> Any:
     return await tool.on_invoke_tool(context, text)
 
 
-async def test_a_custom_runner_needs_nothing_but_run() -> None:
+async def test_a_custom_runner_only_needs_run() -> None:
     agent_id = ax.activity.create("echo")
     assert await EchoRunner(agent_id).run("agent", "hello") == "agent: hello"
     assert reports_of(agent_id) == [("Echoing", 10)]
@@ -122,7 +122,7 @@ def test_the_sdks_tool_takes_a_message_and_a_percentage() -> None:
 
 
 @pytest.mark.parametrize(("told", "kept"), [(140, 100), (-3, 0), (55, 55)])
-async def test_a_percentage_is_brought_into_its_range(told: int, kept: int) -> None:
+async def test_a_percentage_is_clamped_to_its_range(told: int, kept: int) -> None:
     agent_id = ax.activity.create("research")
     tool = ax.OpenAIRunner(agent_id).tools.report_status
     assert await call(tool, message="Reading", percentage=told) == "Reported."
@@ -145,7 +145,7 @@ async def test_a_lost_report_does_not_stop_the_agent(caplog: pytest.LogCaptureFi
         await runner.report("Reading")
 
 
-async def test_an_unforeseen_error_of_a_report_is_logged_with_its_place(
+async def test_an_unexpected_error_of_a_report_is_logged_with_its_traceback(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:

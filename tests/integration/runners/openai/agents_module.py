@@ -1,4 +1,4 @@
-"""Tasks that run agents, for tests with real workers. The model server is the one that OPENAI_BASE_URL names."""
+"""Tasks that run agents, for tests with real workers; OPENAI_BASE_URL names the model server."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def ask_at_leisure(agent_id: UUID, context: Job) -> str:
     try:
         return await ask(agent_id, context)
     except Exception as error:
-        # As careful handlers do: it must not keep the task from being given back.
+        # As careful handlers do. It must not keep the task from returning to the queue.
         write_ledger("caught", context.key)
         raise RuntimeError("the agent failed") from error
 
@@ -64,7 +64,7 @@ async def ask_in_time(agent_id: UUID, context: Job) -> str:
 
 @pool.task("waits_its_turn")
 async def waits_its_turn(agent_id: UUID, context: Job) -> str:
-    """Gives itself back once."""
+    """Go back to the queue once."""
     write_ledger("start", context.key)
     if start_count(context.key) == 1:
         raise ax.RetryLater(context.seconds, "it is not its turn yet")

@@ -1,4 +1,4 @@
-"""An MCP server over stdio whose tools write down each call in the file that it is given."""
+"""MCP server over stdio whose tool appends each call to the file given as argument."""
 
 from __future__ import annotations
 

@@ -97,24 +97,24 @@ class Office:
 
 @both_apis
 @both_modes
-async def test_parallel_calls_and_text(
+async def test_parallel_tool_calls_and_the_answer_are_replayed(
     task: ReplayableTask, aimock: AIMock, client: AsyncOpenAI, api: str, mode: str
 ) -> None:
     office = Office(task, client, api, mode, "Research Acme")
     assert await task.attempt(office.handler) == ANSWER
     assert office.deltas == (ANSWER if mode == "run_streamed" else "")
-    # All of it comes from the journal the second time.
+    # The second attempt is answered from the journal alone.
     assert await task.attempt(office.handler) == ANSWER
     assert sorted(office.looked_up) == ["revenue", "staff"]
     assert len(aimock.requests()) == 2
 
 
 @both_apis
-async def test_a_stream_that_breaks_off_is_no_response(
+async def test_a_stream_that_breaks_off_is_not_recorded_as_a_response(
     task: ReplayableTask, aimock: AIMock, client: AsyncOpenAI, api: str
 ) -> None:
     office = Office(task, client.with_options(max_retries=0), api, "run_streamed", "Broken Acme")
-    with pytest.raises(Exception) as broken:  # of httpx or of openai, as the API has it
+    with pytest.raises(Exception) as broken:  # from httpx or openai, depending on the API
         await task.attempt(office.handler)
     assert not isinstance(broken.value, ax.AgentexecError)
     assert ANSWER.startswith(office.deltas) and "" != office.deltas != ANSWER
@@ -129,10 +129,10 @@ Fault = Callable[[AIMock], AbstractContextManager[None]]
 @both_apis
 @both_modes
 @pytest.mark.parametrize("fault", ["rateLimitRate", "dropRate", "disconnectRate"])
-async def test_a_fault_that_passes_is_waited_out(
+async def test_a_temporary_fault_of_the_api_is_waited_out(
     task: ReplayableTask, aimock: AIMock, client: AsyncOpenAI, api: str, mode: str, fault: str
 ) -> None:
-    """429 with Retry-After: 1, 500, and a connection that is closed without an answer: the client tries again."""
+    """The client retries after 429 with Retry-After: 1, after 500, and after a connection closed without an answer."""
     office = Office(task, client, api, mode, "Research Acme")
     chaos = aimock.chaos(**{fault: 1.0})
     chaos.__enter__()
@@ -145,7 +145,7 @@ async def test_a_fault_that_passes_is_waited_out(
 
 
 @both_modes
-async def test_a_fault_that_stays_ends_the_attempt_and_repeats_nothing(
+async def test_a_permanent_fault_ends_the_attempt_and_the_next_one_repeats_nothing(
     task: ReplayableTask, aimock: AIMock, client: AsyncOpenAI, mode: str
 ) -> None:
     office = Office(task, client.with_options(max_retries=0), "responses", mode, "Research Acme")

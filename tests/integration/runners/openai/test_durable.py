@@ -1,4 +1,4 @@
-"""Durable runs: a handler that runs again is answered from the journal, and goes on where the journal ends."""
+"""Durable runs: a handler that runs again is answered from the journal, and resumes where the journal ends."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def task(database: None) -> ReplayableTask:
 
 
 class Ledger:
-    """Counts what really happened."""
+    """Record of the tool calls that were really made."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -85,13 +85,13 @@ async def finish(
 
 
 def looks(*topics: str) -> list[Any]:
-    """Turns that call the tool, one after another, and an answer."""
+    """Return turns that call the tool for each topic, and an answer."""
     calls = [[function_call("look_up", {"topic": topic}, call_id=f"call_{topic}")] for topic in topics]
     return [*calls, [assistant_message("Done.")]]
 
 
 @both_modes
-async def test_a_finished_run_is_answered_without_model_and_tools(
+async def test_a_finished_run_is_replayed_without_calling_model_or_tools(
     task: ReplayableTask, ledger: Ledger, mode: Mode
 ) -> None:
     first, silent = ScriptedModel(looks("a", "b")), ScriptedModel()
@@ -108,7 +108,7 @@ async def test_a_finished_run_is_answered_without_model_and_tools(
 
 
 @both_modes
-async def test_a_run_goes_on_at_the_first_turn_that_is_not_recorded(
+async def test_a_run_resumes_at_the_first_turn_that_is_not_recorded(
     task: ReplayableTask, ledger: Ledger, mode: Mode
 ) -> None:
     whole = ScriptedModel(looks("a", "b", "c"))
@@ -126,7 +126,7 @@ async def test_a_run_goes_on_at_the_first_turn_that_is_not_recorded(
     assert task.messages() == ["Resumed at turn 3 (attempt 2)"]
 
 
-async def test_a_run_streamed_first_may_be_replayed_without_streaming_and_the_other_way_round(
+async def test_a_streamed_run_may_be_replayed_without_streaming_and_vice_versa(
     task: ReplayableTask, ledger: Ledger
 ) -> None:
     agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
@@ -151,7 +151,7 @@ async def test_a_paused_worker_that_comes_back_appends_nothing_and_stops(
     agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
     task.take_over()
     task.take_over()
-    with pytest.raises(ax.LeaseLostError, match="no longer this worker's"):
+    with pytest.raises(ax.LeaseLostError, match="no longer holds task"):
         await task.run_at_epoch(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent), 1)
     assert task.journal() == []
     assert ledger.lines == []
@@ -170,7 +170,7 @@ async def test_a_canceled_task_appends_nothing(task: ReplayableTask, ledger: Led
 
 
 @both_modes
-async def test_another_input_is_said_and_not_mixed_in(
+async def test_a_run_with_another_input_is_reported_as_diverged(
     task: ReplayableTask, ledger: Ledger, mode: Mode
 ) -> None:
     agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[ledger.tool()])
@@ -200,7 +200,7 @@ async def test_outside_its_task_nothing_is_recorded(task: ReplayableTask, ledger
 
 
 @pytest.mark.parametrize(
-    ("policy", "again", "told"),
+    ("policy", "repeated", "output"),
     [
         ("idempotent", True, "a: 42"),
         ("transactional", True, "a: 42"),
@@ -208,8 +208,8 @@ async def test_outside_its_task_nothing_is_recorded(task: ReplayableTask, ledger
         (None, False, INTERRUPTED_MESSAGE),
     ],
 )
-async def test_a_call_that_was_cut_off_is_its_policys_matter(
-    task: ReplayableTask, ledger: Ledger, policy: Any, again: bool, told: str
+async def test_the_policy_decides_about_a_tool_call_that_was_cut_off(
+    task: ReplayableTask, ledger: Ledger, policy: Any, repeated: bool, output: str
 ) -> None:
     tool = ledger.tool() if policy is None else ax.tool_policy(policy)(ledger.tool())
     agent = Agent("Researcher", model=ScriptedModel(looks("a")), tools=[tool])
@@ -217,15 +217,17 @@ async def test_a_call_that_was_cut_off_is_its_policys_matter(
     task.delete_entries([("Researcher#1/call_a", 1), ("Researcher#1", 2)])
     agent.model = model = ScriptedModel(looks("a")[1:])
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
-    assert ledger.lines == (["a", "a"] if again else ["a"])
-    assert model.calls[0].input[-1]["output"] == told
-    # What was decided is recorded too.
+    assert ledger.lines == (["a", "a"] if repeated else ["a"])
+    assert model.calls[0].input[-1]["output"] == output
+    # The decision is recorded too.
     agent.model = ScriptedModel()
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id, tool_policy="idempotent").run(agent))
-    assert len(ledger.lines) == 1 + again
+    assert len(ledger.lines) == 1 + repeated
 
 
-async def test_a_key_is_the_same_in_every_attempt_and_for_no_other_call(task: ReplayableTask) -> None:
+async def test_an_idempotency_key_is_the_same_in_every_attempt_and_unique_to_its_call(
+    task: ReplayableTask,
+) -> None:
     keys: list[str] = []
 
     @ax.tool_policy("idempotent")
@@ -279,7 +281,7 @@ class Point(BaseModel):
      ToolOutputText(text="part"), [ToolOutputText(text="one"), ToolOutputText(text="two")],
      {"type": "text", "text": "as a mapping"}, "half \ud83d of a pair and \x00"],
 )  # fmt: skip
-async def test_every_kind_of_output_reaches_the_model_as_it_did_before(
+async def test_every_kind_of_output_reaches_the_model_unchanged_on_replay(
     task: ReplayableTask, output: Any
 ) -> None:
     @function_tool
@@ -293,7 +295,7 @@ async def test_every_kind_of_output_reaches_the_model_as_it_did_before(
     assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
 
 
-async def test_a_timeout_of_a_tool_is_an_outcome(task: ReplayableTask) -> None:
+async def test_a_tools_timeout_is_recorded_as_its_outcome(task: ReplayableTask) -> None:
     starts: list[str] = []
 
     @function_tool(timeout=0.05)
@@ -310,7 +312,7 @@ async def test_a_timeout_of_a_tool_is_an_outcome(task: ReplayableTask) -> None:
     assert starts == ["a"]
 
 
-async def test_a_response_above_the_limit_is_a_clear_error(
+async def test_a_response_above_the_size_limit_is_a_clear_error(
     task: ReplayableTask, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ax.CONF, "max_payload_bytes", 2000)
@@ -321,7 +323,7 @@ async def test_a_response_above_the_limit_is_a_clear_error(
         await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
 
 
-async def test_status_reports_are_not_made_twice(task: ReplayableTask) -> None:
+async def test_status_reports_are_not_repeated_on_replay(task: ReplayableTask) -> None:
     runner = ax.OpenAIRunner(task.agent_id)
     report = function_call("report_status", {"message": "Reading", "percentage": 30}, call_id="c1")
     agent = Agent(
@@ -336,7 +338,7 @@ async def test_status_reports_are_not_made_twice(task: ReplayableTask) -> None:
 
 
 @both_modes
-async def test_hooks_see_a_replayed_run_as_any_other(
+async def test_hooks_see_a_replayed_run_like_any_other(
     task: ReplayableTask, ledger: Ledger, mode: Mode
 ) -> None:
     class Watch(RunHooks[Any]):
@@ -358,8 +360,8 @@ async def test_hooks_see_a_replayed_run_as_any_other(
     assert watches[0].seen == watches[1].seen == ["llm", "tool", "llm"]
 
 
-async def test_a_hundred_things_at_once_keep_apart(task: ReplayableTask) -> None:
-    """Parallel runs of one agent, in another order the second time."""
+async def test_parallel_runs_of_one_agent_keep_their_own_answers(task: ReplayableTask) -> None:
+    """The second attempt starts the runs in another order."""
 
     def agent_for(topic: str, model: Model) -> Agent[Any]:
         return Agent("Researcher", model=model)
@@ -378,7 +380,7 @@ async def test_a_hundred_things_at_once_keep_apart(task: ReplayableTask) -> None
     assert first == again == [f"Answer {n}" for n in numbers]
 
 
-async def test_the_sessions_items_are_not_written_twice(
+async def test_session_items_are_not_written_twice(
     task: ReplayableTask, ledger: Ledger, tmp_path: Path
 ) -> None:
     session = SQLiteSession("s", tmp_path / "session.db")
@@ -394,8 +396,8 @@ async def test_the_sessions_items_are_not_written_twice(
     assert rest.calls[0].input == model.calls[2].input
 
 
-class Failing(SQLiteSession):
-    """Its writes fail from a chosen one on, until it is repaired."""
+class FailingSession(SQLiteSession):
+    """Session whose writes fail from a chosen one on, until `fails_at` is reset."""
 
     def __init__(self, path: Path) -> None:
         super().__init__("s", path)
@@ -404,24 +406,24 @@ class Failing(SQLiteSession):
     async def add_items(self, items: Any) -> None:
         self.writes += 1
         if self.fails_at and self.writes >= self.fails_at:
-            raise ConnectionError("the session's server is away")
+            raise ConnectionError("the session's server is unavailable")
         await super().add_items(items)
 
 
 @both_modes
-async def test_a_session_whose_write_fails_has_every_call_with_its_answer_once_it_is_back(
+async def test_a_session_whose_write_failed_holds_every_call_and_answer_once_after_the_retry(
     ledger: Ledger, tmp_path: Path, mode: Mode
 ) -> None:
-    async def attempt(task: ReplayableTask, session: Failing, turns: list[Any]) -> ScriptedModel:
+    async def attempt(task: ReplayableTask, session: FailingSession, turns: list[Any]) -> ScriptedModel:
         model = ScriptedModel(turns)
         agent = Agent("Researcher", model=model, tools=[ledger.tool()])
         await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent, session=session))
         return model
 
-    whole = Failing(tmp_path / "whole.db")
+    whole = FailingSession(tmp_path / "whole.db")
     reference = await attempt(ReplayableTask(), whole, looks("a", "b"))
     for fails_at in range(1, whole.writes + 1):
-        task, session = ReplayableTask(), Failing(tmp_path / f"{fails_at}.db")
+        task, session = ReplayableTask(), FailingSession(tmp_path / f"{fails_at}.db")
         session.fails_at, ledger.lines = fails_at, []
         with pytest.raises(ConnectionError):
             await attempt(task, session, looks("a", "b"))
@@ -460,7 +462,7 @@ async def test_a_guardrail_and_a_tool_may_run_agents(task: ReplayableTask, ledge
     assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
 
 
-async def test_a_divergence_inside_an_agent_that_is_a_tool_is_not_told_to_the_model(
+async def test_a_divergence_inside_an_agent_used_as_a_tool_ends_the_attempt(
     task: ReplayableTask,
 ) -> None:
     inner = Agent("Inner", model=ScriptedModel([[assistant_message("Inside.")]]))
@@ -486,10 +488,10 @@ class Report(BaseModel):
 
 @pytest.mark.parametrize("api", ["responses", "chat_completions"])
 @both_modes
-async def test_what_openai_sent_comes_back_as_it_was(
+async def test_a_replay_returns_exactly_what_openai_sent(
     mode: Mode, api: Any, task: ReplayableTask, ledger: Ledger, mock_openai: MockOpenAI
 ) -> None:
-    """Found by name through the SDK's own provider, which a nested run inherits."""
+    """The SDK's own provider, which a nested run inherits, finds the models by name."""
     provider = OpenAIProvider(use_responses=api == "responses")
     mock_openai.script(
         [
@@ -522,7 +524,7 @@ async def test_what_openai_sent_comes_back_as_it_was(
     assert task.detail().usage.requests == 5
     assert set(task.detail().usage_by_model) == {"gpt-4o-mini"}
     assert sorted(ledger.lines) == ["inner", "revenue", "staff"]
-    # The last call again, after a replay of all the others.
+    # Make the last call again, after a replay of all the others.
     task.delete_entries([("Researcher#1", 3)])
     await task.attempt(handler)
     bodies = [request["body"] for request in mock_openai.requests()]
@@ -553,7 +555,9 @@ async def test_a_run_that_hit_its_turn_limit_is_replayed_with_its_wrap_up(
 
 
 @both_modes
-async def test_a_stream_that_breaks_records_nothing(task: ReplayableTask, ledger: Ledger, mode: Mode) -> None:
+async def test_a_model_call_that_breaks_records_nothing(
+    task: ReplayableTask, ledger: Ledger, mode: Mode
+) -> None:
     agent = Agent("Researcher", model=ScriptedModel([ConnectionError("cut")]), tools=[ledger.tool()])
     with pytest.raises(ConnectionError, match="cut"):
         await task.attempt(lambda: finish(ax.OpenAIRunner(task.agent_id), mode, agent))
@@ -564,7 +568,7 @@ async def test_a_stream_that_breaks_records_nothing(task: ReplayableTask, ledger
 
 
 @both_modes
-async def test_a_conversation_on_the_server_is_gone_on_with(
+async def test_a_conversation_on_the_server_continues_after_a_replay(
     task: ReplayableTask, ledger: Ledger, mode: Mode
 ) -> None:
     turns = [ModelStep(turn, response_id=f"resp_{number}") for number, turn in enumerate(looks("a", "b"))]
@@ -583,7 +587,7 @@ async def test_a_conversation_on_the_server_is_gone_on_with(
 
 
 @both_modes
-async def test_a_sync_handler_and_a_run_in_a_thread_are_durable_too(task: ReplayableTask, mode: Mode) -> None:
+async def test_sync_runs_and_runs_in_threads_are_durable(task: ReplayableTask, mode: Mode) -> None:
     helper = Agent("Helper", model=ScriptedModel([[assistant_message("Helped.")]]))
 
     @function_tool
@@ -600,14 +604,14 @@ async def test_a_sync_handler_and_a_run_in_a_thread_are_durable_too(task: Replay
 # ---- sessions ----------------------------------------------------------------------------------------------
 
 
-class Listed(SQLiteSession):
-    """A session of a class of the user's own, with something of its own."""
+class LabeledSession(SQLiteSession):
+    """The user's own class of session, with an attribute of its own."""
 
     label = "mine"
 
 
-async def test_a_durable_runs_session_is_the_users_session_to_the_sdk(task: ReplayableTask) -> None:
-    session = Listed("s", session_settings=SessionSettings(limit=2))
+async def test_the_sdk_sees_the_users_class_of_session_in_a_durable_run(task: ReplayableTask) -> None:
+    session = LabeledSession("s", session_settings=SessionSettings(limit=2))
     seen: list[Any] = []
 
     async def handler() -> None:
@@ -616,11 +620,11 @@ async def test_a_durable_runs_session_is_the_users_session_to_the_sdk(task: Repl
 
     await task.attempt(handler)
     proxy = seen[0]
-    assert isinstance(proxy, Listed)
+    assert isinstance(proxy, LabeledSession)
     assert (proxy.label, proxy.session_id, proxy.session_settings.limit) == ("mine", "s", 2)
 
 
-async def test_a_limited_session_shows_what_it_held_when_the_run_began(
+async def test_a_limited_session_shows_its_items_from_the_start_of_the_run(
     task: ReplayableTask, ledger: Ledger
 ) -> None:
     session = SQLiteSession("s", session_settings=SessionSettings(limit=2))
@@ -636,7 +640,7 @@ async def test_a_limited_session_shows_what_it_held_when_the_run_began(
     assert len(await session.get_items(100)) == 5 + 4
 
 
-async def test_what_others_put_into_the_session_meanwhile_is_no_reason_to_write_twice(
+async def test_items_that_others_add_to_a_session_cause_no_duplicates(
     task: ReplayableTask, ledger: Ledger
 ) -> None:
     session = SQLiteSession("s")
@@ -651,7 +655,7 @@ async def test_what_others_put_into_the_session_meanwhile_is_no_reason_to_write_
     assert await session.get_items() == [items[0], {"role": "user", "content": "From elsewhere"}, *items[1:]]
 
 
-def test_items_are_compared_without_what_a_server_adds() -> None:
+def test_session_items_are_compared_without_server_fields() -> None:
     sent = {"role": "assistant", "content": "Hello"}
     stored = {
         "id": "msg_1", "type": "message", "role": "assistant", "status": "completed",

@@ -1,4 +1,4 @@
-"""What durable runs against the mock server tell those who follow their task."""
+"""Live events of durable runs against the mock server."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def database(sqlite_tables: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """Everything that is published."""
+def published(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """Return the list that every published event is added to."""
     events: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(live, "publish", lambda agent_id, type, data: events.append((type, dict(data))))
     return events
@@ -67,69 +67,71 @@ async def run(task: ReplayableTask, mode: Mode, agent: Agent[Any], config: RunCo
 
 @both_modes
 @pytest.mark.parametrize("use_responses", [True, False], ids=["responses", "chat"])
-async def test_a_run_tells_text_tools_and_usage(
-    mock_openai: MockOpenAI, told: list[Any], mode: Mode, use_responses: bool
+async def test_a_run_publishes_text_tool_calls_and_usage(
+    mock_openai: MockOpenAI, published: list[Any], mode: Mode, use_responses: bool
 ) -> None:
     mock_openai.script(
         [together(call("look_up", topic="staff"), call("look_up", topic="cash")), say("All good, we think.")]
     )
     config = RunConfig(model_provider=OpenAIProvider(use_responses=use_responses), tracing_disabled=True)
-    # Chat Completions tell no usage of a stream unless asked.
+    # Chat Completions report the usage of a stream only on request.
     settings = ModelSettings(include_usage=True)
     agent = Agent(name="Researcher", model="gpt-4o", tools=[look_up], model_settings=settings)
     task = ReplayableTask()
     result = await run(task, mode, agent, config)
 
-    assert told[0] == ("agent", {"agent": "Researcher"})
-    assert [data["tool"] for kind, data in told if kind == "tool_called"] == ["look_up", "look_up"]
+    assert published[0] == ("agent", {"agent": "Researcher"})
+    assert [data["tool"] for kind, data in published if kind == "tool_called"] == ["look_up", "look_up"]
     called = {
-        data["call_id"]: data["arguments"].replace(" ", "") for kind, data in told if kind == "tool_called"
+        data["call_id"]: data["arguments"].replace(" ", "")
+        for kind, data in published
+        if kind == "tool_called"
     }
-    outputs = {data["call_id"]: data["output"] for kind, data in told if kind == "tool_output"}
+    outputs = {data["call_id"]: data["output"] for kind, data in published if kind == "tool_output"}
     assert {called[call_id]: output for call_id, output in outputs.items()} == {
         '{"topic":"staff"}': '{"answer":5}',
         '{"topic":"cash"}': '{"answer":4}',
     }
-    deltas = [data for kind, data in told if kind == "text_delta"]
+    deltas = [data for kind, data in published if kind == "text_delta"]
     assert "".join(data["text"] for data in deltas) == "All good, we think." == result.final_output
     assert len({data["item_id"] for data in deltas}) == 1
     assert len(deltas) == 1 if mode == "run" else len(deltas) > 1
-    usage = [data for kind, data in told if kind == "usage"]
+    usage = [data for kind, data in published if kind == "usage"]
     assert [data["model"] for data in usage] == ["gpt-4o", "gpt-4o"]
     total = result.context_wrapper.usage
     assert sum(data["input_tokens"] for data in usage) == total.input_tokens
     assert sum(data["output_tokens"] for data in usage) == total.output_tokens
 
-    told.clear()
+    published.clear()
     assert (await run(task, mode, agent, config)).final_output == "All good, we think."
-    assert told == []
+    assert published == []
 
 
 @both_modes
-async def test_a_handoff_tells_the_next_agent(mock_openai: MockOpenAI, told: list[Any], mode: Mode) -> None:
+async def test_a_handoff_publishes_the_next_agent(
+    mock_openai: MockOpenAI, published: list[Any], mode: Mode
+) -> None:
     mock_openai.script([call("transfer_to_writer"), say("Done.")])
     writer = Agent(name="Writer", model="gpt-4o")
     await run(ReplayableTask(), mode, Agent(name="Researcher", model="gpt-4o", handoffs=[writer]))
-    assert [data["agent"] for kind, data in told if kind == "agent"] == ["Researcher", "Writer"]
+    assert [data["agent"] for kind, data in published if kind == "agent"] == ["Researcher", "Writer"]
 
 
 @both_modes
-async def test_of_an_agent_that_is_a_tool_the_call_and_the_usage_are_told(
-    told: list[Any], mode: Mode
-) -> None:
+async def test_an_agent_used_as_a_tool_publishes_its_call_and_usage(published: list[Any], mode: Mode) -> None:
     usage = Usage(requests=1, input_tokens=10, output_tokens=1, total_tokens=11)
     asks = [function_call("ask_inner", {"input": "What?"}, call_id="call_1")]
     outer = ScriptedModel([asks, [assistant_message("Done.")]], default_usage=usage)
     inner = Agent("Inner", model=ScriptedModel([[assistant_message("Inside.")]], default_usage=usage))
     await run(ReplayableTask(), mode, Agent("Outer", model=outer, tools=[inner.as_tool("ask_inner", "Ask.")]))
-    assert [data["agent"] for kind, data in told if kind == "agent"] == ["Outer"]
-    assert "".join(data["text"] for kind, data in told if kind == "text_delta") == "Done."
-    assert [data["tool"] for kind, data in told if kind == "tool_called"] == ["ask_inner"]
-    assert [data["output"] for kind, data in told if kind == "tool_output"] == ["Inside."]
-    assert sum(kind == "usage" for kind, _ in told) == 3
+    assert [data["agent"] for kind, data in published if kind == "agent"] == ["Outer"]
+    assert "".join(data["text"] for kind, data in published if kind == "text_delta") == "Done."
+    assert [data["tool"] for kind, data in published if kind == "tool_called"] == ["ask_inner"]
+    assert [data["output"] for kind, data in published if kind == "tool_output"] == ["Inside."]
+    assert sum(kind == "usage" for kind, _ in published) == 3
 
 
-def test_a_hosted_tool_is_told_by_its_name() -> None:
+def test_a_hosted_tool_is_published_by_its_name() -> None:
     search = ResponseFunctionWebSearch(
         id="ws_1",
         type="web_search_call",
@@ -141,8 +143,8 @@ def test_a_hosted_tool_is_told_by_its_name() -> None:
     ]
 
 
-async def test_from_the_model_to_the_reader(mock_openai: MockOpenAI) -> None:
-    """All of it: a reader gets the text of a streamed run before the result."""
+async def test_a_reader_gets_the_text_of_a_streamed_run_before_its_result(mock_openai: MockOpenAI) -> None:
+    """From the model to the reader, with every part between them."""
     mock_openai.script([call("look_up", topic="staff"), say("All good, we think.")])
     task = ReplayableTask()
     events = aiter(ax.activity.stream(task.agent_id))

@@ -52,7 +52,7 @@ def settings(sqlite_tables: str) -> Iterator[None]:
 @pytest.fixture(params=[OpenAIResponsesModel, OpenAIChatCompletionsModel])
 async def model(request: pytest.FixtureRequest, mock_openai: MockOpenAI) -> Any:
     mock_openai.script([say("At last.")])
-    # With the client's own two retries, as users have it.
+    # With the client's own two retries, the default for users.
     async with AsyncOpenAI(base_url=mock_openai.base_url, api_key="test") as client:
         yield PacedModel(request.param("gpt-4o", client))
 
@@ -73,7 +73,7 @@ def refuse(server: MockOpenAI, times: int, retry_after: float | None, status: in
 
 
 @both_modes
-async def test_a_short_wait_is_waited_in_place(mode: str, model: Any, mock_openai: MockOpenAI) -> None:
+async def test_a_short_wait_is_spent_in_place(mode: str, model: Any, mock_openai: MockOpenAI) -> None:
     refuse(mock_openai, 2, 1)
     started = time.monotonic()
     assert await ask(mode, model) == "At last."
@@ -85,10 +85,10 @@ async def test_a_short_wait_is_waited_in_place(mode: str, model: Any, mock_opena
 @pytest.mark.parametrize(
     "settings", [None, ModelRetrySettings(max_retries=3, policy=retry_policies.retry_after())]
 )
-async def test_a_long_wait_gives_the_task_back(
+async def test_a_long_wait_gives_the_task_back_to_the_queue(
     mode: str, model: Any, mock_openai: MockOpenAI, settings: ModelRetrySettings | None
 ) -> None:
-    """The OpenAI client would sleep a minute, twice."""
+    """The OpenAI client alone would sleep for a minute, twice."""
     refuse(mock_openai, 1, 60)
     started = time.monotonic()
     with pytest.raises(ax.RetryLater, match=r"^Waiting [67]\d s: gpt-4o is rate limited.$") as caught:
@@ -99,7 +99,7 @@ async def test_a_long_wait_gives_the_task_back(
 
 
 @both_modes
-async def test_short_waits_that_add_up_give_the_task_back(
+async def test_short_waits_that_add_up_give_the_task_back_to_the_queue(
     mode: str, model: Any, mock_openai: MockOpenAI
 ) -> None:
     ax.CONF.rate_limit_wait = 1.5
@@ -109,7 +109,7 @@ async def test_short_waits_that_add_up_give_the_task_back(
     assert len(mock_openai.requests()) == 2
 
 
-async def test_a_passing_fault_is_tried_twice_again(model: Any, mock_openai: MockOpenAI) -> None:
+async def test_a_temporary_failure_is_retried_twice(model: Any, mock_openai: MockOpenAI) -> None:
     refuse(mock_openai, 2, None, status=500)
     assert await ask("run", model) == "At last."
     refuse(mock_openai, 3, None, status=500)
@@ -118,7 +118,7 @@ async def test_a_passing_fault_is_tried_twice_again(model: Any, mock_openai: Moc
     assert [request["status"] for request in mock_openai.requests()] == [500, 500, 200, 500, 500, 500]
 
 
-async def test_the_sdks_retry_settings_are_honoured(model: Any, mock_openai: MockOpenAI) -> None:
+async def test_the_sdks_retry_settings_are_honored(model: Any, mock_openai: MockOpenAI) -> None:
     refuse(mock_openai, 1, 1)
     with pytest.raises(RateLimitError):
         await ask("run", model, ModelSettings(retry=ModelRetrySettings(max_retries=0)))
@@ -133,7 +133,7 @@ async def test_the_sdks_retry_settings_are_honoured(model: Any, mock_openai: Moc
 
 @both_modes
 @pytest.mark.parametrize("where", ["tool", "nested", "guardrail"])
-async def test_the_sdk_lets_it_through(mode: str, where: str) -> None:
+async def test_the_sdk_lets_retry_later_through(mode: str, where: str) -> None:
     @function_tool
     async def tool() -> str:
         raise ax.RetryLater(7)
@@ -156,7 +156,7 @@ async def test_the_sdk_lets_it_through(mode: str, where: str) -> None:
 
 
 async def test_calls_are_paced(mock_openai: MockOpenAI, sqlite_tables: str) -> None:
-    """60 a minute: six at once, the others 1.1 s apart."""
+    """At 60 calls a minute, six start at once and the others 1.1 s apart."""
     mock_openai.script([say("At last.")])
     ax.CONF.rate_limits = "gpt-4o=60rpm"
     async with AsyncOpenAI(base_url=mock_openai.base_url, api_key="test") as client:
@@ -170,22 +170,24 @@ async def test_calls_are_paced(mock_openai: MockOpenAI, sqlite_tables: str) -> N
             await asyncio.gather(*(ask("run", model) for _ in range(8)))
 
 
-async def test_estimates_are_corrected() -> None:
+async def test_a_calls_estimate_is_corrected_by_its_usage() -> None:
     backend = MemoryBackend()
     own = ax.Pool()
     ax.CONF.rate_limits = "*=1000tpm"
     with RUNTIME.replaced(RUNTIME.engine, backend, own.registry):
         model = PacedModel(ScriptedModel([[assistant_message("A")], [assistant_message("B")]]), "m")
         await ask("run", model)
-        # The estimate took the bucket into debt (500 of 100); the call has used nothing.
+        # The estimate took the bucket into debt (500 of 100), but the call has used nothing.
         await asyncio.sleep(0.1)
         started = time.monotonic()
         await ask("run_streamed", model)
         assert time.monotonic() - started < 1
 
 
-async def test_without_the_state_backend_calls_go_on(caplog: pytest.LogCaptureFixture) -> None:
-    class Away(MemoryBackend):
+async def test_calls_continue_while_the_state_backend_is_unavailable(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class UnavailableBackend(MemoryBackend):
         def reserve(self, demands: Any, max_wait: float) -> float:
             raise ax.UnavailableError("Redis cannot be reached.")
 
@@ -193,20 +195,20 @@ async def test_without_the_state_backend_calls_go_on(caplog: pytest.LogCaptureFi
             raise ax.UnavailableError("Redis cannot be reached.")
 
     ax.CONF.rate_limits = "*=1rpm,10tpm"
-    with RUNTIME.replaced(RUNTIME.engine, Away(), ax.Pool().registry):
+    with RUNTIME.replaced(RUNTIME.engine, UnavailableBackend(), ax.Pool().registry):
         for _ in range(2):
             assert await ask("run", PacedModel(ScriptedModel([[assistant_message("A")]]), "m")) == "A"
     assert caplog.text.count("not paced until it is back") == 1
 
 
-def test_a_provider_gives_paced_models(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paced_provider_returns_paced_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     model = PacedProvider().get_model("gpt-4o")
     assert isinstance(model, PacedModel)
     assert model.name == "gpt-4o"
 
 
-async def test_a_handler_gives_its_task_back() -> None:
+async def test_a_handler_can_give_its_task_back_to_the_queue() -> None:
     own = ax.Pool()
     turns: list[int] = []
 
@@ -271,7 +273,7 @@ def test_a_limited_task_gives_its_slot_to_others(deploy: Deploy, mock_openai: Mo
 
 @on_targets("embedded", "valkey+postgres", alternates=False)
 def test_two_processes_together_keep_to_the_limit(deploy: Deploy) -> None:
-    """600 a minute: 60 at once, then nine a second."""
+    """At 600 calls a minute, 60 start at once and then nine a second."""
     deployment = deploy(rate_limits="m=600rpm")
     program = """
 import asyncio, sys, time

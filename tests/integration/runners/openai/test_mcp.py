@@ -1,4 +1,4 @@
-"""Durable runs with the tools of a real MCP server, a process of its own that is spoken to over stdio."""
+"""Durable runs with the tools of a real MCP server in a process of its own, over stdio."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SERVER = Path(__file__).with_name("mcp_server.py")
 LAST_TURN = [assistant_message("Done.")]
 
 CUT_OFF_IN_CALL = [("Clerk#1/call_1", 1), ("Clerk#1", 2)]
-"""What is not recorded when the worker dies in the call."""
+"""Facts that are missing if the worker dies in the call."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def task(sqlite_tables: str) -> Iterator[ReplayableTask]:
 
 
 class Office:
-    """A handler whose agent has the server's tools."""
+    """A handler whose agent uses the server's tools."""
 
     def __init__(self, task: ReplayableTask, ledger: Path) -> None:
         self._agent_id = task.agent_id
@@ -66,7 +66,7 @@ async def test_a_recorded_call_is_not_made_again(task: ReplayableTask, tmp_path:
     assert office.looked_up == ["staff"]
 
 
-async def test_a_call_that_was_cut_off_is_the_runners_policys_matter(
+async def test_the_runners_policy_decides_about_an_mcp_call_that_was_cut_off(
     task: ReplayableTask, tmp_path: Path
 ) -> None:
     office = Office(task, tmp_path / "ledger")

@@ -49,7 +49,7 @@ Mode = Literal["run", "run_streamed"]
 both_modes = pytest.mark.parametrize("mode", ["run", "run_streamed"])
 
 LOOKS = [call("look_up", topic="revenue"), call("look_up", topic="staff")]
-"""Two turns that call a tool: with `max_turns=2` the agent never gets to its answer."""
+"""Two turns that call a tool: with `max_turns=2` the agent never reaches its answer."""
 
 
 class Finding(BaseModel):
@@ -71,7 +71,7 @@ def server() -> Iterator[MockOpenAI]:
 
 @pytest.fixture
 def openai(server: MockOpenAI, monkeypatch: pytest.MonkeyPatch) -> MockOpenAI:
-    """The model server, without scripts and requests of earlier tests; there is no key in the environment."""
+    """Return the model server, reset, with no key in the environment."""
     server.reset()
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     return server
@@ -108,7 +108,7 @@ async def finish(
 
 
 def reports_of(agent_id: UUID) -> list[tuple[str, int | None]]:
-    """What was reported, without the line that `create` writes."""
+    """Return the reports, without the line that `create` writes."""
     with Session(RUNTIME.engine) as db:
         return [(log.message, log.percentage) for log in ax.activity.detail(db, agent_id=agent_id).logs][1:]
 
@@ -154,7 +154,7 @@ async def test_an_agent_reports_its_own_progress(
 
 
 @both_modes
-async def test_without_an_input_the_agent_is_told_to_begin(
+async def test_a_run_without_an_input_starts_with_begin(
     mode: Mode, openai: MockOpenAI, model: Model, agent_id: UUID
 ) -> None:
     openai.script([say("You said: {prompt}")])
@@ -164,7 +164,7 @@ async def test_without_an_input_the_agent_is_told_to_begin(
     assert result.final_output == "You said: Begin."
 
 
-async def test_a_streamed_run_gives_its_events_while_it_goes_on(
+async def test_a_streamed_run_yields_its_events_while_it_runs(
     openai: MockOpenAI, model: Model, agent_id: UUID
 ) -> None:
     openai.script([call("look_up", topic="staff"), say("There are forty-two of them.")])
@@ -224,7 +224,7 @@ async def test_a_canceled_task_stops_its_run(busy_with: str, agent_id: UUID) -> 
 
 
 @both_modes
-async def test_what_the_sdk_takes_is_passed_on(
+async def test_options_of_the_sdk_are_passed_on(
     mode: Mode, openai: MockOpenAI, model: Model, agent_id: UUID
 ) -> None:
     ends: list[tuple[Any, Any]] = []
@@ -265,7 +265,7 @@ async def test_a_run_config_may_be_a_mapping(openai: MockOpenAI, model: Model, a
     assert settings == {"model": model, "tracing_disabled": True}
 
 
-async def test_an_option_that_the_sdk_does_not_know_is_refused(agent_id: UUID) -> None:
+async def test_an_option_unknown_to_the_sdk_is_refused(agent_id: UUID) -> None:
     with pytest.raises(TypeError, match="max_turn"):
         await ax.OpenAIRunner(agent_id).run(Agent(name="A"), "Go", max_turn=3)
 
@@ -313,7 +313,7 @@ async def test_with_recovery_the_agent_sums_up_at_its_turn_limit(
 
 
 @both_modes
-async def test_the_tokens_of_the_wrap_up_count(
+async def test_the_tokens_of_the_wrap_up_are_counted(
     mode: Mode, openai: MockOpenAI, model: Model, agent_id: UUID
 ) -> None:
     openai.script([*LOOKS, say("In short, 42.")])
@@ -335,7 +335,7 @@ async def test_an_agent_that_ends_in_time_needs_no_recovery(
 
 
 @both_modes
-async def test_the_wrap_up_prompt_is_the_callers(
+async def test_the_wrap_up_prompt_can_be_replaced(
     mode: Mode, openai: MockOpenAI, model: Model, agent_id: UUID
 ) -> None:
     openai.script([*LOOKS, say("{prompt} So be it.")])
@@ -347,7 +347,7 @@ async def test_the_wrap_up_prompt_is_the_callers(
 
 
 @both_modes
-async def test_a_handler_of_the_callers_wins(
+async def test_the_callers_own_error_handler_wins(
     mode: Mode, openai: MockOpenAI, model: Model, agent_id: UUID
 ) -> None:
     def handler(data: RunErrorHandlerInput[Any]) -> str:
@@ -399,7 +399,7 @@ async def test_after_a_handoff_the_last_agent_sums_up(
 
 
 @both_modes
-async def test_a_session_holds_the_wrapped_up_answer_but_not_the_prompt_for_it(
+async def test_a_session_holds_the_wrapped_up_answer_but_not_its_prompt(
     mode: Mode, openai: MockOpenAI, model: Model, agent_id: UUID
 ) -> None:
     openai.script([*LOOKS, say("In short, 42.")])
@@ -510,7 +510,7 @@ async def test_an_error_of_the_wrap_up_call_is_not_hidden(mode: Mode, agent_id: 
         ({"conversation_id": "conv-1"}, ("conv-1", None)),
     ],
 )
-async def test_where_openai_keeps_the_conversation_the_wrap_up_goes_on_with_it(
+async def test_the_wrap_up_continues_a_conversation_that_openai_keeps(
     mode: Mode, options: dict[str, Any], conversation: tuple[str | None, str | None], agent_id: UUID
 ) -> None:
     model = ScriptedModel(
@@ -539,7 +539,7 @@ async def test_where_openai_keeps_the_conversation_the_wrap_up_goes_on_with_it(
 
 
 class Collector(TracingProcessor):
-    """Notes the traces of this process instead of sending them."""
+    """Collector of this process's traces, in place of an exporter."""
 
     def __init__(self) -> None:
         self.traces: list[dict[str, Any]] = []
@@ -563,7 +563,7 @@ def collector(openai: MockOpenAI) -> Iterator[Collector]:
     set_trace_processors([collector])
     yield collector
     set_trace_processors([default_processor()])
-    default_exporter().api_key = None  # it remembers a key that it has once found in the environment
+    default_exporter().api_key = None  # It keeps a key that it has found in the environment.
 
 
 @both_modes
@@ -594,7 +594,7 @@ async def test_with_a_key_a_trace_is_grouped_by_its_task(
 
 
 @both_modes
-async def test_the_callers_run_config_decides_on_tracing(
+async def test_the_callers_run_config_decides_about_tracing(
     mode: Mode, openai: MockOpenAI, model: Model, agent_id: UUID, collector: Collector
 ) -> None:
     openai.script([say("Fine.")])
@@ -621,7 +621,7 @@ async def test_a_trace_that_the_caller_has_opened_is_used(
     assert result.final_output == "Fine."
 
 
-def test_without_a_key_a_run_leaves_no_thread_no_words_and_no_delay(
+def test_without_a_key_a_run_leaves_no_thread_no_output_and_no_delay(
     openai: MockOpenAI, tmp_path: Path
 ) -> None:
     openai.script([*LOOKS, say("Fine.")])

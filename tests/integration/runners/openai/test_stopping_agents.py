@@ -1,4 +1,4 @@
-"""Running agents are stopped: canceled from the command line, or by their time limit."""
+"""Running agents are stopped by a cancel from the command line, or by their time limit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cancel(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
 
 
 def seconds_until_free(deployment: Deployment, key: str) -> float:
-    """How long the one slot of the worker is still taken."""
+    """Return the seconds until the worker's only slot is free."""
     started = time.monotonic()
     deployment.enqueue("work", key)
     deployment.wait_for_start(key)
@@ -38,7 +38,7 @@ def test_an_agent_within_a_model_call_is_stopped(deploy: Deploy, mock_openai: Mo
     agents_worker(deployment, mock_openai)
     task = deployment.enqueue("ask", "model")
     deployment.wait_for_start("model")
-    time.sleep(0.3)  # nothing tells from outside that the request is on its way
+    time.sleep(0.3)  # nothing shows from outside that the request has been sent
     assert cancel(deployment, str(task.agent_id)) == (0, f"Canceled task {task.agent_id}.\n", "")
     assert seconds_until_free(deployment, "next") < AT_ONCE
     detail = deployment.detail(task)
@@ -51,7 +51,7 @@ def test_an_agent_within_a_model_call_is_stopped(deploy: Deploy, mock_openai: Mo
 
 @everywhere
 def test_an_agent_within_a_tool_in_a_thread_is_stopped(deploy: Deploy, mock_openai: MockOpenAI) -> None:
-    """The thread cannot be interrupted; the agent does not wait for it, and calls the model no more."""
+    """The thread cannot be interrupted, but the agent does not wait for it and calls no model again."""
     mock_openai.script([call("slow_tool", key="tool", seconds=8), say("Too late.")])
     deployment = deploy(worker_concurrency=1)
     agents_worker(deployment, mock_openai)
@@ -67,7 +67,7 @@ def test_an_agent_within_a_tool_in_a_thread_is_stopped(deploy: Deploy, mock_open
     deployment.wait_for(lambda: deployment.ledger("tool_end")["tool"])
     assert deployment.endings([task]) == [["canceled"]]
     assert len(mock_openai.requests()) == 1
-    # What was spent before stays on the record.
+    # The usage before the cancel stays on the record.
     assert deployment.detail(task).usage.requests == 1
     assert deployment.ledger("end") == {}
 
@@ -85,7 +85,7 @@ def test_a_queued_task_never_starts(deploy: Deploy) -> None:
 
 
 @on_targets("embedded")
-def test_what_cannot_be_canceled_is_said(deploy: Deploy) -> None:
+def test_a_cancel_that_is_impossible_is_reported(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()
     task = deployment.enqueue("work", "done")
@@ -106,7 +106,7 @@ def test_what_cannot_be_canceled_is_said(deploy: Deploy) -> None:
 
 
 @on_targets("embedded", "valkey+postgres", alternates=False)
-def test_an_agent_over_its_time_is_stopped_and_tried_again(deploy: Deploy, mock_openai: MockOpenAI) -> None:
+def test_an_agent_over_its_time_limit_is_stopped_and_retried(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("Too late.").after(30)])
     deployment = deploy(worker_concurrency=1)
     agents_worker(deployment, mock_openai)
@@ -134,7 +134,7 @@ def test_an_agent_over_its_time_is_stopped_and_tried_again(deploy: Deploy, mock_
 
 
 @on_targets("embedded")
-def test_a_time_limit_leaves_the_quick_alone(deploy: Deploy, mock_openai: MockOpenAI) -> None:
+def test_a_time_limit_leaves_quick_agents_alone(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("In time.")])
     deployment = deploy()
     agents_worker(deployment, mock_openai)
