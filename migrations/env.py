@@ -14,7 +14,6 @@ attributes = context.config.attributes
 options = {
     "target_metadata": Base.metadata,
     "version_table": attributes.get("version_table", version_table()),
-    # SQLite cannot alter a column in place; a copy of the table can.
     "include_name": lambda name, kind, _parents: (
         kind != "table" or (name or "").startswith(CONF.table_prefix)
     ),
@@ -30,6 +29,7 @@ else:
     with contextlib.ExitStack() as stack:
         if connection is None:
             connection = stack.enter_context(RUNTIME.engine.begin())
+        # SQLite cannot alter a column in place, so Alembic copies the table.
         context.configure(
             connection=connection, render_as_batch=connection.dialect.name == "sqlite", **options
         )

@@ -1,4 +1,4 @@
-"""The journal's tables: recorded steps of tasks, questions to people, events and who waits for them, trackers."""
+"""The journal's tables: recorded facts of tasks, questions to people, events and waits for them, trackers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from agentexec.db.base import Base
 from agentexec.db.columns import BigId, ExactText, LongText, UtcDateTime
 
 MAX_PATH = 255
+"""Maximum characters of a path."""
 
-# Call ids may differ in nothing but case.
 PathText = ExactText(MAX_PATH)
+"""Text of a path or name, compared exactly: the ids of two calls may differ only in case."""
 
 
 class JournalEntry(Base):
-    """One recorded fact of a run: that it began, a model's response, or a call's intent or outcome.
+    """One recorded fact: the begin of a run, a model's response, or a call's intent, outcome or error.
 
     `path` names the run or call within the task, `seq` counts its facts. The key makes it impossible to record
-    the same fact twice. Rows go with their activity.
+    the same fact twice. Rows are deleted with their activity.
     """
 
     __tablename__ = f"{CONF.table_prefix}journal"
@@ -35,23 +36,21 @@ class JournalEntry(Base):
         Integer, primary_key=True, autoincrement=False, doc="Counts the facts of a path."
     )
     kind: Mapped[str] = mapped_column(
-        String(10), doc="What is recorded: a run, a response, an intent, an outcome."
+        String(10), doc="Kind of the fact: run, model, intent, outcome or raised."
     )
     input_hash: Mapped[str] = mapped_column(
-        String(64), doc="What was asked, so that a replay that diverges is found."
+        String(64), doc="Digest of the input, by which a diverging replay is detected."
     )
-    value: Mapped[str] = mapped_column(LongText, doc="What was answered, as JSON.")
-    epoch: Mapped[int] = mapped_column(Integer, doc="The claim under which it was written.")
+    value: Mapped[str] = mapped_column(LongText, doc="Response, outcome or error, as JSON.")
+    epoch: Mapped[int] = mapped_column(Integer, doc="Epoch of the lease under which it was written.")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Approval(Base):
     """A question about one call, and its answer.
 
-    `seq` counts the questions about it; the first may be its approval, each further one whether it is to be made again.
-    Rows go with their activity.
-
-    `wake_at` is set while the queue is still to be told of the answer.
+    `seq` counts the questions about the call: the first may ask for its approval, each later one whether to repeat it.
+    `wake_at` is set until the queue has been told about the answer. Rows are deleted with their activity.
     """
 
     __tablename__ = f"{CONF.table_prefix}approval"
@@ -62,13 +61,15 @@ class Approval(Base):
     path: Mapped[str] = mapped_column(PathText, primary_key=True)
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     call_id: Mapped[str] = mapped_column(PathText, doc="The call that waits.")
-    kind: Mapped[str] = mapped_column(String(10), doc="approval, or repeat for a call that was cut off.")
+    kind: Mapped[str] = mapped_column(String(10), doc="approval, or repeat for a call that was interrupted.")
     tool: Mapped[str] = mapped_column(LongText)
     arguments: Mapped[str] = mapped_column(LongText)
     status: Mapped[str] = mapped_column(String(10))
     message: Mapped[str | None] = mapped_column(LongText)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="Rejected by itself from then on.")
+    expires_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, doc="From then on it counts as rejected."
+    )
     decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     wake_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
@@ -79,7 +80,7 @@ class Approval(Base):
 
 
 class SentEvent(Base):
-    """An event that `ax.send_event` has sent. Rows go after some weeks."""
+    """An event that `ax.send_event` has sent. Rows are deleted after 30 days."""
 
     __tablename__ = f"{CONF.table_prefix}sent_event"
 
@@ -96,9 +97,9 @@ class SentEvent(Base):
 
 
 class EventWait(Base):
-    """A task's wait for an event. `event_id`: the one it got. `wake_at`: since when its queue is to be told of one.
+    """A task's wait for an event, and the event that it got (`event_id`).
 
-    Rows go with their activity.
+    `wake_at` is set until the queue has been told about the event. Rows are deleted with their activity.
     """
 
     __tablename__ = f"{CONF.table_prefix}event_wait"
@@ -121,7 +122,7 @@ class EventWait(Base):
 
 
 class TrackerCount(Base):
-    """The count of a tracker, and the task that is enqueued when it is complete (JSON, once: `fired_at`)."""
+    """The count of a tracker, and the task, as JSON, that is enqueued once when the count is complete (`fired_at`)."""
 
     __tablename__ = f"{CONF.table_prefix}tracker"
 
@@ -136,7 +137,10 @@ class TrackerCount(Base):
 
 
 class TrackerMark(Base):
-    """One change of a tracker by a task, so that the task's next attempt does not count again. Goes with its activity."""
+    """One change of a tracker by a task, so that the task's next attempt does not count it again.
+
+    Rows are deleted with their activity.
+    """
 
     __tablename__ = f"{CONF.table_prefix}tracker_mark"
 

@@ -27,7 +27,7 @@ RETURNING seq
 
 
 class PostgresJournalStore(JournalStore):
-    """The journal store of PostgreSQL. It restates the general append in SQL, for facts without usage."""
+    """Journal store of PostgreSQL. It restates the general append in SQL, for facts without usage."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)

@@ -41,7 +41,7 @@ _RESET_CRASH_STREAK = update(ACTIVITY).where(_THE_TASK).values(crashes_in_row=0)
 
 
 class JournalStore:
-    """The general implementation, for any database. Each method is one transaction.
+    """Store of recorded facts, for any database. Each append is one transaction.
 
     A subclass overrides what its database does in fewer round trips, and leaves the same rows.
     """

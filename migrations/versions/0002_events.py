@@ -1,4 +1,4 @@
-"""Live events: short-lived events of tasks, and who follows them."""
+"""Live events: short-lived events of tasks, and their followers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Indexes for a million activities, labels to find them by, and the processes that serve the queues."""
+"""Indexes for a million activities, labels by which they are found, and the processes that serve the queues."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def upgrade() -> None:
 
 
 def _label_all(label: sa.Table) -> None:
-    """Labels for the activities that have metadata already."""
+    """Add labels for the activities that already have metadata."""
     activity = sa.table(
         ACTIVITY,
         sa.column("agent_id", sa.Uuid()),

@@ -1,4 +1,4 @@
-"""Deaths of a task's process since its journal last grew: those end it, not all of them."""
+"""Crashes of a task's processes since its last recorded step: these end it, not the crashes in all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ACTIVITY = f"{CONF.table_prefix}activity"
 
 
 def upgrade() -> None:
-    # With a default the databases add a column without writing the rows anew.
+    # With a default, databases add a column without rewriting the rows.
     op.add_column(
         ACTIVITY, sa.Column("crashes_in_row", sa.Integer(), nullable=False, server_default=sa.text("0"))
     )

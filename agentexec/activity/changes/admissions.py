@@ -43,7 +43,7 @@ class Admissions:
 def decide_admissions(
     claims: Sequence[Lease], rows: Sequence[Any], *, max_crashes: int, suspect_running: bool
 ) -> Admissions:
-    """Decide about claims by the rows that the record has of them. At most one suspect starts."""
+    """Decide about claims by their rows in the record. At most one suspect starts."""
     admissions = Admissions()
     epochs = dict(claims)
     for row in rows:

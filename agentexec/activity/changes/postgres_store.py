@@ -1,8 +1,8 @@
 """The record store of PostgreSQL: the usual insert, start and end of tasks in one round trip each.
 
-Each statement restates rules of the general store in SQL, for the cases in which there is nothing to decide; one suite
-of tests runs against both stores and compares the rows. Each locks its rows in key order, as everything does, and
-writes only those that are still in the expected state.
+Each statement restates rules of the general store in SQL, for tasks that need no decision. One suite of tests runs
+against both stores and compares the rows. A statement locks its rows in key order, as all transactions do, and writes
+only those that are still in the expected state.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ SELECT agent_id FROM ended
 
 
 class PostgresRecordStore(RecordStore):
-    """The record store of PostgreSQL."""
+    """Record store of PostgreSQL."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -142,7 +142,7 @@ class PostgresRecordStore(RecordStore):
         relaxed: bool = False,
         acknowledge: Callable[[Connection, Sequence[Ending]], None] | None = None,
     ) -> Recorded:
-        """Write reports and endings; in one round trip if all that there is are tasks that completed alike."""
+        """Write reports and endings; in one round trip if there are only tasks that completed alike."""
         if progress or acknowledge is not None or not self._can_batch or not _complete_alike(endings):
             return super().record(
                 progress,

@@ -29,10 +29,10 @@ class Recorded(NamedTuple):
 
 
 class RecordStore:
-    """The general implementation. Each method is one transaction.
+    """Store of starts, reports and endings, for any database. Each method is one transaction.
 
-    Each takes its rows under a lock first (on SQLite the transaction holds the write lock), decides, then writes in as
-    few statements as there are different values: a batch of a hundred tasks costs about as much as one task.
+    It locks its rows first (on SQLite the transaction holds the write lock), decides, then writes in as few statements
+    as there are different values: a batch of a hundred tasks costs about as much as one task.
 
     A subclass overrides what its database does in fewer round trips, and leaves the same rows.
     """

@@ -1,4 +1,4 @@
-"""Transactions that meet others, on real databases."""
+"""Transactions that compete with others, on real databases."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class TestDeadlocks:
         yield engine
         engine.dispose()
 
-    def test_the_transaction_that_lost_runs_again(self, engine):
-        meet = threading.Barrier(2)
+    def test_a_transaction_that_lost_a_deadlock_runs_again(self, engine):
+        both_locked = threading.Barrier(2)
         starts: list[int] = []
         failures: list[BaseException] = []
 
         @retry_on_deadlock
         def add(first: int, second: int) -> None:
             starts.append(first)
-            together = len(starts) <= 2 and engine.dialect.name != "sqlite"
+            meets_other = len(starts) <= 2 and engine.dialect.name != "sqlite"
             with writing(engine) as connection:
                 for row in (first, second):
                     connection.execute(text("UPDATE pair SET value = value + 1 WHERE id = :id"), {"id": row})
-                    if together and row == first:
-                        meet.wait(10)
+                    if meets_other and row == first:
+                        both_locked.wait(10)
 
         def run(first: int, second: int) -> None:
             try:
@@ -53,10 +53,10 @@ class TestDeadlocks:
         assert not failures
         with reading(engine) as connection:
             assert connection.execute(text("SELECT value FROM pair ORDER BY id")).scalars().all() == [2, 2]
-        # SQLite has one writer at a time, so nobody loses there; elsewhere the loser may, rarely, lose again.
+        # SQLite has one writer at a time, so neither loses; elsewhere the loser may, rarely, lose again.
         assert len(starts) == 2 if engine.dialect.name == "sqlite" else 3 <= len(starts) < 2 + DEADLOCK_TRIES
 
-    def test_a_sqlite_file_in_use_is_opened_without_its_switch_to_wal(self, tmp_path):
+    def test_a_sqlite_file_in_use_is_opened_and_switched_to_wal_later(self, tmp_path):
         url = f"sqlite:///{tmp_path / 'used.db'}"
         plain = create_engine(url)
         with plain.begin() as connection:
@@ -69,15 +69,15 @@ class TestDeadlocks:
         with engine.connect() as later:
             assert later.execute(text("PRAGMA journal_mode")).scalar() == "wal"
 
-    def test_another_outage_is_not_tried_again(self, engine):
-        tries = 0
+    def test_another_outage_is_not_retried(self, engine):
+        calls = 0
 
         @retry_on_deadlock
         def fail() -> None:
-            nonlocal tries
-            tries += 1
+            nonlocal calls
+            calls += 1
             raise UnavailableError("The database is away.")
 
         with pytest.raises(UnavailableError):
             fail()
-        assert tries == 1
+        assert calls == 1

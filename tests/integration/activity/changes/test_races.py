@@ -1,4 +1,4 @@
-"""Two that see to one task at the same time: whatever their order, the task goes one way."""
+"""Two processes change one task at the same time: whatever their order, the task ends one way."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def start(worker: str) -> Lease:
     admissions = record_store().admit(
         [lease], now=utc_now(), started_message="Task started.", max_crashes=3, suspect_running=False
     )
-    assert [one.lease for one in admissions.started] == [lease]
+    assert [admitted.lease for admitted in admissions.started] == [lease]
     return lease
 
 
 def end(lease: Lease, status: Status = Status.COMPLETE) -> bool:
-    """What the writer of the lease's process does; False if it is refused."""
+    """End a task as the writer of its process does; return False if that is refused."""
     ending = Ending(lease, status, "ended")
     return not record_store().record([], [ending], now=utc_now(), result_ttl=60).refused
 
 
 def sweep(worker: str) -> None:
-    """What the maintenance process does when it is told that a worker process is dead."""
+    """Recover the tasks of a worker process, as the maintenance process does when it learns of its crash."""
     Reconciler(RUNTIME, ax.CONF, "test").recover(worker, "did not answer")
 
 
@@ -57,10 +57,10 @@ def crashes(agent_id: UUID) -> int:
 
 @contextmanager
 def no_statements(engine: Engine) -> Iterator[None]:
-    """Fail for a statement that goes through SQLAlchemy: what takes one round trip goes to the driver."""
+    """Fail if a statement goes through SQLAlchemy: those that take one round trip go to the driver directly."""
 
     def fail(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        raise AssertionError(f"a statement by itself: {statement}")
+        raise AssertionError(f"a separate statement: {statement}")
 
     event.listen(engine, "before_cursor_execute", fail)
     try:
@@ -75,7 +75,7 @@ def deployment(deploy: Deploy) -> Deployment:
 
 
 def returns(deployment: Deployment, task: ax.Task) -> int:
-    """How often the log says that the task went back to the queue."""
+    """Count the log lines that say that the task went back to the queue."""
     return sum("goes back to the queue" in line.message for line in deployment.detail(task).logs)
 
 
@@ -102,25 +102,25 @@ def test_an_end_after_the_sweep_is_refused_once_another_worker_has_the_task(depl
 
 
 @everywhere
-def test_of_many_sweeps_with_the_same_view_one_returns_the_task(deployment: Deployment) -> None:
+def test_only_one_of_many_concurrent_sweeps_returns_the_task(deployment: Deployment) -> None:
     task = deployment.enqueue("work", "a")
     start("dead")
     ready = threading.Barrier(4)
 
-    def at_once() -> None:
+    def sweep_together() -> None:
         ready.wait()
         sweep("dead")
 
     with ThreadPoolExecutor(4) as threads:
-        for one in [threads.submit(at_once) for _ in range(4)]:
-            one.result()
+        for future in [threads.submit(sweep_together) for _ in range(4)]:
+            future.result()
     assert (returns(deployment, task), crashes(task.agent_id)) == (1, 1)
     assert RUNTIME.backend.depth(ax.CONF.queue_name) == Depth(1, 0, 0)
     assert start("next").epoch == 2
 
 
 @everywhere
-def test_a_sweep_that_is_cut_off_is_finished_by_the_next(
+def test_an_interrupted_sweep_is_finished_by_the_next_one(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks = [deployment.enqueue("work", key) for key in "abc"]
@@ -130,7 +130,7 @@ def test_a_sweep_that_is_cut_off_is_finished_by_the_next(
 
     def release(queue: str, lease: Lease) -> bool:
         if released:
-            raise ax.UnavailableError("away")
+            raise ax.UnavailableError("The database is away.")
         released.append(lease)
         return type(backend).release(backend, queue, lease)
 
@@ -148,7 +148,7 @@ def test_a_retry_and_a_redelivery_of_one_task_make_one_attempt(deployment: Deplo
     task = deployment.enqueue("work", "a")
     lease = start("slow")
     record_store().record([], [Ending(lease, Status.QUEUED, "once more")], now=utc_now(), result_ttl=60)
-    # The worker dies before it has told the queue of the retry; its death is swept twice.
+    # The worker crashes before it has told the queue about the retry; its crash is swept twice.
     sweep("slow")
     sweep("slow")
     assert RUNTIME.backend.depth(ax.CONF.queue_name) == Depth(1, 0, 0)
@@ -158,10 +158,10 @@ def test_a_retry_and_a_redelivery_of_one_task_make_one_attempt(deployment: Deplo
 
 
 @on_targets("postgres")
-def test_fresh_tasks_start_in_one_statement_and_like_the_others(deployment: Deployment) -> None:
-    one, other, canceled, crashed, overtaken = (deployment.enqueue("work", text) for text in "abcde")
+def test_fresh_tasks_start_in_one_round_trip_with_the_usual_rows(deployment: Deployment) -> None:
+    first, second, canceled, crashed, overtaken = (deployment.enqueue("work", text) for text in "abcde")
     asyncio.run(ax.cancel(canceled.agent_id))
-    claims = [Lease(task.agent_id, 1) for task in (other, canceled, crashed, overtaken, one)]
+    claims = [Lease(task.agent_id, 1) for task in (second, canceled, crashed, overtaken, first)]
     with writing(RUNTIME.engine) as connection:
         for task, values in ((crashed, {"crashes": 1}), (overtaken, {"epoch": 1})):
             connection.execute(update(Activity).where(Activity.agent_id == task.agent_id).values(**values))
@@ -183,7 +183,7 @@ def test_fresh_tasks_start_in_one_statement_and_like_the_others(deployment: Depl
     )
     [usual] = admissions.started
     assert started[1]._replace(lease=usual.lease, context=usual.context) == usual
-    details = [deployment.detail(task) for task in (one, third)]
+    details = [deployment.detail(task) for task in (first, third)]
     shown = [
         (detail.status, detail.attempt, detail.percentage, [line.message for line in detail.logs])
         for detail in details
@@ -193,7 +193,7 @@ def test_fresh_tasks_start_in_one_statement_and_like_the_others(deployment: Depl
 
 
 @on_targets("postgres")
-def test_tasks_complete_in_one_statement_and_like_the_others(deployment: Deployment) -> None:
+def test_tasks_complete_in_one_round_trip_with_the_usual_rows(deployment: Deployment) -> None:
     tasks = [deployment.enqueue("work", text) for text in "abcd"]
     leases = [start("worker") for _ in tasks]
     results = ['{"answer": 1}', None, "2", '{"answer": 1}']
@@ -211,7 +211,7 @@ def test_tasks_complete_in_one_statement_and_like_the_others(deployment: Deploym
         again = store.record([], quick, now=utc_now(), result_ttl=60)
         assert again.refused == [ending.lease for ending in quick]
     mixed = [quick[0], usual[0]._replace(status=Status.ERROR, lease=Lease(new_agent_id(), 1))]
-    with pytest.raises(AssertionError, match="a statement"), no_statements(RUNTIME.engine):
+    with pytest.raises(AssertionError, match="a separate statement"), no_statements(RUNTIME.engine):
         store.record([], mixed, now=utc_now(), result_ttl=60)
     general = RecordStore(RUNTIME.engine)
     assert not general.record([], usual, now=utc_now(), result_ttl=60).refused
