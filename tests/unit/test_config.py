@@ -46,7 +46,7 @@ def test_the_database_url_has_an_alias(monkeypatch, name):
     assert load_settings().database_url == "sqlite:///x.db"
 
 
-def test_our_own_name_wins_over_the_alias(monkeypatch):
+def test_the_own_name_wins_over_the_alias(monkeypatch):
     monkeypatch.setenv("REDIS_URL", "redis://alias")
     monkeypatch.setenv("AGENTEXEC_REDIS_URL", "redis://own")
     assert load_settings().redis_url == "redis://own"
@@ -69,7 +69,7 @@ def test_the_env_file_is_read(tmp_path):
         ("AGENTEXEC_ACTIVITY_MESSAGE_ERROR", "{oops}"),
     ],
 )
-def test_a_bad_value_names_its_variable(monkeypatch, name, value):
+def test_the_error_of_an_invalid_value_names_its_variable(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name) as caught:
         load_settings()
@@ -86,7 +86,7 @@ def test_settings_can_be_assigned_and_are_checked():
         settings.nom_workers = 1
 
 
-def test_a_table_prefix_that_comes_too_late_is_refused():
+def test_the_table_prefix_cannot_change_once_tables_have_their_names():
     importlib.import_module("agentexec.activity.models")
     settings = Settings()
     settings.table_prefix = "agentexec_"
@@ -98,6 +98,6 @@ def test_without_a_redis_url_the_queue_is_in_the_database():
     assert load_settings().backend_module == SQL_BACKEND
 
 
-def test_a_named_backend_is_taken_as_it_is(monkeypatch):
+def test_a_backend_set_explicitly_is_used(monkeypatch):
     monkeypatch.setenv("AGENTEXEC_STATE_BACKEND", "agentexec.state.redis_backend")
     assert load_settings().backend_module == REDIS_BACKEND

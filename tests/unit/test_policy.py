@@ -1,4 +1,4 @@
-"""Decisions, from data to data."""
+"""Decisions about claimed tasks, crashes, retries and restarts."""
 
 from __future__ import annotations
 
@@ -56,41 +56,41 @@ def test_a_claim_that_is_not_newer_than_the_record_is_refused(recorded):
     assert admitted(Status.RUNNING, recorded, 2)[0] is Admission.REFUSE
 
 
-def test_a_running_record_under_an_older_epoch_counts_a_death():
+def test_a_task_left_running_under_an_older_epoch_counts_a_crash():
     assert admitted(Status.RUNNING, 1, 2) == (Admission.START, CrashCounts(1, 1))
 
 
-def test_the_last_allowed_death_ends_the_task():
+def test_the_last_allowed_crash_ends_the_task():
     assert admitted(Status.RUNNING, 3, 4, crashes=CrashCounts(2, 2)) == (Admission.FAIL, CrashCounts(3, 3))
 
 
-def test_deaths_before_the_last_recorded_step_do_not_end_a_task():
+def test_crashes_before_the_last_recorded_step_do_not_end_a_task():
     assert admitted(Status.RUNNING, 3, 4, crashes=CrashCounts(7, 1)) == (Admission.START, CrashCounts(8, 2))
 
 
-def test_even_a_task_that_gets_further_each_time_ends_at_some_death():
+def test_even_a_task_that_gets_further_each_time_ends_after_enough_crashes():
     assert not CrashCounts(MAX_TOTAL_CRASHES - 1, 1).exceed_limit(3)
     assert CrashCounts(MAX_TOTAL_CRASHES, 1).exceed_limit(3)
     assert not CrashCounts(MAX_TOTAL_CRASHES, 1).exceed_limit(1000)
 
 
-def test_one_suspect_waits_for_the_other():
+def test_a_suspect_waits_while_another_one_runs():
     assert admitted(Status.QUEUED, 2, 3, crashes=CrashCounts(2, 0), suspect_running=True)[0] is Admission.HOLD
     assert (
         admitted(Status.QUEUED, 2, 3, crashes=CrashCounts(1, 1), suspect_running=True)[0] is Admission.START
     )
 
 
-def test_a_single_allowed_death_makes_no_suspects():
+def test_a_limit_of_one_crash_has_no_suspects():
     assert not CrashCounts(0, 0).is_suspect(1)
 
 
-def test_a_suspect_takes_the_blame_for_its_neighbours():
-    suspect, neighbour = uuid4(), uuid4()
-    assert attribute_crash([(suspect, CrashCounts(2, 0)), (neighbour, CrashCounts())], 3) == {suspect}
+def test_a_crash_counts_only_for_the_suspect():
+    suspect, other = uuid4(), uuid4()
+    assert attribute_crash([(suspect, CrashCounts(2, 0)), (other, CrashCounts())], 3) == {suspect}
 
 
-def test_without_a_suspect_everyone_is_counted():
+def test_without_a_suspect_a_crash_counts_for_every_task():
     tasks = [(uuid4(), CrashCounts()), (uuid4(), CrashCounts(1, 1))]
     assert attribute_crash(tasks, 3) == {agent_id for agent_id, _ in tasks}
 
@@ -111,7 +111,7 @@ def test_retries_are_bounded_and_grow():
     assert retry_delay(1, 1, 1.0) == pytest.approx(1.6)
 
 
-def test_a_first_death_is_replaced_at_once_and_repeated_ones_later():
+def test_a_child_is_replaced_immediately_after_its_first_death_and_later_after_further_ones():
     assert restart_delay(0) == restart_delay(1) == 0.0
     assert 0 < restart_delay(2) < restart_delay(4) <= 15.0
 
@@ -126,5 +126,5 @@ def test_a_first_death_is_replaced_at_once_and_repeated_ones_later():
         (-99, "was killed by signal 99"),
     ],
 )
-def test_an_exit_code_is_put_into_words(code, reason):
+def test_an_exit_code_is_described(code, reason):
     assert exit_reason(code) == reason

@@ -1,4 +1,4 @@
-"""Secrets are taken out of texts, and what only looks a bit like one stays."""
+"""Secrets are removed from texts; similar texts stay."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHOWN = {
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl": "***",
 }
 
-LEFT = [
+UNCHANGED = [
     "https://example.com:8443/users/@ann and more",
     "postgresql://app@db.example/app",
     "used 500 tokens; max_tokens=100, total_tokens: 600",
@@ -49,8 +49,8 @@ def test_a_secret_is_hidden(text: str, shown: str) -> None:
     assert redact(text) == shown
 
 
-@pytest.mark.parametrize("text", LEFT)
-def test_what_is_no_secret_stays(text: str) -> None:
+@pytest.mark.parametrize("text", UNCHANGED)
+def test_a_text_without_a_secret_stays(text: str) -> None:
     assert redact(text) == text
 
 
@@ -63,7 +63,7 @@ def test_known_secrets_are_hidden_wherever_they_stand(monkeypatch: pytest.Monkey
     assert redact(text, ["and named"]) == "***, ***, ***, ***; on it goes"
 
 
-def test_a_long_text_takes_no_long_time() -> None:
+def test_a_long_text_is_cut_and_redacted_quickly() -> None:
     for unit in ("password=", "a://b:", "sk-", "eyJ", "'token':", "x-", " ", "authorization "):
         assert len(redact(unit * (MAX_TEXT_LENGTH // len(unit) + 10))) <= MAX_TEXT_LENGTH
 
@@ -112,7 +112,7 @@ def test_a_short_signing_key_is_refused_and_not_quoted(key: str) -> None:
 
 
 def test_every_silenced_security_rule_has_its_reason() -> None:
-    """Ruff's S rules are bandit's; each place where one does not hold says why."""
+    """Ruff's S rules come from bandit; each place that silences a rule gives its reason."""
     root = Path(__file__).parents[2]
     for folder in ("agentexec", "migrations"):
         for file in (root / folder).rglob("*.py"):

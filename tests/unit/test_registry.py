@@ -1,4 +1,4 @@
-"""Registering handlers, and checking contexts against them."""
+"""Registration of handlers, and validation of contexts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plain(agent_id: UUID, context: dict[str, Any]) -> None:
     return None
 
 
-def test_a_definition_reads_the_signature():
+def test_a_definition_is_read_from_the_signature():
     definition = Registry().add("research", handler)
     assert definition.is_async
     assert definition.context_type is Company
@@ -50,7 +50,7 @@ def test_a_handler_without_context_is_refused_with_advice():
         Registry().add("bad", bad)
 
 
-def test_a_name_can_be_registered_once():
+def test_a_name_belongs_to_one_handler():
     registry = Registry()
     registry.add("research", handler)
     registry.add("research", handler)
@@ -59,24 +59,24 @@ def test_a_name_can_be_registered_once():
 
 
 @pytest.mark.parametrize("options", [{"retries": -1}, {"timeout": 0}])
-def test_bad_options_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(UsageError):
         Registry().add("research", handler, **options)
 
 
-def test_a_time_limit_needs_a_handler_that_can_be_stopped():
+def test_a_timeout_needs_a_handler_that_can_be_stopped():
     with pytest.raises(UsageError, match="cannot be stopped"):
         Registry().add("plain", plain, timeout=1)
 
 
-def test_an_unknown_task_names_the_known_ones():
+def test_the_error_of_an_unknown_task_names_the_known_ones():
     registry = Registry()
     registry.add("research", handler)
     with pytest.raises(UnknownTaskError, match=r"nope.*research"):
         registry.get("nope")
 
 
-def test_contexts_come_as_model_mapping_or_json():
+def test_a_context_may_be_a_model_a_mapping_or_json():
     definition = Registry().add("research", handler)
     expected = Company(company="Acme")
     assert validate_context(definition, expected) is expected

@@ -1,4 +1,4 @@
-"""The schema: migrations and `create_all` agree, and a worker refuses what it does not know."""
+"""Migrations and `create_all` make the same schema, and a worker refuses an unknown one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agentexec.schema.migrate import upgrade
 from agentexec.schema.tables import check_schema, revisions, version_table
 from tests.deployment import MODULE, REPOSITORY, run_agentexec, run_python
 
-TEN_AT_ONCE = """
+TEN_PROCESSES = """
 import os
 from agentexec.schema import migrate
 from agentexec.db.engine import open_engine
@@ -40,7 +40,7 @@ for _ in range(10):
     children.append(child)
 print([os.waitpid(child, 0)[1] for child in children])
 """
-"""Ten processes migrate; they are forked after the imports, so that they truly meet."""
+"""Program in which ten processes migrate. They are forked after the imports, so they run at the same time."""
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 def reflected(engine: Engine) -> dict[str, Any]:
-    """Everything that a database knows of agentexec's tables, without Alembic's own."""
+    """Return the definitions of agentexec's tables in a database, without Alembic's own table."""
     inspector = inspect(engine)
     return {
         table: {
@@ -77,15 +77,17 @@ def reflected(engine: Engine) -> dict[str, Any]:
                 )
                 for index in inspector.get_indexes(table)
             },
-            "unique": sorted(str(one["column_names"]) for one in inspector.get_unique_constraints(table)),
-            "checks": sorted(one["sqltext"] for one in inspector.get_check_constraints(table)),
+            "unique": sorted(
+                str(unique["column_names"]) for unique in inspector.get_unique_constraints(table)
+            ),
+            "checks": sorted(check["sqltext"] for check in inspector.get_check_constraints(table)),
         }
         for table in inspector.get_table_names()
         if table != version_table()
     }
 
 
-def test_migrations_make_what_create_all_makes(engine: Engine) -> None:
+def test_migrations_make_the_same_schema_as_create_all(engine: Engine) -> None:
     ax.Base.metadata.create_all(engine)
     created = reflected(engine)
     ax.Base.metadata.drop_all(engine)
@@ -95,7 +97,7 @@ def test_migrations_make_what_create_all_makes(engine: Engine) -> None:
     assert {"agentexec_activity", "agentexec_activity_log"} <= created.keys()
 
 
-def test_both_ways_to_a_schema_satisfy_a_worker(engine: Engine) -> None:
+def test_a_worker_accepts_a_schema_by_migrations_or_create_all(engine: Engine) -> None:
     ax.Base.metadata.create_all(engine)
     check_schema(engine)
     ax.Base.metadata.drop_all(engine)
@@ -103,7 +105,7 @@ def test_both_ways_to_a_schema_satisfy_a_worker(engine: Engine) -> None:
     check_schema(engine)
 
 
-def test_migrating_down_to_nothing_leaves_nothing_behind(engine: Engine, tmp_path: Path) -> None:
+def test_migrating_down_to_base_leaves_nothing_behind(engine: Engine, tmp_path: Path) -> None:
     url = engine.url.render_as_string(hide_password=False)
     upgrade(engine)
     done = run_agentexec("migrate", "--revision", "base", cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
@@ -111,9 +113,9 @@ def test_migrating_down_to_nothing_leaves_nothing_behind(engine: Engine, tmp_pat
     assert reflected(engine) == {}
 
 
-def test_ten_processes_may_migrate_at_once(engine: Engine, tmp_path: Path) -> None:
+def test_ten_processes_may_migrate_at_the_same_time(engine: Engine, tmp_path: Path) -> None:
     url = engine.url.render_as_string(hide_password=False)
-    done = run_python("-c", TEN_AT_ONCE, cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
+    done = run_python("-c", TEN_PROCESSES, cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
     assert done.stdout == f"{[0] * 10}\n", done.stdout + done.stderr
     check_schema(engine)
 
@@ -131,7 +133,7 @@ def test_migrate_works_from_any_folder_and_twice(engine: Engine, tmp_path: Path)
     assert version == revisions()[-1]
 
 
-def test_the_wheel_brings_its_migrations_along(tmp_path: Path) -> None:
+def test_the_wheel_contains_the_migrations(tmp_path: Path) -> None:
     uv = Path(sys.executable).with_name("uv")
     if not uv.exists():
         pytest.skip("./dev puts uv into its environment")
@@ -160,7 +162,7 @@ def test_an_applications_own_alembic_is_left_alone(engine: Engine) -> None:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("theirs",)]
 
 
-def test_check_changes_nothing_and_says_what_to_do(engine: Engine, tmp_path: Path) -> None:
+def test_check_changes_nothing_and_gives_advice(engine: Engine, tmp_path: Path) -> None:
     url = engine.url.render_as_string(hide_password=False)
     done = run_agentexec("migrate", "--check", cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
     assert done.returncode == 5
@@ -184,14 +186,14 @@ def test_sql_for_a_person_to_run_makes_the_same_schema(tmp_path: Path) -> None:
     check_schema(by_hand)
 
 
-def test_sql_is_in_the_words_of_the_database(postgres_url: str, tmp_path: Path) -> None:
+def test_sql_is_in_the_dialect_of_the_database(postgres_url: str, tmp_path: Path) -> None:
     done = run_agentexec("migrate", "--sql", cwd=tmp_path, AGENTEXEC_DATABASE_URL=postgres_url)
     assert "JSONB" in done.stdout
     assert "TIMESTAMP WITH TIME ZONE" in done.stdout
 
 
 @pytest.mark.parametrize("revision", ["nonsense", "9999"])
-def test_a_revision_that_is_not_there_is_refused(revision: str, tmp_path: Path, sqlite_url: str) -> None:
+def test_an_unknown_revision_is_refused(revision: str, tmp_path: Path, sqlite_url: str) -> None:
     done = run_agentexec("migrate", "-r", revision, cwd=tmp_path, AGENTEXEC_DATABASE_URL=sqlite_url)
     assert done.returncode == 2
     assert f"There is no revision {revision}" in done.stderr
@@ -207,7 +209,7 @@ def test_a_worker_refuses_a_database_without_the_schema(engine: Engine, tmp_path
     assert inspect(engine).get_table_names() == []
 
 
-def test_a_worker_refuses_a_database_that_is_newer_than_it(engine: Engine, tmp_path: Path) -> None:
+def test_a_worker_refuses_a_database_that_is_newer_than_its_release(engine: Engine, tmp_path: Path) -> None:
     url = engine.url.render_as_string(hide_password=False)
     upgrade(engine)
     with engine.begin() as connection:
@@ -222,7 +224,7 @@ def test_a_worker_refuses_a_database_that_is_newer_than_it(engine: Engine, tmp_p
     assert "Traceback" not in done.stderr
 
 
-def test_a_table_prefix_is_kept_by_both_ways(tmp_path: Path) -> None:
+def test_migrations_and_create_all_use_the_table_prefix(tmp_path: Path) -> None:
     variables = {"AGENTEXEC_DATABASE_URL": "sqlite:///app.db", "AGENTEXEC_TABLE_PREFIX": "ours_"}
     done = run_agentexec("migrate", cwd=tmp_path, **variables)
     assert done.returncode == 0, done.stderr

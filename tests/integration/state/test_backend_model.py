@@ -1,7 +1,7 @@
-"""Every backend of ours against a model that is too simple to be wrong, over random sequences of calls.
+"""Every backend of agentexec against a model too simple to be wrong, over random sequences of calls.
 
-The model does as the record does: what is pushed or restored carries the highest epoch that was ever handed out for
-the task. Leases are either endless or expired at once, so that nothing depends on the clock.
+Like the record, the model pushes and restores a task with the highest epoch ever given out for it. Leases either never
+expire or expire immediately, so nothing depends on the clock.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Task:
 
 @dataclass
 class Model:
-    """A queue as plain lists: each known task stands in one of `high`, `low`, `delayed`, `leased`, `expired_leases`."""
+    """Queue as plain lists: each known task is in exactly one of `lanes`, `delayed`, `leased` and `expired`."""
 
     tasks: dict[UUID, Task] = field(default_factory=dict)
-    lanes: dict[Priority, list[UUID]] = field(default_factory=lambda: {one: [] for one in Priority})
+    lanes: dict[Priority, list[UUID]] = field(default_factory=lambda: {priority: [] for priority in Priority})
     delayed: set[UUID] = field(default_factory=set)
     leased: set[UUID] = field(default_factory=set)
     expired: list[UUID] = field(default_factory=list)
@@ -79,12 +79,12 @@ class Model:
 
     def take(self, limit: int, low: int) -> list[UUID]:
         reserved = self.lanes[Priority.LOW][: min(low, limit)]
-        rest = [
+        others = [
             agent_id
             for agent_id in self.lanes[Priority.HIGH] + self.lanes[Priority.LOW]
             if agent_id not in reserved
         ]
-        return reserved + rest[: limit - len(reserved)]
+        return reserved + others[: limit - len(reserved)]
 
 
 class BackendMachine(RuleBasedStateMachine):
@@ -96,7 +96,7 @@ class BackendMachine(RuleBasedStateMachine):
         self.ids = [new_agent_id() for _ in range(TASKS)]
         self.record = dict.fromkeys(self.ids, 0)
         self.held: list[tuple[str, Lease]] = []
-        """Every lease ever handed out, with its worker."""
+        """Every lease ever given out, with its worker."""
 
     @initialize(high=st.integers(0, 2), low=st.integers(0, 3))
     def start_with_some(self, high: int, low: int) -> None:
@@ -134,7 +134,7 @@ class BackendMachine(RuleBasedStateMachine):
         if len(claimed.leases) < limit:
             assert (claimed.next_due is None) == (not self.model.delayed)
         for lease in claimed.leases:
-            assert lease.epoch > self.record[lease.agent_id], "an epoch was handed out twice"
+            assert lease.epoch > self.record[lease.agent_id], "an epoch was given out twice"
             self.record[lease.agent_id] = lease.epoch
             self.held.append((worker, lease))
             task = self.model.tasks[lease.agent_id]
@@ -178,8 +178,8 @@ class BackendMachine(RuleBasedStateMachine):
     def release(self, data: st.DataObject, delayed: bool) -> None:
         _, lease = data.draw(st.sampled_from(self.held))
         task = self.model.tasks.get(lease.agent_id)
-        stands = lease.agent_id in self.model.leased or lease.agent_id in self.model.expired
-        ours = task is not None and task.epoch == lease.epoch and stands
+        leased = lease.agent_id in self.model.leased or lease.agent_id in self.model.expired
+        ours = task is not None and task.epoch == lease.epoch and leased
         assert self.backend.release(self.queue, lease, delay=ENDLESS if delayed else 0.0) == ours
         if task is not None and ours:
             self.model.withdraw(lease.agent_id)

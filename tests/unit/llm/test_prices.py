@@ -1,4 +1,4 @@
-"""What usage costs: own prices, the shipped list, and nothing where a price is not known."""
+"""Cost of usage: own prices, the shipped list, and no cost where a price is unknown."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def test_a_listed_model_costs_what_the_list_says():
     assert compute_cost({"gpt-4o": USED}, {}, use_list_prices=True) == pytest.approx(2 * 2.5 + 1.25 + 5)
 
 
-def test_own_prices_come_first_and_leave_the_others_as_listed():
+def test_own_prices_win_and_other_models_keep_their_listed_price():
     assert compute_cost({"gpt-4o": USED}, OWN, use_list_prices=True) == pytest.approx(3 * 1 + 1)
     both = {"gpt-4o": USED, "gpt-4o-mini": USED}
     assert compute_cost(both, OWN, use_list_prices=True) == pytest.approx(3 * 1 + 1 + 2 * 0.15 + 0.075 + 0.3)
 
 
-def test_without_the_list_only_own_prices_count():
+def test_without_the_list_only_own_prices_are_used():
     assert compute_cost({"gpt-4o": USED}, OWN, use_list_prices=False) == pytest.approx(4)
     assert compute_cost({"gpt-4o-mini": USED}, OWN, use_list_prices=False) is None
 
@@ -44,13 +44,13 @@ def test_a_dated_name_costs_what_its_family_does_and_another_date_is_unknown():
 
 
 @pytest.mark.parametrize("model", BASE_MODEL_PRICES)
-def test_no_price_has_a_slip_of_the_pen(model):
+def test_prices_are_in_plausible_proportions(model):
     fresh, cached, output = PRICES[model]
     assert fresh / 20 <= cached <= fresh / 2
     assert 4 * fresh <= output <= 8 * fresh
 
 
-def test_the_guide_says_when_the_list_was_checked_and_what_is_in_it():
+def test_the_guide_says_when_the_list_was_checked_and_names_its_models():
     text = GUIDE.read_text()
     assert f"as of {CHECKED_ON.day} {CHECKED_ON:%B %Y}" in text
     assert date.today() + timedelta(days=1) >= CHECKED_ON

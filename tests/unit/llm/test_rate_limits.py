@@ -35,7 +35,7 @@ def test_limits_are_parsed(text: str, models: dict[str, ModelLimits]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "problem"),
     [
         ("gpt-4o", "'gpt-4o' has no limit"),
         ("=5rpm", "has no limit"),
@@ -47,24 +47,24 @@ def test_limits_are_parsed(text: str, models: dict[str, ModelLimits]) -> None:
     ],
 )
 def test_a_bad_limit_is_reported_with_its_variable(
-    text: str, fault: str, monkeypatch: pytest.MonkeyPatch
+    text: str, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match=fault):
+    with pytest.raises(ValueError, match=problem):
         parse_rate_limits(text)
     settings = Settings()
-    with pytest.raises(ax.SettingsError, match=f"AGENTEXEC_RATE_LIMITS cannot be used: .*{fault}"):
+    with pytest.raises(ax.SettingsError, match=f"AGENTEXEC_RATE_LIMITS cannot be used: .*{problem}"):
         settings.rate_limits = text
 
 
-def test_a_model_has_its_own_limits_or_the_default_ones() -> None:
+def test_a_model_has_its_own_limits_or_the_deproblem_ones() -> None:
     limits = parse_rate_limits("gpt-4o=600rpm,1000tpm *=60rpm")
-    assert [(one.name, one.amount) for one in limits.demands("gpt-4o", 30)] == [
+    assert [(demand.name, demand.amount) for demand in limits.demands("gpt-4o", 30)] == [
         ("gpt-4o:rpm", 1),
         ("gpt-4o:tpm", 30),
     ]
     assert limits.demands("o3", 30) == [Demand("o3:rpm", 1, 6, 54 / 60)]
     assert RateLimits().demands("o3", 30) == []
-    assert [one.name for one in limits.demands("gpt-4o", -5, requests=0)] == ["gpt-4o:tpm"]
+    assert [demand.name for demand in limits.demands("gpt-4o", -5, requests=0)] == ["gpt-4o:tpm"]
 
 
 @given(

@@ -17,7 +17,7 @@ class TestLoadBackend:
     """Each of these modules lacks something, and the error names it."""
 
     @pytest.mark.parametrize("module", ["agentexec.state.no_such_backend", "no_such_package.backend"])
-    def test_a_module_that_is_not_there(self, module: str) -> None:
+    def test_a_module_that_cannot_be_imported(self, module: str) -> None:
         with pytest.raises(BackendInvalidError, match=f"{module}, which cannot be imported"):
             load(module)
 

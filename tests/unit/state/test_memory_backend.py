@@ -1,4 +1,4 @@
-"""The memory backend passes the suite, and keeps what it promises beyond it."""
+"""The memory backend passes the suite, and keeps its own promises."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TestMemoryBackend(BackendSuite):
         assert isinstance(backend, memory_backend.MemoryBackend)
         backend.flush()
 
-    def test_those_who_share_an_engine_share_the_queue(self) -> None:
+    def test_backends_of_one_engine_share_their_queue(self) -> None:
         settings, mine, other = Settings(), create_engine("sqlite://"), create_engine("sqlite://")
         assert memory_backend.create(settings, mine) is memory_backend.create(settings, mine)
         assert memory_backend.create(settings, mine) is not memory_backend.create(settings, other)

@@ -1,4 +1,4 @@
-"""What the Redis backend promises beyond the suite: bounded calls, clear words for a bad server, and no lost bytes."""
+"""Promises of the Redis backend beyond the suite: bounded calls, clear errors for an unusable server, no stray keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make(url: str | None) -> RedisBackend:
 
 @pytest.fixture(params=BROKERS)
 def broker(request: pytest.FixtureRequest) -> Valkey:
-    """An empty server that a test may stop, pause or restart, once per kind of server."""
+    """Return an empty server that a test may stop, pause or restart, once per kind of server."""
     return request.getfixturevalue(request.param)
 
 
@@ -41,7 +41,7 @@ def backend(broker: Valkey) -> Iterator[RedisBackend]:
 
 @pytest.fixture
 def server(broker: Valkey) -> Iterator[redis.Redis]:
-    """A client of the server, whose settings are put back afterwards."""
+    """Return a client of the server, whose settings are restored afterwards."""
     with broker.client() as client:
         yield client
         client.config_set("maxmemory", 0)
@@ -50,7 +50,7 @@ def server(broker: Valkey) -> Iterator[redis.Redis]:
 
 
 class TestUrl:
-    def test_a_read_timeout_in_it_does_not_cut_a_wait_short(self, broker: Valkey) -> None:
+    def test_a_read_timeout_in_the_url_does_not_cut_a_wait_short(self, broker: Valkey) -> None:
         backend = make(f"{broker.url}?socket_timeout=0.1&protocol=2")
         started = time.monotonic()
         backend.wait(Q, 0.5)
@@ -59,18 +59,20 @@ class TestUrl:
 
 
 class TestOutage:
-    def test_an_unreachable_server_is_named_without_its_password(self) -> None:
+    def test_the_error_of_an_unreachable_server_hides_its_password(self) -> None:
         port = free_port()
         backend = make(f"redis://user:secret@{HOST}:{port}/3?client_name=secret")
         with pytest.raises(UnavailableError) as caught:
             backend.ping()
         assert str(caught.value) == f"Redis at redis://{HOST}:{port}/3 cannot be used: Connection refused."
 
-    def test_a_wrong_password_is_told(self, server: redis.Redis, broker: Valkey) -> None:
+    def test_a_wrong_password_is_reported(self, server: redis.Redis, broker: Valkey) -> None:
         with pytest.raises(UnavailableError, match="refuses the user or password"):
             make(broker.url.replace("//", "//user:secret@")).ping()
 
-    def test_a_frozen_server_holds_nobody_up(self, broker: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_frozen_server_does_not_block_a_call_for_long(
+        self, broker: Valkey, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(connection, "TIMEOUT", 0.3)
         monkeypatch.setattr(connection, "MAX_BLOCK_SECONDS", 0.3)
         backend = make(broker.url)
@@ -99,7 +101,7 @@ class TestOutage:
             for wait in waiting:
                 with pytest.raises(UnavailableError):
                     wait.result(10)
-        pushed = push(backend, Q, 1)  # by a script that this server has not seen
+        pushed = push(backend, Q, 1)  # by a script that the server does not know since its restart
         assert ids(claim(backend, Q)) == pushed
 
     def test_closing_ends_waiting(self, backend: RedisBackend) -> None:
@@ -110,7 +112,9 @@ class TestOutage:
             with pytest.raises(UnavailableError):
                 waiting.result(5)
 
-    def test_a_server_that_failed_over_is_away(self, server: redis.Redis, backend: RedisBackend) -> None:
+    def test_a_server_that_became_a_replica_is_unavailable(
+        self, server: redis.Redis, backend: RedisBackend
+    ) -> None:
         push(backend, Q, 1)
         server.execute_command("REPLICAOF", HOST, free_port())
         with pytest.raises(UnavailableError, match="cannot be used"):
@@ -119,8 +123,8 @@ class TestOutage:
         assert len(claim(backend, Q)) == 1
 
     @pytest.mark.parametrize("persist", [True, False])
-    def test_a_restart_is_noticed(self, broker: Valkey, backend: RedisBackend, persist: bool) -> None:
-        """Also where the data came back: its last seconds may be missing."""
+    def test_a_restart_is_detected(self, broker: Valkey, backend: RedisBackend, persist: bool) -> None:
+        """The index is not intact even if the data came back: its last seconds may be missing."""
         backend.mark_intact(Q)
         broker.restart(persist=persist)
         assert not backend.is_intact(Q)
@@ -141,31 +145,31 @@ class TestFullServer:
         with pytest.raises(UnavailableError, match=r"is full: raise its maxmemory"):
             push(full, Q, 1)
 
-    def test_work_goes_on_and_empties_it(self, full: RedisBackend) -> None:
+    def test_workers_still_drain_a_full_server(self, full: RedisBackend) -> None:
         held = full.worker_leases(Q, "worker")
         assert full.renew(Q, "worker", held, LONG_LEASE) == LostLeases([], [])
         assert full.release(Q, held[0])
         assert full.release(Q, held[1], delay=0.01)
         full.finish(Q, held[2:])
         time.sleep(0.3)
-        rest = claim(full, Q, 10)
-        assert len(rest) == 5
-        full.finish(Q, rest)
+        remaining = claim(full, Q, 10)
+        assert len(remaining) == 5
+        full.finish(Q, remaining)
         assert full.depth(Q) == Depth(0, 0, 0)
 
 
 class TestPing:
     @pytest.mark.parametrize(
-        ("policy", "fine"),
+        ("policy", "accepted"),
         [("noeviction", True), ("volatile-lru", True), ("allkeys-lru", False), ("allkeys-random", False)],
     )
-    def test_a_policy_that_drops_tasks_is_refused(
-        self, server: redis.Redis, backend: RedisBackend, policy: str, fine: bool
+    def test_a_policy_that_evicts_tasks_is_refused(
+        self, server: redis.Redis, backend: RedisBackend, policy: str, accepted: bool
     ) -> None:
         server.config_set("maxmemory-policy", policy)
-        backend.ping()  # nothing is dropped while there is no limit
+        backend.ping()  # without a limit nothing is evicted
         server.config_set("maxmemory", "100mb")
-        if fine:
+        if accepted:
             backend.ping()
         else:
             with pytest.raises(
@@ -173,24 +177,24 @@ class TestPing:
             ):
                 backend.ping()
 
-    def test_a_server_that_keeps_its_facts_to_itself_is_taken(
+    def test_a_server_whose_user_may_not_call_info_is_accepted(
         self, server: redis.Redis, broker: Valkey
     ) -> None:
-        server.execute_command("ACL", "SETUSER", "shy", "on", ">pw", "~*", "+@all", "-info", "-config")
-        backend = make(broker.url.replace("//", "//shy:pw@"))
+        server.execute_command("ACL", "SETUSER", "limited", "on", ">pw", "~*", "+@all", "-info", "-config")
+        backend = make(broker.url.replace("//", "//limited:pw@"))
         backend.ping()
         backend.mark_intact(Q)
         assert backend.is_intact(Q)
         assert len(push(backend, Q, 1)) == len(claim(backend, Q))
 
-    def test_a_missing_permission_is_told(self, server: redis.Redis, broker: Valkey) -> None:
+    def test_a_missing_permission_is_reported(self, server: redis.Redis, broker: Valkey) -> None:
         server.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "~*", "+@all", "-evalsha", "-eval")
         with pytest.raises(UsageError, match="lacks a permission"):
             push(make(broker.url.replace("//", "//weak:pw@")), Q, 1)
 
 
 class TestOldSnapshot:
-    """A server that lost its last seconds may have handed out the epoch of a lease that is still held, or know less."""
+    """A server that lost its last seconds may know a lower epoch than a held lease, or have given out its epoch again."""
 
     def test_a_lease_above_the_known_epoch_is_taken_up(self, backend: RedisBackend) -> None:
         agent_id = new_agent_id()
@@ -202,7 +206,7 @@ class TestOldSnapshot:
         assert backend.release(Q, lease)
         assert claim(backend, Q) == [Lease(agent_id, 3)]
 
-    def test_an_epoch_handed_out_twice_has_one_holder(self, backend: RedisBackend) -> None:
+    def test_an_epoch_given_out_twice_has_one_holder(self, backend: RedisBackend) -> None:
         [agent_id] = push(backend, Q, 1)
         [lease] = claim(backend, Q, worker="second")
         assert backend.renew(Q, "first", [lease], LONG_LEASE) == LostLeases([agent_id], [])
@@ -213,7 +217,7 @@ class TestKeys:
     def test_a_queue_is_in_one_slot_and_leaves_nothing_behind(
         self, server: redis.Redis, backend: RedisBackend
     ) -> None:
-        # While everything exists: high, low, delayed, leases, entry, wake, intact, watch.
+        # All keys exist now: high, low, delayed, leases, entry, wake, intact, watch.
         push(backend, Q, 2, Priority.HIGH)
         push(backend, Q, 2)
         backend.push(Q, [Entry(new_agent_id(), run_at=time.time() + LONG_LEASE)])
@@ -235,25 +239,27 @@ class TestKeys:
         server.delete(f"{{agentexec:{Q}}}:entry", f"{{agentexec:{Q}}}:delayed")
         assert names(server) == {f"{{agentexec:{Q}}}:intact"}
 
-    def test_what_nobody_reads_vanishes(self, server: redis.Redis, backend: RedisBackend) -> None:
+    def test_watches_and_unread_mailboxes_expire(self, server: redis.Redis, backend: RedisBackend) -> None:
         agent_id = new_agent_id()
         backend.watch(Q, [agent_id], "mailbox")
         assert 3500 < server.ttl(f"{{agentexec:{Q}}}:watch:{agent_id.hex}") <= 3600
         backend.send("mailbox", ["first"])
         server.expire("agentexec:mail:mailbox", 10)
         backend.send("mailbox", ["second"])
-        assert server.ttl("agentexec:mail:mailbox") <= 10, "a mailbox must not live on what is sent to it"
+        assert server.ttl("agentexec:mail:mailbox") <= 10, (
+            "further messages must not extend the life of a mailbox"
+        )
 
-    def test_tokens_do_not_pile_up(self, server: redis.Redis, backend: RedisBackend) -> None:
+    def test_wake_tokens_do_not_accumulate(self, server: redis.Redis, backend: RedisBackend) -> None:
         push(backend, Q, 1000)
         backend.wake(Q, 1000)
         wake = f"{{agentexec:{Q}}}:wake"
         assert server.llen(wake) == 64
         claim(backend, Q, 1000)
         claim(backend, Q)
-        assert server.exists(wake) == 0, "nothing is left to wake anyone for"
+        assert server.exists(wake) == 0, "no task is left for which to wake a worker"
 
-    def test_a_worker_that_fills_up_passes_the_rest_on(
+    def test_a_worker_without_free_slots_wakes_another_for_the_remaining_tasks(
         self, server: redis.Redis, backend: RedisBackend
     ) -> None:
         push(backend, Q, 2)
@@ -266,17 +272,17 @@ class TestKeys:
         backend.push(Q, [Entry(new_agent_id()), Entry(new_agent_id(), run_at=time.time() + LONG_LEASE)])
         server.delete(wake)
         claim(backend, Q, 1)
-        assert server.llen(wake) == 1, "somebody idle must watch the delayed task"
+        assert server.llen(wake) == 1, "an idle worker must wait for the delayed task"
 
 
 def names(server: redis.Redis) -> set[str]:
-    """The keys of a server."""
+    """Return the keys of a server."""
     keys: list[bytes] = server.execute_command("KEYS", "*")
     return {key.decode() for key in keys}
 
 
 def calls(backend: RedisBackend) -> list[Callable[[], object]]:
-    """One call of each kind of connection and reply."""
+    """Return one call of each kind of connection and reply."""
     agent_id = new_agent_id()
     return [
         backend.ping,

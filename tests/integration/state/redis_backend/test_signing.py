@@ -1,4 +1,4 @@
-"""With AGENTEXEC_SIGNING_KEY nothing in Redis counts that was not signed, and nothing is lost by turning it on."""
+"""With AGENTEXEC_SIGNING_KEY only signed data in Redis is accepted, and turning it on loses nothing."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ Backends = Callable[..., RedisBackend]
 
 @pytest.fixture
 def signed_by(valkey_url: str) -> Iterator[Backends]:
-    """`signed_by(NEW, OLD)`: a backend with these keys on one server; `signed_by()` signs nothing."""
-    made: list[RedisBackend] = []
+    """Return a function that creates a backend with keys: `signed_by(NEW, OLD)`. `signed_by()` signs nothing."""
+    backends: list[RedisBackend] = []
 
     def make(*keys: str) -> RedisBackend:
         key = SecretStr(",".join(keys)) if keys else None
-        made.append(create(Settings(redis_url=valkey_url, signing_key=key), create_engine("sqlite://")))
-        return made[-1]
+        backends.append(create(Settings(redis_url=valkey_url, signing_key=key), create_engine("sqlite://")))
+        return backends[-1]
 
     yield make
-    for backend in made:
+    for backend in backends:
         backend.close()
 
 
 @pytest.mark.parametrize("forger", [[], [OLD]], ids=["unsigned", "another key"])
-def test_forged_entries_leave_the_queue_with_one_log_line(
+def test_forged_entries_are_removed_with_one_log_line(
     signed_by: Backends, forger: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = signed_by(NEW)
@@ -53,12 +53,12 @@ def test_forged_entries_leave_the_queue_with_one_log_line(
         push(signed_by(*forger), Q, 3)
         assert claim(backend, Q, 10) == []
     assert backend.depth(Q) == Depth(0, 0, 1)
-    assert backend.unknown_tasks(Q, forged) == forged, "the reconciler brings back what is real"
+    assert backend.unknown_tasks(Q, forged) == forged, "the reconciler restores real tasks"
     [line] = caplog.messages
     assert line.startswith(f"Dropped entries of queue {Q} without a valid signature (3).")
 
 
-def test_a_signature_is_good_for_one_task_of_one_queue(signed_by: Backends) -> None:
+def test_a_signature_is_valid_for_one_task_of_one_queue(signed_by: Backends) -> None:
     backend = signed_by(NEW)
     [real] = push(backend, Q, 1)
     other = new_agent_id()
@@ -70,7 +70,7 @@ def test_a_signature_is_good_for_one_task_of_one_queue(signed_by: Backends) -> N
     assert claim(backend, "elsewhere", 10) == []
 
 
-def test_forged_leases_are_nobodys(signed_by: Backends) -> None:
+def test_forged_leases_are_ignored(signed_by: Backends) -> None:
     unsigned, backend = signed_by(), signed_by(NEW)
     forged = push(unsigned, Q, 2)
     unsigned.claim(Q, "worker", limit=1, low_quota=0, lease_seconds=LONG_LEASE)
@@ -87,15 +87,15 @@ def test_keys_are_changed_while_tasks_run(signed_by: Backends) -> None:
     assert both.renew(Q, "worker", leases, LONG_LEASE) == ([], [])
     both.finish(Q, [leases[0]])
     assert both.release(Q, leases[1])
-    assert ids(claim(both, Q, 10)) == [returned, waiting], "what the old key has signed counts"
+    assert ids(claim(both, Q, 10)) == [returned, waiting], "signatures by the old key are accepted"
     assert both.unknown_tasks(Q, [done]) == [done]
     both.push(Q, [Entry(done)])
     assert ids(claim(after, Q, 10)) == [done], "the first key signs"
 
 
-def test_messages_without_a_signature_are_not_heard(signed_by: Backends) -> None:
+def test_messages_without_a_signature_are_dropped(signed_by: Backends) -> None:
     backend, agent_id = signed_by(NEW, OLD), new_agent_id()
-    for keys in ([], [NEW], [OLD], ["some key of a stranger"]):
+    for keys in ([], [NEW], [OLD], ["the key of a stranger"]):
         signed_by(*keys).send("box", [format_message(CANCEL, f"{agent_id} {keys}")])
     assert backend.receive("box", 0.0) == [
         format_message(CANCEL, f"{agent_id} {[key]}") for key in (NEW, OLD)
@@ -103,7 +103,7 @@ def test_messages_without_a_signature_are_not_heard(signed_by: Backends) -> None
     signed_by(NEW).send("other", ["done"])
     raw = backend._single_try_client.lpop(backend._mail_key("other"))
     backend._single_try_client.rpush(backend._mail_key("box"), raw)
-    assert backend.receive("box", 0.0) == [], "nor one that was sent to somebody else"
+    assert backend.receive("box", 0.0) == [], "a message signed for another mailbox is dropped too"
 
 
 def test_events_without_a_signature_have_no_text(signed_by: Backends) -> None:
@@ -124,14 +124,14 @@ def test_turning_the_key_on_loses_nothing(deploy: Deploy) -> None:
     deployment.start()
     deployment.wait_for_ends([*tasks, later], timeout=30)
     assert deployment.endings([*tasks, later]) == [["complete"]] * 21
-    assert set(deployment.ledger("start").values()) == {1}, "none ran twice"
+    assert set(deployment.ledger("start").values()) == {1}, "no task ran twice"
     assert 0 < deployment.log.count("without a valid signature") <= 2, deployment.log
     assert NEW not in deployment.log
 
 
 @on_targets("valkey+postgres", alternates=False)
-def test_a_forged_cancel_stops_nobody(deploy: Deploy) -> None:
-    """Without a key too: a worker asks the record before it stops a task."""
+def test_a_forged_cancel_message_stops_no_task(deploy: Deploy) -> None:
+    """A worker asks the record before it stops a task, also without a key."""
     deployment = deploy()
     deployment.start()
     task = deployment.enqueue("work", "victim", seconds=2.0)
@@ -150,7 +150,7 @@ def test_a_forged_cancel_stops_nobody(deploy: Deploy) -> None:
 
 
 def test_a_redis_user_with_few_rights_is_enough(valkey: Valkey, signed_by: Backends) -> None:
-    """As docs/security.md says: the keys of agentexec, no dangerous commands, so no INFO either."""
+    """The user of docs/security.md: the keys of agentexec, no dangerous commands, so no INFO either."""
     rules = ("on", ">pw", "~agentexec:*", "~{agentexec:*", "+@all", "-@dangerous", "-@admin")
     with valkey.client() as server:
         server.execute_command("ACL", "SETUSER", "tasks", *rules)
