@@ -113,12 +113,14 @@ VERBS = {f"agentexec.cli.{verb.replace('-', '_')}" for verb in verbs.VERBS}
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_no_command_loads_the_agents_sdk_and_the_supervisor_loads_no_database(
-    arguments: list[str], absent: set[str], tmp_path: Path
+    arguments: list[str], absent: set[str], sqlite_tables: str, tmp_path: Path
 ) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SPY)
     variables = {"PYTHONPATH": str(tmp_path / "site"), "SPY": str(tmp_path / "spy")}
-    if arguments not in (["--help"], ["version"], ["migrate"], ["worker", "no_such_module"]):
+    if arguments[0] != "migrate":
+        variables["AGENTEXEC_DATABASE_URL"] = sqlite_tables
+    elif arguments != ["migrate"]:
         assert run_agentexec("migrate", cwd=tmp_path).returncode == 0
     run_agentexec(*arguments, cwd=tmp_path, **variables)
     loaded = set((tmp_path / "spy").read_text().split())
