@@ -6,6 +6,7 @@ Only the choice is its own. Admission, handler, writer, settlement and cancellat
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -53,8 +54,9 @@ class SkippingClock:
 class InlineWorker:
     """Runs tasks one after another, and beside a task those that it waits for. Needs a runtime that is `replaced`.
 
-    Threads: the event loop's thread owns the state and calls the public methods; `request` may be called from any
-    thread. The writer's thread adds to `_waiting`, while no task is chosen.
+    Threads: the event loop's thread calls the public methods, and `request` may be called from any thread. Choosing and
+    starting a task run in another thread, one call after another. A lock guards `_waiting`, to which the writer's thread
+    adds.
     """
 
     def __init__(self, registry: Registry, clock: SkippingClock) -> None:
@@ -73,6 +75,7 @@ class InlineWorker:
         self._requested: set[UUID] = set()
         self._starts: Counter[UUID] = Counter()
         self._waiting: dict[UUID, frozenset[str]] = {}
+        self._waiting_lock = threading.Lock()
 
     async def open(self) -> None:
         """Prepare to run tasks on the running event loop."""
@@ -169,13 +172,17 @@ class InlineWorker:
 
     def _forget_answered(self) -> None:
         # A task that waits for an answer never starts just because the clock jumps to the end of its wait.
-        for agent_id in ready_tasks(RUNTIME.engine, self._waiting) if self._waiting else ():
-            del self._waiting[agent_id]
+        with self._waiting_lock:
+            waiting = dict(self._waiting)
+        answered = ready_tasks(RUNTIME.engine, waiting) if waiting else []
+        with self._waiting_lock:
+            for agent_id in answered:
+                self._waiting.pop(agent_id, None)
 
     def _note_waiting(self, written: Sequence[Ending]) -> None:
-        self._waiting.update(
-            {ending.lease.agent_id: ending.awaited_kinds for ending in written if ending.awaited_kinds}
-        )
+        waiting = {ending.lease.agent_id: ending.awaited_kinds for ending in written if ending.awaited_kinds}
+        with self._waiting_lock:
+            self._waiting.update(waiting)
 
     def _start(self, lease: Lease) -> None:
         self._starts[lease.agent_id] += 1

@@ -14,7 +14,7 @@ from agentexec.activity.changes.endings import Ending
 from agentexec.config import Settings
 from agentexec.registry import Registry
 from agentexec.task import Lease, Status
-from agentexec.worker.executor import execute_attempt, permanent_failure
+from agentexec.worker.attempt import execute_attempt, permanent_failure
 from agentexec.worker.leased_tasks import LeasedTasks
 
 log = logging.getLogger("agentexec.worker")

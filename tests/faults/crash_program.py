@@ -52,7 +52,7 @@ from agentexec.journal.store import JournalStore
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
-from agentexec.worker.executor import execute_attempt
+from agentexec.worker.attempt import execute_attempt
 
 MODES = ("run", "run_streamed")
 SHAPES = ("handoff", "nested", "parallel", "guardrail", "approval")
