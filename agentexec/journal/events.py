@@ -34,7 +34,7 @@ class EventRequest(NamedTuple):
 
 
 class EventLookup(NamedTuple):
-    """Answer to a look for an event: its value (JSON), or `expired`, or neither yet.
+    """Result of a check for an event: its value (JSON), or `expired`, or neither yet.
 
     `expires_at` is the moment at which the wait ends, as it was first saved.
     """

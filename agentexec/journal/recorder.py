@@ -180,8 +180,8 @@ class Recorder:
     ) -> list[Verdict]:
         """Return the verdicts on some questions when all are decided. `within`: the calls that wait for them.
 
-        While something else goes on in the task this waits in place; then WaitingForApproval takes the task off its
-        worker.
+        While something else is in progress in the task, this waits in place. Then WaitingForApproval takes the task
+        off its worker.
         """
         with self.waits.open("approval") as wait, self.active_calls.suspend(within):
             async for may_leave in self.poll():
@@ -195,10 +195,10 @@ class Recorder:
         raise AssertionError("unreachable: poll() has no end")
 
     async def poll(self) -> AsyncGenerator[bool]:
-        """Yield at each moment to look for an awaited answer or event: True if the task may leave its worker.
+        """Yield whenever it is time to check for an awaited answer or event: True if the task may leave its worker.
 
-        It may leave when nothing else has gone on in it since the last look. Use it inside `active_calls.suspend`.
-        Raises the error that stopped this attempt.
+        It may leave if nothing else was in progress at this check and at the last one. Use this inside
+        `active_calls.suspend`. Raises the error that stopped this attempt.
         """
         idle = False
         while True:

@@ -1,6 +1,6 @@
 """Waiting inside an attempt: when a task may leave its worker, and when it must be back.
 
-A task leaves only when nothing else goes on in it, so that no call beside the wait is cut off.
+A task leaves only when nothing else is in progress in it, so that no other call is cut off.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PostponedT = TypeVar("PostponedT", bound=Postponed)
 WaitKind = Literal["approval", "event"]
 
 POLL_SECONDS = 0.25
-"""Seconds between two looks at an awaited answer or event, while something else goes on in the task."""
+"""Seconds between two checks for an awaited answer or event, while something else is in progress in the task."""
 
 QUIET_SECONDS = 0.05
 """Seconds without activity after which a task counts as idle; the gap between two steps of a run is shorter."""

@@ -184,7 +184,7 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
             log.warning("A report of task %s is lost: %s", self.agent_id, error)
             return False
         except Exception:
-            # An agent's SDK would hide it: only the model would be told of an error.
+            # An agent's SDK would hide the error: only the model would learn of it.
             log.exception("A report of task %s is lost.", self.agent_id)
             return False
         return True

@@ -87,7 +87,7 @@ class DurableRun:
 
     @asynccontextmanager
     async def model_call(self) -> AsyncGenerator[None]:
-        """Track a model call. If it gives the task back to the queue, wait first until nothing goes on beside it."""
+        """Track a model call. If it gives the task back to the queue, wait first until nothing else is in progress."""
         active_calls = self.recorder.active_calls
         try:
             with active_calls.track(object()):
