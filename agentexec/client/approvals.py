@@ -1,4 +1,4 @@
-"""What waits for a person, for a Session or an AsyncSession."""
+"""List of the calls that wait for a person."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from agentexec.task import ACTIVE_STATUSES, parse_agent_id
 
 log = logging.getLogger("agentexec.approvals")
 
-MOST = 1000
+MAX_LISTED = 1000
+"""Highest number of calls in one list."""
 
 
 class ApprovalSchema(BaseModel):
-    """A call that waits for a person.
+    """Call that waits for a person.
 
-    `kind`: "approval" for a tool with `needs_approval`; "repeat" for a call with the policy "ask" that was cut off:
-    may it be made again? `arguments` is the JSON that the model wrote.
+    `kind` is "approval" for a tool with `needs_approval`, and "repeat" for a call with the policy "ask" that was
+    interrupted and may be made again. `arguments` is the JSON that the model wrote.
     """
 
     model_config = ConfigDict(defer_build=True, from_attributes=True)
@@ -58,9 +59,19 @@ def list_approvals(
     limit: int = 100,
     metadata_filter: Mapping[str, Any] | None = None,
 ) -> list[ApprovalSchema]:
-    """Calls that wait for a person, the oldest first, at most `limit` (1000) of them.
+    """Return the calls that wait for a person, oldest first.
 
-    `agent_id`: those of one task. `metadata_filter`: those of activities whose metadata has all these values.
+    Args:
+        db: Session or AsyncSession on the database of the record; with an AsyncSession the call is awaited.
+        agent_id: Only calls of this task.
+        limit: Highest number of calls, 1 to 1000.
+        metadata_filter: Only calls of activities whose metadata has these values.
+
+    Returns:
+        The calls that have neither an answer nor expired, of tasks that have not ended.
+
+    Raises:
+        UsageError: `agent_id` is not an agent_id.
     """
     now = utc_now()
     query = (
@@ -73,7 +84,7 @@ def list_approvals(
             *metadata_conditions(metadata_filter),
         )
         .order_by(Approval.created_at, Approval.agent_id, Approval.path)
-        .limit(max(1, min(limit, MOST)))
+        .limit(max(1, min(limit, MAX_LISTED)))
     )
     if agent_id is not None:
         query = query.where(Approval.agent_id == parse_agent_id(agent_id))
@@ -82,5 +93,5 @@ def list_approvals(
         try:
             found.append(ApprovalSchema.model_validate(row))
         except ValidationError:
-            log.warning("A question of task %s cannot be read; it is left out.", row.agent_id)
+            log.warning("A question of task %s cannot be read and is left out.", row.agent_id)
     return found

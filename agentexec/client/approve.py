@@ -1,4 +1,4 @@
-"""Answers of people: into the record first, then the task is woken."""
+"""Answers of people to calls that wait for them: recorded first, then the task is woken."""
 
 from __future__ import annotations
 
@@ -27,11 +27,20 @@ log = logging.getLogger("agentexec.approvals")
 async def approve(
     task: Task | UUID | str, call_id: str, *, metadata_filter: Mapping[str, Any] | None = None
 ) -> bool:
-    """Let a call be made that waits for approval; the task goes on.
+    """Approve a call that waits for a person. The call is made, and its task resumes.
 
-    `call_id`: as `ax.approvals.list` gives it. `metadata_filter`: as for `ax.activity.detail`.
-    Returns False if the call was decided or expired before, or the task has ended.
-    Raises ActivityNotFoundError, ApprovalNotFoundError, UnavailableError.
+    Args:
+        task: Handle or agent_id of the task.
+        call_id: Id of the call, as `ax.approvals.list` returns it.
+        metadata_filter: Labels that the task must have, as for `ax.activity.detail`.
+
+    Returns:
+        False if the call was decided or expired before, or the task has ended.
+
+    Raises:
+        ActivityNotFoundError: No task has this agent_id and these labels.
+        ApprovalNotFoundError: The task never asked for an approval of this call.
+        UnavailableError: The database cannot be reached.
     """
     return await RUNTIME.run_in_thread(_decide, task, call_id, APPROVED, None, metadata_filter)
 
@@ -39,7 +48,7 @@ async def approve(
 def approve_sync(
     task: Task | UUID | str, call_id: str, *, metadata_filter: Mapping[str, Any] | None = None
 ) -> bool:
-    """`approve` for code without an event loop."""
+    """Approve a call: `approve` for code without an event loop, with the same arguments, result and errors."""
     return _decide(task, call_id, APPROVED, None, metadata_filter)
 
 
@@ -50,9 +59,22 @@ async def reject(
     message: str | None = None,
     metadata_filter: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Do not let a call be made that waits for approval; the model is told `message`, and the task goes on.
+    """Reject a call that waits for a person. The model gets the message instead of a result, and the task resumes.
 
-    Arguments, returns and errors are those of `approve`; also raises PayloadTooLargeError for a long message.
+    Args:
+        task: Handle or agent_id of the task.
+        call_id: Id of the call, as `ax.approvals.list` returns it.
+        message: Text for the model; a general one by default.
+        metadata_filter: Labels that the task must have, as for `ax.activity.detail`.
+
+    Returns:
+        False if the call was decided or expired before, or the task has ended.
+
+    Raises:
+        ActivityNotFoundError: No task has this agent_id and these labels.
+        ApprovalNotFoundError: The task never asked for an approval of this call.
+        PayloadTooLargeError: The message is above `AGENTEXEC_MAX_PAYLOAD_BYTES`.
+        UnavailableError: The database cannot be reached.
     """
     return await RUNTIME.run_in_thread(_decide, task, call_id, REJECTED, message, metadata_filter)
 
@@ -64,7 +86,7 @@ def reject_sync(
     message: str | None = None,
     metadata_filter: Mapping[str, Any] | None = None,
 ) -> bool:
-    """`reject` for code without an event loop."""
+    """Reject a call: `reject` for code without an event loop, with the same arguments, result and errors."""
     return _decide(task, call_id, REJECTED, message, metadata_filter)
 
 
@@ -87,5 +109,5 @@ def _decide(
             RUNTIME.backend.make_ready(queue, [agent_id])
             mark_woken(RUNTIME.engine, "approval", [agent_id])
     except UnavailableError as error:
-        log.warning("%s Task %s goes on when it is back.", error, agent_id)
+        log.warning("%s Task %s resumes when it is back.", error, agent_id)
     return True

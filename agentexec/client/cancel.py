@@ -1,4 +1,4 @@
-"""Canceling tasks: the record first, then the queue, then the worker that runs it."""
+"""Canceling tasks: in the record first, then in the queue, then in the worker that runs them."""
 
 from __future__ import annotations
 
@@ -26,17 +26,27 @@ log = logging.getLogger("agentexec.canceling")
 
 
 async def cancel(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
-    """Cancel a task: queued, it never starts; running, its handler gets CancelledError.
+    """Cancel a task. A queued task never starts; the handler of a running task gets CancelledError.
 
-    The tasks that it has enqueued are canceled too, and theirs, but for detached ones. A handler that is a plain function cannot be interrupted; what it returns is dropped.
-    `metadata_filter`: as for `ax.activity.detail`.
-    Returns False if the task had ended before. Raises ActivityNotFoundError, UnavailableError.
+    The tasks that it enqueued are canceled too, and the tasks that those enqueued, except detached ones. A handler that
+    is a plain function cannot be interrupted; its result is dropped.
+
+    Args:
+        task: Handle or agent_id of the task.
+        metadata_filter: Labels that the task must have, as for `ax.activity.detail`.
+
+    Returns:
+        False if the task had ended before.
+
+    Raises:
+        ActivityNotFoundError: No task has this agent_id and these labels.
+        UnavailableError: The database cannot be reached.
     """
     return await RUNTIME.run_in_thread(cancel_sync, task, metadata_filter=metadata_filter)
 
 
 def cancel_sync(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
-    """`cancel` for code without an event loop."""
+    """Cancel a task: `cancel` for code without an event loop, with the same arguments, result and errors."""
     agent_id = agent_id_of(task)
     queue = find_task(RUNTIME.engine, agent_id, metadata_filter).queue_name
     with writing(RUNTIME.engine) as connection:
@@ -50,7 +60,7 @@ def cancel_sync(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] |
 
 
 def _cancel_children(agent_id: UUID) -> None:
-    """Cancel what a task has enqueued, and so on. The task has its end by now, so it enqueues nothing more."""
+    """Cancel all tasks below a task. It has ended before, so it enqueues no more of them."""
     parents = [agent_id]
     while parents:
         children: list[UUID] = []
@@ -66,7 +76,7 @@ def _cancel_children(agent_id: UUID) -> None:
                 for part in chunks(agent_ids):
                     if ended := _end_children(part):
                         _tell(queue, ended)
-        # Also below those that have ended: what they have enqueued may still run.
+        # Also below tasks that have ended, because tasks that they enqueued may still run.
         parents = children
 
 
@@ -90,5 +100,5 @@ def _tell(queue: str, agent_ids: Sequence[UUID]) -> None:
             backend.send(worker, [format_message(CANCEL, agent_id)])
         backend.notify_done(queue, agent_ids)
     except UnavailableError as error:
-        # The record says CANCELED: a worker that claims the task drops it, and a heartbeat finds it out.
-        log.warning("%s The workers of %d task(s) hear of their cancel later.", error, len(agent_ids))
+        # The record says CANCELED, so a worker that claims the task drops it, and a lease renewal finds a running one.
+        log.warning("%s The workers of %d canceled task(s) learn of it later.", error, len(agent_ids))

@@ -1,4 +1,4 @@
-"""Putting tasks that failed or were canceled back on the queue, by hand."""
+"""Requeuing tasks that failed or were canceled, on request."""
 
 from __future__ import annotations
 
@@ -22,28 +22,38 @@ MESSAGE = "Put back on the queue by hand."
 
 
 async def retry(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
-    """Put a task that ended in ERROR or CANCELED back on its queue, for one attempt more, and those it has `retries` for.
+    """Put a task that ended in ERROR or CANCELED back on its queue, for one more attempt and as many as its `retries`.
 
-    What it has recorded stays: an agent or pipeline goes on at its last finished step, and children that failed or
-    were canceled are enqueued anew. `metadata_filter`: as for `ax.activity.detail`.
-    Returns False if the task is under way, is complete, or has no queue. Raises ActivityNotFoundError, UnavailableError.
+    Its journal stays: an agent or pipeline resumes at its last finished step, and children that failed or were canceled
+    are enqueued again.
+
+    Args:
+        task: Handle or agent_id of the task.
+        metadata_filter: Labels that the task must have, as for `ax.activity.detail`.
+
+    Returns:
+        False if the task has not ended, is complete, or has no queue.
+
+    Raises:
+        ActivityNotFoundError: No task has this agent_id and these labels.
+        UnavailableError: The database cannot be reached.
     """
     return await RUNTIME.run_in_thread(retry_sync, task, metadata_filter=metadata_filter)
 
 
 def retry_sync(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
-    """`retry` for code without an event loop."""
+    """Retry a task: `retry` for code without an event loop, with the same arguments, result and errors."""
     agent_id = agent_id_of(task)
     find_task(RUNTIME.engine, agent_id, metadata_filter)
-    return _revive(agent_id)
+    return _requeue(agent_id)
 
 
 @retry_on_deadlock
-def _revive(agent_id: UUID) -> bool:
+def _requeue(agent_id: UUID) -> bool:
     backend = RUNTIME.backend
     with writing(RUNTIME.engine) as connection:
         found = requeue_ended(connection, [agent_id], message=MESSAGE, now=utc_now())
-        entries = [Entry(one.agent_id, Priority(one.priority), 0.0, one.epoch) for one in found]
+        entries = [Entry(task.agent_id, Priority(task.priority), 0.0, task.epoch) for task in found]
         if found and backend.transactional:
             backend.push(found[0].queue, entries, transaction=connection)
     if not found:

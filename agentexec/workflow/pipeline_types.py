@@ -1,4 +1,4 @@
-"""What flows from one step of a pipeline to the next: read from annotations, checked when the class is defined."""
+"""Types that flow between the steps of a pipeline: read from annotations, checked when the class is defined."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from agentexec.errors import AgentexecError
 from agentexec.registry import first_error_message
 
 ANY = inspect.Signature.empty
-"""What is not annotated fits everything."""
+"""A missing annotation, which fits every type."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a pipeline. `inputs` and `outputs` are types; `outputs` is None where the return is not annotated."""
+    """Step of a pipeline. `inputs` and `outputs` are types; `outputs` is None if the return is not annotated."""
 
     name: str
     order: int
@@ -33,7 +33,7 @@ class Step:
     adapter: TypeAdapter[Any]
 
     def validate_output(self, value: Any) -> Any:
-        """A value as the step says it returns it: the list that `asyncio.gather` gives stands for a tuple.
+        """Return the value in the form that the step is annotated with; a list from `asyncio.gather` becomes a tuple.
 
         Raises TypeError for any other value that does not fit.
         """
@@ -43,19 +43,15 @@ class Step:
         if several and isinstance(value, list):
             value = tuple(value)
         values = value if several and isinstance(value, tuple) else (value,)
-        fits = len(values) == len(self.outputs) and all(
-            not isinstance(wanted, type) or isinstance(one, wanted)
-            for one, wanted in zip(values, self.outputs, strict=True)
-        )
-        if not fits:
-            got = ", ".join(type(one).__name__ for one in values)
+        if not _are_instances(values, self.outputs):
+            got = ", ".join(type(part).__name__ for part in values)
             raise TypeError(
                 f"Step {self.name} returned {got}, but its annotation says {_shown(self.return_type)}."
             )
         return value
 
     def dump(self, value: Any) -> Any:
-        """A value as JSON data. Raises AgentexecError for what is none."""
+        """Return the value as JSON data. Raises AgentexecError for a value that cannot be written as JSON."""
         several = isinstance(value, tuple)
         try:
             data = self.adapter.dump_python(value, mode="json", warnings=False, serialize_as_any=True)
@@ -66,19 +62,19 @@ class Step:
         return {"several": several, "output": data}
 
     def load(self, data: Any) -> Any:
-        """The value again. Raises AgentexecError where the step's type has changed since."""
+        """Return the value that `dump` recorded. Raises AgentexecError if the step's type has changed since."""
         try:
             value = self.adapter.validate_python(data["output"])
         except ValidationError as error:
             raise AgentexecError(
-                f"The recorded output of step {self.name} does not fit its type {_shown(self.return_type)} any more: "
+                f"The recorded output of step {self.name} no longer fits its type {_shown(self.return_type)}: "
                 f"{first_error_message(error)}."
             ) from None
         return tuple(value) if data["several"] else value
 
 
 def parse_step(method: Callable[..., Any], order: int, description: str | None) -> Step:
-    """A step from its method. Raises TypeError for a signature or annotation that cannot be used."""
+    """Return the step that a method describes. Raises TypeError for a signature or annotation that cannot be used."""
     name = getattr(method, "__name__", "step")
     try:
         hints = typing.get_type_hints(inspect.unwrap(method))
@@ -94,7 +90,7 @@ def parse_step(method: Callable[..., Any], order: int, description: str | None) 
     for parameter, wanted in zip(parameters, inputs, strict=True):
         if not _is_model(wanted):
             raise TypeError(
-                f"Step {name} takes {parameter.name}: {_shown(wanted)}; what steps take are pydantic models."
+                f"Step {name} takes {parameter.name}: {_shown(wanted)}, but steps take pydantic models."
             )
     returns = hints.get("return", ANY)
     return Step(
@@ -115,21 +111,21 @@ def _outputs(name: str, returns: Any) -> tuple[Any, ...] | None:
         return ()
     outputs = typing.get_args(returns) if typing.get_origin(returns) is tuple else (returns,)
     if Ellipsis in outputs:
-        raise TypeError(f"Step {name} returns {_shown(returns)}; a step says how many models it returns.")
-    for one in outputs:
-        if not _is_model(one):
-            raise TypeError(f"Step {name} returns {_shown(returns)}; what steps return are pydantic models.")
+        raise TypeError(f"Step {name} returns {_shown(returns)}; annotate how many models it returns.")
+    for output in outputs:
+        if not _is_model(output):
+            raise TypeError(f"Step {name} returns {_shown(returns)}, but steps return pydantic models.")
     return outputs
 
 
 def _is_model(wanted: Any) -> bool:
     if typing.get_origin(wanted) in (typing.Union, types.UnionType):
-        return all(_is_model(one) for one in typing.get_args(wanted) if one is not type(None))
+        return all(_is_model(member) for member in typing.get_args(wanted) if member is not type(None))
     return wanted in (ANY, Any) or (isinstance(wanted, type) and issubclass(wanted, BaseModel))
 
 
 def check_step_types(pipeline: str, steps: Sequence[Step]) -> None:
-    """Raise TypeError unless each step, in order, takes what the one before returns."""
+    """Raise TypeError unless each step, in order, takes the output of the step before it."""
     if not steps:
         raise TypeError(f"Pipeline {pipeline} has no steps; mark its methods with @pipeline.step(0).")
     first = steps[0]
@@ -158,10 +154,10 @@ def check_step_types(pipeline: str, steps: Sequence[Step]) -> None:
 
 
 def step_arguments(before: Step, after: Step, value: Any) -> tuple[Any, ...]:
-    """The output of a step as the next one's arguments. Raises TypeError, which names both, where it does not fit.
+    """Return the output of a step as the arguments of the next step.
 
-    What is annotated was compared when the class was defined. Of the rest this is the first that is known of it, and
-    after its record it is plain data.
+    Annotated outputs were compared when the class was defined. Others are first known here, and are plain data once
+    they were recorded. Raises TypeError, which names both steps, for an output that does not fit.
     """
     if before.outputs == () or (before.outputs is None and value is None and not after.inputs):
         return ()
@@ -173,12 +169,15 @@ def step_arguments(before: Step, after: Step, value: Any) -> tuple[Any, ...]:
         )
     outputs = before.outputs or (ANY,) * len(values)
     return tuple(
-        _as_wanted(before, after, wanted, one) if given in (ANY, Any) and wanted not in (ANY, Any) else one
-        for given, wanted, one in zip(outputs, after.inputs, values, strict=True)
+        _as_input(before, after, given, wanted, value)
+        for given, wanted, value in zip(outputs, after.inputs, values, strict=True)
     )
 
 
-def _as_wanted(before: Step, after: Step, wanted: Any, value: Any) -> Any:
+def _as_input(before: Step, after: Step, given: Any, wanted: Any, value: Any) -> Any:
+    """Return an output as the input type `wanted`. It is validated unless its own type `given` was compared before."""
+    if given not in (ANY, Any) or wanted in (ANY, Any):
+        return value
     try:
         return TypeAdapter(wanted).validate_python(value)
     except ValidationError as error:
@@ -188,18 +187,29 @@ def _as_wanted(before: Step, after: Step, wanted: Any, value: Any) -> Any:
         ) from None
 
 
-def _fits(given: Any, wanted: Any) -> bool:
-    if given in (ANY, Any) or wanted in (ANY, Any):
-        return True
-    of_wanted = typing.get_args(wanted) or (wanted,)
-    return all(
-        any(one is other or (isinstance(one, type) and issubclass(one, other)) for other in of_wanted)
-        for one in typing.get_args(given) or (given,)
+def _are_instances(values: Sequence[Any], types: Sequence[Any]) -> bool:
+    return len(values) == len(types) and all(
+        not isinstance(wanted, type) or isinstance(value, wanted)
+        for value, wanted in zip(values, types, strict=True)
     )
 
 
-def _counted(some: Sequence[Any]) -> str:
-    return f"{len(some)} ({', '.join(_shown(one) for one in some)})" if some else "nothing"
+def _fits(given: Any, wanted: Any) -> bool:
+    if given in (ANY, Any) or wanted in (ANY, Any):
+        return True
+    accepted = typing.get_args(wanted) or (wanted,)
+    return all(
+        any(member is kind or (isinstance(member, type) and issubclass(member, kind)) for kind in accepted)
+        for member in typing.get_args(given) or (given,)
+    )
+
+
+def _counted(annotations: Sequence[Any]) -> str:
+    return (
+        f"{len(annotations)} ({', '.join(_shown(annotation) for annotation in annotations)})"
+        if annotations
+        else "nothing"
+    )
 
 
 def _shown(annotation: Any) -> str:

@@ -25,42 +25,68 @@ _last_decr: ContextVar[dict[str, int] | None] = ContextVar("agentexec_tracker_la
 
 
 class Tracker:
-    """Counts what is under way. Atomic across processes; synchronous, and short enough for async code.
+    """Counter of unfinished work, atomic across processes. Its calls block briefly, also in async code.
 
-    `name` and the further parts make up its identity: the same parts mean the same counter everywhere. Inside a task a
-    change counts once, however often the task runs again and comes to it. Counts are in the database, and are
-    forgotten 30 days after their last change.
+    Inside a task a change counts once, however often the task runs again and comes to it. Counts are in the database and
+    are removed 30 days after their last change.
+
+    Args:
+        name: Name of the counter, not empty.
+        *parts: Further parts of its identity. The same name and parts mean the same counter in every process.
+
+    Raises:
+        UsageError: The name is empty.
     """
 
     def __init__(self, name: str, *parts: object) -> None:
         if not name:
             raise UsageError("A tracker needs a name.")
-        # Escaped, so that ("a:b", "c") is not ("a", "b:c").
+        # Escaped, because ("a:b", "c") and ("a", "b:c") are two counters.
         self.key = fit_path(":".join(quote(str(part), safe="") for part in (name, *parts)))
 
     def incr(self, amount: int = 1) -> int:
-        """Add to the count and return it. Raises UnavailableError."""
+        """Add to the count.
+
+        Args:
+            amount: Number to add.
+
+        Returns:
+            The new count.
+
+        Raises:
+            UnavailableError: The database cannot be reached.
+        """
         _last_decr.set({key: left for key, left in (_last_decr.get() or {}).items() if key != self.key})
         return self._change(amount)
 
     def decr(self, amount: int = 1) -> int:
-        """Take from the count and return what is left. Raises UnavailableError."""
+        """Subtract from the count.
+
+        Args:
+            amount: Number to subtract.
+
+        Returns:
+            The new count.
+
+        Raises:
+            UnavailableError: The database cannot be reached.
+        """
         left = self._change(-amount)
-        # A copy: a context that was inherited must not see its sibling's count.
+        # A new dictionary, because code with an inherited context must not see the count of its sibling.
         _last_decr.set({**(_last_decr.get() or {}), self.key: left})
         return left
 
     @property
     def count(self) -> int:
-        """The count now."""
+        """Present count."""
         return trackers.read_count(RUNTIME.engine, self.key)
 
     @property
     def complete(self) -> bool:
-        """True when nothing is under way.
+        """True if no work is left.
 
-        After a `decr` in the same task or function this is the answer of that very `decr`: of several tasks
-        that end together, exactly one sees True.
+        After a `decr` in the same task or function, this is the answer of that `decr`: of several tasks that end
+        together, exactly one sees True.
         """
         left = (_last_decr.get() or {}).get(self.key)
         return (self.count if left is None else left) <= 0
@@ -74,11 +100,23 @@ class Tracker:
         metadata: Mapping[str, Any] | None = None,
         queue_name: str | None = None,
     ) -> bool:
-        """Have a task enqueued when the count comes to 0, exactly once: in the transaction of the `decr` that does it.
+        """Enqueue a task when the count reaches 0, exactly once: in the transaction of the `decr` that does it.
 
-        Call it before or after counting; if all that was counted is done already, the task is enqueued now, and True is
-        returned. A tracker that nothing was counted with is not complete. Only the first call for a tracker has
-        an effect. Raises what `ax.enqueue` raises.
+        Call it before or after counting. A tracker that never counted anything is not complete. Only the first call for a
+        tracker has an effect.
+
+        Args:
+            task_name: Name of the task.
+            context: Input of the task.
+            priority: `ax.Priority.HIGH` goes to the front of the queue.
+            metadata: Labels stored with the activity.
+            queue_name: Queue of the task; `AGENTEXEC_QUEUE_NAME` by default.
+
+        Returns:
+            True if all that was counted is done already and the task is enqueued now.
+
+        Raises:
+            AgentexecError: As `ax.enqueue` does.
         """
         new = new_task(task_name, context, priority=priority, metadata=metadata, queue_name=queue_name)
         wanted = new._asdict() | {"agent_id": None}
@@ -103,6 +141,6 @@ def _fire(connection: Connection, task: str) -> Callable[[], None]:
         Priority(new.priority)
     except (ValueError, TypeError, RecursionError):
         raise AgentexecError(
-            "The task of a tracker cannot be read: the database holds something else."
+            "The task of a tracker cannot be read: the database holds something else in its place."
         ) from None
     return enqueue_in_transaction(connection, new)

@@ -110,10 +110,10 @@ async def lost(self: Any, brand: Nowhere) -> Report: ...  # type: ignore[name-de
     ("steps", "complaint"),
     [
         ([], "Pipeline Faulty has no steps; mark its methods with @pipeline.step"),
-        ([plain], "Step plain takes context: str; what steps take are pydantic models"),
-        ([gives_text, takes_one], "Step gives_text returns str; what steps return are pydantic models"),
-        ([gives_list], r"Step gives_list returns list\[.*Brand\]; what steps return are pydantic models"),
-        ([gives_many], "Step gives_many returns .*a step says how many models it returns"),
+        ([plain], "Step plain takes context: str, but steps take pydantic models"),
+        ([gives_text, takes_one], "Step gives_text returns str, but steps return pydantic models"),
+        ([gives_list], r"Step gives_list returns list\[.*Brand\], but steps return pydantic models"),
+        ([gives_many], "Step gives_many returns .*annotate how many models it returns"),
         (
             [gives_two, takes_one],
             r"Step takes_one of pipeline Faulty takes 1 \(Market\), but step gives_two returns 2 \(Brand, Market\)",
