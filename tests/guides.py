@@ -1,4 +1,4 @@
-"""The programs of the pages: their code blocks that begin with the name of a file."""
+"""Programs of the pages: code blocks that begin with the name of a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from docs.checks import ROOT, read
 
 
 def write_files(page: str, folder: Path) -> None:
-    """Write what the blocks of a page under docs/ hold into the files that they name; folders become packages."""
+    """Write the blocks of a page under docs/ into the files that they name; folders become packages."""
     for block in read((ROOT / "docs" / page).resolve()).blocks:
         if block.file:
             file = folder / block.file

@@ -16,7 +16,7 @@ from agentexec.state.backend import Event
 log = logging.getLogger("agentexec.live")
 
 MAX_EVENT_CHARS = 16_384
-"""Characters of one event as JSON; a longer event is truncated."""
+"""Characters of an event's JSON beyond which its data is truncated."""
 
 MAX_VALUE_CHARS = 4_000
 MAX_VALUES = 20
@@ -86,7 +86,7 @@ def new_event(type: str, epoch: int | None, data: Mapping[str, Any]) -> LiveEven
 
 
 def encode(event: LiveEvent) -> str:
-    """Return the JSON text of an event, at most about MAX_EVENT_CHARS long."""
+    """Return the JSON text of an event. The values of an event longer than MAX_EVENT_CHARS are cut."""
     data = {**event.data, "text": "".join(event.parts)} if event.parts else dict(event.data)
     whole = {"type": event.type, "at": event.at, "epoch": event.epoch, "data": data}
     text = _dump(whole)

@@ -164,7 +164,7 @@ class Follower:
                 tasks[agent_id].notify([parse_event(event) for event in events])
 
     def _check(self) -> None:
-        """Read everything anew: messages may be lost with the state backend, and some changes send no message."""
+        """Read the record and the events again: messages may be lost, and some changes of the record send none."""
         with self._lock:
             agent_ids = list(self._tasks)
         self._check_record()

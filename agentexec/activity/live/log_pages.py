@@ -42,7 +42,7 @@ class LogPage(NamedTuple):
     over: bool
     """True if no line comes after this page."""
     more: bool
-    """True if the next page is worth reading at once."""
+    """True if there is probably another page."""
     live_events: Sequence[ReceivedEvent] = ()
     """Live events that the state backend holds, read after the page."""
 

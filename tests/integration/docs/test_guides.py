@@ -1,4 +1,4 @@
-"""The programs of the guides, written out of docs/guides and run as their readers would run them."""
+"""Programs of the guides, extracted from docs/guides and run as readers would run them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AGENTEXEC = Path(sys.executable).with_name("agentexec")
 
 
 def run(deployment: Deployment, *arguments: str, **environment: str) -> str:
-    """What `python …` prints in a deployment's folder; it must succeed."""
+    """Return the output of `python …` in the folder of a deployment; it must succeed."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=deployment.folder,
@@ -260,7 +260,7 @@ with ax.testing.harness(pool) as harness:
 
 
 @on_targets("embedded", alternates=False)
-def test_the_page_about_migrating(deploy: Deploy) -> None:
+def test_the_migration_guide(deploy: Deploy) -> None:
     deployment = deploy()
     write_files("migrating.md", deployment.folder)
     run(deployment, "-c", MOVED)

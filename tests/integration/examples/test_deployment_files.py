@@ -1,4 +1,4 @@
-"""The deployment files on real servers and by tools of others."""
+"""Deployment files, checked with external tools and on real servers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(program: str, *arguments: str, text: str | None = None, **environment: s
     return done.returncode, done.stdout + done.stderr
 
 
-def test_hadolint_has_no_complaint() -> None:
+def test_the_dockerfile_passes_hadolint() -> None:
     assert run("hadolint", str(DOCKERFILE)) == (0, "")
 
 
@@ -62,7 +62,7 @@ def manifest(kind: str) -> dict[str, Any]:
     return found
 
 
-def test_the_query_counts_what_runs_or_could_run_by_index(postgres_url: str) -> None:
+def test_the_query_counts_running_and_ready_tasks_by_index(postgres_url: str) -> None:
     (trigger,) = manifest("ScaledObject")["spec"]["triggers"]
     query = trigger["metadata"]["query"]
     engine = create_engine(postgres_url)

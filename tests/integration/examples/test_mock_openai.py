@@ -1,4 +1,4 @@
-"""The scripted model serves real agents over both of OpenAI's APIs."""
+"""The scripted model serves real agents over both APIs of OpenAI."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ async def run_agent(company: str, *, streamed: bool, config: RunConfig) -> tuple
 
     @function_tool
     def report_status(message: str, percentage: int) -> str:
-        """Note how far the work is."""
+        """Note the progress of the work."""
         reported.append(percentage)
         return message
 
@@ -28,7 +28,7 @@ async def run_agent(company: str, *, streamed: bool, config: RunConfig) -> tuple
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("use_responses", [True, False], ids=["responses", "chat"])
-async def test_concurrent_runs_each_follow_the_script(
+async def test_each_of_many_concurrent_runs_follows_the_script(
     mock_openai: MockOpenAI, use_responses: bool, streamed: bool
 ) -> None:
     mock_openai.script(

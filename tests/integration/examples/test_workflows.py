@@ -1,4 +1,4 @@
-"""The examples of workflows, with real agents over HTTP and real workers, one of which is killed."""
+"""Examples of workflows, with real agents over HTTP and real workers, one of which is killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def work(deployment: Deployment, example: str, server: MockOpenAI) -> subprocess
 
 
 def asked(server: MockOpenAI) -> list[str]:
-    """The names that the agents' instructions begin with, of every request."""
+    """Return the names with which the agents' instructions begin, one per request."""
     return [str(request["body"].get("instructions")) for request in server.requests()]
 
 
@@ -36,7 +36,7 @@ def tasks_named(name: str) -> list[Any]:
 
 
 @everywhere
-def test_the_research_pipeline_goes_on_where_it_was_killed(deploy: Deploy, mock_openai: MockOpenAI) -> None:
+def test_the_research_pipeline_resumes_where_it_was_killed(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("Well liked.")], when="how the brand is seen")
     mock_openai.script([say("Huge.")], when="how big the market is")
     mock_openai.script([say('{"buy": true, "reason": "Growth."}').after(2)], when="Decide whether to buy")
@@ -50,7 +50,7 @@ def test_the_research_pipeline_goes_on_where_it_was_killed(deploy: Deploy, mock_
     deployment.workers()[0].kill()
     deployment.wait_for_ends([task], timeout=30)
     assert ax.get_result_sync(task) == {"text": "Buy Acme."}, deployment.detail(task).error
-    # Only the call that was under way was made again.
+    # Only the interrupted call was made again.
     requests = asked(mock_openai)
     assert sum("the brand" in one for one in requests) == sum("the market" in one for one in requests) == 1
     assert 1 <= sum("whether to buy" in one for one in requests) <= 2

@@ -1,7 +1,7 @@
-"""Dockerfile.worker, compose.yaml and the examples for Kubernetes and systemd: valid, and true to this release.
+"""Dockerfile.worker, compose.yaml and the examples for Kubernetes and systemd: valid, and consistent with this release.
 
-No container engine is needed: hadolint reads the Dockerfile, Docker Compose itself the compose file, the schemas of
-Kubernetes the manifests. Whatever they run is parsed by our own command line.
+The tests need no container engine: hadolint checks the Dockerfile, Docker Compose parses the compose file, and the
+schemas of Kubernetes check the manifests. The real command line parses every command.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ READ_BY_PEOPLE = [GUIDE, REPOSITORY / "examples" / "kubernetes" / "README.md"]
 FILES = [DOCKERFILE, COMPOSE, *MANIFESTS, UNIT, *READ_BY_PEOPLE]
 
 CLOSING = 2 * KILL_AFTER + 15
-"""Seconds that a supervisor may take beyond the graceful time-out: to kill, to hand back, to close."""
+"""Seconds that a supervisor may take beyond the graceful timeout: to kill, to give back tasks, to close."""
 
 
 def run(program: str, *arguments: str, text: str | None = None, **environment: str) -> tuple[int, str]:
@@ -57,7 +57,7 @@ def run(program: str, *arguments: str, text: str | None = None, **environment: s
 
 
 def words_in(value: Any) -> Iterator[list[str]]:
-    """Every list of words in a YAML document."""
+    """Yield every list of words in a YAML document."""
     if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
         yield value
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -65,7 +65,7 @@ def words_in(value: Any) -> Iterator[list[str]]:
 
 
 def commands_of(file: Path) -> list[list[str]]:
-    """The arguments of every `agentexec` that a file runs or tells people to run."""
+    """Return the arguments of every `agentexec` command that a file runs or mentions."""
     content = file.read_text(encoding="utf-8")
     found: list[list[str]] = []
     if file.suffix == ".yaml":
@@ -81,10 +81,10 @@ def commands_of(file: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_every_command_is_one_of_ours_with_such_options(file: Path) -> None:
+def test_every_command_and_option_exists(file: Path) -> None:
     group: Any = typer.main.get_command(build_app())
     for name, *arguments in commands_of(file):
-        # Raises for an option that is not there.
+        # Raises for an unknown option.
         group.commands[name].make_context(name, list(arguments))
 
 
@@ -114,14 +114,14 @@ def test_the_image_runs_a_worker_as_a_user_under_an_init_and_is_probed() -> None
     assert "WORKDIR /app" in last and "PYTHONPATH=/app" in last
 
 
-def test_versions_are_those_of_the_repository() -> None:
+def test_versions_match_the_repository() -> None:
     content = DOCKERFILE.read_text()
     (uv,) = re.findall(r"^uv_version=(.+)$", (REPOSITORY / "dev").read_text(), re.MULTILINE)
     assert re.findall(r"^ARG UV_VERSION=(.+)$", content, re.MULTILINE) == [uv]
     assert re.findall(r"^ARG VERSION=(.+)$", content, re.MULTILINE) == [ax.__version__]
 
 
-def test_what_is_copied_is_let_through_to_the_build() -> None:
+def test_copied_files_are_not_ignored_by_the_build() -> None:
     allowed = [
         line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line[:1] == "!"
     ]
@@ -139,7 +139,7 @@ CONFIG = ("--env-file", os.devnull, "config")  # a developer may have a .env her
 
 @cache
 def services() -> dict[str, Any]:
-    """The services, as Docker Compose itself understands the file."""
+    """Return the services as Docker Compose itself parses them."""
     code, printed = run("docker-compose", *CONFIG, "--format", "json", **SECRETS)
     assert code == 0, printed
     return json.loads(printed)["services"]
@@ -164,7 +164,7 @@ def test_every_service_is_probed_or_ends_by_itself() -> None:
         assert probe.get("test") or (is_once(service) and probe.get("disable")), name
 
 
-def test_every_service_waits_for_what_it_needs() -> None:
+def test_every_service_waits_for_its_dependencies() -> None:
     for name, service in services().items():
         for other, wait in service.get("depends_on", {}).items():
             wanted = "service_completed_successfully" if is_once(services()[other]) else "service_healthy"
@@ -186,7 +186,7 @@ def test_secrets_come_from_the_environment_only(name: str) -> None:
     assert code != 0 and f"set {name}" in printed
 
 
-def test_our_services_run_with_few_rights() -> None:
+def test_our_services_run_with_minimal_privileges() -> None:
     for name in ("migrate", "worker", "web"):
         service = services()[name]
         assert service["read_only"] and service["cap_drop"] == ["ALL"], name
@@ -204,10 +204,10 @@ def manifest(kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("file", MANIFESTS, ids=lambda file: file.name)
-def test_manifests_fit_the_schemas_of_kubernetes(file: Path) -> None:
+def test_manifests_are_valid_for_kubernetes(file: Path) -> None:
     for document in yaml.safe_load_all(file.read_text()):
         if document["apiVersion"].startswith("keda.sh/"):
-            continue  # of its own schema; see the tests of the ScaledObject
+            continue  # not a Kubernetes schema; see the tests of the ScaledObject
         for version in ("1.30", "1.35"):
             kubernetes_validate.validate(document, version, strict=True)
 
@@ -219,7 +219,7 @@ def test_a_pod_has_the_time_to_drain() -> None:
     assert pod["terminationGracePeriodSeconds"] > float(graceful) + CLOSING
 
 
-def test_liveness_is_of_the_supervisor_alone_and_readiness_of_its_work() -> None:
+def test_liveness_checks_the_supervisor_and_readiness_the_workers() -> None:
     (container,) = manifest("Deployment")["spec"]["template"]["spec"]["containers"]
     probes = {
         name: container[f"{name}Probe"]["exec"]["command"][-1]
@@ -232,7 +232,7 @@ def test_liveness_is_of_the_supervisor_alone_and_readiness_of_its_work() -> None
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Job"])
-def test_pods_run_with_few_rights_and_bounded_memory(kind: str) -> None:
+def test_pods_run_with_minimal_privileges_and_bounded_memory(kind: str) -> None:
     pod = manifest(kind)["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == 10001
     for container in pod["containers"]:
@@ -242,7 +242,7 @@ def test_pods_run_with_few_rights_and_bounded_memory(kind: str) -> None:
         assert container["resources"]["requests"] and container["resources"]["limits"]["memory"]
 
 
-def test_everything_is_about_the_same_pods() -> None:
+def test_every_manifest_selects_the_same_pods() -> None:
     pods = manifest("Deployment")["spec"]["template"]["metadata"]["labels"]
     assert manifest("Deployment")["spec"]["selector"]["matchLabels"] == pods
     assert manifest("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == pods
@@ -255,7 +255,7 @@ def test_everything_is_about_the_same_pods() -> None:
         assert container["envFrom"] == [{"secretRef": {"name": manifest("Secret")["metadata"]["name"]}}]
 
 
-def test_one_pod_is_wanted_for_as_many_tasks_as_it_has_slots() -> None:
+def test_the_target_per_pod_is_its_number_of_slots() -> None:
     (container,) = manifest("Deployment")["spec"]["template"]["spec"]["containers"]
     env = {one["name"]: one["value"] for one in container["env"]}
     (trigger,) = manifest("ScaledObject")["spec"]["triggers"]
