@@ -166,7 +166,7 @@ def load_settings() -> Settings:
 def test_usage_in_the_record(value: Any) -> None:
     for used in valid_usage(value).values():
         assert all(type(number) is int for number in used.values())
-    assert ActivityDetailSchema._none_used(value) == valid_usage(value)
+    assert ActivityDetailSchema._valid_usage(value) == valid_usage(value)
 
 
 @given(documents)

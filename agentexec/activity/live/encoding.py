@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
 from agentexec.activity.schemas import EventType
@@ -26,9 +24,6 @@ MAX_NAME_CHARS = 100
 MAX_DEPTH = 6
 """Levels of nested data that are kept where `json` cannot write it as it is."""
 
-JOINED_CHARS = 2_000
-"""Characters of a text delta beyond which the next one is not joined to it."""
-
 TEXT_DELTA = "text_delta"
 DROPPED = "dropped"
 LOG_CHANGED = "log"
@@ -39,56 +34,9 @@ LIVE_TYPES = frozenset(get_args(EventType)) - DURABLE_TYPES
 """Types that a state backend may hold: the short-lived ones, and `log`."""
 
 
-@dataclass(slots=True)
-class LiveEvent:
-    """Event that is on its way to the state backend.
-
-    `parts` are the texts of joined text deltas; `chars` is about the size of the event.
-    """
-
-    type: str
-    at: float
-    epoch: int | None
-    data: Mapping[str, Any]
-    parts: list[str] = field(default_factory=list)
-    chars: int = 0
-
-    @property
-    def only_in_backend(self) -> bool:
-        """True if the record does not hold what this event says."""
-        return self.type != LOG_CHANGED
-
-    def join(self, later: LiveEvent) -> bool:
-        """Append the text of a later text delta to this one; False if the two cannot be joined."""
-        if not (
-            later.parts
-            and self.parts
-            and self.epoch == later.epoch
-            and self.chars < JOINED_CHARS
-            and self.data == later.data
-        ):
-            return False
-        self.parts += later.parts
-        self.chars += later.chars
-        return True
-
-
-def new_event(type: str, epoch: int | None, data: Mapping[str, Any]) -> LiveEvent:
-    """Return an event that happens now. Runs in the task's own code, so it leaves the encoding for later."""
-    text = data.get("text") if type == TEXT_DELTA else None
-    if text is None:
-        data = {name: _head(value) for name, value in data.items()}
-        # An estimate: the JSON is made when the event is sent.
-        size = 100 + sum(len(value) for value in data.values() if isinstance(value, str))
-        return LiveEvent(type, time.time(), epoch, data, chars=size)
-    others = {name: value for name, value in data.items() if name != "text"}
-    return LiveEvent(type, time.time(), epoch, others, [text], len(text))
-
-
-def encode(event: LiveEvent) -> str:
+def encode(type: str, at: float, epoch: int | None, data: Mapping[str, Any]) -> str:
     """Return the JSON text of an event. The values of an event longer than MAX_EVENT_CHARS are cut."""
-    data = {**event.data, "text": "".join(event.parts)} if event.parts else dict(event.data)
-    whole = {"type": event.type, "at": event.at, "epoch": event.epoch, "data": data}
+    whole: dict[str, Any] = {"type": type, "at": at, "epoch": epoch, "data": dict(data)}
     text = _dump(whole)
     if len(text) > MAX_EVENT_CHARS:
         whole["data"] = {
@@ -119,11 +67,6 @@ def parse_event(event: Event) -> ReceivedEvent:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         log.debug("An event cannot be parsed.")
     return ReceivedEvent(event.number, None, 0.0, None, {})
-
-
-def _head(value: Any) -> Any:
-    """Cut a long string now, so that it is not kept until it is sent; `encode` notices that it was too long."""
-    return value[:MAX_EVENT_CHARS] if isinstance(value, str) else value
 
 
 def _truncated(name: str, value: Any) -> tuple[str, Any]:

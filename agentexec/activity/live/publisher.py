@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from agentexec.activity.live.encoding import DROPPED, LOG_CHANGED, LiveEvent, encode, new_event
+from agentexec.activity.live.encoding import DROPPED, LOG_CHANGED, MAX_EVENT_CHARS, TEXT_DELTA, encode
 from agentexec.config import CONF
 from agentexec.errors import UnavailableError
 from agentexec.outage import Outage
@@ -39,6 +39,9 @@ FLUSH_SECONDS = 0.5
 
 IDLE_SECONDS = 600.0
 """Seconds after which the events of a task that nobody follows are dropped."""
+
+JOINED_CHARS = 2_000
+"""Characters of a text delta beyond which the next one is not joined to it."""
 
 TASK_CHARS = 262_144
 PROCESS_CHARS = 33_554_432
@@ -65,10 +68,63 @@ def event_publisher() -> EventPublisher:
 
 
 @dataclass(slots=True)
+class _Event:
+    """Event that has not been sent yet.
+
+    `parts` are the texts of joined text deltas; `chars` is about the size of the event.
+    """
+
+    type: str
+    at: float
+    epoch: int | None
+    data: Mapping[str, Any]
+    parts: list[str] = field(default_factory=list)
+    chars: int = 0
+
+    @property
+    def only_in_backend(self) -> bool:
+        """True if the record does not hold what this event says."""
+        return self.type != LOG_CHANGED
+
+    def join(self, later: _Event) -> bool:
+        """Append the text of a later text delta to this one; False if the two cannot be joined."""
+        if not (
+            later.parts
+            and self.parts
+            and self.epoch == later.epoch
+            and self.chars < JOINED_CHARS
+            and self.data == later.data
+        ):
+            return False
+        self.parts += later.parts
+        self.chars += later.chars
+        return True
+
+    def encode(self) -> str:
+        data = {**self.data, "text": "".join(self.parts)} if self.parts else self.data
+        return encode(self.type, self.at, self.epoch, data)
+
+
+def _new_event(type: str, epoch: int | None, data: Mapping[str, Any]) -> _Event:
+    """Return an event that happens now. Runs in the code of the task, so it leaves the encoding for later."""
+    text = data.get("text") if type == TEXT_DELTA else None
+    if text is None:
+        # Long strings are cut now, not kept until they are sent; `encode` notices that they were too long.
+        data = {
+            name: value[:MAX_EVENT_CHARS] if isinstance(value, str) else value for name, value in data.items()
+        }
+        # An estimate: the JSON is made when the event is sent.
+        size = 100 + sum(len(value) for value in data.values() if isinstance(value, str))
+        return _Event(type, time.time(), epoch, data, chars=size)
+    others = {name: value for name, value in data.items() if name != "text"}
+    return _Event(type, time.time(), epoch, others, [text], len(text))
+
+
+@dataclass(slots=True)
 class _Pending:
     """Events of one task that have not been sent yet."""
 
-    events: deque[LiveEvent] = field(default_factory=deque)
+    events: deque[_Event] = field(default_factory=deque)
     chars: int = 0
     dropped: int = 0
     changed: float = 0.0
@@ -78,7 +134,7 @@ class _Pending:
         """True if the record does not hold all that these events say."""
         return any(event.only_in_backend for event in self.events)
 
-    def append(self, event: LiveEvent) -> None:
+    def append(self, event: _Event) -> None:
         if not (self.events and self.events[-1].join(event)):
             self.events.append(event)
         self.chars += event.chars
@@ -88,8 +144,8 @@ class _Pending:
         """Return the events as the state backend takes them."""
         events = list(self.events)
         if self.dropped:
-            events.insert(0, LiveEvent(DROPPED, time.time(), None, {"events": self.dropped}))
-        return [encode(event) for event in events]
+            events.insert(0, _Event(DROPPED, time.time(), None, {"events": self.dropped}))
+        return [event.encode() for event in events]
 
 
 class EventPublisher:
@@ -119,7 +175,7 @@ class EventPublisher:
         """Publish an event; see the function `publish`."""
         lease = CURRENT_LEASE.get()
         epoch = lease.epoch if lease is not None and lease.agent_id == agent_id else None
-        event = new_event(type, epoch, data)
+        event = _new_event(type, epoch, data)
         with self._changed:
             self._add(agent_id, event)
 
@@ -130,7 +186,7 @@ class EventPublisher:
             for agent_id in agent_ids:
                 pending = self._pending.get(agent_id)
                 if pending is None or not pending.events or pending.events[-1].only_in_backend:
-                    self._add(agent_id, LiveEvent(LOG_CHANGED, now, None, {}))
+                    self._add(agent_id, _Event(LOG_CHANGED, now, None, {}))
 
     def flush(self, agent_ids: Iterable[UUID], timeout: float = FLUSH_SECONDS) -> bool:
         """Send the pending events of tasks that are about to end, and forget these tasks.
@@ -164,7 +220,7 @@ class EventPublisher:
 
     # ---- under the lock ----------------------------------------------------------------------------------
 
-    def _add(self, agent_id: UUID, event: LiveEvent) -> None:
+    def _add(self, agent_id: UUID, event: _Event) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="agentexec-live", daemon=True)
             self._thread.start()
