@@ -14,12 +14,12 @@ from agentexec.runtime import RUNTIME
 from tests.deployment import Deployment
 
 HEARD = 2.5
-"""Seconds within which a worker hears of a cancel: it is told, not left to find out."""
+"""Seconds within which a worker learns of a cancel: it gets a message, and need not find out by itself."""
 
 
 @pytest.fixture
 def key() -> str:
-    """A name that no other test has used in the ledger."""
+    """Return a name that no other test has used in the ledger."""
     return f"key-{uuid4()}"
 
 
@@ -44,7 +44,7 @@ async def test_a_running_handler_gets_canceled_error_and_frees_its_slot(
     with pytest.raises(ax.TaskCanceledError):
         await ax.get_result(task, timeout=5)
     assert running.endings([task]) == [["canceled"]]
-    # More tasks than slots, each for the whole time: all slots are free again, and only those.
+    # More tasks than slots, each for the whole time, show that all slots are free again and no others.
     others = [await ax.enqueue("work", {"key": f"{key}-{number}"}) for number in range(20)]
     await ax.gather(*others, timeout=10)
     running.wait_for(lambda: running.depth() == 0)
@@ -63,7 +63,7 @@ async def test_a_plain_function_runs_to_its_end_and_its_result_is_dropped(
     assert running.ledger("start")[key] == 1
 
 
-async def test_a_handler_that_refuses_is_canceled_all_the_same(running: Deployment, key: str) -> None:
+async def test_a_handler_that_ignores_the_cancel_is_canceled_anyway(running: Deployment, key: str) -> None:
     task = await ax.enqueue("stubborn", {"key": key, "seconds": 0.7})
     running.wait_for_start(key)
     assert await ax.cancel(task) is True
@@ -90,13 +90,13 @@ async def test_a_task_waiting_for_its_next_attempt_is_canceled(running: Deployme
     running.wait_for(lambda: running.depth() == 0)
 
 
-async def test_an_unknown_task_is_said_to_be_unknown(running: Deployment) -> None:
+async def test_an_unknown_task_raises_an_error_that_names_it(running: Deployment) -> None:
     with pytest.raises(ax.ActivityNotFoundError):
         await ax.cancel(uuid4())
 
 
 async def test_a_new_task_with_the_same_key_is_another_one(running: Deployment, key: str) -> None:
-    """An idempotency key stays with its first task, even a canceled one; the handle says so."""
+    """Check that an idempotency key stays with its first task, even a canceled one, and that the handle says so."""
     task = await ax.enqueue("work", {"key": key}, delay=60, idempotency_key=key)
     await ax.cancel(task)
     assert await ax.enqueue("work", {"key": key}, idempotency_key=key) == task
@@ -104,7 +104,7 @@ async def test_a_new_task_with_the_same_key_is_another_one(running: Deployment, 
     assert await ax.get_result(other, timeout=10) == key
 
 
-def test_of_many_cancels_at_once_one_ends_the_task(running: Deployment, key: str) -> None:
+def test_only_one_of_many_concurrent_cancels_ends_the_task(running: Deployment, key: str) -> None:
     task = running.enqueue("waits_for_cancel", key)
     running.wait_for_start(key)
     with ThreadPoolExecutor(6) as threads:
@@ -117,11 +117,11 @@ def test_canceling_races_completion_and_the_task_has_one_end(running: Deployment
     tasks = [running.enqueue("work", f"{key}-{number}", seconds=0.02 * number) for number in range(10)]
     canceled = [ax.cancel_sync(task) for task in tasks]
     running.wait_for_ends(tasks)
-    statuses = ["canceled" if one else "complete" for one in canceled]
+    statuses = ["canceled" if was_canceled else "complete" for was_canceled in canceled]
     assert running.endings(tasks) == [[status] for status in statuses]
 
 
-def test_canceling_what_is_pending_leaves_what_runs(running: Deployment, key: str) -> None:
+def test_canceling_pending_tasks_leaves_running_tasks_alone(running: Deployment, key: str) -> None:
     running_task = running.enqueue("work", key, seconds=0.5)
     running.wait_for_start(key)
     pending = [ax.enqueue_sync("work", {"key": f"{key}-{number}"}, delay=0.2) for number in range(3)]

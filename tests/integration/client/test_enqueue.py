@@ -1,4 +1,4 @@
-"""Accepting tasks: what `enqueue` promises before any worker has seen the task."""
+"""Accepting tasks: the promises of `enqueue` before any worker has seen the task."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Research(BaseModel):
 
 @pytest.fixture
 def pool() -> ax.Pool:
-    """A pool with a task whose context is known here."""
+    """Return a pool with a task whose context type this process knows."""
     pool = ax.Pool()
 
     @pool.task("research")
@@ -42,7 +42,7 @@ def pool() -> ax.Pool:
 
 
 def claimable(queue: str | None = None) -> list[UUID]:
-    """Take all tasks that are ready, in the order in which workers would."""
+    """Claim all tasks that are ready, in the order in which workers would."""
     claimed = RUNTIME.backend.claim(
         queue or ax.CONF.queue_name, "test", limit=100, low_quota=0, lease_seconds=30
     )
@@ -105,7 +105,7 @@ async def test_a_delayed_task_may_start_when_its_time_has_come(deploy: Deploy) -
 
 
 @everywhere
-async def test_another_queue_is_another_queue(deploy: Deploy) -> None:
+async def test_a_task_goes_to_the_queue_that_is_named(deploy: Deploy) -> None:
     deploy()
     task = await ax.enqueue("work", queue_name="reports")
     assert task.queue_name == "reports"
@@ -142,14 +142,16 @@ def test_code_without_an_event_loop_enqueues_too(deploy: Deploy) -> None:
 
 
 @on_targets("embedded")
-async def test_the_task_need_not_be_known_where_it_is_enqueued(deploy: Deploy) -> None:
+async def test_the_task_need_not_be_registered_where_it_is_enqueued(deploy: Deploy) -> None:
     deploy()
     task = await ax.enqueue("known_elsewhere", Research(company="Acme"))
     assert context_of(task) == '{"company":"Acme","depth":1}'
 
 
 @on_targets("embedded")
-async def test_a_known_task_has_its_context_checked_at_once(deploy: Deploy, pool: ax.Pool) -> None:
+async def test_the_context_of_a_registered_task_is_validated_immediately(
+    deploy: Deploy, pool: ax.Pool
+) -> None:
     deploy()
     with pytest.raises(ax.ContextInvalidError, match=r"research is not valid: company: Field required\."):
         await ax.enqueue("research", {"firm": "Acme"})
@@ -161,7 +163,7 @@ async def test_a_known_task_has_its_context_checked_at_once(deploy: Deploy, pool
 
 
 @on_targets("embedded")
-async def test_another_model_with_the_same_fields_will_do(deploy: Deploy, pool: ax.Pool) -> None:
+async def test_another_model_with_the_same_fields_is_accepted(deploy: Deploy, pool: ax.Pool) -> None:
     class SlimResearch(BaseModel):
         company: str
 
@@ -171,7 +173,7 @@ async def test_another_model_with_the_same_fields_will_do(deploy: Deploy, pool: 
 
 
 @on_targets("embedded")
-async def test_a_context_may_hold_ids_moments_and_models(deploy: Deploy) -> None:
+async def test_a_context_may_contain_ids_times_and_models(deploy: Deploy) -> None:
     deploy()
     agent_id = uuid4()
     moment = datetime(2026, 1, 2, tzinfo=UTC)
@@ -187,7 +189,7 @@ async def test_a_context_may_hold_ids_moments_and_models(deploy: Deploy) -> None
     ids=["list", "object", "nan", "text", "number"],
 )
 @on_targets("embedded")
-async def test_a_context_that_is_no_json_object_is_refused(deploy: Deploy, context: Any) -> None:
+async def test_a_context_that_is_not_a_json_object_is_refused(deploy: Deploy, context: Any) -> None:
     deploy()
     with pytest.raises(ax.UsageError, match="context of task work"):
         await ax.enqueue("work", context)
@@ -195,7 +197,7 @@ async def test_a_context_that_is_no_json_object_is_refused(deploy: Deploy, conte
 
 
 @everywhere
-async def test_texts_of_every_kind_survive(deploy: Deploy) -> None:
+async def test_text_of_every_kind_is_stored_unchanged(deploy: Deploy) -> None:
     deploy()
     task = await ax.enqueue(
         "work", {"text": "Zoë 研究 🚀 \u0000 ' \" \\"}, metadata={"tenant": "Zoë 研究 🚀"}
@@ -236,7 +238,7 @@ async def test_a_payload_above_the_limit_is_refused(deploy: Deploy, monkeypatch:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 @on_targets("embedded")
-async def test_arguments_that_cannot_be_are_refused(
+async def test_invalid_arguments_are_refused(
     deploy: Deploy, arguments: dict[str, Any], complaint: str
 ) -> None:
     deploy()
@@ -259,7 +261,7 @@ async def test_a_second_enqueue_with_the_same_key_returns_the_first_task(deploy:
 
 
 @everywhere
-def test_of_many_enqueues_at_once_with_the_same_key_one_adds_a_task(deploy: Deploy) -> None:
+def test_only_one_of_many_concurrent_enqueues_with_the_same_key_adds_a_task(deploy: Deploy) -> None:
     deploy()
     together = threading.Barrier(8)
 
@@ -304,7 +306,7 @@ async def test_a_task_of_a_session_vanishes_with_its_rollback_and_the_session_go
 
 
 @everywhere
-async def test_a_task_of_a_savepoint_shares_the_savepoints_fate(deploy: Deploy) -> None:
+async def test_a_task_of_a_savepoint_is_kept_or_dropped_with_it(deploy: Deploy) -> None:
     deployment = deploy()
     with Session(RUNTIME.engine) as db:
         with db.begin_nested():
@@ -318,7 +320,10 @@ async def test_a_task_of_a_savepoint_shares_the_savepoints_fate(deploy: Deploy) 
     assert deployment.status(kept) == deployment.status(late) == "queued"
     with pytest.raises(ax.ActivityNotFoundError):
         deployment.detail(dropped)
-    assert [one for one in claimable() if one != dropped.agent_id] == [kept.agent_id, late.agent_id]
+    assert [agent_id for agent_id in claimable() if agent_id != dropped.agent_id] == [
+        kept.agent_id,
+        late.agent_id,
+    ]
 
 
 @on_targets("valkey+sqlite", "valkey+postgres")
@@ -334,7 +339,7 @@ async def test_nothing_is_pushed_before_the_session_commits(deploy: Deploy) -> N
 
 
 @on_targets("embedded", "valkey+postgres")
-async def test_a_session_on_an_engine_of_the_applications_own_will_do(deploy: Deploy) -> None:
+async def test_a_session_on_the_applications_engine_is_accepted(deploy: Deploy) -> None:
     deploy()
     engine = create_engine(RUNTIME.engine.url)
     with Session(engine) as db, db.begin():
@@ -344,7 +349,7 @@ async def test_a_session_on_an_engine_of_the_applications_own_will_do(deploy: De
 
 
 @on_targets("embedded", "postgres", "valkey+sqlite", "valkey+postgres", alternates=False)
-async def test_an_async_session_will_do(deploy: Deploy) -> None:
+async def test_an_async_session_is_accepted(deploy: Deploy) -> None:
     deployment = deploy()
     engine = create_async_engine(str(RUNTIME.engine.url).replace("sqlite:", "sqlite+aiosqlite:"))
     async with AsyncSession(engine) as db:
@@ -360,7 +365,7 @@ async def test_an_async_session_will_do(deploy: Deploy) -> None:
 
 
 @on_targets("embedded")
-async def test_a_scoped_session_will_do_and_its_factorys_other_sessions_are_left_alone(
+async def test_a_scoped_session_is_accepted_and_other_sessions_of_its_factory_are_left_alone(
     deploy: Deploy,
 ) -> None:
     deploy()

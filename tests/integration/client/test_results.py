@@ -27,7 +27,7 @@ from agentexec.worker.expiry import expire
 from tests.deployment import Deployment
 
 PUSHED = 2.5
-"""Seconds within which a result is heard of. Less than the five between two looks at the record: it was pushed."""
+"""Seconds within which a result arrives. Less than the five between two looks at the record, so it was pushed."""
 
 NOBODY = "nobody_works_on_this_queue"
 
@@ -92,12 +92,12 @@ async def test_a_result_is_pushed_rather_than_looked_up(running: Deployment) -> 
     assert heard - ended < timedelta(seconds=PUSHED)
 
 
-async def test_a_result_can_be_had_again(running: Deployment) -> None:
+async def test_a_result_can_be_read_again(running: Deployment) -> None:
     task = await ax.enqueue("work", {"key": "a"})
     assert [await ax.get_result(task, timeout=10) for _ in range(3)] == ["a"] * 3
 
 
-# ---- what is no result -------------------------------------------------------------------------------------
+# ---- ends without a result -------------------------------------------------------------------------------------
 
 
 async def test_a_failure_is_raised_as_soon_as_it_happened(running: Deployment) -> None:
@@ -140,7 +140,7 @@ async def test_a_context_that_does_not_fit_fails_at_the_worker_with_the_field_na
         await ax.get_result(task, timeout=10)
 
 
-async def test_a_retried_task_gives_its_last_attempts_result(running: Deployment) -> None:
+async def test_a_retried_task_returns_the_result_of_its_last_attempt(running: Deployment) -> None:
     task = await ax.enqueue("flaky", {"key": f"flaky-{uuid4()}", "times": 1})
     assert await ax.get_result(task, timeout=20) == "done at try 2"
     detail = running.detail(task)
@@ -148,7 +148,7 @@ async def test_a_retried_task_gives_its_last_attempts_result(running: Deployment
     assert any("Attempt 1 failed with RuntimeError: try 1" in line.message for line in detail.logs)
 
 
-async def test_waiting_ends_in_time_and_can_be_taken_up_again(running: Deployment) -> None:
+async def test_a_wait_ends_in_time_and_can_be_repeated(running: Deployment) -> None:
     task = await ax.enqueue("work", {"key": "late", "seconds": 0.6})
     with pytest.raises(TimeoutError, match=f"{task.agent_id} has not ended within 0.1 seconds"):
         await ax.get_result(task, timeout=0.1)
@@ -157,7 +157,7 @@ async def test_waiting_ends_in_time_and_can_be_taken_up_again(running: Deploymen
     assert await ax.get_result(task, timeout=10) == "late"
 
 
-async def test_a_canceled_task_is_told_as_soon_as_it_is_canceled(running: Deployment) -> None:
+async def test_a_cancel_is_raised_as_soon_as_it_happened(running: Deployment) -> None:
     task = await ax.enqueue("work", {"key": "a"}, queue_name=NOBODY)
     waiting = asyncio.create_task(ax.get_result(task, timeout=60))
     await asyncio.sleep(0)
@@ -166,11 +166,11 @@ async def test_a_canceled_task_is_told_as_soon_as_it_is_canceled(running: Deploy
         await asyncio.wait_for(waiting, PUSHED)
 
 
-async def test_an_expired_result_is_said_to_have_expired(running: Deployment) -> None:
+async def test_an_expired_result_raises_an_error_that_says_so(running: Deployment) -> None:
     task = await ax.enqueue("work", {"key": "a"})
     await ax.get_result(task, timeout=10)
     with RUNTIME.engine.begin() as connection:
-        # An hour and a day later, after the reconciler has swept.
+        # An hour and a day later, after the reconciler has removed expired results.
         connection.execute(delete(ActivityResult).where(ActivityResult.agent_id == task.agent_id))
         long_ago = utc_now() - timedelta(hours=25)
         connection.execute(
@@ -181,7 +181,7 @@ async def test_an_expired_result_is_said_to_have_expired(running: Deployment) ->
     assert running.status(task) == "complete"
 
 
-async def test_an_unknown_id_is_said_to_be_unknown(running: Deployment) -> None:
+async def test_an_unknown_id_raises_an_error_that_names_it(running: Deployment) -> None:
     unknown = uuid4()
     with pytest.raises(ax.ActivityNotFoundError, match=str(unknown)):
         await ax.get_result(unknown, timeout=10)
@@ -213,7 +213,7 @@ async def test_gather_can_return_failures_in_their_places(running: Deployment) -
     canceled = await ax.enqueue("work", {"key": "a"}, queue_name=NOBODY)
     await ax.cancel(canceled)
     results = await ax.gather(bad, good, canceled, return_exceptions=True)
-    assert [type(one) for one in results] == [ax.TaskFailedError, str, ax.TaskCanceledError]
+    assert [type(result) for result in results] == [ax.TaskFailedError, str, ax.TaskCanceledError]
 
 
 async def test_gather_has_one_time_limit_for_all(running: Deployment) -> None:
@@ -254,7 +254,7 @@ async def test_a_hundred_wait_for_the_same_task_and_a_hundred_for_each_their_own
     task = await ax.enqueue("work", {"key": "same", "seconds": 0.5})
     tasks = await ax.enqueue_many("work", [{"key": f"{number}"} for number in range(100)])
     same = asyncio.gather(*(ax.get_result(task, timeout=20) for _ in range(100)))
-    own = asyncio.gather(*(ax.get_result(one, timeout=20) for one in tasks))
+    own = asyncio.gather(*(ax.get_result(own_task, timeout=20) for own_task in tasks))
     assert await same == ["same"] * 100
     assert await own == [f"{number}" for number in range(100)]
 
@@ -302,13 +302,13 @@ async def test_progress_is_seen_while_the_task_runs(running: Deployment) -> None
     task = await ax.enqueue("report", {"key": "a", "times": 2, "seconds": 1})
     with Session(RUNTIME.engine) as db:
         running.wait_for(lambda: running.detail(task).logs[-1].message == "Step 1 of 2", timeout=5)
-        [item] = [one for one in ax.activity.list(db).items if one.agent_id == task.agent_id]
+        [item] = [item for item in ax.activity.list(db).items if item.agent_id == task.agent_id]
     assert (item.status, item.latest_log_message) == ("running", "Step 1 of 2")
     await ax.cancel(task)
 
 
 def test_results_of_children_are_kept_until_their_parent_has_ended(running: Deployment) -> None:
-    """A parent that runs again from its top, after hours perhaps, asks for them again."""
+    """Check the results that a parent asks for again when it runs again from its top, perhaps after hours."""
     child, other = (running.enqueue("work", key) for key in ("child", "other"))
     running.wait_for_ends([child, other])
     ids = [child.agent_id, other.agent_id]
@@ -333,10 +333,10 @@ def test_results_of_children_are_kept_until_their_parent_has_ended(running: Depl
     assert kept_after_expiry() == []
 
 
-def test_an_end_that_nobody_told_of_is_found_though_other_messages_never_cease(
+def test_an_end_without_a_message_is_found_while_other_messages_keep_coming(
     running: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis was emptied, say, and the watches with it, while the process goes on hearing of newer tasks."""
+    """Check the case in which Redis, and the watches with it, was emptied, while messages about newer tasks keep coming."""
     monkeypatch.setattr(receiver, "CHECK_SECONDS", 0.5)
     task = ax.enqueue_sync("work", {"key": "a"}, queue_name=NOBODY)
     ears = Mailbox(RUNTIME)

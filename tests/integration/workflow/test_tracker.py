@@ -18,7 +18,7 @@ everywhere = on_targets("embedded", "postgres", "valkey+sqlite")
 
 
 @everywhere
-def test_a_tracker_counts_what_is_under_way(deploy: Deploy) -> None:
+def test_a_tracker_counts_unfinished_work(deploy: Deploy) -> None:
     deploy()
     batch = uuid4()
     tracker = ax.Tracker("research", batch)
@@ -48,7 +48,7 @@ def test_parts_are_kept_apart(deploy: Deploy) -> None:
 
 
 @on_targets("embedded")
-def test_a_tracker_that_goes_on_after_it_was_complete_tells_so(deploy: Deploy) -> None:
+def test_a_tracker_that_counts_again_is_no_longer_complete(deploy: Deploy) -> None:
     deploy()
     tracker = ax.Tracker("research", "batch")
     tracker.incr()
@@ -65,7 +65,7 @@ def test_a_tracker_needs_a_name(deploy: Deploy) -> None:
 
 
 @everywhere
-def test_of_threads_that_end_together_exactly_one_sees_the_tracker_complete(deploy: Deploy) -> None:
+def test_exactly_one_of_several_concurrent_threads_sees_the_tracker_complete(deploy: Deploy) -> None:
     deploy()
     tracker = ax.Tracker("research", "batch")
     tracker.incr(16)
@@ -81,7 +81,7 @@ def test_of_threads_that_end_together_exactly_one_sees_the_tracker_complete(depl
 
 
 @everywhere
-async def test_of_coroutines_that_end_together_exactly_one_sees_the_tracker_complete(deploy: Deploy) -> None:
+async def test_exactly_one_of_several_concurrent_coroutines_sees_the_tracker_complete(deploy: Deploy) -> None:
     deploy()
     tracker = ax.Tracker("research", "batch")
     for _ in range(16):
@@ -96,7 +96,7 @@ async def test_of_coroutines_that_end_together_exactly_one_sees_the_tracker_comp
 
 
 @on_targets("embedded", "valkey+sqlite")
-def test_no_count_of_several_processes_is_lost(deploy: Deploy) -> None:
+def test_counts_of_several_processes_are_not_lost(deploy: Deploy) -> None:
     deployment = deploy()
     program = "import agentexec as ax; t = ax.Tracker('research', 'batch'); [t.incr() for _ in range(100)]"
     processes = [

@@ -12,7 +12,7 @@ from agentexec.client.fan_out import FanOut
 from tests.office import Job, Office
 
 
-async def test_as_completed_gives_tasks_as_they_end(office: Office) -> None:
+async def test_as_completed_yields_tasks_as_they_end(office: Office) -> None:
     @office.pool.task("parent")
     async def parent(agent_id: UUID, context: Job) -> list[Any]:
         tasks = [await ax.enqueue("double", Job(number=n)) for n in range(3)]
@@ -32,7 +32,7 @@ async def test_as_completed_gives_tasks_as_they_end(office: Office) -> None:
 
 
 @pytest.mark.parametrize("most", [None, 1, 7])
-async def test_map_keeps_the_order_and_the_bound(office: Office, most: int | None) -> None:
+async def test_map_keeps_the_order_and_the_limit(office: Office, most: int | None) -> None:
     @office.pool.task("parent")
     async def parent(agent_id: UUID, context: Job) -> list[int]:
         return await ax.map("double", (Job(number=n) for n in range(30)), max_in_flight=most)
@@ -59,7 +59,7 @@ async def test_map_of_nothing_and_with_failures(office: Office) -> None:
 
 
 @pytest.mark.parametrize("max_in_flight", [None, 1, 7])
-async def test_map_sync_keeps_the_order_and_the_bound(office: Office, max_in_flight: int | None) -> None:
+async def test_map_sync_keeps_the_order_and_the_limit(office: Office, max_in_flight: int | None) -> None:
     @office.pool.task("parent")
     def parent(agent_id: UUID, context: Job) -> list[int]:
         return ax.map_sync("double", (Job(number=n) for n in range(30)), max_in_flight=max_in_flight)
@@ -85,7 +85,7 @@ async def test_map_sync_of_nothing_and_with_failures(office: Office) -> None:
         assert task.result == ["TaskFailedError"] * 2, task.error
 
 
-def test_batches_of_a_fan_out_are_as_large_as_the_bound_allows() -> None:
+def test_batches_of_a_fan_out_are_as_large_as_the_limit_allows() -> None:
     fan_out = FanOut([{"number": number} for number in range(10)], max_in_flight=8)
     assert len(fan_out.next_batch(pending=0)) == 8
     assert fan_out.next_batch(pending=8) == []
@@ -96,7 +96,7 @@ def test_batches_of_a_fan_out_are_as_large_as_the_bound_allows() -> None:
     assert not fan_out.unfinished(pending=0)
 
 
-def test_a_fan_out_enqueues_what_is_left_though_it_is_little() -> None:
+def test_a_fan_out_enqueues_a_small_last_batch() -> None:
     fan_out = FanOut([{}] * 9, max_in_flight=8)
     assert len(fan_out.next_batch(pending=0)) == 8
     assert fan_out.next_batch(pending=7) == [{}]

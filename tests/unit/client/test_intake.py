@@ -19,7 +19,7 @@ def new(name: str = "work", queue: str = "q") -> NewTask:
 
 
 class Store:
-    """What an intake writes to: keeps batches, refuses names, and can hold a write up."""
+    """Target of an intake: it keeps the batches, refuses some names, and can hold up a write."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -49,7 +49,7 @@ def test_a_task_alone_is_written_by_its_caller() -> None:
     assert intake.put(new("b"))[1]
 
 
-def test_those_who_come_during_a_write_share_the_next_one() -> None:
+def test_callers_that_come_during_a_write_share_the_next_one() -> None:
     store = Store()
     intake = Intake(store.write)
     store.gate.clear()
@@ -67,7 +67,7 @@ def test_those_who_come_during_a_write_share_the_next_one() -> None:
     assert store.batches == [["a"], ["b", "c", "d"]]
 
 
-def test_a_key_that_is_taken_fails_alone() -> None:
+def test_only_the_task_whose_key_is_taken_fails() -> None:
     store = Store()
     intake = Intake(store.write)
     futures = [intake.put(new(name))[0] for name in ("a", "taken", "b")]
@@ -79,7 +79,7 @@ def test_a_key_that_is_taken_fails_alone() -> None:
     assert store.batches == [["a"], ["b"]]
 
 
-def test_an_outage_is_told_to_all_who_wait_and_the_next_task_is_tried_again() -> None:
+def test_an_outage_fails_all_waiting_callers_and_the_next_task_is_tried_again() -> None:
     store = Store()
     intake = Intake(store.write)
     futures = [intake.put(new(name))[0] for name in ("a", "lost")]
@@ -93,7 +93,7 @@ def test_an_outage_is_told_to_all_who_wait_and_the_next_task_is_tried_again() ->
     assert done.result(0) is None
 
 
-def test_queues_are_written_apart_and_what_was_canceled_not_at_all() -> None:
+def test_each_queue_is_written_separately_and_canceled_tasks_are_not_written() -> None:
     store = Store()
     intake = Intake(store.write)
     intake.put(new("a", "one"))

@@ -1,4 +1,4 @@
-"""Sleep and events: what is recorded, and what another attempt finds."""
+"""Sleep and events: their records, and the answers that another attempt gets from them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_a_sleep_is_slept_once(office: Office) -> None:
         assert sum(line.startswith("Sleeping until ") for line in task.messages) == 2
 
 
-async def test_a_sleep_until_a_moment_that_has_passed_when_it_was_slept(office: Office) -> None:
+async def test_a_sleep_that_was_slept_may_have_a_negative_length(office: Office) -> None:
     @office.pool.task("sleeper")
     async def sleeper(agent_id: UUID, context: Job) -> str:
         office.run("sleeper")
@@ -46,7 +46,7 @@ async def test_a_sleep_outside_a_task_is_a_plain_one() -> None:
         await ax.sleep(-1)
 
 
-async def test_events_are_waited_for_and_given_in_order(office: Office) -> None:
+async def test_events_are_awaited_and_received_in_order(office: Office) -> None:
     @office.pool.task("waiter")
     async def waiter(agent_id: UUID, context: Job) -> list[Any]:
         first = await ax.wait_for_event("paid", context.key, type=Total)
@@ -62,13 +62,13 @@ async def test_events_are_waited_for_and_given_in_order(office: Office) -> None:
         assert await ax.send_event("paid", "order-1", Total(value=1)) == 1
         [task] = await harness.run_all()
         assert task.status == "queued"
-        # Sent while nobody looks: kept until the task comes to it.
+        # Sent while no task waits for it: kept until the task comes to it.
         assert await ax.send_event("paid", "order-1", {"value": 2}) == 1
         [task] = await harness.run_all()
         assert task.result == [1, {"value": 2}], task.error
 
 
-async def test_waits_side_by_side_are_told_apart_by_their_key(office: Office) -> None:
+async def test_concurrent_waits_are_distinguished_by_their_keys(office: Office) -> None:
     @office.pool.task("waiter")
     async def waiter(agent_id: UUID, context: Job) -> dict[str, Any]:
         office.run("waiter")
@@ -86,7 +86,7 @@ async def test_waits_side_by_side_are_told_apart_by_their_key(office: Office) ->
         assert task.result == {"a": 1, "b": 2}, task.error
 
 
-async def test_an_event_that_does_not_come_in_time(office: Office) -> None:
+async def test_an_event_that_does_not_come_in_time_raises_a_timeout(office: Office) -> None:
     @office.pool.task("waiter")
     async def waiter(agent_id: UUID, context: Job) -> str:
         try:
@@ -100,7 +100,7 @@ async def test_an_event_that_does_not_come_in_time(office: Office) -> None:
         assert task.result == "Event never did not come within 0 seconds.", task.error
 
 
-async def test_events_that_cannot_be(office: Office) -> None:
+async def test_invalid_events_are_refused(office: Office) -> None:
     with pytest.raises(ax.UsageError, match="inside a task"):
         await ax.wait_for_event("x")
     for name, key in (("", ""), ("x" * 300, ""), ("x", "y" * 300), ("x", "\x00"), ("x ", "")):
@@ -110,7 +110,7 @@ async def test_events_that_cannot_be(office: Office) -> None:
         await ax.send_event("x", value=object())
 
 
-async def test_branches_wait_beside_each_other(office: Office) -> None:
+async def test_branches_wait_concurrently(office: Office) -> None:
     @office.pool.task("branches")
     async def branches(agent_id: UUID, context: Job) -> list[Any]:
         async def slow() -> str:

@@ -1,4 +1,4 @@
-"""Pipelines, run inline: what is recorded, and what another attempt finds."""
+"""Pipelines, run inline: their records, and the answers that another attempt gets from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import agentexec as ax
 from tests.office import Job, Office, Total, children, three_steps
 
 
-async def test_steps_in_order_with_their_progress_and_children(office: Office) -> None:
+async def test_steps_run_in_order_with_their_progress_and_children(office: Office) -> None:
     three_steps(office)
     async with ax.testing.harness(office.pool) as harness:
         task = await harness.run("Sums", Job(number=4))
@@ -28,7 +28,7 @@ async def test_steps_in_order_with_their_progress_and_children(office: Office) -
         assert all(count == 1 for count in office.ran.values())
 
 
-async def test_a_retry_goes_on_at_the_step_that_failed(office: Office) -> None:
+async def test_a_retry_resumes_at_the_step_that_failed(office: Office) -> None:
     three_steps(office, retries=2)
     office.faults["end"] = 1
     async with ax.testing.harness(office.pool) as harness:
@@ -47,7 +47,7 @@ async def test_a_step_that_runs_again_finds_its_children(office: Office) -> None
         assert len(harness.tasks) == 4
 
 
-async def test_a_task_that_is_put_back_by_hand_goes_on_at_its_failed_step(office: Office) -> None:
+async def test_a_task_that_is_retried_by_hand_resumes_at_its_failed_step(office: Office) -> None:
     three_steps(office)
     office.faults["end"] = 1
     async with ax.testing.harness(office.pool) as harness:
@@ -80,8 +80,8 @@ async def test_a_pipeline_run_inside_a_task_is_recorded_there(office: Office) ->
         assert office.ran["end"] == 2
 
 
-async def test_pipelines_run_side_by_side_are_told_apart_by_their_context(office: Office) -> None:
-    """Branches that wait for something before come to their pipelines in another order in another attempt."""
+async def test_concurrent_pipelines_are_distinguished_by_their_contexts(office: Office) -> None:
+    """Check branches that first wait for something, and so come to their pipelines in another order in another attempt."""
     pipeline = three_steps(office)
 
     @office.pool.task("outer", retries=1)
@@ -98,7 +98,9 @@ async def test_pipelines_run_side_by_side_are_told_apart_by_their_context(office
         assert office.ran["end"] == 2
 
 
-async def test_what_a_step_without_annotations_gives_is_the_next_ones_types(office: Office) -> None:
+async def test_the_output_of_a_step_without_annotations_becomes_the_input_type_of_the_next_step(
+    office: Office,
+) -> None:
     pipeline = ax.Pipeline(office.pool)
 
     class Loose(pipeline.Base):

@@ -1,4 +1,4 @@
-"""What a pipeline's class may look like: every fault is named when it is defined."""
+"""Rules for the class of a pipeline: every fault is named when the class is defined."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Report(BaseModel):
 
 
 class Pool:
-    """As much of a pool as a pipeline needs, without a database."""
+    """The part of a pool that a pipeline uses, without a database."""
 
     def __init__(self) -> None:
         self.registry = Registry()
@@ -63,7 +63,7 @@ def test_several_outputs_are_the_next_steps_inputs(pipeline: ax.Pipeline) -> Non
     ) == Report(text="x")
 
 
-def test_a_name_of_its_own() -> None:
+def test_a_pipeline_may_have_its_own_name() -> None:
     pipeline = ax.Pipeline(Pool(), name="research")
 
     class Anything(pipeline.Base):
@@ -73,7 +73,7 @@ def test_a_name_of_its_own() -> None:
     assert pipeline.name == "research"
 
 
-def test_what_is_not_annotated_fits(pipeline: ax.Pipeline) -> None:
+def test_a_missing_annotation_fits_every_type(pipeline: ax.Pipeline) -> None:
     class Loose(pipeline.Base):
         @pipeline.step(0, "description")
         async def step_one(self, context): ...  # type: ignore[no-untyped-def]
@@ -82,7 +82,7 @@ def test_what_is_not_annotated_fits(pipeline: ax.Pipeline) -> None:
         async def step_two(self, a, b: Market): ...  # type: ignore[no-untyped-def]
 
 
-def test_a_union_fits_where_each_of_its_members_does(pipeline: ax.Pipeline) -> None:
+def test_a_union_fits_if_each_of_its_members_fits(pipeline: ax.Pipeline) -> None:
     class Choice(pipeline.Base):
         @pipeline.step(0)
         async def one(self, context: Company) -> Brand | Market: ...
@@ -133,13 +133,15 @@ async def lost(self: Any, brand: Nowhere) -> Report: ...  # type: ignore[name-de
         ([gives_one, lost], "Step lost has an annotation that cannot be found: name 'Nowhere'"),
     ],
 )
-def test_a_faulty_flow_is_refused(pipeline: ax.Pipeline, steps: list[Any], complaint: str) -> None:
+def test_steps_whose_types_do_not_fit_are_refused(
+    pipeline: ax.Pipeline, steps: list[Any], complaint: str
+) -> None:
     marked = {method.__name__: pipeline.step(order)(method) for order, method in enumerate(steps)}
     with pytest.raises(TypeError, match=complaint):
         type("Faulty", (pipeline.Base,), marked)
 
 
-def test_two_steps_of_one_order_are_refused(pipeline: ax.Pipeline) -> None:
+def test_two_steps_with_the_same_order_are_refused(pipeline: ax.Pipeline) -> None:
     with pytest.raises(TypeError, match="Steps one and two of pipeline Twice both have the order 3"):
 
         class Twice(pipeline.Base):
@@ -171,7 +173,7 @@ async def test_a_pipeline_without_a_class_cannot_be_used(pipeline: ax.Pipeline) 
         await pipeline.run(Company(name="Acme"))
 
 
-async def test_run_here_and_now(pipeline: ax.Pipeline) -> None:
+async def test_run_returns_the_output_of_the_last_step(pipeline: ax.Pipeline) -> None:
     ids: list[UUID] = []
 
     class Research(pipeline.Base):
@@ -189,7 +191,7 @@ async def test_run_here_and_now(pipeline: ax.Pipeline) -> None:
     assert ids[0] == ids[1]
 
 
-async def test_a_step_that_returns_something_else_than_it_says(pipeline: ax.Pipeline) -> None:
+async def test_a_step_that_returns_another_type_than_annotated_fails(pipeline: ax.Pipeline) -> None:
     class Liar(pipeline.Base):
         @pipeline.step(0)
         async def one(self, context: Company) -> tuple[Brand, Market]:
@@ -202,7 +204,7 @@ async def test_a_step_that_returns_something_else_than_it_says(pipeline: ax.Pipe
         await pipeline.run(Company(name="Acme"))
 
 
-async def test_what_asyncio_gather_gives_is_a_tuple(pipeline: ax.Pipeline) -> None:
+async def test_the_list_of_asyncio_gather_becomes_a_tuple(pipeline: ax.Pipeline) -> None:
     async def brand(context: Company) -> Brand:
         return Brand(name=context.name)
 
@@ -242,7 +244,7 @@ async def test_run_takes_a_context_as_enqueue_does(pipeline: ax.Pipeline) -> Non
         ),
     ],
 )
-async def test_what_is_not_annotated_is_compared_when_it_comes(
+async def test_an_output_without_annotation_is_checked_when_it_is_passed_on(
     pipeline: ax.Pipeline, output: Any, complaint: str
 ) -> None:
     class Loose(pipeline.Base):

@@ -45,7 +45,9 @@ async def test_on_complete_fires_once(office: Office) -> None:
         assert office.ran["double 21"] == 1
 
 
-async def test_on_complete_after_all_is_done_and_before_anything_was_counted(office: Office) -> None:
+async def test_on_complete_enqueues_at_once_if_all_is_done_and_waits_if_nothing_was_counted(
+    office: Office,
+) -> None:
     async with ax.testing.harness(office.pool) as harness:
         tracker = ax.Tracker("done")
         tracker.incr()
