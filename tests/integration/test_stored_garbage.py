@@ -222,7 +222,7 @@ def test_bad_rows_do_not_hide_the_others() -> None:
         assert spent(db).usage.input_tokens == 3
         assert ax.activity.overview(db).queued == 1
         assert [one.call_id for one in ax.approvals.list(db)] == ["p"]
-    with pytest.raises(AgentexecError, match="cannot be read: the database holds no JSON"):
+    with pytest.raises(AgentexecError, match="cannot be read: the database does not hold JSON"):
         ax.get_result_sync(bad, 5)
     *_, last = ax.activity.stream(bad)
     assert (last.type, last.data["value"]) == ("result", None)
