@@ -1,4 +1,4 @@
-"""How workers are started and stopped: by the command line, by a program of one's own, in the background."""
+"""Workers start and stop: from the command line, from a user's program, and in the background."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def agentexec_worker(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "agentexec", "worker", *arguments]
 
 
-# ---- where the pool is -------------------------------------------------------------------------------------
+# ---- place of the pool -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_pool_is_found_where_it_is(deploy: Deploy, files: dict[str, str], argu
 
 
 @on_targets("embedded")
-def test_the_module_may_be_named_by_a_variable(deploy: Deploy) -> None:
+def test_an_environment_variable_can_name_the_module(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "tasks.py", MODULE_WITH_POOL)
     deployment.spawn(agentexec_worker(), AGENTEXEC_WORKER_MODULE="tasks:pool")
@@ -91,7 +91,7 @@ def test_the_module_may_be_named_by_a_variable(deploy: Deploy) -> None:
 
 
 @on_targets("embedded")
-def test_options_of_the_command_line_win(deploy: Deploy) -> None:
+def test_options_of_the_command_line_take_precedence(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "tasks.py", MODULE_WITH_POOL)
     options = ["--workers", "2", "--concurrency", "3", "--queue", "greetings", "--graceful-timeout", "5"]
@@ -104,7 +104,7 @@ def test_options_of_the_command_line_win(deploy: Deploy) -> None:
 
 @on_targets("embedded")
 def test_a_module_that_starts_threads_is_loaded_by_each_worker(deploy: Deploy) -> None:
-    """A fork would leave the locks of such threads locked."""
+    """A fork would leave the locks of these threads locked."""
     deployment = deploy()
     threads = (
         "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
@@ -148,7 +148,7 @@ def test_tasks_enqueued_before_the_first_worker_ever_ran_are_run(deploy: Deploy)
     assert "Hello Acme" in deployment.log
 
 
-# ---- a program of one's own --------------------------------------------------------------------------------
+# ---- a user's program --------------------------------------------------------------------------------------
 
 PROGRAM = """
 ax.CONF.num_workers = 2
@@ -159,7 +159,7 @@ if __name__ == "__main__":
 
 
 def program(body: str) -> str:
-    """A module with a pool that is a program as well."""
+    """A module with a pool that is also a program."""
     return MODULE_WITH_POOL + PROGRAM + textwrap.indent(textwrap.dedent(body), "    ")
 
 
@@ -215,7 +215,7 @@ ax.CONF.graceful_shutdown_timeout = 0
 
 
 @on_targets("embedded")
-def test_what_the_module_sets_holds_for_the_supervisor_too_and_options_win(deploy: Deploy) -> None:
+def test_settings_of_the_module_hold_for_the_supervisor_and_options_take_precedence(deploy: Deploy) -> None:
     deployment = deploy()
     del deployment.environment["AGENTEXEC_NUM_WORKERS"]
     write(deployment, "tasks.py", PREFIX + MODULE_WITH_POOL + OVERRULED)
@@ -244,7 +244,7 @@ def test_a_program_runs_its_pool_until_sigterm(deploy: Deploy) -> None:
 
 
 @on_targets("embedded")
-def test_a_program_ends_quietly_by_ctrl_c(deploy: Deploy) -> None:
+def test_ctrl_c_ends_a_program_without_a_traceback(deploy: Deploy) -> None:
     deployment = deploy()
     process = deployment.spawn([sys.executable, str(MODULE)], session=True)
     family = deployment.processes()
@@ -256,7 +256,7 @@ def test_a_program_ends_quietly_by_ctrl_c(deploy: Deploy) -> None:
 
 
 @on_targets("embedded")
-def test_a_program_may_clean_up_after_ctrl_c(deploy: Deploy) -> None:
+def test_a_program_can_clean_up_after_ctrl_c(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", program(RUN_AND_CLEAN_UP))
     process = deployment.spawn([sys.executable, "worker.py"], session=True)
@@ -273,7 +273,7 @@ def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: De
     write(deployment, "worker.py", program(START))
     process = deployment.spawn([sys.executable, "worker.py"], ready=False)
     assert greeted() == "Hello Acme"
-    family = [one for one in deployment.processes() if one.pid != process.pid]
+    family = [found for found in deployment.processes() if found.pid != process.pid]
     assert family
     (deployment.folder / "stop").touch()
     deployment.wait_for(lambda: "shut down" in deployment.log)
@@ -287,7 +287,7 @@ def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: De
 
 
 @on_targets("embedded")
-def test_a_program_that_ends_without_shutdown_takes_its_workers_along(deploy: Deploy) -> None:
+def test_workers_end_with_a_program_that_does_not_shut_them_down(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", program(START_AND_END))
     process = deployment.spawn([sys.executable, "worker.py"], ready=False)
@@ -299,7 +299,7 @@ def test_a_program_that_ends_without_shutdown_takes_its_workers_along(deploy: De
 
 
 @on_targets("embedded")
-def test_a_pool_that_workers_could_not_import_is_refused(deploy: Deploy) -> None:
+def test_a_pool_that_workers_cannot_import_is_refused(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", "import agentexec as ax\ndef main():\n    ax.Pool().run()\nmain()\n")
     process = deployment.spawn([sys.executable, "worker.py"], ready=False)
@@ -312,8 +312,8 @@ def test_a_pool_that_workers_could_not_import_is_refused(deploy: Deploy) -> None
     "call", ["pool.run()", "pool.start()\nimport time\ntime.sleep(60)"], ids=["run", "start"]
 )
 @on_targets("embedded")
-def test_a_program_that_starts_workers_whenever_it_is_imported_is_refused(deploy: Deploy, call: str) -> None:
-    """Else each worker would start workers, and they theirs."""
+def test_a_program_that_starts_workers_at_import_is_refused(deploy: Deploy, call: str) -> None:
+    """Otherwise each worker would start workers, and so on."""
     deployment = deploy()
     write(deployment, "worker.py", f"{MODULE_WITH_POOL}\n{call}\n")
     process = deployment.spawn([sys.executable, "worker.py"], ready=False)

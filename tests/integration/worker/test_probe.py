@@ -14,7 +14,7 @@ from tests.deployment import Deploy, Deployment, on_targets, run_agentexec, run_
 
 
 def probe(deployment: Deployment, option: str) -> tuple[int, str]:
-    """The exit code of a probe, and its sentence."""
+    """Run a probe, and return its exit code and its sentence."""
     code, out, err = run_in_process(deployment, "worker", option, "--heartbeat-file", "heartbeat.json")
     return code, out + err
 
@@ -53,11 +53,11 @@ def test_an_outage_of_both_servers_fails_no_probe(deploy: Deploy) -> None:
 
 
 @on_targets("embedded")
-def test_a_supervisor_fails_that_hangs_or_whose_processes_do_not_last(deploy: Deploy) -> None:
+def test_the_probe_fails_for_a_supervisor_that_hangs_or_whose_processes_do_not_last(deploy: Deploy) -> None:
     deployment = deploy(heartbeat_file="heartbeat.json")
     file = deployment.folder / "heartbeat.json"
     supervisor = deployment.start()
-    # What has just been started has not lasted yet.
+    # A process that has just started has not lasted yet.
     deployment.wait_for(lambda: read(file).state == "ready" and read(file).failing_seconds > 0.5)
     last = replace(read(file), failing_seconds=FAILING_SECONDS + 1)
     assert not judge(last, last.time, ready=False).passes
@@ -94,7 +94,7 @@ def test_a_probe_without_a_file_says_what_to_set(option: str, tmp_path: Path) ->
     )
 
 
-def test_the_file_may_be_named_in_the_env_file(tmp_path: Path) -> None:
+def test_the_env_file_can_name_the_heartbeat_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("AGENTEXEC_HEARTBEAT_FILE=beat.json\n")
     done = run_agentexec("worker", "--check", cwd=tmp_path)
     assert (done.returncode, "no heartbeat file beat.json" in done.stderr) == (1, True)

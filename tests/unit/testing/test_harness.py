@@ -68,7 +68,7 @@ async def streams(agent_id: UUID, context: Company) -> str:
 
 @pool.task("nests")
 async def nests(agent_id: UUID, context: Company) -> str:
-    """An agent as a tool with a model of its own, and a tool that starts a run by itself."""
+    """An agent used as a tool with its own model, and a tool that starts a run."""
     client = AsyncOpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0)
     inner = Agent(name="Inner", model=OpenAIResponsesModel("gpt-4o", client))
 
@@ -162,7 +162,7 @@ def test_every_agent_asks_the_script() -> None:
         assert len(harness.model.calls) == 5
 
 
-def test_streamed_runs_and_structured_answers() -> None:
+def test_the_script_answers_streamed_runs_and_structured_outputs() -> None:
     with ax.testing.harness(pool) as harness:
         harness.model.say("streamed")
         assert harness.run("streams").result == "streamed"
@@ -191,7 +191,7 @@ def test_a_script_that_is_too_short_fails_the_test() -> None:
             ax.testing.ScriptEndedError, match=r"Model call 2 found no answer: 1 were given.*found Acme"
         ):
             harness.run("inquire")
-        # Not only for those who ask for the model.
+        # The model is scripted even for tests that do not use `harness.model`.
     with ax.testing.harness(pool) as harness, pytest.raises(ax.testing.ScriptEndedError):
         harness.run("streams")
 
@@ -214,7 +214,7 @@ def test_retries_are_run_without_sleeping() -> None:
     assert time.monotonic() - started < 2
 
 
-def test_what_a_task_enqueues_is_run_by_run_all() -> None:
+def test_run_all_runs_the_tasks_that_a_task_enqueues() -> None:
     with ax.testing.harness(pool) as harness:
         harness.run("fan_out")
         assert [task.status for task in harness.tasks] == ["complete", "queued", "queued"]
@@ -223,11 +223,11 @@ def test_what_a_task_enqueues_is_run_by_run_all() -> None:
         assert harness.tasks[1].messages[2] == "Adding one"
 
 
-def test_what_a_task_waits_for_is_run_at_once() -> None:
+def test_a_task_that_another_one_waits_for_runs_beside_it() -> None:
     with ax.testing.harness(pool) as harness:
         task = harness.run("gathers")
         assert task.result == "abcat last", task.error
-        assert [one.status for one in harness.tasks if one.task_name == "adds"] == ["complete"] * 3 + [
+        assert [added.status for added in harness.tasks if added.task_name == "adds"] == ["complete"] * 3 + [
             "queued"
         ]
 
@@ -241,7 +241,7 @@ def test_a_canceled_task_is_stopped() -> None:
         assert harness.run_all() == []
 
 
-def test_mistakes_are_said() -> None:
+def test_mistakes_are_reported() -> None:
     with ax.testing.harness(pool) as harness:
         with pytest.raises(ax.UnknownTaskError, match="no task named reserch"):
             harness.run("reserch")
@@ -249,7 +249,7 @@ def test_mistakes_are_said() -> None:
             harness.run("adds", {"company": 7})
 
 
-async def test_in_an_async_test() -> None:
+async def test_the_harness_works_in_an_async_test() -> None:
     loop = asyncio.get_running_loop()
     seen: list[Any] = []
     own = ax.Pool()
@@ -282,13 +282,13 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     def left() -> list[str]:
         started = set(threading.enumerate()) - threads
-        return [one.name for one in started if not one.name.startswith("agentexec-edge")]
+        return [thread.name for thread in started if not thread.name.startswith("agentexec-edge")]
 
-    wait_until(lambda: left() == [])  # one that was told to end may need a moment
+    wait_until(lambda: left() == [])  # a thread that is ending may need a moment
     RUNTIME.close()
 
 
-def test_a_database_of_ones_own(tmp_path: Path) -> None:
+def test_a_test_can_bring_its_own_database(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'own.db'}")
     own = ax.Pool()
 

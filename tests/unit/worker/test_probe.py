@@ -1,4 +1,4 @@
-"""What a heartbeat file says, and how it is written."""
+"""A probe judges by the heartbeat file, which is always whole."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_heartbeat_is_there_from_the_start_and_gone_at_the_end(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_link_in_its_place_is_followed(tmp_path: Path) -> None:
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     file, victim = tmp_path / "heartbeat.json", tmp_path / "victim"
     victim.write_text("mine")
     (tmp_path / f".heartbeat.json.{os.getpid()}").symlink_to(victim)
@@ -105,7 +105,7 @@ def test_no_link_in_its_place_is_followed(tmp_path: Path) -> None:
     assert victim.read_text() == "mine"
 
 
-def test_the_file_of_another_worker_is_left_to_it(tmp_path: Path) -> None:
+def test_the_file_of_another_worker_is_not_removed(tmp_path: Path) -> None:
     file = tmp_path / "heartbeat.json"
     heartbeat = HeartbeatFile(file, 2)
     other = {**json.loads(file.read_text()), "pid": os.getpid() + 1}
@@ -114,7 +114,7 @@ def test_the_file_of_another_worker_is_left_to_it(tmp_path: Path) -> None:
     assert read(file).pid == os.getpid() + 1
 
 
-def test_it_is_counted_how_long_no_process_has_lasted(
+def test_the_heartbeat_says_how_long_no_process_has_lasted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
@@ -136,7 +136,7 @@ def test_a_worker_whose_file_cannot_be_written_does_not_start(tmp_path: Path) ->
         HeartbeatFile(tmp_path / "nowhere" / "heartbeat.json", 2)
 
 
-def test_a_file_that_cannot_be_written_any_more_is_said_once_and_stops_no_worker(
+def test_a_file_that_becomes_unwritable_is_logged_once_and_stops_no_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [100.0]
