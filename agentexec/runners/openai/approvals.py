@@ -12,6 +12,7 @@ from agentexec.journal.approvals import EXPIRED, Question
 from agentexec.journal.current_call import enclosing_calls
 from agentexec.journal.facts import fit_path
 from agentexec.runners.openai.durable import run_of, state_of
+from agentexec.runners.openai.proxy import SdkProxy
 
 APPROVAL_EXPIRED_MESSAGE = "Nobody approved this call in time, so it was not made."
 """Text for the model about a call whose approval has expired."""
@@ -53,31 +54,24 @@ async def resolve_interruptions(result: RunResult | RunResultStreaming) -> RunSt
 Resume = Callable[[RunState[Any]], Awaitable[RunResultStreaming]]
 
 
-class ResumableStream:
+class ResumableStream(SdkProxy):
     """Result of a streamed run that may be interrupted; its events continue after each approval.
 
-    In every other respect it is a proxy of the SDK's result for the part that runs now, also for `isinstance`.
+    It is a proxy of the SDK's result for the part that runs now.
     """
 
     def __init__(self, result: RunResultStreaming, resume: Resume) -> None:
-        self._result = result
+        super().__init__(result)
         self._resume = resume
-
-    @property
-    def __class__(self) -> Any:
-        return type(self._result)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._result, name)
 
     async def stream_events(self) -> AsyncIterator[StreamEvent]:
         """Yield the run's events; see the SDK's `RunResultStreaming`."""
         while True:
-            events: Any = self._result.stream_events()
+            events: Any = self._inner.stream_events()
             async with aclosing(events):
                 async for event in events:
                     yield event
-            state = await resolve_interruptions(self._result)
+            state = await resolve_interruptions(self._inner)
             if state is None:
                 return
-            self._result = await self._resume(state)
+            self._inner = await self._resume(state)

@@ -24,29 +24,22 @@ from openai.types.responses import Response, ResponseCompletedEvent, ResponseOut
 from agentexec.journal.facts import Usage, digest, dump
 from agentexec.runners.openai.events import events_from_items, events_from_stream, events_from_usage
 from agentexec.runners.openai.limits import PacedModel
+from agentexec.runners.openai.proxy import SdkProxy
 from agentexec.runners.openai.run import DurableRun
 
 PAYLOAD_NAME = "A model's response"
 
 
-class JournaledModel:
+class JournaledModel(SdkProxy):
     """A model that answers from the journal if it can. Calls that it must make keep to AGENTEXEC_RATE_LIMITS.
 
-    `name` is the model's in those limits; None takes the name that the model gives itself. In every other respect this
-    is a proxy of the model, also for `isinstance`, because the SDK distinguishes classes of models.
+    `name` is the model's in those limits; None takes the name that the model gives itself.
     """
 
     def __init__(self, model: Model, run: DurableRun, name: str | None = None) -> None:
-        self._model = model
+        super().__init__(model)
         self._paced = model if isinstance(model, PacedModel) else PacedModel(model, name)
         self._run = run
-
-    @property
-    def __class__(self) -> Any:
-        return type(self._model)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """Return the recorded response, or a new one."""
@@ -100,8 +93,8 @@ class JournaledModel:
                 await close()
 
     def _counts(self, used: SdkUsage, response: Response | None = None) -> Usage:
-        name = getattr(self._model, "model", None) or getattr(response, "model", None)
-        model = str(name) if name else type(self._model).__name__
+        name = getattr(self._inner, "model", None) or getattr(response, "model", None)
+        model = str(name) if name else type(self._inner).__name__
         cached = used.input_tokens_details.cached_tokens or 0
         return Usage(model, used.requests, used.input_tokens, cached, used.output_tokens)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from agents import TResponseInputItem
 
+from agentexec.runners.openai.proxy import SdkProxy
 from agentexec.runners.openai.run import DurableRun
 
 ALL_ITEMS = 2**31 - 1
@@ -23,35 +24,27 @@ def journaled_session(session: Any, run: DurableRun) -> Any:
     return JournaledSession(session, run)
 
 
-class JournaledSession:
+class JournaledSession(SdkProxy):
     """View of a session for one run.
 
     `_before` are the items that the session held when the run began. `_leftover` are those that an earlier attempt
     added since, in order. This attempt has added the first `_replayed` of them as well. Once all are replayed,
-    everything goes to the session itself. In every other respect this is a proxy of the session, also for
-    `isinstance`, because the SDK distinguishes classes of sessions.
+    everything goes to the session itself.
     """
 
     def __init__(self, session: Any, run: DurableRun) -> None:
-        self._session = session
+        super().__init__(session)
         self._run = run
         self._before: list[TResponseInputItem] = []
         self._leftover: list[TResponseInputItem] | None = None
         self._replayed = 0
 
-    @property
-    def __class__(self) -> Any:
-        return type(self._session)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """Return the items that a run without a crash would see at this point."""
         leftover = await self._begin()
         if self._replayed >= len(leftover):
-            return await self._session.get_items() if limit is None else await self._session.get_items(limit)
-        settings = getattr(self._session, "session_settings", None)
+            return await self._inner.get_items() if limit is None else await self._inner.get_items(limit)
+        settings = getattr(self._inner, "session_settings", None)
         maximum = limit if limit is not None else getattr(settings, "limit", None)
         items = [*self._before, *leftover[: self._replayed]]
         return items if maximum is None else items[len(items) - min(maximum, len(items)) :]
@@ -67,14 +60,14 @@ class JournaledSession:
         if present < len(items):
             # This run did not add the remaining leftover items, so no item from here on can be among them.
             self._leftover, self._replayed = [], 0
-            await self._session.add_items(items[present:])
+            await self._inner.add_items(items[present:])
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove and return the last item."""
         leftover = await self._begin()
         if self._replayed >= len(leftover):
             self._leftover, self._replayed = [], 0
-            return await self._session.pop_item()
+            return await self._inner.pop_item()
         if self._replayed:
             self._replayed -= 1
             return leftover[self._replayed]
@@ -83,7 +76,7 @@ class JournaledSession:
     async def clear_session(self) -> None:
         """Remove all items."""
         self._before, self._leftover, self._replayed = [], [], 0
-        await self._session.clear_session()
+        await self._inner.clear_session()
 
     async def _begin(self) -> list[TResponseInputItem]:
         """Read or record the number of items at the run's start, once; return the leftover items."""
@@ -107,10 +100,10 @@ class JournaledSession:
                 return
 
     async def _all_items(self) -> list[TResponseInputItem]:
-        settings = getattr(self._session, "session_settings", None)
+        settings = getattr(self._inner, "session_settings", None)
         if getattr(settings, "limit", None) is not None:
-            return await self._session.get_items(ALL_ITEMS)
-        return await self._session.get_items()
+            return await self._inner.get_items(ALL_ITEMS)
+        return await self._inner.get_items()
 
 
 def matching(stored: list[TResponseInputItem], items: list[TResponseInputItem]) -> int:
