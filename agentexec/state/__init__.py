@@ -1,1 +1,1 @@
-"""State backends: where the queue, its leases and its signals live."""
+"""State backends: the queue, its leases, mailboxes and live events."""

@@ -46,7 +46,7 @@ def create(settings: Settings, engine: Engine) -> RedisBackend:
 
 
 class RedisBackend(RedisMessages):
-    """See `StateBackend`. Each call is one round trip for up to 1,000 tasks."""
+    """State backend for a URL; see `StateBackend`. Each call is one round trip for up to 1,000 tasks."""
 
     transactional = False
 

@@ -37,7 +37,7 @@ def create(settings: Settings, engine: Engine) -> SqlBackend:
 
 
 class SqlBackend(SqlMessages):
-    """See `agentexec.state.backend.StateBackend`."""
+    """State backend for an engine. `agentexec.state.backend.StateBackend` documents the methods."""
 
     transactional = True
 
