@@ -24,9 +24,9 @@ def key() -> str:
 
 
 async def test_a_queued_task_never_starts(running: Deployment, key: str) -> None:
-    task = await ax.enqueue("work", {"key": key}, delay=0.3)
+    task = await ax.enqueue("work", {"key": key}, delay=1.0)
     assert await ax.cancel(task) is True
-    after = await ax.enqueue("work", {"key": "after"}, delay=0.6)
+    after = await ax.enqueue("work", {"key": "after"}, delay=1.3)
     await ax.get_result(after, timeout=10)
     assert running.ledger("start")[key] == 0
     assert running.endings([task]) == [["canceled"]]
