@@ -40,21 +40,21 @@ def main() -> int:
         last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
         return not_made(f"pip-audit failed: {last[:300]}")
     # Without an answer about a package pip-audit calls it skipped, and all together no finding.
-    skipped = [one for one in packages if "skip_reason" in one]
+    skipped = [package for package in packages if "skip_reason" in package]
     if packages and len(skipped) == len(packages):
         return not_made(
             f"the vulnerability service cannot be reached, or knows none of the {len(packages)} packages: {reason(skipped)}"
         )
-    found = [one for one in packages if one.get("vulns")]
-    for one in found:
-        for vulnerability in one["vulns"]:
+    found = [package for package in packages if package.get("vulns")]
+    for package in found:
+        for vulnerability in package["vulns"]:
             fixed = ", ".join(vulnerability.get("fix_versions", [])) or "no release"
-            say(f"{one['name']} {one['version']}: {vulnerability['id']}, fixed in {fixed}")
+            say(f"{package['name']} {package['version']}: {vulnerability['id']}, fixed in {fixed}")
     say(
         f"audit made: {len(packages) - len(skipped)} of {len(packages)} packages, {len(found)} with vulnerabilities"
     )
     if skipped:
-        say(f"not audited: {', '.join(one['name'] for one in skipped)}")
+        say(f"not audited: {', '.join(package['name'] for package in skipped)}")
     return 1 if found else 0
 
 

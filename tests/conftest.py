@@ -3,7 +3,7 @@
 By default the databases are SQLite and PostgreSQL and the broker is Valkey, and a test of whole processes runs on one
 combination of them. With AGENTEXEC_TEST_SERVERS=all, as in `.ci/run`, it runs on every one, and MariaDB and redis-server
 join them and must be installed. With AGENTEXEC_TEST_SERVERS=few there are only SQLite and Valkey, for a further Python.
-What is not asked for is no parameter at all, so nothing is ever skipped.
+Combinations that are not chosen are not parameters, so no test is ever skipped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BROKERS = ["valkey", *(["redis_server"] if ALL_SERVERS else [])]
 _numbers = itertools.count(1)
 
 if folder := memory_folder():
-    # Also pytest's folders with the SQLite files: nothing in the tests outlives the machine.
+    # pytest's folders with the SQLite files go there too: tests keep nothing.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
 
 
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Servers:
-    """The servers of this session, each started when first asked for."""
+    """Servers of this session, each started on first use."""
 
     def __init__(self) -> None:
         self._open = ExitStack()
@@ -179,7 +179,7 @@ def tables_url(request: pytest.FixtureRequest) -> str:
 
 
 def ensure_running(server: S) -> S:
-    """The server, running and awake whatever the test before did to it."""
+    """Return the server, running and awake whatever the previous test did to it."""
     if server.running:
         server.resume()
     server.start()

@@ -34,20 +34,20 @@ MODULE = Path(__file__).parent / "faults" / "worker_module.py"
 FAILING_BACKEND = "tests.faults.failing_backend"
 
 LEASE = 2.0
-"""Seconds: short, so that a test of an expired lease takes seconds."""
+"""Lease in seconds, short so that tests of expired leases stay short."""
 
 SOON = 12.0
-"""Seconds after the end of a fault within which everything must have ended: one lease, the time a leader's absence
-takes to be noticed, and room for a slow machine."""
+"""Seconds after a fault within which every task must have ended: one lease, the time to notice a leader's absence, and
+room for a slow machine."""
 
 FINAL = ("complete", "error", "canceled")
 
 ALTERNATES = {"embedded": ["mariadb"], "valkey+postgres": ["redis_server+mariadb"]}
-"""Targets that join a target when the tests run against all servers."""
+"""Targets added to a target when the tests run against all servers."""
 
 
 def try_enqueue(deployment: Deployment) -> ax.Task | None:
-    """A task that an unreachable database has not refused."""
+    """Enqueue a task; return None if the database cannot be reached."""
     try:
         return deployment.enqueue("work", "late")
     except ax.UnavailableError:
@@ -69,7 +69,7 @@ def on_targets(*targets: str, alternates: bool = True) -> pytest.MarkDecorator:
 
 
 class Deployment:
-    """Configures this process as the web app, and starts workers as subprocesses.
+    """Deployment whose web app is this process and whose workers are subprocesses.
 
     The database has the tables. Settings are given by name (`num_workers=2`). Defaults: one worker process, ten tasks at
     once, a short lease.
@@ -109,14 +109,14 @@ class Deployment:
     # ---- processes ---------------------------------------------------------------------------------------
 
     def start(self, *arguments: str, ready: bool = True, **environment: str) -> subprocess.Popen[bytes]:
-        """`agentexec worker` on the test module; waits until its workers take tasks."""
+        """Start `agentexec worker` on the test module, and wait until its workers take tasks."""
         command = [sys.executable, "-m", "agentexec", "worker", str(MODULE), *arguments]
         return self.spawn(command, ready=ready, **environment)
 
     def spawn(
         self, command: Sequence[str], *, ready: bool = True, session: bool = False, **environment: str
     ) -> subprocess.Popen[bytes]:
-        """A program that runs workers. `session`: in a process group of its own, as a shell starts programs."""
+        """Start a program that runs workers. `session`: in its own process group, as a shell starts programs."""
         before = self.log.count("on queue")
         with self.log_file.open("ab") as log:
             supervisor = subprocess.Popen(
@@ -136,20 +136,20 @@ class Deployment:
         return supervisor
 
     def stop(self, supervisor: subprocess.Popen[bytes] | None = None, *, timeout: float = 30) -> int:
-        """SIGTERM, and the exit code."""
+        """Send SIGTERM, and return the exit code."""
         supervisor = supervisor or self.supervisors[-1]
         supervisor.send_signal(signal.SIGTERM)
         return supervisor.wait(timeout)
 
     def processes(self) -> list[psutil.Process]:
-        """Every process of this deployment, orphans too: all inherit the path of its ledger."""
+        """Return every process of this deployment, orphans too: all inherit the path of its ledger."""
         found: list[psutil.Process] = []
         for process in psutil.process_iter():
             try:
                 if process.environ().get("LEDGER") == str(self.ledger_file):
                     found.append(process)
             except psutil.Error:
-                continue  # ended, ending, or somebody else's
+                continue  # ended, ending, or of another user
         return found
 
     def template(self, supervisor: subprocess.Popen[bytes] | None = None) -> psutil.Process:
@@ -158,11 +158,11 @@ class Deployment:
         return children[0]
 
     def maintenance(self, supervisor: subprocess.Popen[bytes] | None = None) -> psutil.Process:
-        """The maintenance process, which is always the first to be started."""
+        """Return the maintenance process, which always starts first."""
         return self._forked(supervisor)[0]
 
     def workers(self, supervisor: subprocess.Popen[bytes] | None = None) -> list[psutil.Process]:
-        """The worker processes, without the template and the maintenance process."""
+        """Return the worker processes, without the template and the maintenance process."""
         return self._forked(supervisor)[1:]
 
     def _forked(self, supervisor: subprocess.Popen[bytes] | None) -> list[psutil.Process]:
@@ -171,7 +171,7 @@ class Deployment:
         )
 
     def process_of(self, key: str) -> psutil.Process:
-        """The worker process that started a task last."""
+        """Return the worker process that started a task last."""
         return psutil.Process(self.worker_pids(key)[-1])
 
     def close(self) -> None:
@@ -188,11 +188,11 @@ class Deployment:
     # ---- tasks -------------------------------------------------------------------------------------------
 
     def enqueue(self, name: str, key: str, *, priority: ax.Priority = ax.Priority.LOW, **job: Any) -> ax.Task:
-        """Accept a task of the test module; `key` names it in the ledger."""
+        """Enqueue a task of the test module; `key` names it in the ledger."""
         return ax.enqueue_sync(name, {"key": key, **job}, priority=priority)
 
     def produce(self, name: str, key: str, *, kill_at: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Enqueue from a process of its own, which is perhaps killed at an instant."""
+        """Enqueue in a separate process, which may be killed at an instant."""
         if kill_at is not None:
             self.arm(kill_at)
         program = f"import agentexec as ax; ax.enqueue_sync({name!r}, {{'key': {key!r}}}); print('accepted')"
@@ -206,11 +206,11 @@ class Deployment:
         )
 
     def arm(self, instant: str) -> None:
-        """The next process with the failing backend that comes to an instant (`before-push`) is killed there."""
+        """Have the next process with the failing backend killed when it reaches an instant (`before-push`)."""
         (self.faults / instant).touch()
 
     def fault_fired(self, instant: str) -> bool:
-        """True once a process was killed at an armed instant."""
+        """Return True once a process was killed at an armed instant."""
         return not (self.faults / instant).exists()
 
     # ---- what happened -----------------------------------------------------------------------------------
@@ -220,11 +220,11 @@ class Deployment:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     def ledger(self, event: str) -> Counter[str]:
-        """How often each key has a line for an event."""
+        """Return the number of lines of each key for an event."""
         return Counter(line[1] for line in self._ledger_lines() if line[0] == event)
 
     def worker_pids(self, key: str) -> list[int]:
-        """The ids of the processes that started a task, in order."""
+        """Return the ids of the processes that started a task, in order."""
         return [int(line[2]) for line in self._ledger_lines() if line[:2] == ["start", key]]
 
     def _ledger_lines(self) -> list[list[str]]:
@@ -239,13 +239,13 @@ class Deployment:
         return str(self.detail(task).status)
 
     def endings(self, tasks: Iterable[ax.Task]) -> list[list[str]]:
-        """The final statuses that each task's log holds: one, if it ended exactly once."""
+        """Return the final statuses in each task's log: a single one if the task ended exactly once."""
         return [
             [str(line.status) for line in self.detail(task).logs if line.status in FINAL] for task in tasks
         ]
 
     def depth(self) -> int:
-        """How many tasks the state backend knows."""
+        """Return the number of tasks that the state backend knows."""
         return sum(RUNTIME.backend.depth(ax.CONF.queue_name))
 
     def wait_for_status(
@@ -255,11 +255,11 @@ class Deployment:
         return self.detail(task)
 
     def wait_for_start(self, *keys: str, times: int = 1) -> None:
-        """Until each of these tasks was started so often."""
+        """Wait until each of these tasks was started that often."""
         self.wait_for(lambda: all(self.ledger("start")[key] >= times for key in keys))
 
     def wait_for_ends(self, tasks: Iterable[ax.Task], timeout: float = SOON) -> None:
-        """Until all of these tasks have ended, in whatever way."""
+        """Wait until all of these tasks have ended, whatever their status."""
         deadline = time.monotonic() + timeout
         for task in tasks:
             self.wait_for_status(task, *FINAL, timeout=max(0.0, deadline - time.monotonic()))
@@ -274,7 +274,7 @@ class Deployment:
 
 
 def run_in_process(deployment: Deployment, *arguments: str, text: str = "") -> tuple[int, str, str]:
-    """What `agentexec` does on a deployment: its exit code and what it prints.
+    """Run `agentexec` on a deployment; return its exit code and its output.
 
     In this process, which is configured as the deployment's: a process of its own takes a second on a busy machine.
     """
@@ -296,20 +296,20 @@ def run_in_process(deployment: Deployment, *arguments: str, text: str = "") -> t
 
 
 def failing_backend_env() -> dict[str, str]:
-    """The variables that put `failing_backend` between a process and its state backend."""
+    """Return the variables that put `failing_backend` between a process and its state backend."""
     return {"AGENTEXEC_STATE_BACKEND": FAILING_BACKEND, "PYTHONPATH": str(REPOSITORY)}
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """The environment without what a developer has set for agentexec, and with `variables`."""
-    # Without bytecode each of the many processes would compile all it imports, which takes longer than most tests.
+    """Return the environment with `variables` and without a developer's settings of agentexec."""
+    # Without bytecode each of the many processes would compile its imports, which takes longer than most tests.
     foreign = re.compile("AGENTEXEC_|(DATABASE|REDIS)_URL$|OPENAI_|PYTHONDONTWRITEBYTECODE$")
     own = {name: value for name, value in os.environ.items() if not foreign.match(name)}
     return {**own, "PYTHONUNBUFFERED": "1", **variables}
 
 
 def all_exited(processes: Iterable[psutil.Process], timeout: float = 10) -> bool:
-    """True if all of them end in time."""
+    """Return True if all of them end in time."""
     processes = list(processes)
     deadline = time.monotonic() + timeout
     while any(is_alive(process) for process in processes):
@@ -327,14 +327,14 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 class Deploy(Protocol):
-    """Makes the deployment of a test from settings."""
+    """Factory of a test's deployment from settings."""
 
     def __call__(self, **settings: Any) -> Deployment: ...
 
 
 @pytest.fixture
 def deploy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deploy]:
-    """`deploy(num_workers=2)` on the target that `@on_targets(...)` names; everything of it is gone after the test."""
+    """Factory on the target that `@on_targets(...)` names, as in `deploy(num_workers=2)`; the test leaves nothing behind."""
     broker, _, database = request.param.rpartition("+")
     if database in ("embedded", "sqlite"):
         database_url, server = request.getfixturevalue("sqlite_tables"), None
@@ -359,7 +359,7 @@ def deploy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deploy]:
 def running(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
-    """A deployment with a worker that serves all tests of a module."""
+    """Deployment with a worker that serves all tests of a module."""
     folder = tmp_path_factory.mktemp("running")
     if request.param == "embedded":
         deployment = Deployment(folder, f"sqlite:///{folder / 'test.db'}")
@@ -379,14 +379,14 @@ def running(
 def run_agentexec(
     *arguments: str, cwd: Path, text: str | None = None, timeout: float = 30, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """The `agentexec` command in a folder, with no settings but those given."""
+    """Run `agentexec` in a folder, with only the given settings."""
     return run_python("-m", "agentexec", *arguments, cwd=cwd, text=text, timeout=timeout, **environment)
 
 
 def run_python(
     *arguments: str, cwd: Path, text: str | None = None, timeout: float = 30, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """A Python program in a folder, with no settings but those given."""
+    """Run Python in a folder, with only the given settings."""
     return subprocess.run(
         [sys.executable, *arguments],
         env=clean_environment(**environment),

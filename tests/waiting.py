@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 DEFAULT_TIMEOUT = 10.0
 SHORTEST, LONGEST = 0.02, 0.1
-"""Seconds between two looks: what takes long is looked at less often, as each look may be a query."""
+"""Seconds between two checks, longer the longer it takes: each check may be a query."""
 
 
 def wait_until(condition: Callable[[], T], *, timeout: float = DEFAULT_TIMEOUT) -> T:

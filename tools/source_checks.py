@@ -88,7 +88,7 @@ PHRASES = (
     r"\bwriting\(finding=",
     r"\bcalls\.Made\b",
     r"\b(?:deeds|printed)\.py\b",
-    r"\bagentexec[./]signals\b",
+    r"\bagentexec/signals\b",
     r"\bworker/(?:health|heartbeat)\.py\b",
 )
 """Patterns of phrases that were replaced, in lower and upper case. A space stands for any break between words."""

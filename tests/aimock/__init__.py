@@ -1,4 +1,4 @@
-"""@copilotkit/aimock, another stand-in for OpenAI's API that we did not write, as a server of the tests.
+"""@copilotkit/aimock, a mock of OpenAI's API by others, as a server of the tests.
 
 It breaks off streams, drops connections and refuses requests. It is one package of npm without dependencies, put into
 `.dev/aimock` on first use; only tests with AGENTEXEC_TEST_SERVERS=all need it.
@@ -24,7 +24,7 @@ FILES = ("package.json", "package-lock.json")
 
 
 class AIMock(Server):
-    """Answers by fixtures: what a request must match, and the response to it."""
+    """Server that answers by fixtures: what a request must match, and the response to it."""
 
     def __init__(self, fixtures: Sequence[Mapping[str, Any]]) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class AIMock(Server):
 
     @contextmanager
     def chaos(self, **rates: float) -> Generator[None]:
-        """Faults for the requests that come during the block: `rateLimitRate`, `dropRate`, `disconnectRate`."""
+        """Inject faults into the requests made during the block: `rateLimitRate`, `dropRate`, `disconnectRate`."""
         self._fetch("POST", "/__aimock/chaos", rates)
         try:
             yield
@@ -47,7 +47,7 @@ class AIMock(Server):
             self._fetch("DELETE", "/__aimock/chaos")
 
     def requests(self) -> list[dict[str, Any]]:
-        """What was asked so far, oldest first."""
+        """Requests so far, oldest first."""
         return self._fetch("GET", "/__aimock/journal")
 
     def _fetch(self, method: str, path: str, body: object = None) -> Any:
@@ -71,7 +71,7 @@ class AIMock(Server):
 
 
 def _installed() -> Path:
-    """The package's folder; installed as its lock file says, by one process at a time."""
+    """Install the package as its lock file says, one process at a time, and return its folder."""
     HOME.mkdir(parents=True, exist_ok=True)
     package = HOME / "node_modules" / "@copilotkit" / "aimock"
     with HOME.with_suffix(".lock").open("w") as lock:

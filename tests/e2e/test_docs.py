@@ -14,7 +14,7 @@ from tests.guides import write_files
 
 
 def commands(page: str, *verbs: str) -> list[list[str]]:
-    """The arguments of the page's commands with these verbs, in their order."""
+    """Return the arguments of the page's commands with these verbs, in their order."""
     text = (ROOT / page).read_text(encoding="utf-8")
     lines = re.findall(r"^ *(?:\$ )?(?:\w+=\S+ )?agentexec (.*)$", text, re.MULTILINE)
     split = (shlex.split(line, comments=True) for line in lines)

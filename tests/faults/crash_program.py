@@ -1,4 +1,4 @@
-"""A program that kills itself at every instant of durable runs, and reports what the next worker made of it.
+"""Kills at every instant of durable runs, and a report of what the next worker made of each.
 
 `python -m tests.faults.crash_program FOLDER [--every N] [CASE ...]` prints one JSON object for each case. The program itself only imports;
 every attempt is a process forked from it, so that hundreds of real SIGKILLs take seconds. An instant is the moment
@@ -63,7 +63,7 @@ WAITING = 9
 
 
 class World:
-    """What is outside the process and survives it: a ledger of lines, the database and the session."""
+    """State that survives the process: a ledger of lines, the database and the session."""
 
     def __init__(self, folder: Path, kill_at: int) -> None:
         self.folder = folder
@@ -86,7 +86,7 @@ class World:
 
 
 class Actor(Model):
-    """A model that answers by what it is asked, and notes each question."""
+    """Model that answers by its input and notes each request."""
 
     def __init__(self, world: World, name: str, turns: list[list[Any]]) -> None:
         self._world = world
@@ -116,7 +116,7 @@ class Actor(Model):
 
 
 class Session(SQLiteSession):
-    """A session in a file, with an instant before and after each write."""
+    """Session in a file, with an instant before and after each write."""
 
     world: World
 
@@ -231,7 +231,7 @@ def make_agent(shape: str, world: World) -> Agent[Any]:
 
 
 async def handle(world: World, shape: str, mode: str, with_session: bool) -> dict[str, Any]:
-    """The task's handler."""
+    """Run the case, as the task's handler."""
     session = None
     if with_session:
         session = Session("s", world.folder / "session.db")
@@ -253,7 +253,7 @@ async def handle(world: World, shape: str, mode: str, with_session: bool) -> dic
 
 
 def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bool]) -> int:
-    """One attempt from admission to ending, in this process; writes what it found and gave to the folder."""
+    """Run one attempt in this process, from admission to end, and write its findings and result to the folder."""
     world = World(folder, kill_at)
     shape, mode, with_session = case
     ax.configure(database_url=f"sqlite:///{folder / 'test.db'}")
@@ -298,15 +298,15 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
 
 
 def answer(folder: Path) -> int:
-    """Decide about everything that waits: what ends in "no" is rejected."""
+    """Decide every call that waits: reject those that end in "no"."""
     ax.configure(database_url=f"sqlite:///{folder / 'test.db'}")
     with DatabaseSession(RUNTIME.engine) as db:
         waiting = ax.approvals.list(db)
-    for one in waiting:
-        if one.call_id.endswith("no"):
-            assert ax.reject_sync(one.agent_id, one.call_id, message="Better not.")
+    for question in waiting:
+        if question.call_id.endswith("no"):
+            assert ax.reject_sync(question.agent_id, question.call_id, message="Better not.")
         else:
-            assert ax.approve_sync(one.agent_id, one.call_id)
+            assert ax.approve_sync(question.agent_id, question.call_id)
     return 0 if waiting else 1
 
 
@@ -320,7 +320,7 @@ def make_database(folder: Path) -> None:
 
 
 def forked(work: Any, *arguments: Any) -> int:
-    """Run something in a process of its own; minus the signal that killed it."""
+    """Run something in a forked process; return its exit code, or minus the signal that killed it."""
     child = os.fork()
     if child == 0:
         try:
@@ -356,13 +356,13 @@ class Case:
             for kill_at in range(1 + number % self._every, count + 1, self._every):
                 what = f"killed at instant {kill_at} of attempt {number + 1}"
                 self._try(what, [*[NEVER] * number, kill_at])
-        # Every attempt gets as far as its first append, and no farther.
+        # Every attempt gets exactly as far as its first append.
         self._try("killed after every single append", [2] * sum(instants))
         shutil.rmtree(self._folder)
         return {"kills": self.kills, "instants": sum(instants), "complaints": self.complaints}
 
     def _attempts(self, place: Path, kills: list[int]) -> Iterator[tuple[int, int]]:
-        """Run attempts to the end, killed as told; the instants and the exit code of each."""
+        """Run attempts to the end, killed as told, and yield the instants and the exit code of each."""
         for epoch in itertools.count(1):
             kill_at = kills[epoch - 1] if epoch <= len(kills) else NEVER
             code = forked(run_attempt, place, epoch, kill_at, self.case)
@@ -427,7 +427,7 @@ class Case:
 
 
 async def warm_up() -> None:
-    """Have made what the SDK makes on first use: a third of a second in every attempt."""
+    """Create what the SDK creates on first use, which would take a third of a second in every attempt."""
 
     @function_tool
     async def tool() -> str:
@@ -455,7 +455,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="instants from one kill to the next")
     options = parser.parse_args()
     folder = options.folder
-    # What every attempt would do again, and a garbage collection that would copy all that is shared.
+    # Work that every attempt would repeat, and a garbage collection that would copy all shared memory.
     default_exporter()
     create_engine("sqlite://")
     asyncio.run(warm_up())

@@ -1,4 +1,4 @@
-"""A state backend whose process is killed at a chosen instant: a real SIGKILL of a real process, at no random moment.
+"""State backend whose process is killed at a chosen instant: a real SIGKILL of a real process, at a known moment.
 
 It is the configured backend (Redis where there is a URL, else SQL), except that a process which is about to call a
 method, or has just called it, dies if the folder $FAULTS holds a file of that name (`before-push`, `after-claim`).

@@ -1,4 +1,4 @@
-"""Agents with effects, their workers killed at random: what is done twice, what is lost.
+"""Agents with effects, their workers killed at random: effects that are repeated, and effects that are lost.
 
 `python -m tests.faults.ledger [--agents 200] [--seconds 120] [--target embedded|valkey+postgres]` prints one JSON object.
 """
@@ -30,15 +30,15 @@ from tests.servers import Postgres, Valkey
 MODULE = Path(__file__).parent / "ledger_module.py"
 TARGETS = ("embedded", "valkey+postgres")
 AT_ONCE = 20
-"""Agents under way: with all of them at once, every kill would hit every agent."""
+"""Agents that run at the same time: with all of them at once, every kill would hit every agent."""
 
 PATIENCE = 120.0
-"""Seconds in which all must have ended once nothing is killed any more."""
+"""Seconds after the last kill within which every agent must have ended."""
 
 
 @dataclasses.dataclass
 class Findings:
-    """What is to be said of one run. Effects are one for each call that an agent's script makes."""
+    """Findings of one run. Each call in an agent's script has one effect."""
 
     target: str
     agents: int
@@ -61,7 +61,7 @@ class Findings:
 
     @property
     def violations(self) -> list[str]:
-        """What must not be."""
+        """Findings that must not occur."""
         return [
             *self.lost,
             *self.charges_repeated,
@@ -84,7 +84,7 @@ def run(
     started = time.monotonic()
     tasks: dict[str, ax.Task] = {}
     while time.monotonic() - started < seconds or len(tasks) < agents:
-        # As many at once as there are, over the whole time.
+        # Start agents evenly over the whole time.
         due = min(agents, 1 + int(agents * (time.monotonic() - started) / seconds))
         while len(tasks) < due:
             key = f"a{len(tasks)}"
@@ -109,7 +109,7 @@ def _kill_one(deployment: Deployment, chance: random.Random) -> int:
             return 0
         chance.choice(workers).kill()
     except (psutil.Error, AssertionError, IndexError):
-        return 0  # between two of them
+        return 0  # between two worker processes
     return 1
 
 
@@ -129,21 +129,21 @@ def _audit(deployment: Deployment, tasks: dict[str, ax.Task], found: Findings) -
     by_key = {line["key"]: (line["agent"], line["topic"]) for line in charges}
     effects = Counter(by_key.values())
     found.charge_lines, found.charges = len(charges), effects.total()
-    found.charges_repeated = [f"{one} has several keys" for one, count in effects.items() if count > 1]
-    found.missing += [f"charge {one}" for one in _expected(tasks, "charge") if one not in effects]
+    found.charges_repeated = [f"{key} has several keys" for key, count in effects.items() if count > 1]
+    found.missing += [f"charge {key}" for key in _expected(tasks, "charge") if key not in effects]
 
     with reading(RUNTIME.engine) as connection:
         rows = connection.execute(text(f"SELECT agent, topic FROM {BOOKING}"))
         booked = Counter((row.agent, row.topic) for row in rows)
     found.bookings = booked.total()
     found.bookings_repeated = [
-        f"{one} was booked {count} times" for one, count in booked.items() if count > 1
+        f"{key} was booked {count} times" for key, count in booked.items() if count > 1
     ]
-    found.missing += [f"book {one}" for one in _expected(tasks, "book") if one not in booked]
+    found.missing += [f"book {key}" for key in _expected(tasks, "book") if key not in booked]
 
     posts = Counter((line["agent"], line["topic"]) for line in lines if line["event"] == "post")
     found.posts = posts.total()
-    found.posts_repeated = [f"{one} was posted {count} times" for one, count in posts.items() if count > 1]
+    found.posts_repeated = [f"{key} was posted {count} times" for key, count in posts.items() if count > 1]
     found.posts_cut_off = len(_expected(tasks, "post")) - len(posts)
 
 

@@ -19,7 +19,7 @@ from tests.faults.ledger_script import BOOKING, TOPICS
 
 
 class Audit(BaseModel):
-    """One agent; `key` names it in the ledger."""
+    """Context of one agent; `key` names it in the ledger."""
 
     key: str
     times: int
@@ -29,19 +29,19 @@ pool = ax.Pool()
 
 
 def write(**line: Any) -> None:
-    """One line in the ledger. O_APPEND keeps lines of several processes whole."""
+    """Write one line to the ledger. O_APPEND keeps lines of several processes whole."""
     file = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, f"{json.dumps({'pid': os.getpid(), **line})}\n".encode())
     os.close(file)
 
 
 async def pause() -> None:
-    """Give a kill the time to come."""
+    """Leave time for a kill."""
     await asyncio.sleep(random.uniform(0.01, 0.15))
 
 
 class Actor(Model):
-    """Makes every call, two at a time and then one, and says that it is done."""
+    """Model that makes every call, two at a time and then one, and says that it is done."""
 
     def __init__(self, key: str) -> None:
         self._key = key

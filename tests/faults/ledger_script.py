@@ -1,4 +1,7 @@
-"""What every agent of the ledger does. Apart from its worker module, which would register tasks where it is imported."""
+"""Script of every agent of the ledger.
+
+It is not in the worker module, which would register its tasks wherever it is imported.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.conftest import ALL_SERVERS
 from tests.deployment import REPOSITORY, run_python
 
 WHOLE = os.environ.get("AGENTEXEC_TEST_CRASHES") == "all"
-"""Every case and every instant, in some minutes; else the cases below."""
+"""True for every case and every instant, which takes minutes; else the cases below."""
 
 EVERY = 1 if WHOLE else 4 if ALL_SERVERS else 8
 """Instants from one kill to the next."""

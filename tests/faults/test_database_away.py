@@ -13,7 +13,7 @@ from tests.deployment import LEASE, Deploy, Deployment, on_targets, try_enqueue
 
 OUTAGE = 10.0
 SHORT_OUTAGE = 2 * LEASE
-"""Enough for every lease to run out, where the queue is away together with the record."""
+"""Seconds after which every lease has run out, where the queue is away together with the record."""
 
 
 @on_targets("valkey+postgres", "postgres")
@@ -44,7 +44,7 @@ def test_the_database_away_while_tasks_run_and_are_enqueued(deploy: Deploy) -> N
 
 @on_targets("valkey+postgres")
 def test_a_deployment_that_has_served_waits_for_its_database_however_long(deploy: Deploy) -> None:
-    """Also where the maintenance process, which checks the servers at its start, dies meanwhile."""
+    """This holds even if the maintenance process, which checks the servers at its start, dies in the outage."""
     deployment = deploy(connect_timeout=0.5)
     supervisor = deployment.start()
     [worker] = deployment.wait_for(deployment.workers)
@@ -67,7 +67,7 @@ def test_the_sqlite_file_locked_for_ten_seconds_while_tasks_run(deploy: Deploy) 
     deployment.start()
     tasks = {key: deployment.enqueue("work", key, seconds=1) for key in "abcd"}
     deployment.wait_for_start("a", "b")
-    # A connection with autocommit: the lock is ours from BEGIN to ROLLBACK.
+    # With autocommit this connection holds the lock from BEGIN to ROLLBACK.
     engine = create_engine(RUNTIME.engine.url, isolation_level="AUTOCOMMIT")
     with engine.connect() as other:
         other.exec_driver_sql("PRAGMA busy_timeout=10000")
@@ -82,7 +82,7 @@ def test_the_sqlite_file_locked_for_ten_seconds_while_tasks_run(deploy: Deploy) 
 
 
 class Producer:
-    """Another process's part: enqueues without pause, and remembers what was accepted and what refused."""
+    """Part of another process: enqueues without pause, and notes what was accepted and what was refused."""
 
     def __init__(self, deployment: Deployment) -> None:
         self.accepted: dict[str, ax.Task] = {}

@@ -13,7 +13,7 @@ from tests.deployment import Deploy, Deployment, on_targets
 
 
 class Reader:
-    """Reads a stream in a thread, to its end."""
+    """Reader of a stream in a thread, to its end."""
 
     def __init__(self, task: ax.Task) -> None:
         self.events: list[ActivityEvent] = []
@@ -92,7 +92,7 @@ def test_a_redis_that_hangs_holds_up_no_agent_and_no_ending(deploy: Deploy) -> N
 
 @on_targets("embedded")
 async def test_a_reader_in_another_web_process_resumes(deploy: Deploy) -> None:
-    """Nothing of a position lives in a process."""
+    """No process keeps a position."""
     deployment = deploy()
     deployment.start()
     task = deployment.enqueue("speaks", "a", value="one two three four", seconds=0.3)

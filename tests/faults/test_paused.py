@@ -15,7 +15,7 @@ def test_what_a_worker_does_after_its_lease_was_lost_is_refused(deploy: Deploy) 
     zombie = deployment.process_of("a")
     zombie.suspend()
     deployment.wait_for_start("a", times=2)
-    zombie.resume()  # and ends its attempt at once, while the other is at it
+    zombie.resume()  # and ends its attempt while the other worker runs the task
     successor = deployment.process_of("a")
     assert successor != zombie
     deployment.wait_for(lambda: "was refused" in deployment.log)

@@ -24,7 +24,7 @@ def test_a_poison_task_ends_in_error_and_its_ten_neighbours_complete(deploy: Dep
 
 
 @on_targets("embedded")
-def test_a_task_may_be_allowed_one_death_only(deploy: Deploy) -> None:
+def test_a_task_may_be_allowed_a_single_crash(deploy: Deploy) -> None:
     deployment = deploy(max_crashes=1)
     poison = deployment.enqueue("poison", "poison")
     deployment.start()
@@ -36,7 +36,9 @@ def test_a_task_may_be_allowed_one_death_only(deploy: Deploy) -> None:
 
 
 @on_targets("embedded", "valkey+postgres")
-def test_a_task_that_gets_further_before_each_death_ends_however_often_it_is_killed(deploy: Deploy) -> None:
+def test_a_task_that_gets_further_before_each_crash_completes_however_often_it_is_killed(
+    deploy: Deploy,
+) -> None:
     deployment = deploy(worker_concurrency=2)
     deployment.start()
     task = deployment.enqueue("dies", "task", value="ss-s")
@@ -54,9 +56,9 @@ def test_a_task_that_gets_further_before_each_death_ends_however_often_it_is_kil
         ("rrr", r"while it ran this task, for the 3rd time; it is not tried again"),
         ("-s--", r"for the 3rd time since its last recorded step \(4 times in all\)"),
     ],
-    ids=["after one step", "a step that raises is none", "counted from the last step on"],
+    ids=["after one step", "a step that raises is not progress", "counted from the last step on"],
 )
-def test_a_task_that_gets_no_further_ends_at_its_third_death(
+def test_a_task_that_makes_no_progress_ends_at_its_third_crash(
     deploy: Deploy, deaths: str, reason: str
 ) -> None:
     deployment = deploy()

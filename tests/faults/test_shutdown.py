@@ -1,4 +1,4 @@
-"""Orderly and hurried ends of a worker."""
+"""Stops of a worker: orderly ones and forced ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_draining_worker_keeps_its_tasks_until_the_last_one_has_ended(deploy: 
     tasks = [deployment.enqueue(name, name, seconds=2.5) for name in ("work", "sync_work")]
     deployment.wait_for_start("work", "sync_work")
     supervisor.send_signal(signal.SIGTERM)
-    deployment.start()  # who would take them, were their leases not renewed
+    deployment.start()  # it would take them if their leases were not renewed
     assert supervisor.wait(20) == 0
     assert deployment.endings(tasks) == [["complete"]] * 2
     assert deployment.ledger("start") == {"work": 1, "sync_work": 1}
@@ -54,7 +54,7 @@ def test_a_worker_that_meets_a_newer_schema_in_its_work_finishes_its_tasks_and_s
     with writing(RUNTIME.engine) as connection:
         connection.exec_driver_sql(f"CREATE TABLE {version_table()} (version_num VARCHAR(32) NOT NULL)")
         connection.exec_driver_sql(f"INSERT INTO {version_table()} VALUES ('9999')")
-    deployment.maintenance().kill()  # its successor looks at the schema before it begins
+    deployment.maintenance().kill()  # its successor checks the schema first
     assert supervisor.wait(20) == 5
     assert all_exited(family)
     detail = deployment.detail(task)
@@ -86,7 +86,7 @@ def test_tasks_that_outlast_the_graceful_timeout_are_handed_back_and_run_elsewhe
 
 
 @on_targets("embedded")
-def test_a_second_signal_hurries(deploy: Deploy) -> None:
+def test_a_second_signal_stops_immediately(deploy: Deploy) -> None:
     deployment = deploy(graceful_shutdown_timeout=300)
     supervisor = deployment.start()
     task = deployment.enqueue("slow_once", "a", seconds=60)
@@ -109,7 +109,7 @@ def test_ctrl_c_in_a_terminal_stops_as_sigterm_does(deploy: Deploy) -> None:
     tasks = [deployment.enqueue("work", "a", seconds=0.5), deployment.enqueue("sync_work", "b", seconds=0.5)]
     deployment.wait_for_start("a", "b")
     family = deployment.processes()
-    os.killpg(supervisor.pid, signal.SIGINT)  # a terminal signals every process of the foreground
+    os.killpg(supervisor.pid, signal.SIGINT)  # a terminal signals every foreground process
     assert supervisor.wait(10) == 0
     assert all_exited(family)
     assert deployment.endings(tasks) == [["complete"]] * 2
@@ -131,7 +131,7 @@ def test_a_signal_before_the_workers_are_ready_stops_as_well(deploy: Deploy) -> 
 def test_a_signal_reaches_workers_that_are_just_starting(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2)
     deployment.start()
-    assert deployment.stop(timeout=10) == 0  # with a graceful time-out of minutes
+    assert deployment.stop(timeout=10) == 0  # although the graceful timeout is minutes
 
 
 @on_targets("embedded")

@@ -38,9 +38,7 @@ def test_tasks_of_a_host_that_lost_its_power_run_on_another(deploy: Deploy) -> N
     for process in family:
         process.kill()
     assert all_exited(family)
-    with writing(
-        RUNTIME.engine
-    ) as connection:  # what is known of workers is for people: no task depends on it
+    with writing(RUNTIME.engine) as connection:  # people read the table of workers; no task depends on it
         connection.execute(delete(WorkerProcess))
     deployment.wait_for_ends(tasks.values())
     assert deployment.endings(tasks.values()) == [["complete"]] * 3
@@ -71,7 +69,7 @@ def test_a_killed_maintenance_process_is_replaced_and_its_duties_are_done_again(
     task = deployment.enqueue("slow_once", "a", seconds=60)
     deployment.wait_for_start("a")
     maintenance.kill()
-    worker.kill()  # whose death is to be reported to the next maintenance process
+    worker.kill()  # the next maintenance process is told of this crash
     deployment.wait_for_ends([task])
     assert deployment.endings([task]) == [["complete"]]
     assert deployment.ledger("start") == {"a": 2}

@@ -66,7 +66,7 @@ def test_a_worker_killed_within_the_transaction_that_ends_its_task_leaves_no_hal
 
 
 @on_targets("embedded")
-def test_a_result_is_heard_of_though_its_worker_was_killed_before_telling(deploy: Deploy) -> None:
+def test_a_result_arrives_although_its_worker_was_killed_before_the_notification(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start(**failing_backend_env())
     deployment.arm("before-notify_done")

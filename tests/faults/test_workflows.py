@@ -1,4 +1,4 @@
-"""Pipelines and waits under kill -9, and on fewer slots than wait."""
+"""Pipelines and waits under kill -9, and with fewer slots than waiting tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.deployment import REPOSITORY, Deploy, Deployment, on_targets
 MODULE = Path(__file__).parent / "workflow_module.py"
 STEPS = ("one", "two", "three")
 PIPELINES = int(os.environ.get("AGENTEXEC_TEST_PIPELINES", "150"))
-"""How many pipelines of four steps are to survive random kills."""
+"""Number of pipelines of four steps that must survive random kills."""
 
 everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
 
@@ -78,15 +78,15 @@ INSTANTS = [f"{instant}-{step}" for step in STEPS for instant in ("begin", "enqu
 @pytest.mark.timeout(180)
 @everywhere
 def test_a_kill_inside_every_step_and_at_its_boundaries(deploy: Deploy) -> None:
-    """A kill at a step's beginning comes right after the record of the one before, one at its end right before its own."""
-    # Several processes: one that dies again and again is replaced later and later.
+    """A kill at a step's beginning follows the record of the previous step; one at its end precedes its own record."""
+    # Several processes: one that crashes repeatedly is replaced later each time.
     deployment = deploy(num_workers=4, worker_concurrency=20, max_crashes=50)
     for instant in INSTANTS:
         deployment.arm(f"{instant}-{instant}")
     work(deployment)
     tasks: dict[str, ax.Task] = {}
     for instant in INSTANTS:
-        # One after the other: a kill cuts off what its neighbours have finished and not recorded yet.
+        # One after the other: a kill also loses what its neighbors have finished but not recorded.
         tasks[instant] = ask("FanOut", instant)
         deployment.wait_for_ends([tasks[instant]], timeout=30)
     for instant, task in tasks.items():
@@ -96,13 +96,13 @@ def test_a_kill_inside_every_step_and_at_its_boundaries(deploy: Deploy) -> None:
         assert len(detail.children) == 15
         assert {child.status for child in detail.children} == {"complete"}
     for step in STEPS:
-        # A finished step was finished once, whatever happened before and after.
+        # A finished step finished once, whatever happened before and after.
         assert deployment.ledger(f"end-{step}") == dict.fromkeys(INSTANTS, 1)
     assert deployment.endings(tasks.values()) == [["complete"]] * len(tasks)
 
 
 @everywhere
-def test_a_poison_child_does_not_bury_those_that_wait_beside_it(deploy: Deploy) -> None:
+def test_a_poison_child_does_not_end_those_that_wait_beside_it(deploy: Deploy) -> None:
     deployment = deploy(num_workers=1, worker_concurrency=4, max_crashes=3)
     work(deployment)
     waiting = [ask("asks_poison", "bad"), ask("nested", "n", number=1), ask("waiter", "event")]
@@ -140,7 +140,7 @@ def test_sleeps_and_waits_survive_restarts(deploy: Deploy) -> None:
         deployment.wait_for(
             lambda task=task: deployment.detail(task).logs[-1].message.startswith(("Sleep", "Wait"))
         )
-    # Neither has the only slot.
+    # Neither holds the only slot.
     deployment.wait_for_status(ask("child", "other"), "complete")
     worker.send_signal(signal.SIGKILL)
     deployment.wait_for(lambda: not deployment.processes())
@@ -193,7 +193,7 @@ def test_canceling_a_pipeline_stops_its_running_children(deploy: Deploy) -> None
     assert ax.cancel_sync(task)
     detail = deployment.wait_for_status(task, "canceled")
     assert [child.status for child in detail.children] == ["canceled"]
-    # The only slot is free again, long before the child would have ended.
+    # The only slot is free long before the child would have ended.
     deployment.wait_for_status(ask("child", "other"), "complete")
 
 
@@ -225,7 +225,7 @@ def test_pipelines_under_random_kills(deploy: Deploy) -> None:
         step, key, process, _ = line.split()
         processes.setdefault((step, key), []).append(int(process))
     assert len(processes) == 4 * PIPELINES
-    # A step is done again if its process was killed between its last word and its record, and only then.
+    # A step is repeated only if its process was killed between its last line and its record.
     assert all(set(before) <= killed for *before, _ in processes.values())
     print(
         f"{PIPELINES} pipelines, {len(killed)} kills, {sum(map(len, processes.values()))} steps for {4 * PIPELINES}"

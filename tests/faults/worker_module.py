@@ -1,4 +1,4 @@
-"""The tasks that the tests' workers run. Each writes to a ledger file what it does: the tests count its lines."""
+"""Tasks for the tests' workers. Each writes what it does to a ledger file, and the tests count its lines."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ pool = ax.Pool()
 
 
 class Job(BaseModel):
-    """What a task is to do; `key` names it in the ledger."""
+    """Instructions for a task; `key` names it in the ledger."""
 
     key: str
     seconds: float = 0.0
     times: int = 0
     value: Any = None
     gate: str = ""
-    """A file in whose absence the task waits."""
+    """File that the task waits for."""
 
 
 class Sum(BaseModel):
@@ -36,7 +36,7 @@ class Sum(BaseModel):
 
 
 def write_ledger(event: str, key: str) -> None:
-    """One line for one event. O_APPEND keeps lines of several processes whole."""
+    """Write one line for one event. O_APPEND keeps lines of several processes whole."""
     line = f"{event} {key} {os.getpid()} {time.time():.3f}\n".encode()
     file = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, line)
@@ -44,7 +44,7 @@ def write_ledger(event: str, key: str) -> None:
 
 
 def start_count(key: str) -> int:
-    """How often a task was started so far."""
+    """Return the number of starts of a task so far."""
     return Path(os.environ["LEDGER"]).read_text().count(f"start {key} ")
 
 
@@ -81,7 +81,7 @@ async def report(agent_id: UUID, context: Job) -> None:
 
 @pool.task("speaks")
 async def speaks(agent_id: UUID, context: Job) -> str:
-    """Publishes a text word by word, as a model streams it, `times` times, and says what it did."""
+    """Publish a text word by word `times` times, as a model streams it, and report."""
     write_ledger("start", context.key)
     while context.gate and not await asyncio.to_thread(Path(context.gate).exists):  # noqa: ASYNC110 - another process opens it
         await asyncio.sleep(0.02)
@@ -105,16 +105,16 @@ async def poison(agent_id: UUID, context: Job) -> None:
 
 
 class Steps(ax.BaseAgentRunner):
-    """A runner for its steps alone."""
+    """Runner that only offers its steps."""
 
     async def run(self, agent: Any, input: Any) -> None: ...
 
 
 @pool.task("dies")
 async def dies(agent_id: UUID, context: Job) -> str:
-    """Dies in each attempt, as the attempt's letter in `value` says, and ends in the one that has none.
+    """Crash in each attempt as its letter in `value` says, and complete in the attempt without a letter.
 
-    "s" after one step more, "r" after a step that raises, "-" after nothing new.
+    "s": after one more step; "r": after a step that raises; "-": with nothing new.
     """
     tries = start_count(context.key)
     write_ledger("start", context.key)
@@ -144,7 +144,7 @@ async def fail(agent_id: UUID, context: Job) -> None:
 
 @pool.task("flaky", retries=3)
 async def flaky(agent_id: UUID, context: Job) -> str:
-    """Fails the first `times` times."""
+    """Fail the first `times` times."""
     write_ledger("start", context.key)
     tries = start_count(context.key)
     if tries <= context.times:
@@ -169,16 +169,16 @@ async def unserializable(agent_id: UUID, context: Job) -> object:
 
 @pool.task("blocks")
 async def blocks(agent_id: UUID, context: Job) -> str:
-    """Blocks the event loop, as careless code does."""
+    """Block the event loop, as careless code does."""
     write_ledger("start", context.key)
-    time.sleep(context.seconds)  # noqa: ASYNC251 - the point of it
+    time.sleep(context.seconds)  # noqa: ASYNC251 - blocking is the point
     write_ledger("end", context.key)
     return context.key
 
 
 @pool.task("stubborn")
 async def stubborn(agent_id: UUID, context: Job) -> None:
-    """Will not be canceled."""
+    """Refuse to be canceled."""
     write_ledger("start", context.key)
     deadline = time.monotonic() + context.seconds
     while time.monotonic() < deadline:
@@ -190,7 +190,7 @@ async def stubborn(agent_id: UUID, context: Job) -> None:
 
 @pool.task("slow_once")
 async def slow_once(agent_id: UUID, context: Job) -> str:
-    """Takes `seconds` at its first start and no time later: the start after a fault is seen at once."""
+    """Take `seconds` at the first start and no time later, so that the start after a fault is seen immediately."""
     tries = start_count(context.key)
     write_ledger("start", context.key)
     await asyncio.sleep(0 if tries else context.seconds)
@@ -200,7 +200,7 @@ async def slow_once(agent_id: UUID, context: Job) -> str:
 
 @pool.task("slow_once_in_thread")
 def slow_once_in_thread(agent_id: UUID, context: Job) -> str:
-    """`slow_once` as a plain function, which nothing can interrupt."""
+    """Do as `slow_once`, as a plain function, which nothing can interrupt."""
     tries = start_count(context.key)
     write_ledger("start", context.key)
     time.sleep(0 if tries else context.seconds)
@@ -210,9 +210,9 @@ def slow_once_in_thread(agent_id: UUID, context: Job) -> str:
 
 @pool.task("tells")
 async def tells(agent_id: UUID, context: Job) -> int:
-    """Blocks the loop, so that nothing can stop it before it reports, and returns who it is."""
+    """Block the loop, so that nothing can stop it before it reports, and return the process id."""
     write_ledger("start", context.key)
-    time.sleep(context.seconds)  # noqa: ASYNC251 - the point of it
+    time.sleep(context.seconds)  # noqa: ASYNC251 - blocking is the point
     ax.activity.update(agent_id, f"Seen to by {os.getpid()}", percentage=90)
     write_ledger("end", context.key)
     return os.getpid()

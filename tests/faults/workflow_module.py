@@ -1,4 +1,4 @@
-"""Pipelines for the tests' workers: each step writes to the ledger, and dies where the test has armed it."""
+"""Pipelines for the tests' workers: each step writes to the ledger, and crashes where the test armed it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def child(agent_id: UUID, context: Job) -> int:
 
 @pool.task("nested")
 async def nested(agent_id: UUID, context: Job) -> int:
-    """As deep as its number says."""
+    """Enqueue and await a child, as deep as the number says."""
     write_ledger("nested", context.key)
     if context.number == 0:
         return 1
@@ -105,7 +105,7 @@ fan_out = ax.Pipeline(pool)
 
 
 class FanOut(fan_out.Base):
-    """Three steps of some children each."""
+    """Pipeline of three steps with some children each."""
 
     async def _children(self, step: str, context: Job | Part) -> Part:
         write_ledger(f"begin-{step}", context.key)
@@ -135,7 +135,7 @@ patient = ax.Pipeline(pool)
 
 
 class Patient(patient.Base):
-    """Waits for a child that takes its time."""
+    """Pipeline that waits for a slow child."""
 
     @patient.step(0)
     async def only(self, context: Job) -> Part:
@@ -147,7 +147,7 @@ plain = ax.Pipeline(pool)
 
 
 class Plain(plain.Base):
-    """Four short steps, each of which counts itself when it is done."""
+    """Pipeline of four short steps, each of which counts itself when it is done."""
 
     async def _pause(self, step: str, key: str) -> None:
         await asyncio.sleep(random.uniform(0, 0.02))

@@ -41,8 +41,8 @@ def test_what_a_handler_raises_is_stored_and_logged_without_secrets(deploy: Depl
     told = [detail.error or "", *(line.message for line in detail.logs), deployment.log]
     assert "redis://u:***@host/0 sk-*** *** password=*** Bearer ***" in told[0]
     assert "Traceback" in told[0]
-    for one in told:
-        assert SECRET not in one and "no pattern knows" not in one
+    for words in told:
+        assert SECRET not in words and "no pattern knows" not in words
 
 
 def test_errors_that_the_application_reports_are_stored_without_secrets(sqlite_url: str) -> None:

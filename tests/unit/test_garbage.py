@@ -1,4 +1,4 @@
-"""What reads texts of others takes any text: it answers, or says what is wrong, and nothing else ever happens."""
+"""Parsers of foreign text take any text: they answer, or say what is wrong, and nothing else happens."""
 
 from __future__ import annotations
 
@@ -181,8 +181,8 @@ def test_remembered_counts(text: str) -> None:
 def test_signatures(text: str, forged: str) -> None:
     signer = Signer(["a key that is long enough", "an older one of the same"], "scope")
     older = Signer(["an older one of the same"], "scope")
-    for one in (signer, older):
-        assert signer.unwrap("mail", "box", one.wrap("mail", "box", text)) == text
+    for writer in (signer, older):
+        assert signer.unwrap("mail", "box", writer.wrap("mail", "box", text)) == text
     assert signer.unwrap("mail", "box", forged) is None
     assert signer.unwrap("mail", "other", signer.wrap("mail", "box", text)) is None
     assert older.unwrap("mail", "box", signer.wrap("mail", "box", text)) is None

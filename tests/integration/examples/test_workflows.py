@@ -52,8 +52,12 @@ def test_the_research_pipeline_resumes_where_it_was_killed(deploy: Deploy, mock_
     assert ax.get_result_sync(task) == {"text": "Buy Acme."}, deployment.detail(task).error
     # Only the interrupted call was made again.
     requests = asked(mock_openai)
-    assert sum("the brand" in one for one in requests) == sum("the market" in one for one in requests) == 1
-    assert 1 <= sum("whether to buy" in one for one in requests) <= 2
+    assert (
+        sum("the brand" in request for request in requests)
+        == sum("the market" in request for request in requests)
+        == 1
+    )
+    assert 1 <= sum("whether to buy" in request for request in requests) <= 2
     done = deployment.detail(task)
     assert done.usage.requests == 4
     assert [line.message for line in done.logs][-2:] == [

@@ -215,7 +215,9 @@ def test_manifests_are_valid_for_kubernetes(file: Path) -> None:
 def test_a_pod_has_the_time_to_drain() -> None:
     pod = manifest("Deployment")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    graceful = {one["name"]: one["value"] for one in container["env"]}["AGENTEXEC_GRACEFUL_SHUTDOWN_TIMEOUT"]
+    graceful = {variable["name"]: variable["value"] for variable in container["env"]}[
+        "AGENTEXEC_GRACEFUL_SHUTDOWN_TIMEOUT"
+    ]
     assert pod["terminationGracePeriodSeconds"] > float(graceful) + CLOSING
 
 
@@ -226,7 +228,7 @@ def test_liveness_checks_the_supervisor_and_readiness_the_workers() -> None:
         for name in ("startup", "liveness", "readiness")
     }
     assert probes == {"startup": "--ready", "liveness": "--check", "readiness": "--ready"}
-    env = {one["name"]: one["value"] for one in container["env"]}
+    env = {variable["name"]: variable["value"] for variable in container["env"]}
     folder = str(Path(env["AGENTEXEC_HEARTBEAT_FILE"]).parent)
     assert folder in {mount["mountPath"] for mount in container["volumeMounts"]}, "the root is read-only"
 
@@ -257,7 +259,7 @@ def test_every_manifest_selects_the_same_pods() -> None:
 
 def test_the_target_per_pod_is_its_number_of_slots() -> None:
     (container,) = manifest("Deployment")["spec"]["template"]["spec"]["containers"]
-    env = {one["name"]: one["value"] for one in container["env"]}
+    env = {variable["name"]: variable["value"] for variable in container["env"]}
     (trigger,) = manifest("ScaledObject")["spec"]["triggers"]
     assert trigger["metricType"] == "AverageValue"
     slots = int(env["AGENTEXEC_NUM_WORKERS"]) * int(env["AGENTEXEC_WORKER_CONCURRENCY"])

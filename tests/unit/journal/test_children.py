@@ -154,7 +154,7 @@ async def test_canceling_reaches_the_tree_but_for_what_is_detached(office: Offic
         assert await ax.cancel(task)
         await harness.run_all()
         assert office.ran == {"double 2": 1}
-        assert sorted(one.status for one in harness.tasks) == ["canceled", "canceled", "complete"]
+        assert sorted(task.status for task in harness.tasks) == ["canceled", "canceled", "complete"]
         assert "Canceled with the task that enqueued it." in harness.tasks[1].messages
 
 

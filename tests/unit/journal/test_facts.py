@@ -6,7 +6,7 @@ from agentexec.journal.facts import fit_path
 
 
 def test_a_long_path_keeps_apart_what_differs_at_its_end() -> None:
-    one, other = fit_path("x" * 300 + "1"), fit_path("x" * 300 + "2")
-    assert one != other
-    assert len(one) == len(other) == 255
+    first, other = fit_path("x" * 300 + "1"), fit_path("x" * 300 + "2")
+    assert first != other
+    assert len(first) == len(other) == 255
     assert fit_path("short") == "short"
