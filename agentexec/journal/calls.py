@@ -19,7 +19,7 @@ POLICY_MARK = "_agentexec_tool_policy"
 
 
 class Decision(enum.Enum):
-    """What to do about a call, given what is recorded of it."""
+    """Decision about a call, given its records."""
 
     ANSWER = "answer"
     RUN = "run"

@@ -1,4 +1,4 @@
-"""What others may have written to Redis or into rows harms the task it is about, and no other."""
+"""Foreign data in Redis or in rows: it harms the task it is about, and no other."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_bad_contexts_end_their_tasks_and_no_other(deploy: Deploy) -> None:
         row = text(f"UPDATE {Activity.__tablename__} SET status = 'nonsense' WHERE agent_id = :id")
         connection.execute(row.bindparams(bindparam("id", unreadable.agent_id, Uuid())))
     forged = [UUID(int=n) for n in (1, 2)]
-    RUNTIME.backend.push(ax.CONF.queue_name, [Entry(one, Priority.HIGH) for one in forged])
+    RUNTIME.backend.push(ax.CONF.queue_name, [Entry(agent_id, Priority.HIGH) for agent_id in forged])
     good = [deployment.enqueue("work", f"good-{number}") for number in range(5)]
     deployment.start()
     deployment.wait_for_ends([*bad, *good], timeout=30)
@@ -192,8 +192,8 @@ def record(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_bad_rows_do_not_hide_the_others() -> None:
     good, bad = (ax.activity.create(name, metadata={"tenant": "a"}) for name in ("good", "bad"))
     waiting = ax.activity.create("waits")
-    for one in (good, bad):
-        ax.activity.complete(one)
+    for agent_id in (good, bad):
+        ax.activity.complete(agent_id)
     with RUNTIME.engine.begin() as connection:
         row = update(Activity).where(Activity.agent_id == bad)
         usage: Any = {"gpt": {"requests": "many", "input_tokens": 3}, "other": [1]}
@@ -221,7 +221,7 @@ def test_bad_rows_do_not_hide_the_others() -> None:
         assert ax.activity.detail(db, bad).usage_by_model["gpt"].input_tokens == 3
         assert spent(db).usage.input_tokens == 3
         assert ax.activity.overview(db).queued == 1
-        assert [one.call_id for one in ax.approvals.list(db)] == ["p"]
+        assert [approval.call_id for approval in ax.approvals.list(db)] == ["p"]
     with pytest.raises(AgentexecError, match="cannot be read: the database does not hold JSON"):
         ax.get_result_sync(bad, 5)
     *_, last = ax.activity.stream(bad)

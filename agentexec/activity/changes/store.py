@@ -22,7 +22,7 @@ from agentexec.task import Lease, Status
 
 
 class Recorded(NamedTuple):
-    """What `RecordStore.record` did not write: endings whose lease was lost, and reports on activities that do not exist."""
+    """Items that `RecordStore.record` did not write: endings whose lease was lost, and reports on unknown activities."""
 
     refused: list[Lease]
     unknown: list[UUID]

@@ -56,7 +56,7 @@ class State:
     """Question that waits for an answer."""
 
     error: str = ""
-    """Why the last refresh failed."""
+    """Reason why the last refresh failed."""
 
     message: str = ""
     _message_at: float = 0.0
