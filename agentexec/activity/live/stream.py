@@ -110,7 +110,7 @@ class ActivityStream:
             await batches.aclose()
 
     async def batches(self, idle: float | None = None) -> AsyncGenerator[list[ActivityEvent]]:
-        """Iterate over the events in lists, as they come, to pass them on together.
+        """Iterate over the events in lists, as they come, for code that passes them on together.
 
         Args:
             idle: Seconds of silence after which an empty list comes; None waits without limit.

@@ -88,7 +88,7 @@ class _Candidate(NamedTuple):
     label: int | None
     """Position of the label; None for status and task name."""
     rows: Select[Any]
-    """When the activities that meet the condition were created, newest first."""
+    """Times of creation of the activities that meet the condition, newest first."""
 
 
 class _Selectivity(NamedTuple):
