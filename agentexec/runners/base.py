@@ -130,7 +130,7 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
             The function's value after its way through JSON, which is the same in every attempt.
 
         Raises:
-            CallInterruptedError: The step was cut off, and its policy does not allow to repeat it.
+            CallInterruptedError: The step was cut off, and its policy or a person does not let it run again.
             ReplayDivergedError: An earlier attempt called another step here.
             LeaseLostError: Another worker has the task.
             PayloadTooLargeError: The value is larger than AGENTEXEC_MAX_PAYLOAD_BYTES.
