@@ -28,7 +28,7 @@ async def map_tasks(
     Tasks are enqueued in batches of up to 500, with one round trip for each batch. Inside a task the wait occupies no
     slot of the worker, and tasks that an earlier attempt enqueued are found again.
 
-    The first task that fails ends the call: no further tasks are enqueued, and the others go on and keep their results.
+    The first task that fails ends the call: no further tasks are enqueued, and the others continue and keep their results.
 
     Args:
         task_name: Name of the tasks.
@@ -44,7 +44,7 @@ async def map_tasks(
     Raises:
         TaskFailedError: A task failed for good.
         TaskCanceledError: A task was canceled.
-        TimeoutError: A task has not ended in time. It goes on.
+        TimeoutError: A task has not ended in time. It continues.
         ContextInvalidError: A context does not fit the type of the task.
         PayloadTooLargeError: A context or the metadata is above `AGENTEXEC_MAX_PAYLOAD_BYTES`.
         UsageError: Another argument is invalid.

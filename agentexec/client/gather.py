@@ -21,7 +21,7 @@ async def gather(
 ) -> list[Any]:
     """Wait for several tasks and return their results. Inside a task the wait occupies no slot of the worker.
 
-    The first task that fails ends the wait. The others go on and keep their results.
+    The first task that fails ends the wait. The others continue and keep their results.
 
     Args:
         *tasks: Handles or agent_ids of the tasks.
@@ -35,7 +35,7 @@ async def gather(
     Raises:
         TaskFailedError: A task failed for good.
         TaskCanceledError: A task was canceled.
-        TimeoutError: A task has not ended in time. It goes on.
+        TimeoutError: A task has not ended in time. It continues.
         ResultExpiredError: A result was removed after `AGENTEXEC_RESULT_TTL`.
         ActivityNotFoundError: No task has one of the agent_ids, and these labels.
         UnavailableError: The database cannot be reached.
@@ -109,7 +109,7 @@ async def as_completed(
         Each task when it has ended, with its `task` and its `result()`.
 
     Raises:
-        TimeoutError: A task has not ended in time. It goes on.
+        TimeoutError: A task has not ended in time. It continues.
         ActivityNotFoundError: No task has one of the agent_ids, and these labels.
         UnavailableError: The database cannot be reached.
     """

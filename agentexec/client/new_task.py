@@ -45,7 +45,7 @@ class TaskOptions(TypedDict, total=False):
     """Queue of the task; `AGENTEXEC_QUEUE_NAME` by default."""
 
     detached: bool
-    """True to let the task go on when the task that enqueues it is canceled. False by default."""
+    """True to let the task continue when the task that enqueues it is canceled. False by default."""
 
 
 class EnqueueOptions(TaskOptions, total=False):

@@ -70,7 +70,7 @@ async def get_result(
     Raises:
         TaskFailedError: The task failed for good. Raised as soon as it did.
         TaskCanceledError: The task was canceled.
-        TimeoutError: The task has not ended in time. It goes on.
+        TimeoutError: The task has not ended in time. It continues.
         ResultExpiredError: The result was removed after `AGENTEXEC_RESULT_TTL`.
         ActivityNotFoundError: No task has this agent_id and these labels.
         UsageError: The result does not fit `type`, or `task` is not an agent_id.

@@ -20,7 +20,7 @@ BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY, sqlite3.SQLITE_BUSY_S
 
 
 def tune_sqlite(connection: Any, _record: Any) -> None:
-    """Prepare a new connection. WAL lets readers go on beside a writer; with WAL, NORMAL survives a killed process."""
+    """Prepare a new connection. WAL lets readers continue beside a writer; with WAL, NORMAL survives a killed process."""
     cursor = connection.cursor()
     # Before the switch to WAL, which needs the lock that another starting process may hold.
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")

@@ -362,7 +362,7 @@ class StateBackend(Protocol):
             max_wait: Longest wait, in seconds, for which the amounts are taken in advance.
 
         Returns:
-            The seconds to wait, 0.0 for none. Up to `max_wait` the amounts are taken already: wait, then go on. Above
+            The seconds to wait, 0.0 for none. Up to `max_wait` the amounts are taken already: wait, then continue. Above
             it nothing was taken.
         """
 

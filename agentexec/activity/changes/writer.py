@@ -198,7 +198,7 @@ class Writer:
             log.warning("%s The reconciler will acknowledge %d finished task(s).", error, len(endings))
 
     def _notify_live(self, progress: Sequence[Progress], written: Sequence[Ending]) -> None:
-        """Tell the followers of tasks that go on about their new log lines."""
+        """Tell the followers of continuing tasks about their new log lines."""
         if self._live is not None:
             requeued = [ending.lease.agent_id for ending in written if not ending.status.final]
             self._live.notify_log_changed({*(report.agent_id for report in progress), *requeued})

@@ -1,4 +1,4 @@
-"""Model calls of a durable run: each response is recorded before the run goes on, and returned again on replay."""
+"""Model calls of a durable run: each response is recorded before the run continues, and returned again on replay."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class DurableRun:
             raise
 
     async def record_response(self, input_hash: str, value: str, usage: Usage) -> None:
-        """Record the model's response; the run goes on when it is in the database."""
+        """Record the model's response; the run continues when it is in the database."""
         await self.recorder.record(self.path, FactKind.MODEL, input_hash, value, usage)
         self._next_turn += 1
 

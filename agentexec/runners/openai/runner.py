@@ -59,7 +59,7 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
     In the task's worker a run is durable: the models' responses and the tools' outputs are recorded. When another
     worker runs the handler again, `run` answers from the record until it comes to something new. A tool with
     `needs_approval` takes the task off its worker until somebody has decided (`ax.approve`, `ax.reject`); then the
-    run goes on.
+    run continues.
 
     Tracing is off if there is no key to export traces with (OPENAI_API_KEY or `set_tracing_export_api_key`) and no
     trace is open; pass `run_config=RunConfig()` to trace to processors of your own. Traces are grouped by agent_id.
