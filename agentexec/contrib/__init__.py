@@ -1,1 +1,1 @@
-"""Integrations with web frameworks; each needs its library installed."""
+"""Integrations with other software; each needs its library installed."""
