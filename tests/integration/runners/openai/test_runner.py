@@ -561,9 +561,10 @@ class Collector(TracingProcessor):
 def collector(openai: MockOpenAI) -> Iterator[Collector]:
     collector = Collector()
     set_trace_processors([collector])
+    default_exporter().api_key = None  # It keeps a key that an earlier test has had in the environment.
     yield collector
     set_trace_processors([default_processor()])
-    default_exporter().api_key = None  # It keeps a key that it has found in the environment.
+    default_exporter().api_key = None
 
 
 @both_modes
