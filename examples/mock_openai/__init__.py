@@ -102,6 +102,10 @@ class MockOpenAI:
         """Return the requests so far, oldest first: `body`, `status`, `stream`, `fault`, `duration` and more."""
         return self._fetch("GET", "/requests")["requests"]
 
+    def delayed(self) -> int:
+        """Return the number of requests that arrived at a step with a delay since the scripts were set."""
+        return self._fetch("GET", "/delayed")
+
     def reset(self) -> None:
         """Remove requests, faults and added scripts; the script given at the start stays."""
         self._fetch("POST", "/reset")

@@ -32,9 +32,10 @@ App = Callable[[Scope, Callable[..., Any], Callable[..., Any]], Awaitable[None]]
 class Scripted:
     """Middleware between llmock's own middleware, which parses the request, and its handlers, which write the reply."""
 
-    def __init__(self, app: App, scripts: list[Script]) -> None:
+    def __init__(self, app: App, scripts: list[Script], delayed: list[Step]) -> None:
         self._app = app
         self._scripts = scripts
+        self._delayed = delayed
 
     async def __call__(self, scope: Scope, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
         if scope["type"] == "http" and scope["path"] in PATHS:
@@ -46,7 +47,9 @@ class Scripted:
         step = next_step(self._scripts, state["llmock_body"])
         if step is None or plan.reply is not None:  # a reply queued by inject() comes first
             return
-        await asyncio.sleep(step.delay)
+        if step.delay:
+            self._delayed.append(step)
+            await asyncio.sleep(step.delay)
         state["llmock_plan"] = replace(plan, reply=_reply(step))
 
 
@@ -57,11 +60,14 @@ def _reply(step: Step) -> Reply:
 
 def build(settings: dict[str, Any]) -> uvicorn.Server:
     scripts: list[Script] = []
+    delayed: list[Step] = []
     app = create_app(
         chaos=ChaosSettings(latency_ms=round(settings["latency"] * 1000)),
         stream_chaos=StreamChaos(chunk_delay_ms=round(settings["chunk_delay"] * 1000)),
     )
-    app.user_middleware.append(Middleware(Scripted, scripts=scripts))  # the last one is the innermost
+    app.user_middleware.append(
+        Middleware(Scripted, scripts=scripts, delayed=delayed)
+    )  # the last one is the innermost
 
     @app.get("/_llmock/scripts")
     def get_scripts() -> list[dict[str, Any]]:
@@ -70,7 +76,12 @@ def build(settings: dict[str, Any]) -> uvicorn.Server:
     @app.put("/_llmock/scripts")
     async def put_scripts(request: Request) -> int:
         scripts[:] = [Script.from_json(script) for script in await request.json()]
+        delayed.clear()
         return len(scripts)
+
+    @app.get("/_llmock/delayed")
+    def get_delayed() -> int:
+        return len(delayed)
 
     return uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
 

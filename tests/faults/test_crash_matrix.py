@@ -32,9 +32,17 @@ SOME_CASES = [
 ]
 """Every shape, both modes, with and without a session."""
 
+LONG_CASES = {"approval-run_streamed-session", "nested-run_streamed-session", "parallel-run_streamed-alone"}
+
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("case", ALL_CASES if WHOLE else SOME_CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.thorough if case in LONG_CASES else ())
+        for case in (ALL_CASES if WHOLE else SOME_CASES)
+    ],
+)
 def test_a_run_killed_at_any_instant_ends_as_if_nothing_had_happened(case: str, tmp_path: Path) -> None:
     done = run_python(
         "-m",

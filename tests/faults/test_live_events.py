@@ -7,6 +7,8 @@ import sys
 import threading
 from typing import Any
 
+import pytest
+
 import agentexec as ax
 from agentexec.activity.schemas import ActivityEvent
 from tests.deployment import Deploy, Deployment, on_targets
@@ -58,6 +60,7 @@ def test_the_stream_of_a_killed_workers_task_goes_on_with_the_next_attempt(deplo
     assert len({event.id for event in events}) == len(events)
 
 
+@pytest.mark.thorough
 @on_targets("valkey+postgres")
 def test_a_redis_that_is_killed_costs_text_but_no_line(deploy: Deploy) -> None:
     deployment = deploy()

@@ -34,6 +34,7 @@ def ask(name: str, key: str, **job: Any) -> ax.Task:
     return ax.enqueue_sync(name, {"key": key, **job})
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(180)
 @everywhere
 def test_fifty_pipelines_with_children_complete_on_one_slot(deploy: Deploy) -> None:
@@ -197,6 +198,7 @@ def test_canceling_a_pipeline_stops_its_running_children(deploy: Deploy) -> None
     deployment.wait_for_status(ask("child", "other"), "complete")
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(120 + PIPELINES)
 @everywhere
 def test_pipelines_under_random_kills(deploy: Deploy) -> None:

@@ -42,6 +42,7 @@ def test_the_base_does_not_import_the_sdk() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
+@pytest.mark.thorough
 def test_every_name_is_there_also_after_all_modules_are_loaded() -> None:
     program = """
 import pkgutil, types, importlib, agentexec as ax
@@ -102,12 +103,18 @@ VERBS = {f"agentexec.cli.{verb.replace('-', '_')}" for verb in verbs.VERBS}
             HEAVY | {"rich", "agentexec.cli.doctor", "agentexec.cli.enqueue", "agentexec.journal.models"},
         ),
         (["monitor", "--once"], HEAVY | {"agentexec.cli.doctor", "agentexec.journal.models"}),
-        (["monitor", "--json"], HEAVY | {"agentexec.cli.doctor", "agentexec.journal.models", "rich"}),
-        (["doctor"], HEAVY | {"rich", "agentexec.cli.monitor"}),
-        (["migrate", "--revision=head"], HEAVY | {"rich"}),
+        pytest.param(
+            ["monitor", "--json"],
+            HEAVY | {"agentexec.cli.doctor", "agentexec.journal.models", "rich"},
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(["doctor"], HEAVY | {"rich", "agentexec.cli.monitor"}, marks=pytest.mark.thorough),
+        pytest.param(["migrate", "--revision=head"], HEAVY | {"rich"}, marks=pytest.mark.thorough),
         (["enqueue", "work"], HEAVY | {"rich"}),
-        (["cancel", "0190a6e2-7d4f-7c3a-9d55-0242ac120002"], HEAVY | {"rich"}),
-        (["cancel-pending", "--yes"], HEAVY | {"rich"}),
+        pytest.param(
+            ["cancel", "0190a6e2-7d4f-7c3a-9d55-0242ac120002"], HEAVY | {"rich"}, marks=pytest.mark.thorough
+        ),
+        pytest.param(["cancel-pending", "--yes"], HEAVY | {"rich"}, marks=pytest.mark.thorough),
         (["worker", "no_such_module"], {"agents", "sqlalchemy", "redis", "alembic"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

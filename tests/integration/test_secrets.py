@@ -83,6 +83,7 @@ def test_a_wrong_password_is_not_repeated(valkey_url: str) -> None:
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.thorough
 def test_a_command_says_nothing_secret(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(f"raise RuntimeError('redis://u:{SECRET}@host and sk-{SECRET}')\n")
     variables = {

@@ -175,6 +175,7 @@ def test_a_redis_url_that_cannot_be_read(folder: Path) -> None:
     assert "hunter2" not in done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("backend", "complaint"),
     [
@@ -196,6 +197,7 @@ def test_a_state_backend_that_lacks_something_is_refused_at_start(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_state_backend_of_the_project_is_found_by_every_command(folder: Path) -> None:
     (folder / "our_backend.py").write_text("from agentexec.state.sql_backend import create as create\n")
     command = Path(sys.executable).with_name(
@@ -216,6 +218,7 @@ def unreachable_redis(port: int) -> dict[str, str]:
     return {"AGENTEXEC_REDIS_URL": f"redis://someone:hunter2@127.0.0.1:{port}/0"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("servers_away", [unreachable_database, unreachable_redis])
 def test_a_worker_gives_up_on_servers_it_never_reached(
     folder: Path, servers_away: Callable[[int], dict[str, str]]
@@ -264,6 +267,7 @@ def test_a_file_that_is_not_a_database(folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_module_that_crashes_the_interpreter(folder: Path) -> None:
     (folder / "crashes.py").write_text("import os\nos.abort()\n")
     done = run_agentexec("worker", "crashes", cwd=folder)
@@ -271,6 +275,7 @@ def test_a_module_that_crashes_the_interpreter(folder: Path) -> None:
     assert "was killed by SIGABRT before it had loaded crashes" in done.stderr
 
 
+@pytest.mark.thorough
 @on_targets("valkey+sqlite")
 def test_a_worker_waits_for_a_redis_that_starts_late(deploy: Deploy) -> None:
     deployment = deploy(connect_timeout=20)

@@ -82,6 +82,7 @@ def test_the_doctor_fails_a_redis_that_evicts_keys(valkey: Any, tmp_path: Path) 
 # ---- init --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_new_project_works_right_away(mock_openai: MockOpenAI, tmp_path: Path) -> None:
     done = run_agentexec("init", "shop", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

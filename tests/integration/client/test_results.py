@@ -259,6 +259,7 @@ async def test_a_hundred_wait_for_the_same_task_and_a_hundred_for_each_their_own
     assert await own == [f"{number}" for number in range(100)]
 
 
+@pytest.mark.thorough
 def test_several_processes_and_threads_wait_for_the_same_task(running: Deployment) -> None:
     task = running.enqueue("work", "a", seconds=3)
     program = f"import agentexec as ax; print(ax.get_result_sync({str(task.agent_id)!r}, 20))"

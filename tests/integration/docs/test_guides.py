@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.deployment import Deploy, Deployment, on_targets
 from tests.guides import write_files
 
@@ -52,6 +54,8 @@ import asyncio, django
 django.setup()
 from django.core.management import call_command
 from django.test import AsyncClient, Client
+import pytest
+
 import agentexec as ax
 from myapp.models import Ticket
 
@@ -84,6 +88,7 @@ assert status == 204
 """
 
 
+@pytest.mark.thorough
 @on_targets("embedded", alternates=False)
 def test_the_django_guide(deploy: Deploy) -> None:
     deployment = deploy()
@@ -126,6 +131,7 @@ assert ax.activity.list(session()).total == 1
 """
 
 
+@pytest.mark.thorough
 @on_targets("embedded", alternates=False)
 def test_the_flask_guide(deploy: Deploy) -> None:
     deployment = deploy()
@@ -197,6 +203,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.thorough
 @on_targets("embedded", alternates=False)
 def test_the_multi_tenancy_guide(deploy: Deploy) -> None:
     deployment = deploy()
@@ -204,6 +211,7 @@ def test_the_multi_tenancy_guide(deploy: Deploy) -> None:
     run(deployment, "-c", TENANTS)
 
 
+@pytest.mark.thorough
 @on_targets("embedded", alternates=False)
 def test_the_custom_runner_guide(deploy: Deploy) -> None:
     deployment = deploy()
@@ -223,6 +231,7 @@ def double(agent_id, context: dict) -> int:
 """
 
 
+@pytest.mark.thorough
 @on_targets("embedded", alternates=False)
 def test_the_custom_backend_guide(deploy: Deploy) -> None:
     """The whole suite takes half a minute; tests/integration/state/test_backends.py runs it for the class underneath."""
@@ -259,6 +268,7 @@ with ax.testing.harness(pool) as harness:
 """
 
 
+@pytest.mark.thorough
 @on_targets("embedded", alternates=False)
 def test_the_migration_guide(deploy: Deploy) -> None:
     deployment = deploy()

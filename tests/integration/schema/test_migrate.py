@@ -113,6 +113,7 @@ def test_migrating_down_to_base_leaves_nothing_behind(engine: Engine, tmp_path: 
     assert reflected(engine) == {}
 
 
+@pytest.mark.thorough
 def test_ten_processes_may_migrate_at_the_same_time(engine: Engine, tmp_path: Path) -> None:
     url = engine.url.render_as_string(hide_password=False)
     done = run_python("-c", TEN_PROCESSES, cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
@@ -120,6 +121,7 @@ def test_ten_processes_may_migrate_at_the_same_time(engine: Engine, tmp_path: Pa
     check_schema(engine)
 
 
+@pytest.mark.thorough
 def test_migrate_works_from_any_folder_and_twice(engine: Engine, tmp_path: Path) -> None:
     url = engine.url.render_as_string(hide_password=False)
     (tmp_path / "alembic.ini").write_text("[alembic]\nscript_location = nowhere\n")
@@ -133,6 +135,7 @@ def test_migrate_works_from_any_folder_and_twice(engine: Engine, tmp_path: Path)
     assert version == revisions()[-1]
 
 
+@pytest.mark.thorough
 def test_the_wheel_contains_the_migrations(tmp_path: Path) -> None:
     uv = Path(sys.executable).with_name("uv")
     if not uv.exists():
@@ -173,6 +176,7 @@ def test_check_changes_nothing_and_gives_advice(engine: Engine, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.thorough
 def test_sql_for_a_person_to_run_makes_the_same_schema(tmp_path: Path) -> None:
     done = run_agentexec("migrate", "--sql", cwd=tmp_path, AGENTEXEC_DATABASE_URL="sqlite:///app.db")
     assert done.returncode == 0, done.stderr
@@ -186,6 +190,7 @@ def test_sql_for_a_person_to_run_makes_the_same_schema(tmp_path: Path) -> None:
     check_schema(by_hand)
 
 
+@pytest.mark.thorough
 def test_sql_is_in_the_dialect_of_the_database(postgres_url: str, tmp_path: Path) -> None:
     done = run_agentexec("migrate", "--sql", cwd=tmp_path, AGENTEXEC_DATABASE_URL=postgres_url)
     assert "JSONB" in done.stdout
@@ -224,6 +229,7 @@ def test_a_worker_refuses_a_database_that_is_newer_than_its_release(engine: Engi
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.thorough
 def test_migrations_and_create_all_use_the_table_prefix(tmp_path: Path) -> None:
     variables = {"AGENTEXEC_DATABASE_URL": "sqlite:///app.db", "AGENTEXEC_TABLE_PREFIX": "ours_"}
     done = run_agentexec("migrate", cwd=tmp_path, **variables)

@@ -57,8 +57,8 @@ def agentexec_worker(*arguments: str) -> list[str]:
     ("files", "argument"),
     [
         ({"tasks.py": MODULE_WITH_POOL}, "tasks"),
-        ({"tasks.py": MODULE_WITH_WORKERS}, "tasks:workers"),
-        ({"sub/tasks.py": MODULE_WITH_FACTORY}, "sub/tasks.py"),
+        pytest.param({"tasks.py": MODULE_WITH_WORKERS}, "tasks:workers", marks=pytest.mark.thorough),
+        pytest.param({"sub/tasks.py": MODULE_WITH_FACTORY}, "sub/tasks.py", marks=pytest.mark.thorough),
         (
             {
                 "app/__init__.py": "",
@@ -67,7 +67,7 @@ def agentexec_worker(*arguments: str) -> list[str]:
             },
             "app.worker",
         ),
-        ({"tasks.py": MODULE_WITH_FACTORY}, "tasks:create_pool"),
+        pytest.param({"tasks.py": MODULE_WITH_FACTORY}, "tasks:create_pool", marks=pytest.mark.thorough),
     ],
     ids=["module", "attribute", "factory in a file", "package with relative imports", "named factory"],
 )
@@ -102,6 +102,7 @@ def test_options_of_the_command_line_take_precedence(deploy: Deploy) -> None:
     assert deployment.stop() == 0
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_module_that_starts_threads_is_loaded_by_each_worker(deploy: Deploy) -> None:
     """A fork would leave the locks of these threads locked."""
@@ -133,6 +134,7 @@ def test_with_nothing_set_everything_works_in_one_folder(deploy: Deploy) -> None
     assert deployment.stop() == 0
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_tasks_enqueued_before_the_first_worker_ever_ran_are_run(deploy: Deploy) -> None:
     """The first command in an empty folder may be `enqueue`."""
@@ -214,6 +216,7 @@ ax.CONF.graceful_shutdown_timeout = 0
 """
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_settings_of_the_module_hold_for_the_supervisor_and_options_take_precedence(deploy: Deploy) -> None:
     deployment = deploy()
@@ -286,6 +289,7 @@ def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: De
     assert "Traceback" not in deployment.log
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_workers_end_with_a_program_that_does_not_shut_them_down(deploy: Deploy) -> None:
     deployment = deploy()
@@ -308,6 +312,7 @@ def test_a_pool_that_workers_cannot_import_is_refused(deploy: Deploy) -> None:
     assert "Traceback" not in deployment.log
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "call", ["pool.run()", "pool.start()\nimport time\ntime.sleep(60)"], ids=["run", "start"]
 )

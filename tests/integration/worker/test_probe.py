@@ -39,6 +39,7 @@ def test_probes_follow_a_worker_from_its_start_to_its_end(deploy: Deploy) -> Non
     assert not (deployment.folder / "heartbeat.json").exists()
 
 
+@pytest.mark.thorough
 @on_targets("valkey+postgres", alternates=False)
 def test_an_outage_of_both_servers_fails_no_probe(deploy: Deploy) -> None:
     deployment = deploy(heartbeat_file="heartbeat.json")

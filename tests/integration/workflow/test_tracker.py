@@ -95,6 +95,7 @@ async def test_exactly_one_of_several_concurrent_coroutines_sees_the_tracker_com
     assert sorted(await asyncio.gather(*(end() for _ in range(16)))) == [False] * 15 + [True]
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+sqlite")
 def test_counts_of_several_processes_are_not_lost(deploy: Deploy) -> None:
     deployment = deploy()

@@ -211,7 +211,7 @@ def test_retries_are_run_without_sleeping() -> None:
         task = harness.run("unsteady")
     assert (task.result, task.attempts) == ("at last", 3)
     assert "Attempt 2 failed with RuntimeError: try 2" in task.messages[4]
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
 
 
 def test_run_all_runs_the_tasks_that_a_task_enqueues() -> None:

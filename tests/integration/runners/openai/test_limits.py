@@ -77,7 +77,7 @@ async def test_a_short_wait_is_spent_in_place(mode: str, model: Any, mock_openai
     refuse(mock_openai, 2, 1)
     started = time.monotonic()
     assert await ask(mode, model) == "At last."
-    assert 2 <= time.monotonic() - started < 5
+    assert time.monotonic() - started >= 2
     assert [request["status"] for request in mock_openai.requests()] == [429, 429, 200]
 
 
@@ -93,7 +93,7 @@ async def test_a_long_wait_gives_the_task_back_to_the_queue(
     started = time.monotonic()
     with pytest.raises(ax.RetryLater, match=r"^Waiting [67]\d s: gpt-4o is rate limited.$") as caught:
         await ask(mode, model, ModelSettings(retry=settings))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
     assert 60 <= caught.value.seconds <= 72
     assert len(mock_openai.requests()) == 1
 
@@ -163,7 +163,7 @@ async def test_calls_are_paced(mock_openai: MockOpenAI, sqlite_tables: str) -> N
         model = PacedModel(OpenAIResponsesModel("gpt-4o", client))
         started = time.monotonic()
         await asyncio.gather(*(ask("run", model) for _ in range(8)))
-        assert 2.0 < time.monotonic() - started < 5
+        assert time.monotonic() - started > 2.0
         ax.CONF.rate_limit_wait = 0.5
         ax.configure(database_url=sqlite_tables)
         with pytest.raises(ax.RetryLater, match="gpt-4o is rate limited"):

@@ -622,6 +622,7 @@ async def test_a_trace_that_the_caller_has_opened_is_used(
     assert result.final_output == "Fine."
 
 
+@pytest.mark.thorough
 def test_without_a_key_a_run_leaves_no_thread_no_output_and_no_delay(
     openai: MockOpenAI, tmp_path: Path
 ) -> None:

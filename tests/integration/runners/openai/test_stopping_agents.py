@@ -15,8 +15,8 @@ from tests.integration.runners.openai.test_limits import agents_worker
 
 everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
 
-AT_ONCE = 1.0
-"""Seconds within which a running agent stops."""
+AT_ONCE = 5.0
+"""Seconds within which a running agent stops on a busy machine: less than its tool or its model call takes."""
 
 
 def cancel(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
@@ -37,8 +37,7 @@ def test_an_agent_within_a_model_call_is_stopped(deploy: Deploy, mock_openai: Mo
     deployment = deploy(worker_concurrency=1)
     agents_worker(deployment, mock_openai)
     task = deployment.enqueue("ask", "model")
-    deployment.wait_for_start("model")
-    time.sleep(0.3)  # nothing shows from outside that the request has been sent
+    deployment.wait_for(mock_openai.delayed)
     assert cancel(deployment, str(task.agent_id)) == (0, f"Canceled task {task.agent_id}.\n", "")
     assert seconds_until_free(deployment, "next") < AT_ONCE
     detail = deployment.detail(task)
@@ -49,6 +48,7 @@ def test_an_agent_within_a_model_call_is_stopped(deploy: Deploy, mock_openai: Mo
         ax.get_result_sync(task, 5)
 
 
+@pytest.mark.thorough
 @everywhere
 def test_an_agent_within_a_tool_in_a_thread_is_stopped(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     """The thread cannot be interrupted, but the agent does not wait for it and calls no model again."""
@@ -127,12 +127,13 @@ def test_an_agent_over_its_time_limit_is_stopped_and_retried(deploy: Deploy, moc
         (ended.created_at - began.created_at).total_seconds()
         for began, ended in ((detail.logs[1], detail.logs[2]), (detail.logs[3], detail.logs[4]))
     )
-    assert 0.9 < first < 2
-    assert 0.9 < second < 2
+    assert 0.9 < first < AT_ONCE
+    assert 0.9 < second < AT_ONCE
     assert deployment.ledger("end") == {}
     assert seconds_until_free(deployment, "next") < AT_ONCE
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_time_limit_leaves_quick_agents_alone(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("In time.")])
