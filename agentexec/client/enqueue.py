@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Unpack
-from uuid import UUID
 
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
@@ -27,7 +26,7 @@ from agentexec.db.errors import translating_db_errors
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import reading, writing
 from agentexec.errors import SchemaError, UnavailableError, UsageError
-from agentexec.journal.children import Child, candidate_ids, choose_children
+from agentexec.journal.children import Child, Place, candidate_ids, choose_children
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.store import require_lease
 from agentexec.runtime import RUNTIME
@@ -232,7 +231,7 @@ def _accept_children(scope: Scope, batch: Sequence[NewTask], detached: bool) -> 
 
 @retry_on_deadlock
 def _record_children(
-    scope: Scope, batch: Sequence[NewTask], places: Sequence[Sequence[UUID]], detached: bool
+    scope: Scope, batch: Sequence[NewTask], places: Sequence[Place], detached: bool
 ) -> list[Task]:
     with writing(RUNTIME.engine) as connection:
         # This locks the parent's row until the commit: a cancel of the parent comes before, or finds the children.

@@ -16,6 +16,7 @@ from agentexec.activity.queries.labels import check_label_count
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import PayloadTooLargeError, UsageError
+from agentexec.journal.canonical import sort_sets_in_text
 from agentexec.registry import MAX_TASK_NAME, validate_context
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, new_agent_id
@@ -99,6 +100,8 @@ def _dump_context(task_name: str, context: Context) -> str | None:
             f"The context of task {task_name} holds a secret in {field}, which would be stored as {MASK}: pass a "
             "reference that the handler looks the secret up by, or read it from the worker's environment."
         )
+    # A child is known by its context, which must be the same text in another process.
+    text = sort_sets_in_text(context, text)
     check_payload_size(text, f"The context of task {task_name}")
     return text
 

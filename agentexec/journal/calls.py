@@ -9,8 +9,9 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from agentexec.errors import AgentexecError, Postponed, UsageError
 from agentexec.journal.approvals import Question, Verdict
+from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import CURRENT_CALL, Call, enclosing_calls, turn_of
-from agentexec.journal.facts import Fact, FactKind, digest, dump
+from agentexec.journal.facts import Fact, FactKind, dump
 from agentexec.journal.recorder import POLICIES, SCOPE, Policy, Scope
 
 T = TypeVar("T")

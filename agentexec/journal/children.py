@@ -6,6 +6,7 @@ Nothing else needs to be recorded: a handler that runs again arrives at the id o
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -15,6 +16,7 @@ from sqlalchemy import Connection, select
 from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.db.chunks import chunks
+from agentexec.journal.canonical import canonical_json
 from agentexec.journal.recorder import Scope
 from agentexec.task import Status
 
@@ -28,16 +30,32 @@ class Child(NamedTuple):
     is_new: bool
 
 
-def candidate_ids(scope: Scope, new: NewTask) -> list[UUID]:
-    """Return the ids that a child may have at its place: for the first attempt, then for each retry after one that raised.
+class Place(NamedTuple):
+    """A child's place in its parent, as the ids that it may have there: for the first attempt, then for each retry."""
+
+    ids: list[UUID]
+    former_ids: Sequence[UUID] = ()
+    """The ids that earlier releases gave it, if an earlier attempt may have used them."""
+
+
+def candidate_ids(scope: Scope, new: NewTask) -> Place:
+    """Return the ids that a child may have at its place.
 
     The place consists of the position of the running code, the child's name, queue and context, and its ordinal among
     identical siblings. A task with an idempotency key has one id of its own.
     """
     if new.idempotency_key is not None:
-        return [new.agent_id]
+        return Place([new.agent_id])
+    identity = None if new.context is None else canonical_json(json.loads(new.context))
+    ids = _ids_of(scope, new, identity)
+    if identity == new.context or scope.recorder.lease.epoch == 1:
+        return Place(ids)
+    return Place(ids, _ids_of(scope, new, new.context))
+
+
+def _ids_of(scope: Scope, new: NewTask, context: str | None) -> list[UUID]:
     parent, recorder = scope.recorder.lease.agent_id, scope.recorder
-    content = hashlib.sha256(f"{new.queue}\n{new.context}".encode("utf-8", "replace")).hexdigest()
+    content = hashlib.sha256(f"{new.queue}\n{context}".encode("utf-8", "replace")).hexdigest()
     stem = f"{scope.path}/{new.task_name}/{content}"
     place = f"{stem}#{recorder.next_ordinal(stem)}"
     return [_child_id(parent, f"{place}~{failures}") for failures in range(recorder.failures + 1)]
@@ -55,20 +73,26 @@ def choose_children(
     connection: Connection,
     scope: Scope,
     batch: Sequence[NewTask],
-    places: Sequence[Sequence[UUID]],
+    places: Sequence[Place],
     detached: bool,
 ) -> list[Child]:
     """Return the existing child for each new task that has one, else the task as a new child."""
     known: dict[UUID, Status] = {}
     if scope.recorder.lease.epoch > 1:
-        for chunk in chunks([agent_id for place in places for agent_id in place]):
+        for chunk in chunks([agent_id for place in places for agent_id in (*place.ids, *place.former_ids)]):
             query = select(ACTIVITY.c.agent_id, ACTIVITY.c.status).where(ACTIVITY.c.agent_id.in_(chunk))
             known.update((row.agent_id, row.status) for row in connection.execute(query))
     parent = None if detached else scope.recorder.lease.agent_id
     return [
         Child(new._replace(agent_id=agent_id, parent_id=parent), agent_id not in known)
-        for new, agent_id in zip(batch, (choose_id(place, known) for place in places), strict=True)
+        for new, agent_id in zip(batch, (choose_at(place, known) for place in places), strict=True)
     ]
+
+
+def choose_at(place: Place, known: Mapping[UUID, Status]) -> UUID:
+    """Return the id that a child has at its place, given the statuses of the tasks that exist."""
+    was_enqueued_before = any(agent_id in known for agent_id in place.former_ids)
+    return choose_id(place.former_ids if was_enqueued_before else place.ids, known)
 
 
 def choose_id(candidates: Sequence[UUID], known: Mapping[UUID, Status]) -> UUID:

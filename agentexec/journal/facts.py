@@ -1,4 +1,4 @@
-"""Facts of the journal: their kinds, and their values, hashes and paths as text."""
+"""Facts of the journal: their kinds, and their values and paths as text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import enum
 import hashlib
 import json
 from typing import Any, NamedTuple
-
-from pydantic_core import to_jsonable_python
 
 from agentexec.config import CONF
 from agentexec.errors import PayloadTooLargeError
@@ -70,22 +68,6 @@ def dump(value: Any, what: str) -> str:
             "return less, or raise AGENTEXEC_MAX_PAYLOAD_BYTES."
         )
     return text
-
-
-def digest(value: Any) -> str:
-    """Return a hash of a value's JSON form."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def canonical_json(value: Any) -> str:
-    """Return a value's JSON form, the same in every process; an object without one is replaced by its type's name."""
-    return json.dumps(value, sort_keys=True, default=_plain, separators=(",", ":"))
-
-
-def _plain(value: Any) -> Any:
-    return to_jsonable_python(
-        value, by_alias=True, bytes_mode="base64", fallback=lambda item: f"<{type(item).__qualname__}>"
-    )
 
 
 MAX_SEGMENT = 60

@@ -23,7 +23,7 @@ from uuid import UUID
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, ReplayDivergedError, UnavailableError, WaitingForApproval
 from agentexec.journal.approvals import Question, Verdict, ask, earliest_expiry, waiting_message
-from agentexec.journal.facts import Fact, FactKind, Usage, digest, fit_path
+from agentexec.journal.facts import Fact, FactKind, Usage, fit_path
 from agentexec.journal.store import load_facts
 from agentexec.journal.stores import journal_store
 from agentexec.journal.waiting import POLL_SECONDS, QUIET_SECONDS, ActiveCalls, OpenWaits
@@ -336,7 +336,6 @@ __all__ = [
     "ReplayProgress",
     "Scope",
     "current_scope",
-    "digest",
     "enter_task",
     "scope_of",
 ]

@@ -12,8 +12,9 @@ from pydantic_core import PydanticSerializationError
 
 from agentexec.errors import AgentexecError, CallInterruptedError
 from agentexec.journal.calls import CallResult, run_call
+from agentexec.journal.canonical import canonical_json, digest
 from agentexec.journal.current_call import run_unrecorded
-from agentexec.journal.facts import canonical_json, digest, path_segment
+from agentexec.journal.facts import path_segment
 from agentexec.journal.recorder import Policy, Scope
 
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)

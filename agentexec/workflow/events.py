@@ -15,8 +15,9 @@ from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import Postponed, UnavailableError, UsageError, WaitingForEvent
 from agentexec.journal import events as store
+from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import enclosing_calls
-from agentexec.journal.facts import FactKind, digest, dump, path_segment
+from agentexec.journal.facts import FactKind, dump, path_segment
 from agentexec.journal.models import MAX_PATH
 from agentexec.journal.recorder import Recorder, Scope, current_scope
 from agentexec.journal.slot_release import slot_released

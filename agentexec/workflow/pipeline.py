@@ -10,7 +10,7 @@ from agentexec.activity.changes.reports import update
 from agentexec.client.enqueue import enqueue, enqueue_sync
 from agentexec.client.new_task import Context, EnqueueOptions
 from agentexec.errors import UsageError
-from agentexec.journal.facts import digest
+from agentexec.journal.canonical import digest
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.steps import StepCall, run_step
 from agentexec.registry import validate_context

@@ -21,7 +21,8 @@ from agents.usage import (
 )
 from openai.types.responses import Response, ResponseCompletedEvent, ResponseOutputItemDoneEvent
 
-from agentexec.journal.facts import Usage, digest, dump
+from agentexec.journal.canonical import digest
+from agentexec.journal.facts import Usage, dump
 from agentexec.runners.openai.events import events_from_items, events_from_stream, events_from_usage
 from agentexec.runners.openai.limits import PacedModel
 from agentexec.runners.openai.proxy import SdkProxy

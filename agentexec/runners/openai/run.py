@@ -11,8 +11,9 @@ from agents import Agent, RunConfig, RunState
 
 from agentexec.activity.live import publisher as live
 from agentexec.errors import Postponed
+from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import enclosing_calls
-from agentexec.journal.facts import Fact, FactKind, Usage, digest, dump, path_segment
+from agentexec.journal.facts import Fact, FactKind, Usage, dump, path_segment
 from agentexec.journal.recorder import Recorder, Scope
 from agentexec.journal.waiting import wait_until_idle
 from agentexec.runners.openai.events import LiveEvent

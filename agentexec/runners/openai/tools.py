@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 from agentexec.errors import AgentexecError
 from agentexec.journal.calls import POLICY_MARK, CallResult, run_call
 from agentexec.journal.current_call import run_unrecorded
-from agentexec.journal.facts import digest, fit_path
+from agentexec.journal.facts import fit_path
 from agentexec.journal.recorder import SCOPE, Policy, Scope
 from agentexec.runners.openai.events import tool_called_event, tool_output_event
 from agentexec.runners.openai.run import DurableRun
@@ -172,4 +172,4 @@ def _decode_part(part: dict[str, Any]) -> Any:
     return kind.model_validate(part["data"])
 
 
-__all__ = ["INTERRUPTED_MESSAGE", "NO_INTENT_MARK", "digest", "invoke_journaled", "policy_of"]
+__all__ = ["INTERRUPTED_MESSAGE", "NO_INTENT_MARK", "invoke_journaled", "policy_of"]

@@ -24,7 +24,8 @@ import agentexec as ax
 from agentexec.activity.models import Activity, ActivityLog
 from agentexec.db.clock import utc_now
 from agentexec.errors import JournalConflictError, UnavailableError
-from agentexec.journal.facts import Fact, FactKind, digest, dump, fit_path
+from agentexec.journal.canonical import digest
+from agentexec.journal.facts import Fact, FactKind, dump, fit_path
 from agentexec.journal.models import JournalEntry
 from agentexec.journal.store import JournalStore, load_facts
 from agentexec.journal.stores import journal_store

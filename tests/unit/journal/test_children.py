@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.models import Activity, ActivityResult
-from agentexec.journal.children import choose_id
+from agentexec.journal.children import Place, choose_at, choose_id
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status
 from tests.office import Job, Office, Total
@@ -115,6 +115,31 @@ async def test_children_enqueued_within_a_transaction_and_detached_ones(office: 
             None,
             task.agent_id,
         ]
+
+
+async def test_a_child_is_found_again_whatever_order_its_context_has(office: Office) -> None:
+    """A mapping that is built from a set has another order in another process."""
+    orders = [["a", "b"], ["b", "a"]]
+
+    @office.pool.task("parent", retries=1)
+    async def parent(agent_id: UUID, context: Job) -> str:
+        task = await ax.enqueue("elsewhere", {"tags": dict.fromkeys(orders.pop(), True)}, queue_name="other")
+        office.run("parent")
+        return str(task.agent_id)
+
+    office.faults["parent"] = 1
+    async with ax.testing.harness(office.pool) as harness:
+        task = await harness.run("parent", Job())
+        with Session(RUNTIME.engine) as db:
+            children = [str(row.agent_id) for row in db.query(Activity).filter_by(agent_type="elsewhere")]
+        assert children == [task.result], task.error
+
+
+def test_a_child_that_an_earlier_release_enqueued_is_found_again() -> None:
+    former = Place([FIRST], former_ids=[SECOND])
+    assert choose_at(former, {}) == FIRST
+    assert choose_at(former, {SECOND: Status.RUNNING}) == SECOND
+    assert choose_at(former, {FIRST: Status.RUNNING}) == FIRST
 
 
 async def test_the_tree_is_in_the_detail(office: Office) -> None:
