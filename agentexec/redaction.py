@@ -2,8 +2,8 @@
 
 Known secrets are removed wherever they stand: the values of environment variables named like a key, token, secret or
 password, the passwords in variables that are URLs, and the secrets that the caller names. Others are removed by their
-form: passwords in URLs, keys of well-known providers, bearer tokens, and values after names like `password=`. This is for
-errors and log records, not for the data of tasks, and it cannot find a secret that looks like an ordinary word.
+form: passwords in URLs, keys of well-known providers, private keys, bearer tokens, cookies, and values after names like
+`password=` or `X-Api-Key:`. This is for errors and log records, not for the data of tasks, and it cannot find a secret that looks like an ordinary word.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -23,6 +24,9 @@ MAX_TEXT_LENGTH = 200_000
 _SECRET_VARIABLE = re.compile(
     r"(?:^|_)(?:KEYS?|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|PWD|CREDENTIALS?|PAT)$", re.IGNORECASE
 )
+_FOLDER_VARIABLES = frozenset({"PWD", "OLDPWD"})
+"""Variables of the shell that are named like passwords and hold its folders."""
+
 _URL_VARIABLE = re.compile(r"(?:^|_)(?:URL|URI|DSN)$", re.IGNORECASE)
 
 # The password ends at the last @ of the word, since it may contain one itself. A port and a path are not a password.
@@ -30,14 +34,33 @@ _PASSWORD = re.compile(
     r"""([a-z][a-z0-9+.\-]{0,30}://[^\s:/?#@"'<>]{0,200}):(?!\d{1,5}[/?#])([^\s"'<>]{1,500})@""",
     re.IGNORECASE,
 )
-_NAMES = (
-    r"(?:[a-z0-9]{1,30}[_-]){0,5}"
-    r"(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key|apikey|access[_-]?key|private[_-]?key|signing[_-]?key)"
+# A URL that nobody quoted may contain anything up to its host. In texts, pages of the web and mail addresses are too
+# common for that.
+_ODD_PASSWORD = re.compile(
+    r"""((?!(?:https?|wss?|file|ftp)://)\b[a-z][a-z0-9+.\-]{0,30}://[^\s:/?#@"'<>]{0,200})"""
+    r""":(?!\d{1,5}(?:[/?#\s"'<>,;)]|$))(?!\*\*\*@)((?:(?!://)[^\n@]){1,200})@(?=[\w.\[\-])""",
+    re.IGNORECASE,
 )
+_CLEAR_NAMES = (
+    r"(?:password|passwd|passphrase|pwd|api[_-]?key|access[_-]?key|private[_-]?key|signing[_-]?key"
+    r"|client[_-]?secret|(?:access|auth|refresh|api|id|bearer|session)[_-]?token)"
+)
+_NAMES = rf"(?:{_CLEAR_NAMES}|secret|token)"
+_QUOTED = r"""(?:"(?:\\.|[^"\\]){1,2000}"|'(?:\\.|[^'\\]){1,2000}')"""
+_PLAIN = r"""["']?[^\s"'&,;)]{1,2000}["']?"""
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"-----BEGIN ([A-Z0-9 ]{0,30}PRIVATE KEY)-----[\s\S]*?(?:-----END \1-----|\Z)"), HIDDEN),
     (_PASSWORD, rf"\1:{HIDDEN}@"),
+    (_ODD_PASSWORD, rf"\1:{HIDDEN}@"),
     (re.compile(r"\b(sk|rk|pk)-[A-Za-z0-9_\-]{8,}"), rf"\1-{HIDDEN}"),
-    (re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|hf_|AIza)[A-Za-z0-9_\-]{16,}"), HIDDEN),
+    (re.compile(r"\b(sk|rk|pk)_(live|test)_[A-Za-z0-9]{8,}"), rf"\1_\2_{HIDDEN}"),
+    (
+        re.compile(
+            r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|xapp-|hf_|npm_|pypi-|whsec_|AIza|ya29\.|SG\.)"
+            r"[A-Za-z0-9._\-]{16,}"
+        ),
+        HIDDEN,
+    ),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), HIDDEN),
     (re.compile(r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*"), HIDDEN),
     (
@@ -48,13 +71,32 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"\b(bearer)\s{1,5}[A-Za-z0-9._~+/=\-]{16,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    (
+        re.compile(r"""\b((?:set-)?cookie["']?:\s{0,5}["']?)[^\s"'][^\n"']{0,4000}""", re.IGNORECASE),
+        rf"\1{HIDDEN}",
+    ),
     # JSON and Python's mappings: "api_key": "…".
     (
-        re.compile(rf"""(["']{_NAMES}["']\s{{0,5}}:\s{{0,5}})(["'])(?:(?!\2).){{1,2000}}\2""", re.IGNORECASE),
+        re.compile(
+            rf"""({_NAMES}["']\s{{0,5}}:\s{{0,5}})(["'])(?:\\.|(?!\2)[^\\]){{1,2000}}\2""",
+            re.IGNORECASE,
+        ),
         rf"\1\2{HIDDEN}\2",
     ),
     # Assignments and queries: password=…, ?token=….
-    (re.compile(rf"""\b({_NAMES}\s?=\s?)(["']?)[^\s"'&,;)]{{1,2000}}\2""", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(rf"({_NAMES}\s?=\s?)(?:{_QUOTED}|{_PLAIN})", re.IGNORECASE), rf"\1{HIDDEN}"),
+    # Headers and YAML: X-Api-Key: …. After a bare "token:" often comes a sentence, so its value must look like a token.
+    (
+        re.compile(rf"({_CLEAR_NAMES}\s?:\s{{0,5}})(?:{_QUOTED}|{_PLAIN})", re.IGNORECASE),
+        rf"\1{HIDDEN}",
+    ),
+    (
+        re.compile(
+            r"((?:secret|token)\s?:\s{0,5})(?=[a-z._~+/=\-]{0,200}\d)[a-z0-9._~+/=\-]{8,2000}",
+            re.IGNORECASE,
+        ),
+        rf"\1{HIDDEN}",
+    ),
 )
 
 
@@ -73,7 +115,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 def passwords(url: str) -> Iterator[str]:
     """Yield the password in a URL, as written there and unquoted."""
-    found = _PASSWORD.search(url)
+    found = _PASSWORD.search(url) or _ODD_PASSWORD.search(url)
     if found is not None:
         yield found[2]
         yield unquote(found[2])
@@ -82,8 +124,15 @@ def passwords(url: str) -> Iterator[str]:
 def _known() -> Iterator[str]:
     for name, value in os.environ.items():
         if _SECRET_VARIABLE.search(name):
+            if name in _FOLDER_VARIABLES or _is_path(value):
+                continue
             yield value
             # A variable may contain several keys.
             yield from value.split(",")
         elif _URL_VARIABLE.search(name):
             yield from passwords(value)
+
+
+def _is_path(value: str) -> bool:
+    """Return whether a variable names a file or folder that exists, as GOOGLE_APPLICATION_CREDENTIALS does."""
+    return value.startswith(os.sep) and Path(value).exists()

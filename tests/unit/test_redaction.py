@@ -29,6 +29,24 @@ SHOWN = {
     "ghp_abcdefghijklmnopqrstuvwxyz0123456789": "***",
     "key AKIAABCDEFGHIJKLMNOP of": "key *** of",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl": "***",
+    f'postgresql://app:{SECRET}<>"x@db.example/app': "postgresql://app:***@db.example/app",
+    f"mysql+pymysql://app:two words {SECRET}@db/app": "mysql+pymysql://app:***@db/app",
+    f"connect(password='two words {SECRET}', user='me')": "connect(password=***, user='me')",
+    rf"password='it\'s {SECRET}' or not": "password=*** or not",
+    rf'{{"password": "a \" b {SECRET}", "n": 1}}': '{"password": "***", "n": 1}',
+    f"password='not closed {SECRET[:0]}": "password=*** closed ",
+    f"password: {SECRET}": "password: ***",
+    f"DB_PASSWORD : '{SECRET} two'": "DB_PASSWORD : ***",
+    f"X-Api-Key: {SECRET}": "X-Api-Key: ***",
+    f"{{'x-api-key': '{SECRET}'}}": "{'x-api-key': '***'}",
+    f"apiKey={SECRET}; accessToken: {SECRET}": "apiKey=***; accessToken: ***",
+    f"clientSecret={SECRET}": "clientSecret=***",
+    f"token: {SECRET}": "token: ***",
+    "sk_live_0123456789abcdef": "sk_live_***",
+    "whsec_0123456789abcdefgh": "***",
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAK\n-----END RSA PRIVATE KEY----- after": "*** after",
+    "-----BEGIN PRIVATE KEY-----\nMIIEow cut off": "***",
+    f"Set-Cookie: session={SECRET}; Path=/\nHost: x": "Set-Cookie: ***\nHost: x",
 }
 
 UNCHANGED = [
@@ -41,6 +59,11 @@ UNCHANGED = [
     "lines 10:20 of file.py",
     "password must not be empty",
     '{"key": "value", "keys": ["a"]}',
+    "http://localhost:8000 answered; write to me@example.com",
+    "see redis://localhost:6379, or ask me@example.com",
+    "task-token: expected a name",
+    "-----BEGIN CERTIFICATE-----",
+    "passwords: three of them",
 ]
 
 
@@ -63,8 +86,34 @@ def test_known_secrets_are_hidden_wherever_they_stand(monkeypatch: pytest.Monkey
     assert redact(text, ["and named"]) == "***, ***, ***, ***; on it goes"
 
 
+def test_the_working_folder_and_paths_are_not_secrets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    credentials = tmp_path / "google.json"
+    credentials.touch()
+    monkeypatch.setenv("PWD", "/srv/my-project")
+    monkeypatch.setenv("OLDPWD", "/srv/another")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(credentials))
+    monkeypatch.setenv("DB_PWD", "/not/a/path/but/a/secret")
+    text = f"/srv/my-project/worker.py /srv/another {credentials} /not/a/path/but/a/secret"
+    assert redact(text) == f"/srv/my-project/worker.py /srv/another {credentials} ***"
+
+
 def test_a_long_text_is_cut_and_redacted_quickly() -> None:
-    for unit in ("password=", "a://b:", "sk-", "eyJ", "'token':", "x-", " ", "authorization "):
+    for unit in (
+        "password=",
+        "a://b:",
+        "sk-",
+        "eyJ",
+        "'token':",
+        "x-",
+        " ",
+        "authorization ",
+        "a://b:c d",
+        "password: '",
+        "cookie:",
+        "-----BEGIN PRIVATE KEY-----",
+    ):
         assert len(redact(unit * (MAX_TEXT_LENGTH // len(unit) + 10))) <= MAX_TEXT_LENGTH
 
 
@@ -102,6 +151,7 @@ def test_the_settings_know_their_secrets() -> None:
     ]
     assert "first key" not in repr(settings)
     assert list(passwords("sqlite:///file.db")) == []
+    assert "two words" in passwords("redis://:two words@host/0")
 
 
 @pytest.mark.parametrize("key", ["short", "long enough for a key,short", ","])
