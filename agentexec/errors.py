@@ -148,7 +148,7 @@ class CallInterruptedError(AgentexecError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"The step {name} was interrupted by a restart, and it is unknown whether it took effect; catch this error "
+            f"The step {name} was cut off before it ended, and it is unknown whether it took effect; catch this error "
             'to find out, or give the step policy="idempotent" if it may run twice.'
         )
         self.name = name

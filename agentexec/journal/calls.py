@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from agentexec.errors import AgentexecError, Postponed, UsageError
+from agentexec.errors import AgentexecError, PayloadTooLargeError, UsageError
 from agentexec.journal.approvals import Question, Verdict
 from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import CURRENT_CALL, Call, enclosing_calls, turn_of
@@ -26,6 +28,7 @@ class Decision(enum.Enum):
     RUN = "run"
     ASK = "ask"
     FAIL = "fail"
+    RAISE = "raise"
 
 
 def decide(facts: Sequence[Fact], policy: Policy) -> Decision:
@@ -34,8 +37,12 @@ def decide(facts: Sequence[Fact], policy: Policy) -> Decision:
     if last is FactKind.OUTCOME:
         return Decision.ANSWER
     # A transaction without an outcome was rolled back.
-    if last is FactKind.INTENT and policy in ("ask", "fail"):
+    if policy not in ("ask", "fail"):
+        return Decision.RUN
+    if last is FactKind.INTENT:
         return Decision(policy)
+    if last is FactKind.RAISED and unrecordable_error(facts[-1]) is not None:
+        return Decision.ASK if policy == "ask" else Decision.RAISE
     return Decision.RUN
 
 
@@ -46,6 +53,15 @@ def needs_intent(facts: Sequence[Fact], decision: Decision) -> bool:
     """
     is_cut_off = bool(facts) and facts[-1].kind is FactKind.INTENT
     return not is_cut_off or decision is Decision.ASK
+
+
+def unrecordable_error(fact: Fact) -> AgentexecError | None:
+    """Return the error of a call that was made, but whose outcome could not be recorded; None for every other call."""
+    value = json.loads(fact.value)
+    if not isinstance(value, dict):
+        return None
+    kind = PayloadTooLargeError if value["error"] == PayloadTooLargeError.__name__ else AgentexecError
+    return kind(f"{value['unrecordable']} An earlier attempt made the call; it is not made again.")
 
 
 class CallResult(NamedTuple, Generic[T]):
@@ -68,6 +84,10 @@ class CallSpec(Protocol[T]):
         """Make the call."""
         ...
 
+    async def make_again(self) -> None:
+        """Make a call whose outcome is recorded again, for what it does in the process's memory."""
+        ...
+
     def encode(self, answer: CallResult[T]) -> Any:
         """Return the result as a value that JSON can hold."""
         ...
@@ -76,11 +96,11 @@ class CallSpec(Protocol[T]):
         """Return the value that `encode` made JSON of."""
         ...
 
-    def interrupted_value(self) -> T:
+    async def interrupted_value(self) -> T:
         """Return the value of a call that may have been made and must not be made again, or raise."""
         ...
 
-    def rejected_value(self, message: str | None) -> T:
+    async def rejected_value(self, message: str | None) -> T:
         """Return the value of a call that a person rejected, or raise."""
         ...
 
@@ -98,19 +118,43 @@ async def run_call(scope: Scope, path: str, spec: CallSpec[T], policy: Policy) -
     if decision is Decision.ANSWER:
         if scope.replay is not None:
             scope.replay.note_replayed()
-        return spec.decode(json.loads(facts[-1].value))
+        return await _answer(scope, path, spec, policy, facts[-1])
     if scope.replay is not None:
         await scope.replay.note_live_work()
     if decision is Decision.FAIL:
-        return await _record_refusal(scope, path, spec, input_hash, spec.interrupted_value())
+        return await _record_refusal(scope, path, spec, input_hash, await spec.interrupted_value())
+    if decision is Decision.RAISE:
+        raise recorder.stop(unrecordable_error(facts[-1]) or AgentexecError(spec.name))
     if decision is Decision.ASK:
         verdict = await _ask_to_repeat(scope, path, spec)
         if not verdict.approved:
-            return await _record_refusal(scope, path, spec, input_hash, spec.rejected_value(verdict.message))
+            value = await spec.rejected_value(verdict.message)
+            return await _record_refusal(scope, path, spec, input_hash, value)
     if spec.records_intent and needs_intent(facts, decision):
         intent = {"name": spec.name, "arguments": spec.arguments, "policy": policy}
         await recorder.record(path, FactKind.INTENT, input_hash, dump(intent, f"The call {spec.name}"))
     return await _make(scope, path, spec, policy, input_hash)
+
+
+async def _answer(scope: Scope, path: str, spec: CallSpec[T], policy: Policy, outcome: Fact) -> T:
+    """Return the recorded value of a call, which is made again first if its effect is in the process's memory."""
+    if policy == "in_memory":
+        call = Call(scope.recorder, path, policy, inside=CURRENT_CALL.get())
+        with _inside(scope, call), scope.recorder.active_calls.track(call):
+            await spec.make_again()
+        scope.recorder.check()
+    return spec.decode(json.loads(outcome.value))
+
+
+@contextmanager
+def _inside(scope: Scope, call: Call) -> Generator[None]:
+    """Let the code inside the block know the call that it is a part of."""
+    scope_token, call_token = SCOPE.set(scope.child_scope(call.path)), CURRENT_CALL.set(call)
+    try:
+        yield
+    finally:
+        CURRENT_CALL.reset(call_token)
+        SCOPE.reset(scope_token)
 
 
 async def _ask_to_repeat(scope: Scope, path: str, spec: CallSpec[Any]) -> Verdict:
@@ -137,35 +181,48 @@ async def _record_refusal(scope: Scope, path: str, spec: CallSpec[T], input_hash
 async def _make(scope: Scope, path: str, spec: CallSpec[T], policy: Policy, input_hash: str) -> T:
     """Make a call and record its outcome, or that it raised."""
     recorder = scope.recorder
-    call = Call(recorder, path, policy, inside=CURRENT_CALL.get())
-    scope_token, call_token = SCOPE.set(scope.child_scope(path)), CURRENT_CALL.set(call)
     try:
-        async with turn_of(call):
-            try:
-                with recorder.active_calls.track(call):
-                    answer = await spec.make()
-                recorder.check()
-                await call.end(input_hash, _dump_or_stop(scope, spec, answer), failed=answer.failed)
-            finally:
-                await call.close()
-    except (Exception, Postponed) as error:
+        call = Call(recorder, path, policy, inside=CURRENT_CALL.get())
+        with _inside(scope, call):
+            async with turn_of(call):
+                try:
+                    with recorder.active_calls.track(call):
+                        answer = await spec.make()
+                    recorder.check()
+                    await call.end(input_hash, _dump_made_outcome(spec, answer), failed=answer.failed)
+                finally:
+                    await call.close()
+    except _UnrecordableError as unrecordable:
+        error = unrecordable.error
+        if spec.records_intent:
+            value = {"error": type(error).__name__, "unrecordable": str(error)}
+            await recorder.record(path, FactKind.RAISED, input_hash, dump(value, "An error"))
+        raise recorder.stop(error) from None
+    except (asyncio.CancelledError, GeneratorExit):
+        # The call was cut off, unless its SDK makes an outcome of it.
+        raise
+    except BaseException as error:
         # An error that stops the attempt says nothing about the call, which stays one that was cut off.
         recorder.check()
         if spec.records_intent:
             await recorder.record(path, FactKind.RAISED, input_hash, dump(type(error).__name__, "An error"))
         raise
-    finally:
-        CURRENT_CALL.reset(call_token)
-        SCOPE.reset(scope_token)
     return answer.value
 
 
-def _dump_or_stop(scope: Scope, spec: CallSpec[T], answer: CallResult[T]) -> str:
-    """Return an outcome as JSON text. One that cannot be recorded stops the attempt."""
+class _UnrecordableError(Exception):
+    """The outcome of a call that was made cannot be recorded. It passes through the call's transaction, which it ends."""
+
+    def __init__(self, error: AgentexecError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _dump_made_outcome(spec: CallSpec[T], answer: CallResult[T]) -> str:
     try:
         return _dump_outcome(spec, answer)
     except AgentexecError as error:
-        raise scope.recorder.stop(error) from None
+        raise _UnrecordableError(error) from None
 
 
 def _dump_outcome(spec: CallSpec[T], answer: CallResult[T]) -> str:
@@ -180,7 +237,9 @@ def tool_policy(policy: Policy) -> Callable[[T], T]:
             "fail" (the default): the call is not made again, and the model is told that it was cut off;
             "idempotent": it is made again, with the same `ax.idempotency_key()`;
             "transactional": it is made again, because `ax.transaction()` was rolled back;
-            "ask": a person decides.
+            "ask": a person decides;
+            "in_memory": it is made again, also if it was not cut off, because what it does is lost with its process,
+            such as adding tools to the agent. The model keeps the output that was recorded first.
 
     Returns:
         A decorator for the tool, or for the function that it is made of.

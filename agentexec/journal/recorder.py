@@ -35,7 +35,7 @@ log = logging.getLogger("agentexec.journal")
 
 T = TypeVar("T")
 
-Policy = Literal["idempotent", "ask", "fail", "transactional"]
+Policy = Literal["idempotent", "ask", "fail", "transactional", "in_memory"]
 
 Strand = weakref.ref[object]
 """The asyncio task or thread that runs a piece of code from its top to its end.
@@ -44,7 +44,7 @@ A weak reference, because an asyncio task holds its context and with it the scop
 cycle for each task that runs.
 """
 
-POLICIES: tuple[Policy, ...] = ("idempotent", "ask", "fail", "transactional")
+POLICIES: tuple[Policy, ...] = ("idempotent", "ask", "fail", "transactional", "in_memory")
 
 
 class Recorder:
@@ -288,6 +288,12 @@ class Scope:
         """
         ordered = self.strand is not None and self.strand() is _current_strand()
         return self.recorder.claim_path(self.path, name, input_hash, what, ordered=ordered)
+
+    @property
+    def is_canceled(self) -> bool:
+        """True if the strand at this place has been canceled, with all that it runs."""
+        strand = self.strand() if self.strand is not None else None
+        return isinstance(strand, asyncio.Task) and strand.cancelling() > 0
 
     def approval_deadline(self) -> datetime | None:
         """Return the moment at which a question asked now expires; None if never."""

@@ -44,6 +44,10 @@ class StepCall:
         """Call the function, a plain one in a thread, and pass its value through JSON."""
         return CallResult(self.decode(self.encode(CallResult(await self.call_function()))))
 
+    async def make_again(self) -> None:
+        """Call the function again, and drop its value."""
+        await self.call_function()
+
     async def call_function(self) -> Any:
         """Call the function and return its value unchanged."""
         if inspect.iscoroutinefunction(self._call):
@@ -64,11 +68,11 @@ class StepCall:
         """Return the value as the type of the step's result."""
         return self._adapter.validate_python(value, strict=False)
 
-    def interrupted_value(self) -> Any:
+    async def interrupted_value(self) -> Any:
         """Raise: a step has no value of its own for an interruption."""
         raise CallInterruptedError(self.name)
 
-    def rejected_value(self, message: str | None) -> Any:
+    async def rejected_value(self, message: str | None) -> Any:
         """Raise: nobody is asked about a step."""
         raise CallInterruptedError(self.name)
 

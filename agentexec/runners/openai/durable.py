@@ -23,7 +23,7 @@ from agentexec.journal.recorder import SCOPE, Scope
 from agentexec.runners.openai.model import JournaledModel
 from agentexec.runners.openai.run import DurableRun, inherit_run_config
 from agentexec.runners.openai.session import journaled_session
-from agentexec.runners.openai.tools import invoke_journaled
+from agentexec.runners.openai.tools import invoke_journaled, record_canceled_call
 
 T = TypeVar("T")
 
@@ -31,6 +31,9 @@ RUN_MARK = "_agentexec_run"
 """Attribute of the results and states of durable runs that holds the run."""
 
 INVOKE = "_invoke_function_tool_with_metadata"
+
+HANDLE_FAILURE = "maybe_invoke_function_tool_failure_error_function"
+"""Function with which the SDK's loop makes an output of a tool's CancelledError."""
 
 
 class DurableAgentRunner(AgentRunner):
@@ -129,7 +132,11 @@ def _get_model(get_model: Callable[..., Model], agent: Any, run_config: Any) -> 
 def patch_sdk() -> None:
     """Make the SDK of this process able to run durably. Repeated calls have no effect."""
     if getattr(run_loop.get_model, "func", None) is not _get_model:
-        if not (hasattr(run_loop, "get_model") and hasattr(tool_execution, INVOKE)):
+        if not (
+            hasattr(run_loop, "get_model")
+            and hasattr(tool_execution, INVOKE)
+            and hasattr(tool_execution, HANDLE_FAILURE)
+        ):
             raise AgentexecError(
                 "This release of openai-agents cannot run durably; install one that agentexec's requirements name."
             )
@@ -138,6 +145,8 @@ def patch_sdk() -> None:
         setattr(
             tool_execution, INVOKE, functools.partial(invoke_journaled, invoke, _FunctionToolInvocationResult)
         )
+        handle_failure = getattr(tool_execution, HANDLE_FAILURE)
+        setattr(tool_execution, HANDLE_FAILURE, functools.partial(record_canceled_call, handle_failure))
     runner = get_default_agent_runner()
     if not _is_durable(runner):
         set_default_agent_runner(DurableAgentRunner(runner))

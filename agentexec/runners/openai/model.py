@@ -27,6 +27,7 @@ from agentexec.runners.openai.events import events_from_items, events_from_strea
 from agentexec.runners.openai.limits import PacedModel
 from agentexec.runners.openai.proxy import SdkProxy
 from agentexec.runners.openai.run import DurableRun
+from agentexec.runners.openai.tools import require_tools
 
 PAYLOAD_NAME = "A model's response"
 
@@ -47,7 +48,9 @@ class JournaledModel(SdkProxy):
         input_hash = _input_hash(args, kwargs)
         recorded = await self._run.recorded_response(input_hash)
         if recorded is not None:
-            return load_response(recorded)
+            response = load_response(recorded)
+            require_tools(self._run, response.output, _available_tools(args, kwargs))
+            return response
         self._run.publish_active_agent()
         async with self._run.model_call():
             response = await self._paced.get_response(*args, **kwargs)
@@ -61,7 +64,9 @@ class JournaledModel(SdkProxy):
         input_hash = _input_hash(args, kwargs)
         recorded = await self._run.recorded_response(input_hash)
         if recorded is not None:
-            yield load_event(recorded)
+            event = load_event(recorded)
+            require_tools(self._run, event.response.output, _available_tools(args, kwargs))
+            yield event
             return
         self._run.publish_active_agent()
         async with self._run.model_call(), aclosing(self._stream(input_hash, *args, **kwargs)) as events:
@@ -185,3 +190,10 @@ def _load_items(items: list[Any]) -> list[Any]:
 
 def _input_hash(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     return digest(kwargs["input"] if "input" in kwargs else args[1])
+
+
+def _available_tools(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Return the tools and handoffs that a model call offers."""
+    tools = kwargs["tools"] if "tools" in kwargs else args[3]
+    handoffs = kwargs["handoffs"] if "handoffs" in kwargs else args[5]
+    return [*tools, *handoffs]

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from agents import FunctionTool, ToolOutputFileContent, ToolOutputImage, ToolOutputText
+from agents.run_internal.tool_execution import _uses_programmatic_output_schema
+from agents.tool import _DEFAULT_FAILURE_HANDLED_ATTR
 from agents.tool_context import ToolContext
 from pydantic_core import to_jsonable_python
 
-from agentexec.errors import AgentexecError
+from agentexec.errors import AgentexecError, ReplayDivergedError
 from agentexec.journal.calls import POLICY_MARK, CallResult, run_call
 from agentexec.journal.current_call import run_unrecorded
-from agentexec.journal.facts import fit_path
+from agentexec.journal.facts import FactKind, dump, fit_path
 from agentexec.journal.recorder import SCOPE, Policy, Scope
 from agentexec.runners.openai.events import tool_called_event, tool_output_event
 from agentexec.runners.openai.run import DurableRun
 
+log = logging.getLogger("agentexec.runners")
+
 Invoke = Callable[..., Awaitable[Any]]
 
 INTERRUPTED_MESSAGE = (
-    "This call was cut off by a restart and was not made again. It is unknown whether it took effect; find out "
+    "This call was cut off before it ended and was not made again. It is unknown whether it took effect; find out "
     "before you rely on it or repeat it."
 )
 """Text for the model about a call that was cut off, if the tool's policy is "fail"."""
@@ -31,6 +37,12 @@ REJECTED_MESSAGE = f"{INTERRUPTED_MESSAGE} A person has decided not to make it a
 
 NO_INTENT_MARK = "_agentexec_cheap_tool"
 """Attribute of our own tools that may run twice: their outcome is recorded, their intent is not."""
+
+CUSTOM_DATA = "_custom_data"
+"""Attribute of a call's context in which the SDK keeps what a tool attached to its output."""
+
+LITELLM_JSON_TOOL = "json_tool_call"
+"""Name of a tool that the SDK itself adds for structured output through LiteLLM."""
 
 OUTPUT_KINDS = {kind.__name__: kind for kind in (ToolOutputText, ToolOutputImage, ToolOutputFileContent)}
 
@@ -60,23 +72,38 @@ class ToolCall:
         """Let the SDK call the tool."""
         call_id = self._context.tool_call_id
         self._run.publish([tool_called_event(self.name, call_id, self.arguments)])
-        result = await self._invoke(function_tool=self._tool, context=self._context, arguments=self.arguments)
+        result = await self._let_sdk_invoke()
         self._run.publish([tool_output_event(call_id, result.output)])
         return CallResult(result, failed=result.is_sdk_generated_error)
 
+    async def make_again(self) -> None:
+        """Let the SDK call the tool for its effect on this process."""
+        result = await self._let_sdk_invoke()
+        if result.is_sdk_generated_error:
+            log.warning("The tool %s failed when it was called again: %s", self.name, result.output)
+
+    async def _let_sdk_invoke(self) -> Any:
+        return await self._invoke(function_tool=self._tool, context=self._context, arguments=self.arguments)
+
     def encode(self, answer: CallResult[Any]) -> dict[str, Any]:
+        """Return the output, and what the tool attached to it for the application, such as an MCP result's metadata."""
         result = answer.value
         structured = self._tool.output_json_schema is not None
-        return {**encode_output(result.output, structured), "error": result.is_sdk_generated_error}
+        value = {**encode_output(result.output, structured), "error": result.is_sdk_generated_error}
+        if attached := getattr(self._context, CUSTOM_DATA, None):
+            value["custom_data"] = to_jsonable_python(attached, fallback=str)
+        return value
 
     def decode(self, value: dict[str, Any]) -> Any:
+        if "custom_data" in value:
+            setattr(self._context, CUSTOM_DATA, value["custom_data"])
         return self._result_type(decode_output(value), is_sdk_generated_error=value["error"])
 
-    def rejected_value(self, message: str | None) -> Any:
+    async def rejected_value(self, message: str | None) -> Any:
         """Return the model's text for a call that a person does not let be repeated."""
         return self._result_type(message or REJECTED_MESSAGE, is_sdk_generated_error=True)
 
-    def interrupted_value(self) -> Any:
+    async def interrupted_value(self) -> Any:
         """Return the model's text for a call whose output is unknown."""
         return self._result_type(INTERRUPTED_MESSAGE, is_sdk_generated_error=True)
 
@@ -110,6 +137,39 @@ async def invoke_journaled(
     return await run_call(run_scope, path, spec, policy_of(function_tool, scope.policy))
 
 
+async def record_canceled_call(
+    make_output: Callable[..., Awaitable[Any]],
+    *,
+    function_tool: FunctionTool,
+    context: Any,
+    error: BaseException,
+) -> Any:
+    """Let the SDK make an output of the CancelledError of a tool, and record what the model is told.
+
+    The SDK does so only if the tool raised it by itself. A call that is canceled with its run stays one that was cut off.
+    """
+    output = await make_output(function_tool=function_tool, context=context, error=error)
+    scope = SCOPE.get()
+    if (
+        not isinstance(error, asyncio.CancelledError)
+        or scope is None
+        or not isinstance(scope.run, DurableRun)
+    ):
+        return output
+    recorder, path = scope.recorder, fit_path(f"{scope.run.path}/{context.tool_call_id}")
+    facts = recorder.facts(path)
+    if scope.is_canceled or not facts or facts[-1].kind is not FactKind.INTENT:
+        return output
+    kind, value = FactKind.RAISED, dump(type(error).__name__, "An error")
+    if output is not None:
+        by_default = getattr(context, _DEFAULT_FAILURE_HANDLED_ATTR, False)
+        is_error = by_default and not _uses_programmatic_output_schema(function_tool, context.tool_call)
+        outcome = {**encode_output(output), "error": is_error}
+        kind, value = FactKind.OUTCOME, dump(outcome, f"The outcome of {function_tool.name}")
+    await recorder.record(path, kind, facts[-1].input_hash, value)
+    return output
+
+
 async def _run_agent_tool(scope: Scope, make: Callable[[], Awaitable[Any]]) -> Any:
     """Run an agent that is a tool; its own steps are recorded."""
     token = SCOPE.set(scope)
@@ -119,6 +179,34 @@ async def _run_agent_tool(scope: Scope, make: Callable[[], Awaitable[Any]]) -> A
         SCOPE.reset(token)
         # The SDK turns any error in there into a text for the model, even one that must stop the attempt.
         scope.recorder.check()
+
+
+def require_tools(run: DurableRun, output: Iterable[Any], available: Iterable[Any]) -> None:
+    """Check that the tools that a recorded response calls still exist.
+
+    A call of which something is recorded had its tool then: without the tool, the run would go another way now. Raises
+    ReplayDivergedError, which names the tool.
+    """
+    names = {name for tool in available for name in (_name_of(tool), getattr(tool, "qualified_name", None))}
+    for item in output:
+        name, call_id = getattr(item, "name", None), getattr(item, "call_id", None)
+        if getattr(item, "type", None) != "function_call" or name in names or name == LITELLM_JSON_TOOL:
+            continue
+        path = fit_path(f"{run.path}/{call_id}")
+        message = (
+            f"a recorded response of agent {run.active_agent} calls the tool {name}, which the agent does not have now; "
+            'if a tool of the run adds it, give that tool @ax.tool_policy("in_memory"), so that every attempt calls it'
+        )
+        if run.recorder.facts(path) or run.recorder.has_nested_facts(path):
+            agent_id = run.recorder.lease.agent_id
+            error = ReplayDivergedError(f"Task {agent_id}: {message}.", agent_id=agent_id, path=path)
+            raise run.recorder.stop(error)
+        log.warning("Task %s: %s.", run.recorder.lease.agent_id, message)
+
+
+def _name_of(tool: Any) -> str | None:
+    """Return the name by which a model calls a tool or a handoff."""
+    return getattr(tool, "name", None) or getattr(tool, "tool_name", None)
 
 
 def policy_of(tool: FunctionTool, default: Policy) -> Policy:

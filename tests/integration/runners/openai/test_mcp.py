@@ -41,8 +41,13 @@ class Office:
         self._agent_id = task.agent_id
         self._ledger = ledger
         parameters: Any = {"command": sys.executable, "args": [str(SERVER), str(ledger)]}
-        self.server = MCPServerStdio(parameters, client_session_timeout_seconds=60)
+        self.server = MCPServerStdio(
+            parameters,
+            client_session_timeout_seconds=60,
+            custom_data_extractor=lambda context: {"from": "archive"},
+        )
         self.policy: Policy = "fail"
+        self.custom_data: list[Any] = []
         call = function_call("look_up", {"topic": "staff"}, call_id="call_1")
         self.model = ScriptedModel([[call], LAST_TURN])
 
@@ -53,7 +58,11 @@ class Office:
     async def handler(self) -> str:
         agent = Agent("Clerk", model=self.model, mcp_servers=[self.server])
         runner = ax.OpenAIRunner(self._agent_id, tool_policy=self.policy)
-        return json.dumps((await runner.run(agent, "Go.")).to_input_list())
+        result = await runner.run(agent, "Go.")
+        self.custom_data = [
+            item.custom_data for item in result.new_items if item.type == "tool_call_output_item"
+        ]
+        return json.dumps(result.to_input_list())
 
 
 async def test_a_recorded_call_is_not_made_again(task: ReplayableTask, tmp_path: Path) -> None:
@@ -64,6 +73,18 @@ async def test_a_recorded_call_is_not_made_again(task: ReplayableTask, tmp_path:
         assert await task.attempt(office.handler) == before
     assert "staff: 42" in before
     assert office.looked_up == ["staff"]
+
+
+async def test_what_a_server_attaches_to_an_output_is_the_same_in_a_replay(
+    task: ReplayableTask, tmp_path: Path
+) -> None:
+    office = Office(task, tmp_path / "ledger")
+    async with office.server:
+        await task.attempt(office.handler)
+        assert office.custom_data == [{"from": "archive"}]
+        office.model, office.custom_data = ScriptedModel(), []
+        await task.attempt(office.handler)
+    assert office.custom_data == [{"from": "archive"}]
 
 
 async def test_the_runners_policy_decides_about_an_mcp_call_that_was_cut_off(
