@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
 from agentexec.errors import SettingsError
@@ -18,6 +20,12 @@ from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.redaction import passwords
 
 PREFIX = "AGENTEXEC_"
+NEAR = 0.8
+"""Similarity, of 1, from which a setting may be the one that a misspelled variable means."""
+
+TOOLS = ("AGENTEXEC_DEV_", "AGENTEXEC_TEST_")
+"""Prefixes of the variables of agentexec's own development."""
+
 REDIS_BACKEND = "agentexec.state.redis_backend"
 SQL_BACKEND = "agentexec.state.sql_backend"
 MEMORY_BACKEND = "agentexec.state.memory_backend"
@@ -227,6 +235,21 @@ def _split_keys(keys: SecretStr | None) -> list[str]:
 def env_var_name(field: str) -> str:
     """Return the environment variable of a settings field."""
     return PREFIX + field.upper()
+
+
+def unknown_variables() -> list[str]:
+    """Return a sentence for each variable, of the environment and `.env`, that is named like a setting and is not one."""
+    known = {env_var_name(name) for name in Settings.model_fields}
+    named = {*os.environ, *DotEnvSettingsSource(Settings, case_sensitive=True).env_vars}
+    unknown = sorted(
+        name for name in named if name.startswith(PREFIX) and not name.startswith(TOOLS) and name not in known
+    )
+    return [_unknown(name, difflib.get_close_matches(name, known, 1, NEAR)) for name in unknown]
+
+
+def _unknown(name: str, nearest: list[str]) -> str:
+    advice = f"did you mean {nearest[0]}?" if nearest else "it has no effect."
+    return f"There is no setting {name}; {advice}"
 
 
 def _sentence(error: ValidationError) -> str:

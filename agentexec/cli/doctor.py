@@ -69,10 +69,12 @@ def run(
 def _findings(module: str | None) -> Iterator[Finding]:
     yield Finding("versions", "ok", ", ".join(f"{name} {version}" for name, version in versions().items()))
     # Imported on use: the module reads the settings, and --help must work with a bad one too.
-    from agentexec.config import Settings, env_var_name
+    from agentexec.config import Settings, env_var_name, unknown_variables
 
     explicit = [env_var_name(name) for name in Settings.model_fields if name in ax.CONF.model_fields_set]
     yield Finding("settings", "ok", ", ".join(explicit) or "all defaults")
+    for sentence in unknown_variables():
+        yield Finding("settings", "warn", sentence)
     yield from _checked("database", _database)
     yield from _checked("schema", _schema)
     yield from _checked("queue", _queue)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import agentexec as ax
+from agentexec.errors import UsageError
 
 
 def run(
@@ -84,6 +85,11 @@ def run(
         "heartbeat_file": heartbeat_file,
     }
     overrides = {name: value for name, value in options.items() if value is not None}
+    if queue is not None and "," in queue:
+        names = " ".join(queue.replace(",", " ").split())
+        raise UsageError(
+            f"A worker serves one queue; start one worker for each of {names}, with its own --queue."
+        )
     for name, value in overrides.items():
         setattr(ax.CONF, name, value)
     # Imported on use: the other commands start faster without them.

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine, exc
 
-from agentexec.db.urls import safe_url
+from agentexec.db.sqlite import file_problem
+from agentexec.db.urls import safe_url, sqlite_file
 from agentexec.errors import SchemaError, UnavailableError
 from agentexec.redaction import redact
 
@@ -31,7 +32,7 @@ def translating_db_errors(engine: Engine) -> Generator[None]:
         # sqlite3 has no class of its own for a file that is damaged or is not a database.
         if isinstance(error, OUTAGES) or type(error) is exc.DatabaseError or error.connection_invalidated:
             raise UnavailableError(
-                f"The database {safe_url(engine.url)} cannot be used: {_reason(error)}."
+                f"The database {safe_url(engine.url)} cannot be used: {_file_problem(engine) or _reason(error)}."
             ) from error
         raise
     except exc.TimeoutError as error:
@@ -53,3 +54,9 @@ def _reason(error: exc.SQLAlchemyError) -> str:
     """Return a driver's reason in one line, without the statement and its parameters."""
     text = str(getattr(error, "orig", None) or error).strip()
     return redact(text.splitlines()[0].rstrip(".")) if text else type(error).__name__
+
+
+def _file_problem(engine: Engine) -> str | None:
+    """Return what is wrong with the file of a SQLite database, if anything is."""
+    path = sqlite_file(engine.url)
+    return None if path is None else file_problem(path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import exc
@@ -56,3 +58,19 @@ def take_write_lock(connection: Connection) -> None:
             time.sleep(BUSY_STEP)
     finally:
         raw.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+
+
+def file_problem(path: Path) -> str | None:
+    """Return why a database file cannot be opened, which SQLite does not say, or None if nothing is wrong with it."""
+    folder = path.parent
+    if path.is_dir():
+        return "it is a folder"
+    if not folder.is_dir():
+        return f"the folder {folder} does not exist"
+    if not path.exists():
+        return None if os.access(folder, os.W_OK | os.X_OK) else f"the folder {folder} cannot be written"
+    if not os.access(path, os.R_OK | os.W_OK):
+        return "this user may not read and write the file"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"the folder {folder} cannot be written, and SQLite keeps its journal there"
+    return None

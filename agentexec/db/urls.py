@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sqlalchemy import exc
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.url import URL
@@ -22,17 +24,34 @@ def sync_url(url: str | URL) -> URL:
     """Return the URL with the driver that agentexec uses for its database; raises UsageError for a malformed URL."""
     try:
         parsed = make_url(url)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):  # a ValueError is about the port
         raise UsageError(
-            "The database URL cannot be read; write it like postgresql://user:password@host/name or sqlite:///file.db."
+            "The database URL cannot be read; write it like postgresql://USER:PASSWORD@HOST/NAME or sqlite:///file.db."
         ) from None
     name, _, driver = parsed.drivername.partition("+")
+    if name == "sqlite" and (parsed.host or parsed.port or parsed.username):
+        raise UsageError(
+            f"The database URL {safe_url(parsed)} names a host, but SQLite's databases are files; write sqlite:///file.db "
+            "for a file in the current folder, or sqlite:////folder/file.db."
+        )
     if not driver or driver in ("aiosqlite", "asyncpg", "aiomysql", "asyncmy"):
         return parsed.set(drivername=SYNC_DRIVERS.get(name, parsed.drivername))
     return parsed
 
 
 def safe_url(url: URL | str) -> str:
-    """Return a URL for messages: without its password, and without its query, which may contain one too."""
-    parsed = make_url(url)
-    return parsed.set(query={}).render_as_string(hide_password=True)
+    """Return a URL for messages: without its password, and without its query, which may contain one too.
+
+    The path of a SQLite file is absolute, so that the message tells which file it is.
+    """
+    parsed = make_url(url).set(query={})
+    if (path := sqlite_file(parsed)) is not None:
+        parsed = parsed.set(database=str(path))
+    return parsed.render_as_string(hide_password=True)
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """Return the absolute path of a SQLite URL's file, or None if the URL names no file."""
+    if url.get_backend_name() != "sqlite" or url.host or url.database in (None, "", ":memory:"):
+        return None
+    return None if url.database.startswith("file:") else Path(url.database).absolute()

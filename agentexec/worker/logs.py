@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
+import time
 
 from agentexec.config import CONF
 from agentexec.redaction import redact
@@ -18,19 +20,29 @@ CONTROLS = dict.fromkeys(
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formatter that removes secrets and control characters, also from tracebacks."""
+    """Formatter that removes secrets and control characters, also from tracebacks.
+
+    Times are in UTC: the user's module may change the time zone of worker processes, as Django does.
+    """
+
+    converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record), CONF.secrets).translate(CONTROLS)
 
 
 def set_up(process: str, level: str) -> None:
-    """Log to standard error, without a change to the handlers of the application."""
+    """Log to standard error, without a change to the handlers of the application.
+
+    Standard output is written line by line, so that what handlers print shows at once also in a file or pipe.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     logger = logging.getLogger("agentexec")
     logger.setLevel(level)
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(RedactingFormatter(FORMAT.format(name=process), datefmt="%H:%M:%S"))
+    handler.setFormatter(RedactingFormatter(FORMAT.format(name=process), datefmt="%Y-%m-%dT%H:%M:%SZ"))
     logger.addHandler(handler)
     logger.propagate = False

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentexec.config import Settings
+from agentexec.config import Settings, unknown_variables
 from agentexec.policy import exit_reason, restart_delay
 from agentexec.worker.channel import Channel
 from agentexec.worker.child_processes import ChildProcess, ChildProcesses
@@ -81,6 +81,8 @@ class Supervisor:
         """
         if handle_signals:
             self._signals.install()
+        for sentence in unknown_variables():
+            log.warning("%s", sentence)
         try:
             self._start_template()
             while not self._done():

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 from agentexec.errors import AgentexecError, ModuleLoadError
 from agentexec.registry import Registry
+from agentexec.worker.user_code import is_user_code
 
 
 class HasRegistry(Protocol):
@@ -100,7 +102,7 @@ class Target:
             raise
         except (Exception, SystemExit) as error:
             raise ModuleLoadError(
-                f"{self.module}:{attribute}() failed: {type(error).__name__}: {error}."
+                f"{self.module}:{attribute}() failed: {type(error).__name__}: {error}{_place(error)}."
             ) from error
 
     def _import(self) -> ModuleType:
@@ -115,21 +117,31 @@ class Target:
                 raise ModuleLoadError(
                     f"There is no module {self.module}. Run from the folder that holds it, or give a path like src/worker.py."
                 ) from error
-            raise ModuleLoadError(f"{self.module} cannot be imported: {error}.") from error
-        except FileNotFoundError as error:
+            raise ModuleLoadError(f"{self.module} cannot be imported: {error}{_place(error)}.") from error
+        except MissingFileError as error:
             raise ModuleLoadError(f"There is no file {self.module}.") from error
         except SyntaxError as error:
             raise ModuleLoadError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
         except (Exception, SystemExit) as error:
             # Any error that the user's module raises during its import is for its author to read.
             raise ModuleLoadError(
-                f"{self.module} cannot be imported: {type(error).__name__}: {error}."
+                f"{self.module} cannot be imported: {type(error).__name__}: {error}{_place(error)}."
             ) from error
+
+
+class MissingFileError(Exception):
+    """The file that should hold the pool does not exist; a FileNotFoundError may come from the module itself."""
+
+
+def _place(error: BaseException) -> str:
+    """Return the line of the user's code that raised an error, in parentheses, or nothing if it is not known."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_user_code(frame.filename)]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise FileNotFoundError(path)
+        raise MissingFileError(path)
     # The name is not "__main__", so that the program's `if __name__ == "__main__":` does not run in a worker.
     name = path.stem
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):

@@ -20,6 +20,7 @@ from agentexec.worker.claiming import IDLE_WAIT, Claimer
 from agentexec.worker.draining import GRACE_AFTER_CANCEL, Drain
 from agentexec.worker.execution import Execution
 from agentexec.worker.lease_renewal import LeaseRenewer
+from agentexec.worker.loop_watch import LoopWatch
 from agentexec.worker.presence import Presence
 
 log = logging.getLogger("agentexec.worker")
@@ -62,12 +63,15 @@ class Worker:
         self._execution.open()
         self._renewer.start()
         self._presence.start()
+        watch = LoopWatch(lambda: self._execution.running.count > 0)
+        watch.start()
         mailbox = self._runtime.get_shared(Mailbox, lambda: Mailbox(self._runtime, self._worker_id))
         mailbox.on_cancel(self._execution.running.abort)
         self._claimer.start()
         await self._drain.wait_for_request()
         await asyncio.to_thread(self._claimer.wait_until_idle, IDLE_WAIT)
         await self._drain.finish_running()
+        watch.stop()
         # Closing the event loop waits for the threads of its executor; some of ours may never end.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         await asyncio.to_thread(self._close)

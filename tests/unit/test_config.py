@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from agentexec.config import REDIS_BACKEND, SQL_BACKEND, Settings, load_settings
+from agentexec.config import REDIS_BACKEND, SQL_BACKEND, Settings, load_settings, unknown_variables
 from agentexec.errors import SettingsError
 
 
@@ -32,6 +32,19 @@ def test_defaults_are_those_of_the_reference():
     assert settings.activity_message_error == "Task failed with error: {error}"
     assert settings.worker_concurrency == 10
     assert settings.max_crashes == 3
+
+
+def test_a_misspelled_variable_is_reported_with_the_nearest_setting(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("AGENTEXEC_LEASE_SECOND=3\nOTHER=1\n")
+    monkeypatch.setenv("AGENTEXEC_NUM_WORKER", "3")
+    monkeypatch.setenv("AGENTEXEC_NUM_WORKERS", "3")
+    monkeypatch.setenv("AGENTEXEC_XYZ", "3")
+    monkeypatch.setenv("AGENTEXEC_TEST_SERVERS", "few")
+    assert unknown_variables() == [
+        "There is no setting AGENTEXEC_LEASE_SECOND; did you mean AGENTEXEC_LEASE_SECONDS?",
+        "There is no setting AGENTEXEC_NUM_WORKER; did you mean AGENTEXEC_NUM_WORKERS?",
+        "There is no setting AGENTEXEC_XYZ; it has no effect.",
+    ]
 
 
 @pytest.mark.parametrize("name", ["REDIS_URL", "AGENTEXEC_REDIS_URL"])

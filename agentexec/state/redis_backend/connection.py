@@ -28,6 +28,9 @@ HEALTH_CHECK_INTERVAL = 15
 MAX_CONNECTIONS = 10_000
 """Connections of a pool: enough never to limit the threads that call at the same time."""
 
+SCHEMES = ("redis", "rediss", "unix")
+"""Schemes of the URLs that redis-py reads."""
+
 OUTAGES = (
     "BUSY ",
     "CLUSTERDOWN",
@@ -140,6 +143,15 @@ def _pool(url: str, *, timeout: float, retries: int) -> ConnectionPool:
 
 def _parse(url: str) -> dict[str, Any]:
     """Return the arguments of a connection."""
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in SCHEMES:
+        # The scheme of a malformed URL may be a password.
+        named = (
+            f"it starts with {scheme}://"
+            if separator and scheme.isalpha() and len(scheme) < 8
+            else "it has no scheme"
+        )
+        raise _bad_url(f"{named}, and agentexec speaks {', '.join(f'{known}://' for known in SCHEMES)}")
     try:
         parsed = parse_url(url)
         database = urlsplit(url).path.strip("/")

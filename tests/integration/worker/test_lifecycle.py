@@ -127,7 +127,9 @@ def test_with_nothing_set_everything_works_in_one_folder(deploy: Deploy) -> None
     deployment = deploy()
     write(deployment, "tasks.py", MODULE_WITH_POOL)
     deployment.spawn(agentexec_worker("tasks"), AGENTEXEC_DATABASE_URL="")
-    assert deployment.log.count("Using sqlite:///agentexec.db for record and queue.") == 1
+    assert (
+        deployment.log.count(f"Using sqlite:///{deployment.folder}/agentexec.db for record and queue.") == 1
+    )
     done = run_agentexec("enqueue", "greet", '{"name": "Acme"}', "--wait", cwd=deployment.folder)
     assert (done.returncode, done.stdout) == (0, "Hello Acme\n"), done.stderr
     assert (deployment.folder / "agentexec.db").is_file()

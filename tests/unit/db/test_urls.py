@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from agentexec.db.urls import safe_url, sync_url
@@ -24,9 +26,23 @@ def test_a_url_gets_a_synchronous_driver(given: str, driver: str) -> None:
     assert sync_url(given).drivername == driver
 
 
-def test_a_malformed_url_is_refused() -> None:
+@pytest.mark.parametrize("url", ["not a url", "sqlite:/file.db", "postgresql://host:port/name", ""])
+def test_a_malformed_url_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="cannot be read; write it like"):
-        sync_url("not a url")
+        sync_url(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite://file.db", "sqlite://file.db/", "sqlite+aiosqlite://user@file.db"])
+def test_a_sqlite_url_with_too_few_slashes_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="names a host, but SQLite's databases are files"):
+        sync_url(url)
+
+
+def test_a_sqlite_file_is_named_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert safe_url("sqlite:///file.db?timeout=3") == f"sqlite:///{tmp_path}/file.db"
+    assert safe_url("sqlite:////srv/file.db") == "sqlite:////srv/file.db"
+    assert safe_url("sqlite://") == "sqlite://"
 
 
 def test_a_url_in_a_message_shows_no_password_and_no_query() -> None:
