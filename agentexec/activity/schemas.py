@@ -141,6 +141,7 @@ class ActivityChildSchema(BaseModel):
     percentage: int = 0
     latest_log_message: str | None = Field(default=None, validation_alias="message")
     children: list[ActivityChildSchema] = Field(default_factory=list)
+    more_below: bool = False
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -152,12 +153,14 @@ class ActivityChildSchema(BaseModel):
 class ActivityDetailSchema(_ActivitySchema):
     """Activity with its whole log.
 
-    `children` is the tree of the tasks that it has enqueued, oldest first, with up to 1,000 tasks.
+    `children` is the tree of the tasks that it has enqueued, oldest first, with up to 1,000 tasks on up to 20 levels.
+    `more_below` is True where a task has more children than the tree shows.
     """
 
     id: UUID
     parent_id: UUID | None = None
     children: list[ActivityChildSchema] = Field(default_factory=list)
+    more_below: bool = False
     attempt: int = 0
     error: str | None = None
     usage_by_model: dict[str, UsageSchema] = Field(default_factory=dict, validation_alias="usage")

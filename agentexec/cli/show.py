@@ -27,6 +27,8 @@ def run(agent_id: AgentId, metadata: MetadataScope = None, as_json: AsJson = Fal
         typer.echo(f"{name + ':':<10} {one_line(value)}")
     for line in _tree(task.children):
         typer.echo(line)
+    if task.more_below:
+        typer.echo("  ... more children")
     for entry in task.logs:
         typer.echo(format_log_line(entry.created_at, entry.percentage, entry.message))
     if task.error:
@@ -60,4 +62,6 @@ def _tree(children: Sequence[ActivityChildSchema], depth: int = 0) -> list[str]:
         summary = f"{child.agent_id} {child.task_name} {child.status} {child.percentage} %"
         lines.append(f"{'  ' * (depth + 1)}{one_line(summary)}")
         lines += _tree(child.children, depth + 1)
+        if child.more_below:
+            lines.append(f"{'  ' * (depth + 2)}... more below: agentexec show {child.agent_id}")
     return lines

@@ -61,13 +61,16 @@ def cancel_sync(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] |
 
 def _cancel_children(agent_id: UUID) -> None:
     """Cancel all tasks below a task. It has ended before, so it enqueues no more of them."""
-    parents = [agent_id]
+    parents, seen = [agent_id], {agent_id}
     while parents:
         children: list[UUID] = []
         for chunk in chunks(parents):
             query = select(Activity.agent_id, Activity.queue).where(Activity.parent_id.in_(chunk))
             with reading(RUNTIME.engine) as connection:
                 rows = connection.execute(query).all()
+            # Whoever can write to the database can close a circle of parents.
+            rows = [row for row in rows if row.agent_id not in seen]
+            seen.update(row.agent_id for row in rows)
             children.extend(row.agent_id for row in rows)
             queues: dict[str, list[UUID]] = {}
             for row in rows:

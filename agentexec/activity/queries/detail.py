@@ -37,6 +37,9 @@ LOG_LINE = (
 MAX_TREE = 1000
 """Maximum number of tasks in the tree of children."""
 
+MAX_DEPTH = 20
+"""Maximum number of levels in the tree of children: readers of JSON limit its depth."""
+
 
 @sync_or_async
 def detail(
@@ -50,7 +53,8 @@ def detail(
         metadata_filter: Values that its metadata must have; otherwise it counts as unknown.
 
     Returns:
-        The activity with its whole log. The tree has up to 1,000 tasks.
+        The activity with its whole log. The tree has up to 1,000 tasks on up to 20 levels; `more_below` marks tasks
+        whose children were left out.
 
     Raises:
         ActivityNotFoundError: There is no such activity, or `metadata_filter` does not match it.
@@ -70,7 +74,10 @@ def detail(
 
 
 def _add_children(db: Session, root: ActivityDetailSchema) -> None:
-    """Fill the tree below an activity level by level, up to MAX_TREE tasks in total."""
+    """Fill the tree below an activity level by level, up to MAX_TREE tasks and MAX_DEPTH levels.
+
+    Whoever can write to the database can close a circle of parents, so no task is in the tree twice.
+    """
     columns = (
         Activity.agent_id,
         Activity.parent_id,
@@ -79,17 +86,36 @@ def _add_children(db: Session, root: ActivityDetailSchema) -> None:
         Activity.percentage,
         Activity.message,
     )
-    level: dict[UUID, list[ActivityChildSchema]] = {root.agent_id: root.children}
-    left = MAX_TREE
-    while level and left > 0:
+    seen = {root.agent_id}
+    level: dict[UUID, ActivityDetailSchema | ActivityChildSchema] = {root.agent_id: root}
+    for _ in range(MAX_DEPTH):
+        left = MAX_TREE - len(seen) + 1
+        if not level or left <= 0:
+            break
         query = select(*columns).where(Activity.parent_id.in_(level))
         rows = db.execute(query.order_by(Activity.created_at, Activity.agent_id).limit(left)).all()
-        below: dict[UUID, list[ActivityChildSchema]] = {}
+        below: dict[UUID, ActivityDetailSchema | ActivityChildSchema] = {}
         for row in rows:
-            child = ActivityChildSchema.model_validate(row)
-            level[row.parent_id].append(child)
-            below[child.agent_id] = child.children
-        level, left = below, left - len(rows)
+            if row.agent_id not in seen:
+                seen.add(row.agent_id)
+                child = ActivityChildSchema.model_validate(row)
+                level[row.parent_id].children.append(child)
+                below[child.agent_id] = child
+        if len(rows) == left:
+            # The query may have left out children of any of these.
+            _mark_incomplete(db, level)
+        level = below
+    _mark_incomplete(db, level)
+
+
+def _mark_incomplete(db: Session, parents: Mapping[UUID, ActivityDetailSchema | ActivityChildSchema]) -> None:
+    """Mark the tasks that have more children in the record than in the tree."""
+    if not parents:
+        return
+    query = select(Activity.parent_id, func.count()).where(Activity.parent_id.in_(parents))
+    numbers = {row[0]: row[1] for row in db.execute(query.group_by(Activity.parent_id))}
+    for agent_id, parent in parents.items():
+        parent.more_below = numbers.get(agent_id, 0) > len(parent.children)
 
 
 @sync_or_async
