@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+FORKED_WITH_SQLITE = (
+    "A process forked by a worker cannot use the worker's SQLite database: SQLite does not survive a fork. Start the process with "
+    'multiprocessing.get_context("spawn"), or let the task itself report and enqueue.'
+)
+
 EDGE_THREADS = 8
 """Threads that run the blocking calls of async users. The database's connection pool is slightly larger."""
 
@@ -83,6 +88,7 @@ class Runtime:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._engine: Engine | None = None
+        self._lost_database: str | None = None
         self._owns_engine = False
         self._backend: StateBackend | None = None
         self._threads: ThreadPoolExecutor | None = None
@@ -121,6 +127,8 @@ class Runtime:
         """Engine of the record, created from the settings unless one was given."""
         engine = self._engine
         if engine is None:
+            if self._lost_database is not None:
+                raise UsageError(self._lost_database)
             with self._lock:
                 if self._engine is None:
                     self._engine, self._owns_engine = (
@@ -193,11 +201,18 @@ class Runtime:
             self._backend, self._engine, self._owns_engine = None, None, False
 
     def forget_connections(self) -> None:
-        """Drop inherited connections in a forked child, without closing those of the parent."""
+        """Drop inherited connections in a forked child, without closing those of the parent.
+
+        A child of a worker process does not belong to the worker: it reports like any other process.
+        """
         self._lock = threading.RLock()
         if self._engine is not None:
             self._engine.dispose(close=False)
+            if self.progress_writer is not None and self._engine.dialect.name == "sqlite":
+                # The worker's threads do not exist here, but SQLite keeps counting their connections and locks.
+                self._engine, self._lost_database = None, FORKED_WITH_SQLITE
         self._backend, self._threads = None, None
+        self.progress_writer = self.slots = None
         self._shared.clear()
 
     @contextmanager

@@ -24,6 +24,7 @@ from agentexec.policy import retry_delay
 from agentexec.redaction import redact
 from agentexec.registry import Registry, validate_context
 from agentexec.task import Status, TaskDefinition
+from agentexec.worker.forks import ForksEnd
 
 MAX_ERROR = 20_000
 """Maximum number of characters kept of a traceback: those at its end, where the reason is."""
@@ -119,7 +120,8 @@ async def _call(
 ) -> Any:
     call = functools.partial(definition.handler, agent_id=admitted.lease.agent_id, context=context)
     if definition.is_async:
-        return await call()
+        with ForksEnd():
+            return await call()
     # The context variables go along, so that calls of the handler find the running task.
     run = contextvars.copy_context().run
     value = await asyncio.get_running_loop().run_in_executor(threads, run, call)

@@ -22,6 +22,7 @@ from agentexec.errors import AgentexecError
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
 from agentexec.worker import logs
+from agentexec.worker.forks import Forks, ignore_signals, terminate_children
 
 log = logging.getLogger("agentexec.worker")
 
@@ -38,7 +39,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def run_child(
-    request: dict[str, str], registry: Registry, alive: int, maintenance: socket.socket
+    request: dict[str, str], registry: Registry, alive: int, maintenance: socket.socket, forks: Forks
 ) -> NoReturn:
     """Run a worker or the maintenance process, then exit without the exit handlers inherited from the template.
 
@@ -47,6 +48,7 @@ def run_child(
         registry: The pool's tasks.
         alive: File descriptor of a pipe that closes when the supervisor is gone.
         maintenance: Socket between the supervisor and the maintenance process.
+        forks: The forks of the template, which goes on to see those of this process.
     """
     code = 1
     try:
@@ -57,7 +59,7 @@ def run_child(
             code = _run_maintenance(request, alive, maintenance)
         else:
             maintenance.close()
-            code = _run_worker(request, alive, registry)
+            code = _run_worker(request, alive, registry, forks)
     except AgentexecError as error:
         log.error("%s", error)
         code = error.exit_code
@@ -69,17 +71,19 @@ def run_child(
 
 def _exit(code: int) -> NoReturn:
     """Exit without the exit handlers that this process has inherited."""
+    terminate_children()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def _run_worker(request: dict[str, str], alive: int, registry: Registry) -> int:
+def _run_worker(request: dict[str, str], alive: int, registry: Registry, forks: Forks) -> int:
     async def work() -> None:
         worker = importlib.import_module(WORKER_MODULE).Worker(registry, RUNTIME, CONF, request["id"])
         loop = asyncio.get_running_loop()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        forks.note_loop(loop)
+        ignore_signals(signal.SIGINT)
         loop.add_signal_handler(signal.SIGTERM, worker.drain)
         loop.add_signal_handler(signal.SIGQUIT, worker.drain_now)
         _watch_supervisor(alive, lambda: loop.call_soon_threadsafe(worker.drain_now))
@@ -106,8 +110,7 @@ def _run_maintenance(request: dict[str, str], alive: int, supervisor: socket.soc
     maintenance = importlib.import_module(MAINTENANCE_MODULE).Maintenance(
         RUNTIME, CONF, request["id"], supervisor, connect_timeout=connect_timeout
     )
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     _watch_supervisor(alive, maintenance.stop)
     return maintenance.run()
 
@@ -128,6 +131,7 @@ def _watch_supervisor(alive: int, on_gone: Callable[[], object]) -> None:
         with contextlib.suppress(RuntimeError):
             on_gone()
         time.sleep(ORPHAN_SECONDS)
+        terminate_children()
         os._exit(1)
 
     threading.Thread(target=watch, name="agentexec-alive", daemon=True).start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from agentexec.activity.changes.crashes import clear_crashes
 from agentexec.activity.changes.endings import Ending
@@ -16,6 +15,7 @@ from agentexec.registry import Registry
 from agentexec.runtime import Runtime
 from agentexec.task import Lease
 from agentexec.worker.admission import Admitter
+from agentexec.worker.forks import HandlerThreads
 from agentexec.worker.leased_tasks import LeasedTasks
 from agentexec.worker.running import RunningTasks
 from agentexec.worker.settlement import Settlement
@@ -72,7 +72,7 @@ class Execution:
             settle=self.settlement.settle,
             live=live,
         )
-        self.threads = ThreadPoolExecutor(
+        self.threads = HandlerThreads(
             settings.worker_concurrency + MAX_WAITING_THREADS, thread_name_prefix="agentexec-task"
         )
         self.running = RunningTasks(registry, settings, self.tasks, self.writer, self.threads)

@@ -40,6 +40,7 @@ from agentexec.worker.child_main import (
     WORKER_MODULE,
     run_child,
 )
+from agentexec.worker.forks import Forks, ignore_signals
 from agentexec.worker.target import HasRegistry, Target
 
 log = logging.getLogger("agentexec.worker")
@@ -77,8 +78,9 @@ class TemplateArgs:
 class Template:
     """The loop of the template process."""
 
-    def __init__(self, args: TemplateArgs, pool: HasRegistry) -> None:
+    def __init__(self, args: TemplateArgs, pool: HasRegistry, forks: Forks) -> None:
         self._args = args
+        self._forks = forks
         self._pool = pool
         self._control = Channel(socket.socket(fileno=args.control))
         self._maintenance = socket.socket(fileno=args.maintenance)
@@ -90,8 +92,7 @@ class Template:
 
     def run(self) -> int:
         """Fork on demand until told to stop, and return the exit code."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the user's module may have set others
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         gc.collect()
@@ -126,14 +127,14 @@ class Template:
             return
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        pid = self._forks.fork_worker()
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
-            run_child(request, self._pool.registry, self._args.alive, self._maintenance)
+            run_child(request, self._pool.registry, self._args.alive, self._maintenance, self._forks)
         self._control.send({"forked": request["id"], "pid": pid})
 
     def _spawn(self, request: dict[str, str]) -> None:
@@ -187,10 +188,11 @@ def _preload() -> None:
     Base.registry.configure()
 
 
-def _load_pool(args: TemplateArgs) -> HasRegistry:
+def _load_pool(args: TemplateArgs, forks: Forks) -> HasRegistry:
     """Load the user's module, under the settings that take precedence over what it sets."""
     overrides: dict[str, Any] = {name: getattr(CONF, name) for name in args.overrides}
-    pool = args.target.load()
+    with forks.noting_generators():
+        pool = args.target.load()
     for name, value in overrides.items():
         setattr(CONF, name, value)
     _preload()
@@ -212,17 +214,22 @@ def _report_failure(args: TemplateArgs, error: AgentexecError) -> NoReturn:
 def main(text: str) -> NoReturn:
     """Run the process; `text` is the supervisor's TemplateArgs."""
     args = TemplateArgs.parse(text)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    forks = Forks()
+    forks.register()
+    ignore_signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for descriptor in (args.control, args.alive, args.maintenance):
+        if descriptor >= 0:
+            # A program started by the user's code would keep it open, and the end of this process would go unnoticed.
+            os.set_inheritable(descriptor, False)
     logs.set_up("template", CONF.log_level)
     RUNTIME.is_worker_process = True
     try:
-        pool = _load_pool(args)
+        pool = _load_pool(args, forks)
     except AgentexecError as error:
         _report_failure(args, error)
     if args.spawned is not None:
-        run_child(args.spawned, pool.registry, args.alive, socket.socket(fileno=args.maintenance))
-    code = Template(args, pool).run()
+        run_child(args.spawned, pool.registry, args.alive, socket.socket(fileno=args.maintenance), forks)
+    code = Template(args, pool, forks).run()
     if not args.run_atexit:
         # The main program loaded the module too, and runs its exit handlers itself.
         os._exit(code)
