@@ -44,6 +44,25 @@ def migration_lock(engine: Engine) -> Generator[Connection]:
                 connection.commit()
 
 
+@contextmanager
+def hold_migration_lock(connection: Connection) -> Generator[None]:
+    """Hold the lock on a connection whose transaction belongs to the caller: until its end, where the database can."""
+    if connection.dialect.name == "sqlite":
+        # Fails if the transaction has begun; then the first statement that writes takes the lock.
+        with suppress(OperationalError):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield
+    elif connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": POSTGRES_LOCK})
+        yield
+    else:
+        _lock_mysql(connection)
+        try:
+            yield
+        finally:
+            _unlock_mysql(connection)
+
+
 def _lock_postgres(connection: Connection) -> None:
     connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": POSTGRES_LOCK})

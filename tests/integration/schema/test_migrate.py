@@ -42,6 +42,32 @@ print([os.waitpid(child, 0)[1] for child in children])
 """
 """Program in which ten processes migrate. They are forked after the imports, so they run at the same time."""
 
+CREATE_IN_FOUR_PROCESSES = """
+import os, sys
+import agentexec as ax
+from sqlalchemy import create_engine
+
+ax.Base
+children = []
+for _ in range(4):
+    child = os.fork()
+    if child == 0:
+        try:
+            engine = create_engine(sys.argv[1])
+            if sys.argv[2] == "engine":
+                ax.Base.metadata.create_all(engine)
+            else:
+                with engine.begin() as connection:
+                    ax.Base.metadata.create_all(connection)
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", flush=True)
+            os._exit(1)
+        os._exit(0)
+    children.append(child)
+print([os.waitpid(child, 0)[1] for child in children])
+"""
+"""Program in which four processes make the tables, on engines that are the user's own."""
+
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
@@ -118,6 +144,16 @@ def test_ten_processes_may_migrate_at_the_same_time(engine: Engine, tmp_path: Pa
     url = engine.url.render_as_string(hide_password=False)
     done = run_python("-c", TEN_PROCESSES, cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
     assert done.stdout == f"{[0] * 10}\n", done.stdout + done.stderr
+    check_schema(engine)
+
+
+@pytest.mark.parametrize("bind", ["engine", "connection"])
+def test_several_processes_may_create_the_tables_at_the_same_time(
+    engine: Engine, tmp_path: Path, bind: str
+) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    done = run_python("-c", CREATE_IN_FOUR_PROCESSES, url, bind, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == (f"{[0] * 4}\n", "")
     check_schema(engine)
 
 
