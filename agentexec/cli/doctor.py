@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import typer
 
 import agentexec as ax
-from agentexec.cli.database import session
 from agentexec.cli.options import AsJson
+from agentexec.cli.serving import serving_workers
 from agentexec.cli.version import versions
 from agentexec.errors import AgentexecError
 from agentexec.redaction import redact
@@ -137,16 +137,7 @@ def _queue() -> Iterator[Finding]:
 
 
 def _workers() -> Iterator[Finding]:
-    from agentexec.activity.queries.overview import LOST_SECONDS
-
-    with session() as db:
-        overview = ax.activity.overview(db, 1)
-    serving = [
-        worker
-        for worker in overview.workers
-        if worker.queue == ax.CONF.queue_name
-        and (overview.at - worker.seen_at).total_seconds() < LOST_SECONDS
-    ]
+    serving = serving_workers(ax.CONF.queue_name)
     if not serving:
         yield Finding("workers", "warn", f"none serves {ax.CONF.queue_name}: start `agentexec worker`.")
         return

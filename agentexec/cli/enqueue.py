@@ -12,6 +12,7 @@ import typer
 import agentexec as ax
 from agentexec.cli.options import parse_labels
 from agentexec.cli.output import one_line
+from agentexec.cli.serving import missing_worker
 from agentexec.errors import UsageError
 
 MAX_WHITESPACE_FACTOR = 4
@@ -63,6 +64,8 @@ def run(
         queue_name=queue,
         idempotency_key=idempotency_key,
     )
+    if (wait or follow) and (complaint := missing_worker(queue or ax.CONF.queue_name)):
+        typer.echo(complaint, err=True)
     if follow:
         # Imported on use: rich takes longer to import than the rest of the command takes to run.
         from agentexec.cli.follow import follow as follow_task

@@ -119,6 +119,8 @@ class RunningTasks:
             self._aborted.discard(agent_id)
             self._tasks.forget(agent_id)
         else:
+            if ending.status is Status.ERROR:
+                _log_failure(admitted, ending)
             self._writer.end(ending)
             self._tasks.free_slot(agent_id)
 
@@ -134,6 +136,14 @@ class RunningTasks:
         if task is not None and agent_id not in self._aborted:
             self._aborted.add(agent_id)
             task.cancel()
+
+
+def _log_failure(admitted: Admitted, ending: Ending) -> None:
+    """Log a task's final failure in one line, for log collectors. The traceback follows at the level debug."""
+    first, _, rest = (ending.error or ending.message).partition("\n")
+    log.error("Task %s %s failed: %s", admitted.task_name, admitted.lease.agent_id, first)
+    if rest:
+        log.debug("%s", ending.error)
 
 
 def _handed_back(lease: Lease) -> Ending:

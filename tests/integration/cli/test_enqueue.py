@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
-from tests.deployment import Deployment, run_agentexec
+from tests.deployment import Deploy, Deployment, on_targets, run_agentexec, run_in_process
 
 
 def enqueue(running: Deployment, *arguments: str, text: str | None = None) -> tuple[int, str, str]:
@@ -58,3 +58,20 @@ def test_enqueue_reports_a_task_that_is_late(running: Deployment) -> None:
     assert (code, out) == (1, "")
     assert "has not ended within 0.2 seconds" in err
     assert "Traceback" not in err
+
+
+@on_targets("embedded")
+def test_waiting_for_a_task_that_nobody_will_run_is_said_at_once(deploy: Deploy) -> None:
+    deployment = deploy()
+    waits = ("enqueue", "work", '{"key": "a"}', "--timeout", "0.2")
+    for option in ("--wait", "--follow"):
+        code, _, err = run_in_process(deployment, *waits, option)
+        assert code == 1
+        assert err.startswith(f"No worker serves the queue agentexec_tasks of sqlite:///{deployment.folder}/")
+        assert "start one with `agentexec worker`" in err
+    deployment.start()
+    code, out, err = run_in_process(deployment, "enqueue", "work", '{"key": "b"}', "--wait")
+    assert (code, out) == (0, "b\n")
+    assert "No worker" not in err
+    code, _, err = run_in_process(deployment, *waits, "--wait", "--queue", "other")
+    assert err.startswith("No worker serves the queue other of ")

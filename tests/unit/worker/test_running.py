@@ -39,6 +39,7 @@ class Process:
         registry.add("hang", self._hang)
         registry.add("block", self._block)
         registry.add("cancel_itself", self._cancel_itself)
+        registry.add("fail", self._fail)
         self.running = RunningTasks(registry, Settings(), self.held.tasks, self.writer, threads)
 
     async def _work(self, agent_id: UUID, context: dict[str, Any]) -> str:
@@ -55,6 +56,9 @@ class Process:
 
     async def _cancel_itself(self, agent_id: UUID, context: dict[str, Any]) -> None:
         raise asyncio.CancelledError
+
+    async def _fail(self, agent_id: UUID, context: dict[str, Any]) -> None:
+        raise ValueError("no luck")
 
     async def begin(self, *names: str) -> list[UUID]:
         tasks = [admitted(name) for name in names]
@@ -181,3 +185,14 @@ def test_an_error_of_our_own_ends_the_task_too(
             assert "OSError" in str(ending.error)
 
     asyncio.run(check())
+
+
+async def test_a_final_failure_is_one_line_in_the_log(
+    threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with process(threads) as opened:
+        [agent_id] = await opened.begin("fail")
+        await wait_until_async(lambda: opened.statuses)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        f"Task fail {agent_id} failed: ValueError: no luck"
+    ]

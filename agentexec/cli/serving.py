@@ -1,0 +1,34 @@
+"""The workers that serve a queue, for commands that tell when there are none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import agentexec as ax
+from agentexec.cli.database import session
+
+if TYPE_CHECKING:
+    from agentexec.activity.queries.overview import WorkerSchema
+
+
+def serving_workers(queue: str) -> list[WorkerSchema]:
+    """Return the worker processes that serve a queue and have reported lately."""
+    from agentexec.activity.queries.overview import LOST_SECONDS
+
+    with session() as db:
+        overview = ax.activity.overview(db, 1)
+    return [
+        worker
+        for worker in overview.workers
+        if worker.queue == queue and (overview.at - worker.seen_at).total_seconds() < LOST_SECONDS
+    ]
+
+
+def missing_worker(queue: str) -> str | None:
+    """Return a sentence if no worker serves a queue: a task of it waits until one does."""
+    if serving_workers(queue):
+        return None
+    from agentexec.db.urls import safe_url
+
+    database = safe_url(ax.get_engine().url)
+    return f"No worker serves the queue {queue} of {database}: start one with `agentexec worker`; the task waits for it."
