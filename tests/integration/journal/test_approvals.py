@@ -309,7 +309,12 @@ async def test_a_person_decides_about_a_call_that_was_cut_off(task: ReplayableTa
     made: list[str] = []
 
     class Killed(BaseException):
-        """Death of the process, which no handler catches."""
+        """Death of the process: what is recorded of it is deleted."""
+
+    async def killed_at(seq: int) -> None:
+        with pytest.raises(Killed):
+            await task.attempt(handler)
+        task.delete_entries([("Till#1/call_1", seq)])
 
     @ax.tool_policy("ask")
     @function_tool
@@ -326,8 +331,7 @@ async def test_a_person_decides_about_a_call_that_was_cut_off(task: ReplayableTa
     async def handler() -> Any:
         return await ax.OpenAIRunner(task.agent_id).run(agent, "Go.")
 
-    with pytest.raises(Killed):
-        await task.attempt(handler)
+    await killed_at(1)
     with pytest.raises(
         WaitingForApproval, match=r'charge\(\{"cents":5\}\), which was cut off, to be made again'
     ):
@@ -336,8 +340,7 @@ async def test_a_person_decides_about_a_call_that_was_cut_off(task: ReplayableTa
     assert (question.kind, question.call_id, question.tool) == ("repeat", "call_1", "charge")
     if answer == "approve":
         await ax.approve(task.agent_id, "call_1")
-        with pytest.raises(Killed):
-            await task.attempt(handler)
+        await killed_at(2)
         # Approval of one repetition does not cover the next.
         with pytest.raises(WaitingForApproval):
             await task.attempt(handler)
