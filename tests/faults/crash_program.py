@@ -24,11 +24,13 @@ from uuid import UUID
 
 from agents import (
     Agent,
+    ApplyPatchTool,
     GuardrailFunctionOutput,
     Model,
     ModelResponse,
     RunConfig,
     Runner,
+    ShellTool,
     SQLiteSession,
     Usage,
     function_tool,
@@ -37,6 +39,7 @@ from agents import (
 )
 from agents.testing import ScriptedModel, assistant_message, function_call
 from agents.tracing.processors import default_exporter
+from openai.types.responses import ResponseUsage
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session as DatabaseSession
 
@@ -53,11 +56,22 @@ from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 from agentexec.worker.attempt import execute_attempt
+from tests.local_items import patch_call, shell_call, streamed
 
 MODES = ("run", "run_streamed")
-SHAPES = ("handoff", "nested", "parallel", "guardrail", "approval")
+SHAPES = ("handoff", "nested", "parallel", "guardrail", "approval", "local")
 AGENT_ID = UUID(int=7)
 NEVER = 10**9
+LOCAL_CALLS = ("shell_call", "apply_patch_call")
+USED = ResponseUsage.model_validate(
+    {
+        "input_tokens": 100,
+        "output_tokens": 10,
+        "total_tokens": 110,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }
+)
 WAITING = 9
 """Exit code of an attempt that waits for a person."""
 
@@ -93,14 +107,17 @@ class Actor(Model):
         self._name = name
         self._turns = turns
 
-    def _script(self, input: Any) -> ScriptedModel:
-        asked = json.dumps(input)
+    def _script(self, input: Any, *, is_streamed: bool = False) -> ScriptedModel:
+        asked = as_json(input)
         items = input if isinstance(input, list) else []
         known = {item.get("call_id") for item in items} - {None}
         number = next(
             n for n, turn in enumerate(self._turns) if getattr(turn[0], "call_id", None) not in known
         )
         self._world.write(model=f"{self._name} {number}", input=asked)
+        if is_streamed and self._turns[number][0].type in LOCAL_CALLS:
+            # The SDK's scripted model does not stream these by itself.
+            return ScriptedModel([streamed(self._turns[number], USED, f"r_{self._name}_{number}")])
         usage = Usage(requests=1, input_tokens=100, output_tokens=10, total_tokens=110)
         turn = ModelResponse(output=self._turns[number], usage=usage, response_id=f"r_{self._name}_{number}")
         return ScriptedModel([turn])
@@ -111,7 +128,7 @@ class Actor(Model):
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> Any:
         input = kwargs["input"] if "input" in kwargs else args[1]
-        async for event in self._script(input).stream_response(*args, **kwargs):
+        async for event in self._script(input, is_streamed=True).stream_response(*args, **kwargs):
             yield event
 
 
@@ -124,6 +141,11 @@ class Session(SQLiteSession):
         self.world.instant()
         await super().add_items(items)
         self.world.instant()
+
+
+def as_json(items: Any) -> str:
+    """Return items of a history as text; some are models of the API."""
+    return json.dumps(items, default=lambda item: item.model_dump(exclude_unset=True))
 
 
 def tools(world: World) -> list[Any]:
@@ -151,6 +173,33 @@ def guarded_tool(world: World) -> Any:
         return f"sent {topic}"
 
     return send
+
+
+class Editor:
+    """Editor of an apply-patch tool, which notes each operation."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def update_file(self, operation: Any) -> str:
+        self._world.write(tool=operation.path, key=ax.idempotency_key())
+        return f"{operation.path} is changed"
+
+    def delete_file(self, operation: Any) -> str:
+        self._world.write(tool=operation.path, key=ax.idempotency_key())
+        raise FileNotFoundError(operation.path)
+
+    create_file = update_file
+
+
+def local_tools(world: World) -> list[Any]:
+    async def execute(request: Any) -> str:
+        command = request.data.action.commands[0]
+        world.write(tool=command, key=ax.idempotency_key())
+        return f"{command} is done"
+
+    mark = ax.tool_policy("idempotent")
+    return [mark(ShellTool(executor=execute)), mark(ApplyPatchTool(editor=Editor(world)))]
 
 
 def call(name: str, call_id: str, **arguments: Any) -> Any:
@@ -194,6 +243,22 @@ def make_agent(shape: str, world: World) -> Agent[Any]:
             [
                 [look("slow", "p1"), look("plain", "p2"), look("slow", "p3")],
                 [look("plain", "p4")],
+                say("Done"),
+            ],
+        )
+        return agent
+    if shape == "local":
+        agent = Agent("Agent", tools=[*local_tools(world), *tools(world)])
+        agent.model = Actor(
+            world,
+            "Agent",
+            [
+                [shell_call("l1", "make"), patch_call("l2", "create_file", "a.txt", diff="+a")],
+                [
+                    patch_call("l3", "delete_file", "b.txt"),
+                    shell_call("l4", "make test"),
+                    look("plain", "l5"),
+                ],
                 say("Done"),
             ],
         )
@@ -245,9 +310,9 @@ async def handle(world: World, shape: str, mode: str, with_session: bool) -> dic
             pass
     used = result.context_wrapper.usage
     return {
-        "history": json.dumps(result.to_input_list()),
+        "history": as_json(result.to_input_list()),
         "last_agent": result.last_agent.name,
-        "session": json.dumps(await session.get_items()) if session else None,
+        "session": as_json(await session.get_items()) if session else None,
         "usage": [used.requests, used.input_tokens, used.output_tokens],
     }
 

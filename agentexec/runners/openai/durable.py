@@ -1,9 +1,10 @@
-"""Hooks of the journal in the SDK: three places that are patched once, without effect outside a durable run.
+"""Hooks of the journal in the SDK: places that are patched once, without effect outside a durable run.
 
 - The default agent runner: every run inside a durable run, however it was started, gets its place in the journal.
 - The choice of a turn's model, and the invocation of a function tool. The SDK's loop looks both up by name in its
   modules. Cloned agents instead would break `result.last_agent is agent`. Copied tools would break hooks and
   approvals that compare tools, and would leave the SDK's time limits outside the record.
+- The SDK's handling of a tool that cancels itself, and its actions of local tools (`local_tools.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from agents.tool import _FunctionToolInvocationResult
 
 from agentexec.errors import AgentexecError
 from agentexec.journal.recorder import SCOPE, Scope
+from agentexec.runners.openai.local_tools import patch_local_tools
 from agentexec.runners.openai.model import JournaledModel
 from agentexec.runners.openai.run import DurableRun, inherit_run_config
 from agentexec.runners.openai.session import journaled_session
@@ -147,6 +149,7 @@ def patch_sdk() -> None:
         )
         handle_failure = getattr(tool_execution, HANDLE_FAILURE)
         setattr(tool_execution, HANDLE_FAILURE, functools.partial(record_canceled_call, handle_failure))
+    patch_local_tools()
     runner = get_default_agent_runner()
     if not _is_durable(runner):
         set_default_agent_runner(DurableAgentRunner(runner))

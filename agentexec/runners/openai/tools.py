@@ -211,8 +211,13 @@ def _name_of(tool: Any) -> str | None:
 
 def policy_of(tool: FunctionTool, default: Policy) -> Policy:
     """Return the policy set on the tool or on the function it was made of, else the default."""
-    own = getattr(tool, POLICY_MARK, None) or getattr(getattr(tool, "__wrapped__", None), POLICY_MARK, None)
-    return own or default
+    return policy_mark(tool) or default
+
+
+def policy_mark(target: Any) -> Policy | None:
+    """Return the policy set on a tool, or on the function that it was made of."""
+    own: Policy | None = getattr(target, POLICY_MARK, None)
+    return own or getattr(getattr(target, "__wrapped__", None), POLICY_MARK, None)
 
 
 def encode_output(output: Any, structured: bool = False) -> dict[str, Any]:
