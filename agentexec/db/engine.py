@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event, exc
 from sqlalchemy.engine.url import URL
 
 from agentexec.db.sqlite import tune_sqlite
-from agentexec.db.urls import sync_url
+from agentexec.db.urls import sqlite_file, sync_url
 from agentexec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ def open_engine(url: str | URL) -> Engine:
         extra = EXTRAS.get(dialect)
         advice = f"install agentexec[{extra}]" if extra else f"install {error.name}"
         raise UsageError(f"The database driver {error.name} is not installed; {advice}.") from None
+    if (file := sqlite_file(parsed)) is not None:
+        event.listen(engine, "do_connect", functools.partial(_create_private, file))
     if dialect != "sqlite":
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", functools.partial(_ping_unused, engine.dialect))
@@ -61,6 +66,12 @@ def _options(url: URL, dialect: str) -> dict[str, Any]:
         # PostgreSQL's default. MySQL's own level also locks the gaps between rows, over which claims deadlock.
         options["isolation_level"] = "READ COMMITTED"
     return options
+
+
+def _create_private(file: Path, *_: Any) -> None:
+    """Create a database file that only its owner may read: it holds contexts and results. Its journals follow suit."""
+    with contextlib.suppress(OSError):  # SQLite reports what is wrong, in a moment
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _note_use(_connection: Any, record: Any) -> None:
