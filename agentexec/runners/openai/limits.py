@@ -33,6 +33,7 @@ from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest
 from openai import APIConnectionError, APIStatusError, RateLimitError
 
 from agentexec.config import CONF
+from agentexec.runners.openai.client_retries import patch_client_retries
 from agentexec.runners.pacing import (
     Pacer,
     RetryableFailure,
@@ -55,7 +56,8 @@ class PacedModel(Model):
 
     A rate-limited call (429) is retried in place if the wait is at most AGENTEXEC_RATE_LIMIT_WAIT seconds; a longer
     wait raises RetryLater, which gives the task back to the queue. The OpenAI client's own retries are off: other
-    temporary failures are retried twice here, unless the model settings say how (`ModelSettings(retry=...)`).
+    temporary failures are retried twice here, unless the model settings say how (`ModelSettings(retry=...)`). The call
+    goes to the very client that the model has, with whatever the application has put on it.
 
     Args:
         inner: The model that is called.
@@ -63,6 +65,7 @@ class PacedModel(Model):
     """
 
     def __init__(self, inner: Model, name: str | None = None) -> None:
+        patch_client_retries()
         self.inner = inner
         own = getattr(inner, "model", None)
         self.name = name or (own if isinstance(own, str) else type(inner).__name__)

@@ -25,7 +25,7 @@ from agents import (
     retry_policies,
 )
 from agents.testing import ScriptedModel, assistant_message, function_call
-from openai import AsyncOpenAI, InternalServerError, RateLimitError
+from openai import AsyncAzureOpenAI, AsyncOpenAI, InternalServerError, RateLimitError
 
 import agentexec as ax
 from agentexec.runners.openai.limits import PacedModel, PacedProvider
@@ -109,6 +109,15 @@ async def test_short_waits_that_add_up_give_the_task_back_to_the_queue(
     assert len(mock_openai.requests()) == 2
 
 
+async def test_a_client_outside_paced_calls_retries_as_before(mock_openai: MockOpenAI) -> None:
+    mock_openai.script([say("At last.")])
+    async with AsyncOpenAI(base_url=mock_openai.base_url, api_key="test") as client:
+        PacedModel(OpenAIResponsesModel("gpt-4o", client))
+        refuse(mock_openai, 1, 0.01, status=500)
+        assert (await client.responses.create(model="gpt-4o", input="?")).output_text == "At last."
+        assert client.copy(max_retries=5).max_retries == 5
+
+
 async def test_a_temporary_failure_is_retried_twice(model: Any, mock_openai: MockOpenAI) -> None:
     refuse(mock_openai, 2, None, status=500)
     assert await ask("run", model) == "At last."
@@ -153,6 +162,78 @@ async def test_the_sdk_lets_retry_later_through(mode: str, where: str) -> None:
         else:
             async for _ in Runner.run_streamed(agent, "?", run_config=CONFIG).stream_events():
                 pass
+
+
+class AuditedClient(AsyncOpenAI):
+    """A client that cannot be made like its parent, which is how the OpenAI library copies clients."""
+
+    def __init__(self, audit: list[str], base_url: str) -> None:
+        super().__init__(base_url=base_url, api_key="test")
+        self.audit = audit
+
+    async def post(self, path: str, **options: Any) -> Any:  # ty: ignore[invalid-method-override]
+        self.audit.append(path)
+        return await super().post(path, **options)
+
+
+class WrappedClient:
+    """A wrapper as tracing libraries make them: everything that it does not trace is the client's."""
+
+    def __init__(self, inner: Any, audit: list[str]) -> None:
+        self._inner = inner
+        self._audit = audit
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("responses", "chat"):
+            self._audit.append(name)
+        return getattr(self._inner, name)
+
+
+def traced_on_instance(client: AsyncOpenAI, audit: list[str]) -> AsyncOpenAI:
+    for resource in (client.responses, client.chat.completions):
+
+        def trace(create: Any = resource.create, **options: Any) -> Any:
+            audit.append("create")
+            return create(**options)
+
+        setattr(resource, "create", trace)  # noqa: B010 - as tracing libraries do
+    return client
+
+
+@both_modes
+@pytest.mark.parametrize(
+    ("api", "kind"),
+    [
+        (OpenAIResponsesModel, "instance"),
+        (OpenAIResponsesModel, "subclass"),
+        (OpenAIResponsesModel, "wrapper"),
+        (OpenAIResponsesModel, "azure"),
+        (OpenAIChatCompletionsModel, "instance"),
+        (OpenAIChatCompletionsModel, "wrapper"),
+    ],
+)
+async def test_a_call_goes_to_the_very_client_that_the_model_has(
+    mode: str, api: Any, kind: str, mock_openai: MockOpenAI
+) -> None:
+    audit: list[str] = []
+    plain = AsyncOpenAI(base_url=mock_openai.base_url, api_key="test")
+    azure = AsyncAzureOpenAI(base_url=mock_openai.base_url, api_key="test", api_version="1")
+    client: Any = {
+        "instance": lambda: traced_on_instance(plain, audit),
+        "subclass": lambda: AuditedClient(audit, mock_openai.base_url),
+        "wrapper": lambda: WrappedClient(plain, audit),
+        "azure": lambda: traced_on_instance(azure, audit),
+    }[kind]()
+    mock_openai.script([say("At last.")])
+    refuse(mock_openai, 1, None, status=500)
+    # The SDK also turns the client's retries off when it retries by itself.
+    settings = ModelRetrySettings(
+        max_retries=1, backoff={"initial_delay": 0.01}, policy=retry_policies.http_status([500])
+    )
+    assert await ask(mode, PacedModel(api("gpt-4o", client)), ModelSettings(retry=settings)) == "At last."
+    assert len(audit) >= 2
+    assert [request["status"] for request in mock_openai.requests()] == [500, 200]
+    assert client.max_retries == 2
 
 
 async def test_calls_are_paced(mock_openai: MockOpenAI, sqlite_tables: str) -> None:
