@@ -54,7 +54,7 @@ class JournaledModel(SdkProxy):
         self._run.publish_active_agent()
         async with self._run.model_call():
             response = await self._paced.get_response(*args, **kwargs)
-            value, counts = dump(dump_response(response), PAYLOAD_NAME), self._counts(response.usage)
+            value, counts = self._dump(dump_response(response)), self._counts(response.usage)
             await self._run.record_response(input_hash, value, counts)
         self._run.publish([*events_from_items(response.output), *events_from_usage(counts)])
         return response
@@ -86,10 +86,7 @@ class JournaledModel(SdkProxy):
                         # Some servers send the output only in earlier events, and those are not recorded.
                         event.response.output = list(items)
                     usage = usage_of(event.response)
-                    value, counts = (
-                        dump(dump_event(event, usage), PAYLOAD_NAME),
-                        self._counts(usage, event.response),
-                    )
+                    value, counts = self._dump(dump_event(event, usage)), self._counts(usage, event.response)
                     await self._run.record_response(input_hash, value, counts)
                     self._run.publish(events_from_usage(counts))
                 yield event
@@ -97,6 +94,11 @@ class JournaledModel(SdkProxy):
             close = getattr(stream, "aclose", None)
             if close is not None:
                 await close()
+
+    def _dump(self, data: dict[str, Any]) -> str:
+        if self._run.session_added:
+            data["session_added"] = self._run.session_added
+        return dump(data, PAYLOAD_NAME)
 
     def _counts(self, used: SdkUsage, response: Response | None = None) -> Usage:
         name = getattr(self._inner, "model", None) or getattr(response, "model", None)

@@ -33,17 +33,27 @@ class DurableRun:
         self.run_config = run_config
         self.models: dict[int, Any] = {}
         self.sessions: dict[int, Any] = {}
+        self.session_added = 0
+        """Number of items that the run has added to its session so far."""
         self.active_agent = agent.name
         """The agent whose turn it is."""
         self._published_agent: str | None = None
         self._agent = agent.name
         self._next_turn = 1
 
-    async def record_start(self, session_items: int | None = None) -> dict[str, Any]:
-        """Record the run's start, unless an earlier attempt did; return the recorded value."""
+    async def record_start(
+        self, session_items: int | None = None, session_tail: list[str] | None = None
+    ) -> dict[str, Any]:
+        """Record the run's start, unless an earlier attempt did; return the recorded value.
+
+        The session's end is recorded by its number of items, or by its last items if the run does not read all.
+        """
         facts = self.recorder.facts(self.path)
         if not facts:
-            value = dump({"agent": self._agent, "session_items": session_items}, "A run")
+            start: dict[str, Any] = {"agent": self._agent, "session_items": session_items}
+            if session_tail is not None:
+                start["session_tail"] = session_tail
+            value = dump(start, "A run")
             await self.recorder.record(self.path, FactKind.RUN, self.input_hash, value)
             facts = self.recorder.facts(self.path)
         return json.loads(facts[0].value)
@@ -53,6 +63,11 @@ class DurableRun:
         """The recorded start of the run; None if there is none yet."""
         facts = self.recorder.facts(self.path)
         return facts[0] if facts else None
+
+    def recorded_session_items(self) -> int:
+        """Return the number of session items that earlier attempts had added when they recorded a response."""
+        facts = self.recorder.facts(self.path)
+        return json.loads(facts[-1].value).get("session_added", 0) if facts else 0
 
     async def recorded_response(self, input_hash: str) -> str | None:
         """Return the recorded response to the run's next model call; None if there is none.

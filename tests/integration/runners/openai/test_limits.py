@@ -171,7 +171,7 @@ class AuditedClient(AsyncOpenAI):
         super().__init__(base_url=base_url, api_key="test")
         self.audit = audit
 
-    async def post(self, path: str, **options: Any) -> Any:  # ty: ignore[invalid-method-override]
+    async def post(self, path: str, **options: Any) -> Any:  # ty: ignore[incompatible-method-override]
         self.audit.append(path)
         return await super().post(path, **options)
 
