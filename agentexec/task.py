@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypedDict
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from agentexec.errors import UsageError
 
@@ -36,10 +37,47 @@ ACTIVE_STATUSES = frozenset({Status.QUEUED, Status.RUNNING})
 
 
 class Priority(enum.IntEnum):
-    """Priority of a task: HIGH tasks run before LOW ones. Each priority is first in, first out."""
+    """Priority of a task: HIGH tasks run before LOW ones. Each priority is first in, first out.
+
+    Its JSON is "high" or "low" in pydantic models. They also accept these names in upper case, and the numbers 0 and 1.
+    """
 
     HIGH = 0
     LOW = 1
+
+    @classmethod
+    def _missing_(cls, value: object) -> Priority | None:
+        if not isinstance(value, str):
+            return None
+        name = value.strip().upper()
+        return next((priority for priority in cls if name in (priority.name, str(priority.value))), None)
+
+    @classmethod
+    def _validate(cls, value: object) -> Priority:
+        try:
+            if isinstance(value, bool | float):
+                raise ValueError
+            return cls(value)
+        except (ValueError, TypeError):
+            raise PydanticCustomError("priority", "Input should be 'high' or 'low'") from None
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: object) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda priority: cls(priority).name.lower(), when_used="json"
+            ),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: object) -> dict[str, Any]:
+        return {
+            "type": "string",
+            "enum": [priority.name.lower() for priority in cls],
+            "title": cls.__name__,
+            "description": "HIGH tasks run before LOW ones.",
+        }
 
 
 class Entry(NamedTuple):

@@ -14,6 +14,7 @@ from agentexec.activity.schemas import (
     ActivityListItemSchema,
     ActivityListSchema,
     ActivityLogSchema,
+    WorkerDeathSchema,
 )
 from agentexec.task import Status
 
@@ -30,6 +31,7 @@ __all__ = [
     "OverviewSchema",
     "SpentSchema",
     "Status",
+    "WorkerDeathSchema",
     "WorkerSchema",
     "active_count",
     "cancel_pending",

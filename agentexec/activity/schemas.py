@@ -11,6 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 
+from agentexec.activity.deaths import read_death
 from agentexec.config import CONF
 from agentexec.llm.prices import compute_cost
 from agentexec.task import Status
@@ -106,6 +107,18 @@ class ActivityListItemSchema(_ActivitySchema):
 
     latest_log_message: str | None = Field(default=None, validation_alias="message")
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def latest_log_timestamp(self) -> datetime:
+        """Time of the log's latest line, as `updated_at`: both are written together."""
+        return self.updated_at
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def elapsed_time_seconds(self) -> int:
+        """`elapsed_seconds` as a whole number; 0 before the start."""
+        return int(self.elapsed_seconds or 0)
+
 
 class ActivityListSchema(BaseModel):
     """Page of activities; `page` counts from 1.
@@ -150,6 +163,16 @@ class ActivityChildSchema(BaseModel):
         return self.agent_type
 
 
+class WorkerDeathSchema(BaseModel):
+    """Death of a worker process that ran a task."""
+
+    model_config = ConfigDict(defer_build=True, from_attributes=True)
+
+    at: datetime = Field(description="Time at which the death was noticed.")
+    signal: str | None = Field(default=None, description="Signal that killed the process; null without one.")
+    reason: str = Field(description='Completes the sentence "The worker process …".')
+
+
 class ActivityDetailSchema(_ActivitySchema):
     """Activity with its whole log.
 
@@ -170,6 +193,13 @@ class ActivityDetailSchema(_ActivitySchema):
     @classmethod
     def _valid_usage(cls, value: Any) -> Any:
         return valid_usage(value)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def deaths(self) -> list[WorkerDeathSchema]:
+        """Deaths of worker processes while they ran the task, oldest first, as its log tells them."""
+        told = (read_death(line.created_at, line.status, line.message) for line in self.logs)
+        return [WorkerDeathSchema.model_validate(death) for death in told if death is not None]
 
     @computed_field  # type: ignore[prop-decorator]
     @property

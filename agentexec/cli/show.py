@@ -46,6 +46,7 @@ def _summary(task: ActivityDetailSchema) -> list[tuple[str, str]]:
     if task.finished_at is not None:
         lines.append(("finished", f"{format_time(task.finished_at)}, after {task.elapsed_seconds:.1f} s"))
     lines.append(("attempts", str(task.attempt)))
+    lines += [("death", f"{format_time(death.at)}, its worker {death.reason}") for death in task.deaths]
     if task.parent_id is not None:
         lines.append(("parent", str(task.parent_id)))
     if task.usage.requests:

@@ -280,8 +280,16 @@ class Supervisor:
             "%s %s; replacing it%s.",
             child.name,
             reason,
-            f" in {delay:.1f} s" if delay else "",
+            self._wait_until_replaced(child, delay),
         )
+
+    def _wait_until_replaced(self, child: ChildProcess, delay: float) -> str:
+        """Return when the next process starts, to complete "replacing it"."""
+        if not delay:
+            return " now"
+        idle = child.is_worker and self._children.workers_are_gone
+        until = ", and no task starts here until then" if idle else ""
+        return f" in {delay:.1f} s, because it keeps dying soon after its start{until}"
 
     def _read_last_words(self) -> None:
         """Read what the maintenance process said before its end: perhaps that no other one can do better."""

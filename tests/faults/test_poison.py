@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
 import agentexec as ax
-from tests.deployment import Deploy, on_targets
+from tests.deployment import Deploy, on_targets, run_in_process
 
 
 @on_targets("embedded", "valkey+postgres")
@@ -20,6 +23,17 @@ def test_a_poison_task_ends_in_error_and_its_ten_neighbours_complete(deploy: Dep
     assert deployment.ledger("start")["poison"] == 3
     deployment.wait_for_ends(neighbours, timeout=20)
     assert deployment.endings([poison, *neighbours]) == [["error"], *[["complete"]] * 10]
+    detail = deployment.detail(poison)
+    assert [death.signal for death in detail.deaths] == ["SIGSEGV"] * 3
+    assert [death.at for death in detail.deaths] == [
+        line.created_at for line in detail.logs if "The worker process" in line.message
+    ]
+    _, shown, _ = run_in_process(deployment, "show", str(poison.agent_id))
+    assert re.findall(
+        r"^death: +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d.*, its worker was killed by SIGSEGV$", shown, re.MULTILINE
+    )
+    _, as_json, _ = run_in_process(deployment, "show", str(poison.agent_id), "--json")
+    assert [death["signal"] for death in json.loads(as_json)["deaths"]] == ["SIGSEGV"] * 3
     assert set(deployment.ledger("end").values()) == {1}
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, and_, update
 
 from agentexec.activity.changes.endings import Ending, end, select_rows
 from agentexec.activity.changes.statements import ACTIVITY, statements_for
+from agentexec.activity.deaths import ended_line, requeued_line
 from agentexec.policy import CrashCounts, attribute_crash
 from agentexec.task import Lease, Status
 
@@ -33,7 +34,7 @@ def record_crashes(
     rows = select_rows(connection, statements_for(connection).select_state, list(dict(leases)))
     outcome, running = _classify(leases, rows)
     requeued, poisoned = _attribute(running, max_crashes)
-    message = f"The worker process {reason}; the task goes back to the queue."
+    message = requeued_line(reason)
     for counted in (True, False):
         ids = [lease.agent_id for lease, blamed in requeued if blamed is counted]
         if ids:
@@ -93,7 +94,7 @@ def fail_poison_tasks(
         times = f"for the {_ordinal(crashes.consecutive)} time"
         if crashes.total > crashes.consecutive:
             times += f" since its last recorded step ({crashes.total} times in all)"
-        error = f"The worker process {reason} while it ran this task, {times}; it is not tried again."
+        error = ended_line(reason, times)
         end(connection, Ending(Lease(ids[0], 0), Status.ERROR, error, error=error), ids, now, crashes=1)
 
 

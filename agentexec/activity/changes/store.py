@@ -16,6 +16,7 @@ from agentexec.activity.changes.endings import Ending, end, select_rows
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks, one_or_many
 from agentexec.activity.changes.progress import Progress, accepted_reports, write_progress
 from agentexec.activity.changes.statements import INSERT_RESULT, statements_for
+from agentexec.activity.deaths import UNKNOWN_REASON
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import writing
 from agentexec.task import Lease, Status
@@ -83,7 +84,7 @@ class RecordStore:
             with batched(connection, commit=True):
                 start_tasks(connection, admissions.started, started_message=started_message, now=now)
                 if admissions.poisoned:
-                    fail_poison_tasks(connection, admissions.poisoned, "died without a word", now)
+                    fail_poison_tasks(connection, admissions.poisoned, UNKNOWN_REASON, now)
         return admissions
 
     def record(

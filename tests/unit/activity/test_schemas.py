@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
+from uuid import uuid4
+
 import agentexec as ax
 
 
@@ -17,3 +21,19 @@ def test_the_schemas_are_where_the_reference_says() -> None:
     assert ax.activity.ActivityListSchema is ActivityListSchema
     assert ax.activity.ActivityListItemSchema is ActivityListItemSchema
     assert ax.activity.ActivityLogSchema is ActivityLogSchema
+
+
+def test_list_items_have_the_fields_that_the_react_types_of_earlier_releases_name() -> None:
+    started, reported = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 0, 1, 2, 900_000, tzinfo=UTC)
+    item = ax.activity.ActivityListItemSchema(
+        agent_id=uuid4(),
+        agent_type="research",
+        status=ax.Status.RUNNING,
+        created_at=started,
+        updated_at=reported,
+        started_at=started,
+    )
+    data = json.loads(item.model_dump_json())
+    assert (data["latest_log_timestamp"], data["elapsed_time_seconds"]) == ("2026-01-01T00:01:02.900000Z", 62)
+    waiting = item.model_copy(update={"started_at": None, "status": ax.Status.QUEUED})
+    assert waiting.elapsed_time_seconds == 0
