@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from agentexec.errors import ReplayDivergedError as ReplayDivergedError
     from agentexec.errors import ResultExpiredError as ResultExpiredError
     from agentexec.errors import RetryLater as RetryLater
+    from agentexec.errors import SandboxLostError as SandboxLostError
     from agentexec.errors import SchemaError as SchemaError
     from agentexec.errors import SettingsError as SettingsError
     from agentexec.errors import TaskCanceledError as TaskCanceledError
@@ -96,6 +97,7 @@ _HOMES = {
         "PayloadTooLargeError",
         "ResultExpiredError",
         "RetryLater",
+        "SandboxLostError",
         "SchemaError",
         "SettingsError",
         "TaskCanceledError",

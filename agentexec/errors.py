@@ -16,6 +16,7 @@
     ├── ReplayDivergedError         1   a replay differs from the journal (also `ax.ReplayDiverged`)
     │   └── JournalConflictError    1   two facts have the same place in the journal
     ├── CallInterruptedError        1   a step was interrupted, and its policy does not allow a second run
+    ├── SandboxLostError            1   a task cannot resume, because the sandbox of its agent is gone
     ├── ApprovalNotFoundError       1   no call with that id has asked for approval
     └── TaskEndedError              1   a task ended without a result
         ├── TaskFailedError         1   the task failed, with no retries left
@@ -152,6 +153,14 @@ class CallInterruptedError(AgentexecError):
             'to find out, or give the step policy="idempotent" if it may run twice.'
         )
         self.name = name
+
+
+class SandboxLostError(AgentexecError):
+    """A task cannot resume, because its agent's sandbox is gone or on another host; enqueue the task again."""
+
+    def __init__(self, message: str, *, agent_id: UUID) -> None:
+        super().__init__(message)
+        self.agent_id = agent_id
 
 
 class ApprovalNotFoundError(AgentexecError):

@@ -20,6 +20,7 @@ class FactKind(enum.StrEnum):
     INTENT = "intent"
     OUTCOME = "outcome"
     RAISED = "raised"
+    SANDBOX = "sandbox"
 
 
 STEPS = (FactKind.MODEL, FactKind.OUTCOME)

@@ -20,7 +20,7 @@ PathText = ExactText(MAX_PATH)
 
 
 class JournalEntry(Base):
-    """One recorded fact: the begin of a run, a model's response, or a call's intent, outcome or error.
+    """One recorded fact: the begin of a run, a model's response, a call's intent, outcome or error, a sandbox's state.
 
     `path` names the run or call within the task, `seq` counts its facts. The key makes it impossible to record
     the same fact twice. Rows are deleted with their activity.
@@ -36,12 +36,12 @@ class JournalEntry(Base):
         Integer, primary_key=True, autoincrement=False, doc="Counts the facts of a path."
     )
     kind: Mapped[str] = mapped_column(
-        String(10), doc="Kind of the fact: run, model, intent, outcome or raised."
+        String(10), doc="Kind of the fact: run, model, intent, outcome, raised or sandbox."
     )
     input_hash: Mapped[str] = mapped_column(
         String(64), doc="Digest of the input, by which a diverging replay is detected."
     )
-    value: Mapped[str] = mapped_column(LongText, doc="Response, outcome or error, as JSON.")
+    value: Mapped[str] = mapped_column(LongText, doc="Response, outcome, error or state, as JSON.")
     epoch: Mapped[int] = mapped_column(Integer, doc="Epoch of the lease under which it was written.")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -12,6 +12,7 @@ import dataclasses
 import itertools
 import logging
 import threading
+import time
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
@@ -56,6 +57,8 @@ class Recorder:
     def __init__(self, lease: Lease, attempt: int = 1, failures: int = 0) -> None:
         self.lease = lease
         self.attempt = attempt
+        self.started = time.time()
+        """When the attempt began, in seconds since the epoch."""
         self.failures = failures
         """Number of earlier attempts that raised; the others crashed or were handed back."""
         self.is_step_based = False
@@ -89,6 +92,12 @@ class Recorder:
     def has_nested_facts(self, path: str) -> bool:
         """Return True if anything is recorded that happened inside the call at a path."""
         return any(recorded.startswith(f"{path}/") for recorded in self._facts)
+
+    def facts_of(self, kind: FactKind) -> list[Fact]:
+        """Return the facts of a kind, at any path; call `open` first."""
+        self.check()
+        with self._lock:
+            return [fact for facts in self._facts.values() for fact in facts if fact.kind is kind]
 
     def check(self) -> None:
         """Raise the error that stopped this attempt, if one did."""

@@ -21,6 +21,7 @@ from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 from agentexec.worker.execution import Execution
+from agentexec.worker.sandbox_sweep import SandboxSweep
 
 WORKER = "harness"
 """Id of the worker in the state backend, and address of its mailbox."""
@@ -93,6 +94,7 @@ class InlineWorker:
         # Joined here: the mailbox's thread must not reach the database of the next test.
         self._mailbox.close()
         self._mailbox.join(WRITE_SECONDS)
+        SandboxSweep(RUNTIME.engine).run()
 
     async def work(self, wanted: Collection[UUID] | None) -> list[UUID]:
         """Run tasks until none is left: those of `wanted`, or all (None). Returns their ids in the order of their starts.

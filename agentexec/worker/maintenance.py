@@ -20,6 +20,7 @@ from agentexec.runtime import Runtime
 from agentexec.worker.channel import Channel
 from agentexec.worker.preflight import preflight
 from agentexec.worker.reconciler import Reconciler
+from agentexec.worker.sandbox_sweep import SandboxSweep
 
 log = logging.getLogger("agentexec.maintenance")
 
@@ -63,6 +64,7 @@ class Maintenance:
             return code
         self._tell({"ready": True})
         self._reconciler = Reconciler(self._runtime, self._settings, self._owner)
+        self._sandboxes = SandboxSweep(self._runtime.engine)
         while not (self._stop.is_set() and not self._deaths):
             self._listen(max(0.0, min(TURN_SECONDS, self._next_turn - time.monotonic())))
             try:
@@ -76,6 +78,7 @@ class Maintenance:
             except Exception:
                 wait = self._outage.failed_unexpectedly("Maintenance failed; trying again.")
                 self._next_turn = time.monotonic() + wait
+        self._sandboxes.run()
         try:
             self._reconciler.resign()
         except UnavailableError:
@@ -103,6 +106,8 @@ class Maintenance:
         self._recover_dead()
         if time.monotonic() >= self._next_turn and not self._stop.is_set():
             self._reconciler.run_once()
+            # Each host does this, not only the leader's: nobody else can.
+            self._sandboxes.run_if_due(time.monotonic())
             self._next_turn = time.monotonic() + TURN_SECONDS
             self._outage.recovered()
 

@@ -13,6 +13,7 @@ from agentexec.journal.current_call import enclosing_calls
 from agentexec.journal.facts import fit_path
 from agentexec.runners.openai.durable import run_of, state_of
 from agentexec.runners.openai.proxy import SdkProxy
+from agentexec.runners.openai.sandbox_sessions import finish_sandboxes
 
 APPROVAL_EXPIRED_MESSAGE = "Nobody approved this call in time, so it was not made."
 """Text for the model about a call whose approval has expired."""
@@ -71,7 +72,9 @@ class ResumableStream(SdkProxy):
             async with aclosing(events):
                 async for event in events:
                     yield event
-            state = await resolve_interruptions(self._inner)
+            run, state = run_of(self._inner), await resolve_interruptions(self._inner)
             if state is None:
+                if run is not None:
+                    await finish_sandboxes(run)
                 return
             self._inner = await self._resume(state)

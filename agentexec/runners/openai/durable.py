@@ -5,6 +5,7 @@
   modules. Cloned agents instead would break `result.last_agent is agent`. Copied tools would break hooks and
   approvals that compare tools, and would leave the SDK's time limits outside the record.
 - The SDK's handling of a tool that cancels itself, and its actions of local tools (`local_tools.py`).
+- The choice of a sandbox for an agent, which is where the SDK creates or resumes one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from agents import Model, RunResult, RunResultStreaming, RunState
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 from agents.run_internal import run_loop, tool_execution
+from agents.sandbox.runtime_session_manager import SandboxRuntimeSessionManager
 from agents.tool import _FunctionToolInvocationResult
 
 from agentexec.errors import AgentexecError
@@ -24,6 +26,7 @@ from agentexec.journal.recorder import SCOPE, Scope
 from agentexec.runners.openai.local_tools import patch_local_tools
 from agentexec.runners.openai.model import JournaledModel
 from agentexec.runners.openai.run import DurableRun, inherit_run_config
+from agentexec.runners.openai.sandbox_sessions import ensure_session, finish_sandboxes
 from agentexec.runners.openai.session import journaled_session
 from agentexec.runners.openai.tools import invoke_journaled, record_canceled_call
 
@@ -46,7 +49,10 @@ class DurableAgentRunner(AgentRunner):
 
     async def run(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
         with _enter_run(starting_agent, input, kwargs) as run:
-            return _mark(await self.inner.run(starting_agent, input, **kwargs), run)
+            result = _mark(await self.inner.run(starting_agent, input, **kwargs), run)
+            if run is not None and not result.interruptions:
+                await finish_sandboxes(run)
+            return result
 
     def run_sync(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
         with _enter_run(starting_agent, input, kwargs) as run:
@@ -150,9 +156,16 @@ def patch_sdk() -> None:
         handle_failure = getattr(tool_execution, HANDLE_FAILURE)
         setattr(tool_execution, HANDLE_FAILURE, functools.partial(record_canceled_call, handle_failure))
     patch_local_tools()
+    _patch_sandboxes()
     runner = get_default_agent_runner()
     if not _is_durable(runner):
         set_default_agent_runner(DurableAgentRunner(runner))
+
+
+def _patch_sandboxes() -> None:
+    manager: Any = SandboxRuntimeSessionManager
+    if not isinstance(vars(manager)["ensure_session"], functools.partialmethod):
+        manager.ensure_session = functools.partialmethod(ensure_session, manager.ensure_session)
 
 
 def _is_durable(runner: Any) -> bool:

@@ -35,6 +35,7 @@ class DurableRun:
         self.sessions: dict[int, Any] = {}
         self.session_added = 0
         """Number of items that the run has added to its session so far."""
+        self.sandboxes: dict[int, Any] = {}
         self.active_agent = agent.name
         """The agent whose turn it is."""
         self._published_agent: str | None = None
