@@ -123,6 +123,12 @@ class Settings(BaseSettings):
         description="Longest time, in seconds, that a task keeps its slot while a model is rate limited. For a longer wait it goes back "
         "to the queue.",
     )
+    max_retry_after: float = Field(
+        default=3600,
+        ge=1,
+        le=604_800,
+        description="Longest wait, in seconds, that a server's Retry-After may ask for; a longer one is cut to this.",
+    )
     heartbeat_file: Path | None = Field(
         default=None,
         description="File that a worker rewrites every second, for `agentexec worker --check`. Unset: no file.",

@@ -13,6 +13,9 @@ BURST = 0.1
 """Part of a minute's limit that may be spent in one burst. A minute refills the rest, so no minute, wherever it begins,
 exceeds the limit."""
 
+MAX_DEBT_MICROS = 7 * 86_400 * MICROS_PER_SECOND
+"""Microseconds within which any bucket is full again. The Lua script of the Redis backend has the same bound."""
+
 ANY_MODEL = "*"
 MAX_MODEL_NAME = 120
 """Characters of a model's name that are part of its bucket's name."""
@@ -116,6 +119,10 @@ def spend(full_at: int | None, now: int, demand: Demand) -> tuple[int, int]:
 
     A bucket's state is the time at which it will be full again (`full_at`; None: it is full). All times are
     microseconds. An amount above the capacity may be taken when the bucket is full.
+
+    No bucket is further from full than MAX_DEBT_MICROS. A state beyond that was not written by agentexec, and counts as full.
     """
-    spent_until = max(now, full_at or 0) + demand.refill_micros
+    if full_at is None or full_at > now + MAX_DEBT_MICROS:
+        full_at = now
+    spent_until = min(max(now, full_at) + demand.refill_micros, now + MAX_DEBT_MICROS)
     return max(0, spent_until - now - max(demand.full_refill_micros, demand.refill_micros)), spent_until

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,21 +136,30 @@ def retry_later_error(seconds: float, model: str, jitter: float) -> RetryLater:
     return RetryLater(seconds * (1 + JITTER * jitter), f"{model} is rate limited")
 
 
+def bound_retry_after(seconds: float | None, model: str) -> float | None:
+    """Return the wait that a server asks for, or AGENTEXEC_MAX_RETRY_AFTER if that is shorter."""
+    if seconds is None or seconds <= CONF.max_retry_after:
+        return seconds
+    log.warning(
+        "The server of %s asks to wait %g s. The task waits %g s: see AGENTEXEC_MAX_RETRY_AFTER.",
+        model,
+        seconds,
+        CONF.max_retry_after,
+    )
+    return CONF.max_retry_after
+
+
 def parse_retry_after(milliseconds: str | None, seconds_or_date: str | None, now: datetime) -> float | None:
     """Return the seconds to wait by the headers `retry-after-ms` and `retry-after`; None if they give none."""
+    for text, per_second in ((milliseconds, 1000), (seconds_or_date, 1)):
+        try:
+            seconds = math.nan if text is None else float(text) / per_second
+        except ValueError:
+            continue
+        if not math.isnan(seconds):
+            return max(0.0, seconds)
     try:
-        if milliseconds is not None:
-            return max(0.0, float(milliseconds) / 1000)
-    except ValueError:
-        pass
-    if seconds_or_date is None:
-        return None
-    try:
-        return max(0.0, float(seconds_or_date))
-    except ValueError:
-        pass
-    try:
-        moment = parsedate_to_datetime(seconds_or_date)
-    except ValueError:
+        moment = parsedate_to_datetime(seconds_or_date or "")
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())

@@ -37,6 +37,7 @@ from agentexec.runners.openai.client_retries import patch_client_retries
 from agentexec.runners.pacing import (
     Pacer,
     RetryableFailure,
+    bound_retry_after,
     call_retry_delay,
     pacer,
     parse_retry_after,
@@ -205,7 +206,7 @@ class _PacedCall:
     async def failed(self, error: Exception) -> None:
         """Wait until the call may be retried; raises its error, or RetryLater."""
         self._pacer.after_call(self._reservation, 0)
-        failure = _retryable_failure(error)
+        failure = _retryable_failure(error, self._model)
         if failure is None:
             raise error
         self._failures += 1
@@ -225,7 +226,7 @@ class _PacedCall:
         await asyncio.sleep(wait)
 
 
-def _retryable_failure(error: Exception) -> RetryableFailure | None:
+def _retryable_failure(error: Exception, model: str) -> RetryableFailure | None:
     """Return the failure if the call may be retried; None for a permanent one."""
     if isinstance(error, APIConnectionError):
         return RetryableFailure(rate_limited=False, retry_after=None)
@@ -238,7 +239,7 @@ def _retryable_failure(error: Exception) -> RetryableFailure | None:
     retry_after = parse_retry_after(
         headers.get("retry-after-ms"), headers.get("retry-after"), datetime.now(UTC)
     )
-    return RetryableFailure(isinstance(error, RateLimitError), retry_after)
+    return RetryableFailure(isinstance(error, RateLimitError), bound_retry_after(retry_after, model))
 
 
 def _estimate_tokens(

@@ -11,6 +11,7 @@ from hypothesis import strategies as some
 import agentexec as ax
 from agentexec.config import Settings
 from agentexec.llm.rate_limits import (
+    MAX_DEBT_MICROS,
     MICROS_PER_SECOND,
     Demand,
     ModelLimits,
@@ -85,6 +86,18 @@ def test_no_minute_sees_more_than_the_limit(limit: int, amounts: list[int], paus
     for start, _ in taken:
         within = sum(amount for at, amount in taken if start <= at < start + 60 * MICROS_PER_SECOND)
         assert within <= limit + 1 + math.ceil(limit * 0.001) + (limit <= 2)
+
+
+@pytest.mark.parametrize("full_at", [10**20, 2**63 - 1, 2 * MAX_DEBT_MICROS])
+def test_a_state_that_no_call_can_leave_counts_as_full(full_at: int) -> None:
+    assert spend(full_at, 0, Demand("m", 1, 10, 1)) == spend(None, 0, Demand("m", 1, 10, 1))
+
+
+def test_no_amount_empties_a_bucket_for_longer_than_a_week() -> None:
+    _, spent_until = spend(None, 0, Demand("m", 1e18, 10, 1))
+    assert spent_until == MAX_DEBT_MICROS
+    wait, _ = spend(spent_until, 0, Demand("m", 1, 10, 1))
+    assert 0 < wait <= MAX_DEBT_MICROS
 
 
 def test_retry_later_takes_zero_or_more_seconds() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 import pytest
 
-from agentexec.runners.pacing import RetryableFailure, call_retry_delay, parse_retry_after
+from agentexec.runners.pacing import RetryableFailure, bound_retry_after, call_retry_delay, parse_retry_after
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,18 @@ def test_retry_after_headers_are_parsed() -> None:
     assert parse_retry_after(None, "Thu, 01 Jan 2020 00:01:00 GMT", now) == 0
     assert parse_retry_after(None, "soon", now) is None
     assert parse_retry_after(None, None, now) is None
+    assert parse_retry_after("nan", "9", now) == 9
+    assert parse_retry_after(None, "nan", now) is None
+    assert parse_retry_after(None, "1e400", now) == math.inf
+    assert parse_retry_after(None, "Thu, 01 Jan 99999 00:01:00 GMT", now) is None
+
+
+@pytest.mark.parametrize("seconds", [3601, 99999999999, 1e17, math.inf])
+def test_a_server_cannot_park_a_task_for_years(seconds: float, caplog: pytest.LogCaptureFixture) -> None:
+    assert bound_retry_after(seconds, "gpt-4o") == 3600
+    assert "The server of gpt-4o asks to wait" in caplog.text
+    assert "AGENTEXEC_MAX_RETRY_AFTER" in caplog.text
+    caplog.clear()
+    assert bound_retry_after(3600, "gpt-4o") == 3600
+    assert bound_retry_after(None, "gpt-4o") is None
+    assert not caplog.records

@@ -12,6 +12,7 @@ from sqlalchemy import create_engine
 
 from agentexec.config import Settings
 from agentexec.errors import UnavailableError, UsageError
+from agentexec.llm.rate_limits import Demand
 from agentexec.state.backend import Depth, LostLeases
 from agentexec.state.redis_backend import RedisBackend, connection, create
 from agentexec.task import Entry, Lease, Priority, new_agent_id
@@ -211,6 +212,19 @@ class TestOldSnapshot:
         [lease] = claim(backend, Q, worker="second")
         assert backend.renew(Q, "first", [lease], LONG_LEASE) == LostLeases([agent_id], [])
         assert backend.renew(Q, "second", [lease], LONG_LEASE) == LostLeases([], [])
+
+
+class TestBuckets:
+    @pytest.mark.parametrize("forged", ["9" * 20, "inf", "nan", "-5", "words"])
+    def test_an_impossible_state_counts_as_full(
+        self, server: redis.Redis, backend: RedisBackend, forged: str
+    ) -> None:
+        demand = [Demand("gpt-4o:rpm", 1, 3, 1 / 3600)]
+        backend.reserve(demand, 0)
+        [key] = server.keys("*gpt-4o*")
+        server.set(key, forged)
+        assert [backend.reserve(demand, 0) for _ in range(3)] == [0, 0, 0]
+        assert backend.reserve(demand, 0) > 0
 
 
 class TestKeys:
