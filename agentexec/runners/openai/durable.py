@@ -87,6 +87,8 @@ def _enter_run(agent: Any, input: Any, options: dict[str, Any]) -> Generator[Dur
     except Exception:
         # The SDK may have wrapped the error that stopped the attempt.
         run.recorder.check()
+        if isinstance(scope.run, DurableRun):
+            scope.run.failed_calls.add(scope.path)
         raise
     finally:
         SCOPE.reset(token)

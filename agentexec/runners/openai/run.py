@@ -36,6 +36,8 @@ class DurableRun:
         self.session_added = 0
         """Number of items that the run has added to its session so far."""
         self.sandboxes: dict[int, Any] = {}
+        self.failed_calls: set[str] = set()
+        """Paths of the run's calls in which a run of another agent failed."""
         self.active_agent = agent.name
         """The agent whose turn it is."""
         self._published_agent: str | None = None

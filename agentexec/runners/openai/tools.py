@@ -16,6 +16,7 @@ from pydantic_core import to_jsonable_python
 
 from agentexec.errors import AgentexecError, ReplayDivergedError
 from agentexec.journal.calls import POLICY_MARK, CallResult, run_call
+from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import run_unrecorded
 from agentexec.journal.facts import FactKind, dump, fit_path
 from agentexec.journal.recorder import SCOPE, Policy, Scope
@@ -68,12 +69,16 @@ class ToolCall:
         self._tool = tool
         self._context = context
 
+    @property
+    def call_id(self) -> str:
+        """The id that the model gave the call."""
+        return self._context.tool_call_id
+
     async def make(self) -> CallResult[Any]:
         """Let the SDK call the tool."""
-        call_id = self._context.tool_call_id
-        self._run.publish([tool_called_event(self.name, call_id, self.arguments)])
+        self._run.publish([tool_called_event(self.name, self.call_id, self.arguments)])
         result = await self._let_sdk_invoke()
-        self._run.publish([tool_output_event(call_id, result.output)])
+        self._run.publish([tool_output_event(self.call_id, result.output)])
         return CallResult(result, failed=result.is_sdk_generated_error)
 
     async def make_again(self) -> None:
@@ -126,15 +131,32 @@ async def invoke_journaled(
         return await run_unrecorded(context.tool_call_id, policy_of(function_tool, "fail"), invoke_tool)
     path = fit_path(f"{scope.run.path}/{context.tool_call_id}")
     run_scope = scope.child_scope(scope.run.path)
-    if getattr(function_tool, "_is_agent_tool", False):
-        run = scope.run
-        if not scope.recorder.has_nested_facts(path):
-            run.publish([tool_called_event(function_tool.name, context.tool_call_id, arguments)])
-        result = await _run_agent_tool(run_scope.child_scope(path), invoke_tool)
-        run.publish([tool_output_event(context.tool_call_id, result.output)])
-        return result
     spec = ToolCall(scope.run, invoke, result_type, function_tool, context, arguments)
+    if getattr(function_tool, "_is_agent_tool", False):
+        return await _call_agent(run_scope.child_scope(path), spec, invoke_tool)
     return await run_call(run_scope, path, spec, policy_of(function_tool, scope.policy))
+
+
+async def _call_agent(scope: Scope, spec: ToolCall, invoke_tool: Callable[[], Awaitable[Any]]) -> Any:
+    """Run an agent that is a tool, unless an earlier attempt recorded that it failed.
+
+    A run that ends well is entered again, and answered from its own records. One that failed might not fail again, and
+    the model has been told that it did.
+    """
+    run, path, call_id = scope.run, scope.path, spec.call_id
+    facts = scope.recorder.facts(path)
+    if facts and facts[-1].kind is FactKind.OUTCOME:
+        if scope.replay is not None:
+            scope.replay.note_replayed()
+        return spec.decode(json.loads(facts[-1].value))
+    if not scope.recorder.has_nested_facts(path):
+        run.publish([tool_called_event(spec.name, call_id, spec.arguments)])
+    result = await _run_agent_tool(scope, invoke_tool)
+    run.publish([tool_output_event(call_id, result.output)])
+    if result.is_sdk_generated_error or path in run.failed_calls:
+        value = dump(spec.encode(CallResult(result)), f"The outcome of {spec.name}")
+        await scope.recorder.record(path, FactKind.OUTCOME, digest([spec.name, spec.arguments]), value)
+    return result
 
 
 async def record_canceled_call(
@@ -158,7 +180,8 @@ async def record_canceled_call(
         return output
     recorder, path = scope.recorder, fit_path(f"{scope.run.path}/{context.tool_call_id}")
     facts = recorder.facts(path)
-    if scope.is_canceled or not facts or facts[-1].kind is not FactKind.INTENT:
+    is_open = facts[-1].kind is FactKind.INTENT if facts else getattr(function_tool, "_is_agent_tool", False)
+    if scope.is_canceled or not is_open:
         return output
     kind, value = FactKind.RAISED, dump(type(error).__name__, "An error")
     if output is not None:
@@ -166,7 +189,10 @@ async def record_canceled_call(
         is_error = by_default and not _uses_programmatic_output_schema(function_tool, context.tool_call)
         outcome = {**encode_output(output), "error": is_error}
         kind, value = FactKind.OUTCOME, dump(outcome, f"The outcome of {function_tool.name}")
-    await recorder.record(path, kind, facts[-1].input_hash, value)
+    if facts or output is not None:
+        call_hash = digest([function_tool.qualified_name, context.tool_arguments])
+        input_hash = facts[-1].input_hash if facts else call_hash
+        await recorder.record(path, kind, input_hash, value)
     return output
 
 

@@ -287,3 +287,35 @@ async def test_a_step_with_an_effect_in_memory_is_made_again_and_keeps_its_value
 
     assert [await task.attempt(handler) for _ in range(2)] == [1, 1]
     assert len(loads) == 2
+
+
+@pytest.mark.parametrize("error", [ValueError("no luck"), asyncio.CancelledError("scope")])
+@pytest.mark.parametrize("own_text", [False, True])
+async def test_an_agent_that_failed_as_a_tool_is_recorded_with_the_text_that_the_model_got(
+    task: ReplayableTask, own_text: bool, error: BaseException
+) -> None:
+    made: list[int] = []
+
+    async def fragile() -> str:
+        made.append(1)
+        if len(made) == 1:
+            raise error
+        return "ok"
+
+    def clerk(*turns: Any) -> Agent[Any]:
+        inner = Agent(
+            "Inner",
+            model=ScriptedModel([calls("fragile"), DONE][len(made) :]),
+            tools=[function_tool(fragile, failure_error_function=None)],
+        )
+        options: Any = {"failure_error_function": lambda _, error: f"Sorry: {error}"} if own_text else {}
+        ask = inner.as_tool("ask", "Ask.", **options)
+        return Agent("Clerk", model=ScriptedModel(list(turns)), tools=[ask])
+
+    question = [function_call("ask", {"input": "Why?"}, call_id="call_ask")]
+    before = await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(clerk(question, DONE)))
+    assert ("Sorry" in json.dumps(before.to_input_list())) == own_text
+    task.delete_entries([("Clerk#1", 2)])
+    after = await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(clerk(DONE)))
+    assert json.dumps(after.to_input_list()) == json.dumps(before.to_input_list())
+    assert made == [1]
