@@ -299,6 +299,11 @@ class Postgres(Server):
     def ping(self) -> None:
         self._execute("SELECT 1")
 
+    def set_read_only(self, read_only: bool) -> None:
+        """Refuse every write, also on connections that are open, as a standby or a full disk's guard does."""
+        self._execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if read_only else 'off'}")
+        self._execute("SELECT pg_reload_conf()")
+
     def _url(self, database: str) -> str:
         return f"postgresql+psycopg://postgres@{HOST}:{self.port}/{database}"
 

@@ -15,6 +15,13 @@ from agentexec.redaction import redact
 OUTAGES = (exc.OperationalError, exc.InterfaceError)
 """SQLAlchemy's errors for a database that cannot be reached or is overloaded."""
 
+TRANSIENT_STATES = ("08", "25006", "26000", "40", "53", "55", "57", "58")
+"""SQLSTATE codes, or their first digits, of a server that will recover: lost connection, read-only after a failover,
+prepared statement gone, conflict, out of resources, lock not available, shut down, I/O error."""
+
+TRANSIENT_NUMBERS = (1021, 1040, 1114, 1205, 1213, 1290, 1792, 1836, 3100)
+"""MySQL's numbers for the same: disk or table full, too many connections, lock wait, deadlock, read-only."""
+
 MISSING_TABLE = ("no such table", "no such column", "has no column", "(1146,", "(1054,")
 """Parts of SQLite's and MySQL's messages about a missing table or column; PostgreSQL has codes for it."""
 
@@ -30,7 +37,7 @@ def translating_db_errors(engine: Engine) -> Generator[None]:
                 f"The database {safe_url(engine.url)} lacks agentexec's tables; run `agentexec migrate`."
             ) from error
         # sqlite3 has no class of its own for a file that is damaged or is not a database.
-        if isinstance(error, OUTAGES) or type(error) is exc.DatabaseError or error.connection_invalidated:
+        if isinstance(error, OUTAGES) or type(error) is exc.DatabaseError or is_transient(error):
             raise UnavailableError(
                 f"The database {safe_url(engine.url)} cannot be used: {_file_problem(engine) or _reason(error)}."
             ) from error
@@ -39,6 +46,14 @@ def translating_db_errors(engine: Engine) -> Generator[None]:
         raise UnavailableError(
             f"The database {safe_url(engine.url)} has no free connection: {_reason(error)}."
         ) from error
+
+
+def is_transient(error: exc.DBAPIError) -> bool:
+    """Return True if an error says nothing about the statement: the same one succeeds when the server has recovered."""
+    original = error.orig
+    state = getattr(original, "sqlstate", None) or ""
+    number = next(iter(getattr(original, "args", ())), None)
+    return error.connection_invalidated or state.startswith(TRANSIENT_STATES) or number in TRANSIENT_NUMBERS
 
 
 def _is_missing_table(error: exc.DBAPIError) -> bool:

@@ -70,6 +70,7 @@ class Execution:
             result_ttl=settings.result_ttl,
             acknowledge=self.settlement.acknowledge if runtime.backend.transactional else None,
             settle=self.settlement.settle,
+            abandon=self.tasks.settle,
             live=live,
         )
         self.threads = HandlerThreads(

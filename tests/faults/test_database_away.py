@@ -10,6 +10,7 @@ from sqlalchemy import create_engine
 import agentexec as ax
 from agentexec.runtime import RUNTIME
 from tests.deployment import LEASE, Deploy, Deployment, on_targets, try_enqueue
+from tests.servers import Postgres
 
 OUTAGE = 10.0
 SHORT_OUTAGE = 2 * LEASE
@@ -40,6 +41,25 @@ def test_the_database_away_while_tasks_run_and_are_enqueued(deploy: Deploy) -> N
     assert deployment.log.count("cannot be used") + deployment.log.count("went away") < 10, (
         "an outage is told once by each loop, not once per turn"
     )
+
+
+@on_targets("valkey+postgres", "postgres", alternates=False)
+def test_a_database_that_is_read_only_for_seconds_loses_no_ending(deploy: Deploy) -> None:
+    deployment = deploy(worker_concurrency=4)
+    deployment.start()
+    tasks = [deployment.enqueue("work", key, seconds=1) for key in "abcd"]
+    deployment.wait_for_start(*"abcd")
+    database = deployment.database
+    assert isinstance(database, Postgres)
+    try:
+        database.set_read_only(True)
+        deployment.wait_for(lambda: len(deployment.ledger("end")) == 4)
+        deployment.wait_for(lambda: "read-only" in deployment.log)
+    finally:
+        database.set_read_only(False)
+    deployment.wait_for_ends(tasks)
+    assert deployment.endings(tasks) == [["complete"]] * 4
+    assert set(deployment.ledger("start").values()) == {1}
 
 
 @on_targets("valkey+postgres")

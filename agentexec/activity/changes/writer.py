@@ -41,8 +41,9 @@ class Writer:
 
     `acknowledge`, if any, is called in that thread within each transaction, with the endings that the transaction writes:
     a queue in the same database then forgets their tasks in the same commit. `settle` is called after each commit, with
-    the endings that were written and those that were refused because another worker has the task. `live` is told what
-    was written, and sends a task's events before its ending is written.
+    the endings that were written and those that were refused because another worker has the task. `abandon` is called
+    for a task whose ending cannot be written at all: its lease must not be renewed, or it would stay RUNNING for as long
+    as this process lives. `live` is told what was written, and sends a task's events before its ending is written.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class Writer:
         result_ttl: int,
         acknowledge: Callable[[Connection, Sequence[Ending]], None] | None,
         settle: Callable[[Sequence[Ending], Sequence[Ending]], None],
+        abandon: Callable[[UUID], object],
         live: EventPublisher | None = None,
     ) -> None:
         self._store = store
         self._acknowledge = acknowledge
         self._result_ttl = result_ttl
         self._settle = settle
+        self._abandon = abandon
         self._live = live
         self._progress: deque[Progress] = deque()
         self._endings: deque[Ending] = deque()
@@ -169,10 +172,22 @@ class Writer:
                 self._write_until_done([], [ending])
             return
         text = f"{type(error).__name__}: {getattr(error, 'orig', None) or error}"
-        log.error("A row could not be stored and is left out: %s", redact(text.splitlines()[0], CONF.secrets))
-        if endings and endings[0].status is not Status.ERROR:
-            text = f"The result could not be stored: {type(error).__name__}."
-            self._write_until_done([], [Ending(endings[0].lease, Status.ERROR, text, error=text)])
+        text = redact(text.splitlines()[0], CONF.secrets)
+        if not endings:
+            log.error("A report could not be stored and is left out: %s", text)
+            return
+        lease, status = endings[0].lease, endings[0].status
+        if status is Status.ERROR:
+            log.error(
+                "The ending of task %s could not be stored: %s. The task runs again when its lease has expired.",
+                lease.agent_id,
+                text,
+            )
+            self._abandon(lease.agent_id)
+            return
+        log.error("The ending of task %s could not be stored, so it ends in ERROR: %s", lease.agent_id, text)
+        reason = f"The result could not be stored: {type(error).__name__}."
+        self._write_until_done([], [Ending(lease, Status.ERROR, reason, error=reason)])
 
     def _write(self, progress: list[Progress], endings: list[Ending]) -> None:
         if self._live is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import exc
 
 from agentexec.db.engine import open_engine
 from agentexec.db.errors import translating_db_errors
@@ -24,3 +25,29 @@ def test_a_database_file_that_cannot_be_opened_is_named_with_the_reason(
         with pytest.raises(UnavailableError) as caught, translating_db_errors(engine), engine.connect():
             pass
         assert str(caught.value) == f"The database sqlite:///{tmp_path}/{name} cannot be used: {reason}."
+
+
+class DriverError(Exception):
+    sqlstate: str | None = None
+
+
+@pytest.mark.parametrize("state", ["25006", "26000", "40001", "53100", "57P01", "08006", "55P03"])
+def test_an_error_that_the_server_will_recover_from_is_an_outage(tmp_path: Path, state: str) -> None:
+    original = DriverError("no")
+    original.sqlstate = state
+    with pytest.raises(UnavailableError), translating_db_errors(open_engine(f"sqlite:///{tmp_path}/x.db")):
+        raise exc.InternalError("UPDATE", None, original)
+
+
+@pytest.mark.parametrize("number", [1290, 1836, 1213, 1021])
+def test_mysqls_numbers_mean_the_same(tmp_path: Path, number: int) -> None:
+    with pytest.raises(UnavailableError), translating_db_errors(open_engine(f"sqlite:///{tmp_path}/x.db")):
+        raise exc.InternalError("UPDATE", None, DriverError(number, "no"))
+
+
+@pytest.mark.parametrize(("state", "kind"), [("22P02", exc.DataError), ("23505", exc.IntegrityError)])
+def test_an_error_about_the_data_is_none(tmp_path: Path, state: str, kind: type[exc.DBAPIError]) -> None:
+    original = DriverError("no")
+    original.sqlstate = state
+    with pytest.raises(kind), translating_db_errors(open_engine(f"sqlite:///{tmp_path}/x.db")):
+        raise kind("UPDATE", None, original)

@@ -42,8 +42,13 @@ class Writing:
     def __init__(self) -> None:
         self.store = FakeStore()
         self.settled: list[tuple[list[str], list[str]]] = []
+        self.abandoned: list[UUID] = []
         self.writer = Writer(
-            cast(RecordStore, self.store), result_ttl=60, acknowledge=None, settle=self._settle
+            cast(RecordStore, self.store),
+            result_ttl=60,
+            acknowledge=None,
+            settle=self._settle,
+            abandon=self.abandoned.append,
         )
 
     def _settle(self, written: Sequence[Ending], refused: Sequence[Ending]) -> None:
@@ -102,3 +107,14 @@ def test_an_ending_that_cannot_be_stored_fails_its_task_alone(writing: Writing) 
         ["The result could not be stored: ValueError."],
         ["three"],
     ]
+    assert writing.abandoned == []
+
+
+def test_a_task_whose_ending_cannot_be_stored_at_all_is_abandoned(writing: Writing) -> None:
+    """Its lease would be renewed forever otherwise."""
+    writing.store.reject = lambda item: item.lease.agent_id == UUID(int=1)
+    for number in range(3):
+        writing.writer.end(ending(number, str(number)))
+    writing.run()
+    assert [batch[1] for batch in writing.store.batches] == [["0"], ["2"]]
+    assert writing.abandoned == [UUID(int=1)]
