@@ -38,6 +38,9 @@ from __future__ import annotations
 import math
 from uuid import UUID
 
+MAX_POSTPONED = 3_000_000_000.0
+"""Longest time in seconds, about 95 years, for which a task goes back to the queue."""
+
 
 class AgentexecError(Exception):
     """Base of every error that agentexec raises; catch it to handle them all."""
@@ -246,12 +249,16 @@ class RetryLater(Postponed):
         reason: End of the log line "Waiting 40 s: …".
 
     Raises:
-        UsageError: `seconds` is negative or not finite.
+        UsageError: `seconds` is negative, not finite, or more than 95 years.
     """
 
     def __init__(self, seconds: float, reason: str = "the task asked to be run later") -> None:
-        if not math.isfinite(seconds) or seconds < 0:
-            raise UsageError(f"RetryLater needs a number of seconds, 0 or more, not {seconds}.")
+        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not is_number or not 0 <= seconds <= MAX_POSTPONED:
+            got = f"{seconds:g}" if isinstance(seconds, float) else f"this {type(seconds).__name__}"
+            raise UsageError(
+                f"RetryLater needs a number of seconds=, from 0 to {MAX_POSTPONED:.0f}, not {got}."
+            )
         super().__init__(seconds, f"Waiting {math.ceil(seconds)} s: {reason}.")
         self.reason = reason
 

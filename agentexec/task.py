@@ -14,6 +14,7 @@ from uuid import UUID
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from agentexec.arguments.checks import shown
 from agentexec.errors import UsageError
 
 
@@ -159,9 +160,9 @@ def parse_agent_id(agent_id: UUID | str) -> UUID:
     """Return an agent_id as a UUID. Raises UsageError for a text that is not a UUID."""
     try:
         return agent_id if isinstance(agent_id, UUID) else UUID(str(agent_id))
-    except ValueError:
+    except Exception:  # whatever the object's text raises
         raise UsageError(
-            f"{agent_id!r} is not an agent_id; an agent_id looks like 0190a6e2-7d4f-7c3a-9d55-0242ac120002."
+            f"{shown(agent_id)} is not an agent_id; an agent_id looks like 0190a6e2-7d4f-7c3a-9d55-0242ac120002."
         ) from None
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 import typer
 
 import agentexec as ax
+from agentexec.arguments.checks import check_seconds
 from agentexec.errors import UsageError
 
 AgentId = Annotated[str, typer.Argument(metavar="AGENT_ID", help="ID of the task, as printed by `enqueue`.")]
@@ -66,7 +67,7 @@ def parse_duration(text: str) -> timedelta:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
     if match is None:
         raise UsageError(f"{text!r} is not a duration; write it like 30d, 12h, 90m or 45s.")
-    return timedelta(seconds=float(match[1]) * UNITS[match[2]])
+    return timedelta(seconds=check_seconds("The duration", float(match[1]) * UNITS[match[2]]))
 
 
 def parse_status(text: str | None) -> ax.Status | None:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.activity.queries.sessions import sync_or_async
+from agentexec.arguments.checks import check_integer
 from agentexec.db.clock import utc_now
 from agentexec.journal.approvals import PENDING
 from agentexec.journal.models import Approval
@@ -71,8 +72,9 @@ def list_approvals(
         The calls that have neither an answer nor expired, of tasks that have not ended.
 
     Raises:
-        UsageError: `agent_id` is not an agent_id.
+        UsageError: An argument is invalid.
     """
+    limit = check_integer("limit=", limit)
     now = utc_now()
     query = (
         select(Approval.__table__, Activity.agent_type)
@@ -84,7 +86,7 @@ def list_approvals(
             *metadata_conditions(metadata_filter),
         )
         .order_by(Approval.created_at, Approval.agent_id, Approval.path)
-        .limit(max(1, min(limit, MAX_LISTED)))
+        .limit(min(limit, MAX_LISTED))
     )
     if agent_id is not None:
         query = query.where(Approval.agent_id == parse_agent_id(agent_id))

@@ -8,8 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from agentexec.activity.queries.handle import find_task
+from agentexec.arguments.checks import check_storable
 from agentexec.db.clock import utc_now
-from agentexec.errors import UnavailableError
+from agentexec.errors import UnavailableError, UsageError
 from agentexec.journal.approvals import (
     APPROVED,
     REJECTED,
@@ -98,9 +99,12 @@ def _decide(
     metadata_filter: Mapping[str, Any] | None,
 ) -> bool:
     agent_id = agent_id_of(task)
+    call_id = check_storable("call_id=", call_id)
     if message is not None:
+        if not isinstance(message, str):
+            raise UsageError(f"message= must be a text, not {type(message).__name__}.")
         dump(message, "The message")
-        message = message.replace("\x00", "")
+        message = message.replace("\x00", "").encode("utf-8", "replace").decode()
     queue = find_task(RUNTIME.engine, agent_id, metadata_filter).queue_name
     if not answer_question(RUNTIME.engine, agent_id, call_id, answer, message, utc_now()):
         return False

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Unpack
 
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks
 from agentexec.activity.changes.stores import record_store
 from agentexec.activity.models import Activity
+from agentexec.arguments.checks import check_iterable, first_line
 from agentexec.client.backend_check import BackendCheck
 from agentexec.client.intake import Intake
 from agentexec.client.new_task import Context, EnqueueOptions, TaskOptions, new_task
@@ -29,6 +31,7 @@ from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.journal.children import Child, Place, candidate_ids, choose_children
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.store import require_lease
+from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
 from agentexec.schema.migrate import upgrade
 from agentexec.task import Entry, Priority, Task, require_known_options
@@ -73,6 +76,7 @@ async def enqueue(
         UnavailableError: The database cannot be reached.
     """
     require_known_options("enqueue", options, accepts=EnqueueOptions)
+    _check_session(session, Session, scoped_session, has="run_sync")
     new = new_task(task_name, context, **options)
     detached = options.get("detached", False)
     scope = current_scope()
@@ -104,6 +108,7 @@ def enqueue_sync(
 ) -> Task:
     """Accept a task: `enqueue` for code without an event loop, with the same arguments, result and errors."""
     require_known_options("enqueue_sync", options, accepts=EnqueueOptions)
+    _check_session(session, Session, scoped_session)
     new = new_task(task_name, context, **options)
     detached = options.get("detached", False)
     scope = current_scope()
@@ -138,7 +143,7 @@ async def enqueue_many(
     """
     require_known_options("enqueue_many", options, accepts=TaskOptions)
     accepted: list[Task] = []
-    for batch in chunks([new_task(task_name, context, **options) for context in contexts]):
+    for batch in chunks(_new_tasks(task_name, contexts, options)):
         accepted += await RUNTIME.run_in_thread(
             _accept_many, current_scope(), batch, options.get("detached", False)
         )
@@ -151,9 +156,22 @@ def enqueue_many_sync(
     """Accept many tasks: `enqueue_many` for code without an event loop, with the same arguments, result and errors."""
     require_known_options("enqueue_many_sync", options, accepts=TaskOptions)
     accepted: list[Task] = []
-    for batch in chunks([new_task(task_name, context, **options) for context in contexts]):
+    for batch in chunks(_new_tasks(task_name, contexts, options)):
         accepted += _accept_many(current_scope(), batch, options.get("detached", False))
     return accepted
+
+
+def _new_tasks(task_name: str, contexts: Iterable[Context], options: TaskOptions) -> list[NewTask]:
+    check_iterable("contexts=", contexts)
+    return [new_task(task_name, context, **options) for context in contexts]
+
+
+def _check_session(session: object, *kinds: type, has: str = "") -> None:
+    if session is None or isinstance(session, kinds) or (has and callable(getattr(session, has, None))):
+        return
+    raise UsageError(
+        f"session= must be a SQLAlchemy Session{' or AsyncSession' if has else ''}, not {type(session).__name__}."
+    )
 
 
 def _handle(new: NewTask) -> Task:
@@ -194,15 +212,30 @@ def _first_with_key(new: NewTask) -> Task:
 
 
 def _accept_batch(batch: Sequence[NewTask]) -> None:
-    """Record tasks of one queue and push them."""
+    """Record tasks of one queue and push them. Raises UsageError if the database refuses a value."""
+    with _naming_refusals(batch):
+        try:
+            _record_and_push(batch)
+        except SchemaError:
+            if not RUNTIME.embedded:
+                raise
+            # Only agentexec uses the embedded database, so its first user creates the tables.
+            upgrade(RUNTIME.engine)
+            _record_and_push(batch)
+
+
+@contextmanager
+def _naming_refusals(batch: Sequence[NewTask]) -> Generator[None]:
+    """Turn what a database or its driver raises about values into a UsageError. An idempotency key may still be taken."""
     try:
-        _record_and_push(batch)
-    except SchemaError:
-        if not RUNTIME.embedded:
-            raise
-        # Only agentexec uses the embedded database, so its first user creates the tables.
-        upgrade(RUNTIME.engine)
-        _record_and_push(batch)
+        yield
+    except IntegrityError:
+        raise
+    except (SQLAlchemyError, ValueError, TypeError, OverflowError) as error:
+        reason = first_line(getattr(error, "orig", None) or error)
+        raise UsageError(
+            f"Task {batch[0].task_name} could not be recorded: the database refuses a value ({redact(reason)})."
+        ) from error
 
 
 def _accept_many(scope: Scope | None, batch: Sequence[NewTask], detached: bool) -> list[Task]:
@@ -260,7 +293,7 @@ def _record_and_push(batch: Sequence[NewTask]) -> None:
         store.insert(
             batch, utc_now(), push=lambda connection: backend.push(queue, entries, transaction=connection)
         )
-        backend.wake(queue, len(entries))
+        _wake(queue, len(entries))
     else:
         store.insert(batch, utc_now())
         _push(queue, entries)
@@ -281,7 +314,7 @@ def _write(connection: Connection, batch: Sequence[NewTask]) -> Callable[[], Non
         if backend.transactional:
             backend.push(queue, entries, transaction=connection)
     if backend.transactional:
-        return lambda: backend.wake(queue, len(entries))
+        return lambda: _wake(queue, len(entries))
     return lambda: _push(queue, entries)
 
 
@@ -291,6 +324,17 @@ def _push(queue: str, entries: Sequence[Entry]) -> None:
         RUNTIME.backend.push(queue, entries)
     except UnavailableError as error:
         log.warning("%s %d accepted task(s) will be pushed when it is back.", error, len(entries))
+    except Exception:
+        # The tasks are accepted. An error would make the caller enqueue them again.
+        log.exception("The state backend failed; the reconciler pushes %d accepted task(s).", len(entries))
+
+
+def _wake(queue: str, count: int) -> None:
+    """Wake workers for accepted tasks. Without it, they look by themselves within seconds."""
+    try:
+        RUNTIME.backend.wake(queue, count)
+    except Exception as error:
+        log.warning("Workers of queue %s were not woken (%s); they look by themselves.", queue, error)
 
 
 def _join(session: Session, new: NewTask, scope: Scope | None, detached: bool) -> Task:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Unpack
 
+from agentexec.arguments.checks import check_integer, check_iterable
 from agentexec.client.enqueue import enqueue_many, enqueue_many_sync
 from agentexec.client.new_task import Context, TaskOptions
 from agentexec.client.outcomes import blocking_outcome_stream, outcome_stream
 from agentexec.client.results import decode_or_return_error
 from agentexec.db.chunks import CHUNK_SIZE
-from agentexec.errors import UsageError
 from agentexec.task import require_known_options
 
 
@@ -93,8 +93,9 @@ class FanOut:
     """Contexts of a fan-out, and the decision how many of them to enqueue next."""
 
     def __init__(self, contexts: Iterable[Context], max_in_flight: int | None) -> None:
-        if max_in_flight is not None and max_in_flight < 1:
-            raise UsageError(f"max_in_flight must be 1 or more, not {max_in_flight}.")
+        if max_in_flight is not None:
+            max_in_flight = check_integer("max_in_flight=", max_in_flight)
+        check_iterable("contexts=", contexts)
         self._contexts = list(contexts)
         self._begun = 0
         self._max_in_flight = max_in_flight or self.size

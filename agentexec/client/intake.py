@@ -7,10 +7,9 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from sqlalchemy.exc import IntegrityError
-
 from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.db.chunks import CHUNK_SIZE
+from agentexec.errors import SchemaError, UnavailableError
 
 
 class Waiting(NamedTuple):
@@ -62,19 +61,26 @@ class Intake:
     def _settle(self, batch: Sequence[Waiting]) -> None:
         try:
             self._write([waiting.task for waiting in batch])
-        except IntegrityError as error:
-            # An idempotency key is taken. Write one by one, so that only that task fails.
+        except (UnavailableError, SchemaError) as error:
+            # No task is the cause, so none would fare better alone.
+            _fail(batch, error)
+        except Exception as error:
+            # A single task is the cause: write one by one, so that only that task fails.
             if len(batch) == 1:
-                batch[0].done.set_exception(error)
+                _fail(batch, error)
                 return
             for waiting in batch:
                 self._settle([waiting])
         except BaseException as error:
-            for waiting in batch:
-                waiting.done.set_exception(error)
+            _fail(batch, error)
         else:
             for waiting in batch:
                 waiting.done.set_result(None)
+
+
+def _fail(batch: Sequence[Waiting], error: BaseException) -> None:
+    for waiting in batch:
+        waiting.done.set_exception(error)
 
 
 def _by_queue(batch: Sequence[Waiting]) -> list[list[Waiting]]:

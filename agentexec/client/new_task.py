@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
-from uuid import UUID
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
 from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.models import MAX_NAME, MAX_QUEUE_NAME
-from agentexec.activity.queries.labels import check_label_count
+from agentexec.activity.queries.labels import checked_metadata, jsonable
+from agentexec.arguments.checks import (
+    check_flag,
+    check_moment,
+    check_seconds,
+    check_size,
+    check_text,
+    dump_json,
+    first_line,
+    has_whole_pairs,
+    is_encodable,
+    shown,
+)
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
-from agentexec.errors import PayloadTooLargeError, UsageError
+from agentexec.errors import AgentexecError, ContextInvalidError, UsageError
 from agentexec.journal.canonical import sort_sets_in_text
 from agentexec.registry import MAX_TASK_NAME, validate_context
 from agentexec.runtime import RUNTIME
@@ -34,16 +44,16 @@ class TaskOptions(TypedDict, total=False):
     """`ax.Priority.HIGH` goes to the front of the queue; `ax.Priority.LOW`, the default, to its back."""
 
     metadata: Mapping[str, Any] | None
-    """Labels stored with the activity, to filter by."""
+    """Labels stored with the activity, to filter by: texts as keys, JSON values, at most 30 levels deep."""
 
     delay: float | timedelta | None
-    """Seconds (or a timedelta) before the task may start."""
+    """Seconds (or a timedelta) before the task may start, up to 95 years. A negative one has passed: it starts now."""
 
     eta: datetime | None
-    """Moment from which the task may start, with a time zone. Excludes `delay`."""
+    """Moment from which the task may start, with a time zone, in the years 1970 to 9998. Excludes `delay`."""
 
     queue_name: str | None
-    """Queue of the task; `AGENTEXEC_QUEUE_NAME` by default."""
+    """Queue of the task, up to 100 characters; `AGENTEXEC_QUEUE_NAME` by default."""
 
     detached: bool
     """True to let the task continue when the task that enqueues it is canceled. False by default."""
@@ -53,36 +63,60 @@ class EnqueueOptions(TaskOptions, total=False):
     """Options of one new task: those of [`ax.TaskOptions`][agentexec.TaskOptions], and these. Each may be left out."""
 
     idempotency_key: str | None
-    """Name of this piece of work. A second enqueue with the same key returns the first task and adds none."""
+    """Name of this piece of work, 1 to 200 characters. A second enqueue with the same key returns the first task and
+    adds none."""
 
 
 def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]) -> NewTask:
     """Return the row of a new task; raises what `enqueue` documents for invalid arguments.
 
-    The option `detached` is not used here: it concerns the task that enqueues this one.
+    The option `detached` is only checked here: it concerns the task that enqueues this one.
     """
-    queue = options.get("queue_name") or CONF.queue_name
+    task_name = check_text("task_name=", task_name, MAX_TASK_NAME)
+    queue = options.get("queue_name")
+    queue = CONF.queue_name if queue in (None, "") else check_text("queue_name=", queue, MAX_QUEUE_NAME)
     idempotency_key = options.get("idempotency_key")
-    for what, value, limit in (
-        ("task name", task_name, MAX_TASK_NAME),
-        ("queue name", queue, MAX_QUEUE_NAME),
-        ("idempotency key", idempotency_key or "", MAX_NAME),
-    ):
-        if len(value) > limit or "\x00" in value:
-            raise UsageError(f"A {what} has at most {limit} characters; this one has {len(value)}.")
-    if not task_name:
-        raise UsageError("A task name is needed.")
+    if idempotency_key is not None:
+        idempotency_key = check_text("idempotency_key=", idempotency_key, MAX_NAME)
+    check_flag("detached=", options.get("detached", False))
     return NewTask(
         agent_id=new_agent_id(),
         task_name=task_name,
-        context=_dump_context(task_name, context),
+        context=_checked_context(task_name, context),
         queue=queue,
-        priority=Priority(options.get("priority", Priority.LOW)),
+        priority=_checked_priority(options.get("priority", Priority.LOW)),
         run_at=_start_time(options.get("delay"), options.get("eta")),
-        metadata=_checked_metadata(options.get("metadata")),
+        metadata=checked_metadata(options.get("metadata")),
         idempotency_key=idempotency_key,
         message=CONF.activity_message_create,
     )
+
+
+def _checked_priority(priority: Any) -> Priority:
+    try:
+        if isinstance(priority, bool):
+            raise ValueError
+        return Priority(priority)
+    except Exception:
+        raise UsageError(
+            f"priority= must be ax.Priority.HIGH or ax.Priority.LOW, not {shown(priority)}."
+        ) from None
+
+
+def _checked_context(task_name: str, context: Context) -> str | None:
+    """Return the context as JSON text; whatever the objects in it raise becomes an error of ours."""
+    what = f"The context of task {task_name}"
+    try:
+        text = _dump_context(task_name, context)
+    except AgentexecError:
+        raise
+    except RecursionError:
+        raise UsageError(f"{what} is nested too deeply, or contains itself.") from None
+    except Exception as error:
+        raise ContextInvalidError(f"{what} cannot be written as JSON: {first_line(error)}.") from None
+    if text is not None and not (is_encodable(text) and has_whole_pairs(text)):
+        raise UsageError(f"{what} holds half of a surrogate pair, which no database can store.")
+    return text
 
 
 def _dump_context(task_name: str, context: Context) -> str | None:
@@ -122,46 +156,15 @@ def _path_of_secret(value: Any, path: str = "") -> str | None:
     return next((found for found in paths if found is not None), None)
 
 
-def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if metadata is None:
-        return None
-    text = _dump_json(metadata, "The metadata")
-    check_payload_size(text, "The metadata")
-    if "\\u0000" in text:
-        raise UsageError("The metadata holds a NUL character, which PostgreSQL cannot store; remove it.")
-    stored = json.loads(text)
-    check_label_count(stored)
-    return stored
-
-
 def _dump_json(value: Mapping[str, Any], what: str) -> str:
     if not isinstance(value, Mapping):
         raise UsageError(f"{what} must be a pydantic model or a mapping, not {type(value).__name__}.")
-    try:
-        return json.dumps(dict(value), default=_jsonable, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{what} cannot be written as JSON: {error}.") from None
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is not a JSON value")
+    return dump_json(what, dict(value), jsonable)
 
 
 def check_payload_size(text: str, what: str) -> None:
     """Raise PayloadTooLargeError if a JSON text is above AGENTEXEC_MAX_PAYLOAD_BYTES."""
-    limit = CONF.max_payload_bytes
-    # A character takes at most four bytes, so most texts need not be encoded to be measured.
-    if len(text) * 4 > limit and (size := len(text.encode("utf-8", "replace"))) > limit:
-        raise PayloadTooLargeError(
-            f"{what} is {size} bytes of JSON, above AGENTEXEC_MAX_PAYLOAD_BYTES={limit}; store it elsewhere and pass "
-            "a reference, or raise the limit."
-        )
+    check_size(what, text, CONF.max_payload_bytes)
 
 
 def _start_time(delay: float | timedelta | None, eta: datetime | None) -> datetime | None:
@@ -169,10 +172,8 @@ def _start_time(delay: float | timedelta | None, eta: datetime | None) -> dateti
     if delay is not None and eta is not None:
         raise UsageError("Give either delay= or eta=, not both.")
     if eta is not None:
-        if eta.tzinfo is None:
-            raise UsageError("eta= must have a time zone, like datetime.now(UTC) + timedelta(hours=1).")
-        return eta.astimezone(UTC)
+        return check_moment("eta=", eta)
     if delay is None:
         return None
-    wait = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
-    return utc_now() + wait if wait > timedelta() else None
+    wait = check_seconds("delay=", delay)
+    return utc_now() + timedelta(seconds=wait) if wait > 0 else None

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from agentexec.activity.mailbox import TaskOutcome
+from agentexec.arguments.checks import check_timeout
 from agentexec.client.results import Expected, expect, late_error
 from agentexec.journal.slot_release import slot_released, slot_released_sync
 from agentexec.runtime import RUNTIME
@@ -29,6 +30,7 @@ class Expectations:
     """
 
     def __init__(self, timeout: float | None, deliver: Callable[[PlacedOutcome], object]) -> None:
+        timeout = check_timeout("timeout=", timeout)
         self._timeout = timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._deliver = deliver

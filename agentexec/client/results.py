@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agentexec.activity.mailbox import Mailbox, TaskOutcome
 from agentexec.activity.queries.handle import find_task
+from agentexec.arguments.checks import check_timeout, first_line, shown
 from agentexec.config import CONF
 from agentexec.errors import (
     AgentexecError,
@@ -76,6 +77,9 @@ async def get_result(
         UsageError: The result does not fit `type`, or `task` is not an agent_id.
         UnavailableError: The database cannot be reached.
     """
+    timeout = check_timeout("timeout=", timeout)
+    if type is not None:
+        adapter_of(type)
     [expected] = await RUNTIME.run_in_thread(expect, [task], metadata_filter)
     if expected.future.done():
         return decode(expected.future.result(), type)
@@ -114,6 +118,9 @@ def get_result_sync(
     metadata_filter: Mapping[str, Any] | None = None,
 ) -> Any:
     """Wait for a result: `get_result` for code without an event loop, with the same arguments, result and errors."""
+    timeout = check_timeout("timeout=", timeout)
+    if type is not None:
+        adapter_of(type)
     [expected] = expect([task], metadata_filter)
     if expected.future.done():
         return decode(expected.future.result(), type)
@@ -188,7 +195,7 @@ def decode(outcome: TaskOutcome, wanted: Any | None) -> Any:
         if outcome.age > CONF.result_ttl:
             raise ResultExpiredError(outcome.agent_id)
         return None
-    adapter = _result_type(outcome.task_name) if wanted is None else TypeAdapter(wanted)
+    adapter = _result_type(outcome.task_name) if wanted is None else adapter_of(wanted)
     if adapter is None:
         try:
             return json.loads(outcome.result)
@@ -203,6 +210,18 @@ def decode(outcome: TaskOutcome, wanted: Any | None) -> Any:
         raise UsageError(
             f"The result of task {outcome.task_name} ({outcome.agent_id}) does not fit the wanted type: "
             f"{first_error_message(error)}."
+        ) from None
+
+
+def adapter_of(wanted: Any) -> TypeAdapter[Any]:
+    """Return the adapter of a type that a caller wants; raises UsageError for what is not a type."""
+    try:
+        if isinstance(wanted, str):  # pydantic would look the name up later, in vain
+            raise TypeError("a name is not enough")
+        return TypeAdapter(wanted)
+    except Exception as error:  # what pydantic raises depends on the value
+        raise UsageError(
+            f"type= must be a type that pydantic can read, not {shown(wanted)} ({first_line(error)})."
         ) from None
 
 

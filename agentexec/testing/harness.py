@@ -31,7 +31,7 @@ from agentexec.pool import Pool
 from agentexec.runtime import RUNTIME
 from agentexec.schema.tables import Base
 from agentexec.state.memory_backend import MemoryBackend
-from agentexec.task import Status, Task
+from agentexec.task import Status, Task, agent_id_of
 from agentexec.testing.inline import InlineWorker, SkippingClock
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class AsyncHarness:
         Raises:
             ActivityNotFoundError: There is no such task.
         """
-        agent_id = task.agent_id if isinstance(task, Task) else UUID(str(task))
+        agent_id = agent_id_of(task)
         with Session(RUNTIME.engine) as db:
             found = detail(db, agent_id)
         return TaskRecord(

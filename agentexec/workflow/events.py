@@ -8,12 +8,21 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
+from agentexec.arguments.checks import (
+    MAX_SECONDS,
+    check_number,
+    check_seconds,
+    check_text,
+    check_timeout,
+    first_line,
+)
+from agentexec.client.results import adapter_of
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
-from agentexec.errors import Postponed, UnavailableError, UsageError, WaitingForEvent
+from agentexec.errors import AgentexecError, Postponed, UnavailableError, UsageError, WaitingForEvent
 from agentexec.journal import events as store
 from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import enclosing_calls
@@ -22,8 +31,12 @@ from agentexec.journal.models import MAX_PATH
 from agentexec.journal.recorder import Recorder, Scope, current_scope
 from agentexec.journal.slot_release import slot_released
 from agentexec.journal.wake_ups import mark_woken
+from agentexec.registry import first_error_message
 from agentexec.runtime import RUNTIME
 from agentexec.workflow.blocking import run_blocking
+
+UNIT_SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400}
+"""Seconds in each unit of a sleep."""
 
 log = logging.getLogger("agentexec.waits")
 
@@ -42,10 +55,10 @@ async def sleep(seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.
         days: Days to sleep.
 
     Raises:
-        UsageError: The sum is negative.
+        UsageError: The sum is negative, or an argument is not a time.
         LeaseLostError: The task now belongs to another worker, or was canceled.
     """
-    length = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
+    length = _length(seconds=seconds, minutes=minutes, hours=hours, days=days)
     scope, slots = current_scope(), RUNTIME.slots
     if scope is None or slots is None:
         _check_length(length)
@@ -73,6 +86,14 @@ def sleep_sync(seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.0
     Inside a task this is for handlers that are plain functions.
     """
     run_blocking(lambda: sleep(seconds, minutes=minutes, hours=hours, days=days))
+
+
+def _length(**parts: float) -> timedelta:
+    """Return the sum of times in different units."""
+    for name, part in parts.items():
+        check_number(f"{name}=", part, minimum=-MAX_SECONDS, maximum=MAX_SECONDS)
+    total = sum(parts[name] * seconds for name, seconds in UNIT_SECONDS.items())
+    return timedelta(seconds=check_seconds("The sum of seconds=, minutes=, hours= and days=", total))
 
 
 def _check_length(length: timedelta) -> None:
@@ -115,14 +136,16 @@ async def wait_for_event(
 
     Raises:
         TimeoutError: The event did not come in time.
-        UsageError: Called outside a task, or the name or the key is invalid.
+        UsageError: Called outside a task, an argument is invalid, or the value does not fit `type`.
         LeaseLostError: The task now belongs to another worker, or was canceled.
     """
     scope = current_scope()
     if scope is None:
         raise UsageError("ax.wait_for_event() is for code inside a task.")
     _check_name(name, key)
+    check_timeout("timeout=", timeout)
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    adapter = None if type is None else adapter_of(type)
     recorder = scope.recorder
     await recorder.open()
     wanted = digest(["event", name, key])
@@ -138,7 +161,14 @@ async def wait_for_event(
         await recorder.record(path, FactKind.OUTCOME, wanted, dump(outcome, f"The event {name}"))
     if "timed_out" in outcome:
         raise TimeoutError(f"Event {_title(name, key)} did not come within {seconds} seconds.")
-    return outcome["value"] if type is None else TypeAdapter(type).validate_python(outcome["value"])
+    if adapter is None:
+        return outcome["value"]
+    try:
+        return adapter.validate_python(outcome["value"])
+    except ValidationError as error:
+        raise UsageError(
+            f"The value of event {_title(name, key)} does not fit type=: {first_error_message(error)}."
+        ) from None
 
 
 def wait_for_event_sync(
@@ -198,13 +228,7 @@ async def send_event(name: str, key: str = "", value: Any = None) -> int:
 def send_event_sync(name: str, key: str = "", value: Any = None) -> int:
     """Send an event: `send_event` for code without an event loop, with the same arguments, result and errors."""
     _check_name(name, key)
-    try:
-        plain = to_jsonable_python(value)
-        text = dump(plain, f"The value of event {name}")
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"The value of event {name} cannot be written as JSON: {error}.") from None
-    if "\\u0000" in json.dumps(plain):
-        raise UsageError(f"The value of event {name} holds a NUL character, which PostgreSQL cannot store.")
+    text = _event_text(name, value)
     queues = store.save_event(RUNTIME.engine, name, key, text, utc_now())
     woken = 0
     for queue, agent_ids in queues.items():
@@ -217,12 +241,26 @@ def send_event_sync(name: str, key: str = "", value: Any = None) -> int:
     return woken
 
 
+def _event_text(name: str, value: Any) -> str:
+    """Return the value of an event as JSON text, or raise UsageError or PayloadTooLargeError."""
+    what = f"value= of event {name}"
+    try:
+        plain = to_jsonable_python(value)
+        text = dump(plain, what)
+    except AgentexecError:
+        raise
+    except RecursionError:
+        raise UsageError(f"{what} is nested too deeply, or contains itself.") from None
+    except Exception as error:  # whatever the objects of users raise
+        raise UsageError(f"{what} cannot be written as JSON: {first_line(error)}.") from None
+    if "\\u0000" in json.dumps(plain):
+        raise UsageError(f"{what} holds a NUL character, which PostgreSQL cannot store.")
+    return text
+
+
 def _check_name(name: str, key: str) -> None:
-    for what, text, min_length in (("name", name, 1), ("key", key, 0)):
-        if not min_length <= len(text) <= MAX_PATH or "\x00" in text or text.endswith(" "):
-            raise UsageError(
-                f"An event's {what} has {min_length} to {MAX_PATH} characters and no space at its end; got {text[:40]!r}."
-            )
+    check_text("name=", name, MAX_PATH)
+    check_text("key=", key, MAX_PATH, may_be_empty=True)
 
 
 def _title(name: str, key: str) -> str:

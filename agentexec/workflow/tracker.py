@@ -11,15 +11,19 @@ from urllib.parse import quote
 from sqlalchemy import Connection
 
 from agentexec.activity.changes.new_tasks import NewTask
+from agentexec.arguments.checks import MAX_INTEGER, check_integer, check_storable, check_text
 from agentexec.client.enqueue import enqueue_in_transaction
 from agentexec.client.new_task import Context, new_task
 from agentexec.db.clock import utc_now
-from agentexec.errors import AgentexecError, UsageError
+from agentexec.errors import AgentexecError
 from agentexec.journal import trackers
 from agentexec.journal.facts import fit_path
 from agentexec.journal.recorder import current_scope
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, new_agent_id
+
+MAX_IDENTITY = 100_000
+"""Maximum characters of a tracker's name; a long one is stored as its hash."""
 
 _last_decr: ContextVar[dict[str, int] | None] = ContextVar("agentexec_tracker_last_decr", default=None)
 
@@ -39,10 +43,9 @@ class Tracker:
     """
 
     def __init__(self, name: str, *parts: object) -> None:
-        if not name:
-            raise UsageError("A tracker needs a name.")
+        check_text("name=", name, MAX_IDENTITY)
         # Escaped, because ("a:b", "c") and ("a", "b:c") are two counters.
-        self.key = fit_path(":".join(quote(str(part), safe="") for part in (name, *parts)))
+        self.key = fit_path(":".join(quote(_part(part), safe="") for part in (name, *parts)))
 
     def incr(self, amount: int = 1) -> int:
         """Add to the count.
@@ -54,10 +57,11 @@ class Tracker:
             The new count.
 
         Raises:
+            UsageError: The amount is not a whole number.
             UnavailableError: The database cannot be reached.
         """
         _last_decr.set({key: left for key, left in (_last_decr.get() or {}).items() if key != self.key})
-        return self._change(amount)
+        return self._change(_checked(amount))
 
     def decr(self, amount: int = 1) -> int:
         """Subtract from the count.
@@ -69,9 +73,10 @@ class Tracker:
             The new count.
 
         Raises:
+            UsageError: The amount is not a whole number.
             UnavailableError: The database cannot be reached.
         """
-        left = self._change(-amount)
+        left = self._change(-_checked(amount))
         # A new dictionary, because code with an inherited context must not see the count of its sibling.
         _last_decr.set({**(_last_decr.get() or {}), self.key: left})
         return left
@@ -133,6 +138,15 @@ class Tracker:
         return trackers.Mark(
             scope.recorder.lease.agent_id, fit_path(f"{stem}#{scope.recorder.next_ordinal(stem)}")
         )
+
+
+def _part(part: object) -> str:
+    """Return a part of a tracker's identity as text. Any text will do: it is escaped."""
+    return check_storable("A part of the tracker", str(part))
+
+
+def _checked(amount: int) -> int:
+    return check_integer("amount=", amount, minimum=-MAX_INTEGER)
 
 
 def _fire(connection: Connection, task: str) -> Callable[[], None]:

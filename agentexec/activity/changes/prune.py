@@ -14,6 +14,7 @@ from agentexec.activity.models import Activity
 from agentexec.activity.queries.counts import invalidate
 from agentexec.activity.queries.labels import driving_label_condition, wanted_labels
 from agentexec.activity.queries.sessions import sync_or_async
+from agentexec.arguments.checks import check_seconds
 from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.clock import utc_now
 from agentexec.errors import UsageError
@@ -93,8 +94,9 @@ def prunable(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str
 
 
 def _old(older_than: timedelta, metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
-    if older_than < timedelta():
-        raise UsageError("older_than must not be negative; give a time like timedelta(days=30).")
+    if not isinstance(older_than, timedelta) or older_than < timedelta():
+        raise UsageError("older_than= must not be negative; give a time like timedelta(days=30).")
+    check_seconds("older_than=", older_than)
     before = utc_now() - older_than
     parent = aliased(Activity)
     active_parent = select(parent.agent_id).where(

@@ -16,7 +16,9 @@ from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.changes.progress import Progress
 from agentexec.activity.changes.stores import record_store
 from agentexec.activity.live.publisher import event_publisher
-from agentexec.activity.models import Activity
+from agentexec.activity.models import MAX_NAME, Activity
+from agentexec.activity.queries.labels import checked_metadata
+from agentexec.arguments.checks import check_number, check_text
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import writing
@@ -43,17 +45,19 @@ def create(task_name: str, message: str | None = None, *, metadata: dict[str, An
         The activity's agent_id.
 
     Raises:
+        PayloadTooLargeError: The metadata is above `AGENTEXEC_MAX_PAYLOAD_BYTES`.
+        UsageError: The task name or the metadata is invalid.
         UnavailableError: The database cannot be reached.
     """
     agent_id = new_agent_id()
     task = NewTask(
         agent_id=agent_id,
-        task_name=task_name,
+        task_name=check_text("task_name=", task_name, MAX_NAME),
         context=None,
         queue=None,
         priority=Priority.LOW,
         run_at=None,
-        metadata=metadata,
+        metadata=checked_metadata(metadata),
         idempotency_key=None,
         message=clean(message) if message is not None else CONF.activity_message_create,
     )
@@ -69,15 +73,16 @@ def update(agent_id: UUID | str, message: str, percentage: int | None = None) ->
     Args:
         agent_id: The activity's id.
         message: Line for the log; the characters beyond 10,000 are cut off.
-        percentage: Progress from 0 to 100; None leaves it as it is.
+        percentage: Progress from 0 to 100, the limits for numbers beyond them; None leaves it as it is.
 
     Raises:
+        UsageError: `agent_id` is not an agent_id, or the percentage is not a number.
         ActivityNotFoundError: There is no such activity. Not raised inside the task's own worker.
         UnavailableError: The database cannot be reached. Not raised inside the task's own worker.
     """
     key = parse_agent_id(agent_id)
     if percentage is not None:
-        percentage = max(0, min(100, int(percentage)))
+        percentage = max(0, min(100, int(check_number("percentage=", percentage))))
     writer, lease = RUNTIME.progress_writer, CURRENT_LEASE.get()
     # A handler that has lost its task keeps its old epoch, so its reports are refused.
     epoch = lease.epoch if lease is not None and lease.agent_id == key else None

@@ -221,7 +221,7 @@ def _postpone(subscriber: Subscriber, received: Sequence[ReceivedEvent], error: 
 def _position(after: str | None) -> Position:
     if after is None or after == "":
         return Position(0, 0)
-    match = _ID.fullmatch(after)
+    match = _ID.fullmatch(after) if isinstance(after, str) else None
     if match is None:
         raise UsageError("after= is not the id of an event; give the id of the last event seen, or nothing.")
     return Position(int(match[1]), int(match[2]))

@@ -5,13 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy import ColumnElement, literal, select
 from sqlalchemy.orm import aliased
 
 from agentexec.activity.models import MAX_LABEL, Activity, ActivityLabel
+from agentexec.arguments.checks import (
+    check_depth,
+    check_keys,
+    check_mapping,
+    check_size,
+    check_text,
+    check_texts,
+    dump_json,
+)
+from agentexec.config import CONF
 from agentexec.errors import UsageError
 
 _OTHER = aliased(ActivityLabel)
@@ -29,6 +41,34 @@ def label_rows(metadata: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     ]
 
 
+def checked_metadata(metadata: Any) -> dict[str, Any] | None:
+    """Return metadata as it is stored; raises UsageError or PayloadTooLargeError for what some database refuses."""
+    if metadata is None:
+        return None
+    text = dump_json("metadata=", dict(check_mapping("metadata=", metadata)), jsonable)
+    check_size("metadata=", text, CONF.max_payload_bytes)
+    check_depth("metadata=", text)
+    check_keys("metadata=", metadata)
+    stored: dict[str, Any] = json.loads(text)
+    check_texts("metadata=", stored)
+    for key in stored:
+        # The name of a label: MariaDB takes two that differ only in spaces at their ends for the same one.
+        check_text("A key of metadata=", key, len(key), may_be_empty=True)
+    check_label_count(stored)
+    return stored
+
+
+def jsonable(value: Any) -> Any:
+    """Return a value that JSON lacks as one that it has, or raise TypeError: the `default` of `json.dumps`."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
 def check_label_count(metadata: Mapping[str, Any] | None) -> None:
     """Raise UsageError for metadata with more than MAX_LABELS values."""
     number = len(label_rows(metadata))
@@ -44,7 +84,9 @@ def wanted_labels(metadata_filter: Mapping[str, Any] | None) -> list[tuple[str, 
 
     Raises UsageError for a value that cannot be a label's.
     """
-    for name, value in (metadata_filter or {}).items():
+    if metadata_filter is None:
+        return []
+    for name, value in check_mapping("metadata_filter=", metadata_filter).items():
         if not isinstance(value, _PLAIN):
             raise UsageError(f"metadata_filter[{name!r}] must be a string, number or boolean.")
     try:

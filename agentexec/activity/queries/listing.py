@@ -26,6 +26,7 @@ from agentexec.activity.queries.filters import (
 from agentexec.activity.queries.labels import storable_text
 from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.activity.schemas import ActivityListItemSchema, ActivityListSchema
+from agentexec.arguments.checks import check_integer, check_mapping, check_moment, shown
 from agentexec.errors import UsageError
 from agentexec.task import Status
 
@@ -121,13 +122,14 @@ def list_activities(
         UsageError: An argument is invalid.
     """
     wanted_page = _checked_page(page, page_size, after)
+    page, page_size, after = wanted_page
     wanted = Filter(
         _parse_status(status),
         _checked_task_name(task_name, agent_type),
-        storable_text(text) if text else None,
-        _checked_time("created_after", created_after),
-        _checked_time("created_before", created_before),
-        metadata_filter,
+        None if text is None else _searched_text("text=", text) or None,
+        None if created_after is None else check_moment("created_after=", created_after),
+        None if created_before is None else check_moment("created_before=", created_before),
+        None if metadata_filter is None else check_mapping("metadata_filter=", metadata_filter),
     )
     wanted = with_most_selective_index(db, wanted)
     query = (
@@ -152,31 +154,32 @@ def _checked_task_name(task_name: str | None, agent_type: str | None) -> str | N
     if None not in (task_name, agent_type) and task_name != agent_type:
         raise UsageError("Give either task_name= or agent_type=, which mean the same.")
     name = task_name if agent_type is None else agent_type
-    return None if name is None else storable_text(name)
+    return None if name is None else _searched_text("task_name=", name)
+
+
+def _searched_text(name: str, value: Any) -> str:
+    """Return a text that can be compared with stored ones. A text that no activity has finds nothing."""
+    if not isinstance(value, str):
+        raise UsageError(f"{name} must be a text, not {type(value).__name__}.")
+    return storable_text(str.__str__(value))
 
 
 def _checked_page(page: int, page_size: int, after: str | None) -> _Page:
-    if page < 1 or not 1 <= page_size <= MAX_PAGE_SIZE:
-        raise UsageError(
-            f"Pages count from 1 and hold 1 to {MAX_PAGE_SIZE} items; got page={page}, page_size={page_size}."
-        )
+    page = check_integer("page=", page)
+    page_size = check_integer("page_size=", page_size, maximum=MAX_PAGE_SIZE)
+    if after is not None and not isinstance(after, str):
+        raise UsageError("after= takes the `next_cursor` of a list, unchanged.")
     if after is not None and page != 1:
         raise UsageError("Give either page= or after=, not both.")
     return _Page(page, page_size, after)
 
 
-def _checked_time(name: str, time: datetime | None) -> datetime | None:
-    if time is not None and time.tzinfo is None:
-        raise UsageError(f"{name}= must be aware of its time zone, like datetime.now(UTC).")
-    return time
-
-
 def _parse_status(status: Status | str | None) -> Status | None:
     try:
         return None if status is None else Status(status)
-    except ValueError:
+    except Exception:
         known = ", ".join(status.value for status in Status)
-        raise UsageError(f"There is no status {status!r}; the statuses are {known}.") from None
+        raise UsageError(f"There is no status {shown(status)}; the statuses are {known}.") from None
 
 
 def page_query(wanted: Filter, limit: int, *, offset: int = 0, after: str | None = None) -> Select[Any]:

@@ -238,7 +238,7 @@ def test_lists_are_filtered_by_status_and_task_name(db: Session) -> None:
 
 @pytest.mark.parametrize(("page", "page_size"), [(0, 10), (1, 0), (1, 1001), (-1, 10)])
 def test_invalid_pages_are_refused(db: Session, page: int, page_size: int) -> None:
-    with pytest.raises(ax.UsageError, match="Pages count from 1"):
+    with pytest.raises(ax.UsageError, match=r"page.*= must be"):
         ax.activity.list(db, page=page, page_size=page_size)
 
 

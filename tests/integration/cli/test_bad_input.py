@@ -124,7 +124,7 @@ def test_a_traceback_is_shown_on_request(folder: Path) -> None:
         (["enqueue", "work", "@nowhere.json"], "Cannot read the file nowhere.json"),
         (["enqueue", "work", "--priority", "urgent"], "--priority must be high or low"),
         (["enqueue", "work", "--metadata", "tenant"], "--metadata takes KEY=VALUE"),
-        (["enqueue", ""], "A task name is needed"),
+        (["enqueue", ""], "task_name= must not be empty"),
         (["enqueue"], "Missing argument"),
         (["enqueue", "work", "--delay", "soon"], "Invalid value for '--delay'"),
         (["worker", "fine", "--workers", "0"], "workers"),

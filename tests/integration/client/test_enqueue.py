@@ -225,15 +225,15 @@ async def test_a_payload_above_the_limit_is_refused(deploy: Deploy, monkeypatch:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"task_name": ""}, "task name is needed"),
-        ({"task_name": "x" * 201}, "task name has at most 200 characters"),
-        ({"queue_name": "x" * 101}, "queue name has at most 100 characters"),
-        ({"idempotency_key": "x" * 201}, "idempotency key has at most 200 characters"),
+        ({"task_name": ""}, "task_name= must not be empty"),
+        ({"task_name": "x" * 201}, "task_name= has at most 200 characters"),
+        ({"queue_name": "x" * 101}, "queue_name= has at most 100 characters"),
+        ({"idempotency_key": "x" * 201}, "idempotency_key= has at most 200 characters"),
         ({"eta": datetime(2030, 1, 1)}, "time zone"),
         ({"eta": datetime(2030, 1, 1, tzinfo=UTC), "delay": 1}, "not both"),
         ({"metadata": {"text": "a\0b"}}, "NUL"),
-        ({"metadata": {"value": object()}}, "metadata cannot be written as JSON"),
-        ({"metadata": ["tenant"]}, "metadata must be"),
+        ({"metadata": {"value": object()}}, "metadata= cannot be written as JSON"),
+        ({"metadata": ["tenant"]}, "metadata= must be"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -60,7 +60,7 @@ def test_a_tracker_that_counts_again_is_no_longer_complete(deploy: Deploy) -> No
 
 @on_targets("embedded")
 def test_a_tracker_needs_a_name(deploy: Deploy) -> None:
-    with pytest.raises(ax.UsageError, match="needs a name"):
+    with pytest.raises(ax.UsageError, match="name= must not be empty"):
         ax.Tracker("")
 
 

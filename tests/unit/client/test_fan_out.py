@@ -49,7 +49,7 @@ async def test_map_of_nothing_and_with_failures(office: Office) -> None:
         errors = await ax.map("fails", [Job(number=1), Job(number=2)], return_exceptions=True)
         with pytest.raises(ax.TaskFailedError, match="fails"):
             await ax.map("fails", [Job(number=3)])
-        with pytest.raises(ax.UsageError, match="max_in_flight must be 1 or more, not 0"):
+        with pytest.raises(ax.UsageError, match="max_in_flight= must be 1 or more, not 0"):
             await ax.map("fails", [Job(number=3)], max_in_flight=0)
         return [type(error).__name__ for error in errors]
 
@@ -76,7 +76,7 @@ async def test_map_sync_of_nothing_and_with_failures(office: Office) -> None:
         errors = ax.map_sync("fails", [Job(number=1), Job(number=2)], return_exceptions=True)
         with pytest.raises(ax.TaskEndedError, match="fails"):
             ax.map_sync("fails", [Job(number=3)])
-        with pytest.raises(ax.UsageError, match="max_in_flight must be 1 or more, not 0"):
+        with pytest.raises(ax.UsageError, match="max_in_flight= must be 1 or more, not 0"):
             ax.map_sync("fails", [Job(number=3)], max_in_flight=0)
         return [type(error).__name__ for error in errors]
 

@@ -7,15 +7,28 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
 from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.client.intake import Intake
 from agentexec.db.chunks import CHUNK_SIZE
+from agentexec.errors import UnavailableError, UsageError
 
 
 def new(name: str = "work", queue: str = "q") -> NewTask:
     return NewTask(uuid4(), name, None, queue, 1, None, None, None, "Waiting.")
+
+
+ERRORS = [
+    IntegrityError("insert", {}, Exception("unique")),
+    DataError("insert", {}, Exception("out of range")),
+    StatementError("insert", "insert", {}, Exception("no such type")),
+    UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+    OverflowError("too large"),
+    UsageError("refused"),
+    KeyError("whatever it is"),
+]
+"""Errors that a single task can cause; a task with such a name causes it."""
 
 
 class Store:
@@ -31,10 +44,11 @@ class Store:
         self.entered.set()
         assert self.gate.wait(10)
         names = [task.task_name for task in batch]
-        if "taken" in names:
-            raise IntegrityError("insert", {}, Exception("unique"))
+        for error in ERRORS:
+            if type(error).__name__ in names:
+                raise error
         if "lost" in names:
-            raise ConnectionError("away")
+            raise UnavailableError("away")
         self.batches.append(names)
 
 
@@ -67,14 +81,15 @@ def test_callers_that_come_during_a_write_share_the_next_one() -> None:
     assert store.batches == [["a"], ["b", "c", "d"]]
 
 
-def test_only_the_task_whose_key_is_taken_fails() -> None:
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_only_the_task_that_causes_an_error_fails(error: Exception) -> None:
     store = Store()
     intake = Intake(store.write)
-    futures = [intake.put(new(name))[0] for name in ("a", "taken", "b")]
+    futures = [intake.put(new(name))[0] for name in ("a", type(error).__name__, "b")]
     intake.run()
     assert futures[0].result(0) is None
     assert futures[2].result(0) is None
-    with pytest.raises(IntegrityError):
+    with pytest.raises(type(error)):
         futures[1].result(0)
     assert store.batches == [["a"], ["b"]]
 
@@ -85,7 +100,7 @@ def test_an_outage_fails_all_waiting_callers_and_the_next_task_is_tried_again() 
     futures = [intake.put(new(name))[0] for name in ("a", "lost")]
     intake.run()
     for future in futures:
-        with pytest.raises(ConnectionError):
+        with pytest.raises(UnavailableError):
             future.result(0)
     done, must_run = intake.put(new("b"))
     assert must_run

@@ -104,7 +104,7 @@ async def test_invalid_events_are_refused(office: Office) -> None:
     with pytest.raises(ax.UsageError, match="inside a task"):
         await ax.wait_for_event("x")
     for name, key in (("", ""), ("x" * 300, ""), ("x", "y" * 300), ("x", "\x00"), ("x ", "")):
-        with pytest.raises(ax.UsageError, match="An event's"):
+        with pytest.raises(ax.UsageError, match=r"^(name|key)= "):
             await ax.send_event(name, key)
     with pytest.raises(ax.UsageError, match="cannot be written as JSON"):
         await ax.send_event("x", value=object())
