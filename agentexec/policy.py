@@ -31,6 +31,8 @@ class Admission(enum.Enum):
     """The task is a suspect, and another suspect runs in this process: wait, so a crash has a single culprit."""
     FAIL = "fail"
     """The task has crashed too often."""
+    LEAVE = "leave"
+    """This worker has no task of that name: another one may have it."""
 
 
 class CrashCounts(NamedTuple):
@@ -64,15 +66,19 @@ def admit(
     crashes: CrashCounts,
     max_crashes: int,
     suspect_running: bool,
+    is_known: bool = True,
 ) -> tuple[Admission, CrashCounts]:
     """Decide about a claimed task, and return the decision and the crashes to record.
 
-    A task that the record shows RUNNING under a lower epoch was left by a worker that died: one more crash.
+    A task that the record shows RUNNING under a lower epoch was left by a worker that died: one more crash. `is_known`:
+    this worker has a task of that name.
     """
     if status.final:
         return Admission.ACKNOWLEDGE, crashes
     if recorded_epoch >= claimed_epoch:
         return Admission.REFUSE, crashes
+    if not is_known:
+        return Admission.LEAVE, crashes
     if status is Status.RUNNING:
         crashes = crashes.incremented()
     if crashes.exceed_limit(max_crashes):
@@ -91,6 +97,14 @@ def attribute_crash(running: Iterable[tuple[UUID, CrashCounts]], max_crashes: in
     tasks = list(running)
     suspects = {agent_id for agent_id, crashes in tasks if crashes.is_suspect(max_crashes)}
     return suspects or {agent_id for agent_id, _ in tasks}
+
+
+def leave_delay(seconds_left_alone: float, jitter: float) -> float:
+    """Return the seconds until a task that no worker knew is offered again: half as long as it has waited, 1 to 60.
+
+    `jitter` (0 to 1) takes off up to a fifth, so that thousands of them do not return together.
+    """
+    return min(60.0, max(1.0, seconds_left_alone / 2)) * (1.0 - 0.2 * jitter)
 
 
 def low_priority_quota(claimed_before: int, limit: int) -> int:

@@ -33,6 +33,10 @@ class Registry:
     def __iter__(self) -> Iterator[TaskDefinition]:
         return iter(self._tasks.values())
 
+    def names(self) -> list[str]:
+        """Return the names of all tasks."""
+        return list(self._tasks)
+
     def find(self, name: str) -> TaskDefinition | None:
         """Return the definition of a task, or None."""
         return self._tasks.get(name)

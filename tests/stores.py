@@ -39,9 +39,16 @@ class Stores(NamedTuple):
     record: RecordStore
     journal: JournalStore
 
-    def claim(self, leases: Sequence[Lease], now: datetime, *, suspect_running: bool = False) -> Admissions:
+    def claim(
+        self,
+        leases: Sequence[Lease],
+        now: datetime,
+        *,
+        suspect_running: bool = False,
+        task_names: Sequence[str] | None = None,
+    ) -> Admissions:
         """Start claimed tasks as a worker does: first those that need no decision, then the others."""
-        started = self.record.start_fresh(leases, now=now, started_message="Started.")
+        started = self.record.start_fresh(leases, now=now, started_message="Started.", task_names=task_names)
         fresh = {admitted.lease for admitted in started}
         others = [lease for lease in leases if lease not in fresh]
         admissions = self.record.admit(
@@ -50,6 +57,7 @@ class Stores(NamedTuple):
             started_message="Started.",
             max_crashes=MAX_CRASHES,
             suspect_running=suspect_running,
+            task_names=task_names,
         )
         admissions.started = sorted([*started, *admissions.started])
         return admissions

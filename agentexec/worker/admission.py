@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from agentexec.activity.changes.admissions import Admissions, Admitted
+from agentexec.activity.changes.admissions import Admissions, Admitted, LeftTask
 from agentexec.activity.changes.stores import record_store
+from agentexec.activity.changes.unknown_tasks import MAX_UNKNOWN_SECONDS
 from agentexec.activity.changes.writer import Writer
 from agentexec.activity.live.publisher import EventPublisher
 from agentexec.config import Settings
@@ -20,6 +21,9 @@ from agentexec.worker.leased_tasks import LeasedTasks
 from agentexec.worker.suspects import Suspects
 
 log = logging.getLogger("agentexec.worker")
+
+MAX_WARNED_NAMES = 100
+"""Names of tasks about which a process warns once: names come from the queue, so there may be any number."""
 
 RETRY_WAIT = 2.0
 """Longest wait in seconds between two tries to admit a batch while the database is away."""
@@ -34,6 +38,8 @@ class Admitter:
     Args:
         begin: Starts admitted tasks on the event loop; callable from any thread.
         stopping: True once the process drains: what is not admitted yet is given back.
+        task_names: Returns the names of the tasks that this worker has, and leaves tasks of other names for other
+            workers. None: tasks of any name are started.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class Admitter:
         *,
         begin: Callable[[Sequence[Admitted]], object],
         stopping: Callable[[], bool],
+        task_names: Callable[[], Collection[str]] | None = None,
     ) -> None:
         self._runtime = runtime
         self._store = record_store(runtime)
@@ -57,7 +64,15 @@ class Admitter:
         self._live = live
         self._begin = begin
         self._stopping = stopping
+        self._task_names = task_names
         self._held: list[Lease] = []
+        self._left_until = 0.0
+        self._warned_names: set[str] = set()
+
+    @property
+    def leaves_tasks(self) -> bool:
+        """True while tasks that this worker lacks come back to the queue."""
+        return time.monotonic() < self._left_until
 
     @property
     def holds_tasks(self) -> bool:
@@ -104,7 +119,10 @@ class Admitter:
     def _start_fresh(self, leases: Sequence[Lease]) -> Sequence[Lease]:
         """Start the tasks that need no decision, where the database has a faster way, and return the others."""
         started = self._store.start_fresh(
-            leases, now=utc_now(), started_message=self._settings.activity_message_started
+            leases,
+            now=utc_now(),
+            started_message=self._settings.activity_message_started,
+            task_names=self._names(),
         )
         if not started:
             return leases
@@ -119,7 +137,11 @@ class Admitter:
             started_message=self._settings.activity_message_started,
             max_crashes=self._settings.max_crashes,
             suspect_running=self._suspects.any_running,
+            task_names=self._names(),
         )
+
+    def _names(self) -> Collection[str] | None:
+        return None if self._task_names is None else self._task_names()
 
     def _admit_one_by_one(self, leases: Sequence[Lease], error: Exception) -> None:
         if len(leases) > 1:
@@ -142,6 +164,28 @@ class Admitter:
             self._tasks.forget(lease.agent_id)
         if ended:
             self._acknowledge(ended)
+        for task in admissions.left:
+            self._leave(task)
+        if admissions.unknown:
+            self._live.notify_log_changed([lease.agent_id for lease in admissions.unknown])
+
+    def _leave(self, task: LeftTask) -> None:
+        """Give back a task that this worker lacks, to be offered again after a while."""
+        self._left_until = max(self._left_until, time.monotonic() + 2 * task.delay)
+        if task.task_name not in self._warned_names and len(self._warned_names) < MAX_WARNED_NAMES:
+            self._warned_names.add(task.task_name)
+            log.warning(
+                "No worker here has task %s; leaving it for others. It ends in ERROR if no worker has it for %.0f minutes.",
+                task.task_name,
+                MAX_UNKNOWN_SECONDS / 60,
+            )
+        self._tasks.forget(task.lease.agent_id)
+        try:
+            self._runtime.backend.release(self._settings.queue_name, task.lease, delay=task.delay)
+        except UnavailableError as error:
+            log.warning(
+                "%s A task that is left for others returns to the queue when its lease expires.", error
+            )
 
     def _start(self, started: Sequence[Admitted]) -> None:
         if not started:

@@ -26,6 +26,9 @@ IDLE_WAIT = 5.0
 HELD_WAIT = 0.5
 """Seconds of one wait while suspects are held."""
 
+YIELD_WAIT = 0.1
+"""Seconds by which an idle worker that left tasks for others claims late, so that a worker that has them comes first."""
+
 CLAIM_LIMIT = 200
 """Maximum number of tasks in one claim. A bigger batch delays its first task more than it saves."""
 
@@ -45,6 +48,11 @@ class SupportsAdmit(Protocol):
     @property
     def holds_tasks(self) -> bool:
         """True while suspects are held."""
+        ...
+
+    @property
+    def leaves_tasks(self) -> bool:
+        """True while tasks that this worker lacks come back to the queue."""
         ...
 
     @property
@@ -162,3 +170,5 @@ class Claimer:
             self._suspects.wait_for_change(HELD_WAIT)
             return
         self._backend.wait(self._queue, IDLE_WAIT if next_due is None else min(IDLE_WAIT, next_due))
+        if self._admission.leaves_tasks:
+            self._draining.wait(YIELD_WAIT)

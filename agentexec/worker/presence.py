@@ -9,12 +9,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, insert, update
 
+from agentexec.activity.changes.served_tasks import REPORT_SECONDS as SERVED_REPORT_SECONDS
+from agentexec.activity.changes.served_tasks import report_served
 from agentexec.activity.models import MAX_LABEL, MAX_NAME, WorkerProcess
 from agentexec.activity.queries.overview import REPORT_SECONDS
 from agentexec.config import Settings
@@ -35,14 +37,25 @@ class Presence:
     """
 
     def __init__(
-        self, runtime: Runtime, settings: Settings, worker_id: str, state: Callable[[], tuple[int, bool]]
+        self,
+        runtime: Runtime,
+        settings: Settings,
+        worker_id: str,
+        state: Callable[[], tuple[int, bool]],
+        *,
+        task_names: Callable[[], Collection[str]],
     ) -> None:
-        """Report what `state` returns: the number of running tasks, and whether the process drains."""
+        """Report what `state` returns: the number of running tasks, and whether the process drains.
+
+        `task_names` returns the names of the tasks that this process has.
+        """
         self._runtime = runtime
         self._state = state
+        self._task_names = task_names
+        self._next_served_report = 0.0
         self._started_at = utc_now()
         self._key = worker_id[:MAX_LABEL]
-        self._facts = {
+        self._facts: dict[str, Any] = {
             "queue": settings.queue_name,
             "host": socket.gethostname()[:MAX_NAME],
             "pid": os.getpid(),
@@ -92,6 +105,9 @@ class Presence:
             if not connection.execute(mine).rowcount:
                 whole = {**self._facts, **values, "worker_id": self._key, "started_at": self._started_at}
                 connection.execute(insert(WORKER).values(**whole))
+        if not draining and time.monotonic() >= self._next_served_report:
+            report_served(self._runtime.engine, self._facts["queue"], self._task_names(), now)
+            self._next_served_report = time.monotonic() + SERVED_REPORT_SECONDS
 
     def _cpu_percent(self) -> float:
         """Return the CPU use since the last report; 100 is one processor."""

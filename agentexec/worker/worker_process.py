@@ -36,7 +36,9 @@ class Worker:
         self._runtime = runtime
         self._worker_id = worker_id
         draining = threading.Event()
-        self._execution = execution = Execution(registry, runtime, settings, stopping=draining.is_set)
+        self._execution = execution = Execution(
+            registry, runtime, settings, stopping=draining.is_set, leaves_unknown=True
+        )
         self._claimer = Claimer(
             runtime.backend,
             settings,
@@ -52,7 +54,11 @@ class Worker:
             runtime, settings, worker_id, execution.tasks, on_lost=execution.running.abort
         )
         self._presence = Presence(
-            runtime, settings, worker_id, lambda: (execution.running.count, draining.is_set())
+            runtime,
+            settings,
+            worker_id,
+            lambda: (execution.running.count, draining.is_set()),
+            task_names=registry.names,
         )
         self._drain = Drain(execution.running, execution.slots, draining, settings.graceful_shutdown_timeout)
 

@@ -16,6 +16,7 @@ from agentexec.policy import (
     admit,
     attribute_crash,
     exit_reason,
+    leave_delay,
     low_priority_quota,
     restart_delay,
     retry_delay,
@@ -40,6 +41,11 @@ def admitted(
         max_crashes=3,
         suspect_running=suspect_running,
     )
+
+
+def test_a_task_that_no_worker_knew_is_offered_ever_less_often() -> None:
+    assert [leave_delay(waited, 0.0) for waited in (0, 2, 10, 60, 600)] == [1.0, 1.0, 5.0, 30.0, 60.0]
+    assert leave_delay(600, 1.0) == 48.0
 
 
 def test_a_queued_task_starts():

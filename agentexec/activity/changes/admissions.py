@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -28,6 +28,14 @@ class Admitted(NamedTuple):
     crashes: CrashCounts
 
 
+class LeftTask(NamedTuple):
+    """A task that this worker lacks; it is offered to the others after `delay` seconds."""
+
+    lease: Lease
+    task_name: str
+    delay: float
+
+
 @dataclass(slots=True)
 class Admissions:
     """The outcome for each of a batch of claims."""
@@ -38,12 +46,24 @@ class Admissions:
     held: list[Lease] = field(default_factory=list)
     refused: list[Lease] = field(default_factory=list)
     poisoned: list[tuple[Lease, CrashCounts]] = field(default_factory=list)
+    unknown: list[Lease] = field(default_factory=list)
+    """Tasks whose names this worker lacks, to be decided about by `leave_unknown`."""
+    left: list[LeftTask] = field(default_factory=list)
+    """Those of them that are left for other workers."""
 
 
 def decide_admissions(
-    claims: Sequence[Lease], rows: Sequence[Any], *, max_crashes: int, suspect_running: bool
+    claims: Sequence[Lease],
+    rows: Sequence[Any],
+    *,
+    max_crashes: int,
+    suspect_running: bool,
+    task_names: Collection[str] | None = None,
 ) -> Admissions:
-    """Decide about claims by their rows in the record. At most one suspect starts."""
+    """Decide about claims by their rows in the record. At most one suspect starts.
+
+    `task_names`: the names that this worker has; None admits tasks of any name.
+    """
     admissions = Admissions()
     epochs = dict(claims)
     for row in rows:
@@ -55,6 +75,7 @@ def decide_admissions(
             crashes=crashes_from_row(row),
             max_crashes=max_crashes,
             suspect_running=suspect_running,
+            is_known=task_names is None or row.agent_type in task_names,
         )
         match decision:
             case Admission.START:
@@ -69,6 +90,8 @@ def decide_admissions(
                 admissions.held.append(lease)
             case Admission.FAIL:
                 admissions.poisoned.append((lease, crashes))
+            case Admission.LEAVE:
+                admissions.unknown.append(lease)
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
     admissions.ended.extend(lease for lease in claims if lease.agent_id in epochs)
     return admissions

@@ -8,7 +8,7 @@ only those that are still in the expected state.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -49,7 +49,7 @@ NEW_COLUMNS = (
 """Columns of a new activity."""
 
 LOCKED = f"""locked AS MATERIALIZED (
-    SELECT agent_id, status, epoch, crashes FROM {ACTIVITY.name} WHERE agent_id = ANY(%(ids)s::uuid[])
+    SELECT agent_id, status, epoch, crashes, agent_type FROM {ACTIVITY.name} WHERE agent_id = ANY(%(ids)s::uuid[])
     ORDER BY agent_id FOR UPDATE
 )"""  # noqa: S608 - the name of our table
 """The rows, by key alone; conditions follow. Asked for a status too, a planner may read all rows with that status."""
@@ -60,6 +60,7 @@ WITH claimed AS (
 ), {LOCKED}, fresh AS MATERIALIZED (
     SELECT agent_id, claimed.epoch FROM locked JOIN claimed USING (agent_id)
     WHERE status = '{Status.QUEUED.name}' AND locked.epoch < claimed.epoch AND crashes = 0
+        AND (%(names)s::text[] IS NULL OR agent_type = ANY(%(names)s::text[]))
 ), started AS (
     UPDATE {ACTIVITY.name} a
     SET status = '{Status.RUNNING.name}', epoch = fresh.epoch, attempt = a.attempt + 1, message = %(message)s,
@@ -115,13 +116,23 @@ class PostgresRecordStore(RecordStore):
         with autocommitting(self._engine) as connection:
             connection.execute(_insert_task_statement(), row)
 
-    def start_fresh(self, claims: Sequence[Lease], *, now: datetime, started_message: str) -> list[Admitted]:
+    def start_fresh(
+        self,
+        claims: Sequence[Lease],
+        *,
+        now: datetime,
+        started_message: str,
+        task_names: Collection[str] | None = None,
+    ) -> list[Admitted]:
         """Make fresh tasks RUNNING in one round trip."""
         if not self._can_batch:
-            return super().start_fresh(claims, now=now, started_message=started_message)
+            return super().start_fresh(
+                claims, now=now, started_message=started_message, task_names=task_names
+            )
         values = {
             "ids": [lease.agent_id for lease in claims],
             "epochs": [lease.epoch for lease in claims],
+            "names": None if task_names is None else list(task_names),
             "message": started_message,
             "now": now,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,6 +16,7 @@ from agentexec.activity.changes.endings import Ending, end, select_rows
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks, one_or_many
 from agentexec.activity.changes.progress import Progress, accepted_reports, write_progress
 from agentexec.activity.changes.statements import INSERT_RESULT, statements_for
+from agentexec.activity.changes.unknown_tasks import leave_unknown
 from agentexec.activity.deaths import UNKNOWN_REASON
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import writing
@@ -57,11 +58,19 @@ class RecordStore:
             if push is not None:
                 push(connection)
 
-    def start_fresh(self, claims: Sequence[Lease], *, now: datetime, started_message: str) -> list[Admitted]:
+    def start_fresh(
+        self,
+        claims: Sequence[Lease],
+        *,
+        now: datetime,
+        started_message: str,
+        task_names: Collection[str] | None = None,
+    ) -> list[Admitted]:
         """Make claimed tasks RUNNING that need no decision, and return them in the order of the claims.
 
-        Such a task is QUEUED, its process never crashed, and its epoch is older than the claim. Any number of them may be
-        left to `admit`, which knows all cases; the general store leaves all of them.
+        Such a task is QUEUED, its process never crashed, its epoch is older than the claim, and its name is one of
+        `task_names` (None: any). Any number of them may be left to `admit`, which knows all cases; the general store
+        leaves all of them.
         """
         return []
 
@@ -73,14 +82,24 @@ class RecordStore:
         started_message: str,
         max_crashes: int,
         suspect_running: bool,
+        task_names: Collection[str] | None = None,
     ) -> Admissions:
-        """Make claimed tasks RUNNING under their new epochs, where the record agrees."""
+        """Make claimed tasks RUNNING under their new epochs, where the record agrees.
+
+        `task_names`: the names of the tasks that this worker has; None admits tasks of any name.
+        """
         with writing(self._engine, relaxed=True) as connection:
             sql = statements_for(connection)
             rows = select_rows(connection, sql.select_claimed, list(dict(claims)))
             admissions = decide_admissions(
-                claims, rows, max_crashes=max_crashes, suspect_running=suspect_running
+                claims,
+                rows,
+                max_crashes=max_crashes,
+                suspect_running=suspect_running,
+                task_names=task_names,
             )
+            if admissions.unknown:
+                leave_unknown(connection, admissions, task_names or (), now)
             with batched(connection, commit=True):
                 start_tasks(connection, admissions.started, started_message=started_message, now=now)
                 if admissions.poisoned:

@@ -119,7 +119,6 @@ async def test_a_failure_is_raised_as_soon_as_it_happened(running: Deployment) -
         ("exits", "SystemExit: 3"),
         ("unserializable", "cannot be written as JSON"),
         ("slow", "took longer than 0.3 seconds"),
-        ("no_such_task", "this worker has no task named no_such_task"),
     ],
 )
 async def test_a_task_that_cannot_succeed_fails_alone(

@@ -28,6 +28,7 @@ class FakeAdmission:
         self.batches: list[list[Lease]] = []
         self.held = list(held)
         self.startable = False
+        self.leaves_tasks = False
 
     @property
     def holds_tasks(self) -> bool:

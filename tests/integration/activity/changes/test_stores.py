@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.progress import Progress
 from agentexec.activity.changes.store import Recorded
+from agentexec.activity.changes.unknown_tasks import left_message
 from agentexec.errors import JournalConflictError, LeaseLostError
 from agentexec.journal.facts import Fact, FactKind, Usage
 from agentexec.task import Lease, Priority, Status
@@ -90,6 +91,24 @@ def every_kind_of_claim_is_decided(stores: Stores) -> object:
         set_row(stores, number, **values)
     claims = [lease(number) for number in (11, 9, 99, *range(9), 10)]
     return [stores.claim(claims, at(3)), stores.claim(claims, at(4), suspect_running=True)]
+
+
+def tasks_of_other_names_are_left_and_end_after_a_while(stores: Stores) -> object:
+    queued(stores, *range(8))
+    for number, values in {
+        0: {"agent_type": "known"},
+        1: {"agent_type": "other", "error": "It failed.", "attempt": 1, "percentage": 40, "run_at": at(1)},
+        2: {"agent_type": "other", "status": Status.RUNNING, "attempt": 1},  # its worker disappeared
+        3: {"agent_type": "other", "status": Status.CANCELED, "finished_at": at(1)},
+        4: {"agent_type": "other", "epoch": 1},
+        5: {"agent_type": "gone", "message": left_message("gone"), "updated_at": at(3 - 600)},
+        6: {"agent_type": "gone", "message": left_message("gone"), "updated_at": at(3 - 599)},
+        7: {"agent_type": "KNOWN"},  # MariaDB compares texts without regard to case, names are exact
+    }.items():
+        set_row(stores, number, **values)
+    admissions = stores.claim([lease(number) for number in range(8)], at(3), task_names=["known", "else"])
+    left = sorted((task.lease, task.task_name) for task in admissions.left)
+    return [admissions.started, sorted(admissions.ended), admissions.refused, left]
 
 
 def tasks_claimed_under_later_epochs_start(stores: Stores) -> object:
@@ -261,6 +280,7 @@ SCENARIOS = [
     several_tasks_are_inserted,
     a_push_is_part_of_the_insert,
     every_kind_of_claim_is_decided,
+    tasks_of_other_names_are_left_and_end_after_a_while,
     tasks_claimed_under_later_epochs_start,
     completions_alike_are_written,
     a_single_completion_is_written,
