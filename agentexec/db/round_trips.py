@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Dialect, Engine, exc
+from sqlalchemy import ClauseElement, Dialect, Engine, exc
 from sqlalchemy.engine import Connection
 
 from agentexec.db.errors import translating_db_errors
@@ -51,6 +51,20 @@ def run_in_one_round_trip(
             raw.execute(f"SELECT {RELAXED}, {BY_KEY_ONLY}" if relaxed else f"SELECT {BY_KEY_ONLY}")
             cursor = raw.execute(statement, values)
             raw.execute("COMMIT")
+        return cursor.fetchall()
+
+
+def write_then_read(engine: Engine, write: ClauseElement, read: ClauseElement) -> list[tuple[Any, ...]]:
+    """Commit one statement and then run a query, in one round trip; return the query's rows.
+
+    The query sees what others have committed in between. Only where `can_batch`; raises UnavailableError.
+    """
+    literal: Any = {"dialect": engine.dialect, "compile_kwargs": {"literal_binds": True}}
+    with translating_db_errors(engine), engine.begin() as connection:
+        with _pipeline(connection) as raw:
+            raw.execute(str(write.compile(**literal)))
+            raw.execute("COMMIT")
+            cursor = raw.execute(str(read.compile(**literal)))
         return cursor.fetchall()
 
 

@@ -71,6 +71,8 @@ class Recorder:
         self.waits = OpenWaits()
         self.runs: dict[tuple[str, str], Any] = {}
         """The latest run of each agent at each path, in the form that its runner keeps."""
+        self.sessions: set[tuple[str, str]] = set()
+        """Sessions that this attempt uses, in the form that its runner keeps."""
         self._facts: dict[str, list[Fact]] = {}
         self._loaded = False
         self._claimed: dict[str, set[int]] = defaultdict(set)

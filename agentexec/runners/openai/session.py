@@ -16,6 +16,7 @@ except ImportError:  # Releases before context-aware sessions.
 
 from agentexec.runners.openai.proxy import SdkProxy
 from agentexec.runners.openai.run import DurableRun
+from agentexec.runners.openai.session_overlap import warn_of_overlap
 
 ALL_ITEMS = 2**31 - 1
 """Limit that overrides the one in a session's own settings."""
@@ -107,6 +108,7 @@ class JournaledSession(SdkProxy):
         """
         if self._leftover is not None:
             return self._leftover
+        await warn_of_overlap(self._inner, self._run.recorder)
         start = self._run.start_fact
         recorded = json.loads(start.value) if start is not None else {}
         if TAIL in recorded:

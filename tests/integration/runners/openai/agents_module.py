@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
+from pathlib import Path
 from uuid import UUID
 
-from agents import Agent, RunConfig, function_tool
+from agents import Agent, RunConfig, SQLiteSession, function_tool
+from agents.testing import ScriptedModel, assistant_message
 
 import agentexec as ax
 from tests.faults.worker_module import Job, start_count, write_ledger
@@ -75,3 +79,16 @@ async def waits_its_turn(agent_id: UUID, context: Job) -> str:
 async def work(agent_id: UUID, context: Job) -> str:
     write_ledger("start", context.key)
     return context.key
+
+
+@pool.task("chat")
+async def chat(agent_id: UUID, context: Job) -> None:
+    """Use the session `key` and stay until the gate opens."""
+    write_ledger("start", context.key)
+    session = SQLiteSession(context.key, Path(os.environ["LEDGER"]).with_name("sessions.db"))
+    agent = Agent("Chatter", model=ScriptedModel([[assistant_message("Hello.")]]))
+    config = RunConfig(tracing_disabled=True)
+    await ax.OpenAIRunner(agent_id).run(agent, "Hi.", session=session, run_config=config)
+    write_ledger("spoken", context.key)
+    while not await asyncio.to_thread(Path(context.gate).exists):  # noqa: ASYNC110 - another process opens it
+        await asyncio.sleep(0.05)
