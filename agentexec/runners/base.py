@@ -32,12 +32,19 @@ REPORT_STATUS_PROMPT = (
 )
 """Default text of `runner.prompts.report_status`."""
 
+WRAP_UP_PROMPT = (
+    "Your turns are used up and your tools are gone. Answer now, as completely as you can, with what you have found "
+    "out so far, and say what is missing."
+)
+"""Default text of `runner.prompts.wrap_up`, for an agent that has used up its turns."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prompts:
-    """Texts for an agent's instructions."""
+    """Texts for an agent: for its instructions, and for its last turn."""
 
     report_status: str
+    wrap_up: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
     Args:
         agent_id: The task's id, as the handler got it.
         report_status_prompt: Text that replaces the default of `prompts.report_status`.
+        wrap_up_prompt: Text that replaces the default of `prompts.wrap_up`.
         tool_policy: Policy of calls without a policy of their own; see `ax.tool_policy`.
         approval_timeout: Seconds, or a timedelta, after which a question to a person (the policy "ask") counts as
             answered with no; None waits without limit.
@@ -72,6 +80,7 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
         agent_id: UUID | str,
         *,
         report_status_prompt: str | None = None,
+        wrap_up_prompt: str | None = None,
         tool_policy: Policy = "fail",
         approval_timeout: float | timedelta | None = None,
     ) -> None:
@@ -81,7 +90,10 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
         )
         self.tool_policy: Policy = tool_policy
         self.agent_id = parse_agent_id(agent_id)
-        self.prompts = Prompts(REPORT_STATUS_PROMPT if report_status_prompt is None else report_status_prompt)
+        self.prompts = Prompts(
+            REPORT_STATUS_PROMPT if report_status_prompt is None else report_status_prompt,
+            WRAP_UP_PROMPT if wrap_up_prompt is None else wrap_up_prompt,
+        )
         self.tools = Tools(self.make_tool(self._report_status))
 
     @abstractmethod

@@ -26,13 +26,14 @@ from agents import (
 from agents.run import RunOptions
 from agents.tracing.processors import default_exporter
 
+from agentexec.errors import UsageError
 from agentexec.journal.calls import tool_policy as mark_policy
 from agentexec.journal.recorder import SCOPE, Policy, ReplayProgress
 from agentexec.journal.steps import run_step_once
-from agentexec.runners.base import BaseAgentRunner, ReportStatus
+from agentexec.runners.base import WRAP_UP_PROMPT, BaseAgentRunner, ReportStatus
 from agentexec.runners.openai.approvals import ResumableStream, resolve_interruptions
 from agentexec.runners.openai.durable import patch_sdk, run_of
-from agentexec.runners.openai.recovery import WRAP_UP_PROMPT, WrapUp
+from agentexec.runners.openai.recovery import FINISH_PROMPT, WrapUp
 from agentexec.runners.openai.tools import NO_INTENT_MARK
 
 ContextT = TypeVar("ContextT")
@@ -68,14 +69,15 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         agent_id: The task's id, as the handler got it.
         max_turns_recovery: Ask an agent that has used up `max_turns` once more, without tools, to answer with what it
             has, instead of failing with MaxTurnsExceeded.
-        wrap_up_prompt: Text for the agent in that case; None takes the default.
+        wrap_up_prompt: Text for the agent in that case, also in `prompts.wrap_up`; None takes the default.
+        recovery_turns: Turns for that answer. With more than one, the agent keeps its tools for all but the last.
         report_status_prompt: Text that replaces the default of `prompts.report_status`.
         tool_policy: Policy of tools without `@ax.tool_policy`, for calls that were cut off.
         approval_timeout: Seconds, or a timedelta, after which a call that nobody has approved is rejected; None waits
             without limit.
 
     Raises:
-        UsageError: `agent_id` is not an id, or there is no such policy.
+        UsageError: `agent_id` is not an id, there is no such policy, or `recovery_turns` is not positive.
         AgentexecError: The installed release of openai-agents cannot run durably.
     """
 
@@ -85,19 +87,28 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         *,
         max_turns_recovery: bool = False,
         wrap_up_prompt: str | None = None,
+        recovery_turns: int = 1,
         report_status_prompt: str | None = None,
         tool_policy: Policy = "fail",
         approval_timeout: float | timedelta | None = None,
     ) -> None:
+        if isinstance(recovery_turns, bool) or not isinstance(recovery_turns, int) or recovery_turns < 1:
+            raise UsageError(f"recovery_turns= must be 1 or more, not {recovery_turns!r}.")
         patch_sdk()
+        if wrap_up_prompt is None:
+            wrap_up_prompt = (
+                WRAP_UP_PROMPT if recovery_turns == 1 else FINISH_PROMPT.format(turns=recovery_turns)
+            )
         super().__init__(
             agent_id,
             report_status_prompt=report_status_prompt,
+            wrap_up_prompt=wrap_up_prompt,
             tool_policy=tool_policy,
             approval_timeout=approval_timeout,
         )
         self.max_turns_recovery = max_turns_recovery
-        self.wrap_up_prompt = WRAP_UP_PROMPT if wrap_up_prompt is None else wrap_up_prompt
+        self.wrap_up_prompt = wrap_up_prompt
+        self.recovery_turns = recovery_turns
 
     async def run(
         self,
@@ -208,7 +219,7 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         options["run_config"] = self._run_config(options.get("run_config"))
         handlers = options.get("error_handlers") or {}
         if self.max_turns_recovery and "max_turns" not in handlers:
-            wrap_up = WrapUp(self.wrap_up_prompt, options, self._report_once)
+            wrap_up = WrapUp(self.wrap_up_prompt, options, self._report_once, self.recovery_turns)
             options["error_handlers"] = {**handlers, "max_turns": wrap_up}
         return RunPlan(agent, input, options)
 

@@ -555,6 +555,25 @@ async def test_a_run_that_hit_its_turn_limit_is_replayed_with_its_wrap_up(
 
 
 @both_modes
+async def test_the_tools_of_recovery_turns_do_not_run_again_in_a_replay(
+    task: ReplayableTask, ledger: Ledger, mode: Mode
+) -> None:
+    turns = [*looks("a", "b", "c")[:3], [assistant_message("So far: a, b and c.")]]
+    agent = Agent("Researcher", model=ScriptedModel(turns), tools=[ledger.tool()])
+
+    async def handler() -> Any:
+        runner = ax.OpenAIRunner(task.agent_id, max_turns_recovery=True, recovery_turns=2)
+        return await finish(runner, mode, agent, max_turns=2)
+
+    before = await task.attempt(handler)
+    agent.model = ScriptedModel()
+    after = await task.attempt(handler)
+    assert after.final_output == before.final_output == "So far: a, b and c."
+    assert ledger.lines == ["a", "b", "c"]
+    assert after.context_wrapper.usage == before.context_wrapper.usage
+
+
+@both_modes
 async def test_a_model_call_that_breaks_records_nothing(
     task: ReplayableTask, ledger: Ledger, mode: Mode
 ) -> None:

@@ -40,7 +40,8 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.runners.openai.recovery import WRAP_UP_MESSAGE, WRAP_UP_PROMPT
+from agentexec.runners.base import WRAP_UP_PROMPT
+from agentexec.runners.openai.recovery import WRAP_UP_MESSAGE
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say, together
 
@@ -344,6 +345,47 @@ async def test_the_wrap_up_prompt_can_be_replaced(
     )
     result = await finish(runner, mode, Agent(name="A", tools=[look_up], model=model), max_turns=2)
     assert result.final_output == "Please summarize your findings. So be it."
+
+
+def looking_up(*topics: str) -> ScriptedModel:
+    """Return a model that looks up each topic in a turn of its own, and then answers."""
+    calls = [[function_call("look_up", {"topic": topic}, call_id=f"call_{topic}")] for topic in topics]
+    return ScriptedModel([*calls, [assistant_message("In short, 42.")]])
+
+
+@both_modes
+async def test_with_recovery_turns_the_agent_keeps_its_tools_until_the_last_one(
+    mode: Mode, agent_id: UUID
+) -> None:
+    model = looking_up("revenue", "staff", "debt", "cash")
+    runner = ax.OpenAIRunner(agent_id, max_turns_recovery=True, recovery_turns=3, wrap_up_prompt="Finish.")
+    assert runner.prompts.wrap_up == "Finish."
+    agent = Agent(name="A", tools=[look_up], handoffs=[Agent(name="Another")], model=model)
+    result = await finish(runner, mode, agent, max_turns=2)
+    assert result.final_output == "In short, 42."
+    assert result.last_agent is agent
+    assert result.context_wrapper.usage.requests == 5
+    assert [(len(call.tools), len(call.handoffs)) for call in model.calls] == [(1, 1)] * 2 + [(1, 0)] * 2 + [
+        (0, 0)
+    ]
+    outputs = [item["output"] for item in model.calls[-1].input if "output" in item]
+    assert outputs == ["revenue: 42", "staff: 42", "debt: 42", "cash: 42"]
+    assert model.calls[-1].input[-1] == {"role": "user", "content": "Finish."}
+    assert reports_of(agent_id) == [(WRAP_UP_MESSAGE, None)]
+
+
+async def test_an_agent_may_answer_before_its_recovery_turns_are_used_up(agent_id: UUID) -> None:
+    model = looking_up("revenue", "staff")
+    runner = ax.OpenAIRunner(agent_id, max_turns_recovery=True, recovery_turns=5)
+    result = await runner.run(Agent(name="A", tools=[look_up], model=model), max_turns=2)
+    assert result.final_output == "In short, 42."
+    assert "5 more turns" in model.calls[-1].input[-1]["content"]
+
+
+@pytest.mark.parametrize("turns", [0, -1, 1.5, True, "3"])
+def test_recovery_turns_are_a_positive_number(turns: Any, agent_id: UUID) -> None:
+    with pytest.raises(ax.UsageError, match=r"^recovery_turns= must be 1 or more"):
+        ax.OpenAIRunner(agent_id, recovery_turns=turns)
 
 
 @both_modes
