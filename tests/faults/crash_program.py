@@ -56,10 +56,11 @@ from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 from agentexec.worker.attempt import execute_attempt
+from tests.faults.crash_sandbox import sandbox_agent, sandbox_config, use_folder, workspace_left
 from tests.local_items import patch_call, shell_call, streamed
 
 MODES = ("run", "run_streamed")
-SHAPES = ("handoff", "nested", "parallel", "guardrail", "approval", "local")
+SHAPES = ("handoff", "nested", "parallel", "guardrail", "approval", "local", "sandbox")
 AGENT_ID = UUID(int=7)
 NEVER = 10**9
 LOCAL_CALLS = ("shell_call", "apply_patch_call")
@@ -263,6 +264,9 @@ def make_agent(shape: str, world: World) -> Agent[Any]:
             ],
         )
         return agent
+    if shape == "sandbox":
+        turns = [[look("run", "s1")], [look("run", "s2")], [look("run", "s3")], say("Done")]
+        return sandbox_agent(world, Actor(world, "Coder", turns))
     if shape == "approval":
         inner = Agent("Inner", tools=[guarded_tool(world)])
         inner.model = Actor(world, "Inner", [[look("send", "i1")], say("Inside")])
@@ -302,10 +306,11 @@ async def handle(world: World, shape: str, mode: str, with_session: bool) -> dic
         session = Session("s", world.folder / "session.db")
         session.world = world
     runner, agent = ax.OpenAIRunner(AGENT_ID), make_agent(shape, world)
+    config = sandbox_config(world.folder) if shape == "sandbox" else None
     if mode == "run":
-        result: Any = await runner.run(agent, "Go.", session=session)
+        result: Any = await runner.run(agent, "Go.", session=session, run_config=config)
     else:
-        result = await runner.run_streamed(agent, "Go.", session=session)
+        result = await runner.run_streamed(agent, "Go.", session=session, run_config=config)
         async for _ in result.stream_events():
             pass
     used = result.context_wrapper.usage
@@ -321,6 +326,7 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
     """Run one attempt in this process, from admission to end, and write its findings and result to the folder."""
     world = World(folder, kill_at)
     shape, mode, with_session = case
+    use_folder(folder)
     ax.configure(database_url=f"sqlite:///{folder / 'test.db'}")
     lease = Lease(AGENT_ID, epoch)
 
@@ -357,6 +363,7 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
     outcome = {
         "error": ending.error,
         "recorded": [row.requests, row.input_tokens, row.usage],
+        "workspace": workspace_left(folder) if shape == "sandbox" else None,
     }
     (folder / "outcome").write_text(json.dumps({**outcome, "result": json.loads(ending.result or "null")}))
     return 0
@@ -455,6 +462,8 @@ class Case:
             return [f"the result is {outcome}, not {reference}"]
         if outcome["recorded"] != reference["recorded"]:
             faults.append(f"usage is {outcome['recorded']}, not {reference['recorded']}")
+        if outcome["workspace"] != reference["workspace"]:
+            faults.append(f"the workspace is {outcome['workspace']}, not {reference['workspace']}")
         known: dict[str, Any] = {"responses": 0, "outcomes": 0}
         done: dict[str, list[str]] = {}
         lines = self._ledger(place)

@@ -19,7 +19,7 @@ EVERY = 1 if WHOLE else 4 if ALL_SERVERS else 8
 
 ALL_CASES = [
     f"{shape}-{mode}-{session}"
-    for shape in ("handoff", "nested", "parallel", "guardrail", "approval", "local")
+    for shape in ("handoff", "nested", "parallel", "guardrail", "approval", "local", "sandbox")
     for mode in ("run", "run_streamed")
     for session in ("alone", "session")
 ]
@@ -30,7 +30,8 @@ SOME_CASES = [
     "guardrail-run-session",
     "approval-run_streamed-session",
 ]
-"""Every shape but the local tools', which tests/integration/runners/openai/test_local_tools.py cuts at every record."""
+"""Every shape but the local tools' and the sandbox's, which test_local_tools.py and test_sandbox.py in
+tests/integration/runners/openai cut at every record."""
 
 LONG_CASES = {"approval-run_streamed-session", "nested-run_streamed-session", "parallel-run_streamed-alone"}
 
