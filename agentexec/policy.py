@@ -99,12 +99,14 @@ def attribute_crash(running: Iterable[tuple[UUID, CrashCounts]], max_crashes: in
     return suspects or {agent_id for agent_id, _ in tasks}
 
 
-def leave_delay(seconds_left_alone: float, jitter: float) -> float:
-    """Return the seconds until a task that no worker knew is offered again: half as long as it has waited, 1 to 60.
+def leave_delay(waited: float, left_in_minute: int, jitter: float) -> float:
+    """Return the seconds until a task that a worker lacks is offered again: half as long as it has waited, 1 to 60.
 
-    `jitter` (0 to 1) takes off up to a fifth, so that thousands of them do not return together.
+    A process that has left many within a minute leaves them for up to 5 minutes, so about 50 return in a second and
+    thousands do not keep it from its own tasks. `jitter` (0 to 1) takes off up to a fifth, so they do not return together.
     """
-    return min(60.0, max(1.0, seconds_left_alone / 2)) * (1.0 - 0.2 * jitter)
+    by_time = min(60.0, max(1.0, waited / 2))
+    return max(by_time, min(300.0, left_in_minute / 50)) * (1.0 - 0.2 * jitter)
 
 
 def low_priority_quota(claimed_before: int, limit: int) -> int:

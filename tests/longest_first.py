@@ -20,6 +20,7 @@ SECONDS: dict[str, float] = {
     "tests/integration/examples/test_workflows.py": 15,
     "tests/integration/runners/openai/test_stopping_agents.py": 15,
     "tests/integration/cli/test_approvals.py": 12,
+    "tests/integration/worker/test_unknown_tasks.py": 12,
     "tests/integration/docs/test_guides.py": 11,
     "tests/faults/test_supervisor_killed.py": 10,
     "tests/integration/worker/test_lifecycle.py": 10,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Collection, Sequence
 
@@ -15,6 +16,7 @@ from agentexec.config import Settings
 from agentexec.db.clock import utc_now
 from agentexec.errors import SchemaError, UnavailableError
 from agentexec.outage import Outage
+from agentexec.policy import leave_delay
 from agentexec.runtime import Runtime
 from agentexec.task import Lease
 from agentexec.worker.leased_tasks import LeasedTasks
@@ -67,6 +69,7 @@ class Admitter:
         self._task_names = task_names
         self._held: list[Lease] = []
         self._left_until = 0.0
+        self._minute_ends, self._left_in_minute = 0.0, 0
         self._warned_names: set[str] = set()
 
     @property
@@ -171,7 +174,12 @@ class Admitter:
 
     def _leave(self, task: LeftTask) -> None:
         """Give back a task that this worker lacks, to be offered again after a while."""
-        self._left_until = max(self._left_until, time.monotonic() + 2 * task.delay)
+        now = time.monotonic()
+        if now >= self._minute_ends:
+            self._minute_ends, self._left_in_minute = now + 60.0, 0
+        self._left_in_minute += 1
+        delay = leave_delay(task.waited, self._left_in_minute, random.random())  # noqa: S311 - spreads load, no secret
+        self._left_until = max(self._left_until, now + 2 * delay)
         if task.task_name not in self._warned_names and len(self._warned_names) < MAX_WARNED_NAMES:
             self._warned_names.add(task.task_name)
             log.warning(
@@ -181,7 +189,7 @@ class Admitter:
             )
         self._tasks.forget(task.lease.agent_id)
         try:
-            self._runtime.backend.release(self._settings.queue_name, task.lease, delay=task.delay)
+            self._runtime.backend.release(self._settings.queue_name, task.lease, delay=delay)
         except UnavailableError as error:
             log.warning(
                 "%s A task that is left for others returns to the queue when its lease expires.", error

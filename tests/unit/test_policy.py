@@ -44,8 +44,9 @@ def admitted(
 
 
 def test_a_task_that_no_worker_knew_is_offered_ever_less_often() -> None:
-    assert [leave_delay(waited, 0.0) for waited in (0, 2, 10, 60, 600)] == [1.0, 1.0, 5.0, 30.0, 60.0]
-    assert leave_delay(600, 1.0) == 48.0
+    assert [leave_delay(waited, 1, 0.0) for waited in (0, 2, 10, 60, 600)] == [1.0, 1.0, 5.0, 30.0, 60.0]
+    assert leave_delay(600, 1, 1.0) == 48.0
+    assert [leave_delay(0, left, 0.0) for left in (50, 5_000, 100_000)] == [1.0, 100.0, 300.0]
 
 
 def test_a_queued_task_starts():

@@ -29,11 +29,11 @@ class Admitted(NamedTuple):
 
 
 class LeftTask(NamedTuple):
-    """A task that this worker lacks; it is offered to the others after `delay` seconds."""
+    """A task that this worker lacks, and the seconds since a worker left it first."""
 
     lease: Lease
     task_name: str
-    delay: float
+    waited: float
 
 
 @dataclass(slots=True)

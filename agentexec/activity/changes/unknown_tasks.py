@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -17,7 +16,6 @@ from agentexec.activity.changes.served_tasks import served_names
 from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.config import CONF
 from agentexec.db.chunks import chunks
-from agentexec.policy import leave_delay
 from agentexec.task import Lease, Status
 
 MAX_UNKNOWN_SECONDS = 600.0
@@ -54,8 +52,7 @@ def leave_unknown(
                 given_up[row.agent_type, _listed(served)].append(row.agent_id)
                 admissions.ended.append(lease)
                 continue
-        delay = leave_delay(waited, random.random())  # noqa: S311 - spreads load, no secret
-        admissions.left.append(LeftTask(lease, row.agent_type, delay))
+        admissions.left.append(LeftTask(lease, row.agent_type, waited))
     for (name, status), ids in first.items():
         # A row that is RUNNING was left by a worker that died.
         left = Ending(Lease(ids[0], 0), Status.QUEUED, left_message(name))
