@@ -37,7 +37,8 @@ def run(
         str | None, typer.Option("--queue", "-Q", help="Queue to use instead of AGENTEXEC_QUEUE_NAME.")
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="Key that makes a second enqueue return the first task.")
+        str | None,
+        typer.Option(help="Key that makes a second enqueue return the first task, unless that has failed."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     follow: Annotated[

@@ -8,16 +8,16 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Unpack
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks
 from agentexec.activity.changes.stores import record_store
-from agentexec.activity.models import Activity
 from agentexec.arguments.checks import check_iterable, first_line
 from agentexec.client.backend_check import BackendCheck
 from agentexec.client.intake import Intake
+from agentexec.client.keys import find_holder
 from agentexec.client.new_task import Context, EnqueueOptions, TaskOptions, new_task
 from agentexec.client.session import call_after_commit
 from agentexec.config import CONF
@@ -26,7 +26,7 @@ from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.errors import translating_db_errors
 from agentexec.db.round_trips import batched
-from agentexec.db.transactions import reading, writing
+from agentexec.db.transactions import writing
 from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.journal.children import Child, Place, candidate_ids, choose_children
 from agentexec.journal.recorder import Scope, current_scope
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 log = logging.getLogger("agentexec.queue")
+
+KEY_TRIES = 5
+"""Times that an enqueue looks for the holder of its idempotency key, if others take and lose the key meanwhile."""
 
 
 async def enqueue(
@@ -200,15 +203,25 @@ def _accept(new: NewTask) -> Task:
 
 
 def _first_with_key(new: NewTask) -> Task:
-    """Return the task that has the idempotency key of this one."""
-    with reading(RUNTIME.engine) as connection:
-        known = _find_by_key(connection, new.idempotency_key)
-    if known is None:
-        raise UsageError(
-            f"Task {new.task_name} could not be recorded: the task that held its idempotency key was removed in the "
-            "same moment. Call enqueue again."
-        )
-    return known
+    """Return the task that has the idempotency key of this one, or add this one if it may take over the key."""
+    for _ in range(KEY_TRIES):
+        try:
+            with writing(RUNTIME.engine) as connection:
+                holder = find_holder(connection, new, None)
+                push = None if holder is not None else _write(connection, [new])
+        except IntegrityError:
+            continue  # another process was quicker
+        if push is not None:
+            push()
+        return holder or _handle(new)
+    raise _contended_key(new)
+
+
+def _contended_key(new: NewTask) -> UsageError:
+    return UsageError(
+        f"Task {new.task_name} could not be recorded: other processes took and freed its idempotency key all the time. "
+        "Call enqueue again."
+    )
 
 
 def _accept_batch(batch: Sequence[NewTask]) -> None:
@@ -253,13 +266,14 @@ def _accept_children(scope: Scope, batch: Sequence[NewTask], detached: bool) -> 
     """
     places = [candidate_ids(scope, new) for new in batch]
     RUNTIME.get_shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
-    try:
-        return _record_children(scope, batch, places, detached)
-    except IntegrityError:
-        # Another process took the idempotency key in the same moment, so now the task that has it can be found.
-        if len(batch) == 1 and batch[0].idempotency_key is not None:
-            return [_first_with_key(batch[0])]
-        raise
+    for _ in range(KEY_TRIES):
+        try:
+            return _record_children(scope, batch, places, detached)
+        except IntegrityError:
+            # Another process took the idempotency key in the same moment, so now the task that has it can be found.
+            if len(batch) > 1 or batch[0].idempotency_key is None:
+                raise
+    raise _contended_key(batch[0])
 
 
 @retry_on_deadlock
@@ -270,7 +284,7 @@ def _record_children(
         # This locks the parent's row until the commit: a cancel of the parent comes before, or finds the children.
         require_lease(connection, scope.recorder.lease)
         children = choose_children(connection, scope, batch, places, detached)
-        holders = [_find_by_key(connection, new.idempotency_key) for new in batch]
+        holders = [find_holder(connection, new, scope) for new in batch]
         missing = _missing_tasks(children, holders)
         push = _write(connection, missing) if missing else None
     if push is not None:
@@ -341,7 +355,7 @@ def _join(session: Session, new: NewTask, scope: Scope | None, detached: bool) -
     """Write a task within the transaction of a session, and push it after the commit."""
     with translating_db_errors(RUNTIME.engine):
         connection = session.connection()
-        holder = _find_by_key(connection, new.idempotency_key)
+        holder = find_holder(connection, new, scope)
         if holder is not None:
             return holder
         if scope is not None:
@@ -352,13 +366,3 @@ def _join(session: Session, new: NewTask, scope: Scope | None, detached: bool) -
         push = _write(connection, [new])
     call_after_commit(session, push)
     return _handle(new)
-
-
-def _find_by_key(connection: Connection, idempotency_key: str | None) -> Task | None:
-    if idempotency_key is None:
-        return None
-    query = select(Activity.agent_id, Activity.agent_type, Activity.queue)
-    row = connection.execute(query.where(Activity.idempotency_key == idempotency_key)).one_or_none()
-    if row is None:
-        return None
-    return Task(agent_id=row.agent_id, task_name=row.agent_type, queue_name=row.queue or "")

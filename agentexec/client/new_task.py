@@ -64,7 +64,10 @@ class EnqueueOptions(TaskOptions, total=False):
 
     idempotency_key: str | None
     """Name of this piece of work, 1 to 200 characters. A second enqueue with the same key returns the first task and
-    adds none."""
+    adds none, unless the first one failed or was canceled: then the new task takes over the key."""
+
+    keep_key: bool
+    """True to return the first task with this `idempotency_key` also if it failed or was canceled. False by default."""
 
 
 def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]) -> NewTask:
@@ -88,6 +91,7 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
         run_at=_start_time(options.get("delay"), options.get("eta")),
         metadata=checked_metadata(options.get("metadata")),
         idempotency_key=idempotency_key,
+        keeps_key=check_flag("keep_key=", options.get("keep_key", False)),
         message=CONF.activity_message_create,
     )
 

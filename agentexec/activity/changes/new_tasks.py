@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
 from agentexec.activity.changes.statements import INSERT_ACTIVITY, INSERT_LABEL, INSERT_LOG
+from agentexec.activity.models import Activity
 from agentexec.activity.queries.labels import label_rows
 from agentexec.task import Status
 
@@ -28,6 +29,14 @@ class NewTask(NamedTuple):
     message: str
     status: Status = Status.QUEUED
     parent_id: UUID | None = None
+    keeps_key: bool = False
+    """True if a task that failed keeps the idempotency key of this one."""
+
+
+def free_key(connection: Connection, agent_id: UUID, statuses: Collection[Status]) -> None:
+    """Take the idempotency key from a task that has one of these statuses."""
+    mine = (Activity.agent_id == agent_id, Activity.status.in_(statuses))
+    connection.execute(update(Activity).where(*mine).values(idempotency_key=None))
 
 
 def insert_tasks(connection: Connection, tasks: Sequence[NewTask], now: datetime) -> None:

@@ -275,6 +275,50 @@ def test_only_one_of_many_concurrent_enqueues_with_the_same_key_adds_a_task(depl
     assert claimable() == [tasks[0].agent_id]
 
 
+@everywhere
+@pytest.mark.parametrize("how", ["alone", "in a session"])
+async def test_a_task_that_failed_or_was_canceled_frees_its_key(deploy: Deploy, how: str) -> None:
+    deploy()
+
+    async def enqueue(**options: Any) -> ax.Task:
+        if how == "alone":
+            return await ax.enqueue("work", idempotency_key="order-1", **options)
+        with Session(RUNTIME.engine) as db:
+            task = await ax.enqueue("work", idempotency_key="order-1", session=db, **options)
+            db.commit()
+            return task
+
+    first = await enqueue()
+    assert await ax.cancel(first)
+    assert await enqueue(keep_key=True) == first
+    second = await enqueue()
+    assert second != first
+    assert await enqueue() == second, "the new task has the key"
+    ax.activity.error(second.agent_id, "It failed.")
+    third = await enqueue()
+    assert third not in (first, second)
+    ax.activity.complete(third.agent_id)
+    assert await enqueue() == third, "a task that has done its work keeps the key"
+
+
+@everywhere
+def test_one_of_many_concurrent_enqueues_takes_over_a_free_key(deploy: Deploy) -> None:
+    deploy()
+    first = ax.enqueue_sync("work", idempotency_key="order-1")
+    ax.cancel_sync(first)
+    together = threading.Barrier(8)
+
+    def one(_number: int) -> ax.Task:
+        together.wait()
+        return ax.enqueue_sync("work", idempotency_key="order-1")
+
+    with ThreadPoolExecutor(8) as threads:
+        tasks = {task.agent_id for task in threads.map(one, range(8))}
+    assert len(tasks) == 1
+    assert first.agent_id not in tasks
+    assert claimable() == list(tasks)
+
+
 # ---- within the caller's own transaction -------------------------------------------------------------------
 
 

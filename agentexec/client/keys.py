@@ -1,0 +1,42 @@
+"""Idempotency keys: the task that holds one, and when it is free again."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+
+from agentexec.activity.changes.new_tasks import NewTask, free_key
+from agentexec.activity.models import Activity
+from agentexec.journal.recorder import Scope
+from agentexec.task import Status, Task
+
+FAILED = frozenset({Status.ERROR, Status.CANCELED})
+"""Statuses of a task that has not done its work, so that another one may."""
+
+_HOLDER = select(Activity.agent_id, Activity.agent_type, Activity.queue, Activity.status, Activity.parent_id)
+
+
+def find_holder(connection: Connection, new: NewTask, scope: Scope | None) -> Task | None:
+    """Return the task that holds the idempotency key of a new one.
+
+    A task that failed or was canceled loses its key to the new one, unless that says `keep_key`.
+
+    Args:
+        scope: The running task, if the new one is enqueued in one. What it enqueued itself keeps its key: when it runs
+            again after a crash, it must see the same task.
+    """
+    if new.idempotency_key is None:
+        return None
+    row = connection.execute(_HOLDER.where(Activity.idempotency_key == new.idempotency_key)).one_or_none()
+    if row is None:
+        return None
+    if row.status in FAILED and not new.keeps_key and not _may_be_own(row.parent_id, scope):
+        free_key(connection, row.agent_id, FAILED)
+        return None
+    return Task(agent_id=row.agent_id, task_name=row.agent_type, queue_name=row.queue or "")
+
+
+def _may_be_own(parent_id: object, scope: Scope | None) -> bool:
+    """Return whether the running task may have enqueued a task; of a detached one the record does not say so."""
+    return scope is not None and (
+        scope.recorder.lease.epoch > 1 or parent_id == scope.recorder.lease.agent_id
+    )
