@@ -29,7 +29,7 @@ from agentexec.errors import AgentexecError, ContextInvalidError, UsageError
 from agentexec.journal.canonical import sort_sets_in_text
 from agentexec.registry import MAX_TASK_NAME, validate_context
 from agentexec.runtime import RUNTIME
-from agentexec.task import Priority, new_agent_id
+from agentexec.task import CURRENT_LEASE, Priority, new_agent_id
 
 MASK = "*" * 10
 """Text that pydantic writes in place of a secret."""
@@ -138,10 +138,11 @@ def _dump_context(task_name: str, context: Context) -> str | None:
             f"The context of task {task_name} holds a secret in {field}, which would be stored as {MASK}: pass a "
             "reference that the handler looks the secret up by, or read it from the worker's environment."
         )
-    # A child is known by its context, which must be the same text in another process.
-    text = sort_sets_in_text(context, text)
     check_payload_size(text, f"The context of task {task_name}")
-    return text
+    if CURRENT_LEASE.get() is None:
+        return text
+    # A child is known by its context, which must be the same text in another process.
+    return sort_sets_in_text(context, text)
 
 
 def _path_of_secret(value: Any, path: str = "") -> str | None:

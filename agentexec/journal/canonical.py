@@ -20,6 +20,7 @@ from agentexec.errors import UsageError
 
 _SEQUENCES = (list, tuple, deque)
 _SETS = (set, frozenset)
+_CONTAINERS = frozenset((list, dict))
 
 _MAX_DECIMAL_BITS = 14_000
 """Bits of an integer above which Python may refuse to write it in decimal digits."""
@@ -49,15 +50,11 @@ def sort_sets(value: Any, plain: Any) -> Any:
 
     Both are walked side by side. Where a serializer of the user's gave `plain` another shape, it is taken as it is.
     """
+    if not isinstance(plain, list | dict):
+        return plain
     value = _without_root(value)
     if isinstance(plain, list):
-        is_set = isinstance(value, _SETS)
-        if not (is_set or isinstance(value, _SEQUENCES)) or len(value) != len(plain):
-            return plain
-        items = [sort_sets(item, plain_item) for item, plain_item in zip(value, plain, strict=True)]
-        return sorted(items, key=_dump) if is_set else items
-    if not isinstance(plain, dict):
-        return plain
+        return _sort_list(value, plain)
     if isinstance(value, Mapping):
         if len(value) != len(plain):
             return plain
@@ -66,6 +63,17 @@ def sort_sets(value: Any, plain: Any) -> Any:
         parts = _fields(value)
     sorted_parts = {name: sort_sets(part, plain[name]) for name, part in parts if name in plain}
     return {**plain, **sorted_parts}
+
+
+def _sort_list(value: Any, plain: list[Any]) -> list[Any]:
+    is_set = isinstance(value, _SETS)
+    if not (is_set or isinstance(value, _SEQUENCES)) or len(value) != len(plain):
+        return plain
+    # A long list of plain values is looked at once, as fast as Python can.
+    if not is_set and _CONTAINERS.isdisjoint(map(type, plain)):
+        return plain
+    items = [sort_sets(item, plain_item) for item, plain_item in zip(value, plain, strict=True)]
+    return sorted(items, key=_dump) if is_set else items
 
 
 def sort_sets_in_text(value: Any, text: str) -> str:

@@ -24,7 +24,7 @@ from agentexec.journal.recorder import Recorder, Scope
 from agentexec.journal.steps import StepCall
 from agentexec.runners.openai.model import _input_hash
 from agentexec.runners.openai.run import DurableRun
-from agentexec.task import Lease
+from agentexec.task import CURRENT_LEASE, Lease
 from agents import Agent
 
 WORDS = frozenset(f"word {n}" for n in range(40))
@@ -71,7 +71,9 @@ VALUES: list[Any] = [
     object(),
     lambda: WORDS,
 ]
-recorder = Recorder(Lease(UUID(int=7), 1))
+lease = Lease(UUID(int=7), 1)
+CURRENT_LEASE.set(lease)
+recorder = Recorder(lease)
 scope = Scope(recorder)
 
 
