@@ -202,6 +202,7 @@ def _accept(new: NewTask) -> Task:
     return _handle(new)
 
 
+@retry_on_deadlock
 def _first_with_key(new: NewTask) -> Task:
     """Return the task that has the idempotency key of this one, or add this one if it may take over the key."""
     for _ in range(KEY_TRIES):
