@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+from agentexec.arguments.checks import check_text
 from agentexec.config import CONF, explicit_settings
 from agentexec.errors import AgentexecError, UsageError
-from agentexec.registry import Registry
+from agentexec.registry import MAX_QUEUE_NAME, Registry
 from agentexec.runtime import RUNTIME
 from agentexec.task import HandlerOptions, TaskDefinition
 from agentexec.worker import logs
@@ -43,16 +44,25 @@ class Pool:
         engine: A SQLAlchemy Engine or AsyncEngine.
         database_url: A SQLAlchemy URL, instead of an engine. Without either, the environment decides
             (AGENTEXEC_DATABASE_URL, DATABASE_URL); the default is sqlite:///agentexec.db.
+        queue_name: Queue that the workers of this pool serve, and to which its tasks are enqueued in a process that has
+            the pool. It takes precedence over AGENTEXEC_QUEUE_NAME, and `agentexec worker --queue` over it.
 
     Raises:
-        UsageError: Both are given, or the URL cannot be used.
+        UsageError: Both are given, the URL cannot be used, or the name is not a text of 1 to 100 characters.
     """
 
     def __init__(
-        self, engine: Engine | AsyncEngine | None = None, *, database_url: str | None = None
+        self,
+        engine: Engine | AsyncEngine | None = None,
+        *,
+        database_url: str | None = None,
+        queue_name: str | None = None,
     ) -> None:
+        if queue_name is not None:
+            queue_name = check_text("queue_name=", queue_name, MAX_QUEUE_NAME)
         RUNTIME.configure(engine=engine, database_url=database_url)
         self.registry = Registry()
+        self.registry.queue_name = queue_name
         RUNTIME.add_registry(self.registry)
         self._supervisor: Supervisor | None = None
         self._thread: threading.Thread | None = None
@@ -157,7 +167,10 @@ class Pool:
 
     def _supervise(self) -> Supervisor:
         """Return a supervisor whose processes import the running program again, under the settings in force here."""
-        return Supervisor(Target.from_pool(self), CONF, overrides=explicit_settings(), run_atexit=False)
+        overrides = explicit_settings()
+        if self.registry.queue_name is not None:
+            overrides["queue_name"] = self.registry.queue_name
+        return Supervisor(Target.from_pool(self), CONF, overrides=overrides, run_atexit=False)
 
     def _refuse_within_workers(self) -> None:
         # Without this check, a program that starts its pool at import would start workers without end.

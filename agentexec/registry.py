@@ -20,12 +20,17 @@ from agentexec.task import HandlerOptions, TaskDefinition, require_known_options
 
 MAX_TASK_NAME = 200
 
+MAX_QUEUE_NAME = 100
+"""Maximum characters of a queue's name."""
+
 
 class Registry:
     """Task definitions by name."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, TaskDefinition] = {}
+        self.queue_name: str | None = None
+        """Queue of these tasks, if their pool names one."""
 
     def __contains__(self, name: object) -> bool:
         return name in self._tasks

@@ -161,6 +161,13 @@ class Runtime:
                 return definition
         return None
 
+    def queue_of(self, task_name: str) -> str:
+        """Return the queue of a task for which none is given: that of its pool in this process, if its pool names one."""
+        for registry in list(self._registries):
+            if registry.queue_name is not None and task_name in registry:
+                return registry.queue_name
+        return CONF.queue_name
+
     def get_shared(self, kind: type[C], make: Callable[[], C]) -> C:
         """Return the only object of a kind in this process, created on first use and kept until `close`."""
         found = self._shared.get(kind)

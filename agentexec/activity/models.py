@@ -25,13 +25,11 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
 from agentexec.config import CONF
 from agentexec.db.base import Base
 from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime
+from agentexec.registry import MAX_QUEUE_NAME
 from agentexec.task import Status
 
 MAX_NAME = 200
 """Maximum characters of a task name, an idempotency key or a lock key: MySQL cannot index longer ones."""
-
-MAX_QUEUE_NAME = 100
-"""Maximum characters of a queue's name."""
 
 MAX_LABEL = 128
 """Maximum characters of a label's name or value; longer ones are stored as their hash."""

@@ -53,7 +53,8 @@ class TaskOptions(TypedDict, total=False):
     """Moment from which the task may start, with a time zone, in the years 1970 to 9998. Excludes `delay`."""
 
     queue_name: str | None
-    """Queue of the task, up to 100 characters; `AGENTEXEC_QUEUE_NAME` by default."""
+    """Queue of the task, up to 100 characters; by default that of its pool, if this process has it and it names one, else
+    `AGENTEXEC_QUEUE_NAME`."""
 
     detached: bool
     """True to let the task continue when the task that enqueues it is canceled. False by default."""
@@ -77,7 +78,11 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
     """
     task_name = check_text("task_name=", task_name, MAX_TASK_NAME)
     queue = options.get("queue_name")
-    queue = CONF.queue_name if queue in (None, "") else check_text("queue_name=", queue, MAX_QUEUE_NAME)
+    queue = (
+        RUNTIME.queue_of(task_name)
+        if queue in (None, "")
+        else check_text("queue_name=", queue, MAX_QUEUE_NAME)
+    )
     idempotency_key = options.get("idempotency_key")
     if idempotency_key is not None:
         idempotency_key = check_text("idempotency_key=", idempotency_key, MAX_NAME)

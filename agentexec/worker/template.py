@@ -195,6 +195,10 @@ def _load_pool(args: TemplateArgs, forks: Forks) -> HasRegistry:
         pool = args.target.load()
     for name, value in overrides.items():
         setattr(CONF, name, value)
+    if "queue_name" in overrides:
+        pool.registry.queue_name = CONF.queue_name
+    elif pool.registry.queue_name is not None:
+        CONF.queue_name = pool.registry.queue_name
     _preload()
     return pool
 

@@ -103,6 +103,39 @@ def test_options_of_the_command_line_take_precedence(deploy: Deploy) -> None:
     assert deployment.stop() == 0
 
 
+PROGRAM_WITH_QUEUES = (
+    TASK.format(pool='pool = ax.Pool(queue_name="greetings")\nother = ax.Pool(queue_name="others")')
+    + HANDLER
+    + """
+@other.task("other")
+async def run_other(agent_id: UUID, context: Greeting) -> str:
+    return (await ax.enqueue("greet", context)).queue_name
+
+if __name__ == "__main__":
+    other.run()
+"""
+)
+
+
+@on_targets("embedded")
+def test_a_pool_serves_the_queue_that_it_names(deploy: Deploy) -> None:
+    deployment = deploy()
+    write(deployment, "tasks.py", PROGRAM_WITH_QUEUES)
+    deployment.spawn(agentexec_worker("tasks"), AGENTEXEC_QUEUE_NAME="from-the-environment")
+    assert "on queue greetings" in deployment.log
+    task = ax.enqueue_sync("greet", {"name": "Acme"}, queue_name="greetings")
+    assert ax.get_result_sync(task, 15) == "Hello Acme"
+    deployment.spawn([sys.executable, "tasks.py"])
+    assert "on queue others" in deployment.log
+    # In a process that has the pools, each task goes to the queue of its own.
+    task = ax.enqueue_sync("other", {"name": "Acme"}, queue_name="others")
+    assert ax.get_result_sync(task, 15) == "greetings"
+    deployment.spawn(agentexec_worker("tasks:other", "--queue", "mine"))
+    assert "on queue mine" in deployment.log
+    task = ax.enqueue_sync("other", {"name": "Acme"}, queue_name="mine")
+    assert ax.get_result_sync(task, 15) == "greetings"
+
+
 @pytest.mark.thorough
 @on_targets("embedded")
 def test_a_module_that_starts_threads_is_loaded_by_each_worker(deploy: Deploy) -> None:
