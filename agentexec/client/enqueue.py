@@ -13,13 +13,13 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks
+from agentexec.activity.changes.session import call_after_commit
 from agentexec.activity.changes.stores import record_store
 from agentexec.arguments.checks import check_iterable, first_line
 from agentexec.client.backend_check import BackendCheck
 from agentexec.client.intake import Intake
 from agentexec.client.keys import find_holder
 from agentexec.client.new_task import Context, EnqueueOptions, TaskOptions, new_task
-from agentexec.client.session import call_after_commit
 from agentexec.config import CONF
 from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now

@@ -23,10 +23,18 @@ class _Query(Protocol[P, R]):
 
 
 def sync_or_async(query: Callable[Concatenate[Session, P], R]) -> _Query[P, R]:
-    """Let a query take either kind of session: an AsyncSession runs the same function beside its event loop."""
+    """Let a query take either kind of session: an AsyncSession runs the same function beside its event loop.
+
+    The session may also be given as `session=`, its name in earlier releases.
+    """
 
     @functools.wraps(query)
-    def call(db: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not args and "db" not in kwargs and "session" in kwargs:
+            kwargs["db"] = kwargs.pop("session")
+        db, args = (args[0], args[1:]) if args else (kwargs.pop("db", None), ())
+        if db is None:
+            raise TypeError("A query of activities needs a session: a Session or an AsyncSession.")
         run_sync = getattr(db, "run_sync", None)
         if run_sync is not None:
             return run_sync(query, *args, **kwargs)

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
@@ -72,6 +72,54 @@ def test_an_application_tracks_its_own_activity_from_create_to_complete(db: Sess
     assert detail.started_at is not None
     assert detail.finished_at is not None
     assert detail.elapsed_seconds is not None
+
+
+def test_reports_with_a_session_are_part_of_its_transaction(db: Session) -> None:
+    agent_id = ax.activity.create("import", session=db)
+    ax.activity.update(agent_id, "Half of it", percentage=50, session=db)
+    with Session(RUNTIME.engine) as other, pytest.raises(ax.ActivityNotFoundError):
+        ax.activity.detail(other, agent_id)
+    db.commit()
+    assert [message for _, message, _ in lines(db, agent_id)] == ["Waiting to start.", "Half of it"]
+    ax.activity.complete(agent_id, "Done", session=db)
+    db.rollback()
+    assert ax.activity.detail(db, agent_id).status == "running"
+    ax.activity.error(agent_id, "no", session=db)
+    db.commit()
+    assert ax.activity.detail(db, agent_id).error == "no"
+    with pytest.raises(ax.ActivityNotFoundError):
+        ax.activity.update(uuid4(), "Nobody", session=db)
+
+
+def test_a_scoped_session_is_a_session_too(engine: Engine) -> None:
+    scoped = scoped_session(sessionmaker(engine))
+    agent_id = ax.activity.create("import", session=scoped)
+    ax.activity.update(agent_id, "At it", session=scoped)
+    scoped.commit()
+    with Session(engine) as db:
+        assert lines(db, agent_id)[-1] == ("running", "At it", None)
+    scoped.remove()
+
+
+async def test_reports_join_the_transaction_of_an_async_session(async_engine: AsyncEngine) -> None:
+    async with AsyncSession(async_engine) as db:
+        agent_id = await db.run_sync(lambda session: ax.activity.create("import", session=session))
+        with pytest.raises(ax.UsageError, match=r"await db\.run_sync"):
+            ax.activity.update(agent_id, "At it", session=db)  # ty: ignore[invalid-argument-type]
+        await db.commit()
+        assert (await ax.activity.detail(session=db, agent_id=agent_id)).status == "queued"  # ty: ignore
+
+
+def test_queries_take_their_session_by_the_name_of_earlier_releases(db: Session) -> None:
+    agent_id = ax.activity.create("import")
+    queries: Any = ax.activity
+    assert [item.agent_id for item in queries.list(session=db, page=1).items] == [agent_id]
+    assert queries.detail(session=db, agent_id=agent_id).agent_id == agent_id
+    assert queries.detail(db=db, agent_id=agent_id).agent_id == agent_id
+    assert queries.active_count(session=db) == queries.count_active(db) == 1
+    assert queries.cancel_pending(session=db) == 1
+    with pytest.raises(TypeError, match="needs a session"):
+        queries.list()
 
 
 def test_an_activity_can_fail(db: Session) -> None:
