@@ -74,6 +74,9 @@ class Suspects:
         Its crashes are cleared in the record first.
         """
         with self._lock:
+            if agent_id in self._clearing:
+                # It waits again before the record is written, which absolves it.
+                return
             epoch = self._crashed.pop(agent_id, None)
             if epoch is not None:
                 self._clearing[agent_id] = epoch

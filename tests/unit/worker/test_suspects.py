@@ -54,6 +54,18 @@ def test_a_suspect_that_waits_for_others_is_absolved_once_the_record_has_it() ->
     assert not held.suspects.any_running
 
 
+def test_a_suspect_that_waits_again_is_not_absolved_before_the_record_has_it() -> None:
+    held = Held()
+    suspect = admitted(crashes=2)
+    held.suspects.add(suspect)
+    held.suspects.note_wait(suspect.lease.agent_id)
+    held.suspects.note_wait(suspect.lease.agent_id)
+    assert held.suspects.any_running
+    held.run_submitted()
+    assert held.record.cleared == [suspect.lease]
+    assert not held.suspects.any_running
+
+
 def test_crashes_are_cleared_once_and_only_where_there_are_any() -> None:
     held = Held()
     crashed, healthy = admitted(crashes=1), admitted()
