@@ -15,6 +15,7 @@ from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import CURRENT_CALL, Call, enclosing_calls, turn_of
 from agentexec.journal.facts import Fact, FactKind, dump
 from agentexec.journal.recorder import POLICIES, SCOPE, Policy, Scope
+from agentexec.journal.user_errors import contain_generator_exit
 
 T = TypeVar("T")
 
@@ -77,6 +78,8 @@ class CallSpec(Protocol[T]):
     name: str
     arguments: Any
     records_intent: bool
+    records_cancellation: bool
+    """False if a CancelledError of its own does not end the call, as its SDK makes an outcome of it."""
     display_arguments: str
     """The arguments for a person to read."""
 
@@ -180,14 +183,14 @@ async def _record_refusal(scope: Scope, path: str, spec: CallSpec[T], input_hash
 
 async def _make(scope: Scope, path: str, spec: CallSpec[T], policy: Policy, input_hash: str) -> T:
     """Make a call and record its outcome, or that it raised."""
-    recorder = scope.recorder
+    recorder, strand = scope.recorder, asyncio.current_task()
     try:
         call = Call(recorder, path, policy, inside=CURRENT_CALL.get())
         with _inside(scope, call):
             async with turn_of(call):
                 try:
                     with recorder.active_calls.track(call):
-                        answer = await spec.make()
+                        answer = await contain_generator_exit(spec.make())
                     recorder.check()
                     await call.end(input_hash, _dump_made_outcome(spec, answer), failed=answer.failed)
                 finally:
@@ -198,16 +201,22 @@ async def _make(scope: Scope, path: str, spec: CallSpec[T], policy: Policy, inpu
             value = {"error": type(error).__name__, "unrecordable": str(error)}
             await recorder.record(path, FactKind.RAISED, input_hash, dump(value, "An error"))
         raise recorder.stop(error) from None
-    except (asyncio.CancelledError, GeneratorExit):
-        # The call was cut off, unless its SDK makes an outcome of it.
-        raise
     except BaseException as error:
+        if _is_cut_off(spec, strand, error):
+            raise
         # An error that stops the attempt says nothing about the call, which stays one that was cut off.
         recorder.check()
         if spec.records_intent:
             await recorder.record(path, FactKind.RAISED, input_hash, dump(type(error).__name__, "An error"))
         raise
     return answer.value
+
+
+def _is_cut_off(spec: CallSpec[Any], strand: asyncio.Task[Any] | None, error: BaseException) -> bool:
+    """Decide whether an error came to a call from outside: then it is unknown what the call would have done."""
+    if isinstance(error, asyncio.CancelledError):
+        return not spec.records_cancellation or strand is None or strand.cancelling() > 0
+    return isinstance(error, GeneratorExit)
 
 
 class _UnrecordableError(Exception):

@@ -16,6 +16,7 @@ from agentexec.journal.canonical import canonical_json, digest
 from agentexec.journal.current_call import run_unrecorded
 from agentexec.journal.facts import path_segment
 from agentexec.journal.recorder import Policy, Scope
+from agentexec.journal.user_errors import guard_threads
 
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -33,6 +34,7 @@ class StepCall:
         records_intent: bool = True,
     ) -> None:
         self.name = name
+        self.records_cancellation = True
         self.arguments = digest(list(arguments))
         self.records_intent = records_intent
         self.display_arguments = canonical_json(list(arguments))
@@ -52,6 +54,7 @@ class StepCall:
         """Call the function and return its value unchanged."""
         if inspect.iscoroutinefunction(self._call):
             return await self._call(*self._arguments)
+        guard_threads(asyncio.get_running_loop())
         value = await asyncio.to_thread(self._call, *self._arguments)
         return await value if inspect.isawaitable(value) else value
 

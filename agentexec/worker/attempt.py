@@ -7,6 +7,7 @@ import contextvars
 import functools
 import random
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +21,7 @@ from agentexec.client.new_task import check_payload_size
 from agentexec.config import CONF
 from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
 from agentexec.journal.recorder import current_scope, enter_task
+from agentexec.journal.user_errors import contain_generator_exit
 from agentexec.policy import retry_delay
 from agentexec.redaction import redact
 from agentexec.registry import Registry, validate_context
@@ -29,13 +31,29 @@ from agentexec.worker.forks import ForksEnd
 MAX_ERROR = 20_000
 """Maximum number of characters kept of a traceback: those at its end, where the reason is."""
 
+STRAY_CANCELLATION = "nobody canceled the task; something that its handler awaited was canceled"
+"""Reason of an attempt that ended with a CancelledError of its own, as some clients leak them."""
+
 _anything: TypeAdapter[Any] = TypeAdapter(Any)
 
 
-async def execute_attempt(registry: Registry, admitted: Admitted, threads: ThreadPoolExecutor) -> Ending:
+async def execute_attempt(
+    registry: Registry,
+    admitted: Admitted,
+    threads: ThreadPoolExecutor,
+    *,
+    is_stopping: Callable[[], bool],
+) -> Ending:
     """Run a task's handler once, and return how it ended.
 
-    Every error becomes an ending, except a CancelledError: the caller has canceled, or the handler itself.
+    Every error becomes an ending, whatever its class: an error that left this function would leave the task RUNNING. The
+    only exception is the CancelledError of an attempt that the worker stops.
+
+    Args:
+        registry: The pool's tasks.
+        admitted: The task.
+        threads: Threads of plain handlers.
+        is_stopping: True once the worker stops this attempt.
     """
     enter_task(admitted.lease, admitted.attempt, max(0, admitted.attempt - 1 - admitted.crashes.total))
     definition = registry.find(admitted.task_name)
@@ -45,28 +63,32 @@ async def execute_attempt(registry: Registry, admitted: Admitted, threads: Threa
             admitted, f"this worker has no task named {admitted.task_name}; its tasks are {known}"
         )
     try:
+        return await _run_handler(definition, admitted, threads)
+    except GeneratorExit:
+        # Not the handler's, see `contain_generator_exit`: the event loop is gone, and nothing can be awaited.
+        raise
+    except BaseException as error:
+        if is_stopping() and _is_cancellation(error):
+            raise asyncio.CancelledError from None
+        postponed = _find_postponed(error)
+        return _failed(definition, admitted, error) if postponed is None else _postponed(admitted, postponed)
+
+
+async def _run_handler(definition: TaskDefinition, admitted: Admitted, threads: ThreadPoolExecutor) -> Ending:
+    try:
         context = _context(definition, admitted.context)
     except ContextInvalidError as error:
         return permanent_failure(admitted, str(error))
     try:
         async with asyncio.timeout(definition.timeout) as limit:
-            value = await _call(definition, admitted, context, threads)
-    except TimeoutError as error:
-        if not limit.expired():
-            return _failed(definition, admitted, error)
+            value = await contain_generator_exit(_call(definition, admitted, context, threads))
+    except BaseException as error:
+        # The limit's own CancelledError gets here if the handler wraps it, or has canceled itself before and went on.
+        if not limit.expired() or not (isinstance(error, TimeoutError) or _is_cancellation(error)):
+            raise
         return _failed(
             definition, admitted, TimeoutError(f"the attempt took longer than {definition.timeout} seconds")
         )
-    except Postponed as later:
-        return _postponed(admitted, later)
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        return _failed(definition, admitted, error)
-    except BaseExceptionGroup as group:
-        # A TaskGroup wraps everything that its tasks raise.
-        postponed = _find_postponed(group)
-        if postponed is None:
-            return _failed(definition, admitted, group)
-        return _postponed(admitted, postponed)
     _log_unclaimed(admitted)
     try:
         result = dump_result(definition, value)
@@ -140,23 +162,35 @@ def _postponed(admitted: Admitted, later: Postponed) -> Ending:
     )
 
 
-def _find_postponed(group: BaseExceptionGroup) -> Postponed | None:
-    """Return the wait that decides when the task runs again, None if the group contains other errors.
+def _is_cancellation(error: BaseException) -> bool:
+    # Some libraries wrap a CancelledError in a group, as they do with every error.
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(asyncio.CancelledError)[1] is None
+    return isinstance(error, asyncio.CancelledError)
 
-    That is the longest wait for a known moment. Without one it is the shortest wait for an answer or event: these can
-    come at any moment, and their time only says when they expire.
+
+def _find_postponed(error: BaseException) -> Postponed | None:
+    """Return the wait that decides when the task runs again, None if the error is or contains another error.
+
+    A TaskGroup wraps everything that its tasks raise. Of several waits, the longest for a known moment decides. Without
+    one it is the shortest wait for an answer or event: these can come at any moment, and their time only says when they
+    expire.
     """
-    waits, others = group.split(Postponed)
+    if isinstance(error, Postponed):
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    waits, others = error.split(Postponed)
     if waits is None or others is not None:
         return None
     found: list[Postponed] = []
     pending: list[BaseException] = [waits]
     while pending:
-        error = pending.pop()
-        if isinstance(error, BaseExceptionGroup):
-            pending.extend(error.exceptions)
-        elif isinstance(error, Postponed):
-            found.append(error)
+        part = pending.pop()
+        if isinstance(part, BaseExceptionGroup):
+            pending.extend(part.exceptions)
+        elif isinstance(part, Postponed):
+            found.append(part)
     timed = [wait for wait in found if not wait.waiting_for]
     if timed:
         return max(timed, key=lambda wait: wait.seconds)
@@ -164,17 +198,35 @@ def _find_postponed(group: BaseExceptionGroup) -> Postponed | None:
 
 
 def _failed(definition: TaskDefinition, admitted: Admitted, error: BaseException) -> Ending:
-    reason = redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, CONF.secrets)
+    reason = redact(_describe(error), CONF.secrets)
     failures = admitted.attempt - admitted.crashes.total
     delay = retry_delay(failures, definition.retries, random.random())  # noqa: S311 - spreads load, no secret
     # The traceback is cut after redaction: half of a secret would not be recognized.
-    trace = redact("".join(traceback.format_exception(error))[-MAX_ERROR * 2 :], CONF.secrets)
+    trace = redact(_format_traceback(error)[-MAX_ERROR * 2 :], CONF.secrets)
     text = clean(f"{reason}\n{trace[-MAX_ERROR:]}", MAX_ERROR * 2)
     if delay is None:
         message = CONF.activity_message_error.format(error=reason)
         return Ending(admitted.lease, Status.ERROR, clean(message), error=text)
     message = f"Attempt {admitted.attempt} failed with {reason}; the next one starts in {delay:.0f} s."
     return Ending(admitted.lease, Status.QUEUED, clean(message), error=text, delay=delay)
+
+
+def _describe(error: BaseException) -> str:
+    """Return an error's class and message. Its own methods may fail."""
+    try:
+        text = str(error)
+    except BaseException as failure:
+        text = f"its message cannot be read, {type(failure).__name__}"
+    if not text and isinstance(error, asyncio.CancelledError):
+        text = STRAY_CANCELLATION
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _format_traceback(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException as failure:
+        return f"The traceback cannot be formatted: {type(failure).__name__}."
 
 
 def permanent_failure(admitted: Admitted, reason: str) -> Ending:

@@ -22,6 +22,7 @@ from agentexec.errors import AgentexecError
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
 from agentexec.worker import logs
+from agentexec.worker.event_loop import MainTask, run_to_end
 from agentexec.worker.forks import Forks, ignore_signals, terminate_children
 
 log = logging.getLogger("agentexec.worker")
@@ -79,8 +80,9 @@ def _exit(code: int) -> NoReturn:
 
 
 def _run_worker(request: dict[str, str], alive: int, registry: Registry, forks: Forks) -> int:
+    worker = importlib.import_module(WORKER_MODULE).Worker(registry, RUNTIME, CONF, request["id"])
+
     async def work() -> None:
-        worker = importlib.import_module(WORKER_MODULE).Worker(registry, RUNTIME, CONF, request["id"])
         loop = asyncio.get_running_loop()
         forks.note_loop(loop)
         ignore_signals(signal.SIGINT)
@@ -93,7 +95,15 @@ def _run_worker(request: dict[str, str], alive: int, registry: Registry, forks: 
             _exit(0)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(work())
+        loop = runner.get_loop()
+        try:
+            run_to_end(loop, MainTask(work(), loop=loop))
+        except BaseException:
+            if worker.abandon():
+                log.exception("The event loop has ended; its tasks go back to the queue.")
+                # The handlers are still there, and closing the loop would run them.
+                _exit(1)
+            raise
     return 0
 
 

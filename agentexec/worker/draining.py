@@ -36,10 +36,14 @@ class Drain:
     def request(self) -> None:
         """Begin to drain."""
         if not self._draining.is_set():
-            self._draining.set()
-            self._running.draining = True
-            self._slots.notify()
+            self.announce()
             self._requested.set()
+
+    def announce(self) -> None:
+        """Let nothing new start. Unlike the rest, it needs no event loop."""
+        self._draining.set()
+        self._running.draining = True
+        self._slots.notify()
 
     def request_now(self) -> None:
         """Drain without the grace period."""

@@ -12,9 +12,11 @@ from uuid import UUID
 from agentexec.activity.changes.admissions import Admitted
 from agentexec.activity.changes.endings import Ending
 from agentexec.config import Settings
+from agentexec.journal.user_errors import guard_threads
 from agentexec.registry import Registry
 from agentexec.task import Lease, Status
 from agentexec.worker.attempt import execute_attempt, permanent_failure
+from agentexec.worker.event_loop import AttemptTask
 from agentexec.worker.leased_tasks import LeasedTasks
 
 log = logging.getLogger("agentexec.worker")
@@ -35,7 +37,8 @@ class RunningTasks:
     """Tasks whose handlers run in this process.
 
     Threads: the event loop's thread owns the state. `begin` and `abort` may be called from any thread, and hand over
-    with `call_soon_threadsafe`; everything else belongs to the event loop, except `count`, a mere reading.
+    with `call_soon_threadsafe`; everything else belongs to the event loop, except `count`, a mere reading, and `_begun`,
+    to which `begin` adds.
     """
 
     def __init__(
@@ -51,7 +54,8 @@ class RunningTasks:
         self._tasks = tasks
         self._writer = writer
         self._threads = threads
-        self._running: dict[UUID, asyncio.Task[None]] = {}
+        self._begun: dict[UUID, Lease] = {}
+        self._running: dict[UUID, AttemptTask[None]] = {}
         self._aborted: set[UUID] = set()
         self.draining = False
         """True once the process drains: a canceled handler is then handed back."""
@@ -59,9 +63,11 @@ class RunningTasks:
     def open(self) -> None:
         """Use the running event loop."""
         self._loop = asyncio.get_running_loop()
+        guard_threads(self._loop)
 
     def begin(self, started: Sequence[Admitted]) -> None:
         """Run the handlers of admitted tasks; from any thread."""
+        self._begun.update((admitted.lease.agent_id, admitted.lease) for admitted in started)
         self._loop.call_soon_threadsafe(self._begin, started)
 
     def abort(self, agent_id: UUID) -> None:
@@ -77,7 +83,7 @@ class RunningTasks:
         """Cancel the handlers of some tasks, or of all; during a drain that hands the tasks back."""
         for agent_id, task in list(self._running.items()):
             if agent_ids is None or agent_id in agent_ids:
-                task.cancel()
+                task.stop()
 
     async def wait(
         self,
@@ -92,27 +98,43 @@ class RunningTasks:
             await asyncio.wait(waited, timeout=timeout, return_when=return_when)
 
     def hand_back(self) -> None:
-        """Write the endings of tasks whose handlers do not stop, like plain functions in threads."""
-        for agent_id in list(self._running):
-            epoch = self._tasks.epoch(agent_id)
-            if epoch is not None:
-                self._writer.end(_handed_back(Lease(agent_id, epoch)))
+        """Write the endings of tasks that will not end by themselves.
+
+        Plain functions in threads do not stop, and nothing does once the event loop has ended.
+        """
+        for agent_id, lease in list(self._begun.items()):
+            if self._tasks.epoch(agent_id) == lease.epoch and agent_id not in self._aborted:
+                self._writer.end(_handed_back(lease))
 
     def _begin(self, started: Sequence[Admitted]) -> None:
         for admitted in started:
-            task = self._loop.create_task(self._execute(admitted), name=f"agentexec:{admitted.task_name}")
-            self._running[admitted.lease.agent_id] = task
+            self._running[admitted.lease.agent_id] = AttemptTask(
+                self._execute(admitted),
+                lease=admitted.lease,
+                loop=self._loop,
+                name=f"agentexec:{admitted.task_name}",
+            )
 
     async def _execute(self, admitted: Admitted) -> None:
         agent_id = admitted.lease.agent_id
         try:
-            ending = await execute_attempt(self._registry, admitted, self._threads)
+            ending = await execute_attempt(
+                self._registry,
+                admitted,
+                self._threads,
+                is_stopping=lambda: self.draining or agent_id in self._aborted,
+            )
         except asyncio.CancelledError:
-            ending = self._canceled(admitted)
-        except Exception as error:
+            # An aborted task has an ending already, or another worker: this one is not written.
+            ending = _handed_back(admitted.lease)
+        except GeneratorExit:
+            # The event loop is gone.
+            raise
+        except BaseException as error:
             # Errors of handlers are endings, so this is ours. Without an ending the task would stay RUNNING forever.
             log.exception("Cannot run task %s.", agent_id)
             ending = permanent_failure(admitted, f"the task could not be run: {type(error).__name__}")
+        self._begun.pop(agent_id, None)
         self._running.pop(agent_id, None)
         if agent_id in self._aborted:
             # The record has its end, or the epoch of another worker: nothing may be written from here.
@@ -124,18 +146,11 @@ class RunningTasks:
             self._writer.end(ending)
             self._tasks.free_slot(agent_id)
 
-    def _canceled(self, admitted: Admitted) -> Ending:
-        if self.draining:
-            return _handed_back(admitted.lease)
-        text = "The handler canceled itself."
-        message = self._settings.activity_message_error.format(error=text)
-        return Ending(admitted.lease, Status.ERROR, message, error=text)
-
     def _abort(self, agent_id: UUID) -> None:
         task = self._running.get(agent_id)
         if task is not None and agent_id not in self._aborted:
             self._aborted.add(agent_id)
-            task.cancel()
+            task.stop()
 
 
 def _log_failure(admitted: Admitted, ending: Ending) -> None:

@@ -18,6 +18,7 @@ from agentexec.registry import Registry
 from agentexec.runtime import Runtime
 from agentexec.worker.claiming import IDLE_WAIT, Claimer
 from agentexec.worker.draining import GRACE_AFTER_CANCEL, Drain
+from agentexec.worker.event_loop import forbid_stop
 from agentexec.worker.execution import Execution
 from agentexec.worker.lease_renewal import LeaseRenewer
 from agentexec.worker.loop_watch import LoopWatch
@@ -35,6 +36,7 @@ class Worker:
     def __init__(self, registry: Registry, runtime: Runtime, settings: Settings, worker_id: str) -> None:
         self._runtime = runtime
         self._worker_id = worker_id
+        self._claims = False
         draining = threading.Event()
         self._execution = execution = Execution(
             registry, runtime, settings, stopping=draining.is_set, leaves_unknown=True
@@ -73,7 +75,9 @@ class Worker:
         watch.start()
         mailbox = self._runtime.get_shared(Mailbox, lambda: Mailbox(self._runtime, self._worker_id))
         mailbox.on_cancel(self._execution.running.abort)
+        forbid_stop(asyncio.get_running_loop())
         self._claimer.start()
+        self._claims = True
         await self._drain.wait_for_request()
         await asyncio.to_thread(self._claimer.wait_until_idle, IDLE_WAIT)
         await self._drain.finish_running()
@@ -89,6 +93,16 @@ class Worker:
     def drain_now(self) -> None:
         """Stop claiming, cancel running tasks and hand them back. Call it on the event loop."""
         self._drain.request_now()
+
+    def abandon(self) -> bool:
+        """Hand every task back after the event loop has ended too early; return False if none was claimed yet."""
+        if not self._claims:
+            return False
+        self._drain.announce()
+        self._claimer.wait_until_idle(IDLE_WAIT)
+        self._execution.running.hand_back()
+        self._close()
+        return True
 
     def _close(self) -> None:
         self._execution.admitter.release_held()

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 
 import agentexec as ax
 from agentexec.activity.live import publisher as live
+from agentexec.worker.event_loop import MainTask
 
 pool = ax.Pool()
 
@@ -95,6 +97,69 @@ async def speaks(agent_id: UUID, context: Job) -> str:
     live.publish(agent_id, "tool_output", {"tool": "search", "call_id": "call_1", "output": "found"})
     live.publish(agent_id, "text_delta", {"text": "The end."})
     return "spoken"
+
+
+class PanicError(BaseException):
+    """An error as extensions in Rust raise it."""
+
+
+ODD_ERRORS: dict[str, Callable[[], BaseException]] = {
+    "panic": lambda: PanicError("index out of bounds"),
+    "generator": GeneratorExit,
+    "stop": StopIteration,
+    "exit": lambda: SystemExit(2),
+    "interrupt": KeyboardInterrupt,
+    "cancel": asyncio.CancelledError,
+}
+
+
+def raise_odd(kind: str) -> None:
+    raise ODD_ERRORS[kind]()
+
+
+async def raise_odd_async(kind: str) -> None:
+    raise_odd(kind)
+
+
+@pool.task("fails", retries=1)
+async def fails(agent_id: UUID, context: Job) -> None:
+    """Raise an odd error at a place; `value` is both, as in "exit in branch"."""
+    write_ledger("start", context.key)
+    kind, place = str(context.value).split(" in ")
+    match place:
+        case "handler":
+            raise_odd(kind)
+        case "branch":
+            await asyncio.gather(raise_odd_async(kind), asyncio.sleep(0))
+        case "thread":
+            await asyncio.to_thread(raise_odd, kind)
+        case "step":
+            await Steps(agent_id).step("fail", raise_odd_async, kind)
+        case "plain step":
+            await Steps(agent_id).step("fail", raise_odd, kind)
+
+
+@pool.task("fails_in_thread", retries=1)
+def fails_in_thread(agent_id: UUID, context: Job) -> None:
+    write_ledger("start", context.key)
+    raise_odd(str(context.value))
+
+
+@pool.task("stops_loop")
+async def stops_loop(agent_id: UUID, context: Job) -> None:
+    asyncio.get_running_loop().stop()
+
+
+@pool.task("ends_loop")
+async def ends_loop(agent_id: UUID, context: Job) -> str:
+    """End the event loop for good, in the first attempt: its main task ends."""
+    write_ledger("start", context.key)
+    if start_count(context.key) == 1:
+        for task in asyncio.all_tasks():
+            if isinstance(task, MainTask):
+                asyncio.Task.cancel(task)
+        await asyncio.sleep(60)
+    return context.key
 
 
 @pool.task("poison")

@@ -20,6 +20,7 @@ from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import run_unrecorded
 from agentexec.journal.facts import FactKind, dump, fit_path
 from agentexec.journal.recorder import SCOPE, Policy, Scope
+from agentexec.journal.user_errors import guard_threads
 from agentexec.runners.openai.events import tool_called_event, tool_output_event
 from agentexec.runners.openai.run import DurableRun
 
@@ -64,6 +65,7 @@ class ToolCall:
         self.name = tool.qualified_name
         self.arguments = self.display_arguments = arguments
         self.records_intent = not getattr(tool, NO_INTENT_MARK, False)
+        self.records_cancellation = False
         self._invoke = invoke
         self._result_type = result_type
         self._tool = tool
@@ -126,6 +128,7 @@ async def invoke_journaled(
     def invoke_tool() -> Awaitable[Any]:
         return invoke(function_tool=function_tool, context=context, arguments=arguments)
 
+    guard_threads(asyncio.get_running_loop())
     scope = SCOPE.get()
     if scope is None or not isinstance(scope.run, DurableRun):
         return await run_unrecorded(context.tool_call_id, policy_of(function_tool, "fail"), invoke_tool)

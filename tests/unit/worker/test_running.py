@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import inspect
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 import pytest
+import uvloop
 
 from agentexec.config import Settings
 from agentexec.registry import Registry
 from agentexec.task import Status
+from agentexec.worker.event_loop import MainTask, run_to_end
 from agentexec.worker.running import RunningTasks
 from tests.unit.worker.parts import FakeWriter, Held, admitted
 from tests.waiting import wait_until_async
@@ -40,6 +45,12 @@ class Process:
         registry.add("block", self._block)
         registry.add("cancel_itself", self._cancel_itself)
         registry.add("fail", self._fail)
+        registry.add("cancel_in_group", self._cancel_in_group)
+        registry.add("cancel_all", self._cancel_all)
+        registry.add("outlast", self._outlast, timeout=0.05)
+        registry.add("fail_odd", self._fail_odd, retries=1)
+        registry.add("fail_in_thread", self._fail_in_thread, retries=1)
+        self.fail: Callable[[], Any] = dict
         self.running = RunningTasks(registry, Settings(), self.held.tasks, self.writer, threads)
 
     async def _work(self, agent_id: UUID, context: dict[str, Any]) -> str:
@@ -59,6 +70,28 @@ class Process:
 
     async def _fail(self, agent_id: UUID, context: dict[str, Any]) -> None:
         raise ValueError("no luck")
+
+    async def _cancel_in_group(self, agent_id: UUID, context: dict[str, Any]) -> None:
+        raise BaseExceptionGroup("as anyio does", [asyncio.CancelledError()])
+
+    async def _cancel_all(self, agent_id: UUID, context: dict[str, Any]) -> None:
+        for task in asyncio.all_tasks():
+            task.cancel()
+        await asyncio.sleep(60)
+
+    async def _outlast(self, agent_id: UUID, context: dict[str, Any]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    async def _fail_odd(self, agent_id: UUID, context: dict[str, Any]) -> None:
+        await self.fail()
+
+    def _fail_in_thread(self, agent_id: UUID, context: dict[str, Any]) -> None:
+        self.fail()
 
     async def begin(self, *names: str) -> list[UUID]:
         tasks = [admitted(name) for name in names]
@@ -130,14 +163,142 @@ def test_a_canceled_handler_is_handed_back_only_while_the_process_drains(threads
             await p.begin("cancel_itself")
             await p.running.wait(10)
             assert p.statuses == [Status.ERROR]
-            assert p.writer.endings[0].error == "The handler canceled itself."
+            assert "CancelledError: nobody canceled the task" in str(p.writer.endings[0].error)
             p.running.draining = True
-            await p.begin("cancel_itself")
-            await p.running.wait(10)
-            assert p.statuses == [Status.ERROR, Status.QUEUED]
-            assert not p.writer.endings[1].counts_as_attempt
+            await p.begin("cancel_itself", "cancel_in_group")
+            await p.running.wait(10, return_when=asyncio.ALL_COMPLETED)
+            assert p.statuses == [Status.ERROR, Status.QUEUED, Status.QUEUED]
+            assert not any(ending.counts_as_attempt for ending in p.writer.endings[1:])
 
     asyncio.run(check())
+
+
+class PanicError(BaseException):
+    """An error as extensions in Rust raise it."""
+
+
+class UnreadableError(Exception):
+    """An error whose message cannot be read."""
+
+    def __str__(self) -> str:
+        raise PanicError("no text")
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+async def fail_later(error: BaseException) -> None:
+    await asyncio.sleep(0)
+    raise error
+
+
+async def fail_in_branch(error: BaseException) -> None:
+    await asyncio.gather(fail_later(error), asyncio.sleep(0))
+
+
+async def fail_in_thread(error: BaseException) -> None:
+    await asyncio.to_thread(fail, error)
+
+
+async def fail_in_own_thread(error: BaseException) -> None:
+    with ThreadPoolExecutor(1) as own:
+        await asyncio.get_running_loop().run_in_executor(own, fail, error)
+
+
+ODD_ERRORS: list[tuple[Callable[[], BaseException], str]] = [
+    (lambda: PanicError("index out of bounds"), "PanicError: index out of bounds"),
+    (lambda: GeneratorExit(), "raised GeneratorExit"),
+    (lambda: StopIteration(1), "raised StopIteration"),
+    (lambda: StopAsyncIteration("over"), "StopAsyncIteration: over"),
+    (lambda: SystemExit(2), "SystemExit: 2"),
+    (lambda: KeyboardInterrupt(), "KeyboardInterrupt"),
+    (lambda: asyncio.CancelledError(), "CancelledError: nobody canceled the task"),
+    (lambda: UnreadableError(), "UnreadableError: its message cannot be read"),
+    (lambda: BaseExceptionGroup("both", [SystemExit(1), ValueError()]), "BaseExceptionGroup: both"),
+]
+
+
+@pytest.mark.parametrize("new_event_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize(
+    "code",
+    [fail, fail_later, fail_in_branch, fail_in_thread, fail_in_own_thread],
+    ids=lambda code: code.__name__,
+)
+def test_every_error_ends_its_attempt_by_its_name_and_frees_the_slot(
+    code: Callable[[BaseException], Any],
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop],
+    threads: ThreadPoolExecutor,
+) -> None:
+    """Each error in an attempt with a retry left, beside a task that must not notice."""
+
+    async def check() -> None:
+        async with process(threads) as p:
+            [beside] = await p.begin("hang")
+            for new_error, text in ODD_ERRORS:
+                p.fail = functools.partial(code, new_error())
+                await p.begin("fail_odd" if inspect.iscoroutinefunction(code) else "fail_in_thread")
+                await wait_until_async(lambda: p.running.count == 1)
+                ending = p.writer.endings.pop()
+                assert (ending.status, ending.counts_as_attempt) == (Status.QUEUED, True), text
+                assert text in str(ending.error).splitlines()[0]
+                assert text in ending.message
+                assert p.held.free_slots == 1
+            assert beside in p.started
+            assert p.writer.endings == []
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        loop = runner.get_loop()
+        run_to_end(loop, MainTask(check(), loop=loop))
+
+
+def test_a_handler_that_cancels_itself_does_not_escape_its_time_limit(threads: ThreadPoolExecutor) -> None:
+    async def check() -> None:
+        async with process(threads) as p:
+            await p.begin("outlast")
+            await p.running.wait(10)
+            [ending] = p.writer.endings
+            assert "TimeoutError: the attempt took longer than 0.05 seconds" in str(ending.error)
+
+    asyncio.run(check())
+
+
+def test_a_handler_that_cancels_all_tasks_fails_alone(threads: ThreadPoolExecutor) -> None:
+    async def check() -> None:
+        async with process(threads) as p:
+            [beside] = await p.begin("hang")
+            await p.until_started(beside)
+            [culprit] = await p.begin("cancel_all")
+            await p.running.wait(10)
+            assert [ending.lease.agent_id for ending in p.writer.endings] == [culprit]
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        run_to_end(loop, MainTask(check(), loop=loop))
+
+
+def test_begun_tasks_are_handed_back_without_an_event_loop(threads: ThreadPoolExecutor) -> None:
+    """Also those that the loop has not started when it ends; those that have ended are not."""
+
+    async def begin() -> Process:
+        p = Process(threads)
+        p.running.open()
+        await p.begin("work")
+        await p.running.wait(10)
+        await p.begin("hang")
+        tasks = [admitted("hang")]
+        p.held.start(tasks)
+        p.running.begin(tasks)
+        p.running.draining = True
+        return p
+
+    loop = asyncio.new_event_loop()
+    p = loop.run_until_complete(begin())
+    p.running.hand_back()
+    assert p.statuses == [Status.COMPLETE, Status.QUEUED, Status.QUEUED]
+    p.running.cancel()
+    loop.run_until_complete(p.running.wait(10, return_when=asyncio.ALL_COMPLETED))
+    loop.close()
 
 
 def test_some_tasks_can_be_canceled(threads: ThreadPoolExecutor) -> None:
@@ -171,7 +332,7 @@ def test_a_handler_that_cannot_be_stopped_is_handed_back_all_the_same(threads: T
 def test_an_error_of_our_own_ends_the_task_too(
     threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise OSError("no threads left")
 
     monkeypatch.setattr("agentexec.worker.running.execute_attempt", fail)

@@ -1,0 +1,110 @@
+"""The event loop of a process, which handlers share: no handler ends it for the others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Generator
+from typing import Any, TypeVar
+
+from agentexec.errors import UsageError
+from agentexec.task import CURRENT_LEASE, Lease
+
+log = logging.getLogger("agentexec.worker")
+
+T = TypeVar("T")
+
+
+class MainTask(asyncio.Task[T]):
+    """Asyncio task of the process itself. Handlers cannot cancel it, as one that cancels all tasks would."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel the task, unless the code of some handler asks for it."""
+        return CURRENT_LEASE.get() is None and super().cancel(msg)
+
+
+class _UncloseableCoroutine(Coroutine[Any, Any, T]):
+    """Coroutine into which a task cannot throw GeneratorExit, as a future that ended with one makes it do.
+
+    Python would close all coroutines below at once: none of them could await anything or return a value.
+    """
+
+    def __init__(self, inner: Coroutine[Any, Any, T]) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._inner.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Continue the coroutine."""
+        return self._inner.send(value)
+
+    def throw(self, error: Any, *_: Any) -> Any:
+        """Continue the coroutine with an error."""
+        if isinstance(error, GeneratorExit):
+            contained = RuntimeError("something that the handler awaited raised GeneratorExit")
+            contained.__cause__ = error
+            error = contained
+        return self._inner.throw(error)
+
+    def close(self) -> None:
+        """Close the coroutine."""
+        self._inner.close()
+
+
+class AttemptTask(asyncio.Task[T]):
+    """Asyncio task of an attempt. Handlers of other tasks cannot cancel it."""
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, T], *, lease: Lease, loop: asyncio.AbstractEventLoop, name: str
+    ) -> None:
+        super().__init__(_UncloseableCoroutine(coroutine), loop=loop, name=name)
+        self._lease = lease
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel the task, unless the code of another task's handler asks for it."""
+        return CURRENT_LEASE.get() in (None, self._lease) and super().cancel(msg)
+
+    def stop(self) -> None:
+        """Cancel the task for the worker, whatever code is running."""
+        super().cancel()
+
+
+def run_to_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[T]) -> T:
+    """Run an event loop until a task is done, however often the loop is interrupted.
+
+    asyncio lets SystemExit and KeyboardInterrupt through every task and callback to the caller of the loop, although the
+    task that raised it has it as its error too. Loop and tasks are intact, so they continue.
+
+    Args:
+        loop: The event loop.
+        main: The task.
+
+    Returns:
+        The task's result.
+
+    Raises:
+        BaseException: What the task raised, or what broke the loop for good while the task was not done.
+    """
+    main.add_done_callback(lambda _: loop.stop())
+    while not main.done():
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            log.warning("A handler raised %s in the event loop, which continues.", type(error).__name__)
+    return main.result()
+
+
+def forbid_stop(loop: asyncio.AbstractEventLoop) -> None:
+    """Refuse calls of `loop.stop()` by handlers: the loop belongs to the process."""
+    stop = loop.stop
+
+    def stop_process() -> None:
+        if CURRENT_LEASE.get() is not None:
+            raise UsageError("A handler cannot stop the event loop, which other tasks share; return instead.")
+        stop()
+
+    loop.stop = stop_process
