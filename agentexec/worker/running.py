@@ -134,7 +134,8 @@ class RunningTasks:
             # Errors of handlers are endings, so this is ours. Without an ending the task would stay RUNNING forever.
             log.exception("Cannot run task %s.", agent_id)
             ending = permanent_failure(admitted, f"the task could not be run: {type(error).__name__}")
-        self._begun.pop(agent_id, None)
+        if self._begun.get(agent_id) == admitted.lease:
+            del self._begun[agent_id]
         self._running.pop(agent_id, None)
         if agent_id in self._aborted:
             # The record has its end, or the epoch of another worker: nothing may be written from here.

@@ -90,6 +90,7 @@ class LocalCall:
     """Operation of a local tool, in the form in which the journal makes calls."""
 
     records_intent = True
+    records_cancellation = True
 
     def __init__(
         self,

@@ -263,6 +263,68 @@ async def test_a_step_that_raised_runs_again(task: ReplayableTask) -> None:
     assert await task.attempt(handler) == 7
 
 
+class PanicError(BaseException):
+    """An error as extensions in Rust raise it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (asyncio.CancelledError(), asyncio.CancelledError),
+        (GeneratorExit(), RuntimeError),
+        (StopIteration(), RuntimeError),
+        (PanicError(), PanicError),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("plain", [True, False])
+async def test_a_step_that_raised_whatever_it_is_runs_again(
+    task: ReplayableTask, error: BaseException, raised: type[BaseException], plain: bool
+) -> None:
+    calls: list[int] = []
+
+    def flaky() -> int:
+        calls.append(1)
+        if len(calls) == 1:
+            raise error
+        return len(calls)
+
+    async def flaky_async() -> int:
+        return flaky()
+
+    async def handler() -> int:
+        return await Runner(task.agent_id).step("flaky", flaky if plain else flaky_async)
+
+    with pytest.raises(raised):
+        await task.attempt(handler)
+    assert await task.attempt(handler) == 2
+    assert [kind for _, _, kind in task.journal()] == ["intent", "raised", "intent", "outcome"]
+
+
+@pytest.mark.parametrize("branch", [True, False])
+async def test_a_step_that_is_canceled_with_its_task_counts_as_cut_off(
+    task: ReplayableTask, branch: bool
+) -> None:
+    started = asyncio.Event()
+
+    async def slow() -> None:
+        started.set()
+        await asyncio.sleep(60)
+
+    async def handler() -> None:
+        step = Runner(task.agent_id).step("slow", slow)
+        await (asyncio.gather(step) if branch else step)
+
+    attempt = asyncio.create_task(task.attempt(handler))
+    await started.wait()
+    attempt.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    assert [kind for _, _, kind in task.journal()] == ["intent"]
+    with pytest.raises(ax.CallInterruptedError):
+        await task.attempt(handler)
+
+
 async def test_outside_a_task_a_step_is_a_plain_call(task: ReplayableTask) -> None:
     assert await Runner(task.agent_id).step("one", lambda: Point(x=1)) == Point(x=1)
     assert task.journal() == []
