@@ -240,7 +240,7 @@ async def test_a_step_that_was_cut_off_is_not_repeated_unless_its_policy_allows_
 
     await task.attempt(lambda: handler(policy))
     task.delete_entries([("step:pay#1", 1)])
-    with pytest.raises(ax.CallInterruptedError, match="The step pay was interrupted"):
+    with pytest.raises(ax.CallInterruptedError, match="The step pay was cut off"):
         await task.attempt(lambda: handler(policy))
     await task.attempt(lambda: handler("idempotent"))
     assert calls == [1, 1]
