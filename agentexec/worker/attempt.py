@@ -63,7 +63,7 @@ async def execute_attempt(
             admitted, f"this worker has no task named {admitted.task_name}; its tasks are {known}"
         )
     try:
-        return await _run_handler(definition, admitted, threads)
+        return await contain_generator_exit(_run_handler(definition, admitted, threads))
     except GeneratorExit:
         # Not the handler's, see `contain_generator_exit`: the event loop is gone, and nothing can be awaited.
         raise
@@ -81,7 +81,7 @@ async def _run_handler(definition: TaskDefinition, admitted: Admitted, threads: 
         return permanent_failure(admitted, str(error))
     try:
         async with asyncio.timeout(definition.timeout) as limit:
-            value = await contain_generator_exit(_call(definition, admitted, context, threads))
+            value = await _call(definition, admitted, context, threads)
     except BaseException as error:
         # The limit's own CancelledError gets here if the handler wraps it, or has canceled itself before and went on.
         if not limit.expired() or not (isinstance(error, TimeoutError) or _is_cancellation(error)):

@@ -10,11 +10,12 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
 import uvloop
+from pydantic import BaseModel, model_serializer, model_validator
 
 from agentexec.config import Settings
 from agentexec.registry import Registry
@@ -29,6 +30,21 @@ from tests.waiting import wait_until_async
 def threads() -> Generator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(2) as executor:
         yield executor
+
+
+class OddModel(BaseModel):
+    """Model whose validator and serializer raise."""
+
+    error: ClassVar[BaseException] = ValueError()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _validate(cls, value: Any) -> Any:
+        raise cls.error
+
+    @model_serializer
+    def _serialize(self) -> Any:
+        raise self.error
 
 
 class Process:
@@ -50,6 +66,8 @@ class Process:
         registry.add("outlast", self._outlast, timeout=0.05)
         registry.add("fail_odd", self._fail_odd, retries=1)
         registry.add("fail_in_thread", self._fail_in_thread, retries=1)
+        registry.add("validate", self._validate, retries=1)
+        registry.add("serialize", self._serialize, retries=1)
         self.fail: Callable[[], Any] = dict
         self.running = RunningTasks(registry, Settings(), self.held.tasks, self.writer, threads)
 
@@ -86,6 +104,11 @@ class Process:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
         await asyncio.sleep(60)
+
+    async def _validate(self, agent_id: UUID, context: OddModel) -> None: ...
+
+    async def _serialize(self, agent_id: UUID, context: dict[str, Any]) -> OddModel:
+        return OddModel.model_construct()
 
     async def _fail_odd(self, agent_id: UUID, context: dict[str, Any]) -> None:
         await self.fail()
@@ -250,6 +273,24 @@ def test_every_error_ends_its_attempt_by_its_name_and_frees_the_slot(
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         loop = runner.get_loop()
         run_to_end(loop, MainTask(check(), loop=loop))
+
+
+@pytest.mark.parametrize("code", ["validate", "serialize"])
+def test_an_odd_error_of_a_validator_or_serializer_ends_the_attempt(
+    threads: ThreadPoolExecutor, code: str
+) -> None:
+    async def check() -> None:
+        async with process(threads) as p:
+            for new_error, text in ODD_ERRORS:
+                OddModel.error = new_error()
+                await p.begin(code)
+                await p.running.wait(10)
+                ending = p.writer.endings.pop()
+                assert ending.status in (Status.QUEUED, Status.ERROR)
+                assert text.split(":")[0].removeprefix("raised ") in str(ending.error)
+                assert (p.running.count, p.held.free_slots) == (0, 2)
+
+    asyncio.run(check())
 
 
 def test_a_handler_that_cancels_itself_does_not_escape_its_time_limit(threads: ThreadPoolExecutor) -> None:
