@@ -32,6 +32,7 @@ from agentexec.runtime import RUNTIME
 from agentexec.schema.tables import Base
 from agentexec.state.memory_backend import MemoryBackend
 from agentexec.task import Status, Task, agent_id_of
+from agentexec.testing.exits import exits_contained
 from agentexec.testing.inline import InlineWorker, SkippingClock
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class AsyncHarness:
             self._worker = InlineWorker(self._registry, clock)
             await self._worker.open()
             self._open.callback(self._worker.close)
+            self._open.enter_context(exits_contained(asyncio.get_running_loop()))
             if "agents" in sys.modules:
                 # Even if the test gives no answers: an agent in a unit test must not call a real model.
                 self._script()

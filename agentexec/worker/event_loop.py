@@ -14,6 +14,8 @@ log = logging.getLogger("agentexec.worker")
 
 T = TypeVar("T")
 
+STOP_MARK = "_agentexec_forbids_stop"
+
 
 class MainTask(asyncio.Task[T]):
     """Asyncio task of the process itself. Handlers cannot cancel it, as one that cancels all tasks would."""
@@ -100,6 +102,8 @@ def run_to_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[T]) -> T:
 
 def forbid_stop(loop: asyncio.AbstractEventLoop) -> None:
     """Refuse calls of `loop.stop()` by handlers: the loop belongs to the process."""
+    if getattr(loop, STOP_MARK, False):
+        return
     stop = loop.stop
 
     def stop_process() -> None:
@@ -107,4 +111,5 @@ def forbid_stop(loop: asyncio.AbstractEventLoop) -> None:
             raise UsageError("A handler cannot stop the event loop, which other tasks share; return instead.")
         stop()
 
+    setattr(loop, STOP_MARK, True)
     loop.stop = stop_process

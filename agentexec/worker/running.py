@@ -16,7 +16,7 @@ from agentexec.journal.user_errors import guard_threads
 from agentexec.registry import Registry
 from agentexec.task import Lease, Status
 from agentexec.worker.attempt import execute_attempt, permanent_failure
-from agentexec.worker.event_loop import AttemptTask
+from agentexec.worker.event_loop import AttemptTask, forbid_stop
 from agentexec.worker.leased_tasks import LeasedTasks
 
 log = logging.getLogger("agentexec.worker")
@@ -64,6 +64,7 @@ class RunningTasks:
         """Use the running event loop."""
         self._loop = asyncio.get_running_loop()
         guard_threads(self._loop)
+        forbid_stop(self._loop)
 
     def begin(self, started: Sequence[Admitted]) -> None:
         """Run the handlers of admitted tasks; from any thread."""

@@ -18,7 +18,6 @@ from agentexec.registry import Registry
 from agentexec.runtime import Runtime
 from agentexec.worker.claiming import IDLE_WAIT, Claimer
 from agentexec.worker.draining import GRACE_AFTER_CANCEL, Drain
-from agentexec.worker.event_loop import forbid_stop
 from agentexec.worker.execution import Execution
 from agentexec.worker.lease_renewal import LeaseRenewer
 from agentexec.worker.loop_watch import LoopWatch
@@ -75,7 +74,6 @@ class Worker:
         watch.start()
         mailbox = self._runtime.get_shared(Mailbox, lambda: Mailbox(self._runtime, self._worker_id))
         mailbox.on_cancel(self._execution.running.abort)
-        forbid_stop(asyncio.get_running_loop())
         self._claimer.start()
         self._claims = True
         await self._drain.wait_for_request()

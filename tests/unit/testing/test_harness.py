@@ -320,3 +320,74 @@ def test_a_result_above_the_limit_fails_once(monkeypatch: pytest.MonkeyPatch) ->
     assert task.status == ax.Status.ERROR
     assert task.attempts == 1
     assert "AGENTEXEC_MAX_PAYLOAD_BYTES=1024" in (task.error or "")
+
+
+class PanicError(BaseException):
+    """An error as extensions in Rust raise it."""
+
+
+@pool.task("raises", retries=1)
+async def raises(agent_id: UUID, context: dict[str, Any]) -> str:
+    """Raise an odd error at a place."""
+
+    def fail() -> None:
+        raise {
+            "SystemExit": SystemExit(2),
+            "KeyboardInterrupt": KeyboardInterrupt(),
+            "PanicError": PanicError("index out of bounds"),
+            "CancelledError": asyncio.CancelledError(),
+            "StopIteration": StopIteration(),
+            "GeneratorExit": GeneratorExit(),
+        }[context["error"]]
+
+    async def fail_async() -> None:
+        fail()
+
+    match context["place"]:
+        case "branch":
+            await asyncio.gather(fail_async(), asyncio.sleep(0))
+        case "thread":
+            await asyncio.to_thread(fail)
+        case "stop":
+            asyncio.get_running_loop().stop()
+        case tool:
+            agent = Agent(name="Tools", tools=[function_tool(fail), function_tool(fail_async)])
+            return (await ax.OpenAIRunner(agent_id).run(agent, input=f"Call {tool}.")).final_output
+    return "done"
+
+
+@pytest.mark.parametrize("place", ["branch", "thread"])
+def test_an_odd_error_fails_its_task_and_not_the_test(place: str) -> None:
+    with ax.testing.harness(pool) as harness:
+        for error in (
+            "SystemExit",
+            "KeyboardInterrupt",
+            "PanicError",
+            "CancelledError",
+            "StopIteration",
+            "GeneratorExit",
+        ):
+            task = harness.run("raises", {"place": place, "error": error})
+            assert (task.status, task.attempts) == (ax.Status.ERROR, 2)
+            assert error in str(task.error).splitlines()[0]
+        stops = harness.run("raises", {"place": "stop", "error": ""})
+        assert "cannot stop the event loop" in str(stops.error)
+        assert harness.run("inquire_nothing").result == "done"
+
+
+@pytest.mark.parametrize("tool", ["fail", "fail_async"])
+async def test_an_odd_error_of_a_tool_fails_its_task_or_is_told_to_the_model(tool: str) -> None:
+    async with ax.testing.harness(pool) as harness:
+        for error in ("SystemExit", "KeyboardInterrupt", "PanicError"):
+            harness.model.call_tool(tool)  # the second attempt has the answer from the journal
+            task = await harness.run("raises", {"place": tool, "error": error})
+            assert (task.status, task.attempts) == (ax.Status.ERROR, 2), task.result
+            assert error in str(task.error).splitlines()[0]
+        for error in ("CancelledError", "StopIteration"):
+            harness.model.call_tool(tool).say("The tool failed.")
+            assert (await harness.run("raises", {"place": tool, "error": error})).result == "The tool failed."
+
+
+@pool.task("inquire_nothing")
+async def inquire_nothing(agent_id: UUID, context: dict[str, Any]) -> str:
+    return "done"
