@@ -19,6 +19,8 @@ SECONDS: dict[str, float] = {
     "tests/integration/cli/test_activities.py": 15,
     "tests/integration/examples/test_workflows.py": 15,
     "tests/integration/runners/openai/test_stopping_agents.py": 15,
+    "tests/faults/test_sandbox_killed.py": 12,
+    "tests/integration/runners/openai/test_sandbox.py": 12,
     "tests/integration/cli/test_approvals.py": 12,
     "tests/integration/worker/test_unknown_tasks.py": 12,
     "tests/integration/docs/test_guides.py": 11,

@@ -32,12 +32,11 @@ from agentexec.activity.models import Activity
 from agentexec.journal.models import JournalEntry
 from agentexec.runners import sandbox_folders
 from agentexec.runtime import RUNTIME
+from agentexec.worker.sandbox_sweep import SandboxSweep
 from tests.attempts import ReplayableTask
 from tests.instants import Instants
 
 Mode = Literal["run", "run_streamed"]
-
-both_modes = pytest.mark.parametrize("mode", ["run", "run_streamed"])
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +122,7 @@ async def play(
     return outputs(result), snapshot_files(tmp_path)
 
 
-@both_modes
+@pytest.mark.parametrize("mode", ["run", pytest.param("run_streamed", marks=pytest.mark.thorough)])
 async def test_a_run_cut_at_any_record_ends_in_the_same_workspace_and_leaves_none_behind(
     task: ReplayableTask, mode: Mode, tmp_path: Path
 ) -> None:
@@ -217,6 +216,7 @@ async def test_a_run_that_waited_for_a_person_continues_in_its_workspace(
     assert left() == []
 
 
+@pytest.mark.thorough
 async def test_two_runs_that_share_a_sandbox_state_resume_in_it(task: ReplayableTask, tmp_path: Path) -> None:
     """The handler passes the state that the first run left to the second run."""
 
@@ -518,3 +518,52 @@ async def test_a_container_that_a_killed_worker_left_is_used_again_and_carries_t
     with pytest.raises(ax.SandboxLostError, match=r"docker sandbox.* its container is gone"):
         await play_commands(task, tmp_path, ScriptedModel(shell(*commands)[1:]), run_config)
     assert client.containers == {}
+
+
+@pytest.mark.thorough
+async def test_agents_of_one_run_each_find_their_own_sandbox_again(
+    task: ReplayableTask, tmp_path: Path
+) -> None:
+    """An agent hands over to another, which asks a third one as a tool."""
+    turns = {
+        "First": [
+            *shell("echo first > out.txt")[:1],
+            [function_call("transfer_to_second", {}, call_id="call_to")],
+        ],
+        "Second": [
+            [function_call("exec_command", {"cmd": "echo second > out.txt"}, call_id="call_s1")],
+            [function_call("ask", {"input": "Well?"}, call_id="call_ask")],
+            [function_call("exec_command", {"cmd": "cat out.txt"}, call_id="call_s2")],
+            [assistant_message("Done.")],
+        ],
+        "Inner": shell("echo inner > out.txt", "cat out.txt"),
+    }
+
+    async def handler(given: dict[str, int]) -> Any:
+        models = {name: ScriptedModel(script[given[name] :]) for name, script in turns.items()}
+        agents = {name: SandboxAgent(name, model=models[name], capabilities=[Shell()]) for name in turns}
+        agents["First"].handoffs = [agents["Second"]]
+        agents["Second"].tools = [
+            agents["Inner"].as_tool("ask", "Ask.", run_config=config(tmp_path), custom_output_extractor=told)
+        ]
+        runner = ax.OpenAIRunner(task.agent_id, tool_policy="idempotent")
+        return await runner.run(agents["First"], "Go.", run_config=config(tmp_path))
+
+    async def told(result: Any) -> str:
+        return outputs(result)[-1]
+
+    instants = Instants(task, tmp_path / "copies", sandbox_folders.sandbox_home(), tmp_path / "snapshots")
+    with instants.recording():
+        await task.attempt(lambda: handler(dict.fromkeys(turns, 0)))
+    for instant in range(2, len(instants), 3):
+        instants.restore(instant)
+        outer = instants.count(instant, "First#1", "model")
+        inner = instants.count(instant, "First#1/call_ask/Inner#1", "model")
+        given = {"First": min(outer, 2), "Second": max(0, outer - 2), "Inner": inner}
+        result = await task.attempt(lambda given=given: handler(given))
+        found = [text.rpartition("Output:\n")[2] for text in outputs(result)]
+        assert found[-2:] == ["inner\n", "second\n"], instant
+        # A sandbox whose creation was not recorded is found by its name when the task has ended.
+        set_status(task, ax.Status.COMPLETE)
+        SandboxSweep(RUNTIME.engine).run()
+        assert left() == [], instant

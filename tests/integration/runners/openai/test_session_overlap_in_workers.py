@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.deployment import Deploy, on_targets
 
 AGENTS_MODULE = Path(__file__).parent / "agents_module.py"
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres")
 def test_workers_of_two_processes_see_each_others_sessions(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2, worker_concurrency=1)
