@@ -15,6 +15,7 @@ from pydantic import (
     ValidationError,
 )
 
+from agentexec.arguments.checks import check_integer, check_seconds, check_text
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
 from agentexec.task import HandlerOptions, TaskDefinition, require_known_options
 
@@ -62,18 +63,11 @@ class Registry:
     ) -> TaskDefinition:
         """Register a handler. Raises UsageError for a name that is taken, or a signature that cannot be called."""
         require_known_options("task", options, accepts=HandlerOptions)
-        retries, timeout = options.get("retries"), options.get("timeout")
-        if not name or len(name) > MAX_TASK_NAME:
-            raise UsageError(
-                f"A task name has 1 to {MAX_TASK_NAME} characters; {name[:40]!r} has {len(name)}."
-            )
+        name = _checked_name(name)
+        retries, timeout = _checked_options(name, options)
         known = self._tasks.get(name)
         if known is not None and known.handler is not handler:
             raise UsageError(f"Task {name} is registered twice; give one of the handlers another name.")
-        if retries is not None and retries < 0:
-            raise UsageError(f"Task {name}: retries must be 0 or more.")
-        if timeout is not None and timeout <= 0:
-            raise UsageError(f"Task {name}: timeout must be more than 0 seconds.")
         is_async = inspect.iscoroutinefunction(inspect.unwrap(handler))
         if timeout is not None and not is_async:
             raise UsageError(
@@ -85,11 +79,30 @@ class Registry:
             is_async=is_async,
             context_type=_context_type(name, handler),
             result_type=_result_type(handler),
-            retries=retries or 0,
+            retries=retries,
             timeout=timeout,
         )
         self._tasks[name] = definition
         return definition
+
+
+def _checked_name(name: str) -> str:
+    """Return a name that `enqueue` accepts."""
+    if isinstance(name, str) and not 1 <= len(name) <= MAX_TASK_NAME:
+        raise UsageError(f"A task name has 1 to {MAX_TASK_NAME} characters; {name[:40]!r} has {len(name)}.")
+    return check_text("The name of a task", name, MAX_TASK_NAME)
+
+
+def _checked_options(name: str, options: HandlerOptions) -> tuple[int, float | None]:
+    """Return the retries and the timeout of a handler."""
+    retries, timeout = options.get("retries"), options.get("timeout")
+    if retries is not None:
+        retries = check_integer(f"Task {name}: retries", retries, minimum=0)
+    if timeout is not None:
+        timeout = check_seconds(f"Task {name}: timeout", timeout)
+        if timeout <= 0:
+            raise UsageError(f"Task {name}: timeout must be more than 0 seconds.")
+    return retries or 0, timeout
 
 
 def validate_context(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 import agentexec as ax
+from agentexec.arguments.checks import check_timeout
 from agentexec.cli.options import parse_labels
 from agentexec.cli.output import one_line
 from agentexec.cli.serving import missing_worker
@@ -56,6 +57,7 @@ def run(
     """
     if priority.upper() not in ax.Priority.__members__:
         raise UsageError(f"--priority must be high or low, not {priority!r}.")
+    check_timeout("--timeout", timeout)
     task = ax.enqueue_sync(
         task_name,
         _context(context),

@@ -90,3 +90,29 @@ def test_an_invalid_context_names_the_field_and_not_its_value():
     with pytest.raises(ContextInvalidError, match="size") as caught:
         validate_context(definition, {"company": "Acme", "size": "s3cret"})
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        (5, {}, "name of a task must be a text"),
+        ("a\ud800", {}, "surrogate"),
+        ("a\0", {}, "NUL"),
+        ("a ", {}, "end with a space"),
+        ("a", {"retries": "3"}, "Task a: retries must be a whole number"),
+        ("a", {"retries": 1.5}, "Task a: retries must be a whole number"),
+        ("a", {"retries": True}, "Task a: retries must be a whole number"),
+        ("a", {"retries": 10**30}, "Task a: retries must be 2147483647 or less"),
+        ("a", {"timeout": "5"}, "Task a: timeout must be a number"),
+        ("a", {"timeout": float("nan")}, "Task a: timeout must be a number"),
+        ("a", {"timeout": float("inf")}, "Task a: timeout must be a number"),
+    ],
+)
+def test_odd_names_and_options_are_refused_as_enqueue_refuses_them(
+    name: Any, options: Any, complaint: str
+) -> None:
+    async def handler(agent_id: UUID, context: Any) -> None:
+        pass
+
+    with pytest.raises(UsageError, match=complaint):
+        Registry().add(name, handler, **options)

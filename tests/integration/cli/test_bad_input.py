@@ -125,6 +125,13 @@ def test_a_traceback_is_shown_on_request(folder: Path) -> None:
         (["enqueue", "work", "--priority", "urgent"], "--priority must be high or low"),
         (["enqueue", "work", "--metadata", "tenant"], "--metadata takes KEY=VALUE"),
         (["enqueue", ""], "task_name= must not be empty"),
+        (
+            ["enqueue", "work", "--idempotency-key", "\udcff"],
+            "idempotency_key= holds half of a surrogate pair",
+        ),
+        (["enqueue", "work", "--delay", "inf"], "delay= must be a number"),
+        (["enqueue", "work", "--wait", "--timeout", "nan"], "--timeout must be a number"),
+        (["prune", "--older-than", "99999999999999d"], "The duration must be a number"),
         (["enqueue"], "Missing argument"),
         (["enqueue", "work", "--delay", "soon"], "Invalid value for '--delay'"),
         (["worker", "fine", "--workers", "0"], "workers"),
