@@ -23,6 +23,7 @@ from agents.tool import _FunctionToolInvocationResult
 
 from agentexec.errors import AgentexecError
 from agentexec.journal.recorder import SCOPE, Scope
+from agentexec.runners.openai.guardrails import patch_guardrails
 from agentexec.runners.openai.local_tools import patch_local_tools
 from agentexec.runners.openai.model import JournaledModel
 from agentexec.runners.openai.run import DurableRun, inherit_run_config
@@ -159,6 +160,7 @@ def patch_sdk() -> None:
         setattr(tool_execution, HANDLE_FAILURE, functools.partial(record_canceled_call, handle_failure))
     patch_local_tools()
     _patch_sandboxes()
+    patch_guardrails()
     runner = get_default_agent_runner()
     if not _is_durable(runner):
         set_default_agent_runner(DurableAgentRunner(runner))

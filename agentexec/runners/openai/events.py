@@ -18,36 +18,38 @@ def events_from_stream(data: Any) -> Iterator[LiveEvent]:
 
     text_delta has text, item_id, and refusal=True if the model refuses; tool_called is for tools of the provider.
     """
-    if data.type in DELTAS:
-        refusal = {"refusal": True} if data.type == DELTAS[1] else {}
-        yield "text_delta", {"text": data.delta, "item_id": data.item_id, **refusal}
-    elif data.type == "response.output_item.done":
-        yield from events_from_hosted_tool(data.item)
+    # A custom model may yield events as dicts, which the SDK passes on.
+    kind = field(data, "type")
+    if kind in DELTAS:
+        refusal = {"refusal": True} if kind == DELTAS[1] else {}
+        yield "text_delta", {"text": field(data, "delta"), "item_id": field(data, "item_id"), **refusal}
+    elif kind == "response.output_item.done":
+        yield from events_from_hosted_tool(field(data, "item"))
 
 
 def events_from_items(items: Iterable[Any]) -> Iterator[LiveEvent]:
     """Yield the live events for a response that was not streamed: each text in one piece."""
     for item in items:
-        if _field(item, "type") == "message":
-            for part in _field(item, "content") or ():
-                text, refusal = _field(part, "text"), _field(part, "refusal")
+        if field(item, "type") == "message":
+            for part in field(item, "content") or ():
+                text, refusal = field(part, "text"), field(part, "refusal")
                 if text or refusal:
                     more = {"refusal": True} if refusal else {}
-                    yield "text_delta", {"text": text or refusal, "item_id": _field(item, "id"), **more}
+                    yield "text_delta", {"text": text or refusal, "item_id": field(item, "id"), **more}
         else:
             yield from events_from_hosted_tool(item)
 
 
 def events_from_hosted_tool(item: Any) -> Iterator[LiveEvent]:
     """Yield the call of a tool that the provider ran itself; calls of function tools are published when they are made."""
-    kind = _field(item, "type") or ""
+    kind = field(item, "type") or ""
     if kind.endswith("_call") and kind != "function_call":
         yield (
             "tool_called",
             {
                 "tool": kind.removesuffix("_call"),
-                "call_id": _field(item, "call_id") or _field(item, "id"),
-                "arguments": _field(item, "arguments"),
+                "call_id": field(item, "call_id") or field(item, "id"),
+                "arguments": field(item, "arguments"),
             },
         )
 
@@ -71,6 +73,6 @@ def tool_output_event(call_id: str, output: Any) -> LiveEvent:
     return "tool_output", {"call_id": call_id, "output": dump() if callable(dump) else str(output)}
 
 
-def _field(item: Any, name: str) -> Any:
+def field(item: Any, name: str) -> Any:
     """Return a field of an output item, which is an API object or a mapping."""
     return item.get(name) if isinstance(item, dict) else getattr(item, name, None)

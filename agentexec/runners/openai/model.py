@@ -9,6 +9,7 @@ from typing import Any
 
 from agents import Model, ModelResponse
 from agents import Usage as SdkUsage
+from agents.run_internal.model_retry import apply_retry_attempt_usage
 from agents.usage import (
     _attach_normalized_usage,
     _attach_raw_usage_snapshot,
@@ -27,6 +28,7 @@ from agentexec.runners.openai.events import events_from_items, events_from_strea
 from agentexec.runners.openai.limits import PacedModel
 from agentexec.runners.openai.proxy import SdkProxy
 from agentexec.runners.openai.run import DurableRun
+from agentexec.runners.openai.stream_replay import DeltaLengths, StreamShape, replayed_events
 from agentexec.runners.openai.tools import require_tools
 
 PAYLOAD_NAME = "A model's response"
@@ -48,25 +50,29 @@ class JournaledModel(SdkProxy):
         input_hash = _input_hash(args, kwargs)
         recorded = await self._run.recorded_response(input_hash)
         if recorded is not None:
+            await self._run.input_guardrails.wait()
             response = load_response(recorded)
             require_tools(self._run, response.output, _available_tools(args, kwargs))
             return response
         self._run.publish_active_agent()
         async with self._run.model_call():
-            response = await self._paced.get_response(*args, **kwargs)
+            with self._run.counting_failed_tries():
+                response = await self._paced.get_response(*args, **kwargs)
             value, counts = self._dump(dump_response(response)), self._counts(response.usage)
             await self._run.record_response(input_hash, value, counts)
         self._run.publish([*events_from_items(response.output), *events_from_usage(counts)])
         return response
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        """Yield the events of a new response, or the last event of a recorded one, which holds all of it."""
+        """Yield the events of a new response, or those of a recorded one again."""
         input_hash = _input_hash(args, kwargs)
         recorded = await self._run.recorded_response(input_hash)
         if recorded is not None:
-            event = load_event(recorded)
-            require_tools(self._run, event.response.output, _available_tools(args, kwargs))
-            yield event
+            await self._run.input_guardrails.wait()
+            last, deltas = load_event(recorded)
+            require_tools(self._run, last.response.output, _available_tools(args, kwargs))
+            for event in replayed_events(last, deltas):
+                yield event
             return
         self._run.publish_active_agent()
         async with self._run.model_call(), aclosing(self._stream(input_hash, *args, **kwargs)) as events:
@@ -75,20 +81,24 @@ class JournaledModel(SdkProxy):
 
     async def _stream(self, input_hash: str, *args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
         items: list[Any] = []
+        shape = StreamShape()
         stream = self._paced.stream_response(*args, **kwargs)
         try:
-            async for event in stream:
+            async for event in self._run.counting_failed_tries_of(stream):
                 self._run.publish(events_from_stream(event))
                 if isinstance(event, ResponseOutputItemDoneEvent):
                     items.append(event.item)
-                elif isinstance(event, ResponseCompletedEvent):
+                if isinstance(event, ResponseCompletedEvent):
                     if not event.response.output:
                         # Some servers send the output only in earlier events, and those are not recorded.
                         event.response.output = list(items)
                     usage = usage_of(event.response)
-                    value, counts = self._dump(dump_event(event, usage)), self._counts(usage, event.response)
-                    await self._run.record_response(input_hash, value, counts)
+                    data = {**dump_event(event, usage), "deltas": shape.deltas}
+                    counts = self._counts(usage, event.response)
+                    await self._run.record_response(input_hash, self._dump(data), counts)
                     self._run.publish(events_from_usage(counts))
+                else:
+                    shape.note(event)
                 yield event
         finally:
             close = getattr(stream, "aclose", None)
@@ -98,6 +108,8 @@ class JournaledModel(SdkProxy):
     def _dump(self, data: dict[str, Any]) -> str:
         if self._run.session_added:
             data["session_added"] = self._run.session_added
+        if self._run.failed_tries:
+            data["failed_tries"] = self._run.failed_tries
         return dump(data, PAYLOAD_NAME)
 
     def _counts(self, used: SdkUsage, response: Response | None = None) -> Usage:
@@ -131,7 +143,7 @@ def load_response(text: str) -> ModelResponse:
     streamed = data["event"]["response"] if "event" in data else None
     return ModelResponse(
         output=_load_items(streamed["output"] if streamed else data["output"]),
-        usage=deserialize_usage(data["usage"]),
+        usage=_load_usage(data),
         response_id=streamed.get("id") if streamed else data["response_id"],
         request_id=data["request_id"],
         raw_usage=data["raw_usage"],
@@ -148,12 +160,12 @@ def dump_event(event: ResponseCompletedEvent, usage: SdkUsage) -> dict[str, Any]
     }
 
 
-def load_event(text: str) -> ResponseCompletedEvent:
-    """Return the event that `dump_event` was given, or one made from a response that was not streamed."""
+def load_event(text: str) -> tuple[ResponseCompletedEvent, DeltaLengths | None]:
+    """Return the event that `dump_event` was given, or one made from a response that was not streamed, and its deltas."""
     data = json.loads(text)
     # Parse as the OpenAI client does, so that unknown fields and kinds of items pass as they did.
     event = ResponseCompletedEvent.construct(**(data.get("event") or _as_event(data)))
-    usage = deserialize_usage(data["usage"])
+    usage = _load_usage(data)
     if event.response.usage:
         _attach_normalized_usage(event.response.usage, usage)
     elif usage.requests:
@@ -162,7 +174,15 @@ def load_event(text: str) -> ResponseCompletedEvent:
         object.__setattr__(event.response, "_request_id", data["request_id"])
     if data["raw_usage"] is not None:
         _attach_raw_usage_snapshot(event.response, data["raw_usage"])
-    return event
+    # Earlier releases did not record the deltas.
+    return event, data.get("deltas", {})
+
+
+def _load_usage(data: dict[str, Any]) -> SdkUsage:
+    """Return the usage of a recorded response with the tries before it, which the SDK counts as requests."""
+    usage = deserialize_usage(data["usage"])
+    failed = data.get("failed_tries", 0)
+    return apply_retry_attempt_usage(usage, failed) if failed else usage
 
 
 def _as_event(data: dict[str, Any]) -> dict[str, Any]:

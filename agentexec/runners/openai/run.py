@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from agents import Agent, RunConfig, RunState
@@ -17,6 +17,7 @@ from agentexec.journal.facts import Fact, FactKind, Usage, dump, path_segment
 from agentexec.journal.recorder import Recorder, Scope
 from agentexec.journal.waiting import wait_until_idle
 from agentexec.runners.openai.events import LiveEvent
+from agentexec.runners.openai.guardrails import InputGuardrails
 
 
 class DurableRun:
@@ -38,6 +39,9 @@ class DurableRun:
         self.sandboxes: dict[int, Any] = {}
         self.failed_calls: set[str] = set()
         """Paths of the run's calls in which a run of another agent failed."""
+        self.failed_tries = 0
+        """Number of failed tries of the model call that is being made, which the SDK repeats."""
+        self.input_guardrails = InputGuardrails()
         self.active_agent = agent.name
         """The agent whose turn it is."""
         self._published_agent: str | None = None
@@ -115,10 +119,26 @@ class DurableRun:
             await wait_until_idle(active_calls, enclosing_calls())
             raise
 
+    @contextmanager
+    def counting_failed_tries(self) -> Generator[None]:
+        """Count a try that fails."""
+        try:
+            yield
+        except Exception:
+            self.failed_tries += 1
+            raise
+
+    async def counting_failed_tries_of(self, events: AsyncIterator[Any]) -> AsyncGenerator[Any]:
+        """Yield the events of a stream; count a try that fails."""
+        with self.counting_failed_tries():
+            async for event in events:
+                yield event
+
     async def record_response(self, input_hash: str, value: str, usage: Usage) -> None:
         """Record the model's response; the run continues when it is in the database."""
         await self.recorder.record(self.path, FactKind.MODEL, input_hash, value, usage)
         self._next_turn += 1
+        self.failed_tries = 0
 
 
 def inherit_run_config(given: Any) -> Any:
