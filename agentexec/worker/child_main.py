@@ -30,6 +30,9 @@ log = logging.getLogger("agentexec.worker")
 ORPHAN_SECONDS = 3.0
 """Seconds that a process gets to hand its tasks back when the supervisor is gone."""
 
+FLUSH_SECONDS = 3.0
+"""Seconds that a process gets to export its last traces."""
+
 WORKER_MODULE, MAINTENANCE_MODULE = "agentexec.worker.worker_process", "agentexec.worker.maintenance"
 """Modules that are imported after the user's module, which may set the prefix of the names of their tables."""
 
@@ -73,10 +76,19 @@ def run_child(
 def _exit(code: int) -> NoReturn:
     """Exit without the exit handlers that this process has inherited."""
     terminate_children()
+    _flush_traces()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _flush_traces() -> None:
+    """Export the last traces of the Agents SDK, if this process has run agents: its exit handler does not run."""
+    tracing = sys.modules.get("agentexec.runners.openai.tracing")
+    if tracing is not None:
+        with contextlib.suppress(Exception):
+            tracing.flush_traces(FLUSH_SECONDS)
 
 
 def _run_worker(request: dict[str, str], alive: int, registry: Registry, forks: Forks) -> int:

@@ -30,6 +30,7 @@ from agentexec.runners.openai.run import DurableRun, inherit_run_config
 from agentexec.runners.openai.sandbox_sessions import ensure_session, finish_sandboxes
 from agentexec.runners.openai.session import journaled_session
 from agentexec.runners.openai.tools import invoke_journaled, record_canceled_call
+from agentexec.runners.openai.tracing import patch_tracing
 
 T = TypeVar("T")
 
@@ -161,6 +162,7 @@ def patch_sdk() -> None:
     patch_local_tools()
     _patch_sandboxes()
     patch_guardrails()
+    patch_tracing()
     runner = get_default_agent_runner()
     if not _is_durable(runner):
         set_default_agent_runner(DurableAgentRunner(runner))

@@ -109,6 +109,7 @@ class LocalCall:
 
     async def make(self) -> CallResult[Any]:
         """Carry out the operation. An error that the SDK reports to the model is its value."""
+        self._run.spans.let_through()
         try:
             value = await result_of(self._operation)
         except Exception as error:

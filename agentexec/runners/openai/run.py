@@ -18,6 +18,7 @@ from agentexec.journal.recorder import Recorder, Scope
 from agentexec.journal.waiting import wait_until_idle
 from agentexec.runners.openai.events import LiveEvent
 from agentexec.runners.openai.guardrails import InputGuardrails
+from agentexec.runners.openai.tracing import ReplayedSpans
 
 
 class DurableRun:
@@ -42,6 +43,10 @@ class DurableRun:
         self.failed_tries = 0
         """Number of failed tries of the model call that is being made, which the SDK repeats."""
         self.input_guardrails = InputGuardrails()
+        self.replaying = bool(self.recorder.facts(self.path))
+        """True until the run calls a model itself."""
+        outer = getattr(scope.run, "spans", None)
+        self.spans: ReplayedSpans = outer if outer is not None else ReplayedSpans()
         self.active_agent = agent.name
         """The agent whose turn it is."""
         self._published_agent: str | None = None
@@ -85,6 +90,8 @@ class DurableRun:
         replay, turn = self.scope.replay, self._next_turn
         facts = self.recorder.facts(self.path)
         if turn >= len(facts):
+            self.spans.let_through()
+            self.replaying = False
             if replay is not None:
                 await replay.note_live_work(turn if self.outermost else None)
             return None

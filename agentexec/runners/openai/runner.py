@@ -35,6 +35,7 @@ from agentexec.runners.openai.approvals import ResumableStream, resolve_interrup
 from agentexec.runners.openai.durable import patch_sdk, run_of
 from agentexec.runners.openai.recovery import FINISH_PROMPT, WrapUp
 from agentexec.runners.openai.tools import NO_INTENT_MARK
+from agentexec.runners.openai.tracing import trace_id_of
 
 ContextT = TypeVar("ContextT")
 
@@ -63,7 +64,8 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
     run continues.
 
     Tracing is off if there is no key to export traces with (OPENAI_API_KEY or `set_tracing_export_api_key`) and no
-    trace is open; pass `run_config=RunConfig()` to trace to processors of your own. Traces are grouped by agent_id.
+    trace is open; pass `run_config=RunConfig()` to trace to processors of your own. A task has one trace, whose id is made
+    from its agent_id, in all attempts; what a replay repeats is not written again. Traces are grouped by agent_id.
 
     Args:
         agent_id: The task's id, as the handler got it.
@@ -232,12 +234,20 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         task = str(self.agent_id)
         if isinstance(given, RunConfig):
             metadata = {"agent_id": task, **(given.trace_metadata or {})}
-            return dataclasses.replace(given, group_id=given.group_id or task, trace_metadata=metadata)
+            trace_id = given.trace_id or trace_id_of(self.agent_id)
+            return dataclasses.replace(
+                given, trace_id=trace_id, group_id=given.group_id or task, trace_metadata=metadata
+            )
         # Pass a mapping on, not a RunConfig: the SDK closes a model provider after the run only if it made it itself.
         if given is None:
             given = {"tracing_disabled": not _can_trace()}
         metadata = {"agent_id": task, **(given.get("trace_metadata") or {})}
-        return {**given, "group_id": given.get("group_id") or task, "trace_metadata": metadata}
+        return {
+            **given,
+            "trace_id": given.get("trace_id") or trace_id_of(self.agent_id),
+            "group_id": given.get("group_id") or task,
+            "trace_metadata": metadata,
+        }
 
 
 def _cancel_with_caller(result: RunResultStreaming) -> None:

@@ -78,6 +78,7 @@ class ToolCall:
 
     async def make(self) -> CallResult[Any]:
         """Let the SDK call the tool."""
+        self._run.spans.let_through()
         self._run.publish([tool_called_event(self.name, self.call_id, self.arguments)])
         result = await self._let_sdk_invoke()
         self._run.publish([tool_output_event(self.call_id, result.output)])

@@ -6,10 +6,13 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
-from agents import Agent, RunConfig, SQLiteSession, function_tool
+from agents import Agent, RunConfig, SQLiteSession, function_tool, set_trace_processors
 from agents.testing import ScriptedModel, assistant_message
+from agents.tracing.processor_interface import TracingExporter
+from agents.tracing.processors import BatchTraceProcessor
 
 import agentexec as ax
 from tests.faults.worker_module import Job, start_count, write_ledger
@@ -92,3 +95,18 @@ async def chat(agent_id: UUID, context: Job) -> None:
     write_ledger("spoken", context.key)
     while not await asyncio.to_thread(Path(context.gate).exists):  # noqa: ASYNC110 - another process opens it
         await asyncio.sleep(0.05)
+
+
+class LedgerExporter(TracingExporter):
+    """Exporter of traces that writes each span's type into the ledger."""
+
+    def export(self, items: list[Any]) -> None:
+        for item in items:
+            write_ledger("exported", item.span_data.type if hasattr(item, "span_data") else item.trace_id)
+
+
+@pool.task("traced")
+async def traced(agent_id: UUID, context: Job) -> str:
+    set_trace_processors([BatchTraceProcessor(LedgerExporter(), schedule_delay=3600)])
+    agent = Agent(name="A", model=ScriptedModel([[assistant_message("Hi.")]], emit_traces=True))
+    return (await ax.OpenAIRunner(agent_id).run(agent, "Go.", run_config=RunConfig())).final_output
