@@ -14,9 +14,9 @@ from agentexec.activity.models import Activity, WorkerProcess
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.activity.schemas import UsageSchema, valid_usage
+from agentexec.arguments.checks import check_integer
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
-from agentexec.errors import UsageError
 from agentexec.llm.prices import compute_cost
 from agentexec.task import Status
 
@@ -117,8 +117,7 @@ def overview(
     Raises:
         UsageError: An argument is invalid.
     """
-    if not 1 <= minutes <= MAX_MINUTES:
-        raise UsageError(f"minutes= must be from 1 to {MAX_MINUTES}, not {minutes}.")
+    minutes = check_integer("minutes=", minutes, maximum=MAX_MINUTES)
     now = utc_now()
     in_scope = metadata_conditions(metadata_filter)
     recent = _ended_per_minute(now, minutes, in_scope).subquery()

@@ -195,6 +195,8 @@ def rows(db: Session) -> Iterator[Row]:
     yield list_approvals, {"db": db}, "limit", [0, -1, *COUNTS]
     yield list_approvals, {"db": db}, "metadata_filter", FILTERS
     yield ax.activity.detail, {"db": db}, "agent_id", IDS
+    yield ax.activity.overview, {"db": db}, "minutes", [0, 61, *COUNTS]
+    yield ax.activity.overview, {"db": db}, "metadata_filter", FILTERS
     yield ax.activity.prune, {"db": db}, "older_than", [5, "30d", None, timedelta(days=-1), timedelta.max]
     yield ax.activity.cancel_pending, {"db": db}, "metadata_filter", FILTERS
     yield ax.activity.create, {}, "task_name", TASK_NAMES
