@@ -67,8 +67,11 @@ class AttemptTask(asyncio.Task[T]):
         self._lease = lease
 
     def cancel(self, msg: Any = None) -> bool:
-        """Cancel the task, unless the code of another task's handler asks for it."""
-        return CURRENT_LEASE.get() in (None, self._lease) and super().cancel(msg)
+        """Cancel the task, unless the code of another task's handler asks for it.
+
+        A message means that it knows the task: that is how anyio's cancel scopes cancel, which handlers may share.
+        """
+        return (msg is not None or CURRENT_LEASE.get() in (None, self._lease)) and super().cancel(msg)
 
     def stop(self) -> None:
         """Cancel the task for the worker, whatever code is running."""

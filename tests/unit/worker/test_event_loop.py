@@ -11,7 +11,7 @@ import uvloop
 
 from agentexec.errors import UsageError
 from agentexec.task import CURRENT_LEASE
-from agentexec.worker.event_loop import MainTask, forbid_stop, run_to_end
+from agentexec.worker.event_loop import AttemptTask, MainTask, forbid_stop, run_to_end
 from tests.unit.worker.parts import new_lease
 
 LOOPS = pytest.mark.parametrize("new_event_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -99,3 +99,18 @@ def test_an_error_that_breaks_the_loop_is_raised_and_not_repeated(monkeypatch: p
             with pytest.raises(OSError, match="bad file descriptor"):
                 run_to_end(loop, task)
         assert not task.done()
+
+
+def test_code_that_knows_an_attempt_may_cancel_it_from_another_one() -> None:
+    async def main() -> str:
+        attempt = AttemptTask(
+            asyncio.sleep(60, "done"), lease=new_lease(), loop=asyncio.get_running_loop(), name="attempt"
+        )
+        await asyncio.sleep(0)
+        CURRENT_LEASE.set(new_lease())
+        assert not attempt.cancel()
+        assert attempt.cancel("by a cancel scope")
+        await asyncio.wait([attempt])
+        return "canceled" if attempt.cancelled() else "not canceled"
+
+    assert asyncio.run(main()) == "canceled"
