@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from agentexec.arguments.checks import check_text
 from agentexec.config import CONF, explicit_settings
@@ -14,6 +14,7 @@ from agentexec.errors import AgentexecError, UsageError
 from agentexec.registry import MAX_QUEUE_NAME, Registry
 from agentexec.runtime import RUNTIME
 from agentexec.task import HandlerOptions, TaskDefinition
+from agentexec.values.signatures import default_name
 from agentexec.worker import logs
 from agentexec.worker.supervisor import Supervisor
 from agentexec.worker.target import Target
@@ -67,29 +68,40 @@ class Pool:
         self._supervisor: Supervisor | None = None
         self._thread: threading.Thread | None = None
 
-    def task(self, name: str, **options: Unpack[HandlerOptions]) -> Callable[[Handler], Handler]:
+    @overload
+    def task(self, name: Handler) -> Handler: ...
+    @overload
+    def task(
+        self, name: str | None = None, **options: Unpack[HandlerOptions]
+    ) -> Callable[[Handler], Handler]: ...
+    def task(self, name: Any = None, **options: Unpack[HandlerOptions]) -> Any:
         """Register the decorated function as the handler of task `name`.
 
-        The handler has the parameters `agent_id: UUID` and `context`; contexts are validated against the type of
-        `context`, a pydantic model. An async handler runs on the event loop of a worker process, a plain function in
-        one of its threads.
+        The handler has the parameters `agent_id: UUID` and `context`. Contexts are validated against the type of `context`,
+        and results against that of the return value: pydantic models, dataclasses, typed dictionaries, unions, plain types.
+        An async handler runs on the event loop of a worker process, a plain function in one of its threads. Methods of
+        objects, `functools.partial` and objects with `__call__` can be handlers too.
 
         Args:
-            name: Name of the task, 1 to 200 characters.
+            name: Name of the task, 1 to 200 characters; the name of the function by default, as in a mere `@pool.task`.
             **options: See [`ax.HandlerOptions`][agentexec.HandlerOptions].
 
         Returns:
             The decorator, which returns the function unchanged.
 
         Raises:
-            UsageError: The name is taken, an option is invalid, or the function lacks a parameter.
+            UsageError: The name is taken, an option is invalid, the function cannot be called with these parameters, or
+                a type cannot be resolved or read from JSON.
         """
 
         def register(handler: Handler) -> Handler:
-            self.add_task(name, handler, **options)
+            self.add_task(default_name(handler) if name is None else name, handler, **options)
             return handler
 
-        return register
+        if name is None or isinstance(name, str):
+            return register
+        self.add_task(default_name(name), name, **options)
+        return name
 
     def add_task(
         self, name: str, handler: Callable[..., Any], **options: Unpack[HandlerOptions]
@@ -107,6 +119,12 @@ class Pool:
         Raises:
             UsageError: As `task` does.
         """
+        if self._thread is not None and self._thread.is_alive() and name not in self.registry:
+            log.warning(
+                "Task %s is registered after pool.start(): workers run it only if they find it when they import the "
+                "program.",
+                name,
+            )
         return self.registry.add(name, handler, **options)
 
     def run(self) -> None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-import typing
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Unpack
 
-from pydantic import (
-    BaseModel,
-    PydanticSchemaGenerationError,
-    PydanticUndefinedAnnotation,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import BaseModel, ValidationError
+from pydantic.errors import PydanticUserError
 
 from agentexec.arguments.checks import check_integer, check_seconds, check_text
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
 from agentexec.task import HandlerOptions, TaskDefinition, require_known_options
+from agentexec.values.codec import first_error
+from agentexec.values.signatures import read_handler
 
 MAX_TASK_NAME = 200
 
@@ -64,21 +60,21 @@ class Registry:
         """Register a handler. Raises UsageError for a name that is taken, or a signature that cannot be called."""
         require_known_options("task", options, accepts=HandlerOptions)
         name = _checked_name(name)
-        retries, timeout = _checked_options(name, options)
         known = self._tasks.get(name)
-        if known is not None and known.handler is not handler:
+        if known is not None and known.handler != handler:
             raise UsageError(f"Task {name} is registered twice; give one of the handlers another name.")
-        is_async = inspect.iscoroutinefunction(inspect.unwrap(handler))
-        if timeout is not None and not is_async:
+        retries, timeout = _checked_options(name, options)
+        signature = read_handler(name, handler)
+        if timeout is not None and not (signature.is_async or signature.may_be_async):
             raise UsageError(
                 f"Task {name}: a plain function cannot be stopped; write `async def` to use timeout=."
             )
         definition = TaskDefinition(
             name=name,
             handler=handler,
-            is_async=is_async,
-            context_type=_context_type(name, handler),
-            result_type=_result_type(handler),
+            is_async=signature.is_async,
+            context=signature.context,
+            result=signature.result,
             retries=retries,
             timeout=timeout,
         )
@@ -105,63 +101,37 @@ def _checked_options(name: str, options: HandlerOptions) -> tuple[int, float | N
     return retries or 0, timeout
 
 
-def validate_context(
-    definition: TaskDefinition, context: BaseModel | Mapping[str, Any] | str
-) -> BaseModel | Mapping[str, Any]:
-    """Return a context as its task's type; a `str` is JSON. Raises ContextInvalidError that names the first bad field."""
+def validate_context(definition: TaskDefinition, context: Any) -> Any:
+    """Return a context as its task's type. Raises ContextInvalidError that names the first bad field."""
+    with _naming(definition):
+        if context is None and not definition.context.accepts_none:
+            context = {}
+        try:
+            return definition.context.validate(context)
+        except ValidationError:
+            if not isinstance(context, BaseModel):
+                raise
+            # Another model with the same fields is accepted: a web process may have a smaller copy of the type.
+            return definition.context.validate(context.model_dump(round_trip=True))
+
+
+def load_context(definition: TaskDefinition, text: str | None) -> Any:
+    """Return a context as its task's type from its JSON text. Raises ContextInvalidError that names the first bad field."""
+    with _naming(definition):
+        if text is None and definition.context.accepts_none:
+            return None
+        return definition.context.load(text or "{}")
+
+
+@contextlib.contextmanager
+def _naming(definition: TaskDefinition) -> Generator[None]:
+    """Turn the errors of validation into those of a context."""
     try:
-        if definition.context_type is None:
-            return _any_object.validate_json(context) if isinstance(context, str) else context
-        if isinstance(context, str):
-            return definition.context_type.model_validate_json(context)
-        if isinstance(context, definition.context_type):
-            return context
-        # Another model with the same fields is accepted: a web process may have a smaller copy of the type.
-        return definition.context_type.model_validate(
-            context.model_dump() if isinstance(context, BaseModel) else context
-        )
+        yield
     except ValidationError as error:
-        raise ContextInvalidError(
-            f"The context of task {definition.name} is not valid: {first_error_message(error)}."
-        ) from None
-
-
-def first_error_message(error: ValidationError) -> str:
-    """Return the first problem of a validation error, as `field: problem`, without the input."""
-    problem = error.errors(include_input=False, include_url=False)[0]
-    field = ".".join(str(part) for part in problem["loc"])
-    return f"{field}: {problem['msg']}" if field else problem["msg"]
-
-
-_any_object: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
-
-
-def _hints(handler: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(inspect.unwrap(handler))
-    except NameError:
-        # A name that only the type checker imports: use the annotations as they are.
-        return dict(getattr(handler, "__annotations__", {}))
-
-
-def _context_type(name: str, handler: Callable[..., Any]) -> type[BaseModel] | None:
-    parameters = inspect.signature(handler).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    missing = [parameter for parameter in ("agent_id", "context") if parameter not in parameters]
-    if missing and not takes_any:
-        raise UsageError(
-            f"The handler of task {name} lacks the parameter {missing[0]}; write it as "
-            f"`async def {getattr(handler, '__name__', 'handler')}(agent_id: UUID, context: MyContext)`."
-        )
-    annotation = _hints(handler).get("context")
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-def _result_type(handler: Callable[..., Any]) -> TypeAdapter[Any] | None:
-    annotation = _hints(handler).get("return", inspect.Signature.empty)
-    if annotation in (inspect.Signature.empty, Any, None, type(None)) or isinstance(annotation, str):
-        return None
-    try:
-        return TypeAdapter(annotation)
-    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
-        return None
+        problem = first_error(error)
+    except PydanticUserError as error:
+        problem = str(error).splitlines()[0].rstrip(".")
+    else:
+        return
+    raise ContextInvalidError(f"The context of task {definition.name} is not valid: {problem}.") from None

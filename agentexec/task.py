@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypedDict
 from uuid import UUID
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from agentexec.arguments.checks import shown
 from agentexec.errors import UsageError
+from agentexec.values.codec import Codec
 
 
 class Status(enum.StrEnum):
@@ -134,8 +135,8 @@ class TaskDefinition:
     name: str
     handler: Callable[..., Any]
     is_async: bool
-    context_type: type[BaseModel] | None
-    result_type: TypeAdapter[Any] | None
+    context: Codec
+    result: Codec
     retries: int = 0
     timeout: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
-from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+from pydantic import BaseModel
 
 from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.models import MAX_NAME, MAX_QUEUE_NAME
@@ -30,11 +31,10 @@ from agentexec.journal.canonical import sort_sets_in_text
 from agentexec.registry import MAX_TASK_NAME, validate_context
 from agentexec.runtime import RUNTIME
 from agentexec.task import CURRENT_LEASE, Priority, new_agent_id
+from agentexec.values.codec import Codec, codec_of
 
-MASK = "*" * 10
-"""Text that pydantic writes in place of a secret."""
-
-Context = BaseModel | Mapping[str, Any] | None
+Context = Any
+"""Context of a task: a pydantic model, a mapping, or another value of the type that the handler takes."""
 
 
 class TaskOptions(TypedDict, total=False):
@@ -129,47 +129,49 @@ def _checked_context(task_name: str, context: Context) -> str | None:
 
 
 def _dump_context(task_name: str, context: Context) -> str | None:
+    what = f"The context of task {task_name}"
     definition = RUNTIME.definition(task_name)
-    if definition is not None and (context is not None or definition.context_type is not None):
-        context = validate_context(definition, {} if context is None else context)
+    codec = _own_codec(context, what) if definition is None else definition.context
+    if definition is not None:
+        # Inputs that the type accepts are made values of it here, where the caller learns of what does not fit.
+        context = validate_context(definition, context)
     if context is None:
         return None
-    if isinstance(context, BaseModel):
-        text = context.model_dump_json()
-    else:
-        text = _dump_json(context, f"The context of task {task_name}")
-    if MASK in text and (field := _path_of_secret(context)) is not None:
+    if codec.is_any and not (isinstance(context, BaseModel | Mapping) or dataclasses.is_dataclass(context)):
         raise UsageError(
-            f"The context of task {task_name} holds a secret in {field}, which would be stored as {MASK}: pass a "
-            "reference that the handler looks the secret up by, or read it from the worker's environment."
+            f"{what} must be a pydantic model, a data class or a mapping, not {type(context).__name__}; other values need "
+            "a handler that is registered in this process and names their type."
         )
-    check_payload_size(text, f"The context of task {task_name}")
-    if CURRENT_LEASE.get() is None:
+    text = _context_text(codec, context, what)
+    check_payload_size(text, what)
+    if CURRENT_LEASE.get() is None or not codec.may_hold_sets:
         return text
     # A child is known by its context, which must be the same text in another process.
     return sort_sets_in_text(context, text)
 
 
-def _path_of_secret(value: Any, path: str = "") -> str | None:
-    """Return the path to the first pydantic secret in a context, or None."""
-    if isinstance(value, SecretStr | SecretBytes | Secret):
-        return None if value.get_secret_value() in ("", b"") else path
-    if isinstance(value, BaseModel):
-        parts = [*value.__dict__.items(), *(value.__pydantic_extra__ or {}).items()]
-    elif isinstance(value, Mapping):
-        parts = list(value.items())
-    elif isinstance(value, list | tuple | set | frozenset):
-        parts = list(enumerate(value))
-    else:
-        return None
-    paths = (_path_of_secret(part, f"{path}.{name}" if path else str(name)) for name, part in parts)
-    return next((found for found in paths if found is not None), None)
+def _own_codec(context: Any, what: str) -> Codec:
+    """Return the codec of a context's own type, for a task that this process does not know."""
+    if isinstance(context, BaseModel) or (
+        dataclasses.is_dataclass(context) and not isinstance(context, type)
+    ):
+        try:
+            return codec_of(type(context))
+        except UsageError as error:
+            raise UsageError(f"{what} cannot be written as JSON: {error}.") from None
+    return codec_of(Any)
 
 
-def _dump_json(value: Mapping[str, Any], what: str) -> str:
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{what} must be a pydantic model or a mapping, not {type(value).__name__}.")
-    return dump_json(what, dict(value), jsonable)
+def _context_text(codec: Codec, context: Any, what: str) -> str:
+    """Return a context as JSON that comes back; a mapping in the form in which children have always been known."""
+    if isinstance(context, Mapping):
+        try:
+            text = dump_json(what, dict(context), jsonable)
+            if codec.find_difference(context, text) is None:
+                return text
+        except (AgentexecError, TypeError, ValueError, RecursionError):
+            pass
+    return codec.dump(context, what)
 
 
 def check_payload_size(text: str, what: str) -> None:

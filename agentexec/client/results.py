@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar, overload
 from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from agentexec.activity.mailbox import Mailbox, TaskOutcome
 from agentexec.activity.queries.handle import find_task
@@ -23,9 +23,9 @@ from agentexec.errors import (
     UsageError,
 )
 from agentexec.journal.slot_release import slot_released, slot_released_sync
-from agentexec.registry import first_error_message
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status, Task, agent_id_of
+from agentexec.values.codec import Codec, codec_of, first_error
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ async def get_result(
     """
     timeout = check_timeout("timeout=", timeout)
     if type is not None:
-        adapter_of(type)
+        wanted_codec(type)
     [expected] = await RUNTIME.run_in_thread(expect, [task], metadata_filter)
     if expected.future.done():
         return decode(expected.future.result(), type)
@@ -120,7 +120,7 @@ def get_result_sync(
     """Wait for a result: `get_result` for code without an event loop, with the same arguments, result and errors."""
     timeout = check_timeout("timeout=", timeout)
     if type is not None:
-        adapter_of(type)
+        wanted_codec(type)
     [expected] = expect([task], metadata_filter)
     if expected.future.done():
         return decode(expected.future.result(), type)
@@ -195,8 +195,8 @@ def decode(outcome: TaskOutcome, wanted: Any | None) -> Any:
         if outcome.age > CONF.result_ttl:
             raise ResultExpiredError(outcome.agent_id)
         return None
-    adapter = _result_type(outcome.task_name) if wanted is None else adapter_of(wanted)
-    if adapter is None:
+    codec = _result_codec(outcome.task_name) if wanted is None else wanted_codec(wanted)
+    if codec.is_any:
         try:
             return json.loads(outcome.result)
         except (ValueError, RecursionError):
@@ -205,20 +205,20 @@ def decode(outcome: TaskOutcome, wanted: Any | None) -> Any:
                 "hold JSON."
             ) from None
     try:
-        return adapter.validate_json(outcome.result)
+        return codec.load(outcome.result)
     except ValidationError as error:
         raise UsageError(
             f"The result of task {outcome.task_name} ({outcome.agent_id}) does not fit the wanted type: "
-            f"{first_error_message(error)}."
+            f"{first_error(error)}."
         ) from None
 
 
-def adapter_of(wanted: Any) -> TypeAdapter[Any]:
-    """Return the adapter of a type that a caller wants; raises UsageError for what is not a type."""
+def wanted_codec(wanted: Any) -> Codec:
+    """Return the codec of a type that a caller wants; raises UsageError for what is not a type."""
     try:
         if isinstance(wanted, str):  # pydantic would look the name up later, in vain
             raise TypeError("a name is not enough")
-        return TypeAdapter(wanted)
+        return Codec(wanted)
     except Exception as error:  # what pydantic raises depends on the value
         raise UsageError(
             f"type= must be a type that pydantic can read, not {shown(wanted)} ({first_line(error)})."
@@ -235,9 +235,9 @@ def decode_or_return_error(outcome: TaskOutcome, return_exceptions: bool) -> Any
         return error
 
 
-def _result_type(task_name: str) -> TypeAdapter[Any] | None:
+def _result_codec(task_name: str) -> Codec:
     definition = RUNTIME.definition(task_name)
-    return None if definition is None else definition.result_type
+    return codec_of(Any) if definition is None else definition.result
 
 
 def _mailbox() -> Mailbox:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pydantic import TypeAdapter
-from pydantic_core import PydanticSerializationError
+from pydantic_core import to_json
 
-from agentexec.errors import AgentexecError, CallInterruptedError
+from agentexec.errors import CallInterruptedError, UsageError
 from agentexec.journal.calls import CallResult, run_call
 from agentexec.journal.canonical import canonical_json, digest
 from agentexec.journal.current_call import run_unrecorded
 from agentexec.journal.facts import path_segment
 from agentexec.journal.recorder import Policy, Scope
 from agentexec.journal.user_errors import guard_threads
+from agentexec.values.codec import Codec, codec_of
 
-_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+
+def _result_codec(name: str, result_type: Any) -> Codec:
+    if result_type is None:
+        return codec_of(Any)
+    try:
+        return Codec(result_type)
+    except UsageError as error:
+        raise UsageError(f"The result_type of step {name} cannot be read from JSON ({error}).") from None
 
 
 class StepCall:
@@ -40,7 +48,7 @@ class StepCall:
         self.display_arguments = canonical_json(list(arguments))
         self._call = function
         self._arguments = arguments
-        self._adapter = _ANY if result_type is None else TypeAdapter(result_type)
+        self._codec = _result_codec(name, result_type)
 
     async def make(self) -> CallResult[Any]:
         """Call the function, a plain one in a thread, and pass its value through JSON."""
@@ -59,17 +67,12 @@ class StepCall:
         return await value if inspect.isawaitable(value) else value
 
     def encode(self, answer: CallResult[Any]) -> Any:
-        """Return the step's value as a value that JSON can hold."""
-        try:
-            return self._adapter.dump_python(answer.value, mode="json", warnings=False)
-        except (PydanticSerializationError, ValueError, TypeError) as error:
-            raise AgentexecError(
-                f"The value of step {self.name} cannot be written as JSON: {str(error).splitlines()[0]}"
-            ) from None
+        """Return the step's value as JSON data that comes back. Raises UsageError for a value that has none."""
+        return json.loads(self._codec.dump(answer.value, f"The value of step {self.name}"))
 
     def decode(self, value: Any) -> Any:
         """Return the value as the type of the step's result."""
-        return self._adapter.validate_python(value, strict=False)
+        return value if self._codec.is_any else self._codec.load(to_json(value))
 
     async def interrupted_value(self) -> Any:
         """Raise: a step has no value of its own for an interruption."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import json
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -260,8 +259,7 @@ class AsyncHarness:
         for end in read_outcomes(RUNTIME, [agent_id]):
             definition = self._registry.find(end.task_name)
             if end.status is Status.COMPLETE and end.result is not None and definition is not None:
-                adapter = definition.result_type
-                return json.loads(end.result) if adapter is None else adapter.validate_json(end.result)
+                return definition.result.load(end.result)
         return None
 
     def _script(self) -> AgentScript:

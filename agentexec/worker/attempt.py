@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import inspect
 import random
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-
-from pydantic import BaseModel, TypeAdapter
-from pydantic_core import PydanticSerializationError
 
 from agentexec.activity.changes.admissions import Admitted
 from agentexec.activity.changes.endings import Ending
@@ -24,7 +22,7 @@ from agentexec.journal.recorder import current_scope, enter_task
 from agentexec.journal.user_errors import contain_generator_exit
 from agentexec.policy import retry_delay
 from agentexec.redaction import redact
-from agentexec.registry import Registry, validate_context
+from agentexec.registry import Registry, load_context
 from agentexec.task import Status, TaskDefinition
 from agentexec.worker.forks import ForksEnd
 
@@ -33,8 +31,6 @@ MAX_ERROR = 20_000
 
 STRAY_CANCELLATION = "nobody canceled the task; something that its handler awaited was canceled"
 """Reason of an attempt that ended with a CancelledError of its own, as some clients leak them."""
-
-_anything: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 async def execute_attempt(
@@ -76,7 +72,7 @@ async def execute_attempt(
 
 async def _run_handler(definition: TaskDefinition, admitted: Admitted, threads: ThreadPoolExecutor) -> Ending:
     try:
-        context = _context(definition, admitted.context)
+        context = load_context(definition, admitted.context)
     except ContextInvalidError as error:
         return permanent_failure(admitted, str(error))
     try:
@@ -114,27 +110,14 @@ def _log_unclaimed(admitted: Admitted) -> None:
 def dump_result(definition: TaskDefinition, value: Any) -> str | None:
     """Return a result as JSON, None for None.
 
-    Raises PayloadTooLargeError, or AgentexecError for a value that JSON cannot express.
+    Raises PayloadTooLargeError, or UsageError for a value that is not of the handler's return type, that JSON cannot
+    express, or that would not come back as it is.
     """
-    if value is None:
+    if value is None and definition.result.accepts_none:
         return None
-    try:
-        if isinstance(value, BaseModel):
-            text = value.model_dump_json()
-        else:
-            text = (definition.result_type or _anything).dump_json(value, warnings="none").decode()
-    except (PydanticSerializationError, ValueError, TypeError) as error:
-        raise AgentexecError(
-            f"the result of task {definition.name} cannot be written as JSON: {str(error).splitlines()[0]}"
-        ) from None
+    text = definition.result.dump(value, f"the result of task {definition.name}")
     check_payload_size(text, f"the result of task {definition.name}")
     return text
-
-
-def _context(definition: TaskDefinition, text: str | None) -> Any:
-    if text is None and definition.context_type is None:
-        return None
-    return validate_context(definition, text or "{}")
 
 
 async def _call(
@@ -147,7 +130,7 @@ async def _call(
     # The context variables go along, so that calls of the handler find the running task.
     run = contextvars.copy_context().run
     value = await asyncio.get_running_loop().run_in_executor(threads, run, call)
-    return await value if asyncio.iscoroutine(value) else value
+    return await value if inspect.isawaitable(value) else value
 
 
 def _postponed(admitted: Admitted, later: Postponed) -> Ending:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json, to_jsonable_python
 
 from agentexec.arguments.checks import (
     MAX_SECONDS,
@@ -19,7 +19,7 @@ from agentexec.arguments.checks import (
     check_timeout,
     first_line,
 )
-from agentexec.client.results import adapter_of
+from agentexec.client.results import wanted_codec
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, Postponed, UnavailableError, UsageError, WaitingForEvent
@@ -31,8 +31,8 @@ from agentexec.journal.models import MAX_PATH
 from agentexec.journal.recorder import Recorder, Scope, current_scope
 from agentexec.journal.slot_release import slot_released
 from agentexec.journal.wake_ups import mark_woken
-from agentexec.registry import first_error_message
 from agentexec.runtime import RUNTIME
+from agentexec.values.codec import first_error
 from agentexec.workflow.blocking import run_blocking
 
 UNIT_SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400}
@@ -145,7 +145,7 @@ async def wait_for_event(
     _check_name(name, key)
     check_timeout("timeout=", timeout)
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    adapter = None if type is None else adapter_of(type)
+    codec = None if type is None else wanted_codec(type)
     recorder = scope.recorder
     await recorder.open()
     wanted = digest(["event", name, key])
@@ -161,13 +161,13 @@ async def wait_for_event(
         await recorder.record(path, FactKind.OUTCOME, wanted, dump(outcome, f"The event {name}"))
     if "timed_out" in outcome:
         raise TimeoutError(f"Event {_title(name, key)} did not come within {seconds} seconds.")
-    if adapter is None:
+    if codec is None:
         return outcome["value"]
     try:
-        return adapter.validate_python(outcome["value"])
+        return codec.load(to_json(outcome["value"]))
     except ValidationError as error:
         raise UsageError(
-            f"The value of event {_title(name, key)} does not fit type=: {first_error_message(error)}."
+            f"The value of event {_title(name, key)} does not fit type=: {first_error(error)}."
         ) from None
 
 

@@ -156,8 +156,8 @@ class Pipeline:
             UsageError: The pipeline has no steps yet.
         """
         self._defined()
-        if self._task is not None and not (context is None and self._task.context_type is None):
-            context = validate_context(self._task, {} if context is None else context)
+        if self._task is not None:
+            context = validate_context(self._task, context)
         scope = current_scope()
         if scope is None:
             return await self._run(None, new_agent_id(), context, reports=False)
@@ -194,7 +194,7 @@ class Pipeline:
 
         first, last = steps[0], steps[-1]
         handler.__annotations__ = {
-            "context": first.inputs[0] if first.inputs else None,
+            "context": first.inputs[0] if first.inputs else Any,
             "return": last.return_type,
         }
         handler.__name__ = handler.__qualname__ = self.name

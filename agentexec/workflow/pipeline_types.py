@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import json
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
-from pydantic_core import PydanticSerializationError, ValidationError
+from pydantic_core import ValidationError, to_json
 
-from agentexec.errors import AgentexecError
-from agentexec.registry import first_error_message
+from agentexec.errors import AgentexecError, UsageError
+from agentexec.values.codec import Codec, first_error
+from agentexec.values.signatures import resolve_hint
 
 ANY = inspect.Signature.empty
 """A missing annotation, which fits every type."""
@@ -30,7 +32,7 @@ class Step:
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...] | None
     return_type: Any
-    adapter: TypeAdapter[Any]
+    codec: Codec
 
     def validate_output(self, value: Any) -> Any:
         """Return the value in the form that the step is annotated with; a list from `asyncio.gather` becomes a tuple.
@@ -51,24 +53,18 @@ class Step:
         return value
 
     def dump(self, value: Any) -> Any:
-        """Return the value as JSON data. Raises AgentexecError for a value that cannot be written as JSON."""
-        several = isinstance(value, tuple)
-        try:
-            data = self.adapter.dump_python(value, mode="json", warnings=False, serialize_as_any=True)
-        except (PydanticSerializationError, ValueError, TypeError) as error:
-            raise AgentexecError(
-                f"The output of step {self.name} cannot be written as JSON: {str(error).splitlines()[0]}"
-            ) from None
-        return {"several": several, "output": data}
+        """Return the value as JSON data that comes back. Raises UsageError for a value that has none."""
+        data = json.loads(self.codec.dump(value, f"The output of step {self.name}"))
+        return {"several": isinstance(value, tuple), "output": data}
 
     def load(self, data: Any) -> Any:
         """Return the value that `dump` recorded. Raises AgentexecError if the step's type has changed since."""
         try:
-            value = self.adapter.validate_python(data["output"])
+            value = data["output"] if self.codec.is_any else self.codec.load(to_json(data["output"]))
         except ValidationError as error:
             raise AgentexecError(
                 f"The recorded output of step {self.name} no longer fits its type {_shown(self.return_type)}: "
-                f"{first_error_message(error)}."
+                f"{first_error(error)}."
             ) from None
         return tuple(value) if data["several"] else value
 
@@ -76,23 +72,17 @@ class Step:
 def parse_step(method: Callable[..., Any], order: int, description: str | None) -> Step:
     """Return the step that a method describes. Raises TypeError for a signature or annotation that cannot be used."""
     name = getattr(method, "__name__", "step")
-    try:
-        hints = typing.get_type_hints(inspect.unwrap(method))
-    except NameError as error:
-        raise TypeError(
-            f"Step {name} has an annotation that cannot be found: {error}; define its types at the module's top level."
-        ) from None
     parameters = list(inspect.signature(method).parameters.values())[1:]
     for parameter in parameters:
         if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             raise TypeError(f"Step {name} may take plain parameters only, not {parameter}.")
-    inputs = tuple(hints.get(parameter.name, ANY) for parameter in parameters)
+    inputs = tuple(_hint(name, method, parameter.name) for parameter in parameters)
     for parameter, wanted in zip(parameters, inputs, strict=True):
         if not _is_model(wanted):
             raise TypeError(
                 f"Step {name} takes {parameter.name}: {_shown(wanted)}, but steps take pydantic models."
             )
-    returns = hints.get("return", ANY)
+    returns = _hint(name, method, "return")
     return Step(
         name=name,
         order=order,
@@ -100,8 +90,20 @@ def parse_step(method: Callable[..., Any], order: int, description: str | None) 
         inputs=inputs,
         outputs=_outputs(name, returns),
         return_type=returns,
-        adapter=TypeAdapter(Any if returns in (ANY, type(None)) else returns),
+        codec=Codec(Any if returns in (ANY, type(None)) else returns),
     )
+
+
+def _hint(step: str, method: Callable[..., Any], name: str) -> Any:
+    function = inspect.unwrap(method)
+    if name not in getattr(function, "__annotations__", {}):
+        return ANY
+    try:
+        return resolve_hint(
+            f"Step {step}", function, name, "its return value" if name == "return" else f"its {name}"
+        )
+    except UsageError as error:
+        raise TypeError(str(error)) from None
 
 
 def _outputs(name: str, returns: Any) -> tuple[Any, ...] | None:
@@ -183,7 +185,7 @@ def _as_input(before: Step, after: Step, given: Any, wanted: Any, value: Any) ->
     except ValidationError as error:
         raise TypeError(
             f"Step {after.name} takes {_shown(wanted)}, which the output of step {before.name} does not fit: "
-            f"{first_error_message(error)}."
+            f"{first_error(error)}."
         ) from None
 
 

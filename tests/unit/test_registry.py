@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
-from agentexec.registry import Registry, validate_context
+from agentexec.registry import Registry, load_context, validate_context
 
 
 class Company(BaseModel):
@@ -32,15 +32,14 @@ def plain(agent_id: UUID, context: dict[str, Any]) -> None:
 def test_a_definition_is_read_from_the_signature():
     definition = Registry().add("research", handler)
     assert definition.is_async
-    assert definition.context_type is Company
-    assert definition.result_type is not None
-    assert definition.result_type.validate_json('"text"') == "text"
+    assert definition.context.hint is Company
+    assert definition.result.load('"text"') == "text"
 
 
 def test_a_plain_function_is_a_handler_too():
     definition = Registry().add("plain", plain)
     assert not definition.is_async
-    assert definition.context_type is None
+    assert definition.context.hint == dict[str, Any]
 
 
 def test_a_handler_without_context_is_refused_with_advice():
@@ -81,7 +80,7 @@ def test_a_context_may_be_a_model_a_mapping_or_json():
     expected = Company(company="Acme")
     assert validate_context(definition, expected) is expected
     assert validate_context(definition, {"company": "Acme"}) == expected
-    assert validate_context(definition, '{"company": "Acme"}') == expected
+    assert load_context(definition, '{"company": "Acme"}') == expected
     assert validate_context(definition, Other(company="Acme")) == expected
 
 

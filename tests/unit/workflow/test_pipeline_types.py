@@ -57,10 +57,8 @@ def test_several_outputs_are_the_next_steps_inputs(pipeline: ax.Pipeline) -> Non
 
     definition = pipeline._pool.registry.get("Research")  # type: ignore[attr-defined]
     assert pipeline.name == definition.name == "Research"
-    assert definition.context_type is Company
-    assert definition.result_type is not None and definition.result_type.validate_python(
-        {"text": "x"}
-    ) == Report(text="x")
+    assert definition.context.hint is Company
+    assert definition.result.load('{"text": "x"}') == Report(text="x")
 
 
 def test_a_pipeline_may_have_its_own_name() -> None:
@@ -130,7 +128,7 @@ async def lost(self: Any, brand: Nowhere) -> Report: ...  # type: ignore[name-de
             "Step takes_two is the first of pipeline Faulty and takes one input, the context; it has 2",
         ),
         ([gives_one, takes_key], "Step takes_key may take plain parameters only, not .*brand"),
-        ([gives_one, lost], "Step lost has an annotation that cannot be found: name 'Nowhere'"),
+        ([gives_one, lost], "Step lost annotates its brand with Nowhere, which cannot be resolved"),
     ],
 )
 def test_steps_whose_types_do_not_fit_are_refused(
