@@ -120,7 +120,12 @@ def load_context(definition: TaskDefinition, text: str | None) -> Any:
     with _naming(definition):
         if text is None and definition.context.accepts_none:
             return None
-        return definition.context.load(text or "{}")
+        context = definition.context.load(text or "{}")
+    if definition.context.is_any and not isinstance(context, dict):
+        raise ContextInvalidError(
+            f"The context of task {definition.name} is not valid: it is a {type(context).__name__}, not an object."
+        )
+    return context
 
 
 @contextlib.contextmanager

@@ -274,7 +274,7 @@ def test_contexts_of_the_command_line(deploy: Deploy) -> None:
             "@bytes": "is not UTF-8 text",
             "@long": "larger than AGENTEXEC_MAX_PAYLOAD_BYTES=2048",
             "@/dev/zero": "larger than AGENTEXEC_MAX_PAYLOAD_BYTES=2048",
-            "@nan": "cannot be written as JSON",
+            "@nan": "JSON has no NaN",
             "@" + "x" * 5000: "Cannot read",
             "{": "not valid JSON",
         }.items():

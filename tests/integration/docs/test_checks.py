@@ -26,7 +26,7 @@ import agentexec as ax
 names: list[str]
 -->
 ```python
-reports = await ax.map("research", names)
+reports = await ax.map(3, names)
 ax.enqueue_sync(1)
 ```
 
