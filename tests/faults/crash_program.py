@@ -353,7 +353,9 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
     admissions = store.admit(
         [lease], now=utc_now(), started_message="", max_crashes=1000, suspect_running=False
     )
-    ending = asyncio.run(execute_attempt(registry, admissions.started[0], ThreadPoolExecutor(1)))
+    ending = asyncio.run(
+        execute_attempt(registry, admissions.started[0], ThreadPoolExecutor(1), is_stopping=lambda: False)
+    )
     assert not store.record([], [ending], now=utc_now(), result_ttl=60).refused
     (folder / "instants").write_text(str(world.instants))
     if ending.awaited_kinds:
