@@ -9,7 +9,6 @@ from typing import Any
 
 from agents import Model, ModelResponse
 from agents import Usage as SdkUsage
-from agents.run_internal.model_retry import apply_retry_attempt_usage
 from agents.usage import (
     _attach_normalized_usage,
     _attach_raw_usage_snapshot,
@@ -17,7 +16,6 @@ from agents.usage import (
     _mark_requests_completed_without_usage,
     _requests_for_response_without_usage,
     _response_usage_to_usage,
-    deserialize_usage,
     serialize_usage,
 )
 from openai.types.responses import Response, ResponseCompletedEvent, ResponseOutputItemDoneEvent
@@ -30,6 +28,7 @@ from agentexec.runners.openai.proxy import SdkProxy
 from agentexec.runners.openai.run import DurableRun
 from agentexec.runners.openai.stream_replay import DeltaLengths, StreamShape, replayed_events
 from agentexec.runners.openai.tools import require_tools
+from agentexec.runners.openai.usage import load_usage
 
 PAYLOAD_NAME = "A model's response"
 
@@ -143,7 +142,7 @@ def load_response(text: str) -> ModelResponse:
     streamed = data["event"]["response"] if "event" in data else None
     return ModelResponse(
         output=_load_items(streamed["output"] if streamed else data["output"]),
-        usage=_load_usage(data),
+        usage=load_usage(data),
         response_id=streamed.get("id") if streamed else data["response_id"],
         request_id=data["request_id"],
         raw_usage=data["raw_usage"],
@@ -165,7 +164,7 @@ def load_event(text: str) -> tuple[ResponseCompletedEvent, DeltaLengths | None]:
     data = json.loads(text)
     # Parse as the OpenAI client does, so that unknown fields and kinds of items pass as they did.
     event = ResponseCompletedEvent.construct(**(data.get("event") or _as_event(data)))
-    usage = _load_usage(data)
+    usage = load_usage(data)
     if event.response.usage:
         _attach_normalized_usage(event.response.usage, usage)
     elif usage.requests:
@@ -176,13 +175,6 @@ def load_event(text: str) -> tuple[ResponseCompletedEvent, DeltaLengths | None]:
         _attach_raw_usage_snapshot(event.response, data["raw_usage"])
     # Earlier releases did not record the deltas.
     return event, data.get("deltas", {})
-
-
-def _load_usage(data: dict[str, Any]) -> SdkUsage:
-    """Return the usage of a recorded response with the tries before it, which the SDK counts as requests."""
-    usage = deserialize_usage(data["usage"])
-    failed = data.get("failed_tries", 0)
-    return apply_retry_attempt_usage(usage, failed) if failed else usage
 
 
 def _as_event(data: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from agents import FunctionTool, ToolOutputFileContent, ToolOutputImage, ToolOutputText
+from agents import FunctionTool, ToolOutputFileContent, ToolOutputImage, ToolOutputText, Usage
 from agents.run_internal.tool_execution import _uses_programmatic_output_schema
 from agents.tool import _DEFAULT_FAILURE_HANDLED_ATTR
 from agents.tool_context import ToolContext
@@ -23,6 +23,7 @@ from agentexec.journal.recorder import SCOPE, Policy, Scope
 from agentexec.journal.user_errors import guard_threads
 from agentexec.runners.openai.events import tool_called_event, tool_output_event
 from agentexec.runners.openai.run import DurableRun
+from agentexec.runners.openai.usage import add_nested_usage
 
 log = logging.getLogger("agentexec.runners")
 
@@ -75,6 +76,11 @@ class ToolCall:
     def call_id(self) -> str:
         """The id that the model gave the call."""
         return self._context.tool_call_id
+
+    @property
+    def usage(self) -> Usage:
+        """The usage of the run that makes the call."""
+        return self._context.usage
 
     async def make(self) -> CallResult[Any]:
         """Let the SDK call the tool."""
@@ -152,6 +158,7 @@ async def _call_agent(scope: Scope, spec: ToolCall, invoke_tool: Callable[[], Aw
     if facts and facts[-1].kind is FactKind.OUTCOME:
         if scope.replay is not None:
             scope.replay.note_replayed()
+        add_nested_usage(spec.usage, scope.recorder, path)
         return spec.decode(json.loads(facts[-1].value))
     if not scope.recorder.has_nested_facts(path):
         run.publish([tool_called_event(spec.name, call_id, spec.arguments)])

@@ -14,9 +14,11 @@ from agents import (
     GuardrailFunctionOutput,
     ModelResponse,
     ModelSettings,
+    RunConfig,
     RunContextWrapper,
     RunErrorHandlerResult,
     RunHooks,
+    Runner,
     SessionSettings,
     SQLiteSession,
     StopAtTools,
@@ -342,6 +344,37 @@ def _(scene: Scene) -> Agent[Any]:
 
     nested = scene.agent("N", tools=[]).as_tool("ask", "Ask.", custom_output_extractor=extract)
     return scene.agent(tools=[nested])
+
+
+@behavior("nested agent that fails", [call("ask", NESTED, input="Look.")], CALL, DONE)
+def _(scene: Scene) -> Agent[Any]:
+    return scene.agent(tools=[scene.agent("N").as_tool("ask", "Ask.", max_turns=1)])
+
+
+@behavior(
+    "nested agent that fails around others",
+    [call("ask", NESTED, input="Look.")],
+    [call("ask_deep", f"deep_{NESTED}", input="Look deep."), call("start", "s")],
+    DONE,
+    DONE,
+    DONE,
+)
+def _(scene: Scene) -> Agent[Any]:
+    started = asyncio.Event()
+
+    async def start() -> str:
+        await started.wait()
+        scene.calls.append("start")
+        config = RunConfig(tracing_disabled=True)
+        return str((await Runner.run(scene.agent("T"), "Start.", run_config=config)).final_output)
+
+    async def let_start(result: Any) -> str:
+        started.set()
+        return str(result.final_output)
+
+    deep = scene.agent("D").as_tool("ask_deep", "Ask.", custom_output_extractor=let_start)
+    nested = scene.agent("N", tools=[deep, scene.tool(start)])
+    return scene.agent(tools=[nested.as_tool("ask", "Ask.", max_turns=1)])
 
 
 @behavior("dynamic prompt", CALL, DONE)
