@@ -255,10 +255,10 @@ class RetryLater(Postponed):
     def __init__(self, seconds: float, reason: str = "the task asked to be run later") -> None:
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if not is_number or not 0 <= seconds <= MAX_POSTPONED:
-            got = f"{seconds:g}" if isinstance(seconds, float) else f"this {type(seconds).__name__}"
-            raise UsageError(
-                f"RetryLater needs a number of seconds=, from 0 to {MAX_POSTPONED:.0f}, not {got}."
-            )
+            # A huge integer cannot even be written out.
+            is_short = isinstance(seconds, float) or (is_number and abs(seconds) < 10**20)
+            got = f"{seconds:g}" if is_short else f"this {type(seconds).__name__}"
+            raise UsageError(f"RetryLater needs seconds= from 0 to {MAX_POSTPONED:.0f}, not {got}.")
         super().__init__(seconds, f"Waiting {math.ceil(seconds)} s: {reason}.")
         self.reason = reason
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cached_property
@@ -18,6 +19,8 @@ from typing import TypeVar
 
 import pytest
 
+import agentexec as ax
+from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI
 from tests.longest_first import longest_first
 from tests.servers import MariaDB, Postgres, RedisServer, Server, Valkey, free_port, memory_folder
@@ -44,6 +47,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
         items[:] = longest_first(items, workers, lambda item: item.nodeid.partition("::")[0])
+
+
+@pytest.fixture(autouse=True)
+def own_pools(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test see the pools of its own module only; those of other modules have tasks of the same names."""
+    pools = [value for value in vars(request.module).values() if isinstance(value, ax.Pool)]
+    monkeypatch.setattr(RUNTIME, "_registries", weakref.WeakSet(pool.registry for pool in pools))
 
 
 class Servers:
