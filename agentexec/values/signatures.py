@@ -101,11 +101,15 @@ def _require_callable(what: str, handler: Any) -> None:
 
 def _require_parameters(task: str, handler: Any) -> None:
     what = f"The handler of task {task}"
+    if isinstance(handler, staticmethod):
+        handler = handler.__func__
     try:
-        parameters = inspect.signature(handler).parameters
+        outer = inspect.signature(handler, follow_wrapped=False).parameters
+        # A decorator that passes everything on is judged by what it wraps; it may add arguments of its own.
+        parameters = inspect.signature(handler).parameters if _takes_any(outer) else outer
     except (ValueError, TypeError):
         raise UsageError(f"{what} has no signature that Python can read; wrap it in a function.") from None
-    takes_any = _Kind.VAR_KEYWORD in {parameter.kind for parameter in parameters.values()}
+    takes_any = _takes_any(parameters)
     for name in GIVEN:
         kind = parameters[name].kind if name in parameters else None
         if kind is _Kind.POSITIONAL_ONLY:
@@ -117,7 +121,11 @@ def _require_parameters(task: str, handler: Any) -> None:
                 f"{what} lacks the parameter {name}; write it as "
                 f"`async def {getattr(handler, '__name__', 'handler')}(agent_id: UUID, context: MyContext)`."
             )
-    _refuse_further_parameters(what, parameters)
+    _refuse_further_parameters(what, outer)
+
+
+def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(parameter.kind is _Kind.VAR_KEYWORD for parameter in parameters.values())
 
 
 def _refuse_further_parameters(what: str, parameters: Mapping[str, inspect.Parameter]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from agentexec.errors import UsageError
@@ -15,6 +15,17 @@ log = logging.getLogger("agentexec.worker")
 T = TypeVar("T")
 
 STOP_MARK = "_agentexec_forbids_stop"
+
+ANYIO_MARK = "cancel scope"
+"""Part of the message with which anyio cancels a task."""
+
+FORBIDDEN = {
+    "stop": "stop the event loop",
+    "set_default_executor": "replace the threads of the event loop",
+    "shutdown_default_executor": "shut the threads of the event loop down",
+    "set_task_factory": "set the task factory of the event loop",
+}
+"""Methods of the event loop that a handler may not call, since all tasks of the process share it."""
 
 
 class MainTask(asyncio.Task[T]):
@@ -69,9 +80,10 @@ class AttemptTask(asyncio.Task[T]):
     def cancel(self, msg: Any = None) -> bool:
         """Cancel the task, unless the code of another task's handler asks for it.
 
-        A message means that it knows the task: that is how anyio's cancel scopes cancel, which handlers may share.
+        Cancel scopes of anyio, which handlers may share, cancel with a message of their own.
         """
-        return (msg is not None or CURRENT_LEASE.get() in (None, self._lease)) and super().cancel(msg)
+        by_scope = isinstance(msg, str) and ANYIO_MARK in msg
+        return (by_scope or CURRENT_LEASE.get() in (None, self._lease)) and super().cancel(msg)
 
     def stop(self) -> None:
         """Cancel the task for the worker, whatever code is running."""
@@ -103,16 +115,19 @@ def run_to_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[T]) -> T:
     return main.result()
 
 
-def forbid_stop(loop: asyncio.AbstractEventLoop) -> None:
-    """Refuse calls of `loop.stop()` by handlers: the loop belongs to the process."""
+def protect_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Refuse calls of handlers that would end or change the loop for the others: it belongs to the process."""
     if getattr(loop, STOP_MARK, False):
         return
-    stop = loop.stop
-
-    def stop_process() -> None:
-        if CURRENT_LEASE.get() is not None:
-            raise UsageError("A handler cannot stop the event loop, which other tasks share; return instead.")
-        stop()
-
     setattr(loop, STOP_MARK, True)
-    loop.stop = stop_process
+    for name, deed in FORBIDDEN.items():
+        setattr(loop, name, _refusing(getattr(loop, name), deed))
+
+
+def _refusing(method: Callable[..., Any], deed: str) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        if CURRENT_LEASE.get() is not None:
+            raise UsageError(f"A handler cannot {deed}, which other tasks share.")
+        return method(*arguments, **options)
+
+    return call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from agentexec.journal.user_errors import guard_threads
 from agentexec.registry import Registry
 from agentexec.task import Lease, Status
 from agentexec.worker.attempt import execute_attempt, permanent_failure
-from agentexec.worker.event_loop import AttemptTask, forbid_stop
+from agentexec.worker.event_loop import AttemptTask, protect_loop
 from agentexec.worker.leased_tasks import LeasedTasks
 
 log = logging.getLogger("agentexec.worker")
@@ -64,7 +65,7 @@ class RunningTasks:
         """Use the running event loop."""
         self._loop = asyncio.get_running_loop()
         guard_threads(self._loop)
-        forbid_stop(self._loop)
+        protect_loop(self._loop)
 
     def begin(self, started: Sequence[Admitted]) -> None:
         """Run the handlers of admitted tasks; from any thread."""
@@ -109,12 +110,14 @@ class RunningTasks:
 
     def _begin(self, started: Sequence[Admitted]) -> None:
         for admitted in started:
-            self._running[admitted.lease.agent_id] = AttemptTask(
+            task = AttemptTask(
                 self._execute(admitted),
                 lease=admitted.lease,
                 loop=self._loop,
                 name=f"agentexec:{admitted.task_name}",
             )
+            self._running[admitted.lease.agent_id] = task
+            task.add_done_callback(functools.partial(self._settle_unstarted, admitted))
 
     async def _execute(self, admitted: Admitted) -> None:
         agent_id = admitted.lease.agent_id
@@ -135,6 +138,15 @@ class RunningTasks:
             # Errors of handlers are endings, so this is ours. Without an ending the task would stay RUNNING forever.
             log.exception("Cannot run task %s.", agent_id)
             ending = permanent_failure(admitted, f"the task could not be run: {type(error).__name__}")
+        self._settle(admitted, ending)
+
+    def _settle_unstarted(self, admitted: Admitted, task: AttemptTask[None]) -> None:
+        """Settle an attempt that was canceled before its first step, in which case `_execute` never ran."""
+        if self._running.get(admitted.lease.agent_id) is task:
+            self._settle(admitted, _handed_back(admitted.lease))
+
+    def _settle(self, admitted: Admitted, ending: Ending) -> None:
+        agent_id = admitted.lease.agent_id
         if self._begun.get(agent_id) == admitted.lease:
             del self._begun[agent_id]
         self._running.pop(agent_id, None)

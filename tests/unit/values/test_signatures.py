@@ -57,6 +57,40 @@ def passed_on(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def with_database(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that passes a further argument."""
+
+    @functools.wraps(function)
+    async def wrapper(agent_id: UUID, context: Company) -> Any:
+        return await function(agent_id, context, extra=3)
+
+    return wrapper
+
+
+def adding(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that passes everything on, and more."""
+
+    @functools.wraps(function)
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return await function(*args, **kwargs, extra=3)
+
+    return wrapper
+
+
+def without_id(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that passes less on."""
+
+    @functools.wraps(function)
+    async def wrapper(agent_id: UUID, context: Company) -> Any:
+        return await function(context)
+
+    return wrapper
+
+
+async def only_context(context: Company) -> str:
+    return context.name
+
+
 class Service:
     async def handle(self, agent_id: UUID, context: Company) -> str:
         return context.name
@@ -83,6 +117,9 @@ WORKING = {
     "an async function": handler,
     "a plain wrapper of an async function": run_to_end(handler),
     "a wrapper that returns the coroutine": passed_on(handler),
+    "a wrapper that adds an argument to a partial": with_database(wants_more),
+    "a wrapper that passes all on and adds an argument to a partial": adding(wants_more),
+    "a wrapper that passes less on": without_id(only_context),
     "a bound method": Service().handle,
     "a static method": Service.static,
     "a static method inside its class": Service.__dict__["static"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import uvloop
 
 from agentexec.errors import UsageError
 from agentexec.task import CURRENT_LEASE
-from agentexec.worker.event_loop import AttemptTask, MainTask, forbid_stop, run_to_end
+from agentexec.worker.event_loop import AttemptTask, MainTask, protect_loop, run_to_end
 from tests.unit.worker.parts import new_lease
 
 LOOPS = pytest.mark.parametrize("new_event_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -68,9 +69,19 @@ def test_a_handler_cannot_stop_the_loop_nor_cancel_the_process(new_event_loop: N
         assert not main.cancel()
         with pytest.raises(UsageError, match="cannot stop the event loop"):
             asyncio.get_running_loop().stop()
+        own = ThreadPoolExecutor(1)
+        with pytest.raises(
+            UsageError, match="cannot replace the threads of the event loop, which other tasks"
+        ):
+            asyncio.get_running_loop().set_default_executor(own)
+        with pytest.raises(UsageError, match="cannot shut the threads"):
+            await asyncio.get_running_loop().shutdown_default_executor()
+        with pytest.raises(UsageError, match="cannot set the task factory"):
+            asyncio.get_running_loop().set_task_factory(None)
+        assert await asyncio.to_thread(int, "3") == 3
 
     async def main() -> str:
-        forbid_stop(asyncio.get_running_loop())
+        protect_loop(asyncio.get_running_loop())
         await asyncio.create_task(handler(asyncio.current_task()))
         await asyncio.sleep(0)
         return "done"
@@ -114,3 +125,30 @@ def test_code_that_knows_an_attempt_may_cancel_it_from_another_one() -> None:
         return "canceled" if attempt.cancelled() else "not canceled"
 
     assert asyncio.run(main()) == "canceled"
+
+
+@LOOPS
+@pytest.mark.parametrize(
+    ("message", "is_canceled"), [(None, False), ("bye", False), ("Cancelled via cancel scope 1f", True)]
+)
+def test_another_handler_cancels_an_attempt_only_by_a_shared_scope(
+    new_event_loop: NewEventLoop, message: str | None, is_canceled: bool
+) -> None:
+    async def attempt() -> str:
+        await asyncio.sleep(0.01)
+        return "done"
+
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        task = AttemptTask(attempt(), lease=new_lease(), loop=loop, name="attempt")
+        await asyncio.sleep(0)
+
+        async def neighbor() -> bool:
+            CURRENT_LEASE.set(new_lease())
+            return task.cancel() if message is None else task.cancel(message)
+
+        assert await asyncio.create_task(neighbor()) is is_canceled
+        [result] = await asyncio.gather(task, return_exceptions=True)
+        return type(result).__name__
+
+    assert run(new_event_loop, main()) == ("CancelledError" if is_canceled else "str")

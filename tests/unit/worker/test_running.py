@@ -398,3 +398,24 @@ async def test_a_final_failure_is_one_line_in_the_log(
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
         f"Task fail {agent_id} failed: ValueError: no luck"
     ]
+
+
+@pytest.mark.parametrize("how", ["aborted", "canceled by a neighbor", "drained"])
+async def test_an_attempt_that_is_stopped_before_its_first_step_holds_nothing(
+    threads: ThreadPoolExecutor, how: str
+) -> None:
+    """A handler that blocks the loop makes both arrive at once: then Python never runs the attempt's first line."""
+    async with process(threads) as p:
+        [task] = [admitted("hang")]
+        agent_id = task.lease.agent_id
+        p.held.start([task])
+        p.running.begin([task])
+        if how == "aborted":
+            p.running.abort(agent_id)
+        elif how == "canceled by a neighbor":
+            asyncio.get_running_loop().call_soon(lambda: p.running._running[agent_id].cancel("cancel scope"))
+        else:
+            asyncio.get_running_loop().call_soon(p.running.cancel)
+        await wait_until_async(lambda: p.held.free_slots == 2 and p.running.count == 0)
+        assert p.started == set()
+        assert p.statuses == ([] if how == "aborted" else [Status.QUEUED])
