@@ -12,7 +12,7 @@ from pydantic.errors import PydanticUserError
 from agentexec.arguments.checks import check_integer, check_seconds, check_text
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
 from agentexec.task import HandlerOptions, TaskDefinition, require_known_options
-from agentexec.values.codec import first_error
+from agentexec.values.codec import first_error, shown
 from agentexec.values.signatures import read_handler
 
 MAX_TASK_NAME = 200
@@ -80,6 +80,21 @@ class Registry:
         )
         self._tasks[name] = definition
         return definition
+
+    def complete(self) -> None:
+        """Resolve the names within the types of all tasks, once all modules are loaded.
+
+        Raises UsageError that names the task and the type: else the handler would do its work, and the result be lost.
+        """
+        for task in self._tasks.values():
+            for label, codec in (("the parameter context", task.context), ("the return value", task.result)):
+                try:
+                    codec.complete()
+                except UsageError as error:
+                    raise UsageError(
+                        f"The handler of task {task.name} annotates {label} with {shown(codec.hint)}, which cannot be read "
+                        f"from JSON ({error}); import or define what it names at the top of its module."
+                    ) from None
 
 
 def _checked_name(name: str) -> str:

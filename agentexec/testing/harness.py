@@ -124,6 +124,7 @@ class AsyncHarness:
         self._open = ExitStack()
 
     async def __aenter__(self) -> Self:
+        self._registry.complete()
         try:
             engine = prepare_engine(self._given_engine or self._make_database())
             Base.metadata.create_all(engine)

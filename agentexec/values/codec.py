@@ -41,6 +41,15 @@ class Codec:
         except (PydanticUserError, NameError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"pydantic cannot handle it: {_first_line(error)}") from None
 
+    def complete(self) -> None:
+        """Resolve names within the type that were not defined when it was made. Raises UsageError."""
+        if self.adapter.pydantic_complete:
+            return
+        try:
+            self.adapter.rebuild(raise_errors=True)
+        except (PydanticUserError, NameError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"pydantic cannot handle it: {_first_line(error)}") from None
+
     @property
     def is_any(self) -> bool:
         """True for a codec that accepts every value."""

@@ -93,6 +93,7 @@ class Target:
             value = self._call(attribute, value)
         if not isinstance(getattr(value, "registry", None), Registry):
             raise ModuleLoadError(f"{self.module}:{attribute} is {type(value).__name__}, not an ax.Pool.")
+        value.registry.complete()
         return value
 
     def _call(self, attribute: str, create_pool: Callable[[], Any]) -> Any:

@@ -355,3 +355,40 @@ def test_a_result_is_checked_when_the_handler_ends(result: Any, value: Any, comp
         record = harness.run("give")
     assert record.status is ax.Status.ERROR
     assert complaint in (record.error or "")
+
+
+class Named(BaseModel):
+    later: Later | None = None
+
+
+class Unnamed(BaseModel):
+    never: "NeverDefined | None" = None  # type: ignore[name-defined]  # noqa: F821, UP037
+
+
+class Later(BaseModel):
+    number: int
+
+
+def test_names_within_a_type_are_resolved_once_all_modules_are_loaded() -> None:
+    registry = Registry()
+
+    async def work(agent_id: UUID, context: Named) -> list[Named]:
+        return [context]
+
+    registry.add("work", work)
+    registry.complete()
+
+
+@pytest.mark.parametrize("place", ["the parameter context", "the return value"])
+def test_a_name_within_a_type_that_is_never_defined_is_refused_before_any_work(place: str) -> None:
+    async def takes(agent_id: UUID, context: list[Unnamed]) -> None: ...
+
+    async def returns(agent_id: UUID, context: Company) -> list[Unnamed]:
+        return []
+
+    pool = ax.Pool(database_url="sqlite://")
+    pool.add_task("work", takes if "context" in place else returns)
+    expected = pytest.raises(UsageError, match=f"task work annotates {place} with .*NeverDefined")
+    with expected as caught, ax.testing.harness(pool):
+        pass
+    assert "\n" not in str(caught.value)
