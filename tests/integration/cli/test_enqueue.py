@@ -60,7 +60,7 @@ def test_enqueue_reports_a_task_that_is_late(running: Deployment) -> None:
     assert "Traceback" not in err
 
 
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_waiting_for_a_task_that_nobody_will_run_is_said_at_once(deploy: Deploy) -> None:
     deployment = deploy()
     waits = ("enqueue", "work", '{"key": "a"}', "--timeout", "0.2")
