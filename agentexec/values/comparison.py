@@ -19,6 +19,9 @@ from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 _ATOMS = frozenset({str, int, float, bool, type(None), bytes, datetime, date, timedelta, UUID})
 """Types of which equal values are the same value. Unequal ones need a look: NaN is not equal to itself."""
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""Types of which JSON has every value."""
+
 _MISSING = object()
 _BARE = (dict, list, tuple, set, frozenset, collections.deque)
 
@@ -35,6 +38,14 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}" if self.path else self.reason
+
+
+def is_flat(value: Any) -> bool:
+    """Return True for a dictionary of plain JSON values, which comes back as it is; False says nothing."""
+    return type(value) is dict and all(
+        type(key) is str and (type(part) in _PLAIN or (type(part) is float and math.isfinite(part)))
+        for key, part in value.items()
+    )
 
 
 def find_difference(original: Any, restored: Any, hint: Any) -> Difference | None:
