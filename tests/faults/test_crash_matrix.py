@@ -33,7 +33,7 @@ SOME_CASES = [
 """Every shape but the local tools' and the sandbox's, which test_local_tools.py and test_sandbox.py in
 tests/integration/runners/openai cut at every record."""
 
-LONG_CASES = {"approval-run_streamed-session", "nested-run_streamed-session", "parallel-run_streamed-alone"}
+LONG_CASES = set(ALL_CASES) - {"handoff-run-session"}
 
 
 @pytest.mark.timeout(400)

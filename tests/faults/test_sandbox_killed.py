@@ -6,12 +6,15 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 import agentexec as ax
 from tests.deployment import Deploy, on_targets
 
 MODULE = Path(__file__).parent / "sandbox_module.py"
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres")
 def test_a_killed_workers_agent_finds_its_files_again_and_ended_tasks_leave_no_workspace(
     deploy: Deploy,

@@ -91,6 +91,7 @@ def test_a_task_that_one_worker_lacks_is_run_by_another(deploy: Deploy) -> None:
     assert deployment.status(canceled) == "canceled"
 
 
+@pytest.mark.thorough
 @both_deployments
 def test_a_task_that_no_worker_has_ends_in_error_after_a_bounded_time(deploy: Deploy) -> None:
     deployment = deploy()

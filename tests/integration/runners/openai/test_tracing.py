@@ -166,6 +166,7 @@ async def test_the_callers_settings_of_a_trace_win(
     assert collector.trace_ids == [own, "trace_" + "8" * 32]
 
 
+@pytest.mark.thorough
 @on_targets("embedded", alternates=False)
 def test_a_worker_that_stops_exports_its_last_traces(deploy: Deploy) -> None:
     deployment = deploy()
