@@ -7,6 +7,7 @@ import json
 from sqlalchemy.orm import Session
 
 import agentexec as ax
+from agentexec.cli.serving import serving_workers
 from agentexec.runtime import RUNTIME
 from tests.deployment import Deploy, Deployment, on_targets, run_agentexec, run_in_process
 
@@ -70,6 +71,7 @@ def test_waiting_for_a_task_that_nobody_will_run_is_said_at_once(deploy: Deploy)
         assert err.startswith(f"No worker serves the queue agentexec_tasks of sqlite:///{deployment.folder}/")
         assert "start one with `agentexec worker`" in err
     deployment.start()
+    deployment.wait_for(lambda: serving_workers(ax.CONF.queue_name))
     code, out, err = run_in_process(deployment, "enqueue", "work", '{"key": "b"}', "--wait")
     assert (code, out) == (0, "b\n")
     assert "No worker" not in err
