@@ -9,7 +9,7 @@ from uuid import UUID
 
 from agentexec.activity.mailbox import TaskOutcome
 from agentexec.client.outcomes import blocking_outcome_stream, outcome_stream
-from agentexec.client.results import DEFAULT_TIMEOUT, decode, decode_or_return_error
+from agentexec.client.results import DEFAULT_TIMEOUT, decode, decode_or_return_error, wanted_codec
 from agentexec.task import Task
 
 
@@ -87,7 +87,8 @@ class Completed:
             ResultExpiredError: The result was removed after `AGENTEXEC_RESULT_TTL`.
             UsageError: The result does not fit `type`.
         """
-        return decode(self._outcome, type)
+        wanted = None if type is None or self._outcome.result is None else wanted_codec(type)
+        return decode(self._outcome, wanted)
 
 
 async def as_completed(

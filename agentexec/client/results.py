@@ -78,11 +78,10 @@ async def get_result(
         UnavailableError: The database cannot be reached.
     """
     timeout = check_timeout("timeout=", timeout)
-    if type is not None:
-        wanted_codec(type)
+    wanted = None if type is None else wanted_codec(type)
     [expected] = await RUNTIME.run_in_thread(expect, [task], metadata_filter)
     if expected.future.done():
-        return decode(expected.future.result(), type)
+        return decode(expected.future.result(), wanted)
     async with slot_released():
         try:
             async with asyncio.timeout(timeout):
@@ -91,7 +90,7 @@ async def get_result(
             raise late_error(expected.task, timeout) from None
         finally:
             expected.forget()
-    return decode(outcome, type)
+    return decode(outcome, wanted)
 
 
 @overload
@@ -119,11 +118,10 @@ def get_result_sync(
 ) -> Any:
     """Wait for a result: `get_result` for code without an event loop, with the same arguments, result and errors."""
     timeout = check_timeout("timeout=", timeout)
-    if type is not None:
-        wanted_codec(type)
+    wanted = None if type is None else wanted_codec(type)
     [expected] = expect([task], metadata_filter)
     if expected.future.done():
-        return decode(expected.future.result(), type)
+        return decode(expected.future.result(), wanted)
     with slot_released_sync():
         try:
             outcome = expected.future.result(timeout)
@@ -131,7 +129,7 @@ def get_result_sync(
             raise late_error(expected.task, timeout) from None
         finally:
             expected.forget()
-    return decode(outcome, type)
+    return decode(outcome, wanted)
 
 
 class Expected(NamedTuple):
@@ -181,7 +179,7 @@ def late_error(task: Task, timeout: float | None, number: int = 1) -> TimeoutErr
     )
 
 
-def decode(outcome: TaskOutcome, wanted: Any | None) -> Any:
+def decode(outcome: TaskOutcome, wanted: Codec | None) -> Any:
     """Return the result of an ended task as the wanted type, or raise its error."""
     if outcome.status is not Status.COMPLETE:
         kind = TaskCanceledError if outcome.status is Status.CANCELED else TaskFailedError
@@ -195,7 +193,7 @@ def decode(outcome: TaskOutcome, wanted: Any | None) -> Any:
         if outcome.age > CONF.result_ttl:
             raise ResultExpiredError(outcome.agent_id)
         return None
-    codec = _result_codec(outcome.task_name) if wanted is None else wanted_codec(wanted)
+    codec = _result_codec(outcome.task_name) if wanted is None else wanted
     if codec.is_any:
         try:
             return json.loads(outcome.result)
