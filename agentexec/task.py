@@ -36,6 +36,7 @@ class Status(enum.StrEnum):
 
 FINAL_STATUSES = frozenset({Status.COMPLETE, Status.ERROR, Status.CANCELED})
 ACTIVE_STATUSES = frozenset({Status.QUEUED, Status.RUNNING})
+FAILED_STATUSES = frozenset({Status.ERROR, Status.CANCELED})
 
 
 class Priority(enum.IntEnum):

@@ -7,10 +7,7 @@ from sqlalchemy import Connection, select
 from agentexec.activity.changes.new_tasks import NewTask, free_key
 from agentexec.activity.models import Activity
 from agentexec.journal.recorder import Scope
-from agentexec.task import Status, Task
-
-FAILED = frozenset({Status.ERROR, Status.CANCELED})
-"""Statuses of a task that has not done its work, so that another one may."""
+from agentexec.task import FAILED_STATUSES, Task
 
 _HOLDER = select(Activity.agent_id, Activity.agent_type, Activity.queue, Activity.status, Activity.parent_id)
 
@@ -29,8 +26,8 @@ def find_holder(connection: Connection, new: NewTask, scope: Scope | None) -> Ta
     row = connection.execute(_HOLDER.where(Activity.idempotency_key == new.idempotency_key)).one_or_none()
     if row is None:
         return None
-    if row.status in FAILED and not new.keeps_key and not _may_be_own(row.parent_id, scope):
-        free_key(connection, row.agent_id, FAILED)
+    if row.status in FAILED_STATUSES and not new.keeps_key and not _may_be_own(row.parent_id, scope):
+        free_key(connection, row.agent_id, FAILED_STATUSES)
         return None
     return Task(agent_id=row.agent_id, task_name=row.agent_type, queue_name=row.queue or "")
 

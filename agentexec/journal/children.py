@@ -18,9 +18,7 @@ from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.db.chunks import chunks
 from agentexec.journal.canonical import canonical_json
 from agentexec.journal.recorder import Scope
-from agentexec.task import Status
-
-FAILED = (Status.ERROR, Status.CANCELED)
+from agentexec.task import FAILED_STATUSES, Status
 
 
 class Child(NamedTuple):
@@ -102,6 +100,6 @@ def choose_id(candidates: Sequence[UUID], known: Mapping[UUID, Status]) -> UUID:
     After a mere crash there is no next candidate: the new attempt sees what the crashed one saw.
     """
     for agent_id in candidates:
-        if known.get(agent_id) not in FAILED:
+        if known.get(agent_id) not in FAILED_STATUSES:
             return agent_id
     return candidates[-1]

@@ -14,7 +14,7 @@ log = logging.getLogger("agentexec.worker")
 
 T = TypeVar("T")
 
-STOP_MARK = "_agentexec_forbids_stop"
+PROTECTED_MARK = "_agentexec_protects_loop"
 
 ANYIO_MARK = "cancel scope"
 """Part of the message with which anyio cancels a task."""
@@ -117,9 +117,9 @@ def run_to_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[T]) -> T:
 
 def protect_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Refuse calls of handlers that would end or change the loop for the others: it belongs to the process."""
-    if getattr(loop, STOP_MARK, False):
+    if getattr(loop, PROTECTED_MARK, False):
         return
-    setattr(loop, STOP_MARK, True)
+    setattr(loop, PROTECTED_MARK, True)
     for name, deed in FORBIDDEN.items():
         setattr(loop, name, _refusing(getattr(loop, name), deed))
 

@@ -12,7 +12,7 @@ from sqlalchemy.sql import Executable
 
 from agentexec.activity.changes.statements import statements_for
 from agentexec.db.chunks import chunks
-from agentexec.task import ACTIVE_STATUSES, Lease, Status
+from agentexec.task import ACTIVE_STATUSES, FAILED_STATUSES, Lease, Status
 
 
 class Ending(NamedTuple):
@@ -95,7 +95,7 @@ def requeue_ended(
     rows = [
         row
         for row in select_rows(connection, sql.select_state, agent_ids)
-        if row.status in (Status.ERROR, Status.CANCELED) and row.queue is not None
+        if row.status in FAILED_STATUSES and row.queue is not None
     ]
     if rows:
         ids = [row.agent_id for row in rows]

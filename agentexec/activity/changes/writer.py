@@ -28,8 +28,6 @@ log = logging.getLogger("agentexec.writer")
 GATHER_SECONDS = 0.02
 """Seconds that reports wait for more of them. An ending never waits, because somebody may be waiting for the result."""
 
-"""Reports, and endings, in one transaction."""
-
 MAX_PENDING_REPORTS = 50_000
 """Reports kept while the database is away. Beyond it the oldest are dropped; endings never are."""
 
