@@ -149,23 +149,42 @@ class Pool:
             raise SystemExit(code)
 
     def start(self) -> None:
-        """Start workers in the background, and return immediately.
+        """Start workers in the background, and return once they start: after a second or so, plus the module's import.
+
+        Tasks then run until `shutdown`, or until the program ends. A server that cannot be reached is waited for, up to
+        AGENTEXEC_CONNECT_TIMEOUT seconds. In async code, call it as `await asyncio.to_thread(pool.start)`, so that the
+        event loop continues meanwhile.
 
         Raises:
-            UsageError: The workers run already, or the call is made within a worker.
+            UsageError: The workers run already, the call is made within a worker, or a setting is invalid.
+            ModuleLoadError: The workers cannot import the program, or do not find the pool in it.
+            UnavailableError: Redis or the database cannot be reached.
+            SchemaError: The database needs `agentexec migrate`.
+            AgentexecError: Something else keeps the workers from starting. In all cases, none of their processes is
+                left, and `start` may be called again.
         """
         self._refuse_within_workers()
         if self._thread is not None and self._thread.is_alive():
             raise UsageError("The pool's workers run already. Call pool.shutdown() first.")
-        supervisor = self._supervise()
-        self._supervisor = supervisor
-        self._thread = threading.Thread(
+        supervisor = self._supervise(log_failed_start=False)
+        thread = threading.Thread(
             # A daemon, as a program that ends without `shutdown` must not hang. The workers notice its end and stop.
-            target=lambda: supervisor.run(handle_signals=False),
+            target=_supervise_in_background,
+            args=(supervisor,),
             name="agentexec-supervisor",
             daemon=True,
         )
-        self._thread.start()
+        self._supervisor, self._thread = supervisor, thread
+        thread.start()
+        try:
+            supervisor.start_settled.wait()
+        except BaseException:  # Ctrl-C
+            supervisor.stop(signal.SIGQUIT)
+            raise
+        if supervisor.failure is not None:
+            thread.join()
+            self._supervisor = self._thread = None
+            raise supervisor.failure
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Stop the background workers in order, and wait for their end. Without such workers it does nothing.
@@ -183,12 +202,18 @@ class Pool:
             self._thread.join()
         self._supervisor = self._thread = None
 
-    def _supervise(self) -> Supervisor:
+    def _supervise(self, *, log_failed_start: bool = True) -> Supervisor:
         """Return a supervisor whose processes import the running program again, under the settings in force here."""
         overrides = explicit_settings()
         if self.registry.queue_name is not None:
             overrides["queue_name"] = self.registry.queue_name
-        return Supervisor(Target.from_pool(self), CONF, overrides=overrides, run_atexit=False)
+        return Supervisor(
+            Target.from_pool(self),
+            CONF,
+            overrides=overrides,
+            run_atexit=False,
+            log_failed_start=log_failed_start,
+        )
 
     def _refuse_within_workers(self) -> None:
         # Without this check, a program that starts its pool at import would start workers without end.
@@ -197,3 +222,12 @@ class Pool:
                 "Workers import the program to find its tasks, and must not start workers themselves. Put pool.run() "
                 'or pool.start() under `if __name__ == "__main__":`.'
             )
+
+
+def _supervise_in_background(supervisor: Supervisor) -> None:
+    """Run a supervisor in a thread. The caller of `Pool.start` raises the reason of a failed start."""
+    try:
+        supervisor.run(handle_signals=False)
+    except Exception:
+        if supervisor.failure is None:
+            raise

@@ -18,6 +18,7 @@ from agentexec.errors import AgentexecError, UnavailableError
 from agentexec.outage import Outage
 from agentexec.runtime import Runtime
 from agentexec.worker.channel import Channel
+from agentexec.worker.failed_start import to_message
 from agentexec.worker.preflight import preflight
 from agentexec.worker.reconciler import Reconciler
 from agentexec.worker.sandbox_sweep import SandboxSweep
@@ -94,11 +95,11 @@ class Maintenance:
         try:
             preflight(self._runtime, self._settings, self._connect_timeout)
         except AgentexecError as error:
-            self._tell({"failed": str(error), "exit_code": error.exit_code})
+            self._tell(to_message(error))
             return error.exit_code
         except Exception as error:
             log.exception("The checks before the start failed.")
-            self._tell({"failed": f"The checks before the start failed: {error}", "exit_code": 1})
+            self._tell(to_message(AgentexecError(f"The checks before the start failed: {error}")))
             return 1
         return 0
 

@@ -11,14 +11,17 @@ import os
 import secrets
 import selectors
 import signal
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentexec.config import Settings, unknown_variables
+from agentexec.errors import AgentexecError
 from agentexec.policy import exit_reason, restart_delay
 from agentexec.worker.channel import Channel
 from agentexec.worker.child_processes import ChildProcess, ChildProcesses
+from agentexec.worker.failed_start import from_message
 from agentexec.worker.probe import HeartbeatFile
 from agentexec.worker.signal_queue import SignalQueue
 from agentexec.worker.target import Target
@@ -55,11 +58,17 @@ class Supervisor:
     """Let the template run the exit handlers of the user's module."""
     show_traceback: bool = False
     """Have the template print a traceback when the module cannot be loaded."""
+    log_failed_start: bool = True
+    """Log the reason of a failed start. False where the caller raises it."""
 
     def __post_init__(self) -> None:
         self.settings = self.settings.model_copy()
         self.stopped_by: int | None = None
         """Signal that stopped this supervisor."""
+        self.failure: AgentexecError | None = None
+        """Reason of a failed start."""
+        self.start_settled = threading.Event()
+        """Set once the workers start, or once everything has ended because they cannot."""
         self._host = f"{os.uname().nodename}:{os.getpid()}"
         self._signals = SignalQueue()
         self._children = ChildProcesses()
@@ -92,10 +101,15 @@ class Supervisor:
                 self._enforce_deadline()
                 self._beat()
             return self._close()
+        except Exception as error:
+            if not self._ready:
+                self.failure = AgentexecError(f"The workers cannot start: {type(error).__name__}: {error}.")
+            raise
         finally:
             self._kill_all()
             self._signals.restore()
             self._heartbeat.close()
+            self.start_settled.set()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Act as if the signal had arrived; from any thread, or a signal handler."""
@@ -168,8 +182,7 @@ class Supervisor:
 
     def _act_on(self, message: dict[str, Any]) -> None:
         if "failed" in message:
-            log.error("%s", message["failed"])
-            self._fail(message["exit_code"])
+            self._fail(from_message(message))
         elif "loaded" in message:
             self._note_loaded(message["settings"], can_fork=message["forks"])
         elif "ready" in message:
@@ -182,12 +195,14 @@ class Supervisor:
         elif "settled" in message:
             self._unsettled.pop(message["settled"], None)
 
-    def _fail(self, code: int) -> None:
+    def _fail(self, error: AgentexecError) -> None:
         """Start nothing more, and end: after the running tasks, if there are any."""
+        if self._ready or self.log_failed_start:
+            log.error("%s", error)
         if not self._ready:
-            self._failed = code
+            self._failed, self.failure = error.exit_code, error
             return
-        self._gave_up = code
+        self._gave_up = error.exit_code
         if self._stopping_at is None:
             self._drain()
 
@@ -213,6 +228,7 @@ class Supervisor:
                 self.settings.queue_name,
             )
         self._ready = True
+        self.start_settled.set()
         self._report_deaths()
 
     # ---- processes ---------------------------------------------------------------------------------------
@@ -305,8 +321,8 @@ class Supervisor:
     def _replace_template(self, template: TemplateHandle) -> None:
         reason = exit_reason(template.exit_code() or 0)
         if not self._loaded and self._template_deaths == 0:
-            log.error("The template process %s before it had loaded %s.", reason, self.target.module)
-            self._failed = 1
+            text = f"The template process {reason} before it had loaded {self.target.module}."
+            self._fail(AgentexecError(text))
             return
         self._template_deaths += 1
         log.error("The template process %s. Restarting all processes.", reason)

@@ -40,6 +40,7 @@ from agentexec.worker.child_main import (
     WORKER_MODULE,
     run_child,
 )
+from agentexec.worker.failed_start import to_message
 from agentexec.worker.forks import Forks, ignore_signals
 from agentexec.worker.target import HasRegistry, Target
 
@@ -210,8 +211,7 @@ def _report_failure(args: TemplateArgs, error: AgentexecError) -> NoReturn:
     if args.spawned is not None:
         log.error("%s", error)
     else:
-        failure = {"failed": str(error), "exit_code": error.exit_code}
-        os.write(args.control, json.dumps(failure).encode() + b"\n")
+        os.write(args.control, json.dumps(to_message(error)).encode() + b"\n")
     os._exit(error.exit_code)
 
 

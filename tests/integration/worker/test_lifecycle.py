@@ -348,6 +348,69 @@ def test_a_pool_that_workers_cannot_import_is_refused(deploy: Deploy) -> None:
     assert "Traceback" not in deployment.log
 
 
+START_IN_VAIN = """
+import asyncio
+from pathlib import Path
+
+if __name__ != "__main__" and Path("broken").exists():
+    raise RuntimeError("the key is missing")
+
+def attempt():
+    try:
+        pool.start()
+    except ax.AgentexecError as error:
+        print(type(error).__name__, error.exit_code, error, flush=True)
+        return error
+
+if __name__ == "__main__":
+    assert attempt() is not None
+"""
+
+START_AFTER_ALL = """
+    Path("broken").unlink()
+    ax.configure(database_url="sqlite:///fresh.db")
+    attempt()
+    ax.Base.metadata.create_all(ax.get_engine())
+    ax.CONF.connect_timeout = 0
+    ax.CONF.redis_url = "redis://127.0.0.1:1"
+    asyncio.run(asyncio.to_thread(attempt))
+    ax.CONF.redis_url = None
+    assert attempt() is None
+    print(ax.get_result_sync(ax.enqueue_sync("greet", {"name": "Acme"}), 15))
+    pool.shutdown()
+"""
+
+
+@on_targets("embedded")
+def test_a_start_in_the_background_that_fails_raises_the_reason(deploy: Deploy) -> None:
+    deployment = deploy()
+    (deployment.folder / "broken").touch()
+    write(deployment, "worker.py", MODULE_WITH_POOL + START_IN_VAIN)
+    process = deployment.spawn([sys.executable, "worker.py"], ready=False)
+    assert process.wait(30) == 0, deployment.log
+    [line] = deployment.log.splitlines()
+    assert line.startswith("ModuleLoadError 2 ") and "RuntimeError: the key is missing" in line
+    assert all_exited(deployment.processes())
+
+
+@pytest.mark.thorough
+@on_targets("embedded")
+def test_a_pool_starts_once_what_kept_it_from_starting_is_repaired(deploy: Deploy) -> None:
+    deployment = deploy()
+    (deployment.folder / "broken").touch()
+    program = MODULE_WITH_POOL.replace("ax.Pool()", 'ax.Pool(database_url="sqlite:///fresh.db")')
+    write(deployment, "worker.py", program + START_IN_VAIN + START_AFTER_ALL)
+    process = deployment.spawn([sys.executable, "worker.py"], ready=False)
+    assert process.wait(60) == 0, deployment.log
+    said = [line for line in deployment.log.splitlines() if " INFO " not in line]
+    assert [line.split()[:2] for line in said[:3]] == [
+        ["ModuleLoadError", "2"],
+        ["SchemaError", "5"],
+        ["UnavailableError", "3"],
+    ]
+    assert said[3:] == ["Hello Acme"]
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     "call", ["pool.run()", "pool.start()\nimport time\ntime.sleep(60)"], ids=["run", "start"]
@@ -359,11 +422,12 @@ def test_a_program_that_starts_workers_at_import_is_refused(deploy: Deploy, call
     write(deployment, "worker.py", f"{MODULE_WITH_POOL}\n{call}\n")
     process = deployment.spawn([sys.executable, "worker.py"], ready=False)
     deployment.wait_for(lambda: 'under `if __name__ == "__main__":`' in deployment.log)
-    if "sleep" in call:
-        process.kill()
+    if "start" in call:
+        assert process.wait(15) == 1
+        assert deployment.log.splitlines()[-1].startswith("agentexec.errors.UsageError: Workers import")
     else:
         assert process.wait(15) == 2
-    assert deployment.log.count("\n") == 1, deployment.log
+        assert deployment.log.count("\n") == 1, deployment.log
     assert all_exited(deployment.processes())
 
 
