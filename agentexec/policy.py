@@ -14,6 +14,10 @@ from agentexec.task import Status
 LOW_PRIORITY_INTERVAL = 16
 """Claimed tasks of which one is taken from LOW first, so a flood of HIGH cannot starve LOW."""
 
+MAX_EPOCH_LEAD = 10_000
+"""Epochs by which a claim may be ahead of the record: claims that start nothing raise the epoch in the queue alone. One
+that is further ahead comes from an entry that was forged, and recording it would use up the numbers."""
+
 MAX_TOTAL_CRASHES = 100
 """Crashes that end a task even if each followed a new recorded step: a handler that makes different calls in every
 attempt would record new steps forever."""
@@ -33,6 +37,8 @@ class Admission(enum.Enum):
     """The task has crashed too often."""
     LEAVE = "leave"
     """This worker has no task of that name: another one may have it."""
+    FORGET = "forget"
+    """The queue's entry contradicts the record: it is dropped, and the task stays as it is."""
 
 
 class CrashCounts(NamedTuple):
@@ -67,12 +73,15 @@ def admit(
     max_crashes: int,
     suspect_running: bool,
     is_known: bool = True,
+    is_ours: bool = True,
 ) -> tuple[Admission, CrashCounts]:
     """Decide about a claimed task, and return the decision and the crashes to record.
 
     A task that the record shows RUNNING under a lower epoch was left by a worker that died: one more crash. `is_known`:
-    this worker has a task of that name.
+    this worker has a task of that name. `is_ours`: it is a task of the queue from which it was claimed, see `is_claim_of`.
     """
+    if not is_ours:
+        return Admission.FORGET, crashes
     if status.final:
         return Admission.ACKNOWLEDGE, crashes
     if recorded_epoch >= claimed_epoch:
@@ -86,6 +95,18 @@ def admit(
     if crashes.is_suspect(max_crashes) and suspect_running:
         return Admission.HOLD, crashes
     return Admission.START, crashes
+
+
+def is_claim_of(
+    queue: str | None, *, recorded_queue: str | None, recorded_epoch: int, claimed_epoch: int
+) -> bool:
+    """Return True if a claim from a queue can be of the recorded task. Whoever can write to the queue can forge its entry.
+
+    `queue` None: the queue belongs to this process alone, so any claim is.
+    """
+    if queue is None:
+        return True
+    return recorded_queue == queue and claimed_epoch - recorded_epoch <= MAX_EPOCH_LEAD
 
 
 def attribute_crash(running: Iterable[tuple[UUID, CrashCounts]], max_crashes: int) -> set[UUID]:

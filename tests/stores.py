@@ -46,9 +46,12 @@ class Stores(NamedTuple):
         *,
         suspect_running: bool = False,
         task_names: Sequence[str] | None = None,
+        queue: str | None = QUEUE,
     ) -> Admissions:
         """Start claimed tasks as a worker does: first those that need no decision, then the others."""
-        started = self.record.start_fresh(leases, now=now, started_message="Started.", task_names=task_names)
+        started = self.record.start_fresh(
+            leases, now=now, started_message="Started.", task_names=task_names, queue=queue
+        )
         fresh = {admitted.lease for admitted in started}
         others = [lease for lease in leases if lease not in fresh]
         admissions = self.record.admit(
@@ -58,6 +61,7 @@ class Stores(NamedTuple):
             max_crashes=MAX_CRASHES,
             suspect_running=suspect_running,
             task_names=task_names,
+            queue=queue,
         )
         admissions.started = sorted([*started, *admissions.started])
         return admissions

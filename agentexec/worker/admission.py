@@ -42,6 +42,7 @@ class Admitter:
         stopping: True once the process drains: what is not admitted yet is given back.
         task_names: Returns the names of the tasks that this worker has, and leaves tasks of other names for other
             workers. None: tasks of any name are started.
+        checks_queue: Start only tasks of the queue of the settings.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Admitter:
         begin: Callable[[Sequence[Admitted]], object],
         stopping: Callable[[], bool],
         task_names: Callable[[], Collection[str]] | None = None,
+        checks_queue: bool = True,
     ) -> None:
         self._runtime = runtime
         self._store = record_store(runtime)
@@ -67,6 +69,7 @@ class Admitter:
         self._begin = begin
         self._stopping = stopping
         self._task_names = task_names
+        self._checked_queue = settings.queue_name if checks_queue else None
         self._held: list[Lease] = []
         self._left_until = 0.0
         self._minute_ends, self._left_in_minute = 0.0, 0
@@ -126,6 +129,7 @@ class Admitter:
             now=utc_now(),
             started_message=self._settings.activity_message_started,
             task_names=self._names(),
+            queue=self._checked_queue,
         )
         if not started:
             return leases
@@ -141,6 +145,7 @@ class Admitter:
             max_crashes=self._settings.max_crashes,
             suspect_running=self._suspects.any_running,
             task_names=self._names(),
+            queue=self._checked_queue,
         )
 
     def _names(self) -> Collection[str] | None:
@@ -167,10 +172,28 @@ class Admitter:
             self._tasks.forget(lease.agent_id)
         if ended:
             self._acknowledge(ended)
+        if admissions.forged:
+            self._drop_forged(admissions.forged)
         for task in admissions.left:
             self._leave(task)
         if admissions.unknown:
             self._live.notify_log_changed([lease.agent_id for lease in admissions.unknown])
+
+    def _drop_forged(self, leases: Sequence[Lease]) -> None:
+        """Remove entries that contradict the record from the queue, and leave their tasks alone."""
+        log.warning(
+            "Dropped %d forged entry(ies) of queue %s, such as that of task %s: the record has the task on another queue, or "
+            "under a much older epoch. The reconciler of its queue adds the task again.",
+            len(leases),
+            self._settings.queue_name,
+            leases[0].agent_id,
+        )
+        for lease in leases:
+            self._tasks.forget(lease.agent_id)
+        try:
+            self._runtime.backend.finish(self._settings.queue_name, leases)
+        except UnavailableError as error:
+            log.warning("%s Their leases expire by themselves.", error)
 
     def _leave(self, task: LeftTask) -> None:
         """Give back a task that this worker lacks, to be offered again after a while."""

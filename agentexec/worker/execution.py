@@ -36,7 +36,8 @@ class Execution:
         on_written: Called in the writer's thread with the endings that were written.
         max_inline_sleep: Longest sleep of a handler, in seconds, that does not leave the process.
         skips_sleep: Count a sleep as slept when the task comes back, whatever the clock says.
-        leaves_unknown: Leave tasks whose names the registry lacks for other workers; otherwise they fail at once.
+        shares_queue: Other processes write to the queue and claim from it: tasks whose names the registry lacks are left
+            for them (otherwise they fail at once), and claims that contradict the record are dropped.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Execution:
         on_written: Callable[[Sequence[Ending]], object] | None = None,
         max_inline_sleep: float = MAX_INLINE_SLEEP,
         skips_sleep: bool = False,
-        leaves_unknown: bool = False,
+        shares_queue: bool = False,
     ) -> None:
         self._runtime = runtime
         live = runtime.get_shared(EventPublisher, lambda: EventPublisher(runtime))
@@ -88,7 +89,8 @@ class Execution:
             live,
             begin=self.running.begin,
             stopping=stopping,
-            task_names=registry.names if leaves_unknown else None,
+            task_names=registry.names if shares_queue else None,
+            checks_queue=shares_queue,
         )
 
     def open(self) -> None:

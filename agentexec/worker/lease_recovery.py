@@ -65,7 +65,12 @@ class LeaseRecovery:
         backend = self._runtime.backend
         with writing(self._runtime.engine) as connection:
             deaths = record_crashes(
-                connection, leases, reason=reason, max_crashes=self._settings.max_crashes, now=utc_now()
+                connection,
+                leases,
+                queue=self._queue,
+                reason=reason,
+                max_crashes=self._settings.max_crashes,
+                now=utc_now(),
             )
         for lease in deaths.requeue:
             backend.release(self._queue, lease)
@@ -73,6 +78,15 @@ class LeaseRecovery:
             backend.wake(self._queue, len(deaths.requeue))
             log.warning(
                 "Returned %d task(s) to the queue: their worker process %s.", len(deaths.requeue), reason
+            )
+        if deaths.forged:
+            backend.finish(self._queue, deaths.forged)
+            log.warning(
+                "Dropped %d forged lease(s) of queue %s, such as that of task %s: the record has the task on another queue, "
+                "or under a much older epoch.",
+                len(deaths.forged),
+                self._queue,
+                deaths.forged[0].agent_id,
             )
         if deaths.acknowledge:
             backend.finish(self._queue, deaths.acknowledge)

@@ -38,7 +38,7 @@ class Worker:
         self._claims = False
         draining = threading.Event()
         self._execution = execution = Execution(
-            registry, runtime, settings, stopping=draining.is_set, leaves_unknown=True
+            registry, runtime, settings, stopping=draining.is_set, shares_queue=True
         )
         self._claimer = Claimer(
             runtime.backend,

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from agentexec.activity.changes.crashes import crashes_from_row
 from agentexec.activity.changes.statements import statements_for
 from agentexec.db.chunks import chunks
-from agentexec.policy import Admission, CrashCounts, admit
+from agentexec.policy import Admission, CrashCounts, admit, is_claim_of
 from agentexec.task import Lease
 
 
@@ -50,6 +50,8 @@ class Admissions:
     """Tasks whose names this worker lacks, to be decided about by `leave_unknown`."""
     left: list[LeftTask] = field(default_factory=list)
     """Those of them that are left for other workers."""
+    forged: list[Lease] = field(default_factory=list)
+    """Claims that contradict the record: their entries are dropped, and the tasks stay as they are."""
 
 
 def decide_admissions(
@@ -59,12 +61,21 @@ def decide_admissions(
     max_crashes: int,
     suspect_running: bool,
     task_names: Collection[str] | None = None,
+    queue: str | None = None,
 ) -> Admissions:
     """Decide about claims by their rows in the record. At most one suspect starts.
 
-    `task_names`: the names that this worker has; None admits tasks of any name.
+    `task_names`: the names that this worker has; None admits tasks of any name. `queue`: the queue from which they were
+    claimed; None does not compare it.
     """
     admissions = Admissions()
+    others = {
+        Admission.ACKNOWLEDGE: admissions.ended,
+        Admission.REFUSE: admissions.refused,
+        Admission.HOLD: admissions.held,
+        Admission.LEAVE: admissions.unknown,
+        Admission.FORGET: admissions.forged,
+    }
     epochs = dict(claims)
     for row in rows:
         lease = Lease(row.agent_id, epochs.pop(row.agent_id))
@@ -76,22 +87,18 @@ def decide_admissions(
             max_crashes=max_crashes,
             suspect_running=suspect_running,
             is_known=task_names is None or row.agent_type in task_names,
+            is_ours=is_claim_of(
+                queue, recorded_queue=row.queue, recorded_epoch=row.epoch, claimed_epoch=lease.epoch
+            ),
         )
-        match decision:
-            case Admission.START:
-                suspect_running = suspect_running or crashes.is_suspect(max_crashes)
-                started = Admitted(lease, row.agent_type, row.context, row.attempt + 1, crashes)
-                admissions.started.append(started)
-            case Admission.ACKNOWLEDGE:
-                admissions.ended.append(lease)
-            case Admission.REFUSE:
-                admissions.refused.append(lease)
-            case Admission.HOLD:
-                admissions.held.append(lease)
-            case Admission.FAIL:
-                admissions.poisoned.append((lease, crashes))
-            case Admission.LEAVE:
-                admissions.unknown.append(lease)
+        if decision is Admission.START:
+            suspect_running = suspect_running or crashes.is_suspect(max_crashes)
+            started = Admitted(lease, row.agent_type, row.context, row.attempt + 1, crashes)
+            admissions.started.append(started)
+        elif decision is Admission.FAIL:
+            admissions.poisoned.append((lease, crashes))
+        else:
+            others[decision].append(lease)
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
     admissions.ended.extend(lease for lease in claims if lease.agent_id in epochs)
     return admissions

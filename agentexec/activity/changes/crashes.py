@@ -13,26 +13,33 @@ from sqlalchemy import Connection, and_, update
 from agentexec.activity.changes.endings import Ending, end, select_rows
 from agentexec.activity.changes.statements import ACTIVITY, statements_for
 from agentexec.activity.deaths import ended_line, requeued_line
-from agentexec.policy import CrashCounts, attribute_crash
+from agentexec.policy import CrashCounts, attribute_crash, is_claim_of
 from agentexec.task import Lease, Status
 
 
 class CrashedTasks(NamedTuple):
-    """The tasks of a crashed process: those to put back on the queue, and those to acknowledge."""
+    """The tasks of a crashed process: those to put back on the queue, those to acknowledge, and forged leases to drop."""
 
     requeue: list[Lease]
     acknowledge: list[Lease]
+    forged: list[Lease]
 
 
 def record_crashes(
-    connection: Connection, leases: Sequence[Lease], *, reason: str, max_crashes: int, now: datetime
+    connection: Connection,
+    leases: Sequence[Lease],
+    *,
+    queue: str,
+    reason: str,
+    max_crashes: int,
+    now: datetime,
 ) -> CrashedTasks:
-    """Note the crash of a process that held leases: its tasks are QUEUED again, or ERROR after too many crashes.
+    """Note the crash of a process that held leases of a queue: its tasks are QUEUED again, or ERROR after too many crashes.
 
     `reason` completes the sentence "The worker process …".
     """
     rows = select_rows(connection, statements_for(connection).select_state, list(dict(leases)))
-    outcome, running = _classify(leases, rows)
+    outcome, running = _classify(queue, leases, rows)
     requeued, poisoned = _attribute(running, max_crashes)
     message = requeued_line(reason)
     for counted in (True, False):
@@ -48,15 +55,19 @@ def record_crashes(
 
 
 def _classify(
-    leases: Sequence[Lease], rows: Sequence[Any]
+    queue: str, leases: Sequence[Lease], rows: Sequence[Any]
 ) -> tuple[CrashedTasks, list[tuple[Lease, CrashCounts]]]:
     """Separate the tasks that ran under their leases from those about which nothing has to be decided."""
-    outcome = CrashedTasks([], [])
+    outcome = CrashedTasks([], [], [])
     unknown = dict(leases)
     running: list[tuple[Lease, CrashCounts]] = []
     for row in rows:
         lease = Lease(row.agent_id, unknown.pop(row.agent_id))
-        if row.status.final:
+        if not is_claim_of(
+            queue, recorded_queue=row.queue, recorded_epoch=row.epoch, claimed_epoch=lease.epoch
+        ):
+            outcome.forged.append(lease)
+        elif row.status.final:
             outcome.acknowledge.append(lease)
         elif row.status is Status.RUNNING and row.epoch == lease.epoch:
             running.append((lease, crashes_from_row(row)))

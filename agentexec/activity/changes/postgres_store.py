@@ -23,7 +23,7 @@ from agentexec.activity.changes.store import Recorded, RecordStore
 from agentexec.activity.queries.labels import label_rows
 from agentexec.db.round_trips import can_batch, run_in_one_round_trip
 from agentexec.db.transactions import autocommitting
-from agentexec.policy import CrashCounts
+from agentexec.policy import MAX_EPOCH_LEAD, CrashCounts
 from agentexec.task import Lease, Status
 
 NEW_COLUMNS = (
@@ -49,7 +49,7 @@ NEW_COLUMNS = (
 """Columns of a new activity."""
 
 LOCKED = f"""locked AS MATERIALIZED (
-    SELECT agent_id, status, epoch, crashes, agent_type FROM {ACTIVITY.name} WHERE agent_id = ANY(%(ids)s::uuid[])
+    SELECT agent_id, status, epoch, crashes, agent_type, queue FROM {ACTIVITY.name} WHERE agent_id = ANY(%(ids)s::uuid[])
     ORDER BY agent_id FOR UPDATE
 )"""  # noqa: S608 - the name of our table
 """The rows, by key alone; conditions follow. Asked for a status too, a planner may read all rows with that status."""
@@ -61,6 +61,7 @@ WITH claimed AS (
     SELECT agent_id, claimed.epoch FROM locked JOIN claimed USING (agent_id)
     WHERE status = '{Status.QUEUED.name}' AND locked.epoch < claimed.epoch AND crashes = 0
         AND (%(names)s::text[] IS NULL OR agent_type = ANY(%(names)s::text[]))
+        AND (%(queue)s::text IS NULL OR queue = %(queue)s AND claimed.epoch::bigint - locked.epoch <= {MAX_EPOCH_LEAD})
 ), started AS (
     UPDATE {ACTIVITY.name} a
     SET status = '{Status.RUNNING.name}', epoch = fresh.epoch, attempt = a.attempt + 1, message = %(message)s,
@@ -123,16 +124,18 @@ class PostgresRecordStore(RecordStore):
         now: datetime,
         started_message: str,
         task_names: Collection[str] | None = None,
+        queue: str | None = None,
     ) -> list[Admitted]:
         """Make fresh tasks RUNNING in one round trip."""
         if not self._can_batch:
             return super().start_fresh(
-                claims, now=now, started_message=started_message, task_names=task_names
+                claims, now=now, started_message=started_message, task_names=task_names, queue=queue
             )
         values = {
             "ids": [lease.agent_id for lease in claims],
             "epochs": [lease.epoch for lease in claims],
             "names": None if task_names is None else list(task_names),
+            "queue": queue,
             "message": started_message,
             "now": now,
         }

@@ -42,7 +42,7 @@ class Statements:
         now = bindparam("now", type_=c.updated_at.type)
         state = (c.agent_id, c.status, c.epoch, c.crashes, c.crashes_in_row)
         self.select_claimed = (
-            select(*state, c.agent_type, c.attempt, c.context)
+            select(*state, c.agent_type, c.attempt, c.context, c.queue)
             .where(chosen)
             .order_by(c.agent_id)
             .with_for_update()

@@ -65,11 +65,12 @@ class RecordStore:
         now: datetime,
         started_message: str,
         task_names: Collection[str] | None = None,
+        queue: str | None = None,
     ) -> list[Admitted]:
         """Make claimed tasks RUNNING that need no decision, and return them in the order of the claims.
 
-        Such a task is QUEUED, its process never crashed, its epoch is older than the claim, and its name is one of
-        `task_names` (None: any). Any number of them may be left to `admit`, which knows all cases; the general store
+        Such a task is QUEUED, its process never crashed, its epoch is older than the claim, its name is one of
+        `task_names` (None: any), and the claim can be of its `queue` (None: any), see `policy.is_claim_of`. Any number of them may be left to `admit`, which knows all cases; the general store
         leaves all of them.
         """
         return []
@@ -83,10 +84,12 @@ class RecordStore:
         max_crashes: int,
         suspect_running: bool,
         task_names: Collection[str] | None = None,
+        queue: str | None = None,
     ) -> Admissions:
         """Make claimed tasks RUNNING under their new epochs, where the record agrees.
 
-        `task_names`: the names of the tasks that this worker has; None admits tasks of any name.
+        `task_names`: the names of the tasks that this worker has; None admits tasks of any name. `queue`: the queue from
+        which they were claimed; None does not compare it.
         """
         with writing(self._engine, relaxed=True) as connection:
             sql = statements_for(connection)
@@ -97,6 +100,7 @@ class RecordStore:
                 max_crashes=max_crashes,
                 suspect_running=suspect_running,
                 task_names=task_names,
+                queue=queue,
             )
             if admissions.unknown:
                 leave_unknown(connection, admissions, task_names or (), now)

@@ -202,3 +202,33 @@ def test_a_task_that_the_record_does_not_know_is_acknowledged(admission: Admissi
     admission.claim_and_admit()
     assert admission.started == []
     assert admission.record.backend.unknown_tasks(QUEUE, [forged]) == [forged]
+
+
+def test_another_queues_task_and_an_epoch_far_ahead_start_nothing(
+    admission: Admission, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever can write to the queue can forge its entries: the record decides."""
+    foreign, ended, ahead, mine, alone = admission.record.enqueue(5)
+    admission.record.change(foreign, queue="other", status=Status.RUNNING, epoch=0)
+    admission.record.change(ended, queue="other", status=Status.COMPLETE)
+    admission.record.change(alone, queue=None)
+    admission.record.backend.remove(QUEUE, [ahead])
+    admission.record.backend.push(QUEUE, [Entry(ahead, epoch=2**31 - 3)])
+    admission.claim_and_admit()
+    assert admission.started_ids == [mine]
+    assert admission.record.statuses([foreign, ended, ahead]) == [
+        Status.RUNNING,
+        Status.COMPLETE,
+        Status.QUEUED,
+    ]
+    gone = [foreign, ended, ahead, alone]
+    assert admission.record.backend.unknown_tasks(QUEUE, gone) == gone
+    assert (admission.held.free_slots, [lease.agent_id for lease in admission.held.tasks.all()]) == (
+        99,
+        [mine],
+    )
+    [line] = [record.message for record in caplog.records]
+    assert "Dropped 4 forged" in line
+    admission.record.backend.push(QUEUE, [Entry(ahead)])
+    admission.claim_and_admit()
+    assert admission.started_ids == [mine, ahead]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentexec.config import Settings
-from agentexec.task import Status
+from agentexec.task import Entry, Status
 from agentexec.worker.lease_recovery import LeaseRecovery
 from tests.unit.worker.record import QUEUE, Record, open_record
 
@@ -67,3 +67,20 @@ def test_a_task_that_crashed_too_often_ends(record: Record) -> None:
     assert record.statuses([task]) == [Status.ERROR]
     assert record.backend.unknown_tasks(QUEUE, [task]) == [task]
     assert record.backend.receive("caller", 0) == [f"done {task}"]
+
+
+def test_forged_leases_end_no_task_and_count_no_crash(
+    record: Record, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lease in another queue's index, or under an epoch that the record cannot have, is not one of the task."""
+    foreign, ahead, real = record.start(3)
+    record.change(foreign, queue="other", crashes=2, crashes_in_row=2)
+    record.backend.remove(QUEUE, [ahead])
+    record.backend.restore(QUEUE, [Entry(ahead, epoch=2**31 - 2)], -1.0)
+    record.backend.watch(QUEUE, [foreign], "caller")
+    let_leases_expire(record)
+    recovery(record).return_expired(0.0)
+    assert record.statuses([foreign, ahead, real]) == [Status.RUNNING, Status.RUNNING, Status.QUEUED]
+    assert record.backend.unknown_tasks(QUEUE, [foreign, ahead, real]) == [foreign, ahead]
+    assert record.backend.receive("caller", 0) == [], "nobody is told that it has ended"
+    assert sum("Dropped 2 forged" in message for message in caplog.messages) == 1

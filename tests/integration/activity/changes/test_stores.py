@@ -14,8 +14,9 @@ from agentexec.activity.changes.store import Recorded
 from agentexec.activity.changes.unknown_tasks import left_message
 from agentexec.errors import JournalConflictError, LeaseLostError
 from agentexec.journal.facts import Fact, FactKind, Usage
+from agentexec.policy import MAX_EPOCH_LEAD
 from agentexec.task import Lease, Priority, Status
-from tests.stores import Stores, assert_same, at, lease, new_task, queued, running, set_row, task_id
+from tests.stores import QUEUE, Stores, assert_same, at, lease, new_task, queued, running, set_row, task_id
 from tests.tables import copy_database
 
 TTL = 60
@@ -115,6 +116,18 @@ def tasks_claimed_under_later_epochs_start(stores: Stores) -> object:
     queued(stores, 0, 1, 2)
     set_row(stores, 1, epoch=4, attempt=3)
     return stores.claim([lease(0, 1), lease(1, 7), lease(2, 2)], at(3))
+
+
+def forged_claims_change_nothing(stores: Stores) -> object:
+    queued(stores, *range(6))
+    set_row(stores, 1, queue="other")
+    set_row(stores, 2, queue=None)
+    set_row(stores, 3, queue=QUEUE.upper())  # MariaDB compares texts without regard to case
+    set_row(stores, 5, epoch=2**31 - 1 - MAX_EPOCH_LEAD)
+    epochs = {0: MAX_EPOCH_LEAD, 4: MAX_EPOCH_LEAD + 1, 5: 2**31 - 1}
+    admissions = stores.claim([lease(number, epochs.get(number, 1)) for number in range(6)], at(3))
+    anything = stores.claim([lease(1), lease(4, 2**31 - 1)], at(4), queue=None)
+    return [admissions.started, sorted(admissions.forged), admissions.ended, anything.started]
 
 
 def completions_alike_are_written(stores: Stores) -> object:
@@ -282,6 +295,7 @@ SCENARIOS = [
     every_kind_of_claim_is_decided,
     tasks_of_other_names_are_left_and_end_after_a_while,
     tasks_claimed_under_later_epochs_start,
+    forged_claims_change_nothing,
     completions_alike_are_written,
     a_single_completion_is_written,
     lost_completions_are_refused,

@@ -20,6 +20,7 @@ def row(number: int, **changes: Any) -> SimpleNamespace:
         "crashes": 0,
         "crashes_in_row": 0,
         "agent_type": "work",
+        "queue": "queue",
         "context": None,
         "attempt": 0,
     }
