@@ -61,6 +61,10 @@ class ChildProcess:
             return False
         return True
 
+    def fail_to_start(self, reason: str, now: float) -> None:
+        """Note that the process could not be started, for a reason that its end will be reported with."""
+        self._started_at, self.exit_reason = now, reason
+
     def end(self) -> str | None:
         """Note that the process has ended, and return the reason if it is known."""
         reason = self.exit_reason
@@ -133,3 +137,10 @@ class ChildProcesses:
     def workers_are_gone(self) -> bool:
         """True if no worker process lives or is about to start."""
         return not any(worker.alive or worker.requested for worker in self.workers)
+
+    def wait_until_replaced(self, child: ChildProcess, delay: float) -> str:
+        """Return when the next process starts, to complete "replacing it"."""
+        if not delay:
+            return " now"
+        until = ", and no task starts here until then" if child.is_worker and self.workers_are_gone else ""
+        return f" in {delay:.1f} s, because it keeps dying soon after its start{until}"

@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentexec.config import Settings, unknown_variables
-from agentexec.errors import AgentexecError
-from agentexec.policy import exit_reason, restart_delay
+from agentexec.errors import AgentexecError, ModuleLoadError
+from agentexec.policy import exit_reason
 from agentexec.worker.channel import Channel
 from agentexec.worker.child_processes import ChildProcess, ChildProcesses
 from agentexec.worker.failed_start import from_message
 from agentexec.worker.probe import HeartbeatFile
 from agentexec.worker.signal_queue import SignalQueue
 from agentexec.worker.target import Target
-from agentexec.worker.template_handle import TemplateHandle
+from agentexec.worker.template_handle import TemplateHandle, TemplateStarts
 
 log = logging.getLogger("agentexec.supervisor")
 
@@ -73,7 +73,7 @@ class Supervisor:
         self._signals = SignalQueue()
         self._children = ChildProcesses()
         self._template: TemplateHandle | None = None
-        self._template_deaths = 0
+        self._starts = TemplateStarts(self.target.module)
         self._unsettled: dict[str, str] = {}
         self._loaded = False
         self._ready = False
@@ -92,6 +92,8 @@ class Supervisor:
             self._signals.install()
         for sentence in unknown_variables():
             log.warning("%s", sentence)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._signals, selectors.EVENT_READ)
         try:
             self._start_template()
             while not self._done():
@@ -107,6 +109,7 @@ class Supervisor:
             raise
         finally:
             self._kill_all()
+            self._selector.close()
             self._signals.restore()
             self._heartbeat.close()
             self.start_settled.set()
@@ -160,6 +163,8 @@ class Supervisor:
         # Only children that may start end the wait early. Others wait for an event, and would keep this loop spinning.
         now = time.monotonic()
         due = [child.restart_at - now for child in self._children if self._may_start(child)]
+        if self._template is None and self._stopping_at is None:
+            due.append(self._starts.next_at - now)
         for key, _ in self._selector.select(max(0.0, min([timeout, *due]))):
             if isinstance(key.fileobj, Channel):
                 self._listen(key.fileobj)
@@ -189,6 +194,10 @@ class Supervisor:
             self._note_ready()
         elif "forked" in message:
             self._note_start(message["forked"], message["pid"])
+        elif "unforked" in message:
+            if child := self._children.with_id(message["unforked"]):
+                child.fail_to_start(f"could not be started ({message['error']})", time.monotonic())
+                self._note_exit(child, 1)
         elif "exited" in message:
             if child := self._children.with_pid(message["exited"]):
                 self._note_exit(child, message["code"])
@@ -209,6 +218,7 @@ class Supervisor:
     def _note_loaded(self, settings: dict[str, Any], *, can_fork: bool) -> None:
         """Adopt the settings that the user's module has set, as this process does not import it."""
         self._loaded = True
+        self._starts.note_loaded(time.monotonic())
         for name, value in settings.items():
             setattr(self.settings, name, value)
         self._heartbeat.workers_wanted = self.settings.num_workers
@@ -234,22 +244,26 @@ class Supervisor:
     # ---- processes ---------------------------------------------------------------------------------------
 
     def _start_template(self) -> None:
+        self._starts.note_start(time.monotonic())
         self._template = TemplateHandle(
             self.target, self.overrides, run_atexit=self.run_atexit, show_traceback=self.show_traceback
         )
-        self._selector = selectors.DefaultSelector()
-        for readable in (self._template.control, self._template.maintenance, self._signals):
-            self._selector.register(readable, selectors.EVENT_READ)
+        for channel in self._template.channels:
+            self._selector.register(channel, selectors.EVENT_READ)
 
     def _start_missing(self) -> None:
         """Start the processes that are missing, and notice a dead template."""
-        if self._failed is not None or self._template is None:
+        if self._failed is not None:
+            return
+        if self._template is None:
+            self._start_template_again()
             return
         if self._template.exit_code() is not None:
             self._wait(0.0)  # for its last messages, which may say why it ended
             if self._failed is None:
-                self._replace_template(self._template)
+                self._bury_template(self._template)
             return
+        self._starts.warn_if_slow(time.monotonic())
         for child in self._children:
             if self._may_start(child) and time.monotonic() >= child.restart_at:
                 self._request_start(self._template, child)
@@ -296,16 +310,8 @@ class Supervisor:
             "%s %s; replacing it%s.",
             child.name,
             reason,
-            self._wait_until_replaced(child, delay),
+            self._children.wait_until_replaced(child, delay),
         )
-
-    def _wait_until_replaced(self, child: ChildProcess, delay: float) -> str:
-        """Return when the next process starts, to complete "replacing it"."""
-        if not delay:
-            return " now"
-        idle = child.is_worker and self._children.workers_are_gone
-        until = ", and no task starts here until then" if idle else ""
-        return f" in {delay:.1f} s, because it keeps dying soon after its start{until}"
 
     def _read_last_words(self) -> None:
         """Read what the maintenance process said before its end: perhaps that no other one can do better."""
@@ -318,14 +324,10 @@ class Supervisor:
             if self._template is not None:
                 self._template.maintenance.send({"dead": worker_id, "reason": reason})
 
-    def _replace_template(self, template: TemplateHandle) -> None:
-        reason = exit_reason(template.exit_code() or 0)
-        if not self._loaded and self._template_deaths == 0:
-            text = f"The template process {reason} before it had loaded {self.target.module}."
-            self._fail(AgentexecError(text))
-            return
-        self._template_deaths += 1
-        log.error("The template process %s. Restarting all processes.", reason)
+    def _bury_template(self, template: TemplateHandle) -> None:
+        """Give up all that came from a dead template, and schedule the next one unless the module itself ended it."""
+        code, loaded, was_busy = template.exit_code() or 0, self._loaded, not self._children.workers_are_gone
+        reason = exit_reason(code) + ("" if loaded else f" before it had loaded {self.target.module}")
         template.close_alive_pipe()
         for child in self._children:
             if child.alive:
@@ -334,14 +336,28 @@ class Supervisor:
                 child.wait()
                 self._note_exit(child, -signal.SIGKILL)
             child.requested = False
-        self._selector.close()
+        for channel in template.channels:
+            if channel in self._selector.get_map():
+                self._selector.unregister(channel)
         template.close()
-        self._loaded = False
+        self._template, self._loaded = None, False
         if self._stopping_at is not None:
-            self._failed = 1
+            if was_busy:
+                log.error("The template process %s, and the running tasks died with it.", reason)
+                self._failed = 1
+        elif not loaded and code >= 0:
+            # Nobody killed it: the module has called os._exit(), or a library that it uses has.
+            self._fail(ModuleLoadError(f"The template process {reason}."))
+        else:
+            self._starts.note_death(f"The template process {reason}", time.monotonic())
+
+    def _start_template_again(self) -> None:
+        if self._stopping_at is not None or time.monotonic() < self._starts.next_at:
             return
-        time.sleep(restart_delay(self._template_deaths))
-        self._start_template()
+        try:
+            self._start_template()
+        except OSError as error:
+            self._starts.note_death(f"The template process cannot be started ({error})", time.monotonic())
 
     def _beat(self) -> None:
         now, stopping = time.monotonic(), self._stopping_at is not None
@@ -365,7 +381,8 @@ class Supervisor:
         )
 
     def _close(self) -> int:
-        if self._template is not None:
+        # A template that is still loading the module would not listen; it is killed.
+        if self._template is not None and self._loaded:
             self._template.maintenance.send({"stop": True})
             self._children.maintenance.wait()
             self._template.control.send({"stop": True})

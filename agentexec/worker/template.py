@@ -5,7 +5,7 @@ has one thread and no connection. If the user's module has started threads of it
 instead, which loads the module again.
 
 It exchanges JSON lines with the supervisor over a socket. `{"fork": {"role", "id", "name"}}` and `{"stop": true}` come in;
-`loaded`, `failed`, `forked` and `exited` go out. When the supervisor's end of the alive pipe closes, all processes end.
+`loaded`, `failed`, `forked`, `unforked` and `exited` go out. When the supervisor's end of the alive pipe closes, all processes end.
 """
 
 from __future__ import annotations
@@ -117,7 +117,11 @@ class Template:
             return False
         for message in messages:
             if "fork" in message:
-                self._fork(message["fork"])
+                try:
+                    self._fork(message["fork"])
+                except OSError as error:
+                    # No memory, or too many processes. Those that run must not die of that.
+                    self._control.send({"unforked": message["fork"]["id"], "error": error.strerror})
             if message.get("stop"):
                 self._stopping = True
         return True

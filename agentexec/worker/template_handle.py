@@ -1,9 +1,11 @@
-"""The supervisor's handle on the template process: starts it, talks to it, and ends it."""
+"""The supervisor's handle on the template process: starts it, talks to it, and ends it; and when the next one starts."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import math
 import os
 import socket
 import subprocess
@@ -12,8 +14,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentexec.config import to_environment
+from agentexec.policy import restart_delay
 from agentexec.worker.channel import Channel
+from agentexec.worker.child_processes import YOUNG_SECONDS
 from agentexec.worker.target import Target
+
+log = logging.getLogger("agentexec.supervisor")
+
+SLOW_LOAD_SECONDS = 30.0
+"""Seconds after which the log says that the user's module is still being loaded."""
 
 
 class TemplateHandle:
@@ -43,18 +52,28 @@ class TemplateHandle:
             "run_atexit": run_atexit,
             "show_traceback": show_traceback,
         }
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "agentexec.worker.template", json.dumps(args)],
-            pass_fds=[its_control.fileno(), alive_read, its_maintenance.fileno()],
-            env={**os.environ, **to_environment(overrides)},
-        )
-        its_control.close()
-        its_maintenance.close()
-        os.close(alive_read)
         self.control = Channel(control)
         """Channel to the template."""
         self.maintenance = Channel(maintenance)
         """Channel to the maintenance process, whichever it is."""
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-m", "agentexec.worker.template", json.dumps(args)],
+                pass_fds=[its_control.fileno(), alive_read, its_maintenance.fileno()],
+                env={**os.environ, **to_environment(overrides)},
+            )
+        except OSError:
+            self.close()
+            raise
+        finally:
+            its_control.close()
+            its_maintenance.close()
+            os.close(alive_read)
+
+    @property
+    def channels(self) -> tuple[Channel, Channel]:
+        """Both channels, to listen to."""
+        return self.control, self.maintenance
 
     def exit_code(self) -> int | None:
         """Return the exit code of a process that has ended, None while it runs."""
@@ -83,3 +102,45 @@ class TemplateHandle:
         self.close_alive_pipe()
         self.control.close()
         self.maintenance.close()
+
+
+class TemplateStarts:
+    """Starts and deaths of a supervisor's templates: those that die early delay the next start more and more.
+
+    Moments are monotonic seconds, passed in by the caller.
+    """
+
+    def __init__(self, module: str) -> None:
+        self.next_at = 0.0
+        """Moment from which the next template may start."""
+        self._module = module
+        self._deaths_in_row = 0
+        self._loaded_at: float | None = None
+        self._slow_at = math.inf
+
+    def note_start(self, now: float) -> None:
+        """Note that a template starts to load the module."""
+        self._loaded_at, self._slow_at = None, now + SLOW_LOAD_SECONDS
+
+    def note_loaded(self, now: float) -> None:
+        """Note that the template has loaded the module."""
+        self._loaded_at, self._slow_at = now, math.inf
+
+    def warn_if_slow(self, now: float) -> None:
+        """Log, once for each template, that it has not loaded the module yet."""
+        if now >= self._slow_at:
+            self._slow_at = math.inf
+            log.warning(
+                "Loading %s takes longer than %.0f s; no task starts here until it is loaded.",
+                self._module,
+                SLOW_LOAD_SECONDS,
+            )
+
+    def note_death(self, event: str, now: float) -> None:
+        """Set and log when the next template starts, after an event that is a main clause."""
+        lasted = self._loaded_at is not None and now - self._loaded_at >= YOUNG_SECONDS
+        self._deaths_in_row = 1 if lasted else self._deaths_in_row + 1
+        delay = restart_delay(self._deaths_in_row)
+        self.next_at = now + delay
+        wait = f"in {delay:.1f} s, as it has died {self._deaths_in_row} times in a row" if delay else "now"
+        log.error("%s. Starting it and all other processes again %s.", event, wait)
