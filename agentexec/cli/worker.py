@@ -68,8 +68,8 @@ def run(
 ) -> None:
     """Run workers until SIGTERM or Ctrl-C. A second signal stops them sooner.
 
-    Exit codes: 0 stopped in order, 1 forced to stop or crashed, 2 the module cannot be loaded or a setting is invalid,
-    3 Redis or the database cannot be reached, 5 the database needs `agentexec migrate`. --check and --ready only read
+    Exit codes: 0 stopped in order, 1 forced to stop or crashed, 2 the module cannot be loaded, a setting is invalid or
+    Redis refuses to serve (a permission, a password, a cluster), 3 Redis or the database cannot be reached, 5 the database needs `agentexec migrate`. --check and --ready only read
     the heartbeat file, and exit with 0 or 1.
     """
     if check or ready:

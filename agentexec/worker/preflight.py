@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -58,9 +59,11 @@ def _wait_for(server: str, connect: Callable[[], None], connect_timeout: float) 
     while True:
         try:
             connect()
-        except UnavailableError as error:
+        except (UnavailableError, UsageError) as error:
+            # Where workers already serve, they go on; nothing is gained by ending them.
+            hopeless = isinstance(error, UsageError) and connect_timeout < math.inf
             wait = backoff(outage.failures + 1)
-            if time.monotonic() + wait > deadline:
+            if hopeless or time.monotonic() + wait > deadline:
                 raise
             time.sleep(outage.failed("%s Waiting for it.", error))
         else:

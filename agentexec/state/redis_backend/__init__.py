@@ -21,6 +21,8 @@ from agentexec.state.backend import ClaimResult, Depth, LostLeases
 from agentexec.state.redis_backend import scripts
 from agentexec.state.redis_backend.connection import Connections, clamp_block_timeout
 from agentexec.state.redis_backend.messages import RedisMessages
+from agentexec.state.redis_backend.preflight import check_server, read_info
+from agentexec.state.redis_backend.refusals import RefusalError
 from agentexec.state.redis_backend.scripts import MAX_TASKS_PER_SCRIPT, QueueKeys, Sign, SignedLease
 from agentexec.state.redis_backend.signing import Signer
 from agentexec.task import Entry, Lease
@@ -32,9 +34,6 @@ if TYPE_CHECKING:
 
 ENTRY = "entry"
 
-OLDEST_SERVER = (6, 2)
-"""First release in which LPOP takes a count, which `receive` needs."""
-
 
 def create(settings: Settings, engine: Engine) -> RedisBackend:
     """Return the backend of `AGENTEXEC_REDIS_URL`, which connects on first use. Raises UsageError for an unusable URL."""
@@ -42,7 +41,7 @@ def create(settings: Settings, engine: Engine) -> RedisBackend:
         raise UsageError(
             "The Redis state backend needs a server: set AGENTEXEC_REDIS_URL, for example to redis://localhost:6379/0."
         )
-    return RedisBackend(settings.redis_url, settings.key_prefix, settings.signing_keys)
+    return RedisBackend(settings.redis_url, settings.key_prefix, settings.signing_keys, settings.queue_name)
 
 
 class RedisBackend(RedisMessages):
@@ -50,41 +49,35 @@ class RedisBackend(RedisMessages):
 
     transactional = False
 
-    def __init__(self, url: str, prefix: str, signing_keys: Sequence[str] = ()) -> None:
+    def __init__(
+        self, url: str, prefix: str, signing_keys: Sequence[str] = (), queue: str = "default"
+    ) -> None:
+        self._queue = queue
         super().__init__(Connections(url), prefix, Signer(signing_keys, prefix))
 
     def describe(self) -> str:
         """Return the server's version, memory and eviction policy, for display. Raises UnavailableError."""
         with self._translating_errors():
-            try:
-                info: dict[str, Any] = self._retrying_client.info("everything")
-            except redis.exceptions.NoPermissionError:
-                return "which may not be asked"
+            info = read_info(self._retrying_client)
+        if not info:
+            return "which may not be asked"
         name = "Valkey" if "valkey_version" in info else "Redis"
         version = info.get("valkey_version") or info.get("redis_version")
         memory = info.get("used_memory_human", "?")
         return f"{name} {version}, {memory} used, {info.get('maxmemory_policy', 'unknown')}"
 
     def ping(self) -> None:
-        """Reach the server. Raises UsageError if it is too old, or may evict the keys of the queue."""
-        with self._translating_errors():
-            self._retrying_client.ping()
-            try:
-                info: dict[str, Any] = self._retrying_client.info("everything")
-            except redis.exceptions.NoPermissionError:
-                return
-        version = str(info.get("redis_version", ""))
-        if version and tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
-            raise UsageError(
-                f"Redis at {self._connections.safe_url} is {version}; agentexec needs 6.2 or newer."
-            )
-        policy = str(info.get("maxmemory_policy", ""))
-        # The keys of a queue never expire, so the volatile policies do not evict them.
-        if info.get("maxmemory") and policy.startswith("allkeys"):
-            raise UsageError(
-                f"Redis at {self._connections.safe_url} would evict queued tasks when it is full (maxmemory-policy "
-                f"{policy}); set maxmemory-policy to noeviction."
-            )
+        """Call everything that the backend calls, on scratch keys.
+
+        Raises UsageError for a server that somebody must change, UnavailableError for one that may recover.
+        """
+        try:
+            with self._translating_errors():
+                check_server(self._retrying_client, self._connections.safe_url, self._prefix, self._queue)
+        except RefusalError as error:
+            if error.lasting:
+                raise UsageError(str(error)) from error
+            raise
 
     def close(self) -> None:
         """Close connections, also those on which another thread waits. A later call connects again."""

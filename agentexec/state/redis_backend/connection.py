@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import logging
+import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +14,10 @@ from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool, parse_url
 from redis.retry import Retry
 
-from agentexec.errors import UnavailableError, UsageError
-from agentexec.redaction import redact
+from agentexec.errors import AgentexecError, UsageError
+from agentexec.state.redis_backend.refusals import OUTAGES, code_of, translate
+
+log = logging.getLogger("agentexec.redis")
 
 TIMEOUT = 5.0
 """Time limit of a command, in seconds."""
@@ -31,19 +34,6 @@ MAX_CONNECTIONS = 10_000
 SCHEMES = ("redis", "rediss", "unix")
 """Schemes of the URLs that redis-py reads."""
 
-OUTAGES = (
-    "BUSY ",
-    "CLUSTERDOWN",
-    "LOADING",
-    "MASTERDOWN",
-    "MISCONF",
-    "NOREPLICAS",
-    "READONLY",
-    "TRYAGAIN",
-    "UNBLOCKED",
-)
-"""Start of the error replies of a server that will recover; the command itself is valid."""
-
 
 class Connections:
     """Two clients of one server.
@@ -58,6 +48,7 @@ class Connections:
             _pool(url, timeout=MAX_BLOCK_SECONDS + TIMEOUT, retries=0)
         )
         self.safe_url = without_secrets(url)
+        self._logged_bugs: set[tuple[type[Exception], str, int | None]] = set()
 
     def close(self) -> None:
         """Disconnect, also connections on which another thread waits. A later call connects again."""
@@ -66,41 +57,27 @@ class Connections:
 
     @contextmanager
     def translating_errors(self) -> Generator[None]:
-        """Raise UnavailableError for a server that is away, full or failing over, UsageError for one that cannot be used."""
+        """Raise UnavailableError for every error of Redis or its client: callers wait, or leave the work to the reconciler."""
         try:
             yield
-        except redis.exceptions.AuthenticationError as error:
-            raise UnavailableError(
-                f"Redis at {self.safe_url} refuses the user or password: {_reason(error)}."
-            ) from error
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise UnavailableError(f"Redis at {self.safe_url} cannot be used: {_reason(error)}.") from error
-        except redis.exceptions.OutOfMemoryError as error:
-            raise UnavailableError(
-                f"Redis at {self.safe_url} is full: raise its maxmemory, or let the workers empty the queue."
-            ) from error
-        except redis.exceptions.NoPermissionError as error:
-            raise UsageError(
-                f"The user of Redis at {self.safe_url} lacks a permission: {_reason(error)}."
-            ) from error
-        except redis.ResponseError as error:
-            if isinstance(error, redis.ReadOnlyError) or str(error).startswith(OUTAGES):
+        except AgentexecError:
+            raise
+        except Exception as error:
+            code = code_of(error)
+            if code in OUTAGES:
                 # After a failover the address may belong to another server.
                 self.close()
-                raise UnavailableError(
-                    f"Redis at {self.safe_url} cannot be used: {_reason(error)}."
-                ) from error
-            if "WRONGTYPE" in str(error):
-                # Reported as an outage: loops log it once, and continue when the key is gone.
-                raise UnavailableError(
-                    f"Redis at {self.safe_url} holds a value of another type under a key of the queue; remove it, or set another "
-                    "AGENTEXEC_KEY_PREFIX."
-                ) from error
-            if str(error).startswith(("MOVED", "CROSSSLOT")):
-                raise UsageError(
-                    f"Redis at {self.safe_url} is a cluster of several shards; use one shard or a plain server."
-                ) from error
-            raise
+            if code == "" and not isinstance(error, redis.RedisError):
+                self._log_bug(error)
+            raise translate(error, self.safe_url) from error
+
+    def _log_bug(self, error: Exception) -> None:
+        """Log the traceback of an error that is not the server's, once for each kind of it."""
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        bug = (type(error), where.filename, where.lineno)
+        if bug not in self._logged_bugs:
+            self._logged_bugs.add(bug)
+            log.error("The client of Redis failed.", exc_info=error)
 
 
 def clamp_block_timeout(timeout: float) -> float:
@@ -170,9 +147,3 @@ def _bad_url(reason: str) -> UsageError:
     return UsageError(
         f"AGENTEXEC_REDIS_URL cannot be used: {reason}; write it like redis://user:password@host:6379/0."
     )
-
-
-def _reason(error: Exception) -> str:
-    """Return the reason in one line, without the final period and without redis-py's "Error 111 connecting to ..."."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
-    return redact(re.sub(r"^Error -?\d+ connecting to \S+?\. ", "", text))

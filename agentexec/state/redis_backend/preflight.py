@@ -1,0 +1,176 @@
+"""Checks of a server before the first task: everything that agentexec will call is called once, on scratch keys.
+
+All of it is one round trip. What is refused is named in one sentence, with the ACL rules that are missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import redis
+
+from agentexec.errors import UsageError
+from agentexec.state.redis_backend.refusals import RefusalError, code_of, translate
+from agentexec.state.redis_backend.scripts import Script
+
+OLDEST_SERVER = (6, 2)
+"""First release in which LPOP takes a count, which `receive` needs."""
+
+SCRATCH = "preflight"
+"""Last part of the scratch keys' names."""
+
+SHARD_PROBES = 32
+"""Keys in as many hash slots: all of them on one shard means that there is one."""
+
+PROBE = Script("preflight")
+_UNRELATED = frozenset({"NOSCRIPT", "OOM", "WRONGTYPE"})
+"""Codes that say nothing about a command: EVALSHA after a refused EVAL, a full server, another worker's scratch value."""
+
+
+class ScratchKey(NamedTuple):
+    """Key that is empty before and after the checks, and the ACL pattern of the keys of its kind."""
+
+    name: str
+    pattern: str
+    blocks: bool
+    """True if keys of its kind are also read and written without a script."""
+
+
+class Reply(NamedTuple):
+    """Answer to one command."""
+
+    command: str
+    key: ScratchKey
+    answer: Any
+
+
+def scratch_keys(prefix: str, queue: str) -> list[ScratchKey]:
+    """Return one key of each kind that the backend uses."""
+    plain, tagged = f"{prefix}:*", f"{{{prefix}:*"
+    return [
+        ScratchKey(f"{{{prefix}:{queue}}}:{SCRATCH}", tagged, blocks=True),
+        ScratchKey(f"{prefix}:mail:{SCRATCH}", plain, blocks=True),
+        ScratchKey(f"{prefix}:leader:{SCRATCH}", plain, blocks=False),
+        ScratchKey(f"{{{prefix}:bucket}}:{SCRATCH}", tagged, blocks=False),
+    ]
+
+
+def check_server(client: redis.Redis, server: str, prefix: str, queue: str) -> None:
+    """Call everything that the backend calls.
+
+    Raises UsageError for a server that somebody must change, UnavailableError for one that may recover, and what the client
+    raises. `server` is the URL without secrets.
+    """
+    try:
+        check_info(read_info(client), server)
+        _check_calls(client, server, prefix, queue)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise redis.exceptions.InvalidResponse(f"{type(error).__name__}: {error}") from error
+
+
+def read_info(client: redis.Redis) -> dict[str, Any]:
+    """Return the server's facts; none if the user may not ask."""
+    try:
+        return client.info("everything")
+    except redis.exceptions.NoPermissionError:
+        return {}
+
+
+def check_info(info: dict[str, Any], server: str) -> None:
+    """Check what the server says about itself. Raises UsageError, RefusalError."""
+    if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):
+        raise UsageError(
+            f"Redis at {server} is a Sentinel, which keeps no data; set AGENTEXEC_REDIS_URL to the primary that it watches, "
+            "or to a proxy that follows the primary."
+        )
+    version = str(info.get("redis_version", ""))
+    if version and tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
+        raise UsageError(f"Redis at {server} is {version}; agentexec needs 6.2 or newer.")
+    policy = str(info.get("maxmemory_policy", ""))
+    # The keys of a queue never expire, so the volatile policies do not evict them.
+    if info.get("maxmemory") and policy.startswith("allkeys"):
+        raise UsageError(
+            f"Redis at {server} would evict queued tasks when it is full (maxmemory-policy {policy}); set "
+            "maxmemory-policy to noeviction."
+        )
+    if info.get("role") == "slave" and info.get("slave_read_only", 1):
+        primary = f"{info.get('master_host')}:{info.get('master_port')}"
+        raise RefusalError(
+            f"Redis at {server} cannot be used: it is a read-only replica; set AGENTEXEC_REDIS_URL to its primary, {primary}.",
+            lasting=False,
+        )
+
+
+def _check_calls(client: redis.Redis, server: str, prefix: str, queue: str) -> None:
+    errors = [reply for reply in _call_all(client, prefix, queue) if isinstance(reply.answer, Exception)]
+    errors = [reply for reply in errors if code_of(reply.answer) not in _UNRELATED]
+    denied = [reply for reply in errors if code_of(reply.answer) == "NOPERM"]
+    if denied:
+        raise UsageError(
+            f"The user of Redis at {server} lacks permissions: add {' '.join(missing_rules(denied))} to its ACL "
+            "(the docs' page on Redis has all rules)."
+        )
+    # A refusal that lasts comes before an outage that passes.
+    refusals = sorted((translate(reply.answer, server) for reply in errors), key=_may_pass)
+    if refusals:
+        raise refusals[0]
+
+
+def _call_all(client: redis.Redis, prefix: str, queue: str) -> list[Reply]:
+    """Make every call in one round trip, and return its replies: those of the scripts' commands too."""
+    pipeline = client.pipeline(transaction=False)
+    calls: list[tuple[str, ScratchKey]] = []
+
+    def call(command: str, key: ScratchKey, *args: str | float) -> None:
+        calls.append((command, key))
+        pipeline.execute_command(command, *args)
+
+    keys = scratch_keys(prefix, queue)
+    # Sent before the first command on a connection that was idle.
+    call("PING", keys[0])
+    for key in keys:
+        call("EVAL", key, PROBE.source, 1, key.name, 1)
+        if key.blocks:
+            # The script has left an element, so that the blocking read returns at once.
+            call("BLPOP", key, key.name, 0.01)
+            call("LPOP", key, key.name, 1)
+            call("EXISTS", key, key.name)
+            call("SET", key, key.name, "1")
+            call("GET", key, key.name)
+            call("EXPIRE", key, key.name, 60)
+            call("SADD", key, key.name, "member")
+            call("XRANGE", key, key.name, "-", "+")
+        call("EVALSHA", key, PROBE.digest, 1, key.name)
+    mail = keys[1]
+    for number in range(SHARD_PROBES):
+        call("EXISTS", mail, f"{mail.name}:{number}")
+    answers = pipeline.execute(raise_on_error=False)
+    replies = [Reply(command, key, answer) for (command, key), answer in zip(calls, answers, strict=True)]
+    return [part for reply in replies for part in _parts(reply)]
+
+
+def _parts(reply: Reply) -> list[Reply]:
+    """Return a reply, and those of the commands that a script has called."""
+    if reply.command not in ("EVAL", "EVALSHA") or isinstance(reply.answer, Exception):
+        return [reply]
+    refused = [part.decode("utf-8", "replace") for part in reply.answer]
+    pairs = zip(refused[::2], refused[1::2], strict=True)
+    return [Reply(command, reply.key, redis.ResponseError(text)) for command, text in pairs]
+
+
+def missing_rules(denied: Sequence[Reply]) -> list[str]:
+    """Return the ACL rules that allow what was denied: commands first, then keys."""
+    commands: dict[str, None] = {}
+    patterns: dict[str, None] = {}
+    for reply in denied:
+        if re.search(r"\bkeys?\b", str(reply.answer)):
+            patterns[f"~{reply.key.pattern}"] = None
+        else:
+            commands[f"+{reply.command.lower()}"] = None
+    return [*commands, *patterns]
+
+
+def _may_pass(error: Exception) -> bool:
+    return not (isinstance(error, RefusalError) and error.lasting)
