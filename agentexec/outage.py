@@ -1,9 +1,32 @@
-"""Failures in a row: how long to wait before the next try, and what to log."""
+"""Failures in a row: how long to wait before the next try, and what to log.
+
+Calls of a handler are repeated by one function, `wait_out`, while the database or Redis is away.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 import random
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import TypeVar
+
+from agentexec.errors import UnavailableError
+from agentexec.task import CURRENT_LEASE, Lease
+
+log = logging.getLogger("agentexec.outages")
+
+T = TypeVar("T")
+
+LONGEST_PAUSE = 2.0
+"""Longest pause in seconds between two tries of a call that waits."""
+
+BLOCKED_LOOP_SECONDS = 30.0
+"""Longest wait of a call that blocks its event loop: nothing else runs there, perhaps not even what it waits for."""
 
 
 def backoff(failures: int, *, initial: float = 0.1, maximum: float = 5.0) -> float:
@@ -68,3 +91,107 @@ class Outage:
 
     def _wait(self) -> float:
         return backoff(self.failures, maximum=self._maximum) * random.uniform(0.8, 1.0)  # noqa: S311 - spreads load, no secret
+
+
+class Patience:
+    """Readiness of one attempt's calls to wait while a server is away. It ends with the attempt; safe for all threads."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.deadline = math.inf
+        """Moment at which the attempt's time is over, by `time.monotonic`."""
+        self._ended = threading.Event()
+
+    @property
+    def ended(self) -> bool:
+        """True once the attempt has ended: what it left behind in threads waits no longer."""
+        return self._ended.is_set()
+
+    def end(self) -> None:
+        """End all waits: the attempt has ended, or was stopped."""
+        self._ended.set()
+
+    def pause(self, seconds: float) -> None:
+        """Block for some seconds, or until the attempt ends."""
+        self._ended.wait(seconds)
+
+
+PATIENCE: ContextVar[Patience | None] = ContextVar("agentexec_patience", default=None)
+"""Patience of the attempt that runs the code; None in a script, in a web process, and where a wait would be in vain."""
+
+
+class _Tries:
+    """Tries of one call. `patience` None: the first failure is the last."""
+
+    def __init__(self, patience: Patience | None, limit: float | None) -> None:
+        self._patience = patience
+        self._outage = Outage(log, level=logging.ERROR, maximum=LONGEST_PAUSE)
+        ends = [] if patience is None else [patience.deadline]
+        self._deadline = min(
+            [*ends, *([] if limit is None else [time.monotonic() + limit])], default=math.inf
+        )
+
+    def failed(self, error: UnavailableError) -> float:
+        """Return the seconds to wait before the next try. Raises the error if there is none."""
+        patience, left = self._patience, self._deadline - time.monotonic()
+        if patience is None or patience.ended or left <= 0:
+            raise error
+        wait = self._outage.failed("%s Task %s waits until it is back.", error, patience.lease.agent_id)
+        return min(wait, left)
+
+
+def wait_out(call: Callable[..., T], *arguments: object, limit: float | None = None) -> T:
+    """Make a blocking call; inside a task, again and again while a server is away.
+
+    The waits end with the attempt and its timeout. Outside a task the first failure is raised.
+
+    Args:
+        call: May be made again although an earlier try has taken effect: a commit may not have been confirmed.
+        *arguments: Arguments of the call.
+        limit: Seconds after which the failure is raised; None for no limit but the attempt's.
+
+    Raises:
+        UnavailableError: The server is still away.
+    """
+    tries: _Tries | None = None
+    while True:
+        try:
+            return call(*arguments)
+        except UnavailableError as error:
+            patience = current_patience()
+            if tries is None:
+                if _runs_event_loop():
+                    limit = BLOCKED_LOOP_SECONDS if limit is None else min(limit, BLOCKED_LOOP_SECONDS)
+                tries = _Tries(patience, limit)
+            seconds = tries.failed(error)
+        if patience is not None:
+            patience.pause(seconds)
+
+
+async def wait_out_async(
+    call: Callable[[], Awaitable[T]], *, patience: Patience | None = None, limit: float | None = None
+) -> T:
+    """Make an asynchronous call as `wait_out` makes a blocking one. `patience`: that of the running attempt by default."""
+    tries: _Tries | None = None
+    while True:
+        try:
+            return await call()
+        except UnavailableError as error:
+            tries = tries or _Tries(patience or current_patience(), limit)
+            seconds = tries.failed(error)
+        await asyncio.sleep(seconds)
+
+
+def current_patience() -> Patience | None:
+    """Return the patience of the attempt that runs the code; None outside a task."""
+    patience = PATIENCE.get()
+    # A child that a handler forks is like any other process.
+    return patience if patience is not None and CURRENT_LEASE.get() == patience.lease else None
+
+
+def _runs_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from agentexec.config import CONF, EMBEDDED_DATABASE_URL
 from agentexec.db.engine import open_engine, prepare_engine
 from agentexec.errors import UsageError
+from agentexec.outage import wait_out_async
 from agentexec.registry import Registry
 from agentexec.state.backend import StateBackend
 from agentexec.state.loading import load_backend
@@ -184,6 +185,10 @@ class Runtime:
         """Run a blocking call outside the event loop, in own threads: users may occupy those of the loop."""
         bound = functools.partial(call, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._edge, bound)
+
+    async def run_patiently(self, call: Callable[..., R], *args: object, limit: float | None = None) -> R:
+        """Run a blocking call in a thread; inside a task, again while a server is away: see `wait_out`."""
+        return await wait_out_async(functools.partial(self.run_in_thread, call, *args), limit=limit)
 
     def submit(self, call: Callable[[], object]) -> None:
         """Run a blocking call in a thread without waiting for it."""

@@ -106,7 +106,12 @@ class Mailbox:
         except UnavailableError as error:
             log.warning("%s Results are looked up in the database until it is back.", error)
         # After the watch: nobody was told of a task that ended before it.
-        self._look_up(agent_ids)
+        try:
+            self._look_up(agent_ids)
+        except BaseException:
+            for agent_id, future in zip(agent_ids, futures, strict=True):
+                self.unwatch(agent_id, future)
+            raise
         if self._on_watch is not None:
             self._on_watch(agent_ids)
         return futures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from agentexec.journal.approvals import (
 )
 from agentexec.journal.facts import dump
 from agentexec.journal.wake_ups import mark_woken
+from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.task import Task, agent_id_of
 
@@ -41,16 +43,16 @@ async def approve(
     Raises:
         ActivityNotFoundError: No task has this agent_id and these labels.
         ApprovalNotFoundError: The task never asked for an approval of this call.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
-    return await RUNTIME.run_in_thread(_decide, task, call_id, APPROVED, None, metadata_filter)
+    return await RUNTIME.run_patiently(_decide, task, call_id, APPROVED, None, metadata_filter, utc_now())
 
 
 def approve_sync(
     task: Task | UUID | str, call_id: str, *, metadata_filter: Mapping[str, Any] | None = None
 ) -> bool:
     """Approve a call: `approve` for code without an event loop, with the same arguments, result and errors."""
-    return _decide(task, call_id, APPROVED, None, metadata_filter)
+    return wait_out(_decide, task, call_id, APPROVED, None, metadata_filter, utc_now())
 
 
 async def reject(
@@ -75,9 +77,9 @@ async def reject(
         ActivityNotFoundError: No task has this agent_id and these labels.
         ApprovalNotFoundError: The task never asked for an approval of this call.
         PayloadTooLargeError: The message is above `AGENTEXEC_MAX_PAYLOAD_BYTES`.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
-    return await RUNTIME.run_in_thread(_decide, task, call_id, REJECTED, message, metadata_filter)
+    return await RUNTIME.run_patiently(_decide, task, call_id, REJECTED, message, metadata_filter, utc_now())
 
 
 def reject_sync(
@@ -88,7 +90,7 @@ def reject_sync(
     metadata_filter: Mapping[str, Any] | None = None,
 ) -> bool:
     """Reject a call: `reject` for code without an event loop, with the same arguments, result and errors."""
-    return _decide(task, call_id, REJECTED, message, metadata_filter)
+    return wait_out(_decide, task, call_id, REJECTED, message, metadata_filter, utc_now())
 
 
 def _decide(
@@ -97,7 +99,9 @@ def _decide(
     answer: Any,
     message: str | None,
     metadata_filter: Mapping[str, Any] | None,
+    now: datetime,
 ) -> bool:
+    """Answer a call. May be called again with the same `now` after UnavailableError."""
     agent_id = agent_id_of(task)
     call_id = check_storable("call_id=", call_id)
     if message is not None:
@@ -106,7 +110,7 @@ def _decide(
         dump(message, "The message")
         message = message.replace("\x00", "").encode("utf-8", "replace").decode()
     queue = find_task(RUNTIME.engine, agent_id, metadata_filter).queue_name
-    if not answer_question(RUNTIME.engine, agent_id, call_id, answer, message, utc_now()):
+    if not answer_question(RUNTIME.engine, agent_id, call_id, answer, message, now):
         return False
     try:
         if without_open_questions(RUNTIME.engine, [agent_id]):

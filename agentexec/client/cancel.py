@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 
-from agentexec.activity.changes.endings import end_from_outside
+from agentexec.activity.changes.endings import end_from_outside, with_log_line
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.handle import find_task
 from agentexec.config import CONF
@@ -18,11 +19,14 @@ from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.errors import UnavailableError
+from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.state.messages import CANCEL, format_message
 from agentexec.task import Status, Task, agent_id_of
 
 log = logging.getLogger("agentexec.canceling")
+
+MESSAGE = "Canceled."
 
 
 async def cancel(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
@@ -40,23 +44,28 @@ async def cancel(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] 
 
     Raises:
         ActivityNotFoundError: No task has this agent_id and these labels.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
-    return await RUNTIME.run_in_thread(cancel_sync, task, metadata_filter=metadata_filter)
+    return await RUNTIME.run_patiently(_cancel, agent_id_of(task), metadata_filter, utc_now())
 
 
 def cancel_sync(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
     """Cancel a task: `cancel` for code without an event loop, with the same arguments, result and errors."""
-    agent_id = agent_id_of(task)
+    return wait_out(_cancel, agent_id_of(task), metadata_filter, utc_now())
+
+
+def _cancel(agent_id: UUID, metadata_filter: Mapping[str, Any] | None, now: datetime) -> bool:
+    """Cancel a task. May be called again with the same `now` after UnavailableError."""
     queue = find_task(RUNTIME.engine, agent_id, metadata_filter).queue_name
     with writing(RUNTIME.engine) as connection:
         ended = end_from_outside(
-            connection, [agent_id], status=Status.CANCELED, message="Canceled.", error=None, now=utc_now()
+            connection, [agent_id], status=Status.CANCELED, message=MESSAGE, error=None, now=now
         )
-    if ended:
+        is_canceled = bool(ended) or agent_id in with_log_line(connection, [agent_id], MESSAGE, now)
+    if is_canceled:
         _tell(queue, [agent_id])
         _cancel_children(agent_id)
-    return bool(ended)
+    return is_canceled
 
 
 def _cancel_children(agent_id: UUID) -> None:

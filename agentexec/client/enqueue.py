@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.journal.children import Child, Place, candidate_ids, choose_children
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.store import require_lease
+from agentexec.outage import wait_out
 from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
 from agentexec.schema.migrate import upgrade
@@ -76,7 +78,7 @@ async def enqueue(
         ContextInvalidError: The context does not fit the type of the task.
         PayloadTooLargeError: The context or the metadata is above `AGENTEXEC_MAX_PAYLOAD_BYTES`.
         UsageError: Another argument is invalid.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
     require_known_options("enqueue", options, accepts=EnqueueOptions)
     _check_session(session, Session, scoped_session, has="run_sync")
@@ -84,7 +86,7 @@ async def enqueue(
     detached = options.get("detached", False)
     scope = current_scope()
     if session is None and scope is not None:
-        return (await RUNTIME.run_in_thread(_accept_children, scope, [new], detached))[0]
+        return (await RUNTIME.run_patiently(ChildBatch(scope, [new], detached).accept))[0]
     if session is None:
         intake = _intake()
         done, must_run = intake.put(new)
@@ -119,7 +121,7 @@ def enqueue_sync(
         # A listener on a scoped session would listen on every session that its factory makes.
         own_session = session() if isinstance(session, scoped_session) else session
         return _join(own_session, new, scope, detached)
-    return _accept(new) if scope is None else _accept_children(scope, [new], detached)[0]
+    return _accept(new) if scope is None else wait_out(ChildBatch(scope, [new], detached).accept)[0]
 
 
 async def enqueue_many(
@@ -142,14 +144,12 @@ async def enqueue_many(
         ContextInvalidError: A context does not fit the type of the task. Nothing is accepted.
         PayloadTooLargeError: A context or the metadata is above `AGENTEXEC_MAX_PAYLOAD_BYTES`. Nothing is accepted.
         UsageError: Another argument is invalid. Nothing is accepted.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
     require_known_options("enqueue_many", options, accepts=TaskOptions)
     accepted: list[Task] = []
     for batch in chunks(_new_tasks(task_name, contexts, options)):
-        accepted += await RUNTIME.run_in_thread(
-            _accept_many, current_scope(), batch, options.get("detached", False)
-        )
+        accepted += await RUNTIME.run_patiently(_acceptance(batch, options.get("detached", False)))
     return accepted
 
 
@@ -160,7 +160,7 @@ def enqueue_many_sync(
     require_known_options("enqueue_many_sync", options, accepts=TaskOptions)
     accepted: list[Task] = []
     for batch in chunks(_new_tasks(task_name, contexts, options)):
-        accepted += _accept_many(current_scope(), batch, options.get("detached", False))
+        accepted += wait_out(_acceptance(batch, options.get("detached", False)))
     return accepted
 
 
@@ -252,45 +252,64 @@ def _naming_refusals(batch: Sequence[NewTask]) -> Generator[None]:
         ) from error
 
 
-def _accept_many(scope: Scope | None, batch: Sequence[NewTask], detached: bool) -> list[Task]:
-    """Accept one batch of tasks with one name and queue."""
-    if scope is not None:
-        return _accept_children(scope, batch, detached)
+def _acceptance(batch: Sequence[NewTask], detached: bool) -> Callable[[], list[Task]]:
+    """Return the call that accepts one batch of tasks with one name and queue."""
+    scope = current_scope()
+    return (
+        functools.partial(_accept_many, batch) if scope is None else ChildBatch(scope, batch, detached).accept
+    )
+
+
+def _accept_many(batch: Sequence[NewTask]) -> list[Task]:
     _accept_batch(batch)
     return [_handle(new) for new in batch]
 
 
-def _accept_children(scope: Scope, batch: Sequence[NewTask], detached: bool) -> list[Task]:
-    """Record and push the children of the running task, or find those that an earlier attempt enqueued.
+class ChildBatch:
+    """Children that the running task enqueues with one call, of one name and queue."""
 
-    Raises LeaseLostError if the task now belongs to another worker, or was canceled.
-    """
-    places = [candidate_ids(scope, new) for new in batch]
-    RUNTIME.get_shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
-    for _ in range(KEY_TRIES):
-        try:
-            return _record_children(scope, batch, places, detached)
-        except IntegrityError:
-            # Another process took the idempotency key in the same moment, so now the task that has it can be found.
-            if len(batch) > 1 or batch[0].idempotency_key is None:
-                raise
-    raise _contended_key(batch[0])
+    def __init__(self, scope: Scope, batch: Sequence[NewTask], detached: bool) -> None:
+        self._scope = scope
+        self._batch = batch
+        self._detached = detached
+        self._places: list[Place] | None = None
+        self._is_chosen = False
 
+    def accept(self) -> list[Task]:
+        """Record and push the children, or find those that an earlier attempt enqueued.
 
-@retry_on_deadlock
-def _record_children(
-    scope: Scope, batch: Sequence[NewTask], places: Sequence[Place], detached: bool
-) -> list[Task]:
-    with writing(RUNTIME.engine) as connection:
-        # This locks the parent's row until the commit: a cancel of the parent comes before, or finds the children.
-        require_lease(connection, scope.recorder.lease)
-        children = choose_children(connection, scope, batch, places, detached)
-        holders = [find_holder(connection, new, scope) for new in batch]
-        missing = _missing_tasks(children, holders)
-        push = _write(connection, missing) if missing else None
-    if push is not None:
-        push()
-    return [holder or _handle(child.task) for child, holder in zip(children, holders, strict=True)]
+        May be called again after UnavailableError: the children that it has added after all are found. Raises
+        LeaseLostError if the task now belongs to another worker, or was canceled.
+        """
+        batch = self._batch
+        if self._places is None:
+            self._places = [candidate_ids(self._scope, new) for new in batch]
+        RUNTIME.get_shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
+        for _ in range(KEY_TRIES):
+            try:
+                return self._record(self._places)
+            except IntegrityError:
+                # Another process took the idempotency key in the same moment, so now the task that has it can be found.
+                if len(batch) > 1 or batch[0].idempotency_key is None:
+                    raise
+        raise _contended_key(batch[0])
+
+    @retry_on_deadlock
+    def _record(self, places: Sequence[Place]) -> list[Task]:
+        with writing(RUNTIME.engine) as connection:
+            # This locks the parent's row until the commit: a cancel of the parent comes before, or finds the children.
+            require_lease(connection, self._scope.recorder.lease)
+            children = choose_children(
+                connection, self._scope, self._batch, places, self._detached, may_exist=self._is_chosen
+            )
+            # If the commit is not confirmed, the children may be there, and may even have failed.
+            self._places, self._is_chosen = [Place([child.task.agent_id]) for child in children], True
+            holders = [find_holder(connection, new, self._scope) for new in self._batch]
+            missing = _missing_tasks(children, holders)
+            push = _write(connection, missing) if missing else None
+        if push is not None:
+            push()
+        return [holder or _handle(child.task) for child, holder in zip(children, holders, strict=True)]
 
 
 def _missing_tasks(children: Sequence[Child], holders: Sequence[Task | None]) -> list[NewTask]:

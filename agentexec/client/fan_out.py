@@ -48,7 +48,7 @@ async def map_tasks(
         ContextInvalidError: A context does not fit the type of the task.
         PayloadTooLargeError: A context or the metadata is above `AGENTEXEC_MAX_PAYLOAD_BYTES`.
         UsageError: Another argument is invalid.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
     require_known_options("map", options, accepts=TaskOptions)
     fan_out = FanOut(contexts, max_in_flight)

@@ -38,7 +38,7 @@ async def gather(
         TimeoutError: A task has not ended in time. It continues.
         ResultExpiredError: A result was removed after `AGENTEXEC_RESULT_TTL`.
         ActivityNotFoundError: No task has one of the agent_ids, and these labels.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
     results: list[Any] = [None] * len(tasks)
     async with outcome_stream(timeout) as stream:
@@ -112,7 +112,7 @@ async def as_completed(
     Raises:
         TimeoutError: A task has not ended in time. It continues.
         ActivityNotFoundError: No task has one of the agent_ids, and these labels.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
     async with outcome_stream(timeout) as stream:
         handles = await stream.add(tasks, metadata_filter)

@@ -26,7 +26,13 @@ def find_holder(connection: Connection, new: NewTask, scope: Scope | None) -> Ta
     row = connection.execute(_HOLDER.where(Activity.idempotency_key == new.idempotency_key)).one_or_none()
     if row is None:
         return None
-    if row.status in FAILED_STATUSES and not new.keeps_key and not _may_be_own(row.parent_id, scope):
+    is_same = row.agent_id == new.agent_id  # its commit was not confirmed
+    if (
+        row.status in FAILED_STATUSES
+        and not is_same
+        and not new.keeps_key
+        and not _may_be_own(row.parent_id, scope)
+    ):
         free_key(connection, row.agent_id, FAILED_STATUSES)
         return None
     return Task(agent_id=row.agent_id, task_name=row.agent_type, queue_name=row.queue or "")

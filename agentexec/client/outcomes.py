@@ -16,6 +16,7 @@ from agentexec.activity.mailbox import TaskOutcome
 from agentexec.arguments.checks import check_timeout
 from agentexec.client.results import Expected, expect, late_error
 from agentexec.journal.slot_release import slot_released, slot_released_sync
+from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.task import Task
 
@@ -92,7 +93,10 @@ class OutcomeStream:
         self, tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
     ) -> list[Task]:
         """Expect more tasks, and return their handles."""
-        return await RUNTIME.run_in_thread(self.expectations.add, tasks, metadata_filter)
+        expectations = self.expectations
+        return await RUNTIME.run_patiently(
+            expectations.add, tasks, metadata_filter, limit=expectations.seconds_left
+        )
 
     def __aiter__(self) -> OutcomeStream:
         return self
@@ -127,7 +131,8 @@ class BlockingOutcomeStream:
         self, tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
     ) -> list[Task]:
         """Expect more tasks, and return their handles."""
-        return self.expectations.add(tasks, metadata_filter)
+        expectations = self.expectations
+        return wait_out(expectations.add, tasks, metadata_filter, limit=expectations.seconds_left)
 
     def __iter__(self) -> BlockingOutcomeStream:
         return self

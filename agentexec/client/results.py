@@ -23,6 +23,7 @@ from agentexec.errors import (
     UsageError,
 )
 from agentexec.journal.slot_release import slot_released, slot_released_sync
+from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status, Task, agent_id_of
 from agentexec.values.codec import Codec, codec_of, first_error
@@ -75,11 +76,11 @@ async def get_result(
         ResultExpiredError: The result was removed after `AGENTEXEC_RESULT_TTL`.
         ActivityNotFoundError: No task has this agent_id and these labels.
         UsageError: The result does not fit `type`, or `task` is not an agent_id.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
     timeout = check_timeout("timeout=", timeout)
     wanted = None if type is None else wanted_codec(type)
-    [expected] = await RUNTIME.run_in_thread(expect, [task], metadata_filter)
+    [expected] = await RUNTIME.run_patiently(expect, [task], metadata_filter, limit=timeout)
     if expected.future.done():
         return decode(expected.future.result(), wanted)
     async with slot_released():
@@ -119,7 +120,7 @@ def get_result_sync(
     """Wait for a result: `get_result` for code without an event loop, with the same arguments, result and errors."""
     timeout = check_timeout("timeout=", timeout)
     wanted = None if type is None else wanted_codec(type)
-    [expected] = expect([task], metadata_filter)
+    [expected] = wait_out(expect, [task], metadata_filter, limit=timeout)
     if expected.future.done():
         return decode(expected.future.result(), wanted)
     with slot_released_sync():
@@ -153,9 +154,15 @@ def expect(
     for handle in handles:
         queues.setdefault(handle.queue_name, []).append(handle.agent_id)
     futures: dict[UUID, list[Future[TaskOutcome]]] = {}
-    for queue, agent_ids in queues.items():
-        for agent_id, future in zip(agent_ids, _mailbox().watch(queue, agent_ids), strict=True):
-            futures.setdefault(agent_id, []).append(future)
+    try:
+        for queue, agent_ids in queues.items():
+            for agent_id, future in zip(agent_ids, _mailbox().watch(queue, agent_ids), strict=True):
+                futures.setdefault(agent_id, []).append(future)
+    except BaseException:
+        for agent_id, watched in futures.items():
+            for future in watched:
+                _mailbox().unwatch(agent_id, future)
+        raise
     return [Expected(handle, futures[handle.agent_id].pop()) for handle in handles]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import writing
 from agentexec.errors import UnavailableError
+from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.task import Entry, Priority, Task, agent_id_of
 
@@ -36,23 +38,27 @@ async def retry(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] |
 
     Raises:
         ActivityNotFoundError: No task has this agent_id and these labels.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
-    return await RUNTIME.run_in_thread(retry_sync, task, metadata_filter=metadata_filter)
+    return await RUNTIME.run_patiently(_retry, agent_id_of(task), metadata_filter, utc_now())
 
 
 def retry_sync(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] | None = None) -> bool:
     """Retry a task: `retry` for code without an event loop, with the same arguments, result and errors."""
-    agent_id = agent_id_of(task)
+    return wait_out(_retry, agent_id_of(task), metadata_filter, utc_now())
+
+
+def _retry(agent_id: UUID, metadata_filter: Mapping[str, Any] | None, now: datetime) -> bool:
+    """Retry a task. May be called again with the same `now` after UnavailableError."""
     find_task(RUNTIME.engine, agent_id, metadata_filter)
-    return _requeue(agent_id)
+    return _requeue(agent_id, now)
 
 
 @retry_on_deadlock
-def _requeue(agent_id: UUID) -> bool:
+def _requeue(agent_id: UUID, now: datetime) -> bool:
     backend = RUNTIME.backend
     with writing(RUNTIME.engine) as connection:
-        found = requeue_ended(connection, [agent_id], message=MESSAGE, now=utc_now())
+        found = requeue_ended(connection, [agent_id], message=MESSAGE, now=now)
         entries = [Entry(task.agent_id, Priority(task.priority), 0.0, task.epoch) for task in found]
         if found and backend.transactional:
             backend.push(found[0].queue, entries, transaction=connection)

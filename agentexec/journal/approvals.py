@@ -129,6 +129,7 @@ def answer_question(
 ) -> bool:
     """Answer the oldest open question about a call; False if there is none any more, or the task has ended.
 
+    A second call with the same `now` is safe: it returns True if the first one has answered the question.
     Raises ActivityNotFoundError, ApprovalNotFoundError, UnavailableError.
     """
     with writing(engine) as connection:
@@ -142,7 +143,7 @@ def answer_question(
             raise ApprovalNotFoundError(agent_id, call_id)
         question = next((row for row in about_call if _is_open(row, now)), None)
         if question is None or task.status.final:
-            return False
+            return (answer, now) in [(row.status, row.decided_at) for row in about_call]
         is_last = sum(_is_open(row, now) for row in rows) == 1
         _set(
             connection,

@@ -73,10 +73,15 @@ def choose_children(
     batch: Sequence[NewTask],
     places: Sequence[Place],
     detached: bool,
+    *,
+    may_exist: bool = False,
 ) -> list[Child]:
-    """Return the existing child for each new task that has one, else the task as a new child."""
+    """Return the existing child for each new task that has one, else the task as a new child.
+
+    `may_exist`: this attempt may have added them already.
+    """
     known: dict[UUID, Status] = {}
-    if scope.recorder.lease.epoch > 1:
+    if may_exist or scope.recorder.lease.epoch > 1:
         for chunk in chunks([agent_id for place in places for agent_id in (*place.ids, *place.former_ids)]):
             query = select(ACTIVITY.c.agent_id, ACTIVITY.c.status).where(ACTIVITY.c.agent_id.in_(chunk))
             known.update((row.agent_id, row.status) for row in connection.execute(query))

@@ -89,8 +89,13 @@ def _next(connection: Connection, agent_id: UUID, request: EventRequest, expires
 
 
 @retry_on_deadlock
-def save_event(engine: Engine, name: str, key: str, value: str, now: datetime) -> dict[str, list[UUID]]:
-    """Save an event and return the tasks that wait for it, by queue. Raises UnavailableError."""
+def save_event(
+    engine: Engine, name: str, key: str, value: str, now: datetime, *, may_exist: bool = False
+) -> dict[str, list[UUID]]:
+    """Save an event and return the tasks that wait for it, by queue. Raises UnavailableError.
+
+    `may_exist`: an earlier call with these arguments may have saved it, and none of the tasks was told.
+    """
     waiting = (
         select(ACTIVITY.c.agent_id, ACTIVITY.c.queue)
         .where(
@@ -103,7 +108,8 @@ def save_event(engine: Engine, name: str, key: str, value: str, now: datetime) -
         .with_for_update()
     )
     with writing(engine) as connection:
-        connection.execute(insert(EVENT).values(name=name, key=key, value=value, created_at=now))
+        if not may_exist or not _is_saved(connection, name, key, value, now):
+            connection.execute(insert(EVENT).values(name=name, key=key, value=value, created_at=now))
         queues: dict[str, list[UUID]] = {}
         for row in connection.execute(waiting):
             queues.setdefault(row.queue, []).append(row.agent_id)
@@ -112,6 +118,11 @@ def save_event(engine: Engine, name: str, key: str, value: str, now: datetime) -
             connection.execute(update(EVENT_WAIT).where(open_waits).values(wake_at=now))
             connection.execute(update(ACTIVITY).where(ACTIVITY.c.agent_id.in_(chunk)).values(run_at=None))
     return queues
+
+
+def _is_saved(connection: Connection, name: str, key: str, value: str, at: datetime) -> bool:
+    query = select(EVENT.c.value).where(EVENT.c.name == name, EVENT.c.key == key, EVENT.c.created_at == at)
+    return value in connection.execute(query).scalars()
 
 
 def _waits_for(name: str, key: str) -> Sequence[ColumnElement[bool]]:

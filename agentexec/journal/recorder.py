@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import itertools
-import logging
 import threading
 import time
 import weakref
@@ -22,17 +22,15 @@ from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from agentexec.db.clock import utc_now
-from agentexec.errors import AgentexecError, ReplayDivergedError, UnavailableError, WaitingForApproval
+from agentexec.errors import AgentexecError, ReplayDivergedError, WaitingForApproval
 from agentexec.journal.approvals import Question, Verdict, ask, earliest_expiry, waiting_message
 from agentexec.journal.facts import Fact, FactKind, Usage, fit_path
 from agentexec.journal.store import load_facts
 from agentexec.journal.stores import journal_store
 from agentexec.journal.waiting import POLL_SECONDS, QUIET_SECONDS, ActiveCalls, OpenWaits
-from agentexec.outage import Outage
+from agentexec.outage import PATIENCE, Patience, wait_out_async
 from agentexec.runtime import RUNTIME
 from agentexec.task import CURRENT_LEASE, Lease
-
-log = logging.getLogger("agentexec.journal")
 
 T = TypeVar("T")
 
@@ -67,6 +65,8 @@ class Recorder:
         """Number of waits for results of other tasks. Only this process hears of those results."""
         self.fault: AgentexecError | None = None
         """The error that must end this attempt. Kept, because an agent's SDK would report it to the model and go on."""
+        self.patience = Patience(lease)
+        """Readiness of this attempt's calls to wait for servers that are away."""
         self.active_calls = ActiveCalls()
         self.waits = OpenWaits()
         self.runs: dict[tuple[str, str], Any] = {}
@@ -242,13 +242,8 @@ class Recorder:
                 self._unclaimed = {path for path in facts if "/" not in path}
 
     async def _retry_while_unavailable(self, call: Callable[..., T], *arguments: Any) -> T:
-        outage = Outage(log, level=logging.ERROR, maximum=2.0)
-        while True:
-            try:
-                return await RUNTIME.run_in_thread(call, *arguments)
-            except UnavailableError as error:
-                wait = outage.failed("%s Task %s waits until it is back.", error, self.lease.agent_id)
-            await asyncio.sleep(wait)
+        in_thread = functools.partial(RUNTIME.run_in_thread, call, *arguments)
+        return await wait_out_async(in_thread, patience=self.patience)
 
 
 class ReplayProgress:
@@ -327,10 +322,13 @@ SCOPE: ContextVar[Scope | None] = ContextVar("agentexec_scope", default=None)
 """The scope of the running code; tasks and threads that it starts inherit it."""
 
 
-def enter_task(lease: Lease, attempt: int, failures: int = 0) -> None:
-    """Make the running code an attempt of a task, with its own recorder. `failures`: earlier attempts that raised."""
+def enter_task(lease: Lease, attempt: int, failures: int = 0) -> Recorder:
+    """Make the running code an attempt of a task, with a recorder that is returned. `failures`: attempts that raised."""
     CURRENT_LEASE.set(lease)
-    SCOPE.set(Scope(Recorder(lease, attempt, failures), strand=weakref.ref(_current_strand())))
+    recorder = Recorder(lease, attempt, failures)
+    PATIENCE.set(recorder.patience)
+    SCOPE.set(Scope(recorder, strand=weakref.ref(_current_strand())))
+    return recorder
 
 
 def current_scope() -> Scope | None:

@@ -65,7 +65,8 @@ def on_complete(engine: Engine, key: str, task: str, fire: Fire, now: datetime) 
     with writing(engine) as connection:
         row = _lock(connection, key)
         if row.task is not None:
-            return False
+            # An earlier try may have set it, whose commit was not confirmed.
+            return row.task == task and row.fired_at == now
         complete = row.counted and row.count <= 0
         after_commit = fire(connection, task) if complete else None
         values = {"task": task, "fired_at": now if complete else None, "updated_at": now}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
@@ -178,7 +179,9 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
         if writer is not None and writer.holds(self.agent_id):
             update(self.agent_id, message, percentage)
         else:
-            await RUNTIME.run_in_thread(update, self.agent_id, message, percentage)
+            # In the context of the task, whose calls wait while the database is away.
+            in_context = contextvars.copy_context().run
+            await RUNTIME.run_in_thread(in_context, update, self.agent_id, message, percentage)
 
     async def try_to_report(self, message: str, percentage: int | None = None) -> bool:
         """Report progress like `report`, but log an error instead of raising it: a lost report must not stop the work.

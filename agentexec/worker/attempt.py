@@ -7,6 +7,7 @@ import contextvars
 import functools
 import inspect
 import random
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -51,13 +52,17 @@ async def execute_attempt(
         threads: Threads of plain handlers.
         is_stopping: True once the worker stops this attempt.
     """
-    enter_task(admitted.lease, admitted.attempt, max(0, admitted.attempt - 1 - admitted.crashes.total))
+    recorder = enter_task(
+        admitted.lease, admitted.attempt, max(0, admitted.attempt - 1 - admitted.crashes.total)
+    )
     definition = registry.find(admitted.task_name)
     if definition is None:
         known = ", ".join(sorted(task.name for task in registry)) or "none"
         return permanent_failure(
             admitted, f"this worker has no task named {admitted.task_name}; its tasks are {known}"
         )
+    if definition.timeout is not None:
+        recorder.patience.deadline = time.monotonic() + definition.timeout
     try:
         return await contain_generator_exit(_run_handler(definition, admitted, threads))
     except GeneratorExit:
@@ -68,6 +73,8 @@ async def execute_attempt(
             raise asyncio.CancelledError from None
         postponed = _find_postponed(error)
         return _failed(definition, admitted, error) if postponed is None else _postponed(admitted, postponed)
+    finally:
+        recorder.patience.end()
 
 
 async def _run_handler(definition: TaskDefinition, admitted: Admitted, threads: ThreadPoolExecutor) -> Ending:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from pydantic import ValidationError
 from pydantic_core import to_json, to_jsonable_python
@@ -31,6 +33,7 @@ from agentexec.journal.models import MAX_PATH
 from agentexec.journal.recorder import Recorder, Scope, current_scope
 from agentexec.journal.slot_release import slot_released
 from agentexec.journal.wake_ups import mark_woken
+from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.values.codec import first_error
 from agentexec.workflow.blocking import run_blocking
@@ -220,16 +223,31 @@ async def send_event(name: str, key: str = "", value: Any = None) -> int:
     Raises:
         UsageError: The value cannot be written as JSON, or the name or the key is invalid.
         PayloadTooLargeError: The value is above `AGENTEXEC_MAX_PAYLOAD_BYTES`.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
-    return await RUNTIME.run_in_thread(send_event_sync, name, key, value)
+    return await RUNTIME.run_patiently(_Sending(name, key, value).send)
 
 
 def send_event_sync(name: str, key: str = "", value: Any = None) -> int:
     """Send an event: `send_event` for code without an event loop, with the same arguments, result and errors."""
-    _check_name(name, key)
-    text = _event_text(name, value)
-    queues = store.save_event(RUNTIME.engine, name, key, text, utc_now())
+    return wait_out(_Sending(name, key, value).send)
+
+
+class _Sending:
+    """Sending of one event, which may be tried again after UnavailableError."""
+
+    def __init__(self, name: str, key: str, value: Any) -> None:
+        _check_name(name, key)
+        self._event = (name, key, _event_text(name, value), utc_now())
+        self._tried = False
+
+    def send(self) -> int:
+        """Save the event and wake the tasks that wait for it; return their number."""
+        may_exist, self._tried = self._tried, True
+        return _wake(store.save_event(RUNTIME.engine, *self._event, may_exist=may_exist))
+
+
+def _wake(queues: Mapping[str, Sequence[UUID]]) -> int:
     woken = 0
     for queue, agent_ids in queues.items():
         woken += len(agent_ids)

@@ -19,6 +19,7 @@ from agentexec.errors import AgentexecError
 from agentexec.journal import trackers
 from agentexec.journal.facts import fit_path
 from agentexec.journal.recorder import current_scope
+from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, new_agent_id
 
@@ -58,7 +59,7 @@ class Tracker:
 
         Raises:
             UsageError: The amount is not a whole number.
-            UnavailableError: The database cannot be reached.
+            UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
         """
         _last_decr.set({key: left for key, left in (_last_decr.get() or {}).items() if key != self.key})
         return self._change(_checked(amount))
@@ -74,7 +75,7 @@ class Tracker:
 
         Raises:
             UsageError: The amount is not a whole number.
-            UnavailableError: The database cannot be reached.
+            UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
         """
         left = self._change(-_checked(amount))
         # A new dictionary, because code with an inherited context must not see the count of its sibling.
@@ -84,7 +85,7 @@ class Tracker:
     @property
     def count(self) -> int:
         """Present count."""
-        return trackers.read_count(RUNTIME.engine, self.key)
+        return wait_out(trackers.read_count, RUNTIME.engine, self.key)
 
     @property
     def complete(self) -> bool:
@@ -125,10 +126,12 @@ class Tracker:
         """
         new = new_task(task_name, context, priority=priority, metadata=metadata, queue_name=queue_name)
         wanted = new._asdict() | {"agent_id": None}
-        return trackers.on_complete(RUNTIME.engine, self.key, json.dumps(wanted), _fire, utc_now())
+        return wait_out(trackers.on_complete, RUNTIME.engine, self.key, json.dumps(wanted), _fire, utc_now())
 
     def _change(self, amount: int) -> int:
-        return trackers.change_count(RUNTIME.engine, self.key, amount, self._mark(amount), _fire, utc_now())
+        return wait_out(
+            trackers.change_count, RUNTIME.engine, self.key, amount, self._mark(amount), _fire, utc_now()
+        )
 
     def _mark(self, amount: int) -> trackers.Mark | None:
         scope = current_scope()

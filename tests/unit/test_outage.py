@@ -1,12 +1,22 @@
-"""A loop that fails logs the first failure and the recovery, and waits longer each time."""
+"""A loop that fails logs the first failure and the recovery; calls of a task wait while a server is away."""
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import logging
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import pytest
 
-from agentexec.outage import Outage, backoff
+import agentexec as ax
+from agentexec.outage import PATIENCE, Outage, Patience, backoff, current_patience, wait_out, wait_out_async
+from agentexec.task import CURRENT_LEASE, Lease
+from tests.waiting import wait_until
 
 log = logging.getLogger("agentexec.test_outage")
 
@@ -52,3 +62,96 @@ def test_a_recovery_resets_the_wait() -> None:
     outage.recovered()
     assert outage.failures == 0
     assert outage.failed("Down.") <= 0.1
+
+
+class Server:
+    """A server that is away for the first calls."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.calls = 0
+
+    def call(self, value: str) -> str:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise ax.UnavailableError("It is away.")
+        return value
+
+    async def call_async(self) -> str:
+        return self.call("done")
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[Patience]:
+    """The patience of the running code, which belongs to a task."""
+    monkeypatch.setattr("agentexec.outage.backoff", lambda failures, **_: 0.001)
+    lease = Lease(uuid4(), 1)
+    patience = Patience(lease)
+    tokens = CURRENT_LEASE.set(lease), PATIENCE.set(patience)
+    yield patience
+    CURRENT_LEASE.reset(tokens[0])
+    PATIENCE.reset(tokens[1])
+
+
+def test_outside_a_task_a_call_fails_at_once() -> None:
+    server = Server(1)
+    with pytest.raises(ax.UnavailableError):
+        wait_out(server.call, "done")
+    with pytest.raises(ax.UnavailableError):
+        asyncio.run(wait_out_async(Server(1).call_async))
+    assert server.calls == 1
+
+
+def test_inside_a_task_a_call_is_repeated_until_the_server_is_back(
+    patience: Patience, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert wait_out(Server(5).call, "done") == "done"
+    assert asyncio.run(wait_out_async(Server(5).call_async)) == "done"
+    assert caplog.text.count("waits until it is back") == 2, "once for each call"
+
+
+def test_a_call_waits_no_longer_than_its_attempt(patience: Patience) -> None:
+    patience.deadline = time.monotonic() + 0.05
+    for _ in range(2):
+        with pytest.raises(ax.UnavailableError):
+            wait_out(Server(10_000).call, "done")
+    patience.deadline = math.inf
+    patience.end()
+    ended = Server(1)
+    with pytest.raises(ax.UnavailableError):
+        wait_out(ended.call, "done")
+    assert ended.calls == 1
+
+
+def test_the_end_of_an_attempt_ends_its_waits_in_threads(
+    patience: Patience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentexec.outage.backoff", lambda failures, **_: 60.0)
+    server = Server(10)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(contextvars.copy_context().run, wait_out, server.call, "done")
+        wait_until(lambda: server.calls)
+        patience.end()
+        assert isinstance(waiting.exception(timeout=30), ax.UnavailableError)
+
+
+def test_a_call_waits_no_longer_than_its_own_limit(patience: Patience) -> None:
+    with pytest.raises(ax.UnavailableError):
+        wait_out(Server(10_000).call, "done", limit=0.05)
+    with pytest.raises(ax.UnavailableError):
+        asyncio.run(wait_out_async(Server(10_000).call_async, limit=0.05))
+
+
+async def test_a_call_that_blocks_its_event_loop_gives_up_in_the_end(
+    patience: Patience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thing it waits for may need the event loop: a lock, for example, that another handler holds."""
+    monkeypatch.setattr("agentexec.outage.BLOCKED_LOOP_SECONDS", 0.05)
+    with pytest.raises(ax.UnavailableError):
+        wait_out(Server(10_000).call, "done")
+    assert wait_out(Server(2).call, "done") == "done"
+
+
+def test_a_forked_child_of_a_handler_does_not_wait(patience: Patience) -> None:
+    CURRENT_LEASE.set(None)
+    assert current_patience() is None

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 from sqlalchemy.sql import Executable
 
-from agentexec.activity.changes.statements import statements_for
+from agentexec.activity.changes.statements import LOG, statements_for
 from agentexec.db.chunks import chunks
 from agentexec.task import ACTIVE_STATUSES, FAILED_STATUSES, Lease, Status
 
@@ -90,19 +90,30 @@ class Requeued(NamedTuple):
 def requeue_ended(
     connection: Connection, agent_ids: Sequence[UUID], *, message: str, now: datetime
 ) -> list[Requeued]:
-    """Make tasks that ended in ERROR or CANCELED QUEUED again, forget their crashes, and return them."""
+    """Make tasks that ended in ERROR or CANCELED QUEUED again, forget their crashes, and return them.
+
+    Tasks that a call with the same `message` and `now` has requeued are left as they are, and returned too.
+    """
     sql = statements_for(connection)
-    rows = [
-        row
-        for row in select_rows(connection, sql.select_state, agent_ids)
-        if row.status in FAILED_STATUSES and row.queue is not None
-    ]
-    if rows:
-        ids = [row.agent_id for row in rows]
+    rows = [row for row in select_rows(connection, sql.select_state, agent_ids) if row.queue is not None]
+    done = with_log_line(connection, [row.agent_id for row in rows], message, now)
+    rows = [row for row in rows if row.status in FAILED_STATUSES or row.agent_id in done]
+    if ids := [row.agent_id for row in rows if row.agent_id not in done]:
         end(connection, Ending(Lease(ids[0], 0), Status.QUEUED, message), ids, now)
         for chunk in chunks(ids):
             connection.execute(sql.reset_crashes, {"ids": chunk})
     return [Requeued(row.agent_id, row.queue, row.priority, row.epoch) for row in rows]
+
+
+def with_log_line(connection: Connection, agent_ids: Sequence[UUID], message: str, at: datetime) -> set[UUID]:
+    """Return the activities with this very log line: a change was made by an earlier try, whose commit was not confirmed."""
+    found: set[UUID] = set()
+    for chunk in chunks(agent_ids):
+        lines = select(LOG.c.activity_id).where(
+            LOG.c.activity_id.in_(chunk), LOG.c.created_at == at, LOG.c.message == message
+        )
+        found.update(connection.execute(lines).scalars())
+    return found
 
 
 def select_rows(connection: Connection, statement: Executable, ids: Sequence[UUID]) -> list[Any]:

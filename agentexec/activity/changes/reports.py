@@ -6,13 +6,15 @@ transaction, or part of the application's own with `session=`.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session, scoped_session
 
-from agentexec.activity.changes.endings import end_from_outside, select_rows
+from agentexec.activity.changes.endings import end_from_outside, select_rows, with_log_line
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks
 from agentexec.activity.changes.progress import Progress, accepted_reports, write_progress
 from agentexec.activity.changes.session import call_after_commit
@@ -25,8 +27,9 @@ from agentexec.arguments.checks import check_number, check_text
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.db.errors import translating_db_errors
-from agentexec.db.transactions import writing
+from agentexec.db.transactions import reading, writing
 from agentexec.errors import ActivityNotFoundError, UsageError
+from agentexec.outage import wait_out
 from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
 from agentexec.task import CURRENT_LEASE, Priority, Status, new_agent_id, parse_agent_id
@@ -62,7 +65,7 @@ def create(
     Raises:
         PayloadTooLargeError: The metadata is above `AGENTEXEC_MAX_PAYLOAD_BYTES`.
         UsageError: The task name or the metadata is invalid.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
     agent_id = new_agent_id()
     task = NewTask(
@@ -77,7 +80,7 @@ def create(
         message=clean(message) if message is not None else CONF.activity_message_create,
     )
     if session is None:
-        record_store().insert([task], utc_now())
+        wait_out(_insert, task, itertools.count())
     else:
         with translating_db_errors(RUNTIME.engine):
             insert_tasks(_connection(session), [task], utc_now())
@@ -118,10 +121,8 @@ def update(
     if writer is not None and (epoch is not None or writer.holds(key)):
         writer.report_progress(key, epoch, clean(message), percentage)
         return
-    now = utc_now()
-    report = Progress(key, None, clean(message), percentage, now)
-    if record_store().record([report], [], now=now, result_ttl=0).unknown:
-        raise ActivityNotFoundError(key)
+    report = Progress(key, None, clean(message), percentage, utc_now())
+    wait_out(_write_report, report, itertools.count())
     event_publisher().notify_log_changed([key])
 
 
@@ -135,7 +136,7 @@ def complete(agent_id: UUID | str, message: str | None = None, *, session: OwnSe
 
     Raises:
         ActivityNotFoundError: There is no such activity.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
     text = message if message is not None else CONF.activity_message_complete
     _end(parse_agent_id(agent_id), Status.COMPLETE, text, None, session)
@@ -151,11 +152,30 @@ def error(agent_id: UUID | str, error: str = "", *, session: OwnSession | None =
 
     Raises:
         ActivityNotFoundError: There is no such activity.
-        UnavailableError: The database cannot be reached.
+        UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
     error = redact(str(error), CONF.secrets)
     text = CONF.activity_message_error.format(error=error)
     _end(parse_agent_id(agent_id), Status.ERROR, text, error, session)
+
+
+def _insert(task: NewTask, tries: Iterator[int]) -> None:
+    """Add an activity. `tries` counts the calls: an earlier one may have added it, if its commit was not confirmed."""
+    if next(tries):
+        with reading(RUNTIME.engine) as connection:
+            if connection.scalar(select(Activity.agent_id).where(Activity.agent_id == task.agent_id)):
+                return
+    record_store().insert([task], utc_now())
+
+
+def _write_report(report: Progress, tries: Iterator[int]) -> None:
+    """Write a report; `tries` as for `_insert`. Raises ActivityNotFoundError."""
+    if next(tries):
+        with reading(RUNTIME.engine) as connection:
+            if with_log_line(connection, [report.agent_id], report.message, report.at):
+                return
+    if record_store().record([report], [], now=report.at, result_ttl=0).unknown:
+        raise ActivityNotFoundError(report.agent_id)
 
 
 def clean(text: str, limit: int = MAX_MESSAGE) -> str:
@@ -199,13 +219,17 @@ def _end(key: UUID, status: Status, message: str, reason: str | None, session: O
         writer.flush(5.0)
     event_publisher().flush([key])
     if session is None:
-        with writing(RUNTIME.engine) as connection:
-            _end_within(connection, key, status, message, reason)
+        wait_out(_end_now, key, status, message, reason)
         event_publisher().notify_log_changed([key])
         return
     with translating_db_errors(RUNTIME.engine):
         _end_within(_connection(session), key, status, message, reason)
     _notify_after_commit(session, key)
+
+
+def _end_now(key: UUID, status: Status, message: str, reason: str | None) -> None:
+    with writing(RUNTIME.engine) as connection:
+        _end_within(connection, key, status, message, reason)
 
 
 def _end_within(connection: Connection, key: UUID, status: Status, message: str, reason: str | None) -> None:

@@ -23,6 +23,7 @@ from agentexec.activity.live.merge import EventMerger, Position
 from agentexec.activity.queries.handle import find_task
 from agentexec.activity.schemas import ActivityEvent
 from agentexec.errors import UnavailableError, UsageError
+from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.task import parse_agent_id
 
@@ -92,7 +93,7 @@ class ActivityStream:
             UnavailableError: The database cannot be reached.
         """
         if self._subscriber is None:
-            await RUNTIME.run_in_thread(self._open)
+            await RUNTIME.run_patiently(self._open)
         return self
 
     @property
@@ -143,7 +144,7 @@ class ActivityStream:
 
     def __iter__(self) -> Generator[ActivityEvent]:
         if self._subscriber is None:
-            self._open()
+            wait_out(self._open)
         changed = threading.Event()
         subscriber = self._connect(changed.set)
         try:

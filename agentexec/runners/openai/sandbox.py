@@ -85,7 +85,7 @@ class Place:
 
     async def may_end(self) -> bool:
         """Return True if this attempt may stop the sandbox: no other worker has the task."""
-        return not self.stopped and await RUNTIME.run_in_thread(_may_end, self.run.recorder.lease)
+        return not self.stopped and await RUNTIME.run_patiently(_may_end, self.run.recorder.lease)
 
     async def note(self, stage: Stage, state: SandboxSessionState) -> None:
         """Record a stage and the state that belongs to it, unless they are recorded already."""
@@ -225,7 +225,7 @@ class JournaledClient(SdkProxy):
             await session.place.note(stage, session.state)
         except LeaseLostError:
             # A canceled task needs it no more. If another worker has the task, that one has the sandbox too.
-            if not await RUNTIME.run_in_thread(_may_end, session.place.run.recorder.lease):
+            if not await RUNTIME.run_patiently(_may_end, session.place.run.recorder.lease):
                 raise
         await self._inner.delete(session)
 

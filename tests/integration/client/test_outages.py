@@ -1,0 +1,172 @@
+"""Calls inside a task wait out an outage, and take effect once, whether or not the last commit was confirmed."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+
+import agentexec as ax
+from agentexec.activity.changes.endings import Ending
+from agentexec.activity.changes.stores import record_store
+from agentexec.db.clock import utc_now
+from agentexec.journal.approvals import Question, ask
+from agentexec.runtime import RUNTIME
+from agentexec.task import Lease
+from tests.attempts import ReplayableTask
+
+
+class Runner(ax.BaseAgentRunner):
+    async def run(self, agent: Any, input: Any) -> None: ...
+
+
+class World:
+    """A running task, and what its calls are about: tasks that are queued, failed and asking, an activity, a tracker."""
+
+    def __init__(self) -> None:
+        self.task = ReplayableTask()
+        self.task.take_over()
+        self.queued = ax.enqueue_sync("queued")
+        self.failed = ReplayableTask()
+        self.activity = ax.activity.create("activity")
+        self.asking = ReplayableTask()
+        self.asking.take_over()
+        question = Question("call", 0, "approval", "tool", "{}")
+        ask(RUNTIME.engine, Lease(self.asking.agent_id, 1), [question], utc_now())
+        ax.Tracker("full").incr()
+        ax.Tracker("full").on_complete("done")
+        ax.Tracker("empty").incr()
+        ax.Tracker("empty").decr()
+        self.failing = ax.enqueue_sync("failing")
+        fail(self.failing.agent_id)
+
+    @property
+    def runner(self) -> Runner:
+        return Runner(self.task.agent_id)
+
+    async def run(self, call: Callable[[World], Any]) -> Any:
+        """Make a call inside the task, in its first epoch, and return the answer in a form that can be compared."""
+
+        async def handler() -> Any:
+            answer = call(self)
+            return await answer if isinstance(answer, Awaitable) else answer
+
+        answer = await self.task.run_at_epoch(handler, 1)
+        return (
+            [type(item) for item in answer]
+            if isinstance(answer, list)
+            else type(answer)
+            if isinstance(answer, UUID | ax.Task)
+            else answer
+        )
+
+
+def fail(agent_id: UUID) -> None:
+    """End a queued task in ERROR, as a worker does."""
+    store = record_store()
+    admitted = store.admit(
+        [Lease(agent_id, 1)], started_message="", max_crashes=3, suspect_running=False, now=utc_now()
+    )
+    assert admitted.started
+    store.record(
+        [], [Ending(Lease(agent_id, 1), ax.Status.ERROR, "No.", error="No.")], now=utc_now(), result_ttl=1
+    )
+
+
+CALLS: dict[str, Callable[[World], Any]] = {
+    "enqueue": lambda world: ax.enqueue("child", {"a": 1}),
+    "enqueue_sync": lambda world: ax.enqueue_sync("child", {"a": 1}),
+    "enqueue with a key": lambda world: ax.enqueue("child", {"a": 1}, idempotency_key="key"),
+    "enqueue detached": lambda world: ax.enqueue("child", {"a": 1}, detached=True),
+    "enqueue_many": lambda world: ax.enqueue_many("child", [{"a": 1}, {"a": 1}, {"a": 2}]),
+    "enqueue_many_sync": lambda world: ax.enqueue_many_sync("child", [{"a": 1}, {"a": 1}]),
+    "Tracker.incr": lambda world: ax.Tracker("full").incr(),
+    "Tracker.decr to 0": lambda world: ax.Tracker("full").decr(),
+    "Tracker.incr of a new one": lambda world: ax.Tracker("new").incr(5),
+    "Tracker.on_complete": lambda world: ax.Tracker("empty").on_complete("done"),
+    "cancel": lambda world: ax.cancel(world.queued),
+    "cancel_sync": lambda world: ax.cancel_sync(world.queued),
+    "retry": lambda world: ax.retry(world.failing),
+    "retry_sync": lambda world: ax.retry_sync(world.failing),
+    "approve": lambda world: ax.approve(world.asking.agent_id, "call"),
+    "reject_sync": lambda world: ax.reject_sync(world.asking.agent_id, "call", message="No."),
+    "send_event": lambda world: ax.send_event("paid", "1", {"a": 1}),
+    "send_event_sync": lambda world: ax.send_event_sync("paid"),
+    "activity.create": lambda world: ax.activity.create("by hand"),
+    "activity.update": lambda world: ax.activity.update(world.activity, "Half way.", 50),
+    "activity.complete": lambda world: ax.activity.complete(world.activity),
+    "activity.error": lambda world: ax.activity.error(world.activity, "No."),
+    "step": lambda world: world.runner.step("one", lambda: 1),
+}
+
+
+class LostCommits:
+    """Loses the confirmation of one commit, as a server does that dies in that moment; counts the commits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.lose = 0
+        dialect = RUNTIME.engine.dialect
+        commit = dialect.do_commit
+
+        def do_commit(connection: Any) -> None:
+            self.count += 1
+            commit(connection)
+            if self.count == self.lose:
+                raise sqlite3.OperationalError("the connection is gone")
+
+        monkeypatch.setattr(dialect, "do_commit", do_commit)
+
+
+@pytest.fixture
+def new_world(sqlite_tables: str) -> Iterator[Callable[[], World]]:
+    """Factory of worlds, each in a database of its own."""
+    template = Path(sqlite_tables.removeprefix("sqlite:///"))
+    numbers = iter(range(100))
+
+    def make() -> World:
+        copy = shutil.copy(template, template.with_name(f"{next(numbers)}.db"))
+        ax.configure(database_url=f"sqlite:///{copy}")
+        return World()
+
+    yield make
+    RUNTIME.close()
+
+
+def record() -> dict[str, list[Any]]:
+    """Return what is recorded, without ids and times."""
+    contents: dict[str, list[Any]] = {}
+    with RUNTIME.engine.connect() as connection:
+        for name, table in ax.Base.metadata.tables.items():
+            columns = [
+                column
+                for column in table.c
+                if column.name not in ("id", "event_id", "at")
+                and column.type.python_type in (int, str, dict, ax.Status)
+            ]
+            contents[name] = sorted(map(repr, connection.execute(select(*columns)).all())) if columns else []
+    return contents
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_whose_commit_was_not_confirmed_takes_effect_once(
+    name: str, new_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world()
+    commits = LostCommits(monkeypatch)
+    answer, expected = await world.run(CALLS[name]), record()
+    number = commits.count
+    assert number, "the call writes"
+    for lost in range(1, number + 1):
+        world = new_world()
+        commits = LostCommits(monkeypatch)
+        commits.lose = lost
+        assert await world.run(CALLS[name]) == answer
+        assert record() == expected
+        assert commits.count >= lost
