@@ -90,6 +90,12 @@ class Settings(BaseSettings):
         le=3600,
         description="Seconds without a heartbeat after which another worker gets the task.",
     )
+    host_timeout: float = Field(
+        default=10,
+        ge=1,
+        le=3600,
+        description="Seconds without a sign of life from a host after which others get the tasks of its workers.",
+    )
     max_crashes: int = Field(
         default=3,
         ge=1,

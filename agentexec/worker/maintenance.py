@@ -19,6 +19,7 @@ from agentexec.outage import Outage
 from agentexec.runtime import Runtime
 from agentexec.worker.channel import Channel
 from agentexec.worker.failed_start import to_message
+from agentexec.worker.host_watch import HostWatch
 from agentexec.worker.preflight import preflight
 from agentexec.worker.reconciler import Reconciler
 from agentexec.worker.sandbox_sweep import SandboxSweep
@@ -63,8 +64,11 @@ class Maintenance:
         """Work until stopped, and return the exit code."""
         if code := self._check():
             return code
-        self._tell({"ready": True})
         self._reconciler = Reconciler(self._runtime, self._settings, self._owner)
+        self._hosts = HostWatch(self._runtime, self._settings, self._owner, self._reconciler.recover)
+        self._recover_from_predecessor()
+        self._tell({"ready": True})
+        self._hosts.start()
         self._sandboxes = SandboxSweep(self._runtime.engine)
         while not (self._stop.is_set() and not self._deaths):
             self._listen(max(0.0, min(TURN_SECONDS, self._next_turn - time.monotonic())))
@@ -81,6 +85,7 @@ class Maintenance:
                 self._next_turn = time.monotonic() + wait
         self._sandboxes.run()
         try:
+            self._hosts.stop()
             self._reconciler.resign()
         except UnavailableError:
             log.debug("The leadership expires by itself.")
@@ -102,6 +107,15 @@ class Maintenance:
             self._tell(to_message(AgentexecError(f"The checks before the start failed: {error}")))
             return 1
         return 0
+
+    def _recover_from_predecessor(self) -> None:
+        """Give back the tasks of a supervisor that was killed on this machine, before the first task is claimed."""
+        try:
+            self._hosts.look(time.monotonic())
+        except UnavailableError as error:
+            log.debug("%s The other hosts are looked at later.", error)
+        except Exception:
+            log.exception("Cannot look for workers that were killed here; trying again.")
 
     def _work(self) -> None:
         self._recover_dead()

@@ -7,7 +7,6 @@ only note the signal; one loop acts.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import selectors
 import signal
@@ -22,6 +21,7 @@ from agentexec.policy import exit_reason
 from agentexec.worker.channel import Channel
 from agentexec.worker.child_processes import ChildProcess, ChildProcesses
 from agentexec.worker.failed_start import from_message
+from agentexec.worker.machine import new_host_name
 from agentexec.worker.probe import HeartbeatFile
 from agentexec.worker.signal_queue import SignalQueue
 from agentexec.worker.target import Target
@@ -69,7 +69,7 @@ class Supervisor:
         """Reason of a failed start."""
         self.start_settled = threading.Event()
         """Set once the workers start, or once everything has ended because they cannot."""
-        self._host = f"{os.uname().nodename}:{os.getpid()}"
+        self._host = new_host_name()
         self._signals = SignalQueue()
         self._children = ChildProcesses()
         self._template: TemplateHandle | None = None

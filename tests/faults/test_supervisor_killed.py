@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import delete
 
 from agentexec.activity.models import WorkerProcess
@@ -76,3 +77,41 @@ def test_a_killed_maintenance_process_is_replaced_and_its_duties_are_done_again(
     lost = deployment.produce("work", "lost", kill_at="before-push")
     assert lost.returncode == -9
     deployment.wait_for_start("lost")  # found by the new reconciler, though its predecessor never resigned
+
+
+@on_targets("embedded", "valkey+postgres", "postgres")
+def test_a_host_killed_whole_and_restarted_goes_on_with_its_tasks_at_once(deploy: Deploy) -> None:
+    deployment = deploy(lease_seconds=600)
+    deployment.start()
+    tasks = {key: deployment.enqueue("slow_once", key, seconds=600) for key in "abc"}
+    deployment.wait_for_start(*tasks)
+    for process in (family := deployment.processes()):
+        process.kill()
+    assert all_exited(family)
+    restarted = deployment.start()
+    deployment.wait_for_ends(tasks.values())
+    assert deployment.endings(tasks.values()) == [["complete"]] * 3
+    lines = [line.message for line in deployment.detail(tasks["a"]).logs]
+    assert any("died together with its supervisor" in line for line in lines)
+    assert deployment.stop(restarted) == 0
+
+
+@pytest.mark.thorough
+@on_targets("embedded", "valkey+postgres", "postgres")
+def test_a_silent_host_is_noticed_by_another_long_before_its_leases_expire(deploy: Deploy) -> None:
+    deployment = deploy(lease_seconds=600, host_timeout=3)
+    deployment.start()
+    tasks = {key: deployment.enqueue("slow_once", key, seconds=600) for key in "abc"}
+    deployment.wait_for_start(*tasks)
+    family = deployment.processes()
+    deployment.start()
+    for process in family:  # a frozen process is still there, as on a host that is out of reach
+        process.suspend()
+    deployment.wait_for_ends(tasks.values())
+    assert deployment.endings(tasks.values()) == [["complete"]] * 3
+    lines = [line.message for line in deployment.detail(tasks["a"]).logs]
+    assert any("has not answered for 3 s, nor its host" in line for line in lines)
+    for process in family:
+        process.resume()
+    deployment.stop(deployment.supervisors[0])
+    assert deployment.endings(tasks.values()) == [["complete"]] * 3, "the epochs refuse what it wrote"

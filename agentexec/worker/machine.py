@@ -1,0 +1,60 @@
+"""The machine that a worker runs on: which of its processes are gone, so that nobody waits for them.
+
+A worker process is named `HOSTNAME:SUPERVISOR_PID:MACHINE.RUN:WORKER`, and everything before the last colon names its
+host: one run of a supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from typing import NamedTuple, Self
+
+
+class Host(NamedTuple):
+    """One run of a supervisor, as the names of its processes tell it."""
+
+    name: str
+    supervisor_pid: int
+    machine: str
+
+    @classmethod
+    def of(cls, process_id: str) -> Self | None:
+        """Return the host of a process, None for a name of another form, such as that of an earlier release."""
+        name, _, _ = process_id.rpartition(":")
+        parts = name.split(":")
+        if len(parts) != 3 or not parts[1].isdecimal():
+            return None
+        return cls(name, int(parts[1]), parts[2].partition(".")[0])
+
+
+def new_host_name() -> str:
+    """Return a name for a run of the supervisor that calls this."""
+    return f"{os.uname().nodename}:{os.getpid()}:{_machine()}.{secrets.token_hex(3)}"
+
+
+def _machine() -> str:
+    """Return a name for the running machine and its space of process ids; empty where the system does not tell."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        namespace = Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        return ""
+    return hashlib.sha256(f"{boot}{namespace}".encode()).hexdigest()[:8]
+
+
+def is_gone(pid: int) -> bool:
+    """Return True if no process of this machine has the pid, or if only its exit code is left."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    with contextlib.suppress(OSError, IndexError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state in ("Z", "X")
+    return False

@@ -1,0 +1,190 @@
+"""A host that died with its workers is noticed long before its leases expire, and no other host is taken for dead."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Generator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, insert, select
+
+from agentexec.activity.models import WorkerProcess
+from agentexec.config import Settings
+from agentexec.db.clock import utc_now
+from agentexec.db.transactions import reading, writing
+from agentexec.worker.host_watch import HostWatch
+from agentexec.worker.machine import Host, new_host_name
+from tests.unit.worker.record import QUEUE, Record, open_record
+
+TIMEOUT = 10.0
+ELSEWHERE = "web-2:77:0badcafe.aaaaaa"
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Generator[Record]:
+    with open_record(tmp_path) as record:
+        yield record
+
+
+class Watched:
+    """A watch whose clock the test moves, and the worker processes that it gave back."""
+
+    def __init__(self, record: Record, host: str | None = None) -> None:
+        self.record = record
+        self.host = host or new_host_name()
+        self.recovered: dict[str, str] = {}
+        settings = Settings(queue_name=QUEUE, host_timeout=TIMEOUT)
+        self.watch = HostWatch(record.runtime, settings, f"{self.host}:maintenance", self._recover)
+
+    def _recover(self, worker_id: str, reason: str) -> int:
+        self.recovered[worker_id] = reason
+        return 1
+
+    def look_until(self, clock: float, *, report: str | None = None) -> None:
+        """Look every two seconds; `report`: the worker that reports before each look."""
+        for second in range(0, int(clock) + 1, 2):
+            if report is not None:
+                add_report(self.record, report)
+            self.watch.look(float(second))
+
+
+def add_report(record: Record, worker_id: str, pid: int = 1, queue: str = QUEUE) -> None:
+    """Add the report of a worker process, or a later one."""
+    mine = WorkerProcess.worker_id == worker_id
+    with writing(record.runtime.engine) as connection:
+        before = connection.execute(select(WorkerProcess.seen_at).where(mine)).scalar()
+        now = utc_now() if before is None else before + timedelta(seconds=5)
+        row = {"worker_id": worker_id, "pid": pid, "queue": queue, "seen_at": now, "started_at": now}
+        rest = {"host": "h", "concurrency": 1, "running": 1, "draining": False, "cpu_percent": 0.0}
+        connection.execute(delete(WorkerProcess).where(mine))
+        connection.execute(insert(WorkerProcess).values(rss_bytes=1, **row, **rest))
+
+
+def reported(record: Record) -> list[str]:
+    with reading(record.runtime.engine) as connection:
+        return sorted(connection.execute(select(WorkerProcess.worker_id)).scalars())
+
+
+def dead_pid() -> int:
+    with subprocess.Popen(["true"]) as process:
+        pass
+    return process.pid
+
+
+def on_this_machine(supervisor_pid: int) -> str:
+    host = Host.of(f"{new_host_name()}:x")
+    assert host is not None
+    return f"web-1:{supervisor_pid}:{host.machine}.bbbbbb:worker"
+
+
+def test_workers_killed_with_their_supervisor_on_this_machine_are_noticed_at_the_first_look(
+    record: Record,
+) -> None:
+    killed = on_this_machine(dead_pid())
+    add_report(record, killed, pid=dead_pid())
+    watched = Watched(record)
+    watched.watch.look(0.0)
+    assert watched.recovered == {killed: "died together with its supervisor"}
+    assert reported(record) == []
+
+
+@pytest.mark.parametrize("living", ["worker", "supervisor"])
+def test_a_worker_of_this_machine_is_left_to_its_supervisor_while_either_lives(
+    record: Record, living: str
+) -> None:
+    pids = {"supervisor": dead_pid(), "worker": dead_pid(), living: os.getppid()}
+    worker = on_this_machine(pids["supervisor"])
+    add_report(record, worker, pid=pids["worker"])
+    watched = Watched(record)
+    watched.watch.look(0.0)
+    assert watched.recovered == {}
+    assert reported(record) == [worker]
+
+
+def test_a_silent_host_is_given_up_within_the_timeout(record: Record) -> None:
+    lost = f"{ELSEWHERE}:worker"
+    other = Watched(record, ELSEWHERE)
+    other.watch.look(0.0)
+    add_report(record, lost)
+    watched = Watched(record)
+    watched.look_until(TIMEOUT * 0.5)
+    assert watched.recovered == {}
+    record.backend.release_leadership(
+        f"host:{ELSEWHERE}", ELSEWHERE
+    )  # the memory backend's clock does not move
+    watched.watch.look(6.0)
+    assert watched.recovered == {lost: "has not answered for 10 s, nor its host"}
+    assert reported(record) == []
+
+
+def test_a_host_whose_workers_are_stalled_is_alive(record: Record) -> None:
+    other, watched = Watched(record, ELSEWHERE), Watched(record)
+    other.watch.look(0.0)
+    add_report(record, f"{ELSEWHERE}:worker")
+    watched.look_until(4 * TIMEOUT)
+    assert watched.recovered == {}
+
+
+def test_a_host_whose_workers_report_is_alive_even_without_a_maintenance_process(record: Record) -> None:
+    watched = Watched(record)
+    watched.look_until(4 * TIMEOUT, report=f"{ELSEWHERE}:worker")
+    assert watched.recovered == {}
+
+
+def test_after_an_outage_nobody_counts_as_silent(record: Record) -> None:
+    add_report(record, f"{ELSEWHERE}:worker")
+    watched = Watched(record)
+    watched.look_until(4.0)
+    watched.watch.look(500.0)
+    watched.watch.look(504.0)
+    assert watched.recovered == {}
+    watched.watch.look(506.0)
+    assert list(watched.recovered) == [f"{ELSEWHERE}:worker"]
+
+
+def test_workers_of_other_queues_and_earlier_releases_are_left_alone(record: Record) -> None:
+    add_report(record, f"{ELSEWHERE}:worker", queue="another")
+    add_report(record, "web-3:12:0123456789")
+    watched = Watched(record)
+    watched.look_until(4 * TIMEOUT)
+    assert watched.recovered == {}
+
+
+def test_of_two_hosts_that_notice_a_death_one_acts(record: Record) -> None:
+    add_report(record, f"{ELSEWHERE}:worker")
+    first, second = Watched(record), Watched(record)
+    for second_of_clock in (0.0, 2.0, 4.0):
+        first.watch.look(second_of_clock)
+        second.watch.look(second_of_clock)
+    record.backend.acquire_leadership(f"host:{ELSEWHERE}", first.host, 60)
+    second.watch.look(6.0)
+    first.watch.look(6.0)
+    assert second.recovered == {}
+    assert list(first.recovered) == [f"{ELSEWHERE}:worker"]
+
+
+def test_a_host_that_was_given_up_says_so_once(record: Record, caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched(record)
+    record.backend.acquire_leadership(f"host:{watched.host}", "another", 60)
+    watched.look_until(6.0)
+    assert caplog.text.count("Another host has found this one dead") == 1
+
+
+def test_a_host_that_stops_in_order_leaves_no_sign(record: Record) -> None:
+    watched = Watched(record)
+    watched.watch.start()
+    watched.watch.look(0.0)
+    watched.watch.stop()
+    assert record.backend.acquire_leadership(f"host:{watched.host}", "another", 1)
+
+
+def test_a_process_without_a_host_name_watches_nobody(record: Record) -> None:
+    add_report(record, f"{ELSEWHERE}:worker")
+    watch = HostWatch(
+        record.runtime, Settings(queue_name=QUEUE), "owner", lambda *_: pytest.fail("recovered")
+    )
+    for clock in range(0, 100, 2):
+        watch.look(float(clock))
