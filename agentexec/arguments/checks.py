@@ -82,7 +82,8 @@ def check_number(name: str, value: Any, *, minimum: float = -1e300, maximum: flo
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or not minimum <= number <= maximum:
-        raise UsageError(f"{name} must be a number from {minimum:g} to {maximum:g}, not {number:g}.")
+        low, high, got = map(_written, (minimum, maximum, number))
+        raise UsageError(f"{name} must be a number from {low} to {high}, not {got}.")
     return number
 
 
@@ -123,10 +124,12 @@ def check_moment(name: str, value: Any) -> datetime:
     return value.astimezone(UTC)
 
 
-def check_mapping(name: str, value: Any) -> Mapping[str, Any]:
-    """Return a mapping whose keys are texts."""
+def check_mapping(name: str, value: Any, *, maximum: int | None = None) -> Mapping[str, Any]:
+    """Return a mapping whose keys are texts, and of which there are at most `maximum`."""
     if not isinstance(value, Mapping):
         raise UsageError(f"{name} must be a mapping, not {_kind(value)}.")
+    if maximum is not None and len(value) > maximum:
+        raise UsageError(f"{name} has at most {maximum} keys; this mapping has {len(value)}.")
     for key in value:
         if not isinstance(key, str):
             raise UsageError(f"{name} must have texts as keys, not {_kind(key)}: {shown(key)}.")
@@ -225,6 +228,11 @@ def shown(value: Any) -> str:
     except Exception:
         return f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:59]}..."
+
+
+def _written(number: float) -> str:
+    """Return a number with all of its digits, if it has few."""
+    return f"{number:.15g}" if abs(number) < 1e15 else f"{number:g}"
 
 
 def _kind(value: Any) -> str:

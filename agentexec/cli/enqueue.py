@@ -10,7 +10,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 import agentexec as ax
-from agentexec.arguments.checks import check_timeout
+from agentexec.arguments.checks import MAX_SECONDS, check_timeout
 from agentexec.cli.options import parse_labels
 from agentexec.cli.output import one_line
 from agentexec.cli.serving import missing_worker
@@ -29,7 +29,9 @@ def run(
         ),
     ] = "{}",
     priority: Annotated[str, typer.Option("--priority", "-p", help="Priority: high or low.")] = "low",
-    delay: Annotated[float | None, typer.Option(min=0, help="Seconds before the task may start.")] = None,
+    delay: Annotated[
+        float | None, typer.Option(min=0, max=MAX_SECONDS, help="Seconds before the task may start.")
+    ] = None,
     metadata: Annotated[
         list[str] | None,
         typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Label to attach (repeatable)."),

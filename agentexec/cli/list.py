@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import agentexec as ax
+from agentexec.arguments.checks import FIRST_YEAR, MAX_INTEGER
 from agentexec.cli.database import session
 from agentexec.cli.options import (
     AsJson,
@@ -39,7 +40,7 @@ def run(
             "--after", metavar="CURSOR", help="Continue after this cursor (`next_cursor` in --json output)."
         ),
     ] = None,
-    page: Annotated[int, typer.Option(min=1, help="Number of the page, from 1.")] = 1,
+    page: Annotated[int, typer.Option(min=1, max=MAX_INTEGER, help="Number of the page, from 1.")] = 1,
     page_size: Annotated[
         int, typer.Option("--page-size", "-n", min=1, max=1000, help="Tasks per page.")
     ] = 20,
@@ -54,7 +55,7 @@ def run(
             status=parse_status(status),
             task_name=task_name,
             text=text,
-            created_after=None if since is None else datetime.now(UTC) - parse_duration(since),
+            created_after=None if since is None else _ago(since),
             metadata_filter=parse_labels(metadata),
             after=after,
         )
@@ -80,3 +81,8 @@ def run(
         typer.echo("No tasks match.", err=True)
     elif found.total_pages > 1:
         typer.echo(f"Page {page} of {found.total_pages}, {found.total} tasks in total.", err=True)
+
+
+def _ago(since: str) -> datetime:
+    first = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC)
+    return max(first, datetime.now(UTC) - parse_duration("--since", since))

@@ -36,7 +36,7 @@ def run(
     # Imported on use: rich takes longer to import than the other commands take to run.
     from agentexec.cli.dashboard.data import Query, snapshot_json
 
-    query = Query(parse_status(status), task_name, text or None, parse_labels(metadata))
+    query = Query(parse_status(status), task_name, text or None, parse_labels(metadata)).checked()
     if as_json:
         typer.echo(snapshot_json(query))
     elif once or not (sys.stdin.isatty() and sys.stdout.isatty()):

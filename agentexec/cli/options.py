@@ -11,7 +11,7 @@ from uuid import UUID
 import typer
 
 import agentexec as ax
-from agentexec.arguments.checks import check_seconds
+from agentexec.arguments.checks import MAX_SECONDS, shown
 from agentexec.errors import UsageError
 
 AgentId = Annotated[str, typer.Argument(metavar="AGENT_ID", help="ID of the task, as printed by `enqueue`.")]
@@ -49,8 +49,9 @@ def parse_labels(pairs: Sequence[str] | None) -> dict[str, str] | None:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise UsageError(f"--metadata takes KEY=VALUE, not {pair!r}.")
-        labels[key] = value
+            raise UsageError(f"--metadata takes KEY=VALUE, not {shown(pair)}.")
+        if labels.setdefault(key, value) != value:
+            raise UsageError(f"--metadata gives {shown(key)} two values; a task has one.")
     return labels
 
 
@@ -62,12 +63,15 @@ def parse_task_id(text: str) -> UUID:
     return parse_agent_id(text)
 
 
-def parse_duration(text: str) -> timedelta:
-    """Return a duration given like 30d, 12h or 90s. Raises UsageError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
+def parse_duration(option: str, text: str) -> timedelta:
+    """Return a duration given for an option, like 30d, 12h or 90s. Raises UsageError."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhdw])", text.strip())
     if match is None:
-        raise UsageError(f"{text!r} is not a duration; write it like 30d, 12h, 90m or 45s.")
-    return timedelta(seconds=check_seconds("The duration", float(match[1]) * UNITS[match[2]]))
+        raise UsageError(f"{option} takes a time like 30d, 12h, 90m or 45s, not {shown(text)}.")
+    seconds = float(match[1]) * UNITS[match[2]]
+    if seconds > MAX_SECONDS:
+        raise UsageError(f"{option} takes at most {int(MAX_SECONDS // UNITS['d'])}d, not {shown(text)}.")
+    return timedelta(seconds=seconds)
 
 
 def parse_status(text: str | None) -> ax.Status | None:
@@ -78,4 +82,4 @@ def parse_status(text: str | None) -> ax.Status | None:
         return ax.Status(text.lower())
     except ValueError:
         known = ", ".join(status.value for status in ax.Status)
-        raise UsageError(f"There is no status {text!r}; the statuses are {known}.") from None
+        raise UsageError(f"There is no status {shown(text)}; the statuses are {known}.") from None

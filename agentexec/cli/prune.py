@@ -23,7 +23,7 @@ def run(
 
     Their logs, journals and results are removed too. Queued and running tasks stay.
     """
-    age, labels = parse_duration(older_than), parse_labels(metadata)
+    age, labels = parse_duration("--older-than", older_than), parse_labels(metadata)
     with session() as db:
         count = ax.activity.prunable(db, age, metadata_filter=labels)
         if count and not yes:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from agentexec.activity.mailbox import Mailbox, TaskOutcome
 from agentexec.activity.queries.handle import find_task
+from agentexec.activity.queries.labels import wanted_labels
 from agentexec.arguments.checks import check_timeout, first_line, shown
 from agentexec.config import CONF
 from agentexec.errors import (
@@ -170,6 +171,7 @@ def _find_tasks(
     tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
 ) -> list[Task]:
     """Return the handles of tasks. With a filter, a given handle is looked up too: its labels are unknown."""
+    wanted_labels(metadata_filter)  # so that a filter is checked even if there are no tasks
     return [
         task
         if isinstance(task, Task) and metadata_filter is None

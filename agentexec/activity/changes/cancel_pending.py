@@ -31,7 +31,7 @@ def cancel_pending(db: Session, *, metadata_filter: Mapping[str, Any] | None = N
         The number of canceled activities.
 
     Raises:
-        UsageError: A value of `metadata_filter` is not a string, number or boolean.
+        UsageError: `metadata_filter` is not a mapping of up to 64 strings, numbers and booleans.
     """
     canceled = 0
     wanted = with_most_selective_index(db, Filter(Status.QUEUED, metadata=metadata_filter))

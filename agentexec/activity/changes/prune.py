@@ -45,7 +45,7 @@ def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, A
         The number of removed activities.
 
     Raises:
-        UsageError: `older_than` is negative, or a value of `metadata_filter` is not a string, number or boolean.
+        UsageError: `older_than` is negative, or `metadata_filter` is not a mapping of up to 64 strings, numbers and booleans.
     """
     query = select(Activity.agent_id).where(*_old(older_than, metadata_filter)).limit(CHUNK_SIZE)
     removed = 0
@@ -87,7 +87,7 @@ def prunable(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str
         The number of activities.
 
     Raises:
-        UsageError: `older_than` is negative, or a value of `metadata_filter` is not a string, number or boolean.
+        UsageError: `older_than` is negative, or `metadata_filter` is not a mapping of up to 64 strings, numbers and booleans.
     """
     query = select(func.count()).select_from(Activity).where(*_old(older_than, metadata_filter))
     return db.scalar(query) or 0

@@ -32,7 +32,7 @@ log = logging.getLogger("agentexec.stream")
 RETRY_SECONDS = 1.0
 """Seconds between two tries to read a database that cannot be reached."""
 
-_ID = re.compile(r"(\d{1,18})\.(\d{1,18})")
+_ID = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
 
 
 def stream(

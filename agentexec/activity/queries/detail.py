@@ -58,7 +58,7 @@ def detail(
 
     Raises:
         ActivityNotFoundError: There is no such activity, or `metadata_filter` does not match it.
-        UsageError: A value of `metadata_filter` is not a string, number or boolean.
+        UsageError: `metadata_filter` is not a mapping of up to 64 strings, numbers and booleans.
     """
     key = parse_agent_id(agent_id)
     row = db.execute(
@@ -130,7 +130,7 @@ def active_count(db: Session, *, metadata_filter: Mapping[str, Any] | None = Non
         The number of activities.
 
     Raises:
-        UsageError: A value of `metadata_filter` is not a string, number or boolean.
+        UsageError: `metadata_filter` is not a mapping of up to 64 strings, numbers and booleans.
     """
     wanted = with_most_selective_index(db, Filter(metadata=metadata_filter), ranks=(0, 1))
     numbers = [

@@ -22,6 +22,9 @@ PROBE_LIMIT = 3_000
 Of two conditions that more rows meet, the one whose newest rows reach further back is the more selective one.
 """
 
+MAX_PROBED_LABELS = 8
+"""Labels of a filter that may drive the query, the first ones: each adds a part to the statement that estimates."""
+
 _OTHER = aliased(
     Activity
 )  # made once: making it takes SQLAlchemy longer than reading a page takes a database
@@ -140,7 +143,7 @@ def _estimate(db: Session, candidates: Sequence[_Candidate]) -> dict[tuple[int, 
 
 def _candidates(wanted: Filter, rank: int) -> Iterator[_Candidate]:
     statuses = [status for status in RANKS if RANKS[status] == rank and wanted.status in (None, status)]
-    for position, (name, value) in enumerate(wanted_labels(wanted.metadata)):
+    for position, (name, value) in enumerate(wanted_labels(wanted.metadata)[:MAX_PROBED_LABELS]):
         at: Any = ActivityLabel.created_at
         label = (ActivityLabel.name == name, ActivityLabel.value == value)
         rows = select(at).where(*label, *wanted.time_conditions(at), *since_oldest(statuses, at))

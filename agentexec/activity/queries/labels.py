@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,7 @@ from agentexec.arguments.checks import (
     check_text,
     check_texts,
     dump_json,
+    shown,
 )
 from agentexec.config import CONF
 from agentexec.errors import UsageError
@@ -82,18 +84,31 @@ def check_label_count(metadata: Mapping[str, Any] | None) -> None:
 def wanted_labels(metadata_filter: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Return the labels that an activity must have to match.
 
-    Raises UsageError for a value that cannot be a label's.
+    Raises UsageError for anything but None and a mapping of as many plain values as an activity can have.
     """
     if metadata_filter is None:
         return []
-    for name, value in check_mapping("metadata_filter=", metadata_filter).items():
-        if not isinstance(value, _PLAIN):
-            raise UsageError(f"metadata_filter[{name!r}] must be a string, number or boolean.")
+    _check_filter(metadata_filter)
     try:
         # Storable only to be a valid parameter: no activity has a label with such a name.
         return [(storable_text(name), value) for name, value in label_rows(metadata_filter)]
     except ValueError:
         raise UsageError("metadata_filter has a number with too many digits.") from None
+
+
+def _check_filter(metadata_filter: Mapping[str, Any]) -> None:
+    """Raise UsageError for a filter that no activity's metadata could match: without a bound, it costs a minute."""
+    check_mapping("metadata_filter=", metadata_filter, maximum=MAX_LABELS)
+    characters = 0
+    for name, value in metadata_filter.items():
+        if not isinstance(value, _PLAIN) or (isinstance(value, float) and not math.isfinite(value)):
+            raise UsageError(f"metadata_filter[{shown(name)}] must be a string, number or boolean.")
+        characters += len(name) + (len(value) if isinstance(value, str) else 0)
+    if characters > CONF.max_payload_bytes:
+        raise UsageError(
+            f"metadata_filter= has {characters} characters; metadata has at most "
+            f"AGENTEXEC_MAX_PAYLOAD_BYTES={CONF.max_payload_bytes}."
+        )
 
 
 def storable_text(text: str) -> str:

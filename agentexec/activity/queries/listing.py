@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, literal, or_, select, union_all
 from sqlalchemy.orm import Session, defer
 
-from agentexec.activity.models import Activity, ActivityLabel
+from agentexec.activity.models import MAX_NAME, Activity, ActivityLabel
 from agentexec.activity.queries import counts
 from agentexec.activity.queries.filters import (
     PROBE_LIMIT,
@@ -23,10 +23,10 @@ from agentexec.activity.queries.filters import (
     residual_conditions,
     with_most_selective_index,
 )
-from agentexec.activity.queries.labels import storable_text
+from agentexec.activity.queries.labels import storable_text, wanted_labels
 from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.activity.schemas import ActivityListItemSchema, ActivityListSchema
-from agentexec.arguments.checks import check_integer, check_mapping, check_moment, shown
+from agentexec.arguments.checks import check_integer, check_moment, shown
 from agentexec.errors import UsageError
 from agentexec.task import Status
 
@@ -39,6 +39,9 @@ MAX_SEARCHED = 3_000
 
 SEARCHED_CHARACTERS = 500
 """Characters of each message in which a text is searched for: messages can be of any length."""
+
+MAX_CURSOR = 200
+"""Characters up to which a cursor is read."""
 
 
 class Place(NamedTuple):
@@ -105,7 +108,7 @@ def list_activities(
         page_size: Activities on a page, 1 to 1000.
         status: Only activities with this status.
         task_name: Only activities with this task name.
-        text: Only activities that have this text, in upper or lower case, in their task name or in the first 500
+        text: Only activities that have this text of up to 500 characters, in upper or lower case, in their task name or in the first 500
             characters of their latest message, or whose agent_id it is. It is searched for in the newest 3,000
             activities of each status that match the other filters.
         created_after: Only activities created at this time or later; aware of its time zone.
@@ -123,14 +126,10 @@ def list_activities(
     """
     wanted_page = _checked_page(page, page_size, after)
     page, page_size, after = wanted_page
-    wanted = Filter(
-        _parse_status(status),
-        _checked_task_name(task_name, agent_type),
-        None if text is None else _searched_text("text=", text) or None,
-        None if created_after is None else check_moment("created_after=", created_after),
-        None if created_before is None else check_moment("created_before=", created_before),
-        None if metadata_filter is None else check_mapping("metadata_filter=", metadata_filter),
-    )
+    if None not in (task_name, agent_type) and task_name != agent_type:
+        raise UsageError("Give either task_name= or agent_type=, which mean the same.")
+    name = task_name if agent_type is None else agent_type
+    wanted = checked_filter(status, name, text, created_after, created_before, metadata_filter)
     wanted = with_most_selective_index(db, wanted)
     query = (
         _plain_page_query(wanted.status, wanted.task_name, page_size, offset=wanted_page.offset, after=after)
@@ -150,24 +149,42 @@ def list_activities(
     )
 
 
-def _checked_task_name(task_name: str | None, agent_type: str | None) -> str | None:
-    if None not in (task_name, agent_type) and task_name != agent_type:
-        raise UsageError("Give either task_name= or agent_type=, which mean the same.")
-    name = task_name if agent_type is None else agent_type
-    return None if name is None else _searched_text("task_name=", name)
+def checked_filter(
+    status: Status | str | None = None,
+    task_name: str | None = None,
+    text: str | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    metadata_filter: Mapping[str, Any] | None = None,
+) -> Filter:
+    """Return the filter of these arguments of a list. Raises UsageError."""
+    wanted_labels(metadata_filter)
+    return Filter(
+        _parse_status(status),
+        None if task_name is None else _searched_text("task_name=", task_name, MAX_NAME),
+        None if text is None else _searched_text("text=", text, SEARCHED_CHARACTERS) or None,
+        None if created_after is None else check_moment("created_after=", created_after),
+        None if created_before is None else check_moment("created_before=", created_before),
+        metadata_filter,
+    )
 
 
-def _searched_text(name: str, value: Any) -> str:
-    """Return a text that can be compared with stored ones. A text that no activity has finds nothing."""
+def _searched_text(name: str, value: Any, limit: int) -> str:
+    """Return a text that can be compared with stored ones. A text that no activity has finds nothing.
+
+    A longer one than `limit` is refused: databases bound the complexity of a pattern, each in its own way.
+    """
     if not isinstance(value, str):
         raise UsageError(f"{name} must be a text, not {type(value).__name__}.")
+    if len(value) > limit:
+        raise UsageError(f"{name} has at most {limit} characters; this text has {len(value)}.")
     return storable_text(str.__str__(value))
 
 
 def _checked_page(page: int, page_size: int, after: str | None) -> _Page:
     page = check_integer("page=", page)
     page_size = check_integer("page_size=", page_size, maximum=MAX_PAGE_SIZE)
-    if after is not None and not isinstance(after, str):
+    if after is not None and (not isinstance(after, str) or len(after) > MAX_CURSOR):
         raise UsageError("after= takes the `next_cursor` of a list, unchanged.")
     if after is not None and page != 1:
         raise UsageError("Give either page= or after=, not both.")

@@ -30,6 +30,7 @@ FORGET_SECONDS = 600.0
 """Seconds without a report after which a worker process is no longer shown."""
 
 MAX_MINUTES = 60
+MAX_MINUTES_SPENT = 50 * 366 * 24 * 60
 MAX_SUMMED = 5_000
 """Maximum number of tasks whose usage is summed."""
 
@@ -191,8 +192,9 @@ def spent(db: Session, minutes: int = 10, *, metadata_filter: Mapping[str, Any] 
         The sums over these tasks.
 
     Raises:
-        UsageError: A value of `metadata_filter` is not a string, number or boolean.
+        UsageError: An argument is invalid.
     """
+    minutes = check_integer("minutes=", minutes, maximum=MAX_MINUTES_SPENT)
     query = (
         select(Activity.usage)
         .where(

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.activity.queries.listing import Filter, page_query
+from agentexec.activity.queries.listing import Filter, checked_filter, page_query
 from agentexec.activity.queries.overview import OverviewSchema, SpentSchema, overview, spent
 from agentexec.activity.schemas import ActivityDetailSchema, ActivityListItemSchema
 from agentexec.cli.database import session
@@ -40,8 +40,13 @@ class Query(NamedTuple):
 
     @property
     def filter(self) -> Filter:
-        """The same filter for a list of tasks."""
-        return Filter(self.status, self.task_name, self.text, None, None, self.metadata)
+        """The same filter for a list of tasks. Raises UsageError."""
+        return checked_filter(self.status, self.task_name, self.text, metadata_filter=self.metadata)
+
+    def checked(self) -> Query:
+        """Return itself, or raise UsageError before a database is asked."""
+        _ = self.filter
+        return self
 
     def __str__(self) -> str:
         parts = [f"status:{self.status}"] if self.status else []
@@ -72,7 +77,7 @@ class Query(NamedTuple):
                 metadata[match[1]] = match[2]
             else:
                 words.append(word)
-        return cls(status, task_name, " ".join(words) or None, metadata or None)
+        return cls(status, task_name, " ".join(words) or None, metadata or None).checked()
 
 
 def _words(line: str) -> list[str]:

@@ -141,9 +141,52 @@ COUNTS = ["5", 1.5, math.nan, 10**30, -(10**30), True, None, Hostile()]
 """Values that are no whole numbers, or too large for a database."""
 
 TEXTS = [5, b"x", ["x"], Hostile()]
-FILTERS = ["x", [], 5, {1: 2}, {"a": None}, {"a": [1]}, {"a": b"x"}, {"a": 10**5000}]
+FILTERS = [
+    "x",
+    "",
+    [],
+    (),
+    [("a", "b")],
+    set(),
+    b"",
+    5,
+    0,
+    False,
+    Hostile(),
+    {1: 2},
+    {"a": None},
+    {"a": [1]},
+    {"a": b"x"},
+    {"a": 10**5000},
+    {"a": math.nan},
+    {"a": math.inf},
+    {"a": Hostile()},
+    nested(100_000),
+    {f"key {number}": number for number in range(65)},
+    {f"key {number}": number for number in range(10_000)},
+    {"a": "x" * 2_000_000},
+    {"x" * 2_000_000: 1},
+]
+"""Values that are no filters. An empty one must not let every tenant's tasks through."""
+
+LONG_TEXTS = [wildcard * 48_000 for wildcard in "%_*\\x"]
+"""Texts that some databases refuse as a pattern."""
+
 IDS = ["", "x", 5, None, b"x", HALF, "\0", Hostile(), [uuid4()]]
 TYPES = [5, "int", Hostile(), object()]
+
+
+def events_of(**options: Any) -> Any:
+    return next(iter(ax.activity.stream(**options)))
+
+
+async def as_completed(**options: Any) -> Any:
+    return [done async for done in ax.as_completed(timeout=0, **options)]
+
+
+def as_completed_sync(**options: Any) -> Any:
+    return list(ax.as_completed_sync(timeout=0, **options))
+
 
 Row = tuple[Callable[..., Any], dict[str, Any], str, list[Any]]
 
@@ -174,6 +217,9 @@ def rows(db: Session) -> Iterator[Row]:
         yield wait, {"task": task, "timeout": 0}, "type", TYPES
     for gather in (ax.gather_sync, ax.gather):
         yield gather, {}, "timeout", NUMBERS
+        yield gather, {}, "metadata_filter", FILTERS
+    yield as_completed, {"tasks": []}, "metadata_filter", FILTERS
+    yield as_completed_sync, {"tasks": [task]}, "metadata_filter", FILTERS
     for by_id in (ax.get_result, ax.cancel, ax.cancel_sync, ax.retry, ax.retry_sync):
         yield by_id, {}, "task", IDS
         yield by_id, {"task": task}, "metadata_filter", FILTERS
@@ -183,28 +229,40 @@ def rows(db: Session) -> Iterator[Row]:
         yield answer, {"task": task, "call_id": "c"}, "metadata_filter", FILTERS
     yield ax.reject, {"task": task, "call_id": "c"}, "message", [*TEXTS, "x" * 2_000_000]
     for listing in (ax.activity.list,):
-        yield listing, {"db": db}, "page", [0, -1, *COUNTS]
+        yield listing, {"db": db}, "page", [0, -1, 2**63, *COUNTS]
         yield listing, {"db": db}, "page_size", [0, 1001, *COUNTS]
         yield listing, {"db": db}, "status", ["done", "", 5, [], Hostile()]
-        yield listing, {"db": db}, "task_name", TEXTS
-        yield listing, {"db": db}, "text", TEXTS
-        yield listing, {"db": db}, "after", ["x", 5, HALF, "\0", b"x"]
+        yield listing, {"db": db}, "task_name", [*TEXTS, *LONG_TEXTS]
+        yield listing, {"db": db}, "text", [*TEXTS, *LONG_TEXTS, "%" * 501]
+        yield listing, {"db": db}, "after", ["x", 5, HALF, "\0", b"x", "eA==", "x" * 10_000_000]
         yield listing, {"db": db}, "metadata_filter", FILTERS
         for moment in ("created_after", "created_before"):
             yield listing, {"db": db}, moment, TASK_OPTIONS["eta"]
     yield list_approvals, {"db": db}, "limit", [0, -1, *COUNTS]
     yield list_approvals, {"db": db}, "metadata_filter", FILTERS
     yield ax.activity.detail, {"db": db}, "agent_id", IDS
+    yield ax.activity.detail, {"db": db, "agent_id": task.agent_id}, "metadata_filter", FILTERS
+    yield ax.activity.active_count, {"db": db}, "metadata_filter", FILTERS
+    yield ax.activity.spent, {"db": db}, "metadata_filter", FILTERS
+    yield ax.activity.spent, {"db": db}, "minutes", [0, 2**31, *COUNTS]
     yield ax.activity.overview, {"db": db}, "minutes", [0, 61, *COUNTS]
     yield ax.activity.overview, {"db": db}, "metadata_filter", FILTERS
     yield ax.activity.prune, {"db": db}, "older_than", [5, "30d", None, timedelta(days=-1), timedelta.max]
+    for remove in (ax.activity.prune, ax.activity.prunable):
+        yield remove, {"db": db, "older_than": timedelta()}, "metadata_filter", FILTERS
     yield ax.activity.cancel_pending, {"db": db}, "metadata_filter", FILTERS
     yield ax.activity.create, {}, "task_name", TASK_NAMES
     yield ax.activity.create, {"task_name": "own"}, "metadata", TASK_OPTIONS["metadata"]
     own = ax.activity.create("own")
     yield ax.activity.update, {"message": "x"}, "agent_id", IDS
     yield ax.activity.update, {"agent_id": own, "message": "x"}, "percentage", NUMBERS[:2] + NUMBERS[4:]
-    yield ax.activity.stream, {"agent_id": own}, "after", ["x", 5, HALF, b"x"]
+    yield (
+        events_of,
+        {"agent_id": own},
+        "after",
+        ["x", 5, HALF, b"x", "1.٣", "9" * 19 + ".0", "1." + "9" * 1_000_000],
+    )
+    yield events_of, {"agent_id": own}, "metadata_filter", FILTERS
     for unit in ("seconds", "minutes", "hours", "days"):
         yield ax.sleep, {}, unit, [*NUMBERS, None, timedelta(1)]
     for send in (ax.send_event_sync, ax.send_event):

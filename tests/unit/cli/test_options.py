@@ -21,18 +21,28 @@ from agentexec.cli.options import parse_duration, parse_labels, parse_status
     ],
 )
 def test_a_duration_has_a_number_and_a_unit(text: str, duration: timedelta) -> None:
-    assert parse_duration(text) == duration
+    assert parse_duration("--since", text) == duration
 
 
-@pytest.mark.parametrize("text", ["", "5", "d", "-1d", "1 day", "1y", "1h30m"])
+@pytest.mark.parametrize("text", ["", "5", "d", "-1d", "1 day", "1y", "1h30m", "inf", "nan", "1e5d", "٣d"])
 def test_any_other_duration_is_refused_with_examples(text: str) -> None:
-    with pytest.raises(ax.UsageError, match="is not a duration; write it like 30d, 12h, 90m or 45s"):
-        parse_duration(text)
+    with pytest.raises(ax.UsageError, match="--since takes a time like 30d, 12h, 90m or 45s, not '"):
+        parse_duration("--since", text)
+
+
+@pytest.mark.parametrize("text", ["99999999999d", "34723d", "9" * 5000 + "s"])
+def test_a_duration_beyond_a_lifetime_is_refused_with_the_longest(text: str) -> None:
+    with pytest.raises(ax.UsageError, match="--older-than takes at most 34722d, not '") as caught:
+        parse_duration("--older-than", text)
+    assert len(str(caught.value)) < 120
 
 
 def test_labels_are_split_at_their_first_equals_sign() -> None:
     assert parse_labels(["tenant=t1", "of=a=b", "empty="]) == {"tenant": "t1", "of": "a=b", "empty": ""}
     assert parse_labels([]) is parse_labels(None) is None
+    assert parse_labels(["tenant=a", "tenant=a"]) == {"tenant": "a"}
+    with pytest.raises(ax.UsageError, match="--metadata gives 'tenant' two values; a task has one"):
+        parse_labels(["tenant=a", "tenant=b"])
 
 
 @pytest.mark.parametrize("pair", ["tenant", "=t1", ""])
