@@ -1,7 +1,8 @@
-"""Live events of tasks as server-sent events, for FastAPI and Starlette.
+"""Live events of tasks as server-sent events, and answers to agentexec's errors, for FastAPI.
 
-    from agentexec.contrib.fastapi import router
+    from agentexec.contrib.fastapi import add_error_handlers, router
     app.include_router(router())
+    add_error_handlers(app)
 
 serves `GET /activity/{agent_id}/events`, which an EventSource in a browser reads and resumes by itself.
 """
@@ -14,11 +15,20 @@ from uuid import UUID
 
 from agentexec.activity.live.stream import ActivityStream, stream
 from agentexec.activity.schemas import ActivityEvent
-from agentexec.errors import ActivityNotFoundError, UnavailableError, UsageError
+from agentexec.errors import (
+    ActivityNotFoundError,
+    AgentexecError,
+    ApprovalNotFoundError,
+    PayloadTooLargeError,
+    ResultExpiredError,
+    TaskEndedError,
+    UnavailableError,
+    UsageError,
+)
 
 try:
-    from fastapi import APIRouter, Depends, HTTPException, Request, Response
-    from fastapi.responses import StreamingResponse
+    from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+    from fastapi.responses import JSONResponse, StreamingResponse
 except ModuleNotFoundError as error:
     raise UsageError(
         f"agentexec.contrib.fastapi needs {error.name}, which is not installed; run `pip install fastapi`."
@@ -35,6 +45,40 @@ NAMES = {"error": "failed"}
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """Headers that keep proxies from caching or buffering events."""
+
+
+STATUS_CODES: Mapping[type[AgentexecError], int] = {
+    ActivityNotFoundError: 404,
+    ApprovalNotFoundError: 404,
+    ResultExpiredError: 404,
+    TaskEndedError: 409,
+    PayloadTooLargeError: 413,
+    UsageError: 422,
+    UnavailableError: 503,
+}
+"""Errors that are the caller's, or pass, and the status codes that say so. All others are the server's: 500."""
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer agentexec's errors in all endpoints of an application with a status code and a sentence.
+
+    A bad argument, such as a `page`, a cursor or a status from the browser, is answered with 422; an unknown task, call
+    or expired result with 404; a failed or canceled task with 409; a context that is too large with 413; a server that
+    cannot be reached with 503. The body is `{"detail": …}`, like that of an HTTPException.
+
+    Args:
+        app: The application.
+    """
+    for kind in STATUS_CODES:
+        app.add_exception_handler(kind, _answer)
+
+
+def _answer(_request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, status_code=_status_code(error))
+
+
+def _status_code(error: Exception) -> int:
+    return next((code for kind, code in STATUS_CODES.items() if isinstance(error, kind)), 500)
 
 
 async def event_stream(
@@ -64,19 +108,15 @@ async def event_stream(
         A streaming response, or an empty one with status 204 if the client has seen everything.
 
     Raises:
-        HTTPException: 404 for an unknown task, 400 for an invalid id, 503 while a server cannot be reached.
+        HTTPException: 404 for an unknown task, 422 for an invalid argument, 503 while a server cannot be reached.
     """
     resumed = request.headers.get("last-event-id") if request is not None else None
     try:
         events = await stream(
             agent_id, after=resumed or after, deltas=deltas, metadata_filter=metadata_filter
         ).open()
-    except ActivityNotFoundError as error:
-        raise HTTPException(404, str(error)) from None
-    except UsageError as error:
-        raise HTTPException(400, str(error)) from None
-    except UnavailableError as error:
-        raise HTTPException(503, str(error)) from None
+    except (ActivityNotFoundError, UsageError, UnavailableError) as error:
+        raise HTTPException(_status_code(error), str(error)) from None
     if events.exhausted:
         events.close()
         return Response(status_code=204)

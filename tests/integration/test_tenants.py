@@ -169,7 +169,7 @@ def test_the_browsers_stream_of_another_tenant_is_404(tasks: dict[str, UUID]) ->
     assert answers == [(404, "There is no activity with agent_id ID.")] * 2
     with pytest.raises(HTTPException) as caught:
         asyncio.run(event_stream("no id", metadata_filter=THEIRS))
-    assert caught.value.status_code == 400
+    assert caught.value.status_code == 422
 
 
 @pytest.mark.parametrize("name", COMMANDS)

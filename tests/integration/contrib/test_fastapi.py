@@ -234,7 +234,7 @@ async def test_an_unknown_task_and_another_tenants_task_are_404(running: Deploym
     assert (await get(url, headers={"X-Tenant": "b"})).status_code == 404
     assert (await read(url, **{"X-Tenant": "a"}))[-1].event == "result"
     bad = await get(url, headers={"X-Tenant": "a", "Last-Event-ID": "nonsense"})
-    assert bad.status_code == 400
+    assert bad.status_code == 422
     assert "id of an event" in bad.json()["detail"]
 
 

@@ -136,7 +136,9 @@ def test_the_reference_has_every_public_name() -> None:
     missing -= {f"approvals.{name}" for name in ("approve", "approve_sync", "reject", "reject_sync")}
     assert not missing
     assert {
-        f"contrib.fastapi.{name}" for name in ("router", "event_stream") if hasattr(fastapi, name)
+        f"contrib.fastapi.{name}"
+        for name in ("router", "event_stream", "add_error_handlers")
+        if hasattr(fastapi, name)
     } <= named
 
 
