@@ -18,6 +18,9 @@ MAX_EPOCH_LEAD = 10_000
 """Epochs by which a claim may be ahead of the record: claims that start nothing raise the epoch in the queue alone. One
 that is further ahead comes from an entry that was forged, and recording it would use up the numbers."""
 
+MAX_LEAVE_SECONDS = 300.0
+"""Longest time for which a task is left for other workers. The record does not have it, unlike every other delay."""
+
 MAX_TOTAL_CRASHES = 100
 """Crashes that end a task even if each followed a new recorded step: a handler that makes different calls in every
 attempt would record new steps forever."""
@@ -85,7 +88,8 @@ def admit(
     if status.final:
         return Admission.ACKNOWLEDGE, crashes
     if recorded_epoch >= claimed_epoch:
-        return Admission.REFUSE, crashes
+        # Of a task that nobody runs, the entry itself is too old: it would be claimed and refused again.
+        return (Admission.FORGET if status is Status.QUEUED else Admission.REFUSE), crashes
     if not is_known:
         return Admission.LEAVE, crashes
     if status is Status.RUNNING:
@@ -109,6 +113,30 @@ def is_claim_of(
     return recorded_queue == queue and claimed_epoch - recorded_epoch <= MAX_EPOCH_LEAD
 
 
+def fits_record(
+    *,
+    recorded_epoch: int,
+    due: float,
+    epoch: int,
+    leased: bool,
+    at: float,
+    now: float,
+    lease_seconds: float,
+) -> bool:
+    """Return True if the queue's entry of a task can follow from the record. Whoever can write to the queue can forge it.
+
+    `due`: from when the record lets the task start, 0 for at once. `at`: when its lease ends, or from when the queue lets
+    it start. Both may be later by the length of a lease, for clocks that differ, servers that were away, and workers with
+    another length.
+    """
+    lead = epoch - recorded_epoch
+    if leased:
+        return lead <= MAX_EPOCH_LEAD and at <= now + 2 * lease_seconds
+    if not 0 <= lead < MAX_EPOCH_LEAD:
+        return False
+    return at <= max(due, now) + 2 * lease_seconds + (MAX_LEAVE_SECONDS if lead else 0.0)
+
+
 def attribute_crash(running: Iterable[tuple[UUID, CrashCounts]], max_crashes: int) -> set[UUID]:
     """Return the tasks to which a crash of their process counts, of those that ran in it (id, crashes so far).
 
@@ -127,7 +155,7 @@ def leave_delay(waited: float, left_in_minute: int, jitter: float) -> float:
     thousands do not keep it from its own tasks. `jitter` (0 to 1) takes off up to a fifth, so they do not return together.
     """
     by_time = min(60.0, max(1.0, waited / 2))
-    return max(by_time, min(300.0, left_in_minute / 50)) * (1.0 - 0.2 * jitter)
+    return max(by_time, min(MAX_LEAVE_SECONDS, left_in_minute / 50)) * (1.0 - 0.2 * jitter)
 
 
 def low_priority_quota(claimed_before: int, limit: int) -> int:

@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Engine, and_, select, update
 
 from agentexec.activity.changes.statements import ACTIVITY
+from agentexec.db.chunks import chunks
 from agentexec.db.transactions import reading, writing
 from agentexec.journal.approvals import APPROVAL, without_open_questions
 from agentexec.journal.events import EVENT_WAIT, with_arrived_events
@@ -36,6 +37,18 @@ def ready_tasks(engine: Engine, waiting: Mapping[UUID, frozenset[str]]) -> list[
         if agent_ids:
             ready.update(find(engine, agent_ids))
     return [agent_id for agent_id in waiting if agent_id in ready]
+
+
+def answered_tasks(engine: Engine, agent_ids: Sequence[UUID]) -> list[UUID]:
+    """Return the tasks that have asked for approvals which are all answered now, or whose event has come."""
+    asked: list[UUID] = []
+    for chunk in chunks(agent_ids):
+        query = select(APPROVAL.c.agent_id).where(APPROVAL.c.agent_id.in_(chunk)).distinct()
+        with reading(engine) as connection:
+            found = list(connection.execute(query).scalars())
+        if found:
+            asked += without_open_questions(engine, found)
+    return list({*asked, *with_arrived_events(engine, agent_ids)})
 
 
 def tasks_to_wake(engine: Engine, kind: WaitKind, queue: str, before: datetime, limit: int) -> list[UUID]:

@@ -11,10 +11,11 @@ A backend module exposes `create(settings, engine) -> StateBackend`, and `AGENTE
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from uuid import UUID
 
 from agentexec.llm.rate_limits import Demand
+from agentexec.state.answers import ClaimResult, Comparison, Depth, Event, LostLeases, TaskPage
 from agentexec.task import Entry, Lease
 
 if TYPE_CHECKING:
@@ -35,42 +36,6 @@ EVENT_TTL_SECONDS = 600
 
 FOLLOW_TTL_SECONDS = 60
 """Seconds that a mailbox follows a task unless it repeats the call."""
-
-
-class ClaimResult(NamedTuple):
-    """Leases of a claim, and the seconds until the next delayed task is due (None: no task is delayed).
-
-    `next_due` may be None when the claim returned as many leases as it asked for.
-    """
-
-    leases: list[Lease]
-    next_due: float | None
-
-
-class Depth(NamedTuple):
-    """Task counts of a queue: ready to start, delayed, and leased to a worker."""
-
-    ready: int
-    delayed: int
-    leased: int
-
-
-class LostLeases(NamedTuple):
-    """Leases that a renewal could not extend.
-
-    `taken`: another worker holds a higher epoch, so the attempt must stop. `missing`: the index does not know
-    the task (it was canceled, or the index was emptied); the record decides.
-    """
-
-    taken: list[UUID]
-    missing: list[UUID]
-
-
-class Event(NamedTuple):
-    """Live event of a task, and its number: one more than that of the event before it."""
-
-    number: int
-    text: str
 
 
 @runtime_checkable
@@ -234,6 +199,35 @@ class StateBackend(Protocol):
             agent_ids: Tasks to look up.
         """
 
+    def compare(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> Comparison:
+        """Compare what the index knows about tasks with what the record says, and change nothing about them.
+
+        An entry is wrong if `agentexec.policy.fits_record` says so, or if it belongs to another queue, or cannot be read
+        though it stands in the way of a new one. The reconciler removes it and pushes or restores the task.
+
+        Args:
+            queue: Name of the queue.
+            entries: Tasks as the record has them: when they may start, and the last epoch.
+            lease_seconds: Length of the leases in seconds.
+
+        Returns:
+            The tasks that are unknown, and those that are wrong.
+        """
+
+    def list_tasks(self, queue: str, cursor: str) -> TaskPage:
+        """Return a page of the tasks that the index knows, in any order, whatever their state.
+
+        Each task that stays known is on some page; a task may be on several pages. Data that cannot belong to a task is
+        removed on the way.
+
+        Args:
+            queue: Name of the queue.
+            cursor: Cursor of the page, empty for the first one. An unknown cursor starts again.
+
+        Returns:
+            Up to a few thousand tasks, and the cursor of the next page.
+        """
+
     def depth(self, queue: str) -> Depth:
         """Count the tasks of a queue.
 
@@ -333,6 +327,8 @@ class StateBackend(Protocol):
 
     def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
         """Acquire or keep a leadership.
+
+        A leadership that ends later than twice `seconds` from now was not acquired in this way, and holds nobody off.
 
         Args:
             role: Name of the leadership.

@@ -172,18 +172,18 @@ class Admitter:
             self._tasks.forget(lease.agent_id)
         if ended:
             self._acknowledge(ended)
-        if admissions.forged:
-            self._drop_forged(admissions.forged)
+        if admissions.contradicted:
+            self._drop(admissions.contradicted)
         for task in admissions.left:
             self._leave(task)
         if admissions.unknown:
             self._live.notify_log_changed([lease.agent_id for lease in admissions.unknown])
 
-    def _drop_forged(self, leases: Sequence[Lease]) -> None:
-        """Remove entries that contradict the record from the queue, and leave their tasks alone."""
+    def _drop(self, leases: Sequence[Lease]) -> None:
+        """Remove entries that the record contradicts from the queue, and leave their tasks alone."""
         log.warning(
-            "Dropped %d forged entry(ies) of queue %s, such as that of task %s: the record has the task on another queue, or "
-            "under a much older epoch. The reconciler of its queue adds the task again.",
+            "Dropped %d entry(ies) of queue %s that the database contradicts, such as that of task %s: it has the task on "
+            "another queue, or under another epoch. The reconciler of its queue adds the task again.",
             len(leases),
             self._settings.queue_name,
             leases[0].agent_id,

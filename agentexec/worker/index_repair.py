@@ -1,4 +1,8 @@
-"""Index repair: the state backend learns of tasks, and of answers to tasks, that only the record knows."""
+"""Index repair: the state backend learns of tasks, and of answers to tasks, that only the record knows.
+
+Whoever can write to the state backend can put anything there. What the record contradicts is removed and, if it is a task
+of this queue, added again from the record.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,13 @@ from sqlalchemy import and_, bindparam, select
 
 from agentexec.activity.models import Activity
 from agentexec.config import Settings
-from agentexec.db.chunks import CHUNK_SIZE
+from agentexec.db.chunks import CHUNK_SIZE, chunks
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading
-from agentexec.journal.wake_ups import WAIT_KINDS, mark_woken, tasks_to_wake
+from agentexec.journal.wake_ups import WAIT_KINDS, answered_tasks, mark_woken, tasks_to_wake
 from agentexec.runtime import Runtime
-from agentexec.task import Entry, Priority, Status
+from agentexec.state.backend import Comparison
+from agentexec.task import ACTIVE_STATUSES, Entry, Priority, Status
 
 log = logging.getLogger("agentexec.reconciler")
 
@@ -30,6 +35,9 @@ OVERLAP = 60.0
 
 FULL_SWEEP_SHARE = 20
 """Inverse of the share of time spent on looks at every open task: at most a twentieth."""
+
+PAGES_PER_SWEEP = 10
+"""Pages of the index that each look at every open task compares with the record."""
 
 _OPEN = select(
     Activity.agent_id,
@@ -50,6 +58,8 @@ class IndexRepair:
         self._lease_seconds = settings.lease_seconds
         self._swept_until: datetime | None = None
         self._next_full_sweep = 0.0
+        self._cursor = ""
+        self._ended: set[UUID] = set()
 
     def reset(self) -> None:
         """Forget what was looked at: another host led until now."""
@@ -77,6 +87,7 @@ class IndexRepair:
         if clock >= self._next_full_sweep:
             began = time.monotonic()
             self._push_unknown(Activity.created_at <= until)
+            self._remove_foreign()
             took = time.monotonic() - began
             self._next_full_sweep = clock + max(self._lease_seconds / 2, took * FULL_SWEEP_SHARE)
         elif self._swept_until is not None:
@@ -110,29 +121,100 @@ class IndexRepair:
                         (Activity.created_at > last.created_at)
                         | and_(Activity.created_at == last.created_at, Activity.agent_id > last.agent_id)
                     )
-                with reading(self._runtime.engine) as connection:
-                    rows = connection.execute(page, {"queue": self._queue}).all()
-                number += self._restore_unknown(status, rows)
+                rows = self._rows(page)
+                number += self._repair(rows)
                 if len(rows) < CHUNK_SIZE:
                     break
                 last = rows[-1]
         return number
 
-    def _restore_unknown(self, status: Status, rows: Sequence[Any]) -> int:
+    def _repair(self, rows: Sequence[Any]) -> int:
+        """Bring tasks into the index that it lacks, and return their number; also correct those that it has wrongly."""
         if not rows:
             return 0
+        found = self._compare(rows)
+        missing = {*found.missing}
+        self._add([row for row in rows if row.agent_id in missing])
+        if found.wrong:
+            self._correct(found.wrong)
+        return len(missing)
+
+    def _correct(self, agent_ids: Sequence[UUID]) -> None:
+        """Replace entries that the record contradicts."""
+        # Compared with rows that are read again: a task that moved on in between is not wrong.
+        query = _OPEN.where(Activity.status.in_(ACTIVE_STATUSES), Activity.agent_id.in_(agent_ids))
+        rows = self._rows(query)
+        wrong = {*self._compare(rows).wrong}
+        if not wrong:
+            return
+        log.warning(
+            "Replaced %d forged or broken entry(ies) of queue %s, such as that of task %s: the queue and the database "
+            "disagreed about their epochs, leases or start times.",
+            len(wrong),
+            self._queue,
+            min(wrong),
+        )
+        self._runtime.backend.remove(self._queue, sorted(wrong))
+        self._add([row for row in rows if row.agent_id in wrong])
+
+    def _remove_foreign(self) -> None:
+        """Remove tasks from the index that the record does not have on this queue, or has ended; a part of them each time."""
+        ended: set[UUID] = set()
+        for _ in range(PAGES_PER_SWEEP):
+            agent_ids, self._cursor = self._runtime.backend.list_tasks(self._queue, self._cursor)
+            # Read after the index, because a task is in the record first.
+            statuses = self._statuses(agent_ids)
+            foreign = [agent_id for agent_id in agent_ids if agent_id not in statuses]
+            ended.update(agent_id for agent_id, status in statuses.items() if status.final)
+            if foreign:
+                log.warning(
+                    "Removed %d entry(ies) from queue %s, such as that of task %s: the database has no such task on it.",
+                    len(foreign),
+                    self._queue,
+                    foreign[0],
+                )
+                self._runtime.backend.remove(self._queue, foreign)
+            if not self._cursor:
+                break
+        # A task that has just ended is acknowledged in a moment.
+        if left := sorted(ended & self._ended):
+            self._runtime.backend.remove(self._queue, left)
+        self._ended = ended
+
+    def _statuses(self, agent_ids: Sequence[UUID]) -> dict[UUID, Status]:
+        """Return the statuses of those tasks that the record has on this queue."""
+        found: dict[UUID, Status] = {}
+        for chunk in chunks(agent_ids):
+            query = select(Activity.agent_id, Activity.status).where(
+                Activity.agent_id.in_(chunk), Activity.queue == self._queue
+            )
+            with reading(self._runtime.engine) as connection:
+                found.update((row.agent_id, row.status) for row in connection.execute(query))
+        return found
+
+    def _rows(self, query: Any) -> Sequence[Any]:
+        with reading(self._runtime.engine) as connection:
+            return connection.execute(query, {"queue": self._queue}).all()
+
+    def _compare(self, rows: Sequence[Any]) -> Comparison:
+        entries = [_entry(row) for row in rows]
+        return self._runtime.backend.compare(self._queue, entries, self._lease_seconds)
+
+    def _add(self, rows: Sequence[Any]) -> None:
+        """Add tasks to the index as the record has them."""
         backend = self._runtime.backend
-        unknown: set[UUID] = set(backend.unknown_tasks(self._queue, [row.agent_id for row in rows]))
-        entries = [_entry(row) for row in rows if row.agent_id in unknown]
-        if not entries:
-            return 0
-        if status is Status.RUNNING:
+        running = [_entry(row) for row in rows if row.status is Status.RUNNING]
+        waiting = [_entry(row) for row in rows if row.status is not Status.RUNNING]
+        if running:
             # If its worker lives, that renews the lease; if not, the lease expires.
-            backend.restore(self._queue, entries, self._lease_seconds)
-        else:
-            backend.push(self._queue, entries)
-            backend.wake(self._queue, len(entries))
-        return len(entries)
+            backend.restore(self._queue, running, self._lease_seconds)
+        if waiting:
+            backend.push(self._queue, waiting)
+            backend.wake(self._queue, len(waiting))
+            # A task that was ready because of an answer is delayed again by its deadline in the record.
+            delayed = [entry.agent_id for entry in waiting if entry.run_at]
+            if delayed and (answered := answered_tasks(self._runtime.engine, delayed)):
+                backend.make_ready(self._queue, answered)
 
 
 def _entry(row: Any) -> Entry:

@@ -79,14 +79,14 @@ class LeaseRecovery:
             log.warning(
                 "Returned %d task(s) to the queue: their worker process %s.", len(deaths.requeue), reason
             )
-        if deaths.forged:
-            backend.finish(self._queue, deaths.forged)
+        if deaths.contradicted:
+            backend.finish(self._queue, deaths.contradicted)
             log.warning(
-                "Dropped %d forged lease(s) of queue %s, such as that of task %s: the record has the task on another queue, "
-                "or under a much older epoch.",
-                len(deaths.forged),
+                "Dropped %d lease(s) of queue %s that the database contradicts, such as that of task %s: it has the task on "
+                "another queue, or under another epoch. The reconciler of its queue adds the task again.",
+                len(deaths.contradicted),
                 self._queue,
-                deaths.forged[0].agent_id,
+                deaths.contradicted[0].agent_id,
             )
         if deaths.acknowledge:
             backend.finish(self._queue, deaths.acknowledge)

@@ -16,6 +16,7 @@ from agentexec.policy import (
     admit,
     attribute_crash,
     exit_reason,
+    fits_record,
     leave_delay,
     low_priority_quota,
     restart_delay,
@@ -135,3 +136,28 @@ def test_a_child_is_replaced_immediately_after_its_first_death_and_later_after_f
 )
 def test_an_exit_code_is_described(code, reason):
     assert exit_reason(code) == reason
+
+
+@pytest.mark.parametrize(
+    ("epoch", "leased", "at", "fits"),
+    [
+        (5, False, 100, True),
+        (5, False, 1_060, True),  # due at 1,000, and clocks differ by up to two leases
+        (5, False, 1_061, False),
+        (6, False, 1_360, True),  # left for other workers, which the record does not know
+        (6, False, 1_361, False),
+        (4, False, 100, False),
+        (10_004, False, 100, True),
+        (10_005, False, 100, False),
+        (4, True, 100, True),  # its holder renews it under its own epoch
+        (5, True, 160, True),
+        (5, True, 161, False),
+        (5, True, float("inf"), False),
+        (10_005, True, 100, True),
+        (10_006, True, 100, False),
+    ],
+)
+def test_what_the_queue_says_of_a_task_fits_the_record(epoch, leased, at, fits) -> None:
+    assert fits is fits_record(
+        recorded_epoch=5, due=1_000, epoch=epoch, leased=leased, at=at, now=100, lease_seconds=30
+    )

@@ -50,8 +50,8 @@ class Admissions:
     """Tasks whose names this worker lacks, to be decided about by `leave_unknown`."""
     left: list[LeftTask] = field(default_factory=list)
     """Those of them that are left for other workers."""
-    forged: list[Lease] = field(default_factory=list)
-    """Claims that contradict the record: their entries are dropped, and the tasks stay as they are."""
+    contradicted: list[Lease] = field(default_factory=list)
+    """Claims that the record contradicts: their entries are dropped, and the tasks stay as they are."""
 
 
 def decide_admissions(
@@ -74,7 +74,7 @@ def decide_admissions(
         Admission.REFUSE: admissions.refused,
         Admission.HOLD: admissions.held,
         Admission.LEAVE: admissions.unknown,
-        Admission.FORGET: admissions.forged,
+        Admission.FORGET: admissions.contradicted,
     }
     epochs = dict(claims)
     for row in rows:

@@ -18,11 +18,12 @@ from agentexec.task import Lease, Status
 
 
 class CrashedTasks(NamedTuple):
-    """The tasks of a crashed process: those to put back on the queue, those to acknowledge, and forged leases to drop."""
+    """The tasks of a crashed process: those to put back on the queue, those to acknowledge, and leases to drop."""
 
     requeue: list[Lease]
     acknowledge: list[Lease]
-    forged: list[Lease]
+    contradicted: list[Lease]
+    """Leases that the record contradicts: the reconciler adds their tasks again."""
 
 
 def record_crashes(
@@ -63,12 +64,14 @@ def _classify(
     running: list[tuple[Lease, CrashCounts]] = []
     for row in rows:
         lease = Lease(row.agent_id, unknown.pop(row.agent_id))
-        if not is_claim_of(
+        is_ours = is_claim_of(
             queue, recorded_queue=row.queue, recorded_epoch=row.epoch, claimed_epoch=lease.epoch
-        ):
-            outcome.forged.append(lease)
-        elif row.status.final:
+        )
+        if is_ours and row.status.final:
             outcome.acknowledge.append(lease)
+        elif not is_ours or lease.epoch < row.epoch:
+            # Its holder would have renewed it under the epoch of the record.
+            outcome.contradicted.append(lease)
         elif row.status is Status.RUNNING and row.epoch == lease.epoch:
             running.append((lease, crashes_from_row(row)))
         else:

@@ -9,7 +9,8 @@ from uuid import UUID
 
 from agentexec.errors import UsageError
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand, spend
-from agentexec.state.backend import ClaimResult, Depth, LostLeases
+from agentexec.policy import fits_record
+from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage
 from agentexec.state.memory_backend.messages import MemoryMessages
 from agentexec.state.memory_backend.queue import QueuedTask
 from agentexec.task import Entry, Lease, Priority
@@ -199,6 +200,32 @@ class MemoryBackend(MemoryMessages):
             tasks = self._queue(queue).tasks
             return [agent_id for agent_id in agent_ids if agent_id not in tasks]
 
+    def compare(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> Comparison:
+        """Compare what the index knows about tasks with what the record says; see `StateBackend.compare`."""
+        found = Comparison([], [])
+        with self._lock:
+            state, now = self._queue(queue), self._clock()
+            for agent_id, _, run_at, recorded_epoch in entries:
+                task = state.tasks.get(agent_id)
+                if task is None:
+                    found.missing.append(agent_id)
+                elif not fits_record(
+                    recorded_epoch=recorded_epoch,
+                    due=run_at,
+                    epoch=task.epoch,
+                    leased=agent_id in state.leases,
+                    at=state.leases.get(agent_id) or state.delayed.get(agent_id) or 0.0,
+                    now=now,
+                    lease_seconds=lease_seconds,
+                ):
+                    found.wrong.append(agent_id)
+        return found
+
+    def list_tasks(self, queue: str, cursor: str) -> TaskPage:
+        """Return all tasks that the index knows, as one page."""
+        with self._lock:
+            return TaskPage(list(self._queue(queue).tasks), "")
+
     def depth(self, queue: str) -> Depth:
         """Count the tasks of a queue."""
         with self._lock:
@@ -221,7 +248,7 @@ class MemoryBackend(MemoryMessages):
         with self._lock:
             now = self._clock()
             holder, until = self._leaders.get(role, ("", 0.0))
-            if holder != owner and until > now:
+            if holder != owner and now < until <= now + 2 * seconds:
                 return False
             self._leaders[role] = (owner, now + seconds)
             return True

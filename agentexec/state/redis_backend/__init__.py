@@ -17,7 +17,7 @@ import redis
 from agentexec.db.chunks import chunks
 from agentexec.errors import UsageError
 from agentexec.llm.rate_limits import Demand
-from agentexec.state.backend import ClaimResult, Depth, LostLeases
+from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage
 from agentexec.state.redis_backend import scripts
 from agentexec.state.redis_backend.connection import Connections, clamp_block_timeout
 from agentexec.state.redis_backend.messages import RedisMessages
@@ -115,7 +115,7 @@ class RedisBackend(RedisMessages):
         """Wait until a task may be ready, for `timeout` seconds, 10 at most."""
         if timeout > 0:
             with self._translating_errors():
-                self._single_try_client.blpop([self._keys(queue).wake], timeout=clamp_block_timeout(timeout))
+                scripts.wait(self._single_try_client, self._keys(queue), clamp_block_timeout(timeout))
 
     def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> LostLeases:
         """Extend leases. A lease that expired is taken up again, unless another worker has claimed the task."""
@@ -199,6 +199,21 @@ class RedisBackend(RedisMessages):
                 unknown += scripts.unknown_tasks(self._retrying_client, self._keys(queue), chunk)
         return unknown
 
+    def compare(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> Comparison:
+        """Compare what the index knows about tasks with what the record says."""
+        found = Comparison([], [])
+        with self._translating_errors():
+            for chunk in chunks(entries, MAX_TASKS_PER_SCRIPT):
+                part = scripts.compare(self._retrying_client, self._keys(queue), chunk, lease_seconds)
+                found.missing.extend(part.missing)
+                found.wrong.extend(part.wrong)
+        return found
+
+    def list_tasks(self, queue: str, cursor: str) -> TaskPage:
+        """Return some tasks that the index knows, and remove what cannot belong to a task."""
+        with self._translating_errors():
+            return scripts.list_tasks(self._retrying_client, self._keys(queue), cursor)
+
     def depth(self, queue: str) -> Depth:
         """Count the tasks of a queue."""
         with self._translating_errors():
@@ -211,13 +226,13 @@ class RedisBackend(RedisMessages):
         complete and are not.
         """
         with self._translating_errors():
-            mark = self._retrying_client.get(self._queue_key(queue, "intact"))
+            mark = scripts.get(self._retrying_client, self._keys(queue).intact)
             return mark is not None and mark == self._run_id()
 
     def mark_intact(self, queue: str) -> None:
         """Note that the index of a queue is complete."""
         with self._translating_errors():
-            self._retrying_client.set(self._queue_key(queue, "intact"), self._run_id())
+            self._retrying_client.set(self._keys(queue).intact, self._run_id())
 
     def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
         """Acquire or keep a leadership for `seconds`; False if another owner holds it."""

@@ -42,12 +42,8 @@ class RedisMessages:
         """Tell `mailbox` when these tasks are done. A watch expires after an hour unless repeated."""
         with self._translating_errors():
             for chunk in chunks(agent_ids, MAX_TASKS_PER_SCRIPT):
-                pipeline = self._retrying_client.pipeline(transaction=False)
-                for agent_id in chunk:
-                    key = self._watch_key(queue, agent_id)
-                    pipeline.sadd(key, mailbox)
-                    pipeline.expire(key, WATCH_TTL_SECONDS)
-                pipeline.execute()
+                keys = [self._watch_key(queue, agent_id) for agent_id in chunk]
+                scripts.watch(self._retrying_client, keys, mailbox, ttl=WATCH_TTL_SECONDS)
 
     def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         """Send `done <agent_id>` to every mailbox that watches one of these tasks, and end the watches."""
@@ -86,12 +82,8 @@ class RedisMessages:
         with self._translating_errors():
             while True:
                 remaining = deadline - time.monotonic()
-                pipeline = self._single_try_client.pipeline(transaction=False)
-                if remaining > 0:
-                    pipeline.blpop([key], timeout=clamp_block_timeout(remaining))
-                pipeline.lpop(key, MAX_MESSAGES)
-                *first, further = pipeline.execute()
-                texts = [popped[1] for popped in first if popped] + (further or [])
+                block = clamp_block_timeout(remaining) if remaining > 0 else None
+                texts = scripts.receive(self._single_try_client, key, block=block, most=MAX_MESSAGES)
                 if texts or remaining <= 0:
                     return self._verified(mailbox, texts)
 
@@ -112,13 +104,8 @@ class RedisMessages:
                 followers: list[str] = []
                 signed = [self._signer.wrap(EVENT, agent_id.hex, text) for text in texts]
                 for chunk in chunks(signed, MAX_TASKS_PER_SCRIPT):
-                    try:
-                        # Never repeated: the events might be appended twice.
-                        followers = scripts.publish(self._single_try_client, keys, chunk)
-                    except redis.ResponseError as error:
-                        if "WRONGTYPE" not in str(error):
-                            raise
-                        log.debug("The events of task %s cannot be stored: %s", agent_id, error)
+                    # Never repeated: the events might be appended twice.
+                    followers = scripts.publish(self._single_try_client, keys, chunk)
                 for mailbox in followers:
                     messages[mailbox].append(format_message(EVENTS, agent_id))
             self._send_all(messages)

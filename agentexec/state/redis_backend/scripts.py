@@ -6,21 +6,43 @@ Times are seconds here and microseconds in the scripts. One call takes at most `
 from __future__ import annotations
 
 import hashlib
+import itertools
+import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import redis
 
 from agentexec.db.chunks import chunks
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand
-from agentexec.state.backend import EVENT_TTL_SECONDS, EVENTS_KEPT, FOLLOW_TTL_SECONDS, Depth, LostLeases
+from agentexec.policy import MAX_EPOCH_LEAD, MAX_LEAVE_SECONDS
+from agentexec.state.backend import (
+    EVENT_TTL_SECONDS,
+    EVENTS_KEPT,
+    FOLLOW_TTL_SECONDS,
+    Comparison,
+    Depth,
+    LostLeases,
+    TaskPage,
+)
 from agentexec.task import Entry, Lease, Priority
+
+log = logging.getLogger("agentexec.redis")
+
+T = TypeVar("T")
 
 MAX_TASKS_PER_SCRIPT = 1000
 """Tasks in one call of a script: Lua unpacks about 8,000 values at once, and a script must not block the server for more
 than a few milliseconds."""
+
+QUEUE_TYPES = ("zset", "zset", "zset", "hash", "zset", "list")
+"""Types of `QueueKeys`."""
+
+CURSOR = re.compile(r"[123]:[0-9]{1,20}")
+"""Cursor of `list_tasks`: the place in the walk, and the server's cursor there."""
 
 LANES = {Priority.HIGH: "h", Priority.LOW: "l"}
 _LUA = files("agentexec.state.redis_backend") / "lua"
@@ -36,6 +58,11 @@ class QueueKeys(NamedTuple):
     leases: str
     wake: str
 
+    @property
+    def intact(self) -> str:
+        """Key that says that the index of the queue is complete."""
+        return self.wake.removesuffix("wake") + "intact"
+
 
 class SignedLease(NamedTuple):
     """Lease as the server knows it, with the signature of its entry (empty without one)."""
@@ -49,14 +76,22 @@ Sign = Callable[[UUID], str]
 
 
 class Script:
-    """Script that the server knows by its digest once it has run there."""
+    """Script that the server knows by its digest once it has run there. `types` are those of its keys; the last repeats.
 
-    def __init__(self, name: str, *, prelude: str = "") -> None:
+    A key of another type was written by somebody else. The script then fails, possibly halfway, and is run again
+    without that key: the reconciler restores from the record what is lost.
+    """
+
+    def __init__(self, name: str, *types: str, prelude: str = "") -> None:
+        self._types = types
         sources = [(_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in (prelude, name) if part]
         self.source = "\n".join(sources)
         self.digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: redis.Redis, keys: Sequence[str], *args: str | int) -> Any:
+        return without_foreign_keys(client, keys, self._types, lambda: self._run(client, keys, *args))
+
+    def _run(self, client: redis.Redis, keys: Sequence[str], *args: str | int) -> Any:
         try:
             return client.execute_command("EVALSHA", self.digest, len(keys), *keys, *args)
         except redis.exceptions.NoScriptError:
@@ -64,26 +99,58 @@ class Script:
             return client.execute_command("EVAL", self.source, len(keys), *keys, *args)
 
 
-_PUSH = Script("push", prelude="queue")
-_WAKE = Script("wake", prelude="queue")
-_CLAIM = Script("claim", prelude="queue")
-_RENEW = Script("renew", prelude="queue")
-_FINISH = Script("finish", prelude="queue")
-_RELEASE = Script("release", prelude="queue")
-_MAKE_READY = Script("make_ready", prelude="queue")
-_RESTORE = Script("restore", prelude="queue")
-_EXPIRED_LEASES = Script("expired_leases", prelude="queue")
-_WORKER_LEASES = Script("worker_leases", prelude="queue")
-_REMOVE = Script("remove", prelude="queue")
-_UNKNOWN_TASKS = Script("unknown_tasks", prelude="queue")
-_DEPTH = Script("depth", prelude="queue")
-_TAKE_WATCHERS = Script("take_watchers")
-_SEND = Script("send")
-_PUBLISH = Script("publish")
-_FOLLOW = Script("follow")
-_ACQUIRE_LEADERSHIP = Script("acquire_leadership")
-_RELEASE_LEADERSHIP = Script("release_leadership")
-_RESERVE = Script("reserve")
+def without_foreign_keys(
+    client: redis.Redis, keys: Sequence[str], types: Sequence[str], call: Callable[[], T]
+) -> T:
+    """Return what a call returns that uses keys of these types, the last of which repeats.
+
+    If a key has another type, it is removed, and the call made again.
+    """
+    try:
+        return call()
+    except redis.ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+    kinds = itertools.chain(types, itertools.repeat(types[-1]))
+    pairs = list(zip(keys, kinds, strict=False))
+    for chunk in chunks(pairs, MAX_TASKS_PER_SCRIPT):
+        chunk_keys, chunk_types = zip(*chunk, strict=True)
+        dropped = _DROP_FOREIGN(client, chunk_keys, *chunk_types)
+        if dropped:
+            log.warning(
+                "Removed %d key(s) of another type from Redis, such as %s: agentexec did not write them. What belongs there is "
+                "restored from the database.",
+                len(dropped),
+                _name(dropped[0]),
+            )
+    if isinstance(keys, QueueKeys):
+        client.delete(keys.intact)
+    return call()
+
+
+_DROP_FOREIGN = Script("drop_foreign", "none")
+_PUSH = Script("push", *QUEUE_TYPES, prelude="queue")
+_WAKE = Script("wake", *QUEUE_TYPES, prelude="queue")
+_CLAIM = Script("claim", *QUEUE_TYPES, prelude="queue")
+_RENEW = Script("renew", *QUEUE_TYPES, prelude="queue")
+_FINISH = Script("finish", *QUEUE_TYPES, prelude="queue")
+_RELEASE = Script("release", *QUEUE_TYPES, prelude="queue")
+_MAKE_READY = Script("make_ready", *QUEUE_TYPES, prelude="queue")
+_RESTORE = Script("restore", *QUEUE_TYPES, prelude="queue")
+_EXPIRED_LEASES = Script("expired_leases", *QUEUE_TYPES, prelude="queue")
+_WORKER_LEASES = Script("worker_leases", *QUEUE_TYPES, prelude="queue")
+_REMOVE = Script("remove", *QUEUE_TYPES, prelude="queue")
+_UNKNOWN_TASKS = Script("unknown_tasks", *QUEUE_TYPES, prelude="queue")
+_COMPARE = Script("compare", *QUEUE_TYPES, prelude="queue")
+_LIST_TASKS = Script("list_tasks", *QUEUE_TYPES, prelude="queue")
+_DEPTH = Script("depth", *QUEUE_TYPES, prelude="queue")
+_TAKE_WATCHERS = Script("take_watchers", "set")
+_SEND = Script("send", "list")
+_PUBLISH = Script("publish", "stream", "zset")
+_FOLLOW = Script("follow", "zset")
+_ACQUIRE_LEADERSHIP = Script("acquire_leadership", "string")
+_RELEASE_LEADERSHIP = Script("release_leadership", "string")
+_RESERVE = Script("reserve", "string")
 
 
 def push(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], sign: Sign) -> None:
@@ -105,6 +172,11 @@ def claim(
     """Lease ready tasks, each with its next epoch; also return the seconds until the next delayed task is due."""
     next_due, *leases = _CLAIM(client, keys, worker, limit, low_quota, int(lease_seconds * MICROS_PER_SECOND))
     return _signed_leases(leases), None if next_due < 0 else next_due / MICROS_PER_SECOND
+
+
+def wait(client: redis.Redis, keys: QueueKeys, timeout: float) -> None:
+    """Wait until a worker is to wake."""
+    without_foreign_keys(client, keys, QUEUE_TYPES, lambda: client.blpop([keys.wake], timeout=timeout))
 
 
 def renew(
@@ -162,9 +234,62 @@ def unknown_tasks(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID
     return [agent_ids[place - 1] for place in places]
 
 
+def compare(
+    client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], lease_seconds: float
+) -> Comparison:
+    """Return the tasks that the index does not know, and those whose entries cannot follow from the record."""
+    args: list[str | int] = []
+    for agent_id, _, run_at, epoch in entries:
+        args += (agent_id.hex, int(run_at * MICROS_PER_SECOND), epoch)
+    limits = (int(seconds * MICROS_PER_SECOND) for seconds in (lease_seconds, MAX_LEAVE_SECONDS))
+    missing, wrong = _COMPARE(client, keys, *limits, MAX_EPOCH_LEAD, *args)
+    return Comparison(*([entries[place - 1].agent_id for place in places] for places in (missing, wrong)))
+
+
+def list_tasks(client: redis.Redis, keys: QueueKeys, cursor: str) -> TaskPage:
+    """Return some tasks that the index knows, and remove what cannot belong to a task."""
+    place, _, scan = cursor.partition(":") if CURSOR.fullmatch(cursor) else ("1", ":", "0")
+    next_place, next_scan, removed, *ids = _LIST_TASKS(client, keys, place, scan, MAX_TASKS_PER_SCRIPT)
+    if removed:
+        log.warning("Removed %d entry(ies) from %s that belong to no task.", removed, keys.entry)
+    return TaskPage([_uuid(raw) for raw in ids], f"{next_place}:{next_scan.decode()}" if next_place else "")
+
+
 def depth(client: redis.Redis, keys: QueueKeys) -> Depth:
     """Count ready, delayed and leased tasks."""
     return Depth(*_DEPTH(client, keys))
+
+
+def get(client: redis.Redis, key: str) -> bytes | str | None:
+    """Return the text under a key."""
+    return without_foreign_keys(client, [key], ("string",), lambda: client.get(key))
+
+
+def watch(client: redis.Redis, watch_keys: Sequence[str], mailbox: str, *, ttl: int) -> None:
+    """Add a mailbox to those that watch tasks, in one round trip."""
+
+    def add() -> None:
+        pipeline = client.pipeline(transaction=False)
+        for key in watch_keys:
+            pipeline.sadd(key, mailbox)
+            pipeline.expire(key, ttl)
+        pipeline.execute()
+
+    without_foreign_keys(client, watch_keys, ("set",), add)
+
+
+def receive(client: redis.Redis, key: str, *, block: float | None, most: int) -> list[bytes]:
+    """Take up to `most` messages from a mailbox, oldest first; wait up to `block` seconds for the first one."""
+
+    def take() -> list[bytes]:
+        pipeline = client.pipeline(transaction=False)
+        if block is not None:
+            pipeline.blpop([key], timeout=block)
+        pipeline.lpop(key, most)
+        *first, further = pipeline.execute()
+        return [popped[1] for popped in first if popped] + (further or [])
+
+    return without_foreign_keys(client, [key], ("list",), take)
 
 
 def take_watchers(client: redis.Redis, watch_keys: Sequence[str]) -> list[set[str]]:
@@ -174,12 +299,16 @@ def take_watchers(client: redis.Redis, watch_keys: Sequence[str]) -> list[set[st
 
 def send_all(client: redis.Redis, messages: Mapping[str, Sequence[str]], *, ttl: int) -> None:
     """Put messages into mailboxes, given by key, in one round trip."""
-    pipeline = client.pipeline(transaction=False)
-    for key, texts in messages.items():
-        for chunk in chunks(texts, MAX_TASKS_PER_SCRIPT):
-            # By source, not by digest: a pipeline cannot react to a reply that the script is unknown.
-            pipeline.execute_command("EVAL", _SEND.source, 1, key, ttl, *chunk)
-    pipeline.execute()
+
+    def send() -> None:
+        pipeline = client.pipeline(transaction=False)
+        for key, texts in messages.items():
+            for chunk in chunks(texts, MAX_TASKS_PER_SCRIPT):
+                # By source, not by digest: a pipeline cannot react to a reply that the script is unknown.
+                pipeline.execute_command("EVAL", _SEND.source, 1, key, ttl, *chunk)
+        pipeline.execute()
+
+    without_foreign_keys(client, list(messages), ("list",), send)
 
 
 def publish(client: redis.Redis, keys: Sequence[str], texts: Sequence[str]) -> list[str]:

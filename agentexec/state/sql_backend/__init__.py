@@ -6,26 +6,34 @@ Pushing and finishing join the record's transactions, so an accepted task never 
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Executable
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.config import Settings
-from agentexec.db.chunks import chunks
+from agentexec.db.chunks import CHUNK_SIZE, chunks
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand
-from agentexec.state.backend import ClaimResult, Depth, LostLeases
+from agentexec.policy import fits_record
+from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage
 from agentexec.state.sql_backend.buckets import Buckets
 from agentexec.state.sql_backend.messages import SqlMessages
 from agentexec.state.sql_backend.statements import ControlStatements, QueueStatements
-from agentexec.state.sql_models import LEASED
+from agentexec.state.sql_models import LEASED, QueueEntry
 from agentexec.task import Entry, Lease, Priority
+
+log = logging.getLogger("agentexec.sql_queue")
+
+MAX_EPOCH = 2**31 - 1
+"""Largest epoch of the column. A claim must be able to raise an epoch."""
 
 INTACT = "intact:"
 """Start of the name of the counter that says that a queue's index is complete."""
@@ -84,7 +92,7 @@ class SqlBackend(SqlMessages):
                 if lane_limit < 1:
                     continue
                 wanted = self._params(queue=queue, lane=lane, most=lane_limit)
-                rows = connection.execute(self._tasks.ready, wanted).all()
+                rows = self._readable(connection, connection.execute(self._tasks.ready, wanted).all())
                 if not rows:
                     continue
                 ids = [row.agent_id for row in rows]
@@ -150,14 +158,12 @@ class SqlBackend(SqlMessages):
 
     def expired_leases(self, queue: str, limit: int) -> list[Lease]:
         self._sweep()
-        with reading(self._engine) as connection:
-            rows = connection.execute(self._tasks.expired, self._params(queue=queue, most=limit))
-            return [Lease(row.agent_id, row.epoch) for row in rows]
+        rows = self._read(self._tasks.expired, self._params(queue=queue, most=limit))
+        return [Lease(row.agent_id, row.epoch) for row in rows]
 
     def worker_leases(self, queue: str, worker: str) -> list[Lease]:
-        with reading(self._engine) as connection:
-            rows = connection.execute(self._tasks.of_worker, {"queue": queue, "worker": worker})
-            return [Lease(row.agent_id, row.epoch) for row in rows]
+        rows = self._read(self._tasks.of_worker, {"queue": queue, "worker": worker})
+        return [Lease(row.agent_id, row.epoch) for row in rows]
 
     def remove(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
         holders: dict[UUID, str] = {}
@@ -175,6 +181,30 @@ class SqlBackend(SqlMessages):
             for chunk in chunks(agent_ids):
                 known.update(connection.execute(self._tasks.known, {"ids": chunk, "queue": queue}).scalars())
         return [agent_id for agent_id in agent_ids if agent_id not in known]
+
+    def compare(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> Comparison:
+        known: dict[UUID, Any] = {}
+        with reading(self._engine) as connection:
+            for chunk in chunks([entry.agent_id for entry in entries]):
+                rows = connection.execute(self._tasks.entries, self._params(ids=chunk))
+                known.update((row.agent_id, row) for row in rows)
+        missing = [entry.agent_id for entry in entries if entry.agent_id not in known]
+        wrong = [
+            entry.agent_id
+            for entry in entries
+            if entry.agent_id in known and not _fits(known[entry.agent_id], queue, entry, lease_seconds)
+        ]
+        return Comparison(missing, wrong)
+
+    def list_tasks(self, queue: str, cursor: str) -> TaskPage:
+        try:
+            after = UUID(cursor)
+        except ValueError:
+            after = UUID(int=0)
+        rows = self._read(self._tasks.page, {"queue": queue, "after": after, "most": CHUNK_SIZE})
+        ids = [row.agent_id for row in rows]
+        # A page that is shorter because rows were removed ends the walk; the next one finds what follows.
+        return TaskPage(ids, str(ids[-1]) if len(ids) == CHUNK_SIZE else "")
 
     def depth(self, queue: str) -> Depth:
         with reading(self._engine) as connection:
@@ -240,12 +270,59 @@ class SqlBackend(SqlMessages):
         if rows:
             connection.execute(self._tasks.insert, rows[0] if len(rows) == 1 else rows)
 
+    def _readable(self, connection: Connection, rows: Sequence[Any]) -> list[Any]:
+        """Return the rows of tasks, and remove others: if the record has their tasks, the reconciler pushes them again."""
+        readable = [row for row in rows if _is_readable(row)]
+        if len(readable) < len(rows):
+            bad = [row.agent_id for row in rows if not _is_readable(row)]
+            known = [agent_id for agent_id in bad if isinstance(agent_id, UUID)]
+            if known:
+                connection.execute(self._tasks.remove, {"ids": known})
+            for raw in bad:
+                if not isinstance(raw, UUID):
+                    connection.execute(self._tasks.remove_unreadable, {"raw": raw})
+            log.warning("Removed %d row(s) of %s that no task can have.", len(bad), QueueEntry.__tablename__)
+        return readable
+
+    def _read(self, statement: Executable, values: dict[str, Any]) -> list[Any]:
+        """Return the rows of tasks that a query finds."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(statement, values).all()
+        if all(map(_is_readable, rows)):
+            return list(rows)
+        with writing(self._engine, relaxed=True) as connection:
+            return self._readable(connection, rows)
+
     def _next_due(self, connection: Connection, queue: str) -> float | None:
         """Return the seconds until the first task may start, None for an empty queue."""
         high_at, low_at, now = connection.execute(self._tasks.first_due, self._params(queue=queue)).one()
-        soonest = min((at for at in (high_at, low_at) if at is not None), default=None)
+        soonest = min((at for at in (high_at, low_at) if isinstance(at, int)), default=None)
         return None if soonest is None else max(0.0, (soonest - now) / MICROS_PER_SECOND)
 
     def _select_epochs(self, connection: Connection, agent_ids: Sequence[UUID]) -> list[tuple[UUID, int]]:
         rows = connection.execute(self._tasks.lock, {"ids": sorted(agent_ids)})
         return [(row.agent_id, row.epoch) for row in rows]
+
+
+def _is_readable(row: Any) -> bool:
+    """Return True for a row of a task with an epoch that a claim can raise."""
+    return isinstance(row.agent_id, UUID) and type(row.epoch) is int and 0 <= row.epoch < MAX_EPOCH
+
+
+def _fits(row: Any, queue: str, entry: Entry, lease_seconds: float) -> bool:
+    """Return True if a row of the queue's table can follow from the record."""
+    if row.queue != queue or any(
+        type(value) is not int for value in (row.priority, row.lane, row.at, row.epoch)
+    ):
+        return False
+    if row.lane not in (*Priority, LEASED) or row.priority not in list(Priority):
+        return False
+    return fits_record(
+        recorded_epoch=entry.epoch,
+        due=entry.run_at,
+        epoch=row.epoch,
+        leased=row.lane == LEASED,
+        at=row.at / MICROS_PER_SECOND,
+        now=row.now_us / MICROS_PER_SECOND,
+        lease_seconds=lease_seconds,
+    )

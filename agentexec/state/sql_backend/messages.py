@@ -139,7 +139,12 @@ class SqlMessages:
         too_old: list[dict[str, Any]] = []
         for agent_id, texts in events.items():
             # The first number comes from the clock, so new events continue above the numbers of expired ones.
-            before = last.get(agent_id) or time.time_ns() // 1000
+            clock = time.time_ns() // 1000
+            before = last.get(agent_id) or clock
+            if type(before) is not int or not 0 < before <= 2 * clock:
+                # Not our number: events after it would have numbers that no column holds.
+                connection.execute(self._messages.drop_forged_events, {"id": agent_id, "newest": clock})
+                before = clock
             rows += (
                 self._params(id=agent_id, number=before + place, text=event)
                 for place, event in enumerate(texts, 1)

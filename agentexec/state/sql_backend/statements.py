@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import BindParameter, TextClause, TextualSelect, Uuid, bindparam, text
+from sqlalchemy import (
+    BindParameter,
+    Dialect,
+    TextClause,
+    TextualSelect,
+    TypeDecorator,
+    Uuid,
+    bindparam,
+    text,
+)
 
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
-from agentexec.state.backend import EVENT_TTL_SECONDS, MAIL_TTL_SECONDS
+from agentexec.state.backend import EVENT_TTL_SECONDS, FOLLOW_TTL_SECONDS, MAIL_TTL_SECONDS, WATCH_TTL_SECONDS
 from agentexec.state.sql_backend.dialects import SqlDialect
 from agentexec.state.sql_models import LEASED, Counter, EventRow, Follow, Leader, Message, QueueEntry, Watch
 
+_ID_TEXT = re.compile("[0-9a-f]{32}")
 _ID: BindParameter[Any] = bindparam("id", type_=Uuid())
+
+
+class _FoundId(TypeDecorator[Any]):
+    """Id of a task in a table that may hold anything: another value stays as it is, to be removed."""
+
+    impl = Uuid
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        process = super().result_processor(dialect, coltype)
+
+        def read(value: Any) -> Any:
+            if isinstance(value, UUID):
+                return value
+            # Strict: a row that UUID() reads, but that no query by id finds, would be claimed again and again.
+            is_id = isinstance(value, str) and _ID_TEXT.fullmatch(value)
+            return process(value) if process is not None and is_id else value
+
+        return read
 
 
 def _by_id(sql: str) -> TextClause:
@@ -19,8 +50,8 @@ def _by_id(sql: str) -> TextClause:
 
 
 def _rows(sql: str, *parameters: BindParameter[Any]) -> TextualSelect:
-    """Return a SELECT whose `agent_id` is a UUID."""
-    return text(sql).bindparams(*parameters).columns(agent_id=Uuid())
+    """Return a SELECT whose `agent_id` is a UUID, unless the table holds something else there."""
+    return text(sql).bindparams(*parameters).columns(agent_id=_FoundId())
 
 
 class QueueStatements:
@@ -50,11 +81,20 @@ class QueueStatements:
             f"SELECT agent_id, epoch, worker FROM {queue} WHERE {in_ids}{dialect.for_update}", ids
         )
         self.known = _rows(f"SELECT agent_id FROM {queue} WHERE queue = :queue AND {in_ids}", ids)
+        self.entries = _rows(
+            f"SELECT agent_id, queue, priority, lane, at, epoch, {now} AS now_us FROM {queue} WHERE {in_ids}",
+            ids,
+        )
+        self.page = _rows(
+            f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND agent_id > :after ORDER BY agent_id LIMIT :most",
+            bindparam("after", type_=Uuid()),
+        )
         self.renew = text(
             f"UPDATE {queue} SET lane = {LEASED}, at = {now} + :lease, worker = :worker WHERE {in_ids}"
         ).bindparams(ids)
         self.finish = text(f"DELETE FROM {queue} WHERE epoch = :epoch AND {in_ids}").bindparams(ids)
         self.remove = text(f"DELETE FROM {queue} WHERE {in_ids}").bindparams(ids)
+        self.remove_unreadable = text(f"DELETE FROM {queue} WHERE agent_id = :raw")
         self.release = _by_id(
             f"UPDATE {queue} SET lane = priority, at = CASE WHEN :delay > 0 THEN {now} + :delay ELSE -({now}) END, "
             f"worker = NULL WHERE agent_id = :id AND epoch = :epoch AND lane = {LEASED}"
@@ -107,6 +147,7 @@ class MessageStatements:
             f"{dialect.on_conflict}"
         )
         self.trim_events = _by_id(f"DELETE FROM {events} WHERE agent_id = :id AND number <= :oldest")
+        self.drop_forged_events = _by_id(f"DELETE FROM {events} WHERE agent_id = :id AND number > :newest")
         self.read_events = _by_id(
             f"SELECT number, text FROM {events} WHERE agent_id = :id AND number > :after ORDER BY number"
         )
@@ -121,12 +162,12 @@ class MessageStatements:
         )
 
         self.sweep = (
-            text(f"DELETE FROM {messages} WHERE sent_at < {now} - {MAIL_TTL_SECONDS * MICROS_PER_SECOND}"),
-            text(f"DELETE FROM {watches} WHERE lapses_at < {now}"),
-            text(f"DELETE FROM {events} WHERE at < {now} - {EVENT_TTL_SECONDS * MICROS_PER_SECOND}"),
-            text(f"DELETE FROM {follows} WHERE lapses_at < {now}"),
+            _sweep(dialect, messages, "sent_at", -MAIL_TTL_SECONDS, MAIL_TTL_SECONDS),
+            _sweep(dialect, watches, "lapses_at", 0, 2 * WATCH_TTL_SECONDS),
+            _sweep(dialect, events, "at", -EVENT_TTL_SECONDS, EVENT_TTL_SECONDS),
+            _sweep(dialect, follows, "lapses_at", 0, 2 * FOLLOW_TTL_SECONDS),
         )
-        """Statements that delete expired rows."""
+        """Statements that delete expired rows, and those that would never expire, which were forged."""
 
 
 class ControlStatements:
@@ -141,7 +182,7 @@ class ControlStatements:
 
         self.keep_leadership = text(
             f"UPDATE {leaders} SET owner = :owner, until = {now} + :seconds "
-            f"WHERE role = :role AND (owner = :owner OR until < {now})"
+            f"WHERE role = :role AND (owner = :owner OR until < {now} OR until > {now} + 2 * :seconds)"
         )
         self.take_leadership = text(
             f"{dialect.insert} INTO {leaders} (role, owner, until) VALUES (:role, :owner, {now} + :seconds)"
@@ -165,6 +206,12 @@ class BucketStatements:
             f"{dialect.insert} INTO {counters} (name, value) VALUES (:name, 0){dialect.on_conflict}"
         )
         self.update = text(f"UPDATE {counters} SET value = :value WHERE name = :name")
+
+
+def _sweep(dialect: SqlDialect, table: str, column: str, earliest: int, latest: int) -> TextClause:
+    """Return the DELETE of rows whose time is not between two moments, in seconds from now."""
+    first, last = (f"{dialect.now} + {seconds * MICROS_PER_SECOND}" for seconds in (earliest, latest))
+    return text(f"DELETE FROM {table} WHERE {column} < {first} OR {column} > {last}")
 
 
 def _subscribe(dialect: SqlDialect, table: str) -> TextClause:

@@ -228,7 +228,7 @@ def test_another_queues_task_and_an_epoch_far_ahead_start_nothing(
         [mine],
     )
     [line] = [record.message for record in caplog.records]
-    assert "Dropped 4 forged" in line
+    assert "Dropped 4 entry(ies)" in line
     admission.record.backend.push(QUEUE, [Entry(ahead)])
     admission.claim_and_admit()
     assert admission.started_ids == [mine, ahead]

@@ -83,4 +83,4 @@ def test_forged_leases_end_no_task_and_count_no_crash(
     assert record.statuses([foreign, ahead, real]) == [Status.RUNNING, Status.RUNNING, Status.QUEUED]
     assert record.backend.unknown_tasks(QUEUE, [foreign, ahead, real]) == [foreign, ahead]
     assert record.backend.receive("caller", 0) == [], "nobody is told that it has ended"
-    assert sum("Dropped 2 forged" in message for message in caplog.messages) == 1
+    assert sum("Dropped 2 lease(s)" in message for message in caplog.messages) == 1

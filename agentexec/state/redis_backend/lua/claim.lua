@@ -34,7 +34,7 @@ take(HIGH, limit - #ids)
 take(LOW, limit - #ids)
 
 local next_due = first_due()
-local reply = {next_due and math.max(next_due - moment, 0) or -1}
+local reply = {next_due and math.min(math.max(next_due - moment, 0), 1e15) or -1}
 if #ids > 0 then
   local expires_at = digits(moment + lease)
   local marks, leases, bad = {}, {}, {}

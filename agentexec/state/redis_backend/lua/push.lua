@@ -7,7 +7,10 @@ local fresh, marks, delayed = 0, {}, {}
 local places = {h = {}, l = {}}
 local last = {}
 for name, lane in pairs(LANES) do
-  last[name] = math.max(moment, tonumber(redis.call('ZRANGE', lane, -1, -1, 'WITHSCORES')[2]) or 0)
+  local newest = tonumber(redis.call('ZRANGE', lane, -1, -1, 'WITHSCORES')[2]) or 0
+  -- A score far ahead is not ours, and adding 1 to it may change nothing.
+  if newest > moment + MAX_LEAD then newest = 0 end
+  last[name] = math.max(moment, newest)
 end
 local seen = {}
 for i, known in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do

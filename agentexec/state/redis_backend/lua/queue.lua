@@ -6,6 +6,7 @@
 local HIGH, LOW, DELAYED, ENTRY, LEASES, WAKE = unpack(KEYS)
 local LANES = {h = HIGH, l = LOW}
 local MAX_TOKENS = 64
+local MAX_LEAD = 3600000000 -- one hour
 local MAX_MARK_LENGTH, MAX_EPOCH = 500, 2147483647
 
 local function now()
@@ -31,6 +32,15 @@ local function write(epoch, lane, signature, worker)
   if signature ~= '' then mark = mark .. '.' .. signature end
   if worker then mark = mark .. ' ' .. worker end
   return mark
+end
+
+-- Returns the set that contains a task, and its score there.
+local function find(id, lane, owner)
+  local sets = owner == '' and {LANES[lane], DELAYED, LEASES} or {LEASES, HIGH, LOW, DELAYED}
+  for _, set in ipairs(sets) do
+    local score = redis.call('ZSCORE', set, id)
+    if score then return set, tonumber(score) end
+  end
 end
 
 local function is_id(member)

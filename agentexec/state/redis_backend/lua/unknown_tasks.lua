@@ -2,18 +2,10 @@
 -- so that no worker would ever claim the task. Such marks are removed.
 local reply, stray = {}, {}
 for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ARGV))) do
-  local id = ARGV[i]
   local known, lane, owner = parse(mark)
-  local sets = owner == '' and {LANES[lane], DELAYED, LEASES} or {LEASES, HIGH, LOW, DELAYED}
-  local found = false
-  if known then
-    for _, set in ipairs(sets) do
-      found = found or redis.call('ZSCORE', set, id)
-    end
-  end
-  if not found then
+  if not (known and find(ARGV[i], lane, owner)) then
     reply[#reply + 1] = i
-    if mark then stray[#stray + 1] = id end
+    if mark then stray[#stray + 1] = ARGV[i] end
   end
 end
 if #stray > 0 then redis.call('HDEL', ENTRY, unpack(stray)) end

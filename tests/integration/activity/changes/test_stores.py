@@ -127,7 +127,7 @@ def forged_claims_change_nothing(stores: Stores) -> object:
     epochs = {0: MAX_EPOCH_LEAD, 4: MAX_EPOCH_LEAD + 1, 5: 2**31 - 1}
     admissions = stores.claim([lease(number, epochs.get(number, 1)) for number in range(6)], at(3))
     anything = stores.claim([lease(1), lease(4, 2**31 - 1)], at(4), queue=None)
-    return [admissions.started, sorted(admissions.forged), admissions.ended, anything.started]
+    return [admissions.started, sorted(admissions.contradicted), admissions.ended, anything.started]
 
 
 def completions_alike_are_written(stores: Stores) -> object:

@@ -43,7 +43,8 @@ def test_a_task_that_has_ended_or_is_unknown_is_acknowledged() -> None:
 
 
 def test_a_stale_claim_is_refused() -> None:
-    assert decide(row(1, epoch=1)).refused == [Lease(UUID(int=1), 1)]
+    assert decide(row(1, epoch=1, status=Status.RUNNING)).refused == [Lease(UUID(int=1), 1)]
+    assert decide(row(1, epoch=1)).contradicted == [Lease(UUID(int=1), 1)], "nobody runs the task"
 
 
 def test_one_suspect_starts_and_the_others_are_held() -> None:

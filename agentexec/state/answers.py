@@ -1,0 +1,61 @@
+"""Answers of a state backend."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from uuid import UUID
+
+from agentexec.task import Lease
+
+
+class ClaimResult(NamedTuple):
+    """Leases of a claim, and the seconds until the next delayed task is due (None: no task is delayed).
+
+    `next_due` may be None when the claim returned as many leases as it asked for.
+    """
+
+    leases: list[Lease]
+    next_due: float | None
+
+
+class Depth(NamedTuple):
+    """Task counts of a queue: ready to start, delayed, and leased to a worker."""
+
+    ready: int
+    delayed: int
+    leased: int
+
+
+class LostLeases(NamedTuple):
+    """Leases that a renewal could not extend.
+
+    `taken`: another worker holds a higher epoch, so the attempt must stop. `missing`: the index does not know
+    the task (it was canceled, or the index was emptied); the record decides.
+    """
+
+    taken: list[UUID]
+    missing: list[UUID]
+
+
+class Comparison(NamedTuple):
+    """Tasks about which the index and the record disagree.
+
+    `missing`: the index does not know them. `wrong`: it knows them otherwise than can follow from the record.
+    """
+
+    missing: list[UUID]
+    wrong: list[UUID]
+
+
+class TaskPage(NamedTuple):
+    """Some of the tasks that an index knows, and the cursor of the next page; an empty cursor after the last one."""
+
+    agent_ids: list[UUID]
+    cursor: str
+
+
+class Event(NamedTuple):
+    """Live event of a task, and its number: one more than that of the event before it."""
+
+    number: int
+    text: str

@@ -1,0 +1,22 @@
+-- ARGV: place in the walk (1 ENTRY, 2 DELAYED, 3 LEASES), cursor of the key there, number of fields or members to look at.
+-- Returns the next place and cursor (place 0 at the end), the number of removed ones, and the ids of ENTRY. Removed are
+-- fields and members that are no ids, and those without a readable mark: no other script would ever find them.
+local place, reply, bad = tonumber(ARGV[1]), {}, {}
+local key = ({ENTRY, DELAYED, LEASES})[place]
+local found = redis.call(place == 1 and 'HSCAN' or 'ZSCAN', key, ARGV[2], 'COUNT', ARGV[3])
+local cursor, items = found[1], found[2]
+for i = 1, #items, 2 do
+  local id = items[i]
+  local mark = items[i + 1]
+  if place > 1 then mark = is_id(id) and redis.call('HGET', ENTRY, id) end
+  if is_id(id) and parse(mark) then
+    if place == 1 then reply[#reply + 1] = id end
+  else
+    bad[#bad + 1] = id
+  end
+end
+for i = 1, #bad, 1000 do
+  redis.call(place == 1 and 'HDEL' or 'ZREM', key, unpack(bad, i, math.min(i + 999, #bad)))
+end
+if cursor == '0' then place = (place + 1) % 4 end
+return {place, cursor, #bad, unpack(reply)}
