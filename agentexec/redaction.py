@@ -100,17 +100,52 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
+_SECRET_NAME = re.compile(
+    r"password|passwd|passphrase|secret(?!ar)|credential"
+    r"|(?:api|access|private|signing|encryption|master|service|account|auth|ssh|license)keys?$"
+    r"|(?:(?:api|access|auth|refresh|bearer|session|security|csrf|id)tokens?|tokens?)(?:value|string)?$"
+)
+"""Names in lower case and without separators whose values are secrets. Counts like `token_count` do not match."""
+
+_SECRET_WORDS = frozenset(
+    {"pwd", "pat", "pin", "auth", "authorization", "bearer", "cookie", "cookies", "jwt", "otp"}
+)
+"""Last words of such names that are part of other words."""
+
+
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Return a text without secrets. `secrets` are those that the caller knows besides the environment."""
-    if len(text) > MAX_TEXT_LENGTH:
-        text = text[:MAX_TEXT_LENGTH]
-    # The longest first: a secret may be part of another.
-    for secret in sorted({*secrets, *_known()}, key=len, reverse=True):
-        if len(secret) >= MIN_SECRET_LENGTH:
+    return Redactor(secrets).redact(text[:MAX_TEXT_LENGTH])
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether a field with this name holds a secret: `password`, `X-Api-Key`, `accessToken`."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:200]).lower()
+    plain = re.sub(r"[^a-z0-9]", "", words)
+    return bool(_SECRET_NAME.search(plain)) or any(
+        word in _SECRET_WORDS for word in re.split(r"[^a-z0-9]+", words)[-1:]
+    )
+
+
+class Redactor:
+    """Remover of secrets from many texts, which looks for the known ones once.
+
+    Args:
+        secrets: Secrets that the caller knows besides the environment.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        known = {secret for secret in (*secrets, *_known()) if len(secret) >= MIN_SECRET_LENGTH}
+        # The longest first: a secret may be part of another.
+        self._known = sorted(known, key=len, reverse=True)
+
+    def redact(self, text: str) -> str:
+        """Return a text without secrets."""
+        for secret in self._known:
             text = text.replace(secret, HIDDEN)
-    for pattern, replacement in _RULES:
-        text = pattern.sub(replacement, text)
-    return text
+        for pattern, replacement in _RULES:
+            text = pattern.sub(replacement, text)
+        return text
 
 
 def passwords(url: str) -> Iterator[str]:

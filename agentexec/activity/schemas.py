@@ -73,6 +73,11 @@ class _ActivitySchema(BaseModel):
     input_tokens: int | None = Field(default=None, exclude=True, repr=False)
     cached_tokens: int | None = Field(default=None, exclude=True, repr=False)
     output_tokens: int | None = Field(default=None, exclude=True, repr=False)
+    # Of the queue, for people who look after it.
+    queue: str | None = Field(default=None, exclude=True)
+    priority: int = Field(default=1, exclude=True)
+    run_at: datetime | None = Field(default=None, exclude=True)
+    epoch: int = Field(default=0, exclude=True, repr=False)
     # Labels of tenants: for the application, not for the clients of its API.
     metadata: dict[str, Any] | None = Field(default=None, validation_alias="metadata_", exclude=True)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,9 +21,21 @@ from agentexec.cli.options import (
     parse_labels,
     parse_status,
 )
-from agentexec.cli.output import format_table, format_time, one_line
+from agentexec.cli.output import echo_json, fit, format_table, format_time, one_line, terminal_width
+from agentexec.cli.queue_facts import due_text, dump_json, priority_name, queue_facts
+
+if TYPE_CHECKING:
+    from agentexec.activity.schemas import ActivityListItemSchema
 
 HEADS = ("AGENT_ID", "TASK", "STATUS", "%", "CREATED", "LATEST")
+"""Columns of a pipe or file, which programs may parse: they stay as they are."""
+
+WIDE_HEADS = ("AGENT_ID", "TASK", "STATUS", "%", "QUEUE", "PRIORITY", "DUE", "CREATED", "LATEST")
+MIDDLE_HEADS = ("AGENT_ID", "TASK", "STATUS", "%", "DUE", "LATEST")
+NARROW_HEADS = ("AGENT_ID", "STATUS", "TASK", "LATEST")
+
+MAX_CELL = {"TASK": 24, "QUEUE": 20}
+"""Columns that a name takes at most on a terminal."""
 
 
 def run(
@@ -60,20 +73,11 @@ def run(
             after=after,
         )
     if as_json:
-        typer.echo(found.model_dump_json())
+        items = [{**task.model_dump(mode="json"), **queue_facts(task)} for task in found.items]
+        echo_json(dump_json({**found.model_dump(mode="json", exclude={"items"}), "items": items}))
         return
-    rows = [
-        (
-            str(task.agent_id),
-            one_line(task.task_name),
-            str(task.status),
-            str(task.percentage),
-            format_time(task.created_at),
-            one_line(task.latest_log_message),
-        )
-        for task in found.items
-    ]
-    for line in format_table(HEADS, rows) if rows else ():
+    rows = found.items
+    for line in _table(rows, terminal_width()) if rows else ():
         typer.echo(line)
     if not rows and page > 1 and found.total:
         typer.echo(f"Page {page} is empty; the last page is {found.total_pages}.", err=True)
@@ -86,3 +90,41 @@ def run(
 def _ago(since: str) -> datetime:
     first = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC)
     return max(first, datetime.now(UTC) - parse_duration("--since", since))
+
+
+def _table(tasks: Sequence[ActivityListItemSchema], width: int | None) -> list[str]:
+    """Return the lines of a table: for a pipe, or no wider than a terminal of `width` columns."""
+    heads = _heads(width)
+    now = datetime.now(UTC)
+    rows = [[_cell(task, head, now) for head in heads] for task in tasks]
+    if width is None:
+        return format_table(heads, rows)
+    fitted = [
+        [fit(cell, MAX_CELL.get(head, len(cell) * 2)) for head, cell in zip(heads, row, strict=True)]
+        for row in rows
+    ]
+    return [fit(line, width) for line in format_table(heads, fitted)]
+
+
+def _heads(width: int | None) -> Sequence[str]:
+    if width is None:
+        return HEADS
+    return WIDE_HEADS if width >= 150 else MIDDLE_HEADS if width >= 110 else NARROW_HEADS
+
+
+def _cell(task: ActivityListItemSchema, head: str, now: datetime) -> str:
+    if head == "AGENT_ID":
+        return str(task.agent_id)
+    if head == "TASK":
+        return one_line(task.task_name)
+    if head == "STATUS":
+        return str(task.status)
+    if head == "%":
+        return str(task.percentage)
+    if head == "QUEUE":
+        return one_line(task.queue or "-")
+    if head == "PRIORITY":
+        return "-" if task.queue is None else priority_name(task.priority)
+    if head == "DUE":
+        return due_text(task, now)
+    return format_time(task.created_at) if head == "CREATED" else one_line(task.latest_log_message)

@@ -11,7 +11,7 @@ import typer
 import agentexec as ax
 from agentexec.cli.database import session
 from agentexec.cli.options import AgentId, MetadataScope, parse_labels, parse_task_id
-from agentexec.cli.output import format_log_line
+from agentexec.cli.output import echo_json, format_log_line
 
 
 def run(
@@ -40,6 +40,6 @@ def _print_line(
 ) -> None:
     if as_json:
         line = {"at": at.isoformat(), "status": status, "percentage": percentage, "message": message}
-        typer.echo(json.dumps(line, ensure_ascii=False))
+        echo_json(json.dumps(line, ensure_ascii=False))
     else:
         typer.echo(format_log_line(at, percentage, message))

@@ -16,6 +16,7 @@ from agentexec.cli.options import (
     parse_labels,
     parse_status,
 )
+from agentexec.cli.output import echo_json
 
 
 def run(
@@ -38,7 +39,7 @@ def run(
 
     query = Query(parse_status(status), task_name, text or None, parse_labels(metadata)).checked()
     if as_json:
-        typer.echo(snapshot_json(query))
+        echo_json(snapshot_json(query))
     elif once or not (sys.stdin.isatty() and sys.stdout.isatty()):
         from agentexec.cli.dashboard.plain import print_once
 

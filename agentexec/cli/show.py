@@ -2,50 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import agentexec as ax
+from agentexec.cli.contents import Bounds, Presenter, contents_lines, read_json, value_lines
 from agentexec.cli.database import session
 from agentexec.cli.options import AgentId, AsJson, MetadataScope, parse_labels, parse_task_id
-from agentexec.cli.output import format_log_line, format_time, one_line
+from agentexec.cli.output import (
+    SHOWN_CHARACTERS,
+    echo_json,
+    format_log_line,
+    format_time,
+    one_line,
+)
+from agentexec.cli.queue_facts import dump_json, priority_name, queue_facts
 
 if TYPE_CHECKING:
-    from agentexec.activity.schemas import ActivityChildSchema, ActivityDetailSchema
+    from agentexec.activity.schemas import ActivityChildSchema
+    from agentexec.cli.task_view import TaskView
 
 
-def run(agent_id: AgentId, metadata: MetadataScope = None, as_json: AsJson = False) -> None:
-    """Show one task with its usage, children, log and error."""
+def run(
+    agent_id: AgentId,
+    metadata: MetadataScope = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="The whole context, result and log lines, however long.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one task: what it was asked and answered, what it waits for, its usage, children, log and error.
+
+    Secrets are hidden, also with --full: values under names like password, token or api_key, and texts that look like
+    keys.
+    """
+    # Imported on use: the command line is parsed sooner without them.
+    from agentexec.cli.task_view import load_view
+
     with session() as db:
-        task = ax.activity.detail(db, parse_task_id(agent_id), metadata_filter=parse_labels(metadata))
+        view = load_view(db, parse_task_id(agent_id), parse_labels(metadata))
+    presenter = Presenter(set(ax.CONF.secrets), None if full else Bounds())
     if as_json:
-        typer.echo(task.model_dump_json())
+        echo_json(dump_json(_as_json(view, presenter)))
         return
-    for name, value in _summary(task):
-        typer.echo(f"{name + ':':<10} {one_line(value)}")
-    for line in _tree(task.children):
+    for line in _lines(view, presenter, None if full else SHOWN_CHARACTERS):
         typer.echo(line)
-    if task.more_below:
-        typer.echo("  ... more children")
-    for entry in task.logs:
-        typer.echo(format_log_line(entry.created_at, entry.percentage, entry.message))
-    if task.error:
-        typer.echo("\n".join(one_line(line) for line in task.error.splitlines()))
 
 
-def _summary(task: ActivityDetailSchema) -> list[tuple[str, str]]:
-    lines = [
-        ("task", task.task_name),
-        ("status", f"{task.status}, {task.percentage} %"),
-        ("created", format_time(task.created_at)),
+def _as_json(view: TaskView, presenter: Presenter) -> dict[str, Any]:
+    from agentexec.cli.situation import max_attempts, previous_failure
+
+    task, worker = view.activity, view.worker
+    failure = previous_failure(task)
+    waits: list[dict[str, Any]] = [
+        {"kind": "approval", "call_id": call.call_id, "tool": call.tool, "until": call.expires_at}
+        for call in view.approvals
     ]
+    waits += [
+        {"kind": "event", "name": event.name, "key": event.key, "until": event.expires_at}
+        for event in view.events
+    ]
+    if view.sleeps_until is not None:
+        waits.append({"kind": "sleep", "until": view.sleeps_until})
+    return {
+        **task.model_dump(mode="json"),
+        **queue_facts(task),
+        "metadata": presenter.present(task.metadata),
+        "context": _shown(view.contents.context, presenter),
+        "result": _shown(view.contents.result, presenter),
+        "result_expired": view.contents.expired,
+        "waits_for": [{**wait, "until": wait["until"] and wait["until"].isoformat()} for wait in waits],
+        "worker": None
+        if worker is None
+        else {"host": worker.host, "pid": worker.pid, "id": worker.worker_id},
+        "max_attempts": max_attempts(task),
+        "previous_error": None if failure is None else failure.reason,
+    }
+
+
+def _shown(text: str | None, presenter: Presenter) -> Any:
+    return None if text is None else presenter.present(read_json(text))
+
+
+def _lines(view: TaskView, presenter: Presenter, limit: int | None) -> Iterator[str]:
+    task = view.activity
+    for name, value in _summary(view):
+        yield f"{name + ':':<10} {one_line(value)}"
+    if task.metadata:
+        yield from value_lines("metadata", presenter.present(dict(sorted(task.metadata.items()))))
+    yield from contents_lines(view.contents, presenter)
+    yield from _tree(task.children)
+    if task.more_below:
+        yield "  ... more children"
+    for entry in task.logs:
+        yield format_log_line(entry.created_at, entry.percentage, entry.message, limit)
+    if task.error:
+        yield from (one_line(line) for line in task.error.splitlines())
+
+
+def _summary(view: TaskView) -> list[tuple[str, str]]:
+    from agentexec.cli.situation import attempts_text, sentences
+    from agentexec.db.clock import utc_now
+
+    task = view.activity
+    lines = [("task", task.task_name), ("status", f"{task.status}, {task.percentage} %")]
+    lines += [("now", sentence) for sentence in sentences(view, utc_now())]
+    if task.queue is not None:
+        lines.append(("queue", f"{task.queue}, priority {priority_name(task.priority)}"))
+    lines.append(("created", format_time(task.created_at)))
     if task.started_at is not None:
         lines.append(("started", format_time(task.started_at)))
     if task.finished_at is not None:
-        lines.append(("finished", f"{format_time(task.finished_at)}, after {task.elapsed_seconds:.1f} s"))
-    lines.append(("attempts", str(task.attempt)))
+        elapsed = "" if task.elapsed_seconds is None else f", after {task.elapsed_seconds:.1f} s"
+        lines.append(("finished", f"{format_time(task.finished_at)}{elapsed}"))
+    lines.append(("attempts", attempts_text(task)))
     lines += [("death", f"{format_time(death.at)}, its worker {death.reason}") for death in task.deaths]
     if task.parent_id is not None:
         lines.append(("parent", str(task.parent_id)))

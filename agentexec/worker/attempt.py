@@ -16,6 +16,7 @@ from typing import Any
 from agentexec.activity.changes.admissions import Admitted
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.reports import clean, update
+from agentexec.activity.failures import failed_line
 from agentexec.client.new_task import check_payload_size
 from agentexec.config import CONF
 from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
@@ -197,7 +198,8 @@ def _failed(definition: TaskDefinition, admitted: Admitted, error: BaseException
     if delay is None:
         message = CONF.activity_message_error.format(error=reason)
         return Ending(admitted.lease, Status.ERROR, clean(message), error=text)
-    message = f"Attempt {admitted.attempt} failed with {reason}; the next one starts in {delay:.0f} s."
+    allowed = definition.retries + 1 + admitted.crashes.total
+    message = failed_line(admitted.attempt, allowed, reason, delay)
     return Ending(admitted.lease, Status.QUEUED, clean(message), error=text, delay=delay)
 
 

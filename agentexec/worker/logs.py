@@ -13,8 +13,11 @@ from agentexec.redaction import redact
 FORMAT = "%(asctime)s %(levelname)-7s {name}: %(message)s"
 
 
+BIDI = {0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)}
+"""Characters that change the direction of writing, or break lines unnoticed by a log collector."""
+
 CONTROLS = dict.fromkeys(
-    {*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"
+    {*range(0x20), *range(0x7F, 0xA0), *BIDI} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"
 )
 """Control characters and their replacement. Errors of tasks contain foreign texts, which could rewrite the terminal."""
 

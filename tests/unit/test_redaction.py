@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentexec.config import CONF, Settings
-from agentexec.redaction import MAX_TEXT_LENGTH, passwords, redact
+from agentexec.redaction import MAX_TEXT_LENGTH, is_secret_name, passwords, redact
 from agentexec.worker.logs import RedactingFormatter
 
 SECRET = "hunter2hunter2"
@@ -171,3 +171,27 @@ def test_every_silenced_security_rule_has_its_reason() -> None:
                     assert re.search(r"\bS\d+( |, )*- \w", line), (
                         f"{file}:{number} silences a rule without a reason"
                     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "password", "DB_PASSWORD", "newPasswordConfirm", "passwd", "pwd", "user-pwd", "passphrase", "secret", "clientSecret",
+        "secret_key", "token", "accessToken", "refresh_token", "api_tokens", "csrfToken", "api_key", "apiKey", "X-Api-Key",
+        "OPENAI_API_KEY", "private key", "ssh_key", "Authorization", "auth", "Set-Cookie", "cookies", "credentials",
+        "awsCredential", "pin", "otp", "jwt",
+    ],
+)  # fmt: skip
+def test_a_field_with_a_secrets_name_holds_a_secret(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", "key", "keys", "primary_key", "idempotency_key", "monkey", "token_count", "tokenizer", "secretary", "author",
+        "authors", "pattern", "pinned", "path", "compass", "passenger", "hotpot", "spin", "cookie_policy", "company",
+    ],
+)  # fmt: skip
+def test_a_field_with_a_similar_name_is_shown(name: str) -> None:
+    assert not is_secret_name(name)

@@ -11,16 +11,16 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-import agentexec as ax
 from agentexec.activity.queries.listing import Filter, checked_filter, page_query
 from agentexec.activity.queries.overview import OverviewSchema, SpentSchema, overview, spent
 from agentexec.activity.schemas import ActivityDetailSchema, ActivityListItemSchema
 from agentexec.cli.database import session
+from agentexec.cli.queue_facts import queue_facts
+from agentexec.cli.task_view import TaskView, load_view
 from agentexec.errors import UsageError
 from agentexec.task import Status
 
 if TYPE_CHECKING:
-    from agentexec.client.approvals import ApprovalSchema
     from agentexec.journal.history import Step
 
 MINUTES = 30
@@ -100,11 +100,15 @@ class Snapshot(NamedTuple):
 
 
 class Detail(NamedTuple):
-    """One task, with its recorded steps and the approvals it waits for."""
+    """One task, with its recorded steps."""
 
-    activity: ActivityDetailSchema
+    view: TaskView
     steps: list[Step]
-    approvals: list[ApprovalSchema]
+
+    @property
+    def activity(self) -> ActivityDetailSchema:
+        """The task itself."""
+        return self.view.activity
 
 
 def load_snapshot(db: Session, query: Query, limit: int, offset: int) -> Snapshot:
@@ -115,14 +119,13 @@ def load_snapshot(db: Session, query: Query, limit: int, offset: int) -> Snapsho
     return Snapshot(header, items, len(rows) > limit)
 
 
-def load_detail(db: Session, agent_id: UUID, query: Query) -> Detail:
-    """Read everything about one task."""
-    activity = ax.activity.detail(db, agent_id, metadata_filter=query.metadata)
-    approvals = ax.approvals.list(db, agent_id, metadata_filter=query.metadata)
+def load_detail(db: Session, agent_id: UUID, query: Query, known: Detail | None = None) -> Detail:
+    """Read everything about one task. `known` is what was read of it before, and saves what cannot have changed."""
+    view = load_view(db, agent_id, query.metadata, known and known.view)
     # Imported on use: the list of tasks appears sooner without the journal's tables.
     from agentexec.journal.history import steps
 
-    return Detail(activity, steps(db, agent_id), approvals)
+    return Detail(view, steps(db, agent_id))
 
 
 def load_usage(db: Session, query: Query) -> SpentSchema:
@@ -138,6 +141,6 @@ def snapshot_json(query: Query) -> str:
     value: dict[str, Any] = {
         "overview": snapshot.overview.model_dump(mode="json"),
         "spent": usage.model_dump(mode="json"),
-        "activities": [task.model_dump(mode="json") for task in snapshot.items],
+        "activities": [{**task.model_dump(mode="json"), **queue_facts(task)} for task in snapshot.items],
     }
     return json.dumps(value, ensure_ascii=False)

@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from agentexec.activity.schemas import ActivityChildSchema, ActivityDetailSchema
+from agentexec.cli.contents import Bounds, Presenter, contents_lines, value_lines
 from agentexec.cli.dashboard.data import Detail
-from agentexec.cli.dashboard.view import STYLES, format_cost, format_count, format_duration, progress_bar
-from agentexec.cli.output import format_time, one_line
+from agentexec.cli.dashboard.view import STYLES, format_cost, format_count, progress_bar
+from agentexec.cli.output import SHOWN_CHARACTERS, format_duration, format_time, one_line, shorten
+from agentexec.cli.queue_facts import priority_name
+from agentexec.cli.situation import attempts_text, sentences
+from agentexec.config import CONF
 
 if TYPE_CHECKING:
-    from agentexec.client.approvals import ApprovalSchema
+    from agentexec.cli.task_view import TaskView
     from agentexec.journal.history import Step
 
 
 def render_detail(detail: Detail, now: datetime) -> list[Text]:
     """Return all lines, for scrolling through."""
     task = detail.activity
-    lines = [_title_line(task), Text("  ".join(_facts(task, now)))]
-    lines += [_approval_line(approval) for approval in detail.approvals]
+    lines = [_title_line(task), Text(one_line("  ".join(_facts(task, now))))]
+    lines += [_sentence_line(sentence) for sentence in sentences(detail.view, now)]
+    lines += _contents(detail.view)
     if task.children:
         lines += [_heading("children"), *_tree(task.children)]
     if detail.steps:
@@ -48,7 +53,9 @@ def _title_line(task: ActivityDetailSchema) -> Text:
 
 
 def _facts(task: ActivityDetailSchema, now: datetime) -> list[str]:
-    facts = [f"created {format_time(task.created_at)}", f"attempt {task.attempt}"]
+    facts = [f"created {format_time(task.created_at)}", f"attempt {attempts_text(task)}"]
+    if task.queue is not None:
+        facts.insert(0, f"queue {task.queue}  priority {priority_name(task.priority)}")
     if task.started_at is not None:
         seconds = ((task.finished_at or now) - task.started_at).total_seconds()
         facts.append(f"ran {format_duration(seconds)}")
@@ -62,9 +69,18 @@ def _facts(task: ActivityDetailSchema, now: datetime) -> list[str]:
     return facts
 
 
-def _approval_line(approval: ApprovalSchema) -> Text:
-    call = f"{one_line(approval.tool)}({one_line(approval.arguments)})"
-    return Text(f"waits for approval: {call}", "bold yellow")
+def _sentence_line(sentence: str) -> Text:
+    return Text(one_line(sentence), "bold yellow" if sentence.startswith("waits for") else "")
+
+
+def _contents(view: TaskView) -> list[Text]:
+    presenter = Presenter(set(CONF.secrets), Bounds(), f"agentexec show {view.activity.agent_id} --full")
+    metadata = presenter.present(dict(sorted((view.activity.metadata or {}).items())))
+    lines = [
+        *(value_lines("metadata", metadata) if metadata else ()),
+        *contents_lines(view.contents, presenter),
+    ]
+    return [Text(line) for line in lines]
 
 
 def _step_line(step: Step) -> Text:
@@ -78,7 +94,7 @@ def _log(task: ActivityDetailSchema) -> list[Text]:
         progress = "" if entry.percentage is None else f"{entry.percentage}%"
         line = Text(f"{format_time(entry.created_at)} {progress:>5} ")
         line.append(f"{entry.status.value:<9}", STYLES[entry.status.value])
-        line.append(one_line(entry.message))
+        line.append(one_line(shorten(entry.message, SHOWN_CHARACTERS, "agentexec show --full")))
         lines.append(line)
     return lines
 

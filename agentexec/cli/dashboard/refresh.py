@@ -8,7 +8,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from agentexec.cli.dashboard.background import Background, Job, Update
-from agentexec.cli.dashboard.data import Query, load_detail, load_snapshot, load_usage
+from agentexec.cli.dashboard.data import Detail, Query, load_detail, load_snapshot, load_usage
 from agentexec.cli.dashboard.state import State
 from agentexec.cli.database import session
 from agentexec.errors import AgentexecError
@@ -67,7 +67,9 @@ class Refresher:
         """Return the next read. What was not `requested` is dropped if the screen has been paused since."""
         state, now = self._state, time.monotonic()
         if state.opened is not None:
-            return functools.partial(self.read_detail, state.opened, state.query, requested)
+            return functools.partial(
+                self.read_detail, state.opened, state.query, requested, known=state.detail
+            )
         if state.snapshot is not None and now >= self._next_usage and not state.paused:
             self._next_usage = now + USAGE_SECONDS
             self._next_refresh = now
@@ -87,10 +89,12 @@ class Refresher:
 
         return update
 
-    def read_detail(self, agent_id: UUID, query: Query, requested: bool) -> Update:
+    def read_detail(
+        self, agent_id: UUID, query: Query, requested: bool, known: Detail | None = None
+    ) -> Update:
         """Read the details of one task; runs on the background thread."""
         with session() as db:
-            detail = load_detail(db, agent_id, query)
+            detail = load_detail(db, agent_id, query, known)
 
         def update() -> None:
             state = self._state

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from agentexec.activity.queries.overview import LOST_SECONDS, OverviewSchema, SpentSchema, WorkerSchema
 from agentexec.activity.schemas import ActivityListItemSchema
-from agentexec.cli.output import one_line
+from agentexec.cli.output import format_duration, one_line
+from agentexec.cli.situation import FAR, future_start, start_text
 from agentexec.task import Status
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -154,8 +155,15 @@ def _cells(task: ActivityListItemSchema, now: datetime, width: int) -> list[Text
     if width >= 130:
         cells.append(Text(format_count(task.usage.input_tokens + task.usage.output_tokens)))
         cells.append(Text(str(task.agent_id)))
-    cells.append(Text(one_line(task.latest_log_message)))
+    cells.append(Text(one_line(_latest(task, now))))
     return cells
+
+
+def _latest(task: ActivityListItemSchema, now: datetime) -> str:
+    """Return a task's latest message; of a task that may not start yet, when it does."""
+    due = future_start(task.run_at, now) if task.status is Status.QUEUED else None
+    latest = task.latest_log_message or ""
+    return latest if due is None or due - now > FAR else f"{start_text(due, now)}  {latest}"
 
 
 def progress_bar(percentage: int, status: Status, cells: int) -> Text:
@@ -181,19 +189,6 @@ def elapsed(task: ActivityListItemSchema, now: datetime) -> str:
     if task.started_at is None:
         return ""
     return format_duration(((task.finished_at or now) - task.started_at).total_seconds())
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in at most two units: 5s, 3m12s, 2h05m, 4d03h."""
-    whole = max(0, int(seconds))
-    for size, smaller, unit, smaller_unit in (
-        (86_400, 3600, "d", "h"),
-        (3600, 60, "h", "m"),
-        (60, 1, "m", "s"),
-    ):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // smaller:02d}{smaller_unit}"
-    return f"{whole}s"
 
 
 def format_count(number: int) -> str:

@@ -9,7 +9,7 @@ and `{prefix:bucket}:<name>`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import redis
@@ -181,6 +181,12 @@ class RedisBackend(RedisMessages):
             return self._signed(
                 queue, scripts.worker_leases(self._retrying_client, self._keys(queue), worker=worker)
             )
+
+    def holder(self, queue: str, agent_id: UUID) -> str | None:
+        """Return the worker that holds the lease of a task; None if nobody does. Reads only, for display."""
+        with self._translating_errors():
+            entry = cast("bytes | None", self._single_try_client.hget(self._keys(queue).entry, agent_id.hex))
+        return (entry or b"").partition(b" ")[2].decode("utf-8", "replace") or None
 
     def remove(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
         """Remove tasks, whatever their state, and return the worker of each that was leased."""

@@ -165,6 +165,11 @@ class SqlBackend(SqlMessages):
         rows = self._read(self._tasks.of_worker, {"queue": queue, "worker": worker})
         return [Lease(row.agent_id, row.epoch) for row in rows]
 
+    def holder(self, queue: str, agent_id: UUID) -> str | None:
+        """Return the worker that holds the lease of a task; None if nobody does. Reads only, for display."""
+        with reading(self._engine) as connection:
+            return connection.execute(self._tasks.holder, {"queue": queue, "id": agent_id}).scalar()
+
     def remove(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
         holders: dict[UUID, str] = {}
         for chunk in chunks(sorted(agent_ids)):

@@ -109,6 +109,9 @@ class QueueStatements:
         self.of_worker = _rows(
             f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND worker = :worker"
         )
+        self.holder = _by_id(
+            f"SELECT worker FROM {queue} WHERE agent_id = :id AND queue = :queue AND lane = {LEASED}"
+        )
         self.depth = text(
             f"SELECT COALESCE(SUM(CASE WHEN lane < {LEASED} AND at <= {now} THEN 1 ELSE 0 END), 0), "
             f"COALESCE(SUM(CASE WHEN lane < {LEASED} AND at > {now} THEN 1 ELSE 0 END), 0), "

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
-from agentexec.cli.output import format_table, one_line
+import json
+
+import pytest
+
+from agentexec.cli.output import cell_width, echo_json, fit, format_table, one_line, shorten
+
+HOSTILE = "\x1b[2J\x07\x7f\x9b2J\u061c\u200e\u202e\u2066\u2069\ufeff\ud800\U000e0041"
+"""Characters that a terminal obeys, that reorder or hide text, or that cannot be printed."""
 
 
-def test_control_characters_and_line_breaks_become_spaces() -> None:
-    assert one_line("\x1b[2Jgone\nsecond\u202e") == " [2Jgone second "
+def test_control_characters_are_shown_and_not_obeyed() -> None:
+    assert one_line("\x1b[2Jgone\n\tsecond\u202e\x9b") == r"\x1b[2Jgone  second\u202e\x9b"
+    assert one_line(HOSTILE).isprintable() and one_line(HOSTILE).isascii()
     assert one_line(None) == ""
+
+
+def test_letters_and_emoji_of_all_languages_stay_as_they_are() -> None:
+    for text in (
+        "Zürich 東京 \u0642\u0647\u0648\u0629",
+        "\u0646\u0627\u0645\u0647\u200c\u0647\u0627",
+        "👨\u200d👩\u200d👧",
+        "co\u00adoperate",
+    ):
+        assert one_line(text) == text
+
+
+def test_json_for_a_terminal_means_the_same_without_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    value = {"a": HOSTILE, "b": "Zürich 東京 👩"}
+    echo_json(json.dumps(value, ensure_ascii=False))
+    printed = capsys.readouterr().out
+    assert printed.rstrip("\n").isprintable() and "Zürich 東京 👩" in printed
+    assert json.loads(printed) == value
+
+
+def test_a_text_that_is_cut_says_how_much_is_missing() -> None:
+    assert shorten("abcdef", 6) == "abcdef"
+    assert shorten("abcdef", 2) == "ab… 4 more characters; --full"
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
@@ -16,3 +49,9 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
         "first  x     y",
         "a      b",
     ]
+
+
+def test_wide_characters_count_as_two_columns() -> None:
+    assert format_table(("A", "B"), [("東京", "x"), ("abc", "y")]) == ["A     B", "東京  x", "abc   y"]
+    assert (fit("東京都", 5), fit("東京", 4), fit("abc", 0)) == ("東京…", "東京", "")
+    assert all(cell_width(fit("a東b京c", width)) <= width for width in range(9))

@@ -93,7 +93,7 @@ def test_a_failed_preflight_is_reported_with_its_exit_code(
 
     monkeypatch.setattr("agentexec.worker.maintenance.preflight", fail)
     host = Host(record)
-    assert host.start() == {"failed": "The tables are missing.", "exit_code": SchemaError.exit_code}
+    assert host.start() == {"failed": "The tables are missing.", "exit_code": 5, "error": "SchemaError"}
     assert host.join() == SchemaError.exit_code
 
 

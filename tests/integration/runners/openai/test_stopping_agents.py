@@ -116,7 +116,7 @@ def test_an_agent_over_its_time_limit_is_stopped_and_retried(deploy: Deploy, moc
     assert [line.message for line in detail.logs] == [
         "Waiting to start.",
         "Task started.",
-        f"Attempt 1 failed with {limit}; the next one starts in 2 s.",
+        f"Attempt 1 failed with {limit}; attempt 2 of 2 starts in 2 s.",
         "Task started.",
         f"Task failed with error: {limit}",
     ]

@@ -1,0 +1,85 @@
+"""Everything that people see of one task, read from the record and, for a running task, from the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+import agentexec as ax
+from agentexec.activity.queries.contents import TaskContents, contents, workers_of
+from agentexec.activity.queries.overview import WorkerSchema
+from agentexec.activity.schemas import ActivityDetailSchema
+from agentexec.errors import AgentexecError
+from agentexec.runtime import RUNTIME
+from agentexec.task import Status
+
+if TYPE_CHECKING:
+    from agentexec.client.approvals import ApprovalSchema
+    from agentexec.journal.open_waits import AwaitedEvent
+
+
+class TaskView(NamedTuple):
+    """One task. What only active tasks have is empty for the others."""
+
+    activity: ActivityDetailSchema
+    contents: TaskContents
+    approvals: list[ApprovalSchema]
+    events: list[AwaitedEvent]
+    sleeps_until: datetime | None
+    workers: list[WorkerSchema]
+    """The worker processes of its queue."""
+
+    holder: str | None
+    """Id of the worker process that runs it."""
+
+    @property
+    def worker(self) -> WorkerSchema | None:
+        """The process that runs it, as of its latest report."""
+        return next((worker for worker in self.workers if worker.worker_id == self.holder), None)
+
+
+def load_view(
+    db: Session, agent_id: UUID, scope: Mapping[str, str] | None, known: TaskView | None = None
+) -> TaskView:
+    """Read everything about one task. `known` is what was read before of the same task, and saves what cannot change.
+
+    Raises ActivityNotFoundError.
+    """
+    activity = ax.activity.detail(db, agent_id, metadata_filter=scope)
+    if known is not None and _state(known.activity) != _state(activity):
+        known = None
+    read = contents(db, agent_id) if known is None else known.contents
+    if activity.status.final:
+        return TaskView(activity, read, [], [], None, [], None)
+    # Imported on use: tasks that have ended are shown sooner without the journal's tables.
+    from agentexec.journal.open_waits import awaited_events, sleeps_until
+
+    return TaskView(
+        activity,
+        read,
+        ax.approvals.list(db, agent_id, metadata_filter=scope),
+        awaited_events(db, agent_id),
+        sleeps_until(db, agent_id) if activity.status is Status.QUEUED else None,
+        [] if activity.queue is None else workers_of(db, activity.queue),
+        _find_holder(activity) if known is None else known.holder,
+    )
+
+
+def _state(activity: ActivityDetailSchema) -> tuple[object, ...]:
+    """Return what contents and holder of a task depend on: neither changes within an attempt."""
+    return activity.agent_id, activity.status, activity.epoch
+
+
+def _find_holder(activity: ActivityDetailSchema) -> str | None:
+    """Return the worker that holds a running task. The queue may be away, and other backends may not tell."""
+    if activity.status is not Status.RUNNING or activity.queue is None:
+        return None
+    try:
+        find = getattr(RUNTIME.backend, "holder", None)
+        return None if find is None else find(activity.queue, activity.agent_id)
+    except AgentexecError:
+        return None
