@@ -14,6 +14,9 @@ from agentexec.task import Status
 LOW_PRIORITY_INTERVAL = 16
 """Claimed tasks of which one is taken from LOW first, so a flood of HIGH cannot starve LOW."""
 
+MAX_EPOCH = 2**31 - 1
+"""Largest number in the columns of epochs. A task whose epoch cannot be raised can never be claimed."""
+
 MAX_EPOCH_LEAD = 10_000
 """Epochs by which a claim may be ahead of the record: claims that start nothing raise the epoch in the queue alone. One
 that is further ahead comes from an entry that was forged, and recording it would use up the numbers."""

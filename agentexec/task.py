@@ -83,6 +83,11 @@ class Priority(enum.IntEnum):
         }
 
 
+def stored_priority(value: object) -> Priority:
+    """Return the priority of a row; LOW for any other number, which must not keep the other rows from their queue."""
+    return Priority.HIGH if value == Priority.HIGH else Priority.LOW
+
+
 class Entry(NamedTuple):
     """Task as the dispatch index knows it. Everything else is read from the record when the task starts.
 

@@ -16,7 +16,7 @@ from agentexec.db.transactions import writing
 from agentexec.errors import UnavailableError
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
-from agentexec.task import Entry, Priority, Task, agent_id_of
+from agentexec.task import Entry, Task, agent_id_of, stored_priority
 
 log = logging.getLogger("agentexec.retrying")
 
@@ -59,7 +59,7 @@ def _requeue(agent_id: UUID, now: datetime) -> bool:
     backend = RUNTIME.backend
     with writing(RUNTIME.engine) as connection:
         found = requeue_ended(connection, [agent_id], message=MESSAGE, now=now)
-        entries = [Entry(task.agent_id, Priority(task.priority), 0.0, task.epoch) for task in found]
+        entries = [Entry(task.agent_id, stored_priority(task.priority), 0.0, task.epoch) for task in found]
         if found and backend.transactional:
             backend.push(found[0].queue, entries, transaction=connection)
     if not found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, delete, or_, select
 from sqlalchemy.orm import aliased
 
 from agentexec.activity.models import Activity, ActivityResult, WorkerProcess
@@ -39,7 +39,9 @@ def expire(engine: Engine, now: datetime) -> None:
         while kind.expire(engine, now, CHUNK_SIZE) == CHUNK_SIZE:
             pass
     with writing(engine) as connection:
-        forgotten = WorkerProcess.seen_at < now - timedelta(seconds=FORGET_SECONDS)
+        forget = timedelta(seconds=FORGET_SECONDS)
+        # Not from the future either: a forged report would count for ever. A live process reports again.
+        forgotten = or_(WorkerProcess.seen_at < now - forget, WorkerProcess.seen_at > now + forget)
         connection.execute(delete(WorkerProcess).where(forgotten))
     _expire_results(engine, now)
 

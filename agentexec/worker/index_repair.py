@@ -15,15 +15,17 @@ from uuid import UUID
 
 from sqlalchemy import and_, bindparam, select
 
+from agentexec.activity.changes.endings import end_from_outside
 from agentexec.activity.models import Activity
 from agentexec.config import Settings
 from agentexec.db.chunks import CHUNK_SIZE, chunks
 from agentexec.db.clock import utc_now
-from agentexec.db.transactions import reading
+from agentexec.db.transactions import reading, writing
 from agentexec.journal.wake_ups import WAIT_KINDS, answered_tasks, mark_woken, tasks_to_wake
+from agentexec.policy import MAX_EPOCH
 from agentexec.runtime import Runtime
 from agentexec.state.backend import Comparison
-from agentexec.task import ACTIVE_STATUSES, Entry, Priority, Status
+from agentexec.task import ACTIVE_STATUSES, Entry, Status, stored_priority
 
 log = logging.getLogger("agentexec.reconciler")
 
@@ -130,6 +132,7 @@ class IndexRepair:
 
     def _repair(self, rows: Sequence[Any]) -> int:
         """Bring tasks into the index that it lacks, and return their number; also correct those that it has wrongly."""
+        rows = self._end_unclaimable(rows)
         if not rows:
             return 0
         found = self._compare(rows)
@@ -196,6 +199,22 @@ class IndexRepair:
         with reading(self._runtime.engine) as connection:
             return connection.execute(query, {"queue": self._queue}).all()
 
+    def _end_unclaimable(self, rows: Sequence[Any]) -> list[Any]:
+        """End the tasks whose epochs no claim can raise, and return the rows of the others."""
+        bad = [row for row in rows if not (type(row.epoch) is int and 0 <= row.epoch < MAX_EPOCH)]
+        if not bad:
+            return list(rows)
+        agent_ids = [row.agent_id for row in bad]
+        error = "The record holds an epoch that cannot be raised, so no worker can start the task; enqueue it again."
+        with writing(self._runtime.engine) as connection:
+            end_from_outside(
+                connection, agent_ids, status=Status.ERROR, message=error, error=error, now=utc_now()
+            )
+        log.error("Ended %d task(s), such as %s: %s", len(bad), agent_ids[0], error)
+        self._runtime.backend.remove(self._queue, agent_ids)
+        self._runtime.backend.notify_done(self._queue, agent_ids)
+        return [row for row in rows if row not in bad]
+
     def _compare(self, rows: Sequence[Any]) -> Comparison:
         entries = [_entry(row) for row in rows]
         return self._runtime.backend.compare(self._queue, entries, self._lease_seconds)
@@ -219,4 +238,4 @@ class IndexRepair:
 
 def _entry(row: Any) -> Entry:
     run_at = row.run_at.timestamp() if row.run_at else 0.0
-    return Entry(row.agent_id, Priority(row.priority), run_at, row.epoch)
+    return Entry(row.agent_id, stored_priority(row.priority), run_at, row.epoch)

@@ -18,7 +18,7 @@ from agentexec.db.transactions import reading
 from agentexec.errors import UnavailableError
 from agentexec.outage import Outage
 from agentexec.runtime import Runtime
-from agentexec.task import Entry, Priority, Status
+from agentexec.task import Entry, Status, stored_priority
 from agentexec.worker.leased_tasks import LeasedTasks
 
 log = logging.getLogger("agentexec.heartbeat")
@@ -104,7 +104,7 @@ class LeaseRenewer:
             if row.epoch > epoch or row.status in (Status.CANCELED, Status.QUEUED):
                 self._lose(row.agent_id)
             elif row.status is Status.RUNNING:
-                entries.append(Entry(row.agent_id, Priority(row.priority), 0.0, epoch))
+                entries.append(Entry(row.agent_id, stored_priority(row.priority), 0.0, epoch))
         if entries:
             self._runtime.backend.restore(self._queue, entries, self._lease_seconds)
 

@@ -53,13 +53,18 @@ def served_names(connection: Connection, queue: str, now: datetime) -> set[str]:
     return {
         str(name)
         for _, report in _reports(connection)
-        if report["queue"] == queue and now.timestamp() - report["seen"] < EXPIRY_SECONDS
+        if report["queue"] == queue and abs(now.timestamp() - report["seen"]) < EXPIRY_SECONDS
         for name in report["tasks"]
     }
 
 
 def _remove_old(connection: Connection, now: datetime) -> None:
-    old = [key for key, report in _reports(connection) if now.timestamp() - report["seen"] > REMOVAL_SECONDS]
+    # Reports from the future, or at no time at all, are not ours.
+    old = [
+        key
+        for key, report in _reports(connection)
+        if not abs(now.timestamp() - report["seen"]) <= REMOVAL_SECONDS
+    ]
     if old:
         connection.execute(delete(META).where(META.c.name.in_(old)))
 

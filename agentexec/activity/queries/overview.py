@@ -132,7 +132,8 @@ def overview(
     ]
     oldest = _oldest_queued(now, in_scope).scalar_subquery().label("oldest")
     workers: Any = WorkerProcess.__table__
-    present = workers.c.seen_at > now - timedelta(seconds=FORGET_SECONDS)
+    forget = timedelta(seconds=FORGET_SECONDS)
+    present = workers.c.seen_at.between(now - forget, now + forget)
     rows = (
         db.execute(
             select(*numbers, oldest, recent, *workers.c)

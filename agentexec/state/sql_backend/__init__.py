@@ -22,7 +22,7 @@ from agentexec.db.chunks import CHUNK_SIZE, chunks
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand
-from agentexec.policy import fits_record
+from agentexec.policy import MAX_EPOCH, fits_record
 from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage
 from agentexec.state.sql_backend.buckets import Buckets
 from agentexec.state.sql_backend.messages import SqlMessages
@@ -31,9 +31,6 @@ from agentexec.state.sql_models import LEASED, QueueEntry
 from agentexec.task import Entry, Lease, Priority
 
 log = logging.getLogger("agentexec.sql_queue")
-
-MAX_EPOCH = 2**31 - 1
-"""Largest epoch of the column. A claim must be able to raise an epoch."""
 
 INTACT = "intact:"
 """Start of the name of the counter that says that a queue's index is complete."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import (
     BindParameter,
@@ -34,13 +33,13 @@ class _FoundId(TypeDecorator[Any]):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         process = super().result_processor(dialect, coltype)
+        if process is None or dialect.supports_native_uuid:
+            return process  # the column holds ids only
 
         def read(value: Any) -> Any:
-            if isinstance(value, UUID):
-                return value
             # Strict: a row that UUID() reads, but that no query by id finds, would be claimed again and again.
             is_id = isinstance(value, str) and _ID_TEXT.fullmatch(value)
-            return process(value) if process is not None and is_id else value
+            return process(value) if is_id else value
 
         return read
 

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
 
-from agentexec.activity.models import ActivityResult
+from agentexec.activity.changes.served_tasks import report_served, served_names
+from agentexec.activity.models import ActivityResult, WorkerProcess
+from agentexec.activity.queries.overview import overview
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading, writing
 from agentexec.task import Status
 from agentexec.worker.expiry import INTERVAL, Expiry, expire
-from tests.unit.worker.record import Record, open_record
+from tests.unit.worker.record import QUEUE, Record, open_record
 
 
 @pytest.fixture
@@ -59,3 +62,23 @@ def test_it_runs_once_in_an_interval(record: Record) -> None:
     assert kept(record) == results
     expiry.run_if_due(1_000.0 + INTERVAL)
     assert kept(record) == set()
+
+
+def test_reports_of_processes_from_the_future_do_not_count(record: Record) -> None:
+    """A forged report would show a worker, and say that it has a task, for ever."""
+    now = utc_now()
+    facts = {"queue": QUEUE, "host": "h", "pid": 1, "concurrency": 1, "running": 0, "draining": False}
+    facts |= {"cpu_percent": 0.0, "rss_bytes": 0, "started_at": now}
+    seen = {"forged": now.replace(year=9999), "live": now, "ahead": now + timedelta(seconds=30)}
+    with writing(record.runtime.engine) as connection:
+        for worker_id, at in seen.items():
+            connection.execute(insert(WorkerProcess).values(worker_id=worker_id, seen_at=at, **facts))
+    with Session(record.runtime.engine) as db:
+        assert {worker.worker_id for worker in overview(db).workers} == {"live", "ahead"}
+    expire(record.runtime.engine, now)
+    with reading(record.runtime.engine) as connection:
+        assert set(connection.execute(select(WorkerProcess.worker_id)).scalars()) == {"live", "ahead"}
+    report_served(record.runtime.engine, QUEUE, ["forged"], now.replace(year=9999))
+    report_served(record.runtime.engine, QUEUE, ["real"], now)
+    with reading(record.runtime.engine) as connection:
+        assert served_names(connection, QUEUE, now) == {"real"}

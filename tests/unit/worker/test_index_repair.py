@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from agentexec.activity.models import Activity
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
-from agentexec.task import Status
+from agentexec.db.transactions import writing
+from agentexec.state.backend import Comparison, Depth
+from agentexec.task import Entry, Status, new_agent_id
 from agentexec.worker.index_repair import PUSH_GRACE, IndexRepair
 from tests.unit.worker.record import QUEUE, Record, open_record
 
@@ -82,3 +87,54 @@ def test_more_tasks_than_one_page_are_found(
     record.backend.remove(QUEUE, tasks)
     repair.rebuild_if_emptied()
     assert record.backend.depth(QUEUE).ready == 5
+
+
+def test_a_task_that_moves_on_while_it_is_compared_is_left_alone(
+    record: Record, repair: IndexRepair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row was read before the task was put off by an hour, and the entry after it."""
+    [task] = record.enqueue(1)
+    [lease] = record.claim()
+    look = repair._compare
+    later = utc_now() + timedelta(hours=1)
+
+    def put_off(rows: Sequence[Any]) -> Comparison:
+        record.change(task, run_at=later, epoch=lease.epoch)
+        record.backend.release(QUEUE, lease, delay=3_600)
+        monkeypatch.setattr(repair, "_compare", look)
+        return look(rows)
+
+    record.change(task, created_at=utc_now() - LATER)
+    monkeypatch.setattr(repair, "_compare", put_off)
+    repair.push_lost(0.0)
+    assert record.backend.depth(QUEUE) == Depth(0, 1, 0)
+
+
+def test_tasks_that_have_just_ended_are_left_to_their_workers(record: Record, repair: IndexRepair) -> None:
+    ended, running = record.start(2)
+    forged = new_agent_id()
+    record.change(ended, status=Status.COMPLETE)
+    record.backend.push(QUEUE, [Entry(forged, run_at=4e9)])
+    repair.push_lost(0.0)
+    assert record.backend.unknown_tasks(QUEUE, [ended, running, forged]) == [forged]
+    repair.push_lost(1_000.0)
+    assert record.backend.unknown_tasks(QUEUE, [ended]) == [ended], "nobody acknowledged it"
+
+
+@pytest.mark.parametrize("epoch", [2**31 - 1, 2**62, -1, "many"])
+def test_a_task_whose_epoch_no_claim_can_raise_ends_and_holds_up_no_other(
+    record: Record, repair: IndexRepair, epoch: int | str
+) -> None:
+    spoiled, odd, good = record.enqueue(3)
+    record.backend.remove(QUEUE, [spoiled, odd, good])
+    with writing(record.runtime.engine) as connection:
+        connection.execute(
+            text(f"UPDATE {Activity.__tablename__} SET epoch = :epoch WHERE agent_id = :id"),
+            {"epoch": epoch, "id": spoiled.hex},
+        )
+    record.change(odd, priority=9)
+    record.backend.watch(QUEUE, [spoiled], "caller")
+    repair.rebuild_if_emptied()
+    assert record.statuses([spoiled, odd, good]) == [Status.ERROR, Status.QUEUED, Status.QUEUED]
+    assert record.backend.unknown_tasks(QUEUE, [spoiled, odd, good]) == [spoiled]
+    assert record.backend.receive("caller", 0) == [f"done {spoiled}"]
