@@ -31,8 +31,15 @@ def migration_lock(engine: Engine) -> Generator[Connection]:
             yield connection
             connection.commit()
             return
-        is_postgres = engine.dialect.name == "postgresql"
-        (_lock_postgres if is_postgres else _lock_mysql)(connection)
+        if engine.dialect.name == "postgresql":
+            # The lock's transaction sees what was committed while it waited, whatever the engine's own level is.
+            connection = connection.execution_options(isolation_level="READ COMMITTED")
+            connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+            _lock_postgres(connection)
+            yield connection
+            connection.commit()
+            return
+        _lock_mysql(connection)
         connection.commit()
         try:
             yield connection
@@ -40,7 +47,7 @@ def migration_lock(engine: Engine) -> Generator[Connection]:
         finally:
             with suppress(OperationalError):
                 connection.rollback()
-                (_unlock_postgres if is_postgres else _unlock_mysql)(connection)
+                _unlock_mysql(connection)
                 connection.commit()
 
 
@@ -53,7 +60,7 @@ def hold_migration_lock(connection: Connection) -> Generator[None]:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield
     elif connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": POSTGRES_LOCK})
+        _lock_postgres(connection)
         yield
     else:
         _lock_mysql(connection)
@@ -64,12 +71,8 @@ def hold_migration_lock(connection: Connection) -> Generator[None]:
 
 
 def _lock_postgres(connection: Connection) -> None:
-    connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": POSTGRES_LOCK})
-
-
-def _unlock_postgres(connection: Connection) -> None:
-    connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": POSTGRES_LOCK})
+    """Lock until the end of the transaction: a pooler may give the next one to another session."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": POSTGRES_LOCK})
 
 
 def _lock_mysql(connection: Connection) -> None:
