@@ -1,8 +1,8 @@
 """Fixtures over real servers.
 
 By default the databases are SQLite and PostgreSQL and the broker is Valkey, and a test of whole processes runs on one
-combination of them. With AGENTEXEC_TEST_SERVERS=all, as in `.ci/run`, it runs on every one, and MariaDB and redis-server
-join them and must be installed. With AGENTEXEC_TEST_SERVERS=few there are only SQLite and Valkey, for a further Python.
+combination of them. With AGENTEXEC_TEST_SERVERS=all, as in `.ci/run`, it runs on every one, and MariaDB, redis-server
+and PgBouncer join them and must be installed. With AGENTEXEC_TEST_SERVERS=few there are only SQLite and Valkey, for a further Python.
 Combinations that are not chosen are not parameters, so no test is ever skipped.
 """
 
@@ -23,7 +23,7 @@ import agentexec as ax
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI
 from tests.longest_first import longest_first
-from tests.servers import MariaDB, Postgres, RedisServer, Server, Valkey, free_port, memory_folder
+from tests.servers import MariaDB, PgBouncer, Postgres, RedisServer, Server, Valkey, free_port, memory_folder
 from tests.tables import copy_database, reset_database
 
 S = TypeVar("S", bound=Server)
@@ -80,6 +80,10 @@ class Servers:
         return self._open.enter_context(MariaDB(fsync=False))
 
     @cached_property
+    def pgbouncer(self) -> PgBouncer:
+        return self._open.enter_context(PgBouncer(self.postgres))
+
+    @cached_property
     def mock_openai(self) -> MockOpenAI:
         return self._open.enter_context(MockOpenAI(port=free_port()))
 
@@ -116,6 +120,12 @@ def postgres(servers: Servers) -> Postgres:
 @pytest.fixture
 def mariadb(servers: Servers) -> MariaDB:
     return ensure_running(servers.mariadb)
+
+
+@pytest.fixture
+def pgbouncer(postgres: Postgres, servers: Servers) -> PgBouncer:
+    """A PgBouncer in transaction mode in front of `postgres`."""
+    return ensure_running(servers.pgbouncer)
 
 
 @pytest.fixture
@@ -175,6 +185,11 @@ def sqlite_tables(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> s
 @pytest.fixture
 def postgres_tables(postgres: Postgres, servers: Servers) -> str:
     return reset_database(postgres, servers.database_urls)
+
+
+@pytest.fixture
+def pgbouncer_tables(pgbouncer: PgBouncer, postgres_tables: str) -> str:
+    return pgbouncer.url_of(postgres_tables)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Real servers for the tests and the benchmark, each one a subprocess of ours.
 
 A server keeps its port and its data folder from the first start to `close()`, so that a client under test sees
-the same address before and after a restart. Valkey and PostgreSQL come as wheels; redis-server and MariaDB are
-Debian's packages and only run when AGENTEXEC_TEST_SERVERS=all.
+the same address before and after a restart. Valkey and PostgreSQL come as wheels; redis-server, MariaDB and
+PgBouncer are Debian's packages and only run when AGENTEXEC_TEST_SERVERS=all.
 """
 
 from __future__ import annotations
@@ -346,6 +346,59 @@ class Postgres(Server):
             shutil.copytree(package.with_name(libraries), self.folder / libraries)
             package = Path(shutil.copytree(package, self.folder / package.name, symlinks=True))
         return package / "pginstall" / "bin"
+
+
+class PgBouncer(Server):
+    """Debian's PgBouncer in front of a PostgreSQL, for all of its databases.
+
+    It gives the sessions out in turn: what a client leaves in a session is not there in its next transaction.
+    """
+
+    def __init__(self, postgres: Postgres, *, pool_mode: str = "transaction") -> None:
+        self._binary = required_program("pgbouncer", package="pgbouncer")
+        self._postgres = postgres
+        self._settings = {
+            "listen_addr": HOST,
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": pool_mode,
+            "default_pool_size": 30,
+            "max_client_conn": 500,
+            "server_round_robin": 1,
+        }
+        super().__init__()
+
+    @property
+    def url(self) -> str:
+        return self.url_of(self._postgres.url)
+
+    def url_of(self, database_url: str) -> str:
+        """Return the URL of a database of the server behind it."""
+        return database_url.replace(f":{self._postgres.port}/", f":{self.port}/")
+
+    def ping(self) -> None:
+        with psycopg.connect(f"host={HOST} port={self.port} user=postgres dbname=postgres", autocommit=True):
+            pass
+
+    @property
+    def _owner(self) -> pwd.struct_passwd | None:
+        return self._postgres._owner  # PgBouncer refuses to run as root, too
+
+    @property
+    def _configuration(self) -> Path:
+        return self.folder / "pgbouncer.ini"
+
+    def _prepare(self) -> None:
+        if owner := self._owner:
+            os.chown(self.folder, owner.pw_uid, owner.pw_gid)
+        settings = [
+            f"{name} = {value}" for name, value in {**self._settings, "listen_port": self.port}.items()
+        ]
+        database = f"* = host={HOST} port={self._postgres.port} user=postgres"
+        self._configuration.write_text("\n".join(["[databases]", database, "[pgbouncer]", *settings, ""]))
+
+    def _command(self) -> Sequence[str]:
+        return [self._binary, str(self._configuration)]
 
 
 class MariaDB(Server):

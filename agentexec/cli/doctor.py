@@ -95,6 +95,7 @@ def _checked(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Find
 
 def _database() -> Iterator[Finding]:
     from agentexec.db.engine import require_shareable, server_name
+    from agentexec.db.pooler import pooling_of
     from agentexec.db.transactions import reading
     from agentexec.db.urls import safe_url
 
@@ -107,6 +108,8 @@ def _database() -> Iterator[Finding]:
             times.append(1000 * (time.perf_counter() - start))
         server = server_name(connection)
     text = f"{server} at {safe_url(engine.url)}"
+    if not pooling_of(engine).keeps_session:
+        text += " through a pooler in transaction mode"
     yield _timed("database", text, sorted(times)[TRIES // 2])
     require_shareable(engine)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event, exc
 from sqlalchemy.engine.url import URL
 
+from agentexec.db.pooler import adapt_to_pooler
 from agentexec.db.sqlite import tune_sqlite
 from agentexec.db.urls import sqlite_file, sync_url
 from agentexec.errors import UsageError
@@ -92,7 +93,7 @@ def _ping_unused(dialect: Dialect, connection: Any, record: Any, _proxy: Any) ->
 
 
 def prepare_engine(engine: Engine | AsyncEngine) -> Engine:
-    """Return the synchronous engine to use for an engine that the user made, tuned if it is SQLite's.
+    """Return the synchronous engine to use for an engine that the user made, tuned for SQLite and for poolers.
 
     An AsyncEngine gets a synchronous twin on the same URL. A second call has no effect.
     """
@@ -100,6 +101,7 @@ def prepare_engine(engine: Engine | AsyncEngine) -> Engine:
         return open_engine(engine.url)
     if engine.dialect.name == "sqlite" and not event.contains(engine, "connect", tune_sqlite):
         event.listen(engine, "connect", tune_sqlite)
+    adapt_to_pooler(engine)
     return engine
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, exc
 
 from agentexec.db.sqlite import file_problem
 from agentexec.db.urls import safe_url, sqlite_file
-from agentexec.errors import SchemaError, UnavailableError
+from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.redaction import redact
 
 OUTAGES = (exc.OperationalError, exc.InterfaceError)
@@ -21,6 +21,14 @@ prepared statement gone, conflict, out of resources, lock not available, shut do
 
 TRANSIENT_NUMBERS = (1021, 1040, 1114, 1205, 1213, 1290, 1792, 1836, 3100)
 """MySQL's numbers for the same: disk or table full, too many connections, lock wait, deadlock, read-only."""
+
+POOLER_REFUSALS = {
+    "statement pooling mode": "PgBouncer runs in statement pooling mode there, which allows no transactions; set pool_mode to "
+    "transaction or session",
+    "unsupported startup parameter": "PgBouncer accepts none; remove the parameter from the URL, and set what it sets with ALTER "
+    "ROLE … SET, or add it to PgBouncer's ignore_startup_parameters",
+}
+"""Parts of PgBouncer's errors that waiting does not end, and what to do."""
 
 MISSING_TABLE = ("no such table", "no such column", "has no column", "(1146,", "(1054,")
 """Parts of SQLite's and MySQL's messages about a missing table or column; PostgreSQL has codes for it."""
@@ -35,6 +43,10 @@ def translating_db_errors(engine: Engine) -> Generator[None]:
         if _is_missing_table(error):
             raise SchemaError(
                 f"The database {safe_url(engine.url)} lacks agentexec's tables; run `agentexec migrate`."
+            ) from error
+        if advice := _pooler_refusal(error):
+            raise UsageError(
+                f"The database {safe_url(engine.url)} cannot be used: {_reason(error)}. {advice}."
             ) from error
         # sqlite3 has no class of its own for a file that is damaged or is not a database.
         if isinstance(error, OUTAGES) or type(error) is exc.DatabaseError or is_transient(error):
@@ -63,6 +75,12 @@ def _is_missing_table(error: exc.DBAPIError) -> bool:
         "42P01",
         "42703",
     )
+
+
+def _pooler_refusal(error: exc.DBAPIError) -> str | None:
+    """Return what to do about an error of a connection pooler whose configuration does not allow agentexec's work."""
+    text = str(error.orig)
+    return next((advice for sign, advice in POOLER_REFUSALS.items() if sign in text), None)
 
 
 def _reason(error: exc.SQLAlchemyError) -> str:

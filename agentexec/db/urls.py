@@ -34,7 +34,7 @@ def sync_url(url: str | URL) -> URL:
             f"The database URL {safe_url(parsed)} names a host, but SQLite's databases are files; write sqlite:///file.db "
             "for a file in the current folder, or sqlite:////folder/file.db."
         )
-    if not driver or driver in ("aiosqlite", "asyncpg", "aiomysql", "asyncmy"):
+    if not driver or driver in ("aiosqlite", "asyncpg", "psycopg_async", "aiomysql", "asyncmy"):
         return parsed.set(drivername=SYNC_DRIVERS.get(name, parsed.drivername))
     return parsed
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from agentexec.client.backend_check import record_backend
 from agentexec.config import MEMORY_BACKEND, SQL_BACKEND, Settings
 from agentexec.db.engine import require_shareable
+from agentexec.db.pooler import pooling_of
 from agentexec.db.transactions import reading
 from agentexec.db.urls import safe_url
 from agentexec.errors import SchemaError, UnavailableError, UsageError
@@ -41,6 +42,11 @@ def preflight(runtime: Runtime, settings: Settings, connect_timeout: float) -> N
         upgrade(runtime.engine)
     _wait_for("the state backend", runtime.backend.ping, connect_timeout)
     record_backend(runtime, settings.queue_name, settings.backend_module)
+    if not pooling_of(runtime.engine).keeps_session:
+        log.info(
+            "A connection pooler in transaction mode serves the database: prepared statements are off%s.",
+            ", and new tasks are polled for" if settings.backend_module == SQL_BACKEND else "",
+        )
     where = safe_url(runtime.engine.url)
     if settings.backend_module == SQL_BACKEND:
         log.info("Using %s for record and queue.", where)

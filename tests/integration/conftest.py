@@ -3,5 +3,7 @@ from tests.deployment import deploy, running
 
 __all__ = ["deploy", "running"]
 
-# It needs Node and npm.
-collect_ignore = [] if ALL_SERVERS else ["runners/openai/test_aimock.py"]
+PGBOUNCER = ["db/test_pooler.py", "worker/test_pooled_workers.py"]
+
+# They need Node and npm, or PgBouncer.
+collect_ignore = [] if ALL_SERVERS else ["runners/openai/test_aimock.py", *PGBOUNCER]

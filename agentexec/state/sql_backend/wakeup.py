@@ -1,6 +1,6 @@
 """Waking the threads that wait on the SQL backend.
 
-PostgreSQL notifies (LISTEN/NOTIFY). On SQLite, one thread per process reads `data_version`, which takes microseconds,
+PostgreSQL notifies (LISTEN/NOTIFY), except through a pooler in transaction mode, which is polled. On SQLite, one thread per process reads `data_version`, which takes microseconds,
 for all who wait there: on Linux when the kernel reports a write to the file's log, elsewhere at intervals. MySQL
 offers neither and is polled at a growing interval.
 """
@@ -18,6 +18,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from agentexec.config import CONF
+from agentexec.db.pooler import pooling_of
 from agentexec.db.transactions import writing
 from agentexec.outage import Outage
 from agentexec.state.sql_backend.file_watch import FileWatch
@@ -54,6 +55,7 @@ class Wakeup:
         self._closed = False
         self._watching = False
         self._thread: threading.Thread | None = None
+        self._idle_since: float | None = None
 
     def mark(self) -> int:
         """Return the current generation. `wait` with it returns for every change after this call."""
@@ -99,6 +101,17 @@ class Wakeup:
 
     def _watch(self) -> None:
         raise NotImplementedError
+
+    def _pause(self, since: int, timeout: float) -> None:
+        """Wait for a change in this process, or for a pause: the longer nothing has happened, the longer."""
+        pause = POLL_PAUSE
+        now = time.monotonic()
+        if self._idle_since is None or self._generation != since:
+            self._idle_since = now
+        else:
+            pause = min(MAX_POLL_PAUSE, max(POLL_PAUSE, (now - self._idle_since) / 20))
+        with self._changed:
+            self._changed.wait_for(lambda: self._generation != since, min(pause, timeout))
 
     def _own_connection(self) -> Any:
         """Return a driver's connection that the engine's pool does not count."""
@@ -153,7 +166,22 @@ class SqliteWakeup(Wakeup):
 
 
 class PostgresWakeup(Wakeup):
-    """Listens on a connection of its own."""
+    """Listens on a connection of its own, or polls where a pooler leaves no session that could listen."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._polls = False
+
+    def mark(self) -> int:
+        """Return the current generation."""
+        return self._generation if self._polls else super().mark()
+
+    def wait(self, since: int, timeout: float) -> None:
+        """Wait for a change or `timeout` seconds; where it polls, for a change in this process or a short pause."""
+        if self._polls:
+            self._pause(since, timeout)
+        else:
+            super().wait(since, timeout)
 
     @property
     def _channel(self) -> str:
@@ -168,7 +196,7 @@ class PostgresWakeup(Wakeup):
 
     def _watch(self) -> None:
         outage = Outage(log, recovered="Listening on the database again.")
-        while not self._closed:
+        while not self._closed and not self._polls:
             try:
                 self._listen(outage)
             except Exception as error:
@@ -180,6 +208,10 @@ class PostgresWakeup(Wakeup):
     def _listen(self, outage: Outage) -> None:
         with contextlib.closing(self._own_connection()) as connection:
             connection.rollback()
+            if not pooling_of(self._engine).keeps_session:
+                self._polls = True
+                self._note_change()
+                return
             connection.autocommit = True
             connection.execute(f'LISTEN "{self._channel}"')
             outage.recovered()
@@ -190,11 +222,7 @@ class PostgresWakeup(Wakeup):
 
 
 class PollingWakeup(Wakeup):
-    """Sleeps briefly where the database cannot notify: the longer nothing has happened, the longer the pause."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        self._idle_since: float | None = None
+    """Sleeps briefly where the database cannot notify."""
 
     def mark(self) -> int:
         """Return the current generation."""
@@ -202,14 +230,7 @@ class PollingWakeup(Wakeup):
 
     def wait(self, since: int, timeout: float) -> None:
         """Wait for a change in this process, or for a pause of at most `timeout` seconds."""
-        pause = POLL_PAUSE
-        now = time.monotonic()
-        if self._idle_since is None or self._generation != since:
-            self._idle_since = now
-        else:
-            pause = min(MAX_POLL_PAUSE, max(POLL_PAUSE, (now - self._idle_since) / 20))
-        with self._changed:
-            self._changed.wait_for(lambda: self._generation != since, min(pause, timeout))
+        self._pause(since, timeout)
 
 
 def make_wakeup(engine: Engine) -> Wakeup:
