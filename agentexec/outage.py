@@ -9,8 +9,10 @@ import asyncio
 import logging
 import math
 import random
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import TypeVar
@@ -28,6 +30,9 @@ LONGEST_PAUSE = 2.0
 BLOCKED_LOOP_SECONDS = 30.0
 """Longest wait of a call that blocks its event loop: nothing else runs there, perhaps not even what it waits for."""
 
+QUIET_SECONDS = 30.0
+"""Seconds for which the same failure is not logged again, even if there was a success in between."""
+
 
 def backoff(failures: int, *, initial: float = 0.1, maximum: float = 5.0) -> float:
     """Return the seconds to wait after `failures` (1 or more) failures in a row.
@@ -39,6 +44,8 @@ def backoff(failures: int, *, initial: float = 0.1, maximum: float = 5.0) -> flo
 
 class Outage:
     """Failures in a row of one loop: logs the first one and the recovery, and spaces the tries.
+
+    A failure that comes back with the same message is logged again after QUIET_SECONDS.
 
     One thread owns an outage; the loop calls `failed` after each failure and `recovered` after each success.
 
@@ -63,6 +70,12 @@ class Outage:
         self._maximum = maximum
         self.failures = 0
         """Failures since the last success."""
+        self._told = False
+        """True once this outage is in the log."""
+        self._last_text = ""
+        self._quiet_until = 0.0
+        self._unexpected: set[str] = set()
+        """Unexpected errors since the last success."""
 
     def failed(self, message: str, *args: object) -> float:
         """Note a failure, log it if it is the first, and return the seconds to wait before the next try.
@@ -70,27 +83,44 @@ class Outage:
         Up to a fifth of the wait is taken off at random, so that processes that failed together do not return together.
         """
         self.failures += 1
-        if self.failures == 1:
-            self._log.log(self._level, message, *args)
+        if not self._told:
+            text, now = message % args if args else message, time.monotonic()
+            # A server that refuses some calls and answers others fails and recovers all the time.
+            if text != self._last_text or now >= self._quiet_until:
+                self._log.log(self._level, message, *args)
+                self._told, self._last_text, self._quiet_until = True, text, now + QUIET_SECONDS
         return self._wait()
 
     def failed_unexpectedly(self, message: str, *args: object) -> float:
         """Note an error that is not an outage, log it with its traceback, and return the seconds to wait.
 
-        To be called in an except block. Such errors are logged every time: each may be another one.
+        To be called in an except block. Each kind of error is logged once until the next success.
         """
         self.failures += 1
-        self._log.exception(message, *args)
+        kind = _kind(sys.exception())
+        if kind not in self._unexpected:
+            self._unexpected.add(kind)
+            self._log.exception(message, *args)
+            self._told = True
         return self._wait()
 
     def recovered(self) -> None:
         """Note a success, and log the recovery if there were failures before it."""
-        if self.failures and self._recovered is not None:
+        if self._told and self._recovered is not None:
             self._log.info(self._recovered)
         self.failures = 0
+        self._told = False
+        self._unexpected.clear()
 
     def _wait(self) -> float:
         return backoff(self.failures, maximum=self._maximum) * random.uniform(0.8, 1.0)  # noqa: S311 - spreads load, no secret
+
+
+def _kind(error: BaseException | None) -> str:
+    """Return the class of an error and the line that raised it: its message may differ each time."""
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__qualname__} {place}"
 
 
 class Patience:

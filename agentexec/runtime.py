@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import threading
 import weakref
@@ -21,6 +22,7 @@ from agentexec.errors import UsageError
 from agentexec.outage import wait_out_async
 from agentexec.registry import Registry
 from agentexec.state.backend import StateBackend
+from agentexec.state.best_effort import BestEffort
 from agentexec.state.loading import load_backend
 from agentexec.task import TaskDefinition
 
@@ -180,6 +182,12 @@ class Runtime:
             with self._lock:
                 found = self._shared.setdefault(kind, make())
         return cast(C, found)
+
+    def best_effort(
+        self, log: logging.Logger, consequence: str, *args: object
+    ) -> AbstractContextManager[None]:
+        """Log every error of a block, at most once a minute for each reason; see `BestEffort.guard`."""
+        return self.get_shared(BestEffort, BestEffort).guard(log, consequence, *args)
 
     async def run_in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a blocking call outside the event loop, in own threads: users may occupy those of the loop."""

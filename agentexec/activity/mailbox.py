@@ -17,7 +17,6 @@ from agentexec.activity.models import Activity, ActivityResult
 from agentexec.activity.receiver import Receiver, new_address
 from agentexec.db.chunks import chunks
 from agentexec.db.transactions import reading
-from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
 from agentexec.state.messages import CANCEL, DONE, parse_messages
 from agentexec.task import FINAL_STATUSES, Status
@@ -101,10 +100,8 @@ class Mailbox:
                 self._waiting.setdefault(agent_id, (queue, []))[1].append(future)
                 futures.append(future)
         self._receiver.start()
-        try:
+        with self._runtime.best_effort(log, "Results are looked up in the database until it is back."):
             self._runtime.backend.watch(queue, agent_ids, self.address)
-        except UnavailableError as error:
-            log.warning("%s Results are looked up in the database until it is back.", error)
         # After the watch: nobody was told of a task that ended before it.
         try:
             self._look_up(agent_ids)

@@ -16,9 +16,6 @@ from agentexec.runtime import Runtime
 CHECK_SECONDS = 5.0
 """Seconds between two checks of the record: messages may be lost with the state backend, the record is not."""
 
-RETRY_SECONDS = 1.0
-"""Seconds before the next try after an unexpected error."""
-
 
 def new_address(suffix: str = "") -> str:
     """Return a mailbox address that no other process uses."""
@@ -95,8 +92,7 @@ class Receiver:
                 self._next_check = 0.0
                 self._check_record_quietly()
             except Exception:
-                self._log.exception("A message could not be handled; trying again.")
-                time.sleep(RETRY_SECONDS)
+                time.sleep(self._outage.failed_unexpectedly("A message could not be handled; trying again."))
 
     def _turn(self) -> None:
         # By the clock, not by silence: under a steady stream of messages, a lost one would never be made up for.

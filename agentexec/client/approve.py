@@ -11,7 +11,7 @@ from uuid import UUID
 from agentexec.activity.queries.handle import find_task
 from agentexec.arguments.checks import check_storable
 from agentexec.db.clock import utc_now
-from agentexec.errors import UnavailableError, UsageError
+from agentexec.errors import UsageError
 from agentexec.journal.approvals import (
     APPROVED,
     REJECTED,
@@ -112,10 +112,8 @@ def _decide(
     queue = find_task(RUNTIME.engine, agent_id, metadata_filter).queue_name
     if not answer_question(RUNTIME.engine, agent_id, call_id, answer, message, now):
         return False
-    try:
+    with RUNTIME.best_effort(log, "Task %s resumes when it is back.", agent_id):
         if without_open_questions(RUNTIME.engine, [agent_id]):
             RUNTIME.backend.make_ready(queue, [agent_id])
             mark_woken(RUNTIME.engine, "approval", [agent_id])
-    except UnavailableError as error:
-        log.warning("%s Task %s resumes when it is back.", error, agent_id)
     return True

@@ -18,7 +18,6 @@ from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
-from agentexec.errors import UnavailableError
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.state.messages import CANCEL, format_message
@@ -106,11 +105,9 @@ def _end_children(agent_ids: Sequence[UUID]) -> list[UUID]:
 
 
 def _tell(queue: str, agent_ids: Sequence[UUID]) -> None:
-    backend = RUNTIME.backend
-    try:
+    # The record says CANCELED, so a worker that claims the task drops it, and a lease renewal finds a running one.
+    with RUNTIME.best_effort(log, "The workers of %d canceled task(s) learn of it later.", len(agent_ids)):
+        backend = RUNTIME.backend
         for agent_id, worker in backend.remove(queue, agent_ids).items():
             backend.send(worker, [format_message(CANCEL, agent_id)])
         backend.notify_done(queue, agent_ids)
-    except UnavailableError as error:
-        # The record says CANCELED, so a worker that claims the task drops it, and a lease renewal finds a running one.
-        log.warning("%s The workers of %d canceled task(s) learn of it later.", error, len(agent_ids))

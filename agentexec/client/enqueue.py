@@ -28,7 +28,7 @@ from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.errors import translating_db_errors
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import writing
-from agentexec.errors import SchemaError, UnavailableError, UsageError
+from agentexec.errors import SchemaError, UsageError
 from agentexec.journal.children import Child, Place, candidate_ids, choose_children
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.store import require_lease
@@ -354,21 +354,15 @@ def _write(connection: Connection, batch: Sequence[NewTask]) -> Callable[[], Non
 
 def _push(queue: str, entries: Sequence[Entry]) -> None:
     """Push accepted tasks. If this fails, the reconciler pushes them later, since they are in the record."""
-    try:
+    # The tasks are accepted. An error would make the caller enqueue them again.
+    with RUNTIME.best_effort(log, "%d accepted task(s) will be pushed when it is back.", len(entries)):
         RUNTIME.backend.push(queue, entries)
-    except UnavailableError as error:
-        log.warning("%s %d accepted task(s) will be pushed when it is back.", error, len(entries))
-    except Exception:
-        # The tasks are accepted. An error would make the caller enqueue them again.
-        log.exception("The state backend failed; the reconciler pushes %d accepted task(s).", len(entries))
 
 
 def _wake(queue: str, count: int) -> None:
     """Wake workers for accepted tasks. Without it, they look by themselves within seconds."""
-    try:
+    with RUNTIME.best_effort(log, "Workers of queue %s were not woken; they look by themselves.", queue):
         RUNTIME.backend.wake(queue, count)
-    except Exception as error:
-        log.warning("Workers of queue %s were not woken (%s); they look by themselves.", queue, error)
 
 
 def _join(session: Session, new: NewTask, scope: Scope | None, detached: bool) -> Task:

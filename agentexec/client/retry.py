@@ -13,7 +13,6 @@ from agentexec.activity.queries.handle import find_task
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import writing
-from agentexec.errors import UnavailableError
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.task import Entry, Task, agent_id_of, stored_priority
@@ -64,11 +63,9 @@ def _requeue(agent_id: UUID, now: datetime) -> bool:
             backend.push(found[0].queue, entries, transaction=connection)
     if not found:
         return False
-    try:
+    with RUNTIME.best_effort(log, "Task %s is pushed when it is back.", agent_id):
         if backend.transactional:
             backend.wake(found[0].queue, 1)
         else:
             backend.push(found[0].queue, entries)
-    except UnavailableError as error:
-        log.warning("%s Task %s is pushed when it is back.", error, agent_id)
     return True

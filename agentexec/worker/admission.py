@@ -159,10 +159,8 @@ class Admitter:
         # If the record has the task, the reconciler pushes it again, under the epoch in the record.
         log.error("Cannot start task %s: %s.", leases[0].agent_id, type(error).__name__)
         self._tasks.forget(leases[0].agent_id)
-        try:
+        with self._runtime.best_effort(log, "The lease of the task expires by itself."):
             self._runtime.backend.finish(self._settings.queue_name, leases)
-        except UnavailableError as unavailable:
-            log.warning("%s The lease of the task expires by itself.", unavailable)
 
     def _apply(self, admissions: Admissions) -> None:
         self._start(admissions.started)
@@ -190,10 +188,8 @@ class Admitter:
         )
         for lease in leases:
             self._tasks.forget(lease.agent_id)
-        try:
+        with self._runtime.best_effort(log, "The leases of the entries expire by themselves."):
             self._runtime.backend.finish(self._settings.queue_name, leases)
-        except UnavailableError as error:
-            log.warning("%s Their leases expire by themselves.", error)
 
     def _leave(self, task: LeftTask) -> None:
         """Give back a task that this worker lacks, to be offered again after a while."""
@@ -211,12 +207,10 @@ class Admitter:
                 MAX_UNKNOWN_SECONDS / 60,
             )
         self._tasks.forget(task.lease.agent_id)
-        try:
+        with self._runtime.best_effort(
+            log, "A task that is left for others returns to the queue when its lease expires."
+        ):
             self._runtime.backend.release(self._settings.queue_name, task.lease, delay=delay)
-        except UnavailableError as error:
-            log.warning(
-                "%s A task that is left for others returns to the queue when its lease expires.", error
-            )
 
     def _start(self, started: Sequence[Admitted]) -> None:
         if not started:
@@ -229,18 +223,16 @@ class Admitter:
 
     def _acknowledge(self, ended: Sequence[Lease]) -> None:
         backend, queue = self._runtime.backend, self._settings.queue_name
-        try:
+        # The batch is not admitted again because of this: its other tasks run already.
+        with self._runtime.best_effort(log, "The reconciler will acknowledge %d ended task(s).", len(ended)):
             backend.finish(queue, ended)
             backend.notify_done(queue, [lease.agent_id for lease in ended])
-        except UnavailableError as error:
-            # The batch is not admitted again because of this: its other tasks run already.
-            log.warning("%s The reconciler will acknowledge %d ended task(s).", error, len(ended))
 
     def _release(self, leases: Sequence[Lease]) -> None:
         """Give back tasks that were claimed but not started."""
         for lease in leases:
             self._tasks.forget(lease.agent_id)
-            try:
+            with self._runtime.best_effort(
+                log, "A claimed task returns to the queue when its lease expires."
+            ):
                 self._runtime.backend.release(self._settings.queue_name, lease)
-            except UnavailableError as error:
-                log.warning("%s A claimed task returns to the queue when its lease expires.", error)

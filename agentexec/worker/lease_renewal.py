@@ -76,7 +76,7 @@ class LeaseRenewer:
             except UnavailableError as error:
                 outage.failed("%s Leases are renewed when it is back.", error)
             except Exception:
-                log.exception("Renewing leases failed; trying again.")
+                outage.failed_unexpectedly("Renewing leases failed; trying again.")
 
     def renew(self) -> None:
         """Renew all leases in one call. Raises UnavailableError."""

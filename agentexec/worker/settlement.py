@@ -45,7 +45,7 @@ class Settlement:
             self._backend.finish(self._queue, ended, transaction=connection)
 
     def settle(self, written: Sequence[Ending], refused: Sequence[Ending]) -> None:
-        """Acknowledge or release tasks after the commit, and notify those that wait. Raises UnavailableError."""
+        """Acknowledge or release tasks after the commit, and notify those that wait."""
         if self._on_written is not None:
             self._on_written(written)
         for ending in (*written, *refused):
@@ -62,14 +62,23 @@ class Settlement:
     def _finish(self, endings: Sequence[Ending]) -> None:
         if not endings:
             return
-        if not self._backend.transactional:
-            self._backend.finish(self._queue, [ending.lease for ending in endings])
-        self._backend.notify_done(self._queue, [ending.lease.agent_id for ending in endings])
+        # The record is right already; the leases expire and the reconciler acknowledges the tasks.
+        with self._runtime.best_effort(
+            log, "The reconciler will acknowledge %d finished task(s).", len(endings)
+        ):
+            if not self._backend.transactional:
+                self._backend.finish(self._queue, [ending.lease for ending in endings])
+            self._backend.notify_done(self._queue, [ending.lease.agent_id for ending in endings])
 
     def _release(self, endings: Sequence[Ending]) -> None:
-        for ending in endings:
-            self._backend.release(self._queue, ending.lease, delay=ending.delay)
+        if not endings:
+            return
         waiting = {ending.lease.agent_id: ending.awaited_kinds for ending in endings if ending.awaited_kinds}
-        # An answer that came before the release found no delayed task that it could make ready.
-        if waiting and (answered := ready_tasks(self._runtime.engine, waiting)):
-            self._backend.make_ready(self._queue, answered)
+        with self._runtime.best_effort(
+            log, "%d task(s) return to the queue when their leases expire.", len(endings)
+        ):
+            for ending in endings:
+                self._backend.release(self._queue, ending.lease, delay=ending.delay)
+            # An answer that came before the release found no delayed task that it could make ready.
+            if waiting and (answered := ready_tasks(self._runtime.engine, waiting)):
+                self._backend.make_ready(self._queue, answered)

@@ -24,7 +24,7 @@ from agentexec.arguments.checks import (
 from agentexec.client.results import wanted_codec
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
-from agentexec.errors import AgentexecError, Postponed, UnavailableError, UsageError, WaitingForEvent
+from agentexec.errors import AgentexecError, Postponed, UsageError, WaitingForEvent
 from agentexec.journal import events as store
 from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import enclosing_calls
@@ -251,11 +251,9 @@ def _wake(queues: Mapping[str, Sequence[UUID]]) -> int:
     woken = 0
     for queue, agent_ids in queues.items():
         woken += len(agent_ids)
-        try:
+        with RUNTIME.best_effort(log, "%d task(s) resume when it is back.", len(agent_ids)):
             RUNTIME.backend.make_ready(queue or CONF.queue_name, agent_ids)
             mark_woken(RUNTIME.engine, "event", agent_ids)
-        except UnavailableError as error:
-            log.warning("%s %d task(s) resume when it is back.", error, len(agent_ids))
     return woken
 
 

@@ -43,6 +43,45 @@ def test_only_the_first_failure_and_the_recovery_are_logged(caplog: pytest.LogCa
     assert messages(caplog)[2:] == ["Cannot connect (9)."], "a second outage is logged like the first"
 
 
+def test_a_failure_that_comes_and_goes_is_told_twice_a_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, log.name)
+    clock = iter(range(1000))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    outage = Outage(log, recovered="Connected again.")
+    for _ in range(120):
+        outage.failed("Refused by %s.", "server")
+        outage.recovered()
+    assert messages(caplog) == ["Refused by server.", "Connected again."] * 4
+    outage.failed("Away.")
+    assert messages(caplog)[-1] == "Away.", "another reason is told immediately"
+    outage.recovered()
+    for _ in range(60):
+        outage.failed("Away.")
+    assert messages(caplog)[-2:] == ["Connected again.", "Away."], "an outage that lasts is always told"
+
+
+def test_an_unexpected_error_is_logged_once_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, log.name)
+    outage = Outage(log, recovered="Working again.")
+
+    def fail(kind: type[Exception], number: int) -> None:
+        try:
+            raise kind(f"try {number}")
+        except kind:
+            outage.failed_unexpectedly("It failed; trying again.")
+
+    for number in range(100):
+        fail(ValueError, number)
+    fail(TypeError, 0)
+    outage.recovered()
+    fail(ValueError, 0)
+    told = ["It failed; trying again."]
+    assert messages(caplog) == [*told * 2, "Working again.", *told]
+    assert caplog.text.count("Traceback") == 3
+
+
 def test_the_level_of_the_first_failure_is_the_callers(caplog: pytest.LogCaptureFixture) -> None:
     Outage(log, level=logging.ERROR).failed("Nothing is fetched.")
     assert [record.levelno for record in caplog.records] == [logging.ERROR]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from agentexec.runtime import RUNTIME
+
+log = logging.getLogger("agentexec.queue")
 
 CALLS = "agentexec_pushes"
 """Key in a session's `info` of the calls that wait for its commit."""
@@ -31,7 +34,11 @@ def _run_calls(session: Session) -> None:
     calls, session.info[CALLS] = session.info[CALLS], []
     if calls:
         # In a thread, because the commit of an AsyncSession runs on the event loop. In one thread, to keep their order.
-        RUNTIME.submit(lambda: [call() for call in calls])
+        # It may fail while the interpreter shuts down.
+        with RUNTIME.best_effort(
+            log, "%d change(s) of the queue are made up for by the reconciler.", len(calls)
+        ):
+            RUNTIME.submit(lambda: [call() for call in calls])
 
 
 def _drop_calls(session: Session, transaction: SessionTransaction) -> None:

@@ -206,9 +206,9 @@ class Writer:
             return
         try:
             self._settle(written, refused)
-        except UnavailableError as error:
-            # The record is right already; the leases expire and the reconciler acknowledges the tasks.
-            log.warning("%s The reconciler will acknowledge %d finished task(s).", error, len(endings))
+        except Exception:
+            # The record is right already, and must not be written again.
+            log.exception("The reconciler will acknowledge %d finished task(s).", len(endings))
 
     def _notify_live(self, progress: Sequence[Progress], written: Sequence[Ending]) -> None:
         """Tell the followers of continuing tasks about their new log lines."""

@@ -16,7 +16,6 @@ from agentexec.activity.models import ActivityLog
 from agentexec.activity.receiver import Receiver, new_address
 from agentexec.db.chunks import chunks
 from agentexec.db.transactions import reading
-from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
 from agentexec.state.backend import EVENTS_KEPT, FOLLOW_TTL_SECONDS
 from agentexec.state.messages import DONE, EVENTS, parse_messages
@@ -115,10 +114,10 @@ class Follower:
                 task = self._tasks[agent_id] = _FollowedTask(queue, number)
             task.subscribers.add(subscriber)
         self._receiver.start()
-        try:
+        with self._runtime.best_effort(
+            log, "Until it is back, the log of task %s is read every few seconds.", agent_id
+        ):
             self._follow(queue, [agent_id])
-        except UnavailableError as error:
-            log.warning("%s Until it is back, the log of task %s is read every few seconds.", error, agent_id)
 
     def remove(self, subscriber: Subscriber) -> None:
         """Remove a reader. The state backend keeps the task followed for a minute, in case the reader comes back."""

@@ -11,6 +11,7 @@ import pytest
 
 from agentexec.activity.changes.endings import Ending
 from agentexec.runtime import Runtime
+from agentexec.state.best_effort import BestEffort
 from agentexec.state.memory_backend import MemoryBackend
 from agentexec.task import Entry, Lease, Status
 from agentexec.worker.settlement import Settlement
@@ -30,8 +31,8 @@ class Settled:
         self.leases = self.backend.claim(QUEUE, "worker", limit=3, low_quota=0, lease_seconds=60).leases
         self.held.start(tasks)
         self.backend.watch(QUEUE, [lease.agent_id for lease in self.leases], "caller")
-        runtime = cast(Runtime, SimpleNamespace(backend=self.backend, engine=None))
-        self.settlement = Settlement(runtime, QUEUE, self.held.tasks, on_written=on_written)
+        runtime = SimpleNamespace(backend=self.backend, engine=None, best_effort=BestEffort().guard)
+        self.settlement = Settlement(cast(Runtime, runtime), QUEUE, self.held.tasks, on_written=on_written)
 
     def ending(self, number: int, status: Status, **more: Any) -> Ending:
         return Ending(self.leases[number], status, "", **more)
@@ -108,3 +109,20 @@ def test_in_a_transaction_only_final_endings_are_acknowledged() -> None:
         connection, [settled.ending(0, Status.QUEUED), settled.ending(1, Status.COMPLETE)]
     )
     assert calls == [([settled.leases[1]], connection)]
+
+
+def test_a_backend_that_fails_keeps_no_ending_from_being_settled(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error would make the writer write the endings, which are in the record, once more."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("a bug of the client")
+
+    settled = Settled()
+    monkeypatch.setattr(settled.backend, "finish", fail)
+    monkeypatch.setattr(settled.backend, "release", fail)
+    settled.settlement.settle([settled.ending(0, Status.COMPLETE), settled.ending(1, Status.QUEUED)], [])
+    assert settled.held.tasks.all() == [settled.leases[2]]
+    assert "The reconciler will acknowledge 1 finished task(s)." in caplog.text
+    assert "1 task(s) return to the queue when their leases expire." in caplog.text

@@ -121,6 +121,11 @@ class TestBackendWithLeastPermissions(BackendSuite):
         yield backend
         backend.close()
 
+    def empty(self, backend: StateBackend) -> None:
+        assert isinstance(backend, RedisBackend)
+        with redis.Redis.from_url(backend._connections.safe_url) as server:
+            server.flushall()
+
 
 class TestSettings:
     def test_a_wrong_password(self, broker: Valkey, server: redis.Redis) -> None:
