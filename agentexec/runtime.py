@@ -24,7 +24,7 @@ from agentexec.registry import Registry
 from agentexec.state.backend import StateBackend
 from agentexec.state.best_effort import BestEffort
 from agentexec.state.loading import load_backend
-from agentexec.task import TaskDefinition
+from agentexec.task import Lease, TaskDefinition
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -74,6 +74,18 @@ class Slots(Protocol):
         ...
 
 
+class Leases(Protocol):
+    """Leases of a worker process, for code that is about to do something that costs or acts."""
+
+    def is_certain(self, lease: Lease) -> bool:
+        """Return True if no other worker can have taken the task, as far as this process knows without asking."""
+        ...
+
+    def confirm(self, lease: Lease) -> None:
+        """Ask the servers, and raise LeaseLostError if another worker has the task; a blocking call."""
+        ...
+
+
 class Closing(Protocol):
     """Object that the runtime shares and closes."""
 
@@ -102,6 +114,8 @@ class Runtime:
         """Writer of progress reports; None outside worker processes."""
         self.slots: Slots | None = None
         """Slots of the worker; None outside worker processes."""
+        self.leases: Leases | None = None
+        """Leases of the worker; None outside worker processes."""
         self.is_worker_process = False
         """True in worker processes, which import the user's module but must not start further workers."""
 
@@ -236,7 +250,7 @@ class Runtime:
                 # The worker's threads do not exist here, but SQLite keeps counting their connections and locks.
                 self._engine, self._lost_database = None, FORKED_WITH_SQLITE
         self._backend, self._threads = None, None
-        self.progress_writer = self.slots = None
+        self.progress_writer = self.slots = self.leases = None
         self._shared.clear()
 
     @contextmanager
@@ -254,17 +268,18 @@ class Runtime:
                 self._registries,
                 self.progress_writer,
                 self.slots,
+                self.leases,
             )
             self._engine, self._owns_engine, self._backend = prepare_engine(engine), False, backend
             self._shared, self._registries = {}, weakref.WeakSet([registry])
-            self.progress_writer = self.slots = None
+            self.progress_writer = self.slots = self.leases = None
         try:
             yield
         finally:
             with self._lock:
                 self.close()
                 self._engine, self._owns_engine, self._backend = before[:3]
-                self._shared, self._registries, self.progress_writer, self.slots = before[3:]
+                self._shared, self._registries, self.progress_writer, self.slots, self.leases = before[3:]
 
     def __enter__(self) -> Self:
         return self

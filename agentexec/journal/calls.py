@@ -188,6 +188,7 @@ async def _make(scope: Scope, path: str, spec: CallSpec[T], policy: Policy, inpu
         call = Call(recorder, path, policy, inside=CURRENT_CALL.get())
         with _inside(scope, call):
             async with turn_of(call):
+                await recorder.confirm_lease()
                 try:
                     with recorder.active_calls.track(call):
                         answer = await contain_generator_exit(spec.make())

@@ -169,6 +169,17 @@ class Recorder:
                 )
             )
 
+    async def confirm_lease(self) -> None:
+        """Make sure that no other worker has the task; to be awaited right before whatever costs or acts.
+
+        A process may have been frozen for longer than its lease and not know it. As long as its leases were renewed not
+        long ago this is a look at the clock. Otherwise the servers are asked, and LeaseLostError ends the attempt.
+        """
+        self.check()
+        leases = RUNTIME.leases
+        if leases is not None and not leases.is_certain(self.lease):
+            await self.write_with_retry(leases.confirm, self.lease)
+
     async def record(
         self, path: str, kind: FactKind, input_hash: str, value: str, usage: Usage | None = None
     ) -> None:
@@ -337,6 +348,13 @@ def current_scope() -> Scope | None:
     return scope if scope is not None and CURRENT_LEASE.get() == scope.recorder.lease else None
 
 
+async def confirm_lease() -> None:
+    """Make sure that the running code's attempt, if it is one, still has its task; see `Recorder.confirm_lease`."""
+    scope = current_scope()
+    if scope is not None:
+        await scope.recorder.confirm_lease()
+
+
 def scope_of(agent_id: UUID) -> Scope | None:
     """Return the running code's scope if it belongs to this task; None in a script, a web process, or another task."""
     scope = current_scope()
@@ -350,6 +368,7 @@ __all__ = [
     "Recorder",
     "ReplayProgress",
     "Scope",
+    "confirm_lease",
     "current_scope",
     "enter_task",
     "scope_of",

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 
 from agentexec.config import CONF
 from agentexec.errors import RetryLater, UnavailableError
+from agentexec.journal.recorder import confirm_lease
 from agentexec.llm.rate_limits import Demand, RateLimits, parse_rate_limits
 from agentexec.outage import Outage, backoff
 from agentexec.runtime import RUNTIME
@@ -51,11 +52,18 @@ class Pacer:
         return any(demand.name.endswith(":tpm") for demand in self._limits.demands(model, 1))
 
     async def before_call(self, model: str, estimated_tokens: float) -> Reservation:
-        """Wait until a call may be made.
+        """Wait until a call may be made, and make sure that the running task is still this worker's.
 
         Raises RetryLater if that takes longer than AGENTEXEC_RATE_LIMIT_WAIT seconds. While the state backend is
-        unavailable, calls are not delayed: then only the provider enforces its limits.
+        unavailable, calls are not delayed: then only the provider enforces its limits. Raises LeaseLostError if another
+        worker has the task.
         """
+        reservation = await self._reserve(model, estimated_tokens)
+        # After the wait: this is the last moment before the call leaves.
+        await confirm_lease()
+        return reservation
+
+    async def _reserve(self, model: str, estimated_tokens: float) -> Reservation:
         reservation = Reservation(model, estimated_tokens)
         demands = self._limits.demands(model, estimated_tokens)
         if not demands:

@@ -20,7 +20,7 @@ from agentexec.activity.failures import failed_line
 from agentexec.client.new_task import check_payload_size
 from agentexec.config import CONF
 from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
-from agentexec.journal.recorder import current_scope, enter_task
+from agentexec.journal.recorder import confirm_lease, current_scope, enter_task
 from agentexec.journal.user_errors import contain_generator_exit
 from agentexec.policy import retry_delay
 from agentexec.redaction import redact
@@ -85,6 +85,7 @@ async def _run_handler(definition: TaskDefinition, admitted: Admitted, threads: 
         return permanent_failure(admitted, str(error))
     try:
         async with asyncio.timeout(definition.timeout) as limit:
+            await confirm_lease()
             value = await _call(definition, admitted, context, threads)
     except BaseException as error:
         # The limit's own CancelledError gets here if the handler wraps it, or has canceled itself before and went on.

@@ -14,6 +14,7 @@ from agentexec.outage import Outage
 from agentexec.policy import low_priority_quota
 from agentexec.state.backend import StateBackend
 from agentexec.task import Lease
+from agentexec.worker.lease_clock import present
 from agentexec.worker.leased_tasks import LeasedTasks
 from agentexec.worker.slots import Slots
 from agentexec.worker.suspects import Suspects
@@ -136,6 +137,7 @@ class Claimer:
         if self._draining.is_set() or (limit == 0 and not self._admission.startable):
             self._slots.release(limit)
             return False
+        since = present()
         leases, next_due = self._claim(limit)
         held = self._admission.take_startable()
         if not leases and not held:
@@ -144,7 +146,7 @@ class Claimer:
             self._idle.clear()
             return False
         self._claimed += len(leases)
-        self._tasks.add(leases)
+        self._tasks.add(leases, since)
         self._admission.admit([*held, *leases])
         return True
 

@@ -15,16 +15,20 @@ from sqlalchemy import bindparam, select
 from agentexec.activity.models import Activity
 from agentexec.config import Settings
 from agentexec.db.transactions import reading
-from agentexec.errors import UnavailableError
+from agentexec.errors import LeaseLostError, UnavailableError
 from agentexec.outage import Outage
 from agentexec.runtime import Runtime
-from agentexec.task import Entry, Status, stored_priority
+from agentexec.task import Entry, Lease, Status, stored_priority
+from agentexec.worker.lease_clock import Instant, present, seconds_since
 from agentexec.worker.leased_tasks import LeasedTasks
 
 log = logging.getLogger("agentexec.heartbeat")
 
 RENEWALS_PER_LEASE = 3
 """Renewals within one lease: two may fail before it expires."""
+
+CERTAIN_SHARE = 2 / 3
+"""Share of a lease for which it is certain after its renewal. The rest is the time that a call may take to leave."""
 
 _STATES = select(Activity.agent_id, Activity.status, Activity.epoch, Activity.priority).where(
     Activity.agent_id.in_(bindparam("ids", expanding=True))
@@ -34,7 +38,7 @@ _STATES = select(Activity.agent_id, Activity.status, Activity.epoch, Activity.pr
 class LeaseRenewer:
     """Renews the leases of this process until stopped.
 
-    Threads: its own thread does the work; any other may call `start` and `stop`.
+    Threads: its own thread does the work; any other may call `start`, `stop`, `is_certain` and `confirm`.
 
     Args:
         tasks: The leases to renew.
@@ -56,6 +60,8 @@ class LeaseRenewer:
         self._lease_seconds = settings.lease_seconds
         self._tasks = tasks
         self._on_lost = on_lost
+        self._failed_at: Instant | None = None
+        self._confirming = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agentexec-heartbeat", daemon=True)
 
@@ -80,14 +86,47 @@ class LeaseRenewer:
 
     def renew(self) -> None:
         """Renew all leases in one call. Raises UnavailableError."""
-        leases = self._tasks.all()
+        leases, since = self._tasks.all(), present()
         if not leases:
             return
-        lost = self._runtime.backend.renew(self._queue, self._worker_id, leases, self._lease_seconds)
+        try:
+            lost = self._runtime.backend.renew(self._queue, self._worker_id, leases, self._lease_seconds)
+        except UnavailableError:
+            self._failed_at = since
+            raise
+        self._failed_at = None
+        gone = {*lost.taken, *lost.missing}
+        self._tasks.note_renewed((lease for lease in leases if lease.agent_id not in gone), since)
         for agent_id in lost.taken:
             self._lose(agent_id)
         if lost.missing:
             self._look_up(lost.missing)
+
+    def is_certain(self, lease: Lease) -> bool:
+        """Return True if no other worker can have taken a task: its lease was renewed not long ago. Without any I/O."""
+        return self._tasks.age(lease) < self._lease_seconds * CERTAIN_SHARE
+
+    def confirm(self, lease: Lease) -> None:
+        """Renew the leases now, and look the task up in the record.
+
+        Raises LeaseLostError if another worker has the task or it has ended, UnavailableError if the database is away.
+        Without the state backend, in which nobody can claim tasks either, the record decides alone.
+        """
+        with self._confirming:  # one renewal serves all tasks that wait here
+            if not self.is_certain(lease) and not self._has_just_failed():
+                try:
+                    self.renew()
+                except UnavailableError as error:
+                    log.debug("%s The record alone decides who has task %s.", error, lease.agent_id)
+        with reading(self._runtime.engine) as connection:
+            row = connection.execute(_STATES, {"ids": [lease.agent_id]}).one_or_none()
+        if row is None or (row.status, row.epoch) != (Status.RUNNING, lease.epoch):
+            raise LeaseLostError(lease.agent_id)
+
+    def _has_just_failed(self) -> bool:
+        """Return True during an outage of the state backend, in which not every call should wait for another failure."""
+        failed_at = self._failed_at
+        return failed_at is not None and seconds_since(failed_at) < self._lease_seconds / RENEWALS_PER_LEASE
 
     def _look_up(self, agent_ids: Sequence[UUID]) -> None:
         """Decide by the record about tasks that the index does not know.

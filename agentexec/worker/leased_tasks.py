@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable
 from uuid import UUID
 
 from agentexec.task import Lease
+from agentexec.worker.lease_clock import Instant, present, seconds_since
 from agentexec.worker.slots import Slots
 from agentexec.worker.suspects import Suspects
 
@@ -20,23 +22,37 @@ class LeasedTasks:
     def __init__(self, slots: Slots, suspects: Suspects) -> None:
         self._slots = slots
         self._suspects = suspects
-        self._epochs: dict[UUID, int] = {}
+        self._held: dict[UUID, tuple[int, Instant]] = {}
         self._lock = threading.Lock()
 
-    def add(self, leases: Iterable[Lease]) -> None:
-        """Note leases that were claimed."""
+    def add(self, leases: Iterable[Lease], since: Instant | None = None) -> None:
+        """Note leases that were claimed; `since` is a moment before that, by default the present one."""
+        since = since or present()
         with self._lock:
-            self._epochs.update(leases)
+            self._held.update((agent_id, (epoch, since)) for agent_id, epoch in leases)
 
     def all(self) -> list[Lease]:
         """Return the leases that are to be renewed."""
         with self._lock:
-            return [Lease(agent_id, epoch) for agent_id, epoch in self._epochs.items()]
+            return [Lease(agent_id, epoch) for agent_id, (epoch, _) in self._held.items()]
+
+    def note_renewed(self, leases: Iterable[Lease], since: Instant) -> None:
+        """Note that these leases were renewed, at or after a moment."""
+        with self._lock:
+            for agent_id, epoch in leases:
+                if agent_id in self._held and self._held[agent_id][0] == epoch:
+                    self._held[agent_id] = epoch, since
+
+    def age(self, lease: Lease) -> float:
+        """Return the seconds since a lease was claimed or renewed; infinity if it is not held."""
+        held = self._held.get(lease.agent_id)  # without the lock: this is asked before each call and handler
+        return seconds_since(held[1]) if held is not None and held[0] == lease.epoch else math.inf
 
     def epoch(self, agent_id: UUID) -> int | None:
         """Return the epoch under which a task is leased, None if it is not."""
         with self._lock:
-            return self._epochs.get(agent_id)
+            held = self._held.get(agent_id)
+        return None if held is None else held[0]
 
     def free_slot(self, agent_id: UUID) -> None:
         """Free the slot of a task whose handler has ended. Its lease is renewed until the ending is written."""
@@ -46,7 +62,7 @@ class LeasedTasks:
     def settle(self, agent_id: UUID) -> None:
         """Drop the lease of a task whose ending is written; it is not a suspect any more."""
         with self._lock:
-            self._epochs.pop(agent_id, None)
+            self._held.pop(agent_id, None)
         self._suspects.absolve(agent_id)
 
     def forget(self, agent_id: UUID) -> None:

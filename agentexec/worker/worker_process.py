@@ -68,6 +68,7 @@ class Worker:
         # Plain functions inside agents and steps may wait for other tasks too, so they get the handlers' threads.
         asyncio.get_running_loop().set_default_executor(self._execution.threads)
         self._execution.open()
+        self._runtime.leases = self._renewer
         self._renewer.start()
         self._presence.start()
         watch = LoopWatch(lambda: self._execution.running.count > 0)

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
 import agentexec as ax
 from tests.deployment import Deploy, on_targets
+
+FROZEN_MODULE = Path(__file__).parent / "frozen_module.py"
 
 
 @on_targets("embedded", "valkey+postgres")
@@ -43,3 +51,28 @@ def test_a_healthy_task_longer_than_its_lease_runs_once_even_if_it_blocks_the_ev
     deployment.wait_for_ends(tasks.values())
     assert deployment.endings(tasks.values()) == [["complete"]] * 3
     assert deployment.ledger("start") == dict.fromkeys(tasks, 1)
+
+
+@pytest.mark.thorough
+@on_targets("embedded", "valkey+postgres")
+def test_a_worker_that_was_frozen_right_before_a_call_does_not_make_it_after_its_successor(
+    deploy: Deploy,
+) -> None:
+    """Model calls, streamed ones, and the start of a handler: each costs or acts, and each was made by the successor."""
+    deployment = deploy(num_workers=2, worker_concurrency=1, lease_seconds=1)
+    deployment.spawn([sys.executable, "-m", "agentexec", "worker", str(FROZEN_MODULE)], FREEZES="1")
+    names = ("agent", "streaming_agent", "handler")
+    for name in names:
+        task = deployment.enqueue(name, name)
+        deployment.wait_for_start(name)
+        frozen = deployment.process_of(name)
+        deployment.wait_for(lambda frozen=frozen: frozen.status() == psutil.STATUS_STOPPED)
+        assert ax.get_result_sync(task, timeout=30) in ("done", "acted")
+        frozen.resume()
+        deployment.wait_for(lambda task=task: f"Lost the lease of task {task.agent_id}" in deployment.log)
+    assert deployment.stop() == 0  # after everything has ended that runs
+    assert {event: deployment.ledger(event) for event in ("start", "model", "act")} == {
+        "start": dict.fromkeys(names, 2),
+        "model": {"agent": 2, "streaming_agent": 2},
+        "act": dict.fromkeys(names, 1),
+    }

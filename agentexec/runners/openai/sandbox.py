@@ -241,6 +241,7 @@ class JournaledClient(SdkProxy):
             await asyncio.to_thread(note_containers, agent_id)
             labels = {**(options.labels or {}), CONTAINER_LABEL: str(agent_id)}
             options = options.model_copy(update={"labels": labels})
+        await self._run.recorder.confirm_lease()
         session = await self._inner.create(snapshot=snapshot, manifest=manifest, options=options)
         if owned:
             session.state.workspace_root_owned = True
@@ -260,6 +261,7 @@ class JournaledClient(SdkProxy):
         if attached and (why := await self._problem(last, state)) is not None:
             raise place.lost(self._inner.backend_id, last, why)
         container = getattr(state, "container_id", None)
+        await self._run.recorder.confirm_lease()
         session = await self._inner.resume(state)
         why = None
         if attached and getattr(session.state, "container_id", None) != container:

@@ -82,6 +82,7 @@ class JournaledSession(SdkProxy):
         if present < len(items):
             # This run did not add the remaining leftover items, so no item from here on can be among them.
             self._leftover, self._replayed = [], 0
+            await self._run.recorder.confirm_lease()
             await _result(self._inner.add_items(items[present:], **options))
 
     async def pop_item(self, **options: Any) -> TResponseInputItem | None:
@@ -90,6 +91,7 @@ class JournaledSession(SdkProxy):
         self._run.session_added = max(self._run.session_added - 1, 0)
         if self._replayed >= len(leftover):
             self._leftover, self._replayed = [], 0
+            await self._run.recorder.confirm_lease()
             return await _result(self._inner.pop_item(**options))
         if self._replayed:
             self._replayed -= 1
@@ -99,6 +101,7 @@ class JournaledSession(SdkProxy):
     async def clear_session(self, **options: Any) -> None:
         """Remove all items."""
         self._before, self._leftover, self._replayed, self._run.session_added = [], [], 0, 0
+        await self._run.recorder.confirm_lease()
         await _result(self._inner.clear_session(**options))
 
     async def _begin(self, maximum: int | None, options: dict[str, Any]) -> list[TResponseInputItem]:

@@ -9,8 +9,10 @@ from uuid import UUID
 import pytest
 
 from agentexec.config import Settings
+from agentexec.errors import LeaseLostError, UnavailableError
 from agentexec.task import Lease, Status
-from agentexec.worker.lease_renewal import LeaseRenewer
+from agentexec.worker.lease_clock import Instant, present
+from agentexec.worker.lease_renewal import CERTAIN_SHARE, LeaseRenewer
 from tests.unit.worker.parts import Held
 from tests.unit.worker.record import QUEUE, Record, open_record
 
@@ -24,12 +26,17 @@ class Renewal:
         self.leases = record.claim()
         for lease in self.leases:
             record.change(lease.agent_id, status=Status.RUNNING, epoch=lease.epoch)
-        held = Held()
+        self.held = held = Held()
         held.tasks.add(self.leases)
         self.lost: list[UUID] = []
         self.renewer = LeaseRenewer(
             record.runtime, Settings(queue_name=QUEUE), "worker", held.tasks, on_lost=self.lost.append
         )
+
+    def freeze(self, seconds: float = 60.0, wall: float | None = None) -> None:
+        """Let time pass since the last renewal, of which the wall clock may see another length."""
+        now, wall = present(), seconds if wall is None else wall
+        self.held.tasks.note_renewed(self.leases, Instant(now.running - seconds, now.wall - wall))
 
 
 @pytest.fixture
@@ -71,3 +78,65 @@ def test_tasks_that_an_emptied_index_has_forgotten_are_restored(renewal: Renewal
     renewal.renewer.renew()
     assert renewal.lost == []
     assert backend.depth(QUEUE).leased == 2
+
+
+def test_a_lease_is_certain_until_a_part_of_it_has_passed_since_its_claim_or_renewal(
+    renewal: Renewal,
+) -> None:
+    renewer, lease = renewal.renewer, renewal.leases[0]
+    assert renewer.is_certain(lease)
+    assert not renewer.is_certain(Lease(lease.agent_id, lease.epoch + 1))
+    limit = Settings().lease_seconds * CERTAIN_SHARE
+    renewal.freeze(limit - 5)
+    assert renewer.is_certain(lease)
+    for pause in ({"seconds": limit}, {"seconds": 0.0, "wall": limit}, {"seconds": limit, "wall": -3600.0}):
+        renewal.freeze(**pause)
+        assert not renewer.is_certain(lease), pause
+        renewer.renew()
+        assert renewer.is_certain(lease), pause
+    renewal.held.tasks.settle(lease.agent_id)
+    assert not renewer.is_certain(lease)
+
+
+def test_a_process_that_slept_through_its_lease_keeps_the_tasks_that_nobody_took(renewal: Renewal) -> None:
+    backend, lease = renewal.record.backend, renewal.leases[0]
+    backend.renew(QUEUE, "worker", renewal.leases, -1.0)
+    renewal.freeze()
+    renewal.renewer.confirm(lease)
+    assert backend.expired_leases(QUEUE, 10) == [], "now nobody can take them"
+    assert all(renewal.renewer.is_certain(lease) for lease in renewal.leases)
+
+
+def test_a_process_that_slept_through_its_lease_loses_the_tasks_that_others_took(renewal: Renewal) -> None:
+    backend, [taken, canceled] = renewal.record.backend, renewal.leases
+    backend.release(QUEUE, taken)
+    [next_lease] = renewal.record.claim()
+    renewal.record.change(taken.agent_id, epoch=next_lease.epoch)
+    renewal.record.change(canceled.agent_id, status=Status.CANCELED)
+    renewal.freeze()
+    for lease in (taken, canceled):
+        with pytest.raises(LeaseLostError):
+            renewal.renewer.confirm(lease)
+    assert renewal.lost == [taken.agent_id]
+    assert not renewal.renewer.is_certain(taken)
+
+
+def test_the_record_decides_alone_while_the_state_backend_is_away(
+    renewal: Renewal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, taken = renewal.leases
+    renewal.record.change(taken.agent_id, epoch=taken.epoch + 1)
+    tries = 0
+
+    def renew(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise UnavailableError("Redis is away.")
+
+    monkeypatch.setattr(renewal.record.backend, "renew", renew)
+    renewal.freeze()
+    for _ in range(3):
+        renewal.renewer.confirm(mine)
+        with pytest.raises(LeaseLostError):
+            renewal.renewer.confirm(taken)
+    assert tries == 1, "not every call waits until Redis does not answer"

@@ -1,0 +1,31 @@
+"""The clock of leases: the time since a moment, also when this process or its host did not run in between."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+"""Clock that goes on while the host is suspended: Linux's own, or the monotonic one, as on macOS."""
+
+
+class Instant(NamedTuple):
+    """A moment, by two clocks of this host."""
+
+    running: float
+    wall: float
+
+
+def present() -> Instant:
+    """Return the present moment."""
+    return Instant(time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK), time.time())
+
+
+def seconds_since(instant: Instant) -> float:
+    """Return the seconds since a moment of this process.
+
+    The longer of two times counts. A paused virtual machine sees its pause only in the wall clock, once that is set
+    right; one that is set back says nothing.
+    """
+    now = present()
+    return max(now.running - instant.running, now.wall - instant.wall)
