@@ -21,11 +21,15 @@ def present() -> Instant:
     return Instant(time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK), time.time())
 
 
-def seconds_since(instant: Instant) -> float:
-    """Return the seconds since a moment of this process.
+def seconds_between(first: Instant, second: Instant) -> float:
+    """Return the seconds from one moment of this process to another.
 
     The longer of two times counts. A paused virtual machine sees its pause only in the wall clock, once that is set
     right; one that is set back says nothing.
     """
-    now = present()
-    return max(now.running - instant.running, now.wall - instant.wall)
+    return max(second.running - first.running, second.wall - first.wall)
+
+
+def seconds_since(instant: Instant) -> float:
+    """Return the seconds since a moment of this process; see `seconds_between`."""
+    return seconds_between(instant, present())

@@ -43,6 +43,7 @@ class LeaseRenewer:
     Args:
         tasks: The leases to renew.
         on_lost: Called, in the renewer's thread, for a task that is not leased to this process any more.
+        was_seen_since: Returns False if others may have taken this host for dead after a moment.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class LeaseRenewer:
         tasks: LeasedTasks,
         *,
         on_lost: Callable[[UUID], object],
+        was_seen_since: Callable[[Instant], bool] = lambda _: True,
     ) -> None:
         self._runtime = runtime
         self._queue = settings.queue_name
@@ -60,6 +62,8 @@ class LeaseRenewer:
         self._lease_seconds = settings.lease_seconds
         self._tasks = tasks
         self._on_lost = on_lost
+        self._was_seen_since = was_seen_since
+        self._certain_age = settings.lease_seconds * CERTAIN_SHARE
         self._failed_at: Instant | None = None
         self._confirming = threading.Lock()
         self._stop = threading.Event()
@@ -103,8 +107,16 @@ class LeaseRenewer:
             self._look_up(lost.missing)
 
     def is_certain(self, lease: Lease) -> bool:
-        """Return True if no other worker can have taken a task: its lease was renewed not long ago. Without any I/O."""
-        return self._tasks.age(lease) < self._lease_seconds * CERTAIN_SHARE
+        """Return True if no other worker can have taken a task, as far as the clock tells; without any I/O.
+
+        Its lease was renewed not long ago, and nobody can have taken this host for dead.
+        """
+        confirmed = self._tasks.confirmed_at(lease)
+        return (
+            confirmed is not None
+            and seconds_since(confirmed) < self._certain_age
+            and self._was_seen_since(confirmed)
+        )
 
     def confirm(self, lease: Lease) -> None:
         """Renew the leases now, and look the task up in the record.

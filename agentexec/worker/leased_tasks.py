@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterable
 from uuid import UUID
 
 from agentexec.task import Lease
-from agentexec.worker.lease_clock import Instant, present, seconds_since
+from agentexec.worker.lease_clock import Instant, present
 from agentexec.worker.slots import Slots
 from agentexec.worker.suspects import Suspects
 
@@ -43,10 +42,10 @@ class LeasedTasks:
                 if agent_id in self._held and self._held[agent_id][0] == epoch:
                     self._held[agent_id] = epoch, since
 
-    def age(self, lease: Lease) -> float:
-        """Return the seconds since a lease was claimed or renewed; infinity if it is not held."""
+    def confirmed_at(self, lease: Lease) -> Instant | None:
+        """Return a moment after which a lease was claimed or renewed; None if it is not held."""
         held = self._held.get(lease.agent_id)  # without the lock: this is asked before each call and handler
-        return seconds_since(held[1]) if held is not None and held[0] == lease.epoch else math.inf
+        return held[1] if held is not None and held[0] == lease.epoch else None
 
     def epoch(self, agent_id: UUID) -> int | None:
         """Return the epoch under which a task is leased, None if it is not."""

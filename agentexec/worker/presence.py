@@ -24,8 +24,16 @@ from agentexec.db.clock import utc_now
 from agentexec.db.transactions import writing
 from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
+from agentexec.worker.host_watch import SILENCE_PART
+from agentexec.worker.lease_clock import Instant, present, seconds_between, seconds_since
 
 log = logging.getLogger("agentexec.presence")
+
+REPORTS_PER_TIMEOUT = 4
+"""Reports at least in the time after which a host that is not heard of is taken for dead."""
+
+LONGEST_GAP = SILENCE_PART * 2 / 3
+"""Part of that time between two reports up to which nobody can have counted the host as silent, with some to spare."""
 
 WORKER: Any = WorkerProcess.__table__
 
@@ -33,7 +41,7 @@ WORKER: Any = WorkerProcess.__table__
 class Presence:
     """The report of one worker process: refreshed every few seconds, and removed when the process stops in order.
 
-    Threads: its own thread does the work; any other may call `start` and `stop`.
+    Threads: its own thread does the work; any other may call `start`, `stop` and `was_seen_since`.
     """
 
     def __init__(
@@ -62,6 +70,10 @@ class Presence:
             "concurrency": settings.worker_concurrency,
         }
         self._used = (time.monotonic(), time.process_time())
+        self._interval = min(REPORT_SECONDS, settings.host_timeout / REPORTS_PER_TIMEOUT)
+        self._longest_gap = settings.host_timeout * LONGEST_GAP
+        self._seen_from = Instant(0.0, 0.0)  # before the first report nobody knows this process
+        self._seen_until: Instant | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agentexec-presence", daemon=True)
 
@@ -79,6 +91,14 @@ class Presence:
         except UnavailableError as error:
             log.debug("%s The report of this process remains until it expires.", error)
 
+    def was_seen_since(self, moment: Instant) -> bool:
+        """Return True if this process has reported itself without a long gap from a moment until now.
+
+        Otherwise others may have taken its host for dead.
+        """
+        until = self._seen_until
+        return until is None or (moment >= self._seen_from and seconds_since(until) < self._longest_gap)
+
     def _run(self) -> None:
         while True:
             try:
@@ -87,12 +107,12 @@ class Presence:
                 log.debug("%s This process will be reported later.", error)
             except Exception:
                 log.exception("Cannot report this process; trying again.")
-            if self._stop.wait(REPORT_SECONDS):
+            if self._stop.wait(self._interval):
                 return
 
     def _report(self) -> None:
         running, draining = self._state()
-        now = utc_now()
+        now, since = utc_now(), present()
         values = {
             "running": running,
             "draining": draining,
@@ -105,9 +125,16 @@ class Presence:
             if not connection.execute(mine).rowcount:
                 whole = {**self._facts, **values, "worker_id": self._key, "started_at": self._started_at}
                 connection.execute(insert(WORKER).values(**whole))
+        self._note_seen(since)
         if not draining and time.monotonic() >= self._next_served_report:
             report_served(self._runtime.engine, self._facts["queue"], self._task_names(), now)
             self._next_served_report = time.monotonic() + SERVED_REPORT_SECONDS
+
+    def _note_seen(self, since: Instant) -> None:
+        """Note a report that was made after a moment."""
+        if self._seen_until is not None and seconds_between(self._seen_until, since) >= self._longest_gap:
+            self._seen_from = since
+        self._seen_until = since
 
     def _cpu_percent(self) -> float:
         """Return the CPU use since the last report; 100 is one processor."""

@@ -51,15 +51,20 @@ class Worker:
             backlog=lambda: execution.writer.backlog,
             draining=draining,
         )
-        self._renewer = LeaseRenewer(
-            runtime, settings, worker_id, execution.tasks, on_lost=execution.running.abort
-        )
         self._presence = Presence(
             runtime,
             settings,
             worker_id,
             lambda: (execution.running.count, draining.is_set()),
             task_names=registry.names,
+        )
+        self._renewer = LeaseRenewer(
+            runtime,
+            settings,
+            worker_id,
+            execution.tasks,
+            on_lost=execution.running.abort,
+            was_seen_since=self._presence.was_seen_since,
         )
         self._drain = Drain(execution.running, execution.slots, draining, settings.graceful_shutdown_timeout)
 

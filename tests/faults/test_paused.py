@@ -76,3 +76,30 @@ def test_a_worker_that_was_frozen_right_before_a_call_does_not_make_it_after_its
         "model": {"agent": 2, "streaming_agent": 2},
         "act": dict.fromkeys(names, 1),
     }
+
+
+@pytest.mark.thorough
+@on_targets("embedded", "valkey+postgres")
+def test_a_host_that_was_frozen_until_others_took_it_for_dead_makes_no_call_for_its_tasks(
+    deploy: Deploy,
+) -> None:
+    """Its leases are far from their end, but its tasks were given back long before."""
+    deployment = deploy(num_workers=1, worker_concurrency=1, lease_seconds=600, host_timeout=2)
+    command = [sys.executable, "-m", "agentexec", "worker", str(FROZEN_MODULE)]
+    supervisor = deployment.spawn(command, FREEZES="1")
+    task = deployment.enqueue("agent", "a")
+    deployment.wait_for_start("a")
+    worker = deployment.process_of("a")
+    deployment.wait_for(lambda: worker.status() == psutil.STATUS_STOPPED)
+    others = [process for process in deployment.processes() if process != worker]
+    for process in others:
+        process.suspend()
+    deployment.spawn(command)
+    assert ax.get_result_sync(task, timeout=30) == "done"
+    worker.resume()
+    deployment.wait_for(lambda: f"Lost the lease of task {task.agent_id}" in deployment.log)
+    for process in others:
+        process.resume()
+    assert [deployment.stop(), deployment.stop(supervisor)] == [0, 0]
+    assert deployment.ledger("model") == {"a": 2}
+    assert deployment.ledger("act") == {"a": 1}

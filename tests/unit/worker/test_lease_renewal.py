@@ -29,8 +29,14 @@ class Renewal:
         self.held = held = Held()
         held.tasks.add(self.leases)
         self.lost: list[UUID] = []
+        self.was_seen = True
         self.renewer = LeaseRenewer(
-            record.runtime, Settings(queue_name=QUEUE), "worker", held.tasks, on_lost=self.lost.append
+            record.runtime,
+            Settings(queue_name=QUEUE),
+            "worker",
+            held.tasks,
+            on_lost=self.lost.append,
+            was_seen_since=lambda _: self.was_seen,
         )
 
     def freeze(self, seconds: float = 60.0, wall: float | None = None) -> None:
@@ -94,6 +100,9 @@ def test_a_lease_is_certain_until_a_part_of_it_has_passed_since_its_claim_or_ren
         assert not renewer.is_certain(lease), pause
         renewer.renew()
         assert renewer.is_certain(lease), pause
+    renewal.was_seen = False
+    assert not renewer.is_certain(lease), "others may have taken this host for dead"
+    renewal.was_seen = True
     renewal.held.tasks.settle(lease.agent_id)
     assert not renewer.is_certain(lease)
 
