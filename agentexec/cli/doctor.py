@@ -14,6 +14,7 @@ import typer
 
 import agentexec as ax
 from agentexec.cli.options import AsJson
+from agentexec.cli.output import printable
 from agentexec.cli.serving import serving_workers
 from agentexec.cli.version import versions
 from agentexec.errors import AgentexecError
@@ -59,7 +60,7 @@ def run(
         finding = finding._replace(text=redact(finding.text, ax.CONF.secrets))
         findings.append(finding)
         if not as_json:
-            typer.echo(f"{finding.state:<5} {finding.name:<10} {finding.text}")
+            typer.echo(f"{finding.state:<5} {finding.name:<10} {printable(finding.text)}")
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings]))
     if any(finding.state == "fail" for finding in findings):

@@ -12,7 +12,7 @@ import typer
 import agentexec as ax
 from agentexec.arguments.checks import MAX_SECONDS, check_timeout
 from agentexec.cli.options import parse_labels
-from agentexec.cli.output import one_line
+from agentexec.cli.output import printable
 from agentexec.cli.serving import missing_worker
 from agentexec.errors import UsageError
 
@@ -84,7 +84,7 @@ def run(
     result = ax.get_result_sync(task, timeout)
     text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, indent=2)
     if sys.stdout.isatty():
-        text = "\n".join(one_line(line) for line in text.splitlines())
+        text = printable(text)
     typer.echo(text)
 
 

@@ -30,6 +30,11 @@ def one_line(text: str | None) -> str:
     return text if text.isprintable() else "".join(map(_visible, text))
 
 
+def printable(text: str) -> str:
+    """Return a text of any number of lines that cannot rewrite the terminal."""
+    return "\n".join(map(one_line, text.splitlines()))
+
+
 def _visible(char: str) -> str:
     if char.isprintable() or char in HARMLESS:
         return char
@@ -93,7 +98,10 @@ def fit(text: str, width: int) -> str:
 
 def format_time(at: datetime) -> str:
     """Return a moment in this computer's time zone."""
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError):  # a moment of the year 9999 may be in the next one there
+        return at.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def format_moment(at: datetime, now: datetime) -> str:

@@ -17,6 +17,7 @@ from agentexec.cli.output import (
     format_log_line,
     format_time,
     one_line,
+    printable,
 )
 from agentexec.cli.queue_facts import dump_json, priority_name, queue_facts
 
@@ -99,7 +100,7 @@ def _lines(view: TaskView, presenter: Presenter, limit: int | None) -> Iterator[
     for entry in task.logs:
         yield format_log_line(entry.created_at, entry.percentage, entry.message, limit)
     if task.error:
-        yield from (one_line(line) for line in task.error.splitlines())
+        yield printable(task.error)
 
 
 def _summary(view: TaskView) -> list[tuple[str, str]]:

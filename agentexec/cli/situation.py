@@ -23,6 +23,9 @@ FAR = timedelta(days=5 * 365)
 MAX_ARGUMENTS = 1_000
 """Characters of the arguments of a call that waits for approval."""
 
+MAX_HOLDER = 200
+"""Characters of a worker's name, which comes from the queue."""
+
 MAX_REASON = 300
 """Characters of the reason why an attempt failed."""
 
@@ -82,7 +85,7 @@ def _running(view: TaskView, now: datetime) -> str:
         report = f"LOST, heartbeat {format_duration(age)} ago" if age > LOST_SECONDS else "alive"
         text = f"runs on {worker.host}, process {worker.pid} ({report})"
     elif view.holder is not None:
-        text = f"runs on {view.holder}"
+        text = f"runs on {view.holder[:MAX_HOLDER]}"
     else:
         text = "runs"
     if task.logs:

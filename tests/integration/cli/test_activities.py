@@ -184,7 +184,7 @@ def test_prune_removes_tasks_that_ended_long_ago_with_all_their_rows(deploy: Dep
         assert left == 0
     for wrong in ("30", "month", "-1d"):
         code, _, err = cli(deployment, "prune", f"--older-than={wrong}", "--yes")
-        assert code == 2 and "is not a duration; write it like 30d" in err
+        assert code == 2 and "--older-than takes a time like 30d" in err
 
 
 @on_targets("embedded")

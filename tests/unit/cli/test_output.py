@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import UTC, datetime
 
 import pytest
 
-from agentexec.cli.output import cell_width, echo_json, fit, format_table, one_line, shorten
+from agentexec.cli.output import (
+    cell_width,
+    echo_json,
+    fit,
+    format_table,
+    format_time,
+    one_line,
+    printable,
+    shorten,
+)
 
 HOSTILE = "\x1b[2J\x07\x7f\x9b2J\u061c\u200e\u202e\u2066\u2069\ufeff\ud800\U000e0041"
 """Characters that a terminal obeys, that reorder or hide text, or that cannot be printed."""
@@ -55,3 +66,17 @@ def test_wide_characters_count_as_two_columns() -> None:
     assert format_table(("A", "B"), [("東京", "x"), ("abc", "y")]) == ["A     B", "東京  x", "abc   y"]
     assert (fit("東京都", 5), fit("東京", 4), fit("abc", 0)) == ("東京…", "東京", "")
     assert all(cell_width(fit("a東b京c", width)) <= width for width in range(9))
+
+
+def test_a_text_keeps_its_lines() -> None:
+    assert printable("one\n  two\x1b[2J\r\nthree") == "one\n  two\\x1b[2J\nthree"
+
+
+def test_a_moment_at_the_end_of_time_can_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert format_time(datetime.max.replace(tzinfo=UTC)).startswith("9999-12-31")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
