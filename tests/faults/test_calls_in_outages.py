@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import psycopg
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
 
 import agentexec as ax
@@ -105,15 +110,116 @@ class Calls:
         assert {deployment.status(task) for task in self.canceled} == {"canceled"}
 
 
+@contextmanager
+def restarted(deployment: Deployment) -> Iterator[None]:
+    """Stop the database as `pg_ctl restart` does, and start it at the end."""
+    server(deployment).stop()
+    yield
+    server(deployment).start()
+
+
+@contextmanager
+def disconnecting(deployment: Deployment) -> Iterator[None]:
+    """End every connection to the database, again and again."""
+    over = threading.Event()
+
+    def disconnect() -> None:
+        with psycopg.connect(conninfo(deployment), autocommit=True) as connection:
+            while not over.wait(0.02):
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                )
+
+    with ThreadPoolExecutor(1) as threads:
+        ended = threads.submit(disconnect)
+        yield
+        over.set()
+        ended.result()
+
+
+@contextmanager
+def read_only(deployment: Deployment) -> Iterator[None]:
+    """Let the database refuse every write, as a standby does."""
+    server(deployment).set_read_only(True)
+    yield
+    server(deployment).set_read_only(False)
+
+
+@contextmanager
+def full(deployment: Deployment) -> Iterator[None]:
+    """Take all connections of the database."""
+    with ExitStack() as stack:
+        with psycopg.connect(conninfo(deployment), autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            )
+        with suppress(psycopg.OperationalError):
+            while True:
+                stack.enter_context(psycopg.connect(conninfo(deployment)))
+        yield
+
+
+@contextmanager
+def locked(deployment: Deployment) -> Iterator[None]:
+    """Hold SQLite's write lock."""
+    engine = create_engine(RUNTIME.engine.url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as other:
+        other.exec_driver_sql("BEGIN IMMEDIATE")
+        yield
+        other.exec_driver_sql("ROLLBACK")
+    engine.dispose()
+
+
+@contextmanager
+def redis_restarted(deployment: Deployment) -> Iterator[None]:
+    """Stop Redis, which loses its data."""
+    assert deployment.broker is not None
+    deployment.broker.stop()
+    yield
+    deployment.broker.start()
+
+
+@contextmanager
+def redis_paused(deployment: Deployment) -> Iterator[None]:
+    """Let Redis answer nobody."""
+    assert deployment.broker is not None
+    with deployment.broker.client() as client:
+        client.client_pause(int(OUTAGE * 1000))
+    yield
+
+
+def server(deployment: Deployment) -> Postgres:
+    assert isinstance(deployment.database, Postgres)
+    return deployment.database
+
+
+def conninfo(deployment: Deployment) -> str:
+    return server(deployment).url.replace("+psycopg", "")
+
+
 @pytest.mark.thorough
-@pytest.mark.parametrize("deploy", ["valkey+postgres", "postgres"], indirect=True)
-def test_every_call_of_a_handler_waits_while_the_database_restarts(deploy: Deploy) -> None:
+@pytest.mark.parametrize(
+    ("deploy", "outage"),
+    [
+        ("valkey+postgres", restarted),
+        ("postgres", restarted),
+        ("postgres", disconnecting),
+        ("postgres", read_only),
+        ("postgres", full),
+        ("embedded", locked),
+        ("valkey+postgres", redis_restarted),
+        ("valkey+postgres", redis_paused),
+    ],
+    indirect=["deploy"],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_every_call_of_a_handler_waits_while_a_server_is_away(
+    deploy: Deploy, outage: Callable[[Deployment], AbstractContextManager[None]]
+) -> None:
     calls = Calls(deploy())
-    database = calls.deployment.database
-    assert isinstance(database, Postgres)
-    database.stop()
-    calls.begin()
-    away = time.monotonic()
-    calls.deployment.wait_for(lambda: time.monotonic() - away > OUTAGE)
-    database.start()
+    with outage(calls.deployment):
+        calls.begin()
+        away = time.monotonic()
+        calls.deployment.wait_for(lambda: time.monotonic() - away > OUTAGE)
     calls.check()
