@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -150,10 +151,10 @@ PATIENCE: ContextVar[Patience | None] = ContextVar("agentexec_patience", default
 """Patience of the attempt that runs the code; None in a script, in a web process, and where a wait would be in vain."""
 
 
-class _Tries:
-    """Tries of one call. `patience` None: the first failure is the last."""
+class Tries:
+    """Tries of one call. `patience` None: the first failure is the last; `limit`: seconds after which there is no other."""
 
-    def __init__(self, patience: Patience | None, limit: float | None) -> None:
+    def __init__(self, patience: Patience | None, limit: float | None = None) -> None:
         self._patience = patience
         self._outage = Outage(log, level=logging.ERROR, maximum=LONGEST_PAUSE)
         ends = [] if patience is None else [patience.deadline]
@@ -183,7 +184,7 @@ def wait_out(call: Callable[..., T], *arguments: object, limit: float | None = N
     Raises:
         UnavailableError: The server is still away.
     """
-    tries: _Tries | None = None
+    tries: Tries | None = None
     while True:
         try:
             return call(*arguments)
@@ -192,7 +193,7 @@ def wait_out(call: Callable[..., T], *arguments: object, limit: float | None = N
             if tries is None:
                 if _runs_event_loop():
                     limit = BLOCKED_LOOP_SECONDS if limit is None else min(limit, BLOCKED_LOOP_SECONDS)
-                tries = _Tries(patience, limit)
+                tries = Tries(patience, limit)
             seconds = tries.failed(error)
         if patience is not None:
             patience.pause(seconds)
@@ -202,14 +203,24 @@ async def wait_out_async(
     call: Callable[[], Awaitable[T]], *, patience: Patience | None = None, limit: float | None = None
 ) -> T:
     """Make an asynchronous call as `wait_out` makes a blocking one. `patience`: that of the running attempt by default."""
-    tries: _Tries | None = None
+    tries: Tries | None = None
     while True:
         try:
             return await call()
         except UnavailableError as error:
-            tries = tries or _Tries(patience or current_patience(), limit)
+            tries = tries or Tries(patience or current_patience(), limit)
             seconds = tries.failed(error)
         await asyncio.sleep(seconds)
+
+
+@contextmanager
+def impatient() -> Generator[None]:
+    """Let calls inside the block fail at once: they would wait for what the block holds."""
+    token = PATIENCE.set(None)
+    try:
+        yield
+    finally:
+        PATIENCE.reset(token)
 
 
 def current_patience() -> Patience | None:

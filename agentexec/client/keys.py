@@ -40,6 +40,4 @@ def find_holder(connection: Connection, new: NewTask, scope: Scope | None) -> Ta
 
 def _may_be_own(parent_id: object, scope: Scope | None) -> bool:
     """Return whether the running task may have enqueued a task; of a detached one the record does not say so."""
-    return scope is not None and (
-        scope.recorder.lease.epoch > 1 or parent_id == scope.recorder.lease.agent_id
-    )
+    return scope is not None and (scope.recorder.repeats or parent_id == scope.recorder.lease.agent_id)

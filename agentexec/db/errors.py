@@ -30,6 +30,12 @@ POOLER_REFUSALS = {
 }
 """Parts of PgBouncer's errors that waiting does not end, and what to do."""
 
+LOST_STATES = ("08", "25006", "40", "53", "57P")
+"""Those of them after which a whole transaction can be repeated. A statement that took too long would again."""
+
+LOST_NUMBERS = (1021, 1114, 1213, 1290, 1792, 1836)
+"""MySQL's numbers for the same."""
+
 MISSING_TABLE = ("no such table", "no such column", "has no column", "(1146,", "(1054,")
 """Parts of SQLite's and MySQL's messages about a missing table or column; PostgreSQL has codes for it."""
 
@@ -46,18 +52,25 @@ def translating_db_errors(engine: Engine) -> Generator[None]:
             ) from error
         if advice := _pooler_refusal(error):
             raise UsageError(
-                f"The database {safe_url(engine.url)} cannot be used: {_reason(error)}. {advice}."
+                f"The database {safe_url(engine.url)} cannot be used: {reason_of(error)}. {advice}."
             ) from error
         # sqlite3 has no class of its own for a file that is damaged or is not a database.
         if isinstance(error, OUTAGES) or type(error) is exc.DatabaseError or is_transient(error):
             raise UnavailableError(
-                f"The database {safe_url(engine.url)} cannot be used: {_file_problem(engine) or _reason(error)}."
+                f"The database {safe_url(engine.url)} cannot be used: {_file_problem(engine) or reason_of(error)}."
             ) from error
         raise
     except exc.TimeoutError as error:
         raise UnavailableError(
-            f"The database {safe_url(engine.url)} has no free connection: {_reason(error)}."
+            f"The database {safe_url(engine.url)} has no free connection: {reason_of(error)}."
         ) from error
+
+
+def loses_transaction(error: exc.DBAPIError) -> bool:
+    """Return True if an error has ended its transaction although its statement is valid: the whole can be repeated."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    number = next(iter(getattr(error.orig, "args", ())), None)
+    return error.connection_invalidated or state.startswith(LOST_STATES) or number in LOST_NUMBERS
 
 
 def is_transient(error: exc.DBAPIError) -> bool:
@@ -83,7 +96,7 @@ def _pooler_refusal(error: exc.DBAPIError) -> str | None:
     return next((advice for sign, advice in POOLER_REFUSALS.items() if sign in text), None)
 
 
-def _reason(error: exc.SQLAlchemyError) -> str:
+def reason_of(error: exc.SQLAlchemyError) -> str:
     """Return a driver's reason in one line, without the statement and its parameters."""
     text = str(getattr(error, "orig", None) or error).strip()
     return redact(text.splitlines()[0].rstrip(".")) if text else type(error).__name__

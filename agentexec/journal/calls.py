@@ -9,13 +9,14 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from agentexec.errors import AgentexecError, PayloadTooLargeError, UsageError
+from agentexec.errors import AgentexecError, PayloadTooLargeError, UnavailableError, UsageError
 from agentexec.journal.approvals import Question, Verdict
 from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import CURRENT_CALL, Call, enclosing_calls, turn_of
 from agentexec.journal.facts import Fact, FactKind, dump
 from agentexec.journal.recorder import POLICIES, SCOPE, Policy, Scope
 from agentexec.journal.user_errors import contain_generator_exit
+from agentexec.outage import Tries
 
 T = TypeVar("T")
 
@@ -182,10 +183,23 @@ async def _record_refusal(scope: Scope, path: str, spec: CallSpec[T], input_hash
 
 
 async def _make(scope: Scope, path: str, spec: CallSpec[T], policy: Policy, input_hash: str) -> T:
-    """Make a call and record its outcome, or that it raised."""
-    recorder, strand = scope.recorder, asyncio.current_task()
-    try:
+    """Make a call and record its outcome, or that it raised. It is made again if an outage has undone it."""
+    recorder = scope.recorder
+    tries = Tries(recorder.patience)
+    while True:
         call = Call(recorder, path, policy, inside=CURRENT_CALL.get())
+        try:
+            return await _try(scope, call, spec, input_hash)
+        except _UndoneError as undone:
+            seconds = tries.failed(undone.reason)
+        await asyncio.sleep(seconds)
+        recorder.begin_again(path)
+
+
+async def _try(scope: Scope, call: Call, spec: CallSpec[T], input_hash: str) -> T:
+    """Make a call once. Raises _UndoneError if it has had no effect."""
+    recorder, path, strand = scope.recorder, call.path, asyncio.current_task()
+    try:
         with _inside(scope, call):
             async with turn_of(call):
                 await recorder.confirm_lease()
@@ -193,6 +207,8 @@ async def _make(scope: Scope, path: str, spec: CallSpec[T], policy: Policy, inpu
                     with recorder.active_calls.track(call):
                         answer = await contain_generator_exit(spec.make())
                     recorder.check()
+                    if call.lost is not None and answer.failed:
+                        raise call.lost
                     await call.end(input_hash, _dump_made_outcome(spec, answer), failed=answer.failed)
                 finally:
                     await call.close()
@@ -207,6 +223,8 @@ async def _make(scope: Scope, path: str, spec: CallSpec[T], policy: Policy, inpu
             raise
         # An error that stops the attempt says nothing about the call, which stays one that was cut off.
         recorder.check()
+        if call.lost is not None:
+            raise _UndoneError(call.lost) from None
         if spec.records_intent:
             await recorder.record(path, FactKind.RAISED, input_hash, dump(type(error).__name__, "An error"))
         raise
@@ -226,6 +244,14 @@ class _UnrecordableError(Exception):
     def __init__(self, error: AgentexecError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class _UndoneError(Exception):
+    """The database has undone a call whose effects are all in its transaction."""
+
+    def __init__(self, reason: UnavailableError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 def _dump_made_outcome(spec: CallSpec[T], answer: CallResult[T]) -> str:

@@ -81,7 +81,7 @@ def choose_children(
     `may_exist`: this attempt may have added them already.
     """
     known: dict[UUID, Status] = {}
-    if may_exist or scope.recorder.lease.epoch > 1:
+    if may_exist or scope.recorder.repeats:
         for chunk in chunks([agent_id for place in places for agent_id in (*place.ids, *place.former_ids)]):
             query = select(ACTIVITY.c.agent_id, ACTIVITY.c.status).where(ACTIVITY.c.agent_id.in_(chunk))
             known.update((row.agent_id, row.status) for row in connection.execute(query))

@@ -7,20 +7,23 @@ import functools
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TypeVar
 from uuid import uuid5
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, exc
 from sqlalchemy.orm import Session
 
 from agentexec.db.clock import utc_now
+from agentexec.db.errors import loses_transaction, reason_of
 from agentexec.db.transactions import has_single_writer, writing
-from agentexec.errors import AgentexecError, UsageError
+from agentexec.errors import AgentexecError, UnavailableError, UsageError
 from agentexec.journal.facts import Fact, FactKind
 from agentexec.journal.recorder import Policy, Recorder
 from agentexec.journal.store import insert_fact
+from agentexec.journal.stores import journal_store
+from agentexec.outage import impatient, wait_out
 from agentexec.runtime import RUNTIME
 
 T = TypeVar("T")
@@ -52,6 +55,8 @@ class Call:
         self._recorder = recorder
         self._lock = threading.Lock()
         self._held: tuple[ExitStack, Connection] | None = None
+        self.lost: UnavailableError | None = None
+        """Reason why the call's transaction was lost, without its fault: the call can be made again."""
 
     @property
     def key(self) -> str:
@@ -67,9 +72,11 @@ class Call:
             raise UsageError(
                 "A call has one transaction; put all its effects into one ax.transaction() block."
             )
-        with ExitStack() as stack:
-            connection = stack.enter_context(writing(RUNTIME.engine))
-            with Session(connection, join_transaction_mode="rollback_only") as session:
+        with ExitStack() as stack, self._noting_loss():
+            connection = wait_out(lambda: stack.enter_context(writing(RUNTIME.engine)))
+            # On a database with one writer, everything else in the block would wait for this transaction.
+            waits = impatient() if has_single_writer(RUNTIME.engine) else nullcontext()
+            with Session(connection, join_transaction_mode="rollback_only") as session, waits:
                 yield session
                 session.flush()
             if self._recorder is None:
@@ -79,6 +86,15 @@ class Call:
                     # The call was given up while its thread went on. It has no outcome, so it must have no effect.
                     raise UsageError("The call was canceled; its transaction is rolled back.")
                 self._held = (stack.pop_all(), connection)
+
+    @contextmanager
+    def _noting_loss(self) -> Generator[None]:
+        try:
+            yield
+        except exc.DBAPIError as error:
+            if loses_transaction(error):
+                self.lost = UnavailableError(f"The transaction of a call is lost: {reason_of(error)}.")
+            raise
 
     async def end(self, input_hash: str, outcome: str, *, failed: bool) -> None:
         """Record the outcome, in the call's own transaction if it has one and the call has not `failed`."""
@@ -91,6 +107,11 @@ class Call:
         fact = Fact(self.path, len(self._recorder.facts(self.path)), FactKind.OUTCOME, input_hash, outcome)
         try:
             await _run_in_own_thread(functools.partial(self._commit, fact))
+        except UnavailableError as error:
+            is_recorded = journal_store().is_recorded
+            if not await self._recorder.write_with_retry(is_recorded, self._recorder.lease, fact):
+                self.lost = error
+                raise
         except AgentexecError as error:
             raise self._recorder.stop(error) from None
         self._recorder.add_fact(fact)

@@ -63,6 +63,8 @@ class Recorder:
         """True if the handler consists of recorded steps, so that running it again costs little."""
         self.local_waits = 0
         """Number of waits for results of other tasks. Only this process hears of those results."""
+        self.repeats = lease.epoch > 1
+        """True if the code may have come before to where it is: in an earlier attempt, or in a call that is made again."""
         self.fault: AgentexecError | None = None
         """The error that must end this attempt. Kept, because an agent's SDK would report it to the model and go on."""
         self.patience = Patience(lease)
@@ -154,6 +156,14 @@ class Recorder:
         with self._lock:
             self._ordinals[stem] += 1
             return self._ordinals[stem]
+
+    def begin_again(self, path: str) -> None:
+        """Let the code inside a call start again: it finds its steps, children and changes as in another attempt."""
+        with self._lock:
+            self.repeats = True
+            for places in (self._ordinals, self._claimed):
+                for stem in [stem for stem in places if stem.startswith(f"{path}/")]:
+                    del places[stem]
 
     def require_same_input(self, path: str, seq: int, input_hash: str, what: str) -> None:
         """Raise ReplayDivergedError if the fact at this place was recorded with another input."""

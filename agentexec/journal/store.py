@@ -61,14 +61,14 @@ class JournalStore:
             # intent then says that the outcome is unknown. An intent must be on disk before its call is made.
             self._append(lease, fact, usage, now, relaxed=fact.kind is not FactKind.INTENT)
         except IntegrityError as error:
-            if not self._is_recorded(lease, fact):
+            if not self.is_recorded(lease, fact):
                 raise JournalConflictError(lease.agent_id, fact.path) from error
 
     def _append(self, lease: Lease, fact: Fact, usage: Usage | None, now: datetime, *, relaxed: bool) -> None:
         with writing(self._engine, relaxed=relaxed) as connection:
             insert_fact(connection, lease, fact, usage, now, commit=True)
 
-    def _is_recorded(self, lease: Lease, fact: Fact) -> bool:
+    def is_recorded(self, lease: Lease, fact: Fact) -> bool:
         """Return True if this very fact is recorded: the commit of an earlier try was not confirmed."""
         query = select(JOURNAL.c.value, JOURNAL.c.epoch).where(
             JOURNAL.c.agent_id == lease.agent_id, JOURNAL.c.path == fact.path, JOURNAL.c.seq == fact.seq

@@ -101,7 +101,8 @@ class Calls:
             lines = Counter(db.scalars(select(ActivityLog.message)))
             assert {lines[line] for line in ("activity", "report", "update", "complete")} == {1}
             assert lines["Canceled."] == 2
-            assert db.scalar(select(func.count()).where(Activity.agent_type == "create")) == 1
+            for name in ("create", "transaction"):
+                assert db.scalar(select(func.count()).where(Activity.agent_type == name)) == 1
         assert {name: ax.Tracker(name).count for name in ("Tracker", "Tracker sync")} == {
             "Tracker": 1,
             "Tracker sync": 1,

@@ -10,11 +10,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 import agentexec as ax
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.stores import record_store
+from agentexec.activity.models import Activity
 from agentexec.db.clock import utc_now
 from agentexec.journal.approvals import Question, ask
 from agentexec.runtime import RUNTIME
@@ -170,3 +171,78 @@ async def test_a_call_whose_commit_was_not_confirmed_takes_effect_once(
         assert await world.run(CALLS[name]) == answer
         assert record() == expected
         assert commits.count >= lost
+
+
+class Interrupted(sqlite3.OperationalError):
+    """Error of a server that shuts down."""
+
+    sqlstate = "57P01"
+
+
+@pytest.mark.parametrize("instant", ["statement", "before the commit", "after the commit"])
+async def test_a_transactional_call_that_an_outage_has_undone_is_made_again(
+    instant: str, new_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world()
+    with RUNTIME.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE payment (topic VARCHAR(50))"))
+    failures, calls = [True], []
+    dialect = RUNTIME.engine.dialect
+    execute, commit = dialect.do_execute, dialect.do_commit
+
+    def do_execute(cursor: Any, statement: str, *arguments: Any) -> None:
+        if instant == "statement" and "payment" in statement and failures:
+            failures.clear()
+            raise Interrupted("terminating connection")
+        execute(cursor, statement, *arguments)
+
+    def do_commit(connection: Any) -> None:
+        paid = (
+            connection.execute("SELECT COUNT(*) FROM payment").fetchone() == (1,)
+            and connection.in_transaction
+        )
+        if paid and instant == "before the commit" and failures:
+            failures.clear()
+            connection.rollback()
+            raise Interrupted("terminating connection")
+        commit(connection)
+        if paid and instant == "after the commit" and failures:
+            failures.clear()
+            raise Interrupted("terminating connection")
+
+    def pay(topic: str) -> int:
+        calls.append(topic)
+        count = ax.Tracker("full").incr()
+        ax.enqueue_sync("child", {"of": topic})
+        with ax.transaction() as db:
+            db.execute(text("INSERT INTO payment VALUES (:topic)"), {"topic": topic})
+        return count
+
+    monkeypatch.setattr(dialect, "do_execute", do_execute)
+    monkeypatch.setattr(dialect, "do_commit", do_commit)
+    step = await world.run(lambda world: world.runner.step("pay", pay, "pen", policy="transactional"))
+    assert step == 2
+    assert not failures
+    assert len(calls) == (1 if instant == "after the commit" else 2)
+    with RUNTIME.engine.connect() as connection:
+        assert connection.scalars(text("SELECT topic FROM payment")).all() == ["pen"]
+        children = connection.scalars(
+            select(Activity.agent_id).where(Activity.parent_id == world.task.agent_id)
+        ).all()
+    assert len(children) == 1
+    assert ax.Tracker("full").count == 2
+    assert [kind for _, _, kind in world.task.journal()] == ["intent", "outcome"]
+
+
+async def test_a_call_inside_a_transaction_of_sqlite_fails_rather_than_wait_for_it(
+    new_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world()
+    monkeypatch.setattr("agentexec.db.sqlite.BUSY_TIMEOUT_MS", 50)
+
+    def pay() -> None:
+        with ax.transaction():
+            ax.Tracker("full").incr()
+
+    with pytest.raises(ax.UnavailableError, match="locked"):
+        await world.run(lambda world: world.runner.step("pay", pay, policy="transactional"))
