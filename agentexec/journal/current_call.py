@@ -217,7 +217,8 @@ def transaction() -> Generator[Session]:
     The session is on agentexec's database. Use it once in each call of a tool or step with the policy
     "transactional", sync or async. The commit comes when the tool returns, so return soon: on SQLite nothing else can
     write until then. An error inside the block, or one that the SDK turns into its own text for the model, rolls
-    everything back. `session.commit()` commits nothing.
+    everything back. `session.commit()` commits nothing. If an outage of the database has rolled it back, the call is made
+    again when the database is back.
 
     Yields:
         The session.

@@ -10,6 +10,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from agents import Agent, function_tool
+from agents.testing import ScriptedModel, assistant_message, function_call
 from sqlalchemy import select, text
 
 import agentexec as ax
@@ -18,6 +20,7 @@ from agentexec.activity.changes.stores import record_store
 from agentexec.activity.models import Activity
 from agentexec.db.clock import utc_now
 from agentexec.journal.approvals import Question, ask
+from agentexec.outage import Patience, current_patience
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 from tests.attempts import ReplayableTask
@@ -246,3 +249,57 @@ async def test_a_call_inside_a_transaction_of_sqlite_fails_rather_than_wait_for_
 
     with pytest.raises(ax.UnavailableError, match="locked"):
         await world.run(lambda world: world.runner.step("pay", pay, policy="transactional"))
+
+
+async def test_the_model_is_not_told_of_an_outage_that_has_undone_a_tool(
+    new_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world()
+    with RUNTIME.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE payment (topic VARCHAR(50))"))
+    failures = [True]
+    execute = RUNTIME.engine.dialect.do_execute
+
+    def do_execute(cursor: Any, statement: str, *arguments: Any) -> None:
+        if "payment" in statement and failures:
+            failures.clear()
+            raise Interrupted("terminating connection")
+        execute(cursor, statement, *arguments)
+
+    monkeypatch.setattr(RUNTIME.engine.dialect, "do_execute", do_execute)
+
+    @ax.tool_policy("transactional")
+    @function_tool
+    def buy(topic: str) -> str:
+        with ax.transaction() as db:
+            db.execute(text("INSERT INTO payment VALUES (:topic)"), {"topic": topic})
+        return f"bought {topic}"
+
+    turns = [[function_call("buy", {"topic": "pen"}, call_id="one")], [assistant_message("Done.")]]
+    agent = Agent("Buyer", model=ScriptedModel(turns), tools=[buy])
+    result = await world.task.run_at_epoch(lambda: ax.OpenAIRunner(world.task.agent_id).run(agent), 1)
+    assert not failures
+    assert result.to_input_list()[2]["output"] == "bought pen"
+    with RUNTIME.engine.connect() as connection:
+        assert connection.scalars(text("SELECT topic FROM payment")).all() == ["pen"]
+
+
+@pytest.mark.parametrize("kind", ["async", "blocking"])
+def test_a_wait_ends_with_the_timeout_of_the_task(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ax.Pool()
+    begun: list[Patience | None] = []
+
+    def away(*_: Any) -> Any:
+        raise ax.UnavailableError("The database cannot be used.")
+
+    async def handle(agent_id: UUID, context: Any) -> Any:
+        begun.append(current_patience())
+        return await ax.enqueue("child") if kind == "async" else ax.Tracker("any").count
+
+    pool.add_task("handle", handle, timeout=0.3)
+    monkeypatch.setattr("agentexec.journal.trackers.read_count", away)
+    monkeypatch.setattr("agentexec.client.enqueue.ChildBatch.accept", away)
+    with ax.testing.harness(pool) as harness:
+        task = harness.run("handle")
+    assert task.status is ax.Status.ERROR
+    assert begun[0] is not None and begun[0].ended
