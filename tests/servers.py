@@ -354,7 +354,7 @@ class PgBouncer(Server):
     It gives the sessions out in turn: what a client leaves in a session is not there in its next transaction.
     """
 
-    def __init__(self, postgres: Postgres, *, pool_mode: str = "transaction") -> None:
+    def __init__(self, postgres: Postgres, *, pool_mode: str = "transaction", pool_size: int = 30) -> None:
         self._binary = required_program("pgbouncer", package="pgbouncer")
         self._postgres = postgres
         self._settings = {
@@ -362,7 +362,7 @@ class PgBouncer(Server):
             "unix_socket_dir": "",
             "auth_type": "any",
             "pool_mode": pool_mode,
-            "default_pool_size": 30,
+            "default_pool_size": pool_size,
             "max_client_conn": 500,
             "server_round_robin": 1,
         }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event, exc
 from sqlalchemy.engine.url import URL
 
-from agentexec.db.pooler import adapt_to_pooler
+from agentexec.db.pooler import adapt_async_to_pooler, adapt_to_pooler
 from agentexec.db.sqlite import tune_sqlite
 from agentexec.db.urls import sqlite_file, sync_url
 from agentexec.errors import UsageError
@@ -98,7 +98,9 @@ def prepare_engine(engine: Engine | AsyncEngine) -> Engine:
     An AsyncEngine gets a synchronous twin on the same URL. A second call has no effect.
     """
     if not isinstance(engine, Engine):  # isinstance(engine, AsyncEngine) would need greenlet installed
-        return open_engine(engine.url)
+        twin = open_engine(engine.url)
+        adapt_async_to_pooler(engine.sync_engine, twin)
+        return twin
     if engine.dialect.name == "sqlite" and not event.contains(engine, "connect", tune_sqlite):
         event.listen(engine, "connect", tune_sqlite)
     adapt_to_pooler(engine)

@@ -57,6 +57,7 @@ class PoolerCheck:
         self._checking = False
         self._stated: bool | None = None
         self._chosen_threshold = False
+        self._async_is_direct: bool | None = None
         self.pooling: Pooling | None = None
         """None until the first connection."""
 
@@ -77,6 +78,29 @@ class PoolerCheck:
             and connection.prepare_threshold == PREPARE_THRESHOLD
         ):
             connection.prepare_threshold = None
+
+    def on_async_checkout(self, connection: Any, record: Any, _proxy: Any) -> None:
+        """Do so for the application's async engine, on whose event loop the whole check would block."""
+        if self._chosen_threshold:
+            return
+        raw = connection.driver_connection
+        if self._async_is_direct is None:
+            self._async_is_direct = self._find_async_direct(connection)
+        if self._async_is_direct or (self.pooling is not None and self.pooling.keeps_session):
+            if record.info.pop(OPTION, False):
+                raw.prepare_threshold = PREPARE_THRESHOLD
+        elif raw.prepare_threshold == PREPARE_THRESHOLD:
+            raw.prepare_threshold, record.info[OPTION] = None, True
+
+    def _find_async_direct(self, connection: Any) -> bool:
+        if self._stated is not None:
+            return not self._stated
+        cursor = connection.cursor()
+        cursor.execute("SELECT pg_backend_pid()")
+        [(pid,)] = cursor.fetchall()
+        cursor.close()
+        connection.rollback()
+        return bool(pid == connection.driver_connection.info.backend_pid)
 
     def _check(self, connection: Any) -> None:
         # With a timeout: a fork may have copied the lock while a thread held it.
@@ -103,7 +127,10 @@ class PoolerCheck:
         try:
             with self._spare_connection() as spare:
                 spare_pid = _backend_pid_in_time(spare)
-                if spare_pid in (pid, None) or _backend_pid(connection) != pid:
+                if spare_pid in (pid, None):
+                    return Pooling.TRANSACTION
+                # Twice: of two sessions that are given out in turn, the first comes back after the spare connection's.
+                if any(_backend_pid(connection) != pid for _ in range(2)):
                     return Pooling.TRANSACTION
                 return Pooling.SESSION if _hears(spare, connection) else Pooling.TRANSACTION
         except self._engine.dialect.loaded_dbapi.Error:
@@ -131,6 +158,16 @@ def adapt_to_pooler(engine: Engine) -> None:
     engine.update_execution_options(**{OPTION: check})
     event.listen(engine, "do_connect", check.on_connect)
     event.listen(engine, "checkout", check.on_checkout)
+
+
+def adapt_async_to_pooler(engine: Engine, twin: Engine) -> None:
+    """Do the same for the inside of an async engine, whose synchronous twin has a check."""
+    check: PoolerCheck | None = twin.get_execution_options().get(OPTION)
+    if check is None or engine.dialect.driver != "psycopg" or OPTION in engine.get_execution_options():
+        return
+    engine.update_execution_options(**{OPTION: check})
+    event.listen(engine, "do_connect", check.on_connect)
+    event.listen(engine, "checkout", check.on_async_checkout)
 
 
 def pooling_of(engine: Engine) -> Pooling:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import Engine, NullPool, create_engine, inspect, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 import agentexec as ax
 from agentexec.db.engine import open_engine, prepare_engine
@@ -67,6 +69,25 @@ def test_a_pooler_in_session_mode_keeps_them_and_listening(postgres: Postgres) -
         wakeup.close()
 
 
+def test_a_pooler_that_is_too_busy_to_tell_counts_as_one_in_transaction_mode(postgres: Postgres) -> None:
+    with (
+        PgBouncer(postgres, pool_mode="session", pool_size=1) as pooler,
+        opened(open_engine(pooler.url)) as engine,
+    ):
+        assert threshold(engine) is None
+        assert pooling_of(engine) is Pooling.TRANSACTION
+
+
+def test_a_pooler_that_restarts_is_waited_for(postgres: Postgres) -> None:
+    with PgBouncer(postgres) as pooler, opened(open_engine(pooler.url)) as engine:
+        use_often(engine)
+        pooler.stop()
+        with pytest.raises(ax.UnavailableError), reading(engine) as connection:
+            connection.execute(text("SELECT 1"))
+        pooler.start()
+        use_often(engine)
+
+
 @pytest.mark.parametrize("options", [{}, {"pool_size": 1, "max_overflow": 0}, {"poolclass": NullPool}])
 def test_an_engine_of_the_application_is_adapted_with_the_connections_it_already_has(
     pgbouncer: PgBouncer, options: dict[str, object]
@@ -77,6 +98,28 @@ def test_an_engine_of_the_application_is_adapted_with_the_connections_it_already
         assert threshold(engine) is None
         with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             assert connection.connection.driver_connection.prepare_threshold is None
+
+
+def test_an_async_engine_of_the_application_is_adapted_like_its_twin(
+    pgbouncer: PgBouncer, postgres: Postgres
+) -> None:
+    async def thresholds(url: str) -> tuple[int | None, int | None]:
+        engine = create_async_engine(url)
+        with opened(prepare_engine(engine)) as twin:
+            for _ in range(20):
+                async with engine.begin() as left, engine.begin() as right:
+                    for connection in (left, right):
+                        await connection.execute(text("SELECT :number + 1"), {"number": 1})
+            async with engine.connect() as connection:
+                raw = await connection.get_raw_connection()
+                found = raw.driver_connection.prepare_threshold
+            await engine.dispose()
+            return found, threshold(twin)
+
+    assert asyncio.run(thresholds(pgbouncer.url)) == (None, None)
+    assert asyncio.run(thresholds(f"{pgbouncer.url}?pgbouncer=true")) == (None, None)
+    assert asyncio.run(thresholds(f"{postgres.url}?prepare_threshold=7")) == (7, 7)
+    assert asyncio.run(thresholds(postgres.url)) == (5, 5)
 
 
 def test_the_application_decides_about_prepared_statements(pgbouncer: PgBouncer) -> None:
