@@ -95,10 +95,12 @@ def check_info(info: dict[str, Any], server: str) -> None:
             f"Redis at {server} would evict queued tasks when it is full (maxmemory-policy {policy}); set "
             "maxmemory-policy to noeviction."
         )
-    if info.get("role") == "slave" and info.get("slave_read_only", 1):
+    if info.get("role") == "slave":
+        # What is written to a replica that allows it vanishes with the next synchronization.
+        kind = "read-only replica" if info.get("slave_read_only", 1) else "replica"
         primary = f"{info.get('master_host')}:{info.get('master_port')}"
         raise RefusalError(
-            f"Redis at {server} cannot be used: it is a read-only replica; set AGENTEXEC_REDIS_URL to its primary, {primary}.",
+            f"Redis at {server} cannot be used: it is a {kind}; set AGENTEXEC_REDIS_URL to its primary, {primary}.",
             lasting=False,
         )
 

@@ -66,8 +66,8 @@ LASTING = frozenset(
 """Codes of a server that refuses until somebody changes it or the settings."""
 
 SENTENCES = {
-    "WRONGPASS": "refuses the user or password: {reason}; correct them in AGENTEXEC_REDIS_URL",
-    "NOAUTH": "asks for a password; write AGENTEXEC_REDIS_URL like redis://user:password@host:6379/0",
+    "WRONGPASS": "refuses the user or password ({reason}); correct them in AGENTEXEC_REDIS_URL",
+    "NOAUTH": "asks for a password; add user and password to AGENTEXEC_REDIS_URL, before the host",
     "DENIED": "cannot be used: its protected mode refuses other hosts; give it a password, and AGENTEXEC_REDIS_URL too",
     "OOM": "is full: raise its maxmemory, or let the workers empty the queue",
     "READONLY": "cannot be used: it is a read-only replica; set AGENTEXEC_REDIS_URL to the primary",

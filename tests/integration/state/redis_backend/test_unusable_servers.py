@@ -16,8 +16,10 @@ from sqlalchemy import create_engine
 import agentexec
 from agentexec.config import Settings
 from agentexec.errors import UnavailableError, UsageError
+from agentexec.redaction import redact
 from agentexec.state.backend import StateBackend
 from agentexec.state.redis_backend import RedisBackend, connection, create
+from agentexec.state.redis_backend.refusals import SENTENCES
 from agentexec.task import Entry, new_agent_id
 from agentexec.testing.backend_suite import BackendSuite
 from tests.conftest import BROKERS
@@ -127,6 +129,12 @@ class TestBackendWithLeastPermissions(BackendSuite):
             server.flushall()
 
 
+def test_no_sentence_looks_like_a_secret() -> None:
+    """Workers and commands redact what they print."""
+    for sentence in SENTENCES.values():
+        assert redact(sentence) == sentence
+
+
 class TestSettings:
     def test_a_wrong_password(self, broker: Valkey, server: redis.Redis) -> None:
         sentence = refusal(broker.url.replace("//", "//nobody:secret-word@"))
@@ -136,7 +144,7 @@ class TestSettings:
 
     def test_no_password(self, broker: Valkey, server: redis.Redis) -> None:
         server.config_set("requirepass", "secret-word")
-        assert "asks for a password; write AGENTEXEC_REDIS_URL like" in refusal(broker.url)
+        assert "asks for a password; add user and password to AGENTEXEC_REDIS_URL" in refusal(broker.url)
 
     def test_a_database_that_does_not_exist(self, broker: Valkey) -> None:
         assert "write another database number" in refusal(broker.url.replace("/0", "/99"))
@@ -166,6 +174,19 @@ class TestServer:
         server.execute_command("REPLICAOF", "NO", "ONE")
         backend.ping()
 
+    def test_a_replica_that_may_be_written_to_would_lose_its_tasks(
+        self, broker: Valkey, server: redis.Redis
+    ) -> None:
+        server.config_set("replica-read-only", "no")
+        server.execute_command("REPLICAOF", HOST, free_port())
+        try:
+            with pytest.raises(
+                UnavailableError, match="it is a replica; set AGENTEXEC_REDIS_URL to its primary"
+            ):
+                make(broker.url).ping()
+        finally:
+            server.config_set("replica-read-only", "yes")
+
     def test_a_full_server_is_accepted_because_workers_empty_it(
         self, broker: Valkey, server: redis.Redis
     ) -> None:
@@ -175,7 +196,7 @@ class TestServer:
 
     def test_a_cluster_of_several_shards_by_whichever_node(self) -> None:
         with ExitStack() as stack:
-            nodes = [stack.enter_context(Valkey(settings={"cluster-enabled": "yes"})) for _ in range(3)]
+            nodes = [stack.enter_context(ClusterNode()) for _ in range(3)]
             clients = [stack.enter_context(node.client()) for node in nodes]
             bounds = [0, 5461, 10923, 16384]
             for number, client in enumerate(clients):
@@ -185,13 +206,13 @@ class TestServer:
             with pytest.raises(UnavailableError, match="cannot be used"):
                 make(nodes[0].url).ping()
             for node in nodes[1:]:
-                clients[0].execute_command("CLUSTER MEET", HOST, node.port)
+                clients[0].execute_command("CLUSTER MEET", HOST, node.port, node.bus_port)
             wait_until(lambda: all(cluster_state(client) == "ok" for client in clients), timeout=30)
             for node in nodes:
                 assert "cluster of several shards; use one shard or a plain server" in refusal(node.url)
 
     def test_a_cluster_of_one_shard_serves(self) -> None:
-        with Valkey(settings={"cluster-enabled": "yes"}) as node, node.client() as client:
+        with ClusterNode() as node, node.client() as client:
             client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
             wait_until(lambda: cluster_state(client) == "ok")
             make(node.url).ping()
@@ -277,6 +298,14 @@ def test_workers_that_start_together_do_not_disturb_each_other(broker: Valkey) -
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+class ClusterNode(Valkey):
+    """Node of a cluster."""
+
+    def __init__(self) -> None:
+        self.bus_port = free_port()  # the default, 10,000 above the other, may be in use
+        super().__init__(settings={"cluster-enabled": "yes", "cluster-port": str(self.bus_port)})
 
 
 class Sentinel(Valkey):
