@@ -212,10 +212,14 @@ def _report_failure(args: TemplateArgs, error: AgentexecError) -> NoReturn:
     """Report that the module cannot be loaded, and exit."""
     if args.show_traceback:
         sys.stderr.write(redact(traceback.format_exc(), CONF.secrets))
-    if args.spawned is not None:
-        log.error("%s", error)
+    report = json.dumps(to_message(error)).encode() + b"\n"
+    if args.spawned is None:
+        os.write(args.control, report)
+    elif args.spawned["role"] == "maintenance" and "again" not in args.spawned:
+        # The start fails with it: another process would load the same module in vain.
+        os.write(args.maintenance, report)
     else:
-        os.write(args.control, json.dumps(to_message(error)).encode() + b"\n")
+        log.error("%s", error)
     os._exit(error.exit_code)
 
 

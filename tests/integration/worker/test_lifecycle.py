@@ -393,6 +393,32 @@ def test_a_start_in_the_background_that_fails_raises_the_reason(deploy: Deploy) 
     assert all_exited(deployment.processes())
 
 
+LOADED_ONCE = """
+import threading
+import time
+from pathlib import Path
+
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+try:
+    Path("loaded").mkdir()
+except FileExistsError:
+    raise RuntimeError("a second process cannot have it") from None
+"""
+
+
+@pytest.mark.thorough
+@on_targets("embedded")
+def test_a_module_that_only_one_process_can_load_ends_the_start(deploy: Deploy) -> None:
+    """Its threads make every process load it by itself."""
+    deployment = deploy()
+    write(deployment, "tasks.py", LOADED_ONCE + MODULE_WITH_POOL)
+    process = deployment.spawn(agentexec_worker("tasks"), ready=False)
+    assert process.wait(30) == 2
+    assert (
+        deployment.log.count("tasks cannot be imported: RuntimeError: a second process cannot have it") == 1
+    )
+
+
 @pytest.mark.thorough
 @on_targets("embedded")
 def test_a_pool_starts_once_what_kept_it_from_starting_is_repaired(deploy: Deploy) -> None:
