@@ -65,7 +65,9 @@ class PoolerCheck:
         self, dialect: Dialect, _record: Any, _args: list[Any], parameters: dict[str, Any]
     ) -> None:
         """Read the parameters of a connection before it is made."""
-        self._stated = read_parameters(parameters, dialect.loaded_dbapi)
+        stated = read_parameters(parameters, dialect.loaded_dbapi)
+        # SQLAlchemy 2.0 passes the same parameters again, from which the statement is removed.
+        self._stated = self._stated if stated is None else stated
         self._chosen_threshold = "prepare_threshold" in parameters
 
     def on_checkout(self, connection: Any, _record: Any, _proxy: Any) -> None:
