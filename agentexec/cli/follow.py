@@ -12,9 +12,14 @@ import agentexec as ax
 from agentexec.cli.output import one_line
 
 
+def make_console() -> Console:
+    """Return a console on standard error that prints a message as it is: neither markup nor `:smile:` is special."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
 def follow(task: ax.Task, timeout: float | None) -> None:
     """Show the progress of a task until it ends. Raises TimeoutError after `timeout` seconds."""
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = make_console()
     if not console.is_terminal:
         console.print(f"Task {task.agent_id}", soft_wrap=True)
         _read(

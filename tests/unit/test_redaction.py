@@ -135,6 +135,13 @@ def test_a_log_record_and_its_traceback_are_redacted() -> None:
     assert "Traceback" in text and "cannot open redis://:***@host/0" in text
 
 
+def test_a_log_record_cannot_rewrite_or_reorder_the_terminal() -> None:
+    record = logging.LogRecord(
+        "agentexec", logging.ERROR, "", 1, "a\x1b[2J\x9b\u202e\u2066\u2028b\tc\nd", (), None
+    )
+    assert RedactingFormatter("%(message)s").format(record) == "a\ufffd[2J\ufffd\ufffd\ufffd\ufffdb\tc\nd"
+
+
 def test_the_settings_know_their_secrets() -> None:
     settings = Settings(
         redis_url="redis://:swordfish@host/0",
