@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from sqlalchemy import Uuid, bindparam, select, text, update
 
 import agentexec as ax
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks
+from agentexec.activity.mailbox import Mailbox
 from agentexec.activity.models import Activity
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
@@ -26,7 +28,7 @@ from agentexec.runtime import Runtime
 from agentexec.state import redis_backend, sql_backend
 from agentexec.state.backend import Depth, StateBackend
 from agentexec.state.redis_backend import RedisBackend
-from agentexec.state.sql_models import LEASED, QueueEntry
+from agentexec.state.sql_models import LEASED, EventRow, Follow, Message, QueueEntry, Watch
 from agentexec.task import Entry, Priority, Status, new_agent_id
 from agentexec.worker.reconciler import Reconciler
 from agentexec.worker.worker_process import Worker
@@ -499,3 +501,62 @@ def test_rows_that_belong_to_no_task_leave_the_table(sql_site: Site) -> None:
     sql_site.run_all(sql_site.enqueue(3))
     with reading(sql_site.engine) as connection:
         assert connection.execute(text(f"SELECT lane, at FROM {table}")).all() == []
+
+
+def test_rows_of_messages_that_would_stay_for_ever_are_swept(sql_site: Site) -> None:
+    """Watches, followers, messages and events in the year 9999 and later, and an event with the last number."""
+    backend, task, other, now = sql_site.backend, new_agent_id(), new_agent_id(), time.time_ns() // 1000
+    backend.watch(sql_site.queue, [task], "box")
+    backend.follow(sql_site.queue, [task], "box")
+    backend.send("box", ["message"])
+    backend.publish(sql_site.queue, {task: ["event"]})
+    columns = {Watch: "lapses_at", Follow: "lapses_at", Message: "sent_at", EventRow: "at"}
+    tables = [model.__tablename__ for model in columns]
+    with writing(sql_site.engine) as connection:
+        for model, column in columns.items():
+            connection.execute(text(f"UPDATE {model.__tablename__} SET {column} = {FAR}"))
+        values = {"id": other, "number": 2**63 - 1, "at": now}
+        insert = f"INSERT INTO {EventRow.__tablename__} (agent_id, number, text, at) VALUES (:id, :number, 'x', :at)"
+        connection.execute(text(insert).bindparams(bindparam("id", type_=Uuid())), values)
+    backend.publish(sql_site.queue, {other: ["real"]})
+    assert [event.text for event in backend.read_events(sql_site.queue, {other: 0})[other]] == ["real"]
+    backend.expired_leases(sql_site.queue, 1)
+    with reading(sql_site.engine) as connection:
+        left = [connection.execute(text(f"SELECT COUNT(*) FROM {table}")).scalar() for table in tables]
+    assert left == [0, 0, 0, 1]
+
+
+def test_forged_messages_end_nothing(site: Site) -> None:
+    """The record says whether a task has ended or is canceled."""
+    [task] = site.enqueue()
+    started, free = threading.Event(), threading.Event()
+
+    @site.pool.task("slow")
+    def slow(agent_id: UUID, context: dict[str, Any]) -> str:
+        started.set()
+        assert free.wait(LATEST)
+        return "done"
+
+    site.record(task, agent_type="slow")
+
+    def forge() -> None:
+        assert started.wait(LATEST)
+        mailbox = Mailbox(site.runtime, "waiter")
+        [future] = mailbox.watch(site.queue, [task])
+        with reading(site.engine) as connection:
+            workers = connection.execute(select(QueueEntry.worker)).scalars().all()
+        owners = [worker for worker in workers if worker] or [
+            mark.decode().partition(" ")[2] for mark in site.redis.hvals(site.keys.entry)
+        ]
+        for worker in [*owners, "waiter"]:
+            forged = [f"done {task}", f"cancel {task}", f"cancel {uuid4()}", "cancel x", "", "done " * 150]
+            site.backend.send(worker, forged)
+        time.sleep(0.3)  # nothing is to happen
+        assert not future.done()
+        assert site.statuses([task]) == [Status.RUNNING]
+        free.set()
+        assert future.result(LATEST).status is Status.COMPLETE
+        mailbox.close()
+        mailbox.join(LATEST)
+
+    site.run_until(lambda: site.statuses([task]) == [Status.COMPLETE], forge)
