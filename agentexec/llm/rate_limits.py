@@ -122,7 +122,7 @@ def spend(full_at: int | None, now: int, demand: Demand) -> tuple[int, int]:
 
     No bucket is further from full than MAX_DEBT_MICROS. A state beyond that was not written by agentexec, and counts as full.
     """
-    if full_at is None or full_at > now + MAX_DEBT_MICROS:
+    if type(full_at) is not int or full_at > now + MAX_DEBT_MICROS:
         full_at = now
     spent_until = min(max(now, full_at) + demand.refill_micros, now + MAX_DEBT_MICROS)
     return max(0, spent_until - now - max(demand.full_refill_micros, demand.refill_micros)), spent_until

@@ -168,11 +168,11 @@ class RedisBackend(RedisMessages):
         """Return up to `limit` leases (1,000 at most) that have expired, the oldest first."""
         with self._translating_errors():
             while True:
-                found = scripts.expired_leases(
+                found, removed = scripts.expired_leases(
                     self._retrying_client, self._keys(queue), limit=min(limit, MAX_TASKS_PER_SCRIPT)
                 )
-                # Entries without a valid signature are removed now, and may have hidden others.
-                if (leases := self._signed(queue, found)) or not found:
+                # Entries without a valid signature are removed now, and may have hidden others too.
+                if (leases := self._signed(queue, found)) or not (found or removed):
                     return leases
 
     def worker_leases(self, queue: str, worker: str) -> list[Lease]:

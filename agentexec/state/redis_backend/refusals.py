@@ -80,7 +80,7 @@ SENTENCES = {
     "HOST": "cannot be used: its host name is invalid; correct AGENTEXEC_REDIS_URL",
     "PROTOCOL": "does not answer like Redis ({reason}); correct host and port in AGENTEXEC_REDIS_URL",
     "WRONGTYPE": (
-        "holds a value of another type under a key of the queue; remove it, or set another AGENTEXEC_KEY_PREFIX"
+        "keeps getting values of another type under agentexec's keys; find out who writes them, or set another AGENTEXEC_KEY_PREFIX"
     ),
 }
 """Second half of the message for a code; the first is "Redis at <url>"."""

@@ -212,9 +212,10 @@ def restore(
     _RESTORE(client, keys, int(lease_seconds * MICROS_PER_SECOND), *args)
 
 
-def expired_leases(client: redis.Redis, keys: QueueKeys, *, limit: int) -> list[SignedLease]:
-    """Return leases that have expired, the oldest first."""
-    return _signed_leases(_EXPIRED_LEASES(client, keys, limit))
+def expired_leases(client: redis.Redis, keys: QueueKeys, *, limit: int) -> tuple[list[SignedLease], bool]:
+    """Return leases that have expired, the oldest first, and whether data that hid others was removed."""
+    removed, *leases = _EXPIRED_LEASES(client, keys, limit)
+    return _signed_leases(leases), removed > 0
 
 
 def worker_leases(client: redis.Redis, keys: QueueKeys, *, worker: str) -> list[SignedLease]:

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Uuid, bindparam, select, text, update
 
 import agentexec as ax
@@ -131,10 +132,11 @@ class Site:
         assert {agent_id: self.runs[agent_id] for agent_id in agent_ids} == dict.fromkeys(agent_ids, 1)
 
 
-@pytest.fixture
-def redis_site(valkey_url: str, sqlite_tables: str) -> Iterator[Site]:
+@pytest.fixture(params=["unsigned", pytest.param("signed", marks=pytest.mark.thorough)])
+def redis_site(request: pytest.FixtureRequest, valkey_url: str, sqlite_tables: str) -> Iterator[Site]:
     engine = open_engine(sqlite_tables)
-    backend = redis_backend.create(Settings(redis_url=valkey_url), engine)
+    key = SecretStr("a key that the forger lacks") if request.param == "signed" else None
+    backend = redis_backend.create(Settings(redis_url=valkey_url, signing_key=key), engine)
     yield Site(engine, backend)
     backend.close()
     engine.dispose()
@@ -326,7 +328,12 @@ def test_what_belongs_to_no_task_leaves_the_queue(redis_site: Site, caplog: pyte
         redis.hset(keys.entry, member, b"0l stranger")
     for number in range(2_500):
         redis.hset(keys.entry, f"field {number}", b"?")
-    redis_site.run_all(redis_site.enqueue(3))
+    # They hide neither the tasks of dead workers nor each other.
+    for name in ("delayed", "leases"):
+        redis.zadd(getattr(keys, name), {f"junk {number}": -INF for number in range(2_500)})
+    *tasks, running = redis_site.enqueue(4)
+    redis_site.start(running)
+    redis_site.run_all([*tasks, running])
     assert [redis.exists(key) for key in (keys.high, keys.low, keys.delayed, keys.leases, keys.entry)] == [
         0
     ] * 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -88,8 +89,10 @@ def test_no_minute_sees_more_than_the_limit(limit: int, amounts: list[int], paus
         assert within <= limit + 1 + math.ceil(limit * 0.001) + (limit <= 2)
 
 
-@pytest.mark.parametrize("full_at", [10**20, 2**63 - 1, 2 * MAX_DEBT_MICROS])
-def test_a_state_that_no_call_can_leave_counts_as_full(full_at: int) -> None:
+@pytest.mark.parametrize(
+    "full_at", [10**20, 2**63 - 1, 2 * MAX_DEBT_MICROS, "9999-12-31", float("inf"), float("nan")]
+)
+def test_a_state_that_no_call_can_leave_counts_as_full(full_at: Any) -> None:
     assert spend(full_at, 0, Demand("m", 1, 10, 1)) == spend(None, 0, Demand("m", 1, 10, 1))
 
 

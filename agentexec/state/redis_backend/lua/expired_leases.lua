@@ -1,6 +1,7 @@
--- ARGV: maximum number of leases. Returns id, epoch and signature of each expired lease, the oldest first.
+-- ARGV: maximum number of leases. Returns the number of removed members, then id, epoch and signature of each expired
+-- lease, the oldest first.
 local ids = redis.call('ZRANGEBYSCORE', LEASES, '-inf', digits(now()), 'LIMIT', 0, ARGV[1])
-local reply, bad = {}, {}
+local reply, bad = {0}, {}
 if #ids == 0 then return reply end
 for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
   local epoch, _, _, signature = parse(mark)
@@ -14,7 +15,7 @@ for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
 end
 -- Entries that cannot be read are removed: they would hide the leases behind them forever.
 if #bad > 0 then
-  redis.call('ZREM', LEASES, unpack(bad))
+  reply[1] = redis.call('ZREM', LEASES, unpack(bad))
   redis.call('HDEL', ENTRY, unpack(bad))
 end
 return reply

@@ -3,7 +3,12 @@
 -- fields and members that are no ids, and those without a readable mark: no other script would ever find them.
 local place, reply, bad = tonumber(ARGV[1]), {}, {}
 local key = ({ENTRY, DELAYED, LEASES})[place]
-local found = redis.call(place == 1 and 'HSCAN' or 'ZSCAN', key, ARGV[2], 'COUNT', ARGV[3])
+local found
+if place == 1 then
+  found = redis.call('HSCAN', key, ARGV[2], 'COUNT', ARGV[3])
+else
+  found = redis.call('ZSCAN', key, ARGV[2], 'COUNT', ARGV[3])
+end
 local cursor, items = found[1], found[2]
 for i = 1, #items, 2 do
   local id = items[i]
@@ -16,7 +21,12 @@ for i = 1, #items, 2 do
   end
 end
 for i = 1, #bad, 1000 do
-  redis.call(place == 1 and 'HDEL' or 'ZREM', key, unpack(bad, i, math.min(i + 999, #bad)))
+  local last = math.min(i + 999, #bad)
+  if place == 1 then
+    redis.call('HDEL', key, unpack(bad, i, last))
+  else
+    redis.call('ZREM', key, unpack(bad, i, last))
+  end
 end
 if cursor == '0' then place = (place + 1) % 4 end
 return {place, cursor, #bad, unpack(reply)}
