@@ -7,11 +7,11 @@ that process dies in between, the reconciler finds the row and tells the queue.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine, and_, select, update
+from sqlalchemy import Engine, and_, or_, select, update
 
 from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.db.chunks import chunks
@@ -51,13 +51,21 @@ def answered_tasks(engine: Engine, agent_ids: Sequence[UUID]) -> list[UUID]:
     return list({*asked, *with_arrived_events(engine, agent_ids)})
 
 
-def tasks_to_wake(engine: Engine, kind: WaitKind, queue: str, before: datetime, limit: int) -> list[UUID]:
-    """Return up to `limit` tasks whose answers or events came before a moment, and whose queue was not told."""
+def tasks_to_wake(
+    engine: Engine, kind: WaitKind, queue: str, before: datetime, limit: int, leeway: float = 60.0
+) -> list[UUID]:
+    """Return up to `limit` tasks whose answers or events came before a moment, and whose queue was not told.
+
+    A time that is more than `leeway` seconds after the moment was written by a host whose clock is wrong, and counts too.
+    """
     waits = _TABLES[kind]
     query = (
         select(waits.c.agent_id)
         .join(ACTIVITY, ACTIVITY.c.agent_id == waits.c.agent_id)
-        .where(waits.c.wake_at < before, ACTIVITY.c.queue == queue)
+        .where(
+            or_(waits.c.wake_at < before, waits.c.wake_at > before + timedelta(seconds=leeway)),
+            ACTIVITY.c.queue == queue,
+        )
         .limit(limit)
     )
     with reading(engine) as connection:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, select
+from sqlalchemy import and_, bindparam, or_, select, true
 
 from agentexec.activity.changes.endings import end_from_outside
 from agentexec.activity.models import Activity
@@ -71,7 +71,7 @@ class IndexRepair:
         """Push every open task if the index was emptied. Raises UnavailableError."""
         if self._runtime.backend.is_intact(self._queue):
             return
-        number = self._push_unknown(Activity.created_at <= utc_now())
+        number = self._push_unknown(true())
         self._runtime.backend.mark_intact(self._queue)
         if number:
             log.warning(
@@ -88,7 +88,7 @@ class IndexRepair:
         until = utc_now() - timedelta(seconds=PUSH_GRACE)
         if clock >= self._next_full_sweep:
             began = time.monotonic()
-            self._push_unknown(Activity.created_at <= until)
+            self._push_unknown(_before(Activity.created_at, until))
             self._remove_foreign()
             took = time.monotonic() - began
             self._next_full_sweep = clock + max(self._lease_seconds / 2, took * FULL_SWEEP_SHARE)
@@ -104,7 +104,7 @@ class IndexRepair:
         engine = self._runtime.engine
         before = utc_now() - timedelta(seconds=PUSH_GRACE)
         for kind in WAIT_KINDS:
-            while agent_ids := tasks_to_wake(engine, kind, self._queue, before, CHUNK_SIZE):
+            while agent_ids := tasks_to_wake(engine, kind, self._queue, before, CHUNK_SIZE, OVERLAP):
                 self._runtime.backend.make_ready(self._queue, agent_ids)
                 mark_woken(engine, kind, agent_ids)
 
@@ -234,6 +234,11 @@ class IndexRepair:
             delayed = [entry.agent_id for entry in waiting if entry.run_at]
             if delayed and (answered := answered_tasks(self._runtime.engine, delayed)):
                 backend.make_ready(self._queue, answered)
+
+
+def _before(column: Any, moment: datetime) -> Any:
+    """Return the condition that a host's time is before a moment, or far after it: then that host's clock is wrong."""
+    return or_(column <= moment, column > moment + timedelta(seconds=OVERLAP))
 
 
 def _entry(row: Any) -> Entry:

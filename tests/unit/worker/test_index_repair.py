@@ -138,3 +138,25 @@ def test_a_task_whose_epoch_no_claim_can_raise_ends_and_holds_up_no_other(
     assert record.statuses([spoiled, odd, good]) == [Status.ERROR, Status.QUEUED, Status.QUEUED]
     assert record.backend.unknown_tasks(QUEUE, [spoiled, odd, good]) == [spoiled]
     assert record.backend.receive("caller", 0) == [f"done {spoiled}"]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_an_emptied_index_is_rebuilt_whatever_the_clock_of_the_leader_says(
+    record: Record, repair: IndexRepair, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    tasks = record.enqueue(2)
+    record.backend.remove(QUEUE, tasks)
+    monkeypatch.setattr("agentexec.worker.index_repair.utc_now", lambda: utc_now() + timedelta(hours=hours))
+    repair.rebuild_if_emptied()
+    assert record.backend.depth(QUEUE).ready == 2
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_lost_push_of_a_host_whose_clock_is_wrong_is_found(
+    record: Record, repair: IndexRepair, hours: int
+) -> None:
+    [lost] = record.enqueue(1)
+    record.change(lost, created_at=utc_now() + timedelta(hours=hours))
+    record.backend.remove(QUEUE, [lost])
+    repair.push_lost(0.0)
+    assert record.backend.unknown_tasks(QUEUE, [lost]) == []
