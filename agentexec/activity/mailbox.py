@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from sqlalchemy import bindparam, select
 from agentexec.activity.models import Activity, ActivityResult
 from agentexec.activity.receiver import Receiver, new_address
 from agentexec.db.chunks import chunks
+from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading
 from agentexec.runtime import Runtime
 from agentexec.state.messages import CANCEL, DONE, parse_messages
@@ -191,5 +191,5 @@ def read_outcomes(runtime: Runtime, agent_ids: Sequence[UUID]) -> list[TaskOutco
 
 
 def _outcome(row: Any) -> TaskOutcome:
-    age = time.time() - row.finished_at.timestamp() if row.finished_at else 0.0
+    age = utc_now().timestamp() - row.finished_at.timestamp() if row.finished_at else 0.0
     return TaskOutcome(row.agent_id, row.agent_type, row.status, row.attempt, row.error, age, row.value)

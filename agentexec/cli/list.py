@@ -23,6 +23,7 @@ from agentexec.cli.options import (
 )
 from agentexec.cli.output import echo_json, fit, format_table, format_time, one_line, terminal_width
 from agentexec.cli.queue_facts import due_text, dump_json, priority_name, queue_facts
+from agentexec.db.clock import utc_now
 
 if TYPE_CHECKING:
     from agentexec.activity.schemas import ActivityListItemSchema
@@ -89,13 +90,13 @@ def run(
 
 def _ago(since: str) -> datetime:
     first = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC)
-    return max(first, datetime.now(UTC) - parse_duration("--since", since))
+    return max(first, utc_now() - parse_duration("--since", since))
 
 
 def _table(tasks: Sequence[ActivityListItemSchema], width: int | None) -> list[str]:
     """Return the lines of a table: for a pipe, or no wider than a terminal of `width` columns."""
     heads = _heads(width)
-    now = datetime.now(UTC)
+    now = utc_now()
     rows = [[_cell(task, head, now) for head in heads] for task in tasks]
     if width is None:
         return format_table(heads, rows)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event, exc
 from sqlalchemy.engine.url import URL
 
+from agentexec.db.clock import follow_server
 from agentexec.db.pooler import adapt_async_to_pooler, adapt_to_pooler
 from agentexec.db.sqlite import tune_sqlite
 from agentexec.db.urls import sqlite_file, sync_url
@@ -104,6 +105,7 @@ def prepare_engine(engine: Engine | AsyncEngine) -> Engine:
     if engine.dialect.name == "sqlite" and not event.contains(engine, "connect", tune_sqlite):
         event.listen(engine, "connect", tune_sqlite)
     adapt_to_pooler(engine)
+    follow_server(engine)
     return engine
 
 

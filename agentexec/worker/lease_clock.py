@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
-"""Clock that goes on while the host is suspended: Linux's own, or the monotonic one, as on macOS."""
+from agentexec.db.clock import running_seconds
 
 
 class Instant(NamedTuple):
@@ -18,7 +17,7 @@ class Instant(NamedTuple):
 
 def present() -> Instant:
     """Return the present moment."""
-    return Instant(time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK), time.time())
+    return Instant(running_seconds(), time.time())
 
 
 def seconds_between(first: Instant, second: Instant) -> float:

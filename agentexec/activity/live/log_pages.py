@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -14,6 +13,7 @@ from sqlalchemy import Connection, Engine, select
 from agentexec.activity.live.encoding import ReceivedEvent
 from agentexec.activity.models import Activity, ActivityLog, ActivityResult
 from agentexec.config import CONF
+from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading
 from agentexec.task import Status
 
@@ -79,5 +79,5 @@ def _read_ending(connection: Connection, agent_id: UUID) -> dict[str, Any]:
         except (ValueError, RecursionError):
             log.warning("The result of task %s cannot be parsed.", agent_id)
             return {"value": None, "expired": True}
-    age = time.time() - row.finished_at.timestamp() if row.finished_at else 0.0
+    age = utc_now().timestamp() - row.finished_at.timestamp() if row.finished_at else 0.0
     return {"value": None, "expired": age > CONF.result_ttl}

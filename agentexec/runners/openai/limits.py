@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 from agents import (
@@ -33,6 +32,7 @@ from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest
 from openai import APIConnectionError, APIStatusError, RateLimitError
 
 from agentexec.config import CONF
+from agentexec.db.clock import utc_now
 from agentexec.runners.openai.client_retries import patch_client_retries
 from agentexec.runners.pacing import (
     Pacer,
@@ -236,9 +236,7 @@ def _retryable_failure(error: Exception, model: str) -> RetryableFailure | None:
     if error.code == "insufficient_quota" or headers.get("x-should-retry") == "false":
         # Permanent: waiting does not fill an account.
         return None
-    retry_after = parse_retry_after(
-        headers.get("retry-after-ms"), headers.get("retry-after"), datetime.now(UTC)
-    )
+    retry_after = parse_retry_after(headers.get("retry-after-ms"), headers.get("retry-after"), utc_now())
     return RetryableFailure(isinstance(error, RateLimitError), bound_retry_after(retry_after, model))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -19,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.config import Settings
 from agentexec.db.chunks import CHUNK_SIZE, chunks
+from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand
@@ -248,7 +248,7 @@ class SqlBackend(SqlMessages):
     def _insert(
         self, connection: Connection, queue: str, entries: Sequence[Entry], *, leased_for: float | None
     ) -> None:
-        clock = time.time()
+        clock = utc_now().timestamp()
         rows = []
         for place, entry in enumerate(entries):
             if leased_for is not None:
