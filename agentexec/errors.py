@@ -84,6 +84,8 @@ class UnavailableError(AgentexecError):
     """Redis or the database cannot be reached; try again once it is back."""
 
     exit_code = 3
+    contended = False
+    """True if other connections hold what is needed, such as a lock; they may belong to this very process."""
 
 
 class SchemaError(AgentexecError):

@@ -29,7 +29,7 @@ LONGEST_PAUSE = 2.0
 """Longest pause in seconds between two tries of a call that waits."""
 
 BLOCKED_LOOP_SECONDS = 30.0
-"""Longest wait of a call that blocks its event loop: nothing else runs there, perhaps not even what it waits for."""
+"""Longest wait of a call that blocks its event loop for a lock or a connection: its holder may need that loop to go on."""
 
 QUIET_SECONDS = 30.0
 """Seconds for which the same failure is not logged again, even if there was a success in between."""
@@ -152,19 +152,29 @@ PATIENCE: ContextVar[Patience | None] = ContextVar("agentexec_patience", default
 
 
 class Tries:
-    """Tries of one call. `patience` None: the first failure is the last; `limit`: seconds after which there is no other."""
+    """Tries of one call.
 
-    def __init__(self, patience: Patience | None, limit: float | None = None) -> None:
+    Args:
+        patience: None if the first failure is the last.
+        until: Moment after which no try begins.
+        blocks_loop: The waits block an event loop.
+    """
+
+    def __init__(
+        self, patience: Patience | None, until: float = math.inf, *, blocks_loop: bool = False
+    ) -> None:
         self._patience = patience
         self._outage = Outage(log, level=logging.ERROR, maximum=LONGEST_PAUSE)
-        ends = [] if patience is None else [patience.deadline]
-        self._deadline = min(
-            [*ends, *([] if limit is None else [time.monotonic() + limit])], default=math.inf
-        )
+        self._began = time.monotonic()
+        self._blocks_loop = blocks_loop
+        self._deadline = until if patience is None else min(until, patience.deadline)
 
     def failed(self, error: UnavailableError) -> float:
         """Return the seconds to wait before the next try. Raises the error if there is none."""
-        patience, left = self._patience, self._deadline - time.monotonic()
+        deadline = self._deadline
+        if self._blocks_loop and error.contended:
+            deadline = min(deadline, self._began + BLOCKED_LOOP_SECONDS)
+        patience, left = self._patience, deadline - time.monotonic()
         if patience is None or patience.ended or left <= 0:
             raise error
         wait = self._outage.failed("%s Task %s waits until it is back.", error, patience.lease.agent_id)
@@ -184,16 +194,14 @@ def wait_out(call: Callable[..., T], *arguments: object, limit: float | None = N
     Raises:
         UnavailableError: The server is still away.
     """
-    tries: Tries | None = None
+    began, tries = time.monotonic(), None
     while True:
         try:
             return call(*arguments)
         except UnavailableError as error:
             patience = current_patience()
-            if tries is None:
-                if _runs_event_loop():
-                    limit = BLOCKED_LOOP_SECONDS if limit is None else min(limit, BLOCKED_LOOP_SECONDS)
-                tries = Tries(patience, limit)
+            until = math.inf if limit is None else began + limit
+            tries = tries or Tries(patience, until, blocks_loop=_runs_event_loop())
             seconds = tries.failed(error)
         if patience is not None:
             patience.pause(seconds)
@@ -203,12 +211,13 @@ async def wait_out_async(
     call: Callable[[], Awaitable[T]], *, patience: Patience | None = None, limit: float | None = None
 ) -> T:
     """Make an asynchronous call as `wait_out` makes a blocking one. `patience`: that of the running attempt by default."""
-    tries: Tries | None = None
+    began, tries = time.monotonic(), None
     while True:
         try:
             return await call()
         except UnavailableError as error:
-            tries = tries or Tries(patience or current_patience(), limit)
+            until = math.inf if limit is None else began + limit
+            tries = tries or Tries(patience or current_patience(), until)
             seconds = tries.failed(error)
         await asyncio.sleep(seconds)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine, exc
 
-from agentexec.db.sqlite import file_problem
+from agentexec.db.sqlite import BUSY, file_problem
 from agentexec.db.urls import safe_url, sqlite_file
 from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.redaction import redact
@@ -21,6 +21,12 @@ prepared statement gone, conflict, out of resources, lock not available, shut do
 
 TRANSIENT_NUMBERS = (1021, 1040, 1114, 1205, 1213, 1290, 1792, 1836, 3100)
 """MySQL's numbers for the same: disk or table full, too many connections, lock wait, deadlock, read-only."""
+
+CONTENDED_STATES = ("53300", "55")
+"""Those of them that say that others hold a lock, or all connections."""
+
+CONTENDED_NUMBERS = (1040, 1205)
+"""MySQL's numbers for the same."""
 
 POOLER_REFUSALS = {
     "statement pooling mode": "PgBouncer runs in statement pooling mode there, which allows no transactions; set pool_mode to "
@@ -56,14 +62,18 @@ def translating_db_errors(engine: Engine) -> Generator[None]:
             ) from error
         # sqlite3 has no class of its own for a file that is damaged or is not a database.
         if isinstance(error, OUTAGES) or type(error) is exc.DatabaseError or is_transient(error):
-            raise UnavailableError(
+            away = UnavailableError(
                 f"The database {safe_url(engine.url)} cannot be used: {_file_problem(engine) or reason_of(error)}."
-            ) from error
+            )
+            away.contended = _is_contended(error)
+            raise away from error
         raise
     except exc.TimeoutError as error:
-        raise UnavailableError(
+        away = UnavailableError(
             f"The database {safe_url(engine.url)} has no free connection: {reason_of(error)}."
-        ) from error
+        )
+        away.contended = True
+        raise away from error
 
 
 def loses_transaction(error: exc.DBAPIError) -> bool:
@@ -79,6 +89,14 @@ def is_transient(error: exc.DBAPIError) -> bool:
     state = getattr(original, "sqlstate", None) or ""
     number = next(iter(getattr(original, "args", ())), None)
     return error.connection_invalidated or state.startswith(TRANSIENT_STATES) or number in TRANSIENT_NUMBERS
+
+
+def _is_contended(error: exc.DBAPIError) -> bool:
+    """Return True if other connections hold what a statement needs: a lock, or all connections of the server."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    number = next(iter(getattr(error.orig, "args", ())), None)
+    busy = getattr(error.orig, "sqlite_errorcode", None) in BUSY
+    return busy or state.startswith(CONTENDED_STATES) or number in CONTENDED_NUMBERS
 
 
 def _is_missing_table(error: exc.DBAPIError) -> bool:

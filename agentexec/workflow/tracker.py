@@ -33,7 +33,8 @@ class Tracker:
     """Counter of unfinished work, atomic across processes. Its calls block briefly, also in async code.
 
     Inside a task a change counts once, however often the task runs again and comes to it. Counts are in the database and
-    are removed 30 days after their last change.
+    are removed 30 days after their last change. While the database is away, a call inside a task waits for it. In async code
+    that blocks the event loop; `await asyncio.to_thread(tracker.incr)` does not.
 
     Args:
         name: Name of the counter, not empty.

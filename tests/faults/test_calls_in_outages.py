@@ -20,6 +20,7 @@ import agentexec as ax
 from agentexec.activity.models import Activity, ActivityLog
 from agentexec.journal.models import SentEvent
 from agentexec.runtime import RUNTIME
+from tests.conftest import ALL_SERVERS
 from tests.deployment import Deploy, Deployment
 from tests.faults.waits_module import ASYNC, BLOCKING, CHILDREN, PLAIN
 from tests.servers import Postgres
@@ -114,9 +115,10 @@ class Calls:
 @contextmanager
 def restarted(deployment: Deployment) -> Iterator[None]:
     """Stop the database as `pg_ctl restart` does, and start it at the end."""
-    server(deployment).stop()
+    assert deployment.database is not None
+    deployment.database.stop()
     yield
-    server(deployment).start()
+    deployment.database.start()
 
 
 @contextmanager
@@ -205,6 +207,7 @@ def conninfo(deployment: Deployment) -> str:
     [
         ("valkey+postgres", restarted),
         ("postgres", restarted),
+        *([("valkey+mariadb", restarted)] if ALL_SERVERS else []),
         ("postgres", disconnecting),
         ("postgres", read_only),
         ("postgres", full),

@@ -106,14 +106,17 @@ def test_a_recovery_resets_the_wait() -> None:
 class Server:
     """A server that is away for the first calls."""
 
-    def __init__(self, failures: int) -> None:
+    def __init__(self, failures: int, *, contended: bool = False) -> None:
         self.failures = failures
+        self.contended = contended
         self.calls = 0
 
     def call(self, value: str) -> str:
         self.calls += 1
         if self.calls <= self.failures:
-            raise ax.UnavailableError("It is away.")
+            error = ax.UnavailableError("It is away.")
+            error.contended = self.contended
+            raise error
         return value
 
     async def call_async(self) -> str:
@@ -181,14 +184,17 @@ def test_a_call_waits_no_longer_than_its_own_limit(patience: Patience) -> None:
         asyncio.run(wait_out_async(Server(10_000).call_async, limit=0.05))
 
 
-async def test_a_call_that_blocks_its_event_loop_gives_up_in_the_end(
+async def test_a_call_that_blocks_its_event_loop_gives_up_on_a_lock_in_the_end(
     patience: Patience, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thing it waits for may need the event loop: a lock, for example, that another handler holds."""
+    """The holder of the lock may be another handler on this event loop, which stands still."""
     monkeypatch.setattr("agentexec.outage.BLOCKED_LOOP_SECONDS", 0.05)
     with pytest.raises(ax.UnavailableError):
-        wait_out(Server(10_000).call, "done")
-    assert wait_out(Server(2).call, "done") == "done"
+        wait_out(Server(10_000, contended=True).call, "done")
+    assert wait_out(Server(2, contended=True).call, "done") == "done"
+    in_thread = asyncio.to_thread(wait_out, Server(100, contended=True).call, "done")
+    assert await in_thread == "done"
+    assert wait_out(Server(100).call, "done") == "done", "a server that is away holds up everything anyway"
 
 
 def test_a_forked_child_of_a_handler_does_not_wait(patience: Patience) -> None:

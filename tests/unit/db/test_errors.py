@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import exc
 
 from agentexec.db.engine import open_engine
-from agentexec.db.errors import translating_db_errors
+from agentexec.db.errors import loses_transaction, translating_db_errors
+from agentexec.db.transactions import writing
 from agentexec.errors import UnavailableError
 
 
@@ -51,3 +52,37 @@ def test_an_error_about_the_data_is_none(tmp_path: Path, state: str, kind: type[
     original.sqlstate = state
     with pytest.raises(kind), translating_db_errors(open_engine(f"sqlite:///{tmp_path}/x.db")):
         raise kind("UPDATE", None, original)
+
+
+@pytest.mark.parametrize(
+    ("state", "contended"),
+    [("55P03", True), ("53300", True), ("57P01", False), ("25006", False), ("08006", False)],
+)
+def test_an_outage_says_whether_others_hold_what_is_needed(
+    tmp_path: Path, state: str, contended: bool
+) -> None:
+    original = DriverError("no")
+    original.sqlstate = state
+    engine = open_engine(f"sqlite:///{tmp_path}/x.db")
+    with pytest.raises(UnavailableError) as caught, translating_db_errors(engine):
+        raise exc.OperationalError("UPDATE", None, original)
+    assert caught.value.contended == contended
+
+
+def test_a_locked_sqlite_file_is_held_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentexec.db.sqlite.BUSY_TIMEOUT_MS", 1)
+    engine = open_engine(f"sqlite:///{tmp_path}/x.db")
+    with writing(engine), pytest.raises(UnavailableError, match="locked") as caught, writing(engine):
+        pass
+    assert caught.value.contended
+
+
+@pytest.mark.parametrize(
+    ("state", "lost"),
+    [("57P01", True), ("40P01", True), ("25006", True), ("57014", False), ("55P03", False), ("23505", False)],
+)
+def test_a_transaction_is_repeated_after_errors_that_are_not_its_own(state: str, lost: bool) -> None:
+    """A statement that took too long, or did not wait for a lock, would do so again."""
+    original = DriverError("no")
+    original.sqlstate = state
+    assert loses_transaction(exc.OperationalError("UPDATE", None, original)) == lost
