@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +33,7 @@ HEADS = ("AGENT_ID", "TASK", "STATUS", "%", "CREATED", "LATEST")
 
 WIDE_HEADS = ("AGENT_ID", "TASK", "STATUS", "%", "QUEUE", "PRIORITY", "DUE", "CREATED", "LATEST")
 MIDDLE_HEADS = ("AGENT_ID", "TASK", "STATUS", "%", "DUE", "LATEST")
-NARROW_HEADS = ("AGENT_ID", "STATUS", "TASK", "LATEST")
+NARROW_HEADS = ("AGENT_ID", "STATUS", "TASK", "DUE, LATEST")
 
 MAX_CELL = {"TASK": 24, "QUEUE": 20}
 """Columns that a name takes at most on a terminal."""
@@ -114,18 +114,27 @@ def _heads(width: int | None) -> Sequence[str]:
 
 
 def _cell(task: ActivityListItemSchema, head: str, now: datetime) -> str:
-    if head == "AGENT_ID":
-        return str(task.agent_id)
-    if head == "TASK":
-        return one_line(task.task_name)
-    if head == "STATUS":
-        return str(task.status)
-    if head == "%":
-        return str(task.percentage)
-    if head == "QUEUE":
-        return one_line(task.queue or "-")
-    if head == "PRIORITY":
-        return "-" if task.queue is None else priority_name(task.priority)
-    if head == "DUE":
-        return due_text(task, now)
-    return format_time(task.created_at) if head == "CREATED" else one_line(task.latest_log_message)
+    return one_line(_COLUMNS[head](task, now))
+
+
+def _queue_priority(task: ActivityListItemSchema) -> str:
+    return "-" if task.queue is None else priority_name(task.priority)
+
+
+def _due_and_latest(task: ActivityListItemSchema, now: datetime) -> str:
+    due, latest = due_text(task, now), task.latest_log_message or ""
+    return f"{due}  {latest}" if due.startswith("in ") else latest
+
+
+_COLUMNS: dict[str, Callable[[ActivityListItemSchema, datetime], str | None]] = {
+    "AGENT_ID": lambda task, now: str(task.agent_id),
+    "TASK": lambda task, now: task.task_name,
+    "STATUS": lambda task, now: str(task.status),
+    "%": lambda task, now: str(task.percentage),
+    "QUEUE": lambda task, now: task.queue or "-",
+    "PRIORITY": lambda task, now: _queue_priority(task),
+    "DUE": due_text,
+    "CREATED": lambda task, now: format_time(task.created_at),
+    "LATEST": lambda task, now: task.latest_log_message,
+    "DUE, LATEST": _due_and_latest,
+}

@@ -236,7 +236,7 @@ def test_a_list_fits_the_terminal_and_a_pipe_gets_the_columns_it_always_had(
         for line in seen[width].splitlines():
             assert line.isprintable() and (width is None or cell_width(line) <= width)
     assert str(seen[None]).splitlines()[0].split() == ["AGENT_ID", "TASK", "STATUS", "%", "CREATED", "LATEST"]
-    assert " DUE " in seen[120] and "in 4m" in seen[120] and "urgent" not in seen[120]
+    assert "in 4m" in seen[80] and " DUE " in seen[120] and "in 4m" in seen[120] and "urgent" not in seen[120]
     assert all(word in seen[200] for word in ("QUEUE", "PRIORITY", "DUE", "urgent", "high", "in 4m", "now"))
     items = json.loads(run_in_process(deployment, "list", "--json")[1])["items"]
     assert [(item["queue"], item["priority"]) for item in items] == [
