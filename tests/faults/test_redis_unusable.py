@@ -66,6 +66,10 @@ REFUSALS: dict[str, tuple[Callable[[redis.Redis], object], Callable[[redis.Redis
         lambda server: server.execute_command("REPLICAOF", HOST, free_port()),
         lambda server: server.execute_command("REPLICAOF", "NO", "ONE"),
     ),
+    "full": (
+        lambda server: server.config_set("maxmemory", 1),
+        lambda server: server.config_set("maxmemory", 0),
+    ),
 }
 """Changes after which a server that was fine refuses, and those that undo them."""
 
@@ -88,7 +92,9 @@ def test_a_refusal_at_work_is_told_once_by_each_part_and_work_resumes(deploy: De
             refuse(server)
             try:
                 waiting = [deployment.enqueue("work", f"waiting-{name}-{number}") for number in range(3)]
-                outage = partial(told_since, deployment, before, "No tasks are claimed until it is back")
+                # Workers empty a full server, and only what adds to it fails.
+                text = "is full" if name == "full" else "No tasks are claimed until it is back"
+                outage = partial(told_since, deployment, before, text)
                 deployment.wait_for(outage)
                 deployment.wait_for_status(running, "complete")
             finally:
