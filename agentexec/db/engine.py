@@ -6,6 +6,7 @@ import contextlib
 import functools
 import math
 import os
+import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,8 +47,6 @@ def open_engine(url: str | URL) -> Engine:
         extra = EXTRAS.get(dialect)
         advice = f"install agentexec[{extra}]" if extra else f"install {error.name}"
         raise UsageError(f"The database driver {error.name} is not installed; {advice}.") from None
-    if (file := sqlite_file(parsed)) is not None:
-        event.listen(engine, "do_connect", functools.partial(_create_private, file))
     if dialect != "sqlite":
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", functools.partial(_ping_unused, engine.dialect))
@@ -59,6 +58,9 @@ def _options(url: URL, dialect: str) -> dict[str, Any]:
     # A statement's parameters are users' data: no error and no log may quote them.
     options: dict[str, Any] = {"hide_parameters": True}
     if dialect == "sqlite":
+        if (file := sqlite_file(url)) is not None:
+            # Not by the event `do_connect`, with which SQLAlchemy looks for listeners at each statement.
+            options["connect_args"] = {"factory": functools.partial(_connect_private, file)}
         return options
     options |= {"pool_size": 10, "max_overflow": 20, "pool_recycle": 1800}
     is_mysql = dialect in ("mysql", "mariadb")
@@ -70,10 +72,11 @@ def _options(url: URL, dialect: str) -> dict[str, Any]:
     return options
 
 
-def _create_private(file: Path, *_: Any) -> None:
-    """Create a database file that only its owner may read: it holds contexts and results. Its journals follow suit."""
+def _connect_private(file: Path, *arguments: Any, **options: Any) -> sqlite3.Connection:
+    """Open a database file that only its owner may read: it holds contexts and results. Its journals follow suit."""
     with contextlib.suppress(OSError):  # SQLite reports what is wrong, in a moment
         os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o600))
+    return sqlite3.Connection(*arguments, **options)
 
 
 def _note_use(_connection: Any, record: Any) -> None:
