@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from agentexec.schema.tables import Base as Base
     from agentexec.task import HandlerOptions as HandlerOptions
     from agentexec.task import Priority as Priority
+    from agentexec.task import ScheduleOptions as ScheduleOptions
     from agentexec.task import Status as Status
     from agentexec.task import Task as Task
     from agentexec.workflow.events import send_event as send_event
@@ -126,7 +127,7 @@ _HOMES = {
     "agentexec.runners.openai.runner": ("OpenAIRunner",),
     "agentexec.runtime": ("configure", "get_engine"),
     "agentexec.schema.tables": ("Base",),
-    "agentexec.task": ("HandlerOptions", "Priority", "Status", "Task"),
+    "agentexec.task": ("HandlerOptions", "Priority", "ScheduleOptions", "Status", "Task"),
     "agentexec.workflow.tracker": ("Tracker",),
     "agentexec.workflow.events": (
         "send_event",

@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from agentexec.arguments.checks import check_text
@@ -13,7 +14,8 @@ from agentexec.config import CONF, explicit_settings
 from agentexec.errors import AgentexecError, UsageError
 from agentexec.registry import MAX_QUEUE_NAME, Registry
 from agentexec.runtime import RUNTIME
-from agentexec.task import HandlerOptions, TaskDefinition
+from agentexec.schedules.declare import schedule_definition
+from agentexec.task import HandlerOptions, ScheduleOptions, TaskDefinition
 from agentexec.values.signatures import default_name
 from agentexec.worker import logs
 from agentexec.worker.supervisor import Supervisor
@@ -126,6 +128,56 @@ class Pool:
                 name,
             )
         return self.registry.add(name, handler, **options)
+
+    def schedule(
+        self, name: str, cron: str | timedelta, **options: Unpack[ScheduleOptions]
+    ) -> Callable[[Handler], Handler]:
+        """Register the decorated function as the handler of task `name`, and a schedule of the same name that enqueues it.
+
+        For options of the handler, such as `retries`, use `task` and `add_schedule`.
+
+        Args:
+            name: Name of the task and of the schedule, 1 to 200 characters.
+            cron: As for `add_schedule`.
+            **options: See [`ax.ScheduleOptions`][agentexec.ScheduleOptions].
+
+        Returns:
+            The decorator, which returns the function unchanged.
+
+        Raises:
+            UsageError: As `task` and `add_schedule` do.
+            ContextInvalidError: The context does not fit the type of the handler.
+        """
+
+        def register(handler: Handler) -> Handler:
+            self.add_task(options.get("task", name), handler)
+            self.add_schedule(name, cron, **options)
+            return handler
+
+        return register
+
+    def add_schedule(self, name: str, cron: str | timedelta, **options: Unpack[ScheduleOptions]) -> None:
+        """Declare a schedule, which enqueues a task of this pool at each of its ticks.
+
+        Each tick enqueues one task, however many workers there are. The schedule ticks while a worker that declares it runs.
+        A tick that is up to five minutes late still counts, if it is the latest one; those before it were missed, and are
+        skipped unless `backfill` says otherwise.
+
+        Args:
+            name: Name of the schedule, 1 to 200 characters, and of its task unless `task` names another.
+            cron: A cron expression of five fields (minute, hour, day, month, weekday), or six with seconds first, such as
+                "0 8 * * 1-5"; a name such as "@daily"; or a timedelta of a second or more, counted from tick to tick.
+                Where clocks are set forward, a tick of the missing hour comes at its end; where they are set back, a fixed
+                hour ticks once.
+            **options: See [`ax.ScheduleOptions`][agentexec.ScheduleOptions].
+
+        Raises:
+            UnknownTaskError: The pool has no such task.
+            UsageError: The name is taken, or an argument is invalid.
+            ContextInvalidError: The context does not fit the type of the handler.
+        """
+        self.registry.get(options.get("task", name))
+        self.registry.add_schedule(schedule_definition(name, cron, options))
 
     def run(self) -> None:
         """Run workers, and block until SIGTERM or SIGINT.

@@ -11,7 +11,7 @@ from pydantic.errors import PydanticUserError
 
 from agentexec.arguments.checks import check_integer, check_seconds, check_text
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
-from agentexec.task import HandlerOptions, TaskDefinition, require_known_options
+from agentexec.task import HandlerOptions, ScheduleDefinition, TaskDefinition, require_known_options
 from agentexec.values.codec import first_error, shown
 from agentexec.values.signatures import read_handler
 
@@ -28,6 +28,8 @@ class Registry:
         self._tasks: dict[str, TaskDefinition] = {}
         self.queue_name: str | None = None
         """Queue of these tasks, if their pool names one."""
+        self.schedules: dict[str, ScheduleDefinition] = {}
+        """Schedules by name."""
 
     def __contains__(self, name: object) -> bool:
         return name in self._tasks
@@ -80,6 +82,13 @@ class Registry:
         )
         self._tasks[name] = definition
         return definition
+
+    def add_schedule(self, schedule: ScheduleDefinition) -> None:
+        """Register a schedule. Raises UsageError for a name that is taken."""
+        if self.schedules.setdefault(schedule.name, schedule) != schedule:
+            raise UsageError(
+                f"Schedule {schedule.name} is declared twice; give one of them another name, and its task as task=."
+            )
 
     def complete(self) -> None:
         """Resolve the names within the types of all tasks, once all modules are loaded.

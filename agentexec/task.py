@@ -148,6 +148,49 @@ class TaskDefinition:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+class ScheduleOptions(TypedDict, total=False):
+    """Options of a schedule; each may be left out."""
+
+    task: str
+    """Name of the task that each tick enqueues; by default that of the schedule."""
+
+    context: Any
+    """Context of the tasks; by default none, or an empty object if the handler takes one."""
+
+    metadata: Mapping[str, Any] | None
+    """Labels of the tasks."""
+
+    priority: Priority
+    """Priority of the tasks; LOW by default."""
+
+    timezone: str
+    """Time zone in which a cron expression is read, like "Europe/Berlin"; UTC by default."""
+
+    repeat: int | None
+    """Number of tasks after which the schedule ends; None or -1, the default, for no end."""
+
+    backfill: bool
+    """True to enqueue a task for each tick that was missed while no worker ran. By default these are skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleDefinition:
+    """Declared schedule: its ticks, and the task that each of them enqueues.
+
+    `cron` is a cron expression, or "@every SECONDS"; `context` is JSON text; `repeat` None means no end.
+    """
+
+    name: str
+    task_name: str
+    cron: str
+    timezone: str
+    context: str | None
+    metadata: dict[str, Any] | None
+    priority: Priority
+    repeat: int | None
+    backfill: bool
+
+
 def require_known_options(function: str, options: Mapping[str, Any], *, accepts: Any) -> None:
     """Raise TypeError for an option that a function does not accept, as Python does for an unknown keyword.
 

@@ -185,6 +185,30 @@ class WorkerProcess(Base):
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime, doc="Its latest report.")
 
 
+class Schedule(Base):
+    """A schedule that some worker's module declares. It ticks while a worker has it."""
+
+    __tablename__ = f"{CONF.table_prefix}schedule"
+
+    queue: Mapped[str] = mapped_column(ExactText(MAX_QUEUE_NAME), primary_key=True)
+    name: Mapped[str] = mapped_column(ExactText(MAX_NAME), primary_key=True)
+    task_name: Mapped[str] = mapped_column(String(MAX_NAME))
+    cron: Mapped[str] = mapped_column(String(MAX_NAME), doc='A cron expression, or "@every SECONDS".')
+    timezone: Mapped[str] = mapped_column(String(64))
+    context: Mapped[str | None] = mapped_column(LongText, doc="Context of its tasks, as JSON.")
+    labels: Mapped[dict[str, Any] | None] = mapped_column(JsonObject, doc="Metadata of its tasks.")
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    repeat: Mapped[int | None] = mapped_column(Integer, doc="Number of tasks after which it ends.")
+    backfill: Mapped[bool] = mapped_column(Boolean(create_constraint=False))
+    runs: Mapped[int] = mapped_column(BigInteger, doc="Number of tasks so far.")
+    next_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, doc="Its next tick; NULL once it has ended."
+    )
+    last_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="The tick of its latest task.")
+    last_agent_id: Mapped[UUID | None] = mapped_column(Uuid)
+    paused_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="Since when it is paused.")
+
+
 class Meta(Base):
     """Facts about the deployment, such as the state backend that its workers use."""
 

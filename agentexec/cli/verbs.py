@@ -85,6 +85,12 @@ def _cancel_pending() -> Command:
     return run
 
 
+def _schedules() -> Command:
+    from agentexec.cli.schedules import run
+
+    return run
+
+
 def _prune() -> Command:
     from agentexec.cli.prune import run
 
@@ -123,6 +129,7 @@ VERBS: dict[str, Callable[[], Command]] = {
     "approve": _approve,
     "reject": _reject,
     "cancel-pending": _cancel_pending,
+    "schedules": _schedules,
     "prune": _prune,
     "doctor": _doctor,
     "init": _init,

@@ -60,7 +60,7 @@ def run_child(
         RUNTIME.forget_connections()
         logs.set_up(request["name"], CONF.log_level)
         if request["role"] == MAINTENANCE_ROLE:
-            code = _run_maintenance(request, alive, maintenance)
+            code = _run_maintenance(request, registry, alive, maintenance)
         else:
             maintenance.close()
             code = _run_worker(request, alive, registry, forks)
@@ -127,10 +127,17 @@ def _loop_factory() -> Any:
         return None
 
 
-def _run_maintenance(request: dict[str, str], alive: int, supervisor: socket.socket) -> int:
+def _run_maintenance(
+    request: dict[str, str], registry: Registry, alive: int, supervisor: socket.socket
+) -> int:
     connect_timeout = math.inf if "again" in request else CONF.connect_timeout
     maintenance = importlib.import_module(MAINTENANCE_MODULE).Maintenance(
-        RUNTIME, CONF, request["id"], supervisor, connect_timeout=connect_timeout
+        RUNTIME,
+        CONF,
+        request["id"],
+        supervisor,
+        connect_timeout=connect_timeout,
+        registry=registry,
     )
     ignore_signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     _watch_supervisor(alive, maintenance.stop)

@@ -16,6 +16,7 @@ from typing import Any
 from agentexec.config import Settings
 from agentexec.errors import AgentexecError, UnavailableError
 from agentexec.outage import Outage
+from agentexec.registry import Registry
 from agentexec.runtime import Runtime
 from agentexec.worker.channel import Channel
 from agentexec.worker.failed_start import to_message
@@ -23,6 +24,7 @@ from agentexec.worker.host_watch import HostWatch
 from agentexec.worker.preflight import preflight
 from agentexec.worker.reconciler import Reconciler
 from agentexec.worker.sandbox_sweep import SandboxSweep
+from agentexec.worker.scheduler import Scheduler
 
 log = logging.getLogger("agentexec.maintenance")
 
@@ -39,6 +41,7 @@ class Maintenance:
         supervisor: Socket to the supervisor. It carries one JSON object a line: `dead` and `stop` come in, `ready`,
             `failed` and `settled` go out.
         connect_timeout: Seconds to wait for the servers at the start; infinite where workers already serve.
+        registry: The pool's tasks and schedules.
     """
 
     def __init__(
@@ -49,8 +52,10 @@ class Maintenance:
         supervisor: socket.socket,
         *,
         connect_timeout: float,
+        registry: Registry | None = None,
     ) -> None:
         self._runtime = runtime
+        self._registry = registry or Registry()
         self._settings = settings
         self._supervisor = Channel(supervisor)
         self._connect_timeout = connect_timeout
@@ -69,6 +74,8 @@ class Maintenance:
         self._recover_from_predecessor()
         self._tell({"ready": True})
         self._hosts.start()
+        scheduler = Scheduler(self._runtime.engine, self._registry, self._settings.queue_name)
+        scheduler.start()
         self._sandboxes = SandboxSweep(self._runtime.engine)
         while not (self._stop.is_set() and not self._deaths):
             self._listen(max(0.0, min(TURN_SECONDS, self._next_turn - time.monotonic())))
@@ -83,6 +90,7 @@ class Maintenance:
             except Exception:
                 wait = self._outage.failed_unexpectedly("Maintenance failed; trying again.")
                 self._next_turn = time.monotonic() + wait
+        scheduler.stop()
         self._sandboxes.run()
         try:
             self._hosts.stop()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import delete
+from sqlalchemy.orm import Session
 
+import agentexec as ax
 from agentexec.activity.models import WorkerProcess
 from agentexec.db.transactions import writing
 from agentexec.runtime import RUNTIME
@@ -115,3 +117,22 @@ def test_a_silent_host_is_noticed_by_another_long_before_its_leases_expire(deplo
         process.resume()
     deployment.stop(deployment.supervisors[0])
     assert deployment.endings(tasks.values()) == [["complete"]] * 3, "the epochs refuse what it wrote"
+
+
+@pytest.mark.thorough
+@on_targets("embedded", "valkey+postgres", "postgres")
+def test_each_tick_runs_once_while_the_hosts_that_tick_are_killed(deploy: Deploy) -> None:
+    deployment = deploy()
+    hosts = [deployment.start(SCHEDULE="1") for _ in range(3)]
+    for host in hosts[:2]:
+        seen = deployment.ledger("start")["tick"]
+        deployment.wait_for(lambda seen=seen: deployment.ledger("start")["tick"] > seen + 1)
+        host.kill()
+    seen = deployment.ledger("start")["tick"]
+    deployment.wait_for(lambda: deployment.ledger("start")["tick"] > seen + 1)
+    assert deployment.stop(hosts[2]) == 0
+    with Session(RUNTIME.engine) as db:
+        found = ax.activity.list(db, page_size=1000, task_name="tick").items
+    ticks = [deployment.detail(task.agent_id).logs[0].message for task in found]
+    assert all(message.startswith("Scheduled by tick") for message in ticks)
+    assert len(set(ticks)) == len(ticks), "each tick enqueues one task"

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -297,6 +298,15 @@ async def waits_for_cancel(agent_id: UUID, context: Job) -> None:
 async def parent(agent_id: UUID, context: Job) -> int:
     children = [await ax.enqueue("add", Job(key=f"{context.key}-{n}", times=n)) for n in range(context.times)]
     return sum(child.total for child in await ax.gather(*children))
+
+
+@pool.task("tick")
+async def tick(agent_id: UUID, context: Any = None) -> None:
+    write_ledger("start", "tick")
+
+
+if os.environ.get("SCHEDULE"):
+    pool.add_schedule("tick", timedelta(seconds=float(os.environ["SCHEDULE"])))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,187 @@
+"""Schedules in the record: what workers have declared, and the ticks, of which each enqueues one task.
+
+A tick moves the schedule to its next one and enqueues the task in the same transaction, on the condition that the
+schedule is still at this tick. So any number of processes may try, and one succeeds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Engine, and_, insert, select, update
+
+from agentexec.activity.models import Schedule
+from agentexec.client.enqueue import enqueue_in_transaction
+from agentexec.client.new_task import new_task
+from agentexec.db.clock import utc_now
+from agentexec.db.transactions import reading, writing
+from agentexec.errors import UsageError
+from agentexec.schedules.ticks import next_tick
+from agentexec.task import Priority, ScheduleDefinition
+
+SCHEDULE: Any = Schedule.__table__
+
+
+class ScheduleSchema(BaseModel):
+    """Schedule, as of its latest tick."""
+
+    model_config = ConfigDict(defer_build=True, from_attributes=True)
+
+    queue: str
+    name: str
+    task_name: str = Field(description="Task that each tick enqueues.")
+    cron: str = Field(description='Cron expression, or "@every SECONDS".')
+    timezone: str = Field(description="Time zone in which the expression is read.")
+    context: str | None = Field(default=None, description="Context of its tasks, as JSON.")
+    labels: dict[str, Any] | None = Field(default=None, description="Metadata of its tasks.")
+    priority: Priority
+    repeat: int | None = Field(description="Number of tasks after which it ends; null for no end.")
+    backfill: bool = Field(description="Whether missed ticks are caught up.")
+    runs: int = Field(description="Number of tasks so far.")
+    next_at: datetime | None = Field(description="Time of its next tick; null once it has ended.")
+    last_at: datetime | None = Field(description="Time of the tick of its latest task.")
+    last_agent_id: UUID | None = Field(description="Its latest task.")
+    paused_at: datetime | None = Field(description="Time since which it is paused; null if it is not.")
+
+
+def declare(engine: Engine, queue: str, schedules: Iterable[ScheduleDefinition]) -> None:
+    """Record the schedules of a worker's module. A schedule whose times have changed starts over, from now on."""
+    now = utc_now()
+    for schedule in sorted(schedules, key=lambda schedule: schedule.name):
+        values = {
+            "task_name": schedule.task_name,
+            "cron": schedule.cron,
+            "timezone": schedule.timezone,
+            "context": schedule.context,
+            "labels": schedule.metadata,
+            "priority": schedule.priority,
+            "repeat": schedule.repeat,
+            "backfill": schedule.backfill,
+        }
+        with writing(engine) as connection:
+            row = connection.execute(
+                select(SCHEDULE).where(_is(queue, schedule.name)).with_for_update()
+            ).one_or_none()
+            if row is None:
+                first = next_tick(schedule.cron, schedule.timezone, now)
+                whole = {**values, "queue": queue, "name": schedule.name, "runs": 0, "next_at": first}
+                connection.execute(insert(SCHEDULE).values(**whole))
+                continue
+            if (row.cron, row.timezone) != (schedule.cron, schedule.timezone) or _is_revived(row, schedule):
+                values["next_at"] = next_tick(schedule.cron, schedule.timezone, now)
+            if any(getattr(row, name) != value for name, value in values.items()):
+                connection.execute(update(SCHEDULE).where(_is(queue, schedule.name)).values(**values))
+
+
+def _is_revived(row: Any, schedule: ScheduleDefinition) -> bool:
+    return row.next_at is None and (schedule.repeat is None or row.runs < schedule.repeat)
+
+
+def find_schedules(engine: Engine, queue: str | None = None) -> list[ScheduleSchema]:
+    """Return the schedules of a queue, or of all, by queue and name."""
+    query = select(SCHEDULE).order_by(SCHEDULE.c.queue, SCHEDULE.c.name)
+    if queue is not None:
+        query = query.where(SCHEDULE.c.queue == queue)
+    with reading(engine) as connection:
+        return [ScheduleSchema.model_validate(row) for row in connection.execute(query)]
+
+
+def find_schedule(engine: Engine, queue: str, name: str) -> ScheduleSchema:
+    """Return a schedule. Raises UsageError if there is none of the name."""
+    for schedule in find_schedules(engine, queue):
+        if schedule.name == name:
+            return schedule
+    raise UsageError(
+        f"Queue {queue} has no schedule named {name}; a worker that declares it must have started."
+    )
+
+
+def tick(
+    engine: Engine, schedule: ScheduleSchema, tick: datetime, following: datetime | None, *, runs: bool = True
+) -> UUID | None:
+    """Move a schedule from a tick to the following one, and enqueue the tick's task.
+
+    Args:
+        schedule: The schedule, as it was read: at `next_at`.
+        tick: The tick whose task is enqueued: that of `next_at`, or a later one if those before it are skipped.
+        following: The tick after it.
+        runs: False skips this tick, too.
+
+    Returns:
+        The task, or None if another process was quicker, or the schedule was changed or paused.
+    """
+    total = schedule.runs + runs
+    is_over = schedule.repeat is not None and total >= schedule.repeat
+    values: dict[str, Any] = {"runs": total, "next_at": None if is_over else following}
+    new = None
+    if runs:
+        new = new_task(
+            schedule.task_name,
+            _context_of(schedule),
+            metadata=schedule.labels,
+            priority=schedule.priority,
+            queue_name=schedule.queue,
+        )
+        new = new._replace(message=f"Scheduled by {schedule.name} for {tick:%Y-%m-%d %H:%M:%S} UTC.")
+        values |= {"last_at": tick, "last_agent_id": new.agent_id}
+    push: Callable[[], None] | None = None
+    with writing(engine) as connection:
+        is_here = and_(
+            _is(schedule.queue, schedule.name),
+            SCHEDULE.c.next_at == schedule.next_at,
+            SCHEDULE.c.paused_at.is_(None),
+        )
+        if connection.execute(update(SCHEDULE).where(is_here).values(**values)).rowcount != 1:
+            return None
+        if new is not None:
+            push = enqueue_in_transaction(connection, new)
+    if push is not None:
+        push()
+    return None if new is None else new.agent_id
+
+
+def pause(engine: Engine, schedule: ScheduleSchema) -> None:
+    """Pause a schedule: its ticks are skipped until it is resumed."""
+    with writing(engine) as connection:
+        mine = and_(_is(schedule.queue, schedule.name), SCHEDULE.c.paused_at.is_(None))
+        connection.execute(update(SCHEDULE).where(mine).values(paused_at=utc_now()))
+
+
+def resume(engine: Engine, schedule: ScheduleSchema) -> datetime | None:
+    """Resume a paused schedule, and return its next tick. Ticks during the pause are skipped."""
+    values: dict[str, Any] = {"paused_at": None}
+    if schedule.next_at is not None:
+        values["next_at"] = next_tick(schedule.cron, schedule.timezone, utc_now())
+    with writing(engine) as connection:
+        mine = and_(_is(schedule.queue, schedule.name), SCHEDULE.c.paused_at.is_not(None))
+        connection.execute(update(SCHEDULE).where(mine).values(**values))
+    return find_schedule(engine, schedule.queue, schedule.name).next_at
+
+
+def run_now(engine: Engine, schedule: ScheduleSchema) -> UUID:
+    """Enqueue a task of a schedule, beside its ticks; it is not counted as one."""
+    new = new_task(
+        schedule.task_name,
+        _context_of(schedule),
+        metadata=schedule.labels,
+        priority=schedule.priority,
+        queue_name=schedule.queue,
+    )
+    new = new._replace(message=f"Scheduled by {schedule.name}, and started by hand.")
+    with writing(engine) as connection:
+        push = enqueue_in_transaction(connection, new)
+    push()
+    return new.agent_id
+
+
+def _context_of(schedule: ScheduleSchema) -> Mapping[str, Any] | None:
+    return None if schedule.context is None else json.loads(schedule.context)
+
+
+def _is(queue: str, name: str) -> Any:
+    return and_(SCHEDULE.c.queue == queue, SCHEDULE.c.name == name)

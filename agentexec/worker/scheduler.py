@@ -1,0 +1,121 @@
+"""Scheduler: enqueues the tasks of the schedules that this host's module declares, when their ticks are due.
+
+Every host ticks for its own schedules, whoever leads the queue: the record lets one of them succeed at each tick.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine
+
+from agentexec.db.clock import utc_now
+from agentexec.errors import AgentexecError, UnavailableError
+from agentexec.outage import Outage
+from agentexec.registry import Registry
+from agentexec.schedules.record import ScheduleSchema, declare, find_schedules, tick
+from agentexec.schedules.ticks import last_tick, missed_ticks, next_tick
+
+log = logging.getLogger("agentexec.scheduler")
+
+LOOK_SECONDS = 5.0
+"""Longest time between two looks at the record, where schedules are paused, resumed and changed."""
+
+MISSED_SECONDS = 300.0
+"""Seconds by which a tick may be late, during a restart for example. After that it was missed."""
+
+BACKFILL_CHUNK = 100
+"""Missed ticks that are caught up in one turn."""
+
+
+class Scheduler:
+    """Ticks for the schedules of a registry, in one queue.
+
+    Threads: `start` runs a thread that does the work.
+    """
+
+    def __init__(self, engine: Engine, registry: Registry, queue: str) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._queue = queue
+        self._declared = False
+        self._outage = Outage(log)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agentexec-scheduler", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, if there are schedules."""
+        if self._registry.schedules:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after its turn."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(LOOK_SECONDS)
+
+    def run_once(self, now: datetime) -> float:
+        """Enqueue what is due, and return the seconds until the next turn. Raises UnavailableError."""
+        if not self._declared:
+            declare(self._engine, self._queue, self._registry.schedules.values())
+            self._declared = True
+        upcoming = [LOOK_SECONDS]
+        for schedule in find_schedules(self._engine, self._queue):
+            if schedule.name not in self._registry.schedules or schedule.paused_at is not None:
+                continue
+            if schedule.next_at is not None and schedule.next_at <= now:
+                self._tick(schedule, schedule.next_at, now)
+                upcoming.append(0.05)  # read it again: another tick may be due
+            elif schedule.next_at is not None:
+                upcoming.append((schedule.next_at - now).total_seconds())
+        return max(0.0, min(upcoming))
+
+    def _tick(self, schedule: ScheduleSchema, due: datetime, now: datetime) -> None:
+        try:
+            if schedule.backfill:
+                self._catch_up(schedule, due, now)
+            else:
+                self._skip_missed(schedule, due, now)
+        except UnavailableError:
+            raise
+        except AgentexecError as error:
+            # Its context does not fit the task any more, for example. The other schedules must go on.
+            log.error("Schedule %s could not enqueue task %s: %s", schedule.name, schedule.task_name, error)
+            tick(self._engine, schedule, due, next_tick(schedule.cron, schedule.timezone, now), runs=False)
+
+    def _catch_up(self, schedule: ScheduleSchema, due: datetime, now: datetime) -> None:
+        ticks = missed_ticks(schedule.cron, schedule.timezone, due, now, BACKFILL_CHUNK)
+        for moment in ticks:
+            following = next_tick(schedule.cron, schedule.timezone, moment)
+            if schedule.next_at is None or tick(self._engine, schedule, moment, following) is None:
+                return
+            runs = schedule.runs + 1
+            is_over = schedule.repeat is not None and runs >= schedule.repeat
+            schedule = schedule.model_copy(update={"runs": runs, "next_at": None if is_over else following})
+
+    def _skip_missed(self, schedule: ScheduleSchema, due: datetime, now: datetime) -> None:
+        latest = last_tick(schedule.cron, schedule.timezone, due, now)
+        runs = now - latest <= timedelta(seconds=MISSED_SECONDS)
+        following = next_tick(schedule.cron, schedule.timezone, latest)
+        task = tick(self._engine, schedule, latest, following, runs=runs)
+        if (latest > due or not runs) and (task is not None or not runs):
+            log.warning(
+                "Schedule %s has skipped the ticks of %s to %s, which were missed.",
+                schedule.name,
+                due.isoformat(timespec="seconds"),
+                latest.isoformat(timespec="seconds") + (", the last of which runs now" if runs else ""),
+            )
+
+    def _run(self) -> None:
+        wait = 0.0
+        while not self._stop.wait(wait):
+            try:
+                wait = self.run_once(utc_now())
+            except UnavailableError as error:
+                wait = self._outage.failed("%s Schedules wait until it is back.", error)
+            except Exception:
+                wait = self._outage.failed_unexpectedly("The scheduler failed; trying again.")
+            else:
+                self._outage.recovered()
