@@ -23,7 +23,6 @@ from agentexec.cli.options import (
 )
 from agentexec.cli.output import echo_json, fit, format_table, format_time, one_line, terminal_width
 from agentexec.cli.queue_facts import due_text, dump_json, priority_name, queue_facts
-from agentexec.db.clock import utc_now
 
 if TYPE_CHECKING:
     from agentexec.activity.schemas import ActivityListItemSchema
@@ -90,13 +89,20 @@ def run(
 
 def _ago(since: str) -> datetime:
     first = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC)
-    return max(first, utc_now() - parse_duration("--since", since))
+    return max(first, _now() - parse_duration("--since", since))
+
+
+def _now() -> datetime:
+    # Imported on use: the command line is parsed sooner without SQLAlchemy.
+    from agentexec.db.clock import utc_now
+
+    return utc_now()
 
 
 def _table(tasks: Sequence[ActivityListItemSchema], width: int | None) -> list[str]:
     """Return the lines of a table: for a pipe, or no wider than a terminal of `width` columns."""
     heads = _heads(width)
-    now = utc_now()
+    now = _now()
     rows = [[_cell(task, head, now) for head in heads] for task in tasks]
     if width is None:
         return format_table(heads, rows)
