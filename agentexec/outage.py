@@ -125,10 +125,16 @@ def _kind(error: BaseException | None) -> str:
 
 
 class Patience:
-    """Readiness of one attempt's calls to wait while a server is away. It ends with the attempt; safe for all threads."""
+    """Readiness of one attempt's calls to wait while a server is away. It ends with the attempt; safe for all threads.
 
-    def __init__(self, lease: Lease) -> None:
+    Args:
+        lease: Lease of the attempt.
+        check_lease: Called before a call is made again; raises LeaseLostError if the lease was lost in the outage.
+    """
+
+    def __init__(self, lease: Lease, check_lease: Callable[[Lease], object] = lambda _: None) -> None:
         self.lease = lease
+        self._check_lease = check_lease
         self.deadline = math.inf
         """Moment at which the attempt's time is over, by `time.monotonic`."""
         self._ended = threading.Event()
@@ -141,6 +147,11 @@ class Patience:
     def end(self) -> None:
         """End all waits: the attempt has ended, or was stopped."""
         self._ended.set()
+
+    def repeat(self, call: Callable[..., T], *arguments: object) -> T:
+        """Make a call again. Raises LeaseLostError instead if another worker has the task meanwhile, or it was canceled."""
+        self._check_lease(self.lease)
+        return call(*arguments)
 
     def pause(self, seconds: float) -> None:
         """Block for some seconds, or until the attempt ends."""
@@ -194,10 +205,10 @@ def wait_out(call: Callable[..., T], *arguments: object, limit: float | None = N
     Raises:
         UnavailableError: The server is still away.
     """
-    began, tries = time.monotonic(), None
+    began, tries, patience = time.monotonic(), None, None
     while True:
         try:
-            return call(*arguments)
+            return call(*arguments) if patience is None else patience.repeat(call, *arguments)
         except UnavailableError as error:
             patience = current_patience()
             until = math.inf if limit is None else began + limit
@@ -208,16 +219,31 @@ def wait_out(call: Callable[..., T], *arguments: object, limit: float | None = N
 
 
 async def wait_out_async(
-    call: Callable[[], Awaitable[T]], *, patience: Patience | None = None, limit: float | None = None
+    in_thread: Callable[..., Awaitable[T]],
+    call: Callable[..., T],
+    *arguments: object,
+    patience: Patience | None = None,
+    limit: float | None = None,
 ) -> T:
-    """Make an asynchronous call as `wait_out` makes a blocking one. `patience`: that of the running attempt by default."""
+    """Make a blocking call as `wait_out` does, in a thread, without blocking the event loop.
+
+    Args:
+        in_thread: Runs a call with its arguments in a thread.
+        call: See `wait_out`.
+        *arguments: Arguments of the call.
+        patience: Patience of the attempt; by default that of the running one.
+        limit: See `wait_out`.
+    """
     began, tries = time.monotonic(), None
+    patience = patience or current_patience()
     while True:
         try:
-            return await call()
+            if tries is None or patience is None:
+                return await in_thread(call, *arguments)
+            return await in_thread(patience.repeat, call, *arguments)
         except UnavailableError as error:
             until = math.inf if limit is None else began + limit
-            tries = tries or Tries(patience or current_patience(), until)
+            tries = tries or Tries(patience, until)
             seconds = tries.failed(error)
         await asyncio.sleep(seconds)
 

@@ -210,7 +210,7 @@ class Runtime:
 
     async def run_patiently(self, call: Callable[..., R], *args: object, limit: float | None = None) -> R:
         """Run a blocking call in a thread; inside a task, again while a server is away: see `wait_out`."""
-        return await wait_out_async(functools.partial(self.run_in_thread, call, *args), limit=limit)
+        return await wait_out_async(self.run_in_thread, call, *args, limit=limit)
 
     def submit(self, call: Callable[[], object]) -> None:
         """Run a blocking call in a thread without waiting for it."""

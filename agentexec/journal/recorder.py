@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import itertools
 import threading
 import time
@@ -25,7 +24,7 @@ from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, ReplayDivergedError, WaitingForApproval
 from agentexec.journal.approvals import Question, Verdict, ask, earliest_expiry, waiting_message
 from agentexec.journal.facts import Fact, FactKind, Usage, fit_path
-from agentexec.journal.store import load_facts
+from agentexec.journal.store import check_lease, load_facts
 from agentexec.journal.stores import journal_store
 from agentexec.journal.waiting import POLL_SECONDS, QUIET_SECONDS, ActiveCalls, OpenWaits
 from agentexec.outage import PATIENCE, Patience, wait_out_async
@@ -67,7 +66,7 @@ class Recorder:
         """True if the code may have come before to where it is: in an earlier attempt, or in a call that is made again."""
         self.fault: AgentexecError | None = None
         """The error that must end this attempt. Kept, because an agent's SDK would report it to the model and go on."""
-        self.patience = Patience(lease)
+        self.patience = Patience(lease, lambda lease: check_lease(RUNTIME.engine, lease))
         """Readiness of this attempt's calls to wait for servers that are away."""
         self.active_calls = ActiveCalls()
         self.waits = OpenWaits()
@@ -263,8 +262,7 @@ class Recorder:
                 self._unclaimed = {path for path in facts if "/" not in path}
 
     async def _retry_while_unavailable(self, call: Callable[..., T], *arguments: Any) -> T:
-        in_thread = functools.partial(RUNTIME.run_in_thread, call, *arguments)
-        return await wait_out_async(in_thread, patience=self.patience)
+        return await wait_out_async(RUNTIME.run_in_thread, call, *arguments, patience=self.patience)
 
 
 class ReplayProgress:

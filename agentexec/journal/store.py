@@ -29,6 +29,7 @@ _LOCK = (
     .where(_THE_TASK)
     .with_for_update()
 )
+_STATE = select(ACTIVITY.c.status, ACTIVITY.c.epoch).where(_THE_TASK)
 _ADD_USAGE = (
     update(ACTIVITY)
     .where(_THE_TASK)
@@ -134,8 +135,19 @@ def require_lease(connection: Connection, lease: Lease) -> None:
     _lock(connection, lease)
 
 
+def check_lease(engine: Engine, lease: Lease) -> None:
+    """Raise LeaseLostError unless the task is RUNNING under the lease now. Raises UnavailableError."""
+    with reading(engine) as connection:
+        row = connection.execute(_STATE, {"id": lease.agent_id}).one_or_none()
+    _require_held(row, lease)
+
+
 def _lock(connection: Connection, lease: Lease) -> Any:
     row = connection.execute(_LOCK, {"id": lease.agent_id}).one_or_none()
+    _require_held(row, lease)
+    return row
+
+
+def _require_held(row: Any, lease: Lease) -> None:
     if row is None or row.status is not Status.RUNNING or row.epoch != lease.epoch:
         raise LeaseLostError(lease.agent_id)
-    return row

@@ -119,9 +119,6 @@ class Server:
             raise error
         return value
 
-    async def call_async(self) -> str:
-        return self.call("done")
-
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[Patience]:
@@ -140,7 +137,7 @@ def test_outside_a_task_a_call_fails_at_once() -> None:
     with pytest.raises(ax.UnavailableError):
         wait_out(server.call, "done")
     with pytest.raises(ax.UnavailableError):
-        asyncio.run(wait_out_async(Server(1).call_async))
+        asyncio.run(wait_out_async(asyncio.to_thread, Server(1).call, "done"))
     assert server.calls == 1
 
 
@@ -148,7 +145,7 @@ def test_inside_a_task_a_call_is_repeated_until_the_server_is_back(
     patience: Patience, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert wait_out(Server(5).call, "done") == "done"
-    assert asyncio.run(wait_out_async(Server(5).call_async)) == "done"
+    assert asyncio.run(wait_out_async(asyncio.to_thread, Server(5).call, "done")) == "done"
     assert caplog.text.count("waits until it is back") == 2, "once for each call"
 
 
@@ -181,7 +178,7 @@ def test_a_call_waits_no_longer_than_its_own_limit(patience: Patience) -> None:
     with pytest.raises(ax.UnavailableError):
         wait_out(Server(10_000).call, "done", limit=0.05)
     with pytest.raises(ax.UnavailableError):
-        asyncio.run(wait_out_async(Server(10_000).call_async, limit=0.05))
+        asyncio.run(wait_out_async(asyncio.to_thread, Server(10_000).call, "done", limit=0.05))
 
 
 async def test_a_call_that_blocks_its_event_loop_gives_up_on_a_lock_in_the_end(
@@ -195,6 +192,28 @@ async def test_a_call_that_blocks_its_event_loop_gives_up_on_a_lock_in_the_end(
     in_thread = asyncio.to_thread(wait_out, Server(100, contended=True).call, "done")
     assert await in_thread == "done"
     assert wait_out(Server(100).call, "done") == "done", "a server that is away holds up everything anyway"
+
+
+def test_a_call_is_not_repeated_once_another_worker_has_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next attempt makes the call by itself."""
+    monkeypatch.setattr("agentexec.outage.backoff", lambda failures, **_: 0.001)
+    lease = Lease(uuid4(), 1)
+
+    def check_lease(lease: Lease) -> None:
+        raise ax.LeaseLostError(lease.agent_id)
+
+    def run() -> None:
+        CURRENT_LEASE.set(lease)
+        PATIENCE.set(Patience(lease, check_lease))
+        for server, wait in (
+            (Server(1), wait_out),
+            (Server(1), lambda call, value: asyncio.run(wait_out_async(asyncio.to_thread, call, value))),
+        ):
+            with pytest.raises(ax.LeaseLostError):
+                wait(server.call, "done")
+            assert server.calls == 1
+
+    contextvars.copy_context().run(run)
 
 
 def test_a_forked_child_of_a_handler_does_not_wait(patience: Patience) -> None:

@@ -12,12 +12,14 @@ from uuid import UUID
 import pytest
 from agents import Agent, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
-from sqlalchemy import select, text
+from sqlalchemy import exc, select, text, update
+from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.stores import record_store
 from agentexec.activity.models import Activity
+from agentexec.db import transactions
 from agentexec.db.clock import utc_now
 from agentexec.journal.approvals import Question, ask
 from agentexec.outage import Patience, current_patience
@@ -303,3 +305,38 @@ def test_a_wait_ends_with_the_timeout_of_the_task(kind: str, monkeypatch: pytest
         task = harness.run("handle")
     assert task.status is ax.Status.ERROR
     assert begun[0] is not None and begun[0].ended
+
+
+@pytest.mark.parametrize(
+    "name", ["send_event", "send_event_sync", "activity.create", "retry", "Tracker.incr"]
+)
+async def test_a_call_that_waits_is_not_made_once_another_worker_has_the_task(
+    name: str, new_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world()
+    before = record()
+    take_lock = transactions.take_write_lock
+    failures = [True]
+
+    def flaky(connection: Any) -> None:
+        if failures:
+            failures.clear()
+            with Session(connection.engine) as db:
+                db.execute(update(Activity).where(Activity.agent_id == world.task.agent_id).values(epoch=2))
+                db.commit()
+            raise sqlite3.OperationalError("the connection is gone")
+        take_lock(connection)
+
+    monkeypatch.setattr(transactions, "take_write_lock", lambda connection: translated(flaky, connection))
+    with pytest.raises(ax.LeaseLostError):
+        await world.run(CALLS[name])
+    assert not failures
+    assert record() | {"agentexec_activity": []} == before | {"agentexec_activity": []}
+
+
+def translated(call: Callable[[Any], None], connection: Any) -> None:
+    """Make a call on a connection, with errors as SQLAlchemy raises them."""
+    try:
+        call(connection)
+    except sqlite3.OperationalError as error:
+        raise exc.OperationalError("BEGIN", None, error) from error
