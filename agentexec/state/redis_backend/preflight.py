@@ -85,9 +85,9 @@ def check_info(info: dict[str, Any], server: str) -> None:
             f"Redis at {server} is a Sentinel, which keeps no data; set AGENTEXEC_REDIS_URL to the primary that it watches, "
             "or to a proxy that follows the primary."
         )
-    version = str(info.get("redis_version", ""))
-    if version and tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
-        raise UsageError(f"Redis at {server} is {version}; agentexec needs 6.2 or newer.")
+    version = re.match(r"(\d+)\.(\d+)", str(info.get("redis_version", "")))
+    if version and (int(version[1]), int(version[2])) < OLDEST_SERVER:
+        raise UsageError(f"Redis at {server} is {info['redis_version']}; agentexec needs 6.2 or newer.")
     policy = str(info.get("maxmemory_policy", ""))
     # The keys of a queue never expire, so the volatile policies do not evict them.
     if info.get("maxmemory") and policy.startswith("allkeys"):
