@@ -17,6 +17,7 @@ from uuid import UUID
 import redis
 
 from agentexec.db.chunks import chunks
+from agentexec.db.clock import utc_now
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand
 from agentexec.policy import MAX_EPOCH_LEAD, MAX_LEAVE_SECONDS
 from agentexec.state.backend import (
@@ -156,9 +157,15 @@ _RESERVE = Script("reserve", "string")
 def push(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], sign: Sign) -> None:
     """Add tasks that have no entry, and wake as many workers."""
     args: list[str | int] = []
+    now = utc_now().timestamp()
     for agent_id, priority, run_at, epoch in entries:
-        args += (agent_id.hex, LANES[priority], int(run_at * MICROS_PER_SECOND), epoch, sign(agent_id))
+        args += (agent_id.hex, LANES[priority], _wait(run_at, now), epoch, sign(agent_id))
     _PUSH(client, keys, *args)
+
+
+def _wait(run_at: float, now: float) -> int:
+    """Return the microseconds until a moment. Redis adds them to its own time: its clock and the record's may differ."""
+    return max(0, int((run_at - now) * MICROS_PER_SECOND))
 
 
 def wake(client: redis.Redis, keys: QueueKeys, count: int) -> None:
@@ -240,8 +247,9 @@ def compare(
 ) -> Comparison:
     """Return the tasks that the index does not know, and those whose entries cannot follow from the record."""
     args: list[str | int] = []
+    now = utc_now().timestamp()
     for agent_id, _, run_at, epoch in entries:
-        args += (agent_id.hex, int(run_at * MICROS_PER_SECOND), epoch)
+        args += (agent_id.hex, _wait(run_at, now), epoch)
     limits = (int(seconds * MICROS_PER_SECOND) for seconds in (lease_seconds, MAX_LEAVE_SECONDS))
     missing, wrong = _COMPARE(client, keys, *limits, MAX_EPOCH_LEAD, *args)
     return Comparison(*([entries[place - 1].agent_id for place in places] for places in (missing, wrong)))

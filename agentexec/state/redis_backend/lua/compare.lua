@@ -1,5 +1,5 @@
--- ARGV: length of a lease, longest time of a task that is left for other workers, greatest lead of an epoch, then id, due
--- time and epoch of each task by the record. Returns the positions of the tasks that the index does not know (as in
+-- ARGV: length of a lease, longest time of a task that is left for other workers, greatest lead of an epoch, then id, time
+-- until it is due, and epoch of each task by the record. Returns the positions of the tasks that the index does not know (as in
 -- unknown_tasks.lua), and of those whose entries cannot follow from the record, by the rules of fits_record in policy.py.
 local moment = now()
 local lease, leave, max_lead = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -14,7 +14,7 @@ end
 
 local missing, wrong, stray = {}, {}, {}
 for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
-  local due, recorded = tonumber(ARGV[3 * i + 2]), tonumber(ARGV[3 * i + 3])
+  local due, recorded = moment + tonumber(ARGV[3 * i + 2]), tonumber(ARGV[3 * i + 3])
   local known, lane, owner = parse(mark)
   local set, score
   if known then set, score = find(ids[i], lane, owner) end

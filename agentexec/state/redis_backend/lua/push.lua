@@ -1,4 +1,4 @@
--- ARGV: id, lane, due time, epoch and signature of each task. Tasks that have an entry are left as they are.
+-- ARGV: id, lane, time until it is due, epoch and signature of each task. Tasks that have an entry are left as they are.
 local moment = now()
 local ids = {}
 for i = 1, #ARGV, 5 do ids[#ids + 1] = ARGV[i] end
@@ -14,14 +14,14 @@ for name, lane in pairs(LANES) do
 end
 local seen = {}
 for i, known in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
-  local id, lane, due, epoch, signature = unpack(ARGV, 5 * i - 4, 5 * i)
+  local id, lane, wait, epoch, signature = unpack(ARGV, 5 * i - 4, 5 * i)
   if not parse(known) and not seen[id] then
     seen[id] = true
     fresh = fresh + 1
     marks[#marks + 1] = id
     marks[#marks + 1] = write(epoch, lane, signature)
-    if tonumber(due) > moment then
-      delayed[#delayed + 1] = due
+    if tonumber(wait) > 0 then
+      delayed[#delayed + 1] = digits(moment + tonumber(wait))
       delayed[#delayed + 1] = id
     else
       -- Scored 1 above the last task, so tasks pushed together keep their order.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 import redis
@@ -19,6 +20,7 @@ from agentexec.task import Entry, Lease, Priority, new_agent_id
 from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, ids, push
 from tests.conftest import BROKERS
 from tests.servers import HOST, Valkey, free_port
+from tests.waiting import wait_until
 
 Q = "queue"
 
@@ -299,3 +301,26 @@ def calls(backend: RedisBackend) -> list[Callable[[], object]]:
         lambda: backend.is_intact(Q),
         lambda: backend.acquire_leadership("role", "owner", 1.0),
     ]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_delay_is_as_long_as_the_record_says_whatever_the_clock_of_redis_says(
+    backend: RedisBackend, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    record = time.time() + hours * 3600
+    monkeypatch.setattr(
+        "agentexec.state.redis_backend.scripts.utc_now", lambda: datetime.fromtimestamp(record, UTC)
+    )
+    ready, soon, later = (new_agent_id() for _ in range(3))
+    entries = [
+        Entry(ready, run_at=record - 60),
+        Entry(soon, run_at=record + 0.3),
+        Entry(later, run_at=record + 300),
+    ]
+    backend.push(Q, entries)
+    assert backend.compare(Q, entries, 30.0).wrong == []
+    result = backend.claim(Q, "worker", limit=9, low_quota=0, lease_seconds=30.0)
+    assert ids(result.leases) == [ready]
+    assert result.next_due is not None
+    assert 0 < result.next_due <= 0.3
+    wait_until(lambda: backend.depth(Q) == Depth(ready=1, delayed=1, leased=1))
