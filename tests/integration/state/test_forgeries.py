@@ -33,12 +33,16 @@ from agentexec.state.sql_models import LEASED, EventRow, Follow, Message, QueueE
 from agentexec.task import Entry, Priority, Status, new_agent_id
 from agentexec.worker.reconciler import Reconciler
 from agentexec.worker.worker_process import Worker
+from tests.conftest import DATABASES
 
 LEASE = 1.0
 """Seconds of a lease. The reconciler looks at every task twice in this time."""
 
-LATEST = 20.0
+LATEST = 60.0
 """Seconds within which everything must be right again."""
+
+
+SQL = ["sqlite", *(pytest.param(name, marks=pytest.mark.thorough) for name in DATABASES[1:])]
 
 
 class Site:
@@ -97,17 +101,20 @@ class Site:
         found = {row.agent_id: row.status for row in rows}
         return [found[agent_id] for agent_id in agent_ids]
 
-    def run_until(self, condition: Callable[[], bool], meanwhile: Callable[[], None] | None = None) -> None:
-        """Let the worker and the reconciler work until a condition is true. `meanwhile` runs in a thread first."""
+    def run_until(self, condition: Callable[[], bool], meanwhile: Callable[[], object] | None = None) -> None:
+        """Let the worker and the reconciler work until a condition is true and `meanwhile`, in another thread, ends."""
 
         async def run() -> None:
             reconciler = Reconciler(self.runtime, self.settings, "me")
             worker = Worker(self.pool.registry, self.runtime, self.settings, f"worker-{uuid4().hex[:8]}")
             working = asyncio.create_task(worker.run())
-            deadline = time.monotonic() + LATEST
+            forging = asyncio.create_task(asyncio.to_thread(meanwhile or time.monotonic))
             try:
-                if meanwhile is not None:
-                    await asyncio.to_thread(meanwhile)
+                while not forging.done():
+                    await asyncio.to_thread(reconciler.run_once)
+                    await asyncio.sleep(0.05)
+                await forging
+                deadline = time.monotonic() + LATEST
                 while not await asyncio.to_thread(condition):
                     assert time.monotonic() < deadline, "still not true"
                     await asyncio.to_thread(reconciler.run_once)
@@ -142,16 +149,16 @@ def redis_site(request: pytest.FixtureRequest, valkey_url: str, sqlite_tables: s
     engine.dispose()
 
 
-@pytest.fixture
-def sql_site(tables_url: str) -> Iterator[Site]:
-    engine = open_engine(tables_url)
+@pytest.fixture(params=SQL)
+def sql_site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    engine = open_engine(request.getfixturevalue(f"{request.param}_tables"))
     backend = sql_backend.create(Settings(), engine)
     yield Site(engine, backend)
     backend.close()
     engine.dispose()
 
 
-@pytest.fixture(params=["valkey", "sqlite", "postgres"])
+@pytest.fixture(params=["valkey", *SQL])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     with ExitStack() as stack:
         if request.param == "valkey":
