@@ -43,18 +43,19 @@ class StateBackend(Protocol):
     """Interface that agentexec needs of a state backend.
 
     Every call is bounded in time. Every method that needs the server raises `UnavailableError` when it cannot be
-    reached.
+    reached or refuses to serve; callers wait, or leave the work to the reconciler.
     """
 
     transactional: bool
     """True if `push` and `finish` can join a transaction of the record's database (`transaction`)."""
 
     def ping(self) -> None:
-        """Reach the server and prepare what the backend needs.
+        """Reach the server, check that it serves what the other methods need, and prepare it.
 
         Raises:
             UnavailableError: The server cannot be reached.
-            UsageError: The server cannot be used, for example because it is too old.
+            UsageError: The server cannot be used until somebody changes it, for example because it is too old or denies
+                a command. A worker ends with exit code 2.
         """
 
     def close(self) -> None:
