@@ -268,13 +268,15 @@ class TestServer:
     def test_a_full_disk_passes(self, broker: Valkey, server: redis.Redis) -> None:
         # The snapshot cannot take the place of a folder.
         (broker.folder / "dump.rdb").mkdir()
-        server.config_set("save", "3600 1000")
-        server.bgsave()
-        wait_until(lambda: server.info("persistence")["rdb_last_bgsave_status"] == "err")
-        with pytest.raises(UnavailableError, match="MISCONF"):
-            make(broker.url).ping()
-        (broker.folder / "dump.rdb").rmdir()
-        server.config_set("save", "")
+        try:
+            server.config_set("save", "3600 1000")
+            server.bgsave()
+            wait_until(lambda: server.info("persistence")["rdb_last_bgsave_status"] == "err")
+            with pytest.raises(UnavailableError, match="MISCONF"):
+                make(broker.url).ping()
+        finally:
+            (broker.folder / "dump.rdb").rmdir()
+            server.config_set("save", "")
         make(broker.url).ping()
 
 
