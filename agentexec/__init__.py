@@ -4,12 +4,15 @@ Everything here is loaded on first use, so that `import agentexec` costs next to
 imports `agents`.
 """
 
-from __future__ import annotations
-
+# This module imports nothing that Python has not loaded by itself: for `python -m agentexec`, the current folder still comes
+# first here, perhaps with a typing.py.
 import importlib
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from agentexec import activity as activity
     from agentexec import approvals as approvals
     from agentexec import testing as testing
@@ -149,7 +152,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = ["__version__", "activity", "approvals", "testing", *_HOME, *_RENAMED]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in ("activity", "approvals", "testing"):
         return importlib.import_module(f"agentexec.{name}")
     module, inner = _RENAMED.get(name) or (_HOME.get(name), name)

@@ -1,11 +1,14 @@
 """The `agentexec` command, also as `python -m agentexec`."""
 
-from __future__ import annotations
-
 import atexit
+import contextlib
 import gc
 import os
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 PROBES = (["worker", "--check"], ["worker", "--ready"])
 GC_THRESHOLD = 200_000
@@ -24,7 +27,13 @@ def main() -> None:
         _start_fast()
     from agentexec.cli import app
 
-    app.main()
+    try:
+        app.main()
+    except SystemExit as end:
+        runtime = sys.modules.get("agentexec.runtime")  # some commands do without it
+        if runtime is not None and runtime.RUNTIME.only_reads_program:
+            _exit_without_handlers(end.code)
+        raise
 
 
 def _start_fast() -> None:
@@ -36,5 +45,16 @@ def _start_fast() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
 
 
+def _exit_without_handlers(code: object) -> "NoReturn":
+    """Exit, but leave the exit handlers and the threads of the user's module alone: they belong to workers."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0)
+
+
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        # `python -m` puts the current folder first, where a json.py would replace that of the standard library.
+        del sys.path[0]
     main()

@@ -269,7 +269,7 @@ class Pool:
 
     def _refuse_within_workers(self) -> None:
         # Without this check, a program that starts its pool at import would start workers without end.
-        if RUNTIME.is_worker_process:
+        if RUNTIME.only_reads_program:
             raise UsageError(
                 "Workers import the program to find its tasks, and must not start workers themselves. Put pool.run() "
                 'or pool.start() under `if __name__ == "__main__":`.'

@@ -116,8 +116,9 @@ class Runtime:
         """Slots of the worker; None outside worker processes."""
         self.leases: Leases | None = None
         """Leases of the worker; None outside worker processes."""
-        self.is_worker_process = False
-        """True in worker processes, which import the user's module but must not start further workers."""
+        self.only_reads_program = False
+        """True in processes that import the user's program to find its tasks: workers, and commands that are given it. They
+        must not start workers, and commands must not run the program's exit handlers."""
 
     def configure(
         self, *, engine: Engine | AsyncEngine | None = None, database_url: str | None = None

@@ -14,6 +14,7 @@ from agentexec.errors import (
     UnavailableError,
     UsageError,
 )
+from agentexec.worker.target import Target
 
 _KINDS: dict[str, type[AgentexecError]] = {
     kind.__name__: kind
@@ -34,8 +35,8 @@ def to_message(error: AgentexecError) -> dict[str, Any]:
     return {"failed": str(error), "exit_code": error.exit_code, "error": type(error).__name__}
 
 
-def from_message(message: Mapping[str, Any]) -> AgentexecError:
-    """Return the reported error: of its own class, or of a class with its exit code."""
+def from_message(message: Mapping[str, Any], target: Target) -> AgentexecError:
+    """Return the reported error: of its own class, or of a class with its exit code. Its advice names the target."""
     code = int(message["exit_code"])
     kind = _KINDS.get(str(message.get("error")), _KINDS_BY_CODE.get(code, AgentexecError))
-    return kind(str(message["failed"]))
+    return kind(target.named_in(str(message["failed"])))

@@ -187,7 +187,7 @@ class Supervisor:
 
     def _act_on(self, message: dict[str, Any]) -> None:
         if "failed" in message:
-            self._fail(from_message(message))
+            self._fail(from_message(message, self.target))
         elif "loaded" in message:
             self._note_loaded(message["settings"], can_fork=message["forks"])
         elif "ready" in message:

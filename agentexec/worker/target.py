@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from typing import Any, Protocol
 from agentexec.errors import AgentexecError, ModuleLoadError
 from agentexec.registry import Registry
 from agentexec.worker.user_code import is_user_code
+from agentexec.worker.user_folders import UserFolders
 
 
 class HasRegistry(Protocol):
@@ -28,12 +31,14 @@ class HasRegistry(Protocol):
 class Target:
     """Place of a pool: a module, by its dotted name or its file, and an attribute of it.
 
-    `attribute` None means `pool`, or `create_pool()` if there is no `pool`. `path` goes to the front of `sys.path`.
+    `attribute` None means `pool`, or `create_pool()` if there is no `pool`. `path`, that of a running program, goes to the
+    front of `sys.path`. `folders` hold the user's modules, and come after what agentexec needs.
     """
 
     module: str
     attribute: str | None = None
     path: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -43,13 +48,16 @@ class Target:
             raise ModuleLoadError(
                 "Name the module that holds your pool, like `agentexec worker myapp.worker`."
             )
-        if module.endswith(".py"):
-            return cls(
-                str(Path(module).resolve()),
-                attribute or None,
-                (str(Path(module).resolve().parent), str(Path.cwd())),
-            )
-        return cls(module, attribute or None, (str(Path.cwd()),))
+        cwd = str(Path.cwd())
+        if not module.endswith(".py"):
+            return cls(module, attribute or None, folders=(cwd,))
+        file = Path(module).resolve()
+        return cls(str(file), attribute or None, folders=tuple(dict.fromkeys((str(file.parent), cwd))))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Target:
+        """Return the target of which `to_dict` made the JSON values."""
+        return cls(data["module"], data["attribute"], tuple(data["path"]), tuple(data["folders"]))
 
     @classmethod
     def from_pool(cls, pool: object) -> Target:
@@ -67,6 +75,21 @@ class Target:
             "`pool = ax.Pool()` at the top level, and call pool.run() from there."
         )
 
+    def __str__(self) -> str:
+        return self.module if self.attribute is None else f"{self.module}:{self.attribute}"
+
+    def file(self) -> str | None:
+        """Return the file of the module without importing it, or None if there is none."""
+        if self.module.endswith(".py"):
+            return self.module
+        with contextlib.suppress(ImportError, ValueError):  # the name is none, or was loaded by other means
+            return UserFolders(self.folders).file_of(self.module)
+        return None
+
+    def named_in(self, message: str) -> str:
+        """Return a message in which `agentexec migrate` has the option that makes it use this target's database."""
+        return message.replace("`agentexec migrate`", f"`agentexec migrate --app {shlex.quote(str(self))}`")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the target as JSON values, to be sent to another process."""
         return asdict(self)
@@ -77,6 +100,8 @@ class Target:
             if entry in sys.path:
                 sys.path.remove(entry)
             sys.path.insert(0, entry)
+        if self.folders:
+            UserFolders(self.folders).install()
         module = self._import()
         attribute = self.attribute
         if attribute is None:
@@ -108,26 +133,38 @@ class Target:
 
     def _import(self) -> ModuleType:
         try:
+            self._require_own_name()
             if self.module.endswith(".py"):
                 return _import_file(Path(self.module))
             return importlib.import_module(self.module)
         except AgentexecError:
             raise
+        except MissingFileError as error:
+            raise ModuleLoadError(f"There is no file {self.module}.") from error
+        except SyntaxError as error:
+            raise ModuleLoadError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
         except ModuleNotFoundError as error:
             if error.name and (self.module == error.name or self.module.startswith(f"{error.name}.")):
                 raise ModuleLoadError(
                     f"There is no module {self.module}. Run from the folder that holds it, or give a path like src/worker.py."
                 ) from error
-            raise ModuleLoadError(f"{self.module} cannot be imported: {error}{_place(error)}.") from error
-        except MissingFileError as error:
-            raise ModuleLoadError(f"There is no file {self.module}.") from error
-        except SyntaxError as error:
-            raise ModuleLoadError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
+            raise self._failed_import(str(error), error) from error
         except (Exception, SystemExit) as error:
             # Any error that the user's module raises during its import is for its author to read.
-            raise ModuleLoadError(
-                f"{self.module} cannot be imported: {type(error).__name__}: {error}{_place(error)}."
-            ) from error
+            raise self._failed_import(f"{type(error).__name__}: {error}", error) from error
+
+    def _require_own_name(self) -> None:
+        """Raise ModuleLoadError if another module has the name of this one and comes first."""
+        name = Path(self.module).stem if self.module.endswith(".py") else self.module.partition(".")[0]
+        folders = UserFolders(self.folders)
+        if (owner := folders.owner(name)) is not None:
+            raise ModuleLoadError(folders.complaint(name, owner))
+
+    def _failed_import(self, reason: str, error: BaseException) -> ModuleLoadError:
+        hidden = UserFolders(self.folders).hidden_by_name(error)
+        return ModuleLoadError(
+            f"{self.module} cannot be imported: {reason}{_place(error)}.{f' {hidden}' if hidden else ''}"
+        )
 
 
 class MissingFileError(Exception):

@@ -43,6 +43,7 @@ from agentexec.worker.child_main import (
 from agentexec.worker.failed_start import to_message
 from agentexec.worker.forks import Forks, ignore_signals
 from agentexec.worker.target import HasRegistry, Target
+from agentexec.worker.user_folders import own_module
 
 log = logging.getLogger("agentexec.worker")
 
@@ -72,8 +73,7 @@ class TemplateArgs:
     def parse(cls, text: str) -> TemplateArgs:
         """Read the arguments from the JSON that the supervisor passes."""
         data = json.loads(text)
-        target = data.pop("target")
-        return cls(target=Target(target["module"], target["attribute"], tuple(target["path"])), **data)
+        return cls(target=Target.from_dict(data.pop("target")), **data)
 
 
 class Template:
@@ -154,7 +154,7 @@ class Template:
             "spawned": request,
         }
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "agentexec.worker.template", json.dumps(args)],
+            [*own_module("agentexec.worker.template"), json.dumps(args)],
             pass_fds=[self._args.alive, self._args.maintenance],
         )
         # `_reap` waits for any child, so Popen must not wait for this one.
@@ -234,7 +234,7 @@ def main(text: str) -> NoReturn:
             # A program started by the user's code would keep it open, and the end of this process would go unnoticed.
             os.set_inheritable(descriptor, False)
     logs.set_up("template", CONF.log_level)
-    RUNTIME.is_worker_process = True
+    RUNTIME.only_reads_program = True
     try:
         pool = _load_pool(args, forks)
     except AgentexecError as error:

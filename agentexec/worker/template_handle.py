@@ -9,7 +9,6 @@ import math
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from agentexec.policy import restart_delay
 from agentexec.worker.channel import Channel
 from agentexec.worker.child_processes import YOUNG_SECONDS
 from agentexec.worker.target import Target
+from agentexec.worker.user_folders import own_module
 
 log = logging.getLogger("agentexec.supervisor")
 
@@ -58,7 +58,7 @@ class TemplateHandle:
         """Channel to the maintenance process, whichever it is."""
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "agentexec.worker.template", json.dumps(args)],
+                [*own_module("agentexec.worker.template"), json.dumps(args)],
                 pass_fds=[its_control.fileno(), alive_read, its_maintenance.fileno()],
                 env={**os.environ, **to_environment(overrides)},
             )
