@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from agentexec import __version__
 from agentexec.cli.output import one_line
-from agentexec.cli.verbs import VERBS
+from agentexec.cli.verbs import VERBS, get_command
 from agentexec.errors import AgentexecError
 from agentexec.redaction import redact
 
@@ -38,7 +37,7 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
     )
     app.callback()(_options)
     for verb in verbs:
-        app.command(verb)(VERBS[verb]())
+        app.command(verb)(get_command(verb))
     return app
 
 
@@ -65,8 +64,6 @@ def main() -> NoReturn:
     # Accepted anywhere on the line, since it is usually added to the end of a command that has just failed.
     show_traceback = TRACEBACK in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != TRACEBACK]
-    # Last, so that it hides nothing: AGENTEXEC_STATE_BACKEND may name a module of the project.
-    sys.path.append(str(Path.cwd()))
     # Other verbs are loaded only for the help that lists them all.
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     app = build_app([verb] if verb in VERBS else VERBS)

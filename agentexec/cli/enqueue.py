@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, cast
 
 import typer
 
@@ -81,7 +81,8 @@ def run(
         return
     else:
         typer.echo(f"Task {task.agent_id} is queued; waiting for its result.", err=True)
-    result = ax.get_result_sync(task, timeout)
+    # As JSON data, also where the user's module is loaded and declares the type of the result.
+    result = ax.get_result_sync(task, timeout, type=cast(Any, Any))
     text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, indent=2)
     if sys.stdout.isatty():
         text = printable(text)

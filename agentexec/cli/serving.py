@@ -31,4 +31,7 @@ def missing_worker(queue: str) -> str | None:
     from agentexec.db.urls import safe_url
 
     database = safe_url(ax.get_engine().url)
-    return f"No worker serves the queue {queue} of {database}: start one with `agentexec worker`; the task waits for it."
+    hint = (
+        "" if ax.CONF.worker_module else " If your worker uses another database, name its module with --app."
+    )
+    return f"No worker serves the queue {queue} of {database}: start one with `agentexec worker`; the task waits for it.{hint}"

@@ -136,3 +136,19 @@ VERBS: dict[str, Callable[[], Command]] = {
     "version": _version,
 }
 """Verbs in the order of `--help`, each with the function that imports its module and returns its command."""
+
+WITHOUT_DATABASE = frozenset({"worker", "doctor", "init", "version"})
+"""Verbs that open no database, or that take the user's module by themselves."""
+
+CREATING_DATABASE = frozenset({"enqueue", "migrate"})
+"""Verbs that may create the database."""
+
+
+def get_command(verb: str) -> Command:
+    """Return the command of a verb. Those that open a database take the user's module with --app."""
+    command = VERBS[verb]()
+    if verb in WITHOUT_DATABASE:
+        return command
+    from agentexec.cli.app_module import with_app
+
+    return with_app(command, creates_database=verb in CREATING_DATABASE)

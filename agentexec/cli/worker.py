@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,10 @@ from typing import Annotated
 import typer
 
 import agentexec as ax
+from agentexec.cli.app_module import SameModule, announce_backend, importing
 from agentexec.errors import UsageError
+
+log = logging.getLogger("agentexec.supervisor")
 
 
 def run(
@@ -21,6 +25,7 @@ def run(
             show_default=False,
         ),
     ] = None,
+    app: SameModule = None,
     workers: Annotated[
         int | None,
         typer.Option("--workers", "-w", min=1, help="Number of worker processes (AGENTEXEC_NUM_WORKERS)."),
@@ -85,11 +90,7 @@ def run(
         "heartbeat_file": heartbeat_file,
     }
     overrides = {name: value for name, value in options.items() if value is not None}
-    if queue is not None and "," in queue:
-        names = " ".join(queue.replace(",", " ").split())
-        raise UsageError(
-            f"A worker serves one queue; start one worker for each of {names}, with its own --queue."
-        )
+    _require_one_queue(queue)
     for name, value in overrides.items():
         setattr(ax.CONF, name, value)
     # Imported on use: the other commands start faster without them.
@@ -97,7 +98,18 @@ def run(
     from agentexec.worker.supervisor import Supervisor
     from agentexec.worker.target import Target
 
-    target = Target.parse(module or ax.CONF.worker_module or "")
+    given = module or app
+    target = Target.parse(given or ax.CONF.worker_module or "")
     logs.set_up("supervisor", ax.CONF.log_level)
     supervisor = Supervisor(target, ax.CONF, overrides=overrides, show_traceback="--traceback" in sys.argv)
+    log.info("%s", importing(target, given=given is not None))
+    announce_backend(log.info)
     raise typer.Exit(supervisor.run())
+
+
+def _require_one_queue(queue: str | None) -> None:
+    if queue is not None and "," in queue:
+        names = " ".join(queue.replace(",", " ").split())
+        raise UsageError(
+            f"A worker serves one queue; start one worker for each of {names}, with its own --queue."
+        )

@@ -17,7 +17,7 @@ from sqlalchemy.engine.url import URL
 from agentexec.db.clock import follow_server
 from agentexec.db.pooler import adapt_async_to_pooler, adapt_to_pooler
 from agentexec.db.sqlite import tune_sqlite
-from agentexec.db.urls import sqlite_file, sync_url
+from agentexec.db.urls import is_in_memory, safe_url, sqlite_file, sync_url
 from agentexec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ def _options(url: URL, dialect: str) -> dict[str, Any]:
     # A statement's parameters are users' data: no error and no log may quote them.
     options: dict[str, Any] = {"hide_parameters": True}
     if dialect == "sqlite":
-        if (file := sqlite_file(url)) is not None:
+        file = sqlite_file(url)
+        # The options of SQLite's own URLs may forbid to create the file.
+        if file is not None and not (url.database or "").startswith("file:"):
             # Not by the event `do_connect`, with which SQLAlchemy looks for listeners at each statement.
             options["connect_args"] = {"factory": functools.partial(_connect_private, file)}
         return options
@@ -114,10 +116,10 @@ def prepare_engine(engine: Engine | AsyncEngine) -> Engine:
 
 def require_shareable(engine: Engine) -> None:
     """Raise UsageError for an in-memory SQLite database, which no other process can open."""
-    if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
+    if is_in_memory(engine.url):
         raise UsageError(
-            "Workers need a database that several processes can open; sqlite:// lives in one process only, "
-            "so write sqlite:///agentexec.db."
+            f"Workers need a database that several processes can open; {safe_url(engine.url)} lives in one process only, so "
+            "write sqlite:///agentexec.db."
         )
 
 

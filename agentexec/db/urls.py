@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from sqlalchemy import exc
 from sqlalchemy.engine import make_url
@@ -18,6 +19,9 @@ SYNC_DRIVERS = {
     "mariadb": "mariadb+pymysql",
 }
 """Synchronous driver for each name of a database in a URL."""
+
+PLACES = frozenset({"host", "port", "unix_socket", "service", "dbname"})
+"""Parameters of a URL's query that name the server or the database."""
 
 
 def sync_url(url: str | URL) -> URL:
@@ -42,16 +46,28 @@ def sync_url(url: str | URL) -> URL:
 def safe_url(url: URL | str) -> str:
     """Return a URL for messages: without its password, and without its query, which may contain one too.
 
-    The path of a SQLite file is absolute, so that the message tells which file it is.
+    The path of a SQLite file is absolute, so that the message tells which file it is. A query that names the server stays.
     """
-    parsed = make_url(url).set(query={})
+    parsed = make_url(url)
+    parsed = parsed.set(query={name: value for name, value in parsed.query.items() if name in PLACES})
     if (path := sqlite_file(parsed)) is not None:
         parsed = parsed.set(database=str(path))
     return parsed.render_as_string(hide_password=True)
 
 
+def is_in_memory(url: URL) -> bool:
+    """Return True for a SQLite URL without a file, whose database only one process can open."""
+    name = url.database or ":memory:"
+    return url.get_backend_name() == "sqlite" and (
+        name.startswith((":memory:", "file::memory:"))
+        or "memory" in (url.query.get("mode"), *parse_qs(name.partition("?")[2]).get("mode", ()))
+    )
+
+
 def sqlite_file(url: URL) -> Path | None:
     """Return the absolute path of a SQLite URL's file, or None if the URL names no file."""
-    if url.get_backend_name() != "sqlite" or url.host or url.database in (None, "", ":memory:"):
+    if url.get_backend_name() != "sqlite" or url.host or not url.database or is_in_memory(url):
         return None
-    return None if url.database.startswith("file:") else Path(url.database).absolute()
+    # SQLite's own URLs: file:name.db, file:/folder/name.db, file:///folder/name.db, each perhaps with ?options.
+    name = unquote(urlsplit(url.database).path) if url.database.startswith("file:") else url.database
+    return Path(name).absolute() if name else None

@@ -45,7 +45,7 @@ def migrate_to(engine: Engine, revision: str) -> None:
     with translating_db_errors(engine), engine.connect() as connection:
         current = _current(connection)
     if current is not None and current not in revisions():
-        check_revision(current)
+        check_revision(current, engine)
     known = [step.revision for step in script.walk_revisions()]
     wanted = script.get_current_head() if revision == "head" else revision
     if revision not in ("head", "base") and revision not in known:

@@ -14,6 +14,7 @@ from agentexec.activity import models as _activity
 from agentexec.config import CONF
 from agentexec.db.base import Base
 from agentexec.db.transactions import reading
+from agentexec.db.urls import safe_url
 from agentexec.errors import SchemaError
 from agentexec.journal import models as _journal
 from agentexec.state import sql_models as _state
@@ -63,7 +64,7 @@ def check_schema(engine: Engine) -> None:
     with reading(engine) as connection:
         inspector = inspect(connection)
         if inspector.has_table(version_table()):
-            check_revision(_recorded(connection))
+            check_revision(_recorded(connection), engine)
             return
         for table in Base.metadata.sorted_tables:
             if not table.name.startswith(CONF.table_prefix):
@@ -75,7 +76,7 @@ def check_schema(engine: Engine) -> None:
             missing = [column.name for column in table.columns if column.name not in columns]
             if missing:
                 what = f"the table {table.name}" if not columns else f"the column {table.name}.{missing[0]}"
-                raise SchemaError(f"The database lacks {what}; {ADVICE}.")
+                raise SchemaError(f"The database {safe_url(engine.url)} lacks {what}; {ADVICE}.")
 
 
 def is_at_head(engine: Engine) -> bool:
@@ -91,16 +92,16 @@ def _recorded(connection: Connection) -> str | None:
     return found
 
 
-def check_revision(current: str | None) -> None:
+def check_revision(current: str | None, engine: Engine) -> None:
     """Raise SchemaError unless a revision is the one that this release needs."""
-    known = revisions()
+    known, database = revisions(), f"The database {safe_url(engine.url)}"
     if current == known[-1]:
         return
     if current is None or current in known:
         raise SchemaError(
-            f"The database is at revision {current or 'none'}, this release needs {known[-1]}; {ADVICE}."
+            f"{database} is at revision {current or 'none'}, this release needs {known[-1]}; {ADVICE}."
         )
     raise SchemaError(
-        f"The database is at revision {current}, which is newer than this release knows ({known[-1]}); "
+        f"{database} is at revision {current}, which is newer than this release knows ({known[-1]}); "
         "upgrade agentexec, or `agentexec migrate --revision` back with the newer release."
     )

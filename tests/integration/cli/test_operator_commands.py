@@ -26,9 +26,9 @@ def findings(printed: str) -> dict[str, tuple[str, str]]:
 @on_targets("embedded", "valkey+postgres")
 def test_the_doctor_passes_a_healthy_deployment(deploy: Deploy) -> None:
     deployment = deploy()
-    code, printed, _ = run_in_process(deployment, "doctor", str(WORKER), "--json")
-    found = findings(printed)
-    assert code == 0
+    done = run_agentexec("doctor", str(WORKER), "--json", cwd=deployment.folder, **deployment.environment)
+    found = findings(done.stdout)
+    assert done.returncode == 0, done.stdout
     assert {name: state for name, (state, _) in found.items() if name in ("database", "schema", "queue")} == {
         "database": "ok",
         "schema": "ok",
@@ -49,9 +49,9 @@ def test_the_doctor_passes_a_healthy_deployment(deploy: Deploy) -> None:
         ({"AGENTEXEC_DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/x"}, "database", "127.0.0.1:1"),
         ({"AGENTEXEC_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}, "queue", "127.0.0.1:1"),
         ({"AGENTEXEC_WORKER_MODULE": "nowhere"}, "module", "nowhere"),
-        ({}, "schema", "run `agentexec migrate`"),
+        ({}, "database", "run `agentexec migrate`"),
     ],
-    ids=["database", "redis", "module", "schema"],
+    ids=["database", "redis", "module", "no-database"],
 )
 def test_the_doctor_says_what_is_wrong_without_secrets(
     variables: dict[str, str], name: str, reason: str, tmp_path: Path

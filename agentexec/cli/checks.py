@@ -1,0 +1,183 @@
+"""Checks of everything a worker needs, for `agentexec doctor`.
+
+With a module of the user they run in a process of their own, which imports the module and uses its settings and database,
+as a worker does: a module that ends the process, or hangs, ends this one only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple, NoReturn
+
+import agentexec as ax
+from agentexec.cli.app_module import announce_backend, load, naming_module, require_database, say
+from agentexec.cli.serving import serving_workers
+from agentexec.cli.version import versions
+from agentexec.errors import AgentexecError
+from agentexec.redaction import redact
+
+State = Literal["ok", "warn", "fail"]
+SLOW_MS = 20.0
+"""Milliseconds above which a round trip is reported as slow: a task takes about ten of them."""
+
+TRIES = 5
+"""Round trips to the database, of which the median is reported."""
+
+
+class Finding(NamedTuple):
+    """Outcome of one check."""
+
+    name: str
+    state: State
+    text: str
+
+
+def findings(module: str | None, *, given: bool) -> Iterator[Finding]:
+    """Run all checks in this process, and yield what they find, without secrets.
+
+    Args:
+        module: The user's module, which is imported.
+        given: True if the command line names it, False if the settings do.
+    """
+    for finding in _findings(module, given):
+        yield finding._replace(text=redact(finding.text, ax.CONF.secrets))
+
+
+def _findings(module: str | None, given: bool) -> Iterator[Finding]:
+    yield from _checked("module", lambda: _module(module, given))
+    yield Finding("versions", "ok", ", ".join(f"{name} {version}" for name, version in versions().items()))
+    # Imported on use: the module reads the settings, and --help must work with a bad one too.
+    from agentexec.config import SQL_BACKEND, Settings, env_var_name, unknown_variables
+
+    explicit = [env_var_name(name) for name in Settings.model_fields if name in ax.CONF.model_fields_set]
+    yield Finding("settings", "ok", ", ".join(explicit) or "all defaults")
+    for sentence in unknown_variables():
+        yield Finding("settings", "warn", sentence)
+    announce_backend(say)
+    reachable = True
+    for finding in _checked("database", lambda: _database(module), module):
+        reachable = reachable and finding.state != "fail"
+        yield finding
+    if reachable:
+        yield from _checked("schema", _schema, module)
+    # Its checks would create the database, or name its fault again.
+    if reachable or ax.CONF.backend_module != SQL_BACKEND:
+        yield from _checked("queue", _queue, module)
+    if reachable:
+        yield from _checked("workers", _workers, module)
+    yield from _keys()
+
+
+def _checked(
+    name: str, check: Callable[[], Iterator[Finding]], module: str | None = None
+) -> Iterator[Finding]:
+    """Run a check, and report its error as a finding."""
+    try:
+        with naming_module(module):
+            yield from check()
+    except AgentexecError as error:
+        yield Finding(name, "fail", str(error))
+    except Exception as error:
+        yield Finding(name, "fail", f"{type(error).__name__}: {error}")
+
+
+def _module(module: str | None, given: bool) -> Iterator[Finding]:
+    if not module:
+        yield Finding("module", "warn", "none given: name it as an argument or in AGENTEXEC_WORKER_MODULE.")
+        return
+    tasks = load(module, given=given)
+    if not tasks:
+        yield Finding("module", "warn", f"{module} has no tasks: add one with @pool.task.")
+    else:
+        yield Finding("module", "ok", f"{module} has the tasks {', '.join(tasks)}")
+
+
+def _database(module: str | None) -> Iterator[Finding]:
+    from agentexec.db.engine import require_shareable, server_name
+    from agentexec.db.pooler import pooling_of
+    from agentexec.db.transactions import reading
+    from agentexec.db.urls import safe_url
+
+    engine = ax.get_engine()
+    require_shareable(engine)
+    require_database(module)
+    times: list[float] = []
+    with reading(engine) as connection:
+        for _ in range(TRIES):
+            start = time.perf_counter()
+            connection.exec_driver_sql("SELECT 1")
+            times.append(1000 * (time.perf_counter() - start))
+        server = server_name(connection)
+    text = f"{server} at {safe_url(engine.url)}"
+    if not pooling_of(engine).keeps_session:
+        text += " through a pooler in transaction mode"
+    yield _timed("database", text, sorted(times)[TRIES // 2])
+
+
+def _schema() -> Iterator[Finding]:
+    from agentexec.schema.tables import check_schema
+
+    check_schema(ax.get_engine())
+    yield Finding("schema", "ok", "up to date")
+
+
+def _queue() -> Iterator[Finding]:
+    from agentexec.runtime import RUNTIME
+
+    backend = RUNTIME.backend
+    start = time.perf_counter()
+    backend.ping()
+    first = 1000 * (time.perf_counter() - start)
+    start = time.perf_counter()
+    depth = sum(backend.depth(ax.CONF.queue_name))
+    # The first call also connects.
+    took = min(first, 1000 * (time.perf_counter() - start))
+    text = f"{depth} task(s) in {ax.CONF.queue_name}, kept by {ax.CONF.backend_module}"
+    describe = getattr(backend, "describe", None)
+    if describe is not None:
+        text += f", {describe()}"
+    yield _timed("queue", text, took)
+
+
+def _workers() -> Iterator[Finding]:
+    serving = serving_workers(ax.CONF.queue_name)
+    if not serving:
+        yield Finding("workers", "warn", f"none serves {ax.CONF.queue_name}: start `agentexec worker`.")
+        return
+    hosts = len({worker.host for worker in serving})
+    text = f"{len(serving)} process(es) on {hosts} host(s) serve {ax.CONF.queue_name}"
+    yield Finding("workers", "ok", text)
+
+
+def _keys() -> Iterator[Finding]:
+    if os.environ.get("OPENAI_API_KEY"):
+        yield Finding("keys", "ok", "OPENAI_API_KEY is set here")
+    else:
+        yield Finding(
+            "keys", "warn", "OPENAI_API_KEY is not set here; workers that use OpenAI models need it."
+        )
+
+
+def _timed(name: str, text: str, milliseconds: float) -> Finding:
+    text = f"{text}, {milliseconds:.1f} ms"
+    if milliseconds > SLOW_MS:
+        return Finding(name, "warn", f"{text}: slow; move it closer to the workers.")
+    return Finding(name, "ok", text)
+
+
+def main(text: str) -> NoReturn:
+    """Write the findings to a file descriptor, one JSON object a line; `text` is the arguments as JSON."""
+    arguments = json.loads(text)
+    with os.fdopen(arguments["output"], "w", encoding="utf-8") as output:
+        for finding in findings(arguments["module"], given=arguments["given"]):
+            print(json.dumps(finding._asdict()), file=output, flush=True)
+    # The exit handlers of the user's module belong to workers.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
