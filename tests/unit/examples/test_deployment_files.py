@@ -90,7 +90,7 @@ def test_every_command_and_option_exists(file: Path) -> None:
 
 def test_the_commands_are_found() -> None:
     assert ["worker"] in commands_of(DOCKERFILE) and ["worker", "--check"] in commands_of(DOCKERFILE)
-    assert ["migrate"] in commands_of(COMPOSE) and ["worker", "--ready"] in commands_of(COMPOSE)
+    assert ["migrate", "--app", ""] in commands_of(COMPOSE) and ["worker", "--ready"] in commands_of(COMPOSE)
     assert commands_of(UNIT) == [["migrate"], ["worker"]]
     assert len([command for file in MANIFESTS for command in commands_of(file)]) >= 4
 
@@ -119,6 +119,16 @@ def test_versions_match_the_repository() -> None:
     (uv,) = re.findall(r"^uv_version=(.+)$", (REPOSITORY / "dev").read_text(), re.MULTILINE)
     assert re.findall(r"^ARG UV_VERSION=(.+)$", content, re.MULTILINE) == [uv]
     assert re.findall(r"^ARG VERSION=(.+)$", content, re.MULTILINE) == [ax.__version__]
+
+
+def test_images_are_pinned_to_a_patch_release_or_a_digest() -> None:
+    images = [service["image"] for service in services().values() if "build" not in service]
+    images += re.findall(r"^ARG PYTHON_IMAGE=(.+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert len(images) == 3
+    for image in images:
+        assert re.search(r":\d+\.\d+(\.\d+)?-[a-z-]+$|@sha256:[0-9a-f]{64}$", image), image
+        # PostgreSQL's releases have two numbers, the others' three.
+        assert image.count(".", image.rindex(":")) == (1 if "postgres" in image else 2) or "@" in image, image
 
 
 def test_copied_files_are_not_ignored_by_the_build() -> None:
