@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
-from tests.deployment import Deploy, on_targets
+from tests.deployment import Deploy, on_targets, run_agentexec
 
 DB = """
 import os
@@ -104,6 +105,27 @@ def test_the_quick_start(deploy: Deploy) -> None:
     assert client.wait(30) == 0, deployment.log
     assert '"agent_type": "research_company"' in deployment.log
     assert "Processing batch 3 of 10" in deployment.log
+    # The settings name neither the database nor Redis: the commands learn both from the module.
+    place = {"cwd": deployment.folder, **deployment.environment, **variables}
+    waited = run_agentexec(
+        "enqueue",
+        "research_company",
+        '{"company": "Acme"}',
+        "--wait",
+        "--timeout",
+        "20",
+        "-A",
+        "app.worker",
+        **place,
+    )
+    assert waited.returncode == 0, waited.stderr
+    checked = run_agentexec("doctor", "app.worker", "--json", **place)
+    found = {finding["name"]: finding for finding in json.loads(checked.stdout)}
+    assert checked.returncode == 0, checked.stdout
+    assert all(found[name]["state"] != "fail" for name in ("module", "database", "schema", "queue"))
+    assert found["workers"]["state"] == "ok"
+    assert "agentexec.state.redis_backend" in found["queue"]["text"]
+    assert not (deployment.folder / "agentexec.db").exists()
     os.killpg(worker.pid, signal.SIGINT)
     assert worker.wait(15) == 0
 

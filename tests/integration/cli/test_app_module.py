@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -18,7 +19,8 @@ import agentexec as ax
 from agentexec.cli.app import main
 from agentexec.cli.verbs import VERBS, WITHOUT_DATABASE, get_command
 from agentexec.runtime import RUNTIME
-from tests.deployment import run_agentexec, run_python
+from tests.deployment import clean_environment, run_agentexec, run_python
+from tests.waiting import wait_until
 
 MODULE = """
 import atexit
@@ -330,6 +332,40 @@ def test_a_state_backend_of_the_current_folder_is_announced(tmp_path: Path) -> N
     sentence = f"The state backend is own_backend from {tmp_path}/own_backend.py, as AGENTEXEC_STATE_BACKEND in .env says."
     assert sentence in done.stderr
     assert "RuntimeError: used" in done.stderr
+
+
+def test_workers_and_commands_meet_in_a_folder_with_misleading_names(tmp_path: Path) -> None:
+    for name in ("json", "queue", "typing", "sqlalchemy", "redis", "agents", "psutil"):
+        (tmp_path / f"{name}.py").write_text(f"open('ran_{name}', 'w')\nraise SystemExit('{name}.py ran')\n")
+    (tmp_path / "names.py").write_text("GREETING = 'Hello'\n")
+    (tmp_path / "own_worker.py").write_text(
+        "import json\nimport queue\nimport agentexec as ax\nfrom names import GREETING\n"
+        "ax.CONF.database_url = 'sqlite:///own.db'\n"
+        "ax.Base.metadata.create_all(ax.get_engine())\n"
+        "pool = ax.Pool()\n"
+        "@pool.task('greet')\nasync def greet(agent_id, context: dict) -> str:\n"
+        "    return GREETING + json.dumps(context)\n"
+    )
+    (tmp_path / ".env").write_text("AGENTEXEC_WORKER_MODULE=own_worker\nAGENTEXEC_NUM_WORKERS=1\n")
+    log = tmp_path / "worker.log"
+    with log.open("w") as output:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "agentexec", "worker"],
+            cwd=tmp_path,
+            env=clean_environment(),
+            stderr=output,
+        )
+    try:
+        wait_until(lambda: "on queue" in log.read_text() or worker.poll() is not None, timeout=60)
+        done = run_agentexec("enqueue", "greet", "{}", "--wait", "--timeout", "30", cwd=tmp_path, timeout=60)
+        assert done.stdout == "Hello{}\n", done.stderr + log.read_text()
+    finally:
+        worker.terminate()
+        worker.wait(30)
+    sentence = f"Importing own_worker from {tmp_path}/own_worker.py, as AGENTEXEC_WORKER_MODULE in .env says."
+    assert sentence in log.read_text() and sentence in done.stderr
+    assert [file.name for file in tmp_path.glob("ran_*")] == []
+    assert not (tmp_path / "agentexec.db").exists()
 
 
 def test_help_needs_no_module(command: Command) -> None:
