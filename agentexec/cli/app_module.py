@@ -164,21 +164,17 @@ def guarding_database(name: str | None, *, creates: bool) -> Generator[None]:
         yield
         return
 
-    def before_connecting(connecting: object, *_: Any) -> None:
-        if connecting is not engine.dialect:
-            return  # the user's module has another engine
+    def before_connecting(*_: Any) -> None:
         if not creates:
             require_database(name)
         elif not name and RUNTIME.embedded and not file.exists():
             say(f"Creating the database {safe_url(engine.url)}, as no setting names one.{OTHER_DATABASE}")
 
-    # On the class, whose listeners come before those of the engine, one of which creates the file.
-    dialect = type(engine.dialect)
-    event.listen(dialect, "do_connect", before_connecting)
+    event.listen(engine, "do_connect", before_connecting)
     try:
         yield
     finally:
-        event.remove(dialect, "do_connect", before_connecting)
+        event.remove(engine, "do_connect", before_connecting)
 
 
 def require_database(name: str | None) -> None:

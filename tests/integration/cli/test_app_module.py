@@ -63,6 +63,7 @@ ARGUMENTS = {
     "approve": [ANY_ID, "call"],
     "reject": [ANY_ID, "call"],
     "cancel-pending": ["--yes"],
+    "schedules": [],
     "prune": ["--older-than", "1d", "--yes"],
 }
 """Arguments of the commands that read or change tasks."""
