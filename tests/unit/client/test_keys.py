@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,7 +13,7 @@ import agentexec as ax
 from agentexec.activity.models import Activity
 from agentexec.client.keys import find_holder
 from agentexec.client.new_task import new_task
-from agentexec.journal.recorder import Scope
+from agentexec.journal.recorder import Recorder, Scope
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 
@@ -28,7 +27,7 @@ def connection(sqlite_tables: str) -> Iterator[Connection]:
 
 
 def in_task(agent_id: UUID, epoch: int) -> Scope:
-    return cast(Scope, SimpleNamespace(recorder=SimpleNamespace(lease=Lease(agent_id, epoch))))
+    return Scope(Recorder(Lease(agent_id, epoch)))
 
 
 def failed(parent: UUID | None = None) -> ax.Task:
