@@ -33,9 +33,6 @@ log = logging.getLogger("agentexec.maintenance")
 PAUSE_PART, SILENCE_PART = 0.2, 0.6
 """Parts of the timeout: between two looks, and until a host counts as silent. What remains is for looks that are late."""
 
-TAKEN_SECONDS = 5.0
-"""Seconds for which the leadership of a dead host is held, by the one process that gives its tasks back."""
-
 WORKER: Any = WorkerProcess.__table__
 
 
@@ -143,8 +140,11 @@ class HostWatch:
         return [(other, row) for other, row in found if other is not None and other != host]
 
     def _take(self, host: Host, other: Host) -> bool:
-        """Return True if the other host does not hold its leadership any more, which this process then holds."""
-        return self._runtime.backend.acquire_leadership(_role(other), host.name, TAKEN_SECONDS)
+        """Return True if the other host does not hold its leadership any more, which this process then holds.
+
+        For as long as the host itself would: a leadership of another length may count as forged, and hold nobody off.
+        """
+        return self._runtime.backend.acquire_leadership(_role(other), host.name, self._silence)
 
     def _give_back(self, other: Host, worker_id: str, reason: str) -> None:
         number = self._recover(worker_id, reason)

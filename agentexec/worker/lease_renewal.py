@@ -15,7 +15,8 @@ from sqlalchemy import bindparam, select
 from agentexec.activity.models import Activity
 from agentexec.config import Settings
 from agentexec.db.transactions import reading
-from agentexec.errors import LeaseLostError, UnavailableError
+from agentexec.errors import UnavailableError
+from agentexec.journal.store import check_lease
 from agentexec.outage import Outage
 from agentexec.runtime import Runtime
 from agentexec.task import Entry, Lease, Status, stored_priority
@@ -130,10 +131,7 @@ class LeaseRenewer:
                     self.renew()
                 except UnavailableError as error:
                     log.debug("%s The record alone decides who has task %s.", error, lease.agent_id)
-        with reading(self._runtime.engine) as connection:
-            row = connection.execute(_STATES, {"ids": [lease.agent_id]}).one_or_none()
-        if row is None or (row.status, row.epoch) != (Status.RUNNING, lease.epoch):
-            raise LeaseLostError(lease.agent_id)
+        check_lease(self._runtime.engine, lease)
 
     def _has_just_failed(self) -> bool:
         """Return True during an outage of the state backend, in which not every call should wait for another failure."""

@@ -15,7 +15,7 @@ from agentexec.activity.models import WorkerProcess
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading, writing
-from agentexec.worker.host_watch import HostWatch
+from agentexec.worker.host_watch import SILENCE_PART, HostWatch
 from agentexec.worker.machine import Host, new_host_name
 from tests.unit.worker.record import QUEUE, Record, open_record
 
@@ -32,11 +32,11 @@ def record(tmp_path: Path) -> Generator[Record]:
 class Watched:
     """A watch whose clock the test moves, and the worker processes that it gave back."""
 
-    def __init__(self, record: Record, host: str | None = None) -> None:
+    def __init__(self, record: Record, host: str | None = None, timeout: int = TIMEOUT) -> None:
         self.record = record
         self.host = host or new_host_name()
         self.recovered: dict[str, str] = {}
-        settings = Settings(queue_name=QUEUE, host_timeout=TIMEOUT)
+        settings = Settings(queue_name=QUEUE, host_timeout=timeout)
         self.watch = HostWatch(record.runtime, settings, f"{self.host}:maintenance", self._recover)
 
     def _recover(self, worker_id: str, reason: str) -> int:
@@ -159,7 +159,7 @@ def test_of_two_hosts_that_notice_a_death_one_acts(record: Record) -> None:
     for second_of_clock in (0.0, 2.0, 4.0):
         first.watch.look(second_of_clock)
         second.watch.look(second_of_clock)
-    record.backend.acquire_leadership(f"host:{ELSEWHERE}", first.host, 60)
+    record.backend.acquire_leadership(f"host:{ELSEWHERE}", first.host, TIMEOUT * SILENCE_PART)
     second.watch.look(6.0)
     first.watch.look(6.0)
     assert second.recovered == {}
@@ -168,9 +168,21 @@ def test_of_two_hosts_that_notice_a_death_one_acts(record: Record) -> None:
 
 def test_a_host_that_was_given_up_says_so_once(record: Record, caplog: pytest.LogCaptureFixture) -> None:
     watched = Watched(record)
-    record.backend.acquire_leadership(f"host:{watched.host}", "another", 60)
+    record.backend.acquire_leadership(f"host:{watched.host}", "another", TIMEOUT * SILENCE_PART)
     watched.look_until(6.0)
     assert caplog.text.count("Another host has found this one dead") == 1
+
+
+@pytest.mark.parametrize("timeout", [TIMEOUT, 600])
+def test_the_signs_of_life_of_a_host_count_whatever_the_timeout(record: Record, timeout: int) -> None:
+    """A leadership that lasts much longer than others ask for does not count, so all ask for the same length."""
+    other, watched = Watched(record, ELSEWHERE, timeout), Watched(record, timeout=timeout)
+    add_report(record, f"{ELSEWHERE}:worker")
+    other.watch.look(0.0)
+    watched.watch.look(0.0)
+    watched.watch.look(0.3 * timeout)
+    watched.watch.look(0.6 * timeout)
+    assert watched.recovered == {}
 
 
 def test_a_host_that_stops_in_order_leaves_no_sign(record: Record) -> None:
