@@ -79,6 +79,8 @@ class Registry:
             result=signature.result,
             retries=retries,
             timeout=timeout,
+            retry_on=_checked_retry_on(name, options.get("retry_on")),
+            backoff=_checked_backoff(name, options.get("backoff")),
         )
         self._tasks[name] = definition
         return definition
@@ -123,6 +125,26 @@ def _checked_options(name: str, options: HandlerOptions) -> tuple[int, float | N
         if timeout <= 0:
             raise UsageError(f"Task {name}: timeout must be more than 0 seconds.")
     return retries or 0, timeout
+
+
+def _checked_retry_on(name: str, value: Any) -> Any:
+    """Return a handler's `retry_on`: a tuple of classes, a function or None."""
+    classes = (value,) if isinstance(value, type) else value
+    if isinstance(classes, tuple | list | set | frozenset):
+        if classes and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in classes):
+            return tuple(classes)
+    elif value is None or callable(value):
+        return value
+    raise UsageError(
+        f"Task {name}: retry_on must be classes of exceptions or a function that takes one, not {shown(value)}."
+    )
+
+
+def _checked_backoff(name: str, value: Any) -> Any:
+    """Return a handler's `backoff`: seconds, a function or None."""
+    if value is None or callable(value):
+        return value
+    return check_seconds(f"Task {name}: backoff", value, minimum=0)
 
 
 def validate_context(definition: TaskDefinition, context: Any) -> Any:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, NamedTuple, TypedDict
 from uuid import UUID
 
@@ -126,6 +127,14 @@ class HandlerOptions(TypedDict, total=False):
     retries: int | None
     """Further attempts after one that raised, with growing pauses; 0 by default."""
 
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None
+    """Errors that are retried: classes, or a function that is given the error. By default all of them. Of a group of
+    errors, each must be retried."""
+
+    backoff: float | timedelta | Callable[[int], float | timedelta] | None
+    """Pause before the next attempt, in seconds or as a timedelta, or a function that is given the number of failed
+    attempts, 1 after the first. By default 2, 4, 8 … up to 300 seconds, less up to a fifth at random."""
+
     timeout: float | None
     """Seconds for one attempt of an async handler; no limit by default."""
 
@@ -145,6 +154,8 @@ class TaskDefinition:
     result: Codec
     retries: int = 0
     timeout: float | None = None
+    retry_on: tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None = None
+    backoff: float | Callable[[int], float | timedelta] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 

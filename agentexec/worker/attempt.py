@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import random
 import time
 import traceback
 from collections.abc import Callable
@@ -22,11 +21,11 @@ from agentexec.config import CONF
 from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
 from agentexec.journal.recorder import confirm_lease, current_scope, enter_task
 from agentexec.journal.user_errors import contain_generator_exit
-from agentexec.policy import retry_delay
 from agentexec.redaction import redact
 from agentexec.registry import Registry, load_context
 from agentexec.task import Status, TaskDefinition
 from agentexec.worker.forks import ForksEnd
+from agentexec.worker.retrying import next_delay
 
 MAX_ERROR = 20_000
 """Maximum number of characters kept of a traceback: those at its end, where the reason is."""
@@ -192,7 +191,7 @@ def _find_postponed(error: BaseException) -> Postponed | None:
 def _failed(definition: TaskDefinition, admitted: Admitted, error: BaseException) -> Ending:
     reason = redact(_describe(error), CONF.secrets)
     failures = admitted.attempt - admitted.crashes.total
-    delay = retry_delay(failures, definition.retries, random.random())  # noqa: S311 - spreads load, no secret
+    delay = next_delay(definition, failures, error)
     # The traceback is cut after redaction: half of a secret would not be recognized.
     trace = redact(_format_traceback(error)[-MAX_ERROR * 2 :], CONF.secrets)
     text = clean(f"{reason}\n{trace[-MAX_ERROR:]}", MAX_ERROR * 2)
