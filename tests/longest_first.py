@@ -14,6 +14,7 @@ T = TypeVar("T")
 SECONDS: dict[str, float] = {
     "tests/faults/test_crash_matrix.py": 40,
     "tests/faults/test_database_away.py": 28,
+    "tests/integration/docs/test_guides.py": 25,
     "tests/faults/test_ledger.py": 20,
     "tests/faults/test_workflows.py": 18,
     "tests/integration/cli/test_activities.py": 15,
@@ -23,7 +24,6 @@ SECONDS: dict[str, float] = {
     "tests/integration/runners/openai/test_sandbox.py": 12,
     "tests/integration/cli/test_approvals.py": 12,
     "tests/integration/worker/test_unknown_tasks.py": 12,
-    "tests/integration/docs/test_guides.py": 11,
     "tests/faults/test_supervisor_killed.py": 10,
     "tests/integration/worker/test_lifecycle.py": 10,
     "tests/integration/cli/test_operator_commands.py": 9,

@@ -1,17 +1,46 @@
-"""Programs of the guides, extracted from docs/guides and run as readers would run them."""
+"""Guides followed by their own words, from an empty folder, with only the packages that they name."""
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from docs.checks import ROOT
+from examples.mock_openai import MockOpenAI, call, say
+from examples.mock_openai import Step as MockStep
 from tests.deployment import Deploy, Deployment, on_targets
-from tests.guides import write_files
+from tests.guides import Environments, Reader, Step, write_files
 
 AGENTEXEC = Path(sys.executable).with_name("agentexec")
+
+Follow = Callable[..., Reader]
+
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Environments:
+    return Environments(tmp_path_factory.mktemp("environments"))
+
+
+@pytest.fixture
+def follow(environments: Environments, tmp_path: Path) -> Iterator[Follow]:
+    readers: list[Reader] = []
+
+    def follow(page: str, *unchecked: str, until: str | None = None) -> Reader:
+        folder = tmp_path / "empty"
+        folder.mkdir()
+        readers.append(Reader(folder, environments, unchecked=unchecked))
+        return readers[-1].follow(page, until=until)
+
+    yield follow
+    for reader in readers:
+        reader.close()
 
 
 def run(deployment: Deployment, *arguments: str, **environment: str) -> str:
@@ -32,81 +61,47 @@ def start_worker(deployment: Deployment, module: str, **environment: str) -> Non
     deployment.spawn([str(AGENTEXEC), "worker", module], **environment)
 
 
-SETTINGS = """
-import os
-SECRET_KEY = "for a test"
-ALLOWED_HOSTS = ["*"]
-INSTALLED_APPS = ["myapp.apps.MyAppConfig"]
-ROOT_URLCONF = "myapp.urls"
-AGENTEXEC_DATABASE_URL = os.environ["AGENTEXEC_DATABASE_URL"]
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": AGENTEXEC_DATABASE_URL.removeprefix("sqlite:///"),
-        "TEST": {"NAME": ":memory:"},
-    }
-}
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-"""
-
 DJANGO = """
-import asyncio, django
+import asyncio, os, django
+os.environ["DJANGO_SETTINGS_MODULE"] = "mysite.settings"
 django.setup()
+from django.conf import settings
 from django.core.management import call_command
 from django.test import AsyncClient, Client
-import pytest
 
 import agentexec as ax
 from myapp.models import Ticket
 
-call_command("makemigrations", "myapp", verbosity=0)
-call_command("migrate", verbosity=0)
+settings.ALLOWED_HOSTS = ["*"]
 client = Client()
-assert client.post("/tickets", {"text": "Help"}).json() == {"ticket": 1}
-[task] = client.get("/tickets/1/tasks").json()["items"]
+number = client.post("/tickets", {"text": "Help"}).json()["ticket"]
+[task] = client.get(f"/tickets/{number}/tasks").json()["items"]
 assert ax.get_result_sync(task["agent_id"], timeout=20) == "We have read: Help"
-assert Ticket.objects.get().answer == "We have read: Help"
-assert client.get(f"/tasks/{task['agent_id']}").json()["status"] == "complete"
-assert ax.get_result_sync(ax.enqueue_sync("count_tickets"), timeout=20) == 1
+assert Ticket.objects.get(pk=number).answer == "We have read: Help"
+assert ax.get_result_sync(ax.enqueue_sync("count_tickets"), timeout=20) == number
 
-Ticket.objects.create(text="forgotten")
+lost = Ticket.objects.create(text="forgotten")
 Ticket.objects.update(created_at="2000-01-01T00:00Z")
 for _ in range(2):
     call_command("enqueue_missing")
-assert client.get("/tickets/2/tasks").json()["total"] == 1
+assert client.get(f"/tickets/{lost.pk}/tasks").json()["total"] == 1
 
-async def events():
-    response = await AsyncClient().get(f"/tasks/{task['agent_id']}/events")
-    text = b"".join([part async for part in response.streaming_content]).decode()
-    last = [line for line in text.splitlines() if line.startswith("id: ")][-1].removeprefix("id: ")
-    again = await AsyncClient().get(f"/tasks/{task['agent_id']}/events", headers={"Last-Event-ID": last})
-    return text, again.status_code
+async def again(last):
+    at = f"/tasks/{task['agent_id']}/events"
+    response = await AsyncClient().get(at, headers={"Last-Event-ID": last})
+    return response.status_code
 
-text, status = asyncio.run(events())
-assert "event: result" in text and "We have read: Help" in text, text
-assert status == 204
+stream = list(ax.activity.stream(task["agent_id"]))
+assert asyncio.run(again(stream[-1].id)) == 204
+assert client.get("/tasks/00000000-0000-7000-8000-000000000000").status_code == 404
 """
-
-
-@pytest.mark.thorough
-@on_targets("embedded", alternates=False)
-def test_the_django_guide(deploy: Deploy) -> None:
-    deployment = deploy()
-    write_files("guides/django.md", deployment.folder)
-    (deployment.folder / "settings.py").write_text(SETTINGS)
-    django = {"DJANGO_SETTINGS_MODULE": "settings", "PYTHONPATH": str(deployment.folder)}
-    start_worker(deployment, "myapp.worker")
-    run(deployment, "-c", DJANGO, **django)
-    run(deployment, "-m", "django", "test", **django)
-
 
 FLASK = """
 import agentexec as ax
 from myapp import app as module
-from myapp.database import engine, session
-from myapp.models import Model, Ticket
+from myapp.database import session
+from myapp.models import Ticket
 
-Model.metadata.create_all(engine)
 client = module.app.test_client()
 made = client.post("/tickets", data={"text": "Help"})
 assert made.status_code == 202
@@ -115,108 +110,49 @@ assert client.get(f"/tasks/{agent_id}/result").json == {"result": "We have read:
 with session() as db:
     assert db.get_one(Ticket, made.json["ticket"]).answer == "We have read: Help"
 session.remove()
-assert client.get(f"/tasks/{agent_id}").json["status"] == "complete"
 text = client.get(f"/tasks/{agent_id}/events").text
-assert "event: result" in text and "We have read: Help" in text, text
 last = [line for line in text.splitlines() if line.startswith("id: ")][-1].removeprefix("id: ")
 assert client.get(f"/tasks/{agent_id}/events", headers={"Last-Event-ID": last}).status_code == 204
+assert client.get(f"/tasks/{agent_id}/events", headers={"Last-Event-ID": "garbage"}).status_code == 422
 for path in ("", "/result", "/events"):
     assert client.get(f"/tasks/00000000-0000-7000-8000-000000000000{path}").status_code == 404
 
+before = ax.activity.list(session()).total
 def fails(*arguments):
     raise ConnectionError
 session.commit = fails  # after the enqueue, before the commit
 assert client.post("/tickets", data={"text": "lost"}).status_code == 500
-assert ax.activity.list(session()).total == 1
+assert ax.activity.list(session()).total == before
 """
-
-
-@pytest.mark.thorough
-@on_targets("embedded", alternates=False)
-def test_the_flask_guide(deploy: Deploy) -> None:
-    deployment = deploy()
-    write_files("guides/flask.md", deployment.folder)
-    url = {"DATABASE_URL": deployment.environment["AGENTEXEC_DATABASE_URL"]}
-    start_worker(deployment, "myapp.worker", **url)
-    run(deployment, "-c", FLASK, **url)
-
 
 FASTAPI = """
-import asyncio, httpx
-from myapp.app import app
-from myapp.database import Model, engine
-from myapp.together import workers
+import asyncio, urllib.error, urllib.request
 
-async def main():
-    async with engine.begin() as connection:
-        await connection.run_sync(Model.metadata.create_all)
-    web = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=web, base_url="http://web", timeout=30) as client:
-        made = (await client.post("/tickets", params={"text": "Help"})).json()
-        path = f"/tasks/{made['agent_id']}"
-        assert (await client.get(f"{path}/result")).json() == {"result": "We have read: Help"}
-        assert (await client.get(path)).json()["status"] == "complete"
-        assert (await client.get("/tasks")).json()["total"] == 1
-        assert "event: result" in (await client.get(f"{path}/events")).text
-        assert (await client.delete(path)).status_code == 204
-        unknown = "/tasks/00000000-0000-7000-8000-000000000000"
-        codes = [(await client.get(unknown + end)).status_code for end in ("", "/result", "/events")]
-        assert [*codes, (await client.delete(unknown)).status_code] == [404] * 4
+WEB, ANY = "http://127.0.0.1:PORT", "00000000-0000-7000-8000-000000000000"
 
-asyncio.run(main())
+def code(path, method="GET", **headers):
+    try:
+        return urllib.request.urlopen(urllib.request.Request(WEB + path, None, headers, method=method)).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+for end in ("", "/result", "/events"):
+    assert code(f"/tasks/{ANY}{end}") == 404, end
+    assert code(f"/tasks/garbage{end}") == 422, end
+assert code(f"/tasks/{ANY}", "DELETE") == 404
+assert code("/tasks/AGENT_ID", "DELETE") == 204
+assert code("/tasks/AGENT_ID/events", **{"Last-Event-ID": "garbage"}) == 422
+made = urllib.request.urlopen(urllib.request.Request(WEB + "/tickets?text=Hello", method="POST")).read().decode()
+agent_id = made.split('"')[-2]
+answer = urllib.request.urlopen(f"{WEB}/tasks/{agent_id}/result").read().decode()
+assert answer == '{"result":"We have read: Hello"}', "the workers beside the application run tasks"
 """
 
 
-@on_targets("embedded", alternates=False)
-def test_the_fastapi_guide(deploy: Deploy) -> None:
-    deployment = deploy()
-    write_files("guides/fastapi.md", deployment.folder)
-    url = deployment.environment["AGENTEXEC_DATABASE_URL"].replace("sqlite:", "sqlite+aiosqlite:")
-    start_worker(deployment, "myapp.worker", DATABASE_URL=url)
-    run(deployment, "-c", FASTAPI, DATABASE_URL=url)
-
-
-TENANTS = """
-import asyncio, httpx
-import agentexec as ax
-from myapp.app import app
-
-async def main():
-    web = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=web, base_url="http://web", timeout=30) as client:
-        a, b = {"X-Organization": "a"}, {"X-Organization": "b"}
-        agent_id = (await client.post("/research", params={"company": "Acme"}, headers=a)).json()["agent_id"]
-        path = f"/tasks/{agent_id}"
-        for way in ("", "/result", "/events"):
-            assert (await client.get(path + way, headers=b)).status_code == 404, way
-        assert (await client.delete(path, headers=b)).status_code == 404
-        answer = await client.post(f"/questions/{agent_id}/call_1", params={"yes": True}, headers=b)
-        assert answer.status_code == 404
-        assert (await client.get("/questions", headers=a)).json() == []
-        assert [(await client.get("/tasks", headers=own)).json()["total"] for own in (a, b)] == [1, 0]
-        for nobody in ({}, {"X-Organization": ""}):
-            assert (await client.get("/tasks", headers=nobody)).status_code == 422
-        assert (await client.get(path, headers=a)).json()["status"] == "queued"
-        assert (await client.delete(path, headers=a)).status_code == 204
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.thorough
-@on_targets("embedded", alternates=False)
-def test_the_multi_tenancy_guide(deploy: Deploy) -> None:
-    deployment = deploy()
-    write_files("guides/multi-tenancy.md", deployment.folder)
-    run(deployment, "-c", TENANTS)
-
-
-@pytest.mark.thorough
-@on_targets("embedded", alternates=False)
-def test_the_custom_runner_guide(deploy: Deploy) -> None:
-    deployment = deploy()
-    write_files("guides/custom-runner.md", deployment.folder)
-    run(deployment, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_loop.py")
+@pytest.mark.parametrize(("page", "program"), [("fastapi", FASTAPI), ("django", DJANGO), ("flask", FLASK)])
+def test_the_guide_of_a_web_framework(follow: Follow, page: str, program: str) -> None:
+    reader = follow(f"guides/{page}.md")
+    reader.run(Step(f"python -c {shlex.quote(program.replace('PORT', '8000'))}"))
 
 
 WORKER = """
@@ -230,32 +166,92 @@ def double(agent_id, context: dict) -> int:
     return 2 * context["number"]
 """
 
+SCRIPTS: dict[str, list[MockStep]] = {
+    "approvals": [call("send_email", to="ann@example.com", text="Yes."), say("Ann's letter is answered.")],
+    "batches": [say('{"response": 7}')],
+    "durable-runs": [say("Acme makes anvils.")],
+    "live-events": [call("founded", company="Acme"), say("Acme makes anvils.")],
+    "pipelines": [say("Acme makes anvils.")],
+}
+"""Answers of the model in the guides that call one."""
 
-@pytest.mark.thorough
-@on_targets("embedded", alternates=False)
-def test_the_custom_backend_guide(deploy: Deploy) -> None:
+
+@pytest.mark.parametrize("page", SCRIPTS)
+def test_a_guide_that_calls_a_model(follow: Follow, mock_openai: MockOpenAI, page: str) -> None:
+    mock_openai.script(SCRIPTS[page])
+    follow(f"guides/{page}.md")
+
+
+PLAIN = [
+    "custom-runner",
+    "fan-out",
+    "monitor",
+    "multi-tenancy",
+    "rate-limits",
+    "stopping",
+    "testing",
+    "waiting",
+]
+
+
+@pytest.mark.parametrize("page", PLAIN)
+def test_a_guide_that_needs_no_model(follow: Follow, page: str) -> None:
+    follow(f"guides/{page}.md")
+
+
+def test_the_custom_backend_guide(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole suite takes half a minute; tests/integration/state/test_backends.py runs it for the class underneath."""
-    deployment = deploy()
-    write_files("guides/custom-backend.md", deployment.folder)
     some = "claimed_once or zombie or emptied or pushed_again or told_once or used_again"
-    out = run(deployment, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", some)
-    assert " passed" in out
-    (deployment.folder / "worker.py").write_text(WORKER)
-    apart = {
-        "AGENTEXEC_STATE_BACKEND": "myapp.queue_apart",
-        "QUEUE_URL": f"sqlite:///{deployment.folder / 'queue.db'}",
-    }
-    start_worker(deployment, "worker", **apart)
-    done = subprocess.run(
-        [str(AGENTEXEC), "enqueue", "double", '{"number": 21}', "--wait"],
-        cwd=deployment.folder,
-        env={**deployment.environment, **apart},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.stdout == "42\n", done.stderr
-    assert deployment.depth() == 0, "the record's own database has no queue"
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"-k '{some}'")
+    reader = follow("guides/custom-backend.md")
+    (reader.folder / "worker.py").write_text(WORKER)
+    for command in (
+        "export AGENTEXEC_STATE_BACKEND=myapp.queue_apart QUEUE_URL=sqlite:///queue.db",
+        "agentexec worker worker",
+    ):
+        reader.run(Step(command))
+    reader.run(Step("agentexec enqueue double '{\"number\": 21}' --wait", ["…", "42"]))
+
+
+def test_the_quickstart(follow: Follow, mock_openai: MockOpenAI) -> None:
+    """The log of a task whose worker is killed is not compared: tests/faults kills workers."""
+    steps = [
+        call("report_status", message="Looking up the year", percentage=30),
+        call("founded", company="Globex"),
+        call("report_status", message="Writing", percentage=80),
+        say("Globex makes anvils. It was founded in 1949."),
+    ]
+    mock_openai.script(steps)
+    follow("quickstart.md", "agentexec logs -f", until="Run it on a server")
+
+
+def test_the_ten_lines_of_the_readme(follow: Follow, mock_openai: MockOpenAI) -> None:
+    mock_openai.script([call("report_status", message="Reading", percentage=40), say("Acme makes anvils.")])
+    follow("../README.md", until="What it does")
+
+
+def test_what_init_tells_to_do_next(follow: Follow, mock_openai: MockOpenAI) -> None:
+    mock_openai.script([say("Acme makes anvils.")])
+    reader = follow("../README.md", until="Try it")
+    told = reader.run(Step("agentexec init hello"))
+    assert "Then `cd hello`." in told
+    reader.run(Step("cd hello"))
+    for line in told.split("Next:")[1].splitlines():
+        reader.run(Step(line.strip()))
+    reader.run(Step("agentexec list", ["…", "…complete…", "…complete…"]))
+
+
+ELSEWHERE = {
+    "deployment": "its commands need Docker; tests/integration/examples/test_deployment_files.py runs its files",
+    "redis": "its commands are those of a Redis server",
+    "schedules": "its tasks start in the morning",
+}
+"""Guides without a program to run."""
+
+
+def test_every_guide_is_followed() -> None:
+    followed = {"custom-backend", "django", "fastapi", "flask", *SCRIPTS, *PLAIN, *ELSEWHERE}
+    assert {file.stem for file in (ROOT / "docs" / "guides").glob("*.md")} == followed
 
 
 MOVED = """
@@ -268,7 +264,6 @@ with ax.testing.harness(pool) as harness:
 """
 
 
-@pytest.mark.thorough
 @on_targets("embedded", alternates=False)
 def test_the_migration_guide(deploy: Deploy) -> None:
     deployment = deploy()
