@@ -10,7 +10,6 @@ import logging
 import math
 import random
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Generator
@@ -27,6 +26,9 @@ T = TypeVar("T")
 
 LONGEST_PAUSE = 2.0
 """Longest pause in seconds between two tries of a call that waits."""
+
+LOOK_SECONDS = 0.1
+"""Seconds after which a thread that waits looks whether its attempt has ended. An event for each attempt costs more."""
 
 BLOCKED_LOOP_SECONDS = 30.0
 """Longest wait of a call that blocks its event loop for a lock or a connection: its holder may need that loop to go on."""
@@ -137,16 +139,12 @@ class Patience:
         self._check_lease = check_lease
         self.deadline = math.inf
         """Moment at which the attempt's time is over, by `time.monotonic`."""
-        self._ended = threading.Event()
-
-    @property
-    def ended(self) -> bool:
+        self.ended = False
         """True once the attempt has ended: what it left behind in threads waits no longer."""
-        return self._ended.is_set()
 
     def end(self) -> None:
         """End all waits: the attempt has ended, or was stopped."""
-        self._ended.set()
+        self.ended = True
 
     def repeat(self, call: Callable[..., T], *arguments: object) -> T:
         """Make a call again. Raises LeaseLostError instead if another worker has the task meanwhile, or it was canceled."""
@@ -155,7 +153,9 @@ class Patience:
 
     def pause(self, seconds: float) -> None:
         """Block for some seconds, or until the attempt ends."""
-        self._ended.wait(seconds)
+        until = time.monotonic() + seconds
+        while not self.ended and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_SECONDS))
 
 
 PATIENCE: ContextVar[Patience | None] = ContextVar("agentexec_patience", default=None)
