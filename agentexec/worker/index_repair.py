@@ -25,7 +25,7 @@ from agentexec.journal.wake_ups import WAIT_KINDS, answered_tasks, mark_woken, t
 from agentexec.policy import MAX_EPOCH
 from agentexec.runtime import Runtime
 from agentexec.state.backend import Comparison
-from agentexec.task import ACTIVE_STATUSES, Entry, Status, stored_priority
+from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES, Entry, Status, stored_priority
 
 log = logging.getLogger("agentexec.reconciler")
 
@@ -166,9 +166,9 @@ class IndexRepair:
         for _ in range(PAGES_PER_SWEEP):
             agent_ids, self._cursor = self._runtime.backend.list_tasks(self._queue, self._cursor)
             # Read after the index, because a task is in the record first.
-            statuses = self._statuses(agent_ids)
-            foreign = [agent_id for agent_id in agent_ids if agent_id not in statuses]
-            ended.update(agent_id for agent_id, status in statuses.items() if status.final)
+            known = self._find_ended(agent_ids)
+            foreign = [agent_id for agent_id in agent_ids if agent_id not in known]
+            ended.update(agent_id for agent_id, has_ended in known.items() if has_ended)
             if foreign:
                 log.warning(
                     "Removed %d entry(ies) from queue %s, such as that of task %s: the database has no such task on it.",
@@ -184,15 +184,17 @@ class IndexRepair:
             self._runtime.backend.remove(self._queue, left)
         self._ended = ended
 
-    def _statuses(self, agent_ids: Sequence[UUID]) -> dict[UUID, Status]:
-        """Return the statuses of those tasks that the record has on this queue."""
-        found: dict[UUID, Status] = {}
+    def _find_ended(self, agent_ids: Sequence[UUID]) -> dict[UUID, bool]:
+        """Return whether they have ended, of those tasks that the record has on this queue."""
+        found: dict[UUID, bool] = {}
+        # Decided by the database: a status that is none cannot be read, and must not stop the repair of all others.
+        has_ended = Activity.status.in_(FINAL_STATUSES).label("has_ended")
         for chunk in chunks(agent_ids):
-            query = select(Activity.agent_id, Activity.status).where(
+            query = select(Activity.agent_id, has_ended).where(
                 Activity.agent_id.in_(chunk), Activity.queue == self._queue
             )
             with reading(self._runtime.engine) as connection:
-                found.update((row.agent_id, row.status) for row in connection.execute(query))
+                found.update((row.agent_id, bool(row.has_ended)) for row in connection.execute(query))
         return found
 
     def _rows(self, query: Any) -> Sequence[Any]:
