@@ -38,6 +38,15 @@ FOLLOW_TTL_SECONDS = 60
 """Seconds that a mailbox follows a task unless it repeats the call."""
 
 
+LEADERSHIP_SLACK = 60.0
+"""Seconds for which a leadership may last in addition, because hosts may have settings of different lengths."""
+
+
+def longest_leadership(seconds: float) -> float:
+    """Return the seconds from now after which no leadership ends, by the length for which it is acquired."""
+    return 2 * seconds + LEADERSHIP_SLACK
+
+
 @runtime_checkable
 class StateBackend(Protocol):
     """Interface that agentexec needs of a state backend.
@@ -329,7 +338,7 @@ class StateBackend(Protocol):
     def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
         """Acquire or keep a leadership.
 
-        A leadership that ends later than twice `seconds` from now was not acquired in this way, and holds nobody off.
+        A leadership that ends later than `longest_leadership(seconds)` from now was forged, and holds nobody off.
 
         Args:
             role: Name of the leadership.

@@ -10,7 +10,7 @@ from uuid import UUID
 from agentexec.errors import UsageError
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand, spend
 from agentexec.policy import fits_record
-from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage
+from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage, longest_leadership
 from agentexec.state.memory_backend.messages import MemoryMessages
 from agentexec.state.memory_backend.queue import QueuedTask
 from agentexec.task import Entry, Lease, Priority
@@ -248,7 +248,7 @@ class MemoryBackend(MemoryMessages):
         with self._lock:
             now = self._clock()
             holder, until = self._leaders.get(role, ("", 0.0))
-            if holder != owner and now < until <= now + 2 * seconds:
+            if holder != owner and now < until <= now + longest_leadership(seconds):
                 return False
             self._leaders[role] = (owner, now + seconds)
             return True

@@ -28,6 +28,7 @@ from agentexec.state.backend import (
     Depth,
     LostLeases,
     TaskPage,
+    longest_leadership,
 )
 from agentexec.task import Entry, Lease, Priority
 
@@ -332,7 +333,8 @@ def follow(client: redis.Redis, follow_keys: Sequence[str], mailbox: str) -> Non
 
 def acquire_leadership(client: redis.Redis, key: str, *, owner: str, seconds: float) -> bool:
     """Acquire or keep a leadership."""
-    return bool(_ACQUIRE_LEADERSHIP(client, [key], owner, max(1, int(seconds * 1000))))
+    length, longest = (max(1, int(part * 1000)) for part in (seconds, longest_leadership(seconds)))
+    return bool(_ACQUIRE_LEADERSHIP(client, [key], owner, length, longest))
 
 
 def release_leadership(client: redis.Redis, key: str, *, owner: str) -> None:

@@ -23,7 +23,7 @@ from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand
 from agentexec.policy import MAX_EPOCH, fits_record
-from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage
+from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage, longest_leadership
 from agentexec.state.sql_backend.buckets import Buckets
 from agentexec.state.sql_backend.messages import SqlMessages
 from agentexec.state.sql_backend.statements import ControlStatements, QueueStatements
@@ -226,7 +226,8 @@ class SqlBackend(SqlMessages):
             return  # another process noted it at the same moment
 
     def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
-        values = self._params(role=role, owner=owner, seconds=int(seconds * MICROS_PER_SECOND))
+        length, longest = (int(s * MICROS_PER_SECOND) for s in (seconds, longest_leadership(seconds)))
+        values = self._params(role=role, owner=owner, seconds=length, longest=longest)
         with writing(self._engine, relaxed=True) as connection:
             if connection.execute(self._control.keep_leadership, values).rowcount > 0:
                 return True

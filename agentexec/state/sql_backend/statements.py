@@ -184,7 +184,7 @@ class ControlStatements:
 
         self.keep_leadership = text(
             f"UPDATE {leaders} SET owner = :owner, until = {now} + :seconds "
-            f"WHERE role = :role AND (owner = :owner OR until < {now} OR until > {now} + 2 * :seconds)"
+            f"WHERE role = :role AND (owner = :owner OR until < {now} OR until > {now} + :longest)"
         )
         self.take_leadership = text(
             f"{dialect.insert} INTO {leaders} (role, owner, until) VALUES (:role, :owner, {now} + :seconds)"

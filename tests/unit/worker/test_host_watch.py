@@ -200,3 +200,16 @@ def test_a_process_without_a_host_name_watches_nobody(record: Record) -> None:
     )
     for clock in range(0, 100, 2):
         watch.look(float(clock))
+
+
+def test_a_watch_does_not_take_a_long_leadership_of_a_live_host_for_a_forged_one(record: Record) -> None:
+    """The longest timeout: a host takes its leadership for 36 minutes, and is silent for a moment."""
+    settings = Settings(queue_name=QUEUE, host_timeout=3_600)
+    other = HostWatch(record.runtime, settings, f"{ELSEWHERE}:maintenance", lambda *_: 0)
+    other.look(0.0)
+    watch = Watched(record).watch
+    watch._timeout, watch._silence = 3_600.0, 2_160.0
+    host, watched = Host.of("web-1:1:0badcafe.bbbbbb:worker"), Host.of(f"{ELSEWHERE}:worker")
+    assert host is not None
+    assert watched is not None
+    assert not watch._take(host, watched)
