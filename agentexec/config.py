@@ -66,7 +66,9 @@ class Settings(BaseSettings):
         le=10_000,
         description="Number of tasks that each worker process runs at the same time.",
     )
-    worker_module: str | None = Field(default=None, description="Module that `agentexec worker` loads.")
+    worker_module: str | None = Field(
+        default=None, description="Module that `agentexec worker` and the other commands load."
+    )
     queue_name: str = Field(
         default="agentexec_tasks", min_length=1, max_length=100, description="Name of the queue."
     )

@@ -198,4 +198,5 @@ def say(sentence: str) -> None:
 
 def _place_of(variable: str) -> str:
     """Return where a variable is set, for a message."""
-    return "" if variable in os.environ else " in .env"
+    # Names of settings have no case.
+    return "" if variable in {name.upper() for name in os.environ} else " in .env"
