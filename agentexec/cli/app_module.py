@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -37,17 +37,20 @@ AppModule = Annotated[
 SameModule = Annotated[
     str | None, typer.Option("--app", "-A", metavar="MODULE[:ATTR]", help="The same as MODULE, as an option.")
 ]
+Creates = Literal["nothing", "embedded", "any"]
+"""Databases that a command may create: none, agentexec's own SQLite file, or any."""
+
 VARIABLE = "AGENTEXEC_WORKER_MODULE"
 BACKEND = "AGENTEXEC_STATE_BACKEND"
 OTHER_DATABASE = " If your worker uses another one, name its module with --app."
 
 
-def with_app(command: Callable[..., None], *, creates_database: bool) -> Callable[..., None]:
+def with_app(command: Callable[..., None], *, creates: Creates = "nothing") -> Callable[..., None]:
     """Return a command with the option `--app`, which runs on the database of that module.
 
     Args:
         command: Function of the verb, as typer takes it.
-        creates_database: True if the command may create a database that does not exist.
+        creates: Database that the command may create.
     """
     # Evaluated here, as typer would look for the names of the annotations in this module.
     signature = inspect.signature(command, eval_str=True)
@@ -57,7 +60,7 @@ def with_app(command: Callable[..., None], *, creates_database: bool) -> Callabl
     @functools.wraps(command)
     def run(*, app: str | None = None, **arguments: Any) -> None:
         name = use_app(app)
-        with naming_module(name), guarding_database(name, creates=creates_database):
+        with naming_module(name), guarding_database(name, creates=creates):
             command(**arguments)
 
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -143,12 +146,12 @@ def announce_backend(say: Callable[[str], object]) -> None:
 
 
 @contextlib.contextmanager
-def guarding_database(name: str | None, *, creates: bool) -> Generator[None]:
+def guarding_database(name: str | None, *, creates: Creates) -> Generator[None]:
     """Refuse, when it is first opened, a database that does not exist, and always one that no other process can open.
 
     Args:
         name: The user's module, if there is one.
-        creates: True if the command may create the database. It says so where nothing names that database.
+        creates: Database that the command may create. It says so where nothing names that database.
     """
     # Imported on use, as this module is also imported for --help.
     from sqlalchemy import event
@@ -165,9 +168,10 @@ def guarding_database(name: str | None, *, creates: bool) -> Generator[None]:
         return
 
     def before_connecting(*_: Any) -> None:
-        if not creates:
+        embedded = RUNTIME.embedded
+        if creates == "nothing" or (creates == "embedded" and not embedded):
             require_database(name)
-        elif not name and RUNTIME.embedded and not file.exists():
+        elif not name and embedded and not file.exists():
             say(f"Creating the database {safe_url(engine.url)}, as no setting names one.{OTHER_DATABASE}")
 
     event.listen(engine, "do_connect", before_connecting)

@@ -140,9 +140,6 @@ VERBS: dict[str, Callable[[], Command]] = {
 WITHOUT_DATABASE = frozenset({"worker", "doctor", "init", "version"})
 """Verbs that open no database, or that take the user's module by themselves."""
 
-CREATING_DATABASE = frozenset({"enqueue", "migrate"})
-"""Verbs that may create the database."""
-
 
 def get_command(verb: str) -> Command:
     """Return the command of a verb. Those that open a database take the user's module with --app."""
@@ -151,4 +148,6 @@ def get_command(verb: str) -> Command:
         return command
     from agentexec.cli.app_module import with_app
 
-    return with_app(command, creates_database=verb in CREATING_DATABASE)
+    if verb == "migrate":
+        return with_app(command, creates="any")
+    return with_app(command, creates="embedded" if verb == "enqueue" else "nothing")

@@ -48,6 +48,10 @@ class Target:
             raise ModuleLoadError(
                 "Name the module that holds your pool, like `agentexec worker myapp.worker`."
             )
+        if module.startswith(".") and not module.endswith(".py"):
+            raise ModuleLoadError(
+                f"{module} does not name a module; write it like myapp.worker or src/worker.py."
+            )
         cwd = str(Path.cwd())
         if not module.endswith(".py"):
             return cls(module, attribute or None, folders=(cwd,))
@@ -161,9 +165,12 @@ class Target:
             raise ModuleLoadError(folders.complaint(name, owner))
 
     def _failed_import(self, reason: str, error: BaseException) -> ModuleLoadError:
-        hidden = UserFolders(self.folders).hidden_by_name(error)
+        hint = UserFolders(self.folders).hidden_by_name(error)
+        if "no known parent package" in reason:
+            file = Path(self.module)
+            hint = f"Name the module of its package, like {file.parent.name}.{file.stem}, from the folder {file.parents[1]}."
         return ModuleLoadError(
-            f"{self.module} cannot be imported: {reason}{_place(error)}.{f' {hidden}' if hidden else ''}"
+            f"{self.module} cannot be imported: {reason}{_place(error)}.{f' {hint}' if hint else ''}"
         )
 
 

@@ -245,6 +245,17 @@ def test_a_command_that_creates_a_database_nobody_named_says_so(
     assert "Creating" not in second.err
 
 
+@pytest.mark.parametrize("verb", ["list", "enqueue"])
+def test_only_migrate_creates_a_database_that_the_settings_name(
+    verb: str, command: Command, tmp_path: Path
+) -> None:
+    ax.CONF.database_url = "sqlite:///named.db"
+    done = command(verb, *(["greet"] if verb == "enqueue" else []))
+    assert done.code == 5 and f"There is no database sqlite:///{tmp_path}/named.db" in done.err
+    assert list(tmp_path.iterdir()) == []
+    assert command("migrate").code == 0
+
+
 def test_who_waits_for_a_worker_reads_which_database_it_is(command: Command, tmp_path: Path) -> None:
     done = command("enqueue", "greet", "--wait", "--timeout", "0.1")
     assert done.code == 1

@@ -121,3 +121,15 @@ def test_an_agentexec_that_is_not_installed_is_found_in_the_current_folder(
 ) -> None:
     monkeypatch.chdir(Path(ax.__file__ or "").parents[1])
     assert "-P" not in own_module("agentexec.worker.template")
+
+
+def test_a_file_that_imports_relatively_is_advised_to_be_named_as_a_module(folder: Path) -> None:
+    (folder / "worker_of_package.py").write_text("from .db import engine\n")
+    with pytest.raises(ax.ModuleLoadError, match=f"like {folder.name}.worker_of_package, from the folder"):
+        Target.parse("worker_of_package.py").load()
+
+
+@pytest.mark.parametrize("name", [".", ".worker", "./worker"])
+def test_what_cannot_be_a_module_is_refused(name: str) -> None:
+    with pytest.raises(ax.ModuleLoadError, match="does not name a module"):
+        Target.parse(name)
