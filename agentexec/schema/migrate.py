@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, inspect
 
+from agentexec.config import CONF
 from agentexec.db.errors import translating_db_errors
 from agentexec.db.migration_lock import migration_lock
-from agentexec.errors import UsageError
+from agentexec.errors import SchemaError, UsageError
 from agentexec.schema.tables import (
     check_revision,
     check_schema,
@@ -23,11 +24,43 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 
+ADDED = {"0006": ("activity", "crashes_in_row"), "0007": ("schedule", "name")}
+"""A table and a column that each revision has added, by which tables of `create_all` are dated."""
+
+
 def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Upgrade the database to a revision, after another process that migrates it. Raises UnavailableError."""
+    """Upgrade the database to a revision, after another process that migrates it.
+
+    Tables that `ax.Base.metadata.create_all(engine)` has made, of this release or an earlier one, are taken over.
+
+    Raises:
+        UnavailableError: The database cannot be reached.
+        SchemaError: The tables are of a release that is too old to be taken over.
+    """
     command = _alembic("command")
     with migration_lock(engine) as connection:
+        if (found := _revision_of_created(connection)) is not None:
+            _run(command.stamp, _config(connection), found)
         _run(command.upgrade, _config(connection), revision)
+
+
+def _revision_of_created(connection: Connection) -> str | None:
+    """Return the revision to which tables of `create_all` correspond; None if there are none, or a migration has made them."""
+    inspector = inspect(connection)
+    if inspector.has_table(version_table()) or not inspector.has_table(f"{CONF.table_prefix}activity"):
+        return None
+    found = None
+    for revision, (suffix, column) in ADDED.items():
+        table = f"{CONF.table_prefix}{suffix}"
+        if not inspector.has_table(table) or column not in {c["name"] for c in inspector.get_columns(table)}:
+            break
+        found = revision
+    if found is None:
+        raise SchemaError(
+            f"The database has tables of {CONF.table_prefix}activity that an old release has made without a migration; "
+            "remove them, or add what `agentexec migrate --sql` shows by hand."
+        )
+    return found
 
 
 def downgrade(engine: Engine, revision: str) -> None:

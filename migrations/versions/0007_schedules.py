@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("last_at", UtcDateTime()),
         sa.Column("last_agent_id", sa.Uuid()),
         sa.Column("paused_at", UtcDateTime()),
+        if_not_exists=True,  # `create_all` adds tables, but no columns
     )
 
 

@@ -14,9 +14,12 @@ import pytest
 from sqlalchemy import Engine, create_engine, inspect, make_url, text
 
 import agentexec as ax
+from agentexec.activity.changes.new_tasks import NewTask, insert_tasks
+from agentexec.db.clock import utc_now
 from agentexec.db.engine import open_engine
 from agentexec.schema.migrate import upgrade
 from agentexec.schema.tables import check_schema, revisions, version_table
+from agentexec.task import new_agent_id
 from tests.deployment import MODULE, REPOSITORY, run_agentexec, run_python
 
 TEN_PROCESSES = """
@@ -245,7 +248,7 @@ def test_a_worker_refuses_a_database_without_the_schema(engine: Engine, tmp_path
     url = engine.url.render_as_string(hide_password=False)
     done = run_agentexec("worker", str(MODULE), cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)
     assert done.returncode == 5, done.stderr
-    assert "run `agentexec migrate`" in done.stderr
+    assert "run `agentexec migrate" in done.stderr
     assert "Traceback" not in done.stderr
     assert inspect(engine).get_table_names() == []
 
@@ -278,3 +281,37 @@ def test_migrations_and_create_all_use_the_table_prefix(tmp_path: Path) -> None:
     tables = set(inspect(migrated).get_table_names())
     assert all(name.startswith("ours_") for name in tables if not name.startswith("sqlite_"))
     assert tables - {"ours_alembic_version"} == set(inspect(created).get_table_names())
+
+
+@pytest.mark.parametrize("made_by", ["this release", "the release before"])
+def test_tables_of_create_all_are_taken_over_by_a_migration(database_url: str, made_by: str) -> None:
+    engine = open_engine(database_url)
+    ax.Base.metadata.create_all(engine)
+    schedule = ax.Base.metadata.tables["agentexec_schedule"]
+    if made_by == "the release before":
+        schedule.drop(engine)
+    with engine.begin() as connection:
+        insert_tasks(
+            connection, [NewTask(new_agent_id(), "kept", None, "q", 1, None, None, None, "")], utc_now()
+        )
+    upgrade(engine)
+    check_schema(engine)
+    assert inspect(engine).has_table(schedule.name)
+    with engine.connect() as connection:
+        assert (
+            connection.execute(text(f"SELECT version_num FROM {version_table()}")).scalar() == revisions()[-1]
+        )
+        assert connection.execute(text("SELECT agent_type FROM agentexec_activity")).scalars().all() == [
+            "kept"
+        ]
+    upgrade(engine)
+    engine.dispose()
+
+
+def test_tables_of_create_all_that_are_too_old_are_explained(sqlite_url: str) -> None:
+    engine = open_engine(sqlite_url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE agentexec_activity (agent_id TEXT)"))
+    with pytest.raises(ax.SchemaError, match="old release"):
+        upgrade(engine)
+    engine.dispose()
