@@ -355,7 +355,9 @@ def deploy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deploy]:
         deployment.close()
 
 
-@pytest.fixture(scope="module", params=["embedded", "valkey+postgres"])
+@pytest.fixture(
+    scope="module", params=["embedded", pytest.param("valkey+postgres", marks=pytest.mark.thorough)]
+)
 def running(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:

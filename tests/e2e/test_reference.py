@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 from sqlalchemy.orm import Session
 
 import agentexec as ax
@@ -159,6 +160,7 @@ async def my_task(agent_id: UUID, context: MyContext) -> None:
 """
 
 
+@pytest.mark.thorough
 @on_targets("valkey+postgres")
 def test_the_docker_example_cleans_up_once_when_the_container_stops(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2)

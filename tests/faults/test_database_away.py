@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
 from sqlalchemy import create_engine
 
 import agentexec as ax
@@ -62,6 +63,7 @@ def test_a_database_that_is_read_only_for_seconds_loses_no_ending(deploy: Deploy
     assert set(deployment.ledger("start").values()) == {1}
 
 
+@pytest.mark.thorough
 @on_targets("valkey+postgres")
 def test_a_deployment_that_has_served_waits_for_its_database_however_long(deploy: Deploy) -> None:
     """This holds even if the maintenance process, which checks the servers at its start, dies in the outage."""

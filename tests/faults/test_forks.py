@@ -109,6 +109,7 @@ def test_random_numbers_differ_between_workers_unless_they_have_a_seed(forking: 
     assert fixed[0] == fixed[1]
 
 
+@pytest.mark.thorough
 @on_targets("embedded", alternates=False)
 def test_a_child_is_told_that_sqlite_does_not_survive_a_fork_and_ends_with_its_worker(deploy: Deploy) -> None:
     deployment = deploy()

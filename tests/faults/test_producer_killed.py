@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy.orm import Session
 
 import agentexec as ax
@@ -19,6 +20,7 @@ def test_a_task_whose_producer_was_killed_between_commit_and_push_is_run_in_a_fe
     deployment.wait_for(lambda: deployment.ledger("end") == {"a": 1}, timeout=8)
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "postgres")
 def test_a_task_whose_producer_was_killed_before_it_woke_a_worker_is_run_in_a_few_seconds(
     deploy: Deploy,

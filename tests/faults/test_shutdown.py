@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 
+import pytest
+
 from agentexec.db.transactions import writing
 from agentexec.runtime import RUNTIME
 from agentexec.schema.tables import version_table
@@ -29,6 +31,7 @@ def test_sigterm_lets_running_tasks_finish_and_leaves_the_others_to_the_next_wor
     assert deployment.ledger("start") == {"running": 1, "queued": 1}
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres")
 def test_a_draining_worker_keeps_its_tasks_until_the_last_one_has_ended(deploy: Deploy) -> None:
     deployment = deploy(lease_seconds=1)
@@ -42,6 +45,7 @@ def test_a_draining_worker_keeps_its_tasks_until_the_last_one_has_ended(deploy: 
     assert deployment.ledger("start") == {"work": 1, "sync_work": 1}
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_worker_that_meets_a_newer_schema_in_its_work_finishes_its_tasks_and_says_why(
     deploy: Deploy,
@@ -127,6 +131,7 @@ def test_a_signal_before_the_workers_are_ready_stops_as_well(deploy: Deploy) -> 
     assert deployment.processes() == []
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_signal_reaches_workers_that_are_just_starting(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2)
@@ -134,6 +139,7 @@ def test_a_signal_reaches_workers_that_are_just_starting(deploy: Deploy) -> None
     assert deployment.stop(timeout=10) == 0  # although the graceful timeout is minutes
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_handler_that_refuses_to_be_canceled_cannot_hold_a_stop_up(deploy: Deploy) -> None:
     deployment = deploy(graceful_shutdown_timeout=0.1)

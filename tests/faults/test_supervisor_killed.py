@@ -13,6 +13,7 @@ from agentexec.runtime import RUNTIME
 from tests.deployment import Deploy, all_exited, on_targets
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres")
 def test_a_killed_supervisor_leaves_no_process_behind_and_another_runs_its_tasks(deploy: Deploy) -> None:
     deployment = deploy()
@@ -64,6 +65,7 @@ def test_a_killed_template_is_replaced_with_all_that_came_from_it(deploy: Deploy
     assert deployment.processes() == []
 
 
+@pytest.mark.thorough
 @on_targets("valkey+postgres")
 def test_a_killed_maintenance_process_is_replaced_and_its_duties_are_done_again(deploy: Deploy) -> None:
     deployment = deploy()

@@ -31,6 +31,7 @@ assert "agents" not in sys.modules
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_the_base_does_not_import_the_sdk() -> None:
     program = (
         "import sys, agentexec, agentexec.runners.base\n"

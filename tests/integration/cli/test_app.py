@@ -60,6 +60,7 @@ def enqueue(deployment: Deployment, *arguments: str, text: str | None = None) ->
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+sqlite")
 def test_enqueue_honors_every_option(deploy: Deploy) -> None:
     deployment = deploy()
@@ -102,6 +103,7 @@ atexit.register(lambda: print([gc.get_threshold()[0], os.environ.get("PYDANTIC_D
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("arguments", "unchanged"),
     [

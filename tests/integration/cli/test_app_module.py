@@ -278,6 +278,7 @@ def test_the_advice_to_migrate_names_the_module(command: Command, tmp_path: Path
 # ---- processes ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_commands_leave_the_exit_handlers_of_the_module_to_workers(tmp_path: Path) -> None:
     shop(tmp_path)
     enqueued = run_agentexec(

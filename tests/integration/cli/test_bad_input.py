@@ -117,6 +117,7 @@ def test_a_traceback_is_shown_on_request(folder: Path) -> None:
     assert "raises.py" in done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -160,6 +161,7 @@ def test_a_command_line_with_bad_input(folder: Path, arguments: list[str], compl
     assert not (folder / "agentexec.db").exists() or "enqueue" in arguments
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("verb", "variable", "value", "complaint"),
     [
@@ -189,6 +191,7 @@ def test_help_does_not_depend_on_the_settings(folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_redis_url_that_cannot_be_read(folder: Path) -> None:
     done = run_agentexec("worker", "fine", cwd=folder, AGENTEXEC_REDIS_URL="http://u:hunter2@localhost")
     assert done.returncode == 2, done.stderr
@@ -259,6 +262,7 @@ def test_a_worker_gives_up_on_servers_it_never_reached(
     assert "hunter2" not in done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "arguments",
     [["enqueue", "work"], ["migrate"], ["cancel", ANY_ID], ["cancel-pending", "--yes"]],
@@ -273,6 +277,7 @@ def test_a_command_says_which_database_it_cannot_reach(folder: Path, arguments: 
     assert "hunter2" not in done.stdout + done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "arguments", [["enqueue", "work"], ["cancel", ANY_ID], ["cancel-pending", "--yes"]], ids=" ".join
 )

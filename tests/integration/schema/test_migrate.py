@@ -134,6 +134,7 @@ def test_a_worker_accepts_a_schema_by_migrations_or_create_all(engine: Engine) -
     check_schema(engine)
 
 
+@pytest.mark.thorough
 def test_migrating_down_to_base_leaves_nothing_behind(engine: Engine, tmp_path: Path) -> None:
     url = engine.url.render_as_string(hide_password=False)
     upgrade(engine)
@@ -150,6 +151,7 @@ def test_ten_processes_may_migrate_at_the_same_time(engine: Engine, tmp_path: Pa
     check_schema(engine)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("bind", ["engine", "connection"])
 def test_several_processes_may_create_the_tables_at_the_same_time(
     engine: Engine, tmp_path: Path, bind: str
@@ -236,6 +238,7 @@ def test_sql_is_in_the_dialect_of_the_database(postgres_url: str, tmp_path: Path
     assert "TIMESTAMP WITH TIME ZONE" in done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("revision", ["nonsense", "9999"])
 def test_an_unknown_revision_is_refused(revision: str, tmp_path: Path, sqlite_url: str) -> None:
     done = run_agentexec("migrate", "-r", revision, cwd=tmp_path, AGENTEXEC_DATABASE_URL=sqlite_url)
@@ -253,6 +256,7 @@ def test_a_worker_refuses_a_database_without_the_schema(engine: Engine, tmp_path
     assert inspect(engine).get_table_names() == []
 
 
+@pytest.mark.thorough
 def test_a_worker_refuses_a_database_that_is_newer_than_its_release(engine: Engine, tmp_path: Path) -> None:
     url = engine.url.render_as_string(hide_password=False)
     upgrade(engine)

@@ -82,6 +82,7 @@ def test_a_pool_is_found_where_it_is(deploy: Deploy, files: dict[str, str], argu
     assert deployment.stop() == 0
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_an_environment_variable_can_name_the_module(deploy: Deploy) -> None:
     deployment = deploy()
@@ -91,6 +92,7 @@ def test_an_environment_variable_can_name_the_module(deploy: Deploy) -> None:
     assert deployment.stop() == 0
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_options_of_the_command_line_take_precedence(deploy: Deploy) -> None:
     deployment = deploy()
@@ -117,6 +119,7 @@ if __name__ == "__main__":
 )
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_pool_serves_the_queue_that_it_names(deploy: Deploy) -> None:
     deployment = deploy()
@@ -294,6 +297,7 @@ def test_ctrl_c_ends_a_program_without_a_traceback(deploy: Deploy) -> None:
     assert "KeyboardInterrupt" not in deployment.log
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_program_can_clean_up_after_ctrl_c(deploy: Deploy) -> None:
     deployment = deploy()

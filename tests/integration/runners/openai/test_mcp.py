@@ -75,6 +75,7 @@ async def test_a_recorded_call_is_not_made_again(task: ReplayableTask, tmp_path:
     assert office.looked_up == ["staff"]
 
 
+@pytest.mark.thorough
 async def test_what_a_server_attaches_to_an_output_is_the_same_in_a_replay(
     task: ReplayableTask, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ async def test_what_a_server_attaches_to_an_output_is_the_same_in_a_replay(
     assert office.custom_data == [{"from": "archive"}]
 
 
+@pytest.mark.thorough
 async def test_the_runners_policy_decides_about_an_mcp_call_that_was_cut_off(
     task: ReplayableTask, tmp_path: Path
 ) -> None:

@@ -80,7 +80,10 @@ def asked(model: ScriptedModel) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["run", "run_streamed"])
+@pytest.mark.parametrize(
+    "streamed",
+    [pytest.param(False, id="run"), pytest.param(True, id="run_streamed", marks=pytest.mark.thorough)],
+)
 @pytest.mark.parametrize("name", BEHAVIORS)
 async def test_a_behavior_is_the_same_plain_durable_and_cut_at_every_record(
     name: str, streamed: bool
