@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -31,7 +31,12 @@ V = TypeVar("V", bound=Valkey)
 
 CHOICE = os.environ.get("AGENTEXEC_TEST_SERVERS", "")
 ALL_SERVERS = CHOICE == "all"
-DATABASES = ["sqlite", *(["postgres"] if CHOICE != "few" else []), *(["mariadb"] if ALL_SERVERS else [])]
+SERVER_DATABASES = [*(["postgres"] if CHOICE != "few" else []), *(["mariadb"] if ALL_SERVERS else [])]
+DATABASES: list[Any] = [
+    "sqlite",
+    # What is the same on each database is left to CI; tests of what is different name their database.
+    *(pytest.param(name, marks=pytest.mark.thorough) for name in SERVER_DATABASES),
+]
 BROKERS = ["valkey", *(["redis_server"] if ALL_SERVERS else [])]
 
 _numbers = itertools.count(1)

@@ -7,6 +7,8 @@ import shlex
 import sys
 from typing import Any
 
+import pytest
+
 from docs.checks import ROOT, read
 from examples.mock_openai import MockOpenAI, call, say
 from tests.deployment import Deploy, on_targets, run_in_process
@@ -21,6 +23,7 @@ def commands(page: str, *verbs: str) -> list[list[str]]:
     return [arguments for arguments in split if arguments[0] in verbs]
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_the_quickstart(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     page = "docs/quickstart.md"

@@ -208,6 +208,7 @@ with Session(ax.get_engine()) as db:
 """
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_the_monitor_of_ones_own(deploy: Deploy, tmp_path: Path) -> None:
     deployment = deploy()
@@ -219,6 +220,7 @@ def test_the_monitor_of_ones_own(deploy: Deploy, tmp_path: Path) -> None:
         assert text in deployment.log
 
 
+@pytest.mark.thorough
 @on_targets("valkey+sqlite")
 async def test_dynamic_fan_out_with_a_tracker(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2)

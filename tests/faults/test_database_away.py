@@ -44,6 +44,7 @@ def test_the_database_away_while_tasks_run_and_are_enqueued(deploy: Deploy) -> N
     )
 
 
+@pytest.mark.thorough
 @on_targets("valkey+postgres", "postgres", alternates=False)
 def test_a_database_that_is_read_only_for_seconds_loses_no_ending(deploy: Deploy) -> None:
     deployment = deploy(worker_concurrency=4)
@@ -83,6 +84,7 @@ def test_a_deployment_that_has_served_waits_for_its_database_however_long(deploy
     deployment.wait_for(lambda: "Connected to the database" in deployment.log)
 
 
+@pytest.mark.thorough
 @on_targets("embedded", alternates=False)
 def test_the_sqlite_file_locked_for_ten_seconds_while_tasks_run(deploy: Deploy) -> None:
     deployment = deploy(worker_concurrency=2)

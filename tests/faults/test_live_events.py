@@ -44,6 +44,7 @@ def recorded(deployment: Deployment, task: ax.Task) -> list[tuple[str, Any]]:
     return [(str(line.status), line.message) for line in deployment.detail(task).logs]
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres")
 def test_the_stream_of_a_killed_workers_task_goes_on_with_the_next_attempt(deploy: Deploy) -> None:
     deployment = deploy()
@@ -77,6 +78,7 @@ def test_a_redis_that_is_killed_costs_text_but_no_line(deploy: Deploy) -> None:
     assert "six" in reader.text or "end" in reader.text
 
 
+@pytest.mark.thorough
 @on_targets("valkey+postgres")
 def test_a_redis_that_hangs_holds_up_no_agent_and_no_ending(deploy: Deploy) -> None:
     deployment = deploy()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.deployment import Deploy, on_targets
 from tests.faults.worker_module import ODD_ERRORS
 
@@ -43,6 +45,7 @@ def test_odd_errors_fail_their_own_tasks_after_their_retries_and_the_worker_goes
     assert supervisor.wait(15) == 0, "a drain does not wait for slots that are never freed"
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres")
 def test_tasks_of_an_event_loop_that_ends_go_back_uncounted(deploy: Deploy) -> None:
     deployment = deploy()

@@ -14,6 +14,7 @@ from tests.deployment import Deploy, on_targets
 FROZEN_MODULE = Path(__file__).parent / "frozen_module.py"
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres")
 def test_what_a_worker_does_after_its_lease_was_lost_is_refused(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2, worker_concurrency=1)

@@ -37,6 +37,7 @@ def test_a_poison_task_ends_in_error_and_its_ten_neighbours_complete(deploy: Dep
     assert set(deployment.ledger("end").values()) == {1}
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_task_may_be_allowed_a_single_crash(deploy: Deploy) -> None:
     deployment = deploy(max_crashes=1)
@@ -62,6 +63,7 @@ def test_a_task_that_gets_further_before_each_crash_completes_however_often_it_i
     assert deployment.ledger("step") == {f"task-{number}": 1 for number in range(3)}
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres")
 @pytest.mark.parametrize(
     ("deaths", "reason"),

@@ -29,6 +29,7 @@ def test_redis_emptied_while_tasks_wait_and_run(deploy: Deploy) -> None:
     deployment.wait_for(lambda: deployment.depth() == 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("persist", [True, False], ids=["with its data", "without its data"])
 @on_targets("valkey+sqlite")
 def test_redis_restarted_while_tasks_wait_and_run(deploy: Deploy, persist: bool) -> None:

@@ -66,6 +66,7 @@ def test_a_worker_that_meets_a_newer_schema_in_its_work_finishes_its_tasks_and_s
     assert deployment.log.count("newer than this release knows") == 1
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres")
 def test_tasks_that_outlast_the_graceful_timeout_are_handed_back_and_run_elsewhere(deploy: Deploy) -> None:
     deployment = deploy(graceful_shutdown_timeout=0.3)

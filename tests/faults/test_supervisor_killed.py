@@ -31,6 +31,7 @@ def test_a_killed_supervisor_leaves_no_process_behind_and_another_runs_its_tasks
     assert deployment.stop(other) == 0
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+sqlite")
 def test_tasks_of_a_host_that_lost_its_power_run_on_another(deploy: Deploy) -> None:
     deployment = deploy()

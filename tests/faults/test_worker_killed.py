@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import agentexec as ax
 from tests.deployment import Deploy, failing_backend_env, on_targets
 
@@ -65,6 +67,7 @@ def test_a_worker_killed_within_the_transaction_that_ends_its_task_leaves_no_hal
     assert deployment.endings([task]) == [["complete"]]
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_result_arrives_although_its_worker_was_killed_before_the_notification(deploy: Deploy) -> None:
     deployment = deploy()

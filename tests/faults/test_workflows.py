@@ -50,6 +50,7 @@ def test_fifty_pipelines_with_children_complete_on_one_slot(deploy: Deploy) -> N
     assert set(deployment.ledger("child").values()) == {1}
 
 
+@pytest.mark.thorough
 @everywhere
 def test_nesting_deeper_than_there_are_slots(deploy: Deploy) -> None:
     deployment = deploy(num_workers=1, worker_concurrency=1)
@@ -60,6 +61,7 @@ def test_nesting_deeper_than_there_are_slots(deploy: Deploy) -> None:
     assert [ax.get_result_sync(task) for task in tasks] == [5] * 10
 
 
+@pytest.mark.thorough
 @everywhere
 def test_a_task_that_has_waited_comes_back_to_a_slot_of_its_own(deploy: Deploy) -> None:
     """Two slots, and never more than two tasks that compute."""
@@ -102,6 +104,7 @@ def test_a_kill_inside_every_step_and_at_its_boundaries(deploy: Deploy) -> None:
     assert deployment.endings(tasks.values()) == [["complete"]] * len(tasks)
 
 
+@pytest.mark.thorough
 @everywhere
 def test_a_poison_child_does_not_end_those_that_wait_beside_it(deploy: Deploy) -> None:
     deployment = deploy(num_workers=1, worker_concurrency=4, max_crashes=3)
@@ -154,6 +157,7 @@ def test_sleeps_and_waits_survive_restarts(deploy: Deploy) -> None:
     assert slept.finished_at is not None and (slept.finished_at - slept.created_at).total_seconds() >= 9
 
 
+@pytest.mark.thorough
 @on_targets("valkey+postgres")
 def test_an_event_that_redis_was_not_told_of_wakes_its_task(deploy: Deploy) -> None:
     deployment = deploy(num_workers=1)
@@ -185,6 +189,7 @@ def test_a_tracker_counts_right_over_crashes_and_fires_once(deploy: Deploy) -> N
     assert deployment.ledger("aggregate") == {"k": 1}
 
 
+@pytest.mark.thorough
 @everywhere
 def test_canceling_a_pipeline_stops_its_running_children(deploy: Deploy) -> None:
     deployment = deploy(num_workers=1, worker_concurrency=1)

@@ -93,6 +93,7 @@ VERBS = {f"agentexec.cli.{verb.replace('-', '_')}" for verb in verbs.VERBS}
 """Each verb's own module."""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("arguments", "absent"),
     [

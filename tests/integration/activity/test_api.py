@@ -31,7 +31,7 @@ def db(engine: Engine) -> Iterator[Session]:
         yield session
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.thorough)])
 async def async_engine(request: pytest.FixtureRequest) -> AsyncIterator[AsyncEngine]:
     """AsyncEngine of the user, given to agentexec."""
     url = request.getfixturevalue(f"{request.param}_tables").replace("sqlite:", "sqlite+aiosqlite:")

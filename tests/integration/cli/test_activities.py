@@ -106,6 +106,7 @@ def test_a_tasks_messages_cannot_rewrite_the_terminal(deploy: Deploy) -> None:
         assert "\x1b" not in printed and r"\x1b[2Jgone second" in printed
 
 
+@pytest.mark.thorough
 @everywhere
 def test_logs_can_be_followed_to_the_end(deploy: Deploy) -> None:
     deployment = deploy()
@@ -162,6 +163,7 @@ def test_retry_queues_failed_and_canceled_tasks_again(deploy: Deploy) -> None:
     assert not ax.retry_sync(canceled)
 
 
+@pytest.mark.thorough
 @everywhere
 def test_prune_removes_tasks_that_ended_long_ago_with_all_their_rows(deploy: Deploy) -> None:
     deployment = deploy()
@@ -187,6 +189,7 @@ def test_prune_removes_tasks_that_ended_long_ago_with_all_their_rows(deploy: Dep
         assert code == 2 and "--older-than takes a time like 30d" in err
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_prune_asks_for_confirmation(deploy: Deploy) -> None:
     deployment = deploy()

@@ -78,6 +78,7 @@ def test_enqueue_honors_every_option(deploy: Deploy) -> None:
     assert [str(lease.agent_id) for lease in backend.claim("reports", "t", **claim).leases] == [elsewhere]
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_cancel_pending_cancels_queued_tasks_after_a_yes(deploy: Deploy) -> None:
     deployment = deploy()

@@ -68,6 +68,7 @@ def test_a_task_waits_without_a_slot_and_continues_after_the_command(
     assert run_in_process(deployment, "approvals") == (0, "", "No calls wait for approval.\n")
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres", alternates=False)
 def test_a_rejections_message_reaches_the_model(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("I see.")])
@@ -84,6 +85,7 @@ def test_a_rejections_message_reaches_the_model(deploy: Deploy, mock_openai: Moc
     assert "Ann has left." in json.dumps(mock_openai.requests()[-1])
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres", alternates=False)
 def test_a_task_continues_when_its_approval_expires(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("Then not.")])
@@ -95,6 +97,7 @@ def test_a_task_continues_when_its_approval_expires(deploy: Deploy, mock_openai:
     assert deployment.ledger("start") == {"letter": 2}
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres", alternates=False)
 def test_an_answer_that_never_reached_the_queue_still_wakes_the_task(
     deploy: Deploy, mock_openai: MockOpenAI, monkeypatch: pytest.MonkeyPatch
@@ -114,6 +117,7 @@ def test_an_answer_that_never_reached_the_queue_still_wakes_the_task(
     assert deployment.ledger("sent") == {"Ann": 1}
 
 
+@pytest.mark.thorough
 @on_targets("valkey+postgres")
 def test_a_lost_index_does_not_wake_a_waiting_task(deploy: Deploy, mock_openai: MockOpenAI, valkey) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("Written.")])

@@ -90,6 +90,7 @@ def test_a_module_without_a_usable_pool_is_refused_with_the_reason(folder: Path)
         assert complaint.format(folder=folder).lower() in answer.lower()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("module", "complaint"),
     [
@@ -110,6 +111,7 @@ def test_a_worker_without_a_usable_pool_stops_with_one_line(
     assert len(lines) == 1, done.stderr
 
 
+@pytest.mark.thorough
 def test_a_traceback_is_shown_on_request(folder: Path) -> None:
     done = run_agentexec("worker", "raises", "--traceback", cwd=folder)
     assert done.returncode == 2
@@ -288,6 +290,7 @@ def test_a_command_on_a_database_without_tables_says_to_migrate(folder: Path, ar
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_file_that_is_not_a_database(folder: Path) -> None:
     (folder / "text.db").write_text("This is not a database. " * 100)
     variables = {"AGENTEXEC_DATABASE_URL": "sqlite:///text.db", "AGENTEXEC_CONNECT_TIMEOUT": "1"}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 import agentexec as ax
@@ -66,6 +67,7 @@ def test_the_research_pipeline_resumes_where_it_was_killed(deploy: Deploy, mock_
     ]
 
 
+@pytest.mark.thorough
 @everywhere
 def test_dynamic_fan_out_ends_in_one_summary(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     calls = [call("queue_research", company=company) for company in ("Ada", "Bob", "Cyd")]
@@ -82,6 +84,7 @@ def test_dynamic_fan_out_ends_in_one_summary(deploy: Deploy, mock_openai: MockOp
     assert len(tasks_named("research_lead")) == len(deployment.detail(task).children) == 3
 
 
+@pytest.mark.thorough
 @everywhere
 def test_a_batch_of_documents_shows_its_progress(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say('{"score": 9, "clause": "Penalty"}')], when="Contract 3")

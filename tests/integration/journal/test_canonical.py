@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 CHILD = r"""
 import dataclasses, enum, json
 from collections import deque
@@ -97,6 +99,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.thorough
 def test_every_hash_is_the_same_in_processes_with_different_hash_seeds() -> None:
     processes = [
         subprocess.Popen(

@@ -206,6 +206,7 @@ def test_an_applications_own_alembic_is_left_alone(engine: Engine) -> None:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("theirs",)]
 
 
+@pytest.mark.thorough
 def test_check_changes_nothing_and_gives_advice(engine: Engine, tmp_path: Path) -> None:
     url = engine.url.render_as_string(hide_password=False)
     done = run_agentexec("migrate", "--check", cwd=tmp_path, AGENTEXEC_DATABASE_URL=url)

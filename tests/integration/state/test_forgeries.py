@@ -42,7 +42,7 @@ LATEST = 60.0
 """Seconds within which everything must be right again."""
 
 
-SQL = ["sqlite", *(pytest.param(name, marks=pytest.mark.thorough) for name in DATABASES[1:])]
+SQL = DATABASES
 
 
 class Site:

@@ -310,6 +310,7 @@ def test_a_program_can_clean_up_after_ctrl_c(deploy: Deploy) -> None:
     assert deployment.status(pending) == "canceled"
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+sqlite")
 def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: Deploy) -> None:
     deployment = deploy()
@@ -342,6 +343,7 @@ def test_workers_end_with_a_program_that_does_not_shut_them_down(deploy: Deploy)
     assert all_exited(family)
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_pool_that_workers_cannot_import_is_refused(deploy: Deploy) -> None:
     deployment = deploy()
@@ -461,6 +463,7 @@ def test_a_program_that_starts_workers_at_import_is_refused(deploy: Deploy, call
     assert all_exited(deployment.processes())
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_worker_that_keeps_dying_is_replaced_more_slowly(deploy: Deploy) -> None:
     deployment = deploy()

@@ -68,6 +68,7 @@ def is_left(deployment: Deployment, task: ax.Task) -> bool:
     return deployment.detail(task).logs[-1].message == left_message(task.task_name)
 
 
+@pytest.mark.thorough
 @both_deployments
 def test_a_task_that_one_worker_lacks_is_run_by_another(deploy: Deploy) -> None:
     deployment = deploy()

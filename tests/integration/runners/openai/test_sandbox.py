@@ -246,6 +246,7 @@ async def test_two_runs_that_share_a_sandbox_state_resume_in_it(task: Replayable
         assert left() == [], instant
 
 
+@pytest.mark.thorough
 async def test_a_session_of_the_handler_continues_in_the_recorded_workspace(
     task: ReplayableTask, tmp_path: Path
 ) -> None:
@@ -490,6 +491,7 @@ class ContainerClient(UnixLocalSandboxClient):
         return self._deserialize_session_state_payload(payload, ContainerState)
 
 
+@pytest.mark.thorough
 async def test_a_container_that_a_killed_worker_left_is_used_again_and_carries_the_tasks_id(
     task: ReplayableTask, tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ def test_an_agent_within_a_tool_in_a_thread_is_stopped(deploy: Deploy, mock_open
     assert deployment.ledger("end") == {}
 
 
+@pytest.mark.thorough
 @everywhere
 def test_a_queued_task_never_starts(deploy: Deploy) -> None:
     deployment = deploy()
@@ -84,6 +85,7 @@ def test_a_queued_task_never_starts(deploy: Deploy) -> None:
     assert deployment.ledger("start")["queued"] == 0
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_cancel_that_is_impossible_is_reported(deploy: Deploy) -> None:
     deployment = deploy()

@@ -115,6 +115,7 @@ def test_events_without_a_signature_have_no_text(signed_by: Backends) -> None:
     assert real.text == "real"
 
 
+@pytest.mark.thorough
 @on_targets("valkey+postgres", alternates=False)
 def test_turning_the_key_on_loses_nothing(deploy: Deploy) -> None:
     deployment = deploy(signing_key=NEW)
