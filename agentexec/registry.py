@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Unpack
 
@@ -133,18 +134,35 @@ def _checked_retry_on(name: str, value: Any) -> Any:
     if isinstance(classes, tuple | list | set | frozenset):
         if classes and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in classes):
             return tuple(classes)
-    elif value is None or callable(value):
+    elif value is None or _is_plain_function(value):
         return value
     raise UsageError(
-        f"Task {name}: retry_on must be classes of exceptions or a function that takes one, not {shown(value)}."
+        f"Task {name}: retry_on must be classes of exceptions or a plain function that takes one, not {shown(value)}."
     )
 
 
 def _checked_backoff(name: str, value: Any) -> Any:
     """Return a handler's `backoff`: seconds, a function or None."""
-    if value is None or callable(value):
+    if value is None or _is_plain_function(value):
         return value
+    if callable(value):
+        raise UsageError(
+            f"Task {name}: backoff must be seconds or a plain function that takes a number, not {shown(value)}."
+        )
     return check_seconds(f"Task {name}: backoff", value, minimum=0)
+
+
+def _is_plain_function(value: Any) -> bool:
+    """Return whether a value can be called with one argument, without an event loop."""
+    if not callable(value) or inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value):
+        return False
+    try:
+        inspect.signature(value).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # built-in functions may have no signature
+        return True
+    return True
 
 
 def validate_context(definition: TaskDefinition, context: Any) -> Any:

@@ -32,7 +32,8 @@ async def cancel(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] 
     """Cancel a task. A queued task never starts; the handler of a running task gets CancelledError.
 
     The tasks that it enqueued are canceled too, and the tasks that those enqueued, except detached ones. A handler that
-    is a plain function cannot be interrupted; its result is dropped.
+    is a plain function cannot be interrupted; its result is dropped. A second call, for a task that is canceled already,
+    cancels what the first one may have left below it.
 
     Args:
         task: Handle or agent_id of the task.
@@ -61,8 +62,11 @@ def _cancel(agent_id: UUID, metadata_filter: Mapping[str, Any] | None, now: date
             connection, [agent_id], status=Status.CANCELED, message=MESSAGE, error=None, now=now
         )
         is_canceled = bool(ended) or agent_id in with_log_line(connection, [agent_id], MESSAGE, now)
+        status = connection.scalar(select(Activity.status).where(Activity.agent_id == agent_id))
     if is_canceled:
         _tell(queue, [agent_id])
+    if status is Status.CANCELED:
+        # Also if it was canceled before: whoever did so may have died before its children were.
         _cancel_children(agent_id)
     return is_canceled
 

@@ -26,7 +26,7 @@ async def retry(task: Task | UUID | str, *, metadata_filter: Mapping[str, Any] |
     """Put a task that ended in ERROR or CANCELED back on its queue, for one more attempt and as many as its `retries`.
 
     Its journal stays: an agent or pipeline resumes at its last finished step, and children that failed or were canceled
-    are enqueued again.
+    are enqueued again. If a later task has taken over its idempotency key, both run, and the key stays with the later one.
 
     Args:
         task: Handle or agent_id of the task.

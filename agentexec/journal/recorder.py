@@ -200,7 +200,10 @@ class Recorder:
         fact = Fact(path, len(self.facts(path)), kind, input_hash, value)
         # A run that writes counts as active, however slow the database is.
         with self.active_calls.track(object()):
-            await asyncio.shield(asyncio.ensure_future(self._record(fact, usage)))
+            write = asyncio.ensure_future(self._record(fact, usage))
+            # Its error is the caller's, who may have been canceled meanwhile; asyncio would log it as forgotten.
+            write.add_done_callback(lambda done: done.cancelled() or done.exception())
+            await asyncio.shield(write)
 
     async def _record(self, fact: Fact, usage: Usage | None) -> None:
         await self.write_with_retry(journal_store().append, self.lease, fact, usage, utc_now())

@@ -7,15 +7,18 @@ schedule is still at this tick. So any number of processes may try, and one succ
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Engine, and_, insert, select, update
+from sqlalchemy import Engine, and_, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.models import Schedule
+from agentexec.arguments.checks import first_line
 from agentexec.client.enqueue import enqueue_in_transaction
 from agentexec.client.new_task import new_task
 from agentexec.db.clock import utc_now
@@ -24,7 +27,12 @@ from agentexec.errors import UsageError
 from agentexec.schedules.ticks import next_tick
 from agentexec.task import Priority, ScheduleDefinition
 
+log = logging.getLogger("agentexec.scheduler")
+
 SCHEDULE: Any = Schedule.__table__
+
+UNREADABLE = (ValueError, TypeError, LookupError, OverflowError)
+"""Errors of rows that somebody else has written."""
 
 
 class ScheduleSchema(BaseModel):
@@ -50,45 +58,79 @@ class ScheduleSchema(BaseModel):
 
 
 def declare(engine: Engine, queue: str, schedules: Iterable[ScheduleDefinition]) -> None:
-    """Record the schedules of a worker's module. A schedule whose times have changed starts over, from now on."""
-    now = utc_now()
+    """Record the schedules of a worker's module. A schedule whose times have changed starts over, from now on.
+
+    A row that cannot be read is replaced.
+    """
     for schedule in sorted(schedules, key=lambda schedule: schedule.name):
-        values = {
-            "task_name": schedule.task_name,
-            "cron": schedule.cron,
-            "timezone": schedule.timezone,
-            "context": schedule.context,
-            "labels": schedule.metadata,
-            "priority": schedule.priority,
-            "repeat": schedule.repeat,
-            "backfill": schedule.backfill,
-        }
-        with writing(engine) as connection:
-            row = connection.execute(
-                select(SCHEDULE).where(_is(queue, schedule.name)).with_for_update()
-            ).one_or_none()
-            if row is None:
-                first = next_tick(schedule.cron, schedule.timezone, now)
-                whole = {**values, "queue": queue, "name": schedule.name, "runs": 0, "next_at": first}
-                connection.execute(insert(SCHEDULE).values(**whole))
-                continue
-            if (row.cron, row.timezone) != (schedule.cron, schedule.timezone) or _is_revived(row, schedule):
-                values["next_at"] = next_tick(schedule.cron, schedule.timezone, now)
-            if any(getattr(row, name) != value for name, value in values.items()):
-                connection.execute(update(SCHEDULE).where(_is(queue, schedule.name)).values(**values))
+        try:
+            _declare(engine, queue, schedule)
+        except IntegrityError:  # another process has added it at the same moment
+            _declare(engine, queue, schedule)
+        except UNREADABLE:
+            forget(engine, queue, schedule.name)
+            _declare(engine, queue, schedule)
 
 
-def _is_revived(row: Any, schedule: ScheduleDefinition) -> bool:
-    return row.next_at is None and (schedule.repeat is None or row.runs < schedule.repeat)
+def forget(engine: Engine, queue: str, name: str) -> None:
+    """Remove a schedule from the record."""
+    with writing(engine) as connection:
+        connection.execute(delete(SCHEDULE).where(_is(queue, name)))
+
+
+def _declare(engine: Engine, queue: str, schedule: ScheduleDefinition) -> None:
+    first = next_tick(schedule.cron, schedule.timezone, utc_now())
+    values: dict[str, Any] = {
+        "task_name": schedule.task_name,
+        "cron": schedule.cron,
+        "timezone": schedule.timezone,
+        "context": schedule.context,
+        "labels": schedule.metadata,
+        "priority": schedule.priority,
+        "repeat": schedule.repeat,
+        "backfill": schedule.backfill,
+    }
+    with writing(engine) as connection:
+        row = connection.execute(
+            select(SCHEDULE).where(_is(queue, schedule.name)).with_for_update()
+        ).one_or_none()
+        if row is None:
+            whole = {**values, "queue": queue, "name": schedule.name, "runs": 0, "next_at": first}
+            connection.execute(insert(SCHEDULE).values(**whole))
+            return
+        runs = row.runs
+        if (row.cron, row.timezone) != (schedule.cron, schedule.timezone):
+            runs = values["runs"] = 0
+            values["next_at"] = first
+        if schedule.repeat is not None and runs >= schedule.repeat:
+            values["next_at"] = None
+        elif row.next_at is None:
+            values["next_at"] = first
+        if any(getattr(row, name) != value for name, value in values.items()):
+            connection.execute(update(SCHEDULE).where(_is(queue, schedule.name)).values(**values))
 
 
 def find_schedules(engine: Engine, queue: str | None = None) -> list[ScheduleSchema]:
-    """Return the schedules of a queue, or of all, by queue and name."""
-    query = select(SCHEDULE).order_by(SCHEDULE.c.queue, SCHEDULE.c.name)
-    if queue is not None:
-        query = query.where(SCHEDULE.c.queue == queue)
+    """Return the schedules of a queue, or of all, by queue and name. Rows that cannot be read are left out."""
+    chosen = [] if queue is None else [SCHEDULE.c.queue == queue]
+    query = select(SCHEDULE).where(*chosen).order_by(SCHEDULE.c.queue, SCHEDULE.c.name)
     with reading(engine) as connection:
-        return [ScheduleSchema.model_validate(row) for row in connection.execute(query)]
+        try:
+            return [ScheduleSchema.model_validate(row) for row in connection.execute(query).all()]
+        except UNREADABLE:
+            keys = connection.execute(query.with_only_columns(SCHEDULE.c.queue, SCHEDULE.c.name)).all()
+    return [found for key in keys if (found := _read(engine, key.queue, key.name)) is not None]
+
+
+def _read(engine: Engine, queue: str, name: str) -> ScheduleSchema | None:
+    with reading(engine) as connection:
+        try:
+            return ScheduleSchema.model_validate(
+                connection.execute(select(SCHEDULE).where(_is(queue, name))).one()
+            )
+        except UNREADABLE as error:
+            log.error("Schedule %s of queue %s cannot be read: %s.", name, queue, first_line(error))
+            return None
 
 
 def find_schedule(engine: Engine, queue: str, name: str) -> ScheduleSchema:

@@ -44,7 +44,7 @@ def check_spec(spec: object) -> str:
             minimum=MIN_INTERVAL,
             maximum=MAX_INTERVAL,
         )
-        return f"{EVERY}{seconds:g}"
+        return f"{EVERY}{int(seconds) if seconds == int(seconds) else seconds}"
     if not isinstance(spec, str):
         raise UsageError(
             f'cron= must be a cron expression like "*/5 * * * *" or a timedelta, not {shown(spec)}.'

@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Engine
 
+from agentexec.arguments.checks import first_line
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, UnavailableError
 from agentexec.outage import Outage
 from agentexec.registry import Registry
-from agentexec.schedules.record import ScheduleSchema, declare, find_schedules, tick
+from agentexec.schedules.record import ScheduleSchema, declare, find_schedules, forget, tick
 from agentexec.schedules.ticks import last_tick, missed_ticks, next_tick
 
 log = logging.getLogger("agentexec.scheduler")
@@ -61,15 +62,18 @@ class Scheduler:
         if not self._declared:
             declare(self._engine, self._queue, self._registry.schedules.values())
             self._declared = True
+        found = {schedule.name: schedule for schedule in find_schedules(self._engine, self._queue)}
         upcoming = [LOOK_SECONDS]
-        for schedule in find_schedules(self._engine, self._queue):
-            if schedule.name not in self._registry.schedules or schedule.paused_at is not None:
-                continue
-            if schedule.next_at is not None and schedule.next_at <= now:
-                self._tick(schedule, schedule.next_at, now)
-                upcoming.append(0.05)  # read it again: another tick may be due
-            elif schedule.next_at is not None:
-                upcoming.append((schedule.next_at - now).total_seconds())
+        for name in self._registry.schedules:
+            schedule = found.get(name)
+            if schedule is None:
+                self._declare_again(name)
+            elif schedule.paused_at is None and schedule.next_at is not None:
+                if schedule.next_at <= now:
+                    self._tick(schedule, schedule.next_at, now)
+                    upcoming.append(0.05)  # read it again: another tick may be due
+                else:
+                    upcoming.append((schedule.next_at - now).total_seconds())
         return max(0.0, min(upcoming))
 
     def _tick(self, schedule: ScheduleSchema, due: datetime, now: datetime) -> None:
@@ -84,6 +88,18 @@ class Scheduler:
             # Its context does not fit the task any more, for example. The other schedules must go on.
             log.error("Schedule %s could not enqueue task %s: %s", schedule.name, schedule.task_name, error)
             tick(self._engine, schedule, due, next_tick(schedule.cron, schedule.timezone, now), runs=False)
+        except Exception as error:
+            # Somebody else has written to its row.
+            log.error(
+                "Schedule %s cannot tick: %s: %s.", schedule.name, type(error).__name__, first_line(error)
+            )
+            self._declare_again(schedule.name)
+
+    def _declare_again(self, name: str) -> None:
+        """Replace a row that is missing, or that cannot be used, by what the module declares."""
+        log.warning("Schedule %s is declared again, and starts over from now.", name)
+        forget(self._engine, self._queue, name)
+        declare(self._engine, self._queue, [self._registry.schedules[name]])
 
     def _catch_up(self, schedule: ScheduleSchema, due: datetime, now: datetime) -> None:
         ticks = missed_ticks(schedule.cron, schedule.timezone, due, now, BACKFILL_CHUNK)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
@@ -147,6 +147,12 @@ def test_a_schedule_ends_after_its_last_repetition(deployment: Deployment, optio
     assert hourly().next_at is None
     declared(repeat=3, **options)
     assert hourly().next_at is not None
+    declared(repeat=1, **options)
+    assert hourly().next_at is None
+    pool = new_pool()
+    pool.add_schedule("hourly", "30 * * * *", task="report", repeat=2, **options)
+    scheduler_of(pool).run_once(utc_now())
+    assert (hourly().runs, next_at().minute) == (0, 30), "a changed expression starts over"
 
 
 @alone
@@ -193,6 +199,52 @@ def test_a_tick_whose_task_cannot_be_enqueued_is_skipped_and_the_others_go_on(
     assert [task.latest_log_message for task in tasks()] == [
         f"Scheduled by b for {due:%Y-%m-%d %H:%M:%S} UTC."
     ]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("cron", "61 * * * *"),
+        ("cron", "@every inf"),
+        ("cron", "@every 0"),
+        ("timezone", "../../etc"),
+        ("context", "{"),
+        ("runs", 2**63 - 1),
+        ("priority", 77),
+        ("next_at", "garbage"),
+        ("last_agent_id", "zz"),
+    ],
+)
+@alone
+def test_a_row_that_somebody_else_has_written_to_is_replaced_and_the_others_tick(
+    deployment: Deployment, column: str, value: object
+) -> None:
+    pool = new_pool()
+    for name in "abc":
+        pool.add_schedule(name, "0 * * * *", task="report")
+    scheduler = scheduler_of(pool)
+    scheduler.run_once(utc_now())
+    due = find_schedules(RUNTIME.engine)[0].next_at
+    assert due is not None
+    with RUNTIME.engine.begin() as connection:
+        row = text(f"UPDATE agentexec_schedule SET {column} = :value WHERE name = 'a'")
+        connection.execute(row, {"value": value})
+    scheduler.run_once(due)
+    enqueued = {str(task.latest_log_message).split()[2] for task in tasks()}
+    assert enqueued - {"a"} == {"b", "c"}
+    scheduler.run_once(due)
+    assert [schedule.name for schedule in find_schedules(RUNTIME.engine)] == ["a", "b", "c"]
+    assert "a" in call(deployment)
+
+
+@on_targets("postgres", alternates=False)
+def test_workers_may_declare_the_same_schedule_at_the_same_moment(deployment: Deployment) -> None:
+    pools = [new_pool() for _ in range(6)]
+    for pool in pools:
+        pool.add_schedule("hourly", "0 * * * *", task="report")
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(lambda pool: scheduler_of(pool).run_once(utc_now()), pools))
+    assert len(find_schedules(RUNTIME.engine)) == 1
 
 
 def call(deployment: Deployment, *arguments: str) -> str:

@@ -63,6 +63,8 @@ def test_intervals_are_counted_from_tick_to_tick() -> None:
         ("@Hourly", "0 * * * *"),
         (timedelta(minutes=5), "@every 300"),
         (timedelta(seconds=1.5), "@every 1.5"),
+        (timedelta(days=30, seconds=1), "@every 2592001"),
+        (timedelta(days=365, seconds=59, milliseconds=1), "@every 31536059.001"),
     ],
 )
 def test_specs_are_taken(spec: object, text: str) -> None:

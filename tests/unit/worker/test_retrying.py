@@ -66,6 +66,10 @@ def test_retries_end_whatever_the_other_options_say() -> None:
     assert delay(ValueError(), 6, retry_on=ValueError, backoff=1) is None
 
 
+async def wait(_: object) -> float:
+    return 1.0
+
+
 def raise_error(_: object) -> Any:
     raise RuntimeError("a mistake in the option")
 
@@ -96,6 +100,10 @@ def test_a_mistake_in_retry_on_is_logged_and_the_task_is_retried(caplog: pytest.
         {"backoff": "soon"},
         {"backoff": float("inf")},
         {"backoff": True},
+        {"backoff": lambda: 3},
+        {"backoff": wait},
+        {"retry_on": wait},
+        {"retry_on": lambda error, again: True},
     ],
 )
 def test_options_that_cannot_work_are_refused_at_registration(options: dict[str, Any]) -> None:
