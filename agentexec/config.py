@@ -34,6 +34,9 @@ EMBEDDED_DATABASE_URL = "sqlite:///agentexec.db"
 MIN_KEY_LENGTH = 16
 """Characters of the shortest signing key."""
 
+MIN_HOST_TIMEOUT, MAX_HOST_TIMEOUT = 1.0, 3600.0
+"""Limits of `host_timeout` in seconds."""
+
 
 class Settings(BaseSettings):
     """Settings of agentexec. The variable of a field is `AGENTEXEC_` and its name in capitals."""
@@ -94,8 +97,8 @@ class Settings(BaseSettings):
     )
     host_timeout: float = Field(
         default=10,
-        ge=1,
-        le=3600,
+        ge=MIN_HOST_TIMEOUT,
+        le=MAX_HOST_TIMEOUT,
         description="Seconds without a sign of life from a host after which others get the tasks of its workers.",
     )
     max_crashes: int = Field(

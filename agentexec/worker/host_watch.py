@@ -3,7 +3,8 @@
 A worker process that dies is reported by its supervisor within milliseconds. A supervisor that dies with its workers is
 noticed by others: immediately on the same machine, whose processes can be looked up, and after `AGENTEXEC_HOST_TIMEOUT`
 elsewhere. The maintenance process of a host holds a leadership that only this host wants, and renews it: no handler runs
-there that could stall it. A host whose leadership is free and whose workers have stopped reporting is dead. Each
+there that could stall it. A host whose leadership is free and whose workers have stopped reporting is dead. How long it
+may be silent is its own setting, which its name tells: the hosts of a queue may have different ones. Each
 maintenance process looks, so it does not matter who leads the queue, and which of them acts: the epochs refuse what a
 host writes that was alive after all.
 """
@@ -58,10 +59,8 @@ class HostWatch:
     ) -> None:
         self._runtime = runtime
         self._queue = settings.queue_name
-        self._timeout = settings.host_timeout
         self._recover = recover
-        self._pause = self._timeout * PAUSE_PART
-        self._silence = self._timeout * SILENCE_PART
+        self._longest_pause = self._pause = settings.host_timeout * PAUSE_PART
         self._host = Host.of(process_id)
         self._reports: dict[str, _Report] = {}
         self._last_look = -math.inf
@@ -77,7 +76,7 @@ class HostWatch:
     def stop(self) -> None:
         """End the thread, and leave no trace of this host, which stops in order. Raises UnavailableError."""
         self._stop.set()
-        self._thread.join(self._pause)
+        self._thread.join(self._longest_pause)
         if self._host is not None:
             self._runtime.backend.release_leadership(_role(self._host), self._host.name)
 
@@ -85,12 +84,9 @@ class HostWatch:
         """Give a sign of life and look at the others; `clock` is monotonic. Raises UnavailableError."""
         if self._host is None:
             return
-        if clock > self._last_look + 2 * self._pause:
-            # This process could not look for a while, so it does not know who was silent.
-            self._reports.clear()
-        self._last_look = clock
+        gap, self._last_look = clock - self._last_look, clock
         self._give_sign(self._host)
-        self._look_at_others(self._host, clock)
+        self._look_at_others(self._host, clock, gap)
 
     def _run(self) -> None:
         wait = self._pause
@@ -106,31 +102,37 @@ class HostWatch:
                 self._outage.recovered()
 
     def _give_sign(self, host: Host) -> None:
-        is_held = self._runtime.backend.acquire_leadership(_role(host), host.name, self._silence)
+        is_held = self._runtime.backend.acquire_leadership(_role(host), host.name, _silence(host))
         if not is_held and not self._declared_dead:
             log.warning(
                 "Another host has found this one dead, after %g s without a sign of life, and has given back its tasks.",
-                self._timeout,
+                host.timeout,
             )
         self._declared_dead = not is_held
 
-    def _look_at_others(self, host: Host, clock: float) -> None:
+    def _look_at_others(self, host: Host, clock: float, gap: float) -> None:
         before, self._reports = self._reports, {}
         dead: dict[Host, str] = {}
+        pause = self._longest_pause
         for other, row in self._workers_of_others(host):
-            last = before.get(row.worker_id)
+            pause_for_other = min(self._longest_pause, other.timeout * PAUSE_PART)
+            pause = min(pause, pause_for_other)
+            # After a longer gap this process does not know who was silent: the database may have been away.
+            last = before.get(row.worker_id) if gap <= 2 * pause_for_other else None
             report = last if last is not None and last.at == row.seen_at else _Report(row.seen_at, clock)
             self._reports[row.worker_id] = report
             if _died_here(host, other, row.pid):
                 self._give_back(other, row.worker_id, "died together with its supervisor")
                 dead[other] = other.name
-            elif clock - report.since >= self._silence and self._take(host, other):
+            elif clock - report.since >= _silence(other) and self._take(host, other):
                 self._give_back(
-                    other, row.worker_id, f"has not answered for {self._timeout:g} s, nor its host"
+                    other, row.worker_id, f"has not answered for {other.timeout:g} s, nor its host"
                 )
                 dead[other] = host.name
         for other, holder in dead.items():
             self._runtime.backend.release_leadership(_role(other), holder)
+        # A host with a shorter timeout is looked at as often as it looks itself.
+        self._pause = pause
 
     def _workers_of_others(self, host: Host) -> list[tuple[Host, Any]]:
         query = select(WORKER.c.worker_id, WORKER.c.pid, WORKER.c.seen_at)
@@ -144,7 +146,7 @@ class HostWatch:
 
         For as long as the host itself would: a leadership of another length may count as forged, and hold nobody off.
         """
-        return self._runtime.backend.acquire_leadership(_role(other), host.name, self._silence)
+        return self._runtime.backend.acquire_leadership(_role(other), host.name, _silence(other))
 
     def _give_back(self, other: Host, worker_id: str, reason: str) -> None:
         number = self._recover(worker_id, reason)
@@ -162,6 +164,11 @@ class HostWatch:
 
 def _role(host: Host) -> str:
     return f"host:{host.name}"
+
+
+def _silence(host: Host) -> float:
+    """Return the seconds after which a host counts as silent, and for which it holds its leadership."""
+    return host.timeout * SILENCE_PART
 
 
 def _died_here(host: Host, other: Host, pid: int) -> bool:

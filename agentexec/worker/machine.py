@@ -1,7 +1,7 @@
 """The machine that a worker runs on: which of its processes are gone, so that nobody waits for them.
 
-A worker process is named `HOSTNAME:SUPERVISOR_PID:MACHINE.RUN:WORKER`, and everything before the last colon names its
-host: one run of a supervisor.
+A worker process is named `HOSTNAME:SUPERVISOR_PID:MACHINE.RUN.TIMEOUT:WORKER`, and everything before the last colon
+names its host: one run of a supervisor. TIMEOUT is the `AGENTEXEC_HOST_TIMEOUT` of that host, by which all others judge it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import NamedTuple, Self
+
+from agentexec.config import MAX_HOST_TIMEOUT, MIN_HOST_TIMEOUT
+
+MAX_NODE_NAME = 64
+"""Characters of the machine's name in the name of a process, whose column holds 128."""
+
+_TIMEOUT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 class Host(NamedTuple):
@@ -20,6 +28,8 @@ class Host(NamedTuple):
     name: str
     supervisor_pid: int
     machine: str
+    timeout: float
+    """Seconds without a sign of life after which this host counts as dead. Bounded: names come from the database."""
 
     @classmethod
     def of(cls, process_id: str) -> Self | None:
@@ -28,12 +38,23 @@ class Host(NamedTuple):
         parts = name.split(":")
         if len(parts) != 3 or not parts[1].isdecimal():
             return None
-        return cls(name, int(parts[1]), parts[2].partition(".")[0])
+        machine, _, rest = parts[2].partition(".")
+        timeout = rest.partition(".")[2]
+        if not _TIMEOUT.fullmatch(timeout):
+            return None
+        bounded = min(max(float(timeout), MIN_HOST_TIMEOUT), MAX_HOST_TIMEOUT)
+        return cls(name, int(parts[1]), machine, bounded)
 
 
-def new_host_name() -> str:
+def new_run_name() -> str:
     """Return a name for a run of the supervisor that calls this."""
-    return f"{os.uname().nodename}:{os.getpid()}:{_machine()}.{secrets.token_hex(3)}"
+    node = os.uname().nodename[:MAX_NODE_NAME]
+    return f"{node}:{os.getpid()}:{_machine()}.{secrets.token_hex(3)}"
+
+
+def new_process_name(run: str, timeout: float) -> str:
+    """Return a name for a process of a supervisor's run, whose host has a timeout in seconds."""
+    return f"{run}.{timeout:g}:{secrets.token_hex(5)}"
 
 
 def _machine() -> str:

@@ -7,7 +7,6 @@ only note the signal; one loop acts.
 from __future__ import annotations
 
 import logging
-import secrets
 import selectors
 import signal
 import threading
@@ -21,7 +20,7 @@ from agentexec.policy import exit_reason
 from agentexec.worker.channel import Channel
 from agentexec.worker.child_processes import ChildProcess, ChildProcesses
 from agentexec.worker.failed_start import from_message
-from agentexec.worker.machine import new_host_name
+from agentexec.worker.machine import new_process_name, new_run_name
 from agentexec.worker.probe import HeartbeatFile
 from agentexec.worker.signal_queue import SignalQueue
 from agentexec.worker.target import Target
@@ -69,7 +68,7 @@ class Supervisor:
         """Reason of a failed start."""
         self.start_settled = threading.Event()
         """Set once the workers start, or once everything has ended because they cannot."""
-        self._host = new_host_name()
+        self._run_name = new_run_name()
         self._signals = SignalQueue()
         self._children = ChildProcesses()
         self._template: TemplateHandle | None = None
@@ -277,7 +276,8 @@ class Supervisor:
         return self._ready and self._stopping_at is None
 
     def _request_start(self, template: TemplateHandle, child: ChildProcess) -> None:
-        child.request(f"{self._host}:{secrets.token_hex(5)}")
+        # Only now: the user's module may have set the timeout.
+        child.request(new_process_name(self._run_name, self.settings.host_timeout))
         role = "worker" if child.is_worker else "maintenance"
         request = {"role": role, "id": child.id, "name": child.name}
         if self._ready:

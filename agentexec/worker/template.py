@@ -47,7 +47,13 @@ from agentexec.worker.user_folders import own_module
 
 log = logging.getLogger("agentexec.worker")
 
-SUPERVISOR_SETTINGS = {"num_workers", "worker_concurrency", "queue_name", "graceful_shutdown_timeout"}
+SUPERVISOR_SETTINGS = {
+    "num_workers",
+    "worker_concurrency",
+    "queue_name",
+    "graceful_shutdown_timeout",
+    "host_timeout",
+}
 """Settings that the supervisor uses and the user's module may set."""
 
 REAP_INTERVAL = 60.0

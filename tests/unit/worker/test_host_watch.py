@@ -16,11 +16,11 @@ from agentexec.config import Settings
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading, writing
 from agentexec.worker.host_watch import SILENCE_PART, HostWatch
-from agentexec.worker.machine import Host, new_host_name
+from agentexec.worker.machine import Host, new_process_name, new_run_name
 from tests.unit.worker.record import QUEUE, Record, open_record
 
 TIMEOUT = 10.0
-ELSEWHERE = "web-2:77:0badcafe.aaaaaa"
+ELSEWHERE = "web-2:77:0badcafe.aaaaaa.10"
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def record(tmp_path: Path) -> Generator[Record]:
 class Watched:
     """A watch whose clock the test moves, and the worker processes that it gave back."""
 
-    def __init__(self, record: Record, host: str | None = None, timeout: int = TIMEOUT) -> None:
+    def __init__(self, record: Record, host: str | None = None, timeout: float = TIMEOUT) -> None:
         self.record = record
-        self.host = host or new_host_name()
+        self.host = host or new_process_name(new_run_name(), timeout).rpartition(":")[0]
         self.recovered: dict[str, str] = {}
         settings = Settings(queue_name=QUEUE, host_timeout=timeout)
         self.watch = HostWatch(record.runtime, settings, f"{self.host}:maintenance", self._recover)
@@ -75,9 +75,13 @@ def dead_pid() -> int:
 
 
 def on_this_machine(supervisor_pid: int) -> str:
-    host = Host.of(f"{new_host_name()}:x")
+    host = Host.of(new_process_name(new_run_name(), TIMEOUT))
     assert host is not None
-    return f"web-1:{supervisor_pid}:{host.machine}.bbbbbb:worker"
+    return f"web-1:{supervisor_pid}:{host.machine}.bbbbbb.10:worker"
+
+
+def elsewhere(timeout: float) -> str:
+    return f"web-2:77:0badcafe.aaaaaa.{timeout:g}"
 
 
 def test_workers_killed_with_their_supervisor_on_this_machine_are_noticed_at_the_first_look(
@@ -176,8 +180,9 @@ def test_a_host_that_was_given_up_says_so_once(record: Record, caplog: pytest.Lo
 @pytest.mark.parametrize("timeout", [TIMEOUT, 600])
 def test_the_signs_of_life_of_a_host_count_whatever_the_timeout(record: Record, timeout: int) -> None:
     """A leadership that lasts much longer than others ask for does not count, so all ask for the same length."""
-    other, watched = Watched(record, ELSEWHERE, timeout), Watched(record, timeout=timeout)
-    add_report(record, f"{ELSEWHERE}:worker")
+    host = elsewhere(timeout)
+    other, watched = Watched(record, host, timeout), Watched(record, timeout=timeout)
+    add_report(record, f"{host}:worker")
     other.watch.look(0.0)
     watched.watch.look(0.0)
     watched.watch.look(0.3 * timeout)
@@ -202,14 +207,53 @@ def test_a_process_without_a_host_name_watches_nobody(record: Record) -> None:
         watch.look(float(clock))
 
 
-def test_a_watch_does_not_take_a_long_leadership_of_a_live_host_for_a_forged_one(record: Record) -> None:
-    """The longest timeout: a host takes its leadership for 36 minutes, and is silent for a moment."""
-    settings = Settings(queue_name=QUEUE, host_timeout=3_600)
-    other = HostWatch(record.runtime, settings, f"{ELSEWHERE}:maintenance", lambda *_: 0)
-    other.look(0.0)
-    watch = Watched(record).watch
-    watch._timeout, watch._silence = 3_600.0, 2_160.0
-    host, watched = Host.of("web-1:1:0badcafe.bbbbbb:worker"), Host.of(f"{ELSEWHERE}:worker")
-    assert host is not None
-    assert watched is not None
-    assert not watch._take(host, watched)
+@pytest.mark.parametrize(("shorter", "longer"), [(10.0, 300.0), (600.0, 3_600.0)])
+def test_a_host_with_a_longer_timeout_than_those_who_look_is_alive_while_it_holds_its_leadership(
+    record: Record, shorter: float, longer: float
+) -> None:
+    """Its leadership lasts for longer than theirs ever would, and is no forged one."""
+    host = elsewhere(longer)
+    add_report(record, f"{host}:worker")
+    other, watched = Watched(record, host, longer), Watched(record, timeout=shorter)
+    other.watch.look(0.0)
+    clock = 0.0
+    while clock < 0.7 * longer:
+        watched.watch.look(clock)
+        clock += shorter / 5
+    assert watched.recovered == {}
+
+
+def test_a_host_is_silent_by_its_own_timeout(record: Record) -> None:
+    """Its workers report every five seconds: nothing for those who look every second."""
+    host = elsewhere(100)
+    add_report(record, f"{host}:worker")
+    watched = Watched(record, timeout=5.0)
+    for second in range(60):
+        watched.watch.look(float(second))
+    assert watched.recovered == {}
+    watched.watch.look(60.0)
+    assert watched.recovered == {f"{host}:worker": "has not answered for 100 s, nor its host"}
+
+
+def test_a_host_with_a_shorter_timeout_is_looked_at_as_often_as_it_looks_itself(record: Record) -> None:
+    watched = Watched(record, timeout=300.0)
+    watched.watch.look(0.0)
+    assert watched.watch._pause == 60.0
+    add_report(record, f"{elsewhere(5)}:worker")
+    for second in (60.0, 61.0, 62.0):
+        watched.watch.look(second)
+        assert watched.watch._pause == 1.0
+    assert watched.recovered == {}
+    watched.watch.look(63.0)
+    assert list(watched.recovered) == [f"{elsewhere(5)}:worker"]
+    watched.watch.look(64.0)
+    assert watched.watch._pause == 60.0
+
+
+def test_few_looks_do_not_make_a_host_with_a_short_timeout_silent(record: Record) -> None:
+    """Between two looks the database may have been away, for the other host as well."""
+    watched = Watched(record, timeout=300.0)
+    add_report(record, f"{elsewhere(5)}:worker")
+    for second in range(0, 600, 60):
+        watched.watch.look(float(second))
+    assert watched.recovered == {}

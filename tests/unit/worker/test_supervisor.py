@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -19,8 +20,10 @@ import pytest
 from agentexec.config import Settings
 from agentexec.worker import template_handle
 from agentexec.worker.channel import Channel
+from agentexec.worker.machine import Host
 from agentexec.worker.supervisor import Supervisor
 from agentexec.worker.target import Target
+from agentexec.worker.template import SUPERVISOR_SETTINGS
 from agentexec.worker.template_handle import TemplateHandle, TemplateStarts
 from tests.waiting import wait_until
 
@@ -49,6 +52,19 @@ def test_the_last_words_of_the_maintenance_process_come_before_its_death(
         supervisor._act_on({"forked": "the-first", "pid": gone.pid})
     assert supervisor._failed == 5
     assert [record.getMessage() for record in caplog.records] == ["The database is too old."]
+
+
+def test_the_names_of_processes_tell_the_timeout_that_the_module_has_set() -> None:
+    supervisor = Supervisor(Target("worker"), Settings(num_workers=1))
+    supervisor._note_loaded({"host_timeout": 300.0}, can_fork=True)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        template = SimpleNamespace(control=Channel(ours))
+        supervisor._request_start(cast(TemplateHandle, template), supervisor._children.maintenance)
+    host = Host.of(supervisor._children.maintenance.id)
+    assert host is not None
+    assert host.timeout == 300.0
+    assert "host_timeout" in SUPERVISOR_SETTINGS
 
 
 def test_a_supervisor_that_waits_for_its_processes_sleeps(
