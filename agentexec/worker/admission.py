@@ -20,6 +20,7 @@ from agentexec.policy import leave_delay
 from agentexec.runtime import Runtime
 from agentexec.task import Lease
 from agentexec.worker.leased_tasks import LeasedTasks
+from agentexec.worker.logs import log_failure
 from agentexec.worker.suspects import Suspects
 
 log = logging.getLogger("agentexec.worker")
@@ -164,16 +165,18 @@ class Admitter:
 
     def _apply(self, admissions: Admissions) -> None:
         self._start(admissions.started)
+        for task in admissions.failed:
+            log_failure(log, task.task_name, task.agent_id, task.error)
         self._held = [*self._held, *admissions.held]
-        ended = [*admissions.ended, *(lease for lease, _ in admissions.poisoned)]
+        ended = [*admissions.ended, *(task.lease for task in admissions.poisoned)]
         for lease in (*ended, *admissions.refused):
             self._tasks.forget(lease.agent_id)
         if ended:
             self._acknowledge(ended)
         if admissions.contradicted:
             self._drop(admissions.contradicted)
-        for task in admissions.left:
-            self._leave(task)
+        for left in admissions.left:
+            self._leave(left)
         if admissions.unknown:
             self._live.notify_log_changed([lease.agent_id for lease in admissions.unknown])
 

@@ -12,6 +12,7 @@ from agentexec.db.clock import utc_now
 from agentexec.db.transactions import writing
 from agentexec.runtime import Runtime
 from agentexec.task import Lease
+from agentexec.worker.logs import log_failure
 
 log = logging.getLogger("agentexec.reconciler")
 
@@ -72,6 +73,8 @@ class LeaseRecovery:
                 max_crashes=self._settings.max_crashes,
                 now=utc_now(),
             )
+        for task in deaths.failed:
+            log_failure(log, task.task_name, task.agent_id, task.error)
         for lease in deaths.requeue:
             backend.release(self._queue, lease)
         if deaths.requeue:

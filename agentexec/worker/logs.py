@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 import time
+from uuid import UUID
 
 from agentexec.config import CONF
 from agentexec.redaction import redact
@@ -32,6 +33,14 @@ class RedactingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record), CONF.secrets).translate(CONTROLS)
+
+
+def log_failure(log: logging.Logger, task_name: str, agent_id: UUID, error: str) -> None:
+    """Log a task's final failure in one line, for log collectors. The traceback follows at the level debug."""
+    first, _, rest = error.partition("\n")
+    log.error("Task %s %s failed: %s", task_name, agent_id, first)
+    if rest:
+        log.debug("%s", error)
 
 
 def set_up(process: str, level: str) -> None:

@@ -19,6 +19,7 @@ from agentexec.task import Lease, Status
 from agentexec.worker.attempt import execute_attempt, permanent_failure
 from agentexec.worker.event_loop import AttemptTask, protect_loop
 from agentexec.worker.leased_tasks import LeasedTasks
+from agentexec.worker.logs import log_failure
 
 log = logging.getLogger("agentexec.worker")
 
@@ -156,7 +157,7 @@ class RunningTasks:
             self._tasks.forget(agent_id)
         else:
             if ending.status is Status.ERROR:
-                _log_failure(admitted, ending)
+                log_failure(log, admitted.task_name, agent_id, ending.error or ending.message)
             self._writer.end(ending)
             self._tasks.free_slot(agent_id)
 
@@ -165,14 +166,6 @@ class RunningTasks:
         if task is not None and agent_id not in self._aborted:
             self._aborted.add(agent_id)
             task.stop()
-
-
-def _log_failure(admitted: Admitted, ending: Ending) -> None:
-    """Log a task's final failure in one line, for log collectors. The traceback follows at the level debug."""
-    first, _, rest = (ending.error or ending.message).partition("\n")
-    log.error("Task %s %s failed: %s", admitted.task_name, admitted.lease.agent_id, first)
-    if rest:
-        log.debug("%s", ending.error)
 
 
 def _handed_back(lease: Lease) -> Ending:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from agentexec.activity.changes.crashes import crashes_from_row
+from agentexec.activity.changes.crashes import FailedTask, RunningTask, crashes_from_row
 from agentexec.activity.changes.statements import statements_for
 from agentexec.db.chunks import chunks
 from agentexec.policy import Admission, CrashCounts, admit, is_claim_of
@@ -45,7 +45,9 @@ class Admissions:
     """To be acknowledged: the record has their end, or does not know them."""
     held: list[Lease] = field(default_factory=list)
     refused: list[Lease] = field(default_factory=list)
-    poisoned: list[tuple[Lease, CrashCounts]] = field(default_factory=list)
+    poisoned: list[RunningTask] = field(default_factory=list)
+    failed: list[FailedTask] = field(default_factory=list)
+    """Tasks that end with the admission: the poisoned, and those that nobody knows."""
     unknown: list[Lease] = field(default_factory=list)
     """Tasks whose names this worker lacks, to be decided about by `leave_unknown`."""
     left: list[LeftTask] = field(default_factory=list)
@@ -96,7 +98,7 @@ def decide_admissions(
             started = Admitted(lease, row.agent_type, row.context, row.attempt + 1, crashes)
             admissions.started.append(started)
         elif decision is Admission.FAIL:
-            admissions.poisoned.append((lease, crashes))
+            admissions.poisoned.append(RunningTask(lease, crashes, row.agent_type))
         else:
             others[decision].append(lease)
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.

@@ -17,6 +17,22 @@ from agentexec.policy import CrashCounts, attribute_crash, is_claim_of
 from agentexec.task import Lease, Status
 
 
+class RunningTask(NamedTuple):
+    """A task that a crashed process ran, with the crashes that its row counts."""
+
+    lease: Lease
+    crashes: CrashCounts
+    task_name: str
+
+
+class FailedTask(NamedTuple):
+    """A task that has ended in ERROR without a handler that could tell."""
+
+    agent_id: UUID
+    task_name: str
+    error: str
+
+
 class CrashedTasks(NamedTuple):
     """The tasks of a crashed process: those to put back on the queue, those to acknowledge, and leases to drop."""
 
@@ -24,6 +40,8 @@ class CrashedTasks(NamedTuple):
     acknowledge: list[Lease]
     contradicted: list[Lease]
     """Leases that the record contradicts: the reconciler adds their tasks again."""
+    failed: list[FailedTask]
+    """Those of the acknowledged that end now."""
 
 
 def record_crashes(
@@ -39,7 +57,7 @@ def record_crashes(
 
     `reason` completes the sentence "The worker process …".
     """
-    rows = select_rows(connection, statements_for(connection).select_state, list(dict(leases)))
+    rows = select_rows(connection, statements_for(connection).select_crashed, list(dict(leases)))
     outcome, running = _classify(queue, leases, rows)
     requeued, poisoned = _attribute(running, max_crashes)
     message = requeued_line(reason)
@@ -50,18 +68,18 @@ def record_crashes(
             end(connection, ending, ids, now, crashes=int(counted))
     outcome.requeue.extend(lease for lease, _ in requeued)
     if poisoned:
-        fail_poison_tasks(connection, poisoned, reason, now)
-        outcome.acknowledge.extend(lease for lease, _ in poisoned)
+        outcome.failed.extend(fail_poison_tasks(connection, poisoned, reason, now))
+        outcome.acknowledge.extend(task.lease for task in poisoned)
     return outcome
 
 
 def _classify(
     queue: str, leases: Sequence[Lease], rows: Sequence[Any]
-) -> tuple[CrashedTasks, list[tuple[Lease, CrashCounts]]]:
+) -> tuple[CrashedTasks, list[RunningTask]]:
     """Separate the tasks that ran under their leases from those about which nothing has to be decided."""
-    outcome = CrashedTasks([], [], [])
+    outcome = CrashedTasks([], [], [], [])
     unknown = dict(leases)
-    running: list[tuple[Lease, CrashCounts]] = []
+    running: list[RunningTask] = []
     for row in rows:
         lease = Lease(row.agent_id, unknown.pop(row.agent_id))
         is_ours = is_claim_of(
@@ -73,7 +91,7 @@ def _classify(
             # Its holder would have renewed it under the epoch of the record.
             outcome.contradicted.append(lease)
         elif row.status is Status.RUNNING and row.epoch == lease.epoch:
-            running.append((lease, crashes_from_row(row)))
+            running.append(RunningTask(lease, crashes_from_row(row), row.agent_type))
         else:
             # Claimed but not started: nothing ran, so nothing is counted.
             outcome.requeue.append(lease)
@@ -82,34 +100,41 @@ def _classify(
 
 
 def _attribute(
-    running: Sequence[tuple[Lease, CrashCounts]], max_crashes: int
-) -> tuple[list[tuple[Lease, bool]], list[tuple[Lease, CrashCounts]]]:
+    running: Sequence[RunningTask], max_crashes: int
+) -> tuple[list[tuple[Lease, bool]], list[RunningTask]]:
     """Split the tasks of a crashed process into those that return, and whether blamed, and those that end."""
-    blamed = attribute_crash([(lease.agent_id, crashes) for lease, crashes in running], max_crashes)
+    blamed = attribute_crash([(task.lease.agent_id, task.crashes) for task in running], max_crashes)
     requeued: list[tuple[Lease, bool]] = []
-    poisoned: list[tuple[Lease, CrashCounts]] = []
-    for lease, crashes in running:
-        is_blamed = lease.agent_id in blamed
-        if is_blamed and (after := crashes.incremented()).exceed_limit(max_crashes):
-            poisoned.append((lease, after))
+    poisoned: list[RunningTask] = []
+    for task in running:
+        is_blamed = task.lease.agent_id in blamed
+        if is_blamed and (after := task.crashes.incremented()).exceed_limit(max_crashes):
+            poisoned.append(task._replace(crashes=after))
         else:
-            requeued.append((lease, is_blamed))
+            requeued.append((task.lease, is_blamed))
     return requeued, poisoned
 
 
 def fail_poison_tasks(
-    connection: Connection, poisoned: Sequence[tuple[Lease, CrashCounts]], reason: str, now: datetime
-) -> None:
-    """End tasks whose process crashed too often; the counts include the last crash. `reason` as above."""
-    groups: dict[CrashCounts, list[UUID]] = defaultdict(list)
-    for lease, crashes in poisoned:
-        groups[crashes].append(lease.agent_id)
-    for crashes, ids in groups.items():
+    connection: Connection, poisoned: Sequence[RunningTask], reason: str, now: datetime
+) -> list[FailedTask]:
+    """End tasks whose process crashed too often; the counts include the last crash. `reason` as above.
+
+    Returns the tasks, to be logged once the transaction is committed.
+    """
+    groups: dict[CrashCounts, dict[UUID, str]] = defaultdict(dict)
+    for task in poisoned:
+        groups[task.crashes][task.lease.agent_id] = task.task_name
+    failed: list[FailedTask] = []
+    for crashes, names in groups.items():
+        ids = list(names)
         times = f"for the {_ordinal(crashes.consecutive)} time"
         if crashes.total > crashes.consecutive:
             times += f" since its last recorded step ({crashes.total} times in all)"
         error = ended_line(reason, times)
         end(connection, Ending(Lease(ids[0], 0), Status.ERROR, error, error=error), ids, now, crashes=1)
+        failed.extend(FailedTask(agent_id, name, error) for agent_id, name in names.items())
+    return failed
 
 
 def clear_crashes(connection: Connection, lease: Lease) -> None:

@@ -50,6 +50,9 @@ class Statements:
         self.select_state = (
             select(*state, c.queue, c.priority).where(chosen).order_by(c.agent_id).with_for_update()
         )
+        self.select_crashed = (
+            select(*state, c.queue, c.agent_type).where(chosen).order_by(c.agent_id).with_for_update()
+        )
         self.start = (
             update(ACTIVITY)
             .where(chosen)

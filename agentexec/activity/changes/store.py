@@ -107,7 +107,8 @@ class RecordStore:
             with batched(connection, commit=True):
                 start_tasks(connection, admissions.started, started_message=started_message, now=now)
                 if admissions.poisoned:
-                    fail_poison_tasks(connection, admissions.poisoned, UNKNOWN_REASON, now)
+                    failed = fail_poison_tasks(connection, admissions.poisoned, UNKNOWN_REASON, now)
+                    admissions.failed.extend(failed)
         return admissions
 
     def record(

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 
 from agentexec.activity.changes.admissions import Admissions, LeftTask
+from agentexec.activity.changes.crashes import FailedTask
 from agentexec.activity.changes.endings import Ending, end
 from agentexec.activity.changes.served_tasks import served_names
 from agentexec.activity.changes.statements import ACTIVITY
@@ -64,6 +65,7 @@ def leave_unknown(
         )
         message = CONF.activity_message_error.format(error=error)
         end(connection, Ending(Lease(ids[0], 0), Status.ERROR, message, error=error), ids, now)
+        admissions.failed.extend(FailedTask(agent_id, name, error) for agent_id in ids)
 
 
 def _rows(connection: Connection, agent_ids: Sequence[UUID]) -> list[Any]:

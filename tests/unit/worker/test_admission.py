@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from agentexec.activity.changes.admissions import Admitted
+from agentexec.activity.changes.unknown_tasks import MAX_UNKNOWN_SECONDS, left_message
 from agentexec.config import Settings
+from agentexec.db.clock import utc_now
 from agentexec.errors import UnavailableError
 from agentexec.task import Entry, Lease, Status, new_agent_id
 from agentexec.worker.admission import Admitter
@@ -135,6 +138,31 @@ def test_a_poison_task_ends_without_a_start(admission: Admission) -> None:
     assert admission.started == []
     assert admission.record.statuses([poison]) == [Status.ERROR]
     assert admission.record.backend.unknown_tasks(QUEUE, [poison]) == [poison]
+
+
+def test_each_task_that_ends_without_a_start_is_one_error_line(
+    admission: Admission, caplog: pytest.LogCaptureFixture
+) -> None:
+    poison, unknown = admission.record.enqueue(2)
+    admission.record.change(poison, status=Status.RUNNING, crashes=2, crashes_in_row=2)
+    admission.record.change(
+        unknown,
+        agent_type="removed",
+        message=left_message("removed"),
+        updated_at=utc_now() - timedelta(seconds=MAX_UNKNOWN_SECONDS),
+    )
+    admission.admitter._task_names = lambda: ["work"]
+    admission.claim_and_admit()
+    assert admission.record.statuses([poison, unknown]) == [Status.ERROR] * 2
+    errors = [entry.getMessage() for entry in caplog.records if entry.levelno == logging.ERROR]
+    assert sorted(errors) == sorted(
+        [
+            f"Task work {poison} failed: The worker process died without a word while it ran this task, "
+            "for the 3rd time; it is not tried again.",
+            f"Task removed {unknown} failed: no worker had a task named removed for 10 minutes; "
+            "the tasks of the workers on its queue are work",
+        ]
+    )
 
 
 def test_held_tasks_go_back_to_the_queue_at_the_end(admission: Admission) -> None:

@@ -211,7 +211,7 @@ def test_a_process_without_a_host_name_watches_nobody(record: Record) -> None:
 def test_a_host_with_a_longer_timeout_than_those_who_look_is_alive_while_it_holds_its_leadership(
     record: Record, shorter: float, longer: float
 ) -> None:
-    """Its leadership lasts for longer than theirs ever would, and is no forged one."""
+    """Its leadership lasts for longer than theirs ever would, but nobody has forged it."""
     host = elsewhere(longer)
     add_report(record, f"{host}:worker")
     other, watched = Watched(record, host, longer), Watched(record, timeout=shorter)

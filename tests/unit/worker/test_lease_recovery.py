@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from pathlib import Path
 
@@ -67,6 +68,31 @@ def test_a_task_that_crashed_too_often_ends(record: Record) -> None:
     assert record.statuses([task]) == [Status.ERROR]
     assert record.backend.unknown_tasks(QUEUE, [task]) == [task]
     assert record.backend.receive("caller", 0) == [f"done {task}"]
+
+
+def test_each_task_that_ends_by_crashes_is_one_error_line(
+    record: Record, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = record.start(2)
+    record.change(first, crashes=2, crashes_in_row=2)
+    record.change(second, crashes=4, crashes_in_row=2)
+    recovery(record).recover("worker", "was killed by SIGKILL")
+    errors = [entry.getMessage() for entry in caplog.records if entry.levelno == logging.ERROR]
+    death = "The worker process was killed by SIGKILL while it ran this task, for the 3rd time"
+    assert sorted(errors) == sorted(
+        [
+            f"Task work {first} failed: {death}; it is not tried again.",
+            f"Task work {second} failed: {death} since its last recorded step (5 times in all); it is not tried again.",
+        ]
+    )
+
+
+def test_a_task_that_returns_to_the_queue_is_no_error(
+    record: Record, caplog: pytest.LogCaptureFixture
+) -> None:
+    record.start(2)
+    recovery(record).recover("worker", "was killed by SIGKILL")
+    assert [entry.levelno for entry in caplog.records] == [logging.WARNING]
 
 
 def test_forged_leases_end_no_task_and_count_no_crash(

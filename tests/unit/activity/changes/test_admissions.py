@@ -56,5 +56,5 @@ def test_one_suspect_starts_and_the_others_are_held() -> None:
 
 
 def test_a_task_whose_process_crashed_too_often_is_poisoned() -> None:
-    [(lease, crashes)] = decide(row(1, status=Status.RUNNING, crashes=2, crashes_in_row=2)).poisoned
-    assert (lease.agent_id, crashes.total) == (UUID(int=1), 3)
+    [poisoned] = decide(row(1, status=Status.RUNNING, crashes=2, crashes_in_row=2)).poisoned
+    assert (poisoned.lease.agent_id, poisoned.crashes.total) == (UUID(int=1), 3)
