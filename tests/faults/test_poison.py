@@ -35,6 +35,8 @@ def test_a_poison_task_ends_in_error_and_its_ten_neighbours_complete(deploy: Dep
     _, as_json, _ = run_in_process(deployment, "show", str(poison.agent_id), "--json")
     assert [death["signal"] for death in json.loads(as_json)["deaths"]] == ["SIGSEGV"] * 3
     assert set(deployment.ledger("end").values()) == {1}
+    failure_line = f"Task poison {poison.agent_id} failed: The worker process was killed by SIGSEGV"
+    assert deployment.log.count(failure_line) == 1
 
 
 @pytest.mark.thorough
