@@ -115,8 +115,9 @@ class Presenter:
 
 
 def _hides(name: str, value: Any) -> bool:
-    """Return whether a field's value is a secret because of its name. Numbers of tokens are not."""
-    is_count = type(value) in (int, float) and name.lower().endswith("tokens")
+    """Return whether a field's value is a secret because of its name. Numbers of tokens or of passed tests are not."""
+    is_number = type(value) in (int, float)
+    is_count = is_number and (name.lower().endswith("tokens") or (name == "pass" and abs(value) < 100_000))
     return not is_count and is_secret_name(name)
 
 

@@ -34,7 +34,7 @@ SHOWN = {
     f"connect(password='two words {SECRET}', user='me')": "connect(password=***, user='me')",
     rf"password='it\'s {SECRET}' or not": "password=*** or not",
     rf'{{"password": "a \" b {SECRET}", "n": 1}}': '{"password": "***", "n": 1}',
-    f"password='not closed {SECRET[:0]}": "password=*** closed ",
+    "password='not closed, at all\nnext": "password=***\nnext",
     f"password: {SECRET}": "password: ***",
     f"DB_PASSWORD : '{SECRET} two'": "DB_PASSWORD : ***",
     f"X-Api-Key: {SECRET}": "X-Api-Key: ***",
@@ -47,6 +47,70 @@ SHOWN = {
     "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAK\n-----END RSA PRIVATE KEY----- after": "*** after",
     "-----BEGIN PRIVATE KEY-----\nMIIEow cut off": "***",
     f"Set-Cookie: session={SECRET}; Path=/\nHost: x": "Set-Cookie: ***\nHost: x",
+    # Passwords in URLs.
+    "postgresql://u:123/hunter2x@h/db": "postgresql://u:***@h/db",
+    "redis://:12345?x#y@h/0 and more": "redis://:***@h/0 and more",
+    "mysql://u:1#hunter2x@h/db": "mysql://u:***@h/db",
+    "https://user:pa ss@host/x": "https://user:***@host/x",
+    "https://u:p<w@host/": "https://u:***@host/",
+    "postgresql://u:" + "x" * 1_400 + "@h/db": "postgresql://u:***@h/db",
+    "https://0123456789abcdef@sentry.example/1": "https://***@sentry.example/1",
+    # Quotes that are not closed, and values that are not quoted.
+    "connect(password=\"two words\nnext line isn't": "connect(password=***\nnext line isn't",
+    "password='it's a secret', user='me'": "password=***, user='me'",
+    "password='line one\nline two', n=1": "password=***, n=1",
+    "password='" + "x y " * 900 + "'": "password=***",
+    "password=abc,def;ghi": "password=***",
+    "password=abc, user=me": "password=***, user=me",
+    "Server=h;PWD=abc;Database=x": "Server=h;PWD=***;Database=x",
+    "(password=ab)cd)": "(password=***)",
+    "password=abc&def": "password=***",
+    "password=abc&page=2": "password=***&page=2",
+    "/x?password=abc&debug": "/x?password=***&debug",
+    "passphrase: two words here\nnext": "passphrase: ***\nnext",
+    "passphrase: one, two three": "passphrase: ***",
+    "password: two words, then": "password: ***, then",
+    "password: two words user: me": "password: *** user: me",
+    '{"message": "password: hunter2x", "n": 1}': '{"message": "password: ***", "n": 1}',
+    "a:\n  password: |\n    one\n\n    two\n  user: me": "a:\n  password: ***\n  user: me",
+    "secret: >-\n  one\n  two\nuser: me": "secret: ***\nuser: me",
+    "password:\n  hunter2x\nuser: me": "password:\n  ***\nuser: me",
+    "secret: 'hunter2x'": "secret: '***'",
+    "password: str = 'hunter2x'": "password: str = ***",
+    "API key: hunter2x4u": "API key: ***",
+    # JSON inside JSON, bytes, numbers, pairs.
+    r"{\"password\": \"x\", \"n\": 1}": r"{\"password\": \"***\", \"n\": 1}",
+    r"{\\\"password\\\": \\\"x y\\\"}": r"{\\\"password\\\": \\\"***\\\"}",
+    r"{\"password\": \"a \\\" b\", \"n\": 1}": r"{\"password\": \"***\", \"n\": 1}",
+    r"{\"password\": \"a b\\\\\", \"n\": 1}": r"{\"password\": \"***\", \"n\": 1}",
+    '{"token": "x"}'.replace('"', "\\" * 63 + '"'): '{"token": "***"}'.replace('"', "\\" * 63 + '"'),
+    "{b'password': b'x', b'n': 1}": "{b'password': b'***', b'n': 1}",
+    "[(b'authorization', b'Bearer a b'), (b'x', b'y')]": "[(b'authorization', b'***'), (b'x', b'y')]",
+    "[('X-Api-Key', 'x')]": "[('X-Api-Key', '***')]",
+    "{b'Authorization': b'Basic eDp5'}": "{b'Authorization': b'Basic ***'}",
+    "{'HTTP_AUTHORIZATION': 'Basic eDp5', 'HTTP_COOKIE': 'x'}": "{'HTTP_AUTHORIZATION': 'Basic ***', 'HTTP_COOKIE': '***'}",
+    r"{\"authorization\": \"Bearer x\"}": r"{\"authorization\": \"Bearer ***\"}",
+    "{'password': 5544332211}": "{'password': ***}",
+    "{'password': ['x'], 'token': SecretStr('x')}": "{'password': [***], 'token': SecretStr('***')}",
+    "{'pass': 'x', \"pw\": \"x\"}": "{'pass': '***', \"pw\": \"***\"}",
+    'Authorization: Digest username="me", response="x"\nHost: x': "Authorization: ***\nHost: x",
+    "<db:password>x y</db:password>": "<db:password>***</db:password>",
+    '{"passwords": ["a]b", "c"], "n": [1]}': '{"passwords": [***], "n": [1]}',
+    "password => 'x y'": "password => ***",
+    "https://h/cb?access_token=abc#frag": "https://h/cb?access_token=***#frag",
+    # Commands.
+    "['x', '--password=two words', '-v']": "['x', '--password=***', '-v']",
+    "mysql --password hunter2x -v": "mysql --password *** -v",
+    "mysql --password=hunter2x -v": "mysql --password=*** -v",
+    "tool --db-pass 'two words' x": "tool --db-pass *** x",
+    "Command '['x', '--api-key', 'y z', '-v']' returned 1": "Command '['x', '--api-key', '***', '-v']' returned 1",
+    "pass=hunter2x passwd=x db_pass=x pw=x": "pass=*** passwd=*** db_pass=*** pw=***",
+    "OPENAI_API_KEY_2=x": "OPENAI_API_KEY_2=***",
+    # Azure and PGP.
+    "AccountName=a;AccountKey=ab+/c==;EndpointSuffix=x": "AccountName=a;AccountKey=***;EndpointSuffix=x",
+    "SharedAccessSignature=sv=1&sig=x;A=b": "SharedAccessSignature=***;A=b",
+    "https://a/b?sv=1&sig=x%2Fy&se=2": "https://a/b?sv=1&sig=***&se=2",
+    "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQ\n-----END PGP PRIVATE KEY BLOCK----- x": "*** x",
 }
 
 UNCHANGED = [
@@ -64,6 +128,28 @@ UNCHANGED = [
     "task-token: expected a name",
     "-----BEGIN CERTIFICATE-----",
     "passwords: three of them",
+    "http://h:8080/a@b",
+    "https://[::1]:8080 and redis://[::1]:6379/0 refused; write to me@example.com",
+    "https://host:443: refused; write to me@example.com",
+    "https://deploy@git.example/x and postgresql://application_user_1@db/app",
+    "token count: 5, tokens=5, token_count=5",
+    "passing=3 bypass=on compass=x: 5 pass, 2 fail; pass=12 fail=0 pass=true",
+    "{'pass': 5, 'fail': 2, 'token': 12, 'token_count': 123456789}",
+    "key=value cache_key=users:1 ?key=5 sort_key=name monkey=x",
+    "if password == other:",
+    "def connect(user: str, password: str, token: str | None = None)",
+    "argument --password: expected one argument",
+    "the option --password is missing; [--token TOKEN] --password, --user",
+    "PASSWORD=\nUSER=me",
+    "PWD=/srv/app OLDPWD=/srv",
+    "fields: ('body', 'password'), ['user', 'password', 'email']",
+    "Enter the password:\nit is long",
+    "-----BEGIN PGP PUBLIC KEY BLOCK-----",
+    "{'password': None, 'secret': True, 'has_password': True, 'password': ''}",
+    "password: field required",
+    "http://host:port/path me@example.com",
+    "the config sig=9 and signature: x",
+    r"C:\temp\new and \"quoted\" words",
 ]
 
 
@@ -84,6 +170,50 @@ def test_known_secrets_are_hidden_wherever_they_stand(monkeypatch: pytest.Monkey
     text = "plain-words-here, swordfish%2F1, swordfish/1, and named; on it goes"
     assert redact(text, ["named"]) == "***, ***, ***, and named; on it goes"
     assert redact(text, ["and named"]) == "***, ***, ***, ***; on it goes"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hidden"),
+    [
+        *((name, "plain-words", ["plain-words"]) for name in (
+            "PGPASSWORD", "SSHPASS", "APIKEY", "DB_PASS", "REDIS_AUTH", "OPENAI_API_KEY_2", "API_KEY2", "MYSQL_PWD", "ACCESS_TOKENS",
+            "STRIPE_KEY_LIVE", "SECRET_KEY_BASE", "github_token",
+        )),
+        ("DATABASE_URL", "postgresql://u:123/hunter2x@h/db", ["123/hunter2x"]),
+        ("DATABASE_URL", "postgresql://u:hunter2x@h/db?x=a@b", ["hunter2x"]),
+        ("HTTPS_PROXY", "http://u:hunter2x@h:3128", ["hunter2x"]),
+        ("BROKERS", "amqp://u:hunter2x@a,amqp://u:hunter3x@b", ["hunter2x", "hunter3x"]),
+        ("PG_DSN", "host=h password=hunter2x user=u", ["hunter2x"]),
+        ("STORAGE_CONNECTION_STRING", "AccountName=a;AccountKey=ab+/cdef==;X=y", ["ab+/cdef=="]),
+        ("SENTRY_DSN", "https://plainkey@sentry.example/1", ["plainkey"]),
+        ("API_KEYS", "firstkey, secondkey", ["firstkey", "secondkey"]),
+        ("API_KEYS", "firstkey secondkey;thirdkey", ["firstkey", "secondkey", "thirdkey"]),
+        ("API_KEYS", '["firstkey", "secondkey"]', ["firstkey", "secondkey"]),
+        ("MY_SECRET", "line-one\nline-two\nx", ["line-one", "line-two"]),
+        ("MY_KEY", r"-----BEGIN X-----\nline-one\nline-two\n-----END X-----", ["line-one", "line-two"]),
+        ("LONG_KEY", "/" + "x" * 5_000, ["/" + "x" * 5_000]),
+    ],
+)  # fmt: skip
+def test_a_variable_holds_secrets(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, hidden: list[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    for secret in hidden:
+        assert redact(f"a {secret} b") == "a *** b"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("COMPASS", "north-east"), ("NO_PROXY_BYPASS", "localhost"), ("MAX_TOKENS", "100000"), ("REQUIRE_AUTH", "disabled"),
+        ("MONKEY", "baboon-1"), ("SSH_AUTH_SOCK", "north-east"), ("AUTHOR", "north-east"), ("TOKENIZERS_PARALLELISM", "north-east"),
+        ("MY_URL", "http://north:8080/a@b"), ("PG_URL", "postgresql://application@north-east/db"), ("SECRET", "connection refused-1234"),
+    ],
+)  # fmt: skip
+def test_a_similar_variable_holds_no_secrets(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    text = "north-east localhost 100000 disabled baboon-1 8080/a application connection"
+    assert redact(text) == text
 
 
 def test_the_working_folder_and_paths_are_not_secrets(
@@ -114,6 +244,25 @@ def test_a_long_text_is_cut_and_redacted_quickly() -> None:
         "password: '",
         "cookie:",
         "-----BEGIN PRIVATE KEY-----",
+        "https://a1",
+        "https://abcdefgh:",
+        "password='x\n",
+        "password='x\n y\\'",
+        "password=\"x' \n",
+        "password='x y\\'",
+        "password=a&",
+        "('password', '" + "\\",
+        "\\",
+        '"password": "' + "\\" * 40,
+        "'password'" + "\\" * 200,
+        "\n  password: |\n     a",
+        "--password ",
+        "'--token', '",
+        "'token': ['",
+        "'token': ['a']x",
+        "https://b:c/",
+        "&a",
+        "authorization: digest ",
     ):
         assert len(redact(unit * (MAX_TEXT_LENGTH // len(unit) + 10))) <= MAX_TEXT_LENGTH
 
@@ -187,7 +336,7 @@ def test_every_silenced_security_rule_has_its_reason() -> None:
         "password", "DB_PASSWORD", "newPasswordConfirm", "passwd", "pwd", "user-pwd", "passphrase", "secret", "clientSecret",
         "secret_key", "token", "accessToken", "refresh_token", "api_tokens", "csrfToken", "api_key", "apiKey", "X-Api-Key",
         "OPENAI_API_KEY", "private key", "ssh_key", "Authorization", "auth", "Set-Cookie", "cookies", "credentials",
-        "awsCredential", "pin", "otp", "jwt",
+        "awsCredential", "pin", "otp", "jwt", "pw", "pass", "db_pass", "userPass", "DB_PW", "password2", "api_key_2", "passcode",
     ],
 )  # fmt: skip
 def test_a_field_with_a_secrets_name_holds_a_secret(name: str) -> None:
@@ -198,7 +347,7 @@ def test_a_field_with_a_secrets_name_holds_a_secret(name: str) -> None:
     "name",
     [
         "", "key", "keys", "primary_key", "idempotency_key", "monkey", "token_count", "tokenizer", "secretary", "author",
-        "authors", "pattern", "pinned", "path", "compass", "passenger", "hotpot", "spin", "cookie_policy", "company",
+        "authors", "pattern", "pinned", "path", "compass", "passenger", "hotpot", "spin", "cookie_policy", "company", "passed", "passing", "key_2",
     ],
 )  # fmt: skip
 def test_a_field_with_a_similar_name_is_shown(name: str) -> None:
