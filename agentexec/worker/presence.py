@@ -52,14 +52,17 @@ class Presence:
         state: Callable[[], tuple[int, bool]],
         *,
         task_names: Callable[[], Collection[str]],
+        after_gap: Callable[[], object] = lambda: None,
     ) -> None:
         """Report what `state` returns: the number of running tasks, and whether the process drains.
 
-        `task_names` returns the names of the tasks that this process has.
+        `task_names` returns the names of the tasks that this process has. `after_gap` is called after a long gap between
+        two reports, in which others may have taken its tasks; it may raise UnavailableError.
         """
         self._runtime = runtime
         self._state = state
         self._task_names = task_names
+        self._after_gap = after_gap
         self._next_served_report = 0.0
         self._started_at = utc_now()
         self._key = worker_id[:MAX_LABEL]
@@ -134,6 +137,8 @@ class Presence:
         """Note a report that was made after a moment."""
         if self._seen_until is not None and seconds_between(self._seen_until, since) >= self._longest_gap:
             self._seen_from = since
+            self._seen_until = since
+            self._after_gap()
         self._seen_until = since
 
     def _cpu_percent(self) -> float:

@@ -35,3 +35,18 @@ def test_a_gap_between_two_reports_counts_until_a_lease_is_renewed_after_it() ->
     assert reports.was_seen_since(ago(silence / 2 - 1)), "a lease that was renewed since"
     reports._note_seen(ago(5))
     assert reports.was_seen_since(ago(silence / 2 - 1))
+
+
+def test_leases_are_looked_at_once_after_a_gap_in_which_others_may_have_taken_them() -> None:
+    looks: list[bool] = []
+    reports = Presence(
+        Runtime(),
+        Settings(host_timeout=TIMEOUT),
+        "worker",
+        lambda: (0, False),
+        task_names=lambda: [],
+        after_gap=lambda: looks.append(True),
+    )
+    for seconds in (300, 290, 280, 20, 10, 0):
+        reports._note_seen(ago(seconds))
+    assert looks == [True]
