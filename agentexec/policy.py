@@ -24,6 +24,9 @@ that is further ahead comes from an entry that was forged, and recording it woul
 MAX_LEAVE_SECONDS = 300.0
 """Longest time for which a task is left for other workers. The record does not have it, unlike every other delay."""
 
+CRASH_SIGNALS = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV})
+"""Signals that a program brings on itself. A module that does so while it is imported would do it again."""
+
 MAX_TOTAL_CRASHES = 100
 """Crashes that end a task even if each followed a new recorded step: a handler that makes different calls in every
 attempt would record new steps forever."""
@@ -180,6 +183,11 @@ def retry_delay(attempt: int, retries: int, jitter: float) -> float | None:
 def restart_delay(quick_deaths: int) -> float:
     """Return the seconds before a dead child is replaced: 0 after a first quick death, more after each further one."""
     return 0.0 if quick_deaths <= 1 else backoff(quick_deaths - 1, initial=0.25, maximum=15.0)
+
+
+def ended_by_itself(code: int) -> bool:
+    """Return whether a process has exited or crashed, rather than being killed, by its exit code."""
+    return code >= 0 or -code in CRASH_SIGNALS
 
 
 def exit_reason(code: int) -> str:

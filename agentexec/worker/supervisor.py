@@ -16,7 +16,7 @@ from typing import Any
 
 from agentexec.config import Settings, unknown_variables
 from agentexec.errors import AgentexecError, ModuleLoadError
-from agentexec.policy import exit_reason
+from agentexec.policy import ended_by_itself, exit_reason
 from agentexec.worker.channel import Channel
 from agentexec.worker.child_processes import ChildProcess, ChildProcesses
 from agentexec.worker.failed_start import from_message
@@ -345,8 +345,8 @@ class Supervisor:
             if was_busy:
                 log.error("The template process %s, and the running tasks died with it.", reason)
                 self._failed = 1
-        elif not loaded and code >= 0:
-            # Nobody killed it: the module has called os._exit(), or a library that it uses has.
+        elif not loaded and ended_by_itself(code):
+            # Nobody killed it: the module, or a library that it uses, has called os._exit() or crashed.
             self._fail(ModuleLoadError(f"The template process {reason}."))
         else:
             self._starts.note_death(f"The template process {reason}", time.monotonic())

@@ -24,7 +24,7 @@ def commands(page: str, *verbs: str) -> list[list[str]]:
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_the_quickstart(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     page = "docs/quickstart.md"
     told = (ROOT / page).read_text(encoding="utf-8").splitlines()

@@ -80,7 +80,7 @@ def test_a_worker_that_was_frozen_right_before_a_call_does_not_make_it_after_its
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres")
+@on_targets("embedded", "valkey+postgres", alternates=False)
 def test_a_host_that_was_frozen_until_others_took_it_for_dead_makes_no_call_for_its_tasks(
     deploy: Deploy,
 ) -> None:

@@ -84,7 +84,7 @@ def test_a_killed_maintenance_process_is_replaced_and_its_duties_are_done_again(
     deployment.wait_for_start("lost")  # found by the new reconciler, though its predecessor never resigned
 
 
-@on_targets("embedded", "valkey+postgres", "postgres")
+@on_targets("embedded", "valkey+postgres", "postgres", alternates=False)
 def test_a_host_killed_whole_and_restarted_goes_on_with_its_tasks_at_once(deploy: Deploy) -> None:
     deployment = deploy(lease_seconds=600)
     deployment.start()
@@ -102,7 +102,7 @@ def test_a_host_killed_whole_and_restarted_goes_on_with_its_tasks_at_once(deploy
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres", "postgres")
+@on_targets("embedded", "valkey+postgres", "postgres", alternates=False)
 def test_a_silent_host_is_noticed_by_another_long_before_its_leases_expire(deploy: Deploy) -> None:
     deployment = deploy(lease_seconds=600, host_timeout=3)
     deployment.start()
@@ -123,7 +123,7 @@ def test_a_silent_host_is_noticed_by_another_long_before_its_leases_expire(deplo
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres", "postgres")
+@on_targets("embedded", "valkey+postgres", "postgres", alternates=False)
 def test_each_tick_runs_once_while_the_hosts_that_tick_are_killed(deploy: Deploy) -> None:
     deployment = deploy()
     hosts = [deployment.start(SCHEDULE="1") for _ in range(3)]

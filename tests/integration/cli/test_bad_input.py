@@ -304,7 +304,7 @@ def test_a_file_that_is_not_a_database(folder: Path) -> None:
 def test_a_module_that_crashes_the_interpreter(folder: Path) -> None:
     (folder / "crashes.py").write_text("import os\nos.abort()\n")
     done = run_agentexec("worker", "crashes", cwd=folder)
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 2, done.stderr
     assert "was killed by SIGABRT before it had loaded crashes" in done.stderr
 
 

@@ -69,6 +69,11 @@ async def ask_in_time(agent_id: UUID, context: Job) -> str:
     return await ask(agent_id, context)
 
 
+@pool.task("ask_in_good_time", timeout=20, retries=1)
+async def ask_in_good_time(agent_id: UUID, context: Job) -> str:
+    return await ask(agent_id, context)
+
+
 @pool.task("waits_its_turn")
 async def waits_its_turn(agent_id: UUID, context: Job) -> str:
     """Go back to the queue once."""

@@ -141,5 +141,5 @@ def test_a_time_limit_leaves_quick_agents_alone(deploy: Deploy, mock_openai: Moc
     mock_openai.script([say("In time.")])
     deployment = deploy()
     agents_worker(deployment, mock_openai)
-    task = deployment.enqueue("ask_in_time", "quick")
+    task = deployment.enqueue("ask_in_good_time", "quick")
     assert ax.get_result_sync(task, 20) == "In time."
