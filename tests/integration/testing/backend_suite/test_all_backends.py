@@ -41,6 +41,7 @@ class TestRedisBackend(BackendSuite):
             backend.finish(queue, [], transaction=connection)
 
 
+@pytest.mark.thorough
 class TestSignedRedisBackend(BackendSuite):
     """Signing changes nothing for those who have the key."""
 
