@@ -8,6 +8,7 @@ from tests.deployment import Deploy, on_targets
 from tests.faults.ledger import SETTINGS, run
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(180)
 @on_targets("embedded", "valkey+postgres")
 def test_no_effect_is_repeated_and_no_run_is_lost(deploy: Deploy, request: pytest.FixtureRequest) -> None:

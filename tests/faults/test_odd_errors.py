@@ -13,6 +13,7 @@ from tests.faults.worker_module import ODD_ERRORS
 PLACES = ("handler", "branch", "thread", "step", "plain step")
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres")
 def test_odd_errors_fail_their_own_tasks_after_their_retries_and_the_worker_goes_on(
     deploy: Deploy, tmp_path: Path

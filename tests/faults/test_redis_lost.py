@@ -44,6 +44,7 @@ def test_redis_restarted_while_tasks_wait_and_run(deploy: Deploy, persist: bool)
     deployment.wait_for(lambda: deployment.depth() == 0)
 
 
+@pytest.mark.thorough
 @on_targets("valkey+sqlite")
 def test_redis_away_for_ten_seconds(deploy: Deploy) -> None:
     """Tasks that run go on, tasks are accepted, and all of them end once when it is back."""

@@ -90,6 +90,7 @@ def test_tasks_that_outlast_the_graceful_timeout_are_handed_back_and_run_elsewhe
     assert deployment.ledger("start") == dict.fromkeys(tasks, 2)
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_second_signal_stops_immediately(deploy: Deploy) -> None:
     deployment = deploy(graceful_shutdown_timeout=300)

@@ -118,6 +118,7 @@ def test_a_poison_child_does_not_end_those_that_wait_beside_it(deploy: Deploy) -
     assert deployment.ledger("poison") == {"bad": 3}
 
 
+@pytest.mark.thorough
 @everywhere
 def test_a_stop_hands_waiting_pipelines_back_at_once(deploy: Deploy) -> None:
     deployment = deploy(num_workers=1, worker_concurrency=1, graceful_shutdown_timeout=60)
@@ -135,6 +136,7 @@ def test_a_stop_hands_waiting_pipelines_back_at_once(deploy: Deploy) -> None:
     assert deployment.endings([task]) == [["complete"]]
 
 
+@pytest.mark.thorough
 @everywhere
 def test_sleeps_and_waits_survive_restarts(deploy: Deploy) -> None:
     deployment = deploy(num_workers=1, worker_concurrency=1)

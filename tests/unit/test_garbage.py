@@ -55,6 +55,7 @@ def test_a_line_without_an_end_is_forgotten() -> None:
     assert len(lines._incomplete) <= MAX_LINE_BYTES
 
 
+@pytest.mark.thorough
 @given(st.integers(), documents)
 @example(1, "[" * 3_000)
 @example(1, '{"type": ["log"], "at": "1", "data": {}}')

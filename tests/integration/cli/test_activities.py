@@ -134,6 +134,7 @@ def test_logs_can_be_followed_to_the_end(deploy: Deploy) -> None:
     assert (first["status"], first["percentage"], first["message"]) == ("queued", 0, "Waiting to start.")
 
 
+@pytest.mark.thorough
 @everywhere
 def test_retry_queues_failed_and_canceled_tasks_again(deploy: Deploy) -> None:
     deployment = deploy(max_crashes=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from sqlalchemy.orm import Session
 
 import agentexec as ax
@@ -34,12 +35,14 @@ def test_enqueue_waits_for_a_text_and_prints_it_unchanged(running: Deployment) -
     assert "waiting for its result" in err
 
 
+@pytest.mark.thorough
 def test_enqueue_waits_for_a_value_and_prints_it_as_json(running: Deployment) -> None:
     code, out, _ = enqueue(running, "work", '{"key": "a", "value": {"name": "研究"}}', "--wait")
     assert (code, json.loads(out)) == (0, {"name": "研究"})
     assert "研究" in out, "readable by people"
 
 
+@pytest.mark.thorough
 def test_enqueue_reads_a_context_from_a_file_or_standard_input(running: Deployment) -> None:
     (running.folder / "context.json").write_text('{"key": "from a file"}')
     assert enqueue(running, "work", "@context.json", "--wait")[:2] == (0, "from a file\n")

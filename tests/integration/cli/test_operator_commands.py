@@ -23,6 +23,7 @@ def findings(printed: str) -> dict[str, tuple[str, str]]:
     return {finding["name"]: (finding["state"], finding["text"]) for finding in json.loads(printed)}
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres")
 def test_the_doctor_passes_a_healthy_deployment(deploy: Deploy) -> None:
     deployment = deploy()

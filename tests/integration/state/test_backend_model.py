@@ -243,6 +243,7 @@ def test_memory_backend() -> None:
     run(memory_backend.MemoryBackend())
 
 
+@pytest.mark.thorough
 def test_redis_backend(redis_url: str) -> None:
     backend = redis_backend.create(Settings(redis_url=redis_url), create_engine("sqlite://"))
     run(backend)
@@ -259,5 +260,6 @@ def sql(tables_url: str) -> Iterator[StateBackend]:
     engine.dispose()
 
 
+@pytest.mark.thorough
 def test_sql_backend(sql: StateBackend) -> None:
     run(sql)

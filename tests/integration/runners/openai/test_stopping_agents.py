@@ -107,6 +107,7 @@ def test_a_cancel_that_is_impossible_is_reported(deploy: Deploy) -> None:
     assert err.startswith("agentexec: 'seven' is not an agent_id;")
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres", alternates=False)
 def test_an_agent_over_its_time_limit_is_stopped_and_retried(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("Too late.").after(30)])
