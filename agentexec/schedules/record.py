@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Engine, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.models import Schedule
 from agentexec.arguments.checks import first_line
 from agentexec.client.enqueue import enqueue_in_transaction
@@ -162,14 +163,7 @@ def tick(
     values: dict[str, Any] = {"runs": total, "next_at": None if is_over else following}
     new = None
     if runs:
-        new = new_task(
-            schedule.task_name,
-            _context_of(schedule),
-            metadata=schedule.labels,
-            priority=schedule.priority,
-            queue_name=schedule.queue,
-        )
-        new = new._replace(message=f"Scheduled by {schedule.name} for {tick:%Y-%m-%d %H:%M:%S} UTC.")
+        new = _task_of(schedule, f"for {tick:%Y-%m-%d %H:%M:%S} UTC")
         values |= {"last_at": tick, "last_agent_id": new.agent_id}
     push: Callable[[], None] | None = None
     with writing(engine) as connection:
@@ -207,22 +201,23 @@ def resume(engine: Engine, schedule: ScheduleSchema) -> datetime | None:
 
 def run_now(engine: Engine, schedule: ScheduleSchema) -> UUID:
     """Enqueue a task of a schedule, beside its ticks; it is not counted as one."""
-    new = new_task(
-        schedule.task_name,
-        _context_of(schedule),
-        metadata=schedule.labels,
-        priority=schedule.priority,
-        queue_name=schedule.queue,
-    )
-    new = new._replace(message=f"Scheduled by {schedule.name}, and started by hand.")
+    new = _task_of(schedule, "and started by hand")
     with writing(engine) as connection:
         push = enqueue_in_transaction(connection, new)
     push()
     return new.agent_id
 
 
-def _context_of(schedule: ScheduleSchema) -> Mapping[str, Any] | None:
-    return None if schedule.context is None else json.loads(schedule.context)
+def _task_of(schedule: ScheduleSchema, why: str) -> NewTask:
+    """Return a new task of a schedule, whose first log line ends with `why`."""
+    new = new_task(
+        schedule.task_name,
+        None if schedule.context is None else json.loads(schedule.context),
+        metadata=schedule.labels,
+        priority=schedule.priority,
+        queue_name=schedule.queue,
+    )
+    return new._replace(message=f"Scheduled by {schedule.name} {why}.")
 
 
 def _is(queue: str, name: str) -> Any:

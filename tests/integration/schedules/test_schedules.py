@@ -269,7 +269,7 @@ def test_operators_list_pause_resume_and_run_schedules(deployment: Deployment) -
     agent_id = call(deployment, "run", "hourly").strip()
     [task] = tasks()
     assert str(task.agent_id) == agent_id
-    assert (hourly().runs, task.latest_log_message) == (0, "Scheduled by hourly, and started by hand.")
+    assert (hourly().runs, task.latest_log_message) == (0, "Scheduled by hourly and started by hand.")
     assert '"name": "hourly"' in call(deployment, "--json")
 
 
