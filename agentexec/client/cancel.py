@@ -62,10 +62,11 @@ def _cancel(agent_id: UUID, metadata_filter: Mapping[str, Any] | None, now: date
             connection, [agent_id], status=Status.CANCELED, message=MESSAGE, error=None, now=now
         )
         is_canceled = bool(ended) or agent_id in with_log_line(connection, [agent_id], MESSAGE, now)
-        status = connection.scalar(select(Activity.status).where(Activity.agent_id == agent_id))
+        status = select(Activity.status).where(Activity.agent_id == agent_id)
+        was_canceled = not is_canceled and connection.scalar(status) is Status.CANCELED
     if is_canceled:
         _tell(queue, [agent_id])
-    if status is Status.CANCELED:
+    if is_canceled or was_canceled:
         # Also if it was canceled before: whoever did so may have died before its children were.
         _cancel_children(agent_id)
     return is_canceled

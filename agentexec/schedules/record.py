@@ -146,7 +146,7 @@ def find_schedule(engine: Engine, queue: str, name: str) -> ScheduleSchema:
 
 def tick(
     engine: Engine, schedule: ScheduleSchema, tick: datetime, following: datetime | None, *, runs: bool = True
-) -> UUID | None:
+) -> ScheduleSchema | None:
     """Move a schedule from a tick to the following one, and enqueue the tick's task.
 
     Args:
@@ -156,7 +156,7 @@ def tick(
         runs: False skips this tick, too.
 
     Returns:
-        The task, or None if another process was quicker, or the schedule was changed or paused.
+        The schedule as it is then, or None if another process was quicker, or the schedule was changed or paused.
     """
     total = schedule.runs + runs
     is_over = schedule.repeat is not None and total >= schedule.repeat
@@ -178,7 +178,7 @@ def tick(
             push = enqueue_in_transaction(connection, new)
     if push is not None:
         push()
-    return None if new is None else new.agent_id
+    return schedule.model_copy(update=values)
 
 
 def pause(engine: Engine, schedule: ScheduleSchema) -> None:

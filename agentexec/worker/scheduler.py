@@ -103,20 +103,19 @@ class Scheduler:
 
     def _catch_up(self, schedule: ScheduleSchema, due: datetime, now: datetime) -> None:
         ticks = missed_ticks(schedule.cron, schedule.timezone, due, now, BACKFILL_CHUNK)
+        moved: ScheduleSchema | None = schedule
         for moment in ticks:
-            following = next_tick(schedule.cron, schedule.timezone, moment)
-            if schedule.next_at is None or tick(self._engine, schedule, moment, following) is None:
+            if moved is None or moved.next_at is None:
                 return
-            runs = schedule.runs + 1
-            is_over = schedule.repeat is not None and runs >= schedule.repeat
-            schedule = schedule.model_copy(update={"runs": runs, "next_at": None if is_over else following})
+            following = next_tick(schedule.cron, schedule.timezone, moment)
+            moved = tick(self._engine, moved, moment, following)
 
     def _skip_missed(self, schedule: ScheduleSchema, due: datetime, now: datetime) -> None:
         latest = last_tick(schedule.cron, schedule.timezone, due, now)
         runs = now - latest <= timedelta(seconds=MISSED_SECONDS)
         following = next_tick(schedule.cron, schedule.timezone, latest)
-        task = tick(self._engine, schedule, latest, following, runs=runs)
-        if (latest > due or not runs) and (task is not None or not runs):
+        moved = tick(self._engine, schedule, latest, following, runs=runs)
+        if moved is not None and (latest > due or not runs):
             log.warning(
                 "Schedule %s has skipped the ticks of %s to %s, which were missed.",
                 schedule.name,
