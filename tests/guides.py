@@ -53,6 +53,9 @@ def write_files(page: str, folder: Path) -> None:
             file.write_text(block.text, encoding="utf-8")
 
 
+PATIENCE = 150
+"""Seconds for a command to show what is awaited: beside other tests, a first import may take twenty."""
+
 TOO_SOON = "No worker serves the queue"
 """Beginning of a line that a person does not see, who takes longer to turn to another terminal than a worker to start."""
 
@@ -218,7 +221,7 @@ class Reader:
             assert process.poll() is None, f"{command} ended:\n{log.read_text()}"
             return "Starting 1 worker" in log.read_text() if name == "agentexec worker" else self._listens()
 
-        wait_until(serves, timeout=60)
+        wait_until(serves, timeout=PATIENCE)
 
     def _listens(self) -> bool:
         with socket.socket() as client:
@@ -236,14 +239,24 @@ class Reader:
 
     def _check(self, step: Step, command: str) -> str:
         """Run a command, and compare what it says; one that only looks is repeated for a while."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while True:
             told, complaint = self._try(step, command)
             if not complaint:
                 return told
-            logs = "\n".join(log.read_text()[-3000:] for log in sorted(self.folder.glob("*.log")))
-            assert AGAIN.match(command) and time.monotonic() < deadline, f"{command}\n{complaint}\n{logs}"
+            if not AGAIN.match(command) or time.monotonic() > deadline:
+                raise AssertionError(f"{command}\n{complaint}\n{self._situation()}")
             time.sleep(0.3)
+
+    def _situation(self) -> str:
+        """Return what the servers have logged, and how the latest task is doing."""
+        logs = [log.read_text()[-3000:] for log in sorted(self.folder.glob("*.log"))]
+        shown = [self._try(Step(""), f"agentexec {verb}") for verb in ("list", *self._about_latest())]
+        return "\n".join([*logs, *("".join(parts) for parts in shown)])
+
+    def _about_latest(self) -> list[str]:
+        latest = list(self._ids.values())[-1:]
+        return [f"{verb} {agent_id}" for agent_id in latest for verb in ("show", "logs")]
 
     def _try(self, step: Step, command: str) -> tuple[str, str]:
         """Run a command, and return what it says, and what is wrong with that."""
