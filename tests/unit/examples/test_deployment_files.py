@@ -24,7 +24,7 @@ import yaml
 import agentexec as ax
 from agentexec.cli.app import build_app
 from agentexec.config import Settings, env_var_name
-from agentexec.worker.supervisor import KILL_AFTER
+from agentexec.worker.stopping import KILL_AFTER
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(sys.executable).parent

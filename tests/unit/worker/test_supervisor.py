@@ -41,26 +41,26 @@ def test_the_last_words_of_the_maintenance_process_come_before_its_death(
     supervisor = Supervisor(Target("worker"), Settings(num_workers=1))
     ours, theirs = socket.socketpair()
     template = FakeTemplate(Channel(ours))
-    supervisor._template = cast(TemplateHandle, template)
-    supervisor._selector = selectors.DefaultSelector()
-    supervisor._selector.register(template.maintenance, selectors.EVENT_READ)
+    processes = supervisor._processes
+    processes._template = cast(TemplateHandle, template)
+    processes.selector.register(template.maintenance, selectors.EVENT_READ)
     supervisor._children.maintenance.id = "the-first"
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    with ours, theirs, supervisor._selector, caplog.at_level(logging.INFO):
+    with ours, theirs, processes.selector, caplog.at_level(logging.INFO):
         theirs.sendall(json.dumps({"failed": "The database is too old.", "exit_code": 5}).encode() + b"\n")
-        supervisor._act_on({"forked": "the-first", "pid": gone.pid})
-    assert supervisor._failed == 5
+        processes._act_on({"forked": "the-first", "pid": gone.pid})
+    assert processes.failed == 5
     assert [record.getMessage() for record in caplog.records] == ["The database is too old."]
 
 
 def test_the_names_of_processes_tell_the_timeout_that_the_module_has_set() -> None:
     supervisor = Supervisor(Target("worker"), Settings(num_workers=1))
-    supervisor._note_loaded({"host_timeout": 300.0}, can_fork=True)
+    supervisor._processes._note_loaded({"host_timeout": 300.0}, can_fork=True)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         template = SimpleNamespace(control=Channel(ours))
-        supervisor._request_start(cast(TemplateHandle, template), supervisor._children.maintenance)
+        supervisor._processes._request_start(cast(TemplateHandle, template), supervisor._children.maintenance)
     host = Host.of(supervisor._children.maintenance.id)
     assert host is not None
     assert host.timeout == 300.0
@@ -79,7 +79,7 @@ def test_a_supervisor_that_waits_for_its_processes_sleeps(
         nonlocal turns
         turns += 1
 
-    monkeypatch.setattr(supervisor, "_enforce_deadline", count)
+    monkeypatch.setattr(supervisor, "_beat", count)
     assert supervisor.run(handle_signals=False) == 2, "it has no pool"
     assert 0 < turns < 20
 
