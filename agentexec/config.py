@@ -150,6 +150,7 @@ class Settings(BaseSettings):
         "commas between them, the first one signs and all are accepted.",
     )
     log_level: str = Field(default="INFO", description="Log level of the worker.")
+    log_format: str = Field(default="text", description="Format of the worker's log: text or json.")
     activity_message_create: str = Field(default="Waiting to start.", description="First log line of a task.")
     activity_message_started: str = Field(default="Task started.", description="Log line when a task starts.")
     activity_message_complete: str = Field(
@@ -167,6 +168,14 @@ class Settings(BaseSettings):
         if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
             raise ValueError("must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
         return level
+
+    @field_validator("log_format")
+    @classmethod
+    def _known_format(cls, value: str) -> str:
+        log_format = value.lower()
+        if log_format not in {"text", "json"}:
+            raise ValueError("must be text or json")
+        return log_format
 
     @field_validator("signing_key")
     @classmethod

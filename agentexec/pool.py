@@ -188,7 +188,7 @@ class Pool:
             UsageError: The call is made within a worker, which imports the program.
         """
         self._refuse_within_workers()
-        logs.set_up("supervisor", CONF.log_level)
+        logs.set_up("supervisor")
         try:
             supervisor = self._supervise()
         except AgentexecError as error:

@@ -49,6 +49,9 @@ def run(
         ),
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="Log level (AGENTEXEC_LOG_LEVEL).")] = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="text|json", help="Format of the log (AGENTEXEC_LOG_FORMAT).")
+    ] = None,
     heartbeat_file: Annotated[
         Path | None,
         typer.Option(
@@ -87,6 +90,7 @@ def run(
         "queue_name": queue,
         "graceful_shutdown_timeout": graceful_timeout,
         "log_level": log_level,
+        "log_format": log_format,
         "heartbeat_file": heartbeat_file,
     }
     overrides = {name: value for name, value in options.items() if value is not None}
@@ -100,7 +104,7 @@ def run(
 
     given = module or app
     target = Target.parse(given or ax.CONF.worker_module or "")
-    logs.set_up("supervisor", ax.CONF.log_level)
+    logs.set_up("supervisor")
     supervisor = Supervisor(target, ax.CONF, overrides=overrides, show_traceback="--traceback" in sys.argv)
     log.info("%s", importing(target, given=given is not None))
     announce_backend(log.info)

@@ -24,6 +24,7 @@ from agentexec.journal.user_errors import contain_generator_exit
 from agentexec.redaction import redact
 from agentexec.registry import Registry, load_context
 from agentexec.task import Status, TaskDefinition
+from agentexec.telemetry.current import CURRENT_ATTEMPT, RunningAttempt
 from agentexec.worker.forks import ForksEnd
 from agentexec.worker.retrying import next_delay
 
@@ -52,6 +53,8 @@ async def execute_attempt(
         threads: Threads of plain handlers.
         is_stopping: True once the worker stops this attempt.
     """
+    agent_id, name, attempt = admitted.lease.agent_id, admitted.task_name, admitted.attempt
+    CURRENT_ATTEMPT.set(RunningAttempt(name, agent_id, attempt))
     recorder = enter_task(
         admitted.lease, admitted.attempt, max(0, admitted.attempt - 1 - admitted.crashes.total)
     )

@@ -58,7 +58,7 @@ def run_child(
     try:
         _die_with_parent()
         RUNTIME.forget_connections()
-        logs.set_up(request["name"], CONF.log_level)
+        logs.set_up(request["name"], handles_tasks=request["role"] != MAINTENANCE_ROLE)
         if request["role"] == MAINTENANCE_ROLE:
             code = _run_maintenance(request, registry, alive, maintenance)
         else:

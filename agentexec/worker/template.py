@@ -239,7 +239,7 @@ def main(text: str) -> NoReturn:
         if descriptor >= 0:
             # A program started by the user's code would keep it open, and the end of this process would go unnoticed.
             os.set_inheritable(descriptor, False)
-    logs.set_up("template", CONF.log_level)
+    logs.set_up("template")
     RUNTIME.only_reads_program = True
     try:
         pool = _load_pool(args, forks)
