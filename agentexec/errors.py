@@ -207,11 +207,11 @@ class TaskFailedError(TaskEndedError):
 
 
 class TaskCanceledError(TaskEndedError):
-    """A task was canceled; put it back with `agentexec retry` if it should run after all."""
+    """A task was canceled, or expired; put it back with `agentexec retry` if it should run after all."""
 
     def __init__(self, *, task_name: str, agent_id: UUID, error: str | None, attempts: int) -> None:
         super().__init__(
-            f"Task {task_name} ({agent_id}) was canceled.",
+            f"Task {task_name} ({agent_id}) was canceled.{' ' + _first_line(error) if error else ''}",
             task_name=task_name,
             agent_id=agent_id,
             error=error,

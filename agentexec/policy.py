@@ -44,6 +44,8 @@ class Admission(enum.Enum):
     """The task is a suspect, and another suspect runs in this process: wait, so a crash has a single culprit."""
     FAIL = "fail"
     """The task has crashed too often."""
+    EXPIRE = "expire"
+    """The task has not started in time."""
     LEAVE = "leave"
     """This worker has no task of that name: another one may have it."""
     FORGET = "forget"
@@ -83,11 +85,13 @@ def admit(
     suspect_running: bool,
     is_known: bool = True,
     is_ours: bool = True,
+    is_expired: bool = False,
 ) -> tuple[Admission, CrashCounts]:
     """Decide about a claimed task, and return the decision and the crashes to record.
 
     A task that the record shows RUNNING under a lower epoch was left by a worker that died: one more crash. `is_known`:
     this worker has a task of that name. `is_ours`: it is a task of the queue from which it was claimed, see `is_claim_of`.
+    `is_expired`: it had to start before now, and has not.
     """
     if not is_ours:
         return Admission.FORGET, crashes
@@ -96,6 +100,8 @@ def admit(
     if recorded_epoch >= claimed_epoch:
         # Of a task that nobody runs, the entry itself is too old: it would be claimed and refused again.
         return (Admission.FORGET if status is Status.QUEUED else Admission.REFUSE), crashes
+    if is_expired:
+        return Admission.EXPIRE, crashes
     if not is_known:
         return Admission.LEAVE, crashes
     if status is Status.RUNNING:

@@ -82,6 +82,7 @@ class Registry:
             timeout=timeout,
             retry_on=_checked_retry_on(name, options.get("retry_on")),
             backoff=_checked_backoff(name, options.get("backoff")),
+            expires=_checked_expiry(name, options.get("expires")),
         )
         self._tasks[name] = definition
         return definition
@@ -139,6 +140,11 @@ def _checked_retry_on(name: str, value: Any) -> Any:
     raise UsageError(
         f"Task {name}: retry_on must be classes of exceptions or a plain function that takes one, not {shown(value)}."
     )
+
+
+def _checked_expiry(name: str, value: Any) -> float | None:
+    """Return a handler's `expires` in seconds, or None."""
+    return None if value is None else check_seconds(f"Task {name}: expires", value, minimum=0)
 
 
 def _checked_backoff(name: str, value: Any) -> Any:

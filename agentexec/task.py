@@ -138,6 +138,10 @@ class HandlerOptions(TypedDict, total=False):
     timeout: float | None
     """Seconds for one attempt of an async handler; no limit by default."""
 
+    expires: float | timedelta | None
+    """Seconds (or a timedelta) after which a task that has not started is canceled. It applies where a process enqueues that
+    has the pool, and `expires` of `enqueue` takes precedence."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskDefinition:
@@ -157,6 +161,7 @@ class TaskDefinition:
     retry_on: tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None = None
     backoff: float | Callable[[int], float | timedelta] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    expires: float | None = None
 
 
 class ScheduleOptions(TypedDict, total=False):

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
 
 from agentexec.config import CONF
 from agentexec.db.base import Base
-from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime
+from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime, of_rows_with
 from agentexec.registry import MAX_QUEUE_NAME
 from agentexec.task import Status
 
@@ -66,6 +66,9 @@ class Activity(Base):
     )
     priority: Mapped[int] = mapped_column(SmallInteger, doc="0 for HIGH, 1 for LOW.")
     run_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="It starts no earlier than this.")
+    expires_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, doc="It is canceled if it has not started by then; NULL once it has."
+    )
     epoch: Mapped[int] = mapped_column(
         Integer, doc="Raised by each claim; a write under an older one is refused."
     )
@@ -80,6 +83,10 @@ class Activity(Base):
     idempotency_key: Mapped[str | None] = mapped_column(
         String(MAX_NAME), doc="A second enqueue with it finds this task."
     )
+    debounce_key: Mapped[str | None] = mapped_column(
+        ExactText(MAX_NAME), doc="Enqueues with it are merged into this task until it starts."
+    )
+    webhook: Mapped[str | None] = mapped_column(Text, doc="URL that is told of its end.")
 
     context: Mapped[str | None] = mapped_column(LongText, doc="The task's input, as JSON.")
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
@@ -108,6 +115,14 @@ class Activity(Base):
         Index(f"ix_{CONF.table_prefix}activity_finished", "finished_at", "status", "agent_type"),
         Index(f"ix_{CONF.table_prefix}activity_parent", "parent_id", "created_at"),
         Index(f"uq_{CONF.table_prefix}activity_idempotency_key", "idempotency_key", unique=True),
+        # Only of tasks that use them: the index of all others costs nothing.
+        Index(
+            f"uq_{CONF.table_prefix}activity_debounce_key",
+            "debounce_key",
+            unique=True,
+            **of_rows_with("debounce_key"),
+        ),
+        Index(f"ix_{CONF.table_prefix}activity_expires", "expires_at", **of_rows_with("expires_at")),
     )
 
 
@@ -165,6 +180,57 @@ class ActivityResult(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     __table_args__ = (Index(f"ix_{CONF.table_prefix}result_expires", "expires_at"),)
+
+
+class FollowUp(Base):
+    """An ending after which something is due: `on_failure` handlers, a webhook. Maintenance takes it within seconds.
+
+    It is written in the transaction of the ending, so a crash cannot leave one without the other.
+    """
+
+    __tablename__ = f"{CONF.table_prefix}follow_up"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    agent_id: Mapped[UUID] = mapped_column(
+        ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE")
+    )
+    queue: Mapped[str] = mapped_column(String(MAX_QUEUE_NAME))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    is_failure: Mapped[bool] = mapped_column(
+        Boolean(create_constraint=False), doc="It failed or expired; False if it completed or was canceled."
+    )
+
+    __table_args__ = (
+        Index(f"ix_{CONF.table_prefix}follow_up_queue", "queue", "id"),
+        Index(f"ix_{CONF.table_prefix}follow_up_activity", "agent_id"),
+    )
+
+
+class WebhookMessage(Base):
+    """A webhook message about a task's end, and its delivery."""
+
+    __tablename__ = f"{CONF.table_prefix}webhook"
+
+    message_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    agent_id: Mapped[UUID] = mapped_column(
+        ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE")
+    )
+    url: Mapped[str] = mapped_column(Text)
+    event: Mapped[str] = mapped_column(String(40), doc="Type of the message, like task.completed.")
+    body: Mapped[str | None] = mapped_column(LongText, doc="The message as JSON; NULL once it has ended.")
+    state: Mapped[str] = mapped_column(String(10), doc="pending, delivered or failed.")
+    attempts: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, doc="Latest attempt.")
+    next_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, doc="Its next attempt; NULL once it has ended."
+    )
+    outcome: Mapped[str | None] = mapped_column(Text, doc="The latest attempt's answer or error.")
+
+    __table_args__ = (
+        Index(f"ix_{CONF.table_prefix}webhook_next", "next_at"),
+        Index(f"ix_{CONF.table_prefix}webhook_activity", "agent_id"),
+    )
 
 
 class WorkerProcess(Base):

@@ -191,6 +191,7 @@ class ActivityDetailSchema(_ActivitySchema):
     more_below: bool = False
     attempt: int = 0
     error: str | None = None
+    expires_at: datetime | None = None
     usage_by_model: dict[str, UsageSchema] = Field(default_factory=dict, validation_alias="usage")
     logs: list[ActivityLogSchema] = Field(default_factory=list)
 

@@ -32,6 +32,12 @@ def run(
     delay: Annotated[
         float | None, typer.Option(min=0, max=MAX_SECONDS, help="Seconds before the task may start.")
     ] = None,
+    expires: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=MAX_SECONDS, help="Seconds after which the task is canceled unless it has started."
+        ),
+    ] = None,
     metadata: Annotated[
         list[str] | None,
         typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Label to attach (repeatable)."),
@@ -66,6 +72,7 @@ def run(
         priority=ax.Priority[priority.upper()],
         metadata=parse_labels(metadata),
         delay=delay,
+        expires=expires,
         queue_name=queue,
         idempotency_key=idempotency_key,
     )

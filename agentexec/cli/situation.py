@@ -42,12 +42,12 @@ def sentences(view: TaskView, now: datetime) -> list[str]:
         return [_running(view, now), *waits]
     due = future_start(task.run_at, now)
     if due is None:
-        return [_queued(view, now), *waits]
+        return [_queued(view, now) + expiry_text(task.expires_at, now), *waits]
     # An attempt that failed is tried again at that time, whatever it waited for.
     failed = bool(task.logs) and read_failure(task.logs[-1].status, task.logs[-1].message) is not None
     if waits and not failed:
         return waits
-    return [start_text(due, now), *waits]
+    return [start_text(due, now) + expiry_text(task.expires_at, now), *waits]
 
 
 def future_start(run_at: datetime | None, now: datetime) -> datetime | None:
@@ -60,6 +60,11 @@ def start_text(due: datetime, now: datetime) -> str:
     if due - now > FAR:
         return "waits without a time limit"
     return f"starts in {format_duration((due - now).total_seconds())} ({format_moment(due, now)})"
+
+
+def expiry_text(expires_at: datetime | None, now: datetime) -> str:
+    """Return when a task expires, to complete a sentence."""
+    return "" if expires_at is None else f", expires unless started by {format_moment(expires_at, now)}"
 
 
 def _queued(view: TaskView, now: datetime) -> str:

@@ -53,6 +53,10 @@ class TaskOptions(TypedDict, total=False):
     eta: datetime | None
     """Moment from which the task may start, with a time zone, in the years 1970 to 9998. Excludes `delay`."""
 
+    expires: float | timedelta | datetime | None
+    """Seconds, a timedelta, or a moment with a time zone: a task that has not started by then is canceled. By default as
+    `@pool.task(expires=)` says, if this process has the pool. A task that has started once does not expire."""
+
     queue_name: str | None
     """Queue of the task, up to 100 characters; by default that of its pool, if this process has it and it names one, else
     `AGENTEXEC_QUEUE_NAME`."""
@@ -88,17 +92,19 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
     if idempotency_key is not None:
         idempotency_key = check_text("idempotency_key=", idempotency_key, MAX_NAME)
     check_flag("detached=", options.get("detached", False))
+    run_at = _start_time(options.get("delay"), options.get("eta"))
     return NewTask(
         agent_id=new_agent_id(),
         task_name=task_name,
         context=_checked_context(task_name, context),
         queue=queue,
         priority=_checked_priority(options.get("priority", Priority.LOW)),
-        run_at=_start_time(options.get("delay"), options.get("eta")),
+        run_at=run_at,
         metadata=checked_metadata(options.get("metadata")),
         idempotency_key=idempotency_key,
         keeps_key=check_flag("keep_key=", options.get("keep_key", False)),
         message=CONF.activity_message_create,
+        expires_at=_expiry(task_name, options.get("expires"), run_at),
     )
 
 
@@ -192,3 +198,22 @@ def _start_time(delay: float | timedelta | None, eta: datetime | None) -> dateti
         return None
     wait = check_seconds("delay=", delay)
     return utc_now() + timedelta(seconds=wait) if wait > 0 else None
+
+
+def _expiry(
+    task_name: str, expires: float | timedelta | datetime | None, run_at: datetime | None
+) -> datetime | None:
+    """Return the moment by which a task must have started; None for no limit."""
+    if expires is None:
+        definition = RUNTIME.definition(task_name)
+        if definition is None or definition.expires is None:
+            return None
+        # From its due time: a limit on the wait in the queue must not end every delayed task.
+        return (run_at or utc_now()) + timedelta(seconds=definition.expires)
+    if isinstance(expires, datetime):
+        moment = check_moment("expires=", expires)
+    else:
+        moment = utc_now() + timedelta(seconds=check_seconds("expires=", expires))
+    if run_at is not None and moment <= run_at:
+        raise UsageError("expires= ends before delay= or eta= lets the task start, so it would never run.")
+    return moment

@@ -23,6 +23,7 @@ from sqlalchemy import (
     bindparam,
     func,
     select,
+    text,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -108,6 +109,12 @@ class ExactText(TypeDecorator[str]):
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 """A 64-bit key. SQLite increments only an INTEGER key by itself."""
+
+
+def of_rows_with(column: str) -> dict[str, Any]:
+    """Return options of an index that leave out the rows without a value, where the database can."""
+    condition = text(f"{column} IS NOT NULL")
+    return {"postgresql_where": condition, "sqlite_where": condition}
 
 
 class IdList(TypeDecorator[Sequence[UUID]]):

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 
-ADDED = {"0006": ("activity", "crashes_in_row"), "0007": ("schedule", "name")}
+ADDED = {
+    "0006": ("activity", "crashes_in_row"),
+    "0007": ("schedule", "name"),
+    "0008": ("activity", "expires_at"),
+}
 """A table and a column that each revision has added, by which tables of `create_all` are dated."""
 
 

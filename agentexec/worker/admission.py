@@ -173,6 +173,9 @@ class Admitter:
             self._tasks.forget(lease.agent_id)
         if ended:
             self._acknowledge(ended)
+        if admissions.expired:
+            log.info("Canceled %d task(s) that expired before they started.", len(admissions.expired))
+            self._live.notify_log_changed([task.agent_id for task in admissions.expired])
         if admissions.contradicted:
             self._drop(admissions.contradicted)
         for left in admissions.left:

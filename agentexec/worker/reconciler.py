@@ -1,6 +1,6 @@
 """The reconciler: makes the state backend agree with the record. One host leads it for each queue.
 
-Its duties are modules of their own: `lease_recovery`, `index_repair`, `expiry` and `counting`.
+Its duties are modules of their own: `lease_recovery`, `index_repair`, `task_expiry`, `expiry` and `counting`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from agentexec.worker.counting import Counting
 from agentexec.worker.expiry import Expiry
 from agentexec.worker.index_repair import IndexRepair
 from agentexec.worker.lease_recovery import LeaseRecovery
+from agentexec.worker.task_expiry import TaskExpiry
 
 MIN_LEADERSHIP_SECONDS = 5.0
 """Shortest time for which the leadership is taken."""
@@ -29,6 +30,7 @@ class Reconciler:
         self._leading = False
         self._leases = LeaseRecovery(runtime, settings)
         self._index = IndexRepair(runtime, settings)
+        self._task_expiry = TaskExpiry(runtime)
         self._expiry = Expiry(runtime.engine)
         self._counting = Counting(runtime.engine)
 
@@ -40,6 +42,7 @@ class Reconciler:
         self._leases.return_expired(time.monotonic())
         self._index.push_lost(time.monotonic())
         self._index.wake_answered()
+        self._task_expiry.run_once()
         self._expiry.run_if_due(time.monotonic())
         self._counting.run_if_due(time.monotonic())
 

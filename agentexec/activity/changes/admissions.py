@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from agentexec.activity.changes.crashes import FailedTask, RunningTask, crashes_from_row
+from agentexec.activity.changes.expirations import ExpiredTask, has_expired
 from agentexec.activity.changes.statements import statements_for
 from agentexec.db.chunks import chunks
 from agentexec.policy import Admission, CrashCounts, admit, is_claim_of
@@ -54,12 +55,15 @@ class Admissions:
     """Those of them that are left for other workers."""
     contradicted: list[Lease] = field(default_factory=list)
     """Claims that the record contradicts: their entries are dropped, and the tasks stay as they are."""
+    expired: list[ExpiredTask] = field(default_factory=list)
+    """Tasks that had not started in time."""
 
 
 def decide_admissions(
     claims: Sequence[Lease],
     rows: Sequence[Any],
     *,
+    now: datetime,
     max_crashes: int,
     suspect_running: bool,
     task_names: Collection[str] | None = None,
@@ -92,6 +96,7 @@ def decide_admissions(
             is_ours=is_claim_of(
                 queue, recorded_queue=row.queue, recorded_epoch=row.epoch, claimed_epoch=lease.epoch
             ),
+            is_expired=has_expired(row, now),
         )
         if decision is Admission.START:
             suspect_running = suspect_running or crashes.is_suspect(max_crashes)
@@ -99,6 +104,9 @@ def decide_admissions(
             admissions.started.append(started)
         elif decision is Admission.FAIL:
             admissions.poisoned.append(RunningTask(lease, crashes, row.agent_type))
+        elif decision is Admission.EXPIRE:
+            admissions.expired.append(ExpiredTask(row.agent_id, row.queue, row.expires_at))
+            admissions.ended.append(lease)
         else:
             others[decision].append(lease)
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.

@@ -32,6 +32,10 @@ class NewTask(NamedTuple):
     keeps_key: bool = False
     """True if a task that failed keeps the idempotency key of this one."""
 
+    expires_at: datetime | None = None
+    debounce_key: str | None = None
+    webhook: str | None = None
+
 
 def free_key(connection: Connection, agent_id: UUID, statuses: Collection[Status]) -> None:
     """Take the idempotency key from a task that has one of these statuses."""
@@ -77,6 +81,9 @@ def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any
             "idempotency_key": task.idempotency_key,
             "context": task.context,
             "metadata": task.metadata,
+            "expires_at": task.expires_at,
+            "debounce_key": task.debounce_key,
+            "webhook": task.webhook,
         }
         for task in tasks
     ]

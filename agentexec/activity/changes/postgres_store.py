@@ -45,11 +45,15 @@ NEW_COLUMNS = (
     "idempotency_key",
     "context",
     "metadata",
+    "expires_at",
+    "debounce_key",
+    "webhook",
 )
 """Columns of a new activity."""
 
 LOCKED = f"""locked AS MATERIALIZED (
-    SELECT agent_id, status, epoch, crashes, agent_type, queue FROM {ACTIVITY.name} WHERE agent_id = ANY(%(ids)s::uuid[])
+    SELECT agent_id, status, epoch, crashes, agent_type, queue, expires_at FROM {ACTIVITY.name}
+    WHERE agent_id = ANY(%(ids)s::uuid[])
     ORDER BY agent_id FOR UPDATE
 )"""  # noqa: S608 - the name of our table
 """The rows, by key alone; conditions follow. Asked for a status too, a planner may read all rows with that status."""
@@ -60,12 +64,14 @@ WITH claimed AS (
 ), {LOCKED}, fresh AS MATERIALIZED (
     SELECT agent_id, claimed.epoch FROM locked JOIN claimed USING (agent_id)
     WHERE status = '{Status.QUEUED.name}' AND locked.epoch < claimed.epoch AND crashes = 0
+        AND (expires_at IS NULL OR expires_at > %(now)s)
         AND (%(names)s::text[] IS NULL OR agent_type = ANY(%(names)s::text[]))
         AND (%(queue)s::text IS NULL OR queue = %(queue)s AND claimed.epoch::bigint - locked.epoch <= {MAX_EPOCH_LEAD})
 ), started AS (
     UPDATE {ACTIVITY.name} a
     SET status = '{Status.RUNNING.name}', epoch = fresh.epoch, attempt = a.attempt + 1, message = %(message)s,
-        started_at = coalesce(a.started_at, %(now)s), updated_at = %(now)s, error = NULL
+        started_at = coalesce(a.started_at, %(now)s), updated_at = %(now)s, expires_at = NULL,
+        error = NULL
     FROM fresh WHERE a.agent_id = fresh.agent_id
     RETURNING a.agent_id, a.agent_type, a.context, a.attempt, a.percentage
 ), line AS (

@@ -42,7 +42,7 @@ class Statements:
         now = bindparam("now", type_=c.updated_at.type)
         state = (c.agent_id, c.status, c.epoch, c.crashes, c.crashes_in_row)
         self.select_claimed = (
-            select(*state, c.agent_type, c.attempt, c.context, c.queue)
+            select(*state, c.agent_type, c.attempt, c.context, c.queue, c.started_at, c.expires_at)
             .where(chosen)
             .order_by(c.agent_id)
             .with_for_update()
@@ -65,6 +65,7 @@ class Statements:
                 message=bindparam("new_message"),
                 started_at=func.coalesce(c.started_at, now),
                 updated_at=now,
+                expires_at=None,
                 error=None,
             )
         )
@@ -79,6 +80,7 @@ class Statements:
                 updated_at=now,
                 finished_at=bindparam("finished", type_=c.finished_at.type),
                 run_at=bindparam("new_run_at", type_=c.run_at.type),
+                expires_at=None,
                 attempt=c.attempt - bindparam("uncounted"),
                 crashes=c.crashes + bindparam("more_crashes"),
                 crashes_in_row=c.crashes_in_row + bindparam("more_crashes"),

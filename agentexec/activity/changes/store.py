@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 from agentexec.activity.changes.admissions import Admissions, Admitted, decide_admissions, start_tasks
 from agentexec.activity.changes.crashes import fail_poison_tasks
 from agentexec.activity.changes.endings import Ending, end, select_rows
+from agentexec.activity.changes.expirations import end_expired
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks, one_or_many
 from agentexec.activity.changes.progress import Progress, accepted_reports, write_progress
 from agentexec.activity.changes.statements import INSERT_RESULT, statements_for
@@ -69,7 +70,7 @@ class RecordStore:
     ) -> list[Admitted]:
         """Make claimed tasks RUNNING that need no decision, and return them in the order of the claims.
 
-        Such a task is QUEUED, its process never crashed, its epoch is older than the claim, its name is one of
+        Such a task is QUEUED and has not expired, its process never crashed, its epoch is older than the claim, its name is one of
         `task_names` (None: any), and the claim can be of its `queue` (None: any), see `policy.is_claim_of`. Any number of them may be left to `admit`, which knows all cases; the general store
         leaves all of them.
         """
@@ -97,6 +98,7 @@ class RecordStore:
             admissions = decide_admissions(
                 claims,
                 rows,
+                now=now,
                 max_crashes=max_crashes,
                 suspect_running=suspect_running,
                 task_names=task_names,
@@ -109,6 +111,7 @@ class RecordStore:
                 if admissions.poisoned:
                     failed = fail_poison_tasks(connection, admissions.poisoned, UNKNOWN_REASON, now)
                     admissions.failed.extend(failed)
+                end_expired(connection, admissions.expired, now)
         return admissions
 
     def record(

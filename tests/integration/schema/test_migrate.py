@@ -17,7 +17,7 @@ import agentexec as ax
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks
 from agentexec.db.clock import utc_now
 from agentexec.db.engine import open_engine
-from agentexec.schema.migrate import upgrade
+from agentexec.schema.migrate import downgrade, upgrade
 from agentexec.schema.tables import check_schema, revisions, version_table
 from agentexec.task import new_agent_id
 from tests.deployment import MODULE, REPOSITORY, run_agentexec, run_python
@@ -292,16 +292,18 @@ def test_migrations_and_create_all_use_the_table_prefix(tmp_path: Path) -> None:
 def test_tables_of_create_all_are_taken_over_by_a_migration(database_url: str, made_by: str) -> None:
     engine = open_engine(database_url)
     ax.Base.metadata.create_all(engine)
-    schedule = ax.Base.metadata.tables["agentexec_schedule"]
-    if made_by == "the release before":
-        schedule.drop(engine)
     with engine.begin() as connection:
         insert_tasks(
             connection, [NewTask(new_agent_id(), "kept", None, "q", 1, None, None, None, "")], utc_now()
         )
+    if made_by == "the release before":
+        upgrade(engine)
+        downgrade(engine, revisions()[-2])
+        with engine.begin() as connection:
+            connection.execute(text(f"DROP TABLE {version_table()}"))
+        ax.Base.metadata.create_all(engine)  # by this release, which adds tables, but no columns
     upgrade(engine)
     check_schema(engine)
-    assert inspect(engine).has_table(schedule.name)
     with engine.connect() as connection:
         assert (
             connection.execute(text(f"SELECT version_num FROM {version_table()}")).scalar() == revisions()[-1]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 import agentexec as ax
+from agentexec.client.new_task import new_task
+from agentexec.db.clock import utc_now
 from tests.office import Job, Office
 
 
@@ -79,3 +82,33 @@ async def test_a_plain_function_runs_a_pipeline_that_is_recorded_in_its_task(off
     async with ax.testing.harness(office.pool) as harness:
         task = await harness.run("parent")
         assert (task.result, office.ran["step"], office.ran["parent"]) == (4, 1, 2), task.error
+
+
+async def test_a_task_expires_after_seconds_or_at_a_moment(office: Office) -> None:
+    @office.pool.task("brief", expires=timedelta(minutes=1))
+    async def brief(agent_id: UUID, context: Job) -> None:
+        """Do nothing."""
+
+    now = utc_now()
+    moment = now + timedelta(hours=2)
+
+    def expiry(name: str, **options: Any) -> float | None:
+        found = new_task(name, Job(), **options).expires_at
+        return None if found is None else round((found - now).total_seconds(), -1)
+
+    assert expiry("double") is None
+    assert expiry("double", expires=30) == 30
+    assert expiry("double", expires=timedelta(seconds=30), delay=10) == 30
+    assert expiry("double", expires=moment) == 7200
+    assert expiry("brief") == 60
+    assert expiry("brief", delay=100) == 160, "the option of a task is a limit on the wait in the queue"
+    assert expiry("brief", expires=30) == 30
+
+
+async def test_an_expiry_that_cannot_be_met_is_refused(office: Office) -> None:
+    with pytest.raises(ax.UsageError, match="it would never run"):
+        await ax.enqueue("double", Job(), expires=5, delay=10)
+    with pytest.raises(ax.UsageError, match="expires= must have a time zone"):
+        await ax.enqueue("double", Job(), expires=datetime(2030, 1, 1))
+    with pytest.raises(ax.UsageError, match="expires"):
+        office.pool.task("triple", expires=-1)(lambda agent_id, context: None)

@@ -94,6 +94,15 @@ def every_kind_of_claim_is_decided(stores: Stores) -> object:
     return [stores.claim(claims, at(3)), stores.claim(claims, at(4), suspect_running=True)]
 
 
+def late_claims_expire(stores: Stores) -> object:
+    for number, expires in enumerate((None, at(2), at(3), at(4), at(2), at(2), at(2.5))):
+        stores.record.insert([new_task(number, expires_at=expires)], at(0))
+    set_row(stores, 4, started_at=at(1), attempt=1)  # by a worker of the release before
+    set_row(stores, 5, status=Status.RUNNING, started_at=at(1), attempt=1)
+    admissions = stores.claim([lease(number) for number in range(7)], at(3))
+    return [admissions.started, sorted(admissions.ended), sorted(admissions.expired)]
+
+
 def tasks_of_other_names_are_left_and_end_after_a_while(stores: Stores) -> object:
     queued(stores, *range(8))
     for number, values in {
@@ -293,6 +302,7 @@ SCENARIOS = [
     several_tasks_are_inserted,
     a_push_is_part_of_the_insert,
     every_kind_of_claim_is_decided,
+    late_claims_expire,
     tasks_of_other_names_are_left_and_end_after_a_while,
     tasks_claimed_under_later_epochs_start,
     forged_claims_change_nothing,

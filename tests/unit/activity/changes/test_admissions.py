@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -10,6 +11,7 @@ from agentexec.activity.changes.admissions import Admissions, decide_admissions
 from agentexec.task import Lease, Status
 
 MAX_CRASHES = 3
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def row(number: int, **changes: Any) -> SimpleNamespace:
@@ -23,13 +25,15 @@ def row(number: int, **changes: Any) -> SimpleNamespace:
         "queue": "queue",
         "context": None,
         "attempt": 0,
+        "started_at": None,
+        "expires_at": None,
     }
     return SimpleNamespace(**{**values, **changes})
 
 
 def decide(*rows: SimpleNamespace, claims: tuple[int, ...] = (), suspect_running: bool = False) -> Admissions:
     leases = [Lease(row.agent_id, 1) for row in rows] + [Lease(UUID(int=number), 1) for number in claims]
-    return decide_admissions(leases, rows, max_crashes=MAX_CRASHES, suspect_running=suspect_running)
+    return decide_admissions(leases, rows, now=NOW, max_crashes=MAX_CRASHES, suspect_running=suspect_running)
 
 
 def test_a_queued_task_starts_its_next_attempt() -> None:
@@ -58,3 +62,19 @@ def test_one_suspect_starts_and_the_others_are_held() -> None:
 def test_a_task_whose_process_crashed_too_often_is_poisoned() -> None:
     [poisoned] = decide(row(1, status=Status.RUNNING, crashes=2, crashes_in_row=2)).poisoned
     assert (poisoned.lease.agent_id, poisoned.crashes.total) == (UUID(int=1), 3)
+
+
+def test_a_task_that_has_not_started_in_time_expires() -> None:
+    admissions = decide(row(1, expires_at=NOW), row(2, expires_at=NOW + timedelta(seconds=1)))
+    assert [task.agent_id for task in admissions.expired] == [UUID(int=1)]
+    assert admissions.ended == [Lease(UUID(int=1), 1)], "it is acknowledged"
+    assert [admitted.lease.agent_id for admitted in admissions.started] == [UUID(int=2)]
+
+
+def test_a_task_that_has_started_once_never_expires() -> None:
+    """A worker of the release before leaves the moment in the row."""
+    retried = row(1, expires_at=NOW, started_at=NOW, attempt=1)
+    crashed = row(2, expires_at=NOW, started_at=NOW, status=Status.RUNNING)
+    admissions = decide(retried, crashed)
+    assert not admissions.expired
+    assert len(admissions.started) == 2
