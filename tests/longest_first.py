@@ -12,6 +12,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 SECONDS: dict[str, float] = {
+    "tests/chaos/test_chaos.py": 45,
     "tests/faults/test_crash_matrix.py": 40,
     "tests/faults/test_database_away.py": 28,
     "tests/integration/docs/test_guides.py": 25,

@@ -13,9 +13,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psutil
 from sqlalchemy import text
@@ -98,7 +100,7 @@ def run(
             found.kills += _kill_one(deployment, chance)
     found.seconds = round(time.monotonic() - started, 1)
     deployment.wait_for_ends(tasks.values(), timeout=PATIENCE)
-    _audit(deployment, tasks, found)
+    audit(deployment, tasks, found)
     return found
 
 
@@ -113,7 +115,8 @@ def _kill_one(deployment: Deployment, chance: random.Random) -> int:
     return 1
 
 
-def _audit(deployment: Deployment, tasks: dict[str, ax.Task], found: Findings) -> None:
+def audit(deployment: Deployment, tasks: Mapping[str, ax.Task | UUID], found: Findings) -> None:
+    """Compare what the agents must have done with what the record and the ledger say."""
     for key, task in tasks.items():
         detail = deployment.detail(task)
         found.attempts += detail.attempt

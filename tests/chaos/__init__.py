@@ -1,0 +1,1 @@
+"""Whole deployments under random faults, drawn from a seed: `./dev chaos`."""

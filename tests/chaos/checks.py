@@ -1,0 +1,219 @@
+"""The checks at the end of a run: what the record, the queue and the ledger must agree on once everything is quiet."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, text
+
+from agentexec.activity.models import Activity, ActivityLog, Schedule
+from agentexec.db.transactions import reading
+from agentexec.runtime import RUNTIME
+from agentexec.task import Status
+from tests.chaos.ledger import Line, read_ledger
+from tests.chaos.names import EFFECTS, TICK
+from tests.chaos.world import World
+from tests.faults.ledger import Findings, audit
+
+FINAL = (Status.COMPLETE, Status.ERROR, Status.CANCELED)
+EXPECTED = {"hopeless": {"error"}, "poison": {"error"}}
+"""Statuses in which tasks must end that do not complete; canceled ones may be CANCELED, too."""
+
+Row = Any
+
+
+class Evidence:
+    """Record and ledger of a run that is over."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.events = read_ledger(world.deployment.ledger_file)
+        with reading(RUNTIME.engine) as connection:
+            table: Any = Activity.__table__
+            self.rows: dict[str, Row] = {row.agent_id.hex: row for row in connection.execute(select(table))}
+            log: Any = ActivityLog.__table__
+            lines = connection.execute(
+                select(log.c.activity_id, log.c.status, log.c.message).order_by(log.c.id)
+            )
+            self.logs: dict[str, list[Row]] = defaultdict(list)
+            for line in lines:
+                self.logs[line.activity_id.hex].append(line)
+            self.effects = Counter(
+                (row.name, row.step) for row in connection.execute(text(f"SELECT name, step FROM {EFFECTS}"))
+            )
+            self.schedule = connection.execute(select(Schedule.__table__)).one()
+
+    def of(self, event: str) -> list[Line]:
+        """Return the lines of an event."""
+        return self.events.get(event, [])
+
+    def key_of(self, row: Row) -> str:
+        """Return the key by which a task is known in the ledger."""
+        return str(json.loads(row.context)["key"])
+
+    def numbers(self) -> dict[str, float]:
+        """Return figures for the report."""
+        ends = Counter(line["id"] for line in self.of("end"))
+        return {
+            "offers accepted": len(self.of("accepted")),
+            "handlers started": len(self.of("start")),
+            "attempts": sum(row.attempt for row in self.rows.values()),
+            "crashes counted": sum(row.crashes for row in self.rows.values()),
+            "tasks whose handler came to its end more than once": sum(count > 1 for count in ends.values()),
+            "steps interrupted": len(self.of("interrupted")),
+            "results awaited": len(self.of("got")),
+        }
+
+
+Check = Callable[[Evidence], Iterator[str]]
+
+
+def accepted_tasks_have_ended(evidence: Evidence) -> Iterator[str]:
+    """Yield tasks that were accepted and are not in the record, and those in the record that have not ended."""
+    for line in evidence.of("accepted"):
+        if line["id"] not in evidence.rows:
+            yield f"{line['kind']} {line['key']} was accepted and is not in the record"
+    for row in evidence.rows.values():
+        if row.status not in FINAL:
+            yield f"{describe(row)} has not ended: {evidence.logs[row.agent_id.hex][-1].message!r}"
+
+
+def tasks_end_as_they_must(evidence: Evidence) -> Iterator[str]:
+    """Yield tasks with another ending than theirs, or with several."""
+    canceled = {line["id"] for line in evidence.of("canceled")}
+    maybe = {line["id"] for line in evidence.of("cancels")}
+    for agent_id, row in evidence.rows.items():
+        endings = [line for line in evidence.logs[agent_id] if line.status in FINAL]
+        if row.status in FINAL and len(endings) != 1:
+            yield f"{describe(row)} has {len(endings)} endings"
+        right = set(EXPECTED.get(row.agent_type, {"complete"}))
+        if agent_id in canceled:
+            right = {"canceled"}
+        elif agent_id in maybe or row.parent_id is not None:
+            right |= {"canceled"}
+        if row.status in FINAL and str(row.status) not in right:
+            yield f"{describe(row)} must be {' or '.join(sorted(right))}: {str(row.error)[-300:]}"
+
+
+def offers_are_tasks_once(evidence: Evidence) -> Iterator[str]:
+    """Yield offers with several tasks, tasks of offers that were rolled back, and tasks that nobody offered."""
+    offered = {line["key"] for line in evidence.of("offered")}
+    taken_back = {line["key"] for line in evidence.of("taken-back")}
+    keys = Counter(
+        evidence.key_of(row) for row in evidence.rows.values() if row.agent_type not in (TICK, "audit")
+    )
+    for key, count in keys.items():
+        if count > 1:
+            yield f"{key} has {count} tasks"
+        if key in taken_back:
+            yield f"{key} was rolled back and is a task"
+        if key not in offered and key.rpartition(".")[0] not in offered:
+            yield f"{key} was never offered"
+
+
+def no_epoch_runs_twice(evidence: Evidence) -> Iterator[str]:
+    """Yield executions that were started twice under one lease, or under a lease that the record does not know."""
+    starts = Counter((line["id"], line["epoch"]) for line in evidence.of("start") if "epoch" in line)
+    for (agent_id, epoch), count in starts.items():
+        row = evidence.rows.get(agent_id)
+        if row is None:
+            yield f"task {agent_id} ran and is not in the record"
+        elif count > 1:
+            yield f"{describe(row)} was started {count} times under epoch {epoch}"
+        elif epoch > row.epoch:
+            yield f"{describe(row)} ran under epoch {epoch}, above that of the record"
+
+
+def complete_tasks_have_run(evidence: Evidence) -> Iterator[str]:
+    """Yield tasks that are complete and never came to their end."""
+    ended = {line["id"] for line in evidence.of("end")}
+    for agent_id, row in evidence.rows.items():
+        if row.status is Status.COMPLETE and row.agent_type != "audit" and agent_id not in ended:
+            yield f"{describe(row)} never came to its end"
+
+
+def steps_run_once(evidence: Evidence) -> Iterator[str]:
+    """Yield steps whose effects were repeated against their policy, and values that changed."""
+    once = Counter((line["key"], line["step"]) for line in evidence.of("step-once"))
+    yield from (f"step {key} of policy fail ran {count} times" for key, count in once.items() if count > 1)
+    keys: dict[Any, set[str]] = defaultdict(set)
+    for line in evidence.of("step-again"):
+        keys[line["key"], line["step"]].add(line["idempotency_key"])
+    yield from (
+        f"step {step} had {len(found)} idempotency keys" for step, found in keys.items() if len(found) > 1
+    )
+    yield from (f"step {step} was booked {n} times" for step, n in evidence.effects.items() if n > 1)
+    values: dict[Any, set[str]] = defaultdict(set)
+    for line in evidence.of("values"):
+        values[line["key"], line["step"]].add(str(line["values"]))
+    yield from (f"step {step} had the values {found}" for step, found in values.items() if len(found) > 1)
+    for row in evidence.rows.values():
+        if row.agent_type == "steps" and row.status is Status.COMPLETE:
+            job = json.loads(row.context)
+            missing = [n for n in range(job["number"]) if (job["key"], n) not in evidence.effects]
+            if missing:
+                yield f"{describe(row)} is complete without its bookings {missing}"
+
+
+def agents_have_each_effect_once(evidence: Evidence) -> Iterator[str]:
+    """Yield what the audit of the ledger's agents finds."""
+    found = Findings(evidence.world.target, 0)
+    audit(
+        evidence.world.deployment,
+        {
+            evidence.key_of(row): UUID(agent_id)
+            for agent_id, row in evidence.rows.items()
+            if row.agent_type == "audit" and row.status in FINAL
+        },
+        found,
+    )
+    yield from (f"agents: {violation}" for violation in found.violations)
+
+
+def every_tick_has_one_task(evidence: Evidence) -> Iterator[str]:
+    """Yield ticks with several tasks, and tasks that no tick counts."""
+    ticks = Counter(
+        evidence.logs[agent_id][0].message
+        for agent_id, row in evidence.rows.items()
+        if row.agent_type == TICK
+    )
+    yield from (f"{message!r} {count} times" for message, count in ticks.items() if count > 1)
+    if ticks.total() != evidence.schedule.runs:
+        yield f"the schedule counts {evidence.schedule.runs} runs and has {ticks.total()} tasks"
+    if not ticks:
+        yield "the schedule never ticked"
+
+
+def waiters_were_told(evidence: Evidence) -> Iterator[str]:
+    """Yield results that a producer waited for and did not get, although it lives, or got wrong."""
+    for line in evidence.of("got"):
+        if line["key"] not in line["value"]:
+            yield f"the result of {line['key']} is {line['value']!r}"
+    for line in evidence.of("got-error"):
+        yield f"the wait for {line['key']} ended with {line['error']}"
+    yield from (line["error"] for line in evidence.of("producer-error"))
+
+
+CHECKS: tuple[Check, ...] = (
+    accepted_tasks_have_ended,
+    tasks_end_as_they_must,
+    offers_are_tasks_once,
+    no_epoch_runs_twice,
+    complete_tasks_have_run,
+    steps_run_once,
+    agents_have_each_effect_once,
+    every_tick_has_one_task,
+    waiters_were_told,
+)
+
+
+def describe(row: Row) -> str:
+    """Return a task for people: kind, key, id and status."""
+    key = json.loads(row.context)["key"]
+    return (
+        f"{row.agent_type} {key} ({row.agent_id}, {row.status}, attempt {row.attempt}, {row.crashes} crashes)"
+    )

@@ -1,0 +1,122 @@
+"""A run: faults by a schedule, then rest, then the checks."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from agentexec.errors import UnavailableError
+from agentexec.runtime import RUNTIME
+from agentexec.schedules.record import find_schedules, pause
+from tests.chaos.answers import answer_all
+from tests.chaos.checks import CHECKS, Evidence
+from tests.chaos.leftovers import find_leftovers, is_quiet
+from tests.chaos.plan import Action, clock_offset, draw_plan
+from tests.chaos.world import World
+
+PATIENCE = 120.0
+"""Seconds after the last fault within which everything must have ended."""
+
+MAX_SHOWN = 40
+"""Most findings that are shown."""
+
+
+@dataclasses.dataclass
+class Report:
+    """Report of a run."""
+
+    target: str
+    seed: int
+    seconds: float
+    actions: Counter[str]
+    tasks: Counter[str] = dataclasses.field(default_factory=Counter)
+    numbers: dict[str, float] = dataclasses.field(default_factory=dict)
+    findings: list[str] = dataclasses.field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Return the report for people; on failure it ends with the findings."""
+        lines = [
+            f"{self.target}, seed {self.seed}, {self.seconds:.0f} s: {self.actions.total()} faults, "
+            f"{self.tasks.total()} tasks",
+            f"  faults: {_counts(self.actions)}",
+            f"  tasks: {_counts(self.tasks)}",
+            *(f"  {name}: {value:g}" for name, value in self.numbers.items()),
+        ]
+        shown = self.findings[:MAX_SHOWN]
+        more = len(self.findings) - len(shown)
+        lines += [f"  WRONG: {finding}" for finding in shown] + ([f"  … and {more} more"] if more else [])
+        lines.append("  Nothing is wrong." if not self.findings else f"  {len(self.findings)} findings")
+        return "\n".join(lines)
+
+
+def run(
+    seed: int,
+    seconds: float,
+    target: str,
+    *,
+    rate: float = 2.0,
+    plan: list[Action] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    folder: Path | None = None,
+) -> Report:
+    """Carry out one run, and return what was found.
+
+    Args:
+        seed: Seed of the schedule of faults and of the work.
+        seconds: Length of the faults, without the start and the checks.
+        target: `embedded`, `postgres` or `valkey+postgres`.
+        rate: Operations that each of the producers starts per second.
+        plan: Faults, instead of those of the seed.
+        say: Prints a line about the progress.
+        folder: Empty folder for the files of the run, which are kept; by default a temporary one.
+    """
+    plan = draw_plan(seed, seconds, target) if plan is None else plan
+    report = Report(target, seed, seconds, Counter(action.kind for action in plan))
+    clock = clock_offset(seed, target)
+    with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
+        place = folder or Path(temporary)
+        with World(place, target, seed=seed, rate=rate, clock=clock) as world:
+            world.run(plan, seconds, say)
+            say("The faults are over; waiting for the work to end.")
+            world.heal()
+            report.numbers["seconds until all was quiet"] = round(_wait_for_quiet(), 1)
+            world.stop()
+            evidence = Evidence(world)
+            report.tasks = Counter(row.agent_type for row in evidence.rows.values())
+            report.numbers |= evidence.numbers()
+            for check in CHECKS:
+                report.findings += check(evidence)
+            report.findings += find_leftovers(world)
+    return report
+
+
+def _wait_for_quiet() -> float:
+    """Answer what waits for people and events, until nothing is left to do; return the seconds that it took."""
+    started = time.monotonic()
+    while time.monotonic() - started < PATIENCE:
+        try:
+            for schedule in find_schedules(RUNTIME.engine):
+                if schedule.paused_at is None:
+                    pause(RUNTIME.engine, schedule)
+            answer_all()
+            if is_quiet():
+                break
+        except UnavailableError:
+            pass
+        time.sleep(0.5)
+    return time.monotonic() - started
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counter.most_common())
+
+
+def show(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

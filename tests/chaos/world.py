@@ -1,0 +1,380 @@
+"""The world of a run: servers, hosts behind proxies, producers; and what each action does to them."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sqlalchemy import text
+
+import agentexec as ax
+from agentexec.db.transactions import writing
+from agentexec.runtime import RUNTIME
+from tests.chaos.names import EFFECTS
+from tests.chaos.plan import EMBEDDED, HOSTS, WITH_REDIS, Action
+from tests.chaos.proxy import Proxies, Proxy
+from tests.deployment import REPOSITORY, Deployment
+from tests.faults.ledger_script import BOOKING
+from tests.servers import Postgres, Valkey
+
+WORKLOAD = Path(__file__).parent / "workload.py"
+WRONG_CLOCK = REPOSITORY / "tests" / "faults" / "wrong_clock"
+
+FAR_START = (
+    "import agentexec.worker.machine as machine; machine._machine = lambda: 'far'; "
+    "from agentexec.cli.app import main; main()"
+)
+"""Program of a host that seems to run on another machine, whose processes nobody here can look up."""
+
+SETTINGS: dict[str, Any] = {
+    "num_workers": 2,
+    "worker_concurrency": 6,
+    "lease_seconds": 4,
+    "host_timeout": 3,
+    "max_crashes": 8,
+    "graceful_shutdown_timeout": 3,
+    "result_ttl": 600,
+    "activity_message_create": "Accepted.",
+}
+"""Short leases, so that outages outlast them. Innocent tasks must survive more crashes than chance gives them."""
+
+PRODUCERS = 2
+
+
+class World:
+    """Servers, hosts and producers of one run. A context manager, which leaves no process behind.
+
+    Args:
+        folder: Empty folder for the files of the run.
+        target: `embedded`, `postgres` or `valkey+postgres`.
+        seed: Seed of the producers.
+        rate: Operations that each producer starts per second.
+        clock: Seconds by which the clock of the host `skewed` is ahead.
+    """
+
+    def __init__(self, folder: Path, target: str, *, seed: int, rate: float, clock: float) -> None:
+        self.target = target
+        self._folder = folder
+        self._seed, self._rate, self._clock = seed, rate, clock
+        self._open = ExitStack()
+        self._hosts: dict[str, subprocess.Popen[bytes]] = {}
+        self._down: set[str] = set()
+        self._terminated: list[subprocess.Popen[bytes]] = []
+        self._producers: list[subprocess.Popen[bytes]] = []
+        self._numbers = itertools.count()
+        self._proxies: dict[tuple[str, str], Proxy] = {}
+        self._undo: list[tuple[float, int, Callable[[], None]]] = []
+        self.redis: Valkey | None = None
+        self.database: Postgres | None = None
+        self._started = 0.0
+        self.exit_codes: dict[str, int] = {}
+
+    def __enter__(self) -> World:
+        try:
+            self._prepare()
+        except BaseException:
+            self._open.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def _prepare(self) -> None:
+        url = f"sqlite:///{self._folder / 'test.db'}"
+        if self.target != EMBEDDED:
+            # Without fsync, the data outlives the server's processes, and these are all that is killed here.
+            settings = {"synchronous_commit": "on", "full_page_writes": "on"}
+            self.database = self._open.enter_context(Postgres(fsync=False, settings=settings))
+            url = self.database.create_database("chaos")
+        if self.target == WITH_REDIS:
+            self.redis = self._open.enter_context(Valkey())
+        self.deployment = Deployment(self._folder, url, broker=self.redis, database=self.database, **SETTINGS)
+        self._open.callback(self.deployment.close)
+        ax.Base.metadata.create_all(RUNTIME.engine)
+        with writing(RUNTIME.engine) as connection:
+            connection.execute(text(f"CREATE TABLE {EFFECTS} (name VARCHAR(60), step INTEGER)"))
+            connection.execute(text(f"CREATE TABLE {BOOKING} (agent VARCHAR(60), topic VARCHAR(20))"))
+        proxies = self._open.enter_context(Proxies())
+        for host in HOSTS:
+            for name, server in (("redis", self.redis), ("database", self.database)):
+                if server is not None:
+                    self._proxies[host, name] = proxies.open(server.port)
+        for host in HOSTS:
+            self.start_host(host)
+        for _ in range(PRODUCERS):
+            self._start_producer()
+        self._started = time.monotonic()
+
+    # ---- the schedule ------------------------------------------------------------------------------------
+
+    def run(self, plan: Iterable[Action], seconds: float, say: Callable[[str], None]) -> None:
+        """Carry out a schedule, and end what each action has begun, until the time is over."""
+        for action in plan:
+            self._work_until(action.at)
+            say(str(action))
+            getattr(self, f"_do_{action.kind.replace('-', '_')}")(action)
+        self._work_until(seconds)
+
+    def _work_until(self, at: float) -> None:
+        while True:
+            wait = at - self.elapsed
+            self._revive()
+            if self._undo and self._undo[0][0] <= min(at, self.elapsed):
+                heapq.heappop(self._undo)[2]()
+            elif wait <= 0:
+                return
+            else:
+                time.sleep(min(wait, 0.05))
+
+    def _revive(self) -> None:
+        """Start hosts that have ended, as systemd does."""
+        for host, supervisor in self._hosts.items():
+            if supervisor.poll() is not None and host not in self._down:
+                self.start_host(host)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start of the schedule."""
+        return time.monotonic() - self._started
+
+    def _after(self, seconds: float, call: Callable[[], None]) -> None:
+        heapq.heappush(self._undo, (self.elapsed + seconds, next(self._numbers), call))
+
+    def heal(self) -> None:
+        """Stop the producers, end every fault, and see to it that all hosts run."""
+        for producer in self._producers:
+            producer.kill()
+            producer.wait()
+        while self._undo:
+            heapq.heappop(self._undo)[2]()
+        _resume(self.deployment.processes())
+        for supervisor in self._terminated:
+            supervisor.wait(60)
+        self._revive()
+
+    def stop(self) -> None:
+        """Stop all hosts in order; `exit_codes` has how they ended."""
+        for host in self._hosts.values():
+            host.send_signal(signal.SIGTERM)
+        self.exit_codes = {name: host.wait(60) for name, host in self._hosts.items()}
+
+    # ---- hosts -------------------------------------------------------------------------------------------
+
+    def start_host(self, host: str) -> None:
+        """Start the supervisor of a host, unless it runs."""
+        old = self._hosts.get(host)
+        if old is not None and old.poll() is None:
+            return
+        start = ["-c", FAR_START] if host == "far" else ["-m", "agentexec"]
+        environment = {"PYTHONPATH": str(REPOSITORY), "CHAOS_HOST": host, **self._urls(host)}
+        if host == "skewed":
+            environment |= {"PYTHONPATH": f"{WRONG_CLOCK}:{REPOSITORY}", "CLOCK_AHEAD": str(self._clock)}
+        command = [sys.executable, *start, "worker", str(WORKLOAD)]
+        self._hosts[host] = self.deployment.spawn(command, ready=False, session=True, **environment)
+
+    def _urls(self, host: str) -> dict[str, str]:
+        urls: dict[str, str] = {}
+        environment = self.deployment.environment
+        for name, variable in (("redis", "AGENTEXEC_REDIS_URL"), ("database", "AGENTEXEC_DATABASE_URL")):
+            if proxy := self._proxies.get((host, name)):
+                server = self.redis if name == "redis" else self.database
+                assert server is not None
+                urls[variable] = environment[variable].replace(f":{server.port}", f":{proxy.port}")
+        return urls
+
+    def processes_of(self, host: str) -> list[psutil.Process]:
+        """Return the processes of a host, orphans too, the oldest first."""
+        found: list[psutil.Process] = []
+        for process in self.deployment.processes():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("CHAOS_HOST") == host and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return sorted(found, key=lambda process: (process.create_time(), process.pid))
+
+    def _find(self, host: str, kind: str, pick: float = 0.0) -> psutil.Process | None:
+        """Return a process of a host, if there is one now."""
+        supervisor = self._hosts[host]
+        with contextlib.suppress(psutil.Error, AssertionError, IndexError):
+            if kind == "supervisor":
+                return psutil.Process(supervisor.pid) if supervisor.poll() is None else None
+            if kind == "worker":
+                workers = self.deployment.workers(supervisor)
+                return workers[int(pick * len(workers))]
+            return getattr(self.deployment, kind)(supervisor)
+        return None
+
+    def _signal(self, action: Action, kind: str, name: signal.Signals) -> None:
+        process = self._find(action.host, kind, action.pick)
+        if process is None:
+            return
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(name)
+            if name is signal.SIGSTOP:
+                self._after(action.seconds, lambda: _resume([process]))
+
+    def _do_kill_worker(self, action: Action) -> None:
+        self._signal(action, "worker", signal.SIGKILL)
+
+    def _do_kill_template(self, action: Action) -> None:
+        self._signal(action, "template", signal.SIGKILL)
+
+    def _do_kill_maintenance(self, action: Action) -> None:
+        self._signal(action, "maintenance", signal.SIGKILL)
+
+    def _do_kill_supervisor(self, action: Action) -> None:
+        self._signal(action, "supervisor", signal.SIGKILL)
+        self._down.add(action.host)
+        self._after(action.seconds, lambda: self._down.discard(action.host))
+
+    def _do_kill_host(self, action: Action) -> None:
+        for process in self.processes_of(action.host):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self._down.add(action.host)
+        self._after(action.seconds, lambda: self._down.discard(action.host))
+
+    def _do_deploy(self, action: Action) -> None:
+        self._terminated.append(self._hosts[action.host])
+        self._signal(action, "supervisor", signal.SIGTERM)
+        self._down.add(action.host)
+        self._after(action.seconds, lambda: self._down.discard(action.host))
+
+    def _do_stop_worker(self, action: Action) -> None:
+        self._signal(action, "worker", signal.SIGSTOP)
+
+    def _do_stop_maintenance(self, action: Action) -> None:
+        self._signal(action, "maintenance", signal.SIGSTOP)
+
+    def _do_stop_supervisor(self, action: Action) -> None:
+        self._signal(action, "supervisor", signal.SIGSTOP)
+
+    def _do_freeze_host(self, action: Action) -> None:
+        processes = self.processes_of(action.host)
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                process.suspend()
+        self._after(action.seconds, lambda: _resume(processes))
+
+    # ---- producers ---------------------------------------------------------------------------------------
+
+    def _start_producer(self) -> None:
+        arguments = [str(self._seed), str(len(self._producers)), str(self._rate)]
+        with (self._folder / "producer.log").open("ab") as log:
+            producer = subprocess.Popen(
+                [sys.executable, "-m", "tests.chaos.producer", *arguments],
+                env={**self.deployment.environment, "PYTHONPATH": str(REPOSITORY)},
+                cwd=self._folder,
+                stdout=log,
+                stderr=log,
+            )
+        self._producers.append(producer)
+
+    def _do_kill_producer(self, action: Action) -> None:
+        alive = [producer for producer in self._producers if producer.poll() is None]
+        if alive:
+            alive[int(action.pick * len(alive))].kill()
+            self._start_producer()
+
+    # ---- network -----------------------------------------------------------------------------------------
+
+    def _proxies_of(self, action: Action, *names: str) -> list[Proxy]:
+        found = [self._proxies[action.host, name] for name in names if (action.host, name) in self._proxies]
+        self._after(action.seconds, lambda: [proxy.heal() for proxy in found] and None)
+        return found
+
+    def _do_cut_redis(self, action: Action) -> None:
+        for proxy in self._proxies_of(action, "redis"):
+            proxy.cut()
+
+    def _do_cut_database(self, action: Action) -> None:
+        for proxy in self._proxies_of(action, "database"):
+            proxy.cut()
+
+    def _do_stall_redis(self, action: Action) -> None:
+        for proxy in self._proxies_of(action, "redis"):
+            proxy.stall()
+
+    def _do_stall_database(self, action: Action) -> None:
+        for proxy in self._proxies_of(action, "database"):
+            proxy.stall()
+
+    def _do_partition(self, action: Action) -> None:
+        for proxy in self._proxies_of(action, "redis", "database"):
+            proxy.stall()
+
+    # ---- servers -----------------------------------------------------------------------------------------
+
+    def _do_empty_redis(self, action: Action) -> None:
+        assert self.redis is not None
+        with contextlib.suppress(Exception):  # it may be frozen or full by an earlier fault
+            self.redis.flush()
+
+    def _do_restart_redis(self, action: Action) -> None:
+        assert self.redis is not None
+        self.redis.kill()
+        self._after(action.seconds, self.redis.start)
+
+    def _do_freeze_redis(self, action: Action) -> None:
+        assert self.redis is not None
+        self.redis.pause()
+        self._after(action.seconds, self.redis.resume)
+
+    def _do_fill_redis(self, action: Action) -> None:
+        with contextlib.suppress(Exception):
+            self._set_redis_memory("1")
+        self._after(action.seconds, self._empty_memory)
+
+    def _empty_memory(self) -> None:
+        with contextlib.suppress(Exception):
+            self._set_redis_memory("0")
+
+    def _set_redis_memory(self, limit: str) -> None:
+        assert self.redis is not None
+        with self.redis.client() as client:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", limit)
+
+    def _do_restart_database(self, action: Action) -> None:
+        assert self.database is not None
+        self.database.stop() if action.pick < 0.5 else self.database.kill()
+        self._after(action.seconds, self.database.start)
+
+    def _do_freeze_database(self, action: Action) -> None:
+        assert self.database is not None
+        self.database.pause()
+        self._after(action.seconds, self.database.resume)
+
+    def _do_lock_database(self, action: Action) -> None:
+        """Keep the write lock of the SQLite file, as a backup or a person with a shell does."""
+
+        def keep() -> None:
+            with (
+                contextlib.suppress(sqlite3.Error),
+                contextlib.closing(
+                    sqlite3.connect(self._folder / "test.db", timeout=5, isolation_level=None)
+                ) as connection,
+            ):
+                connection.execute("BEGIN IMMEDIATE")
+                time.sleep(action.seconds)
+                connection.execute("ROLLBACK")
+
+        threading.Thread(target=keep, daemon=True).start()
+
+
+def _resume(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.resume()
