@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from agentexec.client.results import get_result_sync as get_result_sync
     from agentexec.client.retry import retry as retry
     from agentexec.client.retry import retry_sync as retry_sync
+    from agentexec.client.retry_failed import retry_failed as retry_failed
+    from agentexec.client.retry_failed import retry_failed_sync as retry_failed_sync
     from agentexec.config import CONF as CONF
     from agentexec.errors import ActivityNotFoundError as ActivityNotFoundError
     from agentexec.errors import AgentexecError as AgentexecError
@@ -126,6 +128,7 @@ _HOMES = {
     "agentexec.client.new_task": ("EnqueueOptions", "TaskOptions"),
     "agentexec.client.results": ("get_result", "get_result_sync"),
     "agentexec.client.retry": ("retry", "retry_sync"),
+    "agentexec.client.retry_failed": ("retry_failed", "retry_failed_sync"),
     "agentexec.runners.base": ("BaseAgentRunner",),
     "agentexec.runners.openai.runner": ("OpenAIRunner",),
     "agentexec.runtime": ("configure", "get_engine"),

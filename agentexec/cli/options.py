@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
 import typer
 
 import agentexec as ax
-from agentexec.arguments.checks import MAX_SECONDS, shown
+from agentexec.arguments.checks import FIRST_YEAR, MAX_SECONDS, shown
 from agentexec.errors import UsageError
 
 AgentId = Annotated[str, typer.Argument(metavar="AGENT_ID", help="ID of the task, as printed by `enqueue`.")]
@@ -36,6 +36,13 @@ TaskName = Annotated[
 ]
 SearchText = Annotated[
     str | None, typer.Option("--text", help="Only tasks with this text in their name or latest message.")
+]
+
+FailedSince = Annotated[
+    str | None,
+    typer.Option(
+        "--since", metavar="TIME", help="Only tasks that failed since, like 2h, 7d or 2026-11-28T08:00."
+    ),
 ]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -72,6 +79,28 @@ def parse_duration(option: str, text: str) -> timedelta:
     if seconds > MAX_SECONDS:
         raise UsageError(f"{option} takes at most {int(MAX_SECONDS // UNITS['d'])}d, not {shown(text)}.")
     return timedelta(seconds=seconds)
+
+
+def parse_since(option: str, text: str) -> datetime:
+    """Return the moment that an option names: a time ago, like 2h, or a date with or without a time. Raises UsageError.
+
+    Without a zone it is in this computer's, like the times that commands print.
+    """
+    # Imported on use: the command line is parsed sooner without SQLAlchemy.
+    from agentexec.db.clock import utc_now
+
+    text = text.strip()
+    try:
+        if re.fullmatch(r"[0-9.]+[smhdw]", text):
+            return utc_now() - parse_duration(option, text)
+        moment = datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{option} takes a time ago like 2h or 7d, or a moment like 2026-11-28T08:00, not {shown(text)}."
+        ) from None
+    if moment.year < FIRST_YEAR:
+        raise UsageError(f"{option} must not lie before the year {FIRST_YEAR}.")
+    return moment
 
 
 def parse_status(text: str | None) -> ax.Status | None:

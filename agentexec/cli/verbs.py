@@ -55,6 +55,12 @@ def _cancel() -> Command:
     return run
 
 
+def _failed() -> Command:
+    from agentexec.cli.failed import run
+
+    return run
+
+
 def _retry() -> Command:
     from agentexec.cli.retry import run
 
@@ -124,6 +130,7 @@ VERBS: dict[str, Callable[[], Command]] = {
     "show": _show,
     "logs": _logs,
     "cancel": _cancel,
+    "failed": _failed,
     "retry": _retry,
     "approvals": _approvals,
     "approve": _approve,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+from sqlalchemy import Connection
 
 from agentexec.activity.changes.endings import requeue_ended
 from agentexec.activity.queries.handle import find_task
@@ -55,17 +58,30 @@ def _retry(agent_id: UUID, metadata_filter: Mapping[str, Any] | None, now: datet
 
 @retry_on_deadlock
 def _requeue(agent_id: UUID, now: datetime) -> bool:
-    backend = RUNTIME.backend
     with writing(RUNTIME.engine) as connection:
-        found = requeue_ended(connection, [agent_id], message=MESSAGE, now=now)
-        entries = [Entry(task.agent_id, stored_priority(task.priority), 0.0, task.epoch) for task in found]
-        if found and backend.transactional:
-            backend.push(found[0].queue, entries, transaction=connection)
-    if not found:
-        return False
-    with RUNTIME.best_effort(log, "Task %s is pushed when it is back.", agent_id):
-        if backend.transactional:
-            backend.wake(found[0].queue, 1)
-        else:
-            backend.push(found[0].queue, entries)
-    return True
+        queues = requeue(connection, [agent_id], now)
+    push_requeued(queues)
+    return bool(queues)
+
+
+def requeue(connection: Connection, agent_ids: Sequence[UUID], now: datetime) -> dict[str, list[Entry]]:
+    """Make ended tasks QUEUED again, and return the entries of each queue, for `push_requeued` after the commit."""
+    queues: dict[str, list[Entry]] = defaultdict(list)
+    for task in requeue_ended(connection, agent_ids, message=MESSAGE, now=now):
+        entry = Entry(task.agent_id, stored_priority(task.priority), 0.0, task.epoch)
+        queues[task.queue].append(entry)
+    if RUNTIME.backend.transactional:
+        for queue, entries in queues.items():
+            RUNTIME.backend.push(queue, entries, transaction=connection)
+    return queues
+
+
+def push_requeued(queues: Mapping[str, Sequence[Entry]]) -> None:
+    """Push tasks that were requeued, or wake the workers if the push was part of the transaction."""
+    backend = RUNTIME.backend
+    for queue, entries in queues.items():
+        with RUNTIME.best_effort(log, "%d retried task(s) are pushed when it is back.", len(entries)):
+            if backend.transactional:
+                backend.wake(queue, len(entries))
+            else:
+                backend.push(queue, entries)

@@ -98,6 +98,7 @@ MANY: dict[str, tuple[Callable[..., Any], Any]] = {
     "overview": (lambda db, **options: ax.activity.overview(db, **options).active, 0),
     "spent": (lambda db, **options: spent(db, **options).usage.requests, 0),
     "cancel_pending": (ax.activity.cancel_pending, 0),
+    "retry_failed": (lambda db, **options: ax.retry_failed_sync(**options), 0),
     "prunable": (lambda db, **options: ax.activity.prunable(db, timedelta(), **options), 0),
     "prune": (lambda db, **options: ax.activity.prune(db, timedelta(), **options), 0),
 }
@@ -117,6 +118,8 @@ EMPTY_COMMANDS: dict[str, tuple[list[str], str]] = {
     "list": ([], "No tasks match."),
     "approvals": ([], "No calls wait for approval."),
     "cancel-pending": (["--yes"], "Canceled 0 task(s)."),
+    "failed": ([], "No task has failed."),
+    "retry": (["--all", "--yes"], "No failed task matches."),
     "prune": (["--older-than", "0s", "--yes"], "Removed 0 task(s)."),
     "monitor": (["--json"], '"activities": []'),
 }

@@ -165,6 +165,53 @@ def test_retry_queues_failed_and_canceled_tasks_again(deploy: Deploy) -> None:
 
 
 @pytest.mark.thorough
+@on_targets("embedded")
+def test_failed_tasks_are_listed_and_retried_together(deploy: Deploy) -> None:
+    deployment = deploy()
+    assert cli(deployment, "failed") == (0, "", "No task has failed.\n")
+    assert cli(deployment, "retry", "--all") == (0, "No failed task matches.\n", "")
+    deployment.start()
+    tasks = [deployment.enqueue("fail", f"bad {number}") for number in range(3)]
+    deployment.wait_for_ends(tasks)
+
+    code, printed, told = cli(deployment, "failed", "-n", "2")
+    heads, *lines = printed.splitlines()
+    assert code == 0 and heads.split() == ["AGENT_ID", "TASK", "FAILED", "ATTEMPTS", "ERROR"]
+    assert len(lines) == 2 and all("no luck" in line for line in lines)
+    assert told == "The newest 2 of 3 failed task(s). Retry them all: agentexec retry --all\n"
+    told = cli(deployment, "failed", "-t", "fail", "--since", "1h", "-m", "tenant=a b")[2]
+    assert told == "No task has failed.\n"
+    found = json.loads(cli(deployment, "failed", "--json")[1])
+    assert found["total"] == 3
+    assert {item["retry"] for item in found["items"]} == {
+        f"agentexec retry {task.agent_id}" for task in tasks
+    }
+    groups = json.loads(cli(deployment, "failed", "--group", "--json")[1])
+    assert sum(group["count"] for group in groups["items"]) == 3
+
+    code, printed, err = run_in_process(deployment, "retry", "-t", "fail", "--since", "1h", text="n\n")
+    assert (code, printed) == (1, "Retry 3 failed task(s)? [y/N]: ")
+    assert {deployment.status(task) for task in tasks} == {"error"}
+    code, printed, _ = run_in_process(deployment, "retry", "--all", text="y\n")
+    assert (code, printed) == (0, "Retry 3 failed task(s)? [y/N]: Queued 3 task(s) again.\n")
+    deployment.wait_for(lambda: {deployment.detail(task).attempt for task in tasks} == {2})
+    deployment.wait_for_ends(tasks)
+    ids = [str(task.agent_id) for task in tasks]
+    assert cli(deployment, "retry", *ids)[0] == 0
+    unknown = "01a20f88-9c47-7904-8c27-ab1c480d3ca6"
+    deployment.wait_for_ends(tasks)
+    code, printed, err = cli(deployment, "retry", unknown, ids[0])
+    assert (code, printed) == (1, f"Queued task {ids[0]} again.\n")
+    assert unknown in err
+    for arguments in (
+        ["retry"],
+        ["retry", ids[0], "--all"],
+        ["retry", "-m", "a=b"],
+        ["failed", "--since", "x"],
+    ):
+        assert cli(deployment, *arguments)[0] == 2, arguments
+
+
 @everywhere
 def test_prune_removes_tasks_that_ended_long_ago_with_all_their_rows(deploy: Deploy) -> None:
     deployment = deploy()

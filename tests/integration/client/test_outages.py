@@ -100,6 +100,8 @@ CALLS: dict[str, Callable[[World], Any]] = {
     "cancel_sync": lambda world: ax.cancel_sync(world.queued),
     "retry": lambda world: ax.retry(world.failing),
     "retry_sync": lambda world: ax.retry_sync(world.failing),
+    "retry_failed": lambda world: ax.retry_failed(),
+    "retry_failed_sync": lambda world: ax.retry_failed_sync(),
     "approve": lambda world: ax.approve(world.asking.agent_id, "call"),
     "reject_sync": lambda world: ax.reject_sync(world.asking.agent_id, "call", message="No."),
     "send_event": lambda world: ax.send_event("paid", "1", {"a": 1}),

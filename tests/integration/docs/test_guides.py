@@ -185,6 +185,7 @@ def test_a_guide_that_calls_a_model(follow: Follow, mock_openai: MockOpenAI, pag
 PLAIN = [
     "custom-runner",
     "fan-out",
+    "failures",
     "monitor",
     "multi-tenancy",
     "rate-limits",

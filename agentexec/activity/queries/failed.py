@@ -1,0 +1,101 @@
+"""Tasks that have finally failed: the newest, their groups by error, and those to retry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy.orm import Session
+
+from agentexec.activity.models import Activity
+from agentexec.activity.queries.labels import metadata_conditions
+from agentexec.task import Status
+
+
+class FailedFilter(NamedTuple):
+    """Filter of failed tasks, by name, by the time of their failure, and by labels."""
+
+    task_name: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    metadata: Mapping[str, Any] | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Return the conditions of a query."""
+        found = [Activity.status == Status.ERROR, Activity.queue.is_not(None)]
+        if self.task_name is not None:
+            found.append(Activity.agent_type == self.task_name)
+        if self.since is not None:
+            found.append(Activity.finished_at >= self.since)
+        if self.until is not None:
+            found.append(Activity.finished_at <= self.until)
+        return [*found, *metadata_conditions(self.metadata)]
+
+
+class FailedGroup(NamedTuple):
+    """Failed tasks of one name whose last log line is the same."""
+
+    task_name: str
+    message: str
+    count: int
+    latest: datetime | None
+    example: UUID
+
+
+def count_failed(db: Session, wanted: FailedFilter) -> int:
+    """Return the number of tasks that match."""
+    return db.scalar(select(func.count()).select_from(Activity).where(*wanted.conditions())) or 0
+
+
+def newest_failed(db: Session, wanted: FailedFilter, limit: int) -> list[Any]:
+    """Return rows of the tasks that failed last, newest first."""
+    columns = (
+        Activity.agent_id,
+        Activity.agent_type,
+        Activity.queue,
+        Activity.attempt,
+        Activity.crashes,
+        Activity.created_at,
+        Activity.finished_at,
+        Activity.message,
+        Activity.error,
+        Activity.metadata_.label("labels"),
+    )
+    order = (Activity.finished_at.desc(), Activity.agent_id)
+    return list(db.execute(select(*columns).where(*wanted.conditions()).order_by(*order).limit(limit)))
+
+
+def failed_groups(db: Session, wanted: FailedFilter, limit: int) -> list[FailedGroup]:
+    """Return the largest groups of failed tasks by name and error."""
+    number, latest = func.count(), func.max(Activity.finished_at)
+    query = (
+        select(Activity.agent_type, Activity.message, number, latest)
+        .where(*wanted.conditions())
+        .group_by(Activity.agent_type, Activity.message)
+        .order_by(number.desc(), latest.desc())
+        .limit(limit)
+    )
+    return [
+        FailedGroup(name, message or "", count, at, _example(db, wanted, name, message))
+        for name, message, count, at in db.execute(query).all()
+    ]
+
+
+def _example(db: Session, wanted: FailedFilter, name: str, message: str | None) -> UUID:
+    same = (Activity.agent_type == name, Activity.message == message)
+    query = select(Activity.agent_id).where(*wanted.conditions(), *same)
+    return db.scalars(query.order_by(Activity.finished_at.desc()).limit(1)).first() or UUID(int=0)
+
+
+def lock_failed(connection: Connection, wanted: FailedFilter, limit: int) -> list[UUID]:
+    """Lock the rows of the tasks that failed first, and return their ids."""
+    query = select(Activity.agent_id).where(*wanted.conditions())
+    first = query.order_by(Activity.finished_at, Activity.agent_id).limit(limit)
+    if not (ids := connection.execute(first).scalars().all()):
+        return []
+    # In key order, as all transactions lock rows; the conditions again, as others may retry the same tasks.
+    locked = query.where(Activity.agent_id.in_(ids)).order_by(Activity.agent_id).with_for_update()
+    return list(connection.execute(locked).scalars())
