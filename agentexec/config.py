@@ -144,6 +144,9 @@ class Settings(BaseSettings):
         default=None,
         description="File that a worker rewrites every second, for `agentexec worker --check`. Unset: no file.",
     )
+    health_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Port of a worker's probes /livez and /readyz. Unset: none."
+    )
     signing_key: SecretStr | None = Field(
         default=None,
         description="Key that signs the entries in Redis, 16 characters or more, the same in every process. Of several keys, with "

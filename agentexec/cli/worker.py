@@ -61,6 +61,10 @@ def run(
             help="File rewritten every second for --check and --ready (AGENTEXEC_HEARTBEAT_FILE).",
         ),
     ] = None,
+    health_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the probes /livez and /readyz (AGENTEXEC_HEALTH_PORT)."),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -92,6 +96,7 @@ def run(
         "log_level": log_level,
         "log_format": log_format,
         "heartbeat_file": heartbeat_file,
+        "health_port": health_port,
     }
     overrides = {name: value for name, value in options.items() if value is not None}
     _require_one_queue(queue)

@@ -24,6 +24,7 @@ from agentexec.runtime import RUNTIME
 from agentexec.worker import logs
 from agentexec.worker.event_loop import MainTask, run_to_end
 from agentexec.worker.forks import Forks, ignore_signals, terminate_children
+from agentexec.worker.reports import Reporter
 
 log = logging.getLogger("agentexec.worker")
 
@@ -43,7 +44,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def run_child(
-    request: dict[str, str], registry: Registry, alive: int, maintenance: socket.socket, forks: Forks
+    request: dict[str, str],
+    registry: Registry,
+    alive: int,
+    maintenance: socket.socket,
+    forks: Forks,
+    reports: int,
 ) -> NoReturn:
     """Run a worker or the maintenance process, then exit without the exit handlers inherited from the template.
 
@@ -53,6 +59,7 @@ def run_child(
         alive: File descriptor of a pipe that closes when the supervisor is gone.
         maintenance: Socket between the supervisor and the maintenance process.
         forks: The forks of the template, which goes on to see those of this process.
+        reports: File descriptor to which this process reports, -1 for none.
     """
     code = 1
     try:
@@ -60,10 +67,10 @@ def run_child(
         RUNTIME.forget_connections()
         logs.set_up(request["name"], handles_tasks=request["role"] != MAINTENANCE_ROLE)
         if request["role"] == MAINTENANCE_ROLE:
-            code = _run_maintenance(request, registry, alive, maintenance)
+            code = _run_maintenance(request, registry, alive, maintenance, reports)
         else:
             maintenance.close()
-            code = _run_worker(request, alive, registry, forks)
+            code = _run_worker(request, alive, registry, forks, reports)
     except AgentexecError as error:
         log.error("%s", error)
         code = error.exit_code
@@ -91,8 +98,10 @@ def _flush_traces() -> None:
             tracing.flush_traces(FLUSH_SECONDS)
 
 
-def _run_worker(request: dict[str, str], alive: int, registry: Registry, forks: Forks) -> int:
+def _run_worker(request: dict[str, str], alive: int, registry: Registry, forks: Forks, reports: int) -> int:
     worker = importlib.import_module(WORKER_MODULE).Worker(registry, RUNTIME, CONF, request["id"])
+
+    reporter = Reporter(reports, request["id"], worker.report)
 
     async def work() -> None:
         loop = asyncio.get_running_loop()
@@ -101,7 +110,9 @@ def _run_worker(request: dict[str, str], alive: int, registry: Registry, forks: 
         loop.add_signal_handler(signal.SIGTERM, worker.drain)
         loop.add_signal_handler(signal.SIGQUIT, worker.drain_now)
         _watch_supervisor(alive, lambda: loop.call_soon_threadsafe(worker.drain_now))
+        reporter.start()
         await worker.run()
+        reporter.stop()
         if len(asyncio.all_tasks()) > 1:
             # Handlers that refused to be canceled; closing the loop would wait for them.
             _exit(0)
@@ -128,7 +139,7 @@ def _loop_factory() -> Any:
 
 
 def _run_maintenance(
-    request: dict[str, str], registry: Registry, alive: int, supervisor: socket.socket
+    request: dict[str, str], registry: Registry, alive: int, supervisor: socket.socket, reports: int
 ) -> int:
     connect_timeout = math.inf if "again" in request else CONF.connect_timeout
     maintenance = importlib.import_module(MAINTENANCE_MODULE).Maintenance(
@@ -138,6 +149,7 @@ def _run_maintenance(
         supervisor,
         connect_timeout=connect_timeout,
         registry=registry,
+        reports=reports,
     )
     ignore_signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     _watch_supervisor(alive, maintenance.stop)

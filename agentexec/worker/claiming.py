@@ -104,6 +104,8 @@ class Claimer:
         self._backlog = backlog
         self._draining = draining
         self._idle = threading.Event()
+        self.active_at: float | None = None
+        """Monotonic moment at which it started or last came round, with or without tasks; None before."""
         self._claimed = 0
         self._thread = threading.Thread(target=self._run, name="agentexec-fetcher", daemon=True)
 
@@ -117,6 +119,7 @@ class Claimer:
 
     def _run(self) -> None:
         outage = Outage(log, recovered="Claiming tasks again.", level=logging.ERROR, maximum=OUTAGE_WAIT)
+        self.active_at = time.monotonic()
         while not self._draining.is_set():
             self._slots.wait(lambda: self._draining.is_set() or self._admission.startable, IDLE_WAIT)
             if self._backlog() > MAX_WRITER_BACKLOG:
@@ -125,6 +128,7 @@ class Claimer:
             try:
                 if self.claim():
                     outage.recovered()
+                self.active_at = time.monotonic()
             except UnavailableError as error:
                 time.sleep(outage.failed("%s No tasks are claimed until it is back.", error))
             except Exception:

@@ -41,6 +41,7 @@ class TemplateOptions:
     overrides: dict[str, Any] = field(default_factory=dict)
     run_atexit: bool = True
     show_traceback: bool = False
+    reports: int = -1
 
 
 class HostProcesses:
@@ -191,6 +192,7 @@ class HostProcesses:
             options.overrides,
             run_atexit=options.run_atexit,
             show_traceback=options.show_traceback,
+            reports=options.reports,
         )
         for channel in self._template.channels:
             self.selector.register(channel, selectors.EVENT_READ)

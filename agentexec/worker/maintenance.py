@@ -23,8 +23,10 @@ from agentexec.worker.failed_start import to_message
 from agentexec.worker.host_watch import HostWatch
 from agentexec.worker.preflight import preflight
 from agentexec.worker.reconciler import Reconciler
+from agentexec.worker.reports import Reporter
 from agentexec.worker.sandbox_sweep import SandboxSweep
 from agentexec.worker.scheduler import Scheduler
+from agentexec.worker.server_watch import ServerWatch
 
 log = logging.getLogger("agentexec.maintenance")
 
@@ -42,6 +44,7 @@ class Maintenance:
             `failed` and `settled` go out.
         connect_timeout: Seconds to wait for the servers at the start; infinite where workers already serve.
         registry: The pool's tasks and schedules.
+        reports: File descriptor to which this process reports about the servers, -1 for none.
     """
 
     def __init__(
@@ -53,12 +56,15 @@ class Maintenance:
         *,
         connect_timeout: float,
         registry: Registry | None = None,
+        reports: int = -1,
     ) -> None:
         self._runtime = runtime
         self._registry = registry or Registry()
         self._settings = settings
         self._supervisor = Channel(supervisor)
         self._connect_timeout = connect_timeout
+        self._servers = ServerWatch(runtime, settings) if reports >= 0 else None
+        self._reporter = Reporter(reports, owner, lambda: self._servers.state() if self._servers else {})
         self._owner = owner
         self._deaths: dict[str, str] = {}
         self._next_turn = 0.0
@@ -76,6 +82,9 @@ class Maintenance:
         self._hosts.start()
         scheduler = Scheduler(self._runtime.engine, self._registry, self._settings.queue_name)
         scheduler.start()
+        if self._servers is not None:
+            self._servers.start()
+            self._reporter.start()
         self._sandboxes = SandboxSweep(self._runtime.engine)
         while not (self._stop.is_set() and not self._deaths):
             self._listen(max(0.0, min(TURN_SECONDS, self._next_turn - time.monotonic())))
@@ -91,6 +100,9 @@ class Maintenance:
                 wait = self._outage.failed_unexpectedly("Maintenance failed; trying again.")
                 self._next_turn = time.monotonic() + wait
         scheduler.stop()
+        if self._servers is not None:
+            self._servers.stop()
+            self._reporter.stop()
         self._sandboxes.run()
         try:
             self._hosts.stop()

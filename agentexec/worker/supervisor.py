@@ -7,6 +7,7 @@ only note the signal; one loop acts. Its parts: `host_processes.py` has the proc
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import signal
 import threading
@@ -18,7 +19,9 @@ from agentexec.config import Settings, unknown_variables
 from agentexec.errors import AgentexecError
 from agentexec.worker.child_processes import ChildProcesses
 from agentexec.worker.host_processes import HostProcesses, TemplateOptions
+from agentexec.worker.host_telemetry import HostTelemetry
 from agentexec.worker.probe import HeartbeatFile
+from agentexec.worker.sd_notify import ServiceManager
 from agentexec.worker.signal_queue import SignalQueue
 from agentexec.worker.stopping import Stopping
 from agentexec.worker.target import Target
@@ -51,11 +54,18 @@ class Supervisor:
         """Reason of a failed start."""
         self.start_settled = threading.Event()
         """Set once the workers start, or once everything has ended because they cannot."""
+        self._telemetry = HostTelemetry(self.settings)
         self._signals = SignalQueue()
         self._children = ChildProcesses()
         self._stopping = Stopping(self._children, self.settings)
         self._processes = HostProcesses(
-            TemplateOptions(self.target, self.overrides, self.run_atexit, self.show_traceback),
+            TemplateOptions(
+                self.target,
+                self.overrides,
+                self.run_atexit,
+                self.show_traceback,
+                self._telemetry.descriptor,
+            ),
             self.settings,
             self._children,
             self._stopping,
@@ -77,6 +87,8 @@ class Supervisor:
         """
         if handle_signals:
             self._signals.install()
+        # A program that runs workers in its background is the service itself.
+        self._telemetry.start(ServiceManager(os.environ) if handle_signals else None)
         for sentence in unknown_variables():
             log.warning("%s", sentence)
         self._processes.selector.register(self._signals, selectors.EVENT_READ)
@@ -94,6 +106,7 @@ class Supervisor:
             self._processes.kill_all()
             self._signals.restore()
             self._heartbeat.close()
+            self._telemetry.close()
             self.start_settled.set()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -119,6 +132,7 @@ class Supervisor:
         state = "draining" if stopping else "ready" if ready and self._processes.loaded else "starting"
         healthy = stopping or not ready or any(worker.lasts(now) for worker in alive)
         self._heartbeat.update(state, len(alive), healthy=healthy)
+        self._telemetry.note_turn(state, len(alive), len(self._children.workers), lasting=healthy)
 
     def _close(self) -> int:
         self._processes.end()

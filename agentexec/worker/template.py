@@ -74,6 +74,8 @@ class TemplateArgs:
     spawned: dict[str, str] | None = None
     """Set in a process that is not a template but a single worker: the supervisor's request for it."""
     show_traceback: bool = False
+    reports: int = -1
+    """-1 if no process reports to the supervisor."""
 
     @classmethod
     def parse(cls, text: str) -> TemplateArgs:
@@ -145,7 +147,14 @@ class Template:
             self._control.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
-            run_child(request, self._pool.registry, self._args.alive, self._maintenance, self._forks)
+            run_child(
+                request,
+                self._pool.registry,
+                self._args.alive,
+                self._maintenance,
+                self._forks,
+                self._args.reports,
+            )
         self._control.send({"forked": request["id"], "pid": pid})
 
     def _spawn(self, request: dict[str, str]) -> None:
@@ -158,10 +167,11 @@ class Template:
             "overrides": self._args.overrides,
             "run_atexit": False,
             "spawned": request,
+            "reports": self._args.reports,
         }
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*own_module("agentexec.worker.template"), json.dumps(args)],
-            pass_fds=[self._args.alive, self._args.maintenance],
+            pass_fds=[fd for fd in (self._args.alive, self._args.maintenance, self._args.reports) if fd >= 0],
         )
         # `_reap` waits for any child, so Popen must not wait for this one.
         process.returncode = 0
@@ -235,7 +245,7 @@ def main(text: str) -> NoReturn:
     forks = Forks()
     forks.register()
     ignore_signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for descriptor in (args.control, args.alive, args.maintenance):
+    for descriptor in (args.control, args.alive, args.maintenance, args.reports):
         if descriptor >= 0:
             # A program started by the user's code would keep it open, and the end of this process would go unnoticed.
             os.set_inheritable(descriptor, False)
@@ -246,7 +256,8 @@ def main(text: str) -> NoReturn:
     except AgentexecError as error:
         _report_failure(args, error)
     if args.spawned is not None:
-        run_child(args.spawned, pool.registry, args.alive, socket.socket(fileno=args.maintenance), forks)
+        maintenance = socket.socket(fileno=args.maintenance)
+        run_child(args.spawned, pool.registry, args.alive, maintenance, forks, args.reports)
     code = Template(args, pool, forks).run()
     if not args.run_atexit:
         # The main program loaded the module too, and runs its exit handlers itself.

@@ -33,10 +33,17 @@ class TemplateHandle:
         overrides: Settings that take precedence over what the user's module sets.
         run_atexit: Let the template run the exit handlers of the user's module.
         show_traceback: Have the template print a traceback when the module cannot be loaded.
+        reports: File descriptor to which processes report, -1 for none.
     """
 
     def __init__(
-        self, target: Target, overrides: Mapping[str, Any], *, run_atexit: bool, show_traceback: bool
+        self,
+        target: Target,
+        overrides: Mapping[str, Any],
+        *,
+        run_atexit: bool,
+        show_traceback: bool,
+        reports: int = -1,
     ) -> None:
         control, its_control = socket.socketpair()
         maintenance, its_maintenance = socket.socketpair()
@@ -51,6 +58,7 @@ class TemplateHandle:
             "overrides": list(overrides),  # only their names, as everybody can read a command line
             "run_atexit": run_atexit,
             "show_traceback": show_traceback,
+            "reports": reports,
         }
         self.control = Channel(control)
         """Channel to the template."""
@@ -59,7 +67,12 @@ class TemplateHandle:
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [*own_module("agentexec.worker.template"), json.dumps(args)],
-                pass_fds=[its_control.fileno(), alive_read, its_maintenance.fileno()],
+                pass_fds=[
+                    its_control.fileno(),
+                    alive_read,
+                    its_maintenance.fileno(),
+                    *([reports] if reports >= 0 else []),
+                ],
                 env={**os.environ, **to_environment(overrides)},
             )
         except OSError:

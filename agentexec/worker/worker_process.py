@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from agentexec.activity.mailbox import Mailbox
 from agentexec.config import Settings
@@ -108,6 +110,16 @@ class Worker:
         self._execution.running.hand_back()
         self._close()
         return True
+
+    def report(self) -> dict[str, Any]:
+        """Return the state of this process for the supervisor: running tasks, and seconds since it last claimed."""
+        state: dict[str, Any] = {
+            "running": self._execution.running.count,
+            "leases": len(self._execution.tasks.all()),
+        }
+        if self._claimer.active_at is not None:
+            state["claim"] = round(time.monotonic() - self._claimer.active_at, 1)
+        return state
 
     def _close(self) -> None:
         self._execution.admitter.release_held()
