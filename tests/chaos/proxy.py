@@ -30,6 +30,7 @@ class Proxies:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.call(_end_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
@@ -114,6 +115,14 @@ class Proxy:
                 await writer.drain()
         with contextlib.suppress(OSError, RuntimeError):
             writer.close()
+
+
+async def _end_all() -> None:
+    """End every task of the loop but this one, and wait until they have ended."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

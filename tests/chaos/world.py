@@ -27,7 +27,7 @@ from tests.chaos.plan import EMBEDDED, HOSTS, WITH_REDIS, Action
 from tests.chaos.proxy import Proxies, Proxy
 from tests.deployment import REPOSITORY, Deployment
 from tests.faults.ledger_script import BOOKING
-from tests.servers import Postgres, Valkey
+from tests.servers import Postgres, Server, Valkey
 
 WORKLOAD = Path(__file__).parent / "workload.py"
 WRONG_CLOCK = REPOSITORY / "tests" / "faults" / "wrong_clock"
@@ -328,9 +328,12 @@ class World:
         self._after(action.seconds, self.redis.start)
 
     def _do_freeze_redis(self, action: Action) -> None:
-        assert self.redis is not None
-        self.redis.pause()
-        self._after(action.seconds, self.redis.resume)
+        self._freeze(self.redis, action.seconds)
+
+    def _freeze(self, server: Server | None, seconds: float) -> None:
+        if server is not None and server.running:  # or an earlier fault has ended it
+            server.pause()
+            self._after(seconds, lambda: server.resume() if server.running else None)
 
     def _do_fill_redis(self, action: Action) -> None:
         with contextlib.suppress(Exception):
@@ -349,13 +352,11 @@ class World:
 
     def _do_restart_database(self, action: Action) -> None:
         assert self.database is not None
-        self.database.stop() if action.pick < 0.5 else self.database.kill()
+        (self.database.stop if action.pick < 0.5 else self.database.kill)()
         self._after(action.seconds, self.database.start)
 
     def _do_freeze_database(self, action: Action) -> None:
-        assert self.database is not None
-        self.database.pause()
-        self._after(action.seconds, self.database.resume)
+        self._freeze(self.database, action.seconds)
 
     def _do_lock_database(self, action: Action) -> None:
         """Keep the write lock of the SQLite file, as a backup or a person with a shell does."""

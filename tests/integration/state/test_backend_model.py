@@ -33,6 +33,7 @@ from agentexec.state.backend import Depth, StateBackend
 from agentexec.task import Entry, Lease, Priority, new_agent_id
 
 ENDLESS = 3600.0
+LEASE = 30.0
 BRIEF = 0.001
 TASKS = 6
 WORKERS = ("red", "blue")
@@ -92,6 +93,9 @@ class BackendMachine(RuleBasedStateMachine):
         super().__init__()
         self.backend = backend
         self.queue = f"model-{uuid4().hex}"
+        self.neighbor = f"{self.queue}-neighbor"
+        later = time.time() + ENDLESS
+        backend.push(self.neighbor, [Entry(new_agent_id()), Entry(new_agent_id(), run_at=later)])
         self.model = Model()
         self.ids = [new_agent_id() for _ in range(TASKS)]
         self.record = dict.fromkeys(self.ids, 0)
@@ -199,6 +203,38 @@ class BackendMachine(RuleBasedStateMachine):
                 self.model.place(entry.agent_id, brief=brief)
         self.let_expire(brief)
 
+    @rule(tasks=st.lists(st.integers(0, TASKS - 1), max_size=3, unique=True))
+    def make_ready(self, tasks: list[int]) -> None:
+        # One at a time: which of several comes first is left to the backend.
+        for agent_id in (self.ids[task] for task in tasks):
+            self.backend.make_ready(self.queue, [agent_id])
+            if agent_id in self.model.delayed:
+                self.model.delayed.remove(agent_id)
+                self.model.lanes[self.model.tasks[agent_id].priority].append(agent_id)
+
+    @rule(ahead=st.integers(-2, 2), due=st.booleans())
+    def compare(self, ahead: int, due: bool) -> None:
+        """Compare with a record that is ahead of the index or behind it, and that has the delays or not."""
+        run_at = 0.0 if due else time.time() + ENDLESS
+        entries = [
+            Entry(agent_id, Priority.LOW, run_at, max(0, epoch + ahead))
+            for agent_id, epoch in self.record.items()
+        ]
+        found = self.backend.compare(self.queue, entries, LEASE)
+        assert sorted(found.missing) == sorted(set(self.ids) - set(self.model.tasks))
+        wrong = {entry.agent_id for entry in entries if self._is_wrong(entry, due=due)}
+        assert set(found.wrong) == wrong
+
+    def _is_wrong(self, entry: Entry, *, due: bool) -> bool:
+        task = self.model.tasks.get(entry.agent_id)
+        if task is None:
+            return False
+        if entry.agent_id in self.model.leased:
+            return True  # ENDLESS is longer than any lease
+        if entry.agent_id in self.model.expired:
+            return False
+        return task.epoch < entry.epoch or (due and entry.agent_id in self.model.delayed)
+
     @rule(tasks=st.sets(st.integers(0, TASKS - 1), max_size=2))
     def remove(self, tasks: set[int]) -> None:
         agent_ids = [self.ids[task] for task in tasks]
@@ -218,6 +254,14 @@ class BackendMachine(RuleBasedStateMachine):
             delayed=len(self.model.delayed),
             leased=len(self.model.leased) + len(self.model.expired),
         )
+        listed: set[UUID] = set()
+        page = self.backend.list_tasks(self.queue, "")
+        listed.update(page.agent_ids)
+        while page.cursor:
+            page = self.backend.list_tasks(self.queue, page.cursor)
+            listed.update(page.agent_ids)
+        assert listed == set(self.model.tasks)
+        assert self.backend.depth(self.neighbor) == Depth(ready=1, delayed=1, leased=0), "another queue's"
         expired = self.backend.expired_leases(self.queue, 100)
         assert sorted(expired) == sorted(
             Lease(agent_id, self.model.tasks[agent_id].epoch) for agent_id in self.model.expired
