@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticUserError
 
 from agentexec.arguments.checks import check_integer, check_seconds, check_text
+from agentexec.arguments.fairness import checked_fairness_key, checked_fairness_weight
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
 from agentexec.task import HandlerOptions, ScheduleDefinition, TaskDefinition, require_known_options
 from agentexec.values.codec import first_error, shown
@@ -83,6 +84,10 @@ class Registry:
             retry_on=_checked_retry_on(name, options.get("retry_on")),
             backoff=_checked_backoff(name, options.get("backoff")),
             expires=_checked_expiry(name, options.get("expires")),
+            fairness_key=checked_fairness_key(f"Task {name}: fairness_key", options.get("fairness_key")),
+            fairness_weight=checked_fairness_weight(
+                f"Task {name}: fairness_weight", options.get("fairness_weight")
+            ),
         )
         self._tasks[name] = definition
         return definition

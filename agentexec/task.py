@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from agentexec.arguments.checks import shown
+from agentexec.arguments.fairness import MAX_WEIGHT, MIN_WEIGHT
 from agentexec.errors import UsageError
 from agentexec.values.codec import Codec
 
@@ -93,13 +94,29 @@ class Entry(NamedTuple):
     """Task as the dispatch index knows it. Everything else is read from the record when the task starts.
 
     `run_at` is in seconds since the Unix epoch; 0 means now. `epoch` is the last epoch that the record knows, so an
-    index rebuilt from the record never gives out an epoch twice.
+    index rebuilt from the record never gives out an epoch twice. Tasks with the same `fairness_key` take turns with those
+    of other keys, and get `fairness_weight` of them in each turn; tasks without one are those of one more key of weight 1.
     """
 
     agent_id: UUID
     priority: Priority = Priority.LOW
     run_at: float = 0.0
     epoch: int = 0
+    fairness_key: str | None = None
+    fairness_weight: float = 1.0
+
+
+def stored_entry(row: Any, run_at: float = 0.0, epoch: int | None = None) -> Entry:
+    """Return the entry of a row of the record, which anybody may have changed; `epoch` is the row's by default."""
+    key, weight = row.fairness_key, row.fairness_weight
+    return Entry(
+        row.agent_id,
+        stored_priority(row.priority),
+        run_at,
+        row.epoch if epoch is None else epoch,
+        key if isinstance(key, str) and key else None,
+        weight if isinstance(weight, float | int) and MIN_WEIGHT <= weight <= MAX_WEIGHT else 1.0,
+    )
 
 
 class Lease(NamedTuple):
@@ -142,6 +159,13 @@ class HandlerOptions(TypedDict, total=False):
     """Seconds (or a timedelta) after which a task that has not started is canceled. It applies where a process enqueues that
     has the pool, and `expires` of `enqueue` takes precedence."""
 
+    fairness_key: str | None
+    """Owner of the task, such as "{tenant}", with fields of the context in braces. The tasks of each key take turns with
+    those of the others, so that nobody's backlog delays anybody else. By default the tasks have no key."""
+
+    fairness_weight: float | Mapping[str, float] | None
+    """Tasks of a key in each turn, 0.001 to 1000, or a mapping with the weights of some keys; 1 by default."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskDefinition:
@@ -160,6 +184,8 @@ class TaskDefinition:
     timeout: float | None = None
     retry_on: tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None = None
     backoff: float | Callable[[int], float | timedelta] | None = None
+    fairness_key: str | None = None
+    fairness_weight: float | Mapping[str, float] = 1.0
     extra: dict[str, Any] = field(default_factory=dict)
     expires: float | None = None
 

@@ -88,6 +88,13 @@ class Activity(Base):
     )
     webhook: Mapped[str | None] = mapped_column(Text, doc="URL that is told of its end.")
 
+    fairness_key: Mapped[str | None] = mapped_column(
+        String(MAX_NAME), doc="Whose task it is: tasks of one key take turns with those of others."
+    )
+    fairness_weight: Mapped[float | None] = mapped_column(
+        Double, doc="Tasks of the key in each turn; NULL without a key."
+    )
+
     context: Mapped[str | None] = mapped_column(LongText, doc="The task's input, as JSON.")
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
         "metadata", JsonObject, doc="Labels, for tenants and filters."

@@ -49,6 +49,10 @@ def run(
         str | None,
         typer.Option(help="Key that makes a second enqueue return the first task, unless that has failed."),
     ] = None,
+    fairness_key: Annotated[
+        str | None,
+        typer.Option(help="Whose task it is: tasks of one key take turns with those of others."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     follow: Annotated[
         bool,
@@ -75,6 +79,7 @@ def run(
         expires=expires,
         queue_name=queue,
         idempotency_key=idempotency_key,
+        fairness_key=fairness_key,
     )
     if (wait or follow) and (complaint := missing_worker(queue or ax.CONF.queue_name)):
         typer.echo(complaint, err=True)

@@ -112,6 +112,9 @@ def _summary(view: TaskView) -> list[tuple[str, str]]:
     lines += [("now", sentence) for sentence in sentences(view, utc_now())]
     if task.queue is not None:
         lines.append(("queue", f"{task.queue}, priority {priority_name(task.priority)}"))
+    if task.fairness_key is not None:
+        weight = "" if task.fairness_weight in (None, 1.0) else f", weight {task.fairness_weight:g}"
+        lines.append(("fairness", f"{printable(task.fairness_key)}{weight}"))
     lines.append(("created", format_time(task.created_at)))
     if task.started_at is not None:
         lines.append(("started", format_time(task.started_at)))

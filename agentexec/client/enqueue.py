@@ -183,7 +183,13 @@ def _handle(new: NewTask) -> Task:
 
 def entry_of(new: NewTask) -> Entry:
     """Return the entry of a new task in the dispatch index."""
-    return Entry(new.agent_id, Priority(new.priority), new.run_at.timestamp() if new.run_at else 0.0)
+    return Entry(
+        new.agent_id,
+        Priority(new.priority),
+        new.run_at.timestamp() if new.run_at else 0.0,
+        fairness_key=new.fairness_key,
+        fairness_weight=new.fairness_weight,
+    )
 
 
 def _intake() -> Intake:

@@ -24,6 +24,8 @@ from agentexec.arguments.checks import (
     is_encodable,
     shown,
 )
+from agentexec.arguments.fairness import MAX_KEY, checked_fairness_key, checked_weight, weight_of
+from agentexec.arguments.key_templates import fill_template
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, ContextInvalidError, UsageError
@@ -61,6 +63,13 @@ class TaskOptions(TypedDict, total=False):
     """Queue of the task, up to 100 characters; by default that of its pool, if this process has it and it names one, else
     `AGENTEXEC_QUEUE_NAME`."""
 
+    fairness_key: str | None
+    """Owner of the task, such as "{tenant}", with fields of the context in braces; by default that of the task's handler, if
+    this process has it. The tasks of each key take turns with those of the others."""
+
+    fairness_weight: float | None
+    """Tasks of the key in each turn, 0.001 to 1000; by default that of the task's handler, or 1."""
+
     detached: bool
     """True to let the task continue when the task that enqueues it is canceled. False by default."""
 
@@ -93,10 +102,12 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
         idempotency_key = check_text("idempotency_key=", idempotency_key, MAX_NAME)
     check_flag("detached=", options.get("detached", False))
     run_at = _start_time(options.get("delay"), options.get("eta"))
+    text = _checked_context(task_name, context)
+    fairness_key, fairness_weight = _fairness(task_name, text, options)
     return NewTask(
         agent_id=new_agent_id(),
         task_name=task_name,
-        context=_checked_context(task_name, context),
+        context=text,
         queue=queue,
         priority=_checked_priority(options.get("priority", Priority.LOW)),
         run_at=run_at,
@@ -105,7 +116,26 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
         keeps_key=check_flag("keep_key=", options.get("keep_key", False)),
         message=CONF.activity_message_create,
         expires_at=_expiry(task_name, options.get("expires"), run_at),
+        fairness_key=fairness_key,
+        fairness_weight=fairness_weight,
     )
+
+
+def _fairness(task_name: str, context: str | None, options: TaskOptions) -> tuple[str | None, float]:
+    """Return the fairness key and weight of a task: those of the call, or else of its definition."""
+    definition = RUNTIME.definition(task_name)
+    template = checked_fairness_key("fairness_key=", options.get("fairness_key"))
+    if template is None and definition is not None:
+        template = definition.fairness_key
+    given = options.get("fairness_weight")
+    if template is None:
+        if given is not None:
+            raise UsageError("fairness_weight= needs a fairness_key=, in the call or on the task.")
+        return None, 1.0
+    key = fill_template(f"The fairness_key of task {task_name}", template, context, MAX_KEY)
+    if given is not None:
+        return key, checked_weight("fairness_weight=", given)
+    return key, 1.0 if definition is None else weight_of(key, definition.fairness_weight)
 
 
 def _checked_priority(priority: Any) -> Priority:

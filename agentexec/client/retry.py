@@ -18,7 +18,7 @@ from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import writing
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
-from agentexec.task import Entry, Task, agent_id_of, stored_priority
+from agentexec.task import Entry, Task, agent_id_of, stored_entry
 
 log = logging.getLogger("agentexec.retrying")
 
@@ -68,8 +68,7 @@ def requeue(connection: Connection, agent_ids: Sequence[UUID], now: datetime) ->
     """Make ended tasks QUEUED again, and return the entries of each queue, for `push_requeued` after the commit."""
     queues: dict[str, list[Entry]] = defaultdict(list)
     for task in requeue_ended(connection, agent_ids, message=MESSAGE, now=now):
-        entry = Entry(task.agent_id, stored_priority(task.priority), 0.0, task.epoch)
-        queues[task.queue].append(entry)
+        queues[task.queue].append(stored_entry(task))
     if RUNTIME.backend.transactional:
         for queue, entries in queues.items():
             RUNTIME.backend.push(queue, entries, transaction=connection)

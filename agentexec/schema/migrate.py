@@ -28,6 +28,7 @@ ADDED = {
     "0006": ("activity", "crashes_in_row"),
     "0007": ("schedule", "name"),
     "0008": ("activity", "expires_at"),
+    "0009": ("queue", "flow"),
 }
 """A table and a column that each revision has added, by which tables of `create_all` are dated."""
 

@@ -96,7 +96,9 @@ class StateBackend(Protocol):
     ) -> ClaimResult:
         """Lease ready tasks to a worker atomically, each with its epoch raised by 1.
 
-        HIGH comes before LOW, and the oldest first. Delayed tasks that are due count as ready.
+        HIGH comes before LOW. Within a priority the fairness keys of the tasks take turns, each with as many tasks as its weight,
+        and a key's oldest task comes first; tasks without a key are those of one more key of weight 1. A task whose key has
+        nothing else waiting is claimed within one turn of the others. Delayed tasks that are due count as ready.
 
         Args:
             queue: Name of the queue.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, Integer, SmallInteger, String, Uuid
+from sqlalchemy import BigInteger, Index, Integer, SmallInteger, String, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agentexec.config import CONF
@@ -17,15 +17,22 @@ from agentexec.db.columns import BigId, LongText
 LEASED = 2
 """Lane of leased tasks, after those of Priority.HIGH and Priority.LOW."""
 
+RANKED = 10
+"""Lane of tasks with a fairness key that have a turn: 10 for HIGH, 11 for LOW."""
+
+UNRANKED = 20
+"""Lane of tasks with a fairness key that have no turn yet: 20 for HIGH, 21 for LOW."""
+
 MAX_NAME = 200
 """Characters of the longest name of a worker, mailbox, counter or role."""
 
 
 class QueueEntry(Base):
-    """Task on a queue. One index serves every query.
+    """Task on a queue. The first index serves every query but one.
 
     In the lanes of the priorities, `at` is the time from which the task may start; in the lane LEASED, the time at which
-    its lease expires. Both are microseconds since the Unix epoch.
+    its lease expires. Both are microseconds since the Unix epoch. In the lanes RANKED it is the task's turn in millionths,
+    as `sql_backend/fair_lanes.py` says, and in UNRANKED the time from which the task may start.
     """
 
     __tablename__ = f"{CONF.table_prefix}queue"
@@ -33,14 +40,32 @@ class QueueEntry(Base):
     agent_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     queue: Mapped[str] = mapped_column(String(100))
     priority: Mapped[int] = mapped_column(SmallInteger)
-    lane: Mapped[int] = mapped_column(SmallInteger, doc="0 HIGH, 1 LOW, 2 leased to a worker.")
+    lane: Mapped[int] = mapped_column(
+        SmallInteger,
+        doc="0 HIGH, 1 LOW, 2 leased to a worker, 10 and 11, 20 and 21: HIGH and LOW, with a key.",
+    )
     at: Mapped[int] = mapped_column(
-        BigInteger, doc="Start time of a waiting task, end of the lease of a leased one."
+        BigInteger, doc="Start time or turn of a waiting task, end of the lease of a leased one."
     )
     epoch: Mapped[int] = mapped_column(Integer)
     worker: Mapped[str | None] = mapped_column(String(MAX_NAME), doc="Worker that holds the lease.")
 
-    __table_args__ = (Index(f"ix_{CONF.table_prefix}queue_lane", "queue", "lane", "at"),)
+    flow: Mapped[int | None] = mapped_column(BigInteger, doc="Hash of the fairness key.")
+    step: Mapped[int | None] = mapped_column(BigInteger, doc="Millionths of a turn that the task takes.")
+
+    __table_args__ = (
+        Index(f"ix_{CONF.table_prefix}queue_lane", "queue", "lane", "at"),
+        # The last turn of a key. Tasks without one are not in it, where the database can leave rows out.
+        Index(
+            f"ix_{CONF.table_prefix}queue_flow",
+            "queue",
+            "lane",
+            "flow",
+            "at",
+            postgresql_where=text("flow IS NOT NULL"),
+            sqlite_where=text("flow IS NOT NULL"),
+        ),
+    )
 
 
 class Watch(Base):

@@ -25,7 +25,7 @@ from agentexec.journal.wake_ups import WAIT_KINDS, answered_tasks, mark_woken, t
 from agentexec.policy import MAX_EPOCH
 from agentexec.runtime import Runtime
 from agentexec.state.backend import Comparison
-from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES, Entry, Status, stored_priority
+from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES, Entry, Status, stored_entry
 
 log = logging.getLogger("agentexec.reconciler")
 
@@ -48,6 +48,8 @@ _OPEN = select(
     Activity.run_at,
     Activity.epoch,
     Activity.created_at,
+    Activity.fairness_key,
+    Activity.fairness_weight,
 ).where(Activity.queue == bindparam("queue"))
 
 
@@ -245,4 +247,4 @@ def _before(column: Any, moment: datetime) -> Any:
 
 def _entry(row: Any) -> Entry:
     run_at = row.run_at.timestamp() if row.run_at else 0.0
-    return Entry(row.agent_id, stored_priority(row.priority), run_at, row.epoch)
+    return stored_entry(row, run_at)

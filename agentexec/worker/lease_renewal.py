@@ -19,7 +19,7 @@ from agentexec.errors import UnavailableError
 from agentexec.journal.store import check_lease
 from agentexec.outage import Outage
 from agentexec.runtime import Runtime
-from agentexec.task import Entry, Lease, Status, stored_priority
+from agentexec.task import Entry, Lease, Status, stored_entry
 from agentexec.worker.lease_clock import Instant, present, seconds_since
 from agentexec.worker.leased_tasks import LeasedTasks
 
@@ -31,9 +31,14 @@ RENEWALS_PER_LEASE = 3
 CERTAIN_SHARE = 2 / 3
 """Share of a lease for which it is certain after its renewal. The rest is the time that a call may take to leave."""
 
-_STATES = select(Activity.agent_id, Activity.status, Activity.epoch, Activity.priority).where(
-    Activity.agent_id.in_(bindparam("ids", expanding=True))
-)
+_STATES = select(
+    Activity.agent_id,
+    Activity.status,
+    Activity.epoch,
+    Activity.priority,
+    Activity.fairness_key,
+    Activity.fairness_weight,
+).where(Activity.agent_id.in_(bindparam("ids", expanding=True)))
 
 
 class LeaseRenewer:
@@ -153,7 +158,7 @@ class LeaseRenewer:
             if row.epoch > epoch or row.status in (Status.CANCELED, Status.QUEUED):
                 self._lose(row.agent_id)
             elif row.status is Status.RUNNING:
-                entries.append(Entry(row.agent_id, stored_priority(row.priority), 0.0, epoch))
+                entries.append(stored_entry(row, epoch=epoch))
         if entries:
             self._runtime.backend.restore(self._queue, entries, self._lease_seconds)
 

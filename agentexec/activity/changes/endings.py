@@ -85,6 +85,8 @@ class Requeued(NamedTuple):
     queue: str
     priority: int
     epoch: int
+    fairness_key: str | None
+    fairness_weight: float | None
 
 
 def requeue_ended(
@@ -102,7 +104,11 @@ def requeue_ended(
         end(connection, Ending(Lease(ids[0], 0), Status.QUEUED, message), ids, now)
         for chunk in chunks(ids):
             connection.execute(sql.reset_crashes, {"ids": chunk})
-    return [Requeued(row.agent_id, row.queue, row.priority, row.epoch) for row in rows]
+    return [_requeued(row) for row in rows]
+
+
+def _requeued(row: Any) -> Requeued:
+    return Requeued(row.agent_id, row.queue, row.priority, row.epoch, row.fairness_key, row.fairness_weight)
 
 
 def with_log_line(connection: Connection, agent_ids: Sequence[UUID], message: str, at: datetime) -> set[UUID]:

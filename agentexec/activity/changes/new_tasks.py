@@ -31,6 +31,8 @@ class NewTask(NamedTuple):
     parent_id: UUID | None = None
     keeps_key: bool = False
     """True if a task that failed keeps the idempotency key of this one."""
+    fairness_key: str | None = None
+    fairness_weight: float = 1.0
 
     expires_at: datetime | None = None
     debounce_key: str | None = None
@@ -79,6 +81,8 @@ def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any
             "attempt": 0,
             "crashes": 0,
             "idempotency_key": task.idempotency_key,
+            "fairness_key": task.fairness_key,
+            "fairness_weight": None if task.fairness_key is None else task.fairness_weight,
             "context": task.context,
             "metadata": task.metadata,
             "expires_at": task.expires_at,

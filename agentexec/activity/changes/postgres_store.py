@@ -43,6 +43,8 @@ NEW_COLUMNS = (
     "attempt",
     "crashes",
     "idempotency_key",
+    "fairness_key",
+    "fairness_weight",
     "context",
     "metadata",
     "expires_at",

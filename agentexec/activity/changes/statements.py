@@ -48,7 +48,10 @@ class Statements:
             .with_for_update()
         )
         self.select_state = (
-            select(*state, c.queue, c.priority).where(chosen).order_by(c.agent_id).with_for_update()
+            select(*state, c.queue, c.priority, c.fairness_key, c.fairness_weight)
+            .where(chosen)
+            .order_by(c.agent_id)
+            .with_for_update()
         )
         self.select_crashed = (
             select(*state, c.queue, c.agent_type).where(chosen).order_by(c.agent_id).with_for_update()

@@ -12,8 +12,7 @@ from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand, spend
 from agentexec.policy import fits_record
 from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage, longest_leadership
 from agentexec.state.memory_backend.messages import MemoryMessages
-from agentexec.state.memory_backend.queue import QueuedTask
-from agentexec.task import Entry, Lease, Priority
+from agentexec.task import Entry, Lease
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -67,14 +66,14 @@ class MemoryBackend(MemoryMessages):
         _refuse_transaction(transaction)
         with self._lock:
             state = self._queue(queue)
-            for agent_id, priority, run_at, epoch in entries:
-                if agent_id in state.tasks:
+            for entry in entries:
+                if entry.agent_id in state.tasks:
                     continue
-                state.tasks[agent_id] = QueuedTask(epoch, Priority(priority))
-                if run_at > self._clock():
-                    state.delayed[agent_id] = run_at
+                state.add(entry)
+                if entry.run_at > self._clock():
+                    state.delayed[entry.agent_id] = entry.run_at
                 else:
-                    state.ready[priority][agent_id] = None
+                    state.make_ready(entry.agent_id)
             state.news.notify(len(entries))
 
     def wake(self, queue: str, count: int) -> None:
@@ -145,9 +144,7 @@ class MemoryBackend(MemoryMessages):
             if delay > 0:
                 state.delayed[lease.agent_id] = self._clock() + delay
             else:
-                lane = state.ready[task.priority]
-                lane[lease.agent_id] = None
-                lane.move_to_end(lease.agent_id, last=False)
+                state.make_ready(lease.agent_id, first=True)
             state.news.notify()
             return True
 
@@ -157,7 +154,7 @@ class MemoryBackend(MemoryMessages):
             state = self._queue(queue)
             for agent_id in agent_ids:
                 if state.delayed.pop(agent_id, None) is not None:
-                    state.ready[state.tasks[agent_id].priority][agent_id] = None
+                    state.make_ready(agent_id)
             state.news.notify(len(agent_ids))
 
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
@@ -166,7 +163,7 @@ class MemoryBackend(MemoryMessages):
             state, expires_at = self._queue(queue), self._clock() + lease_seconds
             for entry in entries:
                 if entry.agent_id not in state.tasks:
-                    state.tasks[entry.agent_id] = QueuedTask(entry.epoch, Priority(entry.priority))
+                    state.add(entry)
                     state.leases[entry.agent_id] = expires_at
 
     def expired_leases(self, queue: str, limit: int) -> list[Lease]:
@@ -205,7 +202,7 @@ class MemoryBackend(MemoryMessages):
         found = Comparison([], [])
         with self._lock:
             state, now = self._queue(queue), self._clock()
-            for agent_id, _, run_at, recorded_epoch in entries:
+            for agent_id, _, run_at, recorded_epoch, *_ in entries:
                 task = state.tasks.get(agent_id)
                 if task is None:
                     found.missing.append(agent_id)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from agentexec.state.backend import EVENTS_KEPT, Event
-from agentexec.task import Priority
+from agentexec.state.memory_backend.fair_lane import FairLane
+from agentexec.task import Entry, Priority
 
 
 @dataclass(slots=True)
@@ -19,6 +20,8 @@ class QueuedTask:
     epoch: int
     priority: Priority
     worker: str = ""
+    fairness_key: str | None = None
+    fairness_weight: float = 1.0
 
 
 @dataclass(slots=True)
@@ -34,9 +37,7 @@ class Queue:
 
     def __init__(self, lock: threading.RLock) -> None:
         self.tasks: dict[UUID, QueuedTask] = {}
-        self.ready: dict[Priority, OrderedDict[UUID, None]] = {
-            priority: OrderedDict() for priority in Priority
-        }
+        self.ready: dict[Priority, FairLane] = {priority: FairLane() for priority in Priority}
         self.delayed: dict[UUID, float] = {}
         self.leases: dict[UUID, float] = {}
         self.watches: defaultdict[UUID, dict[str, float]] = defaultdict(dict)
@@ -45,12 +46,27 @@ class Queue:
         self.intact = False
         self.news = threading.Condition(lock)
 
+    def add(self, entry: Entry) -> None:
+        """Add a task, which the caller puts in one of `ready`, `delayed` and `leases`."""
+        self.tasks[entry.agent_id] = QueuedTask(
+            entry.epoch,
+            Priority(entry.priority),
+            fairness_key=entry.fairness_key,
+            fairness_weight=entry.fairness_weight,
+        )
+
     def promote(self, now: float) -> None:
         """Make delayed tasks that are due ready, in the order in which they became due."""
         due = [agent_id for agent_id, run_at in self.delayed.items() if run_at <= now]
         for agent_id in sorted(due, key=self.delayed.__getitem__):
             del self.delayed[agent_id]
-            self.ready[self.tasks[agent_id].priority][agent_id] = None
+            self.make_ready(agent_id)
+
+    def make_ready(self, agent_id: UUID, *, first: bool = False) -> None:
+        """Put a task behind those of its fairness key, or before all others."""
+        task = self.tasks[agent_id]
+        lane = self.ready[task.priority]
+        (lane.add_first if first else lane.add)(agent_id, task.fairness_key, task.fairness_weight)
 
     def take(self, limit: int, low_quota: int) -> Iterator[UUID]:
         """Take ready tasks out: `low_quota` from LOW, then HIGH, then LOW."""
@@ -62,7 +78,7 @@ class Queue:
             lane = self.ready[priority]
             while lane and lane_limit > 0 and limit > 0:
                 lane_limit, limit = lane_limit - 1, limit - 1
-                yield lane.popitem(last=False)[0]
+                yield lane.pop()
 
     def next_due(self, now: float) -> float | None:
         """Return the seconds until the first delayed task is due, None without delayed tasks."""
@@ -71,6 +87,6 @@ class Queue:
     def withdraw(self, agent_id: UUID) -> None:
         """Take a task out of `ready`, `delayed` and `leases`."""
         for lane in self.ready.values():
-            lane.pop(agent_id, None)
+            lane.discard(agent_id)
         self.delayed.pop(agent_id, None)
         self.leases.pop(agent_id, None)

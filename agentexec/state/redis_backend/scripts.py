@@ -40,11 +40,14 @@ MAX_TASKS_PER_SCRIPT = 1000
 """Tasks in one call of a script: Lua unpacks about 8,000 values at once, and a script must not block the server for more
 than a few milliseconds."""
 
-QUEUE_TYPES = ("zset", "zset", "zset", "hash", "zset", "list")
+QUEUE_TYPES = ("zset", "zset", "zset", "hash", "zset", "list", "zset", "zset", "zset", "hash")
 """Types of `QueueKeys`."""
 
-CURSOR = re.compile(r"[123]:[0-9]{1,20}")
+CURSOR = re.compile(r"[1-5]:[0-9]{1,20}")
 """Cursor of `list_tasks`: the place in the walk, and the server's cursor there."""
+
+TURN = 1_000_000
+"""Millionths of one turn."""
 
 LANES = {Priority.HIGH: "h", Priority.LOW: "l"}
 _LUA = files("agentexec.state.redis_backend") / "lua"
@@ -59,6 +62,10 @@ class QueueKeys(NamedTuple):
     entry: str
     leases: str
     wake: str
+    fair: str
+    turn_high: str
+    turn_low: str
+    flow: str
 
     @property
     def intact(self) -> str:
@@ -159,9 +166,18 @@ def push(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], sign: S
     """Add tasks that have no entry, and wake as many workers."""
     args: list[str | int] = []
     now = utc_now().timestamp()
-    for agent_id, priority, run_at, epoch in entries:
-        args += (agent_id.hex, LANES[priority], _wait(run_at, now), epoch, sign(agent_id))
+    for entry in entries:
+        agent_id, priority, run_at, epoch, *_ = entry
+        args += (agent_id.hex, LANES[priority], _wait(run_at, now), epoch, sign(agent_id), _flow(entry))
     _PUSH(client, keys, *args)
+
+
+def _flow(entry: Entry) -> str:
+    """Return the hash of a task's fairness key, and the millionths of a turn that the task takes; empty without a key."""
+    if entry.fairness_key is None:
+        return ""
+    key = hashlib.blake2b(entry.fairness_key.encode(), digest_size=8).hexdigest()
+    return f"{key}{max(1, round(TURN / entry.fairness_weight)):010d}"
 
 
 def _wait(run_at: float, now: float) -> int:
@@ -216,7 +232,7 @@ def restore(
     """Add tasks that have no entry, leased to nobody."""
     args: list[str | int] = []
     for entry in entries:
-        args += (entry.agent_id.hex, LANES[entry.priority], entry.epoch, sign(entry.agent_id))
+        args += (entry.agent_id.hex, LANES[entry.priority], entry.epoch, sign(entry.agent_id), _flow(entry))
     _RESTORE(client, keys, int(lease_seconds * MICROS_PER_SECOND), *args)
 
 
@@ -249,7 +265,7 @@ def compare(
     """Return the tasks that the index does not know, and those whose entries cannot follow from the record."""
     args: list[str | int] = []
     now = utc_now().timestamp()
-    for agent_id, _, run_at, epoch in entries:
+    for agent_id, _, run_at, epoch, *_ in entries:
         args += (agent_id.hex, _wait(run_at, now), epoch)
     limits = (int(seconds * MICROS_PER_SECOND) for seconds in (lease_seconds, MAX_LEAVE_SECONDS))
     missing, wrong = _COMPARE(client, keys, *limits, MAX_EPOCH_LEAD, *args)

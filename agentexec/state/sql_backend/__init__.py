@@ -25,6 +25,15 @@ from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand
 from agentexec.policy import MAX_EPOCH, fits_record
 from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage, longest_leadership
 from agentexec.state.sql_backend.buckets import Buckets
+from agentexec.state.sql_backend.fair_lanes import (
+    RANKED_LANES,
+    FairClaim,
+    FairLanes,
+    NextTasks,
+    fairness_columns,
+    fits_lane,
+    waiting_lane,
+)
 from agentexec.state.sql_backend.messages import SqlMessages
 from agentexec.state.sql_backend.statements import ControlStatements, QueueStatements
 from agentexec.state.sql_models import LEASED, QueueEntry
@@ -51,6 +60,7 @@ class SqlBackend(SqlMessages):
         self._tasks = QueueStatements(self._dialect)
         self._control = ControlStatements(self._dialect)
         self._buckets = Buckets(engine, self._dialect)
+        self._fair = FairLanes(engine, self._dialect, self._readable)
         self._marks = threading.local()
 
     def ping(self) -> None:
@@ -75,11 +85,15 @@ class SqlBackend(SqlMessages):
         self._marks.mark = self._wakeup.mark()
         with reading(self._engine) as connection:
             # Without a lock, so idle workers do not block a writer.
-            next_due = self._next_due(connection, queue)
+            first = self._fair.read_next(connection, queue)
+        next_due = _seconds_until_due(first)
         if next_due is None or next_due > 0 or limit < 1:
             return ClaimResult([], next_due)
+        if is_fair := any(map(first.is_fair, Priority)):
+            self._fair.rank(queue, first)
         leases: list[Lease] = []
         with writing(self._engine, relaxed=True) as connection:
+            fair = self._fair.open(connection, queue) if is_fair else None
             for lane, lane_limit in (
                 (Priority.LOW, low_quota),
                 (Priority.HIGH, limit),
@@ -88,8 +102,7 @@ class SqlBackend(SqlMessages):
                 lane_limit = min(lane_limit, limit - len(leases))
                 if lane_limit < 1:
                     continue
-                wanted = self._params(queue=queue, lane=lane, most=lane_limit)
-                rows = self._readable(connection, connection.execute(self._tasks.ready, wanted).all())
+                rows = self._ready_rows(connection, queue, lane, lane_limit, first, fair)
                 if not rows:
                     continue
                 ids = [row.agent_id for row in rows]
@@ -97,7 +110,9 @@ class SqlBackend(SqlMessages):
                 connection.execute(self._tasks.lease, lease)
                 leases.extend(Lease(row.agent_id, row.epoch + 1) for row in rows)
             # A worker that filled its slots claims again before it waits.
-            return ClaimResult(leases, self._next_due(connection, queue) if len(leases) < limit else None)
+            if len(leases) == limit:
+                return ClaimResult(leases, None)
+            return ClaimResult(leases, _seconds_until_due(self._fair.read_next(connection, queue)))
 
     def wait(self, queue: str, timeout: float) -> None:
         mark = getattr(self._marks, "mark", None)
@@ -264,10 +279,11 @@ class SqlBackend(SqlMessages):
                     id=entry.agent_id,
                     queue=queue,
                     priority=int(entry.priority),
-                    lane=LEASED if leased_for is not None else int(entry.priority),
+                    lane=LEASED if leased_for is not None else waiting_lane(entry),
                     shift=shift,
                     epoch=entry.epoch,
                     worker=None,
+                    **fairness_columns(entry),
                 )
             )
         if rows:
@@ -287,6 +303,21 @@ class SqlBackend(SqlMessages):
             log.warning("Removed %d row(s) of %s that no task can have.", len(bad), QueueEntry.__tablename__)
         return readable
 
+    def _ready_rows(
+        self,
+        connection: Connection,
+        queue: str,
+        lane: Priority,
+        most: int,
+        first: NextTasks,
+        fair: FairClaim | None,
+    ) -> list[Any]:
+        """Lock and return the next tasks of a priority."""
+        if fair is not None and first.is_fair(lane):
+            return fair.take(lane, most, with_plain=first.is_due(first.plain[lane]))
+        wanted = self._params(queue=queue, lane=lane, most=most)
+        return self._readable(connection, connection.execute(self._tasks.ready, wanted).all())
+
     def _read(self, statement: Executable, values: dict[str, Any]) -> list[Any]:
         """Return the rows of tasks that a query finds."""
         with reading(self._engine) as connection:
@@ -296,15 +327,15 @@ class SqlBackend(SqlMessages):
         with writing(self._engine, relaxed=True) as connection:
             return self._readable(connection, rows)
 
-    def _next_due(self, connection: Connection, queue: str) -> float | None:
-        """Return the seconds until the first task may start, None for an empty queue."""
-        high_at, low_at, now = connection.execute(self._tasks.first_due, self._params(queue=queue)).one()
-        soonest = min((at for at in (high_at, low_at) if isinstance(at, int)), default=None)
-        return None if soonest is None else max(0.0, (soonest - now) / MICROS_PER_SECOND)
-
     def _select_epochs(self, connection: Connection, agent_ids: Sequence[UUID]) -> list[tuple[UUID, int]]:
         rows = connection.execute(self._tasks.lock, {"ids": sorted(agent_ids)})
         return [(row.agent_id, row.epoch) for row in rows]
+
+
+def _seconds_until_due(first: NextTasks) -> float | None:
+    """Return the seconds until the first task may start, None for an empty queue."""
+    soonest = first.soonest
+    return None if soonest is None else max(0.0, (soonest - first.now) / MICROS_PER_SECOND)
 
 
 def _is_readable(row: Any) -> bool:
@@ -318,14 +349,14 @@ def _fits(row: Any, queue: str, entry: Entry, lease_seconds: float) -> bool:
         type(value) is not int for value in (row.priority, row.lane, row.at, row.epoch)
     ):
         return False
-    if row.lane not in (*Priority, LEASED) or row.priority not in list(Priority):
+    if not fits_lane(row):
         return False
     return fits_record(
         recorded_epoch=entry.epoch,
         due=entry.run_at,
         epoch=row.epoch,
         leased=row.lane == LEASED,
-        at=row.at / MICROS_PER_SECOND,
+        at=0.0 if row.lane in RANKED_LANES else row.at / MICROS_PER_SECOND,
         now=row.now_us / MICROS_PER_SECOND,
         lease_seconds=lease_seconds,
     )

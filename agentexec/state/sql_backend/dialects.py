@@ -43,6 +43,11 @@ class SqlDialect:
 
     for_update: str = " FOR UPDATE"
     skip_locked: str = " FOR UPDATE SKIP LOCKED"
+    rank: str = "UPDATE {queue} SET lane = :lane, at = :turn WHERE agent_id = :id"
+    """Statement that moves a task to a lane and gives it a turn there."""
+
+    ranks_lists: bool = False
+    """True if `rank` takes lists of `ids` and `turns`."""
 
 
 _SQLITE = SqlDialect(
@@ -61,13 +66,25 @@ _POSTGRESQL = SqlDialect(
     params=_server_clock,
     ids=bindparam("ids", type_=ARRAY(Uuid())),
     in_ids="= ANY(CAST(:ids AS UUID[]))",
+    rank="UPDATE {queue} SET lane = :lane, at = ranked.turn "
+    "FROM unnest(CAST(:ids AS UUID[]), CAST(:turns AS BIGINT[])) AS ranked (id, turn) WHERE agent_id = ranked.id",
+    ranks_lists=True,
 )
-_OTHER = replace(_POSTGRESQL, ids=bindparam("ids", expanding=True, type_=Uuid()), in_ids="IN :ids")
+_OTHER = replace(
+    _POSTGRESQL,
+    ids=bindparam("ids", expanding=True, type_=Uuid()),
+    in_ids="IN :ids",
+    rank=_SQLITE.rank,
+    ranks_lists=False,
+)
 _MYSQL = replace(
     _OTHER,
     now="CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
     insert="INSERT IGNORE",
     on_conflict="",
+    # The rows are there. Drivers send many of them in one statement only if it is an INSERT.
+    rank="INSERT INTO {queue} (agent_id, queue, priority, lane, at, epoch) "
+    "VALUES (:id, :queue, :priority, :lane, :turn, :epoch) ON DUPLICATE KEY UPDATE lane = VALUES(lane), at = VALUES(at)",
 )
 _DIALECTS = {"sqlite": _SQLITE, "postgresql": _POSTGRESQL, "mysql": _MYSQL, "mariadb": _MYSQL}
 

@@ -19,7 +19,18 @@ from sqlalchemy import (
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
 from agentexec.state.backend import EVENT_TTL_SECONDS, FOLLOW_TTL_SECONDS, MAIL_TTL_SECONDS, WATCH_TTL_SECONDS
 from agentexec.state.sql_backend.dialects import SqlDialect
-from agentexec.state.sql_models import LEASED, Counter, EventRow, Follow, Leader, Message, QueueEntry, Watch
+from agentexec.state.sql_models import (
+    LEASED,
+    RANKED,
+    UNRANKED,
+    Counter,
+    EventRow,
+    Follow,
+    Leader,
+    Message,
+    QueueEntry,
+    Watch,
+)
 
 _ID_TEXT = re.compile("[0-9a-f]{32}")
 _ID: BindParameter[Any] = bindparam("id", type_=Uuid())
@@ -44,11 +55,12 @@ class _FoundId(TypeDecorator[Any]):
         return read
 
 
-def _by_id(sql: str) -> TextClause:
+def by_id(sql: str) -> TextClause:
+    """Return a statement on one task, `id`."""
     return text(sql).bindparams(_ID)
 
 
-def _rows(sql: str, *parameters: BindParameter[Any]) -> TextualSelect:
+def found_rows(sql: str, *parameters: BindParameter[Any]) -> TextualSelect:
     """Return a SELECT whose `agent_id` is a UUID, unless the table holds something else there."""
     return text(sql).bindparams(*parameters).columns(agent_id=_FoundId())
 
@@ -59,16 +71,14 @@ class QueueStatements:
     def __init__(self, dialect: SqlDialect) -> None:
         queue, now, ids = QueueEntry.__tablename__, dialect.now, dialect.ids
         in_ids = f"agent_id {dialect.in_ids}"
+        waiting = f"(lane < {LEASED} OR lane >= {UNRANKED})"
+        ranked = f"(lane >= {RANKED} AND lane < {UNRANKED})"
 
-        self.insert = _by_id(
-            f"{dialect.insert} INTO {queue} (agent_id, queue, priority, lane, at, epoch, worker) "
-            f"VALUES (:id, :queue, :priority, :lane, {now} + :shift, :epoch, :worker){dialect.on_conflict}"
+        self.insert = by_id(
+            f"{dialect.insert} INTO {queue} (agent_id, queue, priority, lane, at, epoch, worker, flow, step) "
+            f"VALUES (:id, :queue, :priority, :lane, {now} + :shift, :epoch, :worker, :flow, :step){dialect.on_conflict}"
         )
-        self.first_due = text(
-            f"SELECT (SELECT MIN(at) FROM {queue} WHERE queue = :queue AND lane = 0) AS high, "
-            f"(SELECT MIN(at) FROM {queue} WHERE queue = :queue AND lane = 1) AS low, {now} AS now_us"
-        )
-        self.ready = _rows(
+        self.ready = found_rows(
             f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = :lane AND at <= {now} "
             f"ORDER BY at, agent_id LIMIT :most{dialect.skip_locked}"
         )
@@ -76,15 +86,15 @@ class QueueStatements:
             f"UPDATE {queue} SET lane = {LEASED}, at = {now} + :lease, epoch = epoch + 1, worker = :worker "
             f"WHERE {in_ids}"
         ).bindparams(ids)
-        self.lock = _rows(
+        self.lock = found_rows(
             f"SELECT agent_id, epoch, worker FROM {queue} WHERE {in_ids}{dialect.for_update}", ids
         )
-        self.known = _rows(f"SELECT agent_id FROM {queue} WHERE queue = :queue AND {in_ids}", ids)
-        self.entries = _rows(
-            f"SELECT agent_id, queue, priority, lane, at, epoch, {now} AS now_us FROM {queue} WHERE {in_ids}",
+        self.known = found_rows(f"SELECT agent_id FROM {queue} WHERE queue = :queue AND {in_ids}", ids)
+        self.entries = found_rows(
+            f"SELECT agent_id, queue, priority, lane, at, epoch, flow, {now} AS now_us FROM {queue} WHERE {in_ids}",
             ids,
         )
-        self.page = _rows(
+        self.page = found_rows(
             f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND agent_id > :after ORDER BY agent_id LIMIT :most",
             bindparam("after", type_=Uuid()),
         )
@@ -94,26 +104,27 @@ class QueueStatements:
         self.finish = text(f"DELETE FROM {queue} WHERE epoch = :epoch AND {in_ids}").bindparams(ids)
         self.remove = text(f"DELETE FROM {queue} WHERE {in_ids}").bindparams(ids)
         self.remove_unreadable = text(f"DELETE FROM {queue} WHERE agent_id = :raw")
-        self.release = _by_id(
-            f"UPDATE {queue} SET lane = priority, at = CASE WHEN :delay > 0 THEN {now} + :delay ELSE -({now}) END, "
+        self.release = by_id(
+            f"UPDATE {queue} SET lane = CASE WHEN flow IS NULL THEN priority WHEN :delay > 0 THEN {UNRANKED} + priority "
+            f"ELSE {RANKED} + priority END, at = CASE WHEN :delay > 0 THEN {now} + :delay ELSE -({now}) END, "
             f"worker = NULL WHERE agent_id = :id AND epoch = :epoch AND lane = {LEASED}"
         )
         self.make_ready = text(
-            f"UPDATE {queue} SET at = {now} WHERE queue = :queue AND lane < {LEASED} AND at > {now} AND {in_ids}"
+            f"UPDATE {queue} SET at = {now} WHERE queue = :queue AND {waiting} AND at > {now} AND {in_ids}"
         ).bindparams(ids)
-        self.expired = _rows(
+        self.expired = found_rows(
             f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND at < {now} "
             f"ORDER BY at LIMIT :most"
         )
-        self.of_worker = _rows(
+        self.of_worker = found_rows(
             f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND worker = :worker"
         )
-        self.holder = _by_id(
+        self.holder = by_id(
             f"SELECT worker FROM {queue} WHERE agent_id = :id AND queue = :queue AND lane = {LEASED}"
         )
         self.depth = text(
-            f"SELECT COALESCE(SUM(CASE WHEN lane < {LEASED} AND at <= {now} THEN 1 ELSE 0 END), 0), "
-            f"COALESCE(SUM(CASE WHEN lane < {LEASED} AND at > {now} THEN 1 ELSE 0 END), 0), "
+            f"SELECT COALESCE(SUM(CASE WHEN {ranked} OR {waiting} AND at <= {now} THEN 1 ELSE 0 END), 0), "
+            f"COALESCE(SUM(CASE WHEN {waiting} AND at > {now} THEN 1 ELSE 0 END), 0), "
             f"COALESCE(SUM(CASE WHEN lane = {LEASED} THEN 1 ELSE 0 END), 0) FROM {queue} WHERE queue = :queue"
         )
 
@@ -131,7 +142,9 @@ class MessageStatements:
         self.extend_watches = text(
             f"UPDATE {watches} SET lapses_at = {now} + :seconds WHERE mailbox = :mailbox AND agent_id {dialect.in_ids}"
         ).bindparams(ids)
-        self.watchers = _rows(f"SELECT agent_id, mailbox FROM {watches} WHERE agent_id {dialect.in_ids}", ids)
+        self.watchers = found_rows(
+            f"SELECT agent_id, mailbox FROM {watches} WHERE agent_id {dialect.in_ids}", ids
+        )
         self.unwatch = text(f"DELETE FROM {watches} WHERE agent_id {dialect.in_ids}").bindparams(ids)
 
         self.send = text(f"INSERT INTO {messages} (mailbox, text, sent_at) VALUES (:mailbox, :text, {now})")
@@ -140,17 +153,17 @@ class MessageStatements:
             bindparam("ids", expanding=True)
         )
 
-        self.last_events = _rows(
+        self.last_events = found_rows(
             f"SELECT agent_id, MAX(number) AS last FROM {events} WHERE agent_id IN :ids GROUP BY agent_id",
             ids_list,
         )
-        self.append_event = _by_id(
+        self.append_event = by_id(
             f"{dialect.insert} INTO {events} (agent_id, number, text, at) VALUES (:id, :number, :text, {now})"
             f"{dialect.on_conflict}"
         )
-        self.trim_events = _by_id(f"DELETE FROM {events} WHERE agent_id = :id AND number <= :oldest")
-        self.drop_forged_events = _by_id(f"DELETE FROM {events} WHERE agent_id = :id AND number > :newest")
-        self.read_events = _by_id(
+        self.trim_events = by_id(f"DELETE FROM {events} WHERE agent_id = :id AND number <= :oldest")
+        self.drop_forged_events = by_id(f"DELETE FROM {events} WHERE agent_id = :id AND number > :newest")
+        self.read_events = by_id(
             f"SELECT number, text FROM {events} WHERE agent_id = :id AND number > :after ORDER BY number"
         )
 
@@ -159,7 +172,7 @@ class MessageStatements:
             f"UPDATE {follows} SET lapses_at = {now} + :seconds WHERE mailbox = :mailbox AND agent_id IN :ids"
         ).bindparams(ids_list)
         self.any_follower = text(f"SELECT 1 FROM {follows} LIMIT 1")
-        self.followers = _rows(
+        self.followers = found_rows(
             f"SELECT agent_id, mailbox FROM {follows} WHERE agent_id IN :ids AND lapses_at > {now}", ids_list
         )
 
@@ -218,7 +231,7 @@ def _sweep(dialect: SqlDialect, table: str, column: str, earliest: int, latest: 
 
 def _subscribe(dialect: SqlDialect, table: str) -> TextClause:
     """Return the INSERT of a watch or follower, which leaves an existing one as it is."""
-    return _by_id(
+    return by_id(
         f"{dialect.insert} INTO {table} (agent_id, mailbox, lapses_at) VALUES (:id, :mailbox, {dialect.now} + :seconds)"
         f"{dialect.on_conflict}"
     )

@@ -27,7 +27,16 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{part}"
-        for part in ("buckets", "claims", "coordination", "events", "forgeries", "leases", "operations")
+        for part in (
+            "buckets",
+            "claims",
+            "coordination",
+            "events",
+            "fairness",
+            "forgeries",
+            "leases",
+            "operations",
+        )
     )
 )
 
@@ -38,6 +47,7 @@ from agentexec.testing.backend_suite.buckets import BucketTests
 from agentexec.testing.backend_suite.claims import ClaimTests
 from agentexec.testing.backend_suite.coordination import CoordinationTests
 from agentexec.testing.backend_suite.events import EventTests
+from agentexec.testing.backend_suite.fairness import FairnessTests
 from agentexec.testing.backend_suite.forgeries import ForgeryTests
 from agentexec.testing.backend_suite.leases import LeaseTests
 from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, push
@@ -45,7 +55,9 @@ from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, push
 __all__ = ["BackendSuite"]
 
 
-class BackendSuite(BucketTests, ClaimTests, LeaseTests, ForgeryTests, CoordinationTests, EventTests):
+class BackendSuite(
+    BucketTests, ClaimTests, FairnessTests, LeaseTests, ForgeryTests, CoordinationTests, EventTests
+):
     """All tests of a state backend. A subclass provides the fixture `backend` and the method `empty`."""
 
     def empty(self, backend: StateBackend) -> None:

@@ -5,14 +5,18 @@ local moment = now()
 
 -- Delayed tasks that are due become ready, ordered by the time at which they were due. As in all scripts, commands that
 -- free memory come first: on a full server, a script that has already written may go on, so work still drains.
-local due = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', digits(moment), 'WITHSCORES', 'LIMIT', 0, math.max(limit, 100))
+local due = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', digits(moment), 'WITHSCORES', 'LIMIT', 0, 1000)
 if #due > 0 then
-  local ids, places = {}, {h = {}, l = {}}
+  local ids, places, fair = {}, {h = {}, l = {}}, {}
   for i = 1, #due, 2 do ids[#ids + 1] = due[i] end
   redis.call('ZREM', DELAYED, unpack(ids))
+  local flows = redis.call('EXISTS', FLOW) == 1 and redis.call('HMGET', FLOW, unpack(ids)) or {}
   for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
     local _, lane = parse(mark)
-    if lane then
+    local flow, step = parse_flow(flows[i])
+    if lane and flow then
+      fair[#fair + 1] = {lane, flow, step, ids[i]}
+    elseif lane then
       local place = places[lane]
       place[#place + 1] = due[2 * i]
       place[#place + 1] = ids[i]
@@ -21,26 +25,72 @@ if #due > 0 then
   for name, place in pairs(places) do
     if #place > 0 then redis.call('ZADD', LANES[name], unpack(place)) end
   end
+  join_flows(fair, moment)
 end
 
-local ids = {}
-local function take(lane, count)
-  if count <= 0 then return end
-  local popped = redis.call('ZPOPMIN', lane, count)
+local ids, is_fair = {}, {}
+local function take_plain(lane, count)
+  local popped = redis.call('ZPOPMIN', LANES[lane], count)
   for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
+  return #popped / 2
 end
-take(LOW, math.min(low, limit))
-take(HIGH, limit - #ids)
-take(LOW, limit - #ids)
+
+-- Takes the first task of the key whose turn is next, and gives that key its next turn.
+local function take_fair(lane, flow, turn)
+  local first, second = unpack(of_flow(lane, flow, 2))
+  if first then
+    redis.call('ZREM', FAIR, first)
+    ids[#ids + 1] = id_of(first)
+    is_fair[#ids] = true
+  end
+  if second then
+    redis.call('ZADD', TURNS[lane], digits(turn + step_of(second)), flow)
+  else
+    redis.call('ZREM', TURNS[lane], flow)
+  end
+end
+
+-- The tasks without a key are those of one more key of weight 1.
+local function take_turns(lane, count)
+  local now, plain = current_turns(lane)
+  local wanted, has_plain = #ids + count, redis.call('EXISTS', LANES[lane]) == 1
+  while #ids < wanted do
+    local flow, turn = unpack(redis.call('ZRANGE', TURNS[lane], 0, 0, 'WITHSCORES'))
+    if not flow then break end
+    turn = tonumber(turn)
+    local next_plain = math.max(plain + TURN, now)
+    if has_plain and next_plain <= turn then
+      has_plain = take_plain(lane, 1) == 1
+      if has_plain then now, plain = next_plain, next_plain end
+    else
+      now = math.max(now, turn)
+      take_fair(lane, flow, now)
+    end
+  end
+  set_turns(lane, now, plain)
+end
+
+local function take(lane, count)
+  local wanted = #ids + count
+  if count > 0 and redis.call('EXISTS', TURNS[lane]) == 1 then take_turns(lane, count) end
+  if #ids < wanted then take_plain(lane, wanted - #ids) end
+end
+take('l', math.min(low, limit))
+take('h', limit - #ids)
+take('l', limit - #ids)
 
 local next_due = first_due()
 local reply = {next_due and math.min(math.max(next_due - moment, 0), 1e15) or -1}
 if #ids > 0 then
   local expires_at = digits(moment + lease)
-  local marks, leases, bad = {}, {}, {}
+  local marks, leases, bad, twice = {}, {}, {}, {}
   for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
-    local epoch, lane, _, signature = parse(mark)
-    if epoch and is_id(ids[i]) then
+    local epoch, lane, owner, signature = parse(mark)
+    if is_fair[i] and epoch and owner ~= '' then
+      -- A worker of an earlier release has pushed it without its key, and another has claimed it.
+      mark = nil
+    elseif epoch and is_id(ids[i]) then
+      if is_fair[i] then twice[#twice + 1] = ids[i] end
       epoch = epoch + 1
       marks[#marks + 1] = ids[i]
       marks[#marks + 1] = write(epoch, lane, signature, worker)
@@ -58,12 +108,16 @@ if #ids > 0 then
     redis.call('HSET', ENTRY, unpack(marks))
     redis.call('ZADD', LEASES, unpack(leases))
   end
+  if #twice > 0 then
+    redis.call('ZREM', HIGH, unpack(twice))
+    redis.call('ZREM', LOW, unpack(twice))
+  end
 end
 
 if #ids < limit then
   -- No ready task is left, and this worker has free slots and waits for the delayed ones.
   redis.call('DEL', WAKE)
-elseif redis.call('EXISTS', WAKE) == 0 and (next_due or redis.call('EXISTS', HIGH, LOW) > 0) then
+elseif redis.call('EXISTS', WAKE) == 0 and (next_due or redis.call('EXISTS', HIGH, LOW, FAIR) > 0) then
   wake(1)
 end
 return reply

@@ -15,5 +15,7 @@ if #waiting > 0 then
   redis.call('ZREM', HIGH, unpack(waiting))
   redis.call('ZREM', LOW, unpack(waiting))
   redis.call('ZREM', DELAYED, unpack(waiting))
+  leave_flows(waiting)
 end
+redis.call('HDEL', FLOW, unpack(gone))
 return #gone

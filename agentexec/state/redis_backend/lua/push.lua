@@ -1,9 +1,9 @@
--- ARGV: id, lane, time until it is due, epoch and signature of each task. Tasks that have an entry are left as they are.
+-- ARGV: id, lane, time until it is due, epoch, signature and flow of each task. Tasks that have an entry are left as they are.
 local moment = now()
 local ids = {}
-for i = 1, #ARGV, 5 do ids[#ids + 1] = ARGV[i] end
+for i = 1, #ARGV, 6 do ids[#ids + 1] = ARGV[i] end
 
-local fresh, marks, delayed = 0, {}, {}
+local fresh, marks, delayed, fair, flows = 0, {}, {}, {}, {}
 local places = {h = {}, l = {}}
 local last = {}
 for name, lane in pairs(LANES) do
@@ -14,7 +14,8 @@ for name, lane in pairs(LANES) do
 end
 local seen = {}
 for i, known in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
-  local id, lane, wait, epoch, signature = unpack(ARGV, 5 * i - 4, 5 * i)
+  local id, lane, wait, epoch, signature, text = unpack(ARGV, 6 * i - 5, 6 * i)
+  local flow, step = parse_flow(text)
   if not parse(known) and not seen[id] then
     seen[id] = true
     fresh = fresh + 1
@@ -23,6 +24,12 @@ for i, known in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
     if tonumber(wait) > 0 then
       delayed[#delayed + 1] = digits(moment + tonumber(wait))
       delayed[#delayed + 1] = id
+      if flow then
+        flows[#flows + 1] = id
+        flows[#flows + 1] = text
+      end
+    elseif flow then
+      fair[#fair + 1] = {lane, flow, step, id}
     else
       -- Scored 1 above the last task, so tasks pushed together keep their order.
       last[lane] = last[lane] + 1
@@ -34,6 +41,13 @@ for i, known in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
 end
 if fresh == 0 then return 0 end
 redis.call('HSET', ENTRY, unpack(marks))
+if #fair > 0 then
+  local stale = {}
+  for i, task in ipairs(fair) do stale[i] = task[4] end
+  leave_flows(stale)
+  join_flows(fair, moment)
+end
+if #flows > 0 then redis.call('HSET', FLOW, unpack(flows)) end
 if #delayed > 0 then redis.call('ZADD', DELAYED, unpack(delayed)) end
 for name, place in pairs(places) do
   if #place > 0 then redis.call('ZADD', LANES[name], unpack(place)) end

@@ -7,6 +7,8 @@ for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ARGV))) do
     reply[#reply + 1] = owner
   end
 end
+leave_flows(ARGV)
 redis.call('HDEL', ENTRY, unpack(ARGV))
+redis.call('HDEL', FLOW, unpack(ARGV))
 for _, set in ipairs({HIGH, LOW, DELAYED, LEASES}) do redis.call('ZREM', set, unpack(ARGV)) end
 return reply

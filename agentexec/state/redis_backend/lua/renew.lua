@@ -36,6 +36,7 @@ if #strays > 0 then
   redis.call('ZREM', HIGH, unpack(strays))
   redis.call('ZREM', LOW, unpack(strays))
   redis.call('ZREM', DELAYED, unpack(strays))
+  leave_flows(strays)
   redis.call('HSET', ENTRY, unpack(marks))
 end
 return {taken, missing}
