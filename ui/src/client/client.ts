@@ -1,0 +1,167 @@
+import type { ActivityDetail, ActivityList, Approval, Status } from '../types/index.js';
+
+/** Which activities to list. Other keys are sent along, for filters of your own API. */
+export interface ActivityFilters {
+  page?: number | undefined;
+  pageSize?: number | undefined;
+  /** Cursor: `next_cursor` of the page before. */
+  after?: string | undefined;
+  status?: Status | readonly Status[] | undefined;
+  taskName?: string | undefined;
+  [name: string]: string | number | boolean | readonly string[] | undefined;
+}
+
+export interface ApprovalFilters {
+  agentId?: string | undefined;
+  limit?: number | undefined;
+}
+
+export interface RequestOptions {
+  signal?: AbortSignal | undefined;
+}
+
+export interface EventsOptions extends RequestOptions {
+  /** Id of the last event that was received. */
+  lastEventId?: string | undefined;
+  /** False leaves out the text of the model. */
+  deltas?: boolean | undefined;
+}
+
+/** Access to the API. Hooks and query options use it; replace single methods to adapt it to an API of your own. */
+export interface Client {
+  /** Identifies the API in query keys. */
+  readonly baseUrl: string;
+  activities(filters?: ActivityFilters, options?: RequestOptions): Promise<ActivityList>;
+  activity(agentId: string, options?: RequestOptions): Promise<ActivityDetail>;
+  approvals(filters?: ApprovalFilters, options?: RequestOptions): Promise<Approval[]>;
+  approve(agentId: string, callId: string, options?: RequestOptions): Promise<void>;
+  reject(agentId: string, callId: string, message?: string, options?: RequestOptions): Promise<void>;
+  /** Open the stream of a task's server-sent events. The response may be an error; its body has not been read. */
+  events(agentId: string, options?: EventsOptions): Promise<Response>;
+}
+
+/** Paths of the API's endpoints, relative to the base URL. */
+export interface Paths {
+  activities: string;
+  activity: (agentId: string) => string;
+  events: (agentId: string) => string;
+  approvals: string;
+  approve: (agentId: string, callId: string) => string;
+  reject: (agentId: string, callId: string) => string;
+}
+
+export interface ClientOptions {
+  /** Where the API is, such as `/api` or `https://example.com/api`. */
+  baseUrl?: string;
+  /** Headers of every request; a function is called before each, for tokens that expire. */
+  headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>);
+  credentials?: RequestCredentials;
+  paths?: Partial<Paths>;
+  fetch?: typeof globalThis.fetch;
+}
+
+/** Answer of the API that is not a success. */
+export class RequestError extends Error {
+  override readonly name = 'RequestError';
+
+  constructor(
+    message: string,
+    readonly status: number,
+  ) {
+    super(message);
+  }
+
+  /** True if the same request may succeed later. */
+  get temporary(): boolean {
+    return this.status >= 500 || [408, 425, 429].includes(this.status);
+  }
+}
+
+const PATHS: Paths = {
+  activities: '/activity',
+  activity: (agentId) => `/activity/${encodeURIComponent(agentId)}`,
+  events: (agentId) => `/activity/${encodeURIComponent(agentId)}/events`,
+  approvals: '/approvals',
+  approve: (agentId, callId) => `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/approve`,
+  reject: (agentId, callId) => `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/reject`,
+};
+
+/** Return a client of an API that has the paths of agentexec's FastAPI router, or those of `paths`. */
+export function createClient(options: ClientOptions = {}): Client {
+  const baseUrl = (options.baseUrl ?? '').replace(/\/+$/, '');
+  const paths = { ...PATHS, ...options.paths };
+
+  const send = async (path: string, init: RequestInit, accept: string): Promise<Response> => {
+    const given = typeof options.headers === 'function' ? await options.headers() : options.headers;
+    const headers = new Headers(given);
+    for (const [name, value] of new Headers(init.headers)) headers.set(name, value);
+    headers.set('Accept', accept);
+    const request: RequestInit = { ...init, headers };
+    if (options.credentials) request.credentials = options.credentials;
+    // Looked up for each request, so that what replaces `fetch` later, such as a tracer, is used.
+    return (options.fetch ?? globalThis.fetch)(baseUrl + path, request);
+  };
+
+  const json = async (path: string, init: RequestInit): Promise<unknown> => {
+    const response = await send(path, init, 'application/json');
+    if (!response.ok) throw await requestError(response);
+    return response.status === 204 ? undefined : response.json();
+  };
+
+  const post = async (path: string, body: unknown, { signal }: RequestOptions = {}): Promise<void> => {
+    await json(path, {
+      method: 'POST',
+      body: JSON.stringify(body),
+      headers: { 'Content-Type': 'application/json' },
+      signal: signal ?? null,
+    });
+  };
+
+  return {
+    baseUrl,
+    activities: async (filters = {}, { signal } = {}) =>
+      (await json(paths.activities + queryString(filters), { signal: signal ?? null })) as ActivityList,
+    activity: async (agentId, { signal } = {}) =>
+      (await json(paths.activity(agentId), { signal: signal ?? null })) as ActivityDetail,
+    approvals: async (filters = {}, { signal } = {}) =>
+      (await json(paths.approvals + queryString({ ...filters }), { signal: signal ?? null })) as Approval[],
+    approve: (agentId, callId, request) => post(paths.approve(agentId, callId), {}, request),
+    reject: (agentId, callId, message, request) =>
+      post(paths.reject(agentId, callId), message === undefined ? {} : { message }, request),
+    events: (agentId, { lastEventId, deltas, signal } = {}) =>
+      send(
+        paths.events(agentId) + (deltas === false ? '?deltas=false' : ''),
+        {
+          headers: lastEventId === undefined ? {} : { 'Last-Event-ID': lastEventId },
+          cache: 'no-store',
+          signal: signal ?? null,
+        },
+        'text/event-stream',
+      ),
+  };
+}
+
+/** Return the error for a response that is not a success, with the API's own sentence if it has one. */
+export async function requestError(response: Response): Promise<RequestError> {
+  let detail: unknown;
+  try {
+    detail = ((await response.json()) as { detail?: unknown } | null)?.detail;
+  } catch {
+    detail = undefined;
+  }
+  const text =
+    typeof detail === 'string' ? detail : `The API answered ${response.status} ${response.statusText}`.trim();
+  return new RequestError(text, response.status);
+}
+
+function queryString(filters: ActivityFilters): string {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(filters)) {
+    const key = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+    for (const item of Array.isArray(value) ? value : [value]) {
+      if (item !== undefined && item !== '') query.append(key, String(item));
+    }
+  }
+  const text = query.toString();
+  return text && `?${text}`;
+}

@@ -1,0 +1,129 @@
+'use client';
+
+import { type ComponentPropsWithoutRef, type ReactNode, useId, useState } from 'react';
+import { formatJson } from '../format.js';
+import type { Approval } from '../types/index.js';
+import { classes } from './classes.js';
+import { FoldedText } from './FoldedText.js';
+import { RelativeTime } from './RelativeTime.js';
+
+export interface ApprovalCardProps extends Omit<ComponentPropsWithoutRef<'article'>, 'children'> {
+  approval: Approval;
+  onApprove?: ((approval: Approval) => unknown) | undefined;
+  /** `message` is for the model; undefined if the person wrote none. */
+  onReject?: ((approval: Approval, message: string | undefined) => unknown) | undefined;
+  /** True while an answer is being sent. A promise returned by onApprove or onReject does the same. */
+  pending?: boolean | undefined;
+  /** Reason why the answer was not accepted. */
+  error?: Error | string | null | undefined;
+  onTaskClick?: ((agentId: string) => void) | undefined;
+  renderArguments?: ((approval: Approval) => ReactNode) | undefined;
+}
+
+/** Call that waits for a person, with its arguments and buttons to approve or reject it. */
+export function ApprovalCard({
+  approval,
+  onApprove,
+  onReject,
+  pending = false,
+  error,
+  onTaskClick,
+  renderArguments,
+  className,
+  ...rest
+}: ApprovalCardProps) {
+  const id = useId();
+  const [message, setMessage] = useState('');
+  const [sending, setSending] = useState(false);
+  const [failure, setFailure] = useState<unknown>();
+
+  const answer = async (send: () => unknown) => {
+    if (sending) return;
+    setSending(true);
+    setFailure(undefined);
+    try {
+      await send();
+    } catch (reason) {
+      setFailure(reason);
+    } finally {
+      setSending(false);
+    }
+  };
+
+  const busy = pending || sending;
+  const problem = error ?? failure;
+  return (
+    <article
+      aria-labelledby={`${id}-title`}
+      {...rest}
+      className={classes('ax-approval', className)}
+      data-kind={approval.kind}
+      data-pending={busy}
+      aria-busy={busy}
+    >
+      <header className="ax-approval__header">
+        <h3 id={`${id}-title`} className="ax-approval__title">
+          {approval.kind === 'repeat' ? 'Repeat' : 'Approve'} <code>{approval.tool}</code>?
+        </h3>
+        <RelativeTime time={approval.created_at} />
+      </header>
+      <p className="ax-approval__task">
+        {approval.kind === 'repeat' && 'The call was interrupted, and may have been made. '}
+        Asked by{' '}
+        {onTaskClick ? (
+          <button type="button" className="ax-link" onClick={() => onTaskClick(approval.agent_id)}>
+            {approval.agent_type}
+          </button>
+        ) : (
+          approval.agent_type
+        )}
+        {approval.expires_at && (
+          <>
+            , expires <RelativeTime time={approval.expires_at} />
+          </>
+        )}
+      </p>
+      {renderArguments ? (
+        renderArguments(approval)
+      ) : (
+        <FoldedText className="ax-approval__arguments ax-code" text={formatJson(approval.arguments)} limit={1000} />
+      )}
+      {problem ? (
+        <p role="alert" className="ax-error">
+          {problem instanceof Error ? problem.message : String(problem)}
+        </p>
+      ) : null}
+      {onReject && (
+        <label className="ax-approval__message">
+          Message to the model if rejected (optional)
+          <textarea rows={1} value={message} disabled={busy} onChange={(event) => setMessage(event.target.value)} />
+        </label>
+      )}
+      <div className="ax-approval__actions">
+        {onApprove && (
+          // aria-disabled instead of disabled: a button that is disabled loses the focus.
+          <button
+            type="button"
+            className="ax-button ax-button--primary"
+            aria-disabled={busy}
+            aria-describedby={`${id}-title`}
+            onClick={() => !busy && answer(() => onApprove(approval))}
+          >
+            {approval.kind === 'repeat' ? 'Repeat the call' : 'Approve'}
+          </button>
+        )}
+        {onReject && (
+          <button
+            type="button"
+            className="ax-button"
+            aria-disabled={busy}
+            aria-describedby={`${id}-title`}
+            onClick={() => !busy && answer(() => onReject(approval, message.trim() || undefined))}
+          >
+            Reject
+          </button>
+        )}
+      </div>
+    </article>
+  );
+}

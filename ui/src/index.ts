@@ -1,0 +1,65 @@
+export {
+  type ActivityFilters,
+  type ApprovalFilters,
+  type Client,
+  type ClientOptions,
+  createClient,
+  type EventsOptions,
+  type Paths,
+  RequestError,
+  type RequestOptions,
+} from './client/client.js';
+export { type ConnectionState, type FollowOptions, followActivity } from './client/follow.js';
+export {
+  activitiesQuery,
+  activityQuery,
+  approvalsQuery,
+  approveMutation,
+  rejectMutation,
+} from './client/queries.js';
+export type { StreamState } from './client/streamState.js';
+export { ActiveAgentsBadge, type ActiveAgentsBadgeProps } from './components/ActiveAgentsBadge.js';
+export { ApprovalCard, type ApprovalCardProps } from './components/ApprovalCard.js';
+export { FoldedText, type FoldedTextProps } from './components/FoldedText.js';
+export { type LogLine, LogStream, type LogStreamProps } from './components/LogStream.js';
+export { ProgressBar, type ProgressBarProps } from './components/ProgressBar.js';
+export { RelativeTime, type RelativeTimeProps } from './components/RelativeTime.js';
+export { RunTimeline, type RunTimelineProps } from './components/RunTimeline.js';
+export { StatusBadge, type StatusBadgeProps } from './components/StatusBadge.js';
+export { TaskDetail, type TaskDetailActivity, type TaskDetailProps } from './components/TaskDetail.js';
+export { TaskList, type TaskListItem, type TaskListProps } from './components/TaskList.js';
+export { TaskTree, type TaskTreeItem, type TaskTreeProps } from './components/TaskTree.js';
+export { UsageSummary, type UsageSummaryProps } from './components/UsageSummary.js';
+export { WorkerList, type WorkerListProps, type WorkerState, workerState } from './components/WorkerList.js';
+export { AgentexecProvider, type AgentexecProviderProps, useClient } from './hooks/AgentexecProvider.js';
+export { type FetchOptions, useActivities } from './hooks/useActivities.js';
+export { useActivity } from './hooks/useActivity.js';
+export { type ActivityStream, type ActivityStreamOptions, useActivityStream } from './hooks/useActivityStream.js';
+export { type Approvals, useApprovals } from './hooks/useApprovals.js';
+export type { Fetched } from './hooks/usePolled.js';
+export { isActive, isFinal, STATUS_LABELS } from './status.js';
+export {
+  buildTimeline,
+  eventsFromLogs,
+  type TimelineEntry,
+  type TimelineKind,
+  type TimelineOptions,
+  type TimelineStatus,
+  type TimelineUsage,
+} from './timeline.js';
+export type {
+  ActivityChild,
+  ActivityDetail,
+  ActivityEvent,
+  ActivityList,
+  ActivityListItem,
+  ActivityLog,
+  Approval,
+  EventType,
+  Overview,
+  Spent,
+  Status,
+  Usage,
+  WorkerDeath,
+  WorkerProcess,
+} from './types/index.js';

@@ -1,0 +1,216 @@
+// Made from the pydantic models by `./dev ui types`. Change the models instead.
+
+/** Task that another task has enqueued, with the tasks that it has enqueued itself. */
+export interface ActivityChild {
+  agent_id: string;
+  agent_type: string;
+  status: Status;
+  percentage: number;
+  latest_log_message: string | null;
+  children: ActivityChild[];
+  more_below: boolean;
+  /** Name of the task, as `agent_type`. */
+  task_name: string;
+}
+
+/**
+ * Activity with its whole log.
+ *
+ * `children` is the tree of the tasks that it has enqueued, oldest first, with up to 1,000 tasks on up to 20 levels.
+ * `more_below` is true where a task has more children than the tree shows.
+ */
+export interface ActivityDetail {
+  agent_id: string;
+  /** Name of the task. */
+  agent_type: string;
+  status: Status;
+  percentage: number;
+  created_at: string;
+  /** Time of the last change of status or report. */
+  updated_at: string;
+  /** Start of the first attempt; null before it. */
+  started_at: string | null;
+  /** End of the task, with any final status; null before it. */
+  finished_at: string | null;
+  id: string;
+  parent_id: string | null;
+  children: ActivityChild[];
+  more_below: boolean;
+  attempt: number;
+  error: string | null;
+  expires_at: string | null;
+  usage_by_model: Record<string, Usage>;
+  logs: ActivityLog[];
+  /** Name of the task, as `agent_type`. */
+  task_name: string;
+  /** Sums over all models and attempts; zeros if no model was called. */
+  usage: Usage;
+  /** Seconds from the start to the end, or to the last change of a running task; null before the start. */
+  elapsed_seconds: number | null;
+  /** Deaths of worker processes while they ran the task, oldest first, as its log tells them. */
+  deaths: WorkerDeath[];
+  /** Estimated cost in dollars; null unless the price of every model that was called is known. */
+  cost: number | null;
+}
+
+/**
+ * Event of a task, from `ax.activity.stream`.
+ *
+ * `id` is opaque; pass it as `after=` to resume the stream after this event.
+ *
+ * There is one durable event for each log line: `log`, or `status` if the line changed the status, or for the last
+ * line `result`, `error` or `canceled`. Live events are short-lived: `text_delta`, `tool_called`, `tool_output`,
+ * `agent` (another agent took over) and `usage`. `dropped` stands where some of them are missing.
+ */
+export interface ActivityEvent {
+  id: string;
+  type: "log" | "status" | "text_delta" | "tool_called" | "tool_output" | "agent" | "usage" | "result" | "error" | "canceled" | "dropped";
+  at: string;
+  data: Record<string, unknown>;
+}
+
+/** Activity in a list. */
+export interface ActivityListItem {
+  agent_id: string;
+  /** Name of the task. */
+  agent_type: string;
+  status: Status;
+  percentage: number;
+  created_at: string;
+  /** Time of the last change of status or report. */
+  updated_at: string;
+  /** Start of the first attempt; null before it. */
+  started_at: string | null;
+  /** End of the task, with any final status; null before it. */
+  finished_at: string | null;
+  latest_log_message: string | null;
+  /** Name of the task, as `agent_type`. */
+  task_name: string;
+  /** Sums over all models and attempts; zeros if no model was called. */
+  usage: Usage;
+  /** Seconds from the start to the end, or to the last change of a running task; null before the start. */
+  elapsed_seconds: number | null;
+  /** Time of the log's latest line, as `updated_at`: both are written together. */
+  latest_log_timestamp: string;
+  /** `elapsed_seconds` as a whole number; 0 before the start. */
+  elapsed_time_seconds: number;
+}
+
+/**
+ * Page of activities; `page` counts from 1.
+ *
+ * `total` is the number of matching activities, or a lower bound if `total_is_exact` is false. `next_cursor` is the
+ * `after=` of the next page, null on a page that is not full.
+ */
+export interface ActivityList {
+  items: ActivityListItem[];
+  total: number;
+  page: number;
+  page_size: number;
+  total_is_exact: boolean;
+  next_cursor: string | null;
+  /** Number of pages; 0 if nothing matches. */
+  total_pages: number;
+}
+
+/** Line of an activity's log. */
+export interface ActivityLog {
+  id: number;
+  created_at: string;
+  message: string;
+  status: Status;
+  percentage: number | null;
+}
+
+/**
+ * Call that waits for a person.
+ *
+ * `kind` is "approval" for a tool with `needs_approval`, and "repeat" for a call with the policy "ask" that was
+ * interrupted and may be made again. `arguments` is the JSON that the model wrote.
+ */
+export interface Approval {
+  agent_id: string;
+  agent_type: string;
+  call_id: string;
+  kind: "approval" | "repeat";
+  tool: string;
+  arguments: string;
+  created_at: string;
+  expires_at: string | null;
+  /** Name of the task, as `agent_type`. */
+  task_name: string;
+}
+
+/** Queued, running and recently ended tasks, and the worker processes. */
+export interface Overview {
+  /** Time of the query. */
+  at: string;
+  /** Number of queued tasks, including those that may not start yet. */
+  queued: number;
+  /** Number of running tasks. */
+  running: number;
+  /** Creation time of the oldest queued task that may start. */
+  oldest_queued_at: string | null;
+  /** Numbers of completed tasks, one per minute; the last one counts the last 60 seconds. */
+  done_per_minute: number[];
+  /** Numbers of tasks that ended in ERROR, likewise. */
+  failed_per_minute: number[];
+  /** Worker processes of all queues; lost ones stay for ten minutes. */
+  workers: Worker[];
+  /** Number of queued and running tasks. */
+  active: number;
+}
+
+/** Usage and cost of the tasks that ended in the last minutes. */
+export interface Spent {
+  /** Length of the time span in minutes. */
+  minutes: number;
+  usage: Usage;
+  /** Estimated cost in dollars; null unless all prices are known. */
+  cost: number | null;
+}
+
+/** Status of a task. COMPLETE, ERROR and CANCELED are final: a task reaches exactly one of them. */
+export type Status = "queued" | "running" | "complete" | "error" | "canceled";
+
+/** Recorded usage of model calls. */
+export interface Usage {
+  /** Number of model calls that were answered. */
+  requests: number;
+  /** Input tokens, including the cached ones. */
+  input_tokens: number;
+  cached_tokens: number;
+  output_tokens: number;
+}
+
+/** Death of a worker process that ran a task. */
+export interface WorkerDeath {
+  /** Time at which the death was noticed. */
+  at: string;
+  /** Signal that killed the process; null without one. */
+  signal: string | null;
+  /** Completes the sentence "The worker process …". */
+  reason: string;
+}
+
+/** Worker process, as of its latest report. */
+export interface Worker {
+  worker_id: string;
+  /** Queue that it serves. */
+  queue: string;
+  host: string;
+  pid: number;
+  /** Maximum number of tasks that it runs at once. */
+  concurrency: number;
+  /** Number of tasks that it runs. */
+  running: number;
+  /** Whether it is about to stop and claims no more tasks. */
+  draining: boolean;
+  /** CPU usage; 100 is one processor. */
+  cpu_percent: number;
+  /** Resident memory in bytes. */
+  rss_bytes: number;
+  started_at: string;
+  /** Time of its latest report; after 20 seconds without one it is lost. */
+  seen_at: string;
+}
