@@ -140,6 +140,21 @@ class Settings(BaseSettings):
         le=604_800,
         description="Longest wait, in seconds, that a server's Retry-After may ask for; a longer one is cut to this.",
     )
+    max_tasks_per_child: int = Field(
+        default=0,
+        ge=0,
+        description="Number of tasks after which a worker process is replaced, up to a tenth fewer at random; 0 for never.",
+    )
+    max_memory_per_child: int = Field(
+        default=0,
+        ge=0,
+        description="Memory in MiB (resident set) above which a worker process is replaced after its running tasks; 0 for never.",
+    )
+    hang_timeout: float = Field(
+        default=300,
+        ge=0,
+        description="Seconds without an answer of its event loop after which a worker process is killed and replaced; 0 for never.",
+    )
     heartbeat_file: Path | None = Field(
         default=None,
         description="File that a worker rewrites every second, for `agentexec worker --check`. Unset: no file.",

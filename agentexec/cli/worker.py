@@ -48,6 +48,28 @@ def run(
             min=0, help="Seconds that running tasks get on SIGTERM (AGENTEXEC_GRACEFUL_SHUTDOWN_TIMEOUT)."
         ),
     ] = None,
+    max_tasks_per_child: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Tasks after which a process is replaced, 0 for never (AGENTEXEC_MAX_TASKS_PER_CHILD).",
+        ),
+    ] = None,
+    max_memory_per_child: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="MIB",
+            help="Memory above which a process is replaced, 0 for any (AGENTEXEC_MAX_MEMORY_PER_CHILD).",
+        ),
+    ] = None,
+    hang_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds after which a process that hangs is replaced, 0 for never (AGENTEXEC_HANG_TIMEOUT).",
+        ),
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="Log level (AGENTEXEC_LOG_LEVEL).")] = None,
     log_format: Annotated[
         str | None, typer.Option(metavar="text|json", help="Format of the log (AGENTEXEC_LOG_FORMAT).")
@@ -80,6 +102,8 @@ def run(
 ) -> None:
     """Run workers until SIGTERM or Ctrl-C. A second signal stops them sooner.
 
+    SIGHUP loads the module again and replaces the processes without a gap; SIGTTIN and SIGTTOU add and remove one.
+
     Exit codes: 0 stopped in order, 1 forced to stop or crashed, 2 the module cannot be loaded, a setting is invalid or
     Redis refuses to serve (a permission, a password, a cluster), 3 Redis or the database cannot be reached, 5 the database needs `agentexec migrate`. --check and --ready only read
     the heartbeat file, and exit with 0 or 1.
@@ -93,6 +117,9 @@ def run(
         "worker_concurrency": concurrency,
         "queue_name": queue,
         "graceful_shutdown_timeout": graceful_timeout,
+        "max_tasks_per_child": max_tasks_per_child,
+        "max_memory_per_child": max_memory_per_child,
+        "hang_timeout": hang_timeout,
         "log_level": log_level,
         "log_format": log_format,
         "heartbeat_file": heartbeat_file,

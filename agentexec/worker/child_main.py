@@ -25,6 +25,8 @@ from agentexec.worker import logs
 from agentexec.worker.event_loop import MainTask, run_to_end
 from agentexec.worker.forks import Forks, ignore_signals, terminate_children
 from agentexec.worker.reports import Reporter
+from agentexec.worker.scoreboard import Scoreboard
+from agentexec.worker.turnover import Turnover
 
 log = logging.getLogger("agentexec.worker")
 
@@ -44,22 +46,25 @@ PR_SET_PDEATHSIG = 1
 
 
 def run_child(
-    request: dict[str, str],
+    request: dict[str, Any],
     registry: Registry,
     alive: int,
     maintenance: socket.socket,
     forks: Forks,
     reports: int,
+    board: Scoreboard,
 ) -> NoReturn:
     """Run a worker or the maintenance process, then exit without the exit handlers inherited from the template.
 
     Args:
-        request: The supervisor's: `role`, `id` and `name`, and `again` if workers ran before.
+        request: The supervisor's: `role`, `id` and `name`, `again` if workers ran before, and of a worker `cell`, its
+            place on the scoreboard, and `after`, the places and numbers of starts of those that it replaces.
         registry: The pool's tasks.
         alive: File descriptor of a pipe that closes when the supervisor is gone.
         maintenance: Socket between the supervisor and the maintenance process.
         forks: The forks of the template, which goes on to see those of this process.
         reports: File descriptor to which this process reports, -1 for none.
+        board: The supervisor's scoreboard.
     """
     code = 1
     try:
@@ -70,7 +75,7 @@ def run_child(
             code = _run_maintenance(request, registry, alive, maintenance, reports)
         else:
             maintenance.close()
-            code = _run_worker(request, alive, registry, forks, reports)
+            code = _run_worker(request, alive, registry, forks, reports, board)
     except AgentexecError as error:
         log.error("%s", error)
         code = error.exit_code
@@ -98,8 +103,16 @@ def _flush_traces() -> None:
             tracing.flush_traces(FLUSH_SECONDS)
 
 
-def _run_worker(request: dict[str, str], alive: int, registry: Registry, forks: Forks, reports: int) -> int:
-    worker = importlib.import_module(WORKER_MODULE).Worker(registry, RUNTIME, CONF, request["id"])
+def _run_worker(
+    request: dict[str, Any], alive: int, registry: Registry, forks: Forks, reports: int, board: Scoreboard
+) -> int:
+    turnover = Turnover(
+        board.cell(request["cell"]),
+        CONF.worker_concurrency,
+        max_tasks=CONF.max_tasks_per_child,
+        predecessors=[(board.cell(number), start) for number, start in request["after"]],
+    )
+    worker = importlib.import_module(WORKER_MODULE).Worker(registry, RUNTIME, CONF, request["id"], turnover)
 
     reporter = Reporter(reports, request["id"], worker.report)
 
@@ -139,7 +152,7 @@ def _loop_factory() -> Any:
 
 
 def _run_maintenance(
-    request: dict[str, str], registry: Registry, alive: int, supervisor: socket.socket, reports: int
+    request: dict[str, Any], registry: Registry, alive: int, supervisor: socket.socket, reports: int
 ) -> int:
     connect_timeout = math.inf if "again" in request else CONF.connect_timeout
     maintenance = importlib.import_module(MAINTENANCE_MODULE).Maintenance(

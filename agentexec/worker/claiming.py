@@ -18,6 +18,7 @@ from agentexec.worker.lease_clock import present
 from agentexec.worker.leased_tasks import LeasedTasks
 from agentexec.worker.slots import Slots
 from agentexec.worker.suspects import Suspects
+from agentexec.worker.turnover import TAKEOVER_WAIT, Turnover
 
 log = logging.getLogger("agentexec.worker")
 
@@ -76,6 +77,9 @@ class Claimer:
     Threads: its own thread does the work. Any other may call `wait_until_idle`, and sets `draining` to end it.
 
     Args:
+        turnover: How much this process may claim beside the process that it replaces, and before its own end.
+        started: Returns the number of tasks that this process has started.
+        on_used_up: Called when this process may start no more tasks.
         backlog: Returns the number of endings that are not written yet.
         draining: Event that ends claiming; `slots.notify()` makes the thread see it.
     """
@@ -90,6 +94,9 @@ class Claimer:
         suspects: Suspects,
         tasks: LeasedTasks,
         admission: SupportsAdmit,
+        turnover: Turnover,
+        started: Callable[[], int],
+        on_used_up: Callable[[], object],
         backlog: Callable[[], int],
         draining: threading.Event,
     ) -> None:
@@ -101,6 +108,9 @@ class Claimer:
         self._suspects = suspects
         self._tasks = tasks
         self._admission = admission
+        self._turnover = turnover
+        self._started = started
+        self._on_used_up = on_used_up
         self._backlog = backlog
         self._draining = draining
         self._idle = threading.Event()
@@ -137,7 +147,7 @@ class Claimer:
 
     def claim(self) -> bool:
         """Claim tasks and have them admitted, or wait for tasks. Returns False if there were none."""
-        limit = 0 if self._draining.is_set() else self._slots.acquire(CLAIM_LIMIT)
+        limit = 0 if self._draining.is_set() else self._acquire()
         if self._draining.is_set() or (limit == 0 and not self._admission.startable):
             self._slots.release(limit)
             return False
@@ -152,7 +162,20 @@ class Claimer:
         self._claimed += len(leases)
         self._tasks.add(leases, since)
         self._admission.admit([*held, *leases])
+        self._turnover.note_started(self._started())
         return True
+
+    def _acquire(self) -> int:
+        """Take as many free slots as this process may claim tasks for."""
+        free = self._slots.free
+        quota = self._turnover.quota(self._started(), free)
+        if quota is None:
+            self._on_used_up()
+            return 0
+        if free > 0 and not quota:
+            # The predecessor still uses them, and does not tell when it does not.
+            self._draining.wait(TAKEOVER_WAIT)
+        return self._slots.acquire(min(CLAIM_LIMIT, quota))
 
     def _claim(self, limit: int) -> tuple[list[Lease], float | None]:
         """Claim up to `limit` tasks for as many acquired slots, and release the slots that stay unused."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
+from collections.abc import Callable
 
 from agentexec.worker.running import RunningTasks
 from agentexec.worker.slots import Slots
@@ -24,25 +26,41 @@ class Drain:
     Threads: only the event loop's thread calls it. `draining` tells the other threads; they only read it.
     """
 
-    def __init__(self, running: RunningTasks, slots: Slots, draining: threading.Event, grace: float) -> None:
-        """Drain with `grace` seconds for running tasks."""
+    def __init__(
+        self,
+        running: RunningTasks,
+        slots: Slots,
+        draining: threading.Event,
+        grace: float,
+        *,
+        on_progress: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Drain with `grace` seconds for running tasks. `on_progress` is called when tasks may have ended."""
+        self._on_progress = on_progress
         self._running = running
         self._slots = slots
         self._draining = draining
         self._grace = grace
+        self._deadline = math.inf
         self._requested = asyncio.Event()
         self._immediate = asyncio.Event()
 
     def request(self) -> None:
-        """Begin to drain."""
-        if not self._draining.is_set():
-            self.announce()
-            self._requested.set()
+        """Begin to drain, or limit a drain that had no limit."""
+        if self._deadline == math.inf:
+            self._deadline = asyncio.get_running_loop().time() + self._grace
+            self.retire()
+
+    def retire(self) -> None:
+        """Begin to drain, with any time for running tasks: another process takes the place of this one."""
+        self.announce()
+        self._requested.set()
 
     def announce(self) -> None:
         """Let nothing new start. Unlike the rest, it needs no event loop."""
         self._draining.set()
         self._running.draining = True
+        self._on_progress()
         self._slots.notify()
 
     def request_now(self) -> None:
@@ -57,7 +75,8 @@ class Drain:
     async def finish_running(self) -> None:
         """Wait for running tasks, then cancel the rest and hand them back."""
         if self._running.count:
-            log.info("Draining: waiting up to %g s for %d running task(s).", self._grace, self._running.count)
+            limit = "" if self._deadline == math.inf else f" up to {self._grace:g} s"
+            log.info("Draining: waiting%s for %d running task(s).", limit, self._running.count)
         await self._wait_for_running()
         if self._running.count:
             log.info("Handing %d unfinished task(s) back to the queue.", self._running.count)
@@ -68,10 +87,11 @@ class Drain:
 
     async def _wait_for_running(self) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._grace
         immediate = asyncio.ensure_future(self._immediate.wait())
-        while self._running.count and not immediate.done() and (left := deadline - loop.time()) > 0:
+        while self._running.count and not immediate.done() and (left := self._deadline - loop.time()) > 0:
+            self._on_progress()
             # A task that waits for others may do so outside this process.
             self._running.cancel(self._slots.requeueable_tasks)
             await self._running.wait(min(REQUEUE_INTERVAL, left), until=immediate)
         immediate.cancel()
+        self._on_progress()

@@ -75,7 +75,8 @@ class AttemptTask(asyncio.Task[T]):
         self, coroutine: Coroutine[Any, Any, T], *, lease: Lease, loop: asyncio.AbstractEventLoop, name: str
     ) -> None:
         super().__init__(_UncloseableCoroutine(coroutine), loop=loop, name=name)
-        self._lease = lease
+        self.lease = lease
+        """Lease of the attempt."""
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancel the task, unless the code of another task's handler asks for it.
@@ -83,7 +84,7 @@ class AttemptTask(asyncio.Task[T]):
         Cancel scopes of anyio, which handlers may share, cancel with a message of their own.
         """
         by_scope = isinstance(msg, str) and ANYIO_MARK in msg
-        return (by_scope or CURRENT_LEASE.get() in (None, self._lease)) and super().cancel(msg)
+        return (by_scope or CURRENT_LEASE.get() in (None, self.lease)) and super().cancel(msg)
 
     def stop(self) -> None:
         """Cancel the task for the worker, whatever code is running."""

@@ -1,4 +1,8 @@
-"""The processes of a supervisor: starts them, acts on what they say, and replaces those that die."""
+"""The processes of a supervisor: starts them, acts on what they say, and replaces those that die.
+
+New code is rolled out by a second generation of processes. It is loaded and checked while the first one serves; then its
+workers take the place of the others, one by one as they begin to serve.
+"""
 
 from __future__ import annotations
 
@@ -6,42 +10,35 @@ import logging
 import selectors
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from agentexec.config import Settings
 from agentexec.errors import AgentexecError, ModuleLoadError
 from agentexec.policy import ended_by_itself, exit_reason
 from agentexec.worker.channel import Channel
-from agentexec.worker.child_processes import ChildProcess, ChildProcesses
+from agentexec.worker.child_exits import ChildExits
+from agentexec.worker.child_processes import ChildProcess, ChildProcesses, Restart
+from agentexec.worker.child_watch import ChildWatch
 from agentexec.worker.failed_start import from_message
+from agentexec.worker.generation import Generation, Generations, TemplateOptions
 from agentexec.worker.machine import new_process_name, new_run_name
+from agentexec.worker.rollout import Rollout
+from agentexec.worker.scoreboard import Scoreboard
 from agentexec.worker.stopping import Stopping
-from agentexec.worker.target import Target
-from agentexec.worker.template_handle import TemplateHandle, TemplateStarts
+from agentexec.worker.template_handle import TemplateStarts
 
 log = logging.getLogger("agentexec.supervisor")
 
 TURN_SECONDS = 1.0
 """Longest time between two turns of the supervisor's loop."""
 
-TEMPLATE_EXIT_WAIT = 2.0
-"""Seconds that the template gets to end, where it runs no exit handlers."""
+BUSY_TURN_SECONDS = 0.1
+"""Time between two turns while processes are being replaced, or soon may be."""
 
-EXIT_HANDLERS_WAIT = 10.0
-"""Seconds that the template gets to end with the exit handlers of the user's module."""
-
-
-@dataclass(frozen=True, slots=True)
-class TemplateOptions:
-    """Options of the template process, see `TemplateHandle`."""
-
-    target: Target
-    overrides: dict[str, Any] = field(default_factory=dict)
-    run_atexit: bool = True
-    show_traceback: bool = False
-    reports: int = -1
+SPARE_CELLS = 1024
+"""Cells of the scoreboard that stay free for the successors of dead processes."""
 
 
 class HostProcesses:
@@ -79,8 +76,8 @@ class HostProcesses:
         self._on_ready = on_ready
         self.selector = selectors.DefaultSelector()
         """Waits for the messages of the processes, and for whatever else is registered."""
-        self.loaded = False
-        """True while a template has loaded the user's module."""
+        self.restarts: Counter[Restart] = Counter()
+        """Number of replaced worker processes, by reason."""
         self.ready = False
         """True once the maintenance process has found the servers in order."""
         self.failed: int | None = None
@@ -89,10 +86,19 @@ class HostProcesses:
         """Exit code, once nothing more can start, for after the running tasks."""
         self.failure: AgentexecError | None = None
         """Reason of a failed start."""
+        self._reload_when_ready: int | None = None
         self._run_name = new_run_name()
-        self._template: TemplateHandle | None = None
+        self._board = Scoreboard.new()
+        self._generations = Generations(options, self._board.descriptor, self.selector)
+        self._watch = ChildWatch(children, settings, self.restarts)
+        self._exits = ChildExits(children, self._generations, self._board, settings, stopping, self.restarts)
+        self._rollout = Rollout(options.target, children, self._generations, self._watch)
         self._starts = TemplateStarts(options.target.module)
-        self._unsettled: dict[str, str] = {}
+
+    @property
+    def loaded(self) -> bool:
+        """True while a template in service has loaded the user's module."""
+        return self._generations.current is not None and self._generations.current.loaded
 
     # ---- messages ----------------------------------------------------------------------------------------
 
@@ -100,9 +106,11 @@ class HostProcesses:
         """Wait for messages, act on them, and return the other objects of the selector that are readable."""
         # Only children that may start end the wait early. Others wait for an event, and would keep this loop spinning.
         now = time.monotonic()
-        due = [child.restart_at - now for child in self._children if self._may_start(child)]
-        if self._template is None and not self._stopping.begun:
+        due = [child.restart_at - now for child in self._all_children() if self._may_start(child)]
+        if self._generations.current is None and not self._stopping.begun:
             due.append(self._starts.next_at - now)
+        if self._settings.max_tasks_per_child or self._children.retired or self._generations.retiring:
+            timeout = min(timeout, BUSY_TURN_SECONDS)
         others: list[object] = []
         for key, _ in self.selector.select(max(0.0, min([timeout, *due]))):
             if isinstance(key.fileobj, Channel):
@@ -112,37 +120,58 @@ class HostProcesses:
         return others
 
     def _listen(self, channel: Channel) -> None:
+        generation = self._generations.of(channel)
+        if generation is None:
+            return  # closed a moment ago
         messages = channel.read()
         if messages is None:
-            self.selector.unregister(channel)
-            if self._template is not None and channel is self._template.control:
+            self._generations.unregister(channel)
+            if channel is generation.template.control:
                 # The template is about to end. Nothing else reports that before the next turn.
-                self._template.wait(TURN_SECONDS)
+                generation.template.wait(TURN_SECONDS)
             return
         for message in messages:
             try:
-                self._act_on(message)
+                self._act_on(message, generation)
             except (KeyError, TypeError, ValueError):
                 channel.warn_once()
 
-    def _act_on(self, message: dict[str, Any]) -> None:
+    def _act_on(self, message: dict[str, Any], generation: Generation) -> None:
         if "failed" in message:
-            self._fail(from_message(message, self._options.target))
+            self._note_failure(from_message(message, self._options.target), generation)
         elif "loaded" in message:
-            self._note_loaded(message["settings"], can_fork=message["forks"])
+            generation.settings, generation.can_fork = message["settings"], message["forks"]
+            self._note_loaded(generation)
         elif "ready" in message:
-            self._note_ready()
-        elif "forked" in message:
-            self._note_start(message["forked"], message["pid"])
-        elif "unforked" in message:
-            if child := self._children.with_id(message["unforked"]):
+            self._note_ready(generation)
+        elif "settled" in message:
+            self._exits.note_settled(message["settled"])
+        else:
+            self._act_on_child(message, generation)
+
+    def _act_on_child(self, message: dict[str, Any], generation: Generation) -> None:
+        """Act on what a template says about the processes that it forks."""
+        for child in self._all_children():
+            if child.owner is not generation:
+                continue
+            if message.get("forked") == child.id:
+                self._note_start(child, message["pid"])
+            elif message.get("unforked") == child.id:
                 child.fail_to_start(f"could not be started ({message['error']})", time.monotonic())
                 self._note_exit(child, 1)
-        elif "exited" in message:
-            if child := self._children.with_pid(message["exited"]):
+            elif message.get("exited") == child.pid and child.alive:
                 self._note_exit(child, message["code"])
-        elif "settled" in message:
-            self._unsettled.pop(message["settled"], None)
+
+    def _all_children(self) -> list[ChildProcess]:
+        """Return the places of all processes, also the maintenance processes of other generations."""
+        others = [each.maintenance for each in self._generations if each is not self._generations.current]
+        return [*self._children, *others]
+
+    def _note_failure(self, error: AgentexecError, generation: Generation) -> None:
+        if generation is self._generations.current:
+            self._fail(error)
+        elif generation is self._generations.incoming:
+            self._rollout.give_up(str(error))
 
     def _fail(self, error: AgentexecError) -> None:
         """Start nothing more, and end: after the running tasks, if there are any."""
@@ -155,22 +184,31 @@ class HostProcesses:
         if not self._stopping.begun:
             self._stopping.drain()
 
-    def _note_loaded(self, settings: dict[str, Any], *, can_fork: bool) -> None:
+    def _note_loaded(self, generation: Generation) -> None:
+        generation.loaded = True
+        if generation is self._generations.current:
+            self._starts.note_loaded(time.monotonic())
+            self._adopt_settings(generation)
+
+    def _adopt_settings(self, generation: Generation) -> None:
         """Adopt the settings that the user's module has set, as this process does not import it."""
-        self.loaded = True
-        self._starts.note_loaded(time.monotonic())
-        for name, value in settings.items():
+        for name, value in generation.settings.items():
             setattr(self._settings, name, value)
         self._on_loaded()
         self._children.set_number_of_workers(self._settings.num_workers)
-        if not can_fork:
+        if not generation.can_fork:
             log.info(
                 "The module has started threads, so each worker loads it by itself (slower, more memory)."
             )
 
-    def _note_ready(self) -> None:
+    def _note_ready(self, generation: Generation) -> None:
         """Start the workers: the maintenance process has found the database and the state backend in order."""
-        if not self.ready:
+        if generation is self._generations.incoming and not self._stopping.begun:
+            self._starts.note_loaded(time.monotonic())
+            self._rollout.promote(generation, lambda: self._adopt_settings(generation))
+        elif generation is not self._generations.current:
+            return
+        elif not self.ready:
             log.info(
                 "Starting %d worker(s) with %d task(s) each on queue %s.",
                 len(self._children.workers),
@@ -179,62 +217,80 @@ class HostProcesses:
             )
         self.ready = True
         self._on_ready()
-        self._report_deaths()
+        self._exits.report_deaths()
+        if self._reload_when_ready is not None:
+            stop_by, self._reload_when_ready = self._reload_when_ready, None
+            self.reload(stop_by)
+
+    def reload(self, stop_by: int = signal.SIGTERM) -> None:
+        """Load the module again, and replace all processes; the old workers end by a signal once the new ones serve."""
+        if self._stopping.begun:
+            return
+        if not self.ready:
+            # What is being loaded may be older than the change.
+            self._reload_when_ready = stop_by
+        elif self._board.free_cells < SPARE_CELLS:
+            log.warning("The code is not loaded again, as too many former workers have not ended yet.")
+        else:
+            self._starts.next_at = 0.0
+            self._rollout.begin(stop_by)
 
     # ---- processes ---------------------------------------------------------------------------------------
 
     def start_template(self) -> None:
         """Start a template, which loads the user's module."""
         self._starts.note_start(time.monotonic())
-        options = self._options
-        self._template = TemplateHandle(
-            options.target,
-            options.overrides,
-            run_atexit=options.run_atexit,
-            show_traceback=options.show_traceback,
-            reports=options.reports,
-        )
-        for channel in self._template.channels:
-            self.selector.register(channel, selectors.EVENT_READ)
+        self._generations.current = self._generations.start(self._children.maintenance)
 
-    def start_missing(self) -> None:
-        """Start the processes that are missing, and notice a dead template."""
+    def turn(self) -> None:
+        """Notice what has happened to the processes, and start those that are missing."""
         if self.failed is not None:
             return
-        if self._template is None:
+        self._bury_templates()
+        if self._generations.current is None:
             self._start_template_again()
-            return
-        if self._template.exit_code() is not None:
-            self.wait(0.0)  # for its last messages, which may say why it ended
-            if self.failed is None:
-                self._bury_template(self._template)
-            return
-        self._starts.warn_if_slow(time.monotonic())
-        for child in self._children:
+        else:
+            self._starts.warn_if_slow(time.monotonic())
+        for child in self._all_children():
             if self._may_start(child) and time.monotonic() >= child.restart_at:
-                self._request_start(self._template, child)
+                self._request_start(child)
+        self._watch.turn(time.monotonic(), stopping=self._stopping.begun)
+        self._generations.end_unused(self._is_used)
 
     def _may_start(self, child: ChildProcess) -> bool:
         """Return True if a process is missing and may be started, now or at its `restart_at`."""
-        if not self.loaded or child.alive or child.requested:
+        if child.alive or child.requested or child in self._children.retired:
             return False
-        if not child.is_worker:
-            return self.gave_up is None
-        return self.ready and not self._stopping.begun
+        if child.is_worker:
+            return self.loaded and self.ready and not self._stopping.begun
+        generation = self._generation_of(child)
+        return generation is not None and generation.loaded and self.gave_up is None
 
-    def _request_start(self, template: TemplateHandle, child: ChildProcess) -> None:
+    def _generation_of(self, child: ChildProcess) -> Generation | None:
+        """Return the generation whose template is to fork a process, None if there is none."""
+        if child.is_worker or child is self._children.maintenance:
+            return self._generations.current
+        incoming = self._generations.incoming
+        return incoming if incoming is not None and child is incoming.maintenance else None
+
+    def _request_start(self, child: ChildProcess) -> None:
+        generation = self._generation_of(child)
+        if generation is None:
+            return
         # Only now: the user's module may have set the timeout.
-        child.request(new_process_name(self._run_name, self._settings.host_timeout))
-        role = "worker" if child.is_worker else "maintenance"
-        request = {"role": role, "id": child.id, "name": child.name}
+        timeout = generation.settings.get("host_timeout", self._settings.host_timeout)
+        child.request(new_process_name(self._run_name, timeout), generation)
+        request: dict[str, Any] = {"role": "maintenance", "id": child.id, "name": child.name}
+        if child.is_worker:
+            child.cell = self._board.take()
+            predecessors = [other.cell for other in self._children.predecessors(child)]
+            after = [(cell.number, cell.start) for cell in predecessors if cell is not None]
+            request |= {"role": "worker", "cell": child.cell.number, "after": after}
         if self.ready:
             request["again"] = "yes"
-        template.control.send({"fork": request})
+        generation.template.control.send({"fork": request})
 
-    def _note_start(self, process_id: str, pid: int) -> None:
-        child = self._children.with_id(process_id)
-        if child is None:
-            return
+    def _note_start(self, child: ChildProcess, pid: int) -> None:
         if not child.start(pid, time.monotonic()):
             # The template reports its exit too, but by then its pid names no child.
             self._note_exit(child, 1)
@@ -242,63 +298,74 @@ class HostProcesses:
             child.send_signal(signal.SIGTERM)
 
     def _note_exit(self, child: ChildProcess, code: int) -> None:
-        """Report the death of a process, and schedule its replacement, later if it dies too often."""
-        if child is self._children.maintenance:
-            self._read_last_words()
-        reason = child.end() or exit_reason(code)
-        if child.is_worker and code != 0:
-            self._unsettled[child.id] = reason
-            self._report_deaths()
-        if self._stopping.begun or self.failed is not None:
-            return
-        delay = child.schedule_restart(time.monotonic())
-        log.log(
-            logging.INFO if code == 0 else logging.ERROR,
-            "%s %s; replacing it%s.",
-            child.name,
-            reason,
-            self._children.wait_until_replaced(child, delay),
+        if not child.is_worker:
+            self._read_last_words(child)
+        is_needed = child.is_worker or self._generation_of(child) is not None
+        self._exits.note(child, code, is_needed=is_needed and self.failed is None)
+
+    def _read_last_words(self, maintenance: ChildProcess) -> None:
+        """Read what a maintenance process said before its end: perhaps that no other one can do better."""
+        for generation in self._generations:
+            channel = generation.template.maintenance
+            if generation.maintenance is maintenance and channel in self.selector.get_map():
+                self._listen(channel)
+                return
+
+    def _is_used(self, generation: Generation) -> bool:
+        """Return True if processes of a generation live or are about to start."""
+        return any(
+            child.owner is generation and (child.alive or child.requested) for child in self._all_children()
         )
 
-    def _read_last_words(self) -> None:
-        """Read what the maintenance process said before its end: perhaps that no other one can do better."""
-        if self._template is not None and self._template.maintenance in self.selector.get_map():
-            self._listen(self._template.maintenance)
+    def _bury_templates(self) -> None:
+        for generation in list(self._generations):
+            if generation.template.exit_code() is None or generation.kill_at is not None:
+                continue
+            self.wait(0.0)  # for its last messages, which may say why it ended
+            if self.failed is not None:
+                return
+            if generation in list(self._generations):
+                self._bury(generation)
 
-    def _report_deaths(self) -> None:
-        """Tell the maintenance process which dead workers' tasks it is to recover."""
-        for worker_id, reason in self._unsettled.items():
-            if self._template is not None:
-                self._template.maintenance.send({"dead": worker_id, "reason": reason})
-
-    def _bury_template(self, template: TemplateHandle) -> None:
+    def _bury(self, generation: Generation) -> None:
         """Give up all that came from a dead template, and schedule the next one unless the module itself ended it."""
-        code, loaded, was_busy = template.exit_code() or 0, self.loaded, not self._children.workers_are_gone
+        code, loaded = generation.template.exit_code() or 0, generation.loaded
         reason = exit_reason(code) + (
             "" if loaded else f" before it had loaded {self._options.target.module}"
         )
-        template.close_alive_pipe()
-        for child in self._children:
-            if child.alive:
-                # The kernel kills it with the template, or this does. Only then can its tasks be given back.
-                child.kill(f"died with the template process, which {reason}")
-                child.wait()
-                self._note_exit(child, -signal.SIGKILL)
-            child.requested = False
-        for channel in template.channels:
-            if channel in self.selector.get_map():
-                self.selector.unregister(channel)
-        template.close()
-        self._template, self.loaded = None, False
-        if self._stopping.begun:
+        is_current = generation is self._generations.current
+        is_incoming = generation is self._generations.incoming
+        was_busy = self._end_children(generation, reason)
+        self._generations.remove(generation)
+        if is_incoming:
+            self._rollout.give_up(f"The template process of the new code {reason}.")
+        elif self._stopping.begun:
             if was_busy:
                 log.error("The template process %s, and the running tasks died with it.", reason)
-                self.failed = 1
+                self.failed = self.failed or (1 if is_current else None)
+        elif not is_current:
+            log.error(
+                "The template process of the former code %s, and its running tasks died with it.", reason
+            )
         elif not loaded and ended_by_itself(code):
             # Nobody killed it: the module, or a library that it uses, has called os._exit() or crashed.
             self._fail(ModuleLoadError(f"The template process {reason}."))
         else:
             self._starts.note_death(f"The template process {reason}", time.monotonic())
+
+    def _end_children(self, generation: Generation, reason: str) -> bool:
+        """Note the end of the processes of a dead template. Returns False if no worker process is among them."""
+        generation.template.close_alive_pipe()
+        children = [child for child in self._all_children() if child.owner is generation]
+        for child in children:
+            if child.alive:
+                # The kernel kills it with the template, or this does. Only then can its tasks be given back.
+                child.kill(f"died with the template process, which {reason}")
+                child.wait()
+                self._note_exit(child, -signal.SIGKILL)
+            elif child.requested:
+                self._exits.withdraw(child)
+        return any(child.is_worker for child in children)
 
     def _start_template_again(self) -> None:
         if self._stopping.begun or time.monotonic() < self._starts.next_at:
@@ -318,21 +385,16 @@ class HostProcesses:
         if not self._stopping.begun or not self._children.workers_are_gone:
             return False
         # The tasks of dead workers are given back before the maintenance process ends.
-        return not self._unsettled or not self._children.maintenance.alive or self._stopping.overdue
+        return self._exits.are_settled or not self._children.maintenance.alive or self._stopping.overdue
 
     def end(self) -> None:
         """End the maintenance process and the template, in order."""
-        # A template that is still loading the module would not listen; it is killed.
-        if self._template is not None and self.loaded:
-            self._template.maintenance.send({"stop": True})
-            self._children.maintenance.wait()
-            self._template.control.send({"stop": True})
-            self._template.wait(EXIT_HANDLERS_WAIT if self._options.run_atexit else TEMPLATE_EXIT_WAIT)
+        self._generations.end_all()
 
     def kill_all(self) -> None:
         """Leave no process behind, whatever has happened."""
         for child in self._children:
             child.kill()
-        if self._template is not None:
-            self._template.kill()
+        self._generations.kill_all()
+        self._board.close()
         self.selector.close()

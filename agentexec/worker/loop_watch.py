@@ -9,7 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from uuid import UUID
 
+from agentexec.task import CURRENT_LEASE
+from agentexec.worker.event_loop import AttemptTask
+from agentexec.worker.scoreboard import Cell
 from agentexec.worker.user_code import is_user_code
 
 log = logging.getLogger("agentexec.worker")
@@ -31,10 +35,16 @@ class LoopWatch:
 
     Args:
         is_busy: Returns whether handlers run; an idle loop is left asleep.
+        cell: Place for the supervisor to see when the loop answered last, and which task blocks it.
+        on_look: Called about once a second while the loop answers.
     """
 
-    def __init__(self, is_busy: Callable[[], bool]) -> None:
+    def __init__(
+        self, is_busy: Callable[[], bool], cell: Cell, on_look: Callable[[], object] = lambda: None
+    ) -> None:
         self._is_busy = is_busy
+        self._cell = cell
+        self._on_look = on_look
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._stop = threading.Event()
@@ -48,19 +58,28 @@ class LoopWatch:
     def stop(self) -> None:
         """End the thread before its next look."""
         self._stop.set()
+        self._cell.note_end()
 
     def _run(self) -> None:
+        self._cell.note_answer()
         while not self._stop.wait(PAUSE):
-            if not self._is_busy():
-                continue
-            answered = threading.Event()
             try:
-                self._loop.call_soon_threadsafe(answered.set)
+                if self._is_busy():
+                    self._wait_for_answer()
+                self._on_look()
             except RuntimeError:  # the loop is closed
                 return
-            if not answered.wait(BLOCKED_SECONDS):
-                self._report()
-                answered.wait()
+            self._cell.note_answer()
+        self._cell.note_end()
+
+    def _wait_for_answer(self) -> None:
+        answered = threading.Event()
+        self._loop.call_soon_threadsafe(answered.set)
+        if not answered.wait(BLOCKED_SECONDS):
+            self._report()
+            while not answered.wait(PAUSE):
+                # Another task may block it by now.
+                self._cell.note_culprit(_agent_id(asyncio.current_task(self._loop)))
 
     def _report(self) -> None:
         frame = sys._current_frames().get(self._loop_thread)
@@ -78,6 +97,15 @@ class LoopWatch:
             BLOCKED_SECONDS,
             where,
         )
+
+
+def _agent_id(task: asyncio.Task[object] | None) -> UUID | None:
+    """Return the agentexec task to which an asyncio task belongs, if that can be told."""
+    if isinstance(task, AttemptTask):
+        return task.lease.agent_id
+    context_of = getattr(task, "get_context", None)  # Python 3.11 does not tell
+    lease = None if context_of is None else context_of().get(CURRENT_LEASE)
+    return None if lease is None else lease.agent_id
 
 
 def _name(task: asyncio.Task[object]) -> str:

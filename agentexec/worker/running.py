@@ -59,6 +59,8 @@ class RunningTasks:
         self._begun: dict[UUID, Lease] = {}
         self._running: dict[UUID, AttemptTask[None]] = {}
         self._aborted: set[UUID] = set()
+        self.started = 0
+        """Number of tasks that this process has started; the claiming thread counts them."""
         self.draining = False
         """True once the process drains: a canceled handler is then handed back."""
 
@@ -70,6 +72,7 @@ class RunningTasks:
 
     def begin(self, started: Sequence[Admitted]) -> None:
         """Run the handlers of admitted tasks; from any thread."""
+        self.started += len(started)
         self._begun.update((admitted.lease.agent_id, admitted.lease) for admitted in started)
         self._loop.call_soon_threadsafe(self._begin, started)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 from collections import deque
@@ -12,7 +13,30 @@ from typing import Any
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Signals that stop the worker; a second one of them stops it immediately."""
 
-HANDLED_SIGNALS = (*STOP_SIGNALS, signal.SIGQUIT)
+HANDLED_SIGNALS = (*STOP_SIGNALS, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+
+
+class Terminal:
+    """The terminal that this process was started from, if any: its end comes as the SIGHUP that also means "reload"."""
+
+    def __init__(self) -> None:
+        self._is_there = _has_terminal()
+        self._survives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        """Started by `nohup`."""
+
+    def has_closed(self) -> bool:
+        """Return True, once, if the terminal is gone and this process is to end with it."""
+        gone = self._is_there and not _has_terminal()
+        self._is_there = self._is_there and not gone
+        return gone and not self._survives
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 class SignalQueue:

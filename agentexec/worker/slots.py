@@ -36,12 +36,22 @@ class Slots:
     ) -> None:
         self.max_inline_sleep = max_inline_sleep
         self.skips_sleep = skips_sleep
-        self._free = number
+        self._number = self._free = number
         self._on_release = on_release
         self._changed = threading.Condition()
         self._returning: deque[Future[None]] = deque()
         self._waits: Counter[UUID] = Counter()
         self._requeueable: set[UUID] = set()
+
+    @property
+    def free(self) -> int:
+        """Number of slots that are free."""
+        return self._free
+
+    @property
+    def used(self) -> int:
+        """Number of slots that are not free."""
+        return self._number - self._free
 
     def wait(self, otherwise: Callable[[], bool], timeout: float) -> None:
         """Return when a slot is free or `otherwise()` is true, or after `timeout` seconds."""

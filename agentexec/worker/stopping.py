@@ -73,7 +73,7 @@ class Stopping:
             # Sent again each turn: a process that was just forked may not have had its handlers yet.
             self._children.signal_workers(signal.SIGQUIT if self.forced else signal.SIGTERM)
             return
-        for worker in self._children.workers:
+        for worker in self._children.all_workers:
             if worker.alive and worker.exit_reason is None:
                 log.error("Killing %s: it did not stop in time. Its tasks go back to the queue.", worker.name)
                 self.forced = True

@@ -12,21 +12,26 @@ import selectors
 import signal
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentexec.config import Settings, unknown_variables
 from agentexec.errors import AgentexecError
-from agentexec.worker.child_processes import ChildProcesses
-from agentexec.worker.host_processes import HostProcesses, TemplateOptions
+from agentexec.worker.child_processes import ChildProcesses, Restart
+from agentexec.worker.generation import TemplateOptions
+from agentexec.worker.host_processes import HostProcesses
 from agentexec.worker.host_telemetry import HostTelemetry
 from agentexec.worker.probe import HeartbeatFile
 from agentexec.worker.sd_notify import ServiceManager
-from agentexec.worker.signal_queue import SignalQueue
+from agentexec.worker.signal_queue import SignalQueue, Terminal
 from agentexec.worker.stopping import Stopping
 from agentexec.worker.target import Target
 
 log = logging.getLogger("agentexec.supervisor")
+
+MAX_WORKERS = 512
+"""Worker processes of one supervisor at most, as in `num_workers`."""
 
 
 @dataclass
@@ -56,6 +61,7 @@ class Supervisor:
         """Set once the workers start, or once everything has ended because they cannot."""
         self._telemetry = HostTelemetry(self.settings)
         self._signals = SignalQueue()
+        self._terminal = Terminal()
         self._children = ChildProcesses()
         self._stopping = Stopping(self._children, self.settings)
         self._processes = HostProcesses(
@@ -79,6 +85,11 @@ class Supervisor:
     def stopped_by(self) -> int | None:
         """Signal that stopped this supervisor."""
         return self._stopping.signal
+
+    @property
+    def restarts(self) -> Counter[Restart]:
+        """Number of replaced worker processes, by reason."""
+        return self._processes.restarts
 
     def run(self, *, handle_signals: bool = True) -> int:
         """Start all processes, and work until a signal or `stop`.
@@ -117,13 +128,33 @@ class Supervisor:
         if self._signals in self._processes.wait():
             self._signals.clear_wake_up()
         for number in self._signals.take():
-            self._stopping.act_on(number)
-        self._processes.start_missing()
+            self._act_on(number)
+        self._processes.turn()
         self._stopping.enforce_deadline()
         self._beat()
 
+    def _act_on(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            if self._terminal.has_closed():
+                self._stopping.act_on(signal.SIGQUIT)
+            else:
+                self._processes.reload()
+        elif number in (signal.SIGTTIN, signal.SIGTTOU):
+            self._change_number_of_workers(1 if number == signal.SIGTTIN else -1)
+        else:
+            self._stopping.act_on(number)
+
+    def _change_number_of_workers(self, change: int) -> None:
+        wanted = len(self._children.workers) + change
+        if self._stopping.begun or not self._processes.ready or not 1 <= wanted <= MAX_WORKERS:
+            log.warning("The number of workers stays at %d.", len(self._children.workers))
+            return
+        self._children.change_number_of_workers(change)
+        self._note_settings()
+        log.info("%s a worker: there are %d now.", "Starting" if change > 0 else "Stopping", wanted)
+
     def _note_settings(self) -> None:
-        self._heartbeat.workers_wanted = self.settings.num_workers
+        self._heartbeat.workers_wanted = len(self._children.workers) or self.settings.num_workers
 
     def _beat(self) -> None:
         now, stopping = time.monotonic(), self._stopping.begun

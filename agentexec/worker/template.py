@@ -4,7 +4,7 @@ A forked worker starts in milliseconds and shares the memory of the loaded modul
 has one thread and no connection. If the user's module has started threads of its own, each worker is a new interpreter
 instead, which loads the module again.
 
-It exchanges JSON lines with the supervisor over a socket. `{"fork": {"role", "id", "name"}}` and `{"stop": true}` come in;
+It exchanges JSON lines with the supervisor over a socket. `{"fork": {"role", "id", "name", …}}` and `{"stop": true}` come in;
 `loaded`, `failed`, `forked`, `unforked` and `exited` go out. When the supervisor's end of the alive pipe closes, all processes end.
 """
 
@@ -42,6 +42,7 @@ from agentexec.worker.child_main import (
 )
 from agentexec.worker.failed_start import to_message
 from agentexec.worker.forks import Forks, ignore_signals
+from agentexec.worker.scoreboard import Scoreboard
 from agentexec.worker.target import HasRegistry, Target
 from agentexec.worker.user_folders import own_module
 
@@ -53,6 +54,9 @@ SUPERVISOR_SETTINGS = {
     "queue_name",
     "graceful_shutdown_timeout",
     "host_timeout",
+    "max_tasks_per_child",
+    "max_memory_per_child",
+    "hang_timeout",
 }
 """Settings that the supervisor uses and the user's module may set."""
 
@@ -68,10 +72,11 @@ class TemplateArgs:
     control: int
     alive: int
     maintenance: int
+    board: int
     run_atexit: bool
     overrides: tuple[str, ...] = ()
     """Names of settings whose environment variables take precedence over what the module sets."""
-    spawned: dict[str, str] | None = None
+    spawned: dict[str, Any] | None = None
     """Set in a process that is not a template but a single worker: the supervisor's request for it."""
     show_traceback: bool = False
     reports: int = -1
@@ -87,8 +92,9 @@ class TemplateArgs:
 class Template:
     """The loop of the template process."""
 
-    def __init__(self, args: TemplateArgs, pool: HasRegistry, forks: Forks) -> None:
+    def __init__(self, args: TemplateArgs, pool: HasRegistry, forks: Forks, board: Scoreboard) -> None:
         self._args = args
+        self._board = board
         self._forks = forks
         self._pool = pool
         self._control = Channel(socket.socket(fileno=args.control))
@@ -134,7 +140,7 @@ class Template:
                 self._stopping = True
         return True
 
-    def _fork(self, request: dict[str, str]) -> None:
+    def _fork(self, request: dict[str, Any]) -> None:
         if not self._can_fork:
             self._spawn(request)
             return
@@ -154,16 +160,18 @@ class Template:
                 self._maintenance,
                 self._forks,
                 self._args.reports,
+                self._board,
             )
         self._control.send({"forked": request["id"], "pid": pid})
 
-    def _spawn(self, request: dict[str, str]) -> None:
+    def _spawn(self, request: dict[str, Any]) -> None:
         """Start a new interpreter that loads the module by itself."""
         args = {
             "target": self._args.target.to_dict(),
             "control": -1,
             "alive": self._args.alive,
             "maintenance": self._args.maintenance,
+            "board": self._args.board,
             "overrides": self._args.overrides,
             "run_atexit": False,
             "spawned": request,
@@ -171,7 +179,11 @@ class Template:
         }
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*own_module("agentexec.worker.template"), json.dumps(args)],
-            pass_fds=[fd for fd in (self._args.alive, self._args.maintenance, self._args.reports) if fd >= 0],
+            pass_fds=[
+                fd
+                for fd in (self._args.alive, self._args.maintenance, self._args.board, self._args.reports)
+                if fd >= 0
+            ],
         )
         # `_reap` waits for any child, so Popen must not wait for this one.
         process.returncode = 0
@@ -245,7 +257,7 @@ def main(text: str) -> NoReturn:
     forks = Forks()
     forks.register()
     ignore_signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for descriptor in (args.control, args.alive, args.maintenance, args.reports):
+    for descriptor in (args.control, args.alive, args.maintenance, args.board, args.reports):
         if descriptor >= 0:
             # A program started by the user's code would keep it open, and the end of this process would go unnoticed.
             os.set_inheritable(descriptor, False)
@@ -255,10 +267,11 @@ def main(text: str) -> NoReturn:
         pool = _load_pool(args, forks)
     except AgentexecError as error:
         _report_failure(args, error)
+    board = Scoreboard(args.board)
     if args.spawned is not None:
         maintenance = socket.socket(fileno=args.maintenance)
-        run_child(args.spawned, pool.registry, args.alive, maintenance, forks, args.reports)
-    code = Template(args, pool, forks).run()
+        run_child(args.spawned, pool.registry, args.alive, maintenance, forks, args.reports, board)
+    code = Template(args, pool, forks, board).run()
     if not args.run_atexit:
         # The main program loaded the module too, and runs its exit handlers itself.
         os._exit(code)

@@ -30,6 +30,7 @@ class TemplateHandle:
 
     Args:
         target: The user's pool, which the template loads.
+        board: File descriptor of the scoreboard.
         overrides: Settings that take precedence over what the user's module sets.
         run_atexit: Let the template run the exit handlers of the user's module.
         show_traceback: Have the template print a traceback when the module cannot be loaded.
@@ -39,6 +40,7 @@ class TemplateHandle:
     def __init__(
         self,
         target: Target,
+        board: int,
         overrides: Mapping[str, Any],
         *,
         run_atexit: bool,
@@ -55,6 +57,7 @@ class TemplateHandle:
             "control": its_control.fileno(),
             "alive": alive_read,
             "maintenance": its_maintenance.fileno(),
+            "board": board,
             "overrides": list(overrides),  # only their names, as everybody can read a command line
             "run_atexit": run_atexit,
             "show_traceback": show_traceback,
@@ -71,6 +74,7 @@ class TemplateHandle:
                     its_control.fileno(),
                     alive_read,
                     its_maintenance.fileno(),
+                    board,
                     *([reports] if reports >= 0 else []),
                 ],
                 env={**os.environ, **to_environment(overrides)},

@@ -24,6 +24,8 @@ from agentexec.worker.execution import Execution
 from agentexec.worker.lease_renewal import LeaseRenewer
 from agentexec.worker.loop_watch import LoopWatch
 from agentexec.worker.presence import Presence
+from agentexec.worker.scoreboard import Cell, State
+from agentexec.worker.turnover import Turnover
 
 log = logging.getLogger("agentexec.worker")
 
@@ -34,8 +36,16 @@ class Worker:
     Threads: the event loop's thread calls everything. The parts own all state.
     """
 
-    def __init__(self, registry: Registry, runtime: Runtime, settings: Settings, worker_id: str) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        runtime: Runtime,
+        settings: Settings,
+        worker_id: str,
+        turnover: Turnover | None = None,
+    ) -> None:
         self._runtime = runtime
+        self._turnover = turnover = turnover or Turnover(Cell.alone(), settings.worker_concurrency)
         self._worker_id = worker_id
         self._claims = False
         draining = threading.Event()
@@ -50,6 +60,9 @@ class Worker:
             suspects=execution.suspects,
             tasks=execution.tasks,
             admission=execution.admitter,
+            turnover=turnover,
+            started=lambda: execution.running.started,
+            on_used_up=self._retire,
             backlog=lambda: execution.writer.backlog,
             draining=draining,
         )
@@ -69,22 +82,32 @@ class Worker:
             on_lost=execution.running.abort,
             was_seen_since=self._presence.was_seen_since,
         )
-        self._drain = Drain(execution.running, execution.slots, draining, settings.graceful_shutdown_timeout)
+        self._drain = Drain(
+            execution.running,
+            execution.slots,
+            draining,
+            settings.graceful_shutdown_timeout,
+            on_progress=lambda: turnover.note_retiring(execution.slots.used),
+        )
 
     async def run(self) -> None:
         """Claim, execute and finish tasks until `drain` is called and every task has ended or is handed back."""
         # Plain functions inside agents and steps may wait for other tasks too, so they get the handlers' threads.
-        asyncio.get_running_loop().set_default_executor(self._execution.threads)
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(self._execution.threads)
         self._execution.open()
         self._runtime.leases = self._renewer
         self._renewer.start()
         self._presence.start()
-        watch = LoopWatch(lambda: self._execution.running.count > 0)
+        watch = LoopWatch(
+            lambda: self._execution.running.count > 0, self._turnover.cell, self._look_for_order
+        )
         watch.start()
         mailbox = self._runtime.get_shared(Mailbox, lambda: Mailbox(self._runtime, self._worker_id))
         mailbox.on_cancel(self._execution.running.abort)
         self._claimer.start()
         self._claims = True
+        self._turnover.cell.note_state(State.SERVING)
         await self._drain.wait_for_request()
         await asyncio.to_thread(self._claimer.wait_until_idle, IDLE_WAIT)
         await self._drain.finish_running()
@@ -100,6 +123,14 @@ class Worker:
     def drain_now(self) -> None:
         """Stop claiming, cancel running tasks and hand them back. Call it on the event loop."""
         self._drain.request_now()
+
+    def _look_for_order(self) -> None:
+        if self._turnover.cell.retirement_ordered:
+            self._retire()
+
+    def _retire(self) -> None:
+        """Stop claiming, and finish the running tasks, however long they take; from any thread."""
+        self._loop.call_soon_threadsafe(self._drain.retire)
 
     def abandon(self) -> bool:
         """Hand every task back after the event loop has ended too early; return False if none was claimed yet."""

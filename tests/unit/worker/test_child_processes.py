@@ -60,7 +60,7 @@ def test_a_process_that_is_already_gone_died_at_its_start() -> None:
     assert child.end() == "died at its start"
 
 
-def test_children_are_found_by_their_id_and_their_pid(sleeping: subprocess.Popen[bytes]) -> None:
+def test_places_are_added_and_given_up(sleeping: subprocess.Popen[bytes]) -> None:
     children = ChildProcesses()
     children.set_number_of_workers(2)
     assert [child.name for child in children] == ["maintenance", "worker-1", "worker-2"]
@@ -70,9 +70,17 @@ def test_children_are_found_by_their_id_and_their_pid(sleeping: subprocess.Popen
     assert children.workers_are_gone
     worker.request("the-id")
     assert not children.workers_are_gone
-    assert children.with_id("the-id") is worker
-    assert children.with_id("another") is None
     worker.start(sleeping.pid, 0.0)
-    assert children.with_pid(sleeping.pid) is worker
-    assert children.with_pid(1) is None
+    assert not children.workers_are_gone
+    children.change_number_of_workers(1)
+    assert len(children.workers) == 2
+    children.set_number_of_workers(3)
+    assert len(children.workers) == 4, "the one that was added by hand stays"
+    children.change_number_of_workers(-1)
+    assert [child.name for child in children.workers] == ["worker-1", "worker-2", "worker-3"]
+    successor = children.replace(worker, None)
+    assert (successor.name, successor.alive) == ("worker-1", False)
+    assert children.workers[0] is successor
+    assert children.predecessors(successor) == [worker]
+    assert worker in children.all_workers, "it is signaled, and waited for, like the others"
     assert not children.workers_are_gone

@@ -15,6 +15,8 @@ from agentexec.state.backend import ClaimResult
 from agentexec.state.memory_backend import MemoryBackend
 from agentexec.task import Entry, Lease, Priority, new_agent_id
 from agentexec.worker.claiming import MAX_WRITER_BACKLOG, Claimer
+from agentexec.worker.scoreboard import Cell
+from agentexec.worker.turnover import Turnover
 from tests.unit.worker.parts import Held, admitted, new_lease
 from tests.waiting import wait_until
 
@@ -88,6 +90,9 @@ class Claims:
             suspects=self.holds.suspects,
             tasks=self.holds.tasks,
             admission=self.admission,
+            turnover=Turnover(Cell.alone(), self.holds.slots.free),
+            started=lambda: 0,
+            on_used_up=lambda: None,
             backlog=backlog,
             draining=self.draining,
         )

@@ -10,6 +10,7 @@ import pytest
 
 from agentexec.worker import loop_watch
 from agentexec.worker.loop_watch import LoopWatch
+from agentexec.worker.scoreboard import Cell
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ async def test_a_handler_that_blocks_the_loop_is_named_with_its_line(
         while not caplog.records and time.monotonic() < deadline:
             time.sleep(0.01)  # noqa: ASYNC251 - it blocks the event loop
 
-    watch = LoopWatch(lambda: True)
+    watch = LoopWatch(lambda: True, Cell.alone())
     watch.start()
     try:
         await asyncio.create_task(handler(), name="agentexec:research")
@@ -43,7 +44,7 @@ async def test_a_handler_that_blocks_the_loop_is_named_with_its_line(
 
 
 async def test_the_same_line_is_not_named_again_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    watch = LoopWatch(lambda: True)
+    watch = LoopWatch(lambda: True, Cell.alone())
     watch.start()
     try:
         for _ in range(3):
@@ -56,7 +57,7 @@ async def test_the_same_line_is_not_named_again_at_once(caplog: pytest.LogCaptur
 
 async def test_an_idle_loop_is_left_asleep(caplog: pytest.LogCaptureFixture) -> None:
     looks = []
-    watch = LoopWatch(lambda: bool(looks.append(None)))
+    watch = LoopWatch(lambda: bool(looks.append(None)), Cell.alone())
     watch.start()
     try:
         time.sleep(0.3)  # noqa: ASYNC251 - it blocks the event loop

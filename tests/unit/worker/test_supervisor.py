@@ -20,6 +20,7 @@ import pytest
 from agentexec.config import Settings
 from agentexec.worker import template_handle
 from agentexec.worker.channel import Channel
+from agentexec.worker.generation import Generation
 from agentexec.worker.machine import Host
 from agentexec.worker.supervisor import Supervisor
 from agentexec.worker.target import Target
@@ -33,6 +34,7 @@ class FakeTemplate:
 
     def __init__(self, maintenance: Channel) -> None:
         self.maintenance = maintenance
+        self.channels = [maintenance]
 
 
 def test_the_last_words_of_the_maintenance_process_come_before_its_death(
@@ -42,25 +44,29 @@ def test_the_last_words_of_the_maintenance_process_come_before_its_death(
     ours, theirs = socket.socketpair()
     template = FakeTemplate(Channel(ours))
     processes = supervisor._processes
-    processes._template = cast(TemplateHandle, template)
+    generation = Generation(cast(TemplateHandle, template), supervisor._children.maintenance)
+    processes._generations.current = generation
     processes.selector.register(template.maintenance, selectors.EVENT_READ)
-    supervisor._children.maintenance.id = "the-first"
+    supervisor._children.maintenance.request("the-first", generation)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     with ours, theirs, processes.selector, caplog.at_level(logging.INFO):
         theirs.sendall(json.dumps({"failed": "The database is too old.", "exit_code": 5}).encode() + b"\n")
-        processes._act_on({"forked": "the-first", "pid": gone.pid})
+        processes._act_on({"forked": "the-first", "pid": gone.pid}, generation)
     assert processes.failed == 5
     assert [record.getMessage() for record in caplog.records] == ["The database is too old."]
 
 
 def test_the_names_of_processes_tell_the_timeout_that_the_module_has_set() -> None:
     supervisor = Supervisor(Target("worker"), Settings(num_workers=1))
-    supervisor._processes._note_loaded({"host_timeout": 300.0}, can_fork=True)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         template = SimpleNamespace(control=Channel(ours))
-        supervisor._processes._request_start(cast(TemplateHandle, template), supervisor._children.maintenance)
+        generation = Generation(cast(TemplateHandle, template), supervisor._children.maintenance)
+        generation.settings = {"host_timeout": 300.0}
+        supervisor._processes._generations.current = generation
+        supervisor._processes._note_loaded(generation)
+        supervisor._processes._request_start(supervisor._children.maintenance)
     host = Host.of(supervisor._children.maintenance.id)
     assert host is not None
     assert host.timeout == 300.0

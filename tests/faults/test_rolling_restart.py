@@ -1,0 +1,164 @@
+"""New code is rolled out on SIGHUP without a gap, and no process is replaced at the cost of a task."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+import agentexec as ax
+from tests.deployment import REPOSITORY, Deploy, Deployment, all_exited, on_targets
+
+CODE = """
+import os
+from agentexec import Pool
+from tests.faults.worker_module import Job, asyncio, write_ledger
+
+pool = Pool()
+
+@pool.task("versioned")
+async def versioned(agent_id, context: Job):
+    write_ledger("start", context.key)
+    await asyncio.sleep(context.seconds)
+    write_ledger("end", context.key)
+    return "VERSION"
+"""
+
+
+class Project:
+    """A deployment with a module of its own, which changes."""
+
+    def __init__(self, deployment: Deployment, *arguments: str) -> None:
+        self.deployment = deployment
+        self.file = deployment.folder / "project.py"
+        self.write("first version")
+        command = [sys.executable, "-m", "agentexec", "worker", "project.py", *arguments]
+        self.supervisor = deployment.spawn(command, PYTHONPATH=str(REPOSITORY), PYTHONDONTWRITEBYTECODE="1")
+        self.tasks: list[ax.Task] = []
+
+    def write(self, version: str) -> None:
+        self.file.write_text(CODE.replace("VERSION", version))
+
+    def enqueue(self, seconds: float = 0.0) -> ax.Task:
+        task = self.deployment.enqueue("versioned", f"task-{len(self.tasks)}", seconds=seconds)
+        self.tasks.append(task)
+        return task
+
+    def send(self, number: int, until: str) -> None:
+        """Send a signal, and enqueue tasks until the log has a new line with a text."""
+        before = self.deployment.log.count(until)
+        self.supervisor.send_signal(number)
+
+        def said() -> bool:
+            self.enqueue(0.05)
+            return self.deployment.log.count(until) > before
+
+        self.deployment.wait_for(said, timeout=60)
+
+    def result(self, task: ax.Task) -> str:
+        return str(ax.get_result_sync(task, timeout=60))
+
+    def versions(self) -> set[str]:
+        return {self.result(task) for task in self.tasks}
+
+    def assert_each_ran_once(self) -> None:
+        self.deployment.wait_for_ends(self.tasks, timeout=60)
+        for task in self.tasks:
+            detail = self.deployment.detail(task)
+            assert (detail.status, detail.attempt, detail.deaths) == ("complete", 1, []), self.deployment.log
+        assert set(self.deployment.ledger("start").values()) == {1}
+
+
+@pytest.mark.thorough
+@on_targets("embedded", "valkey+postgres")
+def test_sighup_rolls_new_code_out_while_tasks_run_and_broken_code_changes_nothing(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=2, worker_concurrency=2)
+    project = Project(deployment)
+    long = project.enqueue(6.0)
+    deployment.wait_for_start("task-0")
+
+    project.file.write_text("def broken(:")
+    project.send(signal.SIGHUP, "The workers go on with the code they have.")
+    assert "project.py, line 1: invalid syntax" in deployment.log
+    assert project.versions() >= {"first version"}
+
+    project.write("second version")
+    former = set(deployment.workers())
+    project.send(signal.SIGHUP, "The new code is loaded; replacing 2 worker(s).")
+    assert all_exited(former, 30)
+    assert project.result(project.enqueue()) == "second version"
+    assert project.result(long) == "first version", "what the old code has begun, it finishes"
+    project.assert_each_ran_once()
+
+    # The template of the first version is gone, and with it its maintenance process.
+    deployment.wait_for(lambda: len(deployment.processes()) == 5)
+    deployment.maintenance().kill()
+    project.send(signal.SIGTTIN, "Starting a worker: there are 3 now.")
+    deployment.wait_for(lambda: len(deployment.workers()) == 3)
+    project.send(signal.SIGTTOU, "Stopping a worker: there are 2 now.")
+    deployment.wait_for(lambda: len(deployment.workers()) == 2)
+    project.assert_each_ran_once()
+    family = deployment.processes()
+    assert deployment.stop() == 0
+    assert all_exited(family)
+
+
+@pytest.mark.thorough
+@on_targets("embedded", "valkey+postgres")
+def test_processes_that_have_run_their_tasks_are_replaced_and_each_task_runs_once(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=2, worker_concurrency=3)
+    project = Project(deployment, "--max-tasks-per-child", "10")
+    for _ in range(80):
+        project.enqueue(0.02)
+    project.assert_each_ran_once()
+    pids = [deployment.worker_pids(f"task-{number}")[0] for number in range(80)]
+    counts = [pids.count(pid) for pid in set(pids)]
+    assert max(counts) <= 10
+    assert len(counts) >= 8
+    family = deployment.processes()
+    assert deployment.stop() == 0
+    assert all_exited(family)
+    assert "keeps dying" not in deployment.log
+
+
+@pytest.mark.thorough
+@on_targets("embedded")
+@pytest.mark.parametrize("victim", ["former template", "new template", "maintenance", "supervisor"])
+def test_a_kill_during_a_rollout_loses_no_task(deploy: Deploy, victim: str) -> None:
+    deployment = deploy(num_workers=2, worker_concurrency=2)
+    project = Project(deployment)
+    for _ in range(8):
+        project.enqueue(1.0)
+    deployment.wait_for_start("task-0", "task-1")
+    former, maintenance = deployment.template(), deployment.maintenance()
+    project.write("second version")
+    project.supervisor.send_signal(signal.SIGHUP)
+    new = deployment.wait_for(lambda: _children_except(project.supervisor, former.pid), timeout=30)
+    if victim == "maintenance":
+        maintenance.kill()
+    elif victim == "supervisor":
+        project.supervisor.kill()
+        project.supervisor.wait()
+    else:
+        (former if victim == "former template" else new[0]).kill()
+    if victim == "new template":
+        deployment.wait_for(lambda: "The workers go on with the code they have." in deployment.log)
+    if victim == "supervisor":
+        family = [each for each in deployment.processes() if each.pid != project.supervisor.pid]
+        assert all_exited(family, 15), "nothing is left behind"
+        deployment.spawn(
+            [sys.executable, "-m", "agentexec", "worker", "project.py"], PYTHONPATH=str(REPOSITORY)
+        )
+    deployment.wait_for_ends(project.tasks, timeout=60)
+    assert {deployment.status(task) for task in project.tasks} == {"complete"}
+    assert deployment.endings(project.tasks) == [["complete"]] * 8
+    family = deployment.processes()
+    assert deployment.stop() == 0
+    assert all_exited(family)
+
+
+def _children_except(supervisor: subprocess.Popen[bytes], pid: int) -> list[psutil.Process]:
+    return [child for child in psutil.Process(supervisor.pid).children() if child.pid != pid]
