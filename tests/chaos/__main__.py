@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.chaos.driver import run, show
 from tests.chaos.plan import TARGETS, WITH_REDIS, draw_plan
+from tests.chaos.soak import soak
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,6 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--rate", type=float, default=2.0, help="operations per second of each of two producers"
     )
     parser.add_argument("--keep", type=Path, help="folder for the files of the run, which stay")
+    parser.add_argument(
+        "--soak", action="store_true", help="no faults: fail if memory, keys, rows or descriptors grow"
+    )
     parser.add_argument("--plan", action="store_true", help="print the schedule of faults and end")
     options = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
@@ -29,7 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
         for action in plan:
             show(str(action))
         return 0
-    show(f"./dev chaos --target {options.target} --minutes {options.minutes:g} --seed {seed}")
+    kind = "--soak " if options.soak else ""
+    show(f"./dev chaos {kind}--target {options.target} --minutes {options.minutes:g} --seed {seed}")
+    if options.soak:
+        report = soak(seed, options.minutes * 60, options.target, rate=options.rate, say=show)
+        show(str(report))
+        return 1 if report.findings else 0
     if options.keep is not None:
         options.keep.mkdir(parents=True)
     report = run(

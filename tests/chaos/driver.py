@@ -84,7 +84,7 @@ def run(
             world.run(plan, seconds, say)
             say("The faults are over; waiting for the work to end.")
             world.heal()
-            report.numbers["seconds until all was quiet"] = round(_wait_for_quiet(), 1)
+            report.numbers["seconds until all was quiet"] = round(wait_for_quiet(), 1)
             world.stop()
             evidence = Evidence(world)
             report.tasks = Counter(row.agent_type for row in evidence.rows.values())
@@ -95,7 +95,7 @@ def run(
     return report
 
 
-def _wait_for_quiet() -> float:
+def wait_for_quiet() -> float:
     """Answer what waits for people and events, until nothing is left to do; return the seconds that it took."""
     started = time.monotonic()
     while time.monotonic() - started < PATIENCE:

@@ -1,6 +1,6 @@
 """A producer of the chaos runs: enqueues tasks, cancels some, answers approvals, sends events, waits for results.
 
-`python -m tests.chaos.producer SEED NUMBER RATE` runs until it is terminated. What it offers is in the ledger before it calls agentexec, and
+`python -m tests.chaos.producer SEED NUMBER RATE [KIND…]` runs until it is killed, and leaves the named kinds out. What it offers is in the ledger before it calls agentexec, and
 what was answered after it: a producer that is killed in between leaves a task that may exist or not.
 """
 
@@ -12,7 +12,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -50,7 +50,8 @@ RESULT_PATIENCE = 300.0
 class Producer:
     """Producer with a number of its own in a run."""
 
-    def __init__(self, seed: int, number: int, rate: float) -> None:
+    def __init__(self, seed: int, number: int, rate: float, without: Collection[str] = ()) -> None:
+        self._mix = {kind: weight for kind, weight in MIX.items() if kind not in without}
         self._chance = random.Random(f"{seed} {number}")
         self._prefix = f"p{number}-{os.getpid()}"
         self._rate = rate
@@ -61,7 +62,7 @@ class Producer:
         """Act until the process ends."""
         while True:
             time.sleep(self._chance.expovariate(self._rate))
-            [kind] = self._chance.choices(list(MIX), list(MIX.values()))
+            [kind] = self._chance.choices(list(self._mix), list(self._mix.values()))
             attempt(lambda kind=kind: self._offer(kind))
             now = time.monotonic()
             due, self._later = (
@@ -177,7 +178,7 @@ def main() -> None:
     seed, number, rate = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     chance = random.Random(f"answers {seed} {number}")
     threading.Thread(target=keep_answering, args=(chance,), daemon=True).start()
-    Producer(seed, number, rate).run()
+    Producer(seed, number, rate, sys.argv[4:]).run()
 
 
 if __name__ == "__main__":

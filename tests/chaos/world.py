@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,15 @@ class World:
         seed: Seed of the producers.
         rate: Operations that each producer starts per second.
         clock: Seconds by which the clock of the host `skewed` is ahead.
+        without: Kinds of work that the producers leave out.
     """
 
-    def __init__(self, folder: Path, target: str, *, seed: int, rate: float, clock: float) -> None:
+    def __init__(
+        self, folder: Path, target: str, *, seed: int, rate: float, clock: float, without: Sequence[str] = ()
+    ) -> None:
         self.target = target
         self._folder = folder
-        self._seed, self._rate, self._clock = seed, rate, clock
+        self._seed, self._rate, self._clock, self._without = seed, rate, clock, without
         self._open = ExitStack()
         self._hosts: dict[str, subprocess.Popen[bytes]] = {}
         self._down: set[str] = set()
@@ -271,7 +274,7 @@ class World:
     # ---- producers ---------------------------------------------------------------------------------------
 
     def _start_producer(self) -> None:
-        arguments = [str(self._seed), str(len(self._producers)), str(self._rate)]
+        arguments = [str(self._seed), str(len(self._producers)), str(self._rate), *self._without]
         with (self._folder / "producer.log").open("ab") as log:
             producer = subprocess.Popen(
                 [sys.executable, "-m", "tests.chaos.producer", *arguments],
