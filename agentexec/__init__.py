@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agentexec import activity as activity
     from agentexec import approvals as approvals
     from agentexec import testing as testing
+    from agentexec.activity.schemas import TaskFailure as TaskFailure
     from agentexec.approvals import approve as approve
     from agentexec.approvals import approve_sync as approve_sync
     from agentexec.approvals import reject as reject
@@ -92,6 +93,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "agentexec.approvals": ("approve", "approve_sync", "reject", "reject_sync"),
+    "agentexec.activity.schemas": ("TaskFailure",),
     "agentexec.client.cancel": ("cancel", "cancel_sync"),
     "agentexec.config": ("CONF",),
     "agentexec.errors": (

@@ -179,6 +179,38 @@ class Pool:
         self.registry.get(options.get("task", name))
         self.registry.add_schedule(schedule_definition(name, cron, options))
 
+    @overload
+    def on_failure(self, handler: Handler) -> Handler: ...
+    @overload
+    def on_failure(
+        self, handler: None = None, **options: Unpack[HandlerOptions]
+    ) -> Callable[[Handler], Handler]: ...
+    def on_failure(self, handler: Any = None, **options: Unpack[HandlerOptions]) -> Any:
+        """Register the decorated function as a handler of failures, which is called once any task of this pool has failed.
+
+        That is a task that ended in ERROR, because its handler raised or its workers crashed too often, or one that expired; not one that
+        was canceled. The call is a task of its own, enqueued with the failure, with 5 retries by default: it survives every
+        crash, and happens at least once. A failure of the handler itself is only logged. `@pool.task(on_failure=)` registers a
+        handler for one task.
+
+        Args:
+            handler: Function with the parameters `agent_id`, of the call's own task, and `context`, an
+                [`ax.TaskFailure`][agentexec.TaskFailure].
+            **options: See [`ax.HandlerOptions`][agentexec.HandlerOptions].
+
+        Returns:
+            The function unchanged, or the decorator if options are given.
+
+        Raises:
+            UsageError: As `task` does.
+        """
+
+        def register(function: Handler) -> Handler:
+            self.registry.add_failure_handler(function, **options)
+            return function
+
+        return register if handler is None else register(handler)
+
     def run(self) -> None:
         """Run workers, and block until SIGTERM or SIGINT.
 

@@ -15,9 +15,12 @@ from agentexec.arguments.fairness import checked_fairness_key, checked_fairness_
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
 from agentexec.task import HandlerOptions, ScheduleDefinition, TaskDefinition, require_known_options
 from agentexec.values.codec import first_error, shown
-from agentexec.values.signatures import read_handler
+from agentexec.values.signatures import default_name, read_handler
 
 MAX_TASK_NAME = 200
+
+FAILURE_HANDLER_RETRIES = 5
+"""Retries of an `on_failure` handler that is not a task with options of its own."""
 
 MAX_QUEUE_NAME = 100
 """Maximum characters of a queue's name."""
@@ -32,6 +35,8 @@ class Registry:
         """Queue of these tasks, if their pool names one."""
         self.schedules: dict[str, ScheduleDefinition] = {}
         """Schedules by name."""
+        self.failure_handlers: list[str] = []
+        """Names of the tasks that are enqueued when any task has failed."""
 
     def __contains__(self, name: object) -> bool:
         return name in self._tasks
@@ -88,9 +93,44 @@ class Registry:
             fairness_weight=checked_fairness_weight(
                 f"Task {name}: fairness_weight", options.get("fairness_weight")
             ),
+            on_failure=self._failure_handler(name, options.get("on_failure")),
         )
         self._tasks[name] = definition
         return definition
+
+    def add_failure_handler(self, handler: Callable[..., Any], **options: Unpack[HandlerOptions]) -> None:
+        """Register a handler of the failures of all tasks. Raises UsageError as `add` does."""
+        name = self._add_handler_task(handler, options)
+        if name not in self.failure_handlers:
+            self.failure_handlers.append(name)
+
+    def handlers_of_failure(self, task_name: str) -> list[str]:
+        """Return the tasks that are enqueued when a task has failed; none when one of these has, or it would never end."""
+        if task_name in self.failure_handlers or task_name in self._own_handlers():
+            return []
+        definition = self._tasks.get(task_name)
+        own = [] if definition is None or definition.on_failure is None else [definition.on_failure]
+        return [*own, *(name for name in self.failure_handlers if name not in own)]
+
+    def _own_handlers(self) -> set[str | None]:
+        return {definition.on_failure for definition in self._tasks.values()} - {None}
+
+    def _failure_handler(self, name: str, handler: Any) -> str | None:
+        """Return the task that is enqueued when a task has failed, after registering its handler."""
+        if handler is None or isinstance(handler, str):
+            return handler
+        if not callable(handler):
+            raise UsageError(
+                f"Task {name}: on_failure must be a handler or the name of a task, not {shown(handler)}."
+            )
+        return self._add_handler_task(handler, {})
+
+    def _add_handler_task(self, handler: Callable[..., Any], options: HandlerOptions) -> str:
+        known = (task.name for task in self._tasks.values() if task.handler == handler)
+        if (found := next(known, None)) is not None:
+            return found
+        given: HandlerOptions = {"retries": FAILURE_HANDLER_RETRIES, **options}
+        return self.add(f"on_failure.{default_name(handler)}", handler, **given).name
 
     def add_schedule(self, schedule: ScheduleDefinition) -> None:
         """Register a schedule. Raises UsageError for a name that is taken."""
@@ -105,6 +145,10 @@ class Registry:
         Raises UsageError that names the task and the type: else the handler would do its work, and the result be lost.
         """
         for task in self._tasks.values():
+            if task.on_failure is not None and task.on_failure not in self._tasks:
+                raise UsageError(
+                    f"Task {task.name} names {task.on_failure} as its on_failure, and there is no such task."
+                )
             for label, codec in (("the parameter context", task.context), ("the return value", task.result)):
                 try:
                     codec.complete()

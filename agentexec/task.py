@@ -155,6 +155,10 @@ class HandlerOptions(TypedDict, total=False):
     timeout: float | None
     """Seconds for one attempt of an async handler; no limit by default."""
 
+    on_failure: Callable[..., Any] | str | None
+    """Handler that is called once the task has failed for good, in a task of its own, or the name of a task. It gets the
+    failure as its context, an [`ax.TaskFailure`][agentexec.TaskFailure]."""
+
     expires: float | timedelta | None
     """Seconds (or a timedelta) after which a task that has not started is canceled. It applies where a process enqueues that
     has the pool, and `expires` of `enqueue` takes precedence."""
@@ -188,6 +192,8 @@ class TaskDefinition:
     fairness_weight: float | Mapping[str, float] = 1.0
     extra: dict[str, Any] = field(default_factory=dict)
     expires: float | None = None
+    on_failure: str | None = None
+    """Name of the task that is enqueued when this one has failed."""
 
 
 class ScheduleOptions(TypedDict, total=False):

@@ -19,7 +19,7 @@ from agentexec.activity.changes.admissions import Admissions
 from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.changes.store import RecordStore
 from agentexec.activity.changes.stores import open_record_store
-from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult
+from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult, FollowUp
 from agentexec.db.engine import open_engine
 from agentexec.journal.models import JournalEntry
 from agentexec.journal.store import JournalStore
@@ -29,7 +29,7 @@ from agentexec.task import Lease, Priority
 START = datetime(2030, 1, 1, tzinfo=UTC)
 QUEUE = "suite"
 MAX_CRASHES = 3
-TABLES: Sequence[Any] = (Activity, ActivityLog, ActivityLabel, ActivityResult, JournalEntry)
+TABLES: Sequence[Any] = (Activity, ActivityLog, ActivityLabel, ActivityResult, FollowUp, JournalEntry)
 
 
 class Stores(NamedTuple):
@@ -105,7 +105,11 @@ def rows_of(engine: Engine) -> list[Any]:
         for model in TABLES:
             table = model.__table__
             columns = [column for column in table.c if column.name != "id"]
-            key = [table.c.activity_id, table.c.id] if model is ActivityLog else list(table.primary_key)
+            key = list(table.primary_key)
+            if model is ActivityLog:
+                key = [table.c.activity_id, table.c.id]
+            elif model is FollowUp:
+                key = [table.c.agent_id]
             query = select(*columns).order_by(*key)
             found.append((table.name, [dict(row._mapping) for row in connection.execute(query)]))
     return found

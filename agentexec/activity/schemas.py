@@ -180,6 +180,24 @@ class WorkerDeathSchema(BaseModel):
     reason: str = Field(description='Completes the sentence "The worker process …".')
 
 
+class TaskFailure(BaseModel):
+    """A task that has failed for good, as an `on_failure` handler gets it."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    agent_id: UUID
+    task_name: str
+    queue_name: str
+    status: Status = Field(description="ERROR, or CANCELED for a task that expired.")
+    context: Any = Field(default=None, description="Context of the task, as JSON data.")
+    metadata: dict[str, Any] | None = None
+    error: str = Field(description="The reason, without its traceback.")
+    details: str | None = Field(default=None, description="The reason with its traceback.")
+    attempts: int
+    crashes: int
+    failed_at: datetime
+
+
 class ActivityDetailSchema(_ActivitySchema):
     """Activity with its whole log.
 

@@ -21,6 +21,7 @@ from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 from agentexec.worker.execution import Execution
+from agentexec.worker.follow_ups import FollowUps
 from agentexec.worker.sandbox_sweep import SandboxSweep
 
 WORKER = "harness"
@@ -73,6 +74,7 @@ class InlineWorker:
             max_inline_sleep=0.0,
             skips_sleep=True,
         )
+        self._follow_ups = FollowUps(RUNTIME.engine, registry, self._queue)
         self._requested: set[UUID] = set()
         self._starts: Counter[UUID] = Counter()
         self._waiting: dict[UUID, frozenset[str]] = {}
@@ -97,16 +99,19 @@ class InlineWorker:
         SandboxSweep(RUNTIME.engine).run()
 
     async def work(self, wanted: Collection[UUID] | None) -> list[UUID]:
-        """Run tasks until none is left: those of `wanted`, or all (None). Returns their ids in the order of their starts.
+        """Run tasks until none is left: those of `wanted`, or all and those that failures enqueue (None). Returns their ids in the order of their starts.
 
         Nobody sleeps for a delayed task: the clock jumps to its moment. Raises UsageError for a task that gives itself
         back again and again.
         """
         self._starts.clear()
-        while (lease := await RUNTIME.run_in_thread(self._choose, wanted)) is not None:
-            await RUNTIME.run_in_thread(self._start, lease)
-            await self._finish_running()
-        return list(self._starts)
+        while True:
+            lease = await RUNTIME.run_in_thread(self._choose, wanted)
+            if lease is not None:
+                await RUNTIME.run_in_thread(self._start, lease)
+                await self._finish_running()
+            elif wanted is not None or not await RUNTIME.run_in_thread(self._follow_ups.run_once):
+                return list(self._starts)
 
     def request(self, agent_ids: Sequence[UUID]) -> None:
         """Run tasks beside those that run now, because one of these waits for them; from any thread."""

@@ -20,6 +20,7 @@ from agentexec.registry import Registry
 from agentexec.runtime import Runtime
 from agentexec.worker.channel import Channel
 from agentexec.worker.failed_start import to_message
+from agentexec.worker.follow_ups import FollowUps
 from agentexec.worker.host_watch import HostWatch
 from agentexec.worker.preflight import preflight
 from agentexec.worker.reconciler import Reconciler
@@ -86,6 +87,7 @@ class Maintenance:
             self._servers.start()
             self._reporter.start()
         self._sandboxes = SandboxSweep(self._runtime.engine)
+        self._follow_ups = FollowUps(self._runtime.engine, self._registry, self._settings.queue_name)
         while not (self._stop.is_set() and not self._deaths):
             self._listen(max(0.0, min(TURN_SECONDS, self._next_turn - time.monotonic())))
             try:
@@ -143,6 +145,7 @@ class Maintenance:
             self._reconciler.run_once()
             # Each host does this, not only the leader's: nobody else can.
             self._sandboxes.run_if_due(time.monotonic())
+            self._follow_ups.run_once()
             self._next_turn = time.monotonic() + TURN_SECONDS
             self._outage.recovered()
 

@@ -39,9 +39,20 @@ class Ending(NamedTuple):
 
 
 def end(
-    connection: Connection, template: Ending, ids: Sequence[UUID], now: datetime, *, crashes: int = 0
+    connection: Connection,
+    template: Ending,
+    ids: Sequence[UUID],
+    now: datetime,
+    *,
+    crashes: int = 0,
+    is_failure: bool | None = None,
+    may_have_webhooks: bool = True,
 ) -> None:
-    """End tasks as `template` says, with a log line each, and add `crashes` to their counts."""
+    """End tasks as `template` says, with a log line each, and add `crashes` to their counts.
+
+    `is_failure`: what follows a failure follows the ending too, by default if it is ERROR. `may_have_webhooks`: False saves
+    a statement where the caller has seen the rows.
+    """
     sql = statements_for(connection)
     values = {
         "new_status": template.status,
@@ -57,6 +68,10 @@ def end(
     for chunk in chunks(ids):
         connection.execute(sql.end, {"ids": chunk, **values})
         connection.execute(sql.insert_log_lines, {"ids": chunk, "now": now})
+        if template.status is Status.ERROR or is_failure:
+            connection.execute(sql.follow_failures, {"ids": chunk, "now": now})
+        elif template.status.final and may_have_webhooks:
+            connection.execute(sql.follow_others, {"ids": chunk, "now": now})
 
 
 def end_from_outside(

@@ -40,7 +40,9 @@ def end_expired(connection: Connection, expired: Sequence[ExpiredTask], now: dat
         message = f"It expired: not started by {task.expires_at:%Y-%m-%d %H:%M:%S}Z."
         groups[message].append(task.agent_id)
     for message, ids in groups.items():
-        end(connection, Ending(Lease(ids[0], 0), Status.CANCELED, message, error=message), ids, now)
+        # Nobody has decided this, so it counts as a failure for those who want to know of these.
+        ending = Ending(Lease(ids[0], 0), Status.CANCELED, message, error=message)
+        end(connection, ending, ids, now, is_failure=True)
 
 
 def expire_due(connection: Connection, now: datetime, limit: int) -> tuple[list[ExpiredTask], int]:

@@ -18,7 +18,7 @@ from agentexec.activity.changes.admissions import Admitted
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.new_tasks import NewTask, activity_rows
 from agentexec.activity.changes.progress import Progress
-from agentexec.activity.changes.statements import ACTIVITY, LABEL, LOG, LOG_COLUMNS, RESULT
+from agentexec.activity.changes.statements import ACTIVITY, FOLLOW_UP, LABEL, LOG, LOG_COLUMNS, RESULT
 from agentexec.activity.changes.store import Recorded, RecordStore
 from agentexec.activity.queries.labels import label_rows
 from agentexec.db.round_trips import can_batch, run_in_one_round_trip
@@ -54,7 +54,7 @@ NEW_COLUMNS = (
 """Columns of a new activity."""
 
 LOCKED = f"""locked AS MATERIALIZED (
-    SELECT agent_id, status, epoch, crashes, agent_type, queue, expires_at FROM {ACTIVITY.name}
+    SELECT agent_id, status, epoch, crashes, agent_type, queue, expires_at, webhook FROM {ACTIVITY.name}
     WHERE agent_id = ANY(%(ids)s::uuid[])
     ORDER BY agent_id FOR UPDATE
 )"""  # noqa: S608 - the name of our table
@@ -87,7 +87,7 @@ END = f"""
 WITH ending AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(epochs)s::integer[], %(results)s::text[]) AS e (agent_id, epoch, result)
 ), {LOCKED}, held AS MATERIALIZED (
-    SELECT agent_id, result FROM locked JOIN ending USING (agent_id, epoch) WHERE status = '{Status.RUNNING.name}'
+    SELECT agent_id, result, queue, webhook FROM locked JOIN ending USING (agent_id, epoch) WHERE status = '{Status.RUNNING.name}'
 ), ended AS (
     UPDATE {ACTIVITY.name} a
     SET status = '{Status.COMPLETE.name}', percentage = 100, message = %(message)s, error = NULL, updated_at = %(now)s,
@@ -100,6 +100,9 @@ WITH ending AS (
 ), kept AS (
     INSERT INTO {RESULT.name} (agent_id, value, expires_at)
     SELECT agent_id, result, %(expires)s FROM held WHERE result IS NOT NULL
+), followed AS (
+    INSERT INTO {FOLLOW_UP.name} (agent_id, queue, created_at, is_failure)
+    SELECT agent_id, queue, %(now)s, false FROM held WHERE webhook IS NOT NULL AND queue IS NOT NULL
 )
 SELECT agent_id FROM ended
 """  # noqa: S608 - the names of our tables

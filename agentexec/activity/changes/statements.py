@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, literal, select, update
 
-from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult
+from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult, FollowUp
 from agentexec.db.columns import id_in
 from agentexec.task import Status
 
@@ -16,6 +16,9 @@ LOG: Any = ActivityLog.__table__
 LABEL: Any = ActivityLabel.__table__
 RESULT: Any = ActivityResult.__table__
 
+FOLLOW_UP: Any = FollowUp.__table__
+
+FOLLOW_UP_COLUMNS = ("agent_id", "queue", "created_at", "is_failure")
 LOG_COLUMNS = ("activity_id", "created_at", "status", "message", "percentage")
 
 INSERT_ACTIVITY = insert(ACTIVITY)
@@ -48,7 +51,7 @@ class Statements:
             .with_for_update()
         )
         self.select_state = (
-            select(*state, c.queue, c.priority, c.fairness_key, c.fairness_weight)
+            select(*state, c.queue, c.priority, c.fairness_key, c.fairness_weight, c.webhook)
             .where(chosen)
             .order_by(c.agent_id)
             .with_for_update()
@@ -96,6 +99,16 @@ class Statements:
             LOG_COLUMNS,
             select(c.agent_id, now, c.status, c.message, c.percentage).where(chosen),
         )
+        # A failure of any task may have handlers, which only its workers know. An activity of an application has no queue.
+        self.follow_failures = _insert_follow_ups(now, True, chosen, c.queue.is_not(None))
+        self.follow_others = _insert_follow_ups(
+            now, False, chosen, c.queue.is_not(None), c.webhook.is_not(None)
+        )
+
+
+def _insert_follow_ups(now: Any, is_failure: bool, *conditions: Any) -> Any:
+    chosen = select(ACTIVITY.c.agent_id, ACTIVITY.c.queue, now, literal(is_failure)).where(*conditions)
+    return insert(FOLLOW_UP).from_select(FOLLOW_UP_COLUMNS, chosen).inline()
 
 
 def statements_for(connection: Connection) -> Statements:

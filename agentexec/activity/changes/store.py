@@ -138,7 +138,7 @@ class RecordStore:
             written = [ending for ending in endings if _holds(ending.lease, rows)]
             with batched(connection, commit=True):
                 write_progress(connection, accepted_reports(progress, rows), rows)
-                _write_endings(connection, written, now, now + timedelta(seconds=result_ttl))
+                _write_endings(connection, written, rows, now, now + timedelta(seconds=result_ttl))
                 if acknowledge is not None and written:
                     acknowledge(connection, written)
         refused = [ending.lease for ending in endings if not _holds(ending.lease, rows)]
@@ -155,13 +155,19 @@ def _holds(lease: Lease, rows: Mapping[UUID, Any]) -> bool:
 
 
 def _write_endings(
-    connection: Connection, endings: Sequence[Ending], now: datetime, expires_at: datetime
+    connection: Connection,
+    endings: Sequence[Ending],
+    rows: Mapping[UUID, Any],
+    now: datetime,
+    expires_at: datetime,
 ) -> None:
     groups: dict[tuple[object, ...], list[Ending]] = defaultdict(list)
     for ending in endings:
         groups[ending.row_values].append(ending)
     for group in groups.values():
-        end(connection, group[0], [ending.lease.agent_id for ending in group], now)
+        ids = [ending.lease.agent_id for ending in group]
+        may_have_webhooks = any(rows[agent_id].webhook is not None for agent_id in ids)
+        end(connection, group[0], ids, now, may_have_webhooks=may_have_webhooks)
     results = [
         {"agent_id": ending.lease.agent_id, "value": ending.result, "expires_at": expires_at}
         for ending in endings

@@ -152,6 +152,16 @@ def a_single_completion_is_written(stores: Stores) -> object:
     return record(stores, complete(0, result="1"))
 
 
+def what_follows_an_ending_is_written_with_it(stores: Stores) -> object:
+    for number in range(6):
+        stores.record.insert([new_task(number, webhook=None if number % 2 else "https://a.example")], at(0))
+    stores.claim([lease(number) for number in range(6)], at(1))
+    plain = [complete(number, result="1") for number in (0, 1)]
+    failures = [Ending(lease(number), Status.ERROR, "It failed.", error="It failed.") for number in (2, 3)]
+    again = [Ending(lease(number), Status.QUEUED, "Again.") for number in (4, 5)]
+    return [record(stores, *plain), record(stores, *failures, *again), record(stores, *plain, *failures)]
+
+
 def lost_completions_are_refused(stores: Stores) -> object:
     running(stores, *range(4))
     set_row(stores, 1, status=Status.CANCELED)
@@ -308,6 +318,7 @@ SCENARIOS = [
     forged_claims_change_nothing,
     completions_alike_are_written,
     a_single_completion_is_written,
+    what_follows_an_ending_is_written_with_it,
     lost_completions_are_refused,
     nothing_is_written_for_nothing,
     endings_of_all_kinds_are_written,

@@ -1,0 +1,151 @@
+"""Follow-ups: what is due after the end of a task, its `on_failure` handlers, is done from the record.
+
+Every host does this for the tasks that its module has, whoever leads the queue: only the module knows the handlers. Each
+follow-up is removed in the transaction that acts on it, so it happens once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, or_, select
+
+from agentexec.activity.changes.new_tasks import NewTask
+from agentexec.activity.models import Activity, FollowUp
+from agentexec.activity.schemas import TaskFailure
+from agentexec.client.enqueue import enqueue_in_transaction
+from agentexec.db.clock import utc_now
+from agentexec.db.deadlocks import retry_on_deadlock
+from agentexec.db.transactions import reading, writing
+from agentexec.registry import Registry
+from agentexec.task import Status, new_agent_id
+
+log = logging.getLogger("agentexec.maintenance")
+
+CHUNK = 100
+"""Endings in one transaction. Each may have a context of a megabyte."""
+
+FOREIGN_SECONDS = 60.0
+"""Seconds for which the ending of a task that this host's module lacks is left to hosts that have it."""
+
+
+class FollowUps:
+    """Enqueues the `on_failure` handlers of failed tasks of one queue."""
+
+    def __init__(self, engine: Engine, registry: Registry, queue: str) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._queue = queue
+
+    def run_once(self, now: datetime | None = None) -> int:
+        """Do what is due, an index look-up if nothing is, and return the number of tasks enqueued. Raises UnavailableError."""
+        enqueued = 0
+        while ids := self._due(now or utc_now()):
+            enqueued += self._follow(ids)
+            if len(ids) < CHUNK:
+                break
+        return enqueued
+
+    def _due(self, now: datetime) -> Sequence[int]:
+        ours = or_(
+            Activity.agent_type.in_(self._registry.names()),
+            FollowUp.created_at < now - timedelta(seconds=FOREIGN_SECONDS),
+        )
+        query = (
+            select(FollowUp.id)
+            .join(Activity, Activity.agent_id == FollowUp.agent_id)
+            .where(FollowUp.queue == self._queue, ours)
+            .order_by(FollowUp.id)
+            .limit(CHUNK)
+        )
+        with reading(self._engine) as connection:
+            return connection.execute(query).scalars().all()
+
+    @retry_on_deadlock
+    def _follow(self, ids: Sequence[int]) -> int:
+        pushes: list[Callable[[], None]] = []
+        with writing(self._engine) as connection:
+            locked = select(FollowUp.id).where(FollowUp.id.in_(ids)).order_by(FollowUp.id).with_for_update()
+            # Another host may have been quicker.
+            mine = connection.execute(locked).scalars().all()
+            for row in _endings(connection, mine):
+                for handler in self._handlers(row):
+                    pushes.append(enqueue_in_transaction(connection, _call_of(handler, row)))
+            connection.execute(delete(FollowUp).where(FollowUp.id.in_(mine)))
+        for push in pushes:
+            push()
+        return len(pushes)
+
+    def _handlers(self, row: Any) -> list[str]:
+        # Somebody may have retried the task meanwhile.
+        if not row.is_failure or row.status not in (Status.ERROR, Status.CANCELED):
+            return []
+        return self._registry.handlers_of_failure(row.agent_type)
+
+
+def _endings(connection: Connection, ids: Sequence[int]) -> Sequence[Any]:
+    if not ids:
+        return []
+    columns = (
+        Activity.agent_id,
+        Activity.agent_type,
+        Activity.status,
+        Activity.queue,
+        Activity.priority,
+        Activity.context,
+        Activity.metadata_.label("labels"),
+        Activity.error,
+        Activity.message,
+        Activity.attempt,
+        Activity.crashes,
+        Activity.finished_at,
+        Activity.webhook,
+    )
+    query = select(FollowUp.is_failure, FollowUp.created_at.label("ended_at"), *columns)
+    joined = query.join(Activity, Activity.agent_id == FollowUp.agent_id)
+    return connection.execute(joined.where(FollowUp.id.in_(ids)).order_by(FollowUp.id)).all()
+
+
+def _call_of(handler: str, row: Any) -> NewTask:
+    """Return the task that calls a handler of a failure. It belongs to the same tenant, and has the same priority."""
+    return NewTask(
+        agent_id=new_agent_id(),
+        task_name=handler,
+        context=failure_of(row).model_dump_json(),
+        queue=row.queue,
+        priority=row.priority,
+        run_at=None,
+        metadata=row.labels,
+        idempotency_key=None,
+        message=f"Called because task {row.agent_type} ({row.agent_id}) failed.",
+    )
+
+
+def failure_of(row: Any) -> TaskFailure:
+    """Return a failed task as its handlers get it."""
+    details = row.error or row.message or "no reason recorded"
+    return TaskFailure(
+        agent_id=row.agent_id,
+        task_name=row.agent_type,
+        queue_name=row.queue,
+        status=row.status,
+        context=_read(row.context),
+        metadata=row.labels,
+        error=details.splitlines()[0],
+        details=details,
+        attempts=row.attempt,
+        crashes=row.crashes,
+        failed_at=row.finished_at or row.ended_at,
+    )
+
+
+def _read(context: str | None) -> Any:
+    """Return a context as JSON data; somebody else may have written what is none."""
+    try:
+        return None if context is None else json.loads(context)
+    except (ValueError, RecursionError):
+        return None
