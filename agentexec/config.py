@@ -162,6 +162,12 @@ class Settings(BaseSettings):
     health_port: int | None = Field(
         default=None, ge=1, le=65535, description="Port of a worker's probes /livez and /readyz. Unset: none."
     )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port of a worker's metrics for Prometheus, at /metrics; may be that of the probes. Unset: none.",
+    )
     signing_key: SecretStr | None = Field(
         default=None,
         description="Key that signs the entries in Redis, 16 characters or more, the same in every process. Of several keys, with "

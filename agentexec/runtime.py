@@ -25,6 +25,7 @@ from agentexec.state.backend import StateBackend
 from agentexec.state.best_effort import BestEffort
 from agentexec.state.loading import load_backend
 from agentexec.task import Lease, TaskDefinition
+from agentexec.telemetry.meter import Meter
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -116,6 +117,8 @@ class Runtime:
         """Slots of the worker; None outside worker processes."""
         self.leases: Leases | None = None
         """Leases of the worker; None outside worker processes."""
+        self.meter: Meter | None = None
+        """Meter of this process; None unless somebody reads the metrics."""
         self.only_reads_program = False
         """True in processes that import the user's program to find its tasks: workers, and commands that are given it. They
         must not start workers, and commands must not run the program's exit handlers."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from bench import activities, floors, measures, report, startup, targets, workflows
+from bench import activities, floors, measures, report, startup, targets, telemetry, workflows
 from bench.figures import QUICK, USUAL, Figure, Size
 from bench.goals import compare
 from bench.targets import Target
@@ -35,6 +35,7 @@ MEASURES: dict[str, Callable[[Target, Size], Iterator[Figure]]] = {
     "start": startup.start,
     "journal": _journal,
     "workflows": workflows.workflows,
+    "telemetry": telemetry.telemetry,
 }
 
 

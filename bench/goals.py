@@ -65,6 +65,7 @@ COMPARISONS = (
         REDIS_POP,
         Goal(3_000, above=True, beyond=4_028),
     ),
+    Comparison("processor time of a task, metrics", None, Goal(2, above=False)),
     Comparison("pick-up", None, None, REDIS_WAKE_P50),
     Comparison(
         "pick-up after 50 ms of rest, from enqueue's return, p50",

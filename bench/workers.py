@@ -32,8 +32,15 @@ class Workers:
     """Command `agentexec worker MODULE -w PROCESSES -c CONCURRENCY` on a target, during a `with` block."""
 
     def __init__(
-        self, target: Target, *, processes: int = 2, concurrency: int = 10, module: Path = MODULE
+        self,
+        target: Target,
+        *,
+        processes: int = 2,
+        concurrency: int = 10,
+        module: Path = MODULE,
+        **environment: str,
     ) -> None:
+        self._environment = environment
         self._target = target
         self._module = module
         self._number = processes
@@ -52,6 +59,7 @@ class Workers:
             env={
                 **os.environ,
                 **self._target.environment,
+                **self._environment,
                 "PYTHONUNBUFFERED": "1",
                 "PYTHONPATH": str(MODULE.parent.parent),
             },
@@ -131,6 +139,11 @@ class Workers:
             time.sleep(0.01)
 
     # ---- tasks -------------------------------------------------------------------------------------------
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that all processes have used."""
+        family = [self.supervisor, *self.supervisor.children(recursive=True)]
+        return sum(sum(process.cpu_times()[:2]) for process in family)
 
     def warm(self) -> None:
         """Have the workers run some tasks, so that connections and caches are as in production."""

@@ -87,6 +87,10 @@ def run(
         int | None,
         typer.Option(min=1, max=65535, help="Port of the probes /livez and /readyz (AGENTEXEC_HEALTH_PORT)."),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the metrics for Prometheus (AGENTEXEC_METRICS_PORT)."),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -124,6 +128,7 @@ def run(
         "log_format": log_format,
         "heartbeat_file": heartbeat_file,
         "health_port": health_port,
+        "metrics_port": metrics_port,
     }
     overrides = {name: value for name, value in options.items() if value is not None}
     _require_one_queue(queue)

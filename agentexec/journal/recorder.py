@@ -24,12 +24,14 @@ from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, ReplayDivergedError, WaitingForApproval
 from agentexec.journal.approvals import Question, Verdict, ask, earliest_expiry, waiting_message
 from agentexec.journal.facts import Fact, FactKind, Usage, fit_path
+from agentexec.journal.spending import count_usage
 from agentexec.journal.store import check_lease, load_facts
 from agentexec.journal.stores import journal_store
 from agentexec.journal.waiting import POLL_SECONDS, QUIET_SECONDS, ActiveCalls, OpenWaits
 from agentexec.outage import PATIENCE, Patience, wait_out_async
 from agentexec.runtime import RUNTIME
 from agentexec.task import CURRENT_LEASE, Lease
+from agentexec.telemetry.names import JOURNAL_APPENDS
 
 T = TypeVar("T")
 
@@ -208,6 +210,8 @@ class Recorder:
     async def _record(self, fact: Fact, usage: Usage | None) -> None:
         await self.write_with_retry(journal_store().append, self.lease, fact, usage, utc_now())
         self.add_fact(fact)
+        if usage is not None and RUNTIME.meter is not None:
+            count_usage(RUNTIME.meter, usage)
 
     async def wait_for_verdicts(
         self, questions: Sequence[Question], within: Iterable[object]
@@ -251,6 +255,8 @@ class Recorder:
 
     def add_fact(self, fact: Fact) -> None:
         """Remember a fact that is in the database."""
+        if RUNTIME.meter is not None:
+            RUNTIME.meter.add(JOURNAL_APPENDS, fact.kind)
         with self._lock:
             self._facts.setdefault(fact.path, []).append(fact)
 

@@ -69,7 +69,9 @@ COST = Counter(
 JOURNAL_APPENDS = Counter("agentexec_journal_appends_total", "Facts that durable runs recorded.", ("kind",))
 OUTAGES = Counter("agentexec_outages_total", "Outages of a server, as this host saw them.", ("server",))
 RESTARTS = Counter(
-    "agentexec_worker_restarts_total", "Processes of this host that were replaced.", ("reason",)
+    "agentexec_worker_restarts_total",
+    "Worker processes that were replaced: crash, hang, reload, recycle_tasks, recycle_memory.",
+    ("reason",),
 )
 
 QUEUE_TASKS = Gauge(

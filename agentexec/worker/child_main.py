@@ -21,6 +21,7 @@ from agentexec.config import CONF
 from agentexec.errors import AgentexecError
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
+from agentexec.telemetry.meter import Meter
 from agentexec.worker import logs
 from agentexec.worker.event_loop import MainTask, run_to_end
 from agentexec.worker.forks import Forks, ignore_signals, terminate_children
@@ -70,6 +71,8 @@ def run_child(
     try:
         _die_with_parent()
         RUNTIME.forget_connections()
+        if reports >= 0 and CONF.metrics_port is not None:
+            RUNTIME.meter = Meter()
         logs.set_up(request["name"], handles_tasks=request["role"] != MAINTENANCE_ROLE)
         if request["role"] == MAINTENANCE_ROLE:
             code = _run_maintenance(request, registry, alive, maintenance, reports)
@@ -114,7 +117,7 @@ def _run_worker(
     )
     worker = importlib.import_module(WORKER_MODULE).Worker(registry, RUNTIME, CONF, request["id"], turnover)
 
-    reporter = Reporter(reports, request["id"], worker.report)
+    reporter = Reporter(reports, request["id"], worker.report, RUNTIME.meter)
 
     async def work() -> None:
         loop = asyncio.get_running_loop()

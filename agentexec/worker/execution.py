@@ -79,7 +79,7 @@ class Execution:
         self.threads = HandlerThreads(
             settings.worker_concurrency + MAX_WAITING_THREADS, thread_name_prefix="agentexec-task"
         )
-        self.running = RunningTasks(registry, settings, self.tasks, self.writer, self.threads)
+        self.running = RunningTasks(registry, settings, self.tasks, self.writer, self.threads, runtime.meter)
         self.admitter = Admitter(
             runtime,
             settings,

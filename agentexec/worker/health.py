@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
 from agentexec.worker.probe import FAILING_SECONDS, STALE_SECONDS, State, Verdict
@@ -48,6 +48,15 @@ class Health:
             self._heard[str(report.get("process"))] = _Heard(report, now)
             self._heard = {
                 process: heard for process, heard in self._heard.items() if now - heard.at < FORGET_SECONDS
+            }
+
+    def keep_workers(self, process_ids: Set[str]) -> None:
+        """Forget what worker processes have said that are gone."""
+        with self._lock:
+            self._heard = {
+                process: heard
+                for process, heard in self._heard.items()
+                if process in process_ids or "running" not in heard.report
             }
 
     def live(self) -> Verdict:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from agentexec.config import Settings
+from agentexec.worker.child_processes import ChildProcesses, Restart
 from agentexec.worker.health import Health
 from agentexec.worker.http_server import Answer, ProbeServer
 from agentexec.worker.probe import State, Verdict
 from agentexec.worker.reports import ReportSocket
 from agentexec.worker.sd_notify import NOTIFY_VARIABLE, ServiceManager
+
+if TYPE_CHECKING:
+    from agentexec.worker.host_metrics import HostMetrics
 
 
 class HostTelemetry:
@@ -25,12 +30,13 @@ class HostTelemetry:
         settings: Settings of the supervisor.
 
     Raises:
-        SettingsError: A port cannot be used.
+        SettingsError: A port cannot be used, or a library is missing.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._health = Health()
-        self._servers = _servers(settings, self._health)
+        self._metrics = None if settings.metrics_port is None else _metrics(self._health)
+        self._servers = _servers(settings, self._health, self._metrics)
         self._socket = ReportSocket() if self._servers or NOTIFY_VARIABLE in os.environ else None
         self._manager: ServiceManager | None = None
         self._told_ready = self._told_stopping = False
@@ -50,9 +56,15 @@ class HostTelemetry:
         """File descriptor to which processes report; -1 for no reports."""
         return -1 if self._socket is None else self._socket.descriptor
 
-    def note_turn(self, state: State, workers: int, wanted: int, *, lasting: bool) -> None:
-        """Note a turn of the supervisor's loop, which has so many of the wanted worker processes."""
+    def note_turn(
+        self, state: State, children: ChildProcesses, restarts: Mapping[Restart, int], *, lasting: bool
+    ) -> None:
+        """Note a turn of the supervisor's loop; `lasting`: a worker process lasts, or none is supposed to run."""
+        workers = sum(worker.alive for worker in children.workers)
         self._health.note_turn(state, lasting=lasting)
+        self._health.keep_workers({child.id for child in children.all_workers if child.alive})
+        if self._metrics is not None:
+            self._metrics.note_turn(workers, restarts)
         if self._manager is None:
             return
         if state == "ready" and not self._told_ready and self._health.serving():
@@ -61,7 +73,9 @@ class HostTelemetry:
         if state == "draining" and not self._told_stopping:
             self._told_stopping = True
             self._manager.tell("STOPPING=1")
-        self._manager.beat(f"{state.capitalize()}: {workers} of {wanted} worker processes run.")
+        self._manager.beat(
+            f"{state.capitalize()}: {workers} of {len(children.workers)} worker processes run."
+        )
 
     def close(self) -> None:
         """Close the ports, and hear no more."""
@@ -73,13 +87,31 @@ class HostTelemetry:
     def _receive(self, reports: ReportSocket) -> None:
         while (report := reports.receive()) is not None:
             self._health.note_report(report)
+            if self._metrics is not None:
+                self._metrics.note_report(report)
 
 
-def _servers(settings: Settings, health: Health) -> list[ProbeServer]:
-    if settings.health_port is None:
-        return []
-    pages = {"/livez": _page(health.live), "/readyz": _page(health.ready)}
-    return [ProbeServer(settings.health_port, "AGENTEXEC_HEALTH_PORT", pages)]
+def _metrics(health: Health) -> HostMetrics:
+    # Imported on use: the supervisor stays small without it.
+    from agentexec.worker.host_metrics import HostMetrics  # noqa: PLC0415
+
+    return HostMetrics(health)
+
+
+def _servers(settings: Settings, health: Health, metrics: HostMetrics | None) -> list[ProbeServer]:
+    pages: dict[tuple[int, str], dict[str, Callable[[], Answer]]] = {}
+    if settings.health_port is not None:
+        probes = {"/livez": _page(health.live), "/readyz": _page(health.ready)}
+        pages[settings.health_port, "AGENTEXEC_HEALTH_PORT"] = probes
+    if settings.metrics_port is not None and metrics is not None:
+        shown: dict[str, Callable[[], Answer]] = {
+            "/metrics": lambda: Answer(200, metrics.content_type, metrics.text())
+        }
+        if settings.metrics_port == settings.health_port:
+            probes.update(shown)
+        else:
+            pages[settings.metrics_port, "AGENTEXEC_METRICS_PORT"] = shown
+    return [ProbeServer(port, setting, found) for (port, setting), found in pages.items()]
 
 
 def _page(judge: Callable[[], Verdict]) -> Callable[[], Answer]:

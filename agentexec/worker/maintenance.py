@@ -65,7 +65,9 @@ class Maintenance:
         self._supervisor = Channel(supervisor)
         self._connect_timeout = connect_timeout
         self._servers = ServerWatch(runtime, settings) if reports >= 0 else None
-        self._reporter = Reporter(reports, owner, lambda: self._servers.state() if self._servers else {})
+        self._reporter = Reporter(
+            reports, owner, lambda: self._servers.state() if self._servers else {}, runtime.meter
+        )
         self._owner = owner
         self._deaths: dict[str, str] = {}
         self._next_turn = 0.0

@@ -16,12 +16,17 @@ from agentexec.config import Settings
 from agentexec.journal.user_errors import guard_threads
 from agentexec.registry import Registry
 from agentexec.task import Lease, Status
+from agentexec.telemetry.meter import Meter
 from agentexec.worker.attempt import execute_attempt, permanent_failure
 from agentexec.worker.event_loop import AttemptTask, protect_loop
 from agentexec.worker.leased_tasks import LeasedTasks
 from agentexec.worker.logs import log_failure
+from agentexec.worker.task_measures import TaskMeasures
 
 log = logging.getLogger("agentexec.worker")
+
+TASK_PREFIX = "agentexec:"
+"""Start of the names of asyncio tasks that run a handler; the name of the handler's task follows."""
 
 STOPPED_MESSAGE = "The worker stopped before the task was finished; the task goes back to the queue."
 """Message in a task's log when a worker hands it back."""
@@ -50,12 +55,14 @@ class RunningTasks:
         tasks: LeasedTasks,
         writer: SupportsEnd,
         threads: ThreadPoolExecutor,
+        meter: Meter | None = None,
     ) -> None:
         self._registry = registry
         self._settings = settings
         self._tasks = tasks
         self._writer = writer
         self._threads = threads
+        self._measures = None if meter is None else TaskMeasures(meter)
         self._begun: dict[UUID, Lease] = {}
         self._running: dict[UUID, AttemptTask[None]] = {}
         self._aborted: set[UUID] = set()
@@ -79,6 +86,10 @@ class RunningTasks:
     def abort(self, agent_id: UUID) -> None:
         """Stop a task that was canceled or claimed by another worker; from any thread."""
         self._loop.call_soon_threadsafe(self._abort, agent_id)
+
+    def cancel_task(self, agent_id: UUID) -> None:
+        """Stop a task that was canceled; from any thread."""
+        self._loop.call_soon_threadsafe(self._abort, agent_id, True)
 
     @property
     def count(self) -> int:
@@ -118,9 +129,11 @@ class RunningTasks:
                 self._execute(admitted),
                 lease=admitted.lease,
                 loop=self._loop,
-                name=f"agentexec:{admitted.task_name}",
+                name=f"{TASK_PREFIX}{admitted.task_name}",
             )
             self._running[admitted.lease.agent_id] = task
+            if self._measures is not None:
+                self._measures.note_start(admitted)
             task.add_done_callback(functools.partial(self._settle_unstarted, admitted))
 
     async def _execute(self, admitted: Admitted) -> None:
@@ -151,6 +164,8 @@ class RunningTasks:
 
     def _settle(self, admitted: Admitted, ending: Ending) -> None:
         agent_id = admitted.lease.agent_id
+        if self._measures is not None:
+            self._measures.note_end(admitted, ending, aborted=agent_id in self._aborted)
         if self._begun.get(agent_id) == admitted.lease:
             del self._begun[agent_id]
         self._running.pop(agent_id, None)
@@ -164,10 +179,12 @@ class RunningTasks:
             self._writer.end(ending)
             self._tasks.free_slot(agent_id)
 
-    def _abort(self, agent_id: UUID) -> None:
+    def _abort(self, agent_id: UUID, canceled: bool = False) -> None:
         task = self._running.get(agent_id)
         if task is not None and agent_id not in self._aborted:
             self._aborted.add(agent_id)
+            if canceled and self._measures is not None:
+                self._measures.note_cancellation(task.get_name().removeprefix(TASK_PREFIX))
             task.stop()
 
 

@@ -163,7 +163,7 @@ class Supervisor:
         state = "draining" if stopping else "ready" if ready and self._processes.loaded else "starting"
         healthy = stopping or not ready or any(worker.lasts(now) for worker in alive)
         self._heartbeat.update(state, len(alive), healthy=healthy)
-        self._telemetry.note_turn(state, len(alive), len(self._children.workers), lasting=healthy)
+        self._telemetry.note_turn(state, self._children, self.restarts, lasting=healthy)
 
     def _close(self) -> int:
         self._processes.end()

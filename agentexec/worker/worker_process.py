@@ -104,7 +104,7 @@ class Worker:
         )
         watch.start()
         mailbox = self._runtime.get_shared(Mailbox, lambda: Mailbox(self._runtime, self._worker_id))
-        mailbox.on_cancel(self._execution.running.abort)
+        mailbox.on_cancel(self._execution.running.cancel_task)
         self._claimer.start()
         self._claims = True
         self._turnover.cell.note_state(State.SERVING)

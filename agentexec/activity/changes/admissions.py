@@ -27,6 +27,8 @@ class Admitted(NamedTuple):
     context: str | None
     attempt: int
     crashes: CrashCounts
+    queued_at: datetime | None = None
+    """Since when it could start."""
 
 
 class LeftTask(NamedTuple):
@@ -100,7 +102,9 @@ def decide_admissions(
         )
         if decision is Admission.START:
             suspect_running = suspect_running or crashes.is_suspect(max_crashes)
-            started = Admitted(lease, row.agent_type, row.context, row.attempt + 1, crashes)
+            started = Admitted(
+                lease, row.agent_type, row.context, row.attempt + 1, crashes, _startable_since(row)
+            )
             admissions.started.append(started)
         elif decision is Admission.FAIL:
             admissions.poisoned.append(RunningTask(lease, crashes, row.agent_type))
@@ -112,6 +116,12 @@ def decide_admissions(
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
     admissions.ended.extend(lease for lease in claims if lease.agent_id in epochs)
     return admissions
+
+
+def _startable_since(row: Any) -> datetime:
+    """Return when a task came to the queue, or the later moment that it was to wait for."""
+    since: datetime = row.updated_at
+    return since if row.run_at is None else max(since, row.run_at)
 
 
 def start_tasks(

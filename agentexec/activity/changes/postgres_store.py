@@ -54,7 +54,8 @@ NEW_COLUMNS = (
 """Columns of a new activity."""
 
 LOCKED = f"""locked AS MATERIALIZED (
-    SELECT agent_id, status, epoch, crashes, agent_type, queue, expires_at, webhook FROM {ACTIVITY.name}
+    SELECT agent_id, status, epoch, crashes, agent_type, queue, expires_at, updated_at, run_at, webhook
+    FROM {ACTIVITY.name}
     WHERE agent_id = ANY(%(ids)s::uuid[])
     ORDER BY agent_id FOR UPDATE
 )"""  # noqa: S608 - the name of our table
@@ -64,7 +65,7 @@ START = f"""
 WITH claimed AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(epochs)s::integer[]) AS claim (agent_id, epoch)
 ), {LOCKED}, fresh AS MATERIALIZED (
-    SELECT agent_id, claimed.epoch FROM locked JOIN claimed USING (agent_id)
+    SELECT agent_id, claimed.epoch, greatest(updated_at, run_at) AS queued_at FROM locked JOIN claimed USING (agent_id)
     WHERE status = '{Status.QUEUED.name}' AND locked.epoch < claimed.epoch AND crashes = 0
         AND (expires_at IS NULL OR expires_at > %(now)s)
         AND (%(names)s::text[] IS NULL OR agent_type = ANY(%(names)s::text[]))
@@ -75,12 +76,12 @@ WITH claimed AS (
         started_at = coalesce(a.started_at, %(now)s), updated_at = %(now)s, expires_at = NULL,
         error = NULL
     FROM fresh WHERE a.agent_id = fresh.agent_id
-    RETURNING a.agent_id, a.agent_type, a.context, a.attempt, a.percentage
+    RETURNING a.agent_id, a.agent_type, a.context, a.attempt, a.percentage, fresh.queued_at
 ), line AS (
     INSERT INTO {LOG.name} (activity_id, created_at, status, message, percentage)
     SELECT agent_id, %(now)s, '{Status.RUNNING.name}', %(message)s, percentage FROM started
 )
-SELECT agent_id, agent_type, context, attempt FROM started
+SELECT agent_id, agent_type, context, attempt, queued_at FROM started
 """  # noqa: S608 - the names of our tables
 
 END = f"""
@@ -153,8 +154,8 @@ class PostgresRecordStore(RecordStore):
         rows = {row[0]: row for row in run_in_one_round_trip(self._engine, START, values, relaxed=True)}
         started = ((lease, rows[lease.agent_id]) for lease in claims if lease.agent_id in rows)
         return [
-            Admitted(lease, name, context, attempt, CrashCounts())
-            for lease, (_, name, context, attempt) in started
+            Admitted(lease, name, context, attempt, CrashCounts(), queued_at)
+            for lease, (_, name, context, attempt, queued_at) in started
         ]
 
     def record(

@@ -46,6 +46,7 @@ class Statements:
         state = (c.agent_id, c.status, c.epoch, c.crashes, c.crashes_in_row)
         self.select_claimed = (
             select(*state, c.agent_type, c.attempt, c.context, c.queue, c.started_at, c.expires_at)
+            .add_columns(c.updated_at, c.run_at)
             .where(chosen)
             .order_by(c.agent_id)
             .with_for_update()

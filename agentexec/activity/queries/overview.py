@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -130,7 +130,7 @@ def overview(
         .label(f"now_{status.value}")
         for status in (Status.QUEUED, Status.RUNNING)
     ]
-    oldest = _oldest_queued(now, in_scope).scalar_subquery().label("oldest")
+    oldest = oldest_queued(now, in_scope).scalar_subquery().label("oldest")
     workers: Any = WorkerProcess.__table__
     forget = timedelta(seconds=FORGET_SECONDS)
     present = workers.c.seen_at.between(now - forget, now + forget)
@@ -170,7 +170,8 @@ def _ended_per_minute(
     return select(*columns).where(Activity.finished_at > now - timedelta(minutes=minutes), *in_scope)
 
 
-def _oldest_queued(now: datetime, in_scope: list[ColumnElement[bool]]) -> Select[Any]:
+def oldest_queued(now: datetime, in_scope: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    """Return a query of the creation time of the oldest queued task that may start at a moment."""
     may_start = func.coalesce(Activity.run_at, Activity.created_at) <= now
     return (
         select(Activity.created_at)

@@ -61,6 +61,33 @@ def test_probes_and_systemd_follow_a_worker_from_its_start_to_its_end(deploy: De
         assert worker.wait(20) == 0
 
 
+@on_targets("embedded")
+def test_metrics_count_what_all_processes_of_a_host_do(deploy: Deploy) -> None:
+    port = free_port()
+    deployment = deploy(health_port=port, metrics_port=port, num_workers=2, max_crashes=1)
+    deployment.start()
+    assert probe(port, "/livez")[0] == 200
+    for key in "abc":
+        deployment.enqueue("work", key)
+
+    def value(series: str) -> float | None:
+        status, text = probe(port, "/metrics")
+        assert status == 200
+        return next(
+            (float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(series + " ")),
+            None,
+        )
+
+    deployment.wait_for(lambda: value('agentexec_tasks_total{status="complete",task="work"}') == 3)
+    assert value('agentexec_task_duration_seconds_count{task="work"}') == 3
+    assert value('agentexec_task_wait_seconds_count{task="work"}') == 3
+    deployment.wait_for(lambda: value('agentexec_queue_tasks{queue="agentexec_tasks",state="ready"}') == 0)
+    deployment.enqueue("poison", "p")
+    deployment.wait_for(lambda: value('agentexec_tasks_total{status="error",task="poison"}') == 1)
+    assert value('agentexec_worker_restarts_total{reason="crash"}') == 1
+    assert value('agentexec_tasks_total{status="complete",task="work"}') == 3
+
+
 @pytest.mark.thorough
 @on_targets("valkey+postgres", alternates=False)
 def test_an_outage_makes_a_worker_unready_until_it_is_over_and_leaves_it_alive(deploy: Deploy) -> None:

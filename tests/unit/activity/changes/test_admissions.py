@@ -27,6 +27,8 @@ def row(number: int, **changes: Any) -> SimpleNamespace:
         "attempt": 0,
         "started_at": None,
         "expires_at": None,
+        "updated_at": NOW,
+        "run_at": None,
     }
     return SimpleNamespace(**{**values, **changes})
 

@@ -1,0 +1,49 @@
+"""Measures of the tasks that a worker process runs."""
+
+from __future__ import annotations
+
+import time
+from uuid import UUID
+
+from agentexec.activity.changes.admissions import Admitted
+from agentexec.activity.changes.endings import Ending
+from agentexec.db.clock import utc_now
+from agentexec.task import Status
+from agentexec.telemetry.meter import Meter
+from agentexec.telemetry.names import DURATION, RETRIES, TASKS, WAIT
+
+
+class TaskMeasures:
+    """Counts attempts and their lengths. Threads: the event loop's thread calls everything.
+
+    Args:
+        meter: Meter of the process.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._started: dict[UUID, float] = {}
+
+    def note_start(self, admitted: Admitted) -> None:
+        """Note that an attempt starts."""
+        self._started[admitted.lease.agent_id] = time.monotonic()
+        if admitted.queued_at is not None:
+            waited = (utc_now() - admitted.queued_at).total_seconds()
+            self._meter.observe(WAIT, max(0.0, waited), admitted.task_name)
+
+    def note_end(self, admitted: Admitted, ending: Ending, *, aborted: bool) -> None:
+        """Note that an attempt has ended; `aborted`: nothing is written, because it was canceled or lost its lease."""
+        name = admitted.task_name
+        began = self._started.pop(admitted.lease.agent_id, None)
+        if began is not None:
+            self._meter.observe(DURATION, time.monotonic() - began, name)
+        if aborted:
+            return
+        if ending.status is Status.COMPLETE:
+            self._meter.add(TASKS, name, ending.status)
+        elif ending.status is Status.QUEUED and ending.counts_as_attempt:
+            self._meter.add(RETRIES, name)
+
+    def note_cancellation(self, task_name: str) -> None:
+        """Note that a running task was canceled."""
+        self._meter.add(TASKS, task_name, Status.CANCELED)
