@@ -96,6 +96,7 @@ class Entry(NamedTuple):
     `run_at` is in seconds since the Unix epoch; 0 means now. `epoch` is the last epoch that the record knows, so an
     index rebuilt from the record never gives out an epoch twice. Tasks with the same `fairness_key` take turns with those
     of other keys, and get `fairness_weight` of them in each turn; tasks without one are those of one more key of weight 1.
+    `groups` are those of `agentexec.state.groups`, the lock first; `holds_lock`: the task has its lock already.
     """
 
     agent_id: UUID
@@ -104,6 +105,8 @@ class Entry(NamedTuple):
     epoch: int = 0
     fairness_key: str | None = None
     fairness_weight: float = 1.0
+    groups: tuple[str, ...] = ()
+    holds_lock: bool = False
 
 
 def stored_entry(row: Any, run_at: float = 0.0, epoch: int | None = None) -> Entry:

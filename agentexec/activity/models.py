@@ -79,7 +79,16 @@ class Activity(Base):
     crashes_in_row: Mapped[int] = mapped_column(
         Integer, server_default=text("0"), doc="Crashes since its last recorded step."
     )
-    lock_key: Mapped[str | None] = mapped_column(String(MAX_NAME), doc="Not used yet.")
+    lock_key: Mapped[str | None] = mapped_column(
+        String(MAX_NAME), doc="Tasks with the same one run one at a time, in order."
+    )
+    held_lock: Mapped[str | None] = mapped_column(
+        ExactText(MAX_NAME),
+        doc="The lock_key, from the first start to the end: no other task can have it then.",
+    )
+    concurrency_key: Mapped[str | None] = mapped_column(
+        ExactText(MAX_NAME), doc="Tasks of one name with the same one share its limit of concurrency."
+    )
     idempotency_key: Mapped[str | None] = mapped_column(
         String(MAX_NAME), doc="A second enqueue with it finds this task."
     )
@@ -122,6 +131,12 @@ class Activity(Base):
         Index(f"ix_{CONF.table_prefix}activity_finished", "finished_at", "status", "agent_type"),
         Index(f"ix_{CONF.table_prefix}activity_parent", "parent_id", "created_at"),
         Index(f"uq_{CONF.table_prefix}activity_idempotency_key", "idempotency_key", unique=True),
+        Index(
+            f"uq_{CONF.table_prefix}activity_held_lock",
+            "held_lock",
+            unique=True,
+            **of_rows_with("held_lock"),
+        ),
         # Only of tasks that use them: the index of all others costs nothing.
         Index(
             f"uq_{CONF.table_prefix}activity_debounce_key",

@@ -29,6 +29,7 @@ ADDED = {
     "0007": ("schedule", "name"),
     "0008": ("activity", "expires_at"),
     "0009": ("queue", "flow"),
+    "0010": ("activity", "held_lock"),
 }
 """A table and a column that each revision has added, by which tables of `create_all` are dated."""
 

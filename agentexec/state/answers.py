@@ -19,11 +19,12 @@ class ClaimResult(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """Task counts of a queue: ready to start, delayed, and leased to a worker."""
+    """Task counts of a queue: ready to start, delayed, leased to a worker, and waiting for a lock or a limit."""
 
     ready: int
     delayed: int
     leased: int
+    waiting: int = 0
 
 
 class LostLeases(NamedTuple):
@@ -59,3 +60,11 @@ class Event(NamedTuple):
 
     number: int
     text: str
+
+
+class Waiting(NamedTuple):
+    """Group for which a task waits, the number of tasks before it, and tasks that the group has admitted (a few of them)."""
+
+    group: str
+    before: int
+    holders: list[UUID]

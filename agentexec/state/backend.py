@@ -16,6 +16,7 @@ from uuid import UUID
 
 from agentexec.llm.rate_limits import Demand
 from agentexec.state.answers import ClaimResult, Comparison, Depth, Event, LostLeases, TaskPage
+from agentexec.state.groups import NO_LIMITS
 from agentexec.task import Entry, Lease
 
 if TYPE_CHECKING:
@@ -92,13 +93,22 @@ class StateBackend(Protocol):
         """
 
     def claim(
-        self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
+        self,
+        queue: str,
+        worker: str,
+        *,
+        limit: int,
+        low_quota: int,
+        lease_seconds: float,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> ClaimResult:
         """Lease ready tasks to a worker atomically, each with its epoch raised by 1.
 
         HIGH comes before LOW. Within a priority the fairness keys of the tasks take turns, each with as many tasks as its weight,
         and a key's oldest task comes first; tasks without a key are those of one more key of weight 1. A task whose key has
-        nothing else waiting is claimed within one turn of the others. Delayed tasks that are due count as ready.
+        nothing else waiting is claimed within one turn of the others. Delayed tasks that are due count as ready. A task whose groups
+        (see `agentexec.state.groups`) do not admit it waits in their line, and the next one is looked at, some hundreds at most. A
+        lock has a task from its first claim until it is finished or removed; a limit, while it is leased.
 
         Args:
             queue: Name of the queue.
@@ -106,6 +116,8 @@ class StateBackend(Protocol):
             limit: Maximum number of tasks. A backend may return fewer although more are ready.
             low_quota: Number of tasks, within `limit`, taken from LOW first, so a flood of HIGH cannot starve LOW.
             lease_seconds: Length of the leases in seconds.
+            limits: Largest number of leased tasks in each limit of a task, by the task's name. A caller without any
+                leaves it out.
 
         Returns:
             The leases, and the seconds until the next delayed task is due.

@@ -12,16 +12,22 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from agentexec.config import CONF
 from agentexec.db.base import Base
-from agentexec.db.columns import BigId, LongText
+from agentexec.db.columns import BigId, ExactText, LongText
 
 LEASED = 2
 """Lane of leased tasks, after those of Priority.HIGH and Priority.LOW."""
+
+PARKED = 3
+"""Lane of tasks that wait for a lock or a limit."""
 
 RANKED = 10
 """Lane of tasks with a fairness key that have a turn: 10 for HIGH, 11 for LOW."""
 
 UNRANKED = 20
 """Lane of tasks with a fairness key that have no turn yet: 20 for HIGH, 21 for LOW."""
+
+MAX_GROUP = 410
+"""Characters of the longest name of a group: of a task and a key, and what separates them."""
 
 MAX_NAME = 200
 """Characters of the longest name of a worker, mailbox, counter or role."""
@@ -30,7 +36,7 @@ MAX_NAME = 200
 class QueueEntry(Base):
     """Task on a queue. The first index serves every query but one.
 
-    In the lanes of the priorities, `at` is the time from which the task may start; in the lane LEASED, the time at which
+    In the lanes of the priorities and in PARKED, `at` is the time from which the task may start; in the lane LEASED, the time at which
     its lease expires. Both are microseconds since the Unix epoch. In the lanes RANKED it is the task's turn in millionths,
     as `sql_backend/fair_lanes.py` says, and in UNRANKED the time from which the task may start.
     """
@@ -42,13 +48,16 @@ class QueueEntry(Base):
     priority: Mapped[int] = mapped_column(SmallInteger)
     lane: Mapped[int] = mapped_column(
         SmallInteger,
-        doc="0 HIGH, 1 LOW, 2 leased to a worker, 10 and 11, 20 and 21: HIGH and LOW, with a key.",
+        doc="0 HIGH, 1 LOW, 2 leased to a worker, 3 waits for a group, 10 and 11, 20 and 21: HIGH and LOW, with a key.",
     )
     at: Mapped[int] = mapped_column(
         BigInteger, doc="Start time or turn of a waiting task, end of the lease of a leased one."
     )
     epoch: Mapped[int] = mapped_column(Integer)
     worker: Mapped[str | None] = mapped_column(String(MAX_NAME), doc="Worker that holds the lease.")
+    grouped: Mapped[int] = mapped_column(
+        SmallInteger, server_default=text("0"), doc="1 for a task with groups, see queue_member."
+    )
 
     flow: Mapped[int | None] = mapped_column(BigInteger, doc="Hash of the fairness key.")
     step: Mapped[int | None] = mapped_column(BigInteger, doc="Millionths of a turn that the task takes.")
@@ -65,6 +74,27 @@ class QueueEntry(Base):
             postgresql_where=text("flow IS NOT NULL"),
             sqlite_where=text("flow IS NOT NULL"),
         ),
+    )
+
+
+class QueueMember(Base):
+    """Task in one of its groups, a lock or a limit. Tasks without groups have no row."""
+
+    __tablename__ = f"{CONF.table_prefix}queue_member"
+
+    agent_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    name: Mapped[str] = mapped_column(
+        ExactText(MAX_GROUP), primary_key=True, doc="The group, see agentexec.state.groups."
+    )
+    queue: Mapped[str] = mapped_column(String(100))
+    state: Mapped[int] = mapped_column(
+        SmallInteger, doc="0 neither, 1 has the lock, 2 counts in the limit, 3 waits for the group."
+    )
+    priority: Mapped[int] = mapped_column(SmallInteger, doc="Order of those that wait, with place.")
+    place: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        Index(f"ix_{CONF.table_prefix}queue_member_line", "queue", "name", "state", "priority", "place"),
     )
 
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from agentexec.errors import UsageError
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand, spend
 from agentexec.policy import fits_record
-from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage, longest_leadership
+from agentexec.state.answers import Waiting
+from agentexec.state.backend import (
+    ClaimResult,
+    Comparison,
+    Depth,
+    LostLeases,
+    TaskPage,
+    longest_leadership,
+)
+from agentexec.state.groups import NO_LIMITS, is_lock
 from agentexec.state.memory_backend.messages import MemoryMessages
 from agentexec.task import Entry, Lease
 
@@ -70,6 +79,8 @@ class MemoryBackend(MemoryMessages):
                 if entry.agent_id in state.tasks:
                     continue
                 state.add(entry)
+                if entry.holds_lock:
+                    state.groups.hold(entry.agent_id, filter(is_lock, entry.groups))
                 if entry.run_at > self._clock():
                     state.delayed[entry.agent_id] = entry.run_at
                 else:
@@ -82,19 +93,27 @@ class MemoryBackend(MemoryMessages):
             self._queue(queue).news.notify(count)
 
     def claim(
-        self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
+        self,
+        queue: str,
+        worker: str,
+        *,
+        limit: int,
+        low_quota: int,
+        lease_seconds: float,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> ClaimResult:
         """Lease up to `limit` ready tasks to `worker`, each with its epoch raised by one."""
         with self._lock:
             state, now = self._queue(queue), self._clock()
             state.promote(now)
             leases = []
-            for agent_id in state.take(limit, low_quota):
+            for agent_id in state.take(limit, low_quota, limits):
                 task = state.tasks[agent_id]
                 task.epoch, task.worker = task.epoch + 1, worker
                 state.leases[agent_id] = now + lease_seconds
                 leases.append(Lease(agent_id, task.epoch))
-            return ClaimResult(leases, state.next_due(now))
+            left_ready = len(leases) < limit and any(state.ready.values())
+            return ClaimResult(leases, 0.0 if left_ready else state.next_due(now))
 
     def wait(self, queue: str, timeout: float) -> None:
         """Wait up to `timeout` seconds until a task may be ready. May return early."""
@@ -117,6 +136,7 @@ class MemoryBackend(MemoryMessages):
                     lost.taken.append(agent_id)
                 else:
                     state.withdraw(agent_id)
+                    state.groups.hold(agent_id, task.groups)
                     task.epoch, task.worker = epoch, worker
                     state.leases[agent_id] = now + lease_seconds
         return lost
@@ -129,8 +149,7 @@ class MemoryBackend(MemoryMessages):
             for agent_id, epoch in leases:
                 task = state.tasks.get(agent_id)
                 if task is not None and task.epoch <= epoch:
-                    state.withdraw(agent_id)
-                    del state.tasks[agent_id]
+                    state.forget(agent_id)
 
     def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
         """Give a task back, to the front of its priority or for `delay` seconds. False if the lease is lost."""
@@ -145,6 +164,7 @@ class MemoryBackend(MemoryMessages):
                 state.delayed[lease.agent_id] = self._clock() + delay
             else:
                 state.make_ready(lease.agent_id, first=True)
+            state.groups.leave_limits(lease.agent_id)
             state.news.notify()
             return True
 
@@ -164,6 +184,7 @@ class MemoryBackend(MemoryMessages):
             for entry in entries:
                 if entry.agent_id not in state.tasks:
                     state.add(entry)
+                    state.groups.hold(entry.agent_id, entry.groups)
                     state.leases[entry.agent_id] = expires_at
 
     def expired_leases(self, queue: str, limit: int) -> list[Lease]:
@@ -185,8 +206,7 @@ class MemoryBackend(MemoryMessages):
         with self._lock:
             state = self._queue(queue)
             for agent_id in agent_ids:
-                task = state.tasks.pop(agent_id, None)
-                state.withdraw(agent_id)
+                task = state.forget(agent_id)
                 if task is not None and task.worker:
                     holders[agent_id] = task.worker
         return holders
@@ -202,13 +222,14 @@ class MemoryBackend(MemoryMessages):
         found = Comparison([], [])
         with self._lock:
             state, now = self._queue(queue), self._clock()
-            for agent_id, _, run_at, recorded_epoch, *_ in entries:
-                task = state.tasks.get(agent_id)
+            state.groups.go_on(entry.agent_id for entry in entries)
+            for entry in entries:
+                agent_id, task = entry.agent_id, state.tasks.get(entry.agent_id)
                 if task is None:
                     found.missing.append(agent_id)
-                elif not fits_record(
-                    recorded_epoch=recorded_epoch,
-                    due=run_at,
+                elif task.groups != entry.groups or not fits_record(
+                    recorded_epoch=entry.epoch,
+                    due=entry.run_at,
                     epoch=task.epoch,
                     leased=agent_id in state.leases,
                     at=state.leases.get(agent_id) or state.delayed.get(agent_id) or 0.0,
@@ -228,7 +249,13 @@ class MemoryBackend(MemoryMessages):
         with self._lock:
             state = self._queue(queue)
             state.promote(self._clock())
-            return Depth(sum(map(len, state.ready.values())), len(state.delayed), len(state.leases))
+            ready = sum(map(len, state.ready.values()))
+            return Depth(ready, len(state.delayed), len(state.leases), len(state.groups))
+
+    def waiting_for(self, queue: str, agent_id: UUID) -> Waiting | None:
+        """Return the group for which a task waits, None if it does not."""
+        with self._lock:
+            return self._queue(queue).groups.waiting_for(agent_id)
 
     def is_intact(self, queue: str) -> bool:
         """Return False if the index was emptied since `mark_intact`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import OrderedDict
+from collections.abc import Callable
 from uuid import UUID
 
 
@@ -40,10 +41,19 @@ class FairLane:
         if key not in self._turns:
             self._set_turn(key, self._now + tasks[agent_id])
 
-    def add_first(self, agent_id: UUID, key: str | None, weight: float) -> None:
-        """Add a task before all others."""
+    def add_first(
+        self,
+        agent_id: UUID,
+        key: str | None,
+        weight: float,
+        *,
+        behind: Callable[[UUID], bool] = lambda _: False,
+    ) -> None:
+        """Add a task before all others, except the first ones of its key that it is `behind`."""
+        before = list(itertools.takewhile(behind, self._tasks.get(key, ())))
         self.add(agent_id, key, weight)
-        self._tasks[key].move_to_end(agent_id, last=False)
+        for first in (agent_id, *reversed(before)):
+            self._tasks[key].move_to_end(first, last=False)
         self._set_turn(key, -1.0)
 
     def pop(self) -> UUID:

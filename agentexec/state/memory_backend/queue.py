@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from agentexec.state.backend import EVENTS_KEPT, Event
+from agentexec.state.groups import MAX_PARKED, NO_LIMITS
 from agentexec.state.memory_backend.fair_lane import FairLane
+from agentexec.state.memory_backend.groups import Groups
 from agentexec.task import Entry, Priority
 
 
 @dataclass(slots=True)
 class QueuedTask:
-    """Epoch, priority and worker of a task that is in exactly one of its queue's `ready`, `delayed` and `leases`."""
+    """Epoch, priority and worker of a task.
+
+    It is in exactly one of its queue's `ready`, `delayed` and `leases`, or in the line of one of its groups. `place` is its
+    place in its lane: it returns there from a line.
+    """
 
     epoch: int
     priority: Priority
     worker: str = ""
     fairness_key: str | None = None
     fairness_weight: float = 1.0
+    groups: tuple[str, ...] = ()
+    place: int = 0
 
 
 @dataclass(slots=True)
@@ -40,6 +48,8 @@ class Queue:
         self.ready: dict[Priority, FairLane] = {priority: FairLane() for priority in Priority}
         self.delayed: dict[UUID, float] = {}
         self.leases: dict[UUID, float] = {}
+        self.groups = Groups(self)
+        self._places = (0, 0)
         self.watches: defaultdict[UUID, dict[str, float]] = defaultdict(dict)
         self.channels: dict[UUID, Channel] = {}
         self.follows: defaultdict[UUID, dict[str, float]] = defaultdict(dict)
@@ -53,6 +63,7 @@ class Queue:
             Priority(entry.priority),
             fairness_key=entry.fairness_key,
             fairness_weight=entry.fairness_weight,
+            groups=entry.groups,
         )
 
     def promote(self, now: float) -> None:
@@ -64,12 +75,26 @@ class Queue:
 
     def make_ready(self, agent_id: UUID, *, first: bool = False) -> None:
         """Put a task behind those of its fairness key, or before all others."""
-        task = self.tasks[agent_id]
+        task, (low, high) = self.tasks[agent_id], self._places
+        task.place = low - 1 if first else high + 1
+        self._places = min(low, task.place), max(high, task.place)
         lane = self.ready[task.priority]
         (lane.add_first if first else lane.add)(agent_id, task.fairness_key, task.fairness_weight)
 
-    def take(self, limit: int, low_quota: int) -> Iterator[UUID]:
-        """Take ready tasks out: `low_quota` from LOW, then HIGH, then LOW."""
+    def put_back(self, agent_id: UUID) -> None:
+        """Put a task that waited for a group before all others but those of its key that were ready earlier."""
+        task = self.tasks[agent_id]
+        self.ready[task.priority].add_first(
+            agent_id,
+            task.fairness_key,
+            task.fairness_weight,
+            behind=lambda other: self.tasks[other].place < task.place,
+        )
+        self.news.notify()
+
+    def take(self, limit: int, low_quota: int, limits: Mapping[str, int] = NO_LIMITS) -> Iterator[UUID]:
+        """Take ready tasks out that their groups admit: `low_quota` from LOW, then HIGH, then LOW."""
+        parked = 0
         for priority, lane_limit in (
             (Priority.LOW, min(low_quota, limit)),
             (Priority.HIGH, limit),
@@ -77,16 +102,30 @@ class Queue:
         ):
             lane = self.ready[priority]
             while lane and lane_limit > 0 and limit > 0:
-                lane_limit, limit = lane_limit - 1, limit - 1
-                yield lane.pop()
+                agent_id = lane.pop()
+                if self.groups.admit(agent_id, limits):
+                    lane_limit, limit = lane_limit - 1, limit - 1
+                    yield agent_id
+                elif (parked := parked + 1) == MAX_PARKED:
+                    return
 
     def next_due(self, now: float) -> float | None:
         """Return the seconds until the first delayed task is due, None without delayed tasks."""
         return max(0.0, min(self.delayed.values()) - now) if self.delayed else None
 
     def withdraw(self, agent_id: UUID) -> None:
-        """Take a task out of `ready`, `delayed` and `leases`."""
+        """Take a task out of `ready`, `delayed`, `leases` and the lines of its groups."""
         for lane in self.ready.values():
             lane.discard(agent_id)
         self.delayed.pop(agent_id, None)
         self.leases.pop(agent_id, None)
+        self.groups.unpark(agent_id)
+
+    def forget(self, agent_id: UUID) -> QueuedTask | None:
+        """Forget a task, and let in those that waited for its groups."""
+        task = self.tasks.get(agent_id)
+        self.withdraw(agent_id)
+        if task is not None:
+            self.groups.leave(agent_id, task.groups)
+            del self.tasks[agent_id]
+        return task

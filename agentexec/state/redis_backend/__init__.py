@@ -1,14 +1,14 @@
 """State backend on Redis or Valkey: the fastest, which wakes workers in well under a millisecond.
 
 Keys start with `AGENTEXEC_KEY_PREFIX`. Those of a queue share a hash slot: `{prefix:queue}:high`, `:low`, `:delayed`,
-`:entry`, `:leases`, `:wake` (see `lua/queue.lua`), `:intact`, `:watch:<id>`, `:events:<id>` (a stream) and `:follow:<id>`
+`:entry`, `:leases`, `:wake` (see `lua/queue.lua`), `:groups`, `:held`, `:line`, `:parked` (see `lua/groups.lua`), `:intact`, `:watch:<id>`, `:events:<id>` (a stream) and `:follow:<id>`
 (mailboxes, scored by the time at which they stop following). The others are `prefix:mail:<name>`, `prefix:leader:<role>`
 and `{prefix:bucket}:<name>`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -17,13 +17,16 @@ import redis
 from agentexec.db.chunks import chunks
 from agentexec.errors import UsageError
 from agentexec.llm.rate_limits import Demand
+from agentexec.state.answers import Waiting
 from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage
+from agentexec.state.groups import NO_LIMITS
 from agentexec.state.redis_backend import scripts
 from agentexec.state.redis_backend.connection import Connections, clamp_block_timeout
 from agentexec.state.redis_backend.messages import RedisMessages
 from agentexec.state.redis_backend.preflight import check_server, read_info
 from agentexec.state.redis_backend.refusals import RefusalError
-from agentexec.state.redis_backend.scripts import MAX_TASKS_PER_SCRIPT, QueueKeys, Sign, SignedLease
+from agentexec.state.redis_backend.script import MAX_TASKS_PER_SCRIPT, QueueKeys
+from agentexec.state.redis_backend.scripts import Sign, SignedLease
 from agentexec.state.redis_backend.signing import Signer
 from agentexec.task import Entry, Lease
 
@@ -96,7 +99,14 @@ class RedisBackend(RedisMessages):
             scripts.wake(self._retrying_client, self._keys(queue), count)
 
     def claim(
-        self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
+        self,
+        queue: str,
+        worker: str,
+        *,
+        limit: int,
+        low_quota: int,
+        lease_seconds: float,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> ClaimResult:
         """Lease up to `limit` ready tasks, 1,000 at most."""
         with self._translating_errors():
@@ -108,6 +118,7 @@ class RedisBackend(RedisMessages):
                 limit=min(limit, MAX_TASKS_PER_SCRIPT),
                 low_quota=low_quota,
                 lease_seconds=lease_seconds,
+                limits=limits,
             )
             return ClaimResult(self._signed(queue, claimed), next_due)
 
@@ -187,6 +198,11 @@ class RedisBackend(RedisMessages):
         with self._translating_errors():
             entry = cast("bytes | None", self._single_try_client.hget(self._keys(queue).entry, agent_id.hex))
         return (entry or b"").partition(b" ")[2].decode("utf-8", "replace") or None
+
+    def waiting_for(self, queue: str, agent_id: UUID) -> Waiting | None:
+        """Return the group for which a task waits, None if it does not. Reads only, for display."""
+        with self._translating_errors():
+            return scripts.waiting_for(self._retrying_client, self._keys(queue), agent_id)
 
     def remove(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
         """Remove tasks, whatever their state, and return the worker of each that was leased."""

@@ -16,7 +16,7 @@ from agentexec.state.backend import EVENTS_KEPT, MAIL_TTL_SECONDS, WATCH_TTL_SEC
 from agentexec.state.messages import DONE, EVENTS, format_message
 from agentexec.state.redis_backend import scripts
 from agentexec.state.redis_backend.connection import Connections, clamp_block_timeout
-from agentexec.state.redis_backend.scripts import MAX_TASKS_PER_SCRIPT
+from agentexec.state.redis_backend.script import MAX_TASKS_PER_SCRIPT
 from agentexec.state.redis_backend.signing import Signer
 
 log = logging.getLogger("agentexec.redis")

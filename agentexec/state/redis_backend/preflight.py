@@ -13,7 +13,7 @@ import redis
 
 from agentexec.errors import UsageError
 from agentexec.state.redis_backend.refusals import RefusalError, code_of, translate
-from agentexec.state.redis_backend.scripts import Script
+from agentexec.state.redis_backend.script import Script
 
 OLDEST_SERVER = (6, 2)
 """First release in which LPOP takes a count, which `receive` needs."""

@@ -10,7 +10,6 @@ import itertools
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -20,6 +19,7 @@ from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand
 from agentexec.policy import MAX_EPOCH_LEAD, MAX_LEAVE_SECONDS
+from agentexec.state.answers import Waiting
 from agentexec.state.backend import (
     EVENT_TTL_SECONDS,
     EVENTS_KEPT,
@@ -30,47 +30,29 @@ from agentexec.state.backend import (
     TaskPage,
     longest_leadership,
 )
+from agentexec.state.redis_backend.script import (
+    MAX_TASKS_PER_SCRIPT,
+    QUEUE_TYPES,
+    QueueKeys,
+    Script,
+    name_of,
+    without_foreign_keys,
+)
 from agentexec.task import Entry, Lease, Priority
 
 log = logging.getLogger("agentexec.redis")
 
 T = TypeVar("T")
 
-MAX_TASKS_PER_SCRIPT = 1000
-"""Tasks in one call of a script: Lua unpacks about 8,000 values at once, and a script must not block the server for more
-than a few milliseconds."""
-
-QUEUE_TYPES = ("zset", "zset", "zset", "hash", "zset", "list", "zset", "zset", "zset", "hash")
-"""Types of `QueueKeys`."""
-
-CURSOR = re.compile(r"[1-5]:[0-9]{1,20}")
+CURSOR = re.compile(r"[1-9]:[0-9]{1,20}")
 """Cursor of `list_tasks`: the place in the walk, and the server's cursor there."""
 
 TURN = 1_000_000
 """Millionths of one turn."""
 
 LANES = {Priority.HIGH: "h", Priority.LOW: "l"}
-_LUA = files("agentexec.state.redis_backend") / "lua"
-
-
-class QueueKeys(NamedTuple):
-    """Keys of a queue, in the order of `queue.lua`, all in one hash slot."""
-
-    high: str
-    low: str
-    delayed: str
-    entry: str
-    leases: str
-    wake: str
-    fair: str
-    turn_high: str
-    turn_low: str
-    flow: str
-
-    @property
-    def intact(self) -> str:
-        """Key that says that the index of the queue is complete."""
-        return self.wake.removesuffix("wake") + "intact"
+GROUPED = ("queue", "groups")
+"""Prefixes of the scripts that change or read the groups of tasks."""
 
 
 class SignedLease(NamedTuple):
@@ -84,75 +66,22 @@ Sign = Callable[[UUID], str]
 """Function that returns the signature of a task's entry; empty without signing keys."""
 
 
-class Script:
-    """Script that the server knows by its digest once it has run there. `types` are those of its keys; the last repeats.
-
-    A key of another type was written by somebody else. The script then fails, possibly halfway, and is run again
-    without that key: the reconciler restores from the record what is lost.
-    """
-
-    def __init__(self, name: str, *types: str, prelude: str = "") -> None:
-        self._types = types
-        sources = [(_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in (prelude, name) if part]
-        self.source = "\n".join(sources)
-        self.digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-
-    def __call__(self, client: redis.Redis, keys: Sequence[str], *args: str | int) -> Any:
-        return without_foreign_keys(client, keys, self._types, lambda: self._run(client, keys, *args))
-
-    def _run(self, client: redis.Redis, keys: Sequence[str], *args: str | int) -> Any:
-        try:
-            return client.execute_command("EVALSHA", self.digest, len(keys), *keys, *args)
-        except redis.exceptions.NoScriptError:
-            # The server has not run the script since its start. Sending it now is safe: nothing has run yet.
-            return client.execute_command("EVAL", self.source, len(keys), *keys, *args)
-
-
-def without_foreign_keys(
-    client: redis.Redis, keys: Sequence[str], types: Sequence[str], call: Callable[[], T]
-) -> T:
-    """Return what a call returns that uses keys of these types, the last of which repeats.
-
-    If a key has another type, it is removed, and the call made again.
-    """
-    try:
-        return call()
-    except redis.ResponseError as error:
-        if "WRONGTYPE" not in str(error):
-            raise
-    kinds = itertools.chain(types, itertools.repeat(types[-1]))
-    pairs = list(zip(keys, kinds, strict=False))
-    for chunk in chunks(pairs, MAX_TASKS_PER_SCRIPT):
-        chunk_keys, chunk_types = zip(*chunk, strict=True)
-        dropped = _DROP_FOREIGN(client, chunk_keys, *chunk_types)
-        if dropped:
-            log.warning(
-                "Removed %d key(s) of another type from Redis, such as %s: agentexec did not write them. What belongs there is "
-                "restored from the database.",
-                len(dropped),
-                _name(dropped[0]),
-            )
-    if isinstance(keys, QueueKeys):
-        client.delete(keys.intact)
-    return call()
-
-
-_DROP_FOREIGN = Script("drop_foreign", "none")
-_PUSH = Script("push", *QUEUE_TYPES, prelude="queue")
-_WAKE = Script("wake", *QUEUE_TYPES, prelude="queue")
-_CLAIM = Script("claim", *QUEUE_TYPES, prelude="queue")
-_RENEW = Script("renew", *QUEUE_TYPES, prelude="queue")
-_FINISH = Script("finish", *QUEUE_TYPES, prelude="queue")
-_RELEASE = Script("release", *QUEUE_TYPES, prelude="queue")
-_MAKE_READY = Script("make_ready", *QUEUE_TYPES, prelude="queue")
-_RESTORE = Script("restore", *QUEUE_TYPES, prelude="queue")
-_EXPIRED_LEASES = Script("expired_leases", *QUEUE_TYPES, prelude="queue")
-_WORKER_LEASES = Script("worker_leases", *QUEUE_TYPES, prelude="queue")
-_REMOVE = Script("remove", *QUEUE_TYPES, prelude="queue")
-_UNKNOWN_TASKS = Script("unknown_tasks", *QUEUE_TYPES, prelude="queue")
-_COMPARE = Script("compare", *QUEUE_TYPES, prelude="queue")
-_LIST_TASKS = Script("list_tasks", *QUEUE_TYPES, prelude="queue")
-_DEPTH = Script("depth", *QUEUE_TYPES, prelude="queue")
+_PUSH = Script("push", *QUEUE_TYPES, prelude=GROUPED)
+_WAKE = Script("wake", *QUEUE_TYPES, prelude=("queue",))
+_CLAIM = Script("claim", *QUEUE_TYPES, prelude=GROUPED)
+_RENEW = Script("renew", *QUEUE_TYPES, prelude=GROUPED)
+_FINISH = Script("finish", *QUEUE_TYPES, prelude=GROUPED)
+_RELEASE = Script("release", *QUEUE_TYPES, prelude=GROUPED)
+_MAKE_READY = Script("make_ready", *QUEUE_TYPES, prelude=("queue",))
+_RESTORE = Script("restore", *QUEUE_TYPES, prelude=GROUPED)
+_EXPIRED_LEASES = Script("expired_leases", *QUEUE_TYPES, prelude=("queue",))
+_WORKER_LEASES = Script("worker_leases", *QUEUE_TYPES, prelude=("queue",))
+_REMOVE = Script("remove", *QUEUE_TYPES, prelude=GROUPED)
+_UNKNOWN_TASKS = Script("unknown_tasks", *QUEUE_TYPES, prelude=("queue",))
+_COMPARE = Script("compare", *QUEUE_TYPES, prelude=GROUPED)
+_WAITING_FOR = Script("waiting_for", *QUEUE_TYPES, prelude=GROUPED)
+_LIST_TASKS = Script("list_tasks", *QUEUE_TYPES, prelude=GROUPED)
+_DEPTH = Script("depth", *QUEUE_TYPES, prelude=("queue",))
 _TAKE_WATCHERS = Script("take_watchers", "set")
 _SEND = Script("send", "list")
 _PUBLISH = Script("publish", "stream", "zset")
@@ -167,8 +96,16 @@ def push(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], sign: S
     args: list[str | int] = []
     now = utc_now().timestamp()
     for entry in entries:
-        agent_id, priority, run_at, epoch, *_ = entry
-        args += (agent_id.hex, LANES[priority], _wait(run_at, now), epoch, sign(agent_id), _flow(entry))
+        agent_id, wait = entry.agent_id, _wait(entry.run_at, now)
+        args += (
+            agent_id.hex,
+            LANES[entry.priority],
+            wait,
+            entry.epoch,
+            sign(agent_id),
+            _flow(entry),
+            _groups(entry),
+        )
     _PUSH(client, keys, *args)
 
 
@@ -178,6 +115,11 @@ def _flow(entry: Entry) -> str:
         return ""
     key = hashlib.blake2b(entry.fairness_key.encode(), digest_size=8).hexdigest()
     return f"{key}{max(1, round(TURN / entry.fairness_weight)):010d}"
+
+
+def _groups(entry: Entry) -> str:
+    """Return the groups of an entry as the scripts read them."""
+    return ("+" if entry.holds_lock else "-") + "\0".join(entry.groups) if entry.groups else ""
 
 
 def _wait(run_at: float, now: float) -> int:
@@ -191,10 +133,19 @@ def wake(client: redis.Redis, keys: QueueKeys, count: int) -> None:
 
 
 def claim(
-    client: redis.Redis, keys: QueueKeys, *, worker: str, limit: int, low_quota: int, lease_seconds: float
+    client: redis.Redis,
+    keys: QueueKeys,
+    *,
+    worker: str,
+    limit: int,
+    low_quota: int,
+    lease_seconds: float,
+    limits: Mapping[str, int],
 ) -> tuple[list[SignedLease], float | None]:
     """Lease ready tasks, each with its next epoch; also return the seconds until the next delayed task is due."""
-    next_due, *leases = _CLAIM(client, keys, worker, limit, low_quota, int(lease_seconds * MICROS_PER_SECOND))
+    length = int(lease_seconds * MICROS_PER_SECOND)
+    pairs = itertools.chain.from_iterable(limits.items())
+    next_due, *leases = _CLAIM(client, keys, worker, limit, low_quota, length, *pairs)
     return _signed_leases(leases), None if next_due < 0 else next_due / MICROS_PER_SECOND
 
 
@@ -232,7 +183,14 @@ def restore(
     """Add tasks that have no entry, leased to nobody."""
     args: list[str | int] = []
     for entry in entries:
-        args += (entry.agent_id.hex, LANES[entry.priority], entry.epoch, sign(entry.agent_id), _flow(entry))
+        args += (
+            entry.agent_id.hex,
+            LANES[entry.priority],
+            entry.epoch,
+            sign(entry.agent_id),
+            _flow(entry),
+            _groups(entry),
+        )
     _RESTORE(client, keys, int(lease_seconds * MICROS_PER_SECOND), *args)
 
 
@@ -250,7 +208,7 @@ def worker_leases(client: redis.Redis, keys: QueueKeys, *, worker: str) -> list[
 def remove(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
     """Remove tasks, and return the workers that held them."""
     reply = _REMOVE(client, keys, *(agent_id.hex for agent_id in agent_ids))
-    return {_uuid(raw): _name(worker) for raw, worker in zip(reply[::2], reply[1::2], strict=True)}
+    return {_uuid(raw): name_of(worker) for raw, worker in zip(reply[::2], reply[1::2], strict=True)}
 
 
 def unknown_tasks(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> list[UUID]:
@@ -265,8 +223,8 @@ def compare(
     """Return the tasks that the index does not know, and those whose entries cannot follow from the record."""
     args: list[str | int] = []
     now = utc_now().timestamp()
-    for agent_id, _, run_at, epoch, *_ in entries:
-        args += (agent_id.hex, _wait(run_at, now), epoch)
+    for entry in entries:
+        args += (entry.agent_id.hex, _wait(entry.run_at, now), entry.epoch, _groups(entry))
     limits = (int(seconds * MICROS_PER_SECOND) for seconds in (lease_seconds, MAX_LEAVE_SECONDS))
     missing, wrong = _COMPARE(client, keys, *limits, MAX_EPOCH_LEAD, *args)
     return Comparison(*([entries[place - 1].agent_id for place in places] for places in (missing, wrong)))
@@ -279,6 +237,15 @@ def list_tasks(client: redis.Redis, keys: QueueKeys, cursor: str) -> TaskPage:
     if removed:
         log.warning("Removed %d entry(ies) from %s that belong to no task.", removed, keys.entry)
     return TaskPage([_uuid(raw) for raw in ids], f"{next_place}:{next_scan.decode()}" if next_place else "")
+
+
+def waiting_for(client: redis.Redis, keys: QueueKeys, agent_id: UUID) -> Waiting | None:
+    """Return the group for which a task waits, None if it does not."""
+    reply = _WAITING_FOR(client, keys, agent_id.hex)
+    if not reply:
+        return None
+    group, before, holders = reply
+    return Waiting(name_of(group), before, [_uuid(raw) for raw in holders])
 
 
 def depth(client: redis.Redis, keys: QueueKeys) -> Depth:
@@ -320,7 +287,7 @@ def receive(client: redis.Redis, key: str, *, block: float | None, most: int) ->
 
 def take_watchers(client: redis.Redis, watch_keys: Sequence[str]) -> list[set[str]]:
     """End the watches of tasks, and return the mailboxes that watched each of them."""
-    return [{_name(name) for name in names} for names in _TAKE_WATCHERS(client, watch_keys)]
+    return [{name_of(name) for name in names} for names in _TAKE_WATCHERS(client, watch_keys)]
 
 
 def send_all(client: redis.Redis, messages: Mapping[str, Sequence[str]], *, ttl: int) -> None:
@@ -339,7 +306,7 @@ def send_all(client: redis.Redis, messages: Mapping[str, Sequence[str]], *, ttl:
 
 def publish(client: redis.Redis, keys: Sequence[str], texts: Sequence[str]) -> list[str]:
     """Append events to a task's stream (first key), and return the mailboxes that follow it (second key)."""
-    return [_name(name) for name in _PUBLISH(client, keys, EVENTS_KEPT, EVENT_TTL_SECONDS, *texts)]
+    return [name_of(name) for name in _PUBLISH(client, keys, EVENTS_KEPT, EVENT_TTL_SECONDS, *texts)]
 
 
 def follow(client: redis.Redis, follow_keys: Sequence[str], mailbox: str) -> None:
@@ -379,11 +346,6 @@ def _pairs(leases: Sequence[Lease]) -> list[str | int]:
 def _signed_leases(reply: Sequence[Any]) -> list[SignedLease]:
     parts = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
     return [SignedLease(Lease(_uuid(raw), epoch), signature) for raw, epoch, signature in parts]
-
-
-def _name(raw: bytes) -> str:
-    """Return the name of a worker or mailbox; for invalid bytes a name that nobody has."""
-    return raw.decode("utf-8", "replace")
 
 
 def _uuid(raw: bytes) -> UUID:

@@ -6,43 +6,35 @@ Pushing and finishing join the record's transactions, so an accepted task never 
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Executable
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Engine
 
 from agentexec.config import Settings
-from agentexec.db.chunks import CHUNK_SIZE, chunks
+from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
-from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand
-from agentexec.policy import MAX_EPOCH, fits_record
-from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage, longest_leadership
-from agentexec.state.sql_backend.buckets import Buckets
+from agentexec.llm.rate_limits import MICROS_PER_SECOND
+from agentexec.state.answers import Waiting
+from agentexec.state.backend import ClaimResult, LostLeases
+from agentexec.state.groups import MAX_PARKED, NO_LIMITS, is_lock
+from agentexec.state.sql_backend.comparison import SqlComparison
 from agentexec.state.sql_backend.fair_lanes import (
-    RANKED_LANES,
     FairClaim,
     FairLanes,
     NextTasks,
     fairness_columns,
-    fits_lane,
     waiting_lane,
 )
-from agentexec.state.sql_backend.messages import SqlMessages
-from agentexec.state.sql_backend.statements import ControlStatements, QueueStatements
-from agentexec.state.sql_models import LEASED, QueueEntry
+from agentexec.state.sql_backend.groups import members_of
+from agentexec.state.sql_models import LEASED
 from agentexec.task import Entry, Lease, Priority
-
-log = logging.getLogger("agentexec.sql_queue")
-
-INTACT = "intact:"
-"""Start of the name of the counter that says that a queue's index is complete."""
 
 
 def create(settings: Settings, engine: Engine) -> SqlBackend:
@@ -50,16 +42,28 @@ def create(settings: Settings, engine: Engine) -> SqlBackend:
     return SqlBackend(engine)
 
 
-class SqlBackend(SqlMessages):
+@dataclass(slots=True)
+class ClaimInProgress:
+    """One claim: its arguments, and the tasks that it has leased and those that it found waiting for their groups."""
+
+    queue: str
+    worker: str
+    lease_seconds: float
+    limits: Mapping[str, int]
+    first: NextTasks
+    fair: FairClaim | None = None
+    leases: list[Lease] = field(default_factory=list)
+    parked: int = 0
+
+
+class SqlBackend(SqlComparison):
     """State backend for an engine. `agentexec.state.backend.StateBackend` documents the methods."""
 
     transactional = True
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self._tasks = QueueStatements(self._dialect)
-        self._control = ControlStatements(self._dialect)
-        self._buckets = Buckets(engine, self._dialect)
+        self._claimed_groups: set[UUID] = set()
         self._fair = FairLanes(engine, self._dialect, self._readable)
         self._marks = threading.local()
 
@@ -80,7 +84,14 @@ class SqlBackend(SqlMessages):
 
     @retry_on_deadlock
     def claim(
-        self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
+        self,
+        queue: str,
+        worker: str,
+        *,
+        limit: int,
+        low_quota: int,
+        lease_seconds: float,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> ClaimResult:
         self._marks.mark = self._wakeup.mark()
         with reading(self._engine) as connection:
@@ -91,28 +102,48 @@ class SqlBackend(SqlMessages):
             return ClaimResult([], next_due)
         if is_fair := any(map(first.is_fair, Priority)):
             self._fair.rank(queue, first)
-        leases: list[Lease] = []
+        claim = ClaimInProgress(queue, worker, lease_seconds, limits, first)
         with writing(self._engine, relaxed=True) as connection:
-            fair = self._fair.open(connection, queue) if is_fair else None
-            for lane, lane_limit in (
+            claim.fair = self._fair.open(connection, queue) if is_fair else None
+            for priority, lane_limit in (
                 (Priority.LOW, low_quota),
                 (Priority.HIGH, limit),
                 (Priority.LOW, limit),
             ):
-                lane_limit = min(lane_limit, limit - len(leases))
-                if lane_limit < 1:
-                    continue
-                rows = self._ready_rows(connection, queue, lane, lane_limit, first, fair)
-                if not rows:
-                    continue
-                ids = [row.agent_id for row in rows]
-                lease = self._params(ids=ids, lease=int(lease_seconds * MICROS_PER_SECOND), worker=worker)
-                connection.execute(self._tasks.lease, lease)
-                leases.extend(Lease(row.agent_id, row.epoch + 1) for row in rows)
+                self._take(connection, claim, priority, min(limit, len(claim.leases) + lane_limit))
             # A worker that filled its slots claims again before it waits.
-            if len(leases) == limit:
-                return ClaimResult(leases, None)
-            return ClaimResult(leases, _seconds_until_due(self._fair.read_next(connection, queue)))
+            if len(claim.leases) == limit:
+                return ClaimResult(claim.leases, None)
+            return ClaimResult(claim.leases, _seconds_until_due(self._fair.read_next(connection, queue)))
+
+    def _take(self, connection: Connection, claim: ClaimInProgress, priority: Priority, most: int) -> None:
+        """Lease tasks of one priority until a claim has `most` tasks."""
+        while len(claim.leases) < most and claim.parked < MAX_PARKED:
+            found = self._ready_rows(connection, claim, priority, most - len(claim.leases))
+            rows = self._admitted(connection, claim, found)
+            if rows:
+                values = self._params(
+                    ids=[row.agent_id for row in rows],
+                    lease=int(claim.lease_seconds * MICROS_PER_SECOND),
+                    worker=claim.worker,
+                )
+                connection.execute(self._tasks.lease, values)
+                claim.leases.extend(Lease(row.agent_id, row.epoch + 1) for row in rows)
+            if len(rows) == len(found):
+                return  # none of them waits for a group, so these were all
+            claim.parked += len(found) - len(rows)
+
+    def _admitted(self, connection: Connection, claim: ClaimInProgress, rows: Sequence[Any]) -> Sequence[Any]:
+        """Return the rows of ready tasks that their groups admit."""
+        grouped = [row for row in rows if row.grouped]
+        if not grouped:
+            return rows
+        admitted, lost = self._groups.admit(connection, claim.queue, grouped, claim.limits)
+        self._claimed_groups.update(admitted)
+        if lost:
+            # The reconciler pushes them again with their groups.
+            connection.execute(self._tasks.remove, {"ids": lost})
+        return [row for row in rows if not row.grouped or row.agent_id in admitted]
 
     def wait(self, queue: str, timeout: float) -> None:
         mark = getattr(self._marks, "mark", None)
@@ -124,9 +155,12 @@ class SqlBackend(SqlMessages):
         lost = LostLeases([], [])
         for chunk in chunks(leases):
             with writing(self._engine, relaxed=True) as connection:
-                epochs = dict(self._select_epochs(connection, [lease.agent_id for lease in chunk]))
+                wanted = sorted(lease.agent_id for lease in chunk)
+                rows = connection.execute(self._tasks.lock, {"ids": wanted}).all()
+                epochs = {row.agent_id: row.epoch for row in rows}
                 ours = [lease.agent_id for lease in chunk if epochs.get(lease.agent_id) == lease.epoch]
                 if ours:
+                    self._hold_again(connection, [row for row in rows if row.agent_id in {*ours}])
                     values = self._params(
                         ids=ours, lease=int(lease_seconds * MICROS_PER_SECOND), worker=worker
                     )
@@ -139,22 +173,80 @@ class SqlBackend(SqlMessages):
                     lost.taken.append(lease.agent_id)
         return lost
 
+    def _hold_again(self, connection: Connection, rows: Sequence[Any]) -> None:
+        """Let those tasks into their groups that are renewed after they went back to the queue."""
+        if strays := [row.agent_id for row in rows if row.grouped and row.lane != LEASED]:
+            connection.execute(self._groups.sql.hold, {"ids": strays})
+
     def finish(self, queue: str, leases: Sequence[Lease], *, transaction: Connection | None = None) -> None:
+        """Forget finished tasks. Within a transaction those with groups stay, which `unfinished` returns."""
         if not leases:
             return
+        freed = False
         with self._transaction(transaction) as connection:
             by_epoch = sorted(leases, key=lambda lease: (lease.epoch, lease.agent_id))
             for epoch, group in itertools.groupby(by_epoch, key=lambda lease: lease.epoch):
                 for chunk in chunks([lease.agent_id for lease in group]):
-                    connection.execute(self._tasks.finish, {"epoch": epoch, "ids": chunk})
+                    done = connection.execute(self._tasks.finish, {"epoch": epoch, "ids": chunk})
+                    # In the caller's transaction nobody may read a count, nor lock a group until its commit.
+                    if transaction is None and done.rowcount < len(chunk):
+                        freed |= self._finish_grouped(connection, queue, epoch, chunk)
+        if freed:
+            self._wakeup.announce()
+
+    def unfinished(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Return the tasks that `finish` leaves to a call outside the caller's transaction."""
+        return [lease for lease in leases if lease.agent_id in self._claimed_groups]
+
+    def _finish_grouped(
+        self, connection: Connection, queue: str, epoch: int, agent_ids: Sequence[UUID]
+    ) -> bool:
+        """Forget those of finished tasks that have groups; return True if others go on."""
+        members = self._groups.members(connection, agent_ids)
+        self._claimed_groups.difference_update(agent_ids)
+        if not members:
+            return False
+        self._groups.lock(connection, queue, {name for groups in members.values() for name in groups})
+        rows = connection.execute(self._tasks.lock_grouped, {"epoch": epoch, "ids": sorted(members)}).all()
+        return bool(rows) and self._forget_grouped(connection, sorted(row.agent_id for row in rows), members)
+
+    def _forget_grouped(
+        self, connection: Connection, agent_ids: Sequence[UUID], members: Mapping[UUID, Mapping[str, int]]
+    ) -> bool:
+        """Remove tasks with groups, which are locked, and let the next ones in; return True if there are any."""
+        connection.execute(self._tasks.remove, {"ids": agent_ids})
+        names = {name for agent_id in agent_ids for name in members[agent_id]}
+        freed = self._groups.advance(connection, agent_ids, names)
+        connection.execute(self._groups.sql.forget, {"ids": agent_ids})
+        return freed
 
     @retry_on_deadlock
     def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
-        values = self._params(id=lease.agent_id, epoch=lease.epoch, delay=int(delay * MICROS_PER_SECOND))
+        values = self._params(
+            id=lease.agent_id, epoch=lease.epoch, delay=int(delay * MICROS_PER_SECOND), grouped=0
+        )
         with writing(self._engine, relaxed=True) as connection:
             released = connection.execute(self._tasks.release, values).rowcount > 0
+            if not released:
+                released = self._release_grouped(connection, queue, lease, values | {"grouped": 1})
         self._wakeup.announce()
         return released
+
+    def _release_grouped(
+        self, connection: Connection, queue: str, lease: Lease, values: dict[str, Any]
+    ) -> bool:
+        """Give a task with groups back: it leaves its limits, and keeps its lock."""
+        groups = self._groups.members(connection, [lease.agent_id]).get(lease.agent_id)
+        if not groups:
+            return False
+        self._groups.lock(connection, queue, groups)
+        if connection.execute(self._tasks.release, values).rowcount == 0:
+            return False
+        self._claimed_groups.discard(lease.agent_id)
+        if limits := [name for name in groups if not is_lock(name)]:
+            connection.execute(self._groups.sql.leave_limits, {"ids": [lease.agent_id]})
+            self._groups.advance(connection, [lease.agent_id], limits)
+        return True
 
     @retry_on_deadlock
     def make_ready(self, queue: str, agent_ids: Sequence[UUID]) -> None:
@@ -182,81 +274,35 @@ class SqlBackend(SqlMessages):
         with reading(self._engine) as connection:
             return connection.execute(self._tasks.holder, {"queue": queue, "id": agent_id}).scalar()
 
+    def waiting_for(self, queue: str, agent_id: UUID) -> Waiting | None:
+        """Return the group for which a task waits, None if it does not. Reads only, for display."""
+        with reading(self._engine) as connection:
+            row = connection.execute(self._groups.sql.waiting_before, {"id": agent_id}).first()
+            if row is None:
+                return None
+            values = {"queue": queue, "names": [row.name]}
+            holders = connection.execute(self._groups.sql.holders, values).scalars().all()
+        return Waiting(row.name, int(row.before_it), list(holders))
+
+    @retry_on_deadlock
     def remove(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
         holders: dict[UUID, str] = {}
+        freed = False
         for chunk in chunks(sorted(agent_ids)):
             with writing(self._engine) as connection:
+                members = self._groups.members(connection, chunk)
+                if members:
+                    names = {name for groups in members.values() for name in groups}
+                    self._groups.lock(connection, queue, names)
                 rows = connection.execute(self._tasks.lock, {"ids": chunk}).all()
                 if rows:
                     connection.execute(self._tasks.remove, {"ids": [row.agent_id for row in rows]})
+                if members:
+                    freed |= self._forget_grouped(connection, sorted(members), members)
             holders |= {row.agent_id: row.worker for row in rows if row.worker}
+        if freed:
+            self._wakeup.announce()
         return holders
-
-    def unknown_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
-        known: set[UUID] = set()
-        with reading(self._engine) as connection:
-            for chunk in chunks(agent_ids):
-                known.update(connection.execute(self._tasks.known, {"ids": chunk, "queue": queue}).scalars())
-        return [agent_id for agent_id in agent_ids if agent_id not in known]
-
-    def compare(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> Comparison:
-        known: dict[UUID, Any] = {}
-        with reading(self._engine) as connection:
-            for chunk in chunks([entry.agent_id for entry in entries]):
-                rows = connection.execute(self._tasks.entries, self._params(ids=chunk))
-                known.update((row.agent_id, row) for row in rows)
-        missing = [entry.agent_id for entry in entries if entry.agent_id not in known]
-        wrong = [
-            entry.agent_id
-            for entry in entries
-            if entry.agent_id in known and not _fits(known[entry.agent_id], queue, entry, lease_seconds)
-        ]
-        return Comparison(missing, wrong)
-
-    def list_tasks(self, queue: str, cursor: str) -> TaskPage:
-        try:
-            after = UUID(cursor)
-        except ValueError:
-            after = UUID(int=0)
-        rows = self._read(self._tasks.page, {"queue": queue, "after": after, "most": CHUNK_SIZE})
-        ids = [row.agent_id for row in rows]
-        # A page that is shorter because rows were removed ends the walk; the next one finds what follows.
-        return TaskPage(ids, str(ids[-1]) if len(ids) == CHUNK_SIZE else "")
-
-    def depth(self, queue: str) -> Depth:
-        with reading(self._engine) as connection:
-            return Depth(*map(int, connection.execute(self._tasks.depth, self._params(queue=queue)).one()))
-
-    def is_intact(self, queue: str) -> bool:
-        with reading(self._engine) as connection:
-            return bool(connection.execute(self._control.count, {"name": INTACT + queue}).scalar())
-
-    def mark_intact(self, queue: str) -> None:
-        values = {"name": INTACT + queue, "amount": 1}
-        try:
-            with writing(self._engine) as connection:
-                if connection.execute(self._control.add, values).rowcount == 0:
-                    connection.execute(self._control.new_counter, values)
-        except IntegrityError:
-            return  # another process noted it at the same moment
-
-    def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
-        length, longest = (int(s * MICROS_PER_SECOND) for s in (seconds, longest_leadership(seconds)))
-        values = self._params(role=role, owner=owner, seconds=length, longest=longest)
-        with writing(self._engine, relaxed=True) as connection:
-            if connection.execute(self._control.keep_leadership, values).rowcount > 0:
-                return True
-            return connection.execute(self._control.take_leadership, values).rowcount > 0
-
-    def release_leadership(self, role: str, owner: str) -> None:
-        with writing(self._engine, relaxed=True) as connection:
-            connection.execute(self._control.release_leadership, {"role": role, "owner": owner})
-
-    def reserve(self, demands: Sequence[Demand], max_wait: float) -> float:
-        return self._buckets.take(demands, max_wait)
-
-    def settle(self, demands: Sequence[Demand]) -> None:
-        self._buckets.take(demands, None)
 
     def _transaction(self, transaction: Connection | None) -> AbstractContextManager[Connection]:
         return writing(self._engine) if transaction is None else nullcontext(transaction)
@@ -265,7 +311,7 @@ class SqlBackend(SqlMessages):
         self, connection: Connection, queue: str, entries: Sequence[Entry], *, leased_for: float | None
     ) -> None:
         clock = utc_now().timestamp()
-        rows = []
+        rows, members = [], []
         for place, entry in enumerate(entries):
             if leased_for is not None:
                 shift = int(leased_for * MICROS_PER_SECOND)
@@ -284,79 +330,27 @@ class SqlBackend(SqlMessages):
                     epoch=entry.epoch,
                     worker=None,
                     **fairness_columns(entry),
+                    grouped=int(bool(entry.groups)),
                 )
             )
+            members += members_of(queue, entry, self._params(shift=shift), leased=leased_for is not None)
+        if members:
+            self._groups.join(connection, members)
         if rows:
             connection.execute(self._tasks.insert, rows[0] if len(rows) == 1 else rows)
 
-    def _readable(self, connection: Connection, rows: Sequence[Any]) -> list[Any]:
-        """Return the rows of tasks, and remove others: if the record has their tasks, the reconciler pushes them again."""
-        readable = [row for row in rows if _is_readable(row)]
-        if len(readable) < len(rows):
-            bad = [row.agent_id for row in rows if not _is_readable(row)]
-            known = [agent_id for agent_id in bad if isinstance(agent_id, UUID)]
-            if known:
-                connection.execute(self._tasks.remove, {"ids": known})
-            for raw in bad:
-                if not isinstance(raw, UUID):
-                    connection.execute(self._tasks.remove_unreadable, {"raw": raw})
-            log.warning("Removed %d row(s) of %s that no task can have.", len(bad), QueueEntry.__tablename__)
-        return readable
-
     def _ready_rows(
-        self,
-        connection: Connection,
-        queue: str,
-        lane: Priority,
-        most: int,
-        first: NextTasks,
-        fair: FairClaim | None,
+        self, connection: Connection, claim: ClaimInProgress, priority: Priority, most: int
     ) -> list[Any]:
         """Lock and return the next tasks of a priority."""
-        if fair is not None and first.is_fair(lane):
-            return fair.take(lane, most, with_plain=first.is_due(first.plain[lane]))
-        wanted = self._params(queue=queue, lane=lane, most=most)
+        first = claim.first
+        if claim.fair is not None and first.is_fair(priority):
+            return claim.fair.take(priority, most, with_plain=first.is_due(first.plain[priority]))
+        wanted = self._params(queue=claim.queue, lane=priority, most=most)
         return self._readable(connection, connection.execute(self._tasks.ready, wanted).all())
-
-    def _read(self, statement: Executable, values: dict[str, Any]) -> list[Any]:
-        """Return the rows of tasks that a query finds."""
-        with reading(self._engine) as connection:
-            rows = connection.execute(statement, values).all()
-        if all(map(_is_readable, rows)):
-            return list(rows)
-        with writing(self._engine, relaxed=True) as connection:
-            return self._readable(connection, rows)
-
-    def _select_epochs(self, connection: Connection, agent_ids: Sequence[UUID]) -> list[tuple[UUID, int]]:
-        rows = connection.execute(self._tasks.lock, {"ids": sorted(agent_ids)})
-        return [(row.agent_id, row.epoch) for row in rows]
 
 
 def _seconds_until_due(first: NextTasks) -> float | None:
     """Return the seconds until the first task may start, None for an empty queue."""
     soonest = first.soonest
     return None if soonest is None else max(0.0, (soonest - first.now) / MICROS_PER_SECOND)
-
-
-def _is_readable(row: Any) -> bool:
-    """Return True for a row of a task with an epoch that a claim can raise."""
-    return isinstance(row.agent_id, UUID) and type(row.epoch) is int and 0 <= row.epoch < MAX_EPOCH
-
-
-def _fits(row: Any, queue: str, entry: Entry, lease_seconds: float) -> bool:
-    """Return True if a row of the queue's table can follow from the record."""
-    if row.queue != queue or any(
-        type(value) is not int for value in (row.priority, row.lane, row.at, row.epoch)
-    ):
-        return False
-    if not fits_lane(row):
-        return False
-    return fits_record(
-        recorded_epoch=entry.epoch,
-        due=entry.run_at,
-        epoch=row.epoch,
-        leased=row.lane == LEASED,
-        at=0.0 if row.lane in RANKED_LANES else row.at / MICROS_PER_SECOND,
-        now=row.now_us / MICROS_PER_SECOND,
-        lease_seconds=lease_seconds,
-    )

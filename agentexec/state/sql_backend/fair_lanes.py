@@ -21,7 +21,7 @@ from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.transactions import writing
 from agentexec.state.sql_backend.dialects import SqlDialect
 from agentexec.state.sql_backend.statements import by_id, found_rows
-from agentexec.state.sql_models import LEASED, RANKED, UNRANKED, Counter, QueueEntry
+from agentexec.state.sql_models import LEASED, PARKED, RANKED, UNRANKED, Counter, QueueEntry
 from agentexec.task import Entry, Priority
 
 TURN = 1_000_000
@@ -34,7 +34,7 @@ MAX_TURN = 2**60
 """A turn above it was forged."""
 
 RANKED_LANES = tuple(RANKED + priority for priority in Priority)
-LANES = (*Priority, LEASED, *RANKED_LANES, *(UNRANKED + priority for priority in Priority))
+LANES = (*Priority, LEASED, PARKED, *RANKED_LANES, *(UNRANKED + priority for priority in Priority))
 
 RANK_AT_ONCE = 2 * CHUNK_SIZE
 """Tasks that get their turns in one transaction."""
@@ -124,11 +124,11 @@ class FairStatements:
         rank = dialect.rank.format(queue=queue)
         self.rank = text(rank) if dialect.ranks_lists else by_id(rank)
         self.ranked = found_rows(
-            f"SELECT agent_id, epoch, at FROM {queue} WHERE queue = :queue AND lane = :lane ORDER BY at, agent_id "
+            f"SELECT agent_id, epoch, lane, at, grouped FROM {queue} WHERE queue = :queue AND lane = :lane ORDER BY at, agent_id "
             f"LIMIT :most{dialect.skip_locked}"
         )
         self.plain = found_rows(
-            f"SELECT agent_id, epoch, at FROM {queue} WHERE queue = :queue AND lane = :lane AND at <= {now} "
+            f"SELECT agent_id, epoch, lane, at, grouped FROM {queue} WHERE queue = :queue AND lane = :lane AND at <= {now} "
             f"ORDER BY at, agent_id LIMIT :most{dialect.skip_locked}"
         )
 

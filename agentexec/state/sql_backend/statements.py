@@ -21,6 +21,7 @@ from agentexec.state.backend import EVENT_TTL_SECONDS, FOLLOW_TTL_SECONDS, MAIL_
 from agentexec.state.sql_backend.dialects import SqlDialect
 from agentexec.state.sql_models import (
     LEASED,
+    PARKED,
     RANKED,
     UNRANKED,
     Counter,
@@ -75,11 +76,12 @@ class QueueStatements:
         ranked = f"(lane >= {RANKED} AND lane < {UNRANKED})"
 
         self.insert = by_id(
-            f"{dialect.insert} INTO {queue} (agent_id, queue, priority, lane, at, epoch, worker, flow, step) "
-            f"VALUES (:id, :queue, :priority, :lane, {now} + :shift, :epoch, :worker, :flow, :step){dialect.on_conflict}"
+            f"{dialect.insert} INTO {queue} (agent_id, queue, priority, lane, at, epoch, worker, flow, step, grouped) "
+            f"VALUES (:id, :queue, :priority, :lane, {now} + :shift, :epoch, :worker, :flow, :step, "
+            f":grouped){dialect.on_conflict}"
         )
         self.ready = found_rows(
-            f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = :lane AND at <= {now} "
+            f"SELECT agent_id, epoch, lane, at, grouped FROM {queue} WHERE queue = :queue AND lane = :lane AND at <= {now} "
             f"ORDER BY at, agent_id LIMIT :most{dialect.skip_locked}"
         )
         self.lease = text(
@@ -87,11 +89,12 @@ class QueueStatements:
             f"WHERE {in_ids}"
         ).bindparams(ids)
         self.lock = found_rows(
-            f"SELECT agent_id, epoch, worker FROM {queue} WHERE {in_ids}{dialect.for_update}", ids
+            f"SELECT agent_id, epoch, worker, lane, grouped FROM {queue} WHERE {in_ids}{dialect.for_update}",
+            ids,
         )
         self.known = found_rows(f"SELECT agent_id FROM {queue} WHERE queue = :queue AND {in_ids}", ids)
         self.entries = found_rows(
-            f"SELECT agent_id, queue, priority, lane, at, epoch, flow, {now} AS now_us FROM {queue} WHERE {in_ids}",
+            f"SELECT agent_id, queue, priority, lane, at, epoch, flow, grouped, {now} AS now_us FROM {queue} WHERE {in_ids}",
             ids,
         )
         self.page = found_rows(
@@ -101,13 +104,20 @@ class QueueStatements:
         self.renew = text(
             f"UPDATE {queue} SET lane = {LEASED}, at = {now} + :lease, worker = :worker WHERE {in_ids}"
         ).bindparams(ids)
-        self.finish = text(f"DELETE FROM {queue} WHERE epoch = :epoch AND {in_ids}").bindparams(ids)
+        self.finish = text(
+            f"DELETE FROM {queue} WHERE epoch = :epoch AND grouped = 0 AND {in_ids}"
+        ).bindparams(ids)
+        self.lock_grouped = found_rows(
+            f"SELECT agent_id, epoch FROM {queue} WHERE epoch = :epoch AND grouped <> 0 AND {in_ids}"
+            f"{dialect.for_update}",
+            ids,
+        )
         self.remove = text(f"DELETE FROM {queue} WHERE {in_ids}").bindparams(ids)
         self.remove_unreadable = text(f"DELETE FROM {queue} WHERE agent_id = :raw")
         self.release = by_id(
             f"UPDATE {queue} SET lane = CASE WHEN flow IS NULL THEN priority WHEN :delay > 0 THEN {UNRANKED} + priority "
             f"ELSE {RANKED} + priority END, at = CASE WHEN :delay > 0 THEN {now} + :delay ELSE -({now}) END, "
-            f"worker = NULL WHERE agent_id = :id AND epoch = :epoch AND lane = {LEASED}"
+            f"worker = NULL WHERE agent_id = :id AND epoch = :epoch AND lane = {LEASED} AND grouped <= :grouped"
         )
         self.make_ready = text(
             f"UPDATE {queue} SET at = {now} WHERE queue = :queue AND {waiting} AND at > {now} AND {in_ids}"
@@ -125,7 +135,8 @@ class QueueStatements:
         self.depth = text(
             f"SELECT COALESCE(SUM(CASE WHEN {ranked} OR {waiting} AND at <= {now} THEN 1 ELSE 0 END), 0), "
             f"COALESCE(SUM(CASE WHEN {waiting} AND at > {now} THEN 1 ELSE 0 END), 0), "
-            f"COALESCE(SUM(CASE WHEN lane = {LEASED} THEN 1 ELSE 0 END), 0) FROM {queue} WHERE queue = :queue"
+            f"COALESCE(SUM(CASE WHEN lane = {LEASED} THEN 1 ELSE 0 END), 0), "
+            f"COALESCE(SUM(CASE WHEN lane = {PARKED} THEN 1 ELSE 0 END), 0) FROM {queue} WHERE queue = :queue"
         )
 
 

@@ -34,6 +34,7 @@ pytest.register_assert_rewrite(
             "events",
             "fairness",
             "forgeries",
+            "groups",
             "leases",
             "operations",
         )
@@ -49,6 +50,7 @@ from agentexec.testing.backend_suite.coordination import CoordinationTests
 from agentexec.testing.backend_suite.events import EventTests
 from agentexec.testing.backend_suite.fairness import FairnessTests
 from agentexec.testing.backend_suite.forgeries import ForgeryTests
+from agentexec.testing.backend_suite.groups import GroupTests
 from agentexec.testing.backend_suite.leases import LeaseTests
 from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, push
 
@@ -56,7 +58,14 @@ __all__ = ["BackendSuite"]
 
 
 class BackendSuite(
-    BucketTests, ClaimTests, FairnessTests, LeaseTests, ForgeryTests, CoordinationTests, EventTests
+    BucketTests,
+    ClaimTests,
+    FairnessTests,
+    LeaseTests,
+    ForgeryTests,
+    GroupTests,
+    CoordinationTests,
+    EventTests,
 ):
     """All tests of a state backend. A subclass provides the fixture `backend` and the method `empty`."""
 

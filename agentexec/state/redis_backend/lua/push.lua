@@ -1,7 +1,8 @@
--- ARGV: id, lane, time until it is due, epoch, signature and flow of each task. Tasks that have an entry are left as they are.
+-- ARGV: id, lane, time until it is due, epoch, signature, flow, and groups of each task: names after - (or after + if it has its lock
+-- already), or nothing. Tasks that have an entry are left as they are.
 local moment = now()
 local ids = {}
-for i = 1, #ARGV, 6 do ids[#ids + 1] = ARGV[i] end
+for i = 1, #ARGV, 7 do ids[#ids + 1] = ARGV[i] end
 
 local fresh, marks, delayed, fair, flows = 0, {}, {}, {}, {}
 local places = {h = {}, l = {}}
@@ -14,13 +15,14 @@ for name, lane in pairs(LANES) do
 end
 local seen = {}
 for i, known in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
-  local id, lane, wait, epoch, signature, text = unpack(ARGV, 6 * i - 5, 6 * i)
+  local id, lane, wait, epoch, signature, text, groups = unpack(ARGV, 7 * i - 6, 7 * i)
   local flow, step = parse_flow(text)
   if not parse(known) and not seen[id] then
     seen[id] = true
     fresh = fresh + 1
     marks[#marks + 1] = id
-    marks[#marks + 1] = write(epoch, lane, signature)
+    marks[#marks + 1] = write(epoch, lane, signature, nil, groups ~= '')
+    if groups ~= '' then join(id, string.sub(groups, 2), string.sub(groups, 1, 1) == '+') end
     if tonumber(wait) > 0 then
       delayed[#delayed + 1] = digits(moment + tonumber(wait))
       delayed[#delayed + 1] = id

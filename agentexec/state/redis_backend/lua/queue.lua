@@ -1,9 +1,11 @@
 -- Prefix of every script of a queue. The state of a task is the set that contains it: HIGH or LOW (ready, scored by
 -- the time at which it became ready), DELAYED (scored by its due time) or LEASES (scored by the end of the lease). ENTRY
 -- maps each id to its mark: epoch, lane (h or l), a signature if there is one and, while leased, the worker, like
--- "3h.c2ln web-1". All times are microseconds. Anybody with access may have written any data here. A mark that cannot be
--- read counts as missing, so the reconciler restores the task; an error would end a script halfway.
-local HIGH, LOW, DELAYED, ENTRY, LEASES, WAKE, FAIR, TURN_HIGH, TURN_LOW, FLOW = unpack(KEYS)
+-- "3h.c2ln web-1"; the lane of a task with groups is written as H or L. A task with groups is also in GROUPS (see groups.lua)
+-- and, while it waits for one, in no set but in the line of that group. All times are microseconds.
+-- Anybody with access may have written any data here. A mark that cannot be read counts as missing, so the reconciler restores
+-- the task; an error would end a script halfway.
+local HIGH, LOW, DELAYED, ENTRY, LEASES, WAKE, FAIR, TURN_HIGH, TURN_LOW, FLOW, GROUPS, HELD, LINE, PARKED = unpack(KEYS)
 local LANES = {h = HIGH, l = LOW}
 local MAX_TOKENS = 64
 local MAX_LEAD = 3600000000 -- one hour
@@ -19,16 +21,18 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
--- Returns nothing for an invalid mark, or an epoch that is too large for the column of the record.
+-- Returns epoch, lane, worker, signature, and true for a task with groups. Returns nothing for an invalid mark, or an epoch
+-- that is too large for the column of the record.
 local function parse(mark)
   if not mark or #mark > MAX_MARK_LENGTH then return end
-  local epoch, lane, signature, worker = string.match(mark, '^(%d+)([hl])%.?([%w_-]*) ?(.*)$')
+  local epoch, lane, signature, worker = string.match(mark, '^(%d+)([hlHL])%.?([%w_-]*) ?(.*)$')
   if not epoch or tonumber(epoch) >= MAX_EPOCH then return end
-  return tonumber(epoch), lane, worker, signature
+  local small = string.lower(lane)
+  return tonumber(epoch), small, worker, signature, small ~= lane
 end
 
-local function write(epoch, lane, signature, worker)
-  local mark = digits(epoch) .. lane
+local function write(epoch, lane, signature, worker, grouped)
+  local mark = digits(epoch) .. (grouped and string.upper(lane) or lane)
   if signature ~= '' then mark = mark .. '.' .. signature end
   if worker then mark = mark .. ' ' .. worker end
   return mark
@@ -141,7 +145,7 @@ local function leave_flows(ids)
 end
 
 -- Returns the set that contains a task, and its score there.
-local function find(id, lane, owner)
+local function find(id, lane, owner, grouped)
   local sets = owner == '' and {LANES[lane], DELAYED, LEASES} or {LEASES, HIGH, LOW, DELAYED}
   for _, set in ipairs(sets) do
     local score = redis.call('ZSCORE', set, id)
@@ -152,6 +156,8 @@ local function find(id, lane, owner)
     -- A key without a turn would wait forever, so its tasks count as missing.
     if redis.call('ZSCORE', TURNS[lane], flow) then return FAIR, 0 end
   end
+  local waiting = grouped and redis.call('HGET', PARKED, id)
+  if waiting and redis.call('ZSCORE', LINE, waiting) then return LINE, 0 end
 end
 
 local function is_id(member)

@@ -1,10 +1,10 @@
 -- ARGV: id, epoch, delay. Returns 1 if the task is ready or delayed now, 0 if the caller has lost the lease.
 local id, epoch, delay = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local mark = redis.call('HGET', ENTRY, id)
-local known, name, _, signature = parse(mark)
+local known, name, _, signature, grouped = parse(mark)
 if not known or known > epoch then return 0 end
 if redis.call('ZREM', LEASES, id) == 0 then return 0 end
-redis.call('HSET', ENTRY, id, write(epoch, name, signature))
+redis.call('HSET', ENTRY, id, write(epoch, name, signature, nil, grouped))
 if delay > 0 then
   redis.call('ZADD', DELAYED, digits(now() + delay), id)
 elseif parse_flow(redis.call('HGET', FLOW, id)) then
@@ -21,5 +21,6 @@ else
   local first = tonumber(redis.call('ZRANGE', lane, 0, 0, 'WITHSCORES')[2])
   redis.call('ZADD', lane, digits(first and first - 1 or now()), id)
 end
+if grouped then leave_limits(id) end
 wake(1)
 return 1

@@ -4,10 +4,10 @@ local worker, expires_at = ARGV[1], digits(now() + ARGV[2])
 local ids = {}
 for i = 3, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
 
-local taken, missing, marks, leases, ours, strays = {}, {}, {}, {}, {}, {}
+local taken, missing, marks, leases, ours, strays, members = {}, {}, {}, {}, {}, {}, {}
 for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
   local id, epoch = ids[i], tonumber(ARGV[2 * i + 2])
-  local known, lane, owner, signature = parse(mark)
+  local known, lane, owner, signature, grouped = parse(mark)
   if not known then
     missing[#missing + 1] = id
   else
@@ -21,7 +21,8 @@ for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
       if owner ~= worker or known ~= epoch then
         strays[#strays + 1] = id
         marks[#marks + 1] = id
-        marks[#marks + 1] = write(epoch, lane, signature, worker)
+        marks[#marks + 1] = write(epoch, lane, signature, worker, grouped)
+        if grouped then members[#members + 1] = id end
       end
     end
   end
@@ -38,5 +39,9 @@ if #strays > 0 then
   redis.call('ZREM', DELAYED, unpack(strays))
   leave_flows(strays)
   redis.call('HSET', ENTRY, unpack(marks))
+  for _, id in ipairs(members) do
+    unpark(id)
+    hold(id, groups_of(id))
+  end
 end
 return {taken, missing}
