@@ -14,6 +14,10 @@ const test = {
   environment: 'jsdom',
   include: ['tests/*.test.{ts,tsx}'],
   setupFiles: ['tests/setup.ts'],
+  // Style sheets are read as they are.
+  css: true,
+  // So that it finds the React of the project.
+  server: { deps: { inline: ['@tanstack/react-query'] } },
   restoreMocks: true,
   testTimeout: 30_000,
 };

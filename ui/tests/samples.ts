@@ -10,7 +10,7 @@ import type {
   WorkerProcess,
 } from 'agentexec-ui';
 
-// Answers of the API as it gives them.
+// Answers of the API. The casts let a model get a field without a change here.
 
 export const AGENT_ID = '01a20f88-9c47-7904-8c27-ab1c480d3ca6';
 
@@ -33,7 +33,7 @@ export function item(fields: Partial<ActivityListItem> = {}): ActivityListItem {
     elapsed_seconds: 14.2,
     elapsed_time_seconds: 14,
     ...fields,
-  };
+  } as ActivityListItem;
 }
 
 export function list(items: ActivityListItem[]): ActivityList {
@@ -70,7 +70,7 @@ export function child(agentId: string, fields: Partial<ActivityChild> = {}): Act
     children: [],
     more_below: false,
     ...fields,
-  };
+  } as ActivityChild;
 }
 
 export function detail(fields: Partial<ActivityDetail> = {}): ActivityDetail {
@@ -92,7 +92,7 @@ export function detail(fields: Partial<ActivityDetail> = {}): ActivityDetail {
       log(3, { message: 'Gathering financials', percentage: 30 }),
     ],
     ...fields,
-  };
+  } as ActivityDetail;
 }
 
 export function approval(fields: Partial<Approval> = {}): Approval {
@@ -107,7 +107,7 @@ export function approval(fields: Partial<Approval> = {}): Approval {
     created_at: '2026-11-24T21:49:00Z',
     expires_at: null,
     ...fields,
-  };
+  } as Approval;
 }
 
 export function worker(fields: Partial<WorkerProcess> = {}): WorkerProcess {

@@ -77,6 +77,12 @@ export async function followActivity(client: Client, agentId: string, options: F
   }
 }
 
+/** Milliseconds without a byte after which a connection counts as lost; the server sends one every 15 seconds. */
+const SILENCE = 45_000;
+
+/** Milliseconds until the first byte after which a connection counts as failed. */
+const FIRST_BYTE = 15_000;
+
 class Connection {
   retryDelay: number;
   #lastEventId: string | undefined;
@@ -94,8 +100,9 @@ class Connection {
 
   /** Read events until the connection ends. Return `ended` after the last event of the task, else an error or `lost`. */
   async read(onOpen: () => void): Promise<'ended' | 'lost' | RequestError> {
-    const { signal, silence = 45_000, deltas } = this.#options;
-    const watchdog = new Watchdog(signal, silence);
+    const { signal, silence = SILENCE, deltas } = this.#options;
+    // The server sends its first byte at once; a proxy that holds it back would hold back everything.
+    const watchdog = new Watchdog(signal, Math.min(silence, FIRST_BYTE));
     try {
       const response = await this.#client.events(this.#agentId, {
         lastEventId: this.#lastEventId,
@@ -122,7 +129,7 @@ class Connection {
       for (;;) {
         const { done, value } = await reader.read();
         if (done || watchdog.signal.aborted) return 'lost';
-        watchdog.reset();
+        watchdog.reset(this.#options.silence ?? SILENCE);
         const frames = parser.push(decoder.decode(value, { stream: true }));
         // Not before the first byte: a proxy may have answered, and keep back what follows.
         onOpen();
@@ -149,23 +156,21 @@ class Watchdog {
   #timer: ReturnType<typeof setTimeout> | undefined;
   readonly #abort = () => this.#controller.abort();
   readonly #outer: AbortSignal;
-  readonly #silence: number;
 
   constructor(outer: AbortSignal, silence: number) {
     this.#outer = outer;
-    this.#silence = silence;
     if (outer.aborted) this.#abort();
     outer.addEventListener('abort', this.#abort);
-    this.reset();
+    this.reset(silence);
   }
 
   get signal(): AbortSignal {
     return this.#controller.signal;
   }
 
-  reset(): void {
+  reset(silence: number): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(this.#abort, this.#silence);
+    this.#timer = setTimeout(this.#abort, silence);
   }
 
   stop(): void {

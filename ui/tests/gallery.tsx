@@ -1,0 +1,85 @@
+import {
+  ActiveAgentsBadge,
+  ApprovalCard,
+  FoldedText,
+  LogStream,
+  ProgressBar,
+  RelativeTime,
+  RunTimeline,
+  StatusBadge,
+  TaskDetail,
+  TaskList,
+  TaskTree,
+  UsageSummary,
+  WorkerList,
+} from 'agentexec-ui';
+import type { ReactNode } from 'react';
+import { approval, child, detail, event, item, log, worker } from './samples.js';
+
+const nothing = () => {};
+const usage = { requests: 2, input_tokens: 1000, cached_tokens: 0, output_tokens: 50 };
+const tree = [
+  child('a', { children: [child('a1'), child('a2', { status: 'error' })] }),
+  child('b', { more_below: true }),
+];
+
+/** Every component in each of its states. */
+export const GALLERY: Record<string, ReactNode> = {
+  'StatusBadge of each status': (
+    <>
+      {(['queued', 'running', 'complete', 'error', 'canceled'] as const).map((status) => (
+        <StatusBadge key={status} status={status} />
+      ))}
+    </>
+  ),
+  'ProgressBar with and without a percentage': (
+    <>
+      <ProgressBar percentage={40} status="running" showValue />
+      <ProgressBar status="running" showValue label="Second" />
+    </>
+  ),
+  ActiveAgentsBadge: <ActiveAgentsBadge count={3} />,
+  'TaskList with a selection': (
+    <TaskList
+      items={[item(), item({ agent_id: 'b', status: 'error', latest_log_message: 'Failed' })]}
+      onTaskClick={nothing}
+      selectedAgentId="b"
+    />
+  ),
+  'TaskList to read': <TaskList items={[item()]} />,
+  'TaskList that loads': <TaskList items={undefined} loading />,
+  'TaskList without tasks': <TaskList items={[]} />,
+  TaskDetail: <TaskDetail activity={detail({ children: tree, error: 'ValueError: no' })} onClose={nothing} />,
+  'TaskDetail that loads': <TaskDetail activity={null} loading onClose={nothing} />,
+  'TaskDetail with an error': <TaskDetail activity={null} error="There is no such task." onClose={nothing} />,
+  'TaskTree with a selection': <TaskTree tasks={tree} moreBelow selectedAgentId="a1" onTaskClick={nothing} />,
+  ApprovalCard: <ApprovalCard approval={approval()} onApprove={nothing} onReject={nothing} onTaskClick={nothing} />,
+  'ApprovalCard with an error': (
+    <ApprovalCard approval={approval({ kind: 'repeat' })} onApprove={nothing} error="It has expired." pending />
+  ),
+  LogStream: <LogStream lines={[log(1), log(2, { message: 'x'.repeat(2000), percentage: 50 })]} text="Acme makes" />,
+  'LogStream with earlier lines': <LogStream lines={[log(1), log(2)]} limit={1} />,
+  UsageSummary: <UsageSummary usage={usage} cost={0.5} byModel={{ a: usage, b: usage }} />,
+  WorkerList: <WorkerList workers={[worker(), worker({ worker_id: 'w2', draining: true })]} />,
+  'WorkerList without workers': <WorkerList workers={[]} />,
+  RunTimeline: (
+    <RunTimeline
+      priceOf={() => 0.01}
+      events={[
+        event(0, 'status', { status: 'queued', message: 'Waiting to start.' }),
+        event(2, 'status', { status: 'running', message: 'Task started.' }),
+        event(2, 'agent', { agent: 'Researcher' }),
+        event(4, 'usage', { model: 'm', input_tokens: 12_345, output_tokens: 20, cached_tokens: 0 }),
+        event(4, 'tool_called', { tool: 'search', call_id: 'a', arguments: '{"q":"Acme"}' }),
+        event(6, 'tool_output', { call_id: 'a', output: 'found' }),
+        event(7, 'error', { status: 'error', message: 'Task failed.', error: 'ValueError: no' }),
+      ]}
+    />
+  ),
+  'RelativeTime and FoldedText': (
+    <>
+      <RelativeTime time="2026-11-24T21:49:15Z" />
+      <FoldedText text={'x'.repeat(2000)} />
+    </>
+  ),
+};
