@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agentexec.approvals import approve_sync as approve_sync
     from agentexec.approvals import reject as reject
     from agentexec.approvals import reject_sync as reject_sync
+    from agentexec.client import queues as queues
     from agentexec.client.cancel import cancel as cancel
     from agentexec.client.cancel import cancel_sync as cancel_sync
     from agentexec.client.enqueue import enqueue as enqueue
@@ -154,12 +155,14 @@ _RENAMED = {
 
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", "activity", "approvals", "testing", *_HOME, *_RENAMED]
+__all__ = ["__version__", "activity", "approvals", "queues", "testing", *_HOME, *_RENAMED]
 
 
 def __getattr__(name: str) -> "Any":
     if name in ("activity", "approvals", "testing"):
         return importlib.import_module(f"agentexec.{name}")
+    if name == "queues":
+        return importlib.import_module("agentexec.client.queues")
     module, inner = _RENAMED.get(name) or (_HOME.get(name), name)
     if module is None:
         raise AttributeError(f"module 'agentexec' has no attribute {name!r}")

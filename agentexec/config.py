@@ -14,7 +14,8 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
-from agentexec.errors import SettingsError
+from agentexec.arguments.served_queues import ServedQueue, describe_queues, format_queues, parse_queues
+from agentexec.errors import SettingsError, UsageError
 from agentexec.llm.prices import ModelPrice
 from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.redaction import passwords
@@ -74,6 +75,11 @@ class Settings(BaseSettings):
     )
     queue_name: str = Field(
         default="agentexec_tasks", min_length=1, max_length=100, description="Name of the queue."
+    )
+    queues: str = Field(
+        default="",
+        description="Queues that a worker serves: high,default in this order, or high:3,default:1 by weight. Unset: the one of "
+        "AGENTEXEC_QUEUE_NAME.",
     )
     graceful_shutdown_timeout: float = Field(
         default=300, ge=0, description="Seconds that running tasks have to finish after SIGTERM or SIGINT."
@@ -208,6 +214,14 @@ class Settings(BaseSettings):
             raise ValueError(f"each key needs {MIN_KEY_LENGTH} characters or more, with commas between keys")
         return value
 
+    @field_validator("queues")
+    @classmethod
+    def _readable_queues(cls, value: str) -> str:
+        try:
+            return format_queues(value) if value.strip() else ""
+        except UsageError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+
     @field_validator("rate_limits")
     @classmethod
     def _readable_limits(cls, value: str) -> str:
@@ -242,6 +256,16 @@ class Settings(BaseSettings):
             super().__setattr__(name, value)
         except ValidationError as error:
             raise SettingsError(_sentence(error)) from None
+
+    @property
+    def served_queues(self) -> tuple[ServedQueue, ...]:
+        """Queues that a worker serves: those of `queues`, or the one of `queue_name`."""
+        return parse_queues(self.queues) if self.queues else (ServedQueue(self.queue_name),)
+
+    @property
+    def queues_text(self) -> str:
+        """The served queues, as a log line tells them."""
+        return describe_queues(self.served_queues)
 
     @property
     def signing_keys(self) -> list[str]:

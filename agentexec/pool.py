@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from agentexec.arguments.checks import check_text
+from agentexec.arguments.served_queues import MAX_QUEUE_NAME, format_queues
 from agentexec.config import CONF, explicit_settings
 from agentexec.errors import AgentexecError, UsageError
-from agentexec.registry import MAX_QUEUE_NAME, Registry
+from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
 from agentexec.schedules.declare import schedule_definition
 from agentexec.task import HandlerOptions, ScheduleOptions, TaskDefinition
@@ -49,9 +50,12 @@ class Pool:
             (AGENTEXEC_DATABASE_URL, DATABASE_URL); the default is sqlite:///agentexec.db.
         queue_name: Queue that the workers of this pool serve, and to which its tasks are enqueued in a process that has
             the pool. It takes precedence over AGENTEXEC_QUEUE_NAME, and `agentexec worker --queue` over it.
+        queues: Queues that the workers of this pool serve instead: a list of names, tried in that order, a mapping of names
+            to weights, or a text like "high,default" or "high:3,default:1". It takes precedence over AGENTEXEC_QUEUES, and
+            `agentexec worker --queue` over it.
 
     Raises:
-        UsageError: Both are given, the URL cannot be used, or the name is not a text of 1 to 100 characters.
+        UsageError: An engine and a URL are given, the URL cannot be used, or a name is not a text of 1 to 100 characters.
     """
 
     def __init__(
@@ -60,12 +64,15 @@ class Pool:
         *,
         database_url: str | None = None,
         queue_name: str | None = None,
+        queues: str | Sequence[str] | Mapping[str, int] | None = None,
     ) -> None:
         if queue_name is not None:
             queue_name = check_text("queue_name=", queue_name, MAX_QUEUE_NAME)
+        served = None if queues is None else format_queues(queues)
         RUNTIME.configure(engine=engine, database_url=database_url)
         self.registry = Registry()
         self.registry.queue_name = queue_name
+        self.registry.queues = served
         RUNTIME.add_registry(self.registry)
         self._supervisor: Supervisor | None = None
         self._thread: threading.Thread | None = None
@@ -291,6 +298,8 @@ class Pool:
         overrides = explicit_settings()
         if self.registry.queue_name is not None:
             overrides["queue_name"] = self.registry.queue_name
+        if self.registry.queues is not None:
+            overrides["queues"] = self.registry.queues
         return Supervisor(
             Target.from_pool(self),
             CONF,

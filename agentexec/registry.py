@@ -12,6 +12,7 @@ from pydantic.errors import PydanticUserError
 
 from agentexec.arguments.checks import check_integer, check_seconds, check_text
 from agentexec.arguments.fairness import checked_fairness_key, checked_fairness_weight
+from agentexec.arguments.served_queues import MAX_QUEUE_NAME
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
 from agentexec.task import HandlerOptions, ScheduleDefinition, TaskDefinition, require_known_options
 from agentexec.values.codec import first_error, shown
@@ -22,9 +23,6 @@ MAX_TASK_NAME = 200
 FAILURE_HANDLER_RETRIES = 5
 """Retries of an `on_failure` handler that is not a task with options of its own."""
 
-MAX_QUEUE_NAME = 100
-"""Maximum characters of a queue's name."""
-
 
 class Registry:
     """Task definitions by name."""
@@ -33,6 +31,8 @@ class Registry:
         self._tasks: dict[str, TaskDefinition] = {}
         self.queue_name: str | None = None
         """Queue of these tasks, if their pool names one."""
+        self.queues: str | None = None
+        """Queues that the workers of these tasks serve, if their pool names them."""
         self.schedules: dict[str, ScheduleDefinition] = {}
         """Schedules by name."""
         self.failure_handlers: list[str] = []
@@ -43,6 +43,11 @@ class Registry:
 
     def __iter__(self) -> Iterator[TaskDefinition]:
         return iter(self._tasks.values())
+
+    def queue_of(self, name: str) -> str | None:
+        """Return the queue of a task, if its definition or its pool names one."""
+        definition = self._tasks.get(name)
+        return None if definition is None else definition.queue or self.queue_name
 
     def names(self) -> list[str]:
         """Return the names of all tasks."""
@@ -94,6 +99,7 @@ class Registry:
                 f"Task {name}: fairness_weight", options.get("fairness_weight")
             ),
             on_failure=self._failure_handler(name, options.get("on_failure")),
+            queue=_checked_queue(name, options.get("queue")),
         )
         self._tasks[name] = definition
         return definition
@@ -205,6 +211,10 @@ def _checked_backoff(name: str, value: Any) -> Any:
             f"Task {name}: backoff must be seconds or a plain function that takes a number, not {shown(value)}."
         )
     return check_seconds(f"Task {name}: backoff", value, minimum=0)
+
+
+def _checked_queue(name: str, queue: Any) -> str | None:
+    return None if queue is None else check_text(f"Task {name}: queue", queue, MAX_QUEUE_NAME)
 
 
 def _is_plain_function(value: Any) -> bool:

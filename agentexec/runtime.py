@@ -109,7 +109,6 @@ class Runtime:
         self._backend: StateBackend | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._registries: weakref.WeakSet[Registry] = weakref.WeakSet()
-        self._names_queues = False
         self._shared: dict[type[Any], Closing] = {}
         self.progress_writer: ProgressWriter | None = None
         """Writer of progress reports; None outside worker processes."""
@@ -174,7 +173,6 @@ class Runtime:
     def add_registry(self, registry: Registry) -> None:
         """Make a pool's tasks known to `enqueue` and `get_result` in this process."""
         self._registries.add(registry)
-        self._names_queues = self._names_queues or registry.queue_name is not None
 
     def definition(self, task_name: str) -> TaskDefinition | None:
         """Return the definition of a task that some pool of this process has registered, or None."""
@@ -185,13 +183,18 @@ class Runtime:
         return None
 
     def queue_of(self, task_name: str) -> str:
-        """Return the queue of a task for which none is given: that of its pool in this process, if its pool names one."""
-        if not self._names_queues:
-            return CONF.queue_name
+        """Return the queue of a task for which none is given: that of its definition or pool in this process, if named."""
         for registry in list(self._registries):
-            if registry.queue_name is not None and task_name in registry:
-                return registry.queue_name
+            queue = registry.queue_of(task_name)
+            if queue is not None:
+                return queue
         return CONF.queue_name
+
+    def named_queues(self) -> list[str]:
+        """Return the queues that the definitions of tasks in this process name."""
+        return sorted(
+            {task.queue for registry in self._registries for task in registry if task.queue is not None}
+        )
 
     def get_shared(self, kind: type[C], make: Callable[[], C]) -> C:
         """Return the only object of a kind in this process, created on first use and kept until `close`."""

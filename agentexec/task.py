@@ -172,6 +172,9 @@ class HandlerOptions(TypedDict, total=False):
 
     fairness_weight: float | Mapping[str, float] | None
     """Tasks of a key in each turn, 0.001 to 1000, or a mapping with the weights of some keys; 1 by default."""
+    queue: str | None
+    """Queue to which these tasks are enqueued in a process that has the pool, unless `enqueue` is given `queue_name`; by
+    default that of the pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +196,7 @@ class TaskDefinition:
     backoff: float | Callable[[int], float | timedelta] | None = None
     fairness_key: str | None = None
     fairness_weight: float | Mapping[str, float] = 1.0
+    queue: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     expires: float | None = None
     on_failure: str | None = None

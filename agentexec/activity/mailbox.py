@@ -18,7 +18,7 @@ from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading
 from agentexec.runtime import Runtime
-from agentexec.state.messages import CANCEL, DONE, parse_messages
+from agentexec.state.messages import CANCEL, DONE, QUEUES, parse_messages
 from agentexec.task import FINAL_STATUSES, Status
 
 log = logging.getLogger("agentexec.signals")
@@ -77,11 +77,19 @@ class Mailbox:
         self._lock = threading.Lock()
         self._on_cancel: Callable[[UUID], object] | None = None
         self._on_watch: Callable[[Sequence[UUID]], object] | None = None
+        self._on_queues: Callable[[], object] = lambda: None
 
     def on_cancel(self, call: Callable[[UUID], object]) -> None:
         """Call `call`, in the thread of the mailbox, for each task of this process that is canceled."""
         self._on_cancel = call
         self._receiver.start()
+
+    def on_queues(self, call: Callable[[], object]) -> None:
+        """Call `call`, in the thread of the mailbox, when a queue may have been paused or resumed, and every few seconds.
+
+        It may raise UnavailableError.
+        """
+        self._on_queues = call
 
     def on_watch(self, call: Callable[[Sequence[UUID]], object]) -> None:
         """Call `call`, in the thread of the caller of `watch`, with the tasks that it watches."""
@@ -140,14 +148,18 @@ class Mailbox:
                     self._on_cancel(agent_id)
         if done:
             self._look_up(done)
+        if QUEUES in messages:
+            self._on_queues()
 
     def _check(self) -> None:
+        self._on_queues()
         for queue, agent_ids in self._waiting_by_queue().items():
             self._look_up(agent_ids)
             # The state backend may have been emptied, and the watch with it.
             self._runtime.backend.watch(queue, agent_ids, self.address)
 
     def _look_up_all(self) -> None:
+        self._on_queues()
         for agent_ids in self._waiting_by_queue().values():
             self._look_up(agent_ids)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -22,10 +23,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
 
+from agentexec.arguments.served_queues import MAX_QUEUE_NAME
 from agentexec.config import CONF
 from agentexec.db.base import Base
 from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime, of_rows_with
-from agentexec.registry import MAX_QUEUE_NAME
 from agentexec.task import Status
 
 MAX_NAME = 200
@@ -261,7 +262,10 @@ class WorkerProcess(Base):
     __tablename__ = f"{CONF.table_prefix}worker"
 
     worker_id: Mapped[str] = mapped_column(ExactText(MAX_LABEL), primary_key=True)
-    queue: Mapped[str] = mapped_column(String(MAX_QUEUE_NAME))
+    queue: Mapped[str] = mapped_column(
+        String(MAX_QUEUE_NAME), doc="The queue that it serves, or the first one."
+    )
+    queues: Mapped[str | None] = mapped_column(LongText, doc="Its queues as JSON, if it serves several.")
     host: Mapped[str] = mapped_column(String(MAX_NAME))
     pid: Mapped[int] = mapped_column(BigInteger)
     concurrency: Mapped[int] = mapped_column(Integer, doc="Maximum number of tasks that it runs at once.")
@@ -271,6 +275,36 @@ class WorkerProcess(Base):
     rss_bytes: Mapped[int] = mapped_column(BigInteger, doc="Memory.")
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime, doc="Its latest report.")
+
+
+def queues_of(worker: Any) -> list[str]:
+    """Return the queues that a worker process serves, by its row."""
+    return read_queues(worker.queue, worker.queues)
+
+
+def read_queues(first: str, queues: Any) -> list[str]:
+    """Return the queues that two columns of a worker process name."""
+    try:
+        found = json.loads(queues)
+    except (TypeError, ValueError, RecursionError):  # it serves one, or somebody else has written to its row
+        return [first]
+    names = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+    return names or [first]
+
+
+class QueuePause(Base):
+    """The latest pause of a queue: since when, by whom, and whether it is over."""
+
+    __tablename__ = f"{CONF.table_prefix}queue_pause"
+
+    queue: Mapped[str] = mapped_column(ExactText(MAX_QUEUE_NAME), primary_key=True)
+    paused_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    paused_by: Mapped[str] = mapped_column(
+        String(MAX_NAME), doc="The user and host of the command, or a given name."
+    )
+    reason: Mapped[str | None] = mapped_column(LongText)
+    resumed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="NULL while the queue is paused.")
+    resumed_by: Mapped[str | None] = mapped_column(String(MAX_NAME))
 
 
 class Schedule(Base):

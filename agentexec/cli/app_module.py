@@ -120,6 +120,8 @@ def load(name: str, *, given: bool) -> list[str]:
         raise ModuleLoadError(f'{error} Without a module, --app "" uses the settings alone.') from error
     if pool.registry.queue_name is not None:
         ax.CONF.queue_name = pool.registry.queue_name
+    if pool.registry.queues is not None:
+        ax.CONF.queues = pool.registry.queues
     return sorted(task.name for task in pool.registry)
 
 

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, NoReturn
 
 import agentexec as ax
 from agentexec.cli.app_module import announce_backend, load, naming_module, require_database, say
+from agentexec.cli.database import session
 from agentexec.cli.serving import serving_workers
 from agentexec.cli.version import versions
 from agentexec.errors import AgentexecError
@@ -144,13 +145,21 @@ def _queue() -> Iterator[Finding]:
 
 
 def _workers() -> Iterator[Finding]:
-    serving = serving_workers(ax.CONF.queue_name)
-    if not serving:
-        yield Finding("workers", "warn", f"none serves {ax.CONF.queue_name}: start `agentexec worker`.")
-        return
-    hosts = len({worker.host for worker in serving})
-    text = f"{len(serving)} process(es) on {hosts} host(s) serve {ax.CONF.queue_name}"
-    yield Finding("workers", "ok", text)
+    from agentexec.activity.queries.pauses import pauses_of
+    from agentexec.runtime import RUNTIME
+
+    served = [queue.name for queue in ax.CONF.served_queues]
+    for queue in dict.fromkeys([*served, ax.CONF.queue_name, *RUNTIME.named_queues()]):
+        serving = serving_workers(queue)
+        if not serving:
+            yield Finding("workers", "warn", f"none serves {queue}: start `agentexec worker`.")
+            continue
+        hosts = len({worker.host for worker in serving})
+        yield Finding("workers", "ok", f"{len(serving)} process(es) on {hosts} host(s) serve {queue}")
+    with session() as db:
+        for pause in pauses_of(db):
+            advice = f"`agentexec queues resume {pause.queue}` ends it."
+            yield Finding("queues", "warn", f"{pause.sentence()} {advice}")
 
 
 def _keys() -> Iterator[Finding]:

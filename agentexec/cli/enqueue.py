@@ -81,7 +81,7 @@ def run(
         idempotency_key=idempotency_key,
         fairness_key=fairness_key,
     )
-    if (wait or follow) and (complaint := missing_worker(queue or ax.CONF.queue_name)):
+    if (wait or follow) and (complaint := missing_worker(task.queue_name)):
         typer.echo(complaint, err=True)
     if follow:
         # Imported on use: rich takes longer to import than the rest of the command takes to run.

@@ -25,6 +25,8 @@ from agentexec.cli.output import echo_json, fit, format_table, format_time, one_
 from agentexec.cli.queue_facts import due_text, dump_json, priority_name, queue_facts
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from agentexec.activity.schemas import ActivityListItemSchema
 
 HEADS = ("AGENT_ID", "TASK", "STATUS", "%", "CREATED", "LATEST")
@@ -72,6 +74,7 @@ def run(
             metadata_filter=parse_labels(metadata),
             after=after,
         )
+        pauses = _pauses(db, found.items)
     if as_json:
         items = [{**task.model_dump(mode="json"), **queue_facts(task)} for task in found.items]
         echo_json(dump_json({**found.model_dump(mode="json", exclude={"items"}), "items": items}))
@@ -79,12 +82,24 @@ def run(
     rows = found.items
     for line in _table(rows, terminal_width()) if rows else ():
         typer.echo(line)
+    for pause in pauses:
+        typer.echo(one_line(pause), err=True)
     if not rows and page > 1 and found.total:
         typer.echo(f"Page {page} is empty; the last page is {found.total_pages}.", err=True)
     elif not rows:
         typer.echo("No tasks match.", err=True)
     elif found.total_pages > 1:
         typer.echo(f"Page {page} of {found.total_pages}, {found.total} tasks in total.", err=True)
+
+
+def _pauses(db: Session, tasks: Sequence[ActivityListItemSchema]) -> list[str]:
+    """Return a sentence for each paused queue in which one of the tasks is queued."""
+    # Imported on use: the command line is parsed sooner without SQLAlchemy.
+    from agentexec.activity.queries.pauses import pauses_of
+    from agentexec.task import Status
+
+    waiting = {task.queue for task in tasks if task.queue and task.status is Status.QUEUED}
+    return [pause.sentence() for pause in pauses_of(db, sorted(waiting))] if waiting else []
 
 
 def _ago(since: str) -> datetime:

@@ -20,7 +20,7 @@ def serving_workers(queue: str) -> list[WorkerSchema]:
     return [
         worker
         for worker in overview.workers
-        if worker.queue == queue and (overview.at - worker.seen_at).total_seconds() < LOST_SECONDS
+        if queue in worker.queues and (overview.at - worker.seen_at).total_seconds() < LOST_SECONDS
     ]
 
 

@@ -78,6 +78,7 @@ def _as_json(view: TaskView, presenter: Presenter) -> dict[str, Any]:
         "worker": None
         if worker is None
         else {"host": worker.host, "pid": worker.pid, "id": worker.worker_id},
+        "queue_pause": None if view.pause is None else view.pause.model_dump(mode="json"),
         "max_attempts": max_attempts(task),
         "previous_error": None if failure is None else failure.reason,
     }

@@ -40,14 +40,15 @@ def sentences(view: TaskView, now: datetime) -> list[str]:
         return waits
     if task.status is Status.RUNNING:
         return [_running(view, now), *waits]
+    paused = [] if view.pause is None else [view.pause.sentence()]
     due = future_start(task.run_at, now)
     if due is None:
-        return [_queued(view, now) + expiry_text(task.expires_at, now), *waits]
+        return [_queued(view, now) + expiry_text(task.expires_at, now), *waits, *paused]
     # An attempt that failed is tried again at that time, whatever it waited for.
     failed = bool(task.logs) and read_failure(task.logs[-1].status, task.logs[-1].message) is not None
     if waits and not failed:
-        return waits
-    return [start_text(due, now) + expiry_text(task.expires_at, now), *waits]
+        return [*waits, *paused]
+    return [start_text(due, now) + expiry_text(task.expires_at, now), *waits, *paused]
 
 
 def future_start(run_at: datetime | None, now: datetime) -> datetime | None:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.activity.queries.contents import TaskContents, contents, workers_of
 from agentexec.activity.queries.overview import WorkerSchema
+from agentexec.activity.queries.pauses import PauseSchema, pauses_of
 from agentexec.activity.schemas import ActivityDetailSchema
 from agentexec.errors import AgentexecError
 from agentexec.runtime import RUNTIME
@@ -35,6 +36,9 @@ class TaskView(NamedTuple):
 
     holder: str | None
     """Id of the worker process that runs it."""
+
+    pause: PauseSchema | None = None
+    """Pause of its queue, if it is queued."""
 
     @property
     def worker(self) -> WorkerSchema | None:
@@ -66,7 +70,14 @@ def load_view(
         sleeps_until(db, agent_id) if activity.status is Status.QUEUED else None,
         [] if activity.queue is None else workers_of(db, activity.queue),
         _find_holder(activity) if known is None else known.holder,
+        _find_pause(db, activity),
     )
+
+
+def _find_pause(db: Session, activity: ActivityDetailSchema) -> PauseSchema | None:
+    if activity.status is not Status.QUEUED or activity.queue is None:
+        return None
+    return next(iter(pauses_of(db, [activity.queue])), None)
 
 
 def _state(activity: ActivityDetailSchema) -> tuple[object, ...]:

@@ -97,6 +97,12 @@ def _schedules() -> Command:
     return run
 
 
+def _queues() -> Command:
+    from agentexec.cli.queues import run
+
+    return run
+
+
 def _prune() -> Command:
     from agentexec.cli.prune import run
 
@@ -137,6 +143,7 @@ VERBS: dict[str, Callable[[], Command]] = {
     "reject": _reject,
     "cancel-pending": _cancel_pending,
     "schedules": _schedules,
+    "queues": _queues,
     "prune": _prune,
     "doctor": _doctor,
     "init": _init,

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 import agentexec as ax
+from agentexec.arguments.served_queues import format_served, parse_queues
 from agentexec.cli.app_module import SameModule, announce_backend, importing
-from agentexec.errors import UsageError
 
 log = logging.getLogger("agentexec.supervisor")
 
@@ -40,7 +40,13 @@ def run(
         ),
     ] = None,
     queue: Annotated[
-        str | None, typer.Option("--queue", "-Q", help="Queue to take tasks from (AGENTEXEC_QUEUE_NAME).")
+        str | None,
+        typer.Option(
+            "--queue",
+            "-Q",
+            help="Queue to take tasks from (AGENTEXEC_QUEUE_NAME), or several (AGENTEXEC_QUEUES): high,default in this order, "
+            "or high:3,default:1 by weight.",
+        ),
     ] = None,
     graceful_timeout: Annotated[
         float | None,
@@ -119,7 +125,6 @@ def run(
     options = {
         "num_workers": workers,
         "worker_concurrency": concurrency,
-        "queue_name": queue,
         "graceful_shutdown_timeout": graceful_timeout,
         "max_tasks_per_child": max_tasks_per_child,
         "max_memory_per_child": max_memory_per_child,
@@ -131,7 +136,8 @@ def run(
         "metrics_port": metrics_port,
     }
     overrides = {name: value for name, value in options.items() if value is not None}
-    _require_one_queue(queue)
+    if queue is not None:
+        overrides |= _queue_settings(queue)
     for name, value in overrides.items():
         setattr(ax.CONF, name, value)
     # Imported on use: the other commands start faster without them.
@@ -148,9 +154,8 @@ def run(
     raise typer.Exit(supervisor.run())
 
 
-def _require_one_queue(queue: str | None) -> None:
-    if queue is not None and "," in queue:
-        names = " ".join(queue.replace(",", " ").split())
-        raise UsageError(
-            f"A worker serves one queue; start one worker for each of {names}, with its own --queue."
-        )
+def _queue_settings(text: str) -> dict[str, str]:
+    """Return the settings of --queue. One queue is also that of the tasks that are enqueued without a queue."""
+    served = parse_queues(text)
+    queues = {"queues": format_served(served)}
+    return queues if len(served) > 1 else {**queues, "queue_name": served[0].name}

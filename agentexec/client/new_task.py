@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 from pydantic import BaseModel
 
 from agentexec.activity.changes.new_tasks import NewTask
-from agentexec.activity.models import MAX_NAME, MAX_QUEUE_NAME
+from agentexec.activity.models import MAX_NAME
 from agentexec.activity.queries.labels import checked_metadata, jsonable
 from agentexec.arguments.checks import (
     check_flag,
@@ -26,6 +26,7 @@ from agentexec.arguments.checks import (
 )
 from agentexec.arguments.fairness import MAX_KEY, checked_fairness_key, checked_weight, weight_of
 from agentexec.arguments.key_templates import fill_template
+from agentexec.arguments.served_queues import MAX_QUEUE_NAME
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, ContextInvalidError, UsageError

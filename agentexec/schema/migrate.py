@@ -30,6 +30,7 @@ ADDED = {
     "0008": ("activity", "expires_at"),
     "0009": ("queue", "flow"),
     "0010": ("activity", "held_lock"),
+    "0011": ("worker", "queues"),
 }
 """A table and a column that each revision has added, by which tables of `create_all` are dated."""
 

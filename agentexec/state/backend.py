@@ -123,11 +123,11 @@ class StateBackend(Protocol):
             The leases, and the seconds until the next delayed task is due.
         """
 
-    def wait(self, queue: str, timeout: float) -> None:
+    def wait(self, queue: str | Sequence[str], timeout: float) -> None:
         """Wait until a task may be ready. May return early.
 
         Args:
-            queue: Name of the queue.
+            queue: Name of the queue. A worker that serves several passes a list of names.
             timeout: Longest wait in seconds.
         """
 

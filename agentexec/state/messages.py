@@ -18,6 +18,10 @@ EVENTS = "events"
 """Kind of the message that a task has new live events, for the mailboxes that follow it."""
 
 
+QUEUES = "queues"
+"""The message that a queue was paused or resumed, for the worker processes that serve it."""
+
+
 def format_message(kind: str, agent_id: UUID | str) -> str:
     """Return the message of a kind about a task."""
     return f"{kind} {agent_id}"

@@ -43,7 +43,7 @@ class Admitter:
         stopping: True once the process drains: what is not admitted yet is given back.
         task_names: Returns the names of the tasks that this worker has, and leaves tasks of other names for other
             workers. None: tasks of any name are started.
-        checks_queue: Start only tasks of the queue of the settings.
+        checks_queue: Start only tasks that the record has on the queue from which they were claimed.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Admitter:
         self._begin = begin
         self._stopping = stopping
         self._task_names = task_names
-        self._checked_queue = settings.queue_name if checks_queue else None
+        self._checks_queue = checks_queue
         self._held: list[Lease] = []
         self._left_until = 0.0
         self._minute_ends, self._left_in_minute = 0.0, 0
@@ -100,13 +100,18 @@ class Admitter:
 
     def admit(self, leases: Sequence[Lease]) -> None:
         """Make claimed tasks RUNNING in the record, and start them; waits while the database is away."""
+        for queue, group in self._tasks.by_queue(leases):
+            self._admit_from(queue, group)
+
+    def _admit_from(self, queue: str, leases: Sequence[Lease]) -> None:
+        checked = queue if self._checks_queue else None
         outage = Outage(log, level=logging.ERROR, maximum=RETRY_WAIT)
         while not self._stopping():
             try:
-                leases = self._start_fresh(leases)
+                leases = self._start_fresh(checked, leases)
                 if not leases:
                     return
-                admissions = self._admit_in_record(leases)
+                admissions = self._admit_in_record(checked, leases)
             except (UnavailableError, SchemaError) as error:
                 time.sleep(outage.failed("%s %d claimed task(s) wait until it is back.", error, len(leases)))
             except Exception as error:
@@ -123,14 +128,14 @@ class Admitter:
         held, self._held = self._held, []
         self._release(held)
 
-    def _start_fresh(self, leases: Sequence[Lease]) -> Sequence[Lease]:
+    def _start_fresh(self, queue: str | None, leases: Sequence[Lease]) -> Sequence[Lease]:
         """Start the tasks that need no decision, where the database has a faster way, and return the others."""
         started = self._store.start_fresh(
             leases,
             now=utc_now(),
             started_message=self._settings.activity_message_started,
             task_names=self._names(),
-            queue=self._checked_queue,
+            queue=queue,
         )
         if not started:
             return leases
@@ -138,7 +143,7 @@ class Admitter:
         fresh = {admitted.lease for admitted in started}
         return [lease for lease in leases if lease not in fresh]
 
-    def _admit_in_record(self, leases: Sequence[Lease]) -> Admissions:
+    def _admit_in_record(self, queue: str | None, leases: Sequence[Lease]) -> Admissions:
         return self._store.admit(
             leases,
             now=utc_now(),
@@ -146,7 +151,7 @@ class Admitter:
             max_crashes=self._settings.max_crashes,
             suspect_running=self._suspects.any_running,
             task_names=self._names(),
-            queue=self._checked_queue,
+            queue=queue,
         )
 
     def _names(self) -> Collection[str] | None:
@@ -159,9 +164,10 @@ class Admitter:
             return
         # If the record has the task, the reconciler pushes it again, under the epoch in the record.
         log.error("Cannot start task %s: %s.", leases[0].agent_id, type(error).__name__)
+        queue = self._tasks.queue_of(leases[0].agent_id)
         self._tasks.forget(leases[0].agent_id)
         with self._runtime.best_effort(log, "The lease of the task expires by itself."):
-            self._runtime.backend.finish(self._settings.queue_name, leases)
+            self._runtime.backend.finish(queue, leases)
 
     def _apply(self, admissions: Admissions) -> None:
         self._start(admissions.started)
@@ -169,33 +175,34 @@ class Admitter:
             log_failure(log, task.task_name, task.agent_id, task.error)
         self._held = [*self._held, *admissions.held]
         ended = [*admissions.ended, *(task.lease for task in admissions.poisoned)]
+        ended_by_queue = self._tasks.by_queue(ended)
         for lease in (*ended, *admissions.refused):
             self._tasks.forget(lease.agent_id)
-        if ended:
-            self._acknowledge(ended)
+        for queue, leases in ended_by_queue:
+            self._acknowledge(queue, leases)
         if admissions.expired:
             log.info("Canceled %d task(s) that expired before they started.", len(admissions.expired))
             self._live.notify_log_changed([task.agent_id for task in admissions.expired])
-        if admissions.contradicted:
-            self._drop(admissions.contradicted)
+        for queue, leases in self._tasks.by_queue(admissions.contradicted):
+            self._drop(queue, leases)
         for left in admissions.left:
             self._leave(left)
         if admissions.unknown:
             self._live.notify_log_changed([lease.agent_id for lease in admissions.unknown])
 
-    def _drop(self, leases: Sequence[Lease]) -> None:
+    def _drop(self, queue: str, leases: Sequence[Lease]) -> None:
         """Remove entries that the record contradicts from the queue, and leave their tasks alone."""
         log.warning(
             "Dropped %d entry(ies) of queue %s that the database contradicts, such as that of task %s: it has the task on "
             "another queue, or under another epoch. The reconciler of its queue adds the task again.",
             len(leases),
-            self._settings.queue_name,
+            queue,
             leases[0].agent_id,
         )
         for lease in leases:
             self._tasks.forget(lease.agent_id)
         with self._runtime.best_effort(log, "The leases of the entries expire by themselves."):
-            self._runtime.backend.finish(self._settings.queue_name, leases)
+            self._runtime.backend.finish(queue, leases)
 
     def _leave(self, task: LeftTask) -> None:
         """Give back a task that this worker lacks, to be offered again after a while."""
@@ -212,11 +219,12 @@ class Admitter:
                 task.task_name,
                 MAX_UNKNOWN_SECONDS / 60,
             )
+        queue = self._tasks.queue_of(task.lease.agent_id)
         self._tasks.forget(task.lease.agent_id)
         with self._runtime.best_effort(
             log, "A task that is left for others returns to the queue when its lease expires."
         ):
-            self._runtime.backend.release(self._settings.queue_name, task.lease, delay=delay)
+            self._runtime.backend.release(queue, task.lease, delay=delay)
 
     def _start(self, started: Sequence[Admitted]) -> None:
         if not started:
@@ -227,8 +235,8 @@ class Admitter:
         self._begin(started)
         self._live.notify_log_changed([admitted.lease.agent_id for admitted in started])
 
-    def _acknowledge(self, ended: Sequence[Lease]) -> None:
-        backend, queue = self._runtime.backend, self._settings.queue_name
+    def _acknowledge(self, queue: str, ended: Sequence[Lease]) -> None:
+        backend = self._runtime.backend
         # The batch is not admitted again because of this: its other tasks run already.
         with self._runtime.best_effort(log, "The reconciler will acknowledge %d ended task(s).", len(ended)):
             backend.finish(queue, ended)
@@ -237,8 +245,9 @@ class Admitter:
     def _release(self, leases: Sequence[Lease]) -> None:
         """Give back tasks that were claimed but not started."""
         for lease in leases:
+            queue = self._tasks.queue_of(lease.agent_id)
             self._tasks.forget(lease.agent_id)
             with self._runtime.best_effort(
                 log, "A claimed task returns to the queue when its lease expires."
             ):
-                self._runtime.backend.release(self._settings.queue_name, lease)
+                self._runtime.backend.release(queue, lease)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -11,11 +12,11 @@ from typing import Protocol
 from agentexec.config import Settings
 from agentexec.errors import UnavailableError
 from agentexec.outage import Outage
-from agentexec.policy import low_priority_quota
 from agentexec.state.backend import StateBackend
 from agentexec.task import Lease
 from agentexec.worker.lease_clock import present
 from agentexec.worker.leased_tasks import LeasedTasks
+from agentexec.worker.queue_claims import Claimed, NoPauses, QueueClaims, SupportsPauses
 from agentexec.worker.slots import Slots
 from agentexec.worker.suspects import Suspects
 from agentexec.worker.turnover import TAKEOVER_WAIT, Turnover
@@ -82,6 +83,7 @@ class Claimer:
         on_used_up: Called when this process may start no more tasks.
         backlog: Returns the number of endings that are not written yet.
         draining: Event that ends claiming; `slots.notify()` makes the thread see it.
+        pauses: The queues that are paused; by default none ever is.
     """
 
     def __init__(
@@ -99,11 +101,9 @@ class Claimer:
         on_used_up: Callable[[], object],
         backlog: Callable[[], int],
         draining: threading.Event,
+        pauses: SupportsPauses | None = None,
     ) -> None:
-        self._backend = backend
-        self._queue = settings.queue_name
-        self._lease_seconds = settings.lease_seconds
-        self._worker_id = worker_id
+        self._queues = QueueClaims(backend, settings, worker_id, pauses or NoPauses())
         self._slots = slots
         self._suspects = suspects
         self._tasks = tasks
@@ -116,7 +116,6 @@ class Claimer:
         self._idle = threading.Event()
         self.active_at: float | None = None
         """Monotonic moment at which it started or last came round, with or without tasks; None before."""
-        self._claimed = 0
         self._thread = threading.Thread(target=self._run, name="agentexec-fetcher", daemon=True)
 
     def start(self) -> None:
@@ -152,16 +151,16 @@ class Claimer:
             self._slots.release(limit)
             return False
         since = present()
-        leases, next_due = self._claim(limit)
+        claimed = self._claim(limit)
         held = self._admission.take_startable()
-        if not leases and not held:
+        if not claimed.leases and not held:
             self._idle.set()
-            self._wait_for_tasks(next_due)
+            self._wait_for_tasks(claimed.next_due)
             self._idle.clear()
             return False
-        self._claimed += len(leases)
-        self._tasks.add(leases, since)
-        self._admission.admit([*held, *leases])
+        for queue, leases in claimed.leases.items():
+            self._tasks.add(leases, since, queue)
+        self._admission.admit([*held, *itertools.chain(*claimed.leases.values())])
         self._turnover.note_started(self._started())
         return True
 
@@ -177,27 +176,21 @@ class Claimer:
             self._draining.wait(TAKEOVER_WAIT)
         return self._slots.acquire(min(CLAIM_LIMIT, quota))
 
-    def _claim(self, limit: int) -> tuple[list[Lease], float | None]:
+    def _claim(self, limit: int) -> Claimed:
         """Claim up to `limit` tasks for as many acquired slots, and release the slots that stay unused."""
         unused = limit
         try:
-            leases, next_due = self._backend.claim(
-                self._queue,
-                self._worker_id,
-                limit=limit,
-                low_quota=low_priority_quota(self._claimed, limit),
-                lease_seconds=self._lease_seconds,
-            )
-            unused = limit - len(leases)
+            claimed = self._queues.claim(limit)
+            unused = limit - sum(map(len, claimed.leases.values()))
         finally:
             self._slots.release(unused)
-        return leases, next_due
+        return claimed
 
     def _wait_for_tasks(self, next_due: float | None) -> None:
         if self._admission.holds_tasks:
             # A held task starts when the running suspect ends; the state backend does not know about that.
             self._suspects.wait_for_change(HELD_WAIT)
             return
-        self._backend.wait(self._queue, IDLE_WAIT if next_due is None else min(IDLE_WAIT, next_due))
+        self._queues.wait(IDLE_WAIT if next_due is None else min(IDLE_WAIT, next_due))
         if self._admission.leaves_tasks:
             self._draining.wait(YIELD_WAIT)

@@ -66,8 +66,9 @@ class Execution:
             submit=runtime.submit,
             on_absolved=self.slots.notify,
         )
-        self.tasks = LeasedTasks(self.slots, self.suspects)
-        self.settlement = Settlement(runtime, settings.queue_name, self.tasks, on_written=on_written)
+        self.tasks = LeasedTasks(self.slots, self.suspects, settings.served_queues[0].name)
+        live.queue_of = self.tasks.queue_of
+        self.settlement = Settlement(runtime, self.tasks, on_written=on_written)
         self.writer = Writer(
             record_store(runtime),
             result_ttl=settings.result_ttl,

@@ -34,12 +34,12 @@ FOREIGN_SECONDS = 60.0
 
 
 class FollowUps:
-    """Enqueues the `on_failure` handlers of failed tasks of one queue."""
+    """Enqueues the `on_failure` handlers of failed tasks of some queues."""
 
-    def __init__(self, engine: Engine, registry: Registry, queue: str) -> None:
+    def __init__(self, engine: Engine, registry: Registry, *queues: str) -> None:
         self._engine = engine
         self._registry = registry
-        self._queue = queue
+        self._queues = queues
 
     def run_once(self, now: datetime | None = None) -> int:
         """Do what is due, an index look-up if nothing is, and return the number of tasks enqueued. Raises UnavailableError."""
@@ -58,7 +58,7 @@ class FollowUps:
         query = (
             select(FollowUp.id)
             .join(Activity, Activity.agent_id == FollowUp.agent_id)
-            .where(FollowUp.queue == self._queue, ours)
+            .where(FollowUp.queue.in_(self._queues), ours)
             .order_by(FollowUp.id)
             .limit(CHUNK)
         )

@@ -210,10 +210,10 @@ class HostProcesses:
             return
         elif not self.ready:
             log.info(
-                "Starting %d worker(s) with %d task(s) each on queue %s.",
+                "Starting %d worker(s) with %d task(s) each on %s.",
                 len(self._children.workers),
                 self._settings.worker_concurrency,
-                self._settings.queue_name,
+                self._settings.queues_text,
             )
         self.ready = True
         self._on_ready()

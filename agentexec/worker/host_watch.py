@@ -15,13 +15,13 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 
-from agentexec.activity.models import WorkerProcess
+from agentexec.activity.models import WorkerProcess, queues_of
 from agentexec.config import Settings
 from agentexec.db.transactions import reading, writing
 from agentexec.errors import UnavailableError
@@ -55,10 +55,14 @@ class HostWatch:
     """
 
     def __init__(
-        self, runtime: Runtime, settings: Settings, process_id: str, recover: Callable[[str, str], int]
+        self,
+        runtime: Runtime,
+        settings: Settings,
+        process_id: str,
+        recover: Callable[[str, str, Sequence[str]], int],
     ) -> None:
         self._runtime = runtime
-        self._queue = settings.queue_name
+        self._queues = {queue.name for queue in settings.served_queues}
         self._recover = recover
         self._longest_pause = self._pause = settings.host_timeout * PAUSE_PART
         self._host = Host.of(process_id)
@@ -122,12 +126,10 @@ class HostWatch:
             report = last if last is not None and last.at == row.seen_at else _Report(row.seen_at, clock)
             self._reports[row.worker_id] = report
             if _died_here(host, other, row.pid):
-                self._give_back(other, row.worker_id, "died together with its supervisor")
+                self._give_back(other, row, "died together with its supervisor")
                 dead[other] = other.name
             elif clock - report.since >= _silence(other) and self._take(host, other):
-                self._give_back(
-                    other, row.worker_id, f"has not answered for {other.timeout:g} s, nor its host"
-                )
+                self._give_back(other, row, f"has not answered for {other.timeout:g} s, nor its host")
                 dead[other] = host.name
         for other, holder in dead.items():
             self._runtime.backend.release_leadership(_role(other), holder)
@@ -135,10 +137,11 @@ class HostWatch:
         self._pause = pause
 
     def _workers_of_others(self, host: Host) -> list[tuple[Host, Any]]:
-        query = select(WORKER.c.worker_id, WORKER.c.pid, WORKER.c.seen_at)
+        query = select(WORKER.c.worker_id, WORKER.c.pid, WORKER.c.seen_at, WORKER.c.queue, WORKER.c.queues)
+        query = query.where(or_(WORKER.c.queue.in_(self._queues), WORKER.c.queues.is_not(None)))
         with reading(self._runtime.engine) as connection:
-            rows = connection.execute(query.where(WORKER.c.queue == self._queue)).all()
-        found = ((Host.of(row.worker_id), row) for row in rows)
+            rows = connection.execute(query).all()
+        found = ((Host.of(row.worker_id), row) for row in rows if self._queues & {*queues_of(row)})
         return [(other, row) for other, row in found if other is not None and other != host]
 
     def _take(self, host: Host, other: Host) -> bool:
@@ -148,8 +151,10 @@ class HostWatch:
         """
         return self._runtime.backend.acquire_leadership(_role(other), host.name, _silence(other))
 
-    def _give_back(self, other: Host, worker_id: str, reason: str) -> None:
-        number = self._recover(worker_id, reason)
+    def _give_back(self, other: Host, row: Any, reason: str) -> None:
+        worker_id = row.worker_id
+        # Of all its queues: other hosts that serve one of them do not see it any more.
+        number = self._recover(worker_id, reason, queues_of(row))
         log.log(
             logging.WARNING if number else logging.INFO,
             "Worker process %s of host %s is gone; it had %d task(s).",

@@ -56,9 +56,9 @@ _OPEN = select(
 class IndexRepair:
     """Pushes the tasks of one queue that its index lacks."""
 
-    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+    def __init__(self, runtime: Runtime, settings: Settings, queue: str | None = None) -> None:
         self._runtime = runtime
-        self._queue = settings.queue_name
+        self._queue = settings.queue_name if queue is None else queue
         self._lease_seconds = settings.lease_seconds
         self._swept_until: datetime | None = None
         self._next_full_sweep = 0.0

@@ -23,10 +23,10 @@ OUTAGE_SECONDS = 1.5
 class LeaseRecovery:
     """Returns the leases of one queue's dead workers."""
 
-    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+    def __init__(self, runtime: Runtime, settings: Settings, queue: str | None = None) -> None:
         self._runtime = runtime
         self._settings = settings
-        self._queue = settings.queue_name
+        self._queue = settings.queue_name if queue is None else queue
         self._last_turn: float | None = None
         self._trusted_from = 0.0
 

@@ -63,7 +63,6 @@ class LeaseRenewer:
         was_seen_since: Callable[[Instant], bool] = lambda _: True,
     ) -> None:
         self._runtime = runtime
-        self._queue = settings.queue_name
         self._worker_id = worker_id
         self._lease_seconds = settings.lease_seconds
         self._tasks = tasks
@@ -95,12 +94,16 @@ class LeaseRenewer:
                 outage.failed_unexpectedly("Renewing leases failed; trying again.")
 
     def renew(self) -> None:
-        """Renew all leases in one call. Raises UnavailableError."""
+        """Renew all leases, in one call for each queue. Raises UnavailableError."""
         leases, since = self._tasks.all(), present()
         if not leases:
             return
+        for queue, group in self._tasks.by_queue(leases):
+            self._renew(queue, group, since)
+
+    def _renew(self, queue: str, leases: Sequence[Lease], since: Instant) -> None:
         try:
-            lost = self._runtime.backend.renew(self._queue, self._worker_id, leases, self._lease_seconds)
+            lost = self._runtime.backend.renew(queue, self._worker_id, leases, self._lease_seconds)
         except UnavailableError:
             self._failed_at = since
             raise
@@ -110,7 +113,7 @@ class LeaseRenewer:
         for agent_id in lost.taken:
             self._lose(agent_id)
         if lost.missing:
-            self._look_up(lost.missing)
+            self._look_up(queue, lost.missing)
 
     def is_certain(self, lease: Lease) -> bool:
         """Return True if no other worker can have taken a task, as far as the clock tells; without any I/O.
@@ -143,7 +146,7 @@ class LeaseRenewer:
         failed_at = self._failed_at
         return failed_at is not None and seconds_since(failed_at) < self._lease_seconds / RENEWALS_PER_LEASE
 
-    def _look_up(self, agent_ids: Sequence[UUID]) -> None:
+    def _look_up(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         """Decide by the record about tasks that the index does not know.
 
         They were canceled or have just finished, or the index was emptied.
@@ -160,7 +163,7 @@ class LeaseRenewer:
             elif row.status is Status.RUNNING:
                 entries.append(stored_entry(row, epoch=epoch))
         if entries:
-            self._runtime.backend.restore(self._queue, entries, self._lease_seconds)
+            self._runtime.backend.restore(queue, entries, self._lease_seconds)
 
     def _lose(self, agent_id: UUID) -> None:
         log.warning("Lost the lease of task %s: it was canceled or claimed by another worker.", agent_id)

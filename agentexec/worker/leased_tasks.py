@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from agentexec.task import Lease
@@ -16,19 +16,43 @@ class LeasedTasks:
     """Leases of this process, and what each of its tasks holds: a slot, and perhaps the place of the suspect.
 
     Threads: any thread may call any method. A lock guards the leases; slots and suspects have locks of their own.
+
+    Args:
+        queue: Queue of the tasks for which no other is given.
     """
 
-    def __init__(self, slots: Slots, suspects: Suspects) -> None:
+    def __init__(self, slots: Slots, suspects: Suspects, queue: str = "") -> None:
         self._slots = slots
         self._suspects = suspects
+        self._queue = queue
+        self._other_queues: dict[UUID, str] = {}
+        """Queues of the tasks of other queues, so that a worker of one queue keeps nothing here."""
         self._held: dict[UUID, tuple[int, Instant]] = {}
         self._lock = threading.Lock()
 
-    def add(self, leases: Iterable[Lease], since: Instant | None = None) -> None:
-        """Note leases that were claimed; `since` is a moment before that, by default the present one."""
+    def add(self, leases: Iterable[Lease], since: Instant | None = None, queue: str | None = None) -> None:
+        """Note leases that were claimed from a queue; `since` is a moment before that, by default the present one."""
         since = since or present()
         with self._lock:
-            self._held.update((agent_id, (epoch, since)) for agent_id, epoch in leases)
+            for agent_id, epoch in leases:
+                self._held[agent_id] = epoch, since
+                if queue is not None and queue != self._queue:
+                    self._other_queues[agent_id] = queue
+
+    def queue_of(self, agent_id: UUID) -> str:
+        """Return the queue from which a task was claimed."""
+        return self._other_queues.get(agent_id, self._queue)
+
+    def by_queue(self, leases: Sequence[Lease]) -> list[tuple[str, list[Lease]]]:
+        """Return leases by the queues of their tasks; to be called before the tasks are forgotten."""
+        if not leases:
+            return []
+        if not self._other_queues:
+            return [(self._queue, list(leases))]
+        groups: dict[str, list[Lease]] = {}
+        for lease in leases:
+            groups.setdefault(self.queue_of(lease.agent_id), []).append(lease)
+        return list(groups.items())
 
     def all(self) -> list[Lease]:
         """Return the leases that are to be renewed."""
@@ -62,6 +86,7 @@ class LeasedTasks:
         """Drop the lease of a task whose ending is written; it is not a suspect any more."""
         with self._lock:
             self._held.pop(agent_id, None)
+            self._other_queues.pop(agent_id, None)
         self._suspects.absolve(agent_id)
 
     def forget(self, agent_id: UUID) -> None:

@@ -89,7 +89,9 @@ class Maintenance:
             self._servers.start()
             self._reporter.start()
         self._sandboxes = SandboxSweep(self._runtime.engine)
-        self._follow_ups = FollowUps(self._runtime.engine, self._registry, self._settings.queue_name)
+        self._follow_ups = FollowUps(
+            self._runtime.engine, self._registry, *(queue.name for queue in self._settings.served_queues)
+        )
         while not (self._stop.is_set() and not self._deaths):
             self._listen(max(0.0, min(TURN_SECONDS, self._next_turn - time.monotonic())))
             try:

@@ -41,7 +41,13 @@ def preflight(runtime: Runtime, settings: Settings, connect_timeout: float) -> N
             raise
         upgrade(runtime.engine)
     _wait_for("the state backend", runtime.backend.ping, connect_timeout)
-    record_backend(runtime, settings.queue_name, settings.backend_module)
+    for queue in settings.served_queues:
+        record_backend(runtime, queue.name, settings.backend_module)
+    if settings.queue_name not in {queue.name for queue in settings.served_queues}:
+        log.warning(
+            "Tasks for which no queue is given go to queue %s (AGENTEXEC_QUEUE_NAME), which this worker does not serve.",
+            settings.queue_name,
+        )
     if not pooling_of(runtime.engine).keeps_session:
         log.info(
             "A connection pooler in transaction mode serves the database: prepared statements are off%s.",

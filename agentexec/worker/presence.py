@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import resource
@@ -66,8 +67,10 @@ class Presence:
         self._next_served_report = 0.0
         self._started_at = utc_now()
         self._key = worker_id[:MAX_LABEL]
+        self._queues = [queue.name for queue in settings.served_queues]
         self._facts: dict[str, Any] = {
-            "queue": settings.queue_name,
+            "queue": self._queues[0],
+            "queues": json.dumps(self._queues) if len(self._queues) > 1 else None,
             "host": socket.gethostname()[:MAX_NAME],
             "pid": os.getpid(),
             "concurrency": settings.worker_concurrency,
@@ -130,7 +133,8 @@ class Presence:
                 connection.execute(insert(WORKER).values(**whole))
         self._note_seen(since)
         if not draining and time.monotonic() >= self._next_served_report:
-            report_served(self._runtime.engine, self._facts["queue"], self._task_names(), now)
+            for queue in self._queues:
+                report_served(self._runtime.engine, queue, self._task_names(), now)
             self._next_served_report = time.monotonic() + SERVED_REPORT_SECONDS
 
     def _note_seen(self, since: Instant) -> None:

@@ -6,8 +6,10 @@ Its duties are modules of their own: `lease_recovery`, `index_repair`, `task_exp
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from agentexec.config import Settings
+from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
 from agentexec.worker.counting import Counting
 from agentexec.worker.expiry import Expiry
@@ -20,41 +22,86 @@ MIN_LEADERSHIP_SECONDS = 5.0
 
 
 class Reconciler:
-    """Keeps one queue's index in agreement with the record while it leads."""
+    """Keeps the indexes of the queues of this host in agreement with the record, each while it leads that queue."""
 
     def __init__(self, runtime: Runtime, settings: Settings, owner: str) -> None:
         self._runtime = runtime
-        self._role = f"reconciler:{settings.queue_name}"
-        self._owner = owner
-        self._leadership_seconds = max(MIN_LEADERSHIP_SECONDS, settings.lease_seconds)
-        self._leading = False
-        self._leases = LeaseRecovery(runtime, settings)
-        self._index = IndexRepair(runtime, settings)
+        self._settings = settings
+        self._queues = {
+            queue.name: QueueRepair(runtime, settings, owner, queue.name) for queue in settings.served_queues
+        }
         self._task_expiry = TaskExpiry(runtime)
         self._expiry = Expiry(runtime.engine)
         self._counting = Counting(runtime.engine)
 
     def run_once(self) -> None:
-        """Do every duty that is due, if this host leads; to be called about once a second. Raises UnavailableError."""
-        if not self._lead():
-            return
-        self._index.rebuild_if_emptied()
-        self._leases.return_expired(time.monotonic())
-        self._index.push_lost(time.monotonic())
-        self._index.wake_answered()
-        self._task_expiry.run_once()
-        self._expiry.run_if_due(time.monotonic())
-        self._counting.run_if_due(time.monotonic())
+        """Do every duty that is due, for the queues that this host leads; to be called about once a second.
 
-    def recover(self, worker_id: str, reason: str) -> int:
+        Raises UnavailableError.
+        """
+        leads = False
+        failure: Exception | None = None
+        for queue in self._queues.values():
+            try:
+                leads |= queue.run_once()
+            except UnavailableError:
+                raise
+            except (
+                Exception
+            ) as error:  # what is wrong with one queue must not keep the others from their repair
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        if leads:
+            self._task_expiry.run_once()
+            self._expiry.run_if_due(time.monotonic())
+            self._counting.run_if_due(time.monotonic())
+
+    def recover(self, worker_id: str, reason: str, queues: Iterable[str] | None = None) -> int:
         """Return the tasks of a worker process that is known to be dead, and their number. Raises UnavailableError.
 
-        `reason` completes the sentence "The worker process …".
+        Args:
+            worker_id: Name of the worker process.
+            reason: Completes the sentence "The worker process …".
+            queues: Queues that it served; by default those of this host.
         """
-        return self._leases.recover(worker_id, reason)
+        return sum(self._leases(queue).recover(worker_id, reason) for queue in queues or self._queues)
 
     def resign(self) -> None:
-        """Give up the leadership, so that another host can lead immediately. Raises UnavailableError."""
+        """Give up the leaderships, so that another host can lead immediately. Raises UnavailableError."""
+        for queue in self._queues.values():
+            queue.resign()
+
+    def _leases(self, queue: str) -> LeaseRecovery:
+        """Return the lease recovery of a queue, which this host need not serve."""
+        known = self._queues.get(queue)
+        return LeaseRecovery(self._runtime, self._settings, queue) if known is None else known.leases
+
+
+class QueueRepair:
+    """The reconciler's duties for one queue, done by the host that leads it."""
+
+    def __init__(self, runtime: Runtime, settings: Settings, owner: str, queue: str) -> None:
+        self._runtime = runtime
+        self._role = f"reconciler:{queue}"
+        self._owner = owner
+        self._leadership_seconds = max(MIN_LEADERSHIP_SECONDS, settings.lease_seconds)
+        self._leading = False
+        self.leases = LeaseRecovery(runtime, settings, queue)
+        self._index = IndexRepair(runtime, settings, queue)
+
+    def run_once(self) -> bool:
+        """Repair the queue if this host leads it, and return whether it does. Raises UnavailableError."""
+        if not self._lead():
+            return False
+        self._index.rebuild_if_emptied()
+        self.leases.return_expired(time.monotonic())
+        self._index.push_lost(time.monotonic())
+        self._index.wake_answered()
+        return True
+
+    def resign(self) -> None:
+        """Give up the leadership of the queue. Raises UnavailableError."""
         if self._leading:
             self._runtime.backend.release_leadership(self._role, self._owner)
 
@@ -62,7 +109,7 @@ class Reconciler:
         led, backend = self._leading, self._runtime.backend
         self._leading = backend.acquire_leadership(self._role, self._owner, self._leadership_seconds)
         if not self._leading:
-            self._leases.reset()
+            self.leases.reset()
         elif not led:
             # Nobody knows what the last leader has looked at.
             self._index.reset()

@@ -32,7 +32,7 @@ BACKFILL_CHUNK = 100
 
 
 class Scheduler:
-    """Ticks for the schedules of a registry, in one queue.
+    """Ticks for the schedules of a registry, in the queues of their tasks.
 
     Threads: `start` runs a thread that does the work.
     """
@@ -60,9 +60,10 @@ class Scheduler:
     def run_once(self, now: datetime) -> float:
         """Enqueue what is due, and return the seconds until the next turn. Raises UnavailableError."""
         if not self._declared:
-            declare(self._engine, self._queue, self._registry.schedules.values())
+            for name, definition in self._registry.schedules.items():
+                declare(self._engine, self._queue_of(name), [definition])
             self._declared = True
-        found = {schedule.name: schedule for schedule in find_schedules(self._engine, self._queue)}
+        found = self._find()
         upcoming = [LOOK_SECONDS]
         for name in self._registry.schedules:
             schedule = found.get(name)
@@ -98,8 +99,22 @@ class Scheduler:
     def _declare_again(self, name: str) -> None:
         """Replace a row that is missing, or that cannot be used, by what the module declares."""
         log.warning("Schedule %s is declared again, and starts over from now.", name)
-        forget(self._engine, self._queue, name)
-        declare(self._engine, self._queue, [self._registry.schedules[name]])
+        forget(self._engine, self._queue_of(name), name)
+        declare(self._engine, self._queue_of(name), [self._registry.schedules[name]])
+
+    def _find(self) -> dict[str, ScheduleSchema]:
+        queues = {self._queue_of(name) for name in self._registry.schedules}
+        return {
+            schedule.name: schedule
+            for queue in queues
+            for schedule in find_schedules(self._engine, queue)
+            if schedule.name in self._registry.schedules and self._queue_of(schedule.name) == queue
+        }
+
+    def _queue_of(self, name: str) -> str:
+        """Return the queue of a schedule: that of its task's definition, if it names one."""
+        definition = self._registry.find(self._registry.schedules[name].task_name)
+        return self._queue if definition is None or definition.queue is None else definition.queue
 
     def _catch_up(self, schedule: ScheduleSchema, due: datetime, now: datetime) -> None:
         ticks = missed_ticks(schedule.cron, schedule.timezone, due, now, BACKFILL_CHUNK)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from agentexec.activity.changes.endings import Ending
 from agentexec.journal.wake_ups import ready_tasks
 from agentexec.runtime import Runtime
+from agentexec.task import Lease
 from agentexec.worker.leased_tasks import LeasedTasks
 
 log = logging.getLogger("agentexec.worker")
@@ -27,27 +28,31 @@ class Settlement:
     def __init__(
         self,
         runtime: Runtime,
-        queue: str,
         tasks: LeasedTasks,
         *,
         on_written: Callable[[Sequence[Ending]], object] | None = None,
     ) -> None:
         self._runtime = runtime
         self._backend = runtime.backend
-        self._queue = queue
         self._tasks = tasks
         self._on_written = on_written
 
     def acknowledge(self, connection: Connection, endings: Sequence[Ending]) -> None:
         """Acknowledge tasks in the transaction that ends them, for a queue in the same database."""
         ended = [ending.lease for ending in endings if ending.status.final]
-        if ended:
-            self._backend.finish(self._queue, ended, transaction=connection)
+        for queue, leases in self._tasks.by_queue(ended):
+            self._backend.finish(queue, leases, transaction=connection)
 
     def settle(self, written: Sequence[Ending], refused: Sequence[Ending]) -> None:
         """Acknowledge or release tasks after the commit, and notify those that wait."""
         if self._on_written is not None:
             self._on_written(written)
+        finished = self._tasks.by_queue([ending.lease for ending in written if ending.status.final])
+        released = [
+            (ending, self._tasks.queue_of(ending.lease.agent_id))
+            for ending in written
+            if not ending.status.final
+        ]
         for ending in (*written, *refused):
             self._tasks.settle(ending.lease.agent_id)
         for ending in refused:
@@ -56,29 +61,34 @@ class Settlement:
                 ending.lease.agent_id,
                 ending.status,
             )
-        self._finish([ending for ending in written if ending.status.final])
-        self._release([ending for ending in written if not ending.status.final])
+        for queue, leases in finished:
+            self._finish(queue, leases)
+        self._release(released)
 
-    def _finish(self, endings: Sequence[Ending]) -> None:
-        if not endings:
-            return
+    def _finish(self, queue: str, leases: Sequence[Lease]) -> None:
         # The record is right already; the leases expire and the reconciler acknowledges the tasks.
         with self._runtime.best_effort(
-            log, "The reconciler will acknowledge %d finished task(s).", len(endings)
+            log, "The reconciler will acknowledge %d finished task(s).", len(leases)
         ):
             if not self._backend.transactional:
-                self._backend.finish(self._queue, [ending.lease for ending in endings])
-            self._backend.notify_done(self._queue, [ending.lease.agent_id for ending in endings])
+                self._backend.finish(queue, leases)
+            self._backend.notify_done(queue, [lease.agent_id for lease in leases])
 
-    def _release(self, endings: Sequence[Ending]) -> None:
+    def _release(self, endings: Sequence[tuple[Ending, str]]) -> None:
+        """Give tasks back to their queues."""
         if not endings:
             return
-        waiting = {ending.lease.agent_id: ending.awaited_kinds for ending in endings if ending.awaited_kinds}
+        waiting = {
+            ending.lease.agent_id: ending.awaited_kinds for ending, _ in endings if ending.awaited_kinds
+        }
         with self._runtime.best_effort(
             log, "%d task(s) return to the queue when their leases expire.", len(endings)
         ):
-            for ending in endings:
-                self._backend.release(self._queue, ending.lease, delay=ending.delay)
+            for ending, queue in endings:
+                self._backend.release(queue, ending.lease, delay=ending.delay)
             # An answer that came before the release found no delayed task that it could make ready.
             if waiting and (answered := ready_tasks(self._runtime.engine, waiting)):
-                self._backend.make_ready(self._queue, answered)
+                queues = {ending.lease.agent_id: queue for ending, queue in endings}
+                for queue in {queues[agent_id] for agent_id in answered}:
+                    ready = [agent_id for agent_id in answered if queues[agent_id] == queue]
+                    self._backend.make_ready(queue, ready)

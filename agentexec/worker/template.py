@@ -52,6 +52,7 @@ SUPERVISOR_SETTINGS = {
     "num_workers",
     "worker_concurrency",
     "queue_name",
+    "queues",
     "graceful_shutdown_timeout",
     "host_timeout",
     "max_tasks_per_child",
@@ -232,6 +233,8 @@ def _load_pool(args: TemplateArgs, forks: Forks) -> HasRegistry:
         pool.registry.queue_name = CONF.queue_name
     elif pool.registry.queue_name is not None:
         CONF.queue_name = pool.registry.queue_name
+    if "queues" not in overrides and pool.registry.queues is not None:
+        CONF.queues = pool.registry.queues
     _preload()
     return pool
 

@@ -23,6 +23,7 @@ from agentexec.worker.draining import GRACE_AFTER_CANCEL, Drain
 from agentexec.worker.execution import Execution
 from agentexec.worker.lease_renewal import LeaseRenewer
 from agentexec.worker.loop_watch import LoopWatch
+from agentexec.worker.pauses import Pauses
 from agentexec.worker.presence import Presence
 from agentexec.worker.scoreboard import Cell, State
 from agentexec.worker.turnover import Turnover
@@ -49,6 +50,7 @@ class Worker:
         self._worker_id = worker_id
         self._claims = False
         draining = threading.Event()
+        self._pauses = Pauses(runtime.engine, [queue.name for queue in settings.served_queues])
         self._execution = execution = Execution(
             registry, runtime, settings, stopping=draining.is_set, shares_queue=True
         )
@@ -65,6 +67,7 @@ class Worker:
             on_used_up=self._retire,
             backlog=lambda: execution.writer.backlog,
             draining=draining,
+            pauses=self._pauses,
         )
         self._presence = Presence(
             runtime,
@@ -104,6 +107,7 @@ class Worker:
         )
         watch.start()
         mailbox = self._runtime.get_shared(Mailbox, lambda: Mailbox(self._runtime, self._worker_id))
+        mailbox.on_queues(self._pauses.refresh)
         mailbox.on_cancel(self._execution.running.cancel_task)
         self._claimer.start()
         self._claims = True

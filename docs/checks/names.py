@@ -72,9 +72,7 @@ def _unknown(names: list[str]) -> str | None:
 
 def _module(name: str) -> ModuleType | None:
     # No other top-level name is loaded: OpenAIRunner, for one, would import the whole Agents SDK.
-    return (
-        importlib.import_module(f"agentexec.{name}") if name in ("activity", "approvals", "testing") else None
-    )
+    return getattr(ax, name) if name in ("activity", "approvals", "queues", "testing") else None
 
 
 def _has(module: ModuleType, name: str) -> bool:

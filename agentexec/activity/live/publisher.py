@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -156,6 +156,8 @@ class EventPublisher:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self.queue_of: Callable[[UUID], str] = lambda _: CONF.queue_name
+        """Returns the queue of a task of this process."""
         self._pending: dict[UUID, _Pending] = {}
         self._followed: dict[UUID, float] = {}
         """Until when a task is taken to be followed."""
@@ -318,13 +320,13 @@ class EventPublisher:
 
     def _send(self) -> None:
         """Find out which tasks are followed, where that is not known, and send their events."""
-        backend, queue, now = self._runtime.backend, CONF.queue_name, time.monotonic()
+        backend, now = self._runtime.backend, time.monotonic()
         with self._changed:
             flushing = set(self._flushing)
             due = now >= self._next_check
             candidates = self._pending if due else (flushing | self._ready) & self._pending.keys()
             unknown = [agent_id for agent_id in candidates if self._followed.get(agent_id, 0.0) < now]
-        followed = backend.followed_tasks(queue, unknown) if unknown else set()
+        followed = self._ask(unknown)
         with self._changed:
             if due:
                 self._next_check = now + CHECK_SECONDS
@@ -336,10 +338,9 @@ class EventPublisher:
             }
             self._sending = set(batch)
         try:
-            if batch:
-                backend.publish(
-                    queue, {agent_id: events.texts() for agent_id, events in batch.items() if events}
-                )
+            texts = {agent_id: events.texts() for agent_id, events in batch.items() if events}
+            for queue, agent_ids in self._by_queue(texts).items():
+                backend.publish(queue, {agent_id: texts[agent_id] for agent_id in agent_ids})
         except Exception:
             with self._changed:
                 self._note_lost(batch)
@@ -349,6 +350,19 @@ class EventPublisher:
                 self._sending = set()
                 self._flushing -= flushing
                 self._changed.notify_all()
+
+    def _ask(self, agent_ids: Sequence[UUID]) -> set[UUID]:
+        """Return those of these tasks that are followed."""
+        backend, followed = self._runtime.backend, set[UUID]()
+        for queue, group in self._by_queue(agent_ids).items():
+            followed |= backend.followed_tasks(queue, group)
+        return followed
+
+    def _by_queue(self, agent_ids: Iterable[UUID]) -> dict[str, list[UUID]]:
+        queues: dict[str, list[UUID]] = {}
+        for agent_id in agent_ids:
+            queues.setdefault(self.queue_of(agent_id), []).append(agent_id)
+        return queues
 
     def _pause(self, message: str) -> None:
         """Wait before the next try; no ending of a task waits for a state backend that is away."""

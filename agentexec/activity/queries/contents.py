@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from agentexec.activity.models import Activity, ActivityResult, WorkerProcess
+from agentexec.activity.models import Activity, ActivityResult, WorkerProcess, queues_of
 from agentexec.activity.queries.overview import FORGET_SECONDS, WorkerSchema
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
@@ -42,5 +42,7 @@ def contents(db: Session, agent_id: UUID) -> TaskContents:
 def workers_of(db: Session, queue: str) -> list[WorkerSchema]:
     """Return the worker processes that serve a queue, including those that have not reported for some minutes."""
     since = utc_now() - timedelta(seconds=FORGET_SECONDS)
-    query = select(WorkerProcess).where(WorkerProcess.queue == queue, WorkerProcess.seen_at > since)
-    return [WorkerSchema.model_validate(row) for row in db.scalars(query.order_by(WorkerProcess.worker_id))]
+    serves = or_(WorkerProcess.queue == queue, WorkerProcess.queues.is_not(None))
+    query = select(WorkerProcess).where(serves, WorkerProcess.seen_at > since)
+    rows = db.scalars(query.order_by(WorkerProcess.worker_id))
+    return [WorkerSchema.model_validate(row) for row in rows if queue in queues_of(row)]

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 from sqlalchemy import ColumnElement, Select, case, false, func, select
 from sqlalchemy.orm import Session
 
-from agentexec.activity.models import Activity, WorkerProcess
+from agentexec.activity.models import Activity, WorkerProcess, queues_of, read_queues
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.activity.schemas import UsageSchema, valid_usage
@@ -41,7 +41,8 @@ class WorkerSchema(BaseModel):
     model_config = ConfigDict(defer_build=True, from_attributes=True)
 
     worker_id: str
-    queue: str = Field(description="Queue that it serves.")
+    queue: str = Field(description="Queue that it serves, or the first one.")
+    queues: list[str] = Field(default_factory=list, description="All queues that it serves.")
     host: str
     pid: int
     concurrency: int = Field(description="Maximum number of tasks that it runs at once.")
@@ -53,6 +54,19 @@ class WorkerSchema(BaseModel):
     seen_at: datetime = Field(
         description="Time of its latest report; after 20 seconds without one it is lost."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_queues(cls, row: Any) -> Any:
+        """Read the queues of a row, which are JSON, or only one."""
+        if isinstance(row, dict):
+            return (
+                row
+                if isinstance(row.get("queues"), list)
+                else {**row, "queues": read_queues(row["queue"], row.get("queues"))}
+            )
+        names = [name for name in cls.model_fields if name != "queues"]
+        return {**{name: getattr(row, name) for name in names}, "queues": queues_of(row)}
 
 
 class OverviewSchema(BaseModel):

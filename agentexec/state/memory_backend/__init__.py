@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from agentexec.state.backend import (
 )
 from agentexec.state.groups import NO_LIMITS, is_lock
 from agentexec.state.memory_backend.messages import MemoryMessages
+from agentexec.state.memory_backend.queue import Queue
 from agentexec.task import Entry, Lease
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class MemoryBackend(MemoryMessages):
         """Forget everything, like a server that was emptied."""
         with self._lock:
             for queue in self._queues.values():
-                queue.news.notify_all()
+                queue.notify(None)
             self._queues.clear()
             self._mailboxes.clear()
             self._leaders.clear()
@@ -85,12 +87,12 @@ class MemoryBackend(MemoryMessages):
                     state.delayed[entry.agent_id] = entry.run_at
                 else:
                     state.make_ready(entry.agent_id)
-            state.news.notify(len(entries))
+            state.notify(len(entries))
 
     def wake(self, queue: str, count: int) -> None:
         """Wake up to `count` workers that wait on a queue."""
         with self._lock:
-            self._queue(queue).news.notify(count)
+            self._queue(queue).notify(count)
 
     def claim(
         self,
@@ -115,13 +117,28 @@ class MemoryBackend(MemoryMessages):
             left_ready = len(leases) < limit and any(state.ready.values())
             return ClaimResult(leases, 0.0 if left_ready else state.next_due(now))
 
-    def wait(self, queue: str, timeout: float) -> None:
+    def wait(self, queue: str | Sequence[str], timeout: float) -> None:
         """Wait up to `timeout` seconds until a task may be ready. May return early."""
         with self._lock:
-            state = self._queue(queue)
-            state.promote(self._clock())
-            if timeout > 0 and not any(state.ready.values()):
-                state.news.wait(timeout)
+            states = [self._queue(name) for name in ([queue] if isinstance(queue, str) else queue)]
+            for state in states:
+                state.promote(self._clock())
+            if timeout <= 0 or any(any(state.ready.values()) for state in states):
+                return
+            if len(states) == 1:
+                states[0].news.wait(timeout)
+            else:
+                self._wait_for_any(states, timeout)
+
+    def _wait_for_any(self, states: Sequence[Queue], timeout: float) -> None:
+        news = threading.Condition(self._lock)
+        for state in states:
+            state.listeners.add(news)
+        try:
+            news.wait(timeout)
+        finally:
+            for state in states:
+                state.listeners.discard(news)
 
     def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> LostLeases:
         """Extend leases. A lease that expired is taken up again, unless another worker has claimed the task."""
@@ -165,7 +182,7 @@ class MemoryBackend(MemoryMessages):
             else:
                 state.make_ready(lease.agent_id, first=True)
             state.groups.leave_limits(lease.agent_id)
-            state.news.notify()
+            state.notify()
             return True
 
     def make_ready(self, queue: str, agent_ids: Sequence[UUID]) -> None:
@@ -175,7 +192,7 @@ class MemoryBackend(MemoryMessages):
             for agent_id in agent_ids:
                 if state.delayed.pop(agent_id, None) is not None:
                     state.make_ready(agent_id)
-            state.news.notify(len(agent_ids))
+            state.notify(len(agent_ids))
 
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
         """Add running tasks that the index does not know, leased to nobody."""

@@ -55,6 +55,17 @@ class Queue:
         self.follows: defaultdict[UUID, dict[str, float]] = defaultdict(dict)
         self.intact = False
         self.news = threading.Condition(lock)
+        self.listeners: set[threading.Condition] = set()
+        """Conditions of the workers that wait for this queue and others."""
+
+    def notify(self, count: int | None = 1) -> None:
+        """Wake up to `count` workers that wait for this queue alone, or all (None), and all that wait for others too."""
+        if count is None:
+            self.news.notify_all()
+        else:
+            self.news.notify(count)
+        for listener in self.listeners:
+            listener.notify_all()
 
     def add(self, entry: Entry) -> None:
         """Add a task, which the caller puts in one of `ready`, `delayed` and `leases`."""
@@ -90,7 +101,7 @@ class Queue:
             task.fairness_weight,
             behind=lambda other: self.tasks[other].place < task.place,
         )
-        self.news.notify()
+        self.notify()
 
     def take(self, limit: int, low_quota: int, limits: Mapping[str, int] = NO_LIMITS) -> Iterator[UUID]:
         """Take ready tasks out that their groups admit: `low_quota` from LOW, then HIGH, then LOW."""

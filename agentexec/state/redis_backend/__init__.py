@@ -122,11 +122,12 @@ class RedisBackend(RedisMessages):
             )
             return ClaimResult(self._signed(queue, claimed), next_due)
 
-    def wait(self, queue: str, timeout: float) -> None:
+    def wait(self, queue: str | Sequence[str], timeout: float) -> None:
         """Wait until a task may be ready, for `timeout` seconds, 10 at most."""
         if timeout > 0:
+            keys = [self._keys(name) for name in ([queue] if isinstance(queue, str) else queue)]
             with self._translating_errors():
-                scripts.wait(self._single_try_client, self._keys(queue), clamp_block_timeout(timeout))
+                scripts.wait(self._single_try_client, keys, clamp_block_timeout(timeout))
 
     def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> LostLeases:
         """Extend leases. A lease that expired is taken up again, unless another worker has claimed the task."""

@@ -149,9 +149,10 @@ def claim(
     return _signed_leases(leases), None if next_due < 0 else next_due / MICROS_PER_SECOND
 
 
-def wait(client: redis.Redis, keys: QueueKeys, timeout: float) -> None:
-    """Wait until a worker is to wake."""
-    without_foreign_keys(client, keys, QUEUE_TYPES, lambda: client.blpop([keys.wake], timeout=timeout))
+def wait(client: redis.Redis, queues: Sequence[QueueKeys], timeout: float) -> None:
+    """Wait until a worker of one of the queues is to wake."""
+    wake = [keys.wake for keys in queues]
+    without_foreign_keys(client, wake, ("list",), lambda: client.blpop(wake, timeout=timeout))
 
 
 def renew(

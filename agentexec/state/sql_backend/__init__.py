@@ -93,7 +93,7 @@ class SqlBackend(SqlComparison):
         lease_seconds: float,
         limits: Mapping[str, int] = NO_LIMITS,
     ) -> ClaimResult:
-        self._marks.mark = self._wakeup.mark()
+        self._note_mark(queue)
         with reading(self._engine) as connection:
             # Without a lock, so idle workers do not block a writer.
             first = self._fair.read_next(connection, queue)
@@ -145,10 +145,12 @@ class SqlBackend(SqlComparison):
             connection.execute(self._tasks.remove, {"ids": lost})
         return [row for row in rows if not row.grouped or row.agent_id in admitted]
 
-    def wait(self, queue: str, timeout: float) -> None:
-        mark = getattr(self._marks, "mark", None)
-        self._marks.mark = None
-        self._wakeup.wait(self._wakeup.mark() if mark is None else mark, timeout)
+    def wait(self, queue: str | Sequence[str], timeout: float) -> None:
+        marks = self._marks.__dict__.setdefault("by_queue", {})
+        names = (queue,) if isinstance(queue, str) else queue
+        # The earliest: a task may have come to the queue that was claimed from first.
+        found = [mark for name in names if (mark := marks.pop(name, None)) is not None]
+        self._wakeup.wait(min(found) if found else self._wakeup.mark(), timeout)
 
     @retry_on_deadlock
     def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> LostLeases:
@@ -303,6 +305,10 @@ class SqlBackend(SqlComparison):
         if freed:
             self._wakeup.announce()
         return holders
+
+    def _note_mark(self, queue: str) -> None:
+        """Note for a `wait` of this thread that changes count from now on."""
+        self._marks.__dict__.setdefault("by_queue", {})[queue] = self._wakeup.mark()
 
     def _transaction(self, transaction: Connection | None) -> AbstractContextManager[Connection]:
         return writing(self._engine) if transaction is None else nullcontext(transaction)

@@ -44,6 +44,29 @@ class CoordinationTests:
         backend.wait(queue, WAIT_TIMEOUT)
         assert time.monotonic() - started < self.pick_up_seconds
 
+    def test_a_wait_for_several_queues_ends_with_a_push_to_any(
+        self, backend: StateBackend, queue: str, name: str
+    ) -> None:
+        queues = [queue, f"{name}-second", f"{name}-third"]
+        for last in (queues[0], queues[2]):
+            for each in queues:
+                assert claim(backend, each) == []
+            with running_in_thread(lambda: backend.wait(queues, WAIT_TIMEOUT)) as ended:
+                push(backend, last, 1)
+                assert ended() < self.pick_up_seconds
+            assert len(claim(backend, last)) == 1
+
+    def test_a_push_is_not_missed_between_the_claims_of_several_queues(
+        self, backend: StateBackend, queue: str, name: str
+    ) -> None:
+        queues = [queue, f"{name}-second"]
+        assert claim(backend, queues[0]) == []
+        push(backend, queues[0], 1)
+        assert claim(backend, queues[1]) == []
+        started = time.monotonic()
+        backend.wait(queues, WAIT_TIMEOUT)
+        assert time.monotonic() - started < self.pick_up_seconds
+
     def test_as_many_workers_wake_as_tasks_are_pushed(self, backend: StateBackend, queue: str) -> None:
         def work(number: int) -> list[Lease]:
             deadline = time.monotonic() + WAIT_TIMEOUT

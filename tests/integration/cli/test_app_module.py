@@ -64,6 +64,7 @@ ARGUMENTS = {
     "reject": [ANY_ID, "call"],
     "cancel-pending": ["--yes"],
     "schedules": [],
+    "queues": [],
     "prune": ["--older-than", "1d", "--yes"],
 }
 """Arguments of the commands that read or change tasks."""
@@ -104,7 +105,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command
 
     yield run
     RUNTIME.close()
-    for name in ("queue_name", "worker_module", "database_url"):
+    for name in ("queue_name", "queues", "worker_module", "database_url"):
         setattr(ax.CONF, name, getattr(settings, name))
     ax.CONF.__pydantic_fields_set__.clear()
     ax.CONF.__pydantic_fields_set__.update(settings.model_fields_set)

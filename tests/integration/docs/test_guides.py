@@ -188,6 +188,7 @@ PLAIN = [
     "failures",
     "monitor",
     "multi-tenancy",
+    "queues",
     "rate-limits",
     "stopping",
     "testing",

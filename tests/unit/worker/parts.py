@@ -51,7 +51,7 @@ class FakeRecord:
 class Held:
     """Slots, suspects and leases of a process; calls that belong to another thread run in `run_submitted`."""
 
-    def __init__(self, slots: int = 2) -> None:
+    def __init__(self, slots: int = 2, queue: str = "") -> None:
         self.record = FakeRecord()
         self.absolved = 0
         self._submitted: list[Callable[[], object]] = []
@@ -62,7 +62,7 @@ class Held:
             submit=self._submitted.append,
             on_absolved=self._note_absolved,
         )
-        self.tasks = LeasedTasks(self.slots, self.suspects)
+        self.tasks = LeasedTasks(self.slots, self.suspects, queue)
 
     def run_submitted(self) -> None:
         while self._submitted:

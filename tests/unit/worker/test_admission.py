@@ -43,7 +43,7 @@ class Admission:
 
     def __init__(self, record: Record) -> None:
         self.record = record
-        self.held = Held(slots=100)
+        self.held = Held(slots=100, queue=QUEUE)
         self.writer = FakeWriter()
         self.started: list[Admitted] = []
         self.stopping = False
@@ -193,10 +193,10 @@ def test_while_the_database_is_away_claimed_tasks_wait(
     errors = [UnavailableError("The database is away.") for _ in range(3)]
     admit = admission.admitter._admit_in_record
 
-    def fail_first(leases: Sequence[Lease]) -> Any:
+    def fail_first(queue: str | None, leases: Sequence[Lease]) -> Any:
         if errors:
             raise errors.pop()
-        return admit(leases)
+        return admit(queue, leases)
 
     monkeypatch.setattr(admission.admitter, "_admit_in_record", fail_first)
     with caplog.at_level(logging.ERROR):
@@ -212,10 +212,10 @@ def test_a_task_that_cannot_be_admitted_does_not_keep_the_others_from_starting(
     broken = tasks[1]
     admit = admission.admitter._admit_in_record
 
-    def fail(leases: Sequence[Lease]) -> Any:
+    def fail(queue: str | None, leases: Sequence[Lease]) -> Any:
         if broken in [lease.agent_id for lease in leases]:
             raise ValueError("not a status")
-        return admit(leases)
+        return admit(queue, leases)
 
     monkeypatch.setattr(admission.admitter, "_admit_in_record", fail)
     admission.claim_and_admit()
@@ -260,3 +260,16 @@ def test_another_queues_task_and_an_epoch_far_ahead_start_nothing(
     admission.record.backend.push(QUEUE, [Entry(ahead)])
     admission.claim_and_admit()
     assert admission.started_ids == [mine, ahead]
+
+
+def test_tasks_of_several_queues_start_together_and_each_only_in_its_own(admission: Admission) -> None:
+    [mine, other, misplaced] = admission.record.enqueue(3)
+    admission.record.change(other, queue="other")
+    admission.record.backend.remove(QUEUE, [other, misplaced])
+    admission.record.backend.push("other", [Entry(other), Entry(misplaced)])
+    leases = admission.record.backend.claim("other", "w", limit=2, low_quota=0, lease_seconds=60).leases
+    admission.held.slots.acquire(2)
+    admission.held.tasks.add(leases, queue="other")
+    admission.admitter.admit([*leases, *admission.claim()])
+    assert {*admission.started_ids} == {mine, other}
+    assert admission.record.backend.unknown_tasks("other", [other, misplaced]) == [misplaced]

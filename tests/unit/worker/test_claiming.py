@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from agentexec.state.backend import ClaimResult
 from agentexec.state.memory_backend import MemoryBackend
 from agentexec.task import Entry, Lease, Priority, new_agent_id
 from agentexec.worker.claiming import MAX_WRITER_BACKLOG, Claimer
+from agentexec.worker.queue_claims import PAUSED_WAIT
 from agentexec.worker.scoreboard import Cell
 from agentexec.worker.turnover import Turnover
 from tests.unit.worker.parts import Held, admitted, new_lease
@@ -56,27 +58,51 @@ class Backend(MemoryBackend):
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[float] = []
+        self.waited_for: list[Any] = []
         self.errors: list[Exception] = []
+        self.broken = ""
 
-    def wait(self, queue: str, timeout: float) -> None:
+    def wait(self, queue: str | Sequence[str], timeout: float) -> None:
         self.waits.append(timeout)
+        self.waited_for.append(queue)
 
     def claim(
         self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
     ) -> ClaimResult:
         if self.errors:
             raise self.errors.pop(0)
+        if queue == self.broken:
+            raise UnavailableError("This queue is away.")
         return super().claim(queue, worker, limit=limit, low_quota=low_quota, lease_seconds=lease_seconds)
 
-    def enqueue(self, number: int, priority: Priority = Priority.LOW) -> None:
-        self.push(QUEUE, [Entry(new_agent_id(), priority) for _ in range(number)])
+    def enqueue(self, number: int, priority: Priority = Priority.LOW, queue: str = QUEUE) -> None:
+        self.push(queue, [Entry(new_agent_id(), priority) for _ in range(number)])
+
+
+class FakePauses:
+    """Pauses that the test sets."""
+
+    def __init__(self) -> None:
+        self.queues: frozenset[str] = frozenset()
+        self.waits: list[float] = []
+
+    def paused(self) -> frozenset[str]:
+        return self.queues
+
+    def wait_for_change(self, known: frozenset[str], timeout: float) -> None:
+        self.waits.append(timeout)
 
 
 class Claims:
     """A claimer with everything around it."""
 
     def __init__(
-        self, slots: int = 2, held: Sequence[Lease] = (), backlog: Callable[[], int] = lambda: 0
+        self,
+        slots: int = 2,
+        held: Sequence[Lease] = (),
+        backlog: Callable[[], int] = lambda: 0,
+        queues: str = "",
+        pauses: FakePauses | None = None,
     ) -> None:
         self.backend = Backend()
         self.holds = Held(slots)
@@ -84,7 +110,7 @@ class Claims:
         self.draining = threading.Event()
         self.claimer = Claimer(
             self.backend,
-            Settings(queue_name=QUEUE),
+            Settings(queue_name=QUEUE, queues=queues),
             "worker",
             slots=self.holds.slots,
             suspects=self.holds.suspects,
@@ -95,6 +121,7 @@ class Claims:
             on_used_up=lambda: None,
             backlog=backlog,
             draining=self.draining,
+            pauses=pauses,
         )
 
     def stop(self) -> None:
@@ -219,3 +246,41 @@ def test_an_unexpected_error_does_not_end_the_thread(caplog: pytest.LogCaptureFi
     wait_until(lambda: len(claims.admission.admitted) == 1)
     claims.stop()
     assert "nonsense" in caplog.text
+
+
+def test_several_queues_are_claimed_in_order_and_waited_for_together() -> None:
+    claims = Claims(slots=3, queues=f"high,{QUEUE}")
+    claims.backend.enqueue(2)
+    claims.backend.enqueue(2, queue="high")
+    assert claims.claimer.claim()
+    admitted_from = [claims.holds.tasks.queue_of(lease.agent_id) for lease in claims.admission.admitted]
+    assert admitted_from == ["high", "high", QUEUE]
+    claims = Claims(queues=f"high,{QUEUE}")
+    assert not claims.claimer.claim()
+    assert claims.backend.waited_for == [["high", QUEUE]]
+
+
+def test_what_was_claimed_before_another_queue_failed_is_admitted() -> None:
+    claims = Claims(slots=2, queues=f"{QUEUE},broken")
+    claims.backend.enqueue(1)
+    claims.backend.broken = "broken"
+    assert claims.claimer.claim()
+    assert len(claims.admission.admitted) == 1
+    with pytest.raises(UnavailableError):
+        claims.claimer.claim()
+    assert claims.holds.free_slots == 1
+
+
+def test_a_paused_queue_is_neither_claimed_from_nor_waited_for() -> None:
+    pauses = FakePauses()
+    claims = Claims(queues=f"high,{QUEUE}", pauses=pauses)
+    pauses.queues = frozenset({"high"})
+    claims.backend.enqueue(1, queue="high")
+    assert not claims.claimer.claim()
+    assert claims.backend.waited_for == [QUEUE]
+    assert claims.backend.waits == [PAUSED_WAIT], "a resumed queue is not waited for any longer"
+    pauses.queues = frozenset({"high", QUEUE})
+    assert not claims.claimer.claim()
+    assert (len(claims.backend.waits), len(pauses.waits)) == (1, 1)
+    pauses.queues = frozenset()
+    assert claims.claimer.claim()

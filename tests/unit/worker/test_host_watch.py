@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,11 +36,13 @@ class Watched:
         self.record = record
         self.host = host or new_process_name(new_run_name(), timeout).rpartition(":")[0]
         self.recovered: dict[str, str] = {}
+        self.queues: dict[str, list[str]] = {}
         settings = Settings(queue_name=QUEUE, host_timeout=timeout)
         self.watch = HostWatch(record.runtime, settings, f"{self.host}:maintenance", self._recover)
 
-    def _recover(self, worker_id: str, reason: str) -> int:
+    def _recover(self, worker_id: str, reason: str, queues: Sequence[str]) -> int:
         self.recovered[worker_id] = reason
+        self.queues[worker_id] = [*queues]
         return 1
 
     def look_until(self, clock: float, *, report: str | None = None) -> None:
@@ -51,14 +53,23 @@ class Watched:
             self.watch.look(float(second))
 
 
-def add_report(record: Record, worker_id: str, pid: int = 1, queue: str = QUEUE) -> None:
+def add_report(
+    record: Record, worker_id: str, pid: int = 1, queue: str = QUEUE, queues: str | None = None
+) -> None:
     """Add the report of a worker process, or a later one."""
     mine = WorkerProcess.worker_id == worker_id
     with writing(record.runtime.engine) as connection:
         before = connection.execute(select(WorkerProcess.seen_at).where(mine)).scalar()
         now = utc_now() if before is None else before + timedelta(seconds=5)
         row = {"worker_id": worker_id, "pid": pid, "queue": queue, "seen_at": now, "started_at": now}
-        rest = {"host": "h", "concurrency": 1, "running": 1, "draining": False, "cpu_percent": 0.0}
+        rest = {
+            "queues": queues,
+            "host": "h",
+            "concurrency": 1,
+            "running": 1,
+            "draining": False,
+            "cpu_percent": 0.0,
+        }
         connection.execute(delete(WorkerProcess).where(mine))
         connection.execute(insert(WorkerProcess).values(rss_bytes=1, **row, **rest))
 
@@ -257,3 +268,22 @@ def test_few_looks_do_not_make_a_host_with_a_short_timeout_silent(record: Record
     for second in range(0, 600, 60):
         watched.watch.look(float(second))
     assert watched.recovered == {}
+
+
+def test_a_dead_host_is_noticed_through_any_queue_and_loses_the_tasks_of_all(record: Record) -> None:
+    killed = [on_this_machine(dead_pid()) + name for name in "ab"]
+    add_report(record, killed[0], pid=dead_pid(), queue="high", queues=f'["high", "{QUEUE}"]')
+    add_report(record, killed[1], pid=dead_pid(), queue="high", queues='["high", "low"]')
+    watched = Watched(record)
+    watched.watch.look(0.0)
+    assert watched.queues == {killed[0]: ["high", QUEUE]}
+    assert reported(record) == [killed[1]], "this host serves none of its queues"
+
+
+@pytest.mark.parametrize("queues", ["no JSON", "{}", "[]", "[3]", "[" * 100_000, "null"])
+def test_queues_that_cannot_be_read_leave_the_first(record: Record, queues: str) -> None:
+    killed = on_this_machine(dead_pid())
+    add_report(record, killed, pid=dead_pid(), queues=queues)
+    watched = Watched(record)
+    watched.watch.look(0.0)
+    assert watched.queues == {killed: [QUEUE]}

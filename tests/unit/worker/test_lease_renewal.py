@@ -10,7 +10,7 @@ import pytest
 
 from agentexec.config import Settings
 from agentexec.errors import LeaseLostError, UnavailableError
-from agentexec.task import Lease, Status
+from agentexec.task import Entry, Lease, Status
 from agentexec.worker.lease_clock import Instant, present
 from agentexec.worker.lease_renewal import CERTAIN_SHARE, LeaseRenewer
 from tests.unit.worker.parts import Held
@@ -26,7 +26,7 @@ class Renewal:
         self.leases = record.claim()
         for lease in self.leases:
             record.change(lease.agent_id, status=Status.RUNNING, epoch=lease.epoch)
-        self.held = held = Held()
+        self.held = held = Held(queue=QUEUE)
         held.tasks.add(self.leases)
         self.lost: list[UUID] = []
         self.was_seen = True
@@ -149,3 +149,18 @@ def test_the_record_decides_alone_while_the_state_backend_is_away(
         with pytest.raises(LeaseLostError):
             renewal.renewer.confirm(taken)
     assert tries == 1, "not every call waits until Redis does not answer"
+
+
+def test_leases_of_several_queues_are_renewed_and_restored_in_their_own(renewal: Renewal) -> None:
+    backend = renewal.record.backend
+    [other] = renewal.record.enqueue(1)
+    backend.remove(QUEUE, [other])
+    backend.push("other", [Entry(other)])
+    [lease] = backend.claim("other", "worker", limit=1, low_quota=0, lease_seconds=-1.0).leases
+    renewal.record.change(other, status=Status.RUNNING, epoch=lease.epoch)
+    renewal.held.tasks.add([lease], queue="other")
+    renewal.renewer.renew()
+    assert backend.expired_leases("other", 10) == []
+    backend.flush()
+    renewal.renewer.renew()
+    assert (backend.depth(QUEUE).leased, backend.depth("other").leased) == (2, 1)

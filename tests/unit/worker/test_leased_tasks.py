@@ -27,3 +27,16 @@ def test_a_forgotten_task_holds_nothing() -> None:
     assert held.tasks.epoch(task.lease.agent_id) == task.lease.epoch
     held.tasks.forget(task.lease.agent_id)
     assert (held.tasks.all(), held.free_slots, held.suspects.any_running) == ([], 1, False)
+
+
+def test_leases_are_told_apart_by_the_queues_they_were_claimed_from() -> None:
+    held = Held(queue="high")
+    first, second, third = (admitted().lease for _ in range(3))
+    held.tasks.add([first])
+    held.tasks.add([second], queue="high")
+    assert held.tasks.by_queue([]) == []
+    assert held.tasks.by_queue([first, second]) == [("high", [first, second])]
+    held.tasks.add([third], queue="default")
+    assert held.tasks.by_queue([first, third, second]) == [("high", [first, second]), ("default", [third])]
+    held.tasks.forget(third.agent_id)
+    assert held.tasks.queue_of(third.agent_id) == "high", "nothing is kept of a task that is not held"

@@ -10,6 +10,7 @@ import pytest
 
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
+from agentexec.task import Entry, new_agent_id
 from agentexec.worker.reconciler import Reconciler
 from tests.unit.worker.record import QUEUE, Record, open_record
 
@@ -34,3 +35,36 @@ def test_only_the_leader_repairs_the_index(record: Record) -> None:
     first.resign()
     second.run_once()
     assert record.backend.unknown_tasks(QUEUE, [lost]) == []
+
+
+def test_each_served_queue_has_its_leader(record: Record) -> None:
+    both = Reconciler(record.runtime, Settings(queues=f"{QUEUE},other"), "both")
+    other = Reconciler(record.runtime, Settings(queue_name="other"), "other")
+    other.run_once()
+    both.run_once()
+    lead = record.backend.acquire_leadership
+    assert not lead(f"reconciler:{QUEUE}", "third", 1.0), "it leads the queue that it serves alone"
+    assert lead("reconciler:other", "other", 1.0), "but not the other"
+    for queue in (QUEUE, "other"):
+        record.backend.push(queue, [Entry(new_agent_id())])
+        record.backend.claim(queue, "dead", limit=1, low_quota=0, lease_seconds=60)
+    assert both.recover("dead", "died") == 2
+    both.resign()
+    assert lead(f"reconciler:{QUEUE}", "third", 1.0)
+
+
+def test_a_fault_of_one_queue_keeps_no_other_from_its_repair(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = Reconciler(record.runtime, Settings(queues=f"broken,{QUEUE}"), "owner")
+    is_intact = record.backend.is_intact
+
+    def fail(queue: str) -> bool:
+        if queue == "broken":
+            raise ValueError("a row of this queue")
+        return is_intact(queue)
+
+    monkeypatch.setattr(record.backend, "is_intact", fail)
+    with pytest.raises(ValueError, match="a row"):
+        both.run_once()
+    assert is_intact(QUEUE)

@@ -13,7 +13,7 @@ from agentexec.activity.changes.endings import Ending
 from agentexec.runtime import Runtime
 from agentexec.state.best_effort import BestEffort
 from agentexec.state.memory_backend import MemoryBackend
-from agentexec.task import Entry, Lease, Status
+from agentexec.task import Entry, Lease, Status, new_agent_id
 from agentexec.worker.settlement import Settlement
 from tests.unit.worker.parts import Held, admitted
 
@@ -25,14 +25,14 @@ class Settled:
 
     def __init__(self, on_written: Callable[[Sequence[Ending]], object] | None = None) -> None:
         self.backend = MemoryBackend()
-        self.held = Held(slots=3)
+        self.held = Held(slots=3, queue=QUEUE)
         tasks = [admitted(crashes=2), admitted(), admitted()]
         self.backend.push(QUEUE, [Entry(task.lease.agent_id) for task in tasks])
         self.leases = self.backend.claim(QUEUE, "worker", limit=3, low_quota=0, lease_seconds=60).leases
         self.held.start(tasks)
         self.backend.watch(QUEUE, [lease.agent_id for lease in self.leases], "caller")
         runtime = SimpleNamespace(backend=self.backend, engine=None, best_effort=BestEffort().guard)
-        self.settlement = Settlement(cast(Runtime, runtime), QUEUE, self.held.tasks, on_written=on_written)
+        self.settlement = Settlement(cast(Runtime, runtime), self.held.tasks, on_written=on_written)
 
     def ending(self, number: int, status: Status, **more: Any) -> Ending:
         return Ending(self.leases[number], status, "", **more)
@@ -126,3 +126,18 @@ def test_a_backend_that_fails_keeps_no_ending_from_being_settled(
     assert settled.held.tasks.all() == [settled.leases[2]]
     assert "The reconciler will acknowledge 1 finished task(s)." in caplog.text
     assert "1 task(s) return to the queue when their leases expire." in caplog.text
+
+
+def test_tasks_of_several_queues_are_settled_in_their_own() -> None:
+    settled = Settled()
+    settled.backend.push("other", [Entry(new_agent_id()) for _ in range(2)])
+    leases = settled.backend.claim("other", "worker", limit=2, low_quota=0, lease_seconds=60).leases
+    settled.held.tasks.add(leases, queue="other")
+    settled.backend.watch("other", [leases[0].agent_id], "caller")
+    ended = Ending(leases[0], Status.COMPLETE, "")
+    again = Ending(leases[1], Status.QUEUED, "")
+    settled.settlement.settle([settled.ending(0, Status.COMPLETE), ended, again], [])
+    assert settled.messages == [f"done {lease.agent_id}" for lease in (settled.leases[0], leases[0])]
+    assert settled.backend.depth(QUEUE).leased == 2
+    depth = settled.backend.depth("other")
+    assert (depth.ready, depth.leased) == (1, 0)
