@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfig
 from pydantic_settings import SettingsError as UnreadableError
 
 from agentexec.arguments.served_queues import ServedQueue, describe_queues, format_queues, parse_queues
+from agentexec.arguments.webhooks import parse_secret
 from agentexec.errors import SettingsError, UsageError
 from agentexec.llm.prices import ModelPrice
 from agentexec.llm.rate_limits import parse_rate_limits
@@ -32,6 +33,7 @@ SQL_BACKEND = "agentexec.state.sql_backend"
 MEMORY_BACKEND = "agentexec.state.memory_backend"
 MODELS = "agentexec.activity.models"
 EMBEDDED_DATABASE_URL = "sqlite:///agentexec.db"
+SECRET_SETTINGS = frozenset({"signing_key", "webhook_secret"})
 MIN_KEY_LENGTH = 16
 """Characters of the shortest signing key."""
 
@@ -179,6 +181,13 @@ class Settings(BaseSettings):
         description="Key that signs the entries in Redis, 16 characters or more, the same in every process. Of several keys, with "
         "commas between them, the first one signs and all are accepted.",
     )
+    webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="Secret that signs webhooks (whsec_ and base64), where workers run. Of several, with commas between them, each signs.",
+    )
+    webhook_private_addresses: bool = Field(
+        default=False, description="Send webhooks to private addresses too, such as those of the own network."
+    )
     log_level: str = Field(default="INFO", description="Log level of the worker.")
     log_format: str = Field(default="text", description="Format of the worker's log: text or json.")
     activity_message_create: str = Field(default="Waiting to start.", description="First log line of a task.")
@@ -221,6 +230,13 @@ class Settings(BaseSettings):
             return format_queues(value) if value.strip() else ""
         except UsageError as error:
             raise ValueError(str(error).rstrip(".")) from None
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _readable_secrets(cls, value: SecretStr | None) -> SecretStr | None:
+        for secret in _split_keys(value):
+            parse_secret(secret)
+        return value
 
     @field_validator("rate_limits")
     @classmethod
@@ -273,10 +289,16 @@ class Settings(BaseSettings):
         return _split_keys(self.signing_key)
 
     @property
+    def webhook_secrets(self) -> list[str]:
+        """Secrets of `webhook_secret`. Each one signs."""
+        return _split_keys(self.webhook_secret)
+
+    @property
     def secrets(self) -> list[str]:
-        """Texts that must not be shown: the signing keys, and the passwords of the URLs."""
+        """Texts that must not be shown: the signing keys, the secrets of webhooks, and the passwords of the URLs."""
         urls = (self.redis_url, self.database_url)
-        return [*self.signing_keys, *(password for url in urls if url for password in passwords(url))]
+        keys = [*self.signing_keys, *self.webhook_secrets]
+        return [*keys, *(password for url in urls if url for password in passwords(url))]
 
     @property
     def backend_module(self) -> str:
@@ -289,8 +311,9 @@ class Settings(BaseSettings):
 def explicit_settings() -> dict[str, Any]:
     """Return the settings set explicitly, in code or by environment variable, as JSON values."""
     values = CONF.model_dump(mode="json", include=CONF.model_fields_set)
-    if CONF.signing_key is not None and "signing_key" in values:
-        values["signing_key"] = CONF.signing_key.get_secret_value()
+    for name in SECRET_SETTINGS & values.keys():
+        if (secret := getattr(CONF, name)) is not None:
+            values[name] = secret.get_secret_value()
     return {name: value for name, value in values.items() if value is not None}
 
 

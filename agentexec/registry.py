@@ -13,6 +13,7 @@ from pydantic.errors import PydanticUserError
 from agentexec.arguments.checks import check_integer, check_seconds, check_text
 from agentexec.arguments.fairness import checked_fairness_key, checked_fairness_weight
 from agentexec.arguments.served_queues import MAX_QUEUE_NAME
+from agentexec.arguments.webhooks import check_url
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
 from agentexec.task import HandlerOptions, ScheduleDefinition, TaskDefinition, require_known_options
 from agentexec.values.codec import first_error, shown
@@ -98,6 +99,7 @@ class Registry:
             fairness_weight=checked_fairness_weight(
                 f"Task {name}: fairness_weight", options.get("fairness_weight")
             ),
+            webhook=_checked_webhook(name, options.get("webhook")),
             on_failure=self._failure_handler(name, options.get("on_failure")),
             queue=_checked_queue(name, options.get("queue")),
         )
@@ -195,6 +197,10 @@ def _checked_retry_on(name: str, value: Any) -> Any:
     raise UsageError(
         f"Task {name}: retry_on must be classes of exceptions or a plain function that takes one, not {shown(value)}."
     )
+
+
+def _checked_webhook(name: str, value: Any) -> str | None:
+    return None if value is None else check_url(f"Task {name}: webhook", value)
 
 
 def _checked_expiry(name: str, value: Any) -> float | None:

@@ -162,6 +162,10 @@ class HandlerOptions(TypedDict, total=False):
     """Handler that is called once the task has failed for good, in a task of its own, or the name of a task. It gets the
     failure as its context, an [`ax.TaskFailure`][agentexec.TaskFailure]."""
 
+    webhook: str | None
+    """URL that is told of the end of each task, see the guide on failures. It applies where a process enqueues that has the
+    pool, and `webhook` of `enqueue` takes precedence."""
+
     expires: float | timedelta | None
     """Seconds (or a timedelta) after which a task that has not started is canceled. It applies where a process enqueues that
     has the pool, and `expires` of `enqueue` takes precedence."""
@@ -199,6 +203,7 @@ class TaskDefinition:
     queue: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     expires: float | None = None
+    webhook: str | None = None
     on_failure: str | None = None
     """Name of the task that is enqueued when this one has failed."""
 

@@ -38,6 +38,10 @@ def run(
             min=0, max=MAX_SECONDS, help="Seconds after which the task is canceled unless it has started."
         ),
     ] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="URL that is sent a signed message when the task has ended."),
+    ] = None,
     metadata: Annotated[
         list[str] | None,
         typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Label to attach (repeatable)."),
@@ -77,6 +81,7 @@ def run(
         metadata=parse_labels(metadata),
         delay=delay,
         expires=expires,
+        webhook=webhook,
         queue_name=queue,
         idempotency_key=idempotency_key,
         fairness_key=fairness_key,

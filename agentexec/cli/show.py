@@ -20,6 +20,7 @@ from agentexec.cli.output import (
     printable,
 )
 from agentexec.cli.queue_facts import dump_json, priority_name, queue_facts
+from agentexec.cli.webhooks import message_json, message_text
 
 if TYPE_CHECKING:
     from agentexec.activity.schemas import ActivityChildSchema
@@ -81,6 +82,7 @@ def _as_json(view: TaskView, presenter: Presenter) -> dict[str, Any]:
         "queue_pause": None if view.pause is None else view.pause.model_dump(mode="json"),
         "max_attempts": max_attempts(task),
         "previous_error": None if failure is None else failure.reason,
+        "webhooks": [message_json(message) for message in view.webhooks],
     }
 
 
@@ -90,7 +92,7 @@ def _shown(text: str | None, presenter: Presenter) -> Any:
 
 def _lines(view: TaskView, presenter: Presenter, limit: int | None) -> Iterator[str]:
     task = view.activity
-    for name, value in _summary(view):
+    for name, value in (*_summary(view), *_deliveries(view)):
         yield f"{name + ':':<10} {one_line(value)}"
     if task.metadata:
         yield from value_lines("metadata", presenter.present(dict(sorted(task.metadata.items()))))
@@ -132,6 +134,12 @@ def _summary(view: TaskView) -> list[tuple[str, str]]:
         tokens = f"{usage.input_tokens} + {usage.output_tokens} tokens"
         lines.append(("usage", f"{usage.requests} requests, {tokens}{cost}"))
     return lines
+
+
+def _deliveries(view: TaskView) -> list[tuple[str, str]]:
+    from agentexec.db.clock import utc_now
+
+    return [("webhook", message_text(message, utc_now())) for message in view.webhooks]
 
 
 def _tree(children: Sequence[ActivityChildSchema], depth: int = 0) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -40,6 +40,9 @@ class TaskView(NamedTuple):
     pause: PauseSchema | None = None
     """Pause of its queue, if it is queued."""
 
+    webhooks: Sequence[Any] = ()
+    """The webhook messages about its ends, as rows."""
+
     @property
     def worker(self) -> WorkerSchema | None:
         """The process that runs it, as of its latest report."""
@@ -58,7 +61,7 @@ def load_view(
         known = None
     read = contents(db, agent_id) if known is None else known.contents
     if activity.status.final:
-        return TaskView(activity, read, [], [], None, [], None)
+        return TaskView(activity, read, [], [], None, [], None, webhooks=_messages(db, agent_id))
     # Imported on use: tasks that have ended are shown sooner without the journal's tables.
     from agentexec.journal.open_waits import awaited_events, sleeps_until
 
@@ -78,6 +81,13 @@ def _find_pause(db: Session, activity: ActivityDetailSchema) -> PauseSchema | No
     if activity.status is not Status.QUEUED or activity.queue is None:
         return None
     return next(iter(pauses_of(db, [activity.queue])), None)
+
+
+def _messages(db: Session, agent_id: UUID) -> Sequence[Any]:
+    # Imported on use: only tasks that have ended have messages.
+    from agentexec.webhooks.record import messages_of
+
+    return messages_of(db, agent_id)
 
 
 def _state(activity: ActivityDetailSchema) -> tuple[object, ...]:

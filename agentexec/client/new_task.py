@@ -27,6 +27,7 @@ from agentexec.arguments.checks import (
 from agentexec.arguments.fairness import MAX_KEY, checked_fairness_key, checked_weight, weight_of
 from agentexec.arguments.key_templates import fill_template
 from agentexec.arguments.served_queues import MAX_QUEUE_NAME
+from agentexec.arguments.webhooks import check_url
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, ContextInvalidError, UsageError
@@ -59,6 +60,10 @@ class TaskOptions(TypedDict, total=False):
     expires: float | timedelta | datetime | None
     """Seconds, a timedelta, or a moment with a time zone: a task that has not started by then is canceled. By default as
     `@pool.task(expires=)` says, if this process has the pool. A task that has started once does not expire."""
+
+    webhook: str | None
+    """URL that is sent a signed message when the task has ended. By default as `@pool.task(webhook=)` says, if this process has
+    the pool; an empty text for none."""
 
     queue_name: str | None
     """Queue of the task, up to 100 characters; by default that of its pool, if this process has it and it names one, else
@@ -116,6 +121,7 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
         idempotency_key=idempotency_key,
         keeps_key=check_flag("keep_key=", options.get("keep_key", False)),
         message=CONF.activity_message_create,
+        webhook=_webhook(task_name, options.get("webhook")),
         expires_at=_expiry(task_name, options.get("expires"), run_at),
         fairness_key=fairness_key,
         fairness_weight=fairness_weight,
@@ -229,6 +235,13 @@ def _start_time(delay: float | timedelta | None, eta: datetime | None) -> dateti
         return None
     wait = check_seconds("delay=", delay)
     return utc_now() + timedelta(seconds=wait) if wait > 0 else None
+
+
+def _webhook(task_name: str, url: str | None) -> str | None:
+    if url is None:
+        definition = RUNTIME.definition(task_name)
+        return None if definition is None else definition.webhook
+    return None if url == "" else check_url("webhook=", url)
 
 
 def _expiry(

@@ -1,4 +1,4 @@
-"""Follow-ups: what is due after the end of a task, its `on_failure` handlers, is done from the record.
+"""Follow-ups: what is due after the end of a task, `on_failure` handlers and a webhook, is done from the record.
 
 Every host does this for the tasks that its module has, whoever leads the queue: only the module knows the handlers. Each
 follow-up is removed in the transaction that acts on it, so it happens once.
@@ -23,6 +23,7 @@ from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.registry import Registry
 from agentexec.task import Status, new_agent_id
+from agentexec.webhooks.record import add_message
 
 log = logging.getLogger("agentexec.maintenance")
 
@@ -34,7 +35,7 @@ FOREIGN_SECONDS = 60.0
 
 
 class FollowUps:
-    """Enqueues the `on_failure` handlers of failed tasks of some queues."""
+    """Enqueues the `on_failure` handlers of failed tasks of some queues, and notes the webhook messages of ended ones."""
 
     def __init__(self, engine: Engine, registry: Registry, *queues: str) -> None:
         self._engine = engine
@@ -52,6 +53,7 @@ class FollowUps:
 
     def _due(self, now: datetime) -> Sequence[int]:
         ours = or_(
+            FollowUp.is_failure.is_(False),  # a webhook, which any host can send
             Activity.agent_type.in_(self._registry.names()),
             FollowUp.created_at < now - timedelta(seconds=FOREIGN_SECONDS),
         )
@@ -73,8 +75,10 @@ class FollowUps:
             # Another host may have been quicker.
             mine = connection.execute(locked).scalars().all()
             for row in _endings(connection, mine):
+                if row.webhook is not None and row.status.final:
+                    add_message(connection, row, utc_now())
                 for handler in self._handlers(row):
-                    pushes.append(enqueue_in_transaction(connection, _call_of(handler, row)))
+                    pushes.append(enqueue_in_transaction(connection, self._call_of(handler, row)))
             connection.execute(delete(FollowUp).where(FollowUp.id.in_(mine)))
         for push in pushes:
             push()
@@ -85,6 +89,24 @@ class FollowUps:
         if not row.is_failure or row.status not in (Status.ERROR, Status.CANCELED):
             return []
         return self._registry.handlers_of_failure(row.agent_type)
+
+    def _call_of(self, handler: str, row: Any) -> NewTask:
+        """Return the task that calls a handler of a failure. It belongs to the same tenant, and has the same priority."""
+        definition = self._registry.find(handler)
+        own_queue = None if definition is None else definition.queue
+        return NewTask(
+            agent_id=new_agent_id(),
+            task_name=handler,
+            context=failure_of(row).model_dump_json(),
+            queue=own_queue or row.queue,
+            priority=row.priority,
+            run_at=None,
+            metadata=row.labels,
+            idempotency_key=None,
+            fairness_key=row.fairness_key,
+            fairness_weight=row.fairness_weight or 1.0,
+            message=f"Called because task {row.agent_type} ({row.agent_id}) failed.",
+        )
 
 
 def _endings(connection: Connection, ids: Sequence[int]) -> Sequence[Any]:
@@ -104,25 +126,12 @@ def _endings(connection: Connection, ids: Sequence[int]) -> Sequence[Any]:
         Activity.crashes,
         Activity.finished_at,
         Activity.webhook,
+        Activity.fairness_key,
+        Activity.fairness_weight,
     )
     query = select(FollowUp.is_failure, FollowUp.created_at.label("ended_at"), *columns)
     joined = query.join(Activity, Activity.agent_id == FollowUp.agent_id)
     return connection.execute(joined.where(FollowUp.id.in_(ids)).order_by(FollowUp.id)).all()
-
-
-def _call_of(handler: str, row: Any) -> NewTask:
-    """Return the task that calls a handler of a failure. It belongs to the same tenant, and has the same priority."""
-    return NewTask(
-        agent_id=new_agent_id(),
-        task_name=handler,
-        context=failure_of(row).model_dump_json(),
-        queue=row.queue,
-        priority=row.priority,
-        run_at=None,
-        metadata=row.labels,
-        idempotency_key=None,
-        message=f"Called because task {row.agent_type} ({row.agent_id}) failed.",
-    )
 
 
 def failure_of(row: Any) -> TaskFailure:

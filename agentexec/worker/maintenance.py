@@ -28,6 +28,7 @@ from agentexec.worker.reports import Reporter
 from agentexec.worker.sandbox_sweep import SandboxSweep
 from agentexec.worker.scheduler import Scheduler
 from agentexec.worker.server_watch import ServerWatch
+from agentexec.worker.webhook_sender import WebhookSender
 
 log = logging.getLogger("agentexec.maintenance")
 
@@ -85,6 +86,8 @@ class Maintenance:
         self._hosts.start()
         scheduler = Scheduler(self._runtime.engine, self._registry, self._settings.queue_name)
         scheduler.start()
+        webhooks = WebhookSender(self._runtime.engine, self._settings)
+        webhooks.start()
         if self._servers is not None:
             self._servers.start()
             self._reporter.start()
@@ -106,6 +109,7 @@ class Maintenance:
                 wait = self._outage.failed_unexpectedly("Maintenance failed; trying again.")
                 self._next_turn = time.monotonic() + wait
         scheduler.stop()
+        webhooks.stop()
         if self._servers is not None:
             self._servers.stop()
             self._reporter.stop()
