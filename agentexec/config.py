@@ -163,6 +163,17 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds without an answer of its event loop after which a worker process is killed and replaced; 0 for never.",
     )
+    burst: bool = Field(
+        default=False, description="Stop once the queue holds nothing that is ready and no task runs here."
+    )
+    reload: bool = Field(
+        default=False,
+        description="Load the code again whenever a Python file changes, for development; needs agentexec[reload].",
+    )
+    pidfile: Path | None = Field(
+        default=None,
+        description="File that holds the pid of the supervisor while it runs. Unset: no file.",
+    )
     heartbeat_file: Path | None = Field(
         default=None,
         description="File that a worker rewrites every second, for `agentexec worker --check`. Unset: no file.",

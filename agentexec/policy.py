@@ -149,13 +149,17 @@ def fits_record(
     return at <= max(due, now) + 2 * lease_seconds + (MAX_LEAVE_SECONDS if lead else 0.0)
 
 
-def attribute_crash(running: Iterable[tuple[UUID, CrashCounts]], max_crashes: int) -> set[UUID]:
+def attribute_crash(
+    running: Iterable[tuple[UUID, CrashCounts]], max_crashes: int, culprit: UUID | None = None
+) -> set[UUID]:
     """Return the tasks to which a crash of their process counts, of those that ran in it (id, crashes so far).
 
-    At most one suspect runs in a process at a time. If a suspect ran, it is held responsible, and the crash does not
+    `culprit` is the task that is known to have caused it, if that is known. Otherwise at most one suspect runs in a process at a time. If a suspect ran, it is held responsible, and the crash does not
     count for the tasks beside it; otherwise it counts for every task, since any of them may have caused it.
     """
     tasks = list(running)
+    if any(agent_id == culprit for agent_id, _ in tasks):
+        return {agent_id for agent_id, _ in tasks if agent_id == culprit}
     suspects = {agent_id for agent_id, crashes in tasks if crashes.is_suspect(max_crashes)}
     return suspects or {agent_id for agent_id, _ in tasks}
 

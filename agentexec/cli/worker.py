@@ -76,6 +76,17 @@ def run(
             help="Seconds after which a process that hangs is replaced, 0 for never (AGENTEXEC_HANG_TIMEOUT).",
         ),
     ] = None,
+    burst: Annotated[
+        bool | None,
+        typer.Option("--burst", help="Stop once the queue is empty and no task runs here (AGENTEXEC_BURST)."),
+    ] = None,
+    reload: Annotated[
+        bool | None,
+        typer.Option("--reload", help="Load the code again when it changes (AGENTEXEC_RELOAD)."),
+    ] = None,
+    pidfile: Annotated[
+        Path | None, typer.Option(help="File for the pid of this process (AGENTEXEC_PIDFILE).")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="Log level (AGENTEXEC_LOG_LEVEL).")] = None,
     log_format: Annotated[
         str | None, typer.Option(metavar="text|json", help="Format of the log (AGENTEXEC_LOG_FORMAT).")
@@ -129,6 +140,9 @@ def run(
         "max_tasks_per_child": max_tasks_per_child,
         "max_memory_per_child": max_memory_per_child,
         "hang_timeout": hang_timeout,
+        "burst": burst,
+        "reload": reload,
+        "pidfile": pidfile,
         "log_level": log_level,
         "log_format": log_format,
         "heartbeat_file": heartbeat_file,

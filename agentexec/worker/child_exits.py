@@ -37,7 +37,7 @@ class ChildExits:
         self._settings = settings
         self._stopping = stopping
         self._restarts = restarts
-        self._unsettled: dict[str, str] = {}
+        self._unsettled: dict[str, dict[str, str]] = {}
 
     @property
     def are_settled(self) -> bool:
@@ -52,14 +52,16 @@ class ChildExits:
         """Tell the maintenance process which dead workers' tasks it is to recover."""
         current = self._generations.current
         if current is not None:
-            for worker_id, reason in self._unsettled.items():
-                current.template.maintenance.send({"dead": worker_id, "reason": reason})
+            for message in self._unsettled.values():
+                current.template.maintenance.send(message)
 
     def note(self, child: ChildProcess, code: int, *, is_needed: bool) -> None:
         """Report the end of a process, and schedule its replacement, later if it dies too often."""
         reason = child.end() or exit_reason(code)
         if child.is_worker and code != 0:
-            self._unsettled[child.id] = reason
+            self._unsettled[child.id] = {"dead": child.id, "reason": reason}
+            if child.culprit is not None:
+                self._unsettled[child.id]["culprit"] = str(child.culprit)
             self.report_deaths()
         has_run_its_tasks = self._count(child, code)
         if child in self._children.retired:
@@ -92,7 +94,7 @@ class ChildExits:
     def _count(self, child: ChildProcess, code: int) -> bool:
         """Count the end of a worker process by its reason. Returns True if it has run its tasks, and was not replaced."""
         cell, child.cell = child.cell, None
-        killed_for, child.killed_for = child.killed_for, None
+        killed_for, child.killed_for, child.culprit = child.killed_for, None, None
         if cell is None:
             return False
         has_run_its_tasks = (

@@ -113,6 +113,7 @@ def _run_worker(
         board.cell(request["cell"]),
         CONF.worker_concurrency,
         max_tasks=CONF.max_tasks_per_child,
+        burst=CONF.burst,
         predecessors=[(board.cell(number), start) for number, start in request["after"]],
     )
     worker = importlib.import_module(WORKER_MODULE).Worker(registry, RUNTIME, CONF, request["id"], turnover)

@@ -6,6 +6,7 @@ import contextlib
 import enum
 import signal
 from collections.abc import Iterator
+from uuid import UUID
 
 import psutil
 
@@ -52,6 +53,8 @@ class ChildProcess:
         """The generation whose template forks the process."""
         self.killed_for: Restart | None = None
         """Reason for which the supervisor has killed the process."""
+        self.culprit: UUID | None = None
+        """Task for which it was killed, if that is known."""
         self.successor: ChildProcess | None = None
         """Place that has taken over from this one, which is to end."""
         self.stop_by: int | None = None
@@ -228,3 +231,12 @@ class ChildProcesses:
             return " now"
         until = ", and no task starts here until then" if child.is_worker and self.workers_are_gone else ""
         return f" in {delay:.1f} s, because it keeps dying soon after its start{until}"
+
+
+def process_start(pid: int) -> float | None:
+    """Return when a process has started, in seconds since the epoch; None if there is none."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except (psutil.Error, OverflowError):
+        return None

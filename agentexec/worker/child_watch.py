@@ -67,6 +67,7 @@ class ChildWatch:
                 timeout,
             )
             child.killed_for = Restart.HANG
+            child.culprit = None if child.cell is None else child.cell.culprit
             child.kill(f"was killed because its event loop did not answer for {timeout:g} s")
 
     def _replace_used_up(self) -> None:

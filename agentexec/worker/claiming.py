@@ -151,9 +151,11 @@ class Claimer:
             self._slots.release(limit)
             return False
         since = present()
+        self._turnover.begin_claim()
         claimed = self._claim(limit)
         held = self._admission.take_startable()
         if not claimed.leases and not held:
+            self._turnover.end_claim(empty=not self._tasks.any)
             self._idle.set()
             self._wait_for_tasks(claimed.next_due)
             self._idle.clear()
@@ -162,6 +164,7 @@ class Claimer:
             self._tasks.add(leases, since, queue)
         self._admission.admit([*held, *itertools.chain(*claimed.leases.values())])
         self._turnover.note_started(self._started())
+        self._turnover.end_claim(empty=False)
         return True
 
     def _acquire(self) -> int:
@@ -170,6 +173,7 @@ class Claimer:
         quota = self._turnover.quota(self._started(), free)
         if quota is None:
             self._on_used_up()
+            self._draining.wait(TAKEOVER_WAIT)
             return 0
         if free > 0 and not quota:
             # The predecessor still uses them, and does not tell when it does not.
@@ -191,6 +195,7 @@ class Claimer:
             # A held task starts when the running suspect ends; the state backend does not know about that.
             self._suspects.wait_for_change(HELD_WAIT)
             return
-        self._queues.wait(IDLE_WAIT if next_due is None else min(IDLE_WAIT, next_due))
+        longest = min(IDLE_WAIT, self._turnover.idle_wait)
+        self._queues.wait(longest if next_due is None else min(longest, next_due))
         if self._admission.leaves_tasks:
             self._draining.wait(YIELD_WAIT)

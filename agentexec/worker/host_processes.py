@@ -20,10 +20,10 @@ from agentexec.policy import ended_by_itself, exit_reason
 from agentexec.worker.channel import Channel
 from agentexec.worker.child_exits import ChildExits
 from agentexec.worker.child_processes import ChildProcess, ChildProcesses, Restart
+from agentexec.worker.child_starts import ChildStarts
 from agentexec.worker.child_watch import ChildWatch
 from agentexec.worker.failed_start import from_message
 from agentexec.worker.generation import Generation, Generations, TemplateOptions
-from agentexec.worker.machine import new_process_name, new_run_name
 from agentexec.worker.rollout import Rollout
 from agentexec.worker.scoreboard import Scoreboard
 from agentexec.worker.stopping import Stopping
@@ -78,22 +78,30 @@ class HostProcesses:
         """Waits for the messages of the processes, and for whatever else is registered."""
         self.restarts: Counter[Restart] = Counter()
         """Number of replaced worker processes, by reason."""
-        self.ready = False
-        """True once the maintenance process has found the servers in order."""
+        self.reconciled = False
+        """True once the queue has what the record has, as far as this host is concerned."""
         self.failed: int | None = None
         """Exit code, once everything is to end at once."""
-        self.gave_up: int | None = None
-        """Exit code, once nothing more can start, for after the running tasks."""
         self.failure: AgentexecError | None = None
         """Reason of a failed start."""
         self._reload_when_ready: int | None = None
-        self._run_name = new_run_name()
         self._board = Scoreboard.new()
         self._generations = Generations(options, self._board.descriptor, self.selector)
         self._watch = ChildWatch(children, settings, self.restarts)
         self._exits = ChildExits(children, self._generations, self._board, settings, stopping, self.restarts)
+        self._child_starts = ChildStarts(children, self._generations, self._board, settings, stopping)
         self._rollout = Rollout(options.target, children, self._generations, self._watch)
         self._starts = TemplateStarts(options.target.module)
+
+    @property
+    def ready(self) -> bool:
+        """True once the maintenance process has found the servers in order."""
+        return self._child_starts.ready
+
+    @property
+    def gave_up(self) -> int | None:
+        """Exit code, once nothing more can start, for after the running tasks."""
+        return self._child_starts.gave_up
 
     @property
     def loaded(self) -> bool:
@@ -106,10 +114,17 @@ class HostProcesses:
         """Wait for messages, act on them, and return the other objects of the selector that are readable."""
         # Only children that may start end the wait early. Others wait for an event, and would keep this loop spinning.
         now = time.monotonic()
-        due = [child.restart_at - now for child in self._all_children() if self._may_start(child)]
+        due = [
+            child.restart_at - now for child in self._all_children() if self._child_starts.may_start(child)
+        ]
         if self._generations.current is None and not self._stopping.begun:
             due.append(self._starts.next_at - now)
-        if self._settings.max_tasks_per_child or self._children.retired or self._generations.retiring:
+        if (
+            self._settings.max_tasks_per_child
+            or self._settings.burst
+            or self._children.retired
+            or self._generations.retiring
+        ):
             timeout = min(timeout, BUSY_TURN_SECONDS)
         others: list[object] = []
         for key, _ in self.selector.select(max(0.0, min([timeout, *due]))):
@@ -144,6 +159,8 @@ class HostProcesses:
             self._note_loaded(generation)
         elif "ready" in message:
             self._note_ready(generation)
+        elif "reconciled" in message:
+            self.reconciled = True
         elif "settled" in message:
             self._exits.note_settled(message["settled"])
         else:
@@ -180,7 +197,7 @@ class HostProcesses:
         if not self.ready:
             self.failed, self.failure = error.exit_code, error
             return
-        self.gave_up = error.exit_code
+        self._child_starts.gave_up = error.exit_code
         if not self._stopping.begun:
             self._stopping.drain()
 
@@ -215,7 +232,7 @@ class HostProcesses:
                 self._settings.worker_concurrency,
                 self._settings.queues_text,
             )
-        self.ready = True
+        self._child_starts.ready = True
         self._on_ready()
         self._exits.report_deaths()
         if self._reload_when_ready is not None:
@@ -252,43 +269,10 @@ class HostProcesses:
         else:
             self._starts.warn_if_slow(time.monotonic())
         for child in self._all_children():
-            if self._may_start(child) and time.monotonic() >= child.restart_at:
-                self._request_start(child)
+            if self._child_starts.may_start(child) and time.monotonic() >= child.restart_at:
+                self._child_starts.request(child)
         self._watch.turn(time.monotonic(), stopping=self._stopping.begun)
         self._generations.end_unused(self._is_used)
-
-    def _may_start(self, child: ChildProcess) -> bool:
-        """Return True if a process is missing and may be started, now or at its `restart_at`."""
-        if child.alive or child.requested or child in self._children.retired:
-            return False
-        if child.is_worker:
-            return self.loaded and self.ready and not self._stopping.begun
-        generation = self._generation_of(child)
-        return generation is not None and generation.loaded and self.gave_up is None
-
-    def _generation_of(self, child: ChildProcess) -> Generation | None:
-        """Return the generation whose template is to fork a process, None if there is none."""
-        if child.is_worker or child is self._children.maintenance:
-            return self._generations.current
-        incoming = self._generations.incoming
-        return incoming if incoming is not None and child is incoming.maintenance else None
-
-    def _request_start(self, child: ChildProcess) -> None:
-        generation = self._generation_of(child)
-        if generation is None:
-            return
-        # Only now: the user's module may have set the timeout.
-        timeout = generation.settings.get("host_timeout", self._settings.host_timeout)
-        child.request(new_process_name(self._run_name, timeout), generation)
-        request: dict[str, Any] = {"role": "maintenance", "id": child.id, "name": child.name}
-        if child.is_worker:
-            child.cell = self._board.take()
-            predecessors = [other.cell for other in self._children.predecessors(child)]
-            after = [(cell.number, cell.start) for cell in predecessors if cell is not None]
-            request |= {"role": "worker", "cell": child.cell.number, "after": after}
-        if self.ready:
-            request["again"] = "yes"
-        generation.template.control.send({"fork": request})
 
     def _note_start(self, child: ChildProcess, pid: int) -> None:
         if not child.start(pid, time.monotonic()):
@@ -300,7 +284,7 @@ class HostProcesses:
     def _note_exit(self, child: ChildProcess, code: int) -> None:
         if not child.is_worker:
             self._read_last_words(child)
-        is_needed = child.is_worker or self._generation_of(child) is not None
+        is_needed = child.is_worker or self._child_starts.generation_of(child) is not None
         self._exits.note(child, code, is_needed=is_needed and self.failed is None)
 
     def _read_last_words(self, maintenance: ChildProcess) -> None:
@@ -374,6 +358,15 @@ class HostProcesses:
             self.start_template()
         except OSError as error:
             self._starts.note_death(f"The template process cannot be started ({error})", time.monotonic())
+
+    def start_over(self) -> None:
+        """Start again after a failed start, as the module has changed."""
+        self.failed = self.failure = None
+        for generation in list(self._generations):
+            generation.maintenance.kill()
+            self._generations.remove(generation)
+        self._children.maintenance = ChildProcess("maintenance", is_worker=False)
+        self.start_template()
 
     # ---- stop --------------------------------------------------------------------------------------------
 

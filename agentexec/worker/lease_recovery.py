@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from uuid import UUID
 
 from agentexec.activity.changes.crashes import record_crashes
 from agentexec.config import Settings
@@ -43,13 +44,13 @@ class LeaseRecovery:
             if len(leases) < CHUNK_SIZE:
                 return
 
-    def recover(self, worker_id: str, reason: str) -> int:
+    def recover(self, worker_id: str, reason: str, culprit: UUID | None = None) -> int:
         """Return the tasks of a worker process that is known to be dead, and their number. Raises UnavailableError.
 
-        `reason` completes the sentence "The worker process …".
+        `reason` completes the sentence "The worker process …". `culprit` is the task that is known to have caused it.
         """
         leases = self._runtime.backend.worker_leases(self._queue, worker_id)
-        self._return(leases, reason)
+        self._return(leases, reason, culprit)
         return len(leases)
 
     def _leases_are_trusted(self, clock: float) -> bool:
@@ -60,7 +61,7 @@ class LeaseRecovery:
         self._last_turn = clock
         return clock >= self._trusted_from
 
-    def _return(self, leases: Sequence[Lease], reason: str) -> None:
+    def _return(self, leases: Sequence[Lease], reason: str, culprit: UUID | None = None) -> None:
         if not leases:
             return
         backend = self._runtime.backend
@@ -72,6 +73,7 @@ class LeaseRecovery:
                 reason=reason,
                 max_crashes=self._settings.max_crashes,
                 now=utc_now(),
+                culprit=culprit,
             )
         for task in deaths.failed:
             log_failure(log, task.task_name, task.agent_id, task.error)

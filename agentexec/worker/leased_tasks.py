@@ -54,6 +54,11 @@ class LeasedTasks:
             groups.setdefault(self.queue_of(lease.agent_id), []).append(lease)
         return list(groups.items())
 
+    @property
+    def any(self) -> bool:
+        """True if this process holds a lease."""
+        return bool(self._held)
+
     def all(self) -> list[Lease]:
         """Return the leases that are to be renewed."""
         with self._lock:

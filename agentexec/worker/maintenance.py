@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from typing import Any
+from uuid import UUID
 
 from agentexec.config import Settings
 from agentexec.errors import AgentexecError, UnavailableError
@@ -43,7 +44,7 @@ class Maintenance:
 
     Args:
         supervisor: Socket to the supervisor. It carries one JSON object a line: `dead` and `stop` come in, `ready`,
-            `failed` and `settled` go out.
+            `failed`, `reconciled` and `settled` go out.
         connect_timeout: Seconds to wait for the servers at the start; infinite where workers already serve.
         registry: The pool's tasks and schedules.
         reports: File descriptor to which this process reports about the servers, -1 for none.
@@ -70,8 +71,9 @@ class Maintenance:
             reports, owner, lambda: self._servers.state() if self._servers else {}, runtime.meter
         )
         self._owner = owner
-        self._deaths: dict[str, str] = {}
+        self._deaths: dict[str, tuple[str, UUID | None]] = {}
         self._next_turn = 0.0
+        self._has_reconciled = False
         self._outage = Outage(log, recovered="Maintenance resumed.", level=logging.ERROR)
         self._stop = threading.Event()
 
@@ -156,6 +158,9 @@ class Maintenance:
             self._follow_ups.run_once()
             self._next_turn = time.monotonic() + TURN_SECONDS
             self._outage.recovered()
+            if not self._has_reconciled:
+                self._has_reconciled = True
+                self._tell({"reconciled": True})
 
     def _listen(self, timeout: float) -> None:
         ready, _, _ = select.select([self._supervisor], [], [], timeout)
@@ -168,13 +173,14 @@ class Maintenance:
             return
         for message in messages:
             if "dead" in message:
-                self._deaths[str(message["dead"])] = str(message.get("reason", "died"))
+                culprit = UUID(message["culprit"]) if "culprit" in message else None
+                self._deaths[str(message["dead"])] = str(message.get("reason", "died")), culprit
             if message.get("stop"):
                 self._stop.set()
 
     def _recover_dead(self) -> None:
-        for worker_id, reason in list(self._deaths.items()):
-            self._reconciler.recover(worker_id, reason)
+        for worker_id, (reason, culprit) in list(self._deaths.items()):
+            self._reconciler.recover(worker_id, reason, culprit=culprit)
             del self._deaths[worker_id]
             self._tell({"settled": worker_id})
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from uuid import UUID
 
 from agentexec.config import Settings
 from agentexec.errors import UnavailableError
@@ -57,15 +58,25 @@ class Reconciler:
             self._expiry.run_if_due(time.monotonic())
             self._counting.run_if_due(time.monotonic())
 
-    def recover(self, worker_id: str, reason: str, queues: Iterable[str] | None = None) -> int:
+    def recover(
+        self,
+        worker_id: str,
+        reason: str,
+        queues: Iterable[str] | None = None,
+        *,
+        culprit: UUID | None = None,
+    ) -> int:
         """Return the tasks of a worker process that is known to be dead, and their number. Raises UnavailableError.
 
         Args:
             worker_id: Name of the worker process.
             reason: Completes the sentence "The worker process …".
             queues: Queues that it served; by default those of this host.
+            culprit: Task that is known to have caused the death.
         """
-        return sum(self._leases(queue).recover(worker_id, reason) for queue in queues or self._queues)
+        return sum(
+            self._leases(queue).recover(worker_id, reason, culprit) for queue in queues or self._queues
+        )
 
     def resign(self) -> None:
         """Give up the leaderships, so that another host can lead immediately. Raises UnavailableError."""

@@ -10,6 +10,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+CODE_CHANGED = -1
+"""Stands for a change of the user's code among the signals."""
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Signals that stop the worker; a second one of them stops it immediately."""
 

@@ -14,17 +14,21 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from agentexec.config import Settings, unknown_variables
-from agentexec.errors import AgentexecError
+from agentexec.errors import AgentexecError, ModuleLoadError
+from agentexec.worker.burst import Burst
 from agentexec.worker.child_processes import ChildProcesses, Restart
+from agentexec.worker.code_watch import CodeWatch
 from agentexec.worker.generation import TemplateOptions
 from agentexec.worker.host_processes import HostProcesses
 from agentexec.worker.host_telemetry import HostTelemetry
+from agentexec.worker.pidfile import Pidfile
 from agentexec.worker.probe import HeartbeatFile
 from agentexec.worker.sd_notify import ServiceManager
-from agentexec.worker.signal_queue import SignalQueue, Terminal
+from agentexec.worker.signal_queue import CODE_CHANGED, SignalQueue, Terminal
 from agentexec.worker.stopping import Stopping
 from agentexec.worker.target import Target
 
@@ -55,12 +59,15 @@ class Supervisor:
 
     def __post_init__(self) -> None:
         self.settings = self.settings.model_copy()
+        self._pidfile = Pidfile(self.settings.pidfile)
         self.failure: AgentexecError | None = None
         """Reason of a failed start."""
         self.start_settled = threading.Event()
         """Set once the workers start, or once everything has ended because they cannot."""
         self._telemetry = HostTelemetry(self.settings)
         self._signals = SignalQueue()
+        self._burst = Burst()
+        self._code_watch: CodeWatch | None = None
         self._terminal = Terminal()
         self._children = ChildProcesses()
         self._stopping = Stopping(self._children, self.settings)
@@ -104,8 +111,10 @@ class Supervisor:
             log.warning("%s", sentence)
         self._processes.selector.register(self._signals, selectors.EVENT_READ)
         try:
+            if self.settings.reload:
+                self._code_watch = CodeWatch(self._code_folders(), lambda: self._signals.put(CODE_CHANGED))
             self._processes.start_template()
-            while not self._processes.done:
+            while not self._processes.done or self._waits_for_change():
                 self._turn()
             self.failure = self._processes.failure
             return self._close()
@@ -118,6 +127,9 @@ class Supervisor:
             self._signals.restore()
             self._heartbeat.close()
             self._telemetry.close()
+            self._pidfile.close()
+            if self._code_watch is not None:
+                self._code_watch.close()
             self.start_settled.set()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -130,6 +142,9 @@ class Supervisor:
         for number in self._signals.take():
             self._act_on(number)
         self._processes.turn()
+        if self._ends_burst():
+            log.info("Nothing is left to do now.")
+            self._stopping.drain()
         self._stopping.enforce_deadline()
         self._beat()
 
@@ -139,6 +154,9 @@ class Supervisor:
                 self._stopping.act_on(signal.SIGQUIT)
             else:
                 self._processes.reload()
+        elif number == CODE_CHANGED:
+            # In development nobody waits for the old code: its tasks continue in the new one at their last step.
+            self._processes.reload(signal.SIGQUIT)
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
             self._change_number_of_workers(1 if number == signal.SIGTTIN else -1)
         else:
@@ -153,15 +171,40 @@ class Supervisor:
         self._note_settings()
         log.info("%s a worker: there are %d now.", "Starting" if change > 0 else "Stopping", wanted)
 
+    def _ends_burst(self) -> bool:
+        if not self.settings.burst or self._stopping.begun or not self._processes.reconciled:
+            return False
+        return self._burst.is_over(self._children.all_workers)
+
+    def _waits_for_change(self) -> bool:
+        """Wait for a change of code that cannot be loaded, in development. Returns False if nothing is waited for."""
+        if self._code_watch is None or not isinstance(self._processes.failure, ModuleLoadError):
+            return False
+        log.info("Waiting for a change of the code.")
+        while True:
+            self._processes.wait()
+            self._signals.clear_wake_up()
+            self._beat()
+            for number in self._signals.take():
+                if number in (CODE_CHANGED, signal.SIGHUP):
+                    self._processes.start_over()
+                    return True
+                self._stopping.act_on(number)
+                return False
+
+    def _code_folders(self) -> list[str]:
+        file = self.target.file()
+        return [*self.target.folders, str(Path.cwd()), *([str(Path(file).parent)] if file else [])]
+
     def _note_settings(self) -> None:
         self._heartbeat.workers_wanted = len(self._children.workers) or self.settings.num_workers
 
     def _beat(self) -> None:
         now, stopping = time.monotonic(), self._stopping.begun
         ready = self._processes.ready
-        alive = [worker for worker in self._children.workers if worker.alive]
+        alive = {worker.name for worker in self._children.all_workers if worker.alive}
         state = "draining" if stopping else "ready" if ready and self._processes.loaded else "starting"
-        healthy = stopping or not ready or any(worker.lasts(now) for worker in alive)
+        healthy = stopping or not ready or any(worker.lasts(now) for worker in self._children.all_workers)
         self._heartbeat.update(state, len(alive), healthy=healthy)
         self._telemetry.note_turn(state, self._children, self.restarts, lasting=healthy)
 

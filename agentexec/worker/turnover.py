@@ -6,6 +6,7 @@ one process: the successor claims for the slots that its predecessors do not use
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterable
 
@@ -13,6 +14,9 @@ from agentexec.worker.scoreboard import Cell, State
 
 TAKEOVER_WAIT = 0.05
 """Seconds between two looks at the slots of predecessors."""
+
+BURST_WAIT = 0.2
+"""Seconds between two claims of a process that is to end when nothing is left to do."""
 
 JITTER_PART = 10
 """The part of its tasks, one in so many, that a process may do fewer, so that not all are replaced at once."""
@@ -27,6 +31,7 @@ class Turnover:
         cell: Cell of this process.
         slots: Number of its slots.
         max_tasks: Number of tasks to start at most, 0 for any number.
+        burst: Tell the supervisor of claims that find nothing, so that it can end all.
         predecessors: Cells of the processes whose place this one takes, each with the number of its start.
     """
 
@@ -36,10 +41,14 @@ class Turnover:
         slots: int,
         *,
         max_tasks: int = 0,
+        burst: bool = False,
         predecessors: Iterable[tuple[Cell, int]] = (),
     ) -> None:
         self.cell = cell
         self._slots = slots
+        self._burst = burst
+        self.idle_wait = BURST_WAIT if burst else math.inf
+        """Seconds of one wait for tasks at most."""
         self._limit = max_tasks - secrets.randbelow(max_tasks // JITTER_PART + 1) if max_tasks else 0
         # From here on the supervisor has the time to start a successor.
         self._due_at = self._limit - min(slots, self._limit // 2)
@@ -58,6 +67,16 @@ class Turnover:
                 return None
             free = min(free, left)
         return max(0, free)
+
+    def begin_claim(self) -> None:
+        """Note that this process looks for tasks."""
+        if self._burst:
+            self.cell.begin_claim()
+
+    def end_claim(self, *, empty: bool) -> None:
+        """Note that it has looked; `empty`: it has found no task, and has none."""
+        if self._burst:
+            self.cell.end_claim(empty=empty)
 
     def note_started(self, number: int) -> None:
         """Note the number of tasks that this process has started."""

@@ -14,7 +14,7 @@ from tests.deployment import REPOSITORY, Deploy, Deployment, all_exited, on_targ
 
 CODE = """
 import os
-from agentexec import Pool
+from agentexec import Pool, enqueue
 from tests.faults.worker_module import Job, asyncio, write_ledger
 
 pool = Pool()
@@ -22,25 +22,49 @@ pool = Pool()
 @pool.task("versioned")
 async def versioned(agent_id, context: Job):
     write_ledger("start", context.key)
-    await asyncio.sleep(context.seconds)
+    await asyncio.sleep(0 if "VERSION" == "quick version" else context.seconds)
     write_ledger("end", context.key)
     return "VERSION"
+
+hoard = []
+
+@pool.task("hoard")
+async def hoards(agent_id, context: Job):
+    write_ledger("start", context.key)
+    hoard.append(b"x" * 100_000_000)
+    await asyncio.sleep(context.seconds)
+
+@pool.task("hang")
+async def hangs(agent_id, context: Job):
+    write_ledger("start", context.key)
+    while True:
+        pass
+
+@pool.task("enqueues")
+async def enqueues(agent_id, context: Job):
+    write_ledger("start", context.key)
+    if context.times:
+        await enqueue("enqueues", {"key": context.key, "times": context.times - 1})
 """
 
 
 class Project:
     """A deployment with a module of its own, which changes."""
 
-    def __init__(self, deployment: Deployment, *arguments: str) -> None:
+    def __init__(
+        self, deployment: Deployment, *arguments: str, ready: bool = True, version: str = "first version"
+    ) -> None:
         self.deployment = deployment
         self.file = deployment.folder / "project.py"
-        self.write("first version")
+        self.write(version)
         command = [sys.executable, "-m", "agentexec", "worker", "project.py", *arguments]
-        self.supervisor = deployment.spawn(command, PYTHONPATH=str(REPOSITORY), PYTHONDONTWRITEBYTECODE="1")
+        self.supervisor = deployment.spawn(
+            command, ready=ready, PYTHONPATH=str(REPOSITORY), PYTHONDONTWRITEBYTECODE="1"
+        )
         self.tasks: list[ax.Task] = []
 
     def write(self, version: str) -> None:
-        self.file.write_text(CODE.replace("VERSION", version))
+        self.file.write_text(CODE.replace("VERSION", version) if version != "(" else version)
 
     def enqueue(self, seconds: float = 0.0) -> ax.Task:
         task = self.deployment.enqueue("versioned", f"task-{len(self.tasks)}", seconds=seconds)
@@ -162,3 +186,77 @@ def test_a_kill_during_a_rollout_loses_no_task(deploy: Deploy, victim: str) -> N
 
 def _children_except(supervisor: subprocess.Popen[bytes], pid: int) -> list[psutil.Process]:
     return [child for child in psutil.Process(supervisor.pid).children() if child.pid != pid]
+
+
+@pytest.mark.thorough
+@on_targets("embedded", "valkey+postgres")
+def test_a_task_that_hangs_costs_its_neighbours_nothing(deploy: Deploy) -> None:
+    deployment = deploy()
+    project = Project(deployment, "--hang-timeout", "3")
+    neighbour = project.enqueue(1.0)
+    deployment.wait_for_start("task-0")
+    hang = deployment.enqueue("hang", "hang")
+    detail = deployment.wait_for_status(hang, "error", timeout=60)
+    assert detail.error is not None
+    assert "its event loop did not answer for 3 s" in detail.error
+    assert "for the 3rd time" in detail.error
+    assert deployment.ledger("start")["hang"] == 3
+    deployment.wait_for_ends([neighbour], timeout=30)
+    assert deployment.status(neighbour) == "complete"
+
+
+@pytest.mark.thorough
+@on_targets("embedded", "valkey+postgres")
+def test_a_process_that_holds_too_much_is_replaced_after_its_tasks(deploy: Deploy) -> None:
+    deployment = deploy()
+    Project(deployment, "--max-memory-per-child", "300")
+    [before] = deployment.workers()
+    tasks = [deployment.enqueue("hoard", f"hoard-{number}", seconds=2.5) for number in range(4)]
+    deployment.wait_for(lambda: "(--max-memory-per-child); replacing it" in deployment.log, timeout=30)
+    assert all_exited([before], 30)
+    deployment.wait_for_ends(tasks, timeout=30)
+    assert [deployment.detail(task).attempt for task in tasks] == [1] * 4
+    assert deployment.endings(tasks) == [["complete"]] * 4
+    family = deployment.processes()
+    assert deployment.stop() == 0
+    assert all_exited(family)
+
+
+@pytest.mark.thorough
+@on_targets("embedded", "valkey+postgres")
+def test_a_burst_runs_all_that_is_ready_and_leaves_delayed_tasks(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=2, worker_concurrency=1)
+    tasks = [deployment.enqueue("enqueues", f"chain-{number}", times=3) for number in range(2)]
+    later = ax.enqueue_sync("versioned", {"key": "later"}, delay=600)
+    project = Project(deployment, "--burst", "--pidfile", "worker.pid", ready=False)
+    deployment.wait_for(lambda: (deployment.folder / "worker.pid").exists(), timeout=30)
+    second = subprocess.run(
+        [sys.executable, "-m", "agentexec", "worker", "project.py", "--pidfile", "worker.pid"],
+        cwd=deployment.folder,
+        env=deployment.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert second.returncode == 2
+    assert f"belongs to process {project.supervisor.pid}, which runs" in second.stderr
+    assert project.supervisor.wait(60) == 0
+    assert deployment.ledger("start") == {"chain-0": 4, "chain-1": 4}
+    assert [deployment.status(task) for task in tasks] == ["complete"] * 2
+    assert deployment.status(later) == "queued"
+    assert not (deployment.folder / "worker.pid").exists()
+
+
+@pytest.mark.thorough
+@on_targets("embedded")
+def test_in_development_a_change_is_loaded_and_running_tasks_continue_in_it(deploy: Deploy) -> None:
+    deployment = deploy()
+    project = Project(deployment, "--reload", ready=False, version="(")
+    deployment.wait_for(lambda: "Waiting for a change of the code." in deployment.log, timeout=60)
+    project.write("first version")
+    deployment.wait_for(lambda: "on queue" in deployment.log, timeout=60)
+    long = project.enqueue(600.0)
+    deployment.wait_for_start("task-0")
+    project.write("quick version")
+    assert project.result(long) == "quick version"
+    assert deployment.detail(long).attempt == 1
+    assert deployment.stop() == 0

@@ -98,6 +98,13 @@ def test_a_crash_counts_only_for_the_suspect():
     assert attribute_crash([(suspect, CrashCounts(2, 0)), (other, CrashCounts())], 3) == {suspect}
 
 
+def test_a_crash_counts_only_for_the_task_that_is_known_to_have_caused_it():
+    suspect, culprit, other = uuid4(), uuid4(), uuid4()
+    tasks = [(suspect, CrashCounts(2, 0)), (culprit, CrashCounts()), (other, CrashCounts())]
+    assert attribute_crash(tasks, 3, culprit) == {culprit}
+    assert attribute_crash(tasks, 3, uuid4()) == {suspect}, "that one did not run there"
+
+
 def test_without_a_suspect_a_crash_counts_for_every_task():
     tasks = [(uuid4(), CrashCounts()), (uuid4(), CrashCounts(1, 1))]
     assert attribute_crash(tasks, 3) == {agent_id for agent_id, _ in tasks}

@@ -52,14 +52,15 @@ def record_crashes(
     reason: str,
     max_crashes: int,
     now: datetime,
+    culprit: UUID | None = None,
 ) -> CrashedTasks:
     """Note the crash of a process that held leases of a queue: its tasks are QUEUED again, or ERROR after too many crashes.
 
-    `reason` completes the sentence "The worker process …".
+    `reason` completes the sentence "The worker process …". `culprit` is the task that is known to have caused it.
     """
     rows = select_rows(connection, statements_for(connection).select_crashed, list(dict(leases)))
     outcome, running = _classify(queue, leases, rows)
-    requeued, poisoned = _attribute(running, max_crashes)
+    requeued, poisoned = _attribute(running, max_crashes, culprit)
     message = requeued_line(reason)
     for counted in (True, False):
         ids = [lease.agent_id for lease, blamed in requeued if blamed is counted]
@@ -100,10 +101,10 @@ def _classify(
 
 
 def _attribute(
-    running: Sequence[RunningTask], max_crashes: int
+    running: Sequence[RunningTask], max_crashes: int, culprit: UUID | None
 ) -> tuple[list[tuple[Lease, bool]], list[RunningTask]]:
     """Split the tasks of a crashed process into those that return, and whether blamed, and those that end."""
-    blamed = attribute_crash([(task.lease.agent_id, task.crashes) for task in running], max_crashes)
+    blamed = attribute_crash([(task.lease.agent_id, task.crashes) for task in running], max_crashes, culprit)
     requeued: list[tuple[Lease, bool]] = []
     poisoned: list[RunningTask] = []
     for task in running:

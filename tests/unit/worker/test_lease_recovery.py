@@ -60,6 +60,14 @@ def test_the_tasks_of_a_dead_worker_are_returned_before_their_leases_expire(reco
     assert recovery(record).recover("worker", "was killed by SIGKILL") == 0
 
 
+def test_a_crash_is_counted_only_for_its_culprit_if_that_is_known(record: Record) -> None:
+    tasks = record.start(2)
+    for task in tasks:
+        record.change(task, crashes=2, crashes_in_row=2)
+    assert recovery(record).recover("worker", "was killed because it hung", tasks[1]) == 2
+    assert record.statuses(tasks) == [Status.QUEUED, Status.ERROR]
+
+
 def test_a_task_that_crashed_too_often_ends(record: Record) -> None:
     [task] = record.start(1)
     record.change(task, crashes=2, crashes_in_row=2)

@@ -66,7 +66,7 @@ def test_the_names_of_processes_tell_the_timeout_that_the_module_has_set() -> No
         generation.settings = {"host_timeout": 300.0}
         supervisor._processes._generations.current = generation
         supervisor._processes._note_loaded(generation)
-        supervisor._processes._request_start(supervisor._children.maintenance)
+        supervisor._processes._child_starts.request(supervisor._children.maintenance)
     host = Host.of(supervisor._children.maintenance.id)
     assert host is not None
     assert host.timeout == 300.0
