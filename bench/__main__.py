@@ -28,6 +28,7 @@ def _journal(target: Target, size: Size) -> Iterator[Figure]:
 MEASURES: dict[str, Callable[[Target, Size], Iterator[Figure]]] = {
     "enqueue": measures.enqueue,
     "drain": measures.drain,
+    "fairness": measures.fairness,
     "pick-up": measures.pick_up,
     "get-result": measures.results,
     "sleepers": measures.sleepers,

@@ -66,6 +66,13 @@ COMPARISONS = (
         Goal(3_000, above=True, beyond=4_028),
     ),
     Comparison("processor time of a task, metrics", None, Goal(2, above=False)),
+    Comparison("drain without fairness_key", SQL_BATCH, None, REDIS_POP),
+    Comparison(
+        "drain with fairness_key",
+        "drain without fairness_key",
+        Goal(0.9, above=True, share=True),
+        "drain without fairness_key",
+    ),
     Comparison("pick-up", None, None, REDIS_WAKE_P50),
     Comparison(
         "pick-up after 50 ms of rest, from enqueue's return, p50",

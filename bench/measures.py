@@ -16,6 +16,8 @@ from bench.targets import BenchError, Target
 from bench.workers import Workers, pss
 
 CALLERS = 50
+KEYS = 100
+WITHOUT_KEYS = "drain without fairness_key"
 PAUSE = 0.05
 """Seconds between two tasks of a latency measurement: the workers have just become idle."""
 
@@ -100,6 +102,29 @@ def drain(target: Target, size: Size) -> Iterator[Figure]:
         what = f"drain of {number:,}, 2 processes of {concurrency}"
         yield median_of(what, "tasks/s", by_record)
         yield median_of(f"{what}, in all", "tasks/s", in_all)
+
+
+def fairness(target: Target, size: Size) -> Iterator[Figure]:
+    """Yield the no-op tasks of many fairness keys that two worker processes finish per second, beside tasks without keys."""
+    number = size.many
+    rates: dict[str, list[float]] = {WITHOUT_KEYS: [], f"drain with fairness_key, {KEYS} keys": []}
+    target.reset()
+    with Workers(target) as workers:
+        workers.warm()
+        for _ in range(size.rounds):
+            for found, key in zip(rates.values(), (None, "{tenant}"), strict=True):
+                since = datetime.now(UTC)
+                workers.pause()
+                contexts = ({"number": at, "tenant": f"tenant-{at % KEYS}"} for at in range(number))
+                try:
+                    asyncio.run(ax.enqueue_many("noop", contexts, fairness_key=key))
+                finally:
+                    workers.resume()
+                target.wait_until_over()
+                first, last = target.span(since, number)
+                found.append(number / (last - first))
+    for name, found in rates.items():
+        yield median_of(name, "tasks/s", found)
 
 
 def pick_up(target: Target, size: Size) -> Iterator[Figure]:

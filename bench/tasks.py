@@ -18,6 +18,7 @@ class Job(BaseModel):
 
     number: int = 0
     seconds: float = 0.0
+    tenant: str = ""
 
 
 @pool.task("noop")

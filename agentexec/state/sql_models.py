@@ -26,6 +26,9 @@ RANKED = 10
 UNRANKED = 20
 """Lane of tasks with a fairness key that have no turn yet: 20 for HIGH, 21 for LOW."""
 
+RANKED_ONLY = f"lane + 0 BETWEEN {RANKED} AND {UNRANKED - 1}"
+"""Condition of the rows with a turn, as in the index that has only those. No planner takes it for a range to search."""
+
 MAX_GROUP = 410
 """Characters of the longest name of a group: of a task and a key, and what separates them."""
 
@@ -64,15 +67,15 @@ class QueueEntry(Base):
 
     __table_args__ = (
         Index(f"ix_{CONF.table_prefix}queue_lane", "queue", "lane", "at"),
-        # The last turn of a key. Tasks without one are not in it, where the database can leave rows out.
+        # The last turn of a key. Only tasks with a turn are in it, where the database can leave rows out.
         Index(
             f"ix_{CONF.table_prefix}queue_flow",
             "queue",
             "lane",
             "flow",
             "at",
-            postgresql_where=text("flow IS NOT NULL"),
-            sqlite_where=text("flow IS NOT NULL"),
+            postgresql_where=text(RANKED_ONLY),
+            sqlite_where=text(RANKED_ONLY),
         ),
     )
 

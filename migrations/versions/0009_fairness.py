@@ -14,6 +14,7 @@ depends_on = None
 
 ACTIVITY = f"{CONF.table_prefix}activity"
 QUEUE = f"{CONF.table_prefix}queue"
+RANKED = sa.text("lane + 0 BETWEEN 10 AND 19")
 INDEX = f"ix_{CONF.table_prefix}queue_flow"
 
 
@@ -26,8 +27,8 @@ def upgrade() -> None:
         INDEX,
         QUEUE,
         ["queue", "lane", "flow", "at"],
-        postgresql_where=sa.text("flow IS NOT NULL"),
-        sqlite_where=sa.text("flow IS NOT NULL"),
+        postgresql_where=RANKED,
+        sqlite_where=RANKED,
     )
 
 

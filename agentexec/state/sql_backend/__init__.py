@@ -111,6 +111,8 @@ class SqlBackend(SqlComparison):
                 (Priority.LOW, limit),
             ):
                 self._take(connection, claim, priority, min(limit, len(claim.leases) + lane_limit))
+            if claim.fair is not None:
+                claim.fair.close()
             # A worker that filled its slots claims again before it waits.
             if len(claim.leases) == limit:
                 return ClaimResult(claim.leases, None)

@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy import Connection, Engine, text
 
 from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.transactions import writing
 from agentexec.state.sql_backend.dialects import SqlDialect
 from agentexec.state.sql_backend.statements import by_id, found_rows
-from agentexec.state.sql_models import LEASED, PARKED, RANKED, UNRANKED, Counter, QueueEntry
+from agentexec.state.sql_models import LEASED, PARKED, RANKED, RANKED_ONLY, UNRANKED, Counter, QueueEntry
 from agentexec.task import Entry, Priority
 
 TURN = 1_000_000
@@ -38,6 +38,9 @@ LANES = (*Priority, LEASED, PARKED, *RANKED_LANES, *(UNRANKED + priority for pri
 
 RANK_AT_ONCE = 2 * CHUNK_SIZE
 """Tasks that get their turns in one transaction."""
+
+MAX_KNOWN = 1000
+"""Counters that a process remembers: two for each queue and priority."""
 
 MAX_RANK_SECONDS = 1.0
 """Seconds after which a claim takes the tasks that have turns, although others have none yet."""
@@ -109,15 +112,19 @@ class FairStatements:
             f"{dialect.insert} INTO {counters} (name, value) VALUES (:name, 0){dialect.on_conflict}"
         )
         self.lock_counters = text(
-            f"SELECT name, value FROM {counters} WHERE name IN :names ORDER BY name{dialect.for_update}"
-        ).bindparams(bindparam("names", expanding=True))
-        self.set_counter = text(f"UPDATE {counters} SET value = :value WHERE name = :name")
+            f"SELECT name, value FROM {counters} WHERE name IN (:name0, :name1, :name2, :name3) ORDER BY name"
+            f"{dialect.for_update}"
+        )
+        self.advance_counter = text(
+            f"UPDATE {counters} SET value = CASE WHEN value < :value OR value > {MAX_TURN} THEN :value ELSE value END "
+            "WHERE name = :name"
+        )
         self.first_turn = text(
             f"SELECT MIN(at) FROM {queue} WHERE queue = :queue AND lane = :ranked AND at BETWEEN 0 AND {MAX_TURN}"
         )
         self.unranked = found_rows(
             f"SELECT agent_id, epoch, flow, step, (SELECT MAX(same.at) FROM {queue} same WHERE same.queue = :queue "
-            f"AND same.lane = :ranked AND same.flow = {queue}.flow AND same.at <= {MAX_TURN}) AS last_turn "
+            f"AND same.lane = :ranked AND same.{RANKED_ONLY} AND same.flow = {queue}.flow AND same.at <= {MAX_TURN}) AS last_turn "
             f"FROM {queue} WHERE queue = :queue AND lane = :unranked AND at <= {now} ORDER BY at, agent_id LIMIT :most"
             f"{dialect.skip_locked}"
         )
@@ -138,13 +145,15 @@ Readable = Callable[[Connection, Sequence[Any]], list[Any]]
 
 
 class FairLanes:
-    """The lanes of tasks with a fairness key, of one engine. Claims of a queue wait for each other here."""
+    """The lanes of tasks with a fairness key, of one engine."""
 
     def __init__(self, engine: Engine, dialect: SqlDialect, readable: Readable) -> None:
         self._engine = engine
         self._dialect = dialect
         self._readable = readable
         self._sql = FairStatements(dialect)
+        self._known: dict[str, int] = {}
+        """Turns that counters have reached at least."""
 
     def read_next(self, connection: Connection, queue: str) -> NextTasks:
         """Return the first values of a queue's lanes, without a lock."""
@@ -160,8 +169,8 @@ class FairLanes:
                     pass
 
     def open(self, connection: Connection, queue: str) -> FairClaim:
-        """Lock a queue's turns for a claim, until the transaction ends."""
-        return FairClaim(self, connection, queue, self._lock(connection, queue))
+        """Return a claim within a transaction; call its `close` at the end."""
+        return FairClaim(self, connection, queue)
 
     def rows(self, connection: Connection, queue: str, lane: int, most: int, *, ranked: bool) -> list[Any]:
         """Lock and return the first tasks of a lane that are ready."""
@@ -169,9 +178,17 @@ class FairLanes:
         statement = self._sql.ranked if ranked else self._sql.plain
         return self._readable(connection, connection.execute(statement, values).all())
 
-    def set_counter(self, connection: Connection, name: str, value: int) -> None:
-        """Store a counter that `open` has locked."""
-        connection.execute(self._sql.set_counter, {"name": name, "value": value})
+    def advance(self, connection: Connection, name: str, turn: int) -> None:
+        """Raise a counter to a turn, unless this process knows that it is that high."""
+        if self._known.get(name) == turn:
+            return
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[name] = turn
+        values = {"name": name, "value": turn}
+        if connection.execute(self._sql.advance_counter, values).rowcount == 0:
+            connection.execute(self._sql.create_counter, {"name": name})
+            connection.execute(self._sql.advance_counter, values)
 
     def first_turn(self, connection: Connection, queue: str, priority: Priority) -> int | None:
         """Return the lowest turn of a lane, None without one."""
@@ -183,7 +200,7 @@ class FairLanes:
         """Give turns to the first tasks that are due, and return their number."""
         ranked = RANKED + priority
         with writing(self._engine, relaxed=True) as connection:
-            counters = self._lock(connection, queue)
+            counters = self.lock(connection, queue)
             first = self.first_turn(connection, queue, priority)
             now = current_turn(counters[turn_counter(queue, priority)], first)
             values = self._dialect.params(
@@ -218,13 +235,14 @@ class FairLanes:
             self._sql.rank, [{**place, "id": agent_id, "turn": turn} for agent_id, turn in turns]
         )
 
-    def _lock(self, connection: Connection, queue: str) -> dict[str, int]:
+    def lock(self, connection: Connection, queue: str) -> dict[str, int]:
         """Lock and return the counters of a queue."""
         names = [
             counter(queue, priority) for counter in (turn_counter, plain_counter) for priority in Priority
         ]
+        wanted = {f"name{number}": name for number, name in enumerate(names)}
         for _ in range(2):
-            counters = dict(map(tuple, connection.execute(self._sql.lock_counters, {"names": names}).all()))
+            counters = dict(map(tuple, connection.execute(self._sql.lock_counters, wanted).all()))
             missing = [{"name": name} for name in names if name not in counters]
             if not missing:
                 break
@@ -235,28 +253,46 @@ class FairLanes:
 class FairClaim:
     """A claim of tasks that take turns, within its transaction."""
 
-    def __init__(
-        self, lanes: FairLanes, connection: Connection, queue: str, counters: dict[str, int]
-    ) -> None:
+    def __init__(self, lanes: FairLanes, connection: Connection, queue: str) -> None:
         self._lanes = lanes
         self._connection = connection
         self._queue = queue
-        self._counters = counters
+        self._counters: dict[str, int] | None = None
+        self._reached: dict[str, int] = {}
 
     def take(self, priority: Priority, most: int, *, with_plain: bool) -> list[Any]:
         """Lock and return the tasks whose turns are next; `with_plain` if tasks without a key may be ready."""
-        lanes, connection, queue = self._lanes, self._connection, self._queue
-        ranked = lanes.rows(connection, queue, RANKED + priority, most, ranked=True)
-        plain = lanes.rows(connection, queue, int(priority), most, ranked=False) if with_plain else []
-        turn_name, plain_name = turn_counter(queue, priority), plain_counter(queue, priority)
+        if with_plain:
+            return self._take_both(priority, most)
+        rows = self._rows(priority, most, ranked=True)
+        turns = [row.at for row in rows if is_turn(row.at)]
+        if turns:
+            self._reached[turn_counter(self._queue, priority)] = max(turns)
+        return rows
+
+    def close(self) -> None:
+        """Store the turns that the claim has reached."""
+        for name, turn in sorted(self._reached.items()):
+            self._lanes.advance(self._connection, name, turn)
+
+    def _take_both(self, priority: Priority, most: int) -> list[Any]:
+        """Return the tasks that are next with and without a key. Such claims wait for each other."""
+        if self._counters is None:
+            self._counters = self._lanes.lock(self._connection, self._queue)
+        ranked, plain = (self._rows(priority, most, ranked=ranked) for ranked in (True, False))
+        turn_name, plain_name = turn_counter(self._queue, priority), plain_counter(self._queue, priority)
         first = next((row.at for row in ranked if is_turn(row.at)), None)
         now = current_turn(self._counters[turn_name], first)
-        chosen, turn, plain_turn = merge(ranked, plain, most, now, min(self._counters[plain_name], now))
+        plain_turn = self._counters[plain_name]
+        plain_turn = min(plain_turn, now) if is_turn(plain_turn) else now
+        chosen, turn, plain_turn = merge(ranked, plain, most, now, plain_turn)
         for name, value in ((turn_name, turn), (plain_name, plain_turn)):
-            if value != self._counters[name]:
-                lanes.set_counter(connection, name, value)
-                self._counters[name] = value
+            self._counters[name] = self._reached[name] = value
         return chosen
+
+    def _rows(self, priority: Priority, most: int, *, ranked: bool) -> list[Any]:
+        lane = RANKED + priority if ranked else int(priority)
+        return self._lanes.rows(self._connection, self._queue, lane, most, ranked=ranked)
 
 
 def turn_counter(queue: str, priority: Priority) -> str:

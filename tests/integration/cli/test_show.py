@@ -83,7 +83,12 @@ def add_worker(worker_id: str, queue: str, seen_ago: float = 0) -> None:
 def test_context_result_and_metadata_are_shown_without_secrets(show: Show) -> None:
     context = {"company": "Acme", "api_key": "hunter22", "note": f"{HOSTILE} {KEY}", "text": "x" * 3_000}
     task = ax.enqueue_sync(
-        "work", context, metadata={"token": "hunter23", "tenant": "a"}, priority=ax.Priority.HIGH
+        "work",
+        context,
+        metadata={"token": "hunter23", "tenant": "a"},
+        priority=ax.Priority.HIGH,
+        fairness_key="{company}\x1b[2J",
+        fairness_weight=2.5,
     )
     end(task.agent_id, json.dumps({"answer": "y" * 3_000, "password": "hunter24"}))
     for options, whole in (((), False), (("--full",), True)):
@@ -93,6 +98,8 @@ def test_context_result_and_metadata_are_shown_without_secrets(show: Show) -> No
         assert ("x" * 3_000 in text, "y" * 3_000 in text) == (whole, whole)
         assert text.count("2000 more characters; --full") == (0 if whole else 2)
         assert "queue:     agentexec_tasks, priority high" in text
+        assert "fairness:  Acme" in text and ", weight 2.5" in text and "\x1b" not in text
+        assert value["fairness_key"].startswith("Acme")
         assert 'metadata:  {"tenant": "a", "token": "***"}' in text, "sorted, whatever the database does"
         assert "[red]text[/red]" in text
         assert value["metadata"] == {"tenant": "a", "token": "***"}

@@ -47,6 +47,17 @@ def test_an_emptied_index_is_rebuilt_once(record: Record, repair: IndexRepair) -
     assert record.backend.depth(QUEUE).ready == 0, "an intact index is left alone"
 
 
+def test_a_rebuilt_index_knows_the_fairness_keys(record: Record, repair: IndexRepair) -> None:
+    many, [late] = record.enqueue(20), record.enqueue(1)
+    for agent_id in many:
+        record.change(agent_id, fairness_key="many", fairness_weight=1.0)
+    record.change(late, fairness_key="late", fairness_weight=1.0)
+    record.backend.remove(QUEUE, [*many, late])
+    repair.rebuild_if_emptied()
+    claimed = record.backend.claim(QUEUE, "worker", limit=2, low_quota=0, lease_seconds=60).leases
+    assert late in [lease.agent_id for lease in claimed]
+
+
 def test_a_task_whose_push_was_lost_is_pushed_after_a_moment(record: Record, repair: IndexRepair) -> None:
     [lost, fresh] = record.enqueue(2)
     record.change(lost, created_at=utc_now() - LATER)

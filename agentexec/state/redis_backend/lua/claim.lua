@@ -106,6 +106,7 @@ local function pass(id, lane, score)
 end
 
 local reply, bad, twice, left, parked, has_groups = {-1}, {}, {}, limit, 0, false
+local seen = {}
 local expires_at = digits(moment + lease)
 local from_low = math.min(low, limit)
 local exhausted, again
@@ -119,8 +120,8 @@ repeat
   local marks, leases = {}, {}
   for i, mark in ipairs(#ids > 0 and redis.call('HMGET', ENTRY, unpack(ids)) or {}) do
     local epoch, lane, owner, signature, grouped = parse(mark)
-    if is_fair[i] and epoch and owner ~= '' then
-      -- A worker of an earlier release has pushed it without its key, and another has claimed it.
+    if seen[ids[i]] or is_fair[i] and epoch and owner ~= '' then
+      -- A worker of an earlier release has pushed it without its key, and it is claimed from there.
       mark = nil
     elseif not (epoch and is_id(ids[i])) then
       if mark then bad[#bad + 1] = ids[i] end
@@ -130,6 +131,7 @@ repeat
     else
       has_groups = has_groups or grouped
       if is_fair[i] then twice[#twice + 1] = ids[i] end
+      seen[ids[i]] = true
       epoch = epoch + 1
       marks[#marks + 1] = ids[i]
       marks[#marks + 1] = write(epoch, lane, signature, worker, grouped)

@@ -72,7 +72,7 @@ local function of_flow(lane, flow, count, reverse)
 end
 
 -- Returns the current turn of a lane and that of the tasks without a key. Every key is at most one step of the lowest weight
--- ahead, or 1 behind for a task at the front; where that is not so, or turns have become too high to add to, all of them are set again.
+-- ahead, or 1 behind for a task at the front. Where that is not so, or turns have become too high to add to, all start again.
 local function current_turns(lane)
   local ring = TURNS[lane]
   local head = tonumber(redis.call('ZRANGE', ring, 0, 0, 'WITHSCORES')[2])
@@ -81,13 +81,8 @@ local function current_turns(lane)
   now, plain = tonumber(now), tonumber(plain)
   local tail = tonumber(redis.call('ZRANGE', ring, -1, -1, 'WITHSCORES')[2])
   if now and now <= MAX_TURN and head >= now - 1 and tail <= now + MAX_STEP then return now, math.min(plain, now) end
-  local base = now and now <= MAX_TURN and now or head
-  local all = redis.call('ZRANGE', ring, 0, -1, 'WITHSCORES')
-  for i = 1, #all, 2 do
-    local ahead = tonumber(all[i + 1]) - base
-    if ahead ~= ahead then ahead = 0 end
-    redis.call('ZADD', ring, digits(math.min(math.max(ahead, 0), MAX_STEP)), all[i])
-  end
+  local keys = redis.call('ZRANGE', ring, 0, -1)
+  for _, key in ipairs(keys) do redis.call('ZADD', ring, 0, key) end
   return 0, 0
 end
 
