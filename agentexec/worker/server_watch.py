@@ -31,14 +31,14 @@ COUNT_SHARE = 20
 class ServerWatch:
     """Thread of the maintenance process that asks both servers now and then, for probes and metrics.
 
-    With a meter in the runtime it also counts the queue and the outages.
+    With a meter in the runtime it also counts the queues and the outages.
 
     Threads: its own thread asks; any other may call `state`.
     """
 
     def __init__(self, runtime: Runtime, settings: Settings) -> None:
         self._runtime = runtime
-        self._queue = settings.queue_name
+        self._queues = [queue.name for queue in settings.served_queues]
         self._answered_at: dict[str, float] = {}
         self._away: set[str] = set()
         self._depth: dict[str, Any] = {}
@@ -55,7 +55,7 @@ class ServerWatch:
         self._stop.set()
 
     def state(self) -> dict[str, Any]:
-        """Return the seconds since each server's last answer, and the latest count of the queue."""
+        """Return the seconds since each server's last answer, and the latest counts of the queues."""
         now = time.monotonic()
         ages = {server: round(now - at, 1) for server, at in list(self._answered_at.items())}
         return {**ages, **self._depth}
@@ -87,21 +87,21 @@ class ServerWatch:
         self._away.add(server)
 
     def _count(self) -> None:
-        """Count the tasks of the queue. The database may need a while for many tasks, and is then asked less often."""
+        """Count the tasks of the queues. The database may need a while for many tasks, and is then asked less often."""
         began = time.monotonic()
         try:
-            depth = self._runtime.backend.depth(self._queue)
-            oldest = self._oldest_age()
+            depth = {queue: self._runtime.backend.depth(queue)._asdict() for queue in self._queues}
+            oldest = {queue: self._oldest_age(queue) for queue in self._queues}
         except Exception:
-            log.debug("Cannot count the tasks of the queue.", exc_info=True)
+            log.debug("Cannot count the tasks of the queues.", exc_info=True)
             return
-        self._depth = {"depth": {self._queue: depth._asdict()}, "oldest": {self._queue: oldest}}
+        self._depth = {"depth": depth, "oldest": oldest}
         self._next_count = time.monotonic() + (time.monotonic() - began) * COUNT_SHARE
 
-    def _oldest_age(self) -> float:
+    def _oldest_age(self, queue: str) -> float:
         now = utc_now()
         with reading(self._runtime.engine) as connection:
-            created = connection.execute(oldest_queued(now, [Activity.queue == self._queue])).scalar()
+            created = connection.execute(oldest_queued(now, [Activity.queue == queue])).scalar()
         return 0.0 if created is None else max(0.0, (now - created).total_seconds())
 
     def _ask_database(self) -> None:
@@ -109,4 +109,4 @@ class ServerWatch:
             connection.execute(select(1))
 
     def _ask_queue(self) -> None:
-        self._runtime.backend.is_intact(self._queue)
+        self._runtime.backend.is_intact(self._queues[0])

@@ -325,3 +325,27 @@ def test_a_decorator_registers_the_task_and_its_schedule(deployment: Deployment)
     schedule = pool.registry.schedules["nightly"]
     assert (schedule.task_name, schedule.cron, schedule.repeat) == ("nightly", "0 0 * * *", None)
     assert (schedule.context, schedule.metadata) == ('{"region":"EU"}', {"kind": "cleanup"})
+
+
+@alone
+def test_a_schedule_is_in_the_queue_of_its_task(deployment: Deployment) -> None:
+    pool = ax.Pool(engine=RUNTIME.engine)
+
+    @pool.task("report", queue="high")
+    async def report(agent_id: UUID, context: Report) -> None: ...
+
+    @pool.task("other")
+    async def other(agent_id: UUID, context: Report) -> None: ...
+
+    pool.add_schedule("hourly", "0 * * * *", task="report")
+    pool.add_schedule("others", "0 * * * *", task="other")
+    hosts = [Scheduler(RUNTIME.engine, pool.registry, queue) for queue in ("low", "elsewhere")]
+    for scheduler in hosts:
+        scheduler.run_once(utc_now())
+    due = find_schedule(RUNTIME.engine, "high", "hourly").next_at
+    assert due is not None
+    for scheduler in hosts:
+        scheduler.run_once(due)
+    assert len(tasks()) == 1, "whatever queues their workers serve"
+    assert RUNTIME.backend.depth("high").ready == 1
+    assert RUNTIME.backend.depth("low").ready == 1

@@ -249,3 +249,16 @@ def test_any_data_becomes_json_of_bounded_size(stage: Stage) -> None:
     assert events[0]["data"]["call_id"] == "1"
     assert events[0]["data"]["truncated"] is True
     assert events[2]["data"] == {"output": "nan", "plain": [1, None]}
+
+
+def test_events_are_published_in_the_queue_of_their_task(stage: Stage) -> None:
+    here, there = uuid4(), uuid4()
+    stage.live.queue_of = lambda agent_id: "other" if agent_id == there else stage.queue
+    stage.follow(here)
+    stage.backend.follow("other", [there], "reader")
+    for agent_id in (here, there):
+        stage.live.publish(agent_id, "text_delta", delta("text"))
+    assert stage.live.flush([here, there], 5.0)
+    assert stage.text(here) == "text"
+    events = stage.backend.read_events("other", {there: 0, here: 0})
+    assert list(events) == [there]
