@@ -12,6 +12,7 @@ from pydantic.errors import PydanticUserError
 
 from agentexec.arguments.checks import check_integer, check_seconds, check_text
 from agentexec.arguments.fairness import checked_fairness_key, checked_fairness_weight
+from agentexec.arguments.group_options import checked_groups
 from agentexec.arguments.served_queues import MAX_QUEUE_NAME
 from agentexec.arguments.webhooks import check_url
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
@@ -34,6 +35,10 @@ class Registry:
         """Queue of these tasks, if their pool names one."""
         self.queues: str | None = None
         """Queues that the workers of these tasks serve, if their pool names them."""
+        self.limits: dict[str, int] = {}
+        """Limits of concurrency by task name."""
+        self.keyed: set[str] = set()
+        """Names of the tasks with a lock or a limit."""
         self.schedules: dict[str, ScheduleDefinition] = {}
         """Schedules by name."""
         self.failure_handlers: list[str] = []
@@ -95,6 +100,7 @@ class Registry:
             retry_on=_checked_retry_on(name, options.get("retry_on")),
             backoff=_checked_backoff(name, options.get("backoff")),
             expires=_checked_expiry(name, options.get("expires")),
+            **checked_groups(name, options),
             fairness_key=checked_fairness_key(f"Task {name}: fairness_key", options.get("fairness_key")),
             fairness_weight=checked_fairness_weight(
                 f"Task {name}: fairness_weight", options.get("fairness_weight")
@@ -104,6 +110,10 @@ class Registry:
             queue=_checked_queue(name, options.get("queue")),
         )
         self._tasks[name] = definition
+        if definition.concurrency is not None:
+            self.limits[name] = definition.concurrency
+        if definition.lock_key is not None or definition.concurrency is not None:
+            self.keyed.add(name)
         return definition
 
     def add_failure_handler(self, handler: Callable[..., Any], **options: Unpack[HandlerOptions]) -> None:

@@ -109,6 +109,24 @@ class Entry(NamedTuple):
     holds_lock: bool = False
 
 
+LOCK = "lock:"
+"""Start of the name of a lock."""
+
+LIMIT = "limit:"
+"""Start of the name of a limit."""
+
+SEPARATOR = "\x1f"
+"""Character between the task and the key in the name of a limit."""
+
+
+def groups_of(task_name: str, lock_key: object, concurrency_key: object) -> tuple[str, ...]:
+    """Return the groups of a task with these keys: the lock first, so that it is taken in order. None stands for no group."""
+    lock = (LOCK + lock_key,) if isinstance(lock_key, str) else ()
+    if not isinstance(concurrency_key, str):
+        return lock
+    return (*lock, f"{LIMIT}{task_name}{SEPARATOR}{concurrency_key}")
+
+
 def stored_entry(row: Any, run_at: float = 0.0, epoch: int | None = None) -> Entry:
     """Return the entry of a row of the record, which anybody may have changed; `epoch` is the row's by default."""
     key, weight = row.fairness_key, row.fairness_weight
@@ -119,6 +137,8 @@ def stored_entry(row: Any, run_at: float = 0.0, epoch: int | None = None) -> Ent
         row.epoch if epoch is None else epoch,
         key if isinstance(key, str) and key else None,
         weight if isinstance(weight, float | int) and MIN_WEIGHT <= weight <= MAX_WEIGHT else 1.0,
+        groups_of(row.agent_type, row.lock_key, row.concurrency_key),
+        row.held_lock is not None and row.held_lock == row.lock_key,
     )
 
 
@@ -174,6 +194,17 @@ class HandlerOptions(TypedDict, total=False):
     """Owner of the task, such as "{tenant}", with fields of the context in braces. The tasks of each key take turns with
     those of the others, so that nobody's backlog delays anybody else. By default the tasks have no key."""
 
+    lock_key: str | None
+    """Lock of the task, such as "user:{user_id}", with fields of the context in braces. Tasks with the same one run one at a
+    time, first in, first out, on all hosts. By default the tasks have no lock."""
+
+    concurrency: int | None
+    """Tasks of this name that may run at once, in all workers together; no limit by default. With `concurrency_key`, those with
+    the same key."""
+
+    concurrency_key: str | None
+    """Key of the limit, such as "{tenant}", with fields of the context in braces."""
+
     fairness_weight: float | Mapping[str, float] | None
     """Tasks of a key in each turn, 0.001 to 1000, or a mapping with the weights of some keys; 1 by default."""
     queue: str | None
@@ -198,6 +229,9 @@ class TaskDefinition:
     timeout: float | None = None
     retry_on: tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None = None
     backoff: float | Callable[[int], float | timedelta] | None = None
+    lock_key: str | None = None
+    concurrency: int | None = None
+    concurrency_key: str | None = None
     fairness_key: str | None = None
     fairness_weight: float | Mapping[str, float] = 1.0
     queue: str | None = None

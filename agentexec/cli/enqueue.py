@@ -53,6 +53,10 @@ def run(
         str | None,
         typer.Option(help="Key that makes a second enqueue return the first task, unless that has failed."),
     ] = None,
+    lock_key: Annotated[
+        str | None,
+        typer.Option(help="Lock: tasks with the same one run one at a time, like user:7 or user:{user_id}."),
+    ] = None,
     fairness_key: Annotated[
         str | None,
         typer.Option(help="Whose task it is: tasks of one key take turns with those of others."),
@@ -84,6 +88,7 @@ def run(
         webhook=webhook,
         queue_name=queue,
         idempotency_key=idempotency_key,
+        lock_key=lock_key,
         fairness_key=fairness_key,
     )
     if (wait or follow) and (complaint := missing_worker(task.queue_name)):

@@ -36,7 +36,8 @@ from agentexec.outage import wait_out
 from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
 from agentexec.schema.migrate import upgrade
-from agentexec.task import Entry, Priority, Task, require_known_options
+from agentexec.state.groups import SupportsGroups
+from agentexec.task import Entry, Priority, Task, groups_of, require_known_options
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -189,7 +190,18 @@ def entry_of(new: NewTask) -> Entry:
         new.run_at.timestamp() if new.run_at else 0.0,
         fairness_key=new.fairness_key,
         fairness_weight=new.fairness_weight,
+        groups=_groups(new),
     )
+
+
+def _groups(new: NewTask) -> tuple[str, ...]:
+    groups = groups_of(new.task_name, new.lock_key, new.concurrency_key)
+    if groups and not isinstance(RUNTIME.backend, SupportsGroups):
+        raise UsageError(
+            f"Task {new.task_name} has a lock_key= or concurrency=, and the state backend {CONF.state_backend} cannot let tasks wait "
+            "for each other; see agentexec.state.groups.SupportsGroups."
+        )
+    return groups
 
 
 def _intake() -> Intake:

@@ -25,7 +25,9 @@ from agentexec.arguments.checks import (
     shown,
 )
 from agentexec.arguments.fairness import MAX_KEY, checked_fairness_key, checked_weight, weight_of
-from agentexec.arguments.key_templates import fill_template
+from agentexec.arguments.group_options import MAX_KEY as MAX_LOCK_KEY
+from agentexec.arguments.group_options import fill_concurrency_key, fill_key
+from agentexec.arguments.key_templates import check_template, fill_template
 from agentexec.arguments.served_queues import MAX_QUEUE_NAME
 from agentexec.arguments.webhooks import check_url
 from agentexec.config import CONF
@@ -69,6 +71,10 @@ class TaskOptions(TypedDict, total=False):
     """Queue of the task, up to 100 characters; by default that of its pool, if this process has it and it names one, else
     `AGENTEXEC_QUEUE_NAME`."""
 
+    lock_key: str | None
+    """Lock of the task, such as "user:{user_id}", with fields of the context in braces; by default that of the task's handler.
+    Tasks of a queue with the same one run one at a time, first in, first out, on all hosts."""
+
     fairness_key: str | None
     """Owner of the task, such as "{tenant}", with fields of the context in braces; by default that of the task's handler, if
     this process has it. The tasks of each key take turns with those of the others."""
@@ -110,6 +116,7 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
     run_at = _start_time(options.get("delay"), options.get("eta"))
     text = _checked_context(task_name, context)
     fairness_key, fairness_weight = _fairness(task_name, text, options)
+    lock_key, concurrency_key = _groups(task_name, text, options)
     return NewTask(
         agent_id=new_agent_id(),
         task_name=task_name,
@@ -125,7 +132,22 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
         expires_at=_expiry(task_name, options.get("expires"), run_at),
         fairness_key=fairness_key,
         fairness_weight=fairness_weight,
+        lock_key=lock_key,
+        concurrency_key=concurrency_key,
     )
+
+
+def _groups(task_name: str, context: str | None, options: TaskOptions) -> tuple[str | None, str | None]:
+    """Return the keys of a task's lock and limit."""
+    definition = RUNTIME.definition(task_name)
+    template = options.get("lock_key")
+    if template is not None:
+        template = check_template("lock_key=", template, MAX_LOCK_KEY)
+    elif definition is not None:
+        template = definition.lock_key
+    limit, key = (None, None) if definition is None else (definition.concurrency, definition.concurrency_key)
+    lock_key = fill_key("lock_key", task_name, template, context)
+    return lock_key, fill_concurrency_key(task_name, limit, key, context)
 
 
 def _fairness(task_name: str, context: str | None, options: TaskOptions) -> tuple[str | None, float]:

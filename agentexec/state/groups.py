@@ -7,16 +7,13 @@ or "limit:TASK", a unit separator and the key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from agentexec.state.answers import Waiting
-
-LOCK = "lock:"
-LIMIT = "limit:"
-SEPARATOR = "\x1f"
+from agentexec.task import LIMIT, LOCK, SEPARATOR, Lease
 
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 """Limits of a claim by a worker whose tasks have none."""
@@ -38,12 +35,6 @@ class SupportsGroups(Protocol):
         """
 
 
-def groups_of(task_name: str, lock_key: str | None, concurrency_key: str | None) -> tuple[str, ...]:
-    """Return the groups of a task with these keys: the lock first, so that it is taken in order."""
-    lock = () if lock_key is None else (LOCK + lock_key,)
-    return lock if concurrency_key is None else (*lock, f"{LIMIT}{task_name}{SEPARATOR}{concurrency_key}")
-
-
 def is_lock(group: str) -> bool:
     """Return True for a lock, False for a limit."""
     return group.startswith(LOCK)
@@ -57,3 +48,9 @@ def key_of(group: str) -> str:
 def capacity(group: str, limits: Mapping[str, int]) -> int | None:
     """Return how many tasks a group admits at once, None for any number: no task of the worker declares a limit."""
     return 1 if is_lock(group) else limits.get(group.removeprefix(LIMIT).partition(SEPARATOR)[0])
+
+
+def left_by_transaction(backend: Any, leases: Sequence[Lease]) -> list[Lease]:
+    """Return the tasks that `finish` within a transaction leaves to a call after its commit: on SQL, those with groups."""
+    unfinished = getattr(backend, "unfinished", None)
+    return [] if unfinished is None else unfinished(leases)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from agentexec.activity.changes.admissions import Admissions, Admitted, LeftTask
+from agentexec.activity.changes.postponements import Postponed, TaskKeys
 from agentexec.activity.changes.stores import record_store
 from agentexec.activity.changes.unknown_tasks import MAX_UNKNOWN_SECONDS
 from agentexec.activity.changes.writer import Writer
@@ -28,6 +29,9 @@ log = logging.getLogger("agentexec.worker")
 MAX_WARNED_NAMES = 100
 """Names of tasks about which a process warns once: names come from the queue, so there may be any number."""
 
+LOCK_WAIT = 1.0
+"""Seconds between two tries of a task whose lock the queue does not know to be taken."""
+
 RETRY_WAIT = 2.0
 """Longest wait in seconds between two tries to admit a batch while the database is away."""
 
@@ -44,6 +48,7 @@ class Admitter:
         task_names: Returns the names of the tasks that this worker has, and leaves tasks of other names for other
             workers. None: tasks of any name are started.
         checks_queue: Start only tasks that the record has on the queue from which they were claimed.
+        keys: Keys by which this worker's tasks are locked and limited.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Admitter:
         stopping: Callable[[], bool],
         task_names: Callable[[], Collection[str]] | None = None,
         checks_queue: bool = True,
+        keys: TaskKeys | None = None,
     ) -> None:
         self._runtime = runtime
         self._store = record_store(runtime)
@@ -71,6 +77,7 @@ class Admitter:
         self._stopping = stopping
         self._task_names = task_names
         self._checks_queue = checks_queue
+        self._keys = keys
         self._held: list[Lease] = []
         self._left_until = 0.0
         self._minute_ends, self._left_in_minute = 0.0, 0
@@ -136,6 +143,7 @@ class Admitter:
             started_message=self._settings.activity_message_started,
             task_names=self._names(),
             queue=queue,
+            keyed_names=() if self._keys is None else self._keys.names,
         )
         if not started:
             return leases
@@ -152,6 +160,7 @@ class Admitter:
             suspect_running=self._suspects.any_running,
             task_names=self._names(),
             queue=queue,
+            keys=self._keys,
         )
 
     def _names(self) -> Collection[str] | None:
@@ -187,6 +196,8 @@ class Admitter:
             self._drop(queue, leases)
         for left in admissions.left:
             self._leave(left)
+        for lease, postponed in admissions.postponed:
+            self._postpone(lease, postponed)
         if admissions.unknown:
             self._live.notify_log_changed([lease.agent_id for lease in admissions.unknown])
 
@@ -225,6 +236,23 @@ class Admitter:
             log, "A task that is left for others returns to the queue when its lease expires."
         ):
             self._runtime.backend.release(queue, task.lease, delay=delay)
+
+    def _postpone(self, lease: Lease, task: Postponed) -> None:
+        """Give back a task that may not start yet, or acknowledge one that has ended for it."""
+        backend, queue = self._runtime.backend, self._tasks.queue_of(lease.agent_id)
+        self._tasks.forget(lease.agent_id)
+        if task.error is not None:
+            self._acknowledge(queue, [lease])
+            return
+        with self._runtime.best_effort(log, "A task that waits for its lock returns when its lease expires."):
+            if task.keeps_place:
+                backend.release(queue, lease, delay=LOCK_WAIT)
+                return
+            # The queue does not know what it waits for.
+            run_at = utc_now().timestamp() + LOCK_WAIT if task.is_locked else 0.0
+            backend.remove(queue, [lease.agent_id])
+            backend.push(queue, [task.entry._replace(epoch=lease.epoch, run_at=run_at)])
+            backend.wake(queue, 1)
 
     def _start(self, started: Sequence[Admitted]) -> None:
         if not started:

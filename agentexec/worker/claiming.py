@@ -6,13 +6,14 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from agentexec.config import Settings
 from agentexec.errors import UnavailableError
 from agentexec.outage import Outage
 from agentexec.state.backend import StateBackend
+from agentexec.state.groups import NO_LIMITS
 from agentexec.task import Lease
 from agentexec.worker.lease_clock import present
 from agentexec.worker.leased_tasks import LeasedTasks
@@ -84,6 +85,7 @@ class Claimer:
         backlog: Returns the number of endings that are not written yet.
         draining: Event that ends claiming; `slots.notify()` makes the thread see it.
         pauses: The queues that are paused; by default none ever is.
+        limits: Limits of concurrency by task name.
     """
 
     def __init__(
@@ -102,8 +104,9 @@ class Claimer:
         backlog: Callable[[], int],
         draining: threading.Event,
         pauses: SupportsPauses | None = None,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> None:
-        self._queues = QueueClaims(backend, settings, worker_id, pauses or NoPauses())
+        self._queues = QueueClaims(backend, settings, worker_id, pauses or NoPauses(), limits)
         self._slots = slots
         self._suspects = suspects
         self._tasks = tasks

@@ -21,6 +21,7 @@ from agentexec.worker.running import RunningTasks
 from agentexec.worker.settlement import Settlement
 from agentexec.worker.slots import MAX_INLINE_SLEEP, Slots
 from agentexec.worker.suspects import Suspects
+from agentexec.worker.task_keys import RegisteredKeys
 
 MAX_WAITING_THREADS = 10_000
 """Maximum number of plain-function handlers that wait for other tasks at once, each in its own thread."""
@@ -92,6 +93,7 @@ class Execution:
             stopping=stopping,
             task_names=registry.names if shares_queue else None,
             checks_queue=shares_queue,
+            keys=RegisteredKeys(registry),
         )
 
     def open(self) -> None:

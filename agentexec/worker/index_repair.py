@@ -50,6 +50,10 @@ _OPEN = select(
     Activity.created_at,
     Activity.fairness_key,
     Activity.fairness_weight,
+    Activity.agent_type,
+    Activity.lock_key,
+    Activity.concurrency_key,
+    Activity.held_lock,
 ).where(Activity.queue == bindparam("queue"))
 
 

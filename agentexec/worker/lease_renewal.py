@@ -38,6 +38,10 @@ _STATES = select(
     Activity.priority,
     Activity.fairness_key,
     Activity.fairness_weight,
+    Activity.agent_type,
+    Activity.lock_key,
+    Activity.concurrency_key,
+    Activity.held_lock,
 ).where(Activity.agent_id.in_(bindparam("ids", expanding=True)))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from agentexec.config import Settings
 from agentexec.policy import low_priority_quota
 from agentexec.state.backend import StateBackend
+from agentexec.state.groups import NO_LIMITS
 from agentexec.task import Lease
 from agentexec.worker.queue_shares import QueueShares
 
@@ -55,7 +57,12 @@ class QueueClaims:
     """
 
     def __init__(
-        self, backend: StateBackend, settings: Settings, worker_id: str, pauses: SupportsPauses
+        self,
+        backend: StateBackend,
+        settings: Settings,
+        worker_id: str,
+        pauses: SupportsPauses,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> None:
         self._backend = backend
         self._names = [queue.name for queue in settings.served_queues]
@@ -63,6 +70,7 @@ class QueueClaims:
         self._lease_seconds = settings.lease_seconds
         self._worker_id = worker_id
         self._pauses = pauses
+        self._limits = limits
         self._claimed = dict.fromkeys(self._names, 0)
 
     def claim(self, limit: int) -> Claimed:
@@ -77,6 +85,8 @@ class QueueClaims:
                 limit=number,
                 low_quota=low_priority_quota(self._claimed[queue], number),
                 lease_seconds=self._lease_seconds,
+                # Left out without limits, which a backend of the user's need not know.
+                **({"limits": self._limits} if self._limits else {}),
             )
             if next_due is not None:
                 due.append(next_due)

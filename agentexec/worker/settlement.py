@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from agentexec.activity.changes.endings import Ending
 from agentexec.journal.wake_ups import ready_tasks
 from agentexec.runtime import Runtime
+from agentexec.state.groups import left_by_transaction
 from agentexec.task import Lease
 from agentexec.worker.leased_tasks import LeasedTasks
 
@@ -70,8 +71,12 @@ class Settlement:
         with self._runtime.best_effort(
             log, "The reconciler will acknowledge %d finished task(s).", len(leases)
         ):
-            if not self._backend.transactional:
-                self._backend.finish(queue, leases)
+            left = leases
+            if self._backend.transactional:
+                # The others were acknowledged in the transaction that ended them.
+                left = left_by_transaction(self._backend, leases)
+            if left:
+                self._backend.finish(queue, left)
             self._backend.notify_done(queue, [lease.agent_id for lease in leases])
 
     def _release(self, endings: Sequence[tuple[Ending, str]]) -> None:

@@ -68,6 +68,7 @@ class Worker:
             backlog=lambda: execution.writer.backlog,
             draining=draining,
             pauses=self._pauses,
+            limits=registry.limits,
         )
         self._presence = Presence(
             runtime,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from agentexec.activity.changes.crashes import FailedTask, RunningTask, crashes_from_row
 from agentexec.activity.changes.expirations import ExpiredTask, has_expired
+from agentexec.activity.changes.postponements import Postponed
 from agentexec.activity.changes.statements import statements_for
 from agentexec.db.chunks import chunks
 from agentexec.policy import Admission, CrashCounts, admit, is_claim_of
@@ -57,6 +58,8 @@ class Admissions:
     """Those of them that are left for other workers."""
     contradicted: list[Lease] = field(default_factory=list)
     """Claims that the record contradicts: their entries are dropped, and the tasks stay as they are."""
+    postponed: list[tuple[Lease, Postponed]] = field(default_factory=list)
+    """Tasks that wait for their locks, to be given back to the queue."""
     expired: list[ExpiredTask] = field(default_factory=list)
     """Tasks that had not started in time."""
 
@@ -70,11 +73,12 @@ def decide_admissions(
     suspect_running: bool,
     task_names: Collection[str] | None = None,
     queue: str | None = None,
+    postponed: Mapping[UUID, Postponed] | None = None,
 ) -> Admissions:
     """Decide about claims by their rows in the record. At most one suspect starts.
 
     `task_names`: the names that this worker has; None admits tasks of any name. `queue`: the queue from which they were
-    claimed; None does not compare it.
+    claimed; None does not compare it. `postponed`: the tasks that may not start yet, see `find_postponed`.
     """
     admissions = Admissions()
     others = {
@@ -100,7 +104,9 @@ def decide_admissions(
             ),
             is_expired=has_expired(row, now),
         )
-        if decision is Admission.START:
+        if decision is Admission.START and postponed and row.agent_id in postponed:
+            admissions.postponed.append((lease, postponed[row.agent_id]))
+        elif decision is Admission.START:
             suspect_running = suspect_running or crashes.is_suspect(max_crashes)
             started = Admitted(
                 lease, row.agent_type, row.context, row.attempt + 1, crashes, _startable_since(row)

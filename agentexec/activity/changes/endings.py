@@ -56,6 +56,7 @@ def end(
     sql = statements_for(connection)
     values = {
         "new_status": template.status,
+        "ends": template.status.final,
         "new_percentage": 100 if template.status is Status.COMPLETE else None,
         "new_message": template.message,
         "new_error": template.error,
@@ -102,6 +103,10 @@ class Requeued(NamedTuple):
     epoch: int
     fairness_key: str | None
     fairness_weight: float | None
+    agent_type: str
+    lock_key: str | None
+    concurrency_key: str | None
+    held_lock: None = None
 
 
 def requeue_ended(
@@ -123,7 +128,7 @@ def requeue_ended(
 
 
 def _requeued(row: Any) -> Requeued:
-    return Requeued(row.agent_id, row.queue, row.priority, row.epoch, row.fairness_key, row.fairness_weight)
+    return Requeued(*(getattr(row, name) for name in Requeued._fields[:-1]))
 
 
 def with_log_line(connection: Connection, agent_ids: Sequence[UUID], message: str, at: datetime) -> set[UUID]:

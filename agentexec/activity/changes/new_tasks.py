@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -33,6 +33,9 @@ class NewTask(NamedTuple):
     """True if a task that failed keeps the idempotency key of this one."""
     fairness_key: str | None = None
     fairness_weight: float = 1.0
+
+    lock_key: str | None = None
+    concurrency_key: str | None = None
 
     expires_at: datetime | None = None
     debounce_key: str | None = None
@@ -71,7 +74,8 @@ def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any
             "status": task.status,
             "percentage": 0,
             "message": task.message,
-            "created_at": now,
+            # The order of a lock's tasks that are accepted together, should their queue be lost.
+            "created_at": now if task.lock_key is None else now + timedelta(microseconds=place),
             "updated_at": now,
             "started_at": now if task.status is Status.RUNNING else None,
             "queue": task.queue,
@@ -81,6 +85,8 @@ def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any
             "attempt": 0,
             "crashes": 0,
             "idempotency_key": task.idempotency_key,
+            "lock_key": task.lock_key,
+            "concurrency_key": task.concurrency_key,
             "fairness_key": task.fairness_key,
             "fairness_weight": None if task.fairness_key is None else task.fairness_weight,
             "context": task.context,
@@ -89,7 +95,7 @@ def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any
             "debounce_key": task.debounce_key,
             "webhook": task.webhook,
         }
-        for task in tasks
+        for place, task in enumerate(tasks)
     ]
 
 

@@ -43,6 +43,8 @@ NEW_COLUMNS = (
     "attempt",
     "crashes",
     "idempotency_key",
+    "lock_key",
+    "concurrency_key",
     "fairness_key",
     "fairness_weight",
     "context",
@@ -54,7 +56,7 @@ NEW_COLUMNS = (
 """Columns of a new activity."""
 
 LOCKED = f"""locked AS MATERIALIZED (
-    SELECT agent_id, status, epoch, crashes, agent_type, queue, expires_at, updated_at, run_at, webhook
+    SELECT agent_id, status, epoch, crashes, agent_type, queue, expires_at, updated_at, run_at, webhook, lock_key
     FROM {ACTIVITY.name}
     WHERE agent_id = ANY(%(ids)s::uuid[])
     ORDER BY agent_id FOR UPDATE
@@ -68,6 +70,7 @@ WITH claimed AS (
     SELECT agent_id, claimed.epoch, greatest(updated_at, run_at) AS queued_at FROM locked JOIN claimed USING (agent_id)
     WHERE status = '{Status.QUEUED.name}' AND locked.epoch < claimed.epoch AND crashes = 0
         AND (expires_at IS NULL OR expires_at > %(now)s)
+        AND lock_key IS NULL AND (%(keyed)s::text[] IS NULL OR agent_type <> ALL(%(keyed)s::text[]))
         AND (%(names)s::text[] IS NULL OR agent_type = ANY(%(names)s::text[]))
         AND (%(queue)s::text IS NULL OR queue = %(queue)s AND claimed.epoch::bigint - locked.epoch <= {MAX_EPOCH_LEAD})
 ), started AS (
@@ -92,7 +95,7 @@ WITH ending AS (
 ), ended AS (
     UPDATE {ACTIVITY.name} a
     SET status = '{Status.COMPLETE.name}', percentage = 100, message = %(message)s, error = NULL, updated_at = %(now)s,
-        finished_at = %(now)s, run_at = NULL
+        finished_at = %(now)s, run_at = NULL, held_lock = NULL
     FROM held WHERE a.agent_id = held.agent_id
     RETURNING a.agent_id
 ), line AS (
@@ -137,17 +140,24 @@ class PostgresRecordStore(RecordStore):
         started_message: str,
         task_names: Collection[str] | None = None,
         queue: str | None = None,
+        keyed_names: Collection[str] = (),
     ) -> list[Admitted]:
         """Make fresh tasks RUNNING in one round trip."""
         if not self._can_batch:
             return super().start_fresh(
-                claims, now=now, started_message=started_message, task_names=task_names, queue=queue
+                claims,
+                now=now,
+                started_message=started_message,
+                task_names=task_names,
+                queue=queue,
+                keyed_names=keyed_names,
             )
         values = {
             "ids": [lease.agent_id for lease in claims],
             "epochs": [lease.epoch for lease in claims],
             "names": None if task_names is None else list(task_names),
             "queue": queue,
+            "keyed": list(keyed_names) or None,
             "message": started_message,
             "now": now,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, literal, select, update
+from sqlalchemy import Boolean, Connection, bindparam, case, func, insert, literal, select, update
 
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult, FollowUp
 from agentexec.db.columns import id_in
@@ -44,15 +44,16 @@ class Statements:
         chosen = id_in(c.agent_id, dialect)
         now = bindparam("now", type_=c.updated_at.type)
         state = (c.agent_id, c.status, c.epoch, c.crashes, c.crashes_in_row)
+        keys = (c.priority, c.fairness_key, c.fairness_weight, c.lock_key, c.concurrency_key, c.held_lock)
         self.select_claimed = (
             select(*state, c.agent_type, c.attempt, c.context, c.queue, c.started_at, c.expires_at)
-            .add_columns(c.updated_at, c.run_at)
+            .add_columns(c.updated_at, c.run_at, *keys)
             .where(chosen)
             .order_by(c.agent_id)
             .with_for_update()
         )
         self.select_state = (
-            select(*state, c.queue, c.priority, c.fairness_key, c.fairness_weight, c.webhook)
+            select(*state, c.queue, c.webhook, c.agent_type, *keys)
             .where(chosen)
             .order_by(c.agent_id)
             .with_for_update()
@@ -71,6 +72,7 @@ class Statements:
                 crashes_in_row=bindparam("new_in_row"),
                 message=bindparam("new_message"),
                 started_at=func.coalesce(c.started_at, now),
+                held_lock=c.lock_key,
                 updated_at=now,
                 expires_at=None,
                 error=None,
@@ -87,6 +89,8 @@ class Statements:
                 updated_at=now,
                 finished_at=bindparam("finished", type_=c.finished_at.type),
                 run_at=bindparam("new_run_at", type_=c.run_at.type),
+                # A final status frees the lock; an attempt that will be followed by another one keeps it.
+                held_lock=case((bindparam("ends", type_=Boolean), None), else_=c.held_lock),
                 expires_at=None,
                 attempt=c.attempt - bindparam("uncounted"),
                 crashes=c.crashes + bindparam("more_crashes"),

@@ -15,6 +15,7 @@ from agentexec.activity.changes.crashes import fail_poison_tasks
 from agentexec.activity.changes.endings import Ending, end, select_rows
 from agentexec.activity.changes.expirations import end_expired
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks, one_or_many
+from agentexec.activity.changes.postponements import TaskKeys, end_invalid, find_postponed
 from agentexec.activity.changes.progress import Progress, accepted_reports, write_progress
 from agentexec.activity.changes.statements import INSERT_RESULT, statements_for
 from agentexec.activity.changes.unknown_tasks import leave_unknown
@@ -67,11 +68,12 @@ class RecordStore:
         started_message: str,
         task_names: Collection[str] | None = None,
         queue: str | None = None,
+        keyed_names: Collection[str] = (),
     ) -> list[Admitted]:
         """Make claimed tasks RUNNING that need no decision, and return them in the order of the claims.
 
         Such a task is QUEUED and has not expired, its process never crashed, its epoch is older than the claim, its name is one of
-        `task_names` (None: any), and the claim can be of its `queue` (None: any), see `policy.is_claim_of`. Any number of them may be left to `admit`, which knows all cases; the general store
+        `task_names` (None: any) and none of `keyed_names`, it has no lock, and the claim can be of its `queue` (None: any), see `policy.is_claim_of`. Any number of them may be left to `admit`, which knows all cases; the general store
         leaves all of them.
         """
         return []
@@ -86,15 +88,18 @@ class RecordStore:
         suspect_running: bool,
         task_names: Collection[str] | None = None,
         queue: str | None = None,
+        keys: TaskKeys | None = None,
     ) -> Admissions:
         """Make claimed tasks RUNNING under their new epochs, where the record agrees.
 
         `task_names`: the names of the tasks that this worker has; None admits tasks of any name. `queue`: the queue from
-        which they were claimed; None does not compare it.
+        which they were claimed; None does not compare it. `keys`: the keys of this worker's tasks.
         """
         with writing(self._engine, relaxed=True) as connection:
             sql = statements_for(connection)
-            rows = select_rows(connection, sql.select_claimed, list(dict(claims)))
+            places = {lease.agent_id: place for place, lease in enumerate(claims)}
+            rows = select_rows(connection, sql.select_claimed, list(places))
+            rows.sort(key=lambda row: places[row.agent_id])
             admissions = decide_admissions(
                 claims,
                 rows,
@@ -103,7 +108,11 @@ class RecordStore:
                 suspect_running=suspect_running,
                 task_names=task_names,
                 queue=queue,
+                postponed=find_postponed(connection, rows, keys),
             )
+            if admissions.postponed:
+                names = {row.agent_id: row.agent_type for row in rows}
+                admissions.failed.extend(end_invalid(connection, admissions.postponed, names, now))
             if admissions.unknown:
                 leave_unknown(connection, admissions, task_names or (), now)
             with batched(connection, commit=True):

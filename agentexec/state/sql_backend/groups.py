@@ -14,11 +14,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Uuid, bindparam, text
 
-from agentexec.state.groups import LIMIT, LOCK, capacity, is_lock
+from agentexec.state.groups import capacity, is_lock
 from agentexec.state.sql_backend.dialects import SqlDialect
 from agentexec.state.sql_models import LEASED, PARKED, RANKED, QueueEntry, QueueMember
 from agentexec.state.sql_models import Counter as CounterRow
-from agentexec.task import Entry, Priority
+from agentexec.task import LIMIT, LOCK, Entry, Priority
 
 IDLE, HAS_LOCK, HAS_LIMIT, WAITS = range(4)
 """States of a task in one of its groups."""

@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 
 from agentexec.state.backend import Comparison, Depth, StateBackend
-from agentexec.state.groups import SupportsGroups, groups_of
-from agentexec.task import Entry, Lease, Priority, new_agent_id
+from agentexec.state.groups import SupportsGroups
+from agentexec.task import Entry, Lease, Priority, groups_of, new_agent_id
 from agentexec.testing.backend_suite.operations import (
     LONG_LEASE,
     SHORT_LEASE,

@@ -1,0 +1,35 @@
+"""Keys by which a worker's tasks are locked and limited, for tasks that were enqueued where their handlers are not known."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from agentexec.arguments.group_options import fill_concurrency_key, fill_key
+from agentexec.registry import Registry
+
+
+class RegisteredKeys:
+    """Keys of the tasks in a registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    @property
+    def names(self) -> Collection[str]:
+        """Names of the tasks that have keys."""
+        return self._registry.keyed
+
+    def fill(self, row: Any) -> tuple[str | None, str | None]:
+        """Return the lock key and the concurrency key of a task's row: those that it has, or else those of its handler.
+
+        Raises ContextInvalidError if the context lacks a field.
+        """
+        lock_key, concurrency_key, context = row.lock_key, row.concurrency_key, row.context
+        definition = self._registry.get(row.agent_type)
+        if lock_key is None:
+            lock_key = fill_key("lock_key", definition.name, definition.lock_key, context)
+        if concurrency_key is None:
+            limit, template = definition.concurrency, definition.concurrency_key
+            concurrency_key = fill_concurrency_key(definition.name, limit, template, context)
+        return lock_key, concurrency_key
