@@ -96,7 +96,7 @@ class Admitter:
     @property
     def startable(self) -> bool:
         """True if a held task may start now."""
-        return bool(self._held) and not self._suspects.any_running
+        return bool(self._held) and self._suspects.may_start
 
     def take_startable(self) -> list[Lease]:
         """Take out the held tasks if one of them may start, to be admitted with the next batch."""
@@ -157,7 +157,7 @@ class Admitter:
             now=utc_now(),
             started_message=self._settings.activity_message_started,
             max_crashes=self._settings.max_crashes,
-            suspect_running=self._suspects.any_running,
+            suspect_running=not self._suspects.may_start,
             task_names=self._names(),
             queue=queue,
             keys=self._keys,

@@ -172,6 +172,9 @@ class Claimer:
 
     def _acquire(self) -> int:
         """Take as many free slots as this process may claim tasks for."""
+        if self._suspects.on_trial or (self._admission.holds_tasks and self._holds_only_for_newcomers()):
+            self._suspects.wait_for_change(HELD_WAIT)
+            return 0
         free = self._slots.free
         quota = self._turnover.quota(self._started(), free)
         if quota is None:
@@ -182,6 +185,9 @@ class Claimer:
             # The predecessor still uses them, and does not tell when it does not.
             self._draining.wait(TAKEOVER_WAIT)
         return self._slots.acquire(min(CLAIM_LIMIT, quota))
+
+    def _holds_only_for_newcomers(self) -> bool:
+        return not self._suspects.any_running and not self._admission.startable
 
     def _claim(self, limit: int) -> Claimed:
         """Claim up to `limit` tasks for as many acquired slots, and release the slots that stay unused."""

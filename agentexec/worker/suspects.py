@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,11 @@ log = logging.getLogger("agentexec.worker")
 
 CLEAR_WAIT = 2.0
 """Longest wait in seconds between two tries to clear a task's crashes in the record."""
+
+
+TRIAL_SECONDS = 10.0
+"""Seconds for which a suspect and a task that has just started do not run side by side: if the process dies, the suspect is
+blamed, and a newcomer may have killed it. After that time the slots are worth more."""
 
 
 class Suspects:
@@ -45,6 +51,8 @@ class Suspects:
         self._on_absolved = on_absolved
         self._lock = threading.Lock()
         self._suspects: set[UUID] = set()
+        self._trial_ends = -math.inf
+        self._newcomers: dict[UUID, float] = {}
         self._crashed: dict[UUID, int] = {}
         self._clearing: dict[UUID, int] = {}
         self._changed = threading.Event()
@@ -55,13 +63,30 @@ class Suspects:
         with self._lock:
             if admitted.crashes.is_suspect(self._max_crashes):
                 self._suspects.add(agent_id)
+                self._trial_ends = time.monotonic() + TRIAL_SECONDS
+            else:
+                self._newcomers[agent_id] = time.monotonic()
             if admitted.crashes.total:
                 self._crashed[agent_id] = epoch
 
     @property
     def any_running(self) -> bool:
-        """True while a suspect runs, so that no other may start."""
+        """True while a suspect runs."""
         return bool(self._suspects)
+
+    @property
+    def may_start(self) -> bool:
+        """True if a suspect may start: no other one runs, and no task that has started a short time ago."""
+        if self._suspects:
+            return False
+        recent = time.monotonic() - TRIAL_SECONDS
+        with self._lock:
+            return all(started < recent for started in self._newcomers.values())
+
+    @property
+    def on_trial(self) -> bool:
+        """True while a suspect runs that has started a short time ago, so that nothing new should run beside it."""
+        return bool(self._suspects) and time.monotonic() < self._trial_ends
 
     def wait_for_change(self, timeout: float) -> None:
         """Return when a task stops being a suspect, or after `timeout` seconds."""
@@ -89,6 +114,7 @@ class Suspects:
     def end_attempt(self, agent_id: UUID) -> None:
         """Note that a task's handler has ended: its crashes are not cleared any more."""
         with self._lock:
+            self._newcomers.pop(agent_id, None)
             self._crashed.pop(agent_id, None)
             self._clearing.pop(agent_id, None)
 

@@ -75,8 +75,9 @@ def decide_admissions(
     queue: str | None = None,
     postponed: Mapping[UUID, Postponed] | None = None,
 ) -> Admissions:
-    """Decide about claims by their rows in the record. At most one suspect starts.
+    """Decide about claims by their rows in the record. At most one suspect starts, and only by itself.
 
+    `suspect_running`: no suspect may start now.
     `task_names`: the names that this worker has; None admits tasks of any name. `queue`: the queue from which they were
     claimed; None does not compare it. `postponed`: the tasks that may not start yet, see `find_postponed`.
     """
@@ -89,7 +90,8 @@ def decide_admissions(
         Admission.FORGET: admissions.contradicted,
     }
     epochs = dict(claims)
-    for row in rows:
+    # The others first: beside one of them no suspect starts.
+    for row in sorted(rows, key=lambda row: crashes_from_row(row).is_suspect(max_crashes)):
         lease = Lease(row.agent_id, epochs.pop(row.agent_id))
         decision, crashes = admit(
             status=row.status,
@@ -107,7 +109,7 @@ def decide_admissions(
         if decision is Admission.START and postponed and row.agent_id in postponed:
             admissions.postponed.append((lease, postponed[row.agent_id]))
         elif decision is Admission.START:
-            suspect_running = suspect_running or crashes.is_suspect(max_crashes)
+            suspect_running = True
             started = Admitted(
                 lease, row.agent_type, row.context, row.attempt + 1, crashes, _startable_since(row)
             )

@@ -21,6 +21,26 @@ def test_a_task_one_crash_from_its_end_is_a_suspect() -> None:
     assert not held.suspects.any_running
 
 
+def test_a_suspect_and_a_task_that_has_just_started_do_not_run_side_by_side(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held, (newcomer, suspect) = Held(), (admitted(), admitted(crashes=2))
+    assert held.suspects.may_start
+    held.start([newcomer])
+    assert not held.suspects.may_start
+    held.tasks.free_slot(newcomer.lease.agent_id)
+    assert held.suspects.may_start
+    held.start([suspect])
+    assert held.suspects.on_trial
+    assert not held.suspects.may_start
+    monkeypatch.setattr("agentexec.worker.suspects.TRIAL_SECONDS", -1.0)
+    other = Held()
+    other.start([newcomer])
+    assert other.suspects.may_start, "it has run for a while"
+    other.start([suspect])
+    assert not other.suspects.on_trial
+
+
 def test_only_a_suspect_that_is_absolved_wakes_the_claimer() -> None:
     held = Held()
     suspect, other = admitted(crashes=2), admitted()

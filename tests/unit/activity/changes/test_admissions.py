@@ -61,6 +61,12 @@ def test_one_suspect_starts_and_the_others_are_held() -> None:
     assert len(decide(*suspects, suspect_running=True).held) == 2
 
 
+def test_no_suspect_starts_beside_another_task_of_its_batch() -> None:
+    admissions = decide(row(1, crashes=2), row(2), row(3, crashes=1))
+    assert [admitted.lease.agent_id for admitted in admissions.started] == [UUID(int=2), UUID(int=3)]
+    assert admissions.held == [Lease(UUID(int=1), 1)]
+
+
 def test_a_task_whose_process_crashed_too_often_is_poisoned() -> None:
     [poisoned] = decide(row(1, status=Status.RUNNING, crashes=2, crashes_in_row=2)).poisoned
     assert (poisoned.lease.agent_id, poisoned.crashes.total) == (UUID(int=1), 3)
