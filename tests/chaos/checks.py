@@ -23,6 +23,9 @@ FINAL = (Status.COMPLETE, Status.ERROR, Status.CANCELED)
 EXPECTED = {"hopeless": {"error"}, "poison": {"error"}}
 """Statuses in which tasks must end that do not complete; canceled ones may be CANCELED, too."""
 
+CALL = "on_failure."
+"""Beginning of the names of the tasks that call failure handlers."""
+
 Row = Any
 
 
@@ -55,7 +58,7 @@ class Evidence:
 
     def key_of(self, row: Row) -> str:
         """Return the key by which a task is known in the ledger."""
-        return str(json.loads(row.context)["key"])
+        return str(json.loads(row.context).get("key", row.agent_id))
 
     def died_beside_poison(self, row: Row) -> bool:
         """Return True for a task whose last crash was that of a process in which a poison task ran."""
@@ -98,7 +101,7 @@ def accepted_tasks_have_ended(evidence: Evidence) -> Iterator[str]:
 def tasks_end_as_they_must(evidence: Evidence) -> Iterator[str]:
     """Yield tasks with another ending than theirs, or with several."""
     canceled = {line["id"] for line in evidence.of("canceled")}
-    maybe = {line["id"] for line in evidence.of("cancels")}
+    maybe = {line["id"] for event in ("cancels", "expires") for line in evidence.of(event)}
     for agent_id, row in evidence.rows.items():
         endings = [line for line in evidence.logs[agent_id] if line.status in FINAL]
         if row.status in FINAL and len(endings) != 1:
@@ -106,7 +109,7 @@ def tasks_end_as_they_must(evidence: Evidence) -> Iterator[str]:
         right = set(EXPECTED.get(row.agent_type, {"complete"}))
         if agent_id in canceled:
             right = {"canceled"}
-        elif agent_id in maybe or row.parent_id is not None:
+        elif agent_id in maybe or (row.parent_id is not None and not row.agent_type.startswith(CALL)):
             right |= {"canceled"}
         if row.status is Status.ERROR and evidence.died_beside_poison(row):
             continue  # many crashes beside others end a task that caused none: docs/reliability.md
@@ -119,7 +122,9 @@ def offers_are_tasks_once(evidence: Evidence) -> Iterator[str]:
     offered = {line["key"] for line in evidence.of("offered")}
     taken_back = {line["key"] for line in evidence.of("taken-back")}
     keys = Counter(
-        evidence.key_of(row) for row in evidence.rows.values() if row.agent_type not in (TICK, "audit")
+        evidence.key_of(row)
+        for row in evidence.rows.values()
+        if row.agent_type not in (TICK, "audit") and not row.agent_type.startswith(CALL)
     )
     for key, count in keys.items():
         if count > 1:
@@ -203,6 +208,28 @@ def every_tick_has_one_task(evidence: Evidence) -> Iterator[str]:
         yield "the schedule never ticked"
 
 
+def failures_call_their_handler_once(evidence: Evidence) -> Iterator[str]:
+    """Yield failures for which the handler has no task, or several."""
+    calls = Counter(
+        UUID(json.loads(row.context)["agent_id"]).hex
+        for row in evidence.rows.values()
+        if row.agent_type.startswith(CALL)
+    )
+    for agent_id, row in evidence.rows.items():
+        expected = row.agent_type == "hopeless" and row.status is Status.ERROR
+        if calls[agent_id] != expected:
+            yield f"{describe(row)} has {calls[agent_id]} calls of its failure handler"
+
+
+def expired_tasks_have_not_run(evidence: Evidence) -> Iterator[str]:
+    """Yield tasks that were canceled because nobody had started them in time, and that somebody has started."""
+    started = {line["id"] for line in evidence.of("start") if "id" in line}
+    for line in evidence.of("expires"):
+        row = evidence.rows.get(line["id"])
+        if row is not None and row.status is Status.CANCELED and line["id"] in started:
+            yield f"{describe(row)} has expired and was started"
+
+
 def waiters_were_told(evidence: Evidence) -> Iterator[str]:
     """Yield results that a producer waited for and did not get, although it lives, or got wrong."""
     for line in evidence.of("got"):
@@ -222,6 +249,8 @@ CHECKS: tuple[Check, ...] = (
     steps_run_once,
     agents_have_each_effect_once,
     every_tick_has_one_task,
+    failures_call_their_handler_once,
+    expired_tasks_have_not_run,
     waiters_were_told,
 )
 

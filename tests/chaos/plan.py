@@ -29,8 +29,9 @@ HOST_FAULTS = {
     "stop-supervisor": 1,
     "freeze-host": 2,
     "deploy": 2,
+    "reload": 2,
 }
-"""Faults of one host, each with its weight. `deploy` ends a host in order and starts it again."""
+"""Faults of one host, each with its weight. `deploy` ends a host in order and starts it again; `reload` is SIGHUP."""
 
 NETWORK_FAULTS = {"cut-redis": 3, "cut-database": 3, "stall-redis": 2, "stall-database": 2, "partition": 2}
 """Faults between a host and the servers: connections reset and refused, or silent."""

@@ -40,6 +40,7 @@ MIX = {
     "committed": 4,
     "rolled_back": 3,
     "canceled": 4,
+    "expiring": 4,
     "many": 2,
 }
 """Operations, each with its weight."""
@@ -95,6 +96,8 @@ class Producer:
         high = self._chance.random() < 0.2
         delay = self._chance.uniform(0, 6) if self._chance.random() < 0.15 else None
         write_line(event="offered", kind=kind, key=key)
+        if self._chance.random() < 0.5:
+            options["fairness_key"] = f"tenant-{self._chance.randrange(3)}"
         priority = ax.Priority.HIGH if high else ax.Priority.LOW
         task = ax.enqueue_sync(kind, job, priority=priority, delay=delay, **options)
         write_line(event="accepted", kind=kind, key=key, id=task.agent_id.hex)
@@ -120,6 +123,10 @@ class Producer:
                 write_line(event="accepted", kind="plain", key=key, id=task.agent_id.hex)
             else:
                 session.rollback()
+
+    def _offer_expiring(self, key: str, job: dict[str, Any]) -> None:
+        task = self._enqueue("plain", key, job, expires=self._chance.uniform(6, 9))
+        write_line(event="expires", key=key, id=task.agent_id.hex)
 
     def _offer_many(self, key: str, job: dict[str, Any]) -> None:
         jobs = [{**job, "key": f"{key}.{number}"} for number in range(20)]

@@ -81,7 +81,12 @@ async def flaky(agent_id: UUID, context: Job) -> str:
     return context.key
 
 
-@pool.task("hopeless", retries=2, backoff=0.2)
+async def apologize(agent_id: UUID, context: ax.TaskFailure) -> None:
+    write("start", f"sorry {context.agent_id}")
+    write("end", f"sorry {context.agent_id}")
+
+
+@pool.task("hopeless", retries=2, backoff=0.2, on_failure=apologize)
 async def hopeless(agent_id: UUID, context: Job) -> None:
     write("start", context.key)
     await asyncio.sleep(context.seconds)

@@ -255,6 +255,9 @@ class World:
         self._down.add(action.host)
         self._after(action.seconds, lambda: self._down.discard(action.host))
 
+    def _do_reload(self, action: Action) -> None:
+        self._signal(action, "supervisor", signal.SIGHUP)
+
     def _do_stop_worker(self, action: Action) -> None:
         self._signal(action, "worker", signal.SIGSTOP)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+from sqlalchemy import text
 
 import agentexec as ax
 from agentexec.db.engine import open_engine
@@ -98,7 +99,21 @@ def compare(name: str, plan: list[Action], tasks: int, seconds: float) -> Outcom
         (folder / "ledger").touch()
         system = System([str(python), str(HERE / f"{name}_program.py")], variables, folder)
         stack.callback(system.close)
-        return system.run(name, plan, tasks, seconds)
+        outcome = system.run(name, plan, tasks, seconds)
+        if name == "agentexec":
+            show_failed(url)
+        return outcome
+
+
+def show_failed(url: str) -> None:
+    """Print why tasks of agentexec have failed: the record has it."""
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        for row in connection.execute(
+            text("SELECT status, error FROM agentexec_activity WHERE status <> 'complete'")
+        ):
+            print(row.status, row.error, file=sys.stderr)
+    engine.dispose()
 
 
 class System:
