@@ -77,10 +77,11 @@ class SqlBackend(SqlComparison):
         with self._transaction(transaction) as connection:
             self._insert(connection, queue, entries, leased_for=None)
         if transaction is None:
-            self._wakeup.announce()
+            self.wake(queue, len(entries))
 
     def wake(self, queue: str, count: int) -> None:
         self._wakeup.announce()
+        self._fair.help_rank(queue)
 
     @retry_on_deadlock
     def claim(
@@ -318,6 +319,8 @@ class SqlBackend(SqlComparison):
     def _insert(
         self, connection: Connection, queue: str, entries: Sequence[Entry], *, leased_for: float | None
     ) -> None:
+        if leased_for is None:
+            self._fair.note_pushed(queue, entries)
         clock = utc_now().timestamp()
         rows, members = [], []
         for place, entry in enumerate(entries):

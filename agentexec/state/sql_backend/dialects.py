@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ARRAY, BindParameter, Engine, Uuid, bindparam
 
@@ -19,6 +19,10 @@ def _server_clock(**values: Any) -> dict[str, Any]:
 def _local_clock(**values: Any) -> dict[str, Any]:
     values["now"] = time.time_ns() // 1000
     return values
+
+
+RANK_ROW = "UPDATE {queue} SET lane = :lane, at = :turn WHERE agent_id = :id"
+"""Statement that moves one task to a lane and gives it a turn there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,11 @@ class SqlDialect:
 
     for_update: str = " FOR UPDATE"
     skip_locked: str = " FOR UPDATE SKIP LOCKED"
-    rank: str = "UPDATE {queue} SET lane = :lane, at = :turn WHERE agent_id = :id"
+    rank: str = RANK_ROW
     """Statement that moves a task to a lane and gives it a turn there."""
 
-    ranks_lists: bool = False
-    """True if `rank` takes lists of `ids` and `turns`."""
+    ranks: Literal["rows", "lists", "json"] = "rows"
+    """Parameters of `rank`: `id` and `turn` of each task, lists of `ids` and `turns`, or `turns` by id as JSON."""
 
 
 _SQLITE = SqlDialect(
@@ -59,6 +63,8 @@ _SQLITE = SqlDialect(
     # The transaction holds the file's write lock.
     for_update="",
     skip_locked="",
+    rank="UPDATE {queue} SET lane = :lane, at = ranked.value FROM json_each(:turns) AS ranked WHERE agent_id = ranked.key",
+    ranks="json",
 )
 _POSTGRESQL = SqlDialect(
     # The database's clock is the same for all hosts.
@@ -68,14 +74,14 @@ _POSTGRESQL = SqlDialect(
     in_ids="= ANY(CAST(:ids AS UUID[]))",
     rank="UPDATE {queue} SET lane = :lane, at = ranked.turn "
     "FROM unnest(CAST(:ids AS UUID[]), CAST(:turns AS BIGINT[])) AS ranked (id, turn) WHERE agent_id = ranked.id",
-    ranks_lists=True,
+    ranks="lists",
 )
 _OTHER = replace(
     _POSTGRESQL,
     ids=bindparam("ids", expanding=True, type_=Uuid()),
     in_ids="IN :ids",
-    rank=_SQLITE.rank,
-    ranks_lists=False,
+    rank=RANK_ROW,
+    ranks="rows",
 )
 _MYSQL = replace(
     _OTHER,

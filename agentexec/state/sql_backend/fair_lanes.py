@@ -10,7 +10,9 @@ Tasks without a key count as one more key of weight 1. Their lanes know nothing 
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter as Counts
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -42,7 +44,7 @@ RANK_AT_ONCE = 2 * CHUNK_SIZE
 MAX_KNOWN = 1000
 """Counters that a process remembers: two for each queue and priority."""
 
-MAX_RANK_SECONDS = 1.0
+MAX_RANK_SECONDS = 0.25
 """Seconds after which a claim takes the tasks that have turns, although others have none yet."""
 
 
@@ -129,7 +131,7 @@ class FairStatements:
             f"{dialect.skip_locked}"
         )
         rank = dialect.rank.format(queue=queue)
-        self.rank = text(rank) if dialect.ranks_lists else by_id(rank)
+        self.rank = by_id(rank) if dialect.ranks == "rows" else text(rank)
         self.ranked = found_rows(
             f"SELECT agent_id, epoch, lane, at, grouped FROM {queue} WHERE queue = :queue AND lane = :lane ORDER BY at, agent_id "
             f"LIMIT :most{dialect.skip_locked}"
@@ -154,11 +156,28 @@ class FairLanes:
         self._sql = FairStatements(dialect)
         self._known: dict[str, int] = {}
         """Turns that counters have reached at least."""
+        self._pushed: Counts[str] = Counts()
+        """Tasks of each queue that this process has pushed without turns."""
 
     def read_next(self, connection: Connection, queue: str) -> NextTasks:
         """Return the first values of a queue's lanes, without a lock."""
         values = tuple(connection.execute(self._sql.next, self._dialect.params(queue=queue)).one())
         return NextTasks(values[0:2], values[2:4], values[4:6], values[6])
+
+    def note_pushed(self, queue: str, entries: Sequence[Entry]) -> None:
+        """Note tasks that are pushed, perhaps in a transaction that is still open."""
+        if keyed := sum(entry.fairness_key is not None for entry in entries):
+            self._pushed[queue] += keyed
+
+    def help_rank(self, queue: str) -> None:
+        """Give as many tasks their turns as this process has pushed, in thousands.
+
+        So a backlog has its turns before there are workers, and their first claim need not give them all.
+        """
+        while self._pushed[queue] >= RANK_AT_ONCE:
+            self._pushed[queue] -= RANK_AT_ONCE
+            for priority in Priority:
+                self._rank_some(queue, priority)
 
     def rank(self, queue: str, first: NextTasks) -> None:
         """Give turns to the tasks that are due, in transactions that are short."""
@@ -225,15 +244,17 @@ class FairLanes:
     def _store(
         self, connection: Connection, queue: str, priority: Priority, turns: list[tuple[Any, int]]
     ) -> None:
-        lane = RANKED + priority
-        if self._dialect.ranks_lists:
-            ids, values = zip(*turns, strict=True)
-            connection.execute(self._sql.rank, {"lane": lane, "ids": list(ids), "turns": list(values)})
-            return
-        place = {"queue": queue, "priority": int(priority), "lane": lane, "epoch": 0}
-        connection.execute(
-            self._sql.rank, [{**place, "id": agent_id, "turn": turn} for agent_id, turn in turns]
-        )
+        place = {"queue": queue, "priority": int(priority), "lane": RANKED + priority, "epoch": 0}
+        values: Any
+        match self._dialect.ranks:
+            case "lists":
+                ids, places = zip(*turns, strict=True)
+                values = {**place, "ids": list(ids), "turns": list(places)}
+            case "json":
+                values = {**place, "turns": json.dumps({agent_id.hex: turn for agent_id, turn in turns})}
+            case _:
+                values = [{**place, "id": agent_id, "turn": turn} for agent_id, turn in turns]
+        connection.execute(self._sql.rank, values)
 
     def lock(self, connection: Connection, queue: str) -> dict[str, int]:
         """Lock and return the counters of a queue."""
