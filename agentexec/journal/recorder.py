@@ -256,7 +256,7 @@ class Recorder:
     def add_fact(self, fact: Fact) -> None:
         """Remember a fact that is in the database."""
         if RUNTIME.meter is not None:
-            RUNTIME.meter.add(JOURNAL_APPENDS, fact.kind)
+            RUNTIME.meter.add(JOURNAL_APPENDS, fact.kind.value)
         with self._lock:
             self._facts.setdefault(fact.path, []).append(fact)
 

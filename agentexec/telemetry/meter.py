@@ -55,14 +55,23 @@ class Meter:
 
     def add(self, counter: Counter, *labels: str, amount: float = 1) -> None:
         """Increase a counter."""
-        self.merge([(counter.name, labels, [amount])])
+        with self._lock:
+            series = self._values.get((counter.name, labels))
+            if series is None:
+                series = self._series(counter.name, labels, 1)
+            series[0] += amount
 
     def observe(self, histogram: Histogram, value: float, *labels: str) -> None:
         """Add a value to a histogram."""
-        counts = [0.0] * (len(histogram.buckets) + 2)
-        counts[bisect_left(histogram.buckets, value)] = 1
-        counts[-1] = value
-        self.merge([(histogram.name, labels, counts)])
+        with self._lock:
+            series = self._values.get((histogram.name, labels))
+            if series is None:
+                series = self._series(histogram.name, labels, histogram.size)
+            series[bisect_left(histogram.buckets, value)] += 1
+            series[-1] += value
+
+    def _series(self, name: str, labels: tuple[str, ...], size: int) -> list[float]:
+        return self._values.setdefault((name, self._labels.bound(name, labels)), [0.0] * size)
 
     def take(self) -> list[Delta]:
         """Return some of the increases since the last call, and forget them."""
@@ -77,13 +86,9 @@ class Meter:
         """Add increases, such as those that `take` returned and nobody received."""
         with self._lock:
             for name, labels, amounts in deltas:
-                key = (name, self._labels.bound(name, labels))
-                value = self._values.get(key)
-                if value is None:
-                    self._values[key] = list(amounts)
-                else:
-                    for place, amount in enumerate(amounts):
-                        value[place] += amount
+                series = self._series(name, labels, len(amounts))
+                for place, amount in enumerate(amounts):
+                    series[place] += amount
 
     def values(self) -> dict[tuple[str, tuple[str, ...]], list[float]]:
         """Return a copy of what was counted and not taken."""

@@ -15,7 +15,6 @@ from uuid import UUID
 from agentexec.config import CONF
 from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
-from agentexec.task import Status
 from agentexec.telemetry.current import CURRENT_ATTEMPT
 from agentexec.telemetry.names import TASKS
 from agentexec.worker.printed_lines import PrintedLines
@@ -145,7 +144,7 @@ def _plain(value: Any, depth: int = MAX_DEPTH) -> Any:
 def log_failure(log: logging.Logger, task_name: str, agent_id: UUID, error: str) -> None:
     """Log a task's final failure in one line, for log collectors, and count it. The traceback follows at the level debug."""
     if RUNTIME.meter is not None:
-        RUNTIME.meter.add(TASKS, task_name, Status.ERROR)
+        RUNTIME.meter.add(TASKS, task_name, "error")
     first, _, rest = error.partition("\n")
     log.error("Task %s %s failed: %s", task_name, agent_id, first)
     if rest:

@@ -40,10 +40,10 @@ class TaskMeasures:
         if aborted:
             return
         if ending.status is Status.COMPLETE:
-            self._meter.add(TASKS, name, ending.status)
+            self._meter.add(TASKS, name, "complete")
         elif ending.status is Status.QUEUED and ending.counts_as_attempt:
             self._meter.add(RETRIES, name)
 
     def note_cancellation(self, task_name: str) -> None:
         """Note that a running task was canceled."""
-        self._meter.add(TASKS, task_name, Status.CANCELED)
+        self._meter.add(TASKS, task_name, "canceled")
