@@ -187,6 +187,10 @@ class Settings(BaseSettings):
         le=65535,
         description="Port of a worker's metrics for Prometheus, at /metrics; may be that of the probes. Unset: none.",
     )
+    opentelemetry: bool = Field(
+        default=False,
+        description="Spans and metrics of tasks and agents for OpenTelemetry, in applications and workers.",
+    )
     signing_key: SecretStr | None = Field(
         default=None,
         description="Key that signs the entries in Redis, 16 characters or more, the same in every process. Of several keys, with "

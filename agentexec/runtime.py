@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 from agentexec.config import CONF, EMBEDDED_DATABASE_URL
 from agentexec.db.engine import open_engine, prepare_engine
-from agentexec.errors import UsageError
+from agentexec.errors import SettingsError, UsageError
 from agentexec.outage import wait_out_async
 from agentexec.registry import Registry
 from agentexec.state.backend import StateBackend
@@ -29,6 +29,8 @@ from agentexec.telemetry.meter import Meter
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from agentexec.telemetry.tracing import Tracing
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -116,6 +118,7 @@ class Runtime:
         """Slots of the worker; None outside worker processes."""
         self.leases: Leases | None = None
         """Leases of the worker; None outside worker processes."""
+        self._tracing: Tracing | None = None
         self.meter: Meter | None = None
         """Meter of this process; None unless somebody reads the metrics."""
         self.only_reads_program = False
@@ -169,6 +172,23 @@ class Runtime:
                     self._backend = load_backend(CONF.backend_module, CONF, self.engine)
                 backend = self._backend
         return backend
+
+    @property
+    def tracing(self) -> Tracing | None:
+        """Spans and metrics of OpenTelemetry; None unless `AGENTEXEC_OPENTELEMETRY` is set."""
+        if not CONF.opentelemetry:
+            return None
+        return self._tracing or self._open_tracing()
+
+    def _open_tracing(self) -> Tracing:
+        try:
+            from agentexec.telemetry.tracing import Tracing  # noqa: PLC0415 - the library is an extra
+        except ImportError:
+            raise SettingsError(
+                "AGENTEXEC_OPENTELEMETRY needs OpenTelemetry; install it with: pip install 'agentexec[otel]'."
+            ) from None
+        self._tracing = Tracing()
+        return self._tracing
 
     def add_registry(self, registry: Registry) -> None:
         """Make a pool's tasks known to `enqueue` and `get_result` in this process."""
@@ -258,6 +278,7 @@ class Runtime:
                 self._engine, self._lost_database = None, FORKED_WITH_SQLITE
         self._backend, self._threads = None, None
         self.progress_writer = self.slots = self.leases = None
+        self.meter = None  # nobody would report what it counts
         self._shared.clear()
 
     @contextmanager

@@ -110,6 +110,9 @@ class Activity(Base):
         "metadata", JsonObject, doc="Labels, for tenants and filters."
     )
     error: Mapped[str | None] = mapped_column(LongText, doc="Why it failed, with its traceback.")
+    trace_context: Mapped[str | None] = mapped_column(
+        String(600), doc="W3C trace context of the call that enqueued it: traceparent, a space, tracestate."
+    )
 
     requests: Mapped[int | None] = mapped_column(
         BigInteger, doc="Model calls of all attempts; tokens likewise."

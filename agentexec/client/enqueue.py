@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, scoped_session
 
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks
 from agentexec.activity.changes.session import call_after_commit
 from agentexec.activity.changes.stores import record_store
-from agentexec.arguments.checks import check_iterable, first_line
+from agentexec.arguments.checks import check_iterable
 from agentexec.client.backend_check import BackendCheck
-from agentexec.client.intake import Intake
+from agentexec.client.intake import Intake, naming_refusals
 from agentexec.client.keys import find_holder
 from agentexec.client.new_task import Context, EnqueueOptions, TaskOptions, new_task
+from agentexec.client.sending import traced
 from agentexec.config import CONF
 from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
@@ -33,7 +33,6 @@ from agentexec.journal.children import Child, Place, candidate_ids, choose_child
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.store import require_lease
 from agentexec.outage import wait_out
-from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
 from agentexec.schema.migrate import upgrade
 from agentexec.state.groups import SupportsGroups
@@ -48,6 +47,7 @@ KEY_TRIES = 5
 """Times that an enqueue looks for the holder of its idempotency key, if others take and lose the key meanwhile."""
 
 
+@traced
 async def enqueue(
     task_name: str,
     context: Context = None,
@@ -105,6 +105,7 @@ async def enqueue(
     return await session.run_sync(_join, new, scope, detached)
 
 
+@traced
 def enqueue_sync(
     task_name: str,
     context: Context = None,
@@ -125,6 +126,7 @@ def enqueue_sync(
     return _accept(new) if scope is None else wait_out(ChildBatch(scope, [new], detached).accept)[0]
 
 
+@traced
 async def enqueue_many(
     task_name: str, contexts: Iterable[Context], **options: Unpack[TaskOptions]
 ) -> list[Task]:
@@ -154,6 +156,7 @@ async def enqueue_many(
     return accepted
 
 
+@traced
 def enqueue_many_sync(
     task_name: str, contexts: Iterable[Context], **options: Unpack[TaskOptions]
 ) -> list[Task]:
@@ -245,7 +248,7 @@ def _contended_key(new: NewTask) -> UsageError:
 
 def _accept_batch(batch: Sequence[NewTask]) -> None:
     """Record tasks of one queue and push them. Raises UsageError if the database refuses a value."""
-    with _naming_refusals(batch):
+    with naming_refusals(batch):
         try:
             _record_and_push(batch)
         except SchemaError:
@@ -254,20 +257,6 @@ def _accept_batch(batch: Sequence[NewTask]) -> None:
             # Only agentexec uses the embedded database, so its first user creates the tables.
             upgrade(RUNTIME.engine)
             _record_and_push(batch)
-
-
-@contextmanager
-def _naming_refusals(batch: Sequence[NewTask]) -> Generator[None]:
-    """Turn what a database or its driver raises about values into a UsageError. An idempotency key may still be taken."""
-    try:
-        yield
-    except IntegrityError:
-        raise
-    except (SQLAlchemyError, ValueError, TypeError, OverflowError) as error:
-        reason = first_line(getattr(error, "orig", None) or error)
-        raise UsageError(
-            f"Task {batch[0].task_name} could not be recorded: the database refuses a value ({redact(reason)})."
-        ) from error
 
 
 def _acceptance(batch: Sequence[NewTask], detached: bool) -> Callable[[], list[Task]]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import NamedTuple
 
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
 from agentexec.activity.changes.new_tasks import NewTask
+from agentexec.arguments.checks import first_line
 from agentexec.db.chunks import CHUNK_SIZE
-from agentexec.errors import SchemaError, UnavailableError
+from agentexec.errors import SchemaError, UnavailableError, UsageError
+from agentexec.redaction import redact
 
 
 class Waiting(NamedTuple):
@@ -90,3 +95,17 @@ def _by_queue(batch: Sequence[Waiting]) -> list[list[Waiting]]:
         if waiting.done.set_running_or_notify_cancel():
             parts.setdefault(waiting.task.queue, []).append(waiting)
     return list(parts.values())
+
+
+@contextmanager
+def naming_refusals(batch: Sequence[NewTask]) -> Generator[None]:
+    """Turn what a database or its driver raises about values into a UsageError. An idempotency key may still be taken."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except (SQLAlchemyError, ValueError, TypeError, OverflowError) as error:
+        reason = first_line(getattr(error, "orig", None) or error)
+        raise UsageError(
+            f"Task {batch[0].task_name} could not be recorded: the database refuses a value ({redact(reason)})."
+        ) from error

@@ -117,6 +117,7 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
     text = _checked_context(task_name, context)
     fairness_key, fairness_weight = _fairness(task_name, text, options)
     lock_key, concurrency_key = _groups(task_name, text, options)
+    tracing = RUNTIME.tracing
     return NewTask(
         agent_id=new_agent_id(),
         task_name=task_name,
@@ -134,6 +135,7 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
         fairness_weight=fairness_weight,
         lock_key=lock_key,
         concurrency_key=concurrency_key,
+        trace_context=None if tracing is None else tracing.carrier(task_name, queue or CONF.queue_name),
     )
 
 

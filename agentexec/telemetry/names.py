@@ -98,3 +98,27 @@ COUNTED: dict[str, Counter | Histogram] = {
 
 GAUGES = (QUEUE_TASKS, OLDEST_AGE, RUNNING, LEASES, PROCESSES, SERVER_UP, INFO)
 """Metrics that are read when somebody asks."""
+
+# ---- OpenTelemetry: the conventions for messaging, and what they have no name for --------------------------------
+
+SCOPE = "agentexec"
+"""Name of the tracer and the meter."""
+
+SYSTEM = "messaging.system"
+DESTINATION = "messaging.destination.name"
+OPERATION_NAME = "messaging.operation.name"
+OPERATION_TYPE = "messaging.operation.type"
+MESSAGE_ID = "messaging.message.id"
+BATCH_COUNT = "messaging.batch.message_count"
+ERROR_TYPE = "error.type"
+TASK_NAME = "agentexec.task.name"
+ATTEMPT = "agentexec.task.attempt"
+OUTCOME = "agentexec.attempt.outcome"
+
+OPERATION_DURATION = "messaging.client.operation.duration"
+PROCESS_DURATION = "messaging.process.duration"
+SENT_MESSAGES = "messaging.client.sent.messages"
+CONSUMED_MESSAGES = "messaging.client.consumed.messages"
+
+MESSAGING_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+"""Upper bounds of buckets that the conventions advise."""

@@ -40,6 +40,9 @@ FLUSH_SECONDS = 3.0
 WORKER_MODULE, MAINTENANCE_MODULE = "agentexec.worker.worker_process", "agentexec.worker.maintenance"
 """Modules that are imported after the user's module, which may set the prefix of the names of their tables."""
 
+PROVIDERS_MODULE = "agentexec.telemetry.providers"
+"""Module that is imported only if OpenTelemetry is on."""
+
 MAINTENANCE_ROLE = "maintenance"
 
 PR_SET_PDEATHSIG = 1
@@ -73,6 +76,8 @@ def run_child(
         RUNTIME.forget_connections()
         if reports >= 0 and CONF.metrics_port is not None:
             RUNTIME.meter = Meter()
+        if RUNTIME.tracing is not None:
+            importlib.import_module(PROVIDERS_MODULE).set_up(request["id"])
         logs.set_up(request["name"], handles_tasks=request["role"] != MAINTENANCE_ROLE)
         if request["role"] == MAINTENANCE_ROLE:
             code = _run_maintenance(request, registry, alive, maintenance, reports)
@@ -92,6 +97,7 @@ def _exit(code: int) -> NoReturn:
     """Exit without the exit handlers that this process has inherited."""
     terminate_children()
     _flush_traces()
+    _flush_telemetry()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -104,6 +110,15 @@ def _flush_traces() -> None:
     if tracing is not None:
         with contextlib.suppress(Exception):
             tracing.flush_traces(FLUSH_SECONDS)
+
+
+def _flush_telemetry() -> None:
+    """Export the last spans and metrics of OpenTelemetry, if this process has any."""
+    providers = sys.modules.get(PROVIDERS_MODULE)
+    if providers is not None:
+        with contextlib.suppress(Exception):
+            if not providers.flush(FLUSH_SECONDS):
+                log.warning("The last spans and metrics could not be exported within %g s.", FLUSH_SECONDS)
 
 
 def _run_worker(

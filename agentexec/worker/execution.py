@@ -81,7 +81,9 @@ class Execution:
         self.threads = HandlerThreads(
             settings.worker_concurrency + MAX_WAITING_THREADS, thread_name_prefix="agentexec-task"
         )
-        self.running = RunningTasks(registry, settings, self.tasks, self.writer, self.threads, runtime.meter)
+        self.running = RunningTasks(
+            registry, settings, self.tasks, self.writer, self.threads, runtime.meter, runtime.tracing
+        )
         self.admitter = Admitter(
             runtime,
             settings,

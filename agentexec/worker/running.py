@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from agentexec.activity.changes.admissions import Admitted
@@ -22,6 +22,9 @@ from agentexec.worker.event_loop import AttemptTask, protect_loop
 from agentexec.worker.leased_tasks import LeasedTasks
 from agentexec.worker.logs import log_failure
 from agentexec.worker.task_measures import TaskMeasures
+
+if TYPE_CHECKING:
+    from agentexec.telemetry.tracing import Tracing
 
 log = logging.getLogger("agentexec.worker")
 
@@ -56,12 +59,14 @@ class RunningTasks:
         writer: SupportsEnd,
         threads: ThreadPoolExecutor,
         meter: Meter | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._registry = registry
         self._settings = settings
         self._tasks = tasks
         self._writer = writer
         self._threads = threads
+        self._tracing = tracing
         self._measures = None if meter is None else TaskMeasures(meter)
         self._begun: dict[UUID, Lease] = {}
         self._running: dict[UUID, AttemptTask[None]] = {}
@@ -137,9 +142,27 @@ class RunningTasks:
             task.add_done_callback(functools.partial(self._settle_unstarted, admitted))
 
     async def _execute(self, admitted: Admitted) -> None:
+        if self._tracing is None:
+            ending = await self._attempt(admitted)
+        else:
+            ending = await self._traced_attempt(self._tracing, admitted)
+        self._settle(admitted, ending)
+
+    async def _traced_attempt(self, tracing: Tracing, admitted: Admitted) -> Ending:
+        agent_id = admitted.lease.agent_id
+        queue = self._tasks.queue_of(agent_id)
+        with tracing.processing(
+            admitted.task_name, agent_id, admitted.attempt, queue, admitted.trace_context
+        ) as span:
+            ending = await self._attempt(admitted)
+            outcome = "aborted" if agent_id in self._aborted else ending.status.value
+            span.note_outcome(outcome, ending.error)
+            return ending
+
+    async def _attempt(self, admitted: Admitted) -> Ending:
         agent_id = admitted.lease.agent_id
         try:
-            ending = await execute_attempt(
+            return await execute_attempt(
                 self._registry,
                 admitted,
                 self._threads,
@@ -147,15 +170,14 @@ class RunningTasks:
             )
         except asyncio.CancelledError:
             # An aborted task has an ending already, or another worker: this one is not written.
-            ending = _handed_back(admitted.lease)
+            return _handed_back(admitted.lease)
         except GeneratorExit:
             # The event loop is gone.
             raise
         except BaseException as error:
             # Errors of handlers are endings, so this is ours. Without an ending the task would stay RUNNING forever.
             log.exception("Cannot run task %s.", agent_id)
-            ending = permanent_failure(admitted, f"the task could not be run: {type(error).__name__}")
-        self._settle(admitted, ending)
+            return permanent_failure(admitted, f"the task could not be run: {type(error).__name__}")
 
     def _settle_unstarted(self, admitted: Admitted, task: AttemptTask[None]) -> None:
         """Settle an attempt that was canceled before its first step, in which case `_execute` never ran."""

@@ -30,6 +30,7 @@ class Admitted(NamedTuple):
     crashes: CrashCounts
     queued_at: datetime | None = None
     """Since when it could start."""
+    trace_context: str | None = None
 
 
 class LeftTask(NamedTuple):
@@ -111,7 +112,13 @@ def decide_admissions(
         elif decision is Admission.START:
             suspect_running = True
             started = Admitted(
-                lease, row.agent_type, row.context, row.attempt + 1, crashes, _startable_since(row)
+                lease,
+                row.agent_type,
+                row.context,
+                row.attempt + 1,
+                crashes,
+                _startable_since(row),
+                row.trace_context,
             )
             admissions.started.append(started)
         elif decision is Admission.FAIL:

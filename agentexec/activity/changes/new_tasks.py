@@ -40,6 +40,7 @@ class NewTask(NamedTuple):
     expires_at: datetime | None = None
     debounce_key: str | None = None
     webhook: str | None = None
+    trace_context: str | None = None
 
 
 def free_key(connection: Connection, agent_id: UUID, statuses: Collection[Status]) -> None:
@@ -91,6 +92,7 @@ def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any
             "fairness_weight": None if task.fairness_key is None else task.fairness_weight,
             "context": task.context,
             "metadata": task.metadata,
+            "trace_context": task.trace_context,
             "expires_at": task.expires_at,
             "debounce_key": task.debounce_key,
             "webhook": task.webhook,

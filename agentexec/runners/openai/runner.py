@@ -26,6 +26,7 @@ from agents import (
 from agents.run import RunOptions
 from agents.tracing.processors import default_exporter
 
+from agentexec.config import CONF
 from agentexec.errors import UsageError
 from agentexec.journal.calls import tool_policy as mark_policy
 from agentexec.journal.recorder import SCOPE, Policy, ReplayProgress
@@ -268,4 +269,4 @@ def _cancel_with_caller(result: RunResultStreaming) -> None:
 
 def _can_trace() -> bool:
     """Return True if traces have a destination: without a key the SDK starts a thread that logs a line per batch."""
-    return bool(default_exporter().api_key) or get_current_trace() is not None
+    return bool(default_exporter().api_key) or get_current_trace() is not None or CONF.opentelemetry

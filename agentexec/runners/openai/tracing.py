@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 from typing import Any
 from uuid import UUID
 
 from agents.tracing import get_current_span, get_trace_provider
+from agents.tracing.processors import default_exporter, default_processor
 from agents.tracing.provider import DefaultTraceProvider
 
+from agentexec.config import CONF
 from agentexec.journal.recorder import SCOPE
 
 log = logging.getLogger("agentexec.runners")
+
+CONTENT_VARIABLES = (
+    "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+    "OTEL_INSTRUMENTATION_OPENAI_AGENTS_CAPTURE_CONTENT",
+)
+"""Variables that ask for the texts of messages in spans."""
 
 PATCH_MARK = "_agentexec_patch"
 
@@ -92,7 +101,12 @@ class _SpanGate:
 
 
 def patch_tracing() -> None:
-    """Make the SDK's spans known to the durable run that they belong to. Repeated calls have no effect."""
+    """Make the SDK's spans known to the durable run that they belong to. Repeated calls have no effect.
+
+    With OpenTelemetry on, the spans also go there.
+    """
+    if CONF.opentelemetry:
+        _instrument()
     create = DefaultTraceProvider.create_span
     if hasattr(create, PATCH_MARK):
         return
@@ -109,6 +123,32 @@ def patch_tracing() -> None:
 
     setattr(create_span, PATCH_MARK, True)
     DefaultTraceProvider.create_span = create_span  # ty: ignore[invalid-assignment]
+
+
+def _instrument() -> None:
+    """Send the SDK's spans to OpenTelemetry too, unless the application has arranged that itself.
+
+    What models and tools were told and said stays out of them, unless a variable of OpenTelemetry asks for it.
+    """
+    try:
+        from opentelemetry.instrumentation.openai_agents import (  # noqa: PLC0415 - an extra
+            OpenAIAgentsInstrumentor,
+        )
+    except ImportError:
+        return
+    instrumentor = OpenAIAgentsInstrumentor()
+    if not instrumentor.is_instrumented_by_opentelemetry:
+        if not default_exporter().api_key:
+            _drop_default_processor()
+        asked = any(name in os.environ for name in CONTENT_VARIABLES)
+        instrumentor.instrument(**({} if asked else {"capture_message_content": False}))
+
+
+def _drop_default_processor() -> None:
+    """Take out the processor that sends to OpenAI: without a key it logs a line for each batch."""
+    provider: Any = get_trace_provider()
+    processors = getattr(getattr(provider, "_multi_processor", None), "_processors", ())
+    provider.set_processors([processor for processor in processors if processor is not default_processor()])
 
 
 def flush_traces(seconds: float) -> None:

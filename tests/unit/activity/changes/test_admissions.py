@@ -29,6 +29,7 @@ def row(number: int, **changes: Any) -> SimpleNamespace:
         "expires_at": None,
         "updated_at": NOW,
         "run_at": None,
+        "trace_context": None,
     }
     return SimpleNamespace(**{**values, **changes})
 
