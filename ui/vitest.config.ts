@@ -19,6 +19,7 @@ const test = {
   // So that it finds the React of the project.
   server: { deps: { inline: ['@tanstack/react-query'] } },
   restoreMocks: true,
+  isolate: false,
   testTimeout: 30_000,
 };
 

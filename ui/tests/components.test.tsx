@@ -379,6 +379,14 @@ test('UsageSummary shows models if there are several, and an unknown cost as unk
   expect(screen.queryByText('Estimated cost')).toBeNull();
 });
 
+test('WorkerList judges by the time of the query if it is told', () => {
+  const seen_at = '2026-11-24T21:49:00Z';
+  const { rerender } = render(<WorkerList workers={[worker({ seen_at })]} at="2026-11-24T21:49:15Z" />);
+  expect(screen.getByText('Working')).toBeTruthy();
+  rerender(<WorkerList workers={[worker({ seen_at })]} at="2026-11-24T21:49:30Z" />);
+  expect(screen.getByText('Lost')).toBeTruthy();
+});
+
 test('WorkerList shows which workers work, drain, idle and are lost', () => {
   const seen_at = new Date(Date.now() - 60_000).toISOString();
   render(

@@ -17,6 +17,8 @@ export interface ApprovalCardProps extends Omit<ComponentPropsWithoutRef<'articl
   /** Reason why the answer was not accepted. */
   error?: Error | string | null | undefined;
   onTaskClick?: ((agentId: string) => void) | undefined;
+  /** Level of the heading, to fit those of the page. */
+  headingLevel?: 2 | 3 | 4 | 5 | 6;
   renderArguments?: ((approval: Approval) => ReactNode) | undefined;
 }
 
@@ -28,6 +30,7 @@ export function ApprovalCard({
   pending = false,
   error,
   onTaskClick,
+  headingLevel = 2,
   renderArguments,
   className,
   ...rest
@@ -50,6 +53,7 @@ export function ApprovalCard({
     }
   };
 
+  const Heading = `h${headingLevel}` as const;
   const busy = pending || sending;
   const problem = error ?? failure;
   return (
@@ -62,9 +66,9 @@ export function ApprovalCard({
       aria-busy={busy}
     >
       <header className="ax-approval__header">
-        <h3 id={`${id}-title`} className="ax-approval__title">
+        <Heading id={`${id}-title`} className="ax-approval__title">
           {approval.kind === 'repeat' ? 'Repeat' : 'Approve'} <code>{approval.tool}</code>?
-        </h3>
+        </Heading>
         <RelativeTime time={approval.created_at} />
       </header>
       <p className="ax-approval__task">

@@ -106,29 +106,36 @@ function Row({ entry, shared }: { entry: TimelineEntry; shared: Shared }) {
     '--ax-start': `${(100 * (entry.start - shared.start)) / shared.span}%`,
     '--ax-length': `${(100 * (end - entry.start)) / shared.span}%`,
   } as CSSProperties;
-  return (
+  const row = (
     <>
-      <div className="ax-timeline__row">
-        <span className="ax-timeline__kind">{KINDS[entry.kind]}</span>
-        <span className="ax-timeline__label" title={entry.label}>
-          {entry.label}
-        </span>
-        <span className="ax-timeline__bar" style={bar} aria-hidden="true" />
-        <span className="ax-timeline__time">{end > entry.start ? formatDuration((end - entry.start) / 1000) : ''}</span>
-        <Tokens entry={entry} />
-        <span className="ax-timeline__cost">{typeof entry.cost === 'number' ? formatMoney(entry.cost) : ''}</span>
-        {entry.status !== 'done' && <VisuallyHidden>({STATUSES[entry.status]})</VisuallyHidden>}
-      </div>
-      {(entry.input || entry.output) && (
-        <details className="ax-timeline__details">
-          <summary>
-            {entry.kind === 'tool' ? 'Arguments and output' : entry.kind === 'turn' ? 'Text' : 'Details'}
-          </summary>
-          {entry.input && <FoldedText className="ax-code" text={formatJson(entry.input)} />}
-          {entry.output && <FoldedText className="ax-code" text={formatJson(entry.output)} />}
-        </details>
-      )}
+      <span className="ax-timeline__kind">{KINDS[entry.kind]}</span>
+      <span className="ax-timeline__label" title={entry.label}>
+        {entry.label}
+      </span>
+      <span className="ax-timeline__bar" style={bar} aria-hidden="true" />
+      <span className="ax-timeline__time">{end > entry.start ? formatDuration((end - entry.start) / 1000) : ''}</span>
+      <Tokens entry={entry} />
+      <span className="ax-timeline__cost">{typeof entry.cost === 'number' ? formatMoney(entry.cost) : ''}</span>
+      {entry.status !== 'done' && <VisuallyHidden>({STATUSES[entry.status]})</VisuallyHidden>}
     </>
+  );
+  const attributes = { className: 'ax-timeline__row', 'data-kind': entry.kind, 'data-status': entry.status };
+  if (!entry.input && !entry.output) return <div {...attributes}>{row}</div>;
+  return (
+    <details className="ax-timeline__details">
+      <summary {...attributes}>{row}</summary>
+      {entry.input && <Text name={entry.kind === 'tool' ? 'Arguments' : 'Input'} text={entry.input} />}
+      {entry.output && <Text name={entry.kind === 'turn' ? 'Text' : 'Output'} text={entry.output} />}
+    </details>
+  );
+}
+
+function Text({ name, text }: { name: string; text: string }) {
+  return (
+    <figure className="ax-timeline__text">
+      <figcaption>{name}</figcaption>
+      <FoldedText className="ax-code" text={formatJson(text)} />
+    </figure>
   );
 }
 

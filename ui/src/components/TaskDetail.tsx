@@ -28,6 +28,8 @@ export interface TaskDetailProps<Activity extends TaskDetailActivity = ActivityD
   onClose?: (() => void) | undefined;
   /** Called with the id of a task that this task has enqueued. */
   onTaskClick?: ((agentId: string) => void) | undefined;
+  /** Level of the heading, to fit those of the page. */
+  headingLevel?: 2 | 3 | 4 | 5 | 6;
   /** Text that the model is writing, of `useActivityStream`. */
   text?: string | undefined;
   renderLog?: ((logs: readonly ActivityLog[]) => ReactNode) | undefined;
@@ -42,6 +44,7 @@ export function TaskDetail<Activity extends TaskDetailActivity = ActivityDetail>
   error,
   onClose,
   onTaskClick,
+  headingLevel = 2,
   text,
   renderLog,
   children,
@@ -49,6 +52,7 @@ export function TaskDetail<Activity extends TaskDetailActivity = ActivityDetail>
   ...rest
 }: TaskDetailProps<Activity>) {
   const title = useId();
+  const Heading = `h${headingLevel}` as const;
   const last = activity?.logs?.at(-1);
   const status: Status = activity?.status ?? last?.status ?? 'queued';
   const percentage = activity?.percentage ?? last?.percentage;
@@ -71,9 +75,9 @@ export function TaskDetail<Activity extends TaskDetailActivity = ActivityDetail>
       onKeyDown={closeOnEscape}
     >
       <header className="ax-task-detail__header">
-        <h2 id={title} className="ax-task-detail__title">
+        <Heading id={title} className="ax-task-detail__title">
           {activity?.agent_type ?? 'Task'}
-        </h2>
+        </Heading>
         {activity && <StatusBadge status={status} />}
         {onClose && (
           <button type="button" className="ax-button ax-task-detail__close" aria-label="Close" onClick={onClose}>

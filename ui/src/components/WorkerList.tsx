@@ -19,8 +19,10 @@ const STATE_LABELS: Record<WorkerState, string> = {
   lost: 'Lost',
 };
 
-export interface WorkerListProps extends Omit<ComponentPropsWithoutRef<'table'>, 'children'> {
+export interface WorkerListProps extends Omit<ComponentPropsWithoutRef<'section'>, 'children'> {
   workers: readonly WorkerProcess[];
+  /** Time of the query, `at` of the overview: with it, a page that has not asked for a while does not call workers lost. */
+  at?: string | undefined;
   /** Name of the table. */
   label?: string;
   /** Shown instead of an empty table. */
@@ -30,56 +32,61 @@ export interface WorkerListProps extends Omit<ComponentPropsWithoutRef<'table'>,
 /** Worker processes: load, memory, and how long ago each has reported. */
 export function WorkerList({
   workers,
+  at,
   label = 'Worker processes',
   empty = 'No worker is running. Start one with `agentexec worker`.',
   className,
   ...rest
 }: WorkerListProps) {
-  const now = useNow(5000);
+  const clock = useNow(5000);
+  const now = at === undefined ? clock : parseTime(at);
   return (
-    <table {...rest} className={classes('ax-table ax-workers', className)}>
-      <caption>{label}</caption>
-      <thead>
-        <tr>
-          <th scope="col">Worker</th>
-          <th scope="col">State</th>
-          <th scope="col">Queue</th>
-          <th scope="col">Tasks</th>
-          <th scope="col">CPU</th>
-          <th scope="col">Memory</th>
-          <th scope="col">Reported</th>
-        </tr>
-      </thead>
-      <tbody>
-        {workers.length === 0 && (
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: a narrow page scrolls the table, also by keyboard.
+    <section tabIndex={0} aria-label={label} {...rest} className={classes('ax-workers', className)}>
+      <table className="ax-table">
+        <caption>{label}</caption>
+        <thead>
           <tr>
-            <td colSpan={7} className="ax-empty">
-              {empty}
-            </td>
+            <th scope="col">Worker</th>
+            <th scope="col">State</th>
+            <th scope="col">Queue</th>
+            <th scope="col">Tasks</th>
+            <th scope="col">CPU</th>
+            <th scope="col">Memory</th>
+            <th scope="col">Reported</th>
           </tr>
-        )}
-        {workers.map((worker) => {
-          const state = workerState(worker, now);
-          return (
-            <tr key={worker.worker_id} data-state={state}>
-              <th scope="row">
-                {worker.host}:{worker.pid}
-              </th>
-              <td className="ax-workers__state">{STATE_LABELS[state]}</td>
-              <td>{worker.queue}</td>
-              <td>
-                {worker.running} of {worker.concurrency}
-              </td>
-              <td>{Math.round(worker.cpu_percent)}%</td>
-              <td>{formatBytes(worker.rss_bytes)}</td>
-              <td>
-                <RelativeTime time={worker.seen_at} />
+        </thead>
+        <tbody>
+          {workers.length === 0 && (
+            <tr>
+              <td colSpan={7} className="ax-empty">
+                {empty}
               </td>
             </tr>
-          );
-        })}
-      </tbody>
-    </table>
+          )}
+          {workers.map((worker) => {
+            const state = workerState(worker, now);
+            return (
+              <tr key={worker.worker_id} data-state={state}>
+                <th scope="row">
+                  {worker.host}:{worker.pid}
+                </th>
+                <td className="ax-workers__state">{STATE_LABELS[state]}</td>
+                <td>{worker.queue}</td>
+                <td>
+                  {worker.running} of {worker.concurrency}
+                </td>
+                <td>{Math.round(worker.cpu_percent)}%</td>
+                <td>{formatBytes(worker.rss_bytes)}</td>
+                <td>
+                  <RelativeTime time={worker.seen_at} />
+                </td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+    </section>
   );
 }
 
