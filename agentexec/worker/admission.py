@@ -98,12 +98,17 @@ class Admitter:
         """True if a held task may start now."""
         return bool(self._held) and self._suspects.may_start
 
-    def take_startable(self) -> list[Lease]:
-        """Take out the held tasks if one of them may start, to be admitted with the next batch."""
+    def take_startable(self, paused: frozenset[str] = frozenset()) -> list[Lease]:
+        """Take out the held tasks if one of them may start, to be admitted with the next batch.
+
+        Those of paused queues are given back.
+        """
         if not self.startable:
             return []
         held, self._held = self._held, []
-        return held
+        stopped = [lease for lease in held if self._tasks.queue_of(lease.agent_id) in paused]
+        self._release(stopped)
+        return [lease for lease in held if lease not in stopped]
 
     def admit(self, leases: Sequence[Lease]) -> None:
         """Make claimed tasks RUNNING in the record, and start them; waits while the database is away."""

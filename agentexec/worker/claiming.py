@@ -64,8 +64,8 @@ class SupportsAdmit(Protocol):
         """True if a held task may start now."""
         ...
 
-    def take_startable(self) -> list[Lease]:
-        """Take out the held tasks if one of them may start."""
+    def take_startable(self, paused: frozenset[str]) -> list[Lease]:
+        """Take out the held tasks if one of them may start, and give those of paused queues back."""
         ...
 
     def admit(self, leases: Sequence[Lease]) -> None:
@@ -156,7 +156,7 @@ class Claimer:
         since = present()
         self._turnover.begin_claim()
         claimed = self._claim(limit)
-        held = self._admission.take_startable()
+        held = self._admission.take_startable(self._queues.paused())
         if not claimed.leases and not held:
             self._turnover.end_claim(empty=not self._tasks.any)
             self._idle.set()

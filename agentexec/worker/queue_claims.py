@@ -104,6 +104,10 @@ class QueueClaims:
             log.debug("Claiming from a further queue failed: %s.", error)
         return Claimed(leases, min(due, default=None))
 
+    def paused(self) -> frozenset[str]:
+        """Return the names of the paused queues. May raise UnavailableError before they were read once."""
+        return self._pauses.paused()
+
     def wait(self, timeout: float) -> None:
         """Wait until a task of a queue that is not paused may be ready, or for `timeout` seconds. May return early."""
         paused = self._pauses.paused()

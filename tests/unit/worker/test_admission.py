@@ -273,3 +273,14 @@ def test_tasks_of_several_queues_start_together_and_each_only_in_its_own(admissi
     admission.admitter.admit([*leases, *admission.claim()])
     assert {*admission.started_ids} == {mine, other}
     assert admission.record.backend.unknown_tasks("other", [other, misplaced]) == [misplaced]
+
+
+def test_held_tasks_of_a_paused_queue_go_back_to_it(admission: Admission) -> None:
+    for agent_id in admission.record.enqueue(2):
+        admission.record.change(agent_id, crashes=2, crashes_in_row=2)
+    admission.claim_and_admit()
+    assert admission.admitter.holds_tasks
+    admission.held.tasks.forget(admission.started[0].lease.agent_id)
+    assert admission.admitter.take_startable(frozenset({QUEUE})) == []
+    assert not admission.admitter.holds_tasks
+    assert admission.record.backend.depth(QUEUE).ready == 1

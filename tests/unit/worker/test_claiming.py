@@ -38,7 +38,7 @@ class FakeAdmission:
     def holds_tasks(self) -> bool:
         return bool(self.held)
 
-    def take_startable(self) -> list[Lease]:
+    def take_startable(self, paused: frozenset[str]) -> list[Lease]:
         if not self.startable:
             return []
         taken, self.held, self.startable = self.held, [], False
@@ -61,6 +61,7 @@ class Backend(MemoryBackend):
         self.waited_for: list[Any] = []
         self.errors: list[Exception] = []
         self.broken = ""
+        self.claims = 0
 
     def wait(self, queue: str | Sequence[str], timeout: float) -> None:
         self.waits.append(timeout)
@@ -69,6 +70,7 @@ class Backend(MemoryBackend):
     def claim(
         self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
     ) -> ClaimResult:
+        self.claims += 1
         if self.errors:
             raise self.errors.pop(0)
         if queue == self.broken:
@@ -284,3 +286,17 @@ def test_a_paused_queue_is_neither_claimed_from_nor_waited_for() -> None:
     assert (len(claims.backend.waits), len(pauses.waits)) == (1, 1)
     pauses.queues = frozenset()
     assert claims.claimer.claim()
+
+
+def test_a_worker_of_one_queue_makes_one_call_for_each_claim_and_wait() -> None:
+    claims = Claims(slots=2)
+    claims.backend.enqueue(3)
+    assert claims.claimer.claim()
+    assert (claims.backend.claims, claims.backend.waits) == (1, [])
+    for lease in claims.admission.admitted:
+        claims.holds.tasks.forget(lease.agent_id)
+    assert claims.claimer.claim()
+    assert claims.backend.claims == 2
+    assert not claims.claimer.claim()
+    assert claims.backend.claims == 3
+    assert claims.backend.waited_for == [QUEUE], "by its name, as backends of earlier releases expect"
