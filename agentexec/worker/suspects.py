@@ -20,7 +20,7 @@ CLEAR_WAIT = 2.0
 """Longest wait in seconds between two tries to clear a task's crashes in the record."""
 
 
-TRIAL_SECONDS = 10.0
+TRIAL_SECONDS = 5.0
 """Seconds for which a suspect and a task that has just started do not run side by side: if the process dies, the suspect is
 blamed, and a newcomer may have killed it. After that time the slots are worth more."""
 

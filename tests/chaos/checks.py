@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from agentexec.db.transactions import reading
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status
 from tests.chaos.ledger import Line, read_ledger
-from tests.chaos.names import EFFECTS, TICK
+from tests.chaos.names import EFFECTS, LOCKED, TICK
 from tests.chaos.world import World
 from tests.faults.ledger import Findings, audit
 
@@ -50,6 +51,7 @@ class Evidence:
             self.effects = Counter(
                 (row.name, row.step) for row in connection.execute(text(f"SELECT name, step FROM {EFFECTS}"))
             )
+            self.locked = connection.execute(select(LOCKED).order_by(LOCKED.c.id)).all()
             self.schedule = connection.execute(select(Schedule.__table__)).one()
 
     def of(self, event: str) -> list[Line]:
@@ -81,6 +83,7 @@ class Evidence:
             "innocent tasks ended by the crashes of others": sum(
                 map(self.died_beside_poison, self.rows.values())
             ),
+            "locked tasks that a later one overtook": count_overtaken(self),
             "results awaited": len(self.of("got")),
         }
 
@@ -179,6 +182,43 @@ def steps_run_once(evidence: Evidence) -> Iterator[str]:
                 yield f"{describe(row)} is complete without its bookings {missing}"
 
 
+def locks_never_overlap(evidence: Evidence) -> Iterator[str]:
+    """Yield tasks of a lock between whose rows another one has written, and rows that are missing or repeated."""
+    locks: dict[str, list[str]] = defaultdict(list)
+    steps: dict[str, list[int]] = defaultdict(list)
+    for row in evidence.locked:
+        locks[row.lock].append(row.name)
+        steps[row.name].append(row.step)
+    for lock, names in locks.items():
+        turns = [name for name, _ in itertools.groupby(names)]
+        for name, count in Counter(turns).items():
+            if count > 1:
+                yield f"{name} shared lock {lock} with others: {[turn[-6:] for turn in turns][:60]}"
+    for row in evidence.rows.values():
+        if row.agent_type == "locked" and row.status is Status.COMPLETE:
+            job = json.loads(row.context)
+            if steps[job["key"]] != list(range(job["number"])):
+                yield f"{describe(row)} wrote its rows {steps[job['key']]}"
+
+
+def count_overtaken(evidence: Evidence) -> int:
+    """Return how many tasks of a lock were accepted before another was offered, and started after it."""
+    first: dict[str, float] = {}
+    for line in evidence.of("start"):
+        first.setdefault(line.get("key", ""), line.get("at", 0.0))
+    accepted = [line for line in evidence.of("accepted") if line["kind"] == "locked" and line["key"] in first]
+    offered = [line for line in evidence.of("offered") if line["kind"] == "locked" and line["key"] in first]
+    return sum(
+        any(
+            later["lock"] == task["lock"]
+            and later["at"] > task["at"]
+            and first[later["key"]] < first[task["key"]]
+            for later in offered
+        )
+        for task in accepted
+    )
+
+
 def agents_have_each_effect_once(evidence: Evidence) -> Iterator[str]:
     """Yield what the audit of the ledger's agents finds."""
     found = Findings(evidence.world.target, 0)
@@ -247,6 +287,7 @@ CHECKS: tuple[Check, ...] = (
     no_epoch_runs_twice,
     complete_tasks_have_run,
     steps_run_once,
+    locks_never_overlap,
     agents_have_each_effect_once,
     every_tick_has_one_task,
     failures_call_their_handler_once,

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Column, Integer, MetaData, String, Table
+
 EFFECTS = "chaos_effects"
 """Table of the transactional steps: name of the task, number of the step."""
+
+LOCKED = Table(
+    "chaos_locked",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("lock", String(20)),
+    Column("name", String(60)),
+    Column("step", Integer),
+)
+"""Rows that the tasks of a lock write, in the order of their transactions."""
 
 TICK = "tick"
 TICK_SECONDS = 2

@@ -31,6 +31,7 @@ MIX = {
     "poison": 1,
     "steps": 10,
     "audit": 4,
+    "locked": 10,
     "parent": 5,
     "sleeper": 4,
     "listener": 4,
@@ -44,6 +45,9 @@ MIX = {
     "many": 2,
 }
 """Operations, each with its weight."""
+
+LOCKS = 3
+"""Number of locks."""
 
 RESULT_PATIENCE = 300.0
 
@@ -123,6 +127,13 @@ class Producer:
                 write_line(event="accepted", kind="plain", key=key, id=task.agent_id.hex)
             else:
                 session.rollback()
+
+    def _offer_locked(self, key: str, job: dict[str, Any]) -> None:
+        job |= {"number": self._chance.randint(1, 3), "seconds": round(self._chance.uniform(0, 0.2), 2)}
+        job["lock"] = str(self._chance.randrange(LOCKS))
+        write_line(event="offered", kind="locked", key=key, lock=job["lock"])
+        task = ax.enqueue_sync("locked", job, lock_key=f"lock-{job['lock']}")
+        write_line(event="accepted", kind="locked", key=key, id=task.agent_id.hex, lock=job["lock"])
 
     def _offer_expiring(self, key: str, job: dict[str, Any]) -> None:
         task = self._enqueue("plain", key, job, expires=self._chance.uniform(6, 9))

@@ -14,13 +14,13 @@ from uuid import UUID
 from agents import Agent, Model, ModelResponse, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
 from pydantic import BaseModel
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 import agentexec as ax
 from agentexec.task import CURRENT_LEASE
 from tests.chaos.answers import GO
 from tests.chaos.ledger import write_line
-from tests.chaos.names import EFFECTS, TICK, TICK_SECONDS
+from tests.chaos.names import EFFECTS, LOCKED, TICK, TICK_SECONDS
 from tests.faults import ledger_module
 
 
@@ -30,6 +30,7 @@ class Job(BaseModel):
     key: str
     seconds: float = 0.0
     number: int = 0
+    lock: str = ""
 
 
 class BrokenError(Exception):
@@ -61,7 +62,7 @@ async def plain(agent_id: UUID, context: Job) -> str:
     return context.key
 
 
-@pool.task("in_thread")
+@pool.task("in_thread", concurrency=3)
 def in_thread(agent_id: UUID, context: Job) -> str:
     write("start", context.key)
     time.sleep(context.seconds)
@@ -130,6 +131,23 @@ async def steps(agent_id: UUID, context: Job) -> list[Any]:
         write("values", context.key, step=number, values=values[-2:])
     write("end", context.key)
     return values
+
+
+@pool.task("locked", lock_key="lock-{lock}")
+async def locked(agent_id: UUID, context: Job) -> str:
+    """Write rows that no other task of the lock may come between."""
+    write("start", context.key)
+
+    def book(number: int) -> None:
+        with ax.transaction() as session:
+            row = {"lock": context.lock, "name": context.key, "step": number}
+            session.execute(insert(LOCKED).values(**row))
+
+    for number in range(context.number):
+        await Steps(agent_id).step(f"book-{number}", book, number, policy="transactional")
+        await asyncio.sleep(context.seconds)
+    write("end", context.key)
+    return context.key
 
 
 @pool.task("parent")

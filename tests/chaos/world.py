@@ -22,7 +22,7 @@ from sqlalchemy import text
 import agentexec as ax
 from agentexec.db.transactions import writing
 from agentexec.runtime import RUNTIME
-from tests.chaos.names import EFFECTS
+from tests.chaos.names import EFFECTS, LOCKED
 from tests.chaos.plan import EMBEDDED, HOSTS, WITH_REDIS, Action
 from tests.chaos.proxy import Proxies, Proxy
 from tests.deployment import REPOSITORY, Deployment
@@ -109,6 +109,7 @@ class World:
         ax.Base.metadata.create_all(RUNTIME.engine)
         with writing(RUNTIME.engine) as connection:
             connection.execute(text(f"CREATE TABLE {EFFECTS} (name VARCHAR(60), step INTEGER)"))
+            LOCKED.create(connection)
             connection.execute(text(f"CREATE TABLE {BOOKING} (agent VARCHAR(60), topic VARCHAR(20))"))
         proxies = self._open.enter_context(Proxies())
         for host in HOSTS:

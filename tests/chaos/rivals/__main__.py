@@ -110,7 +110,7 @@ def show_failed(url: str) -> None:
     engine = open_engine(url)
     with engine.connect() as connection:
         for row in connection.execute(
-            text("SELECT status, error FROM agentexec_activity WHERE status <> 'complete'")
+            text("SELECT status, error FROM agentexec_activity WHERE status <> 'COMPLETE'")
         ):
             print(row.status, row.error, file=sys.stderr)
     engine.dispose()
