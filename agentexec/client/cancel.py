@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from agentexec.activity.changes.endings import end_from_outside, with_log_line
+from agentexec.activity.changes.locks import free_locks_now, tasks_with_kept_locks
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.handle import find_task
 from agentexec.config import CONF
@@ -113,6 +114,11 @@ def _tell(queue: str, agent_ids: Sequence[UUID]) -> None:
     # The record says CANCELED, so a worker that claims the task drops it, and a lease renewal finds a running one.
     with RUNTIME.best_effort(log, "The workers of %d canceled task(s) learn of it later.", len(agent_ids)):
         backend = RUNTIME.backend
-        for agent_id, worker in backend.remove(queue, agent_ids).items():
+        removed = backend.remove(queue, agent_ids)
+        for agent_id, worker in removed.items():
             backend.send(worker, [format_message(CANCEL, agent_id)])
+        # The workers of the others free their locks when the handlers have stopped.
+        idle = [agent_id for agent_id in agent_ids if agent_id not in removed]
+        if idle and (locking := tasks_with_kept_locks(RUNTIME.engine, idle)):
+            free_locks_now(RUNTIME.engine, locking)
         backend.notify_done(queue, agent_ids)

@@ -29,9 +29,6 @@ log = logging.getLogger("agentexec.worker")
 MAX_WARNED_NAMES = 100
 """Names of tasks about which a process warns once: names come from the queue, so there may be any number."""
 
-LOCK_WAIT = 1.0
-"""Seconds between two tries of a task whose lock the queue does not know to be taken."""
-
 RETRY_WAIT = 2.0
 """Longest wait in seconds between two tries to admit a batch while the database is away."""
 
@@ -251,10 +248,10 @@ class Admitter:
             return
         with self._runtime.best_effort(log, "A task that waits for its lock returns when its lease expires."):
             if task.keeps_place:
-                backend.release(queue, lease, delay=LOCK_WAIT)
+                backend.release(queue, lease, delay=task.delay)
                 return
             # The queue does not know what it waits for.
-            run_at = utc_now().timestamp() + LOCK_WAIT if task.is_locked else 0.0
+            run_at = utc_now().timestamp() + task.delay if task.delay else 0.0
             backend.remove(queue, [lease.agent_id])
             backend.push(queue, [task.entry._replace(epoch=lease.epoch, run_at=run_at)])
             backend.wake(queue, 1)

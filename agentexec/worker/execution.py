@@ -82,7 +82,14 @@ class Execution:
             settings.worker_concurrency + MAX_WAITING_THREADS, thread_name_prefix="agentexec-task"
         )
         self.running = RunningTasks(
-            registry, settings, self.tasks, self.writer, self.threads, runtime.meter, runtime.tracing
+            registry,
+            settings,
+            self.tasks,
+            self.writer,
+            self.threads,
+            runtime.meter,
+            runtime.tracing,
+            on_aborted=lambda agent_id: runtime.submit(lambda: self.settlement.free_lock(agent_id)),
         )
         self.admitter = Admitter(
             runtime,

@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import and_, bindparam, or_, select, true
 
 from agentexec.activity.changes.endings import end_from_outside
+from agentexec.activity.changes.locks import find_kept_locks, free_locks_now
 from agentexec.activity.models import Activity
 from agentexec.config import Settings
 from agentexec.db.chunks import CHUNK_SIZE, chunks
@@ -96,6 +97,7 @@ class IndexRepair:
             began = time.monotonic()
             self._push_unknown(_before(Activity.created_at, until))
             self._remove_foreign()
+            self._free_locks(until)
             took = time.monotonic() - began
             self._next_full_sweep = clock + max(self._lease_seconds / 2, took * FULL_SWEEP_SHARE)
         elif self._swept_until is not None:
@@ -189,6 +191,13 @@ class IndexRepair:
         if left := sorted(ended & self._ended):
             self._runtime.backend.remove(self._queue, left)
         self._ended = ended
+
+    def _free_locks(self, until: datetime) -> None:
+        """Free the locks of tasks that have ended and that nobody runs: their workers died before they could."""
+        engine = self._runtime.engine
+        ended = find_kept_locks(engine, self._queue, until - timedelta(seconds=self._lease_seconds))
+        if ended and (unknown := self._runtime.backend.unknown_tasks(self._queue, ended)):
+            free_locks_now(engine, unknown)
 
     def _find_ended(self, agent_ids: Sequence[UUID]) -> dict[UUID, bool]:
         """Return whether they have ended, of those tasks that the record has on this queue."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from agentexec.activity.changes.crashes import record_crashes
+from agentexec.activity.changes.locks import free_locks_now
 from agentexec.config import Settings
 from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.clock import utc_now
@@ -94,5 +95,6 @@ class LeaseRecovery:
                 deaths.contradicted[0].agent_id,
             )
         if deaths.acknowledge:
+            free_locks_now(self._runtime.engine, [lease.agent_id for lease in deaths.acknowledge])
             backend.finish(self._queue, deaths.acknowledge)
             backend.notify_done(self._queue, [lease.agent_id for lease in deaths.acknowledge])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
@@ -60,6 +60,7 @@ class RunningTasks:
         threads: ThreadPoolExecutor,
         meter: Meter | None = None,
         tracing: Tracing | None = None,
+        on_aborted: Callable[[UUID], object] = lambda _: None,
     ) -> None:
         self._registry = registry
         self._settings = settings
@@ -67,6 +68,7 @@ class RunningTasks:
         self._writer = writer
         self._threads = threads
         self._tracing = tracing
+        self._on_aborted = on_aborted
         self._measures = None if meter is None else TaskMeasures(meter)
         self._begun: dict[UUID, Lease] = {}
         self._running: dict[UUID, AttemptTask[None]] = {}
@@ -195,6 +197,7 @@ class RunningTasks:
             # The record has its end, or the epoch of another worker: nothing may be written from here.
             self._aborted.discard(agent_id)
             self._tasks.forget(agent_id)
+            self._on_aborted(agent_id)
         else:
             if ending.status is Status.ERROR:
                 log_failure(log, admitted.task_name, agent_id, ending.error or ending.message)

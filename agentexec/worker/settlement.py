@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from uuid import UUID
 
 from sqlalchemy import Connection
 
 from agentexec.activity.changes.endings import Ending
+from agentexec.activity.changes.locks import free_locks_now, tasks_with_kept_locks
 from agentexec.journal.wake_ups import ready_tasks
 from agentexec.runtime import Runtime
 from agentexec.state.groups import left_by_transaction
@@ -65,6 +67,13 @@ class Settlement:
         for queue, leases in finished:
             self._finish(queue, leases)
         self._release(released)
+
+    def free_lock(self, agent_id: UUID) -> None:
+        """Let the next task have the lock of one that was ended from outside, now that its handler has stopped."""
+        engine = self._runtime.engine
+        with self._runtime.best_effort(log, "The lock of task %s is freed by the reconciler.", agent_id):
+            if tasks_with_kept_locks(engine, [agent_id]):
+                free_locks_now(engine, [agent_id])
 
     def _finish(self, queue: str, leases: Sequence[Lease]) -> None:
         # The record is right already; the leases expire and the reconciler acknowledges the tasks.

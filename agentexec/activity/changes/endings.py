@@ -47,16 +47,17 @@ def end(
     crashes: int = 0,
     is_failure: bool | None = None,
     may_have_webhooks: bool = True,
+    frees_lock: bool = True,
 ) -> None:
     """End tasks as `template` says, with a log line each, and add `crashes` to their counts.
 
     `is_failure`: what follows a failure follows the ending too, by default if it is ERROR. `may_have_webhooks`: False saves
-    a statement where the caller has seen the rows.
+    a statement where the caller has seen the rows. `frees_lock`: False keeps the lock of tasks whose handlers still run.
     """
     sql = statements_for(connection)
     values = {
         "new_status": template.status,
-        "ends": template.status.final,
+        "ends": template.status.final and frees_lock,
         "new_percentage": 100 if template.status is Status.COMPLETE else None,
         "new_message": template.message,
         "new_error": template.error,
@@ -85,12 +86,22 @@ def end_from_outside(
     now: datetime,
     from_statuses: frozenset[Status] = ACTIVE_STATUSES,
 ) -> list[UUID]:
-    """End active tasks from outside a worker (cancel, `activity.complete`); return the ids of those that ended."""
+    """End active tasks from outside a worker (cancel, `activity.complete`); return the ids of those that ended.
+
+    A task that runs keeps its lock until its handler has stopped, see `activity.changes.locks`.
+    """
     sql = statements_for(connection)
     rows = select_rows(connection, sql.select_state, agent_ids)
-    ids = [row.agent_id for row in rows if row.status in from_statuses]
-    if ids:
-        end(connection, Ending(Lease(ids[0], 0), status, message, error=error), ids, now)
+    rows = [row for row in rows if row.status in from_statuses]
+    locking = {row.agent_id for row in rows if row.status is Status.RUNNING and row.held_lock is not None}
+    ids = [row.agent_id for row in rows]
+    for part, frees_lock in (
+        ([known for known in ids if known not in locking], True),
+        (sorted(locking), False),
+    ):
+        if part:
+            ending = Ending(Lease(part[0], 0), status, message, error=error)
+            end(connection, ending, part, now, frees_lock=frees_lock)
     return ids
 
 

@@ -17,16 +17,22 @@ from agentexec.db.chunks import chunks
 from agentexec.errors import ContextInvalidError
 from agentexec.task import Entry, Lease, Status, groups_of, stored_entry
 
+LOCK_WAIT = 1.0
+"""Seconds between two tries of a task whose lock the queue does not know to be taken."""
+
+STOP_WAIT = 0.2
+"""Seconds between two tries while the handler of a canceled task, which has the lock, stops."""
+
 
 class Postponed(NamedTuple):
     """A claimed task that may not start yet."""
 
     entry: Entry
     """Its entry, to be pushed again; the epoch is that of the record."""
-    is_locked: bool = False
-    """True if another task has its lock."""
+    delay: float = 0.0
+    """Seconds until it is tried again."""
     keeps_place: bool = False
-    """True if that one is on another queue: this task is tried again, and those behind it wait."""
+    """True if the queue cannot know who has the lock: this task is tried again, and those behind it wait for it."""
     error: str | None = None
     """Reason for which it can never start."""
 
@@ -84,13 +90,17 @@ def _find_locked(connection: Connection, rows: Sequence[Any]) -> dict[UUID, Post
     c = ACTIVITY.c
     holders: dict[str, Any] = {}
     for chunk in chunks([row.lock_key for row in wanted]):
-        query = select(c.held_lock, c.agent_id, c.queue).where(c.held_lock.in_(chunk))
+        query = select(c.held_lock, c.agent_id, c.queue, c.status).where(c.held_lock.in_(chunk))
         holders.update((holder.held_lock, holder) for holder in connection.execute(query))
     found: dict[UUID, Postponed] = {}
     for row in wanted:
         holder = holders.setdefault(row.lock_key, row)
         if holder.agent_id != row.agent_id:
-            found[row.agent_id] = Postponed(stored_entry(row), True, holder.queue != row.queue)
+            is_stopping = holder.status.final
+            delay = STOP_WAIT if is_stopping else LOCK_WAIT
+            found[row.agent_id] = Postponed(
+                stored_entry(row), delay, is_stopping or holder.queue != row.queue
+            )
     return found
 
 

@@ -66,6 +66,9 @@ class Site:
         try:
             await asyncio.sleep(0.002)
             await self.may_end.wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.1)  # a handler that cleans up
+            raise
         finally:
             self.running[key] -= 1
 
@@ -169,6 +172,7 @@ async def test_a_canceled_task_makes_way(site: Site) -> None:
         statuses = await site.until_ended(tasks)
     assert statuses == [ax.Status.CANCELED] * 2 + [ax.Status.COMPLETE] * 3
     assert site.order["a"] == [0, 2, 3, 4]
+    assert site.most["a"] == 1, "the next one starts when the canceled handler has stopped"
 
 
 async def test_a_lost_queue_is_rebuilt_with_its_lines(site: Site) -> None:

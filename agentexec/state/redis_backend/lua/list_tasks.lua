@@ -5,7 +5,12 @@
 local place, reply, bad = tonumber(ARGV[1]), {}, {}
 local key = ({ENTRY, DELAYED, LEASES, FAIR, FLOW, GROUPS, PARKED, HELD, LINE})[place]
 local is_hash = place == 1 or (place >= 5 and place <= 7)
-local found = redis.call(is_hash and 'HSCAN' or 'ZSCAN', key, ARGV[2], 'COUNT', ARGV[3])
+local found
+if is_hash then
+  found = redis.call('HSCAN', key, ARGV[2], 'COUNT', ARGV[3])
+else
+  found = redis.call('ZSCAN', key, ARGV[2], 'COUNT', ARGV[3])
+end
 local cursor, items = found[1], found[2]
 
 -- Returns true if a member of LINE, or the value of PARKED, belongs to a task that waits there.
@@ -34,7 +39,8 @@ for i = 1, #items, 2 do
   end
 end
 for i = 1, #bad, 1000 do
-  redis.call(is_hash and 'HDEL' or 'ZREM', key, unpack(bad, i, math.min(i + 999, #bad)))
+  local last = math.min(i + 999, #bad)
+  if is_hash then redis.call('HDEL', key, unpack(bad, i, last)) else redis.call('ZREM', key, unpack(bad, i, last)) end
 end
 if cursor == '0' then place = (place + 1) % 10 end
 return {place, cursor, #bad, unpack(reply)}
