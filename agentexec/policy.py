@@ -46,6 +46,8 @@ class Admission(enum.Enum):
     """The task has crashed too often."""
     EXPIRE = "expire"
     """The task has not started in time."""
+    WAIT = "wait"
+    """The task may start only later."""
     LEAVE = "leave"
     """This worker has no task of that name: another one may have it."""
     FORGET = "forget"
@@ -86,12 +88,13 @@ def admit(
     is_known: bool = True,
     is_ours: bool = True,
     is_expired: bool = False,
+    is_early: bool = False,
 ) -> tuple[Admission, CrashCounts]:
     """Decide about a claimed task, and return the decision and the crashes to record.
 
     A task that the record shows RUNNING under a lower epoch was left by a worker that died: one more crash. `is_known`:
     this worker has a task of that name. `is_ours`: it is a task of the queue from which it was claimed, see `is_claim_of`.
-    `is_expired`: it had to start before now, and has not.
+    `is_expired`: it had to start before now, and has not. `is_early`: it must not start yet.
     """
     if not is_ours:
         return Admission.FORGET, crashes
@@ -102,6 +105,8 @@ def admit(
         return (Admission.FORGET if status is Status.QUEUED else Admission.REFUSE), crashes
     if is_expired:
         return Admission.EXPIRE, crashes
+    if is_early:
+        return Admission.WAIT, crashes
     if not is_known:
         return Admission.LEAVE, crashes
     if status is Status.RUNNING:

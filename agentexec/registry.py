@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticUserError
 
 from agentexec.arguments.checks import check_integer, check_seconds, check_text
+from agentexec.arguments.debounce import checked_debounce
 from agentexec.arguments.fairness import checked_fairness_key, checked_fairness_weight
 from agentexec.arguments.group_options import checked_groups
 from agentexec.arguments.served_queues import MAX_QUEUE_NAME
@@ -105,6 +106,7 @@ class Registry:
             fairness_weight=checked_fairness_weight(
                 f"Task {name}: fairness_weight", options.get("fairness_weight")
             ),
+            debounce=checked_debounce(f"Task {name}: ", options),
             webhook=_checked_webhook(name, options.get("webhook")),
             on_failure=self._failure_handler(name, options.get("on_failure")),
             queue=_checked_queue(name, options.get("queue")),

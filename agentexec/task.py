@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from agentexec.arguments.checks import shown
+from agentexec.arguments.debounce import Debounce
 from agentexec.arguments.fairness import MAX_WEIGHT, MIN_WEIGHT
 from agentexec.errors import UsageError
 from agentexec.values.codec import Codec
@@ -182,6 +183,17 @@ class HandlerOptions(TypedDict, total=False):
     """Handler that is called once the task has failed for good, in a task of its own, or the name of a task. It gets the
     failure as its context, an [`ax.TaskFailure`][agentexec.TaskFailure]."""
 
+    debounce: float | timedelta | None
+    """Seconds (or a timedelta) by which a task waits for further enqueues: these are merged into it, and it runs that long after
+    the last one, with the last context. It applies where a process enqueues that has the pool."""
+
+    debounce_key: str | None
+    """Enqueues of the task with the same key are merged, such as "doc:{doc_id}", with fields of the context in braces; by default
+    all of them."""
+
+    debounce_max: float | timedelta | None
+    """Longest time for which further enqueues delay a task; no limit by default."""
+
     webhook: str | None
     """URL that is told of the end of each task, see the guide on failures. It applies where a process enqueues that has the
     pool, and `webhook` of `enqueue` takes precedence."""
@@ -237,6 +249,7 @@ class TaskDefinition:
     queue: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     expires: float | None = None
+    debounce: Debounce | None = None
     webhook: str | None = None
     on_failure: str | None = None
     """Name of the task that is enqueued when this one has failed."""

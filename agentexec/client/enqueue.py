@@ -17,7 +17,8 @@ from agentexec.activity.changes.session import call_after_commit
 from agentexec.activity.changes.stores import record_store
 from agentexec.arguments.checks import check_iterable
 from agentexec.client.backend_check import BackendCheck
-from agentexec.client.intake import Intake, naming_refusals
+from agentexec.client.debounce import new_debounced_task
+from agentexec.client.intake import Intake, naming_refusals, with_tables
 from agentexec.client.keys import find_holder
 from agentexec.client.new_task import Context, EnqueueOptions, TaskOptions, new_task
 from agentexec.client.sending import traced
@@ -28,13 +29,12 @@ from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.errors import translating_db_errors
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import writing
-from agentexec.errors import SchemaError, UsageError
+from agentexec.errors import UsageError
 from agentexec.journal.children import Child, Place, candidate_ids, choose_children
 from agentexec.journal.recorder import Scope, current_scope
 from agentexec.journal.store import require_lease
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
-from agentexec.schema.migrate import upgrade
 from agentexec.state.groups import SupportsGroups
 from agentexec.task import Entry, Priority, Task, groups_of, require_known_options
 
@@ -83,11 +83,14 @@ async def enqueue(
     """
     require_known_options("enqueue", options, accepts=EnqueueOptions)
     _check_session(session, Session, scoped_session, has="run_sync")
-    new = new_task(task_name, context, **options)
-    detached = options.get("detached", False)
+    new = new_debounced_task(task_name, context, options)
+    # A task into which others may be merged is nobody's child.
+    detached = options.get("detached", False) or new.debounce_key is not None
     scope = current_scope()
     if session is None and scope is not None:
         return (await RUNTIME.run_patiently(ChildBatch(scope, [new], detached).accept))[0]
+    if session is None and new.debounce_key is not None:
+        return await RUNTIME.run_in_thread(_accept_debounced, new)
     if session is None:
         intake = _intake()
         done, must_run = intake.put(new)
@@ -116,8 +119,9 @@ def enqueue_sync(
     """Accept a task: `enqueue` for code without an event loop, with the same arguments, result and errors."""
     require_known_options("enqueue_sync", options, accepts=EnqueueOptions)
     _check_session(session, Session, scoped_session)
-    new = new_task(task_name, context, **options)
-    detached = options.get("detached", False)
+    new = new_debounced_task(task_name, context, options)
+    # A task into which others may be merged is nobody's child.
+    detached = options.get("detached", False) or new.debounce_key is not None
     scope = current_scope()
     if session is not None:
         # A listener on a scoped session would listen on every session that its factory makes.
@@ -212,6 +216,8 @@ def _intake() -> Intake:
 
 
 def _accept(new: NewTask) -> Task:
+    if new.debounce_key is not None:
+        return _accept_debounced(new)
     intake = _intake()
     done, must_run = intake.put(new)
     if must_run and not intake.run(until=done):
@@ -221,6 +227,13 @@ def _accept(new: NewTask) -> Task:
     except IntegrityError:
         return _first_with_key(new)
     return _handle(new)
+
+
+def _accept_debounced(new: NewTask) -> Task:
+    """Merge a task into the one that waits with its key, or add it. Not within a group commit, which a taken key ends."""
+    RUNTIME.get_shared(BackendCheck, BackendCheck).check(new.queue or CONF.queue_name)
+    with naming_refusals([new]):
+        return with_tables(lambda: _first_with_key(new))
 
 
 @retry_on_deadlock
@@ -241,7 +254,7 @@ def _first_with_key(new: NewTask) -> Task:
 
 def _contended_key(new: NewTask) -> UsageError:
     return UsageError(
-        f"Task {new.task_name} could not be recorded: other processes took and freed its idempotency key all the time. "
+        f"Task {new.task_name} could not be recorded: other processes took and freed its key all the time. "
         "Call enqueue again."
     )
 
@@ -249,14 +262,7 @@ def _contended_key(new: NewTask) -> UsageError:
 def _accept_batch(batch: Sequence[NewTask]) -> None:
     """Record tasks of one queue and push them. Raises UsageError if the database refuses a value."""
     with naming_refusals(batch):
-        try:
-            _record_and_push(batch)
-        except SchemaError:
-            if not RUNTIME.embedded:
-                raise
-            # Only agentexec uses the embedded database, so its first user creates the tables.
-            upgrade(RUNTIME.engine)
-            _record_and_push(batch)
+        with_tables(lambda: _record_and_push(batch))
 
 
 def _acceptance(batch: Sequence[NewTask], detached: bool) -> Callable[[], list[Task]]:
@@ -296,8 +302,8 @@ class ChildBatch:
             try:
                 return self._record(self._places)
             except IntegrityError:
-                # Another process took the idempotency key in the same moment, so now the task that has it can be found.
-                if len(batch) > 1 or batch[0].idempotency_key is None:
+                # Another process took the key in the same moment, so now the task that has it can be found.
+                if len(batch) > 1 or not (batch[0].idempotency_key or batch[0].debounce_key):
                     raise
         raise _contended_key(batch[0])
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -15,6 +15,10 @@ from agentexec.arguments.checks import first_line
 from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.redaction import redact
+from agentexec.runtime import RUNTIME
+from agentexec.schema.migrate import upgrade
+
+T = TypeVar("T")
 
 
 class Waiting(NamedTuple):
@@ -109,3 +113,14 @@ def naming_refusals(batch: Sequence[NewTask]) -> Generator[None]:
         raise UsageError(
             f"Task {batch[0].task_name} could not be recorded: the database refuses a value ({redact(reason)})."
         ) from error
+
+
+def with_tables(record: Callable[[], T]) -> T:
+    """Record tasks. Only agentexec uses the embedded database, so its first user creates the tables."""
+    try:
+        return record()
+    except SchemaError:
+        if not RUNTIME.embedded:
+            raise
+        upgrade(RUNTIME.engine)
+        return record()

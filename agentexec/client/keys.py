@@ -6,6 +6,7 @@ from sqlalchemy import Connection, select
 
 from agentexec.activity.changes.new_tasks import NewTask, free_key
 from agentexec.activity.models import Activity
+from agentexec.client.debounce import merge_into_waiting
 from agentexec.journal.recorder import Scope
 from agentexec.task import FAILED_STATUSES, Task
 
@@ -13,7 +14,7 @@ _HOLDER = select(Activity.agent_id, Activity.agent_type, Activity.queue, Activit
 
 
 def find_holder(connection: Connection, new: NewTask, scope: Scope | None) -> Task | None:
-    """Return the task that holds the idempotency key of a new one.
+    """Return the task that holds the idempotency key of a new one, or into which a debounced one is merged.
 
     A task that failed or was canceled loses its key to the new one, unless that says `keep_key`.
 
@@ -21,6 +22,8 @@ def find_holder(connection: Connection, new: NewTask, scope: Scope | None) -> Ta
         scope: The running task, if the new one is enqueued in one. What it enqueued itself keeps its key: when it runs
             again after a crash, it must see the same task.
     """
+    if new.debounce_key is not None:
+        return merge_into_waiting(connection, new)
     if new.idempotency_key is None:
         return None
     row = connection.execute(_HOLDER.where(Activity.idempotency_key == new.idempotency_key)).one_or_none()

@@ -93,6 +93,18 @@ class EnqueueOptions(TaskOptions, total=False):
     """Name of this piece of work, 1 to 200 characters. A second enqueue with the same key returns the first task and
     adds none, unless the first one failed or was canceled: then the new task takes over the key."""
 
+    debounce: float | timedelta | None
+    """Seconds (or a timedelta) by which the task waits for further enqueues: these are merged into it, and it runs that long after
+    the last one, with the last context. All get the same handle, until it starts. By default as `@pool.task(debounce=)` says, if
+    this process has the pool; 0 for none."""
+
+    debounce_key: str | None
+    """Enqueues of the task with the same key are merged, such as "doc:{doc_id}", with fields of the context in braces; by default
+    all of them."""
+
+    debounce_max: float | timedelta | None
+    """Longest time for which further enqueues delay the task; no limit by default."""
+
     keep_key: bool
     """True to return the first task with this `idempotency_key` also if it failed or was canceled. False by default."""
 

@@ -44,6 +44,7 @@ class Admitter:
         stopping: True once the process drains: what is not admitted yet is given back.
         task_names: Returns the names of the tasks that this worker has, and leaves tasks of other names for other
             workers. None: tasks of any name are started.
+        starts_early: Start debounced tasks before they are due.
         checks_queue: Start only tasks that the record has on the queue from which they were claimed.
         keys: Keys by which this worker's tasks are locked and limited.
     """
@@ -62,6 +63,7 @@ class Admitter:
         task_names: Callable[[], Collection[str]] | None = None,
         checks_queue: bool = True,
         keys: TaskKeys | None = None,
+        starts_early: bool = False,
     ) -> None:
         self._runtime = runtime
         self._store = record_store(runtime)
@@ -72,6 +74,7 @@ class Admitter:
         self._live = live
         self._begin = begin
         self._stopping = stopping
+        self._starts_early = starts_early
         self._task_names = task_names
         self._checks_queue = checks_queue
         self._keys = keys
@@ -159,6 +162,7 @@ class Admitter:
             now=utc_now(),
             started_message=self._settings.activity_message_started,
             max_crashes=self._settings.max_crashes,
+            starts_early=self._starts_early,
             suspect_running=not self._suspects.may_start,
             task_names=self._names(),
             queue=queue,
@@ -193,15 +197,17 @@ class Admitter:
             self._acknowledge(queue, leases)
         if admissions.expired:
             log.info("Canceled %d task(s) that expired before they started.", len(admissions.expired))
-            self._live.notify_log_changed([task.agent_id for task in admissions.expired])
         for queue, leases in self._tasks.by_queue(admissions.contradicted):
             self._drop(queue, leases)
         for left in admissions.left:
             self._leave(left)
         for lease, postponed in admissions.postponed:
             self._postpone(lease, postponed)
-        if admissions.unknown:
-            self._live.notify_log_changed([lease.agent_id for lease in admissions.unknown])
+        for early in admissions.early:
+            self._release([early.lease], early.seconds)
+        changed = [*admissions.unknown, *admissions.expired]
+        if changed:
+            self._live.notify_log_changed([task.agent_id for task in changed])
 
     def _drop(self, queue: str, leases: Sequence[Lease]) -> None:
         """Remove entries that the record contradicts from the queue, and leave their tasks alone."""
@@ -272,7 +278,7 @@ class Admitter:
             backend.finish(queue, ended)
             backend.notify_done(queue, [lease.agent_id for lease in ended])
 
-    def _release(self, leases: Sequence[Lease]) -> None:
+    def _release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         """Give back tasks that were claimed but not started."""
         for lease in leases:
             queue = self._tasks.queue_of(lease.agent_id)
@@ -280,4 +286,4 @@ class Admitter:
             with self._runtime.best_effort(
                 log, "A claimed task returns to the queue when its lease expires."
             ):
-                self._runtime.backend.release(queue, lease)
+                self._runtime.backend.release(queue, lease, delay=delay)

@@ -103,6 +103,7 @@ class Execution:
             task_names=registry.names if shares_queue else None,
             checks_queue=shares_queue,
             keys=RegisteredKeys(registry),
+            starts_early=skips_sleep,
         )
 
     def open(self) -> None:

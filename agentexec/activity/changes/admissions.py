@@ -41,6 +41,13 @@ class LeftTask(NamedTuple):
     waited: float
 
 
+class EarlyTask(NamedTuple):
+    """A task that may start only in some seconds."""
+
+    lease: Lease
+    seconds: float
+
+
 @dataclass(slots=True)
 class Admissions:
     """The outcome for each of a batch of claims."""
@@ -63,6 +70,8 @@ class Admissions:
     """Tasks that wait for their locks, to be given back to the queue."""
     expired: list[ExpiredTask] = field(default_factory=list)
     """Tasks that had not started in time."""
+    early: list[EarlyTask] = field(default_factory=list)
+    """Tasks that wait longer than their entries say: an enqueue was merged into them."""
 
 
 def decide_admissions(
@@ -75,12 +84,14 @@ def decide_admissions(
     task_names: Collection[str] | None = None,
     queue: str | None = None,
     postponed: Mapping[UUID, Postponed] | None = None,
+    starts_early: bool = False,
 ) -> Admissions:
     """Decide about claims by their rows in the record. At most one suspect starts, and only by itself.
 
     `suspect_running`: no suspect may start now.
     `task_names`: the names that this worker has; None admits tasks of any name. `queue`: the queue from which they were
-    claimed; None does not compare it. `postponed`: the tasks that may not start yet, see `find_postponed`.
+    claimed; None does not compare it. `postponed`: the tasks that may not start yet, see `find_postponed`. `starts_early`: do
+    not wait until a debounced task is due.
     """
     admissions = Admissions()
     others = {
@@ -106,6 +117,7 @@ def decide_admissions(
                 queue, recorded_queue=row.queue, recorded_epoch=row.epoch, claimed_epoch=lease.epoch
             ),
             is_expired=has_expired(row, now),
+            is_early=not starts_early and _is_early(row, now),
         )
         if decision is Admission.START and postponed and row.agent_id in postponed:
             admissions.postponed.append((lease, postponed[row.agent_id]))
@@ -121,22 +133,38 @@ def decide_admissions(
                 row.trace_context,
             )
             admissions.started.append(started)
-        elif decision is Admission.FAIL:
-            admissions.poisoned.append(RunningTask(lease, crashes, row.agent_type))
-        elif decision is Admission.EXPIRE:
-            admissions.expired.append(ExpiredTask(row.agent_id, row.queue, row.expires_at))
-            admissions.ended.append(lease)
-        else:
+        elif decision in others:
             others[decision].append(lease)
+        else:
+            _set_aside(admissions, decision, RunningTask(lease, crashes, row.agent_type), row, now)
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
     admissions.ended.extend(lease for lease in claims if lease.agent_id in epochs)
     return admissions
+
+
+def _set_aside(
+    admissions: Admissions, decision: Admission, task: RunningTask, row: Any, now: datetime
+) -> None:
+    """Sort a task that does not start into those of its kind."""
+    if decision is Admission.WAIT:
+        admissions.early.append(EarlyTask(task.lease, (row.run_at - now).total_seconds()))
+    elif decision is Admission.EXPIRE:
+        admissions.expired.append(ExpiredTask(row.agent_id, row.queue, row.expires_at))
+        admissions.ended.append(task.lease)
+    else:
+        admissions.poisoned.append(task)
 
 
 def _startable_since(row: Any) -> datetime:
     """Return when a task came to the queue, or the later moment that it was to wait for."""
     since: datetime = row.updated_at
     return since if row.run_at is None else max(since, row.run_at)
+
+
+def _is_early(row: Any, now: datetime) -> bool:
+    """Return whether a debounced task was enqueued again since its entry was made, and has to wait for longer."""
+    is_debounced = row.debounce_key is not None and row.started_at is None
+    return is_debounced and row.run_at is not None and row.run_at > now
 
 
 def start_tasks(

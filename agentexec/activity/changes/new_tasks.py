@@ -39,6 +39,8 @@ class NewTask(NamedTuple):
 
     expires_at: datetime | None = None
     debounce_key: str | None = None
+    debounce_seconds: float = 0.0
+    debounce_maximum: float | None = None
     webhook: str | None = None
     trace_context: str | None = None
 

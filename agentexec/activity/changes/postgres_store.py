@@ -57,7 +57,8 @@ NEW_COLUMNS = (
 """Columns of a new activity."""
 
 LOCKED = f"""locked AS MATERIALIZED (
-    SELECT agent_id, status, epoch, crashes, agent_type, queue, expires_at, updated_at, run_at, webhook, lock_key
+    SELECT agent_id, status, epoch, crashes, agent_type, queue, expires_at, updated_at, run_at, webhook, lock_key,
+        started_at, debounce_key
     FROM {ACTIVITY.name}
     WHERE agent_id = ANY(%(ids)s::uuid[])
     ORDER BY agent_id FOR UPDATE
@@ -72,6 +73,7 @@ WITH claimed AS (
     WHERE status = '{Status.QUEUED.name}' AND locked.epoch < claimed.epoch AND crashes = 0
         AND (expires_at IS NULL OR expires_at > %(now)s)
         AND lock_key IS NULL AND (%(keyed)s::text[] IS NULL OR agent_type <> ALL(%(keyed)s::text[]))
+        AND (debounce_key IS NULL OR started_at IS NOT NULL OR run_at IS NULL OR run_at <= %(now)s)
         AND (%(names)s::text[] IS NULL OR agent_type = ANY(%(names)s::text[]))
         AND (%(queue)s::text IS NULL OR queue = %(queue)s AND claimed.epoch::bigint - locked.epoch <= {MAX_EPOCH_LEAD})
 ), started AS (

@@ -47,7 +47,7 @@ class Statements:
         keys = (c.priority, c.fairness_key, c.fairness_weight, c.lock_key, c.concurrency_key, c.held_lock)
         self.select_claimed = (
             select(*state, c.agent_type, c.attempt, c.context, c.queue, c.started_at, c.expires_at)
-            .add_columns(c.updated_at, c.run_at, c.trace_context, *keys)
+            .add_columns(c.updated_at, c.run_at, c.trace_context, c.debounce_key, *keys)
             .where(chosen)
             .order_by(c.agent_id)
             .with_for_update()

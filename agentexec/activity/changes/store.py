@@ -89,11 +89,13 @@ class RecordStore:
         task_names: Collection[str] | None = None,
         queue: str | None = None,
         keys: TaskKeys | None = None,
+        starts_early: bool = False,
     ) -> Admissions:
         """Make claimed tasks RUNNING under their new epochs, where the record agrees.
 
         `task_names`: the names of the tasks that this worker has; None admits tasks of any name. `queue`: the queue from
-        which they were claimed; None does not compare it. `keys`: the keys of this worker's tasks.
+        which they were claimed; None does not compare it. `keys`: the keys of this worker's tasks. `starts_early`: do not wait
+        until a debounced task is due.
         """
         with writing(self._engine, relaxed=True) as connection:
             sql = statements_for(connection)
@@ -109,6 +111,7 @@ class RecordStore:
                 task_names=task_names,
                 queue=queue,
                 postponed=find_postponed(connection, rows, keys),
+                starts_early=starts_early,
             )
             if admissions.postponed:
                 names = {row.agent_id: row.agent_type for row in rows}

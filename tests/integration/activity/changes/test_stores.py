@@ -103,6 +103,15 @@ def late_claims_expire(stores: Stores) -> object:
     return [admissions.started, sorted(admissions.ended), sorted(admissions.expired)]
 
 
+def debounced_tasks_start_when_the_record_says_so(stores: Stores) -> object:
+    for number, due in enumerate((2, 3, 4, 9)):
+        stores.record.insert([new_task(number, debounce_key=f"key {number}", run_at=at(due))], at(0))
+    stores.record.insert([new_task(4, run_at=at(9))], at(0))  # an answer has come
+    set_row(stores, 3, started_at=at(1), attempt=1)
+    admissions = stores.claim([lease(number) for number in range(5)], at(3))
+    return [admissions.started, sorted(admissions.early)]
+
+
 def tasks_of_other_names_are_left_and_end_after_a_while(stores: Stores) -> object:
     queued(stores, *range(8))
     for number, values in {
@@ -313,6 +322,7 @@ SCENARIOS = [
     a_push_is_part_of_the_insert,
     every_kind_of_claim_is_decided,
     late_claims_expire,
+    debounced_tasks_start_when_the_record_says_so,
     tasks_of_other_names_are_left_and_end_after_a_while,
     tasks_claimed_under_later_epochs_start,
     forged_claims_change_nothing,

@@ -30,6 +30,7 @@ def row(number: int, **changes: Any) -> SimpleNamespace:
         "updated_at": NOW,
         "run_at": None,
         "trace_context": None,
+        "debounce_key": None,
     }
     return SimpleNamespace(**{**values, **changes})
 
@@ -87,3 +88,15 @@ def test_a_task_that_has_started_once_never_expires() -> None:
     admissions = decide(retried, crashed)
     assert not admissions.expired
     assert len(admissions.started) == 2
+
+
+def test_a_debounced_task_waits_until_the_record_lets_it_start() -> None:
+    later = NOW + timedelta(seconds=20)
+    admissions = decide(
+        row(1, debounce_key="doc:1", run_at=later),
+        row(2, debounce_key="doc:2", run_at=NOW),
+        row(3, run_at=later),  # it waits for an answer, which has come
+        row(4, debounce_key="doc:4", run_at=later, started_at=NOW),
+    )
+    assert [(task.lease.agent_id, task.seconds) for task in admissions.early] == [(UUID(int=1), 20.0)]
+    assert len(admissions.started) == 3
