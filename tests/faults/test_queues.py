@@ -7,6 +7,8 @@ import signal
 import pytest
 
 import agentexec as ax
+from agentexec.activity.changes.queue_pauses import record_pause
+from agentexec.db.clock import utc_now
 from agentexec.runtime import RUNTIME
 from tests.deployment import Deploy, Deployment, all_exited, on_targets, run_in_process
 
@@ -91,11 +93,11 @@ def test_a_pause_outlives_workers_and_an_emptied_redis(deploy: Deploy) -> None:
 @pytest.mark.thorough
 @on_targets("embedded", "valkey+sqlite")
 def test_the_only_queue_of_a_worker_is_paused_and_resumed(deploy: Deploy) -> None:
-    """A lost message delays both by some seconds only."""
+    """The message about the pause was lost, so the worker finds it in the record some seconds later."""
     deployment = deploy()
     deployment.start()
     queue = ax.CONF.queue_name
-    assert ax.queues.pause_sync(queue, by="a program")
+    assert record_pause(RUNTIME.engine, queue, by="a program", reason=None, now=utc_now())
     deployment.wait_for(lambda: f"Queue {queue} is paused" in deployment.log)
     task = deployment.enqueue("work", "a")
     with pytest.raises(TimeoutError):

@@ -103,7 +103,7 @@ def _worker_line(overview: OverviewSchema, worker: WorkerSchema, width: int) -> 
     line.append(f"{worker.running:>3}/{worker.concurrency} tasks  cpu {worker.cpu_percent:>5.1f}%  ")
     line.append(f"{format_bytes(worker.rss_bytes):>7}  heartbeat {age} ago")
     if width > 100:
-        line.append(f"  {one_line(worker.queue)}")
+        line.append(f"  {one_line(','.join(worker.queues) or worker.queue)}")
     return line
 
 

@@ -196,8 +196,10 @@ export interface WorkerDeath {
 /** Worker process, as of its latest report. */
 export interface Worker {
   worker_id: string;
-  /** Queue that it serves. */
+  /** Queue that it serves, or the first one. */
   queue: string;
+  /** All queues that it serves. */
+  queues: string[];
   host: string;
   pid: number;
   /** Maximum number of tasks that it runs at once. */
