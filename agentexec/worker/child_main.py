@@ -77,7 +77,7 @@ def run_child(
         if reports >= 0 and CONF.metrics_port is not None:
             RUNTIME.meter = Meter()
         if RUNTIME.tracing is not None:
-            importlib.import_module(PROVIDERS_MODULE).set_up(request["id"])
+            _set_up_providers(request["id"])
         logs.set_up(request["name"], handles_tasks=request["role"] != MAINTENANCE_ROLE)
         if request["role"] == MAINTENANCE_ROLE:
             code = _run_maintenance(request, registry, alive, maintenance, reports)
@@ -110,6 +110,14 @@ def _flush_traces() -> None:
     if tracing is not None:
         with contextlib.suppress(Exception):
             tracing.flush_traces(FLUSH_SECONDS)
+
+
+def _set_up_providers(process_id: str) -> None:
+    """Set up the providers of OpenTelemetry. Without them the tasks run untraced, which beats not running."""
+    try:
+        importlib.import_module(PROVIDERS_MODULE).set_up(process_id)
+    except Exception as error:
+        log.error("Cannot set up OpenTelemetry: %s. This process exports nothing.", str(error).rstrip("."))
 
 
 def _flush_telemetry() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from agentexec.config import Settings
+from agentexec.errors import SettingsError
 from agentexec.worker.child_processes import ChildProcesses, Restart
 from agentexec.worker.health import Health
 from agentexec.worker.http_server import Answer, ProbeServer
@@ -34,6 +36,10 @@ class HostTelemetry:
     """
 
     def __init__(self, settings: Settings) -> None:
+        if settings.opentelemetry and not _has_opentelemetry():
+            raise SettingsError(
+                "AGENTEXEC_OPENTELEMETRY needs OpenTelemetry; install it with: pip install 'agentexec[otel]'."
+            )
         self._health = Health()
         self._metrics = None if settings.metrics_port is None else _metrics(self._health)
         self._servers = _servers(settings, self._health, self._metrics)
@@ -89,6 +95,13 @@ class HostTelemetry:
             self._health.note_report(report)
             if self._metrics is not None:
                 self._metrics.note_report(report)
+
+
+def _has_opentelemetry() -> bool:
+    try:
+        return importlib.util.find_spec("opentelemetry.trace") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _metrics(health: Health) -> HostMetrics:
