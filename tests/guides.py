@@ -20,7 +20,7 @@ from tests.servers import free_port
 from tests.waiting import wait_until
 
 UV = Path(sys.executable).with_name("uv")
-OURS = re.compile(r"agentexec(\[\w+\])? @ git\+<this repository>")
+OURS = re.compile(r"agentexec(\[[\w,]+\])? @ git\+<this repository>")
 COMMAND = re.compile(
     r"(\$ )?(\w+=\S* )*(agentexec|pip|python3?|uvicorn|flask|pytest|curl|cd|mkdir|touch|export|django-admin|uv)( |$)"
 )

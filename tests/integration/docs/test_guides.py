@@ -188,6 +188,7 @@ PLAIN = [
     "failures",
     "monitor",
     "multi-tenancy",
+    "observability",
     "queues",
     "rate-limits",
     "stopping",
