@@ -1,8 +1,9 @@
 """State backend on Redis or Valkey: the fastest, which wakes workers in well under a millisecond.
 
 Keys start with `AGENTEXEC_KEY_PREFIX`. Those of a queue share a hash slot: `{prefix:queue}:high`, `:low`, `:delayed`,
-`:entry`, `:leases`, `:wake` (see `lua/queue.lua`), `:groups`, `:held`, `:line`, `:parked` (see `lua/groups.lua`), `:intact`, `:watch:<id>`, `:events:<id>` (a stream) and `:follow:<id>`
-(mailboxes, scored by the time at which they stop following). The others are `prefix:mail:<name>`, `prefix:leader:<role>`
+`:entry`, `:leases`, `:wake`, `:fair`, `:turn_high`, `:turn_low`, `:flow` (see `lua/queue.lua`), `:groups`, `:held`, `:line`,
+`:parked` (see `lua/groups.lua`), `:intact`, `:watch:<id>`, `:events:<id>` (a stream) and `:follow:<id>` (mailboxes, scored by
+the time at which they stop following). The others are `prefix:mail:<name>`, `prefix:leader:<role>`
 and `{prefix:bucket}:<name>`.
 """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -23,6 +23,7 @@ from agentexec.schema.migrate import upgrade
 from agentexec.state import memory_backend, redis_backend, sql_backend
 from agentexec.state.backend import StateBackend
 from agentexec.task import Entry, Priority, new_agent_id
+from tests.conftest import SERVER_DATABASES
 
 WEIGHTS: dict[str | None, float] = {None: 1.0, "one": 1.0, "other": 1.0, "half": 0.5, "double": 2.0}
 
@@ -51,14 +52,36 @@ def redis(request: pytest.FixtureRequest) -> StateBackend:
     return redis_backend.create(Settings(redis_url=url), create_engine("sqlite://"))
 
 
-def sqlite(request: pytest.FixtureRequest) -> StateBackend:
-    folder: Path = request.getfixturevalue("tmp_path")
-    engine = open_engine(f"sqlite:///{folder / 'turns.db'}")
+def sql(request: pytest.FixtureRequest, url: str) -> StateBackend:
+    engine = open_engine(request.getfixturevalue(url))
     upgrade(engine)
     return sql_backend.create(Settings(), engine)
 
 
-@pytest.fixture(params=[memory, redis, sqlite], ids=lambda make: make.__name__)
+def sqlite(request: pytest.FixtureRequest) -> StateBackend:
+    return sql(request, "sqlite_url")
+
+
+def postgres(request: pytest.FixtureRequest) -> StateBackend:
+    return sql(request, "postgres_url")
+
+
+def mariadb(request: pytest.FixtureRequest) -> StateBackend:
+    return sql(request, "mariadb_url")
+
+
+BACKENDS: list[Any] = [
+    memory,
+    redis,
+    sqlite,
+    *(
+        pytest.param({"postgres": postgres, "mariadb": mariadb}[name], marks=pytest.mark.thorough)
+        for name in SERVER_DATABASES
+    ),
+]
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda make: make.__name__)
 def backend(request: pytest.FixtureRequest) -> Iterator[StateBackend]:
     make: Callable[[pytest.FixtureRequest], StateBackend] = request.param
     backend = make(request)
