@@ -74,7 +74,7 @@ class InlineWorker:
             max_inline_sleep=0.0,
             skips_sleep=True,
         )
-        self._follow_ups = FollowUps(RUNTIME.engine, registry, self._queue)
+        self._follow_ups = FollowUps(RUNTIME.engine, registry)
         self._requested: set[UUID] = set()
         self._starts: Counter[UUID] = Counter()
         self._waiting: dict[UUID, frozenset[str]] = {}

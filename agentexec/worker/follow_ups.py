@@ -35,7 +35,7 @@ FOREIGN_SECONDS = 60.0
 
 
 class FollowUps:
-    """Enqueues the `on_failure` handlers of failed tasks of some queues, and notes the webhook messages of ended ones."""
+    """Enqueues the `on_failure` handlers of failed tasks of some queues, or of all, and notes the webhook messages of ended ones."""
 
     def __init__(self, engine: Engine, registry: Registry, *queues: str) -> None:
         self._engine = engine
@@ -60,10 +60,12 @@ class FollowUps:
         query = (
             select(FollowUp.id)
             .join(Activity, Activity.agent_id == FollowUp.agent_id)
-            .where(FollowUp.queue.in_(self._queues), ours)
+            .where(ours)
             .order_by(FollowUp.id)
             .limit(CHUNK)
         )
+        if self._queues:
+            query = query.where(FollowUp.queue.in_(self._queues))
         with reading(self._engine) as connection:
             return connection.execute(query).scalars().all()
 

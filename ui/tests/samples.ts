@@ -114,6 +114,7 @@ export function worker(fields: Partial<WorkerProcess> = {}): WorkerProcess {
   return {
     worker_id: 'w1',
     queue: 'agentexec_tasks',
+    queues: ['agentexec_tasks'],
     host: 'host-a',
     pid: 4711,
     concurrency: 10,
