@@ -98,6 +98,23 @@ function checkStyles() {
   assert.deepEqual([...new Set(dead)], [], 'styles of classes that no component has');
 }
 
+function checkRegistry() {
+  const contents = new Map();
+  for (const name of readdirSync(join(root, 'dist/r')).filter((file) => file !== 'registry.json')) {
+    const { files } = JSON.parse(read('dist/r', name));
+    const paths = new Set(files.map(({ path }) => path));
+    for (const { path, content } of files) {
+      assert.equal(contents.get(path) ?? content, content, `${path} differs between items of the registry`);
+      contents.set(path, content);
+      for (const [, imported] of content.matchAll(/(?:from|import) '(\.[^']+)'/g)) {
+        const wanted = join(path, '..', imported);
+        const found = ['', '.ts', '.tsx'].some((extension) => paths.has(wanted + extension));
+        assert.ok(found, `${name} lacks ${wanted}, which ${path} imports`);
+      }
+    }
+  }
+}
+
 async function checkSizes() {
   for (const [names, limit] of Object.entries(LIMITS)) {
     const code = await bundle(names);
@@ -111,5 +128,6 @@ async function checkSizes() {
 checkDirectives();
 checkContents();
 checkStyles();
+checkRegistry();
 await checkSizes();
 console.log(`${relative(process.cwd(), root) || '.'}: the package is sound`);

@@ -1,6 +1,6 @@
 // A shadcn registry item for each styled component, made from the same source as the package:
 //     npx shadcn add https://<host>/r/TaskList.json
-// Each item holds every source file that its component needs, and the styles of all components among them.
+// Each item holds every source file that its component needs, and their styles.
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -33,43 +33,56 @@ function resolve(path) {
   throw new Error(`There is no source file ${path}.ts or .tsx.`);
 }
 
+/** Return the first sentence of the comment above the component. */
+function describe(code, name) {
+  const comment =
+    code
+      .slice(0, code.indexOf(`export function ${name}`))
+      .split('/**')
+      .at(-1) ?? '';
+  return comment
+    .split('*/')[0]
+    .replace(/^[ *]+/gm, '')
+    .trim()
+    .split('\n')[0]
+    .trim();
+}
+
+/** Return the code of a source file as the registry has it: without extensions in imports, and with its styles. */
+function code(file) {
+  const text = readFileSync(file, 'utf8').replace(/(from '\.[^']+)\.js'/g, "$1'");
+  const name = styleOf(file);
+  if (!name) return text;
+  const lines = ['theme', name].map((part) => `import '../styles/${part}.css';\n`).join('');
+  const directive = "'use client';\n\n";
+  return text.startsWith(directive) ? directive + lines + text.slice(directive.length) : lines + text;
+}
+
+function styleOf(file) {
+  return styled.find((name) => file === join(source, 'components', `${name}.tsx`));
+}
+
 function registryItem(name) {
   const component = join(source, 'components', `${name}.tsx`);
   const files = [...closure(component)];
-  const parts = styled.filter((other) => files.includes(join(source, 'components', `${other}.tsx`)));
-  const style = `styles/${name}.css`;
-  const css = ['theme', ...parts].map((part) => readStyles(part)).join('\n');
+  const entry = (path, type, content) => ({ path, type, target: `components/agentexec/${path}`, content });
   return {
     $schema: 'https://ui.shadcn.com/schema/registry-item.json',
     name,
     type: 'registry:component',
     title: name,
-    description: readFileSync(component, 'utf8').match(
-      /\/\*\*(?: | \n \* |\n \* )([^\n]*?)(?: \*\/)?\nexport function/,
-    )?.[1],
+    description: describe(readFileSync(component, 'utf8'), name),
     dependencies: [],
+    // A file is the same in every item that has it, so that items can be added in any order.
     files: [
-      ...files.map((file) => {
-        const path = relative(source, file);
-        const code = readFileSync(file, 'utf8').replace(/(from '\.[^']+)\.js'/g, "$1'");
-        return {
-          path,
-          type: file === component ? 'registry:component' : 'registry:file',
-          target: `components/agentexec/${path}`,
-          content: file === component ? withStyles(code, style) : code,
-        };
-      }),
-      { path: style, type: 'registry:file', target: `components/agentexec/${style}`, content: css },
+      ...files.map((file) =>
+        entry(relative(source, file), file === component ? 'registry:component' : 'registry:file', code(file)),
+      ),
+      ...['theme', ...files.map(styleOf).filter(Boolean)].map((part) =>
+        entry(`styles/${part}.css`, 'registry:file', readStyles(part)),
+      ),
     ],
   };
-}
-
-/** Add the import of the styles, after a directive. */
-function withStyles(code, style) {
-  const line = `import '../${style}';\n`;
-  return code.startsWith("'use client';\n\n")
-    ? code.replace("'use client';\n\n", `'use client';\n\n${line}`)
-    : line + code;
 }
 
 rmSync(target, { recursive: true, force: true });
