@@ -29,6 +29,7 @@ MEASURES: dict[str, Callable[[Target, Size], Iterator[Figure]]] = {
     "enqueue": measures.enqueue,
     "drain": measures.drain,
     "fairness": measures.fairness,
+    "locks": measures.locks,
     "pick-up": measures.pick_up,
     "get-result": measures.results,
     "sleepers": measures.sleepers,

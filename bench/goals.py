@@ -73,6 +73,14 @@ COMPARISONS = (
         Goal(0.9, above=True, share=True),
         "drain without fairness_key",
     ),
+    Comparison("drain without lock_key", SQL_BATCH, None, REDIS_POP),
+    Comparison(
+        "drain with lock_key",
+        "drain without lock_key",
+        Goal(0.7, above=True, share=True),
+        "drain without lock_key",
+        Goal(0.7, above=True, share=True),
+    ),
     Comparison("pick-up", None, None, REDIS_WAKE_P50),
     Comparison(
         "pick-up after 50 ms of rest, from enqueue's return, p50",

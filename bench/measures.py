@@ -17,6 +17,8 @@ from bench.workers import Workers, pss
 
 CALLERS = 50
 KEYS = 100
+LOCKS = 1_000
+WITHOUT_LOCKS = "drain without lock_key"
 WITHOUT_KEYS = "drain without fairness_key"
 PAUSE = 0.05
 """Seconds between two tasks of a latency measurement: the workers have just become idle."""
@@ -118,6 +120,29 @@ def fairness(target: Target, size: Size) -> Iterator[Figure]:
                 contexts = ({"number": at, "tenant": f"tenant-{at % KEYS}"} for at in range(number))
                 try:
                     asyncio.run(ax.enqueue_many("noop", contexts, fairness_key=key))
+                finally:
+                    workers.resume()
+                target.wait_until_over()
+                first, last = target.span(since, number)
+                found.append(number / (last - first))
+    for name, found in rates.items():
+        yield median_of(name, "tasks/s", found)
+
+
+def locks(target: Target, size: Size) -> Iterator[Figure]:
+    """Yield the no-op tasks with locks that two worker processes finish per second, beside tasks without."""
+    number = size.many
+    rates: dict[str, list[float]] = {WITHOUT_LOCKS: [], f"drain with lock_key on {LOCKS:,} keys": []}
+    target.reset()
+    with Workers(target) as workers:
+        workers.warm()
+        for _ in range(size.rounds):
+            for found, key in zip(rates.values(), (None, "{tenant}"), strict=True):
+                since = datetime.now(UTC)
+                workers.pause()
+                contexts = ({"number": at, "tenant": f"user-{at % LOCKS}"} for at in range(number))
+                try:
+                    asyncio.run(ax.enqueue_many("noop", contexts, lock_key=key))
                 finally:
                     workers.resume()
                 target.wait_until_over()

@@ -80,6 +80,8 @@ class _ActivitySchema(BaseModel):
     epoch: int = Field(default=0, exclude=True, repr=False)
     fairness_key: str | None = Field(default=None, exclude=True, repr=False)
     fairness_weight: float | None = Field(default=None, exclude=True, repr=False)
+    lock_key: str | None = Field(default=None, exclude=True, repr=False)
+    concurrency_key: str | None = Field(default=None, exclude=True, repr=False)
     # Labels of tenants: for the application, not for the clients of its API.
     metadata: dict[str, Any] | None = Field(default=None, validation_alias="metadata_", exclude=True)
 

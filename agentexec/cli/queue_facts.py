@@ -19,6 +19,8 @@ def queue_facts(task: Item) -> dict[str, Any]:
     return {
         "queue": task.queue,
         "priority": None if task.queue is None else priority_name(task.priority),
+        "lock_key": task.lock_key,
+        "concurrency_key": task.concurrency_key,
         "fairness_key": task.fairness_key,
         "run_at": None if task.run_at is None else task.run_at.isoformat(),
     }

@@ -23,8 +23,9 @@ from agentexec.cli.queue_facts import dump_json, priority_name, queue_facts
 from agentexec.cli.webhooks import message_json, message_text
 
 if TYPE_CHECKING:
-    from agentexec.activity.schemas import ActivityChildSchema
+    from agentexec.activity.schemas import ActivityChildSchema, ActivityDetailSchema
     from agentexec.cli.task_view import TaskView
+    from agentexec.state.answers import Waiting
 
 
 def run(
@@ -68,6 +69,8 @@ def _as_json(view: TaskView, presenter: Presenter) -> dict[str, Any]:
     ]
     if view.sleeps_until is not None:
         waits.append({"kind": "sleep", "until": view.sleeps_until})
+    if view.waiting is not None:
+        waits.append(_group_wait(view.waiting))
     return {
         **task.model_dump(mode="json"),
         **queue_facts(task),
@@ -83,6 +86,18 @@ def _as_json(view: TaskView, presenter: Presenter) -> dict[str, Any]:
         "max_attempts": max_attempts(task),
         "previous_error": None if failure is None else failure.reason,
         "webhooks": [message_json(message) for message in view.webhooks],
+    }
+
+
+def _group_wait(waiting: Waiting) -> dict[str, Any]:
+    from agentexec.state.groups import is_lock, key_of
+
+    return {
+        "kind": "lock" if is_lock(waiting.group) else "limit",
+        "key": key_of(waiting.group),
+        "holders": [str(holder) for holder in waiting.holders],
+        "before": waiting.before,
+        "until": None,
     }
 
 
@@ -115,9 +130,7 @@ def _summary(view: TaskView) -> list[tuple[str, str]]:
     lines += [("now", sentence) for sentence in sentences(view, utc_now())]
     if task.queue is not None:
         lines.append(("queue", f"{task.queue}, priority {priority_name(task.priority)}"))
-    if task.fairness_key is not None:
-        weight = "" if task.fairness_weight in (None, 1.0) else f", weight {task.fairness_weight:g}"
-        lines.append(("fairness", f"{printable(task.fairness_key)}{weight}"))
+    lines += _order(task)
     lines.append(("created", format_time(task.created_at)))
     if task.started_at is not None:
         lines.append(("started", format_time(task.started_at)))
@@ -140,6 +153,15 @@ def _deliveries(view: TaskView) -> list[tuple[str, str]]:
     from agentexec.db.clock import utc_now
 
     return [("webhook", message_text(message, utc_now())) for message in view.webhooks]
+
+
+def _order(task: ActivityDetailSchema) -> list[tuple[str, str]]:
+    """Return the keys that decide about a task's turn."""
+    lines = [] if task.lock_key is None else [("lock", printable(task.lock_key))]
+    if task.fairness_key is not None:
+        weight = "" if task.fairness_weight in (None, 1.0) else f", weight {task.fairness_weight:g}"
+        lines.append(("fairness", f"{printable(task.fairness_key)}{weight}"))
+    return lines
 
 
 def _tree(children: Sequence[ActivityChildSchema], depth: int = 0) -> list[str]:

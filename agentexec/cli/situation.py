@@ -10,11 +10,13 @@ from agentexec.activity.failures import FailedAttempt, read_failure
 from agentexec.activity.queries.overview import LOST_SECONDS
 from agentexec.cli.output import format_duration, format_moment, shorten
 from agentexec.runtime import RUNTIME
+from agentexec.state.groups import is_lock, key_of
 from agentexec.task import Status
 
 if TYPE_CHECKING:
     from agentexec.activity.schemas import ActivityChildSchema, ActivityDetailSchema
     from agentexec.cli.task_view import TaskView
+    from agentexec.state.answers import Waiting
 
 FAR = timedelta(days=5 * 365)
 """Time ahead from which a start only says that the task waits without a time limit."""
@@ -115,8 +117,22 @@ def _waits(view: TaskView, now: datetime) -> Iterator[str]:
     if view.sleeps_until is not None:
         left = format_duration((view.sleeps_until - now).total_seconds())
         yield f"sleeps for {left}, until {format_moment(view.sleeps_until, now)}"
+    if view.waiting is not None:
+        yield _group_text(view.activity.task_name, view.waiting)
     if view.activity.status is Status.RUNNING and (open_children := _open_children(view.activity)):
         yield f"has {open_children} child(ren) that have not ended"
+
+
+def _group_text(task_name: str, waiting: Waiting) -> str:
+    """Return what a task waits for: "waits for lock user:7, held by AGENT_ID, 3 before it"."""
+    key = key_of(waiting.group)
+    before = f", {waiting.before} before it" if waiting.before else ""
+    if is_lock(waiting.group):
+        holder = f", held by {waiting.holders[0]}" if waiting.holders else ""
+        return f"waits for lock {key}{holder}{before}"
+    definition = RUNTIME.definition(task_name)
+    limit = "" if definition is None or definition.concurrency is None else f" of {definition.concurrency}"
+    return f"waits for a slot{limit} of {task_name}{f' for {key}' if key else ''}{before}"
 
 
 def _until(end: datetime | None, now: datetime) -> str:

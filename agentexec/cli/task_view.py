@@ -16,6 +16,8 @@ from agentexec.activity.queries.pauses import PauseSchema, pauses_of
 from agentexec.activity.schemas import ActivityDetailSchema
 from agentexec.errors import AgentexecError
 from agentexec.runtime import RUNTIME
+from agentexec.state.answers import Waiting
+from agentexec.state.groups import SupportsGroups
 from agentexec.task import Status
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ class TaskView(NamedTuple):
 
     pause: PauseSchema | None = None
     """Pause of its queue, if it is queued."""
+
+    waiting: Waiting | None = None
+    """Lock or limit for which it waits, by its queue."""
 
     webhooks: Sequence[Any] = ()
     """The webhook messages about its ends, as rows."""
@@ -74,7 +79,22 @@ def load_view(
         [] if activity.queue is None else workers_of(db, activity.queue),
         _find_holder(activity) if known is None else known.holder,
         _find_pause(db, activity),
+        _find_waiting(activity),
     )
+
+
+def _find_waiting(activity: ActivityDetailSchema) -> Waiting | None:
+    """Return the lock or limit for which a queued task waits. The queue may be away, and other backends may not tell."""
+    has_groups = activity.lock_key is not None or activity.concurrency_key is not None
+    if activity.status is not Status.QUEUED or activity.queue is None or not has_groups:
+        return None
+    try:
+        backend = RUNTIME.backend
+        if isinstance(backend, SupportsGroups):
+            return backend.waiting_for(activity.queue, activity.agent_id)
+    except AgentexecError:
+        pass
+    return None
 
 
 def _find_pause(db: Session, activity: ActivityDetailSchema) -> PauseSchema | None:
