@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -111,15 +110,25 @@ def test_the_record_keeps_key_and_weight_and_a_retry_has_them_too(pool: ax.Pool)
 
 @pytest.mark.parametrize(("key", "weight"), [("", 1.0), (7, 1.0), (None, 3.0)])
 def test_a_forged_key_in_the_record_counts_as_none(key: Any, weight: float) -> None:
-    row = SimpleNamespace(
-        agent_id=new_agent_id(), priority=1, epoch=0, fairness_key=key, fairness_weight=weight
+    row = Activity(
+        agent_id=new_agent_id(),
+        agent_type="fair",
+        priority=1,
+        epoch=0,
+        fairness_key=key,
+        fairness_weight=weight,
     )
     assert stored_entry(row).fairness_key is None
 
 
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), "2", None, 1e9])
 def test_a_forged_weight_in_the_record_counts_as_1(weight: Any) -> None:
-    row = SimpleNamespace(
-        agent_id=new_agent_id(), priority=0, epoch=3, fairness_key="a", fairness_weight=weight
+    row = Activity(
+        agent_id=new_agent_id(),
+        agent_type="fair",
+        priority=0,
+        epoch=3,
+        fairness_key="a",
+        fairness_weight=weight,
     )
     assert stored_entry(row, 5.0)[:6] == (row.agent_id, Priority.HIGH, 5.0, 3, "a", 1.0)
