@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from agentexec import __version__
 from agentexec.config import Settings
 from agentexec.errors import AgentexecError, ModuleLoadError
 from agentexec.policy import ended_by_itself, exit_reason
@@ -156,6 +157,7 @@ class HostProcesses:
             self._note_failure(from_message(message, self._options.target), generation)
         elif "loaded" in message:
             generation.settings, generation.can_fork = message["settings"], message["forks"]
+            generation.version = str(message["version"])
             self._note_loaded(generation)
         elif "ready" in message:
             self._note_ready(generation)
@@ -206,6 +208,10 @@ class HostProcesses:
         if generation is self._generations.current:
             self._starts.note_loaded(time.monotonic())
             self._adopt_settings(generation)
+        elif generation is self._generations.incoming and generation.version != __version__:
+            self._rollout.give_up(
+                f"agentexec {generation.version} is installed now, and this worker is {__version__}: restart it."
+            )
 
     def _adopt_settings(self, generation: Generation) -> None:
         """Adopt the settings that the user's module has set, as this process does not import it."""

@@ -27,6 +27,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from agentexec import __version__
 from agentexec.config import CONF
 from agentexec.db.base import Base
 from agentexec.errors import AgentexecError
@@ -114,7 +115,9 @@ class Template:
         gc.collect()
         gc.freeze()
         settings = CONF.model_dump(include=SUPERVISOR_SETTINGS)
-        self._control.send({"loaded": True, "forks": self._can_fork, "settings": settings})
+        self._control.send(
+            {"loaded": True, "forks": self._can_fork, "settings": settings, "version": __version__}
+        )
         while not self._stopping:
             ready, _, _ = select.select([self._control, self._wake_read], [], [], REAP_INTERVAL)
             if self._wake_read in ready:

@@ -189,6 +189,7 @@ PLAIN = [
     "monitor",
     "multi-tenancy",
     "observability",
+    "operating",
     "queues",
     "rate-limits",
     "stopping",
