@@ -120,6 +120,8 @@ COMPARISONS = (
     Comparison("pipelines of 4 steps", "no-op tasks, in the same run"),
     Comparison("DBOS: ", "pipelines of 4 steps"),
     Comparison("kill -9 of a worker until its successor runs", None, _START),
+    Comparison("kill -9 of all processes, and restart, until the first", PYTHON, Goal(2, above=False)),
+    Comparison("kill -9 of all processes, and restart, until 20", None, Goal(7, above=False)),
 )
 
 

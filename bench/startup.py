@@ -1,4 +1,4 @@
-"""Measurements of starting: imports, the command line, workers, and the successor of a killed worker."""
+"""Measurements of starting: imports, the command line, workers, and what follows a killed worker or host."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 
 import psutil
+from sqlalchemy.orm import Session
 
 import agentexec as ax
+from agentexec.runtime import RUNTIME
 from bench.figures import Figure, Size, median_of
 from bench.targets import BenchError, Target
 from bench.workers import START_TIMEOUT, WITH_AGENTS, Workers, pss
@@ -22,6 +24,9 @@ MB = 1e6
 
 MATURE = 5.2
 """Seconds after which a crash no longer counts as a failed start, which would delay the successor."""
+
+TASKS, TASK_SECONDS = 20, 5.0
+"""Tasks that run when their host dies."""
 
 FROM_IMPORT = "import agentexec as ax; ax.Pool; ax.enqueue"
 HAS_AGENTS = f"{FROM_IMPORT}; import sys; print(int('agents' in sys.modules))"
@@ -68,6 +73,7 @@ def start(target: Target, size: Size) -> Iterator[Figure]:
     yield median_of("start of agentexec worker, until it says ready", "s", ready)
     yield median_of("start of agentexec worker, until a task runs", "s", working)
     yield from _successors(target, size)
+    yield from _restarts(target, size)
     yield from _shared_memory(target)
 
 
@@ -111,6 +117,35 @@ def _successors(target: Target, size: Size) -> Iterator[Figure]:
             working.append(first - killed)
     yield median_of("kill -9 of a worker until its successor is forked", "s", forked)
     yield median_of("kill -9 of a worker until its successor runs a task", "s", working)
+
+
+def _restarts(target: Target, size: Size) -> Iterator[Figure]:
+    """Yield how soon tasks go on after every process of a host was killed, and its worker started again."""
+    first: list[float] = []
+    done: list[float] = []
+    for _ in range(size.starts):
+        target.reset()
+        with Workers(target) as workers:
+            tasks = [ax.enqueue_sync("stamp", {"seconds": TASK_SECONDS}) for _ in range(TASKS)]
+            _wait_until_running(TASKS)
+            workers.kill()
+        with Workers(target) as workers:
+            ends = [asyncio.run(ax.get_result(task, timeout=START_TIMEOUT)) for task in tasks]
+            first.append(min(ends) - TASK_SECONDS - workers.started_at)
+            done.append(max(ends) - workers.started_at)
+    kill = "kill -9 of all processes, and restart"
+    yield median_of(f"{kill}, until the first task runs again", "s", first)
+    yield median_of(f"{kill}, until {TASKS} tasks of {TASK_SECONDS:g} s are done", "s", done)
+
+
+def _wait_until_running(number: int) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        with Session(RUNTIME.engine) as db:
+            if ax.activity.list(db, status="running").total >= number:
+                return
+        time.sleep(0.05)
+    raise BenchError(f"{number} tasks did not start")
 
 
 def _wait_for_child(parent: psutil.Process, known: set[int]) -> float:

@@ -118,6 +118,11 @@ class Workers:
             "worker": workers,
         }
 
+    def kill(self) -> None:
+        """Kill every process at the same time, as the end of a host does."""
+        for process in [self.supervisor, *self.supervisor.children(recursive=True)]:
+            process.kill()
+
     def pause(self) -> None:
         """Suspend the worker processes, so that tasks enqueued now wait for `resume`."""
         for worker in self.workers:
