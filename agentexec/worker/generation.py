@@ -50,8 +50,8 @@ class Generation:
         self.settings: dict[str, Any] = {}
         """Settings as the module has left them."""
         self.can_fork = True
-        self.version = ""
-        """Version of agentexec that the template has loaded."""
+        self.release = ""
+        """Release of agentexec that the template has loaded."""
         self.kill_at: float | None = None
         """Moment from which the template, which is told to end, is killed."""
 

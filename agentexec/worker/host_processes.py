@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from agentexec import __version__
 from agentexec.config import Settings
 from agentexec.errors import AgentexecError, ModuleLoadError
 from agentexec.policy import ended_by_itself, exit_reason
@@ -25,6 +24,7 @@ from agentexec.worker.child_starts import ChildStarts
 from agentexec.worker.child_watch import ChildWatch
 from agentexec.worker.failed_start import from_message
 from agentexec.worker.generation import Generation, Generations, TemplateOptions
+from agentexec.worker.machine import installed_release
 from agentexec.worker.rollout import Rollout
 from agentexec.worker.scoreboard import Scoreboard
 from agentexec.worker.stopping import Stopping
@@ -86,6 +86,7 @@ class HostProcesses:
         self.failure: AgentexecError | None = None
         """Reason of a failed start."""
         self._reload_when_ready: int | None = None
+        self._release = installed_release()
         self._board = Scoreboard.new()
         self._generations = Generations(options, self._board.descriptor, self.selector)
         self._watch = ChildWatch(children, settings, self.restarts)
@@ -157,7 +158,7 @@ class HostProcesses:
             self._note_failure(from_message(message, self._options.target), generation)
         elif "loaded" in message:
             generation.settings, generation.can_fork = message["settings"], message["forks"]
-            generation.version = str(message["version"])
+            generation.release = str(message["release"])
             self._note_loaded(generation)
         elif "ready" in message:
             self._note_ready(generation)
@@ -208,9 +209,9 @@ class HostProcesses:
         if generation is self._generations.current:
             self._starts.note_loaded(time.monotonic())
             self._adopt_settings(generation)
-        elif generation is self._generations.incoming and generation.version != __version__:
+        elif generation is self._generations.incoming and generation.release != self._release:
             self._rollout.give_up(
-                f"agentexec {generation.version} is installed now, and this worker is {__version__}: restart it."
+                f"agentexec {generation.release} is installed now, and this worker is {self._release}: restart it."
             )
 
     def _adopt_settings(self, generation: Generation) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import os
 import re
 import secrets
@@ -79,3 +80,11 @@ def is_gone(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         return state in ("Z", "X")
     return False
+
+
+def installed_release() -> str:
+    """Return the release of agentexec that is installed now; empty where it is not installed as a package."""
+    try:
+        return importlib.metadata.version("agentexec")
+    except importlib.metadata.PackageNotFoundError:
+        return ""

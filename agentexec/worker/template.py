@@ -27,7 +27,6 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from agentexec import __version__
 from agentexec.config import CONF
 from agentexec.db.base import Base
 from agentexec.errors import AgentexecError
@@ -43,6 +42,7 @@ from agentexec.worker.child_main import (
 )
 from agentexec.worker.failed_start import to_message
 from agentexec.worker.forks import Forks, ignore_signals
+from agentexec.worker.machine import installed_release
 from agentexec.worker.scoreboard import Scoreboard
 from agentexec.worker.target import HasRegistry, Target
 from agentexec.worker.user_folders import own_module
@@ -116,7 +116,7 @@ class Template:
         gc.freeze()
         settings = CONF.model_dump(include=SUPERVISOR_SETTINGS)
         self._control.send(
-            {"loaded": True, "forks": self._can_fork, "settings": settings, "version": __version__}
+            {"loaded": True, "forks": self._can_fork, "settings": settings, "release": installed_release()}
         )
         while not self._stopping:
             ready, _, _ = select.select([self._control, self._wake_read], [], [], REAP_INTERVAL)

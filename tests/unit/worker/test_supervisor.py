@@ -20,6 +20,7 @@ import pytest
 from agentexec.config import Settings
 from agentexec.worker import template_handle
 from agentexec.worker.channel import Channel
+from agentexec.worker.child_processes import ChildProcess
 from agentexec.worker.generation import Generation
 from agentexec.worker.machine import Host
 from agentexec.worker.supervisor import Supervisor
@@ -237,3 +238,19 @@ os.fork, pool = fork, agentexec.Pool()
     thread.join(30)
     assert (tmp_path / "loads").read_text() == "x", "the template is still the first one"
     assert "(Resource temporarily unavailable); replacing it in 0.2 s, because it keeps dying" in caplog.text
+
+
+def test_code_with_another_release_of_agentexec_is_not_rolled_out(caplog: pytest.LogCaptureFixture) -> None:
+    supervisor = Supervisor(Target("worker"), Settings(num_workers=1))
+    processes = supervisor._processes
+    ours, theirs = socket.socketpair()
+    killed: list[bool] = []
+    with ours, theirs, processes.selector:
+        template = SimpleNamespace(control=Channel(ours), channels=[], kill=lambda: killed.append(True))
+        incoming = Generation(cast(TemplateHandle, template), ChildProcess("maintenance", is_worker=False))
+        processes._generations.incoming = incoming
+        processes._act_on({"loaded": True, "forks": True, "settings": {}, "release": "99.0"}, incoming)
+    assert processes._generations.incoming is None
+    assert killed == [True]
+    [record] = caplog.records
+    assert record.getMessage().startswith("agentexec 99.0 is installed now, and this worker is ")
