@@ -144,6 +144,17 @@ describe('useActivityStream', () => {
     expect(calls[1]?.signal?.aborted).toBe(true);
   });
 
+  test('keeps its connection when the client is made anew in each render', async () => {
+    const { client, calls } = fakeApi((call) =>
+      stream([frame(started), frame(written)], { end: false, signal: call.signal }),
+    );
+    const { result, rerender } = renderHook(() => useActivityStream('a', { client: { ...client } }));
+    await waitFor(() => expect(result.current.text).toBe('Acme'));
+    rerender();
+    expect(calls).toHaveLength(1);
+    expect(result.current.connection).toBe('open');
+  });
+
   test('says why the API refuses', async () => {
     const { client } = fakeApi(() => json({ detail: 'There is no such task.' }, 404));
     const { result } = renderHook(() => useActivityStream('a', { client }));

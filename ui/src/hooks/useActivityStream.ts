@@ -1,6 +1,6 @@
 'use client';
 
-import { useEffect, useState, useSyncExternalStore } from 'react';
+import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
 import type { Client } from '../client/client.js';
 import { followActivity } from '../client/follow.js';
 import { type StreamState, StreamStore } from '../client/streamState.js';
@@ -44,12 +44,18 @@ export function useActivityStream(
   }
   const { store } = current;
 
+  // An application may make its client anew in each render; only another API is a reason to connect again.
+  const latest = useRef(client);
+  useEffect(() => {
+    latest.current = client;
+  });
+
   useEffect(() => {
     if (!enabled || !agentId) return undefined;
     const stop = new AbortController();
     const after = store.snapshot().events.at(-1)?.id;
     setRefused(undefined);
-    followActivity(client, agentId, {
+    followActivity(latest.current, agentId, {
       signal: stop.signal,
       ...(after === undefined ? {} : { after }),
       ...(deltas === undefined ? {} : { deltas }),
@@ -61,7 +67,7 @@ export function useActivityStream(
       if (!stop.signal.aborted) setRefused({ key, error });
     });
     return () => stop.abort();
-  }, [client, agentId, enabled, deltas, pollInterval, store, key]);
+  }, [agentId, enabled, deltas, pollInterval, store, key]);
 
   const state = useSyncExternalStore(store.subscribe, store.snapshot, store.snapshot);
   return { ...state, refusal: refused?.key === key ? refused.error : undefined };
