@@ -25,6 +25,8 @@ SECONDS: dict[str, float] = {
     "tests/integration/runners/openai/test_sandbox.py": 12,
     "tests/integration/cli/test_approvals.py": 12,
     "tests/integration/worker/test_unknown_tasks.py": 12,
+    "tests/integration/client/test_debounce.py": 10,
+    "tests/integration/worker/test_follow_ups.py": 10,
     "tests/faults/test_supervisor_killed.py": 10,
     "tests/integration/worker/test_lifecycle.py": 10,
     "tests/integration/cli/test_operator_commands.py": 9,
