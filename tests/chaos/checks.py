@@ -64,7 +64,11 @@ class Evidence:
 
     def died_beside_poison(self, row: Row) -> bool:
         """Return True for a task whose last crash was that of a process in which a poison task ran."""
-        if "for the" not in str(row.error) or "it is not tried again" not in str(row.error):
+        if (
+            row.agent_type == "poison"
+            or "for the" not in str(row.error)
+            or "it is not tried again" not in str(row.error)
+        ):
             return False
         key = self.key_of(row)
         pids = [line["pid"] for line in self.of("start") if key in (line.get("key"), line.get("agent"))]

@@ -28,6 +28,7 @@ from tests.chaos.proxy import Proxies, Proxy
 from tests.deployment import REPOSITORY, Deployment
 from tests.faults.ledger_script import BOOKING
 from tests.servers import Postgres, Server, Valkey
+from tests.waiting import wait_until
 
 WORKLOAD = Path(__file__).parent / "workload.py"
 WRONG_CLOCK = REPOSITORY / "tests" / "faults" / "wrong_clock"
@@ -171,6 +172,8 @@ class World:
 
     def stop(self) -> None:
         """Stop all hosts in order; `exit_codes` has how they ended."""
+        for host in HOSTS:  # one that has just started does not know SIGTERM yet
+            wait_until(lambda host=host: self._find(host, "worker"), timeout=60)
         for host in self._hosts.values():
             host.send_signal(signal.SIGTERM)
         self.exit_codes = {name: host.wait(60) for name, host in self._hosts.items()}
