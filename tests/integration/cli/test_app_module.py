@@ -58,6 +58,7 @@ ARGUMENTS = {
     "show": [ANY_ID],
     "logs": [ANY_ID],
     "cancel": [ANY_ID],
+    "failed": [],
     "retry": [ANY_ID],
     "approvals": [],
     "approve": [ANY_ID, "call"],
