@@ -38,8 +38,8 @@ class Registry:
         """Queues that the workers of these tasks serve, if their pool names them."""
         self.limits: dict[str, int] = {}
         """Limits of concurrency by task name."""
-        self.keyed: set[str] = set()
-        """Names of the tasks with a lock or a limit."""
+        self.locked: set[str] = set()
+        """Names of the tasks with a lock."""
         self.schedules: dict[str, ScheduleDefinition] = {}
         """Schedules by name."""
         self.failure_handlers: list[str] = []
@@ -114,8 +114,8 @@ class Registry:
         self._tasks[name] = definition
         if definition.concurrency is not None:
             self.limits[name] = definition.concurrency
-        if definition.lock_key is not None or definition.concurrency is not None:
-            self.keyed.add(name)
+        if definition.lock_key is not None:
+            self.locked.add(name)
         return definition
 
     def add_failure_handler(self, handler: Callable[..., Any], **options: Unpack[HandlerOptions]) -> None:

@@ -148,7 +148,7 @@ class Admitter:
             started_message=self._settings.activity_message_started,
             task_names=self._names(),
             queue=queue,
-            keyed_names=() if self._keys is None else self._keys.names,
+            keys=self._keys,
         )
         if not started:
             return leases

@@ -18,7 +18,17 @@ class RegisteredKeys:
     @property
     def names(self) -> Collection[str]:
         """Names of the tasks that have keys."""
-        return self._registry.keyed
+        return {*self._registry.locked, *self._registry.limits}
+
+    @property
+    def lock_names(self) -> Collection[str]:
+        """Names of the tasks that have a lock."""
+        return self._registry.locked
+
+    @property
+    def limit_names(self) -> Collection[str]:
+        """Names of the tasks that have a limit."""
+        return self._registry.limits
 
     def fill(self, row: Any) -> tuple[str | None, str | None]:
         """Return the lock key and the concurrency key of a task's row: those that it has, or else those of its handler.

@@ -17,6 +17,7 @@ from sqlalchemy import ARRAY, Connection, Engine, bindparam, func, insert, selec
 from agentexec.activity.changes.admissions import Admitted
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.new_tasks import NewTask, activity_rows
+from agentexec.activity.changes.postponements import TaskKeys
 from agentexec.activity.changes.progress import Progress
 from agentexec.activity.changes.statements import ACTIVITY, FOLLOW_UP, LABEL, LOG, LOG_COLUMNS, RESULT
 from agentexec.activity.changes.store import Recorded, RecordStore
@@ -58,7 +59,7 @@ NEW_COLUMNS = (
 
 LOCKED = f"""locked AS MATERIALIZED (
     SELECT agent_id, status, epoch, crashes, agent_type, queue, expires_at, updated_at, run_at, webhook, lock_key,
-        started_at, debounce_key
+        started_at, debounce_key, concurrency_key, held_lock
     FROM {ACTIVITY.name}
     WHERE agent_id = ANY(%(ids)s::uuid[])
     ORDER BY agent_id FOR UPDATE
@@ -72,7 +73,10 @@ WITH claimed AS (
     SELECT agent_id, claimed.epoch, greatest(updated_at, run_at) AS queued_at FROM locked JOIN claimed USING (agent_id)
     WHERE status = '{Status.QUEUED.name}' AND locked.epoch < claimed.epoch AND crashes = 0
         AND (expires_at IS NULL OR expires_at > %(now)s)
-        AND lock_key IS NULL AND (%(keyed)s::text[] IS NULL OR agent_type <> ALL(%(keyed)s::text[]))
+        AND (lock_key IS NOT NULL OR agent_type <> ALL(%(lock_names)s::text[]))
+        AND (concurrency_key IS NOT NULL OR agent_type <> ALL(%(limit_names)s::text[]))
+        AND (lock_key IS NULL OR held_lock IS NOT NULL
+            OR NOT EXISTS (SELECT 1 FROM {ACTIVITY.name} holder WHERE holder.held_lock = locked.lock_key))
         AND (debounce_key IS NULL OR started_at IS NOT NULL OR run_at IS NULL OR run_at <= %(now)s)
         AND (%(names)s::text[] IS NULL OR agent_type = ANY(%(names)s::text[]))
         AND (%(queue)s::text IS NULL OR queue = %(queue)s AND claimed.epoch::bigint - locked.epoch <= {MAX_EPOCH_LEAD})
@@ -80,7 +84,7 @@ WITH claimed AS (
     UPDATE {ACTIVITY.name} a
     SET status = '{Status.RUNNING.name}', epoch = fresh.epoch, attempt = a.attempt + 1, message = %(message)s,
         started_at = coalesce(a.started_at, %(now)s), updated_at = %(now)s, expires_at = NULL,
-        error = NULL
+        held_lock = a.lock_key, error = NULL
     FROM fresh WHERE a.agent_id = fresh.agent_id
     RETURNING a.agent_id, a.agent_type, a.context, a.attempt, a.percentage, fresh.queued_at, a.trace_context
 ), line AS (
@@ -143,7 +147,7 @@ class PostgresRecordStore(RecordStore):
         started_message: str,
         task_names: Collection[str] | None = None,
         queue: str | None = None,
-        keyed_names: Collection[str] = (),
+        keys: TaskKeys | None = None,
     ) -> list[Admitted]:
         """Make fresh tasks RUNNING in one round trip."""
         if not self._can_batch:
@@ -153,14 +157,15 @@ class PostgresRecordStore(RecordStore):
                 started_message=started_message,
                 task_names=task_names,
                 queue=queue,
-                keyed_names=keyed_names,
+                keys=keys,
             )
         values = {
             "ids": [lease.agent_id for lease in claims],
             "epochs": [lease.epoch for lease in claims],
             "names": None if task_names is None else list(task_names),
             "queue": queue,
-            "keyed": list(keyed_names) or None,
+            "lock_names": [] if keys is None else list(keys.lock_names),
+            "limit_names": [] if keys is None else list(keys.limit_names),
             "message": started_message,
             "now": now,
         }

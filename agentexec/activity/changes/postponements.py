@@ -45,6 +45,16 @@ class TaskKeys(Protocol):
         """Names of the tasks that have keys."""
         ...
 
+    @property
+    def lock_names(self) -> Collection[str]:
+        """Names of the tasks that have a lock."""
+        ...
+
+    @property
+    def limit_names(self) -> Collection[str]:
+        """Names of the tasks that have a limit."""
+        ...
+
     def fill(self, row: Any) -> tuple[str | None, str | None]:
         """Return the lock key and the concurrency key of a task's row. Raises ContextInvalidError."""
         ...

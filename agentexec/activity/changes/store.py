@@ -68,12 +68,12 @@ class RecordStore:
         started_message: str,
         task_names: Collection[str] | None = None,
         queue: str | None = None,
-        keyed_names: Collection[str] = (),
+        keys: TaskKeys | None = None,
     ) -> list[Admitted]:
         """Make claimed tasks RUNNING that need no decision, and return them in the order of the claims.
 
         Such a task is QUEUED and has not expired, its process never crashed, its epoch is older than the claim, its name is one of
-        `task_names` (None: any) and none of `keyed_names`, it has no lock, and the claim can be of its `queue` (None: any), see `policy.is_claim_of`. Any number of them may be left to `admit`, which knows all cases; the general store
+        `task_names` (None: any), it has its `keys`, no other task has its lock, and the claim can be of its `queue` (None: any), see `policy.is_claim_of`. Any number of them may be left to `admit`, which knows all cases; the general store
         leaves all of them.
         """
         return []
