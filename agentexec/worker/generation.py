@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import selectors
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class TemplateOptions:
     run_atexit: bool = True
     show_traceback: bool = False
     reports: int = -1
+    nohup: bool = field(default_factory=lambda: signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)
 
     @property
     def exit_wait(self) -> float:
@@ -87,6 +89,7 @@ class Generations:
             run_atexit=options.run_atexit,
             show_traceback=options.show_traceback,
             reports=options.reports,
+            nohup=options.nohup,
         )
         for channel in template.channels:
             self._selector.register(channel, selectors.EVENT_READ)

@@ -83,6 +83,8 @@ class TemplateArgs:
     show_traceback: bool = False
     reports: int = -1
     """-1 if no process reports to the supervisor."""
+    nohup: bool = False
+    """Ignore SIGHUP, also in programs: the supervisor, which handles it, cannot pass that on."""
 
     @classmethod
     def parse(cls, text: str) -> TemplateArgs:
@@ -262,6 +264,8 @@ def main(text: str) -> NoReturn:
     args = TemplateArgs.parse(text)
     forks = Forks()
     forks.register()
+    if args.nohup:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     ignore_signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for descriptor in (args.control, args.alive, args.maintenance, args.board, args.reports):
         if descriptor >= 0:

@@ -35,6 +35,7 @@ class TemplateHandle:
         run_atexit: Let the template run the exit handlers of the user's module.
         show_traceback: Have the template print a traceback when the module cannot be loaded.
         reports: File descriptor to which processes report, -1 for none.
+        nohup: Ignore SIGHUP in the template and all programs that it starts, as `nohup` has started this process.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class TemplateHandle:
         run_atexit: bool,
         show_traceback: bool,
         reports: int = -1,
+        nohup: bool = False,
     ) -> None:
         control, its_control = socket.socketpair()
         maintenance, its_maintenance = socket.socketpair()
@@ -62,6 +64,7 @@ class TemplateHandle:
             "run_atexit": run_atexit,
             "show_traceback": show_traceback,
             "reports": reports,
+            "nohup": nohup,
         }
         self.control = Channel(control)
         """Channel to the template."""

@@ -13,7 +13,7 @@ import agentexec as ax
 from tests.deployment import REPOSITORY, Deploy, Deployment, all_exited, on_targets
 
 CODE = """
-import os
+import subprocess, sys
 from agentexec import Pool, enqueue
 from tests.faults.worker_module import Job, asyncio, write_ledger
 
@@ -25,6 +25,11 @@ async def versioned(agent_id, context: Job):
     await asyncio.sleep(0 if "VERSION" == "quick version" else context.seconds)
     write_ledger("end", context.key)
     return "VERSION"
+
+@pool.task("ignored")
+async def ignored(agent_id, context: Job):
+    program = "import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip()
 
 hoard = []
 
@@ -259,4 +264,19 @@ def test_in_development_a_change_is_loaded_and_running_tasks_continue_in_it(depl
     project.write("quick version")
     assert project.result(long) == "quick version"
     assert deployment.detail(long).attempt == 1
+    assert deployment.stop() == 0
+
+
+@pytest.mark.thorough
+@on_targets("embedded")
+@pytest.mark.parametrize("prefix", [[], ["nohup"]])
+def test_programs_of_tasks_ignore_sighup_only_if_nohup_started_the_worker(
+    deploy: Deploy, prefix: list[str]
+) -> None:
+    deployment = deploy()
+    (deployment.folder / "project.py").write_text(CODE)
+    command = [*prefix, sys.executable, "-m", "agentexec", "worker", "project.py"]
+    deployment.spawn(command, PYTHONPATH=str(REPOSITORY))
+    task = deployment.enqueue("ignored", "ignored")
+    assert ax.get_result_sync(task, timeout=60) == str(bool(prefix))
     assert deployment.stop() == 0
