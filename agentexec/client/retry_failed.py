@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from agentexec.activity.queries.failed import FailedFilter, lock_failed
 from agentexec.activity.queries.labels import wanted_labels
@@ -46,7 +47,7 @@ async def retry_failed(
     """
     wanted = failed_filter(task_name, since, metadata_filter)
     retried = 0
-    while batch := await RUNTIME.run_patiently(retry_batch, wanted):
+    while batch := await RUNTIME.run_patiently(RetryBatch(wanted).retry):
         retried += batch
     return retried
 
@@ -76,15 +77,30 @@ def failed_filter(
 
 def retry_in_batches(wanted: FailedFilter) -> Iterator[int]:
     """Retry the tasks that match, and yield the number of each batch."""
-    while batch := wait_out(retry_batch, wanted):
+    while batch := wait_out(RetryBatch(wanted).retry):
         yield batch
 
 
-@retry_on_deadlock
-def retry_batch(wanted: FailedFilter) -> int:
-    """Retry the tasks of the next batch, and return their number; 0 if none is left."""
-    with writing(RUNTIME.engine) as connection:
-        agent_ids = lock_failed(connection, wanted, BATCH)
-        queues = requeue(connection, agent_ids, utc_now()) if agent_ids else {}
-    push_requeued(queues)
-    return len(agent_ids)
+class RetryBatch:
+    """The next failed tasks that match, to be retried in one transaction."""
+
+    def __init__(self, wanted: FailedFilter) -> None:
+        self._wanted = wanted
+        self._now = utc_now()
+        self._agent_ids: list[UUID] | None = None
+
+    @retry_on_deadlock
+    def retry(self) -> int:
+        """Retry the tasks, and return their number; 0 if none is left.
+
+        May be called again after UnavailableError: if the commit was not confirmed, the tasks that it has retried count.
+        """
+        with writing(RUNTIME.engine) as connection:
+            if self._agent_ids is None:
+                found = lock_failed(connection, self._wanted, BATCH)
+            else:
+                found = self._agent_ids
+            queues = requeue(connection, found, self._now) if found else {}
+            self._agent_ids = found
+        push_requeued(queues)
+        return sum(map(len, queues.values()))

@@ -15,7 +15,7 @@ import agentexec as ax
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.failed import FailedFilter, count_failed, failed_groups, newest_failed
 from agentexec.client import retry_failed
-from agentexec.client.retry_failed import failed_filter, retry_batch
+from agentexec.client.retry_failed import RetryBatch, failed_filter
 from agentexec.db.clock import utc_now
 from agentexec.runtime import RUNTIME
 
@@ -76,7 +76,7 @@ async def test_a_name_a_time_and_labels_choose_tasks() -> None:
 
 def test_a_call_that_was_killed_half_way_may_be_made_again() -> None:
     tasks = [failed(ago=60 - number) for number in range(5)]
-    assert retry_batch(failed_filter(None, None, None)) == 2  # and then it was killed
+    assert RetryBatch(failed_filter(None, None, None)).retry() == 2  # and then it was killed
     assert queued() == {*tasks[:2]}, "the oldest failures come first"
     assert ax.retry_failed_sync() == 3
     assert queued() == {*tasks}
@@ -85,10 +85,10 @@ def test_a_call_that_was_killed_half_way_may_be_made_again() -> None:
 def test_a_task_that_fails_again_meanwhile_is_not_retried_twice() -> None:
     first, second, third = (failed(ago=60 - number) for number in range(3))
     wanted = failed_filter(None, None, None)
-    assert retry_batch(wanted) == 2
+    assert RetryBatch(wanted).retry() == 2
     change(first, status=ax.Status.ERROR, finished_at=utc_now() + timedelta(milliseconds=1))
-    assert retry_batch(wanted) == 1
-    assert retry_batch(wanted) == 0
+    assert RetryBatch(wanted).retry() == 1
+    assert RetryBatch(wanted).retry() == 0
     assert queued() == {second, third}
 
 
