@@ -109,13 +109,17 @@ def admit(
         return Admission.WAIT, crashes
     if not is_known:
         return Admission.LEAVE, crashes
-    if status is Status.RUNNING:
-        crashes = crashes.incremented()
+    crashes = crashes_when_claimed(status, crashes)
     if crashes.exceed_limit(max_crashes):
         return Admission.FAIL, crashes
     if crashes.is_suspect(max_crashes) and suspect_running:
         return Admission.HOLD, crashes
     return Admission.START, crashes
+
+
+def crashes_when_claimed(status: Status, crashes: CrashCounts) -> CrashCounts:
+    """Return the crashes of a task that is claimed again: one that was RUNNING was left by a worker that died."""
+    return crashes.incremented() if status is Status.RUNNING else crashes
 
 
 def is_claim_of(

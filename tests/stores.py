@@ -59,7 +59,7 @@ class Stores(NamedTuple):
             now=now,
             started_message="Started.",
             max_crashes=MAX_CRASHES,
-            suspect_running=suspect_running,
+            suspect_running=suspect_running or bool(started),
             task_names=task_names,
             queue=queue,
         )

@@ -16,7 +16,7 @@ from agentexec.activity.changes.expirations import ExpiredTask, has_expired
 from agentexec.activity.changes.postponements import Postponed
 from agentexec.activity.changes.statements import statements_for
 from agentexec.db.chunks import chunks
-from agentexec.policy import Admission, CrashCounts, admit, is_claim_of
+from agentexec.policy import Admission, CrashCounts, admit, crashes_when_claimed, is_claim_of
 from agentexec.task import Lease
 
 
@@ -103,7 +103,7 @@ def decide_admissions(
     }
     epochs = dict(claims)
     # The others first: beside one of them no suspect starts.
-    for row in sorted(rows, key=lambda row: crashes_from_row(row).is_suspect(max_crashes)):
+    for row in sorted(rows, key=lambda row: _is_suspect(row, max_crashes)):
         lease = Lease(row.agent_id, epochs.pop(row.agent_id))
         decision, crashes = admit(
             status=row.status,
@@ -140,6 +140,10 @@ def decide_admissions(
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
     admissions.ended.extend(lease for lease in claims if lease.agent_id in epochs)
     return admissions
+
+
+def _is_suspect(row: Any, max_crashes: int) -> bool:
+    return crashes_when_claimed(row.status, crashes_from_row(row)).is_suspect(max_crashes)
 
 
 def _set_aside(

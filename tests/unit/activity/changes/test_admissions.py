@@ -69,6 +69,12 @@ def test_no_suspect_starts_beside_another_task_of_its_batch() -> None:
     assert admissions.held == [Lease(UUID(int=1), 1)]
 
 
+def test_a_task_that_its_last_crash_made_a_suspect_does_not_start_beside_another() -> None:
+    admissions = decide(row(1, status=Status.RUNNING, crashes=1), row(2))
+    assert [admitted.lease.agent_id for admitted in admissions.started] == [UUID(int=2)]
+    assert admissions.held == [Lease(UUID(int=1), 1)]
+
+
 def test_a_task_whose_process_crashed_too_often_is_poisoned() -> None:
     [poisoned] = decide(row(1, status=Status.RUNNING, crashes=2, crashes_in_row=2)).poisoned
     assert (poisoned.lease.agent_id, poisoned.crashes.total) == (UUID(int=1), 3)
