@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
 from agentexec.telemetry.current import CURRENT_ATTEMPT
 from agentexec.telemetry.names import TASKS
-from agentexec.worker.printed_lines import PrintedLines
+from agentexec.worker.printed_lines import PrintedLines, real_stream
 
 LogFormat = Literal["text", "json"]
 
@@ -142,11 +143,11 @@ def _plain(value: Any, depth: int = MAX_DEPTH) -> Any:
 
 
 def log_failure(log: logging.Logger, task_name: str, agent_id: UUID, error: str) -> None:
-    """Log a task's final failure in one line, for log collectors, and count it. The traceback follows at the level debug."""
+    """Log a task's final failure in one line, for log collectors, and count it. JSON has the traceback; text at the level debug."""
     if RUNTIME.meter is not None:
         RUNTIME.meter.add(TASKS, task_name, "error")
     first, _, rest = error.partition("\n")
-    log.error("Task %s %s failed: %s", task_name, agent_id, first)
+    log.error("Task %s %s failed: %s", task_name, agent_id, first, extra={"error": error})
     if rest:
         log.debug("%s", error)
 
@@ -165,7 +166,7 @@ def set_up(process: str, *, handles_tasks: bool = False) -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(real_stream(sys.stderr))
     handler.setFormatter(JsonFormatter(process) if CONF.log_format == "json" else TextFormatter(process))
     logger = logging.getLogger(OURS)
     logger.setLevel(CONF.log_level)
@@ -195,10 +196,11 @@ def _write_lines_of_others(handler: logging.Handler) -> None:
 
 def _write_all_as_json(handler: logging.Handler, *, handles_tasks: bool) -> None:
     """Write as JSON what else goes to the standard streams: lines of other handlers, warnings, and prints of tasks."""
-    logging.lastResort = logging.StreamHandler(sys.stderr)
+    logging.lastResort = logging.StreamHandler(real_stream(sys.stderr))
     logging.lastResort.setLevel(logging.WARNING)
     logging.lastResort.setFormatter(handler.formatter)
     logging.captureWarnings(True)
+    _write_warnings(handler, to_root=handles_tasks)
     if not handles_tasks:
         return
     known = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
@@ -207,4 +209,26 @@ def _write_all_as_json(handler: logging.Handler, *, handles_tasks: bool) -> None
         # A formatter of the application's own class may write JSON already.
         if writes_here and type(other.formatter) in (logging.Formatter, type(None)):
             other.setFormatter(handler.formatter)
-    sys.stdout = PrintedLines(sys.stdout, handler)
+    if not isinstance(sys.stderr, PrintedLines):
+        sys.stdout = PrintedLines(sys.stdout, handler, "stdout", logging.INFO)
+        sys.stderr = PrintedLines(sys.stderr, handler, "stderr", logging.WARNING)
+    threading.excepthook = _log_thread_error
+
+
+def _write_warnings(handler: logging.Handler, *, to_root: bool) -> None:
+    """Write Python's warnings, which `captureWarnings` drops where the root logger has no handler."""
+    warnings = logging.getLogger("py.warnings")
+    for former in list(warnings.handlers):
+        if isinstance(former.formatter, JsonFormatter):
+            warnings.removeHandler(former)
+    if not to_root:
+        warnings.addHandler(handler)
+    warnings.propagate = to_root
+
+
+def _log_thread_error(args: threading.ExceptHookArgs) -> None:
+    """Log what ends a thread of the user in one line, where Python prints a traceback."""
+    if args.exc_type is not SystemExit and args.exc_value is not None:
+        name = args.thread.name if args.thread else "?"
+        info = (args.exc_type, args.exc_value, args.exc_traceback)
+        logging.getLogger("threading").error("Thread %s ended with an error.", name, exc_info=info)

@@ -1,4 +1,4 @@
-"""Prints as log lines: standard output of a worker process whose log is JSON."""
+"""Prints as log lines: the standard streams of a worker process whose log is JSON."""
 
 from __future__ import annotations
 
@@ -18,13 +18,22 @@ class PrintedLines(io.TextIOBase):
 
     Args:
         stream: The real stream.
-        handler: Handler that writes the lines, as those of the logger `stdout`.
+        handler: Handler that writes the lines.
+        logger: Name of the logger that the lines are said to come from.
+        level: Level of the lines.
     """
 
-    def __init__(self, stream: TextIO, handler: logging.Handler) -> None:
+    def __init__(self, stream: TextIO, handler: logging.Handler, logger: str, level: int) -> None:
         self._stream = stream
+        self._logger = logger
+        self._level = level
         self._handler = handler
         self._parts = threading.local()
+
+    @property
+    def behind(self) -> TextIO:
+        """The real stream."""
+        return self._stream
 
     @property
     def buffer(self) -> object:
@@ -50,13 +59,22 @@ class PrintedLines(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write the lines that are now complete, and keep the rest."""
+        if getattr(self._parts, "writing", False):
+            # The handler complains that it cannot write.
+            return self._stream.write(text)
         *lines, rest = (getattr(self._parts, "text", "") + text).split("\n")
         if len(rest) > MAX_LINE:
             lines, rest = [*lines, rest], ""
         self._parts.text = rest
-        for line in lines:
-            if line.strip():
-                self._handler.handle(logging.LogRecord("stdout", logging.INFO, "", 0, line, None, None))
+        self._parts.writing = True
+        try:
+            for line in lines:
+                if line.strip():
+                    self._handler.handle(
+                        logging.LogRecord(self._logger, self._level, "", 0, line, None, None)
+                    )
+        finally:
+            self._parts.writing = False
         return len(text)
 
     def flush(self) -> None:
@@ -64,3 +82,8 @@ class PrintedLines(io.TextIOBase):
         if getattr(self._parts, "text", ""):
             self.write("\n")
         self._stream.flush()
+
+
+def real_stream(stream: TextIO) -> TextIO:
+    """Return the stream behind one that makes log lines, or the stream itself."""
+    return stream.behind if isinstance(stream, PrintedLines) else stream

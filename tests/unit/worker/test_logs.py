@@ -7,6 +7,8 @@ import io
 import json
 import logging
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from uuid import UUID
 
@@ -21,9 +23,14 @@ ID = UUID("0190a6e2-7d4f-7c3a-9d55-0242ac120002")
 
 @pytest.fixture(autouse=True)
 def loggers_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    root, ours, last = logging.getLogger(), logging.getLogger("agentexec"), logging.lastResort
-    before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in (root, ours)]
+    root, ours, warned = (logging.getLogger(name) for name in (None, "agentexec", "py.warnings"))
+    last = logging.lastResort
+    before = [
+        (logger, list(logger.handlers), logger.level, logger.propagate) for logger in (root, ours, warned)
+    ]
     monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     monkeypatch.setattr(CONF, "log_format", "text")
     formats = [(handler, handler.formatter) for handler in root.handlers]
     yield
@@ -108,11 +115,62 @@ def test_prints_become_json_lines_of_their_task(
     monkeypatch.setattr(CONF, "log_format", "json")
     set_up()
     in_task(lambda: print("one\ntwo", end="", flush=True))
+    in_task(lambda: print("three", file=sys.stderr))
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(line["logger"], line["message"], line["task"]) for line in lines] == [
         ("stdout", "one", "research"),
         ("stdout", "two", "research"),
+        ("stderr", "three", "research"),
     ]
+
+
+def test_what_python_prints_about_errors_is_json_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(CONF, "log_format", "json")
+    set_up()
+
+    def fail() -> None:
+        raise ValueError("boom")
+
+    thread = threading.Thread(target=fail, name="mine")
+    thread.start()
+    thread.join()
+    logging.getLogger("myapp").warning("bad format %d", "x")
+    ended, *complaint = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert ended["message"] == "Thread mine ended with an error."
+    assert "ValueError: boom" in ended["error"]
+    assert any("TypeError" in line["message"] for line in complaint)
+
+
+@pytest.mark.parametrize("handles_tasks", [False, True])
+def test_a_warning_is_one_json_line(
+    handles_tasks: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the worker processes start, too: while the module is imported."""
+    monkeypatch.setattr(CONF, "log_format", "json")
+    logging.getLogger().handlers = []  # pytest's
+    logs.set_up("worker-1")
+    if handles_tasks:
+        logs.set_up("worker-1", handles_tasks=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(False)
+        logging.captureWarnings(True)  # catch_warnings has put Python's own writer back
+        warnings.warn("deprecated by me", UserWarning, stacklevel=1)
+    [line] = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert line["logger"] == "py.warnings" and "deprecated by me" in line["message"]
+
+
+def test_a_failed_task_has_its_traceback_in_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(CONF, "log_format", "json")
+    set_up()
+    logs.log_failure(logging.getLogger("agentexec.worker"), "research", ID, "ValueError: boom\nTraceback …")
+    line = json.loads(capsys.readouterr().err)
+    assert line["message"] == f"Task research {ID} failed: ValueError: boom"
+    assert line["error"].endswith("Traceback …")
 
 
 def test_handlers_of_the_application_stay_and_write_json_only_if_it_is_asked_for(
