@@ -91,12 +91,15 @@ class WebhookSender:
     def _send(self, message: DueMessage) -> None:
         secrets = self._settings.webhook_secrets
         if not secrets:
-            self._failed(message, "AGENTEXEC_WEBHOOK_SECRET is not set where the workers run")
+            reason = "AGENTEXEC_WEBHOOK_SECRET is not set where the workers run"
+            self._failed(message, reason, level=logging.WARNING)
             return
         try:
             answer = self._post(message, secrets)
         except ForbiddenAddressError as error:
-            self._end(message, FAILED, f"{error}; AGENTEXEC_WEBHOOK_PRIVATE_ADDRESSES=true allows it")
+            # Repeated like others: whoever forgot the setting has a day to add it.
+            reason = f"{error}; AGENTEXEC_WEBHOOK_PRIVATE_ADDRESSES=true allows it"
+            self._failed(message, reason, level=logging.WARNING)
         except DeliveryError as error:
             self._failed(message, str(error))
         except Exception as error:  # of a row that somebody else has written
@@ -126,12 +129,15 @@ class WebhookSender:
             what = ": redirects are not followed" if 300 <= answer.status < 400 else ""
             self._failed(message, f"HTTP {answer.status}{what}", answer.retry_after)
 
-    def _failed(self, message: DueMessage, reason: str, retry_after: str | None = None) -> None:
+    def _failed(
+        self, message: DueMessage, reason: str, retry_after: str | None = None, *, level: int = logging.INFO
+    ) -> None:
         delay = next_delay(message.attempts, retry_after, random.random())  # noqa: S311 - spreads load, no secret
         if delay is None:
             self._end(message, FAILED, reason)
             return
-        log.info(
+        log.log(
+            level,
             "The webhook of task %s to %s failed (%s); attempt %d starts in %.0f s.",
             message.agent_id,
             shown_url(message.url),
