@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import agentexec as ax
+from agentexec.cli.database import session
 from agentexec.cli.options import AsJson
 from agentexec.cli.output import echo_json, format_moment, format_table, one_line
 from agentexec.errors import UsageError
@@ -97,6 +98,17 @@ def _list(found: list[ScheduleSchema], as_json: bool) -> None:
         typer.echo(line)
     if not rows:
         typer.echo("No worker has declared a schedule.", err=True)
+    for pause in _pauses(found):
+        typer.echo(one_line(pause), err=True)
+
+
+def _pauses(schedules: list[ScheduleSchema]) -> list[str]:
+    """Return a sentence for each paused queue of the schedules: their ticks go on, and their tasks wait."""
+    from agentexec.activity.queries.pauses import pauses_of
+
+    queues = sorted({schedule.queue for schedule in schedules})
+    with session() as db:
+        return [pause.sentence() for pause in pauses_of(db, queues)] if queues else []
 
 
 def _next(schedule: ScheduleSchema) -> str:

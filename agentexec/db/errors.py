@@ -54,7 +54,7 @@ def translating_db_errors(engine: Engine) -> Generator[None]:
     except exc.DBAPIError as error:
         if _is_missing_table(error):
             raise SchemaError(
-                f"The database {safe_url(engine.url)} lacks agentexec's tables; run `agentexec migrate`."
+                f"The database {safe_url(engine.url)} lacks tables or columns of this release; run `agentexec migrate`."
             ) from error
         if advice := _pooler_refusal(error):
             raise UsageError(

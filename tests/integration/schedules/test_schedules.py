@@ -271,6 +271,8 @@ def test_operators_list_pause_resume_and_run_schedules(deployment: Deployment) -
     assert str(task.agent_id) == agent_id
     assert (hourly().runs, task.latest_log_message) == (0, "Scheduled by hourly and started by hand.")
     assert '"name": "hourly"' in call(deployment, "--json")
+    ax.queues.pause_sync(ax.CONF.queue_name, reason="deploy")
+    assert "paused since" in run_in_process(deployment, "schedules")[2]
 
 
 @pytest.mark.parametrize(
