@@ -21,7 +21,7 @@ from agentexec.policy import leave_delay
 from agentexec.runtime import Runtime
 from agentexec.task import Lease
 from agentexec.worker.leased_tasks import LeasedTasks
-from agentexec.worker.logs import log_failure
+from agentexec.worker.failure_log import log_failure
 from agentexec.worker.suspects import Suspects
 
 log = logging.getLogger("agentexec.worker")

@@ -14,7 +14,7 @@ from agentexec.db.clock import utc_now
 from agentexec.db.transactions import writing
 from agentexec.runtime import Runtime
 from agentexec.task import Lease
-from agentexec.worker.logs import log_failure
+from agentexec.worker.failure_log import log_failure
 
 log = logging.getLogger("agentexec.reconciler")
 

@@ -11,13 +11,10 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
-from uuid import UUID
 
 from agentexec.config import CONF
 from agentexec.redaction import redact
-from agentexec.runtime import RUNTIME
 from agentexec.telemetry.current import CURRENT_ATTEMPT
-from agentexec.telemetry.names import TASKS
 from agentexec.worker.printed_lines import PrintedLines, real_stream
 
 LogFormat = Literal["text", "json"]
@@ -140,16 +137,6 @@ def _plain(value: Any, depth: int = MAX_DEPTH) -> Any:
         return _clean(str(value))
     except Exception as error:  # whatever the object's text raises
         return f"cannot be shown: {type(error).__name__}"
-
-
-def log_failure(log: logging.Logger, task_name: str, agent_id: UUID, error: str) -> None:
-    """Log a task's final failure in one line, for log collectors, and count it. JSON has the traceback; text at the level debug."""
-    if RUNTIME.meter is not None:
-        RUNTIME.meter.add(TASKS, task_name, "error")
-    first, _, rest = error.partition("\n")
-    log.error("Task %s %s failed: %s", task_name, agent_id, first, extra={"error": error})
-    if rest:
-        log.debug("%s", error)
 
 
 def set_up(process: str, *, handles_tasks: bool = False) -> None:

@@ -27,4 +27,4 @@ def test_after_random_faults_everything_accepted_has_ended_once_and_nothing_is_l
 ) -> None:
     report = run(seed, SECONDS, target, say=show, folder=tmp_path)
     assert not report.findings, str(report)
-    assert report.tasks.total() > 20
+    assert report.tasks and report.actions

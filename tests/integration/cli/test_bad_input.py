@@ -147,7 +147,7 @@ def test_a_traceback_is_shown_on_request(folder: Path) -> None:
         (["enqueue", "work", "--delay", "soon"], "Invalid value for '--delay'"),
         (["worker", "fine", "--workers", "0"], "workers"),
         (["worker", "fine", "--graceful-timeout", "-1"], "graceful"),
-        (["worker", "fine", "-Q", "mails, reports"], "start one worker for each of mails reports"),
+        (["worker", "fine", "-Q", "mails,,reports"], "must not be empty"),
         (["worker", "fine", "--log-level", "LOUD"], "AGENTEXEC_LOG_LEVEL cannot be used"),
         (["dance"], "No such command"),
         (["migrate", "--no-such-option"], "No such option"),

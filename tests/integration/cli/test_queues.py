@@ -140,7 +140,7 @@ def test_rows_that_somebody_else_wrote_stop_no_listing_of_workers(queues: Deploy
     assert listed(queues)["high"]["pause"]["paused_by"] == ""
 
 
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 async def test_a_program_pauses_and_lists_queues_without_blocking_its_loop(queues: Deployment) -> None:
     assert await ax.queues.pause("high", reason="r", by="breaker")
     assert not await ax.queues.pause("high")

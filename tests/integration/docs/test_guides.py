@@ -188,6 +188,7 @@ PLAIN = [
     "failures",
     "monitor",
     "multi-tenancy",
+    "order-and-limits",
     "observability",
     "operating",
     "queues",

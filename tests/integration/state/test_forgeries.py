@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,6 +24,7 @@ from agentexec.config import Settings
 from agentexec.db.clock import utc_now
 from agentexec.db.engine import open_engine
 from agentexec.db.transactions import reading, writing
+from agentexec.errors import UnavailableError
 from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.runtime import Runtime
 from agentexec.state import redis_backend, sql_backend
@@ -111,7 +112,8 @@ class Site:
             forging = asyncio.create_task(asyncio.to_thread(meanwhile or time.monotonic))
             try:
                 while not forging.done():
-                    await asyncio.to_thread(reconciler.run_once)
+                    with suppress(UnavailableError):  # forged again at once: a worker's loop tries again, too
+                        await asyncio.to_thread(reconciler.run_once)
                     await asyncio.sleep(0.05)
                 await forging
                 deadline = time.monotonic() + LATEST

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,6 +17,7 @@ from agentexec.activity.models import Activity
 from agentexec.config import Settings
 from agentexec.db.engine import open_engine
 from agentexec.db.transactions import reading, writing
+from agentexec.errors import UnavailableError
 from agentexec.runtime import RUNTIME
 from agentexec.state import redis_backend, sql_backend
 from agentexec.state.backend import Depth
@@ -85,7 +86,8 @@ class Site:
 
         async def reconcile() -> None:
             while not stop.is_set():
-                await asyncio.to_thread(reconciler.run_once)
+                with suppress(UnavailableError):  # a deadlock of MariaDB: a worker's loop tries again, too
+                    await asyncio.to_thread(reconciler.run_once)
                 await asyncio.sleep(0.05)
 
         reconciling = asyncio.create_task(reconcile())

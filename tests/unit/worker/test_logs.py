@@ -17,6 +17,7 @@ import pytest
 from agentexec.config import CONF
 from agentexec.telemetry.current import CURRENT_ATTEMPT, RunningAttempt
 from agentexec.worker import logs
+from agentexec.worker.failure_log import log_failure
 
 ID = UUID("0190a6e2-7d4f-7c3a-9d55-0242ac120002")
 
@@ -167,7 +168,7 @@ def test_a_failed_task_has_its_traceback_in_json(
 ) -> None:
     monkeypatch.setattr(CONF, "log_format", "json")
     set_up()
-    logs.log_failure(logging.getLogger("agentexec.worker"), "research", ID, "ValueError: boom\nTraceback …")
+    log_failure(logging.getLogger("agentexec.worker"), "research", ID, "ValueError: boom\nTraceback …")
     line = json.loads(capsys.readouterr().err)
     assert line["message"] == f"Task research {ID} failed: ValueError: boom"
     assert line["error"].endswith("Traceback …")
