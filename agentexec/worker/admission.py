@@ -20,8 +20,8 @@ from agentexec.outage import Outage
 from agentexec.policy import leave_delay
 from agentexec.runtime import Runtime
 from agentexec.task import Lease
-from agentexec.worker.leased_tasks import LeasedTasks
 from agentexec.worker.failure_log import log_failure
+from agentexec.worker.leased_tasks import LeasedTasks
 from agentexec.worker.suspects import Suspects
 
 log = logging.getLogger("agentexec.worker")

@@ -19,8 +19,8 @@ from agentexec.task import Lease, Status
 from agentexec.telemetry.meter import Meter
 from agentexec.worker.attempt import execute_attempt, permanent_failure
 from agentexec.worker.event_loop import AttemptTask, protect_loop
-from agentexec.worker.leased_tasks import LeasedTasks
 from agentexec.worker.failure_log import log_failure
+from agentexec.worker.leased_tasks import LeasedTasks
 from agentexec.worker.task_measures import TaskMeasures
 
 if TYPE_CHECKING:

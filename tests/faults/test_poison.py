@@ -41,7 +41,7 @@ def test_a_poison_task_ends_in_error_and_its_ten_neighbours_complete(deploy: Dep
 
 @pytest.mark.thorough
 @pytest.mark.timeout(180)
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_several_poison_tasks_take_no_other_task_with_them(deploy: Deploy) -> None:
     deployment = deploy(worker_concurrency=8, lease_seconds=10)
     deployment.start()

@@ -28,6 +28,8 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exported]:
     monkeypatch.setattr(CONF, "opentelemetry", True)
     monkeypatch.setattr(RUNTIME, "_tracing", Tracing(found.tracers, found.meters))
     monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", found.tracers)
+    if OpenAIAgentsInstrumentor().is_instrumented_by_opentelemetry:  # by a test that ran before
+        OpenAIAgentsInstrumentor().uninstrument()
     set_trace_processors([])
     yield found
     OpenAIAgentsInstrumentor().uninstrument()
