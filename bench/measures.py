@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from statistics import fmean
+from typing import Any
 
 import agentexec as ax
 from bench.figures import Figure, Size, interleave, median_of, percentiles
@@ -108,31 +109,22 @@ def drain(target: Target, size: Size) -> Iterator[Figure]:
 
 def fairness(target: Target, size: Size) -> Iterator[Figure]:
     """Yield the no-op tasks of many fairness keys that two worker processes finish per second, beside tasks without keys."""
-    number = size.many
-    rates: dict[str, list[float]] = {WITHOUT_KEYS: [], f"drain with fairness_key, {KEYS} keys": []}
-    target.reset()
-    with Workers(target) as workers:
-        workers.warm()
-        for _ in range(size.rounds):
-            for found, key in zip(rates.values(), (None, "{tenant}"), strict=True):
-                since = datetime.now(UTC)
-                workers.pause()
-                contexts = ({"number": at, "tenant": f"tenant-{at % KEYS}"} for at in range(number))
-                try:
-                    asyncio.run(ax.enqueue_many("noop", contexts, fairness_key=key))
-                finally:
-                    workers.resume()
-                target.wait_until_over()
-                first, last = target.span(since, number)
-                found.append(number / (last - first))
-    for name, found in rates.items():
-        yield median_of(name, "tasks/s", found)
+    name = f"drain with fairness_key, {KEYS} keys"
+    yield from _beside_plain(target, size, WITHOUT_KEYS, name, "tenant", KEYS, "fairness_key")
 
 
 def locks(target: Target, size: Size) -> Iterator[Figure]:
     """Yield the no-op tasks with locks that two worker processes finish per second, beside tasks without."""
+    name = f"drain with lock_key on {LOCKS:,} keys"
+    yield from _beside_plain(target, size, WITHOUT_LOCKS, name, "user", LOCKS, "lock_key")
+
+
+def _beside_plain(
+    target: Target, size: Size, plain: str, keyed: str, prefix: str, keys: int, option: str
+) -> Iterator[Figure]:
+    """Yield the rates of drains in turn: of tasks without a key, and with an option that takes one of many keys."""
     number = size.many
-    rates: dict[str, list[float]] = {WITHOUT_LOCKS: [], f"drain with lock_key on {LOCKS:,} keys": []}
+    rates: dict[str, list[float]] = {plain: [], keyed: []}
     target.reset()
     with Workers(target) as workers:
         workers.warm()
@@ -140,9 +132,10 @@ def locks(target: Target, size: Size) -> Iterator[Figure]:
             for found, key in zip(rates.values(), (None, "{tenant}"), strict=True):
                 since = datetime.now(UTC)
                 workers.pause()
-                contexts = ({"number": at, "tenant": f"user-{at % LOCKS}"} for at in range(number))
+                contexts = ({"number": at, "tenant": f"{prefix}-{at % keys}"} for at in range(number))
+                options: Any = {option: key}
                 try:
-                    asyncio.run(ax.enqueue_many("noop", contexts, lock_key=key))
+                    asyncio.run(ax.enqueue_many("noop", contexts, **options))
                 finally:
                     workers.resume()
                 target.wait_until_over()
