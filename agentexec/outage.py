@@ -10,6 +10,7 @@ import logging
 import math
 import random
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Generator
@@ -117,6 +118,37 @@ class Outage:
 
     def _wait(self) -> float:
         return backoff(self.failures, maximum=self._maximum) * random.uniform(0.8, 1.0)  # noqa: S311 - spreads load, no secret
+
+
+def repeat(
+    stop: threading.Event,
+    turn: Callable[[], float],
+    outage: Outage,
+    *,
+    away: str,
+    failed: str,
+    first: float = 0.0,
+) -> None:
+    """Call `turn` until `stop` is set, each time after as many seconds as the call before has returned.
+
+    Args:
+        stop: Event that ends the loop.
+        turn: Function to call. What it raises is noted by the outage, which then says how long to wait.
+        outage: Outage of this loop.
+        away: Message about an UnavailableError, with `%s` for it.
+        failed: Message about any other error.
+        first: Seconds until the first call.
+    """
+    wait = first
+    while not stop.wait(wait):
+        try:
+            wait = turn()
+        except UnavailableError as error:
+            wait = outage.failed(away, error)
+        except Exception:
+            wait = outage.failed_unexpectedly(failed)
+        else:
+            outage.recovered()
 
 
 def _kind(error: BaseException | None) -> str:

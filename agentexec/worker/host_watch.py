@@ -24,8 +24,7 @@ from sqlalchemy import delete, or_, select
 from agentexec.activity.models import WorkerProcess, queues_of
 from agentexec.config import Settings
 from agentexec.db.transactions import reading, writing
-from agentexec.errors import UnavailableError
-from agentexec.outage import Outage
+from agentexec.outage import Outage, repeat
 from agentexec.runtime import Runtime
 from agentexec.worker.machine import Host, is_gone
 
@@ -93,17 +92,18 @@ class HostWatch:
         self._look_at_others(self._host, clock, gap)
 
     def _run(self) -> None:
-        wait = self._pause
-        while not self._stop.wait(wait):
-            wait = self._pause
-            try:
-                self.look(time.monotonic())
-            except UnavailableError as error:
-                wait = self._outage.failed("%s The other hosts are looked at when it is back.", error)
-            except Exception:
-                wait = self._outage.failed_unexpectedly("Cannot look at the other hosts; trying again.")
-            else:
-                self._outage.recovered()
+        def turn() -> float:
+            self.look(time.monotonic())
+            return self._pause
+
+        repeat(
+            self._stop,
+            turn,
+            self._outage,
+            away="%s The other hosts are looked at when it is back.",
+            failed="Cannot look at the other hosts; trying again.",
+            first=self._pause,
+        )
 
     def _give_sign(self, host: Host) -> None:
         is_held = self._runtime.backend.acquire_leadership(_role(host), host.name, _silence(host))

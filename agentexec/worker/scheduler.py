@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from agentexec.arguments.checks import first_line
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, UnavailableError
-from agentexec.outage import Outage
+from agentexec.outage import Outage, repeat
 from agentexec.registry import Registry
 from agentexec.schedules.record import ScheduleSchema, declare, find_schedules, forget, tick
 from agentexec.schedules.ticks import last_tick, missed_ticks, next_tick
@@ -139,13 +139,10 @@ class Scheduler:
             )
 
     def _run(self) -> None:
-        wait = 0.0
-        while not self._stop.wait(wait):
-            try:
-                wait = self.run_once(utc_now())
-            except UnavailableError as error:
-                wait = self._outage.failed("%s Schedules wait until it is back.", error)
-            except Exception:
-                wait = self._outage.failed_unexpectedly("The scheduler failed; trying again.")
-            else:
-                self._outage.recovered()
+        repeat(
+            self._stop,
+            lambda: self.run_once(utc_now()),
+            self._outage,
+            away="%s Schedules wait until it is back.",
+            failed="The scheduler failed; trying again.",
+        )

@@ -18,8 +18,7 @@ from agentexec.arguments.checks import check_storable
 from agentexec.arguments.webhooks import check_url, shown_url
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
-from agentexec.errors import UnavailableError
-from agentexec.outage import Outage
+from agentexec.outage import Outage, repeat
 from agentexec.webhooks.messages import next_delay
 from agentexec.webhooks.record import (
     DELIVERED,
@@ -77,16 +76,13 @@ class WebhookSender:
         return len(messages)
 
     def _run(self) -> None:
-        wait = 0.0
-        while not self._stop.wait(wait):
-            try:
-                wait = 0.0 if self.run_once() else TURN_SECONDS
-            except UnavailableError as error:
-                wait = self._outage.failed("%s Webhooks wait until it is back.", error)
-            except Exception:
-                wait = self._outage.failed_unexpectedly("Sending webhooks failed; trying again.")
-            else:
-                self._outage.recovered()
+        repeat(
+            self._stop,
+            lambda: 0.0 if self.run_once() else TURN_SECONDS,
+            self._outage,
+            away="%s Webhooks wait until it is back.",
+            failed="Sending webhooks failed; trying again.",
+        )
 
     def _send(self, message: DueMessage) -> None:
         secrets = self._settings.webhook_secrets
