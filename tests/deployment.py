@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from unittest.mock import patch
 from uuid import UUID
 
@@ -28,6 +29,8 @@ from agentexec.runtime import RUNTIME
 from tests.conftest import ALL_SERVERS, Servers, ensure_running, reset_server
 from tests.servers import Server, Valkey
 from tests.waiting import wait_until
+
+T = TypeVar("T", bound=Callable[..., object])
 
 REPOSITORY = Path(__file__).parent.parent
 MODULE = Path(__file__).parent / "faults" / "worker_module.py"
@@ -54,18 +57,24 @@ def try_enqueue(deployment: Deployment) -> ax.Task | None:
         return None
 
 
-def on_targets(*targets: str, alternates: bool = True) -> pytest.MarkDecorator:
+def on_targets(*targets: str, alternates: bool = True) -> Callable[[T], T]:
     """Run a test on these targets: `embedded` (SQLite alone), `postgres` (alone), or `valkey+` a database.
 
-    By default on the first of them alone, since processes take seconds; on all of them, and on their alternates, with
-    AGENTEXEC_TEST_SERVERS=all.
+    By default on the first of them alone, since processes take seconds; with AGENTEXEC_TEST_SERVERS=all, on all of them
+    and on every second one of their alternates, from the first or the second on by the test's name: each test on each
+    would take CI too long, and each kind of fault has several tests.
     """
-    chosen = list(targets)
-    if not ALL_SERVERS:
-        del chosen[1:]
-    elif alternates:
-        chosen += [rival for target in targets for rival in ALTERNATES.get(target, [])]
-    return pytest.mark.parametrize("deploy", chosen, indirect=True)
+
+    def parametrize(test: T) -> T:
+        chosen = list(targets)
+        if not ALL_SERVERS:
+            del chosen[1:]
+        elif alternates:
+            rivals = [rival for target in targets for rival in ALTERNATES.get(target, [])]
+            chosen += rivals[zlib.crc32(test.__qualname__.encode()) % 2 :: 2]
+        return pytest.mark.parametrize("deploy", chosen, indirect=True)(test)
+
+    return parametrize
 
 
 class Deployment:
