@@ -1,0 +1,44 @@
+"""HTTP API of the record, for web apps: `ax.web.router(caller=...)`, for FastAPI, and read tokens for browsers.
+
+Everything here is loaded on first use: FastAPI is imported only by what needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from agentexec.errors import UsageError
+
+if TYPE_CHECKING:
+    from agentexec.web.api import router as router
+    from agentexec.web.errors import add_error_handlers as add_error_handlers
+    from agentexec.web.server_sent_events import event_stream as event_stream
+
+# No module here has the name of something public: importing it would set the attribute.
+_HOMES = {
+    "add_error_handlers": "agentexec.web.errors",
+    "event_stream": "agentexec.web.server_sent_events",
+    "router": "agentexec.web.api",
+}
+
+__all__ = ["add_error_handlers", "event_stream", "router"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'agentexec.web' has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(home), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "starlette"):
+            raise
+        raise UsageError(
+            f"agentexec.web.{name} needs {error.name}, which is not installed; run `pip install fastapi`, or "
+            "`pip install 'agentexec[web]'` for the dashboard too."
+        ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
