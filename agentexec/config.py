@@ -14,9 +14,11 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
-from agentexec.arguments.served_queues import ServedQueue, describe_queues, format_queues, parse_queues
+from agentexec.arguments.queue_names import MAX_QUEUE_NAME
+from agentexec.arguments.served_queues import ServedQueue, describe_queues, parse_queues
+from agentexec.arguments.setting_types import ErrorMessage, LogFormat, LogLevel, QueueName, ServedQueues
 from agentexec.arguments.webhooks import parse_secret
-from agentexec.errors import SettingsError, UsageError
+from agentexec.errors import SettingsError
 from agentexec.llm.prices import ModelPrice
 from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.redaction import passwords
@@ -75,10 +77,14 @@ class Settings(BaseSettings):
     worker_module: str | None = Field(
         default=None, description="Module that `agentexec worker` and the other commands load."
     )
-    queue_name: str = Field(
-        default="agentexec_tasks", min_length=1, max_length=100, description="Name of the queue."
+    queue_name: QueueName = Field(
+        default="agentexec_tasks",
+        min_length=1,
+        max_length=MAX_QUEUE_NAME,
+        description="Name of the queue: visible characters, without blanks, commas and double quotes, and without a colon and a "
+        "number at the end.",
     )
-    queues: str = Field(
+    queues: ServedQueues = Field(
         default="",
         description="Queues that a worker serves: high,default in this order, or high:3,default:1 by weight. Unset: the one of "
         "AGENTEXEC_QUEUE_NAME.",
@@ -203,33 +209,17 @@ class Settings(BaseSettings):
     webhook_private_addresses: bool = Field(
         default=False, description="Send webhooks to private addresses too, such as those of the own network."
     )
-    log_level: str = Field(default="INFO", description="Log level of the worker.")
-    log_format: str = Field(default="text", description="Format of the worker's log: text or json.")
+    log_level: LogLevel = Field(default="INFO", description="Log level of the worker.")
+    log_format: LogFormat = Field(default="text", description="Format of the worker's log: text or json.")
     activity_message_create: str = Field(default="Waiting to start.", description="First log line of a task.")
     activity_message_started: str = Field(default="Task started.", description="Log line when a task starts.")
     activity_message_complete: str = Field(
         default="Task completed successfully.", description="Log line when a task completes."
     )
-    activity_message_error: str = Field(
+    activity_message_error: ErrorMessage = Field(
         default="Task failed with error: {error}",
         description="Log line when a task fails; {error} is the reason.",
     )
-
-    @field_validator("log_level")
-    @classmethod
-    def _known_level(cls, value: str) -> str:
-        level = value.upper()
-        if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
-            raise ValueError("must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
-        return level
-
-    @field_validator("log_format")
-    @classmethod
-    def _known_format(cls, value: str) -> str:
-        log_format = value.lower()
-        if log_format not in {"text", "json"}:
-            raise ValueError("must be text or json")
-        return log_format
 
     @field_validator("signing_key")
     @classmethod
@@ -237,14 +227,6 @@ class Settings(BaseSettings):
         if any(len(key) < MIN_KEY_LENGTH for key in _split_keys(value)):
             raise ValueError(f"each key needs {MIN_KEY_LENGTH} characters or more, with commas between keys")
         return value
-
-    @field_validator("queues")
-    @classmethod
-    def _readable_queues(cls, value: str) -> str:
-        try:
-            return format_queues(value) if value.strip() else ""
-        except UsageError as error:
-            raise ValueError(str(error).rstrip(".")) from None
 
     @field_validator("webhook_secret")
     @classmethod
@@ -264,15 +246,6 @@ class Settings(BaseSettings):
     def _plain_prefix(cls, value: str) -> str:
         if value and not value.replace("_", "a").isalnum():
             raise ValueError("may contain letters, digits and underscores only")
-        return value
-
-    @field_validator("activity_message_error")
-    @classmethod
-    def _formattable(cls, value: str) -> str:
-        try:
-            value.format(error="")
-        except (KeyError, IndexError, ValueError):
-            raise ValueError("may contain the placeholder {error} only") from None
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from agentexec.arguments.checks import check_text
-from agentexec.arguments.served_queues import MAX_QUEUE_NAME, format_queues
+from agentexec.arguments.queue_names import check_queue_name
+from agentexec.arguments.served_queues import format_queues
 from agentexec.config import CONF, explicit_settings
 from agentexec.errors import AgentexecError, UsageError
 from agentexec.registry import Registry
@@ -55,7 +55,8 @@ class Pool:
             `agentexec worker --queue` over it.
 
     Raises:
-        UsageError: An engine and a URL are given, the URL cannot be used, or a name is not a text of 1 to 100 characters.
+        UsageError: An engine and a URL are given, the URL cannot be used, or a name breaks the rule for names of queues: 1 to 100 visible
+            characters, without blanks, commas and double quotes, and without a colon and a number at the end.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Pool:
         queues: str | Sequence[str] | Mapping[str, int] | None = None,
     ) -> None:
         if queue_name is not None:
-            queue_name = check_text("queue_name=", queue_name, MAX_QUEUE_NAME)
+            queue_name = check_queue_name("queue_name=", queue_name)
         served = None if queues is None else format_queues(queues)
         RUNTIME.configure(engine=engine, database_url=database_url)
         self.registry = Registry()

@@ -14,7 +14,7 @@ from agentexec.arguments.checks import check_integer, check_seconds, check_text
 from agentexec.arguments.debounce import checked_debounce
 from agentexec.arguments.fairness import checked_fairness_key, checked_fairness_weight
 from agentexec.arguments.group_options import checked_groups
-from agentexec.arguments.served_queues import MAX_QUEUE_NAME
+from agentexec.arguments.queue_names import check_queue_name
 from agentexec.arguments.webhooks import check_url
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
 from agentexec.task import HandlerOptions, ScheduleDefinition, TaskDefinition, require_known_options
@@ -232,7 +232,7 @@ def _checked_backoff(name: str, value: Any) -> Any:
 
 
 def _checked_queue(name: str, queue: Any) -> str | None:
-    return None if queue is None else check_text(f"Task {name}: queue", queue, MAX_QUEUE_NAME)
+    return None if queue is None else check_queue_name(f"Task {name}: queue", queue)
 
 
 def _is_plain_function(value: Any) -> bool:

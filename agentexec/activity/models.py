@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
 
-from agentexec.arguments.served_queues import MAX_QUEUE_NAME
+from agentexec.arguments.queue_names import MAX_QUEUE_NAME
 from agentexec.config import CONF
 from agentexec.db.base import Base
 from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime, of_rows_with

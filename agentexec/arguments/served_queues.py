@@ -1,20 +1,25 @@
-"""Queues that a worker serves, as a text: in order like "high,default", or by weight like "high:3,default:1"."""
+"""Queues that a worker serves, as a text: in order like "high,default", or by weight like "high:3,default:1".
+
+A name in double quotes is taken as it is. So a worker can still drain a queue whose name breaks the rule for new ones.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from agentexec.arguments.checks import check_integer, check_text
+from agentexec.arguments.checks import check_integer, shown
+from agentexec.arguments.queue_names import check_queue_name, check_stored_queue, find_problem
 from agentexec.errors import UsageError
-
-MAX_QUEUE_NAME = 100
-"""Maximum characters of a queue's name."""
 
 MAX_QUEUES = 50
 """Maximum number of queues of one worker: each is asked for tasks by itself."""
 
 MAX_WEIGHT = 1_000
+
+_PART = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*?))(?::(\d+))?\s*(?:,|$)')
+"""A queue of a text: a name in quotes or without, its weight, and the comma after it."""
 
 
 class ServedQueue(NamedTuple):
@@ -24,25 +29,56 @@ class ServedQueue(NamedTuple):
     weight: int | None = None
 
     def __str__(self) -> str:
-        return self.name if self.weight is None else f"{self.name}:{self.weight}"
+        name = self.name if find_problem(self.name) is None else _quoted(self.name)
+        return name if self.weight is None else f"{name}:{self.weight}"
 
 
 def parse_queues(text: str) -> tuple[ServedQueue, ...]:
-    """Return the queues of a text. A text without a comma is the name of one queue, whatever characters it has.
+    """Return the queues of a text.
 
     Raises:
-        UsageError: A name is empty, too long or there twice, or only some of the queues have a weight.
+        UsageError: A name breaks the rule for names of queues and is not quoted, or is there twice, or only some of the
+            queues have a weight.
     """
-    if "," not in text:
-        return _checked([ServedQueue(text.strip())])
-    return _checked([_parse_queue(part.strip()) for part in text.split(",")])
+    served, end = [], 0
+    while end < len(text) or not served or text[end - 1] == ",":
+        if (part := _PART.match(text, end)) is None:
+            raise UsageError(f"queues: the quotes in {shown(text)} are not in pairs around a name.")
+        served.append(_read_queue(part))
+        if end == part.end():
+            break
+        end = part.end()
+    if len(served) == 1 and (weight := served[0].weight) is not None:
+        raise UsageError(
+            f"queues: {text.strip()} is one queue with a weight, which needs others beside it: write {served[0].name}. A queue "
+            f"that got this name from an earlier release is drained by it in double quotes: "
+            f"{_quoted(f'{served[0].name}:{weight}')}."
+        )
+    return _checked(served)
+
+
+def _read_queue(part: re.Match[str]) -> ServedQueue:
+    quoted, name, weight = part.groups()
+    if quoted is not None:
+        name = check_stored_queue("queues: the name of a queue", quoted.replace('""', '"'))
+    elif (problem := find_problem(name)) is not None:
+        raise UsageError(
+            f"queues: the name of a queue {problem}: {shown(name)}. A queue that got such a name from an earlier release is "
+            f"drained by its name in double quotes: {_quoted(name)}."
+        )
+    # Of more digits Python would read none, and a weight is far below.
+    return ServedQueue(name, None if weight is None else int(weight[:10]))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def format_queues(queues: str | Sequence[str] | Mapping[str, int]) -> str:
     """Return the text of queues that are given in code: as that text, as names in order, or as weights by name.
 
     Raises:
-        UsageError: As `parse_queues` does, or a name has a comma, or could be read as a name with a weight.
+        UsageError: As `parse_queues` does. In a list or mapping, no name may break the rule.
     """
     if isinstance(queues, str):
         return format_served(parse_queues(queues))
@@ -52,14 +88,10 @@ def format_queues(queues: str | Sequence[str] | Mapping[str, int]) -> str:
         raise UsageError(
             "queues must be a text like 'high,default', a list of names, or a mapping of names to weights."
         ) from None
+    for name in given:
+        check_queue_name("queues: the name of a queue", name)
     weights = queues if isinstance(queues, Mapping) and len(given) > 1 else {}
-    served = _checked([ServedQueue(name, weights.get(name)) for name in given])
-    text = format_served(served)
-    if parse_queues(text) != served:
-        raise UsageError(
-            f"queues: names with a comma, or with a colon and a number, are ambiguous in {text!r}."
-        )
-    return text
+    return format_served(_checked([ServedQueue(name, weights.get(name)) for name in given]))
 
 
 def format_served(served: Iterable[ServedQueue]) -> str:
@@ -75,15 +107,8 @@ def describe_queues(served: Sequence[ServedQueue]) -> str:
     return f"queues {names} ({'in this order' if served[0].weight is None else 'by weight'})"
 
 
-def _parse_queue(part: str) -> ServedQueue:
-    name, colon, weight = part.rpartition(":")
-    if colon and weight.isdecimal():
-        return ServedQueue(name, int(weight))
-    return ServedQueue(part)
-
-
 def _check_queue(queue: ServedQueue) -> None:
-    check_text("queues: the name of a queue", queue.name, MAX_QUEUE_NAME)
+    check_stored_queue("queues: the name of a queue", queue.name)
     if queue.weight is not None:
         check_integer(f"queues: the weight of {queue.name}", queue.weight, maximum=MAX_WEIGHT)
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import agentexec as ax
+from agentexec.arguments.queue_names import find_problem
 from agentexec.arguments.served_queues import format_served, parse_queues
 from agentexec.cli.app_module import SameModule, announce_backend, importing
 
@@ -169,7 +170,9 @@ def run(
 
 
 def _queue_settings(text: str) -> dict[str, str]:
-    """Return the settings of --queue. One queue is also that of the tasks that are enqueued without a queue."""
+    """Return the settings of --queue. One queue is also that of tasks that are enqueued without a queue, if its name allows it."""
     served = parse_queues(text)
     queues = {"queues": format_served(served)}
-    return queues if len(served) > 1 else {**queues, "queue_name": served[0].name}
+    if len(served) > 1 or find_problem(served[0].name) is not None:
+        return queues
+    return {**queues, "queue_name": served[0].name}

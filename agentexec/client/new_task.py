@@ -28,7 +28,7 @@ from agentexec.arguments.fairness import MAX_KEY, checked_fairness_key, checked_
 from agentexec.arguments.group_options import MAX_KEY as MAX_LOCK_KEY
 from agentexec.arguments.group_options import fill_concurrency_key, fill_key
 from agentexec.arguments.key_templates import check_template, fill_template
-from agentexec.arguments.served_queues import MAX_QUEUE_NAME
+from agentexec.arguments.queue_names import check_queue_name
 from agentexec.arguments.webhooks import check_url
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
@@ -68,7 +68,8 @@ class TaskOptions(TypedDict, total=False):
     the pool; an empty text for none."""
 
     queue_name: str | None
-    """Queue of the task, up to 100 characters; by default that of its pool, if this process has it and it names one, else
+    """Queue of the task, up to 100 visible characters without blanks, commas and double quotes, and without a colon and a number
+    at the end; by default that of its pool, if this process has it and it names one, else
     `AGENTEXEC_QUEUE_NAME`."""
 
     lock_key: str | None
@@ -116,11 +117,7 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
     """
     task_name = check_text("task_name=", task_name, MAX_TASK_NAME)
     queue = options.get("queue_name")
-    queue = (
-        RUNTIME.queue_of(task_name)
-        if queue in (None, "")
-        else check_text("queue_name=", queue, MAX_QUEUE_NAME)
-    )
+    queue = RUNTIME.queue_of(task_name) if queue is None else check_queue_name("queue_name=", queue)
     idempotency_key = options.get("idempotency_key")
     if idempotency_key is not None:
         idempotency_key = check_text("idempotency_key=", idempotency_key, MAX_NAME)

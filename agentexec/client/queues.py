@@ -14,7 +14,7 @@ from agentexec.activity.queries.pauses import PauseSchema
 from agentexec.activity.queries.queues import QueueSchema, live_workers
 from agentexec.activity.queries.queues import list_queues as list
 from agentexec.arguments.checks import check_storable, check_text
-from agentexec.arguments.served_queues import MAX_QUEUE_NAME
+from agentexec.arguments.queue_names import check_queue_name, check_stored_queue
 from agentexec.db.clock import utc_now
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
@@ -76,7 +76,7 @@ def resume_sync(queue: str, *, by: str | None = None) -> bool:
 
 
 def _pause(queue: str, reason: str | None, by: str | None, now: datetime) -> bool:
-    queue = check_text("queue=", queue, MAX_QUEUE_NAME)
+    queue = check_queue_name("queue=", queue)
     if reason is not None:
         reason = check_storable("reason=", reason)[:MAX_REASON]
     is_new = record_pause(RUNTIME.engine, queue, by=_name(by), reason=reason, now=now)
@@ -85,7 +85,7 @@ def _pause(queue: str, reason: str | None, by: str | None, now: datetime) -> boo
 
 
 def _resume(queue: str, by: str | None, now: datetime) -> bool:
-    queue = check_text("queue=", queue, MAX_QUEUE_NAME)
+    queue = check_stored_queue("queue=", queue)
     was_paused = record_resumption(RUNTIME.engine, queue, by=_name(by), now=now)
     _tell_workers(queue)
     return was_paused

@@ -215,9 +215,9 @@ def _task_of(schedule: ScheduleSchema, why: str) -> NewTask:
         None if schedule.context is None else json.loads(schedule.context),
         metadata=schedule.labels,
         priority=schedule.priority,
-        queue_name=schedule.queue,
     )
-    return new._replace(message=f"Scheduled by {schedule.name} {why}.")
+    # The record may name a queue that an earlier release accepted.
+    return new._replace(queue=schedule.queue, message=f"Scheduled by {schedule.name} {why}.")
 
 
 def _is(queue: str, name: str) -> Any:

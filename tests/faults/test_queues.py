@@ -8,7 +8,10 @@ import pytest
 
 import agentexec as ax
 from agentexec.activity.changes.queue_pauses import record_pause
+from agentexec.client.enqueue import enqueue_in_transaction
+from agentexec.client.new_task import new_task
 from agentexec.db.clock import utc_now
+from agentexec.db.transactions import writing
 from agentexec.runtime import RUNTIME
 from tests.deployment import Deploy, Deployment, all_exited, on_targets, run_in_process
 
@@ -104,3 +107,27 @@ def test_the_only_queue_of_a_worker_is_paused_and_resumed(deploy: Deploy) -> Non
         ax.get_result_sync(task, timeout=0.3)
     assert ax.queues.resume_sync(queue)
     assert ax.get_result_sync(task, timeout=3) == "a"
+
+
+@on_targets("embedded", "valkey+postgres", alternates=False)
+def test_tasks_in_queues_of_names_that_are_refused_today_are_drained(deploy: Deploy) -> None:
+    deployment = deploy()
+    names = ["my queue", "shard:7", "a,b"]
+    tasks = [_enqueue_as_earlier_releases_did(name) for name in names]
+    code, out, _ = run_in_process(deployment, "queues")
+    assert code == 0 and all(name in out for name in names)
+    with pytest.raises(ax.UsageError):
+        ax.queues.pause_sync("my queue")
+    assert not ax.queues.resume_sync("my queue"), "but a pause from before can be ended"
+    worker = deployment.start("--burst", "-Q", ",".join(f'"{name}"' for name in names), ready=False)
+    deployment.wait_for_ends(tasks)
+    assert worker.wait(30) == 0
+    assert deployment.endings(tasks) == [["complete"]] * 3
+
+
+def _enqueue_as_earlier_releases_did(queue: str) -> ax.Task:
+    new = new_task("work", {"key": queue, "seconds": 0})._replace(queue=queue)
+    with writing(RUNTIME.engine) as connection:
+        push = enqueue_in_transaction(connection, new)
+    push()
+    return ax.Task(agent_id=new.agent_id, task_name="work", queue_name=queue)

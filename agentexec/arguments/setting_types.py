@@ -1,0 +1,56 @@
+"""Types of settings whose values have a rule of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from agentexec.arguments.queue_names import find_problem
+from agentexec.arguments.served_queues import format_queues
+from agentexec.errors import UsageError
+
+
+def _checked_level(value: str) -> str:
+    level = value.upper()
+    if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
+        raise ValueError("must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
+    return level
+
+
+def _checked_format(value: str) -> str:
+    log_format = value.lower()
+    if log_format not in {"text", "json"}:
+        raise ValueError("must be text or json")
+    return log_format
+
+
+def _checked_queue_name(value: str) -> str:
+    if (problem := find_problem(value)) is not None:
+        raise ValueError(
+            f"{problem}; give the queue another name, and drain the tasks that wait in the old one with "
+            "`agentexec worker -Q` and its name in double quotes"
+        )
+    return value
+
+
+def _checked_queues(value: str) -> str:
+    try:
+        return format_queues(value) if value.strip() else ""
+    except UsageError as error:
+        raise ValueError(str(error).rstrip(".")) from None
+
+
+def _checked_message(value: str) -> str:
+    try:
+        value.format(error="")
+    except (KeyError, IndexError, ValueError):
+        raise ValueError("may contain the placeholder {error} only") from None
+    return value
+
+
+LogLevel = Annotated[str, AfterValidator(_checked_level)]
+LogFormat = Annotated[str, AfterValidator(_checked_format)]
+QueueName = Annotated[str, AfterValidator(_checked_queue_name)]
+ServedQueues = Annotated[str, AfterValidator(_checked_queues)]
+ErrorMessage = Annotated[str, AfterValidator(_checked_message)]
