@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from agentexec.errors import UnavailableError as UnavailableError
     from agentexec.errors import UnknownTaskError as UnknownTaskError
     from agentexec.errors import UsageError as UsageError
+    from agentexec.errors import WaitDeadlockError as WaitDeadlockError
     from agentexec.journal.calls import tool_policy as tool_policy
     from agentexec.journal.current_call import idempotency_key as idempotency_key
     from agentexec.journal.current_call import transaction as transaction
@@ -122,6 +123,7 @@ _HOMES = {
         "ReplayDiverged",
         "ReplayDivergedError",
         "UsageError",
+        "WaitDeadlockError",
     ),
     "agentexec.journal.calls": ("tool_policy",),
     "agentexec.journal.current_call": ("idempotency_key", "transaction"),

@@ -18,6 +18,7 @@
     ├── CallInterruptedError        1   a step was interrupted, and its policy does not allow a second run
     ├── SandboxLostError            1   a task cannot resume, because the sandbox of its agent is gone
     ├── ApprovalNotFoundError       1   no call with that id has asked for approval
+    ├── WaitDeadlockError           1   a task waits for one that cannot start before it has ended
     └── TaskEndedError              1   a task ended without a result
         ├── TaskFailedError         1   the task failed, with no retries left
         └── TaskCanceledError       1   the task was canceled
@@ -178,6 +179,10 @@ class ApprovalNotFoundError(AgentexecError):
         )
         self.agent_id = agent_id
         self.call_id = call_id
+
+
+class WaitDeadlockError(AgentexecError):
+    """A task waits for a task that cannot start before the first has ended; enqueue it without waiting, or change its key."""
 
 
 class TaskEndedError(AgentexecError):

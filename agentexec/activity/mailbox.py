@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -41,11 +41,18 @@ class TaskOutcome:
     result: str | None
 
 
+CheckRows = Callable[[Sequence[Any]], None]
+"""Check of the rows of tasks that are to be waited for, which raises an error if they must not be."""
+
 _OUTCOMES = (
     select(
         Activity.agent_id,
         Activity.agent_type,
         Activity.status,
+        Activity.queue,
+        Activity.lock_key,
+        Activity.held_lock,
+        Activity.concurrency_key,
         Activity.attempt,
         Activity.error,
         Activity.finished_at,
@@ -95,8 +102,17 @@ class Mailbox:
         """Call `call`, in the thread of the caller of `watch`, with the tasks that it watches."""
         self._on_watch = call
 
-    def watch(self, queue: str, agent_ids: Sequence[UUID]) -> list[Future[TaskOutcome]]:
+    def watch(
+        self,
+        queue: str,
+        agent_ids: Sequence[UUID],
+        *,
+        also_read: Sequence[UUID] = (),
+        check: CheckRows | None = None,
+    ) -> list[Future[TaskOutcome]]:
         """Return a future for the outcome of each task. Blocks for two short calls.
+
+        `check` is given the rows of the tasks, and of those to be read with them, and may raise an error of its own.
 
         Raises:
             UnavailableError: The database cannot be reached.
@@ -112,7 +128,10 @@ class Mailbox:
             self._runtime.backend.watch(queue, agent_ids, self.address)
         # After the watch: nobody was told of a task that ended before it.
         try:
-            self._look_up(agent_ids)
+            rows = _read_rows(self._runtime, [*agent_ids, *also_read])
+            self._deliver(row for row in rows if row.status in FINAL_STATUSES)
+            if check is not None:
+                check(rows)
         except BaseException:
             for agent_id, future in zip(agent_ids, futures, strict=True):
                 self.unwatch(agent_id, future)
@@ -171,7 +190,11 @@ class Mailbox:
         return queues
 
     def _look_up(self, agent_ids: Sequence[UUID]) -> None:
-        for outcome in read_outcomes(self._runtime, agent_ids):
+        rows = _read_rows(self._runtime, agent_ids)
+        self._deliver(row for row in rows if row.status in FINAL_STATUSES)
+
+    def _deliver(self, ended: Iterable[Any]) -> None:
+        for outcome in map(_outcome, ended):
             with self._lock:
                 entry = self._waiting.pop(outcome.agent_id, None)
             for future in entry[1] if entry else ():
@@ -194,12 +217,16 @@ def _running(runtime: Runtime, agent_ids: Sequence[UUID]) -> set[UUID]:
 
 def read_outcomes(runtime: Runtime, agent_ids: Sequence[UUID]) -> list[TaskOutcome]:
     """Return the outcomes of the tasks that have ended."""
-    outcomes: list[TaskOutcome] = []
+    rows = _read_rows(runtime, agent_ids)
+    return [_outcome(row) for row in rows if row.status in FINAL_STATUSES]
+
+
+def _read_rows(runtime: Runtime, agent_ids: Sequence[UUID]) -> list[Any]:
+    rows: list[Any] = []
     with reading(runtime.engine) as connection:
         for chunk in chunks(agent_ids):
-            rows = connection.execute(_OUTCOMES, {"ids": chunk})
-            outcomes.extend(_outcome(row) for row in rows if row.status in FINAL_STATUSES)
-    return outcomes
+            rows.extend(connection.execute(_OUTCOMES, {"ids": chunk}))
+    return rows
 
 
 def _outcome(row: Any) -> TaskOutcome:

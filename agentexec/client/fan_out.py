@@ -45,6 +45,7 @@ async def map_tasks(
         TaskFailedError: A task failed for good.
         TaskCanceledError: A task was canceled.
         TimeoutError: A task has not ended in time. It continues.
+        WaitDeadlockError: The running task waits for one that needs its lock, or its only place in a limit.
         ContextInvalidError: A context does not fit the type of the task.
         PayloadTooLargeError: A context or the metadata is above `AGENTEXEC_MAX_PAYLOAD_BYTES`.
         UsageError: Another argument is invalid.

@@ -36,6 +36,7 @@ async def gather(
         TaskFailedError: A task failed for good.
         TaskCanceledError: A task was canceled.
         TimeoutError: A task has not ended in time. It continues.
+        WaitDeadlockError: The running task waits for one that needs its lock, or its only place in a limit.
         ResultExpiredError: A result was removed after `AGENTEXEC_RESULT_TTL`.
         ActivityNotFoundError: No task has one of the agent_ids, and these labels.
         UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
@@ -111,6 +112,7 @@ async def as_completed(
 
     Raises:
         TimeoutError: A task has not ended in time. It continues.
+        WaitDeadlockError: The running task waits for one that needs its lock, or its only place in a limit.
         ActivityNotFoundError: No task has one of the agent_ids, and these labels.
         UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """

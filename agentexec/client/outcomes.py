@@ -14,7 +14,7 @@ from uuid import UUID
 
 from agentexec.activity.mailbox import TaskOutcome
 from agentexec.arguments.checks import check_timeout
-from agentexec.client.results import Expected, expect, late_error
+from agentexec.client.results import Expected, expect, late_error, running_task
 from agentexec.journal.slot_release import slot_released, slot_released_sync
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
@@ -32,6 +32,7 @@ class Expectations:
 
     def __init__(self, timeout: float | None, deliver: Callable[[PlacedOutcome], object]) -> None:
         timeout = check_timeout("timeout=", timeout)
+        self._waiter = running_task()
         self._timeout = timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._deliver = deliver
@@ -52,7 +53,7 @@ class Expectations:
         self, tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
     ) -> list[Task]:
         """Expect more tasks, at the places after the present ones, and return their handles. Blocks."""
-        added = expect(tasks, metadata_filter)
+        added = expect(tasks, metadata_filter, self._waiter)
         for place, expected in enumerate(added, self._count):
             self._open[place] = expected
         for place, expected in enumerate(added, self._count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -15,6 +16,7 @@ from agentexec.activity.mailbox import Mailbox, TaskOutcome
 from agentexec.activity.queries.handle import find_task
 from agentexec.activity.queries.labels import wanted_labels
 from agentexec.arguments.checks import check_timeout, first_line, shown
+from agentexec.client.wait_cycles import refuse_deadlock
 from agentexec.config import CONF
 from agentexec.errors import (
     AgentexecError,
@@ -23,6 +25,7 @@ from agentexec.errors import (
     TaskFailedError,
     UsageError,
 )
+from agentexec.journal.recorder import current_scope
 from agentexec.journal.slot_release import slot_released, slot_released_sync
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
@@ -76,12 +79,14 @@ async def get_result(
         TimeoutError: The task has not ended in time. It continues.
         ResultExpiredError: The result was removed after `AGENTEXEC_RESULT_TTL`.
         ActivityNotFoundError: No task has this agent_id and these labels.
+        WaitDeadlockError: The running task waits for one that needs its lock, or its only place in a limit.
         UsageError: The result does not fit `type`, or `task` is not an agent_id.
         UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
     timeout = check_timeout("timeout=", timeout)
     wanted = None if type is None else wanted_codec(type)
-    [expected] = await RUNTIME.run_patiently(expect, [task], metadata_filter, limit=timeout)
+    waiter = running_task()
+    [expected] = await RUNTIME.run_patiently(expect, [task], metadata_filter, waiter, limit=timeout)
     if expected.future.done():
         return decode(expected.future.result(), wanted)
     async with slot_released():
@@ -121,7 +126,7 @@ def get_result_sync(
     """Wait for a result: `get_result` for code without an event loop, with the same arguments, result and errors."""
     timeout = check_timeout("timeout=", timeout)
     wanted = None if type is None else wanted_codec(type)
-    [expected] = wait_out(expect, [task], metadata_filter, limit=timeout)
+    [expected] = wait_out(expect, [task], metadata_filter, running_task(), limit=timeout)
     if expected.future.done():
         return decode(expected.future.result(), wanted)
     with slot_released_sync():
@@ -146,10 +151,24 @@ class Expected(NamedTuple):
             _mailbox().unwatch(self.task.agent_id, self.future)
 
 
+def running_task() -> UUID | None:
+    """Return the agent_id of the task that runs this code; None in a script or a web process."""
+    scope = current_scope()
+    return None if scope is None else scope.recorder.lease.agent_id
+
+
 def expect(
-    tasks: Sequence[Task | UUID | str], metadata_filter: Mapping[str, Any] | None = None
+    tasks: Sequence[Task | UUID | str],
+    metadata_filter: Mapping[str, Any] | None = None,
+    waiter: UUID | None = None,
 ) -> list[Expected]:
-    """Return futures of the outcomes of tasks. Blocks while the tasks are looked up and watched."""
+    """Return futures of the outcomes of tasks. Blocks while the tasks are looked up and watched.
+
+    `waiter` is the running task, which raises WaitDeadlockError if it would wait for ever.
+    """
+    options: dict[str, Any] = {}
+    if waiter is not None:
+        options = {"also_read": [waiter], "check": functools.partial(refuse_deadlock, waiter)}
     handles = _find_tasks(tasks, metadata_filter)
     queues: dict[str, list[UUID]] = {}
     for handle in handles:
@@ -157,7 +176,8 @@ def expect(
     futures: dict[UUID, list[Future[TaskOutcome]]] = {}
     try:
         for queue, agent_ids in queues.items():
-            for agent_id, future in zip(agent_ids, _mailbox().watch(queue, agent_ids), strict=True):
+            watching = _mailbox().watch(queue, agent_ids, **options)
+            for agent_id, future in zip(agent_ids, watching, strict=True):
                 futures.setdefault(agent_id, []).append(future)
     except BaseException:
         for agent_id, watched in futures.items():

@@ -28,6 +28,7 @@ def __getattr__(name: str) -> Any:
     module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module 'agentexec.testing' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"agentexec.testing.{module}"), name)
-    globals()[name] = value
-    return value
+    found = importlib.import_module(f"agentexec.testing.{module}")
+    # All of its names: the import has made `harness` the module, which users do not mean.
+    globals().update({other: getattr(found, other) for other, home in _MODULES.items() if home == module})
+    return globals()[name]

@@ -23,6 +23,7 @@ pool = ax.Pool()
 def add(agent_id, context):
     return 3
 
+from agentexec.testing import Harness  # must not make `harness` a module
 with ax.testing.harness(pool) as harness:
     assert harness.run("adds").result == 3
 assert "agents" not in sys.modules
