@@ -191,6 +191,9 @@ class Deployment:
                 continue
         for supervisor in self.supervisors:
             supervisor.wait()
+        print(
+            f"{self.log[-20_000:]}\n{self.ledger_file.read_text()[-1000:]}"
+        )  # pytest shows it if the test failed
         RUNTIME.close()
         ax.CONF.redis_url = self._redis_url_before
 
