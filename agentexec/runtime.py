@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 
 from agentexec.config import CONF, EMBEDDED_DATABASE_URL
 from agentexec.db.engine import open_engine, prepare_engine
+from agentexec.db.lock_limits import engine_for_users
 from agentexec.errors import SettingsError, UsageError
 from agentexec.outage import wait_out_async
 from agentexec.registry import Registry
@@ -345,4 +346,4 @@ def get_engine() -> Engine:
     Returns:
         The sync engine of the record.
     """
-    return RUNTIME.engine
+    return engine_for_users(RUNTIME.engine)

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Dialect, Engine, create_engine, event, exc
 from sqlalchemy.engine.url import URL
 
 from agentexec.db.clock import follow_server
+from agentexec.db.lock_limits import enable_session_limits
 from agentexec.db.pooler import adapt_async_to_pooler, adapt_to_pooler
 from agentexec.db.sqlite import tune_sqlite
 from agentexec.db.urls import is_in_memory, safe_url, sqlite_file, sync_url
@@ -50,6 +51,7 @@ def open_engine(url: str | URL) -> Engine:
     if dialect != "sqlite":
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", functools.partial(_ping_unused, engine.dialect))
+        enable_session_limits(engine)
     prepare_engine(engine)
     return engine
 

@@ -15,9 +15,9 @@ from agentexec.redaction import redact
 OUTAGES = (exc.OperationalError, exc.InterfaceError)
 """SQLAlchemy's errors for a database that cannot be reached or is overloaded."""
 
-TRANSIENT_STATES = ("08", "25006", "26000", "40", "53", "55", "57", "58")
+TRANSIENT_STATES = ("08", "25006", "25P03", "25P04", "26000", "40", "53", "55", "57", "58")
 """SQLSTATE codes, or their first digits, of a server that will recover: lost connection, read-only after a failover,
-prepared statement gone, conflict, out of resources, lock not available, shut down, I/O error."""
+ended because this process was silent in its transaction, prepared statement gone, conflict, out of resources, lock not available, shut down, I/O error."""
 
 TRANSIENT_NUMBERS = (1021, 1040, 1114, 1205, 1213, 1290, 1792, 1836, 3100)
 """MySQL's numbers for the same: disk or table full, too many connections, lock wait, deadlock, read-only."""
@@ -36,7 +36,7 @@ POOLER_REFUSALS = {
 }
 """Parts of PgBouncer's errors that waiting does not end, and what to do."""
 
-LOST_STATES = ("08", "25006", "40", "53", "57P")
+LOST_STATES = ("08", "25006", "25P03", "25P04", "40", "53", "57P")
 """Those of them after which a whole transaction can be repeated. A statement that took too long would again."""
 
 LOST_NUMBERS = (1021, 1114, 1213, 1290, 1792, 1836)

@@ -10,6 +10,7 @@ from sqlalchemy import ClauseElement, Dialect, Engine, exc
 from sqlalchemy.engine import Connection
 
 from agentexec.db.errors import translating_db_errors
+from agentexec.db.lock_limits import transaction_limits
 
 RELAXED = "set_config('synchronous_commit', 'off', true)"
 """Setting of a PostgreSQL transaction: its commit is confirmed before it is on disk."""
@@ -48,7 +49,8 @@ def run_in_one_round_trip(
     """Run a psycopg statement as a transaction in one round trip, and return its rows. `relaxed` as for `writing`."""
     with translating_db_errors(engine), engine.begin() as connection:
         with _pipeline(connection) as raw:
-            raw.execute(f"SELECT {RELAXED}, {BY_KEY_ONLY}" if relaxed else f"SELECT {BY_KEY_ONLY}")
+            settings = [RELAXED] * relaxed + [BY_KEY_ONLY, transaction_limits(engine.dialect)]
+            raw.execute(f"SELECT {', '.join(settings)}")
             cursor = raw.execute(statement, values)
             raw.execute("COMMIT")
         return cursor.fetchall()
@@ -62,6 +64,7 @@ def write_then_read(engine: Engine, write: ClauseElement, read: ClauseElement) -
     literal: Any = {"dialect": engine.dialect, "compile_kwargs": {"literal_binds": True}}
     with translating_db_errors(engine), engine.begin() as connection:
         with _pipeline(connection) as raw:
+            raw.execute(f"SELECT {transaction_limits(engine.dialect)}")
             raw.execute(str(write.compile(**literal)))
             raw.execute("COMMIT")
             cursor = raw.execute(str(read.compile(**literal)))

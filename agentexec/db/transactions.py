@@ -9,12 +9,15 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 
 from agentexec.db.errors import translating_db_errors
-from agentexec.db.round_trips import BY_KEY_ONLY, RELAXED, batched
+from agentexec.db.lock_limits import limit_session, transaction_limits, unlimit_session
+from agentexec.db.round_trips import BY_KEY_ONLY, RELAXED, batched, can_batch
 from agentexec.db.sqlite import take_write_lock
 
 
 @contextmanager
-def writing(engine: Engine, *, relaxed: bool = False, by_key_only: bool = True) -> Generator[Connection]:
+def writing(
+    engine: Engine, *, relaxed: bool = False, by_key_only: bool = True, limited: bool = True
+) -> Generator[Connection]:
     """Open a transaction that writes, and commit it at the end of the block.
 
     On SQLite it takes the write lock at its beginning: a transaction that reads first and writes later fails
@@ -22,7 +25,8 @@ def writing(engine: Engine, *, relaxed: bool = False, by_key_only: bool = True) 
 
     Args:
         relaxed: Let PostgreSQL confirm the commit before it is on disk, for rows that may be lost if the server crashes.
-        by_key_only: Keep PostgreSQL from reading whole tables; False for a transaction that only inserts.
+        by_key_only: Keep PostgreSQL from reading whole tables.
+        limited: Have the server end the transaction if this process is frozen in it; False if users' code runs in it.
 
     Raises:
         UnavailableError: The database cannot be reached or is overloaded.
@@ -30,10 +34,32 @@ def writing(engine: Engine, *, relaxed: bool = False, by_key_only: bool = True) 
     with translating_db_errors(engine), engine.begin() as connection:
         if has_single_writer(engine):
             take_write_lock(connection)
-        elif engine.dialect.name == "postgresql" and (relaxed or by_key_only):
-            with batched(connection):
-                settings = [RELAXED] * relaxed + [BY_KEY_ONLY] * by_key_only
-                connection.exec_driver_sql(f"SELECT {', '.join(settings)}")
+        elif engine.dialect.name == "postgresql":
+            settings = [RELAXED] * relaxed + [BY_KEY_ONLY] * by_key_only
+            settings += [transaction_limits(engine.dialect)] * limited
+            if settings:
+                with batched(connection):
+                    connection.exec_driver_sql(f"SELECT {', '.join(settings)}")
+        elif limited:
+            limit_session(connection)
+        else:
+            unlimit_session(connection)
+        yield connection
+
+
+@contextmanager
+def inserting(engine: Engine) -> Generator[Connection]:
+    """Open a transaction that only inserts, in one round trip where the database can: it ends with the block.
+
+    Use it for statements whose results nobody reads.
+    """
+    is_batched = engine.dialect.name == "postgresql" and can_batch(engine.dialect)
+    with (
+        writing(engine, by_key_only=False, limited=not is_batched) as connection,
+        batched(connection, commit=True),
+    ):
+        if is_batched:
+            connection.exec_driver_sql(f"SELECT {transaction_limits(engine.dialect)}")
         yield connection
 
 

@@ -73,7 +73,7 @@ class Call:
                 "A call has one transaction; put all its effects into one ax.transaction() block."
             )
         with ExitStack() as stack, self._noting_loss():
-            connection = wait_out(lambda: stack.enter_context(writing(RUNTIME.engine)))
+            connection = wait_out(lambda: stack.enter_context(writing(RUNTIME.engine, limited=False)))
             # On a database with one writer, everything else in the block would wait for this transaction.
             waits = impatient() if has_single_writer(RUNTIME.engine) else nullcontext()
             with Session(connection, join_transaction_mode="rollback_only") as session, waits:
@@ -136,7 +136,7 @@ class Call:
         stack, connection = self._held
         with stack:
             self._held = None
-            insert_fact(connection, self._recorder.lease, fact, None, utc_now())
+            insert_fact(connection, self._recorder.lease, fact, None, utc_now(), was_users=True)
 
 
 CURRENT_CALL: ContextVar[Call | None] = ContextVar("agentexec_call", default=None)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, bindparam, func, insert, select, update
+from sqlalchemy import ColumnClause, Connection, Engine, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.models import Activity
+from agentexec.db.lock_limits import limiting_columns
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import reading, writing
 from agentexec.errors import AgentexecError, JournalConflictError, LeaseLostError
@@ -107,12 +109,14 @@ def insert_fact(
     now: datetime,
     *,
     commit: bool = False,
+    was_users: bool = False,
 ) -> None:
     """Record one fact within the caller's transaction; `commit`: the transaction ends with it.
 
+    `was_users`: users' code has run in the transaction, which gets its limits only now.
     Raises LeaseLostError, and IntegrityError if a fact is recorded in its place.
     """
-    row = _lock(connection, lease)
+    row = _lock(connection, lease, limiting_columns(connection) if was_users else ())
     with batched(connection, commit=commit):
         connection.execute(
             _INSERT,
@@ -142,8 +146,9 @@ def check_lease(engine: Engine, lease: Lease) -> None:
     _require_held(row, lease)
 
 
-def _lock(connection: Connection, lease: Lease) -> Any:
-    row = connection.execute(_LOCK, {"id": lease.agent_id}).one_or_none()
+def _lock(connection: Connection, lease: Lease, more: Sequence[ColumnClause[Any]] = ()) -> Any:
+    lock = _LOCK.add_columns(*more) if more else _LOCK
+    row = connection.execute(lock, {"id": lease.agent_id}).one_or_none()
     _require_held(row, lease)
     return row
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.db.deadlocks import retry_on_deadlock
-from agentexec.db.transactions import reading, writing
+from agentexec.db.transactions import inserting, reading, writing
 from agentexec.journal.models import TrackerCount, TrackerMark
 
 TRACKER: Any = TrackerCount.__table__
@@ -99,7 +99,7 @@ def _create(engine: Engine, key: str, now: datetime) -> None:
         if connection.execute(select(TRACKER.c.key).where(TRACKER.c.key == key)).scalar() is not None:
             return
     try:
-        with writing(engine, by_key_only=False) as connection:
+        with inserting(engine) as connection:
             connection.execute(insert(TRACKER).values(key=key, count=0, counted=False, updated_at=now))
     except IntegrityError:
         return  # Another process has created it.

@@ -21,7 +21,7 @@ from agentexec.activity.changes.statements import INSERT_RESULT, statements_for
 from agentexec.activity.changes.unknown_tasks import leave_unknown
 from agentexec.activity.deaths import UNKNOWN_REASON
 from agentexec.db.round_trips import batched
-from agentexec.db.transactions import writing
+from agentexec.db.transactions import inserting, writing
 from agentexec.task import Lease, Status
 
 
@@ -52,10 +52,7 @@ class RecordStore:
         `push` is called within the transaction, for statements whose results nobody reads.
         Raises IntegrityError for an idempotency key that is taken.
         """
-        with (
-            writing(self._engine, by_key_only=False) as connection,
-            batched(connection, commit=True),
-        ):
+        with inserting(self._engine) as connection:
             insert_tasks(connection, tasks, now)
             if push is not None:
                 push(connection)

@@ -1,0 +1,148 @@
+"""Processes that are frozen inside a transaction, as a paused host or SIGSTOP does: what they have locked, others go without.
+
+A frozen process is a second engine here, whose transaction says nothing more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, select, text, update
+from sqlalchemy.orm import Session
+
+import agentexec as ax
+from agentexec.activity.models import Activity
+from agentexec.db import lock_limits
+from agentexec.db.engine import open_engine
+from agentexec.db.transactions import inserting, reading, writing
+from agentexec.errors import UnavailableError
+from agentexec.journal import store
+from agentexec.runtime import RUNTIME
+from tests.attempts import ReplayableTask
+from tests.deployment import Deploy, Deployment, on_targets
+from tests.waiting import wait_until
+
+on_databases = on_targets("postgres", "mariadb")
+
+
+@pytest.fixture
+def deployment(deploy: Deploy) -> Deployment:
+    return deploy()
+
+
+@pytest.fixture
+def other(deployment: Deployment) -> Iterator[Engine]:
+    """Engine of another process."""
+    engine = open_engine(RUNTIME.engine.url)
+    yield engine
+    engine.dispose()
+
+
+@contextmanager
+def frozen(other: Engine, statement: Any, values: dict[str, Any] | None = None) -> Iterator[Connection]:
+    """Freeze a process after a statement of its transaction; at the end it is killed."""
+    with writing(other) as connection:
+        connection.execute(statement, values or {})
+        yield connection
+        connection.rollback()
+
+
+def lock_task(task: ax.Task) -> Any:
+    return select(Activity.status).where(Activity.agent_id == task.agent_id).with_for_update()
+
+
+def limits(connection: Connection) -> list[str]:
+    """Return the limits of a connection: of its silence in a transaction, and of its waits for locks."""
+    names = {
+        "postgresql": (
+            "current_setting('idle_in_transaction_session_timeout')",
+            "current_setting('lock_timeout')",
+        ),
+        "mysql": ("@@idle_transaction_timeout", "@@innodb_lock_wait_timeout"),
+    }[connection.dialect.name]
+    return [str(connection.execute(text(f"SELECT {name}")).scalar()) for name in names]
+
+
+class TestLimits:
+    @on_databases
+    def test_the_server_ends_the_transaction_of_a_frozen_process_which_then_notices(
+        self, deployment: Deployment, other: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lock_limits, "IDLE_SECONDS", 1)
+        task = deployment.enqueue("work", "a")
+        with pytest.raises(UnavailableError), frozen(other, lock_task(task)) as connection:
+            assert ax.cancel_sync(task), "waits for the lock"
+            connection.execute(lock_task(task))  # the process goes on, and is told to try again
+        with writing(other) as connection:
+            assert connection.execute(lock_task(task)).scalar() == ax.Status.CANCELED
+
+    @on_targets("postgres")
+    def test_so_it_does_for_one_that_is_frozen_within_a_round_trip(
+        self, deployment: Deployment, other: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lock_limits, "WHOLE_SECONDS", 1)
+        task = deployment.enqueue("work", "a")
+        with pytest.raises(UnavailableError), inserting(other) as connection:
+            connection.execute(update(Activity).values(message="frozen"))
+            wait_until(lambda: ax.cancel_sync(task))
+        assert deployment.detail(task).logs[-1].message != "frozen"
+
+    @on_databases
+    def test_a_statement_waits_for_a_lock_for_a_while_only(
+        self, deployment: Deployment, other: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lock_limits, "LOCK_SECONDS", 1)
+        task = deployment.enqueue("work", "a")
+        with frozen(other, lock_task(task)), pytest.raises(UnavailableError) as failure:
+            ax.cancel_sync(task)
+        assert failure.value.contended
+        assert ax.cancel_sync(task)
+
+    @on_databases
+    def test_transactions_of_users_have_no_limits_on_the_same_connections(
+        self, deployment: Deployment
+    ) -> None:
+        with reading(RUNTIME.engine) as connection:
+            unlimited = limits(connection)
+        for _ in range(2):
+            with writing(RUNTIME.engine) as connection:
+                assert [value.removesuffix("s") for value in limits(connection)] == ["10", "10"]
+            with Session(ax.get_engine()) as session:
+                assert limits(session.connection()) == unlimited
+            with ax.get_engine().begin() as connection:
+                assert limits(connection) == unlimited
+        assert RUNTIME.engine.pool.checkedin() == 1, "one connection served all"
+
+    @on_databases
+    async def test_a_transaction_of_a_call_is_limited_once_it_locks_its_task(
+        self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lock_limits, "IDLE_SECONDS", 1)
+        before: list[str] = []
+        after: list[str] = []
+        lock = store._lock
+
+        def pay() -> str:
+            with ax.transaction() as session:
+                before.extend(limits(session.connection()))
+                time.sleep(1.5)  # a slow service
+                session.execute(update(Activity).values(message="paid"))
+            return "paid"
+
+        def note_limits(connection: Connection, *arguments: Any) -> Any:
+            row = lock(connection, *arguments)
+            after[:] = limits(connection)
+            return row
+
+        monkeypatch.setattr(store, "_lock", note_limits)
+        task = ReplayableTask()
+        steps = ax.OpenAIRunner(task.agent_id)
+        assert await task.attempt(lambda: steps.step("pay", pay, policy="transactional")) == "paid"
+        with reading(RUNTIME.engine) as connection:
+            assert connection.execute(select(Activity.message)).scalar() == "paid"
+        assert before in (["0", "0"], ["0", "50"])
+        assert [limit.removesuffix("s") for limit in after] == ["1", "10"]
