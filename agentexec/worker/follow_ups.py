@@ -46,8 +46,9 @@ class FollowUps:
         """Do what is due, an index look-up if nothing is, and return the number of tasks enqueued. Raises UnavailableError."""
         enqueued = 0
         while ids := self._due(now or utc_now()):
-            enqueued += self._follow(ids)
-            if len(ids) < CHUNK:
+            followed, pushed = self._follow(ids)
+            enqueued += pushed
+            if len(ids) < CHUNK or not followed:
                 break
         return enqueued
 
@@ -70,11 +71,13 @@ class FollowUps:
             return connection.execute(query).scalars().all()
 
     @retry_on_deadlock
-    def _follow(self, ids: Sequence[int]) -> int:
+    def _follow(self, ids: Sequence[int]) -> tuple[int, int]:
+        """Do what these endings ask for; return the number of those done here, and that of the tasks enqueued."""
         pushes: list[Callable[[], None]] = []
         with writing(self._engine) as connection:
-            locked = select(FollowUp.id).where(FollowUp.id.in_(ids)).order_by(FollowUp.id).with_for_update()
-            # Another host may have been quicker.
+            locked = select(FollowUp.id).where(FollowUp.id.in_(ids)).order_by(FollowUp.id)
+            # Another host may have been quicker, or has them locked and is frozen.
+            locked = locked.with_for_update(skip_locked=True)
             mine = connection.execute(locked).scalars().all()
             for row in _endings(connection, mine):
                 if row.webhook is not None and row.status.final:
@@ -84,7 +87,7 @@ class FollowUps:
             connection.execute(delete(FollowUp).where(FollowUp.id.in_(mine)))
         for push in pushes:
             push()
-        return len(pushes)
+        return len(mine), len(pushes)
 
     def _handlers(self, row: Any) -> list[str]:
         # Somebody may have retried the task meanwhile.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -20,6 +21,9 @@ log = logging.getLogger("agentexec.reconciler")
 
 OUTAGE_SECONDS = 1.5
 """Seconds between two turns above which a server must have been away (if that is also longer than half a lease)."""
+
+BUSY_WAITS = (0.05, 0.2, 0.5)
+"""Seconds to wait for the tasks that a dead process had locked: its server is about to notice. Then their leases expire."""
 
 
 class LeaseRecovery:
@@ -41,8 +45,8 @@ class LeaseRecovery:
         if not self._leases_are_trusted(clock):
             return
         while leases := self._runtime.backend.expired_leases(self._queue, CHUNK_SIZE):
-            self._return(leases, f"did not answer for {self._settings.lease_seconds:g} s")
-            if len(leases) < CHUNK_SIZE:
+            busy = self._return(leases, f"did not answer for {self._settings.lease_seconds:g} s")
+            if len(leases) < CHUNK_SIZE or len(busy) == len(leases):
                 return
 
     def recover(self, worker_id: str, reason: str, culprit: UUID | None = None) -> int:
@@ -51,7 +55,12 @@ class LeaseRecovery:
         `reason` completes the sentence "The worker process …". `culprit` is the task that is known to have caused it.
         """
         leases = self._runtime.backend.worker_leases(self._queue, worker_id)
-        self._return(leases, reason, culprit)
+        busy = self._return(leases, reason, culprit)
+        for seconds in BUSY_WAITS:
+            if not busy:
+                break
+            time.sleep(seconds)
+            busy = self._return(busy, reason, culprit)
         return len(leases)
 
     def _leases_are_trusted(self, clock: float) -> bool:
@@ -62,9 +71,10 @@ class LeaseRecovery:
         self._last_turn = clock
         return clock >= self._trusted_from
 
-    def _return(self, leases: Sequence[Lease], reason: str, culprit: UUID | None = None) -> None:
+    def _return(self, leases: Sequence[Lease], reason: str, culprit: UUID | None = None) -> Sequence[Lease]:
+        """Return tasks to the queue, and return those leases whose tasks another process has locked."""
         if not leases:
-            return
+            return leases
         backend = self._runtime.backend
         with writing(self._runtime.engine) as connection:
             deaths = record_crashes(
@@ -98,3 +108,4 @@ class LeaseRecovery:
             free_locks_now(self._runtime.engine, [lease.agent_id for lease in deaths.acknowledge])
             backend.finish(self._queue, deaths.acknowledge)
             backend.notify_done(self._queue, [lease.agent_id for lease in deaths.acknowledge])
+        return deaths.busy

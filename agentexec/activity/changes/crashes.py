@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, and_, update
 
-from agentexec.activity.changes.endings import Ending, end, select_rows
+from agentexec.activity.changes.endings import Ending, end, find_busy, select_rows
 from agentexec.activity.changes.statements import ACTIVITY, statements_for
 from agentexec.activity.deaths import ended_line, requeued_line
 from agentexec.policy import CrashCounts, attribute_crash, is_claim_of
@@ -42,6 +42,8 @@ class CrashedTasks(NamedTuple):
     """Leases that the record contradicts: the reconciler adds their tasks again."""
     failed: list[FailedTask]
     """Those of the acknowledged that end now."""
+    busy: list[Lease]
+    """Those whose rows another process has locked, which may be frozen: nothing is decided about them yet."""
 
 
 def record_crashes(
@@ -58,8 +60,11 @@ def record_crashes(
 
     `reason` completes the sentence "The worker process …". `culprit` is the task that is known to have caused it.
     """
-    rows = select_rows(connection, statements_for(connection).select_crashed, list(dict(leases)))
-    outcome, running = _classify(queue, leases, rows)
+    ids = list(dict(leases))
+    rows = select_rows(connection, statements_for(connection).select_crashed, ids)
+    busy = find_busy(connection, ids, rows)
+    outcome, running = _classify(queue, [lease for lease in leases if lease.agent_id not in busy], rows)
+    outcome.busy.extend(lease for lease in leases if lease.agent_id in busy)
     requeued, poisoned = _attribute(running, max_crashes, culprit)
     message = requeued_line(reason)
     for counted in (True, False):
@@ -78,7 +83,7 @@ def _classify(
     queue: str, leases: Sequence[Lease], rows: Sequence[Any]
 ) -> tuple[CrashedTasks, list[RunningTask]]:
     """Separate the tasks that ran under their leases from those about which nothing has to be decided."""
-    outcome = CrashedTasks([], [], [], [])
+    outcome = CrashedTasks([], [], [], [], [])
     unknown = dict(leases)
     running: list[RunningTask] = []
     for row in rows:

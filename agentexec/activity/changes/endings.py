@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -158,3 +158,11 @@ def select_rows(connection: Connection, statement: Executable, ids: Sequence[UUI
     # In key order: two transactions that lock the same rows in different orders would deadlock.
     ordered = sorted(ids)
     return [row for chunk in chunks(ordered) for row in connection.execute(statement, {"ids": chunk})]
+
+
+def find_busy(connection: Connection, ids: Iterable[UUID], rows: Iterable[Any]) -> set[UUID]:
+    """Return the activities that a statement with SKIP LOCKED has left out of `rows`: others have locked them."""
+    if not (missing := {*ids} - {row.agent_id for row in rows}):
+        return missing
+    known = statements_for(connection).select_known
+    return {row.agent_id for row in select_rows(connection, known, list(missing))}

@@ -46,7 +46,10 @@ def end_expired(connection: Connection, expired: Sequence[ExpiredTask], now: dat
 
 
 def expire_due(connection: Connection, now: datetime, limit: int) -> tuple[list[ExpiredTask], int]:
-    """Cancel tasks of all queues that have expired; return them, and the number of tasks that were looked at."""
+    """Cancel tasks of all queues that have expired; return them, and the number of tasks that were looked at.
+
+    Those that another process has locked, which may be frozen, are left for the next turn.
+    """
     c = ACTIVITY.c
     due = select(c.agent_id).where(c.expires_at <= now).order_by(c.expires_at).limit(limit)
     ids = connection.execute(due).scalars().all()
@@ -54,7 +57,7 @@ def expire_due(connection: Connection, now: datetime, limit: int) -> tuple[list[
         return [], 0
     # In key order, as all transactions lock rows.
     query = select(c.agent_id, c.status, c.queue, c.started_at, c.expires_at).where(c.agent_id.in_(ids))
-    rows = connection.execute(query.order_by(c.agent_id).with_for_update()).all()
+    rows = connection.execute(query.order_by(c.agent_id).with_for_update(skip_locked=True)).all()
     expired = [ExpiredTask(row.agent_id, row.queue, row.expires_at) for row in rows if has_expired(row, now)]
     end_expired(connection, expired, now)
     # A worker of an earlier release leaves the moment in the rows of tasks that it starts.
@@ -63,4 +66,4 @@ def expire_due(connection: Connection, now: datetime, limit: int) -> tuple[list[
         connection.execute(
             update(ACTIVITY).where(c.agent_id.in_(past), c.expires_at <= now).values(expires_at=None)
         )
-    return expired, len(ids)
+    return expired, len(rows)

@@ -58,9 +58,14 @@ class Statements:
             .order_by(c.agent_id)
             .with_for_update()
         )
+        # Without waiting for rows that a process holds which may be frozen.
         self.select_crashed = (
-            select(*state, c.queue, c.agent_type).where(chosen).order_by(c.agent_id).with_for_update()
+            select(*state, c.queue, c.agent_type)
+            .where(chosen)
+            .order_by(c.agent_id)
+            .with_for_update(skip_locked=True)
         )
+        self.select_known = select(c.agent_id).where(chosen)
         self.start = (
             update(ACTIVITY)
             .where(chosen)

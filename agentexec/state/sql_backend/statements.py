@@ -123,8 +123,9 @@ class QueueStatements:
             f"UPDATE {queue} SET at = {now} WHERE queue = :queue AND {waiting} AND at > {now} AND {in_ids}"
         ).bindparams(ids)
         self.expired = found_rows(
+            # Without those that a frozen process has locked: they cannot be given back, and must not hold up the others.
             f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND at < {now} "
-            f"ORDER BY at LIMIT :most"
+            f"ORDER BY at LIMIT :most{dialect.skip_locked}"
         )
         self.of_worker = found_rows(
             f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND worker = :worker"

@@ -5,8 +5,9 @@ A frozen process is a second engine here, whose transaction says nothing more.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,18 +16,29 @@ from sqlalchemy import Connection, Engine, select, text, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.activity.models import Activity
+from agentexec.activity.changes.stores import record_store
+from agentexec.activity.models import Activity, FollowUp
 from agentexec.db import lock_limits
+from agentexec.db.clock import utc_now
 from agentexec.db.engine import open_engine
 from agentexec.db.transactions import inserting, reading, writing
 from agentexec.errors import UnavailableError
 from agentexec.journal import store
 from agentexec.runtime import RUNTIME
+from agentexec.state.sql_models import QueueEntry
+from agentexec.task import Lease
+from agentexec.worker.follow_ups import FollowUps
+from agentexec.worker.lease_recovery import BUSY_WAITS
+from agentexec.worker.reconciler import Reconciler
 from tests.attempts import ReplayableTask
 from tests.deployment import Deploy, Deployment, on_targets
 from tests.waiting import wait_until
 
+on_servers = on_targets("postgres", "mariadb", "valkey+postgres")
 on_databases = on_targets("postgres", "mariadb")
+
+LEASE = 0.2
+"""Length in seconds of leases that nobody renews."""
 
 
 @pytest.fixture
@@ -53,6 +65,40 @@ def frozen(other: Engine, statement: Any, values: dict[str, Any] | None = None) 
 
 def lock_task(task: ax.Task) -> Any:
     return select(Activity.status).where(Activity.agent_id == task.agent_id).with_for_update()
+
+
+def lock_entry(task: ax.Task) -> Any:
+    return select(QueueEntry.epoch).where(QueueEntry.agent_id == task.agent_id).with_for_update()
+
+
+def start(*workers: str) -> list[Lease]:
+    """Claim and start one task for each worker, under leases that soon expire."""
+    leases = []
+    for worker in workers:
+        claim = RUNTIME.backend.claim(ax.CONF.queue_name, worker, limit=1, low_quota=0, lease_seconds=LEASE)
+        leases += claim.leases
+    admissions = record_store().admit(
+        leases, now=utc_now(), started_message="Started.", max_crashes=3, suspect_running=False
+    )
+    assert len(admissions.started) == len(workers)
+    return leases
+
+
+def crashes(task: ax.Task) -> int:
+    with reading(RUNTIME.engine) as connection:
+        return connection.execute(
+            select(Activity.crashes).where(Activity.agent_id == task.agent_id)
+        ).scalar_one()
+
+
+def reconcile_until(condition: Callable[[], object]) -> None:
+    reconciler = Reconciler(RUNTIME, ax.CONF, "test")
+
+    def turn() -> object:
+        reconciler.run_once()
+        return condition()
+
+    wait_until(turn, timeout=20)
 
 
 def limits(connection: Connection) -> list[str]:
@@ -146,3 +192,58 @@ class TestLimits:
             assert connection.execute(select(Activity.message)).scalar() == "paid"
         assert before in (["0", "0"], ["0", "50"])
         assert [limit.removesuffix("s") for limit in after] == ["1", "10"]
+
+
+class TestReconciler:
+    @on_servers
+    def test_a_task_that_a_frozen_process_has_locked_does_not_hold_up_the_others(
+        self, deployment: Deployment, other: Engine
+    ) -> None:
+        stuck, free = deployment.enqueue("work", "a"), deployment.enqueue("work", "b")
+        start("frozen", "killed")
+        with frozen(other, lock_task(stuck)):
+            reconcile_until(lambda: deployment.status(free) == "queued")
+            assert deployment.status(stuck) == "running"
+        reconcile_until(lambda: deployment.status(stuck) == "queued")
+        assert [crashes(task) for task in (stuck, free)] == [1, 1]
+
+    @on_databases
+    def test_nor_does_an_entry_of_the_queue_that_it_has_locked(
+        self, deployment: Deployment, other: Engine
+    ) -> None:
+        stuck, free = deployment.enqueue("work", "a"), deployment.enqueue("work", "b")
+        start("frozen", "killed")
+        with frozen(other, lock_entry(stuck)):
+            reconcile_until(lambda: deployment.status(free) == "queued")
+        reconcile_until(lambda: deployment.status(stuck) == "queued")
+
+    @on_databases
+    def test_what_a_killed_process_had_locked_is_recovered_once_the_server_notices(
+        self, deployment: Deployment, other: Engine
+    ) -> None:
+        task = deployment.enqueue("work", "a")
+        start("killed")
+        with other.connect() as connection:
+            connection.execute(lock_task(task))
+            timer = threading.Timer(BUSY_WAITS[0], connection.invalidate)
+            timer.start()
+            Reconciler(RUNTIME, ax.CONF, "test").recover("killed", "was killed by SIGKILL")
+            timer.join()
+        assert deployment.status(task) == "queued"
+
+    @on_databases
+    def test_tasks_that_expire_and_failures_to_follow_are_left_out_while_they_are_locked(
+        self, deployment: Deployment, other: Engine
+    ) -> None:
+        stuck, free = (ax.enqueue_sync("work", {"key": key}, expires=0.01) for key in "ab")
+        with frozen(other, lock_task(stuck)):
+            reconcile_until(lambda: deployment.status(free) == "canceled")
+            assert deployment.status(stuck) == "queued"
+        reconcile_until(lambda: deployment.status(stuck) == "canceled")
+        followers = FollowUps(RUNTIME.engine, ax.Pool().registry)
+        later = utc_now().replace(year=utc_now().year + 1)
+        mine = select(FollowUp.id).where(FollowUp.agent_id == stuck.agent_id).with_for_update()
+        with frozen(other, mine):
+            followers.run_once(later)
+            with reading(RUNTIME.engine) as connection:
+                assert connection.execute(select(FollowUp.agent_id)).scalars().all() == [stuck.agent_id]
