@@ -12,6 +12,27 @@ LiveEvent = tuple[EventType, dict[str, Any]]
 
 DELTAS = ("response.output_text.delta", "response.refusal.delta")
 
+PIECE_CHARS = 4_000
+"""Characters of one text_delta from a response that was not streamed; the text of a larger event could be cut."""
+
+
+class TextPlaces:
+    """Places of the text of one response: a turn's text that is written again after a crash has the same places."""
+
+    def __init__(self, run: str, turn: int) -> None:
+        self._run = run
+        self._turn = turn
+        self._offset = 0
+
+    def add(self, events: Iterable[LiveEvent]) -> Iterator[LiveEvent]:
+        """Yield the events; each text_delta gets its run and turn, and the number of characters before it."""
+        for kind, data in events:
+            text = data.get("text")
+            if kind == "text_delta" and isinstance(text, str):
+                data = {**data, "run": self._run, "turn": self._turn, "offset": self._offset}
+                self._offset += len(text)
+            yield kind, data
+
 
 def events_from_stream(data: Any) -> Iterator[LiveEvent]:
     """Yield the live events for one event of a model's stream.
@@ -28,14 +49,16 @@ def events_from_stream(data: Any) -> Iterator[LiveEvent]:
 
 
 def events_from_items(items: Iterable[Any]) -> Iterator[LiveEvent]:
-    """Yield the live events for a response that was not streamed: each text in one piece."""
+    """Yield the live events for a response that was not streamed."""
     for item in items:
         if field(item, "type") == "message":
             for part in field(item, "content") or ():
                 text, refusal = field(part, "text"), field(part, "refusal")
-                if text or refusal:
-                    more = {"refusal": True} if refusal else {}
-                    yield "text_delta", {"text": text or refusal, "item_id": field(item, "id"), **more}
+                more = {"refusal": True} if refusal else {}
+                whole = text or refusal or ""
+                for start in range(0, len(whole), PIECE_CHARS):
+                    piece = whole[start : start + PIECE_CHARS]
+                    yield "text_delta", {"text": piece, "item_id": field(item, "id"), **more}
         else:
             yield from events_from_hosted_tool(item)
 

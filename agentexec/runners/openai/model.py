@@ -54,12 +54,13 @@ class JournaledModel(SdkProxy):
             require_tools(self._run, response.output, _available_tools(args, kwargs))
             return response
         self._run.publish_active_agent()
+        places = self._run.text_places()
         async with self._run.model_call():
             with self._run.counting_failed_tries():
                 response = await self._paced.get_response(*args, **kwargs)
             value, counts = self._dump(dump_response(response)), self._counts(response.usage)
             await self._run.record_response(input_hash, value, counts)
-        self._run.publish([*events_from_items(response.output), *events_from_usage(counts)])
+        self._run.publish([*places.add(events_from_items(response.output)), *events_from_usage(counts)])
         return response
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
@@ -81,10 +82,11 @@ class JournaledModel(SdkProxy):
     async def _stream(self, input_hash: str, *args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
         items: list[Any] = []
         shape = StreamShape()
+        places = self._run.text_places()
         stream = self._paced.stream_response(*args, **kwargs)
         try:
             async for event in self._run.counting_failed_tries_of(stream):
-                self._run.publish(events_from_stream(event))
+                self._run.publish(places.add(events_from_stream(event)))
                 if isinstance(event, ResponseOutputItemDoneEvent):
                     items.append(event.item)
                 if isinstance(event, ResponseCompletedEvent):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from agentexec.journal.current_call import enclosing_calls
 from agentexec.journal.facts import Fact, FactKind, Usage, dump, path_segment
 from agentexec.journal.recorder import Recorder, Scope
 from agentexec.journal.waiting import wait_until_idle
-from agentexec.runners.openai.events import LiveEvent
+from agentexec.runners.openai.events import LiveEvent, TextPlaces
 from agentexec.runners.openai.guardrails import InputGuardrails
 from agentexec.runners.openai.tracing import ReplayedSpans
 
@@ -29,6 +30,7 @@ class DurableRun:
         self.recorder: Recorder = scope.recorder
         self.input_hash = digest("state" if isinstance(input, RunState) else input)
         self.path = scope.claim_path(path_segment(agent.name) or "_", self.input_hash, what)
+        self._label = f"{zlib.crc32(self.path.encode()):08x}"
         # Turns are counted for the outermost run only: readers do not follow those of the runs inside it.
         self.outermost = scope.run is None
         self.scope = scope.child_scope(self.path, run=self)
@@ -106,8 +108,14 @@ class DurableRun:
     def publish(self, events: Iterable[LiveEvent]) -> None:
         """Send live events to the task's followers. Of a run inside another run they see only the usage."""
         for type, data in events:
+            if type in ("tool_called", "usage"):
+                data = {**data, "run": self._label}
             if self.outermost or type == "usage":
                 live.publish(self.recorder.lease.agent_id, type, data)
+
+    def text_places(self) -> TextPlaces:
+        """Return the places of the text that the next model call writes."""
+        return TextPlaces(self._label, self._next_turn)
 
     def publish_active_agent(self) -> None:
         """Send a live event with the active agent if it has changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -14,8 +15,9 @@ from pydantic import BaseModel
 
 import agentexec as ax
 from agentexec.activity.live import publisher as live
+from agentexec.activity.live.encoding import encode
 from agentexec.activity.schemas import ActivityEvent
-from agentexec.runners.openai.events import events_from_items
+from agentexec.runners.openai.events import TextPlaces, events_from_items
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say, together
 from tests.attempts import ReplayableTask
@@ -95,6 +97,10 @@ async def test_a_run_publishes_text_tool_calls_and_usage(
     deltas = [data for kind, data in published if kind == "text_delta"]
     assert "".join(data["text"] for data in deltas) == "All good, we think." == result.final_output
     assert len({data["item_id"] for data in deltas}) == 1
+    assert [data["offset"] for data in deltas] == [
+        len("".join(data["text"] for data in deltas[:index])) for index in range(len(deltas))
+    ]
+    assert {(data["run"], data["turn"]) for data in deltas} == {(usage_run(published), 2)}
     assert len(deltas) == 1 if mode == "run" else len(deltas) > 1
     usage = [data for kind, data in published if kind == "usage"]
     assert [data["model"] for data in usage] == ["gpt-4o", "gpt-4o"]
@@ -105,6 +111,12 @@ async def test_a_run_publishes_text_tool_calls_and_usage(
     published.clear()
     assert (await run(task, mode, agent, config)).final_output == "All good, we think."
     assert published == []
+
+
+def usage_run(published: list[Any]) -> str:
+    """Return the run of which all calls and usage are."""
+    (run,) = {data["run"] for kind, data in published if kind in ("usage", "tool_called")}
+    return run
 
 
 @both_modes
@@ -156,3 +168,11 @@ async def test_a_reader_gets_the_text_of_a_streamed_run_before_its_result(mock_o
     types = [event.type for event in found]
     assert types[-1] == "result"
     assert types.index("tool_called") < types.index("tool_output") < types.index("text_delta")
+
+
+def test_a_long_answer_that_was_not_streamed_is_not_cut() -> None:
+    whole = "word " * 8_000
+    events = list(TextPlaces("a1b2c3d4", 1).add(events_from_items([assistant_message(whole)])))
+    sent = [json.loads(encode(kind, 1.0, 1, data))["data"] for kind, data in events]
+    assert "".join(data["text"] for data in sent) == whole
+    assert sent[-1]["offset"] + len(sent[-1]["text"]) == len(whole)
