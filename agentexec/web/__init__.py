@@ -14,15 +14,21 @@ if TYPE_CHECKING:
     from agentexec.web.api import router as router
     from agentexec.web.errors import add_error_handlers as add_error_handlers
     from agentexec.web.server_sent_events import event_stream as event_stream
+    from agentexec.web.translated_streams import ag_ui_stream as ag_ui_stream
+    from agentexec.web.translated_streams import agent_input as agent_input
+    from agentexec.web.translated_streams import ai_sdk_stream as ai_sdk_stream
 
 # No module here has the name of something public: importing it would set the attribute.
 _HOMES = {
     "add_error_handlers": "agentexec.web.errors",
+    "ag_ui_stream": "agentexec.web.translated_streams",
+    "agent_input": "agentexec.web.translated_streams",
+    "ai_sdk_stream": "agentexec.web.translated_streams",
     "event_stream": "agentexec.web.server_sent_events",
     "router": "agentexec.web.api",
 }
 
-__all__ = ["add_error_handlers", "event_stream", "router"]
+__all__ = ["add_error_handlers", "ag_ui_stream", "agent_input", "ai_sdk_stream", "event_stream", "router"]
 
 
 def __getattr__(name: str) -> Any:
