@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, inspect
@@ -39,7 +41,8 @@ ADDED = {
 def upgrade(engine: Engine, revision: str = "head") -> None:
     """Upgrade the database to a revision, after another process that migrates it.
 
-    Tables that `ax.Base.metadata.create_all(engine)` has made, of this release or an earlier one, are taken over.
+    Tables that `ax.Base.metadata.create_all(engine)` has made, of this release or an earlier one, are taken over. A
+    revision or an env.py of the application's own Alembic may call this; it has a connection and a transaction of its own.
 
     Raises:
         UnavailableError: The database cannot be reached.
@@ -120,9 +123,25 @@ def _current(connection: Connection) -> str | None:
 
 def _run(command: Any, config: Config, revision: str, **options: Any) -> None:
     try:
-        command(config, revision, **options)
+        with _application_environment_kept():
+            command(config, revision, **options)
     except _alembic("util").CommandError as error:
         raise UsageError(f"The migration failed: {error}.") from error
+
+
+@contextmanager
+def _application_environment_kept() -> Generator[None]:
+    """Give `alembic.context` and `alembic.op` back to the application's migration that is running, if there is one.
+
+    They are modules that refer to one environment at a time, and to none after the inner one has ended.
+    """
+    outer = [getattr(_alembic(name), "_proxy", None) for name in ("context", "op")]
+    try:
+        yield
+    finally:
+        for proxy in outer:
+            if proxy is not None:
+                proxy._install_proxy()
 
 
 def _alembic(name: str) -> Any:

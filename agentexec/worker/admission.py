@@ -243,6 +243,7 @@ class Admitter:
         with self._runtime.best_effort(
             log, "A task that is left for others returns to the queue when its lease expires."
         ):
+            self._tasks.wait_for_renewal()
             self._runtime.backend.release(queue, task.lease, delay=delay)
 
     def _postpone(self, lease: Lease, task: Postponed) -> None:
@@ -253,6 +254,7 @@ class Admitter:
             self._acknowledge(queue, [lease])
             return
         with self._runtime.best_effort(log, "A task that waits for its lock returns when its lease expires."):
+            self._tasks.wait_for_renewal()
             if task.keeps_place:
                 backend.release(queue, lease, delay=task.delay)
                 return
@@ -286,4 +288,5 @@ class Admitter:
             with self._runtime.best_effort(
                 log, "A claimed task returns to the queue when its lease expires."
             ):
+                self._tasks.wait_for_renewal()
                 self._runtime.backend.release(queue, lease, delay=delay)

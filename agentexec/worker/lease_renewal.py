@@ -106,14 +106,15 @@ class LeaseRenewer:
             self._renew(queue, group, since)
 
     def _renew(self, queue: str, leases: Sequence[Lease], since: Instant) -> None:
-        try:
-            lost = self._runtime.backend.renew(queue, self._worker_id, leases, self._lease_seconds)
-        except UnavailableError:
-            self._failed_at = since
-            raise
+        with self._tasks.renewal(leases) as held:
+            try:
+                lost = self._runtime.backend.renew(queue, self._worker_id, held, self._lease_seconds)
+            except UnavailableError:
+                self._failed_at = since
+                raise
         self._failed_at = None
         gone = {*lost.taken, *lost.missing}
-        self._tasks.note_renewed((lease for lease in leases if lease.agent_id not in gone), since)
+        self._tasks.note_renewed((lease for lease in held if lease.agent_id not in gone), since)
         for agent_id in lost.taken:
             self._lose(agent_id)
         if lost.missing:

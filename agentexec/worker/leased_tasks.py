@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from uuid import UUID
 
 from agentexec.task import Lease
@@ -15,7 +16,8 @@ from agentexec.worker.suspects import Suspects
 class LeasedTasks:
     """Leases of this process, and what each of its tasks holds: a slot, and perhaps the place of the suspect.
 
-    Threads: any thread may call any method. A lock guards the leases; slots and suspects have locks of their own.
+    Threads: any thread may call any method. A lock guards the leases; slots and suspects have locks of their own. Another one is
+    held during each renewal.
 
     Args:
         queue: Queue of the tasks for which no other is given.
@@ -29,6 +31,7 @@ class LeasedTasks:
         """Queues of the tasks of other queues, so that a worker of one queue keeps nothing here."""
         self._held: dict[UUID, tuple[int, Instant]] = {}
         self._lock = threading.Lock()
+        self._renewal = threading.Lock()
 
     def add(self, leases: Iterable[Lease], since: Instant | None = None, queue: str | None = None) -> None:
         """Note leases that were claimed from a queue; `since` is a moment before that, by default the present one."""
@@ -63,6 +66,20 @@ class LeasedTasks:
         """Return the leases that are to be renewed."""
         with self._lock:
             return [Lease(agent_id, epoch) for agent_id, (epoch, _) in self._held.items()]
+
+    @contextmanager
+    def renewal(self, leases: Sequence[Lease]) -> Generator[list[Lease]]:
+        """Yield those of some leases that are still held, to be renewed inside."""
+        with self._renewal:
+            yield [lease for lease in leases if self.confirmed_at(lease) is not None]
+
+    def wait_for_renewal(self) -> None:
+        """Wait for a renewal that has begun; to be called before a task goes back to the queue whose lease was dropped.
+
+        A renewal that came after would lease it again to this process, which does not run it any more.
+        """
+        with self._renewal:
+            return
 
     def note_renewed(self, leases: Iterable[Lease], since: Instant) -> None:
         """Note that these leases were renewed, at or after a moment."""

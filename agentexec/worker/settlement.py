@@ -98,6 +98,7 @@ class Settlement:
         with self._runtime.best_effort(
             log, "%d task(s) return to the queue when their leases expire.", len(endings)
         ):
+            self._tasks.wait_for_renewal()
             for ending, queue in endings:
                 self._backend.release(queue, ending.lease, delay=ending.delay)
             # An answer that came before the release found no delayed task that it could make ready.

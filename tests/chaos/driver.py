@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from tests.chaos.answers import answer_all
 from tests.chaos.checks import CHECKS, Evidence
 from tests.chaos.leftovers import find_leftovers, is_quiet
 from tests.chaos.plan import Action, clock_offset, draw_plan
-from tests.chaos.world import World
+from tests.chaos.world import World, count_runs
 
 PATIENCE = 120.0
 """Seconds after the last fault within which everything must have ended."""
@@ -84,15 +85,31 @@ def run(
             world.run(plan, seconds, say)
             say("The faults are over; waiting for the work to end.")
             world.heal()
+            report.numbers["seconds until a schedule ticked again"] = round(wait_for_tick(), 1)
             report.numbers["seconds until all was quiet"] = round(wait_for_quiet(), 1)
             world.stop()
             evidence = Evidence(world)
             report.tasks = Counter(row.agent_type for row in evidence.rows.values())
             report.numbers |= evidence.numbers()
+            if report.numbers["seconds until a schedule ticked again"] >= PATIENCE:
+                report.findings.append("no schedule ticks after the faults")
             for check in CHECKS:
                 report.findings += check(evidence)
             report.findings += find_leftovers(world)
     return report
+
+
+def wait_for_tick() -> float:
+    """Wait until a schedule ticks, and return the seconds that it took; PATIENCE if none does."""
+    started, before = time.monotonic(), None
+    while (took := time.monotonic() - started) < PATIENCE:
+        with contextlib.suppress(UnavailableError):
+            runs = count_runs()
+            if before is not None and runs > before:
+                return took
+            before = runs if before is None else before
+        time.sleep(0.2)
+    return PATIENCE
 
 
 def wait_for_quiet() -> float:

@@ -22,6 +22,8 @@ from sqlalchemy import text
 import agentexec as ax
 from agentexec.db.transactions import writing
 from agentexec.runtime import RUNTIME
+from agentexec.schedules.record import find_schedules
+from tests.chaos.ledger import read_ledger
 from tests.chaos.names import EFFECTS, LOCKED
 from tests.chaos.plan import EMBEDDED, HOSTS, WITH_REDIS, Action
 from tests.chaos.proxy import Proxies, Proxy
@@ -52,6 +54,9 @@ SETTINGS: dict[str, Any] = {
 """Short leases, so that outages outlast them. Innocent tasks must survive more crashes than chance gives them."""
 
 PRODUCERS = 2
+
+START_PATIENCE = 180.0
+"""Seconds within which all hosts and producers must work."""
 
 
 class World:
@@ -119,8 +124,20 @@ class World:
                     self._proxies[host, name] = proxies.open(server.port)
         for host in HOSTS:
             self.start_host(host)
+        # Faults that hit processes which still import their module prove nothing, and nobody ticks by then.
+        self.deployment.wait_for(
+            lambda: self.deployment.log.count("on queue") >= len(HOSTS) and count_runs() > 0,
+            timeout=START_PATIENCE,
+        )
         for _ in range(PRODUCERS):
             self._start_producer()
+        self.deployment.wait_for(
+            lambda: (
+                len({line["pid"] for line in read_ledger(self.deployment.ledger_file)["accepted"]})
+                == PRODUCERS
+            ),
+            timeout=START_PATIENCE,
+        )
         self._started = time.monotonic()
 
     # ---- the schedule ------------------------------------------------------------------------------------
@@ -383,6 +400,11 @@ class World:
                 connection.execute("ROLLBACK")
 
         threading.Thread(target=keep, daemon=True).start()
+
+
+def count_runs() -> int:
+    """Return how often the schedules have ticked. Raises UnavailableError."""
+    return sum(schedule.runs for schedule in find_schedules(RUNTIME.engine))
 
 
 def _resume(processes: Iterable[psutil.Process]) -> None:

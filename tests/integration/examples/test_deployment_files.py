@@ -22,7 +22,10 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(sys.executable).parent
 
 
-DOCKERFILE = REPOSITORY / "Dockerfile.worker"
+DOCKERFILES = [
+    REPOSITORY / "Dockerfile.worker",
+    REPOSITORY / "examples" / "openai-agents-fastapi" / "Dockerfile",
+]
 
 
 MANIFESTS = sorted((REPOSITORY / "examples" / "kubernetes").glob("*.yaml"))
@@ -44,8 +47,8 @@ def run(program: str, *arguments: str, text: str | None = None, **environment: s
     return done.returncode, done.stdout + done.stderr
 
 
-def test_the_dockerfile_passes_hadolint() -> None:
-    assert run("hadolint", str(DOCKERFILE)) == (0, "")
+def test_the_dockerfiles_pass_hadolint() -> None:
+    assert run("hadolint", *map(str, DOCKERFILES)) == (0, "")
 
 
 def test_the_dockerfiles_of_the_guide_pass_hadolint() -> None:

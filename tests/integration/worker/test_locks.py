@@ -24,10 +24,17 @@ from agentexec.state.backend import Depth
 from agentexec.state.redis_backend import RedisBackend
 from agentexec.state.sql_models import QueueEntry, QueueMember
 from agentexec.task import LOCK
+from agentexec.worker import lease_renewal
 from agentexec.worker.reconciler import Reconciler
 from agentexec.worker.worker_process import Worker
 from tests.conftest import DATABASES
 from tests.waiting import wait_until
+
+LEASE = 60.0
+"""Lease in seconds: no stall of a slow machine outlasts it, and no test here waits for its end."""
+
+RENEWALS = 100
+"""Renewals within one lease: a worker learns of a cancellation by the next one."""
 
 LATEST = 30.0
 """Seconds within which everything must have ended."""
@@ -40,7 +47,7 @@ class Site:
         self.queue = f"locks-{uuid4().hex[:12]}"
         self.engine, self.backend = engine, backend
         self.runtime = RUNTIME
-        self.settings = Settings(queue_name=self.queue, lease_seconds=2.0, worker_concurrency=8)
+        self.settings = Settings(queue_name=self.queue, lease_seconds=LEASE, worker_concurrency=8)
         self.pool = ax.Pool(queue_name=self.queue)
         self.running: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
@@ -126,7 +133,8 @@ class Site:
 
 
 @pytest.fixture(params=["valkey", *DATABASES])
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setattr(lease_renewal, "RENEWALS_PER_LEASE", RENEWALS)
     with ExitStack() as stack:
         if request.param == "valkey":
             engine = open_engine(request.getfixturevalue("sqlite_tables"))

@@ -30,11 +30,12 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(sys.executable).parent
 DOCKERFILE = REPOSITORY / "Dockerfile.worker"
 COMPOSE = REPOSITORY / "compose.yaml"
+EXAMPLE_COMPOSE = REPOSITORY / "examples" / "openai-agents-fastapi" / "compose.yaml"
 MANIFESTS = sorted((REPOSITORY / "examples" / "kubernetes").glob("*.yaml"))
 UNIT = REPOSITORY / "examples" / "systemd" / "agentexec-worker.service"
 GUIDE = REPOSITORY / "docs" / "guides" / "deployment.md"
 READ_BY_PEOPLE = [GUIDE, REPOSITORY / "examples" / "kubernetes" / "README.md"]
-FILES = [DOCKERFILE, COMPOSE, *MANIFESTS, UNIT, *READ_BY_PEOPLE]
+FILES = [DOCKERFILE, COMPOSE, EXAMPLE_COMPOSE, *MANIFESTS, UNIT, *READ_BY_PEOPLE]
 
 CLOSING = 2 * KILL_AFTER + 15
 """Seconds that a supervisor may take beyond the graceful timeout: to kill, to give back tasks, to close."""
@@ -80,7 +81,7 @@ def commands_of(file: Path) -> list[list[str]]:
     return [words[1:] for words in commands if words[0].rpartition("/")[2] == "agentexec" and words[1:]]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(REPOSITORY)))
 def test_every_command_and_option_exists(file: Path) -> None:
     group: Any = typer.main.get_command(build_app())
     for name, *arguments in commands_of(file):
@@ -95,7 +96,7 @@ def test_the_commands_are_found() -> None:
     assert len([command for file in MANIFESTS for command in commands_of(file)]) >= 4
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(REPOSITORY)))
 def test_every_variable_is_a_setting(file: Path) -> None:
     settings = {env_var_name(name) for name in Settings.model_fields}
     named = set(re.findall(r"\bAGENTEXEC_[A-Z_]+\b", file.read_text(encoding="utf-8")))
@@ -147,10 +148,15 @@ SECRETS = {"POSTGRES_PASSWORD": "sesame", "OPENAI_API_KEY": "sesame"}
 CONFIG = ("--env-file", os.devnull, "config")  # a developer may have a .env here
 
 
+both_compose_files = pytest.mark.parametrize(
+    "file", [COMPOSE, EXAMPLE_COMPOSE], ids=lambda file: file.parent.name
+)
+
+
 @cache
-def services() -> dict[str, Any]:
+def services(file: Path = COMPOSE) -> dict[str, Any]:
     """Return the services as Docker Compose itself parses them."""
-    code, printed = run("docker-compose", *CONFIG, "--format", "json", **SECRETS)
+    code, printed = run("docker-compose", "--file", str(file), *CONFIG, "--format", "json", **SECRETS)
     assert code == 0, printed
     return json.loads(printed)["services"]
 
@@ -164,26 +170,30 @@ def seconds(length: str) -> float:
     return sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)([hms])", length))
 
 
-def test_compose_has_the_services_of_a_deployment() -> None:
-    assert set(services()) == {"redis", "postgres", "migrate", "worker", "web"}
+@both_compose_files
+def test_compose_has_the_services_of_a_deployment(file: Path) -> None:
+    assert set(services(file)) == {"redis", "postgres", "migrate", "worker", "web"}
 
 
-def test_every_service_is_probed_or_ends_by_itself() -> None:
-    for name, service in services().items():
+@both_compose_files
+def test_every_service_is_probed_or_ends_by_itself(file: Path) -> None:
+    for name, service in services(file).items():
         probe = service.get("healthcheck", {})
         assert probe.get("test") or (is_once(service) and probe.get("disable")), name
 
 
-def test_every_service_waits_for_its_dependencies() -> None:
-    for name, service in services().items():
+@both_compose_files
+def test_every_service_waits_for_its_dependencies(file: Path) -> None:
+    for name, service in services(file).items():
         for other, wait in service.get("depends_on", {}).items():
-            wanted = "service_completed_successfully" if is_once(services()[other]) else "service_healthy"
+            wanted = "service_completed_successfully" if is_once(services(file)[other]) else "service_healthy"
             assert wait["condition"] == wanted, f"{name} on {other}"
-    assert set(services()["worker"]["depends_on"]) == {"redis", "postgres", "migrate"}
+    assert set(services(file)["worker"]["depends_on"]) == {"redis", "postgres", "migrate"}
 
 
-def test_compose_lets_a_worker_drain() -> None:
-    worker = services()["worker"]
+@both_compose_files
+def test_compose_lets_a_worker_drain(file: Path) -> None:
+    worker = services(file)["worker"]
     graceful = float(worker["environment"]["AGENTEXEC_GRACEFUL_SHUTDOWN_TIMEOUT"])
     assert seconds(worker["stop_grace_period"]) > graceful + CLOSING
 
@@ -213,7 +223,7 @@ def manifest(kind: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("file", MANIFESTS, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", MANIFESTS, ids=lambda file: str(file.relative_to(REPOSITORY)))
 def test_manifests_are_valid_for_kubernetes(file: Path) -> None:
     for document in yaml.safe_load_all(file.read_text()):
         if document["apiVersion"].startswith("keda.sh/"):

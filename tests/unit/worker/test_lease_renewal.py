@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 
+from agentexec.activity.changes.endings import Ending
 from agentexec.config import Settings
 from agentexec.errors import LeaseLostError, UnavailableError
 from agentexec.task import Entry, Lease, Status
 from agentexec.worker.lease_clock import Instant, present
 from agentexec.worker.lease_renewal import CERTAIN_SHARE, LeaseRenewer
+from agentexec.worker.settlement import Settlement
 from tests.unit.worker.parts import Held
 from tests.unit.worker.record import QUEUE, Record, open_record
 
@@ -76,6 +80,28 @@ def test_a_canceled_task_is_lost(renewal: Renewal) -> None:
     renewal.record.backend.remove(QUEUE, [canceled])
     renewal.renewer.renew()
     assert renewal.lost == [canceled]
+
+
+def test_a_renewal_that_has_begun_does_not_take_up_a_task_that_goes_back_to_the_queue(
+    renewal: Renewal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, [given_back, _] = renewal.record.backend, renewal.leases
+    settlement = Settlement(renewal.record.runtime, renewal.held.tasks)
+    ending = Ending(given_back, Status.QUEUED, "")
+    settling = threading.Thread(target=settlement.settle, args=([ending], []))
+    renew = backend.renew
+
+    def renew_late(*arguments: Any) -> Any:
+        settling.start()
+        settling.join(0.3)  # it waits for this renewal
+        return renew(*arguments)
+
+    monkeypatch.setattr(backend, "renew", renew_late)
+    renewal.renewer.renew()
+    settling.join()
+    depth = backend.depth(QUEUE)
+    assert (depth.ready, depth.leased) == (1, 1)
+    assert renewal.lost == []
 
 
 def test_tasks_that_an_emptied_index_has_forgotten_are_restored(renewal: Renewal) -> None:

@@ -1,0 +1,1 @@
+"""Application that researches companies: a web API and page, agents on workers, and one database for both."""

@@ -1,0 +1,24 @@
+"""The web app: the application's endpoints, agentexec's API for the page, and the page itself.
+
+Run it with `uvicorn app.main:app --timeout-graceful-shutdown 5`.
+"""
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from agentexec.contrib.fastapi import add_error_handlers, router
+
+from .views import router as views
+
+PAGE = Path(__file__).parents[1] / "ui" / "dist"
+
+
+app = FastAPI(title="Research")
+app.include_router(views)
+app.include_router(router(), prefix="/api")  # tasks, live events, approvals: what the page shows
+add_error_handlers(app)  # 404 for an unknown task, 422 for a bad cursor, …
+
+if PAGE.is_dir():  # built by `npm run build` in ui/
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
