@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agentexec import approvals as approvals
     from agentexec import testing as testing
     from agentexec import web as web
+    from agentexec import webhooks as webhooks
     from agentexec.activity.schemas import TaskFailure as TaskFailure
     from agentexec.approvals import approve as approve
     from agentexec.approvals import approve_sync as approve_sync
@@ -158,11 +159,11 @@ _RENAMED = {
 
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", "activity", "approvals", "queues", "testing", "web", *_HOME, *_RENAMED]
+__all__ = ["__version__", "activity", "approvals", "queues", "testing", "web", "webhooks", *_HOME, *_RENAMED]
 
 
 def __getattr__(name: str) -> "Any":
-    if name in ("activity", "approvals", "testing", "web"):
+    if name in ("activity", "approvals", "testing", "web", "webhooks"):
         return importlib.import_module(f"agentexec.{name}")
     if name == "queues":
         return importlib.import_module("agentexec.client.queues")

@@ -103,6 +103,12 @@ def _queues() -> Command:
     return run
 
 
+def _webhooks() -> Command:
+    from agentexec.cli.webhooks import run
+
+    return run
+
+
 def _prune() -> Command:
     from agentexec.cli.prune import run
 
@@ -144,6 +150,7 @@ VERBS: dict[str, Callable[[], Command]] = {
     "cancel-pending": _cancel_pending,
     "schedules": _schedules,
     "queues": _queues,
+    "webhooks": _webhooks,
     "prune": _prune,
     "doctor": _doctor,
     "init": _init,

@@ -26,8 +26,11 @@ BACKOFF = (5, 300, 1800, 7200, 18_000, 36_000, 36_000)
 """Seconds before each further attempt: the last one is made after a day and some hours."""
 
 
-def make_body(row: Any, result: str | None) -> str:
-    """Return the JSON of the message about an ended task. `row` is of its activity, `result` JSON text."""
+def make_body(row: Any, result: str | None, *, result_lost: bool = False) -> str:
+    """Return the JSON of the message about an ended task. `row` is of its activity, `result` JSON text.
+
+    `result_lost`: there may have been one that was removed since.
+    """
     data: dict[str, Any] = {
         "agent_id": str(row.agent_id),
         "task_name": row.agent_type,
@@ -40,7 +43,7 @@ def make_body(row: Any, result: str | None) -> str:
     if row.labels is not None and len(json.dumps(row.labels)) > MAX_METADATA:
         data |= {"metadata": None, "metadata_omitted": True}
     if row.status is Status.COMPLETE:
-        data |= _result(result)
+        data |= {"result": None, "result_omitted": True} if result_lost else _result(result)
     else:
         lines = (row.error or row.message or "").splitlines()
         data["error"] = lines[0][:MAX_ERROR] if lines else None

@@ -82,6 +82,8 @@ ONE: dict[str, tuple[str, Callable[..., Any]]] = {
     "approve_sync": ("queued", lambda task, **options: ax.approve_sync(task, CALL, **options)),
     "reject": ("queued", in_loop(lambda task, **options: ax.reject(task, CALL, **options))),
     "reject_sync": ("queued", lambda task, **options: ax.reject_sync(task, CALL, message="no", **options)),
+    "webhooks.resend": ("complete", in_loop(ax.webhooks.resend)),
+    "webhooks.resend_sync": ("complete", ax.webhooks.resend_sync),
     "get_result": ("complete", in_loop(lambda task, **options: ax.get_result(task, 5, **options))),
     "get_result_sync": ("complete", lambda task, **options: ax.get_result_sync(task, 5, **options)),
     "gather": ("complete", in_loop(lambda task, **options: ax.gather(task, timeout=5, **options))),

@@ -6,7 +6,7 @@ import pkgutil
 
 import agentexec
 
-MODULES = {"activity", "approvals", "testing", "web"}
+MODULES = {"activity", "approvals", "testing", "web", "webhooks"}
 
 
 def test_no_public_name_is_hidden_by_a_module() -> None:

@@ -11,14 +11,24 @@ import pytest
 import typer
 
 import agentexec as ax
-from agentexec import activity, approvals, errors, queues, testing, web
+from agentexec import activity, approvals, errors, queues, testing, web, webhooks
 from agentexec.cli.app import build_app
 from agentexec.config import EMBEDDED_DATABASE_URL, Settings, env_var_name
 from agentexec.schema.tables import Base
 from docs.checks import ROOT, all_pages, check, read
 from docs.site import PARTS, expanded, hook, settings
 
-PACKAGE_ONLY = {"__version__", "CONF", "Base", "activity", "approvals", "queues", "testing", "web"}
+PACKAGE_ONLY = {
+    "__version__",
+    "CONF",
+    "Base",
+    "activity",
+    "approvals",
+    "queues",
+    "testing",
+    "web",
+    "webhooks",
+}
 """Names of the package that the reference describes in its text."""
 
 
@@ -127,7 +137,7 @@ def test_the_reference_has_every_public_name() -> None:
     # A function named like its module is documented under a heading of its own.
     named = set(re.findall(r"^(?:::: |      heading: )agentexec\.(.+)$", page, re.MULTILINE))
     missing = {name for name in ax.__all__ if name not in named and not hasattr(errors, name)} - PACKAGE_ONLY
-    for module in (activity, approvals, queues, testing, web):
+    for module in (activity, approvals, queues, testing, web, webhooks):
         short = module.__name__.rpartition(".")[2]
         missing |= {f"{short}.{name}" for name in module.__all__ if f"{short}.{name}" not in named}
     # Documented under their other name.
