@@ -19,6 +19,9 @@ from agentexec.db.chunks import chunks
 from agentexec.policy import Admission, CrashCounts, admit, crashes_when_claimed, is_claim_of
 from agentexec.task import Lease
 
+BUSY_SECONDS = 0.2
+"""Seconds for which a task is given back that another process has locked."""
+
 
 class Admitted(NamedTuple):
     """A task that is RUNNING under its lease and may start now."""
@@ -71,7 +74,11 @@ class Admissions:
     expired: list[ExpiredTask] = field(default_factory=list)
     """Tasks that had not started in time."""
     early: list[EarlyTask] = field(default_factory=list)
-    """Tasks that wait longer than their entries say: an enqueue was merged into them."""
+    """Tasks that wait longer than their entries say: an enqueue was merged into them, or another process has them locked."""
+
+    def leave_busy(self, claims: Sequence[Lease], busy: Collection[UUID]) -> None:
+        """Give back those claims whose tasks another process has locked: it may be frozen."""
+        self.early.extend(EarlyTask(lease, BUSY_SECONDS) for lease in claims if lease.agent_id in busy)
 
 
 def decide_admissions(

@@ -62,14 +62,14 @@ LOCKED = f"""locked AS MATERIALIZED (
         started_at, debounce_key, concurrency_key, held_lock
     FROM {ACTIVITY.name}
     WHERE agent_id = ANY(%(ids)s::uuid[])
-    ORDER BY agent_id FOR UPDATE
+    ORDER BY agent_id FOR UPDATE{{skip}}
 )"""  # noqa: S608 - the name of our table
 """The rows, by key alone; conditions follow. Asked for a status too, a planner may read all rows with that status."""
 
 START = f"""
 WITH claimed AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(epochs)s::integer[]) AS claim (agent_id, epoch)
-), {LOCKED}, fresh AS MATERIALIZED (
+), {LOCKED.format(skip=" SKIP LOCKED")}, fresh AS MATERIALIZED (
     SELECT agent_id, claimed.epoch, greatest(updated_at, run_at) AS queued_at FROM locked JOIN claimed USING (agent_id)
     WHERE status = '{Status.QUEUED.name}' AND locked.epoch < claimed.epoch AND crashes = 0
         AND (expires_at IS NULL OR expires_at > %(now)s)
@@ -97,7 +97,7 @@ SELECT agent_id, agent_type, context, attempt, queued_at, trace_context FROM sta
 END = f"""
 WITH ending AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(epochs)s::integer[], %(results)s::text[]) AS e (agent_id, epoch, result)
-), {LOCKED}, held AS MATERIALIZED (
+), {LOCKED.format(skip="")}, held AS MATERIALIZED (
     SELECT agent_id, result, queue, webhook FROM locked JOIN ending USING (agent_id, epoch) WHERE status = '{Status.RUNNING.name}'
 ), ended AS (
     UPDATE {ACTIVITY.name} a
@@ -185,9 +185,11 @@ class PostgresRecordStore(RecordStore):
         result_ttl: int,
         relaxed: bool = False,
         acknowledge: Callable[[Connection, Sequence[Ending]], None] | None = None,
+        skips_busy: bool = False,
     ) -> Recorded:
         """Write reports and endings; in one round trip if there are only tasks that completed alike."""
-        if progress or acknowledge is not None or not self._can_batch or not _complete_alike(endings):
+        needs_decision = bool(progress) or acknowledge is not None or skips_busy
+        if needs_decision or not self._can_batch or not _complete_alike(endings):
             return super().record(
                 progress,
                 endings,
@@ -195,6 +197,7 @@ class PostgresRecordStore(RecordStore):
                 result_ttl=result_ttl,
                 relaxed=relaxed,
                 acknowledge=acknowledge,
+                skips_busy=skips_busy,
             )
         values = {
             "ids": [ending.lease.agent_id for ending in endings],

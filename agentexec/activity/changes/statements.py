@@ -45,26 +45,23 @@ class Statements:
         now = bindparam("now", type_=c.updated_at.type)
         state = (c.agent_id, c.status, c.epoch, c.crashes, c.crashes_in_row)
         keys = (c.priority, c.fairness_key, c.fairness_weight, c.lock_key, c.concurrency_key, c.held_lock)
+        # These two, and `select_free_state`, do not wait for rows that another process has locked, which may be frozen.
         self.select_claimed = (
             select(*state, c.agent_type, c.attempt, c.context, c.queue, c.started_at, c.expires_at)
             .add_columns(c.updated_at, c.run_at, c.trace_context, c.debounce_key, *keys)
             .where(chosen)
             .order_by(c.agent_id)
-            .with_for_update()
+            .with_for_update(skip_locked=True)
         )
-        self.select_state = (
-            select(*state, c.queue, c.webhook, c.agent_type, *keys)
-            .where(chosen)
-            .order_by(c.agent_id)
-            .with_for_update()
-        )
-        # Without waiting for rows that a process holds which may be frozen.
         self.select_crashed = (
             select(*state, c.queue, c.agent_type)
             .where(chosen)
             .order_by(c.agent_id)
             .with_for_update(skip_locked=True)
         )
+        states = select(*state, c.queue, c.webhook, c.agent_type, *keys).where(chosen).order_by(c.agent_id)
+        self.select_state = states.with_for_update()
+        self.select_free_state = states.with_for_update(skip_locked=True)
         self.select_known = select(c.agent_id).where(chosen)
         self.start = (
             update(ACTIVITY)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from agentexec.activity.changes.admissions import Admissions, Admitted, decide_admissions, start_tasks
 from agentexec.activity.changes.crashes import fail_poison_tasks
-from agentexec.activity.changes.endings import Ending, end, select_rows
+from agentexec.activity.changes.endings import Ending, end, find_busy, select_rows
 from agentexec.activity.changes.expirations import end_expired
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks, one_or_many
 from agentexec.activity.changes.postponements import TaskKeys, end_invalid, find_postponed
@@ -26,10 +26,14 @@ from agentexec.task import Lease, Status
 
 
 class Recorded(NamedTuple):
-    """Items that `RecordStore.record` did not write: endings whose lease was lost, and reports on unknown activities."""
+    """Items that `RecordStore.record` did not write: those on activities that were lost, are unknown, or are locked."""
 
     refused: list[Lease]
+    """Endings whose lease another worker has."""
     unknown: list[UUID]
+    """Activities of reports."""
+    busy: frozenset[UUID] = frozenset()
+    """Activities that another process has locked."""
 
 
 class RecordStore:
@@ -92,15 +96,16 @@ class RecordStore:
 
         `task_names`: the names of the tasks that this worker has; None admits tasks of any name. `queue`: the queue from
         which they were claimed; None does not compare it. `keys`: the keys of this worker's tasks. `starts_early`: do not wait
-        until a debounced task is due.
+        until a debounced task is due. Tasks that another process has locked are given back.
         """
         with writing(self._engine, relaxed=True) as connection:
             sql = statements_for(connection)
             places = {lease.agent_id: place for place, lease in enumerate(claims)}
             rows = select_rows(connection, sql.select_claimed, list(places))
             rows.sort(key=lambda row: places[row.agent_id])
+            busy = find_busy(connection, places, rows)
             admissions = decide_admissions(
-                claims,
+                [lease for lease in claims if lease.agent_id not in busy],
                 rows,
                 now=now,
                 max_crashes=max_crashes,
@@ -110,6 +115,7 @@ class RecordStore:
                 postponed=find_postponed(connection, rows, keys),
                 starts_early=starts_early,
             )
+            admissions.leave_busy(claims, busy)
             if admissions.postponed:
                 names = {row.agent_id: row.agent_type for row in rows}
                 admissions.failed.extend(end_invalid(connection, admissions.postponed, names, now))
@@ -132,29 +138,39 @@ class RecordStore:
         result_ttl: int,
         relaxed: bool = False,
         acknowledge: Callable[[Connection, Sequence[Ending]], None] | None = None,
+        skips_busy: bool = False,
     ) -> Recorded:
         """Write progress reports, then endings, each fenced by its epoch.
 
         `acknowledge` is called within the transaction with the endings that are written, for statements whose results
-        nobody reads. `relaxed` as for `writing`; `result_ttl` is in seconds.
+        nobody reads. `relaxed` as for `writing`; `result_ttl` is in seconds. `skips_busy`: leave out activities that another
+        process has locked.
         """
         with writing(self._engine, relaxed=relaxed) as connection:
-            sql = statements_for(connection)
-            ids = list(
-                {*(report.agent_id for report in progress), *(item.lease.agent_id for item in endings)}
-            )
-            rows = {row.agent_id: row for row in select_rows(connection, sql.select_state, ids)}
+            ids = list({item.agent_id for item in (*progress, *(ending.lease for ending in endings))})
+            rows, busy = _lock_states(connection, ids, skips_busy=skips_busy)
             written = [ending for ending in endings if _holds(ending.lease, rows)]
             with batched(connection, commit=True):
                 write_progress(connection, accepted_reports(progress, rows), rows)
                 _write_endings(connection, written, rows, now, now + timedelta(seconds=result_ttl))
                 if acknowledge is not None and written:
                     acknowledge(connection, written)
-        refused = [ending.lease for ending in endings if not _holds(ending.lease, rows)]
-        return Recorded(refused, [report.agent_id for report in progress if report.agent_id not in rows])
+        refused = [lease for lease, *_ in endings if not (lease.agent_id in busy or _holds(lease, rows))]
+        known = {*rows, *busy}
+        return Recorded(refused, [item.agent_id for item in progress if item.agent_id not in known], busy)
 
     def close(self) -> None:
         """Do nothing: the runtime closes the engine."""
+
+
+def _lock_states(
+    connection: Connection, ids: Sequence[UUID], *, skips_busy: bool
+) -> tuple[dict[UUID, Any], frozenset[UUID]]:
+    """Lock activities and return their rows; with `skips_busy`, also those that are left out because others have them locked."""
+    sql = statements_for(connection)
+    found = select_rows(connection, sql.select_free_state if skips_busy else sql.select_state, ids)
+    busy = find_busy(connection, ids, found) if skips_busy else ()
+    return {row.agent_id: row for row in found}, frozenset(busy)
 
 
 def _holds(lease: Lease, rows: Mapping[UUID, Any]) -> bool:

@@ -32,6 +32,10 @@ MAX_PENDING_REPORTS = 50_000
 """Reports kept while the database is away. Beyond it the oldest are dropped; endings never are."""
 
 
+BUSY_SECONDS = 0.2
+"""Seconds between two tries to write what is about tasks that another process has locked."""
+
+
 class Writer:
     """Owner of a thread that turns reports and endings into rows.
 
@@ -41,7 +45,8 @@ class Writer:
     a queue in the same database then forgets their tasks in the same commit. `settle` is called after each commit, with
     the endings that were written and those that were refused because another worker has the task. `abandon` is called
     for a task whose ending cannot be written at all: its lease must not be renewed, or it would stay RUNNING for as long
-    as this process lives. `live` is told what was written, and sends a task's events before its ending is written.
+    as this process lives. What is about tasks that another process has locked, which may be frozen, is set aside while the
+    rest is written. `live` is told what was written, and sends a task's events before its ending is written.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class Writer:
         self._live = live
         self._progress: deque[Progress] = deque()
         self._endings: deque[Ending] = deque()
+        self._set_aside: tuple[list[Progress], list[Ending]] = ([], [])
+        self._skips_busy = False
         self._held: dict[UUID, int] = {}
         self._changed = threading.Condition()
         self._busy = False
@@ -105,14 +112,12 @@ class Writer:
     @property
     def backlog(self) -> int:
         """Number of endings that are not written yet."""
-        return len(self._endings)
+        return len(self._endings) + len(self._set_aside[1])
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until everything taken so far is written; return False if it took longer."""
         with self._changed:
-            return self._changed.wait_for(
-                lambda: not (self._progress or self._endings or self._busy), timeout
-            )
+            return self._changed.wait_for(lambda: not (self._has_work or self._busy), timeout)
 
     def close(self, timeout: float) -> bool:
         """Write what is left and end the thread, within `timeout` seconds; return False if it took longer."""
@@ -122,14 +127,19 @@ class Writer:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._progress or self._endings or any(self._set_aside))
+
     def _run(self) -> None:
         while self._wait():
             with self._changed:
                 self._busy = True
-                progress = [self._progress.popleft() for _ in range(min(len(self._progress), CHUNK_SIZE))]
+                (progress, endings), self._set_aside = self._set_aside, ([], [])
+                progress += [self._progress.popleft() for _ in range(min(len(self._progress), CHUNK_SIZE))]
                 # Endings wait until every earlier report is in this batch or an earlier one.
                 limit = 0 if self._progress else CHUNK_SIZE
-                endings = [self._endings.popleft() for _ in range(min(len(self._endings), limit))]
+                endings += [self._endings.popleft() for _ in range(min(len(self._endings), limit))]
             self._write_until_done(progress, endings)
             with self._changed:
                 self._busy = False
@@ -138,12 +148,13 @@ class Writer:
     def _wait(self) -> bool:
         """Wait for work; return False when there is none and the writer is closing."""
         with self._changed:
-            while not (self._progress or self._endings):
+            while not self._has_work:
                 if self._closing:
                     return False
                 self._changed.wait()
             if not self._endings and not self._closing:
-                self._changed.wait_for(lambda: bool(self._endings) or self._closing, GATHER_SECONDS)
+                seconds = BUSY_SECONDS if any(self._set_aside) else GATHER_SECONDS
+                self._changed.wait_for(lambda: bool(self._endings) or self._closing, seconds)
         return True
 
     def _write_until_done(self, progress: list[Progress], endings: list[Ending]) -> None:
@@ -152,6 +163,7 @@ class Writer:
             try:
                 self._write(progress, endings)
             except UnavailableError as error:
+                self._skips_busy |= error.contended
                 time.sleep(outage.failed("%s Results wait until it is back.", error))
             except Exception as error:
                 # This thread must survive any error: nothing else in the process can end tasks.
@@ -197,7 +209,11 @@ class Writer:
             result_ttl=self._result_ttl,
             relaxed=not endings,
             acknowledge=self._acknowledge,
+            skips_busy=self._skips_busy,
         )
+        self._skips_busy = bool(recorded.busy)
+        if recorded.busy:
+            progress, endings = self._without_busy(progress, endings, recorded.busy)
         lost = set(recorded.refused)
         written = [ending for ending in endings if ending.lease not in lost]
         refused = [ending for ending in endings if ending.lease in lost]
@@ -209,6 +225,19 @@ class Writer:
         except Exception:
             # The record is right already, and must not be written again.
             log.exception("The reconciler will acknowledge %d finished task(s).", len(endings))
+
+    def _without_busy(
+        self, progress: list[Progress], endings: list[Ending], busy: frozenset[UUID]
+    ) -> tuple[list[Progress], list[Ending]]:
+        """Set aside what is about tasks that another process has locked, in order, and return the rest."""
+        reports, ends = self._set_aside
+        reports += [report for report in progress if report.agent_id in busy]
+        del reports[:-MAX_PENDING_REPORTS]
+        ends += [ending for ending in endings if ending.lease.agent_id in busy]
+        return (
+            [report for report in progress if report.agent_id not in busy],
+            [ending for ending in endings if ending.lease.agent_id not in busy],
+        )
 
     def _notify_live(self, progress: Sequence[Progress], written: Sequence[Ending]) -> None:
         """Tell the followers of continuing tasks about their new log lines."""

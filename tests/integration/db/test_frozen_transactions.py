@@ -16,7 +16,10 @@ from sqlalchemy import Connection, Engine, select, text, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
+from agentexec.activity.changes.admissions import BUSY_SECONDS
+from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.stores import record_store
+from agentexec.activity.changes.writer import Writer
 from agentexec.activity.models import Activity, FollowUp
 from agentexec.db import lock_limits
 from agentexec.db.clock import utc_now
@@ -247,3 +250,49 @@ class TestReconciler:
             followers.run_once(later)
             with reading(RUNTIME.engine) as connection:
                 assert connection.execute(select(FollowUp.agent_id)).scalars().all() == [stuck.agent_id]
+
+
+class TestWorkers:
+    @on_databases
+    def test_a_claimed_task_that_is_locked_is_given_back_and_the_others_start(
+        self, deployment: Deployment, other: Engine
+    ) -> None:
+        stuck, free = deployment.enqueue("work", "a"), deployment.enqueue("work", "b")
+        claim = RUNTIME.backend.claim(ax.CONF.queue_name, "w", limit=2, low_quota=2, lease_seconds=30)
+        options = {"now": utc_now(), "started_message": "Started."}
+        with frozen(other, lock_task(stuck)):
+            started = record_store().start_fresh(claim.leases, **options)
+            left = [lease for lease in claim.leases if lease not in {item.lease for item in started}]
+            rest = record_store().admit(left, max_crashes=3, suspect_running=False, **options)
+        assert [item.lease.agent_id for item in (*started, *rest.started)] == [free.agent_id]
+        assert [(task.lease.agent_id, task.seconds) for task in rest.early] == [
+            (stuck.agent_id, BUSY_SECONDS)
+        ]
+        assert not rest.ended
+
+    @on_databases
+    def test_endings_and_reports_are_written_while_one_of_their_tasks_is_locked(
+        self, deployment: Deployment, other: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lock_limits, "LOCK_SECONDS", 1)
+        stuck, free = deployment.enqueue("work", "a"), deployment.enqueue("work", "b")
+        leases = start("one", "two")
+        settled: list[Lease] = []
+        writer = Writer(
+            record_store(),
+            result_ttl=60,
+            acknowledge=None,
+            settle=lambda written, refused: settled.extend(ending.lease for ending in (*written, *refused)),
+            abandon=lambda _: None,
+        )
+        with frozen(other, lock_task(stuck)):
+            writer.start()
+            writer.report_progress(stuck.agent_id, leases[0].epoch, "halfway", None)
+            for lease in leases:
+                writer.end(Ending(lease, ax.Status.COMPLETE, "Done.", result="1"))
+            deployment.wait_for_status(free, "complete")
+            assert (settled, writer.backlog) == ([leases[1]], 1)
+            assert not writer.flush(timeout=0)
+        assert writer.flush(timeout=20) and writer.close(timeout=20)
+        assert settled == leases[::-1]
+        assert [line.message for line in deployment.detail(stuck).logs][-2:] == ["halfway", "Done."]
