@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from agentexec.client.retry_failed import retry_failed as retry_failed
     from agentexec.client.retry_failed import retry_failed_sync as retry_failed_sync
     from agentexec.config import CONF as CONF
+    from agentexec.errors import AccessDeniedError as AccessDeniedError
     from agentexec.errors import ActivityNotFoundError as ActivityNotFoundError
     from agentexec.errors import AgentexecError as AgentexecError
     from agentexec.errors import ApprovalNotFoundError as ApprovalNotFoundError
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from agentexec.errors import TaskCanceledError as TaskCanceledError
     from agentexec.errors import TaskEndedError as TaskEndedError
     from agentexec.errors import TaskFailedError as TaskFailedError
+    from agentexec.errors import TokenInvalidError as TokenInvalidError
     from agentexec.errors import UnavailableError as UnavailableError
     from agentexec.errors import UnknownTaskError as UnknownTaskError
     from agentexec.errors import UsageError as UsageError
@@ -101,6 +103,7 @@ _HOMES = {
     "agentexec.client.cancel": ("cancel", "cancel_sync"),
     "agentexec.config": ("CONF",),
     "agentexec.errors": (
+        "AccessDeniedError",
         "ActivityNotFoundError",
         "AgentexecError",
         "BackendInvalidError",
@@ -115,6 +118,7 @@ _HOMES = {
         "TaskCanceledError",
         "TaskEndedError",
         "TaskFailedError",
+        "TokenInvalidError",
         "UnavailableError",
         "UnknownTaskError",
         "LeaseLostError",

@@ -35,9 +35,9 @@ SQL_BACKEND = "agentexec.state.sql_backend"
 MEMORY_BACKEND = "agentexec.state.memory_backend"
 MODELS = "agentexec.activity.models"
 EMBEDDED_DATABASE_URL = "sqlite:///agentexec.db"
-SECRET_SETTINGS = frozenset({"signing_key", "webhook_secret"})
+SECRET_SETTINGS = frozenset({"signing_key", "webhook_secret", "read_token_key"})
 MIN_KEY_LENGTH = 16
-"""Characters of the shortest signing key."""
+"""Characters of the shortest key that signs entries or read tokens."""
 
 MIN_HOST_TIMEOUT, MAX_HOST_TIMEOUT = 1.0, 3600.0
 """Limits of `host_timeout` in seconds."""
@@ -202,6 +202,11 @@ class Settings(BaseSettings):
         description="Key that signs the entries in Redis, 16 characters or more, the same in every process. Of several keys, with "
         "commas between them, the first one signs and all are accepted.",
     )
+    read_token_key: SecretStr | None = Field(
+        default=None,
+        description="Key that signs the read tokens of browsers, 16 characters or more, where the HTTP API runs. Of several keys, with "
+        "commas between them, the first one signs and all are accepted. Unset: there are no read tokens.",
+    )
     webhook_secret: SecretStr | None = Field(
         default=None,
         description="Secret that signs webhooks (whsec_ and base64), where workers run. Of several, with commas between them, each signs.",
@@ -221,7 +226,7 @@ class Settings(BaseSettings):
         description="Log line when a task fails; {error} is the reason.",
     )
 
-    @field_validator("signing_key")
+    @field_validator("signing_key", "read_token_key")
     @classmethod
     def _long_keys(cls, value: SecretStr | None) -> SecretStr | None:
         if any(len(key) < MIN_KEY_LENGTH for key in _split_keys(value)):
@@ -277,15 +282,20 @@ class Settings(BaseSettings):
         return _split_keys(self.signing_key)
 
     @property
+    def read_token_keys(self) -> list[str]:
+        """Keys of `read_token_key`. The first one signs."""
+        return _split_keys(self.read_token_key)
+
+    @property
     def webhook_secrets(self) -> list[str]:
         """Secrets of `webhook_secret`. Each one signs."""
         return _split_keys(self.webhook_secret)
 
     @property
     def secrets(self) -> list[str]:
-        """Texts that must not be shown: the signing keys, the secrets of webhooks, and the passwords of the URLs."""
+        """Texts that must not be shown: the keys, the secrets of webhooks, and the passwords of the URLs."""
         urls = (self.redis_url, self.database_url)
-        keys = [*self.signing_keys, *self.webhook_secrets]
+        keys = [*self.signing_keys, *self.read_token_keys, *self.webhook_secrets]
         return [*keys, *(password for url in urls if url for password in passwords(url))]
 
     @property

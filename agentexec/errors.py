@@ -19,6 +19,8 @@
     ├── SandboxLostError            1   a task cannot resume, because the sandbox of its agent is gone
     ├── ApprovalNotFoundError       1   no call with that id has asked for approval
     ├── WaitDeadlockError           1   a task waits for one that cannot start before it has ended
+    ├── AccessDeniedError           1   the caller of the HTTP API may not do this
+    ├── TokenInvalidError           1   a read token is forged, damaged or expired
     └── TaskEndedError              1   a task ended without a result
         ├── TaskFailedError         1   the task failed, with no retries left
         └── TaskCanceledError       1   the task was canceled
@@ -183,6 +185,14 @@ class ApprovalNotFoundError(AgentexecError):
 
 class WaitDeadlockError(AgentexecError):
     """A task waits for a task that cannot start before the first has ended; enqueue it without waiting, or change its key."""
+
+
+class AccessDeniedError(AgentexecError):
+    """The caller of the HTTP API lacks the right to do this; give it the right in `caller=` if it should."""
+
+
+class TokenInvalidError(AgentexecError):
+    """A read token is forged, damaged or expired; get a new one from the application."""
 
 
 class TaskEndedError(AgentexecError):

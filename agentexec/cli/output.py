@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 
 import typer
 
+from agentexec.values.presentation import shorten
+
 HARMLESS = "\N{SOFT HYPHEN}\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 """Invisible characters that many languages and emoji need, and that neither move nor reorder anything."""
 
@@ -52,12 +54,6 @@ def _json_escape(found: re.Match[str]) -> str:
         return char
     units = char.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
-
-
-def shorten(text: str, limit: int, more: str = "--full") -> str:
-    """Return the first `limit` characters of a text, and how many there are more. `more` says what shows them."""
-    left = len(text) - limit
-    return text if left <= 0 else f"{text[:limit]}… {left} more characters; {more}"
 
 
 def terminal_width() -> int | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import agentexec as ax
-from agentexec.cli.contents import Bounds, Presenter, contents_lines, read_json, value_lines
+from agentexec.cli.contents import contents_lines, value_lines
 from agentexec.cli.database import session
 from agentexec.cli.options import AgentId, AsJson, MetadataScope, parse_labels, parse_task_id
 from agentexec.cli.output import (
@@ -21,6 +21,7 @@ from agentexec.cli.output import (
 )
 from agentexec.cli.queue_facts import dump_json, priority_name, queue_facts
 from agentexec.cli.webhooks import message_json, message_text
+from agentexec.values.presentation import Bounds, Presenter, read_json
 
 if TYPE_CHECKING:
     from agentexec.activity.schemas import ActivityChildSchema, ActivityDetailSchema

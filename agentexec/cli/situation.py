@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from agentexec.activity.failures import FailedAttempt, read_failure
 from agentexec.activity.queries.overview import LOST_SECONDS
-from agentexec.cli.output import format_duration, format_moment, shorten
+from agentexec.cli.output import format_duration, format_moment
 from agentexec.runtime import RUNTIME
 from agentexec.state.groups import is_lock, key_of
 from agentexec.task import Status
+from agentexec.values.presentation import shorten
 
 if TYPE_CHECKING:
     from agentexec.activity.schemas import ActivityChildSchema, ActivityDetailSchema

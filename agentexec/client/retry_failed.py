@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -9,6 +10,7 @@ from uuid import UUID
 
 from agentexec.activity.queries.failed import FailedFilter, lock_failed
 from agentexec.activity.queries.labels import wanted_labels
+from agentexec.arguments.actors import phrase
 from agentexec.arguments.checks import check_moment, check_text
 from agentexec.client.retry import push_requeued, requeue
 from agentexec.db.clock import utc_now
@@ -27,6 +29,7 @@ async def retry_failed(
     task_name: str | None = None,
     since: datetime | None = None,
     metadata_filter: Mapping[str, Any] | None = None,
+    by: str | None = None,
 ) -> int:
     """Put every task that ended in ERROR back on its queue, as `retry` does for one task, the oldest failure first.
 
@@ -37,6 +40,7 @@ async def retry_failed(
         task_name: Only tasks with this name.
         since: Only tasks that failed at this moment or later; it has a time zone.
         metadata_filter: Labels that the tasks must have; None retries the tasks of every tenant.
+        by: Name of who does it, for the logs of the tasks.
 
     Returns:
         The number of tasks that were retried.
@@ -45,9 +49,9 @@ async def retry_failed(
         UsageError: An argument is invalid.
         UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
-    wanted = failed_filter(task_name, since, metadata_filter)
+    wanted, actor = failed_filter(task_name, since, metadata_filter), phrase(by)
     retried = 0
-    while batch := await RUNTIME.run_patiently(RetryBatch(wanted).retry):
+    while batch := await RUNTIME.run_patiently(RetryBatch(wanted, actor).retry):
         retried += batch
     return retried
 
@@ -57,9 +61,10 @@ def retry_failed_sync(
     task_name: str | None = None,
     since: datetime | None = None,
     metadata_filter: Mapping[str, Any] | None = None,
+    by: str | None = None,
 ) -> int:
     """Retry failed tasks: `retry_failed` for code without an event loop, with the same arguments, result and errors."""
-    return sum(retry_in_batches(failed_filter(task_name, since, metadata_filter)))
+    return sum(retry_in_batches(failed_filter(task_name, since, metadata_filter), phrase(by)))
 
 
 def failed_filter(
@@ -75,17 +80,21 @@ def failed_filter(
     )
 
 
-def retry_in_batches(wanted: FailedFilter) -> Iterator[int]:
-    """Retry the tasks that match, and yield the number of each batch."""
-    while batch := wait_out(RetryBatch(wanted).retry):
+def retry_in_batches(wanted: FailedFilter, by: str = "", limit: int | None = None) -> Iterator[int]:
+    """Retry the tasks that match, up to `limit` of them, and yield the number of each batch."""
+    left = sys.maxsize if limit is None else limit
+    while left > 0 and (batch := wait_out(RetryBatch(wanted, by, min(BATCH, left)).retry)):
+        left -= batch
         yield batch
 
 
 class RetryBatch:
-    """The next failed tasks that match, to be retried in one transaction."""
+    """The next failed tasks that match, to be retried in one transaction. `by` is the phrase that names who does it."""
 
-    def __init__(self, wanted: FailedFilter) -> None:
+    def __init__(self, wanted: FailedFilter, by: str = "", size: int = BATCH) -> None:
         self._wanted = wanted
+        self._by = by
+        self._size = size
         self._now = utc_now()
         self._agent_ids: list[UUID] | None = None
 
@@ -97,10 +106,10 @@ class RetryBatch:
         """
         with writing(RUNTIME.engine) as connection:
             if self._agent_ids is None:
-                found = lock_failed(connection, self._wanted, BATCH)
+                found = lock_failed(connection, self._wanted, self._size)
             else:
                 found = self._agent_ids
-            queues = requeue(connection, found, self._now) if found else {}
+            queues = requeue(connection, found, self._now, self._by) if found else {}
             self._agent_ids = found
         push_requeued(queues)
         return sum(map(len, queues.values()))

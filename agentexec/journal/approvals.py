@@ -125,9 +125,17 @@ def verdict_on(question: Question, row: Any | None, now: datetime) -> Verdict:
 
 
 def answer_question(
-    engine: Engine, agent_id: UUID, call_id: str, answer: Answer, message: str | None, now: datetime
+    engine: Engine,
+    agent_id: UUID,
+    call_id: str,
+    answer: Answer,
+    message: str | None,
+    now: datetime,
+    by: str = "",
 ) -> bool:
     """Answer the oldest open question about a call; False if there is none any more, or the task has ended.
+
+    `by` is the phrase that names who answers, for the task's log.
 
     A second call with the same `now` is safe: it returns True if the first one has answered the question.
     Raises ActivityNotFoundError, ApprovalNotFoundError, UnavailableError.
@@ -153,15 +161,15 @@ def answer_question(
             decided_at=now,
             wake_at=now if is_last else None,
         )
-        _note_answer(connection, question, answer, task, is_last, now)
+        _note_answer(connection, question, answer.capitalize() + by, task, is_last, now)
         return True
 
 
 def _note_answer(
-    connection: Connection, question: Any, answer: Answer, task: Any, is_last: bool, now: datetime
+    connection: Connection, question: Any, answer: str, task: Any, is_last: bool, now: datetime
 ) -> None:
     """Write the answer into the task's log; the last one also makes a task that is off its worker due."""
-    line = f"{answer.capitalize()}: {call_text(question.tool, question.arguments)}"
+    line = f"{answer}: {call_text(question.tool, question.arguments)}"
     values: dict[str, Any] = {"message": line, "updated_at": now}
     if is_last and task.status is Status.QUEUED:
         values["run_at"] = None

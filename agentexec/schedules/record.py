@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.models import Schedule
+from agentexec.arguments.actors import phrase
 from agentexec.arguments.checks import first_line
 from agentexec.client.enqueue import enqueue_in_transaction
 from agentexec.client.new_task import new_task
@@ -199,9 +200,9 @@ def resume(engine: Engine, schedule: ScheduleSchema) -> datetime | None:
     return find_schedule(engine, schedule.queue, schedule.name).next_at
 
 
-def run_now(engine: Engine, schedule: ScheduleSchema) -> UUID:
-    """Enqueue a task of a schedule, beside its ticks; it is not counted as one."""
-    new = _task_of(schedule, "and started by hand")
+def run_now(engine: Engine, schedule: ScheduleSchema, *, by: str | None = None) -> UUID:
+    """Enqueue a task of a schedule, beside its ticks; it is not counted as one. `by` is the name of who does it."""
+    new = _task_of(schedule, f"and started{phrase(by) or ' by hand'}")
     with writing(engine) as connection:
         push = enqueue_in_transaction(connection, new)
     push()

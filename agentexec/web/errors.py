@@ -8,17 +8,21 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from agentexec.errors import (
+    AccessDeniedError,
     ActivityNotFoundError,
     AgentexecError,
     ApprovalNotFoundError,
     PayloadTooLargeError,
     ResultExpiredError,
     TaskEndedError,
+    TokenInvalidError,
     UnavailableError,
     UsageError,
 )
 
 STATUS_CODES: Mapping[type[AgentexecError], int] = {
+    TokenInvalidError: 401,
+    AccessDeniedError: 403,
     ActivityNotFoundError: 404,
     ApprovalNotFoundError: 404,
     ResultExpiredError: 404,
@@ -28,6 +32,9 @@ STATUS_CODES: Mapping[type[AgentexecError], int] = {
     UnavailableError: 503,
 }
 """Errors that are the caller's, or pass, and the status codes that say so. All others are the server's: 500."""
+
+HEADERS: Mapping[int, Mapping[str, str]] = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
+"""Headers of answers by their status code."""
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -45,9 +52,15 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def _answer(_request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, status_code=status_code(error))
+    code = status_code(error)
+    return JSONResponse({"detail": str(error)}, status_code=code, headers=dict(headers_of(code)))
 
 
 def status_code(error: Exception) -> int:
     """Return the status code of an answer that tells of an error."""
     return next((code for kind, code in STATUS_CODES.items() if isinstance(error, kind)), 500)
+
+
+def headers_of(code: int) -> Mapping[str, str]:
+    """Return the headers that belong to a status code."""
+    return HEADERS.get(code, {})

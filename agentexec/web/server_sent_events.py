@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,9 @@ from agentexec.web.errors import status_code
 
 KEEP_ALIVE_SECONDS = 15.0
 """Seconds of silence after which a comment is sent: proxies close connections that are silent for about a minute."""
+
+CHECK_SECONDS = 5.0
+"""Seconds of silence after which a response with an end looks whether it is reached."""
 
 RETRY_MS = 2000
 """Milliseconds that a browser waits before it reconnects."""
@@ -35,6 +39,7 @@ async def event_stream(
     deltas: bool = True,
     metadata_filter: Mapping[str, Any] | None = None,
     keep_alive: float = KEEP_ALIVE_SECONDS,
+    until: datetime | None = None,
 ) -> Response:
     """Return the events of one task as server-sent events, for an endpoint to return.
 
@@ -49,6 +54,7 @@ async def event_stream(
         deltas: False leaves out the `text_delta` events.
         metadata_filter: Values that the task's metadata must have; otherwise the task counts as unknown.
         keep_alive: Seconds of silence after which a comment is sent.
+        until: Time at which the response ends, such as the end of the permission to read; None for none.
 
     Returns:
         A streaming response, or an empty one with status 204 if the client has seen everything.
@@ -66,7 +72,9 @@ async def event_stream(
     if events.exhausted:
         events.close()
         return Response(status_code=204)
-    return StreamingResponse(_frames(events, keep_alive), media_type="text/event-stream", headers=HEADERS)
+    return StreamingResponse(
+        _frames(events, keep_alive, until), media_type="text/event-stream", headers=HEADERS
+    )
 
 
 def _frame(event: ActivityEvent) -> str:
@@ -74,11 +82,13 @@ def _frame(event: ActivityEvent) -> str:
     return f"id: {event.id}\nevent: {name}\ndata: {event.model_dump_json()}\n\n"
 
 
-async def _frames(events: ActivityStream, keep_alive: float) -> AsyncGenerator[str]:
+async def _frames(events: ActivityStream, keep_alive: float, until: datetime | None) -> AsyncGenerator[str]:
     yield f"retry: {RETRY_MS}\n\n"
-    batches = events.batches(idle=keep_alive)
+    batches = events.batches(idle=keep_alive if until is None else min(keep_alive, CHECK_SECONDS))
     try:
         async for batch in batches:
             yield "".join(map(_frame, batch)) or ": keep-alive\n\n"
+            if until is not None and datetime.now(UTC) >= until:
+                break
     finally:
         await batches.aclose()

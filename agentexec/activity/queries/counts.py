@@ -7,6 +7,7 @@ counts; a query counts only those that ended since, and the active ones. Small t
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -47,10 +48,10 @@ class CachedCounts(NamedTuple):
         )
 
 
-def total(db: Session, status: Status | None, task_name: str | None) -> int:
-    """Return how many activities have a status and a task name (None: any)."""
-    active = ACTIVE_STATUSES if status is None else ACTIVE_STATUSES & {status}
-    final = FINAL_STATUSES if status is None else FINAL_STATUSES & {status}
+def total(db: Session, statuses: Iterable[Status], task_name: str | None) -> int:
+    """Return how many activities have one of the statuses and a task name (None: any)."""
+    wanted = frozenset(statuses)
+    active, final = ACTIVE_STATUSES & wanted, FINAL_STATUSES & wanted
     cached = _parse(db.scalar(CACHED)) if final else None
     with_name = [] if task_name is None else [Activity.agent_type == task_name]
     parts = []
@@ -62,7 +63,7 @@ def total(db: Session, status: Status | None, task_name: str | None) -> int:
     elif final and cached is not None:
         parts.append(_count_ended_since(cached.until, final, task_name))
         known = cached.number_of(final, task_name)
-    return known + sum(db.execute(select(*parts)).one())
+    return known + (sum(db.execute(select(*parts)).one()) if parts else 0)
 
 
 def _count(*conditions: ColumnElement[bool]) -> Any:

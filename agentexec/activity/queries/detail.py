@@ -19,7 +19,7 @@ from agentexec.activity.schemas import (
     ActivityLogSchema,
 )
 from agentexec.errors import ActivityNotFoundError
-from agentexec.task import ACTIVE_STATUSES, parse_agent_id
+from agentexec.task import ACTIVE_STATUSES, Status, parse_agent_id
 
 # Columns, not entities: making entities takes SQLAlchemy several times as long as reading the rows of a long log.
 DETAIL = [
@@ -132,9 +132,15 @@ def active_count(db: Session, *, metadata_filter: Mapping[str, Any] | None = Non
     Raises:
         UsageError: `metadata_filter` is not a mapping of up to 64 strings, numbers and booleans.
     """
+    return sum(numbers_active(db, metadata_filter).values())
+
+
+def numbers_active(db: Session, metadata_filter: Mapping[str, Any] | None = None) -> dict[Status, int]:
+    """Return the numbers of activities with each active status."""
     wanted = with_most_selective_index(db, Filter(metadata=metadata_filter), ranks=(0, 1))
+    statuses = sorted(ACTIVE_STATUSES)
     numbers = [
         select(func.count()).select_from(select_matching_ids(wanted, status).subquery()).scalar_subquery()
-        for status in ACTIVE_STATUSES
+        for status in statuses
     ]
-    return sum(db.execute(select(*numbers)).one())
+    return dict(zip(statuses, db.execute(select(*numbers)).one(), strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,12 +16,14 @@ from agentexec.task import Status
 
 
 class FailedFilter(NamedTuple):
-    """Filter of failed tasks, by name, by the time of their failure, and by labels."""
+    """Filter of failed tasks; None does not filter by that field."""
 
     task_name: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     metadata: Mapping[str, Any] | None = None
+    queue: str | None = None
+    agent_ids: Sequence[UUID] | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the conditions of a query."""
@@ -32,6 +34,10 @@ class FailedFilter(NamedTuple):
             found.append(Activity.finished_at >= self.since)
         if self.until is not None:
             found.append(Activity.finished_at <= self.until)
+        if self.queue is not None:
+            found.append(Activity.queue == self.queue)
+        if self.agent_ids is not None:
+            found.append(Activity.agent_id.in_(self.agent_ids))
         return [*found, *metadata_conditions(self.metadata)]
 
 
@@ -45,9 +51,10 @@ class FailedGroup(NamedTuple):
     example: UUID
 
 
-def count_failed(db: Session, wanted: FailedFilter) -> int:
-    """Return the number of tasks that match."""
-    return db.scalar(select(func.count()).select_from(Activity).where(*wanted.conditions())) or 0
+def count_failed(db: Session, wanted: FailedFilter, maximum: int | None = None) -> int:
+    """Return the number of tasks that match, up to `maximum`."""
+    found = select(Activity.agent_id).where(*wanted.conditions()).limit(maximum).subquery()
+    return db.scalar(select(func.count()).select_from(found)) or 0
 
 
 def newest_failed(db: Session, wanted: FailedFilter, limit: int) -> list[Any]:
@@ -68,13 +75,17 @@ def newest_failed(db: Session, wanted: FailedFilter, limit: int) -> list[Any]:
     return list(db.execute(select(*columns).where(*wanted.conditions()).order_by(*order).limit(limit)))
 
 
-def failed_groups(db: Session, wanted: FailedFilter, limit: int) -> list[FailedGroup]:
-    """Return the largest groups of failed tasks by name and error."""
-    number, latest = func.count(), func.max(Activity.finished_at)
+def failed_groups(
+    db: Session, wanted: FailedFilter, limit: int, newest: int | None = None
+) -> list[FailedGroup]:
+    """Return the largest groups of failed tasks, or of the `newest` ones, by name and error."""
+    columns = (Activity.agent_type, Activity.message, Activity.finished_at)
+    order = Activity.finished_at.desc()
+    failed = select(*columns).where(*wanted.conditions()).order_by(order).limit(newest).subquery()
+    number, latest = func.count(), func.max(failed.c.finished_at)
     query = (
-        select(Activity.agent_type, Activity.message, number, latest)
-        .where(*wanted.conditions())
-        .group_by(Activity.agent_type, Activity.message)
+        select(failed.c.agent_type, failed.c.message, number, latest)
+        .group_by(failed.c.agent_type, failed.c.message)
         .order_by(number.desc(), latest.desc())
         .limit(limit)
     )

@@ -42,18 +42,35 @@ class Filter(NamedTuple):
     created_after: datetime | None = None
     created_before: datetime | None = None
     metadata: Mapping[str, Any] | None = None
+    any_of: tuple[Status, ...] | None = None
+    """Several statuses, instead of `status`."""
+    queue: str | None = None
     driving_labels: DrivingLabels = (None, None, 0)
     """By default: few activities are active, and the first label is more selective than the task name."""
 
     @property
     def is_plain(self) -> bool:
         """True if the counts by task name and status tell how many activities match."""
-        return not (self.text or self.created_after or self.created_before or self.metadata)
+        return not (self.is_search or self.created_after or self.created_before or self.metadata)
+
+    @property
+    def is_search(self) -> bool:
+        """True if there are conditions that no index has: they are searched for in a bounded number of activities."""
+        return self.text is not None or self.queue is not None
+
+    @property
+    def statuses(self) -> list[Status]:
+        """All statuses that are wanted, in the order of a list."""
+        return [status for status in RANKS if self.has(status)]
+
+    def has(self, status: Status) -> bool:
+        """Return True if activities with this status are wanted."""
+        return self.status in (None, status) and (self.any_of is None or status in self.any_of)
 
     @property
     def has_no_status_or_type(self) -> bool:
         """True if the filter has neither a status nor a task name."""
-        return self.status is None and self.task_name is None
+        return self.status is None and self.any_of is None and self.task_name is None
 
     @property
     def has_residual_conditions(self) -> bool:
@@ -70,9 +87,8 @@ class Filter(NamedTuple):
         groups: list[tuple[Status, ...]] = [(status,) for status in RANKS if not (together and status.final)]
         if together:
             groups.append(tuple(status for status in RANKS if status.final))
-        if self.status is not None:
-            groups = [(self.status,) for group in groups if self.status in group]
-        return groups
+        wanted = [tuple(status for status in group if self.has(status)) for group in groups]
+        return [group for group in wanted if group]
 
     def time_conditions(self, created_at: Any) -> list[ColumnElement[bool]]:
         """Return the conditions on the time of creation."""
@@ -108,8 +124,8 @@ def with_most_selective_index(db: Session, wanted: Filter, ranks: Collection[int
     """
     if not wanted.metadata:
         return wanted
-    if wanted.status is not None:
-        ranks = (RANKS[wanted.status],)
+    if wanted.status is not None or wanted.any_of is not None:
+        ranks = sorted({RANKS[status] for status in wanted.statuses})
     candidates = [candidate for rank in ranks for candidate in _candidates(wanted, rank)]
     estimates = _estimate(db, candidates)
     driving = list(wanted.driving_labels)
@@ -142,7 +158,7 @@ def _estimate(db: Session, candidates: Sequence[_Candidate]) -> dict[tuple[int, 
 
 
 def _candidates(wanted: Filter, rank: int) -> Iterator[_Candidate]:
-    statuses = [status for status in RANKS if RANKS[status] == rank and wanted.status in (None, status)]
+    statuses = [status for status in wanted.statuses if RANKS[status] == rank]
     for position, (name, value) in enumerate(wanted_labels(wanted.metadata)[:MAX_PROBED_LABELS]):
         at: Any = ActivityLabel.created_at
         label = (ActivityLabel.name == name, ActivityLabel.value == value)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -26,7 +27,7 @@ from agentexec.activity.queries.filters import (
 from agentexec.activity.queries.labels import storable_text, wanted_labels
 from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.activity.schemas import ActivityListItemSchema, ActivityListSchema
-from agentexec.arguments.checks import check_integer, check_moment, shown
+from agentexec.arguments.checks import check_integer, check_iterable, check_moment, shown
 from agentexec.errors import UsageError
 from agentexec.task import Status
 
@@ -39,6 +40,9 @@ MAX_SEARCHED = 3_000
 
 SEARCHED_CHARACTERS = 500
 """Characters of each message in which a text is searched for: messages can be of any length."""
+
+MAX_STATUSES = 50
+"""Entries of a list of statuses that are read: there are fewer statuses."""
 
 MAX_CURSOR = 200
 """Characters up to which a cursor is read."""
@@ -91,12 +95,13 @@ def list_activities(
     page: int = 1,
     page_size: int = 50,
     *,
-    status: Status | str | None = None,
+    status: Status | str | Collection[Status | str] | None = None,
     task_name: str | None = None,
     text: str | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     metadata_filter: Mapping[str, Any] | None = None,
+    queue: str | None = None,
     after: str | None = None,
     agent_type: str | None = None,
 ) -> ActivityListSchema:
@@ -106,7 +111,7 @@ def list_activities(
         db: Session or AsyncSession on the database of the record.
         page: Number of the page, counted from 1.
         page_size: Activities on a page, 1 to 1000.
-        status: Only activities with this status.
+        status: Only activities with this status, or with one of these.
         task_name: Only activities with this task name.
         text: Only activities that have this text of up to 500 characters, in upper or lower case, in their task name or in the first 500
             characters of their latest message, or whose agent_id it is. It is searched for in the newest 3,000
@@ -114,6 +119,7 @@ def list_activities(
         created_after: Only activities created at this time or later; aware of its time zone.
         created_before: Only activities created before this time; aware of its time zone.
         metadata_filter: Only activities whose metadata has these values.
+        queue: Only tasks of this queue, in as many activities as a text is searched for.
         after: `next_cursor` of the page before, instead of `page`. Far from the first page it is much faster, and it
             skips no activity when new ones come in between.
         agent_type: Another name of `task_name`, after the column.
@@ -129,10 +135,12 @@ def list_activities(
     if None not in (task_name, agent_type) and task_name != agent_type:
         raise UsageError("Give either task_name= or agent_type=, which mean the same.")
     name = task_name if agent_type is None else agent_type
-    wanted = checked_filter(status, name, text, created_after, created_before, metadata_filter)
+    wanted = checked_filter(status, name, text, created_after, created_before, metadata_filter, queue)
     wanted = with_most_selective_index(db, wanted)
     query = (
-        _plain_page_query(wanted.status, wanted.task_name, page_size, offset=wanted_page.offset, after=after)
+        _plain_page_query(
+            wanted.status, wanted.any_of, wanted.task_name, page_size, offset=wanted_page.offset, after=after
+        )
         if wanted.is_plain
         else page_query(wanted, page_size, offset=wanted_page.offset, after=after)
     )
@@ -150,22 +158,26 @@ def list_activities(
 
 
 def checked_filter(
-    status: Status | str | None = None,
+    status: Status | str | Collection[Status | str] | None = None,
     task_name: str | None = None,
     text: str | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     metadata_filter: Mapping[str, Any] | None = None,
+    queue: str | None = None,
 ) -> Filter:
     """Return the filter of these arguments of a list. Raises UsageError."""
     wanted_labels(metadata_filter)
+    several = None if status is None or isinstance(status, str) else _parse_statuses(status)
     return Filter(
-        _parse_status(status),
+        _parse_status(status) if isinstance(status, str | None) else None,
         None if task_name is None else _searched_text("task_name=", task_name, MAX_NAME),
         None if text is None else _searched_text("text=", text, SEARCHED_CHARACTERS) or None,
         None if created_after is None else check_moment("created_after=", created_after),
         None if created_before is None else check_moment("created_before=", created_before),
         metadata_filter,
+        several,
+        None if queue is None else _searched_text("queue=", queue, MAX_NAME) or None,
     )
 
 
@@ -191,6 +203,13 @@ def _checked_page(page: int, page_size: int, after: str | None) -> _Page:
     return _Page(page, page_size, after)
 
 
+def _parse_statuses(statuses: Any) -> tuple[Status, ...] | None:
+    """Return several statuses in the order of a list; None for all of them, and for none."""
+    check_iterable("status=", statuses)
+    found = {_parse_status(status) for status in itertools.islice(statuses, MAX_STATUSES)}
+    return tuple(status for status in RANKS if status in found) if 0 < len(found) < len(RANKS) else None
+
+
 def _parse_status(status: Status | str | None) -> Status | None:
     try:
         return None if status is None else Status(status)
@@ -205,9 +224,9 @@ def page_query(wanted: Filter, limit: int, *, offset: int = 0, after: str | None
     Raises UsageError for an invalid cursor.
     """
     place = None if after is None else Place.parse(after)
-    found = _union(wanted, MAX_SEARCHED if wanted.text else limit + offset, place)
-    # The search for a text runs once: each row says how many activities it found.
-    number = literal(None) if wanted.text is None else func.count().over()
+    found = _union(wanted, MAX_SEARCHED if wanted.is_search else limit + offset, place)
+    # A search runs once: each row says how many activities it found.
+    number = func.count().over() if wanted.is_search else literal(None)
     chosen = (
         select(found, number.label("number"))
         .order_by(found.c.rank, found.c.created_at.desc(), found.c.agent_id.desc())
@@ -225,9 +244,15 @@ def page_query(wanted: Filter, limit: int, *, offset: int = 0, after: str | None
 
 @functools.lru_cache(maxsize=64)  # building the statement takes longer than running it
 def _plain_page_query(
-    status: Status | None, task_name: str | None, limit: int, *, offset: int, after: str | None
+    status: Status | None,
+    any_of: tuple[Status, ...] | None,
+    task_name: str | None,
+    limit: int,
+    *,
+    offset: int,
+    after: str | None,
 ) -> Select[Any]:
-    return page_query(Filter(status, task_name), limit, offset=offset, after=after)
+    return page_query(Filter(status, task_name, any_of=any_of), limit, offset=offset, after=after)
 
 
 def _union(wanted: Filter, limit: int, place: Place | None = None) -> Any:
@@ -259,18 +284,24 @@ def _part(wanted: Filter, statuses: tuple[Status, ...], limit: int, place: Place
         conditions.append(or_(created_at < place.created_at, agent_id < place.agent_id))
     columns = (agent_id.label("agent_id"), created_at.label("created_at"), literal(rank).label("rank"))
     query = select(*columns).where(*conditions).order_by(created_at.desc(), agent_id.desc())
-    if wanted.text is None:
+    if not wanted.is_search:
         return query.limit(limit)
     if label is None:
         # Select whether the text matches, not the text itself: MariaDB materializes the window, and texts make it large.
-        hit = case((_has_text(wanted.text), 1), else_=0).label("hit")
+        hit = case((_is_hit(wanted), 1), else_=0).label("hit")
         window = query.add_columns(hit).limit(MAX_SEARCHED).subquery(f"window_{statuses[0].value}")
         matches = select(window.c.agent_id, window.c.created_at, window.c.rank).where(window.c.hit == 1)
     else:
         window = query.limit(MAX_SEARCHED).subquery(f"window_{statuses[0].value}")
         matches = select(window).join(Activity, Activity.agent_id == window.c.agent_id)
-        matches = matches.where(_has_text(wanted.text))
+        matches = matches.where(_is_hit(wanted))
     return matches.order_by(window.c.created_at.desc(), window.c.agent_id.desc()).limit(limit)
+
+
+def _is_hit(wanted: Filter) -> ColumnElement[bool]:
+    """Return the condition that an activity has what no index has: the queue and the text of a filter."""
+    conditions = [] if wanted.queue is None else [Activity.queue == wanted.queue]
+    return and_(*conditions, *([] if wanted.text is None else [_has_text(wanted.text)]))
 
 
 def _has_text(text: str) -> ColumnElement[bool]:
@@ -292,8 +323,8 @@ def _parse_id(text: str) -> UUID | None:
 def _total(db: Session, wanted: Filter, rows: Sequence[Any], page: _Page) -> tuple[int, bool]:
     """Return how many activities match, and whether that is exact. Asks the database only if the page does not tell."""
     if wanted.is_plain:
-        return counts.total(db, wanted.status, wanted.task_name), True
-    if wanted.text is not None:
+        return counts.total(db, wanted.statuses, wanted.task_name), True
+    if wanted.is_search:
         return _total_of_search(db, wanted, rows, page)
     shown = 0
     if page.after is None:
@@ -312,13 +343,13 @@ def _total_of_search(db: Session, wanted: Filter, rows: Sequence[Any], page: _Pa
         number = 0
     else:
         number = db.scalar(select(func.count()).select_from(_union(wanted, MAX_SEARCHED))) or 0
-    return number, _searches_everything(db, wanted._replace(text=None))
+    return number, _searches_everything(db, wanted._replace(text=None, queue=None))
 
 
 def _searches_everything(db: Session, wanted: Filter) -> bool:
     """Return whether a text is searched for in all activities that match the other filters."""
     if wanted.is_plain:
-        return counts.total(db, wanted.status, wanted.task_name) <= MAX_SEARCHED
+        return counts.total(db, wanted.statuses, wanted.task_name) <= MAX_SEARCHED
     _, counted = db.execute(count_query(wanted, MAX_SEARCHED)).one()
     return counted <= MAX_SEARCHED
 
@@ -326,18 +357,16 @@ def _searches_everything(db: Session, wanted: Filter) -> bool:
 def count_query(wanted: Filter, limit: int) -> Any:
     """Return a query that counts, among the first `limit` + 1 rows of the driving condition, matches and rows.
 
-    The filter has no text.
+    The filter has neither a text nor a queue.
     """
-    label = wanted.driving_label(RANKS[wanted.status or Status.COMPLETE])
-    source: Any = Activity if label is None else ActivityLabel
     # All statuses by name if the filter has none: that lets the index by status serve.
-    statuses = list(RANKS) if wanted.status is None else [wanted.status]
+    statuses = wanted.statuses
+    label = wanted.driving_label(max(RANKS[status] for status in statuses))
+    source: Any = Activity if label is None else ActivityLabel
     candidates = select(source.agent_id, source.created_at).where(
         *driving_conditions(wanted, statuses, label, source)
     )
-    if (
-        label is not None or wanted.status is not None
-    ):  # otherwise no index has all statuses in the order of time
+    if label is not None or len(statuses) == 1:  # otherwise no index has all statuses in the order of time
         candidates = candidates.order_by(source.created_at.desc(), source.agent_id.desc())
     window = candidates.limit(limit + 1).subquery("counted")
     residual = residual_conditions(wanted, statuses, label, window.c.agent_id, window.c.created_at)

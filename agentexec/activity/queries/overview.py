@@ -170,6 +170,15 @@ def overview(
     )
 
 
+def workers(db: Session) -> list[WorkerSchema]:
+    """Return the worker processes of all queues; those that have not reported for ten minutes are left out."""
+    table: Any = WorkerProcess.__table__
+    now, forget = utc_now(), timedelta(seconds=FORGET_SECONDS)
+    present = table.c.seen_at.between(now - forget, now + forget)
+    rows = db.execute(select(table).where(present).order_by(table.c.host, table.c.pid)).mappings()
+    return [WorkerSchema.model_validate(dict(row)) for row in rows]
+
+
 def _ended_per_minute(
     now: datetime, minutes: int, in_scope: list[ColumnElement[bool]]
 ) -> Select[*tuple[Any, ...]]:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from agentexec.activity.schemas import ActivityChildSchema, ActivityDetailSchema
-from agentexec.cli.contents import Bounds, Presenter, contents_lines, value_lines
+from agentexec.cli.contents import contents_lines, value_lines
 from agentexec.cli.dashboard.data import Detail
 from agentexec.cli.dashboard.view import STYLES, format_cost, format_count, progress_bar
-from agentexec.cli.output import SHOWN_CHARACTERS, format_duration, format_time, one_line, shorten
+from agentexec.cli.output import SHOWN_CHARACTERS, format_duration, format_time, one_line
 from agentexec.cli.queue_facts import priority_name
 from agentexec.cli.situation import attempts_text, sentences
 from agentexec.config import CONF
+from agentexec.values.presentation import Bounds, Presenter, shorten
 
 if TYPE_CHECKING:
     from agentexec.cli.task_view import TaskView

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agentexec.cli.contents import Bounds, Presenter, read_json, value_lines
+from agentexec.cli.contents import value_lines
+from agentexec.values.presentation import Bounds, Presenter, read_json
 
 KEY = "sk-" + "a1" * 20
 

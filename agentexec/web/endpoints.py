@@ -1,0 +1,201 @@
+"""Endpoints of the HTTP API as a list, from which routers are made, and the route that answers errors and read tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field
+
+from agentexec.errors import AgentexecError
+from agentexec.web.access import CALLER, PARAMETER, presented_token, setting_caller
+from agentexec.web.errors import headers_of, status_code
+from agentexec.web.tokens import caller_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class ErrorSchema(BaseModel):
+    """Answer of a request that was refused or failed."""
+
+    detail: str = Field(description="What is wrong and what to do, in one sentence.")
+
+
+REASONS = {
+    401: "The caller is not known, or its read token is not valid.",
+    403: "The caller may not do this.",
+    404: "There is no such thing, or not for this caller.",
+    409: "The name is ambiguous.",
+    413: "The request is too large.",
+    415: "An act was sent without `Content-Type: application/json`.",
+    422: "The request is not valid.",
+    503: "The database cannot be reached; try again.",
+}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One endpoint: its path and method, the function that answers, and what its description says."""
+
+    name: str
+    method: str
+    path: str
+    function: Callable[..., Any]
+    summary: str
+    tag: str
+    stream: bool
+    errors: tuple[int, ...]
+
+    def add_to(self, router: APIRouter, route_class: type[APIRoute], dependencies: Sequence[Any]) -> None:
+        """Add it to a router."""
+        options: dict[str, Any] = {"response_class": StreamingResponse} if self.stream else {}
+        responses: dict[int | str, dict[str, Any]] = {
+            code: {"model": ErrorSchema, "description": REASONS[code]} for code in self.errors
+        }
+        if self.stream:
+            responses[200] = {"description": "The events.", "content": {"text/event-stream": {}}}
+            responses[204] = {"description": "The task has ended, and every event was seen."}
+            options["openapi_extra"] = {"parameters": [_TOKEN_PARAMETER]}
+        router.add_api_route(
+            self.path,
+            self.function,
+            methods=[self.method],
+            summary=self.summary,
+            tags=[self.tag],
+            operation_id=self.name,
+            responses=responses,
+            dependencies=dependencies,
+            route_class_override=route_class,
+            **options,
+        )
+
+
+_TOKEN_PARAMETER = {
+    "name": PARAMETER,
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "Read token, for an EventSource, which cannot send the header `Authorization`.",
+}
+
+
+class Endpoints:
+    """Endpoints of one resource, to be filled by decorators.
+
+    Args:
+        tag: Heading of the endpoints in the description of the API.
+    """
+
+    def __init__(self, tag: str) -> None:
+        self._tag = tag
+        self._endpoints: list[Endpoint] = []
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(self._endpoints)
+
+    def get(self, path: str, *, summary: str, stream: bool = False) -> Callable[[F], F]:
+        """Add an endpoint that reads; `stream` for one whose answer is server-sent events."""
+        return self._add("GET", path, summary, stream, (401, 403, *_not_found(path), 422, 503))
+
+    def post(self, path: str, *, summary: str, errors: Sequence[int] = ()) -> Callable[[F], F]:
+        """Add an endpoint that changes something; `errors` are further codes that it may answer with."""
+        codes = (401, 403, *_not_found(path), 415, 422, 503, *errors)
+        return self._add("POST", path, summary, False, codes)
+
+    def _add(
+        self, method: str, path: str, summary: str, stream: bool, errors: tuple[int, ...]
+    ) -> Callable[[F], F]:
+        def add(function: F) -> F:
+            codes, name = tuple(sorted(errors)), getattr(function, "__name__", path)
+            self._endpoints.append(Endpoint(name, method, path, function, summary, self._tag, stream, codes))
+            return function
+
+        return add
+
+
+def _not_found(path: str) -> tuple[int, ...]:
+    return (404,) if "{" in path else ()
+
+
+def add_endpoints(
+    router: APIRouter,
+    endpoints: Iterable[Endpoint],
+    caller: Callable[..., Any],
+    dependencies: Sequence[Any],
+) -> None:
+    """Add endpoints to a router.
+
+    Args:
+        router: The router.
+        endpoints: The endpoints.
+        caller: Dependency that returns the Caller of a request without a read token.
+        dependencies: Dependencies of every request, also of those with a token.
+    """
+    noting = Depends(setting_caller(caller))
+    for endpoint in endpoints:
+        endpoint.add_to(router, _route_class(endpoint, dependencies), [*dependencies, noting])
+
+
+def _route_class(endpoint: Endpoint, dependencies: Sequence[Any]) -> type[APIRoute]:
+    """Return the class of an endpoint's route."""
+
+    class Route(APIRoute):
+        """Route that answers errors with a sentence, and requests with a read token without asking for the caller."""
+
+        def get_route_handler(self) -> Handler:
+            """Return the function that answers requests."""
+            usual = super().get_route_handler()
+            by_token = APIRoute(
+                self.path,
+                endpoint.function,
+                methods=[endpoint.method],
+                response_model=self.response_model,
+                response_class=self.response_class,
+                dependencies=list(dependencies),
+            ).get_route_handler()
+
+            async def answer(request: Request) -> Response:
+                token = presented_token(request, in_query=endpoint.stream)
+                with refusing():
+                    if token is not None:
+                        request.scope[CALLER] = caller_of(token)
+                    response = await (usual if token is None else by_token)(request)
+                response.headers.setdefault("Cache-Control", "no-store")
+                return response
+
+            return answer
+
+    return Route
+
+
+@contextmanager
+def refusing() -> Generator[None]:
+    """Answer errors of ours, and of invalid parameters, with a status code and a sentence."""
+    try:
+        yield
+    except RequestValidationError as error:
+        raise HTTPException(422, _sentence(error), _NO_STORE) from None
+    except AgentexecError as error:
+        code = status_code(error)
+        if code == 500:
+            raise  # the server's, and none of the caller's business
+        raise HTTPException(code, str(error), {**_NO_STORE, **headers_of(code)}) from None
+
+
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+def _sentence(error: RequestValidationError) -> str:
+    """Return the first thing that is wrong with a request, in one sentence."""
+    first = next(iter(error.errors()), {})
+    place = ".".join(str(part) for part in first.get("loc", ())[1:])
+    text = str(first.get("msg", "The request is not valid")).rstrip(".")
+    more = len(error.errors()) - 1
+    return f"{f'{place}: ' if place else ''}{text}{f' (and {more} more)' if more else ''}."[:500]

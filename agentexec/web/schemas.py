@@ -1,0 +1,208 @@
+"""Bodies of requests and answers of the HTTP API that no query returns by itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentexec.activity.queries.labels import storable_text
+from agentexec.arguments.checks import check_moment
+from agentexec.errors import UsageError
+from agentexec.task import Status
+
+MAX_BULK = 10_000
+"""Maximum number of tasks that one request changes."""
+
+MAX_NAMED = 1_000
+"""Maximum number of tasks that one request names by their ids."""
+
+_NO_FILTERS = frozenset({"all", "limit", "dry_run", "metadata"})
+
+Right = Literal["read", "act"]
+Labels = Annotated[
+    dict[str, Any] | None,
+    Field(default=None, description="Values that the metadata of the tasks has.", max_length=64),
+]
+
+
+class CallerSchema(BaseModel):
+    """Caller of the API, and its rights."""
+
+    name: str | None = Field(default=None, description="Name under which its acts are recorded.")
+    rights: list[Right] = Field(description="What it may do: read, act.")
+    scoped: bool = Field(
+        description="Whether it sees only a part of the tasks, and neither workers nor queues."
+    )
+    agent_id: UUID | None = Field(default=None, description="The only task that it may read; null for lists.")
+    expires_at: datetime | None = Field(default=None, description="Time at which its read token expires.")
+
+
+class ActivityCountSchema(BaseModel):
+    """Numbers of tasks that have not ended."""
+
+    queued: int
+    running: int
+    active: int = Field(description="Number of queued and running tasks.")
+
+
+class ContentsSchema(BaseModel):
+    """Context, result, and what the queue knows of a task, for people who look after it.
+
+    Values are without secrets, as far as these are known or look like one, and long ones are cut and say so.
+    """
+
+    agent_id: UUID
+    queue: str | None = Field(default=None, description="Queue; null for an activity that has none.")
+    priority: Literal["high", "low"] | None = None
+    run_at: datetime | None = Field(default=None, description="The task starts no earlier than this.")
+    metadata: dict[str, Any] | None = None
+    lock_key: str | None = None
+    concurrency_key: str | None = None
+    context: Any = Field(default=None, description="Context of the task; null without one.")
+    result: Any = Field(default=None, description="Result of the task; null without one.")
+    result_expired: bool = Field(
+        default=False, description="Whether the result was removed after its time to live."
+    )
+
+
+class ActSchema(BaseModel):
+    """Outcome of an act."""
+
+    changed: bool = Field(description="False if there was nothing to change any more.")
+
+
+class StartedSchema(BaseModel):
+    """Task that was started."""
+
+    agent_id: UUID
+
+
+class BulkSchema(BaseModel):
+    """Outcome of an act on all tasks that match."""
+
+    dry_run: bool = Field(description="Whether nothing was changed.")
+    matched: int = Field(description="Number of tasks that matched before; a lower bound unless it is exact.")
+    matched_is_exact: bool
+    changed: int = Field(description="Number of tasks that were changed.")
+    more: bool = Field(description="Whether matching tasks are left; repeat the request until it is false.")
+
+
+class RejectBody(BaseModel):
+    """Why a call is rejected."""
+
+    message: str | None = Field(default=None, max_length=2_000, description="Text for the model.")
+
+
+class PauseBody(BaseModel):
+    """Why a queue is paused."""
+
+    reason: str | None = Field(default=None, max_length=2_000, description="Text for those who look.")
+
+
+class BulkBody(BaseModel):
+    """Which tasks an act is about. Without any filter, `all` must be true."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    agent_ids: list[UUID] | None = Field(default=None, max_length=MAX_NAMED, description="Only these tasks.")
+    task_name: str | None = Field(default=None, max_length=200, description="Only tasks with this name.")
+    queue: str | None = Field(default=None, max_length=200, description="Only tasks of this queue.")
+    metadata: Labels = None
+    all: bool = Field(default=False, description="True to act on all tasks, without any filter.")
+    limit: int = Field(
+        default=1_000, ge=1, le=MAX_BULK, description="Maximum number of tasks that are changed."
+    )
+    dry_run: bool = Field(default=False, description="Count the tasks, and change nothing.")
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters that are given, without the metadata. Raises UsageError if there is none at all."""
+        given = {name: value for name, value in self if name not in _NO_FILTERS and value is not None}
+        if not (given or self.metadata or self.all):
+            raise UsageError("Give a filter, or all: true to act on every task that you may see.")
+        return {name: _checked(name, value) for name, value in given.items()}
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return a filter as a database accepts it. Raises UsageError."""
+    if isinstance(value, datetime):
+        return check_moment(name, value)
+    return storable_text(value) if isinstance(value, str) and not isinstance(value, Status) else value
+
+
+class BulkCancelBody(BulkBody):
+    """Which tasks are canceled."""
+
+    status: Literal[Status.QUEUED, Status.RUNNING] | None = Field(
+        default=None, description="Only queued or only running tasks; by default both."
+    )
+    created_after: datetime | None = Field(
+        default=None, description="Only tasks created at this time or later."
+    )
+    created_before: datetime | None = Field(default=None, description="Only tasks created before this time.")
+
+
+class BulkRetryBody(BulkBody):
+    """Which failed tasks are retried."""
+
+    since: datetime | None = Field(default=None, description="Only tasks that failed at this time or later.")
+
+
+class FailedTaskSchema(BaseModel):
+    """Task that failed for good."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    agent_id: UUID
+    task_name: str
+    queue: str
+    attempts: int
+    crashes: int
+    created_at: datetime
+    failed_at: datetime | None
+    error: str = Field(description="First line of its error.")
+
+
+class FailedListSchema(BaseModel):
+    """The newest of the tasks that failed for good."""
+
+    items: list[FailedTaskSchema]
+    total: int = Field(description="Number of tasks that match; a lower bound unless it is exact.")
+    total_is_exact: bool
+
+
+class FailedGroupSchema(BaseModel):
+    """Failed tasks of one name with the same last log line."""
+
+    task_name: str
+    error: str = Field(description="Last line of their logs.")
+    count: int
+    latest_at: datetime | None = Field(description="Time of the latest failure.")
+    latest_agent_id: UUID = Field(description="Task that failed last.")
+
+
+class FailedGroupListSchema(BaseModel):
+    """The largest groups of failed tasks."""
+
+    groups: list[FailedGroupSchema]
+    is_complete: bool = Field(description="False if only the newest failures were grouped.")
+
+
+class ScheduleItemSchema(BaseModel):
+    """Schedule, as of its latest tick."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    queue: str
+    name: str
+    task_name: str = Field(description="Task that each tick enqueues.")
+    cron: str = Field(description='Cron expression, or "@every SECONDS".')
+    timezone: str = Field(description="Time zone in which the expression is read.")
+    repeat: int | None = Field(description="Number of tasks after which it ends; null for no end.")
+    runs: int = Field(description="Number of tasks so far.")
+    next_at: datetime | None = Field(description="Time of its next tick; null once it has ended.")
+    last_at: datetime | None = Field(description="Time of the tick of its latest task.")
+    last_agent_id: UUID | None = Field(description="Its latest task.")
+    paused_at: datetime | None = Field(description="Time since which it is paused; null if it is not.")
