@@ -91,19 +91,19 @@ class BulkSchema(BaseModel):
 
 
 class RejectBody(BaseModel):
-    """Why a call is rejected."""
+    """Reason of a rejection."""
 
     message: str | None = Field(default=None, max_length=2_000, description="Text for the model.")
 
 
 class PauseBody(BaseModel):
-    """Why a queue is paused."""
+    """Reason of a pause."""
 
     reason: str | None = Field(default=None, max_length=2_000, description="Text for those who look.")
 
 
 class BulkBody(BaseModel):
-    """Which tasks an act is about. Without any filter, `all` must be true."""
+    """Filters of the tasks that an act is about. Without any of them, `all` must be true."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -133,7 +133,7 @@ def _checked(name: str, value: Any) -> Any:
 
 
 class BulkCancelBody(BulkBody):
-    """Which tasks are canceled."""
+    """Filters of the tasks that are canceled."""
 
     status: Literal[Status.QUEUED, Status.RUNNING] | None = Field(
         default=None, description="Only queued or only running tasks; by default both."
@@ -145,7 +145,7 @@ class BulkCancelBody(BulkBody):
 
 
 class BulkRetryBody(BulkBody):
-    """Which failed tasks are retried."""
+    """Filters of the failed tasks that are retried."""
 
     since: datetime | None = Field(default=None, description="Only tasks that failed at this time or later.")
 

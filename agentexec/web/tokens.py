@@ -33,7 +33,7 @@ DEFAULT_SECONDS = 600.0
 MAX_SECONDS = 86_400.0
 
 _SIGNED = b"agentexec read token 1\n"
-"""What is signed before the payload, so that a signature made for something else with the same key is not a token."""
+"""Text that is signed before the payload, so that a signature made for something else with the same key is not a token."""
 
 _INVALID = "The read token is not valid; get a new one from the application."
 
