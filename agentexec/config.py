@@ -16,7 +16,14 @@ from pydantic_settings import SettingsError as UnreadableError
 
 from agentexec.arguments.queue_names import MAX_QUEUE_NAME
 from agentexec.arguments.served_queues import ServedQueue, describe_queues, parse_queues
-from agentexec.arguments.setting_types import ErrorMessage, LogFormat, LogLevel, QueueName, ServedQueues
+from agentexec.arguments.setting_types import (
+    ErrorMessage,
+    ListenAddress,
+    LogFormat,
+    LogLevel,
+    QueueName,
+    ServedQueues,
+)
 from agentexec.arguments.webhooks import parse_secret
 from agentexec.errors import SettingsError
 from agentexec.llm.prices import ModelPrice
@@ -192,6 +199,11 @@ class Settings(BaseSettings):
         ge=1,
         le=65535,
         description="Port of a worker's metrics for Prometheus, at /metrics; may be that of the probes. Unset: none.",
+    )
+    listen_address: ListenAddress = Field(
+        default="",
+        description="IP address of the ports of probes and metrics, such as 127.0.0.1. Unset: all addresses of the host, which "
+        "the probes of Kubernetes need.",
     )
     opentelemetry: bool = Field(
         default=False,

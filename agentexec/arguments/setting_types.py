@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -49,6 +50,16 @@ def _checked_message(value: str) -> str:
     return value
 
 
+def _checked_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value.strip())) if value.strip() else ""
+    except ValueError:
+        raise ValueError(
+            "must be an IP address of this host, such as 127.0.0.1 or ::1, or empty for all"
+        ) from None
+
+
+ListenAddress = Annotated[str, AfterValidator(_checked_address)]
 LogLevel = Annotated[str, AfterValidator(_checked_level)]
 LogFormat = Annotated[str, AfterValidator(_checked_format)]
 QueueName = Annotated[str, AfterValidator(_checked_queue_name)]

@@ -109,6 +109,13 @@ def run(
         int | None,
         typer.Option(min=1, max=65535, help="Port of the metrics for Prometheus (AGENTEXEC_METRICS_PORT)."),
     ] = None,
+    listen_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IP",
+            help="Address of both ports, like 127.0.0.1; all of the host by default (AGENTEXEC_LISTEN_ADDRESS).",
+        ),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -149,6 +156,7 @@ def run(
         "heartbeat_file": heartbeat_file,
         "health_port": health_port,
         "metrics_port": metrics_port,
+        "listen_address": listen_address,
     }
     overrides = {name: value for name, value in options.items() if value is not None}
     if queue is not None:

@@ -124,7 +124,8 @@ def _servers(settings: Settings, health: Health, metrics: HostMetrics | None) ->
             probes.update(shown)
         else:
             pages[settings.metrics_port, "AGENTEXEC_METRICS_PORT"] = shown
-    return [ProbeServer(port, setting, found) for (port, setting), found in pages.items()]
+    address = settings.listen_address
+    return [ProbeServer(port, setting, found, address) for (port, setting), found in pages.items()]
 
 
 def _page(judge: Callable[[], Verdict]) -> Callable[[], Answer]:

@@ -34,31 +34,33 @@ Pages = Mapping[str, Callable[[], Answer]]
 
 
 class ProbeServer(ThreadingHTTPServer):
-    """Server of some pages, on all addresses of this host.
+    """Server of some pages.
 
     Args:
         port: Port to listen on.
         setting: Name of the setting that has the port, for the error.
         pages: Functions that answer, by path. They run in threads of the server.
+        address: IP address to listen on; empty for all of this host.
 
     Raises:
-        SettingsError: The port cannot be used.
+        SettingsError: The port or the address cannot be used.
     """
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, port: int, setting: str, pages: Pages) -> None:
+    def __init__(self, port: int, setting: str, pages: Pages, address: str = "") -> None:
         self.pages = pages
         self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        super().__init__(("", port), _Handler, bind_and_activate=False)
+        super().__init__((address, port), _Handler, bind_and_activate=False)
         self.socket.close()
         try:
-            self.socket = _listen(port)
+            self.socket = _listen(address, port)
             self.server_port = port
         except OSError as error:
+            where = f" at the address {address} of AGENTEXEC_LISTEN_ADDRESS" if address else ""
             raise SettingsError(
-                f"Cannot listen on port {port} of {setting} ({os.strerror(error.errno or 0)})."
+                f"Cannot listen on port {port} of {setting}{where} ({os.strerror(error.errno or 0)})."
             ) from None
         self._thread = threading.Thread(target=self.serve_forever, name="agentexec-http", daemon=True)
 
@@ -118,7 +120,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Log no requests."""
 
 
-def _listen(port: int) -> socket.socket:
+def _listen(address: str, port: int) -> socket.socket:
+    if address:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return socket.create_server((address, port), family=family)
     try:
         if socket.has_dualstack_ipv6():
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
