@@ -18,6 +18,7 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 from docs.checks.pages import ROOT, WITH
+from docs.pictures.diagrams import BLOCK, THEMES, drawn_files
 from docs.site import expanded
 
 log = get_plugin_logger("agentexec")
@@ -58,6 +59,7 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Return the page without hidden code, with its generated parts, and with links that work in the site."""
     here = _origin(page.file.src_uri)
+    markdown = BLOCK.sub(lambda found: _drawn(found, page), markdown)
     text = LINK.sub(lambda found: _link(found, here), expanded(WITH.sub("", markdown)))
     page.meta["github"] = text
     return text
@@ -85,11 +87,21 @@ def on_post_page(output: str, page: Page, **_: Any) -> str:
     for found in LOADED.findall(output):
         if 'rel="canonical"' not in found:
             log.warning("%s loads something from outside: %s", page.file.src_uri, found)
-    if 'class="mermaid"' in output:
-        log.warning(
-            "%s has a diagram, for which the theme would load a script from outside", page.file.src_uri
-        )
     return output
+
+
+def _drawn(found: re.Match[str], page: Page) -> str:
+    """Return the pictures of a diagram: the theme would load the script that draws it from another server."""
+    files = drawn_files(found["source"])
+    if not all(file.exists() for file in files):
+        log.warning(
+            "%s has a diagram without a picture: run `./dev docs pictures diagrams`", page.file.src_uri
+        )
+    here = posixpath.dirname(page.file.src_uri) or "."
+    targets = [posixpath.relpath(f"pictures/diagrams/{file.name}", here) for file in files]
+    return "\n".join(
+        f"![Diagram]({target}#only-{theme})" for target, theme in zip(targets, THEMES, strict=True)
+    )
 
 
 def _uri(name: str) -> str:
