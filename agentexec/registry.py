@@ -264,10 +264,12 @@ def validate_context(definition: TaskDefinition, context: Any) -> Any:
 
 def load_context(definition: TaskDefinition, text: str | None) -> Any:
     """Return a context as its task's type from its JSON text. Raises ContextInvalidError that names the first bad field."""
-    with _naming(definition):
-        if text is None and definition.context.accepts_none:
-            return None
+    if text is None and definition.context.accepts_none:
+        return None
+    try:
         context = definition.context.load(text or "{}")
+    except (ValidationError, PydanticUserError) as error:
+        raise _context_error(definition, error) from None
     if definition.context.is_any and not isinstance(context, dict):
         raise ContextInvalidError(
             f"The context of task {definition.name} is not valid: it is a {type(context).__name__}, not an object."
@@ -280,10 +282,13 @@ def _naming(definition: TaskDefinition) -> Generator[None]:
     """Turn the errors of validation into those of a context."""
     try:
         yield
-    except ValidationError as error:
-        problem = first_error(error)
-    except PydanticUserError as error:
-        problem = str(error).splitlines()[0].rstrip(".")
-    else:
-        return
-    raise ContextInvalidError(f"The context of task {definition.name} is not valid: {problem}.") from None
+    except (ValidationError, PydanticUserError) as error:
+        raise _context_error(definition, error) from None
+
+
+def _context_error(
+    definition: TaskDefinition, error: ValidationError | PydanticUserError
+) -> ContextInvalidError:
+    known = isinstance(error, ValidationError)
+    problem = first_error(error) if known else str(error).splitlines()[0].rstrip(".")
+    return ContextInvalidError(f"The context of task {definition.name} is not valid: {problem}.")

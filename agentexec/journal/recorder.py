@@ -13,7 +13,7 @@ import itertools
 import threading
 import time
 import weakref
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -80,7 +80,7 @@ class Recorder:
         self._loaded = False
         self._claimed: dict[str, set[int]] = defaultdict(set)
         self._unclaimed: set[str] = set()
-        self._ordinals: Counter[str] = Counter()
+        self._ordinals: dict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
 
     async def open(self) -> None:
@@ -150,7 +150,7 @@ class Recorder:
     def unclaimed_paths(self) -> list[str]:
         """Paths at the top of the handler that earlier attempts recorded and this one has not claimed."""
         with self._lock:
-            return sorted(self._unclaimed)
+            return sorted(self._unclaimed) if self._unclaimed else []
 
     def next_ordinal(self, stem: str) -> int:
         """Return how many times this attempt has come to a place, from 1, to tell identical siblings apart."""
@@ -180,16 +180,22 @@ class Recorder:
                 )
             )
 
+    @property
+    def is_lease_certain(self) -> bool:
+        """True if `confirm_lease` would only look at the clock."""
+        leases = RUNTIME.leases
+        return self.fault is None and (leases is None or leases.is_certain(self.lease))
+
     async def confirm_lease(self) -> None:
         """Make sure that no other worker has the task; to be awaited right before whatever costs or acts.
 
         A process may have been frozen for longer than its lease and not know it. As long as its leases were renewed not
         long ago this is a look at the clock. Otherwise the servers are asked, and LeaseLostError ends the attempt.
         """
-        self.check()
-        leases = RUNTIME.leases
-        if leases is not None and not leases.is_certain(self.lease):
-            await self.write_with_retry(leases.confirm, self.lease)
+        if not self.is_lease_certain:
+            self.check()
+            if (leases := RUNTIME.leases) is not None:
+                await self.write_with_retry(leases.confirm, self.lease)
 
     async def record(
         self, path: str, kind: FactKind, input_hash: str, value: str, usage: Usage | None = None

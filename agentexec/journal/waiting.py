@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from datetime import datetime
@@ -35,8 +35,9 @@ class ActiveCalls:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tracked: Counter[object] = Counter()
-        self._suspended: Counter[object] = Counter()
+        # Not Counters: every attempt makes them, and their constructor is Python.
+        self._tracked: dict[object, int] = defaultdict(int)
+        self._suspended: dict[object, int] = defaultdict(int)
 
     @contextmanager
     def track(self, call: object) -> Generator[None]:
@@ -58,9 +59,10 @@ class ActiveCalls:
 
 
 @contextmanager
-def _counted(lock: threading.Lock, counter: Counter[object], calls: tuple[object, ...]) -> Generator[None]:
+def _counted(lock: threading.Lock, counter: dict[object, int], calls: tuple[object, ...]) -> Generator[None]:
     with lock:
-        counter.update(calls)
+        for call in calls:
+            counter[call] += 1
     try:
         yield
     finally:

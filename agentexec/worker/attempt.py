@@ -8,7 +8,7 @@ import functools
 import inspect
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +19,7 @@ from agentexec.activity.failures import failed_line
 from agentexec.client.new_task import check_payload_size
 from agentexec.config import CONF
 from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
-from agentexec.journal.recorder import confirm_lease, current_scope, enter_task
+from agentexec.journal.recorder import Recorder, enter_task
 from agentexec.journal.user_errors import contain_generator_exit
 from agentexec.redaction import redact
 from agentexec.registry import Registry, load_context
@@ -67,7 +67,7 @@ async def execute_attempt(
     if definition.timeout is not None:
         recorder.patience.deadline = time.monotonic() + definition.timeout
     try:
-        return await contain_generator_exit(_run_handler(definition, admitted, threads))
+        return await contain_generator_exit(_run_handler(definition, admitted, threads, recorder))
     except GeneratorExit:
         # Not the handler's, see `contain_generator_exit`: the event loop is gone, and nothing can be awaited.
         raise
@@ -80,14 +80,17 @@ async def execute_attempt(
         recorder.patience.end()
 
 
-async def _run_handler(definition: TaskDefinition, admitted: Admitted, threads: ThreadPoolExecutor) -> Ending:
+async def _run_handler(
+    definition: TaskDefinition, admitted: Admitted, threads: ThreadPoolExecutor, recorder: Recorder
+) -> Ending:
     try:
         context = load_context(definition, admitted.context)
     except ContextInvalidError as error:
         return permanent_failure(admitted, str(error))
     try:
         async with asyncio.timeout(definition.timeout) as limit:
-            await confirm_lease()
+            if not recorder.is_lease_certain:
+                await recorder.confirm_lease()
             value = await _call(definition, admitted, context, threads)
     except BaseException as error:
         # The limit's own CancelledError gets here if the handler wraps it, or has canceled itself before and went on.
@@ -96,7 +99,8 @@ async def _run_handler(definition: TaskDefinition, admitted: Admitted, threads: 
         return _failed(
             definition, admitted, TimeoutError(f"the attempt took longer than {definition.timeout} seconds")
         )
-    _log_unclaimed(admitted)
+    if unclaimed := recorder.unclaimed_paths:
+        _log_unclaimed(admitted, unclaimed)
     try:
         result = dump_result(definition, value)
     except AgentexecError as error:
@@ -105,17 +109,14 @@ async def _run_handler(definition: TaskDefinition, admitted: Admitted, threads: 
     return Ending(admitted.lease, Status.COMPLETE, CONF.activity_message_complete, result=result)
 
 
-def _log_unclaimed(admitted: Admitted) -> None:
+def _log_unclaimed(admitted: Admitted, paths: Sequence[str]) -> None:
     """Log what was recorded but not asked for: a run or step whose name has changed was executed again."""
-    scope = current_scope()
-    paths = scope.recorder.unclaimed_paths if scope is not None else []
-    if paths:
-        more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-        update(
-            admitted.lease.agent_id,
-            f"An earlier attempt recorded {', '.join(paths[:3])}{more}, which this attempt did not ask for. The names and "
-            "inputs of runs and steps must not change between attempts.",
-        )
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    update(
+        admitted.lease.agent_id,
+        f"An earlier attempt recorded {', '.join(paths[:3])}{more}, which this attempt did not ask for. The names and "
+        "inputs of runs and steps must not change between attempts.",
+    )
 
 
 def dump_result(definition: TaskDefinition, value: Any) -> str | None:

@@ -20,7 +20,7 @@ from agentexec.journal.store import check_lease
 from agentexec.outage import Outage
 from agentexec.runtime import Runtime
 from agentexec.task import Entry, Lease, Status, stored_entry
-from agentexec.worker.lease_clock import Instant, present, seconds_since
+from agentexec.worker.lease_clock import Instant, present, seconds_between, seconds_since
 from agentexec.worker.leased_tasks import LeasedTasks
 
 log = logging.getLogger("agentexec.heartbeat")
@@ -53,7 +53,7 @@ class LeaseRenewer:
     Args:
         tasks: The leases to renew.
         on_lost: Called, in the renewer's thread, for a task that is not leased to this process any more.
-        was_seen_since: Returns False if others may have taken this host for dead after a moment.
+        was_seen_since: Returns False if others may have taken this host for dead after a moment; also gets the present one.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LeaseRenewer:
         tasks: LeasedTasks,
         *,
         on_lost: Callable[[UUID], object],
-        was_seen_since: Callable[[Instant], bool] = lambda _: True,
+        was_seen_since: Callable[[Instant, Instant], bool] = lambda _moment, _now: True,
     ) -> None:
         self._runtime = runtime
         self._worker_id = worker_id
@@ -126,11 +126,10 @@ class LeaseRenewer:
         Its lease was renewed not long ago, and nobody can have taken this host for dead.
         """
         confirmed = self._tasks.confirmed_at(lease)
-        return (
-            confirmed is not None
-            and seconds_since(confirmed) < self._certain_age
-            and self._was_seen_since(confirmed)
-        )
+        if confirmed is None:
+            return False
+        now = present()
+        return seconds_between(confirmed, now) < self._certain_age and self._was_seen_since(confirmed, now)
 
     def confirm(self, lease: Lease) -> None:
         """Renew the leases now, and look the task up in the record.

@@ -104,12 +104,16 @@ class LeasedTasks:
         self._suspects.end_attempt(agent_id)
         self._slots.end_task(agent_id)
 
-    def settle(self, agent_id: UUID) -> None:
-        """Drop the lease of a task whose ending is written; it is not a suspect any more."""
+    def settle(self, *agent_ids: UUID) -> None:
+        """Drop the leases of tasks whose endings are written; they are not suspects any more."""
         with self._lock:
-            self._held.pop(agent_id, None)
-            self._other_queues.pop(agent_id, None)
-        self._suspects.absolve(agent_id)
+            for agent_id in agent_ids:
+                self._held.pop(agent_id, None)
+                if self._other_queues:
+                    self._other_queues.pop(agent_id, None)
+        if self._suspects.any_running:
+            for agent_id in agent_ids:
+                self._suspects.absolve(agent_id)
 
     def forget(self, agent_id: UUID) -> None:
         """Drop everything a task holds: no ending of it will be written here."""

@@ -26,7 +26,7 @@ from agentexec.db.transactions import writing
 from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
 from agentexec.worker.host_watch import SILENCE_PART
-from agentexec.worker.lease_clock import Instant, present, seconds_between, seconds_since
+from agentexec.worker.lease_clock import Instant, present, seconds_between
 
 log = logging.getLogger("agentexec.presence")
 
@@ -97,13 +97,15 @@ class Presence:
         except UnavailableError as error:
             log.debug("%s The report of this process remains until it expires.", error)
 
-    def was_seen_since(self, moment: Instant) -> bool:
+    def was_seen_since(self, moment: Instant, now: Instant | None = None) -> bool:
         """Return True if this process has reported itself without a long gap from a moment until now.
 
-        Otherwise others may have taken its host for dead.
+        Otherwise others may have taken its host for dead. `now`: the present moment, if the caller knows it.
         """
         until = self._seen_until
-        return until is None or (moment >= self._seen_from and seconds_since(until) < self._longest_gap)
+        return until is None or (
+            moment >= self._seen_from and seconds_between(until, now or present()) < self._longest_gap
+        )
 
     def _run(self) -> None:
         while True:

@@ -190,10 +190,10 @@ class RunningTasks:
         agent_id = admitted.lease.agent_id
         if self._measures is not None:
             self._measures.note_end(admitted, ending, aborted=agent_id in self._aborted)
-        if self._begun.get(agent_id) == admitted.lease:
+        if self._begun.get(agent_id) is admitted.lease:
             del self._begun[agent_id]
         self._running.pop(agent_id, None)
-        if agent_id in self._aborted:
+        if self._aborted and agent_id in self._aborted:
             # The record has its end, or the epoch of another worker: nothing may be written from here.
             self._aborted.discard(agent_id)
             self._tasks.forget(agent_id)

@@ -89,8 +89,9 @@ class Slots:
     def end_task(self, agent_id: UUID) -> None:
         """Free the slot of a task that has ended, if it had one."""
         with self._changed:
-            self._requeueable.discard(agent_id)
-            if not self._waits.pop(agent_id, 0):
+            if self._requeueable:
+                self._requeueable.discard(agent_id)
+            if not self._waits or not self._waits.pop(agent_id, 0):
                 self.release(1)
 
     @property

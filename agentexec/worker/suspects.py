@@ -115,8 +115,10 @@ class Suspects:
         """Note that a task's handler has ended: its crashes are not cleared any more."""
         with self._lock:
             self._newcomers.pop(agent_id, None)
-            self._crashed.pop(agent_id, None)
-            self._clearing.pop(agent_id, None)
+            if self._crashed:
+                self._crashed.pop(agent_id, None)
+            if self._clearing:
+                self._clearing.pop(agent_id, None)
 
     def absolve(self, agent_id: UUID) -> None:
         """Note that a task is not a suspect any more, so that the next one may start."""

@@ -17,7 +17,7 @@ from agentexec.activity.changes.postponements import Postponed
 from agentexec.activity.changes.statements import statements_for
 from agentexec.db.chunks import chunks
 from agentexec.policy import Admission, CrashCounts, admit, crashes_when_claimed, is_claim_of
-from agentexec.task import Lease
+from agentexec.task import Lease, Status
 
 BUSY_SECONDS = 0.2
 """Seconds for which a task is given back that another process has locked."""
@@ -110,7 +110,7 @@ def decide_admissions(
     }
     epochs = dict(claims)
     # The others first: beside one of them no suspect starts.
-    for row in sorted(rows, key=lambda row: _is_suspect(row, max_crashes)):
+    for row in _suspects_last(rows, max_crashes):
         lease = Lease(row.agent_id, epochs.pop(row.agent_id))
         decision, crashes = admit(
             status=row.status,
@@ -147,6 +147,12 @@ def decide_admissions(
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
     admissions.ended.extend(lease for lease in claims if lease.agent_id in epochs)
     return admissions
+
+
+def _suspects_last(rows: Sequence[Any], max_crashes: int) -> Sequence[Any]:
+    if all(row.status is Status.QUEUED and not row.crashes for row in rows):
+        return rows  # nearly every batch
+    return sorted(rows, key=lambda row: _is_suspect(row, max_crashes))
 
 
 def _is_suspect(row: Any, max_crashes: int) -> bool:

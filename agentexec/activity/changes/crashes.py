@@ -16,6 +16,8 @@ from agentexec.activity.deaths import ended_line, requeued_line
 from agentexec.policy import CrashCounts, attribute_crash, is_claim_of
 from agentexec.task import Lease, Status
 
+NO_CRASHES = CrashCounts()
+
 
 class RunningTask(NamedTuple):
     """A task that a crashed process ran, with the crashes that its row counts."""
@@ -154,7 +156,7 @@ def clear_crashes(connection: Connection, lease: Lease) -> None:
 
 def crashes_from_row(row: Any) -> CrashCounts:
     """Return the crashes that an activity's row counts."""
-    return CrashCounts(row.crashes, row.crashes_in_row)
+    return CrashCounts(row.crashes, row.crashes_in_row) if row.crashes or row.crashes_in_row else NO_CRASHES
 
 
 def _ordinal(number: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -13,6 +14,9 @@ from sqlalchemy.sql import Executable
 from agentexec.activity.changes.statements import LOG, statements_for
 from agentexec.db.chunks import chunks
 from agentexec.task import ACTIVE_STATUSES, FAILED_STATUSES, Lease, Status
+
+_BY_INT = operator.attrgetter("int")
+"""Order of UUIDs; much faster than their own comparison, which is Python."""
 
 
 class Ending(NamedTuple):
@@ -156,7 +160,7 @@ def with_log_line(connection: Connection, agent_ids: Sequence[UUID], message: st
 def select_rows(connection: Connection, statement: Executable, ids: Sequence[UUID]) -> list[Any]:
     """Lock and return the rows of activities."""
     # In key order: two transactions that lock the same rows in different orders would deadlock.
-    ordered = sorted(ids)
+    ordered = sorted(ids, key=_BY_INT)
     return [row for chunk in chunks(ordered) for row in connection.execute(statement, {"ids": chunk})]
 
 

@@ -74,8 +74,9 @@ def _complete_keys(connection: Connection, rows: Sequence[Any], keys: TaskKeys) 
     """Give those tasks their keys that were enqueued where nobody knew their handlers."""
     found: dict[UUID, Postponed] = {}
     changes: list[dict[str, Any]] = []
-    for row in rows:
-        if row.agent_type not in keys.names:
+    names = keys.names
+    for row in rows if names else ():
+        if row.agent_type not in names:
             continue
         try:
             lock_key, concurrency_key = keys.fill(row)

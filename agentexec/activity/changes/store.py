@@ -155,7 +155,7 @@ class RecordStore:
                 _write_endings(connection, written, rows, now, now + timedelta(seconds=result_ttl))
                 if acknowledge is not None and written:
                     acknowledge(connection, written)
-        refused = [lease for lease, *_ in endings if not (lease.agent_id in busy or _holds(lease, rows))]
+        refused = _refused(endings, rows, busy) if len(written) < len(endings) else []
         known = {*rows, *busy}
         return Recorded(refused, [item.agent_id for item in progress if item.agent_id not in known], busy)
 
@@ -171,6 +171,10 @@ def _lock_states(
     found = select_rows(connection, sql.select_free_state if skips_busy else sql.select_state, ids)
     busy = find_busy(connection, ids, found) if skips_busy else ()
     return {row.agent_id: row for row in found}, frozenset(busy)
+
+
+def _refused(endings: Sequence[Ending], rows: Mapping[UUID, Any], busy: Collection[UUID]) -> list[Lease]:
+    return [lease for lease, *_ in endings if not (lease.agent_id in busy or _holds(lease, rows))]
 
 
 def _holds(lease: Lease, rows: Mapping[UUID, Any]) -> bool:

@@ -214,9 +214,10 @@ class Writer:
         self._skips_busy = bool(recorded.busy)
         if recorded.busy:
             progress, endings = self._without_busy(progress, endings, recorded.busy)
-        lost = set(recorded.refused)
-        written = [ending for ending in endings if ending.lease not in lost]
-        refused = [ending for ending in endings if ending.lease in lost]
+        written, refused = endings, []
+        if lost := set(recorded.refused):
+            written = [ending for ending in endings if ending.lease not in lost]
+            refused = [ending for ending in endings if ending.lease in lost]
         self._notify_live(progress, written)
         if not endings:
             return

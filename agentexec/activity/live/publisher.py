@@ -207,8 +207,10 @@ class EventPublisher:
                 )
             for agent_id in ids:
                 self._forget(agent_id)
-                self._followed.pop(agent_id, None)
-                self._flushing.discard(agent_id)
+            if self._followed:
+                for agent_id in ids:
+                    self._followed.pop(agent_id, None)
+            self._flushing.difference_update(waiting)
             return sent and not self._outage.failures
 
     def close(self) -> None:
@@ -241,7 +243,9 @@ class EventPublisher:
 
     def _must_flush(self, agent_id: UUID) -> bool:
         pending = self._pending.get(agent_id)
-        return agent_id in self._sending or (pending is not None and pending.only_in_backend)
+        if pending is not None and pending.only_in_backend:
+            return True
+        return bool(self._sending) and agent_id in self._sending
 
     def _evict(self, pending: _Pending) -> None:
         """Evict the oldest events beyond the limits."""
@@ -254,7 +258,8 @@ class EventPublisher:
             pending.dropped += oldest.only_in_backend
 
     def _forget(self, agent_id: UUID) -> _Pending | None:
-        self._ready.discard(agent_id)
+        if self._ready:
+            self._ready.discard(agent_id)
         pending = self._pending.pop(agent_id, None)
         if pending is not None:
             self._chars -= pending.chars

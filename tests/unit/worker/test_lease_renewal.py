@@ -40,7 +40,7 @@ class Renewal:
             "worker",
             held.tasks,
             on_lost=self.lost.append,
-            was_seen_since=lambda _: self.was_seen,
+            was_seen_since=lambda _moment, _now: self.was_seen,
         )
 
     def freeze(self, seconds: float = 60.0, wall: float | None = None) -> None:
