@@ -42,7 +42,7 @@ SQL_BACKEND = "agentexec.state.sql_backend"
 MEMORY_BACKEND = "agentexec.state.memory_backend"
 MODELS = "agentexec.activity.models"
 EMBEDDED_DATABASE_URL = "sqlite:///agentexec.db"
-SECRET_SETTINGS = frozenset({"signing_key", "webhook_secret", "read_token_key"})
+SECRET_SETTINGS = frozenset({"signing_key", "webhook_secret", "read_token_key", "dashboard_token"})
 MIN_KEY_LENGTH = 16
 """Characters of the shortest key that signs entries or read tokens."""
 
@@ -226,6 +226,13 @@ class Settings(BaseSettings):
     webhook_private_addresses: bool = Field(
         default=False, description="Send webhooks to private addresses too, such as those of the own network."
     )
+    dashboard_token: SecretStr | None = Field(
+        default=None,
+        min_length=MIN_KEY_LENGTH,
+        max_length=1000,
+        description="Token that logs in to the web dashboard, 16 characters or more. Unset: `agentexec dashboard` prints one where it "
+        "needs one.",
+    )
     log_level: LogLevel = Field(default="INFO", description="Log level of the worker.")
     log_format: LogFormat = Field(default="text", description="Format of the worker's log: text or json.")
     activity_message_create: str = Field(default="Waiting to start.", description="First log line of a task.")
@@ -305,9 +312,10 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> list[str]:
-        """Texts that must not be shown: the keys, the secrets of webhooks, and the passwords of the URLs."""
+        """Texts that must not be shown: keys, secrets, tokens, and the passwords of the URLs."""
         urls = (self.redis_url, self.database_url)
-        keys = [*self.signing_keys, *self.read_token_keys, *self.webhook_secrets]
+        token = [] if self.dashboard_token is None else [self.dashboard_token.get_secret_value()]
+        keys = [*self.signing_keys, *self.read_token_keys, *self.webhook_secrets, *token]
         return [*keys, *(password for url in urls if url for password in passwords(url))]
 
     @property

@@ -28,6 +28,7 @@ export default defineConfig({
     maxWorkers: 1,
     projects: [
       { resolve: { alias }, test: { ...test, name: 'react-19', env: { VITE_REACT: '19' } } },
+      { resolve: { alias }, test: { ...test, name: 'dashboard', include: ['dashboard/tests/*.test.{ts,tsx}'] } },
       {
         resolve: { alias: { ...alias, ...react18 } },
         test: { ...test, name: 'react-18', env: { VITE_REACT: '18' }, include: ['tests/*.test.tsx'] },

@@ -35,16 +35,16 @@ def run(
     Without a terminal, and with --once or --json, print the current state once and exit.
     """
     # Imported on use: rich takes longer to import than the other commands take to run.
-    from agentexec.cli.dashboard.data import Query, snapshot_json
+    from agentexec.cli.screen.data import Query, snapshot_json
 
     query = Query(parse_status(status), task_name, text or None, parse_labels(metadata)).checked()
     if as_json:
         echo_json(snapshot_json(query))
     elif once or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        from agentexec.cli.dashboard.plain import print_once
+        from agentexec.cli.screen.plain import print_once
 
         print_once(query)
     else:
-        from agentexec.cli.dashboard.app import Dashboard
+        from agentexec.cli.screen.app import Dashboard
 
         Dashboard(query, interval).run()

@@ -25,6 +25,12 @@ def _monitor() -> Command:
     return run
 
 
+def _dashboard() -> Command:
+    from agentexec.cli.dashboard import run
+
+    return run
+
+
 def _enqueue() -> Command:
     from agentexec.cli.enqueue import run
 
@@ -137,6 +143,7 @@ VERBS: dict[str, Callable[[], Command]] = {
     "worker": _worker,
     "migrate": _migrate,
     "monitor": _monitor,
+    "dashboard": _dashboard,
     "enqueue": _enqueue,
     "list": _list,
     "show": _show,

@@ -13,6 +13,7 @@ from agentexec.errors import UsageError
 if TYPE_CHECKING:
     from agentexec.web.api import router as router
     from agentexec.web.caller import Caller as Caller
+    from agentexec.web.dashboard_app import dashboard as dashboard
     from agentexec.web.errors import add_error_handlers as add_error_handlers
     from agentexec.web.server_sent_events import event_stream as event_stream
     from agentexec.web.tokens import read_token as read_token
@@ -27,6 +28,7 @@ _HOMES = {
     "ag_ui_stream": "agentexec.web.translated_streams",
     "agent_input": "agentexec.web.translated_streams",
     "ai_sdk_stream": "agentexec.web.translated_streams",
+    "dashboard": "agentexec.web.dashboard_app",
     "event_stream": "agentexec.web.server_sent_events",
     "read_token": "agentexec.web.tokens",
     "router": "agentexec.web.api",
@@ -38,6 +40,7 @@ __all__ = [
     "ag_ui_stream",
     "agent_input",
     "ai_sdk_stream",
+    "dashboard",
     "event_stream",
     "read_token",
     "router",

@@ -8,9 +8,9 @@ from rich.console import Console
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.cli.dashboard.data import Query, load_snapshot, load_usage
-from agentexec.cli.dashboard.picture import Picture
-from agentexec.cli.dashboard.state import State
+from agentexec.cli.screen.data import Query, load_snapshot, load_usage
+from agentexec.cli.screen.picture import Picture
+from agentexec.cli.screen.state import State
 from docs.pictures.recording import STEPS
 from docs.pictures.site import site
 from docs.pictures.terminal import Pane, ansi_lines, draw

@@ -163,6 +163,17 @@ describe('TaskList', () => {
     const { container } = render(<TaskList items={[item({ latest_log_message: '<img src=x onerror=alert(1)>' })]} />);
     expect(container.querySelector('img')).toBeNull();
   });
+
+  test('makes its rows links, which a plain click follows inside the page', () => {
+    const open = vi.fn();
+    render(<TaskList items={[item()]} taskHref={(id) => `#/tasks/${id}`} onTaskClick={open} />);
+    const link = screen.getByRole('link');
+    expect(link.getAttribute('href')).toBe(`#/tasks/${AGENT_ID}`);
+    expect(fireEvent.click(link, { ctrlKey: true })).toBe(true);
+    expect(open).not.toHaveBeenCalled();
+    expect(fireEvent.click(link)).toBe(false);
+    expect(open).toHaveBeenCalledWith(AGENT_ID);
+  });
 });
 
 describe('TaskDetail', () => {

@@ -18,6 +18,8 @@ export interface TaskListProps<Item extends TaskListItem = ActivityListItem>
   loading?: boolean | undefined;
   /** Makes each task a button. */
   onTaskClick?: ((agentId: string) => void) | undefined;
+  /** Makes each task a link; a plain click calls `onTaskClick` if it is given, others open the link as browsers do. */
+  taskHref?: ((agentId: string) => string) | undefined;
   selectedAgentId?: string | null | undefined;
   /** Name of the list for screen readers. */
   label?: string;
@@ -34,6 +36,7 @@ export function TaskList<Item extends TaskListItem = ActivityListItem>({
   items,
   loading = false,
   onTaskClick,
+  taskHref,
   selectedAgentId,
   label = 'Tasks',
   empty = 'No tasks yet.',
@@ -62,7 +65,21 @@ export function TaskList<Item extends TaskListItem = ActivityListItem>({
                 data-status={item.status}
                 data-selected={selected || undefined}
               >
-                {onTaskClick ? (
+                {taskHref ? (
+                  <a
+                    href={taskHref(item.agent_id)}
+                    className="ax-task-list__row"
+                    aria-current={selected || undefined}
+                    onClick={(event) => {
+                      const plain = !(event.altKey || event.ctrlKey || event.metaKey || event.shiftKey);
+                      if (!onTaskClick || !plain) return;
+                      event.preventDefault();
+                      onTaskClick(item.agent_id);
+                    }}
+                  >
+                    {content}
+                  </a>
+                ) : onTaskClick ? (
                   <button
                     type="button"
                     className="ax-task-list__row"
@@ -111,7 +128,7 @@ function Placeholders({ count }: { count: number }) {
 
 function moveFocus(event: KeyboardEvent<HTMLUListElement>): void {
   if (event.altKey || event.ctrlKey || event.metaKey) return;
-  const rows = [...event.currentTarget.querySelectorAll<HTMLElement>(':scope > li > button')];
+  const rows = [...event.currentTarget.querySelectorAll<HTMLElement>(':scope > li > :is(a, button)')];
   const current = rows.indexOf(event.target as HTMLElement);
   if (current < 0) return;
   const targets: Record<string, number> = {

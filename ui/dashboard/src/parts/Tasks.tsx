@@ -1,0 +1,43 @@
+import {
+  type ActivityListItem,
+  ProgressBar,
+  RelativeTime,
+  StatusBadge,
+  TaskList,
+  type TaskListItem,
+  type TaskListProps,
+} from 'agentexec-ui';
+import { formatDuration } from '../../../src/format.js';
+import { go, href } from '../router.js';
+
+/** Task list whose rows are links to the tasks. */
+export function Tasks(props: TaskListProps<ActivityListItem>) {
+  return <TaskList renderItem={row} {...props} taskHref={taskHref} onTaskClick={(id) => go(taskHref(id))} />;
+}
+
+export function taskHref(agentId: string): string {
+  return href(`tasks/${agentId}`);
+}
+
+/** Row with the progress of a running task, and how long an ended one took. */
+function row(item: TaskListItem) {
+  return (
+    <>
+      <StatusBadge status={item.status} />
+      <span className="ax-task-list__name" title={item.agent_type}>
+        {item.agent_type}
+      </span>
+      <span className="ax-task-list__message" title={item.latest_log_message ?? undefined}>
+        {item.latest_log_message}
+      </span>
+      {item.status === 'running' ? (
+        <ProgressBar percentage={item.percentage} status={item.status} showValue />
+      ) : (
+        <span className="d-duration" title="Duration">
+          {item.status !== 'queued' && typeof item.elapsed_seconds === 'number' && formatDuration(item.elapsed_seconds)}
+        </span>
+      )}
+      <RelativeTime className="ax-task-list__time" time={item.latest_log_timestamp ?? item.updated_at} />
+    </>
+  );
+}
