@@ -49,9 +49,11 @@ class ChildExits:
         self._unsettled.pop(worker_id, None)
 
     def report_deaths(self) -> None:
-        """Tell the maintenance process which dead workers' tasks it is to recover."""
-        current = self._generations.current
+        """Tell the maintenance process which dead workers' tasks it is to recover, also on queues that only former code served."""
+        current, former = self._generations.current, self._generations.former_queues
         if current is not None:
+            if former:
+                current.template.maintenance.send({"former_queues": sorted(former)})
             for message in self._unsettled.values():
                 current.template.maintenance.send(message)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentexec.arguments.served_queues import parse_queues
 from agentexec.worker.channel import Channel
 from agentexec.worker.child_processes import ChildProcess
 from agentexec.worker.target import Target
@@ -57,6 +58,13 @@ class Generation:
         self.kill_at: float | None = None
         """Moment from which the template, which is told to end, is killed."""
 
+    @property
+    def queues(self) -> list[str]:
+        """Queues that its worker processes serve; none before it is loaded."""
+        if queues := self.settings.get("queues"):
+            return [queue.name for queue in parse_queues(queues)]
+        return [self.settings["queue_name"]] if "queue_name" in self.settings else []
+
 
 class Generations:
     """The generation in service, the one that is to follow, and those whose tasks run on.
@@ -74,6 +82,8 @@ class Generations:
         """The one that is being loaded, to replace the current one."""
         self.retiring: list[Generation] = []
         """Those that were replaced."""
+        self.former_queues: set[str] = set()
+        """Queues of those that were replaced, whose tasks may still have something to be done."""
 
     def __iter__(self) -> Iterator[Generation]:
         both = [generation for generation in (self.current, self.incoming) if generation is not None]
@@ -104,6 +114,7 @@ class Generations:
         if self.current is not None:
             self.current.template.maintenance.send({"stop": True})
             self.retiring.append(self.current)
+            self.former_queues.update(self.current.queues)
         self.current, self.incoming = incoming, None
 
     def remove(self, generation: Generation) -> None:

@@ -43,7 +43,7 @@ class Maintenance:
     Threads: the main thread does the work; any other may call `stop`.
 
     Args:
-        supervisor: Socket to the supervisor. It carries one JSON object a line: `dead` and `stop` come in, `ready`,
+        supervisor: Socket to the supervisor. It carries one JSON object a line: `dead`, `former_queues` and `stop` come in, `ready`,
             `failed`, `reconciled` and `settled` go out.
         connect_timeout: Seconds to wait for the servers at the start; infinite where workers already serve.
         registry: The pool's tasks and schedules.
@@ -72,6 +72,8 @@ class Maintenance:
         )
         self._owner = owner
         self._deaths: dict[str, tuple[str, UUID | None]] = {}
+        self._queues = [queue.name for queue in settings.served_queues]
+        """Queues whose dead workers and ended tasks this process looks after: those served, and those that former code served."""
         self._next_turn = 0.0
         self._has_reconciled = False
         self._outage = Outage(log, recovered="Maintenance resumed.", level=logging.ERROR)
@@ -94,9 +96,7 @@ class Maintenance:
             self._servers.start()
             self._reporter.start()
         self._sandboxes = SandboxSweep(self._runtime.engine)
-        self._follow_ups = FollowUps(
-            self._runtime.engine, self._registry, *(queue.name for queue in self._settings.served_queues)
-        )
+        self._follow_ups = FollowUps(self._runtime.engine, self._registry, *self._queues)
         while not (self._stop.is_set() and not self._deaths):
             self._listen(max(0.0, min(TURN_SECONDS, self._next_turn - time.monotonic())))
             try:
@@ -172,15 +172,21 @@ class Maintenance:
             self._stop.set()
             return
         for message in messages:
+            if "former_queues" in message:
+                self._look_after(message["former_queues"])
             if "dead" in message:
                 culprit = UUID(message["culprit"]) if "culprit" in message else None
                 self._deaths[str(message["dead"])] = str(message.get("reason", "died")), culprit
             if message.get("stop"):
                 self._stop.set()
 
+    def _look_after(self, queues: list[str]) -> None:
+        self._queues.extend(queue for queue in queues if queue not in self._queues)
+        self._follow_ups = FollowUps(self._runtime.engine, self._registry, *self._queues)
+
     def _recover_dead(self) -> None:
         for worker_id, (reason, culprit) in list(self._deaths.items()):
-            self._reconciler.recover(worker_id, reason, culprit=culprit)
+            self._reconciler.recover(worker_id, reason, self._queues, culprit=culprit)
             del self._deaths[worker_id]
             self._tell({"settled": worker_id})
 

@@ -54,6 +54,7 @@ class Rollout:
         self._generations.promote(incoming)
         self._children.maintenance = incoming.maintenance
         adopt_settings()
+        self._warn_of_left_queues(old, incoming)
         log.info("The new code is loaded; replacing %d worker(s).", len(self._children.workers))
         for child in list(self._children.workers):
             if child.alive or child.requested:
@@ -63,6 +64,16 @@ class Rollout:
         for child in self._children.retired:
             if child.owner is old and child.stop_by is None:
                 child.stop_by = self._stop_by
+
+    def _warn_of_left_queues(self, old: Generation | None, incoming: Generation) -> None:
+        left = [] if old is None else sorted({*old.queues} - {*incoming.queues})
+        if left:
+            log.warning(
+                "The new code does not serve %s any more. The former workers finish what they run; what waits there needs another "
+                "worker: agentexec worker -Q %s",
+                " and ".join(left),
+                ",".join(left),
+            )
 
     def _discard(self) -> None:
         incoming = self._generations.incoming

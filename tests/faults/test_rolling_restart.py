@@ -280,3 +280,31 @@ def test_programs_of_tasks_ignore_sighup_only_if_nohup_started_the_worker(
     task = deployment.enqueue("ignored", "ignored")
     assert ax.get_result_sync(task, timeout=60) == str(bool(prefix))
     assert deployment.stop() == 0
+
+
+@pytest.mark.thorough
+@on_targets("embedded", "valkey+postgres")
+def test_new_code_with_another_queue_gives_back_the_tasks_of_a_former_worker_that_dies(
+    deploy: Deploy,
+) -> None:
+    """Leases are of ten minutes here, so nothing but the report of the death gives them back."""
+    deployment = deploy(num_workers=1, lease_seconds=600)
+    project = Project(deployment)
+    long, brief = project.enqueue(60), project.enqueue(60)
+    deployment.wait_for_start("task-0", "task-1")
+    former = deployment.workers()
+    project.file.write_text(
+        CODE.replace("VERSION", "quick version").replace("Pool()", 'Pool(queue_name="new")')
+    )
+    project.supervisor.send_signal(signal.SIGHUP)
+    left = f"The new code does not serve {ax.CONF.queue_name} any more."
+    deployment.wait_for(lambda: left in deployment.log, timeout=60)
+    deployment.wait_for(lambda: "Draining: waiting" in deployment.log)
+    for process in former:
+        process.kill()
+    deployment.wait_for(lambda: {deployment.status(task) for task in (long, brief)} == {"queued"})
+    [death] = deployment.detail(long).deaths
+    assert death.reason.startswith("was killed by SIGKILL")
+    other = [sys.executable, "-m", "agentexec", "worker", "project.py", "--burst", "-Q", ax.CONF.queue_name]
+    deployment.spawn(other, ready=False, PYTHONPATH=str(REPOSITORY), PYTHONDONTWRITEBYTECODE="1")
+    assert project.versions() == {"quick version"}

@@ -29,11 +29,11 @@ def record(tmp_path: Path) -> Generator[Record]:
 class Host:
     """A maintenance loop in a thread, and the supervisor's end of its socket."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, queue: str = QUEUE) -> None:
         self.supervisor, theirs = socket.socketpair()
         self.supervisor.settimeout(20)
         self.maintenance = Maintenance(
-            record.runtime, Settings(queue_name=QUEUE), "owner", theirs, connect_timeout=1.0
+            record.runtime, Settings(queue_name=queue), "owner", theirs, connect_timeout=1.0
         )
         self.code: int | None = None
         self._lines = self.supervisor.makefile("r")
@@ -72,6 +72,21 @@ def test_the_tasks_of_a_dead_worker_are_returned_and_its_death_is_settled(record
     assert host.start() == {"ready": True}
     host.say(dead="worker", reason="was killed by SIGKILL")
     assert host.hear() == {"settled": "worker"}
+    assert record.statuses(tasks) == [Status.QUEUED] * 2
+    host.say(stop=True)
+    assert host.join() == 0
+
+
+@pytest.mark.usefixtures("no_preflight")
+def test_the_tasks_of_a_worker_of_former_code_are_returned_to_a_queue_that_the_new_code_does_not_serve(
+    record: Record,
+) -> None:
+    tasks = record.start(2)
+    host = Host(record, "renamed")
+    assert host.start() == {"ready": True}
+    host.say(former_queues=[QUEUE])
+    host.say(dead="worker", reason="was killed by SIGKILL")
+    assert host.hear()["settled"] == "worker"
     assert record.statuses(tasks) == [Status.QUEUED] * 2
     host.say(stop=True)
     assert host.join() == 0
