@@ -9,6 +9,7 @@ agents.db in this folder, unless DATABASE_URL names another.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -16,9 +17,8 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -32,7 +32,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from mock_openai import MockOpenAI, Step, call, say  # noqa: E402 - the mock is beside this folder
 
-STARTUP_SECONDS = 60.0
+STARTUP_SECONDS = 120.0
 
 
 def main() -> int:
@@ -63,7 +63,7 @@ def main() -> int:
             "worker": start(opened, "agentexec", "worker", "app.worker", "--workers", str(options.workers)),
         }
         url = f"http://{options.host}:{port}/"
-        wait_for(f"{url}openapi.json", processes)
+        wait_for_worker(url, processes)
         print(f"The application is at {url} (its API at {url}docs). Ctrl-C stops it.", flush=True)
         return watch(processes)
 
@@ -125,18 +125,19 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def wait_for(url: str, processes: dict[str, subprocess.Popen[bytes]]) -> None:
+def wait_for_worker(url: str, processes: dict[str, subprocess.Popen[bytes]]) -> None:
+    """Wait until the web app answers and knows of a worker; both take a few seconds to import everything."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback bypasses any proxy
     deadline = time.monotonic() + STARTUP_SECONDS
     while time.monotonic() < deadline:
         if any(process.poll() is not None for process in processes.values()):
             return  # watch() tells which
-        try:
-            opener.open(url, timeout=5).close()
-            return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.1)
-    raise SystemExit(f"{url} did not answer within {STARTUP_SECONDS:.0f} seconds.")
+        # The web app refuses connections, or hangs, until it is up.
+        with suppress(OSError), opener.open(f"{url}api/workers", timeout=5) as response:
+            if json.load(response):
+                return
+        time.sleep(0.1)
+    raise SystemExit(f"The application did not start within {STARTUP_SECONDS:.0f} seconds.")
 
 
 def watch(processes: dict[str, subprocess.Popen[bytes]]) -> int:
@@ -192,4 +193,7 @@ def scripts() -> list[tuple[list[Step], str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

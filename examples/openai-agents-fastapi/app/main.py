@@ -8,16 +8,21 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from agentexec.contrib.fastapi import add_error_handlers, router
+from agentexec.web import Caller, add_error_handlers, router
 
 from .views import router as views
 
 PAGE = Path(__file__).parents[1] / "ui" / "dist"
 
 
+def caller() -> Caller:
+    """Return who asks and what they may do. Replace this by your login: here everyone may do everything."""
+    return Caller(name="the page", act=True)
+
+
 app = FastAPI(title="Research")
 app.include_router(views)
-app.include_router(router(), prefix="/api")  # tasks, live events, approvals: what the page shows
+app.include_router(router(caller=caller), prefix="/api")  # tasks, live events, approvals: what the page shows
 add_error_handlers(app)  # 404 for an unknown task, 422 for a bad cursor, …
 
 if PAGE.is_dir():  # built by `npm run build` in ui/

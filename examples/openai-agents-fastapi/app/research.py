@@ -68,6 +68,8 @@ async def research_company(agent_id: UUID, context: ResearchContext) -> str:
         model=MODEL,
     )
 
-    # Streamed, so that the page shows the text while the model writes it.
+    # Streamed, so that the page shows the text while the model writes it; reading the events is what runs the agent.
     result = await runner.run_streamed(agent, input=context.company, context=agent_id, max_turns=15)
+    async for _ in result.stream_events():
+        pass
     return result.final_output

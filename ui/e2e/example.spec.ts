@@ -1,0 +1,134 @@
+import type { Page } from '@playwright/test';
+import type { Application } from './application.js';
+import { expect, expectSound, SCREENS, showOn, test } from './fixtures.js';
+
+/** Queue a task on the page, and return its id. */
+async function queue(page: Page, company: string, button = 'Research'): Promise<string> {
+  await page.getByLabel('Company').fill(company);
+  await page.getByRole('button', { name: button }).click();
+  await expect(page).toHaveURL(/#task=[\w-]{36}$/);
+  return new URL(page.url()).hash.slice('#task='.length);
+}
+
+const logLines = (page: Page) => page.locator('.task .ax-log__message');
+
+/** Expect that the page shows the log as the record has it: no line lost, none doubled, in order. */
+async function expectWholeLog(page: Page, application: Application, agentId: string): Promise<void> {
+  const { logs } = await application.task(agentId);
+  await expect(logLines(page)).toHaveText(logs.map((line) => line.message));
+}
+
+const statusOf = (page: Page) => page.locator('.ax-task-detail__header .ax-status');
+
+/** Note every value of the task's progress from now on; a reload would lose the notes. */
+async function watchProgress(page: Page): Promise<() => Promise<number[]>> {
+  const bar = page.locator('.task progress').first();
+  await bar.evaluate((element) => {
+    const values: number[] = [];
+    Object.assign(window, { values });
+    const note = () => {
+      const value = Number(element.getAttribute('value'));
+      if (value !== values.at(-1)) values.push(value);
+    };
+    new MutationObserver(note).observe(element, { attributes: true });
+    note();
+  });
+  return () => page.evaluate(() => (window as unknown as { values: number[] }).values);
+}
+
+test('a task is queued, shows its progress, is approved and ends, without a reload', async ({ page, application }) => {
+  await page.goto(application.url);
+  const agentId = await queue(page, 'Acme');
+  const progress = await watchProgress(page);
+  await expect(statusOf(page)).toHaveText(/Running/);
+  const card = page.getByRole('article').filter({ hasText: 'publish_report' });
+  await expect(card).toContainText('Acme is growing');
+  await card.getByRole('button', { name: 'Approve' }).click();
+  await expect(card).toBeHidden();
+  // The text of the model arrives in pieces, before the task ends.
+  await expect(page.locator('.ax-log__text')).toContainText('Acme is growing');
+  await expect(statusOf(page)).toHaveText(/Complete/);
+  await expect(page.getByRole('listitem').filter({ hasText: 'Acme is growing' })).toBeVisible();
+  const seen = await progress();
+  expect(seen.length, String(seen)).toBeGreaterThan(3);
+  expect(seen).toEqual(seen.toSorted((a, b) => a - b));
+  expect(seen).toContain(70);
+  expect(seen.at(-1)).toBe(100);
+  await expectWholeLog(page, application, agentId);
+});
+
+test('a task is canceled on the page', async ({ page, application }) => {
+  await page.goto(application.url);
+  const agentId = await queue(page, 'Globex');
+  await expect(statusOf(page)).toHaveText(/Running/);
+  await page.getByRole('button', { name: 'Cancel' }).click();
+  await expect(statusOf(page)).toHaveText(/Canceled/);
+  await expect(page.getByRole('button', { name: 'Cancel' })).toBeHidden();
+  await expectWholeLog(page, application, agentId);
+});
+
+test('a worker is killed, and the page sees the task resume', async ({ page, application }) => {
+  await page.goto(application.url);
+  const agentId = await queue(page, 'Initech');
+  await expect(logLines(page).filter({ hasText: 'Looking for competitors' })).toBeVisible();
+  expect(await application.killWorkers()).toBeGreaterThan(0);
+  await expect(logLines(page).filter({ hasText: /^Resumed at turn \d/ })).toBeVisible();
+  await page.getByRole('article').getByRole('button', { name: 'Approve' }).click();
+  await expect(statusOf(page)).toHaveText(/Complete/);
+  await expectWholeLog(page, application, agentId);
+  await expect(page.getByRole('listitem').filter({ hasText: 'Initech is growing' })).toHaveCount(1);
+});
+
+test('a lost connection catches up without a lost or doubled line', async ({
+  page,
+  application,
+  connection,
+  complaints,
+}) => {
+  await page.goto(connection.url);
+  const agentId = await queue(page, 'Umbrella');
+  const state = page.locator('.connection');
+  await expect(state).toHaveText('Live');
+  await expect(logLines(page).filter({ hasText: 'Gathering financials' })).toBeVisible();
+  connection.cut();
+  await expect(state).toHaveText(/connecting again|fetched every few seconds/);
+  // Lines are written while nobody hears them.
+  await expect.poll(async () => (await application.task(agentId)).percentage).toBe(70);
+  await expect(logLines(page).filter({ hasText: 'Writing the report' })).toHaveCount(0);
+  connection.restore();
+  await expect(logLines(page).filter({ hasText: 'Writing the report' })).toBeVisible();
+  await page.getByRole('article').getByRole('button', { name: 'Approve' }).click();
+  await expect(statusOf(page)).toHaveText(/Complete/);
+  await expectWholeLog(page, application, agentId);
+  // The browser tells of every request that failed meanwhile; nothing else may be there.
+  expect(complaints.filter((text) => !/^Failed to load resource: net::ERR_/.test(text))).toEqual([]);
+  complaints.length = 0;
+});
+
+test('the pipeline runs', async ({ page, application }) => {
+  await page.goto(application.url);
+  const agentId = await queue(page, 'Hooli', 'Weigh');
+  await expect(statusOf(page)).toHaveText(/Complete/);
+  await expect(logLines(page).filter({ hasText: 'Step 2 of 2: verdict' })).toBeVisible();
+  await expectWholeLog(page, application, agentId);
+});
+
+test('the page works by keyboard, and is accessible on every screen', async ({ page, application }) => {
+  await page.goto(application.url);
+  await page.getByLabel('Company').press('Tab'); // the field is reached, and left
+  await queue(page, 'Soylent');
+  await expect(page.getByRole('article')).toBeVisible();
+  for (const screen of SCREENS) {
+    await showOn(page, screen);
+    await expectSound(page);
+  }
+  await page.getByRole('article').getByRole('button', { name: 'Reject' }).click();
+  await expect(statusOf(page)).toHaveText(/Complete/);
+  for (const screen of SCREENS) {
+    await showOn(page, screen);
+    await expectSound(page);
+  }
+  await page.locator('.ax-task-detail__close').focus();
+  await page.keyboard.press('Escape');
+  await expect(page.locator('.task')).toHaveCount(0);
+});

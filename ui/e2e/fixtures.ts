@@ -1,0 +1,81 @@
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { test as base, expect, type Page } from '@playwright/test';
+import { Application } from './application.js';
+import { Connection } from './connection.js';
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+interface Fixtures {
+  /** Errors in the browser's console so far; the test fails if there are some at its end. */
+  complaints: string[];
+}
+
+interface WorkerFixtures {
+  application: Application;
+  /** Way to the application, for tests that lose the connection. */
+  connection: Connection;
+}
+
+export const test = base.extend<Fixtures, WorkerFixtures>({
+  application: [
+    // biome-ignore lint/correctness/noEmptyPattern: Playwright reads which fixtures are wanted from the pattern
+    async ({}, use) => {
+      const application = await Application.start();
+      await use(application);
+      await application.stop();
+    },
+    { scope: 'worker', timeout: 180_000 },
+  ],
+  connection: [
+    async ({ application }, use) => {
+      const connection = await Connection.before(application.url);
+      await use(connection);
+      await connection.close();
+    },
+    { scope: 'worker' },
+  ],
+  complaints: [
+    async ({ page }, use) => {
+      const complaints: string[] = [];
+      page.on('console', (message) => {
+        if (message.type() === 'error' || message.type() === 'warning') complaints.push(message.text());
+      });
+      page.on('pageerror', (error) => complaints.push(String(error)));
+      await use(complaints);
+      expect(complaints).toEqual([]);
+    },
+    { auto: true },
+  ],
+});
+
+export { expect };
+
+export const SCREENS = [
+  { width: 1280, height: 800, colorScheme: 'light' },
+  { width: 1280, height: 800, colorScheme: 'dark' },
+  { width: 390, height: 844, colorScheme: 'light' },
+  { width: 390, height: 844, colorScheme: 'dark' },
+] as const;
+
+/** Show the page on a screen. */
+export async function showOn(page: Page, { width, height, colorScheme }: (typeof SCREENS)[number]): Promise<void> {
+  await page.emulateMedia({ colorScheme });
+  await page.setViewportSize({ width, height });
+}
+
+/** Expect that axe finds nothing, and that nothing is wider than the page. */
+export async function expectSound(page: Page): Promise<void> {
+  await page.evaluate(AXE);
+  const violations = await page.evaluate(async () => {
+    // @ts-expect-error axe has just been evaluated in the page
+    const { violations } = await window.axe.run(document, { resultTypes: ['violations'] });
+    return violations.map((violation: { id: string; nodes: { html: string; failureSummary?: string }[] }) => [
+      violation.id,
+      ...violation.nodes.map((node) => `${node.html}: ${node.failureSummary}`),
+    ]);
+  });
+  expect(violations).toEqual([]);
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+  expect(overflow, 'the page scrolls sideways').toBeLessThanOrEqual(0);
+}
