@@ -1,7 +1,7 @@
-"""TypeScript types of `agentexec-ui`, made from the pydantic models that APIs return.
+"""TypeScript of `agentexec-ui` that is made from Python: the types of what APIs return, and functions for its endpoints.
 
-    python -m tools.ui_types            writes ui/src/types/schemas.ts
-    python -m tools.ui_types --check    fails if that file differs from the models
+    python -m tools.ui_types            writes ui/src/types/schemas.ts and ui/src/client/api.ts
+    python -m tools.ui_types --check    fails if a file differs from the models and endpoints
 
 `./dev ui types` and `./dev ui check` run these. Neither needs Node.
 """
@@ -9,17 +9,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from agentexec.activity.queries.overview import OverviewSchema, SpentSchema, WorkerSchema
+from agentexec.activity.queries.queues import QueueSchema
 from agentexec.activity.schemas import (
     ActivityDetailSchema,
     ActivityEvent,
@@ -28,6 +26,19 @@ from agentexec.activity.schemas import (
     ActivityLogSchema,
 )
 from agentexec.client.approvals import ApprovalSchema
+from agentexec.web.schemas import (
+    ActivityCountSchema,
+    ActSchema,
+    BulkSchema,
+    CallerSchema,
+    ContentsSchema,
+    FailedGroupListSchema,
+    FailedListSchema,
+    ScheduleItemSchema,
+    StartedSchema,
+)
+from tools import ui_api
+from tools.typescript import Schema, doc_of, name_of, type_of
 
 MODELS: tuple[type[BaseModel], ...] = (
     ActivityLogSchema,
@@ -39,17 +50,24 @@ MODELS: tuple[type[BaseModel], ...] = (
     WorkerSchema,
     OverviewSchema,
     SpentSchema,
+    QueueSchema,
+    ActSchema,
+    ActivityCountSchema,
+    BulkSchema,
+    CallerSchema,
+    ContentsSchema,
+    FailedGroupListSchema,
+    FailedListSchema,
+    ScheduleItemSchema,
+    StartedSchema,
 )
 """Models whose types are exported; those that they contain follow by themselves."""
 
 TARGET = Path(__file__).parents[1] / "ui/src/types/schemas.ts"
 
+API_TARGET = ui_api.TARGET
+
 HEADER = "// Made from the pydantic models by `./dev ui types`. Change the models instead.\n"
-
-_PYTHON_WORDS = {"None": "null", "True": "true", "False": "false"}
-_SCALARS = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
-
-Schema = Mapping[str, Any]
 
 
 def typescript(models: Sequence[type[BaseModel]] = MODELS) -> str:
@@ -60,75 +78,33 @@ def typescript(models: Sequence[type[BaseModel]] = MODELS) -> str:
 
 def _declarations(definitions: Mapping[str, Schema]) -> Iterator[str]:
     for name, schema in sorted(definitions.items()):
-        doc = _doc(schema.get("description"), indent="")
+        doc = doc_of(schema.get("description"), indent="")
         if "properties" not in schema:
-            yield f"{doc}export type {_name(name)} = {_type(schema)};\n"
+            yield f"{doc}export type {name_of(name)} = {type_of(schema)};\n"
             continue
         fields = "".join(
-            f"{_doc(field.get('description'), indent='  ')}  {key}: {_type(field)};\n"
+            f"{doc_of(field.get('description'), indent='  ')}  {key}: {type_of(field)};\n"
             for key, field in schema["properties"].items()
         )
-        yield f"{doc}export interface {_name(name)} {{\n{fields}}}\n"
-
-
-def _type(schema: Schema) -> str:
-    if "$ref" in schema:
-        return _name(schema["$ref"].rpartition("/")[2])
-    if "const" in schema:
-        return json.dumps(schema["const"])
-    if "enum" in schema:
-        return " | ".join(json.dumps(value) for value in schema["enum"])
-    if "anyOf" in schema:
-        return " | ".join(_type(option) for option in schema["anyOf"])
-    match schema.get("type"):
-        case "array":
-            item = _type(schema.get("items", {}))
-            return f"({item})[]" if " " in item else f"{item}[]"
-        case "object":
-            values = schema.get("additionalProperties")
-            return f"Record<string, {_type(values) if isinstance(values, Mapping) else 'unknown'}>"
-        case str(kind):
-            return _SCALARS[kind]
-        case _:
-            return "unknown"
-
-
-def _name(definition: str) -> str:
-    return definition.removesuffix("Schema")
-
-
-def _doc(description: str | None, indent: str) -> str:
-    if not description:
-        return ""
-    text = re.sub(r"\b(None|True|False)\b", lambda word: _PYTHON_WORDS[word[0]], description)
-    lines = text.replace("*/", "* /").splitlines()
-    if len(lines) == 1:
-        return f"{indent}/** {lines[0]} */\n"
-    return (
-        f"{indent}/**\n" + "".join(f"{indent} * {line}".rstrip() + "\n" for line in lines) + f"{indent} */\n"
-    )
+        yield f"{doc}export interface {name_of(name)} {{\n{fields}}}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the types, or compare them with `--check`, and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.ui_types", description="Write ui/src/types/schemas.ts."
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="Fail if the file differs instead of writing it."
-    )
+    """Write the files, or compare them with `--check`, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.ui_types", description="Write TypeScript of ui/.")
+    parser.add_argument("--check", action="store_true", help="Fail if a file differs instead of writing it.")
     options = parser.parse_args(arguments)
-    text = typescript()
-    if not options.check:
-        TARGET.write_text(text)
-        return 0
-    if TARGET.read_text() == text:
-        return 0
-    print(
-        "ui/src/types/schemas.ts differs from the pydantic models: run `./dev ui types`, and commit it.",
-        file=sys.stderr,
-    )
-    return 1
+    failed = 0
+    for path, text in ((TARGET, typescript()), (API_TARGET, ui_api.typescript())):
+        if not options.check:
+            path.write_text(text)
+        elif not path.exists() or path.read_text() != text:
+            failed = 1
+            print(
+                f"{path.name} differs from the Python code: run `./dev ui types`, and commit it.",
+                file=sys.stderr,
+            )
+    return failed
 
 
 if __name__ == "__main__":

@@ -42,13 +42,17 @@ def router(
         The router, for `app.include_router`.
 
     Raises:
-        UsageError: `caller` is given together with `path` or `metadata_filter`.
+        UsageError: `caller` is given together with `path` or `metadata_filter`, or is a class.
     """
     if caller is None:
         return _events_router(path, metadata_filter, dependencies)
     if path != EVENTS or metadata_filter is not None:
         raise UsageError(
             "router(caller=...) has the paths of the whole API, and its Caller has the metadata_filter; leave out path= and metadata_filter=."
+        )
+    if isinstance(caller, type):
+        raise UsageError(
+            "router(caller=...) takes a function that returns an ax.web.Caller; a class would take rights from the request."
         )
     api_router = APIRouter()
     add_endpoints(api_router, endpoints(), caller, dependencies)

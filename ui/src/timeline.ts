@@ -56,7 +56,7 @@ export function eventsFromLogs(logs: readonly ActivityLog[]): ActivityEvent[] {
 
 function eventType(line: ActivityLog, changed: boolean): EventType {
   if (isFinal(line.status)) return line.status === 'complete' ? 'result' : (line.status as 'error' | 'canceled');
-  const answer = /^(Approved|Rejected): /.test(line.message);
+  const answer = /^(Approved|Rejected)(?: by .{1,200}?)?: /.test(line.message);
   return changed && !answer ? 'status' : 'log';
 }
 
@@ -142,7 +142,7 @@ class Builder {
   }
 
   #log(message: string, at: number): void {
-    const answer = /^(Approved|Rejected): /.exec(message);
+    const answer = /^(Approved|Rejected)(?: by .{1,200}?)?: /.exec(message);
     if (answer && this.#wait?.kind === 'approval') {
       this.#wait.output = message;
       this.#wait.status = answer[1] === 'Approved' ? 'done' : 'canceled';

@@ -86,7 +86,7 @@ describe('a timeline', () => {
       status(0, 'running', ''),
       usage(1, 1),
       status(2, 'queued', 'Waiting for approval: send_email({})'),
-      event(50, 'log', { status: 'queued', message: 'Approved: send_email({})' }),
+      event(50, 'log', { status: 'queued', message: 'Approved by Ada: 1st: send_email({})' }),
       status(52, 'running', ''),
       event(52, 'log', { status: 'running', message: 'Resumed at turn 2 (attempt 1)' }),
       usage(53, 1),
@@ -101,7 +101,7 @@ describe('a timeline', () => {
       '  turn Turn 2 (done, 1s)',
       'wait Waiting for event: paid (waiting, …)',
     ]);
-    expect(entries[1]?.output).toBe('Approved: send_email({})');
+    expect(entries[1]?.output).toBe('Approved by Ada: 1st: send_email({})');
   });
 
   test('has failed attempts and the deaths of worker processes', () => {

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, Field, computed_field
 
-from tools import ui_types
+from tools import ui_api, ui_types
 
 
 class Inner(BaseModel):
@@ -64,8 +64,30 @@ def test_a_file_that_differs_is_told(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ui_types, "TARGET", tmp_path / "schemas.ts")
+    monkeypatch.setattr(ui_types, "API_TARGET", tmp_path / "api.ts")
     (tmp_path / "schemas.ts").write_text("old")
     assert ui_types.main(["--check"]) == 1
     assert "./dev ui types" in capsys.readouterr().err
     assert ui_types.main([]) == 0
     assert ui_types.main(["--check"]) == 0
+
+
+def test_an_endpoint_becomes_a_function() -> None:
+    text = ui_api.typescript()
+    assert (
+        "  /** Cancel a task. */\n  cancelActivity(agentId: string, options?: RequestOptions): Promise<Act>;\n"
+        in text
+    )
+    assert (
+        "    cancelActivity: (agentId, options) =>"
+        " request('POST', `/activity/${encodeURIComponent(agentId)}/cancel`, {}, options),\n"
+    ) in text
+    assert (
+        "  listActivities(query?: ListActivitiesQuery, options?: RequestOptions): Promise<ActivityList>;\n"
+        in text
+    )
+    assert (
+        "    retryFailed: (body, options) => request('POST', '/failed/retry', { body }, options),\n" in text
+    )
+    assert "  createdAfter?: string | null | undefined;\n" in text
+    assert "stream" not in text.partition("export function createApi")[2]

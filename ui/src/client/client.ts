@@ -86,50 +86,71 @@ const PATHS: Paths = {
   reject: (agentId, callId) => `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/reject`,
 };
 
-/** Return a client of an API that has the paths of agentexec's FastAPI router, or those of `paths`. */
-export function createClient(options: ClientOptions = {}): Client {
+/** What a request sends besides its path. */
+export interface RequestParts {
+  query?: object | undefined;
+  body?: unknown;
+}
+
+interface Sender {
+  readonly baseUrl: string;
+  send(path: string, init: RequestInit, accept: string): Promise<Response>;
+}
+
+function createSender(options: ClientOptions): Sender {
   const baseUrl = (options.baseUrl ?? '').replace(/\/+$/, '');
-  const paths = { ...PATHS, ...options.paths };
-
-  const send = async (path: string, init: RequestInit, accept: string): Promise<Response> => {
-    const given = typeof options.headers === 'function' ? await options.headers() : options.headers;
-    const headers = new Headers(given);
-    for (const [name, value] of new Headers(init.headers)) headers.set(name, value);
-    headers.set('Accept', accept);
-    const request: RequestInit = { ...init, headers };
-    if (options.credentials) request.credentials = options.credentials;
-    // Looked up for each request, so that what replaces `fetch` later, such as a tracer, is used.
-    return (options.fetch ?? globalThis.fetch)(baseUrl + path, request);
-  };
-
-  const json = async (path: string, init: RequestInit): Promise<unknown> => {
-    const response = await send(path, init, 'application/json');
-    if (!response.ok) throw await requestError(response);
-    return response.status === 204 ? undefined : response.json();
-  };
-
-  const post = async (path: string, body: unknown, { signal }: RequestOptions = {}): Promise<void> => {
-    await json(path, {
-      method: 'POST',
-      body: JSON.stringify(body),
-      headers: { 'Content-Type': 'application/json' },
-      signal: signal ?? null,
-    });
-  };
-
   return {
     baseUrl,
-    activities: async (filters = {}, { signal } = {}) =>
-      (await json(paths.activities + queryString(filters), { signal: signal ?? null })) as ActivityList,
-    activity: async (agentId, { signal } = {}) =>
-      (await json(paths.activity(agentId), { signal: signal ?? null })) as ActivityDetail,
-    approvals: async (filters = {}, { signal } = {}) =>
-      (await json(paths.approvals + queryString({ ...filters }), { signal: signal ?? null })) as Approval[],
-    approve: (agentId, callId, request) => post(paths.approve(agentId, callId), {}, request),
-    reject: (agentId, callId, message, request) =>
-      post(paths.reject(agentId, callId), message === undefined ? {} : { message }, request),
+    send: async (path, init, accept) => {
+      const given = typeof options.headers === 'function' ? await options.headers() : options.headers;
+      const headers = new Headers(given);
+      for (const [name, value] of new Headers(init.headers)) headers.set(name, value);
+      headers.set('Accept', accept);
+      const request: RequestInit = { ...init, headers };
+      if (options.credentials) request.credentials = options.credentials;
+      // Looked up for each request, so that what replaces `fetch` later, such as a tracer, is used.
+      return (options.fetch ?? globalThis.fetch)(baseUrl + path, request);
+    },
+  };
+}
+
+/** Return a function that sends a request to an API, and returns its answer. It rejects with a RequestError. */
+export function createRequest(options: ClientOptions | Sender) {
+  const { send } = 'send' in options ? options : createSender(options);
+  return async <Answer>(
+    method: 'GET' | 'POST',
+    path: string,
+    { query, body }: RequestParts = {},
+    { signal }: RequestOptions = {},
+  ): Promise<Answer> => {
+    const init: RequestInit = { signal: signal ?? null };
+    if (method === 'POST') {
+      init.method = method;
+      // Also without a body: the API refuses the types that a form of another site can have.
+      init.headers = { 'Content-Type': 'application/json' };
+      init.body = JSON.stringify(body ?? {});
+    }
+    const response = await send(path + queryString(query ?? {}), init, 'application/json');
+    if (!response.ok) throw await requestError(response);
+    return (response.status === 204 ? undefined : await response.json()) as Answer;
+  };
+}
+
+/** Return a client of an API that has the paths of agentexec's FastAPI router, or those of `paths`. */
+export function createClient(options: ClientOptions = {}): Client {
+  const paths = { ...PATHS, ...options.paths };
+  const sender = createSender(options);
+  const request = createRequest(sender);
+  return {
+    baseUrl: sender.baseUrl,
+    activities: (filters, options) => request('GET', paths.activities, { query: filters }, options),
+    activity: (agentId, options) => request('GET', paths.activity(agentId), {}, options),
+    approvals: (filters, options) => request('GET', paths.approvals, { query: filters }, options),
+    approve: (agentId, callId, options) => request('POST', paths.approve(agentId, callId), {}, options),
+    reject: (agentId, callId, message, options) =>
+      request('POST', paths.reject(agentId, callId), { body: message === undefined ? {} : { message } }, options),
     events: (agentId, { lastEventId, deltas, signal } = {}) =>
-      send(
+      sender.send(
         paths.events(agentId) + (deltas === false ? '?deltas=false' : ''),
         {
           headers: lastEventId === undefined ? {} : { 'Last-Event-ID': lastEventId },
@@ -154,12 +175,12 @@ export async function requestError(response: Response): Promise<RequestError> {
   return new RequestError(text, response.status);
 }
 
-function queryString(filters: ActivityFilters): string {
+function queryString(filters: object): string {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(filters)) {
     const key = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
     for (const item of Array.isArray(value) ? value : [value]) {
-      if (item !== undefined && item !== '') query.append(key, String(item));
+      if (item !== undefined && item !== null && item !== '') query.append(key, String(item));
     }
   }
   const text = query.toString();

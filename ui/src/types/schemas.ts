@@ -1,5 +1,11 @@
 // Made from the pydantic models by `./dev ui types`. Change the models instead.
 
+/** Outcome of an act. */
+export interface Act {
+  /** false if there was nothing to change any more. */
+  changed: boolean;
+}
+
 /** Task that another task has enqueued, with the tasks that it has enqueued itself. */
 export interface ActivityChild {
   agent_id: string;
@@ -11,6 +17,14 @@ export interface ActivityChild {
   more_below: boolean;
   /** Name of the task, as `agent_type`. */
   task_name: string;
+}
+
+/** Numbers of tasks that have not ended. */
+export interface ActivityCount {
+  queued: number;
+  running: number;
+  /** Number of queued and running tasks. */
+  active: number;
 }
 
 /**
@@ -141,6 +155,96 @@ export interface Approval {
   task_name: string;
 }
 
+/** Outcome of an act on all tasks that match. */
+export interface Bulk {
+  /** Whether nothing was changed. */
+  dry_run: boolean;
+  /** Number of tasks that matched before; a lower bound unless it is exact. */
+  matched: number;
+  matched_is_exact: boolean;
+  /** Number of tasks that were changed. */
+  changed: number;
+  /** Whether matching tasks are left; repeat the request until it is false. */
+  more: boolean;
+}
+
+/** Caller of the API, and its rights. */
+export interface Caller {
+  /** Name under which its acts are recorded. */
+  name: string | null;
+  /** What it may do: read, act. */
+  rights: ("read" | "act")[];
+  /** Whether it sees only a part of the tasks, and neither workers nor queues. */
+  scoped: boolean;
+  /** The only task that it may read; null for lists. */
+  agent_id: string | null;
+  /** Time at which its read token expires. */
+  expires_at: string | null;
+}
+
+/**
+ * Context, result, and what the queue knows of a task, for people who look after it.
+ *
+ * Values are without secrets, as far as these are known or look like one, and long ones are cut and say so.
+ */
+export interface Contents {
+  agent_id: string;
+  /** Queue; null for an activity that has none. */
+  queue: string | null;
+  priority: "high" | "low" | null;
+  /** The task starts no earlier than this. */
+  run_at: string | null;
+  metadata: Record<string, unknown> | null;
+  lock_key: string | null;
+  concurrency_key: string | null;
+  /** Context of the task; null without one. */
+  context: unknown;
+  /** Result of the task; null without one. */
+  result: unknown;
+  /** Whether the result was removed after its time to live. */
+  result_expired: boolean;
+}
+
+/** The largest groups of failed tasks. */
+export interface FailedGroupList {
+  groups: FailedGroup[];
+  /** false if only the newest failures were grouped. */
+  is_complete: boolean;
+}
+
+/** Failed tasks of one name with the same last log line. */
+export interface FailedGroup {
+  task_name: string;
+  /** Last line of their logs. */
+  error: string;
+  count: number;
+  /** Time of the latest failure. */
+  latest_at: string | null;
+  /** Task that failed last. */
+  latest_agent_id: string;
+}
+
+/** The newest of the tasks that failed for good. */
+export interface FailedList {
+  items: FailedTask[];
+  /** Number of tasks that match; a lower bound unless it is exact. */
+  total: number;
+  total_is_exact: boolean;
+}
+
+/** Task that failed for good. */
+export interface FailedTask {
+  agent_id: string;
+  task_name: string;
+  queue: string;
+  attempts: number;
+  crashes: number;
+  created_at: string;
+  failed_at: string | null;
+  /** First line of its error. */
+  error: string;
+}
+
 /** Queued, running and recently ended tasks, and the worker processes. */
 export interface Overview {
   /** Time of the query. */
@@ -161,6 +265,63 @@ export interface Overview {
   active: number;
 }
 
+/** Pause of a queue, whose tasks no worker claims meanwhile. */
+export interface Pause {
+  queue: string;
+  paused_at: string;
+  /** User and host of the command that paused it, or the name given by a program. */
+  paused_by: string;
+  /** Reason that was given. */
+  reason: string | null;
+}
+
+/** Queue, as the record has it. */
+export interface Queue {
+  name: string;
+  /** Time of the query. */
+  at: string;
+  /** Number of queued tasks that may start now. */
+  ready: number;
+  /** Number of queued tasks that may start later, or wait for something. */
+  delayed: number;
+  /** Number of running tasks. */
+  running: number;
+  /** Time since which the oldest of the ready tasks could start. */
+  oldest_ready_at: string | null;
+  /** Tasks that ended per minute, over the last minutes. */
+  ended_per_minute: number;
+  /** Number of live worker processes that serve it. */
+  workers: number;
+  /** Its pause; null if it is not paused. */
+  pause: Pause | null;
+  /** Seconds for which the oldest of the ready tasks could have started; null without one. */
+  oldest_age: number | null;
+}
+
+/** Schedule, as of its latest tick. */
+export interface ScheduleItem {
+  queue: string;
+  name: string;
+  /** Task that each tick enqueues. */
+  task_name: string;
+  /** Cron expression, or "@every SECONDS". */
+  cron: string;
+  /** Time zone in which the expression is read. */
+  timezone: string;
+  /** Number of tasks after which it ends; null for no end. */
+  repeat: number | null;
+  /** Number of tasks so far. */
+  runs: number;
+  /** Time of its next tick; null once it has ended. */
+  next_at: string | null;
+  /** Time of the tick of its latest task. */
+  last_at: string | null;
+  /** Its latest task. */
+  last_agent_id: string | null;
+  /** Time since which it is paused; null if it is not. */
+  paused_at: string | null;
+}
+
 /** Usage and cost of the tasks that ended in the last minutes. */
 export interface Spent {
   /** Length of the time span in minutes. */
@@ -168,6 +329,11 @@ export interface Spent {
   usage: Usage;
   /** Estimated cost in dollars; null unless all prices are known. */
   cost: number | null;
+}
+
+/** Task that was started. */
+export interface Started {
+  agent_id: string;
 }
 
 /** Status of a task. COMPLETE, ERROR and CANCELED are final: a task reaches exactly one of them. */

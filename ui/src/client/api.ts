@@ -1,0 +1,233 @@
+// Made from the endpoints of the HTTP API by `./dev ui types`. Change the endpoints instead.
+import type { Act, ActivityCount, ActivityDetail, ActivityList, Approval, Bulk, Caller, Contents, FailedGroupList, FailedList, Overview, Queue, ScheduleItem, Spent, Started, Status, Worker } from '../types/schemas.js';
+import { type ClientOptions, createRequest, type RequestOptions } from './client.js';
+
+/** Filters of the tasks that are canceled. */
+export interface BulkCancelBody {
+  /** Only these tasks. */
+  agent_ids?: string[] | null | undefined;
+  /** Only tasks with this name. */
+  task_name?: string | null | undefined;
+  /** Only tasks of this queue. */
+  queue?: string | null | undefined;
+  /** Values that the metadata of the tasks has. */
+  metadata?: Record<string, unknown> | null | undefined;
+  /** true to act on all tasks, without any filter. */
+  all?: boolean | undefined;
+  /** Maximum number of tasks that are changed. */
+  limit?: number | undefined;
+  /** Count the tasks, and change nothing. */
+  dry_run?: boolean | undefined;
+  /** Only queued or only running tasks; by default both. */
+  status?: "queued" | "running" | null | undefined;
+  /** Only tasks created at this time or later. */
+  created_after?: string | null | undefined;
+  /** Only tasks created before this time. */
+  created_before?: string | null | undefined;
+}
+
+/** Filters of the failed tasks that are retried. */
+export interface BulkRetryBody {
+  /** Only these tasks. */
+  agent_ids?: string[] | null | undefined;
+  /** Only tasks with this name. */
+  task_name?: string | null | undefined;
+  /** Only tasks of this queue. */
+  queue?: string | null | undefined;
+  /** Values that the metadata of the tasks has. */
+  metadata?: Record<string, unknown> | null | undefined;
+  /** true to act on all tasks, without any filter. */
+  all?: boolean | undefined;
+  /** Maximum number of tasks that are changed. */
+  limit?: number | undefined;
+  /** Count the tasks, and change nothing. */
+  dry_run?: boolean | undefined;
+  /** Only tasks that failed at this time or later. */
+  since?: string | null | undefined;
+}
+
+/** Reason of a pause. */
+export interface PauseBody {
+  /** Text for those who look. */
+  reason?: string | null | undefined;
+}
+
+/** Reason of a rejection. */
+export interface RejectBody {
+  /** Text for the model. */
+  message?: string | null | undefined;
+}
+
+export interface GetOverviewQuery {
+  /** Minutes, for each of which the ended tasks are counted. */
+  minutes?: number | undefined;
+}
+
+export interface GetSpentQuery {
+  /** Length of the time span, up to now. */
+  minutes?: number | undefined;
+}
+
+export interface ListSchedulesQuery {
+  /** Only tasks of this queue. */
+  queue?: string | null | undefined;
+}
+
+export interface ListActivitiesQuery {
+  /** Number of the page, counted from 1. */
+  page?: number | undefined;
+  /** Activities on a page. */
+  pageSize?: number | undefined;
+  /** `next_cursor` of the page before, instead of `page`. */
+  after?: string | null | undefined;
+  /** Only tasks with this status, or one of these. */
+  status?: Status[] | null | undefined;
+  /** Only tasks with this name. */
+  taskName?: string | null | undefined;
+  /** Only tasks of this queue. */
+  queue?: string | null | undefined;
+  /** Only tasks with this value in their metadata: `key=text`, or `key:=json` for a number or boolean. May be given several times, for several keys. */
+  metadata?: string[] | null | undefined;
+  /** Only tasks with this text in their name or latest message, or with this agent_id. */
+  text?: string | null | undefined;
+  /** Only tasks created at this time or later. */
+  createdAfter?: string | null | undefined;
+  /** Only tasks created before this time. */
+  createdBefore?: string | null | undefined;
+}
+
+export interface CountActivitiesQuery {
+  /** Only tasks with this value in their metadata: `key=text`, or `key:=json` for a number or boolean. May be given several times, for several keys. */
+  metadata?: string[] | null | undefined;
+}
+
+export interface ListApprovalsQuery {
+  /** Only calls of this task. */
+  agentId?: string | null | undefined;
+  /** Maximum number of calls. */
+  limit?: number | undefined;
+}
+
+export interface ListFailedQuery {
+  /** Only tasks with this name. */
+  taskName?: string | null | undefined;
+  /** Only tasks of this queue. */
+  queue?: string | null | undefined;
+  /** Only tasks that failed at this time or later. */
+  since?: string | null | undefined;
+  /** Only tasks with this value in their metadata: `key=text`, or `key:=json` for a number or boolean. May be given several times, for several keys. */
+  metadata?: string[] | null | undefined;
+  /** Maximum number of tasks. */
+  limit?: number | undefined;
+}
+
+export interface GroupFailedQuery {
+  /** Only tasks with this name. */
+  taskName?: string | null | undefined;
+  /** Only tasks of this queue. */
+  queue?: string | null | undefined;
+  /** Only tasks that failed at this time or later. */
+  since?: string | null | undefined;
+  /** Only tasks with this value in their metadata: `key=text`, or `key:=json` for a number or boolean. May be given several times, for several keys. */
+  metadata?: string[] | null | undefined;
+  /** Maximum number of groups. */
+  limit?: number | undefined;
+}
+
+export interface PauseScheduleQuery {
+  /** Only tasks of this queue. */
+  queue?: string | null | undefined;
+}
+
+export interface ResumeScheduleQuery {
+  /** Only tasks of this queue. */
+  queue?: string | null | undefined;
+}
+
+export interface RunScheduleQuery {
+  /** Only tasks of this queue. */
+  queue?: string | null | undefined;
+}
+
+/** A function for each endpoint of agentexec's HTTP API. `Client.events` opens the streams. */
+export interface Api {
+  /** Get the caller's rights. */
+  getMe(options?: RequestOptions): Promise<Caller>;
+  /** Get the overview. */
+  getOverview(query?: GetOverviewQuery, options?: RequestOptions): Promise<Overview>;
+  /** Get recent usage and cost. */
+  getSpent(query?: GetSpentQuery, options?: RequestOptions): Promise<Spent>;
+  /** List worker processes. */
+  listWorkers(options?: RequestOptions): Promise<Worker[]>;
+  /** List queues. */
+  listQueues(options?: RequestOptions): Promise<Queue[]>;
+  /** List schedules. */
+  listSchedules(query?: ListSchedulesQuery, options?: RequestOptions): Promise<ScheduleItem[]>;
+  /** List activities. */
+  listActivities(query?: ListActivitiesQuery, options?: RequestOptions): Promise<ActivityList>;
+  /** Count active tasks. */
+  countActivities(query?: CountActivitiesQuery, options?: RequestOptions): Promise<ActivityCount>;
+  /** Cancel all tasks that match. */
+  cancelActivities(body: BulkCancelBody, options?: RequestOptions): Promise<Bulk>;
+  /** List calls that wait for a person. */
+  listApprovals(query?: ListApprovalsQuery, options?: RequestOptions): Promise<Approval[]>;
+  /** List failed tasks. */
+  listFailed(query?: ListFailedQuery, options?: RequestOptions): Promise<FailedList>;
+  /** Group failed tasks by error. */
+  groupFailed(query?: GroupFailedQuery, options?: RequestOptions): Promise<FailedGroupList>;
+  /** Retry all failed tasks that match. */
+  retryFailed(body: BulkRetryBody, options?: RequestOptions): Promise<Bulk>;
+  /** Pause a queue. */
+  pauseQueue(name: string, body?: PauseBody, options?: RequestOptions): Promise<Act>;
+  /** Resume a queue. */
+  resumeQueue(name: string, options?: RequestOptions): Promise<Act>;
+  /** Pause a schedule. */
+  pauseSchedule(name: string, query?: PauseScheduleQuery, options?: RequestOptions): Promise<Act>;
+  /** Resume a schedule. */
+  resumeSchedule(name: string, query?: ResumeScheduleQuery, options?: RequestOptions): Promise<Act>;
+  /** Run a schedule's task now. */
+  runSchedule(name: string, query?: RunScheduleQuery, options?: RequestOptions): Promise<Started>;
+  /** Get an activity. */
+  getActivity(agentId: string, options?: RequestOptions): Promise<ActivityDetail>;
+  /** Get context and result of a task. */
+  getContents(agentId: string, options?: RequestOptions): Promise<Contents>;
+  /** Cancel a task. */
+  cancelActivity(agentId: string, options?: RequestOptions): Promise<Act>;
+  /** Retry a task. */
+  retryActivity(agentId: string, options?: RequestOptions): Promise<Act>;
+  /** Approve a call. */
+  approveCall(agentId: string, callId: string, options?: RequestOptions): Promise<Act>;
+  /** Reject a call. */
+  rejectCall(agentId: string, callId: string, body?: RejectBody, options?: RequestOptions): Promise<Act>;
+}
+
+/** Return the typed functions of an API. */
+export function createApi(options: ClientOptions = {}): Api {
+  const request = createRequest(options);
+  return {
+    getMe: (options) => request('GET', '/me', {}, options),
+    getOverview: (query, options) => request('GET', '/overview', { query }, options),
+    getSpent: (query, options) => request('GET', '/spent', { query }, options),
+    listWorkers: (options) => request('GET', '/workers', {}, options),
+    listQueues: (options) => request('GET', '/queues', {}, options),
+    listSchedules: (query, options) => request('GET', '/schedules', { query }, options),
+    listActivities: (query, options) => request('GET', '/activity', { query }, options),
+    countActivities: (query, options) => request('GET', '/activity/count', { query }, options),
+    cancelActivities: (body, options) => request('POST', '/activity/cancel', { body }, options),
+    listApprovals: (query, options) => request('GET', '/approvals', { query }, options),
+    listFailed: (query, options) => request('GET', '/failed', { query }, options),
+    groupFailed: (query, options) => request('GET', '/failed/groups', { query }, options),
+    retryFailed: (body, options) => request('POST', '/failed/retry', { body }, options),
+    pauseQueue: (name, body, options) => request('POST', `/queues/${encodeURIComponent(name)}/pause`, { body }, options),
+    resumeQueue: (name, options) => request('POST', `/queues/${encodeURIComponent(name)}/resume`, {}, options),
+    pauseSchedule: (name, query, options) => request('POST', `/schedules/${encodeURIComponent(name)}/pause`, { query }, options),
+    resumeSchedule: (name, query, options) => request('POST', `/schedules/${encodeURIComponent(name)}/resume`, { query }, options),
+    runSchedule: (name, query, options) => request('POST', `/schedules/${encodeURIComponent(name)}/run`, { query }, options),
+    getActivity: (agentId, options) => request('GET', `/activity/${encodeURIComponent(agentId)}`, {}, options),
+    getContents: (agentId, options) => request('GET', `/activity/${encodeURIComponent(agentId)}/contents`, {}, options),
+    cancelActivity: (agentId, options) => request('POST', `/activity/${encodeURIComponent(agentId)}/cancel`, {}, options),
+    retryActivity: (agentId, options) => request('POST', `/activity/${encodeURIComponent(agentId)}/retry`, {}, options),
+    approveCall: (agentId, callId, options) => request('POST', `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/approve`, {}, options),
+    rejectCall: (agentId, callId, body, options) => request('POST', `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/reject`, { body }, options),
+  };
+}
