@@ -12,7 +12,7 @@ from agentexec.db.errors import translating_db_errors
 from agentexec.errors import UsageError
 
 LOCK_SECONDS = 120
-"""Seconds that a process waits for another one that migrates."""
+"""Seconds that a process waits for another one that migrates, or for a table in use; and for one that is frozen meanwhile."""
 
 POSTGRES_LOCK = 0x6167656E74  # "agent" in ASCII: an advisory lock's key is a number
 MYSQL_LOCK = "agentexec_migrate"
@@ -35,11 +35,13 @@ def migration_lock(engine: Engine) -> Generator[Connection]:
             # The lock's transaction sees what was committed while it waited, whatever the engine's own level is.
             connection = connection.execution_options(isolation_level="READ COMMITTED")
             connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+            connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{LOCK_SECONDS}s'"))
             _lock_postgres(connection)
             yield connection
             connection.commit()
             return
         _lock_mysql(connection)
+        _limit_mysql(connection, LOCK_SECONDS)
         connection.commit()
         try:
             yield connection
@@ -48,6 +50,7 @@ def migration_lock(engine: Engine) -> Generator[Connection]:
             with suppress(OperationalError):
                 connection.rollback()
                 _unlock_mysql(connection)
+                _limit_mysql(connection, "DEFAULT")
                 connection.commit()
 
 
@@ -79,6 +82,11 @@ def _lock_mysql(connection: Connection) -> None:
     values = {"name": MYSQL_LOCK, "wait": LOCK_SECONDS}
     if connection.execute(text("SELECT GET_LOCK(:name, :wait)"), values).scalar() != 1:
         raise UsageError("Another process has been migrating this database for two minutes; try again later.")
+
+
+def _limit_mysql(connection: Connection, seconds: float | str) -> None:
+    """Limit the silence of the session, which a frozen process would keep open, and its waits for tables in use."""
+    connection.execute(text(f"SET SESSION wait_timeout = {seconds}, SESSION lock_wait_timeout = {seconds}"))
 
 
 def _unlock_mysql(connection: Connection) -> None:

@@ -6,7 +6,8 @@ Its duties are modules of their own: `lease_recovery`, `index_repair`, `task_exp
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 from uuid import UUID
 
 from agentexec.config import Settings
@@ -18,8 +19,29 @@ from agentexec.worker.index_repair import IndexRepair
 from agentexec.worker.lease_recovery import LeaseRecovery
 from agentexec.worker.task_expiry import TaskExpiry
 
+T = TypeVar("T")
+
 MIN_LEADERSHIP_SECONDS = 5.0
 """Shortest time for which the leadership is taken."""
+
+
+def do_all(*duties: Callable[[], T]) -> list[T]:
+    """Do every duty, whatever is wrong with those before it, and then raise the first error; an outage ends it at once.
+
+    A lock that somebody keeps for long does not count as an outage: it is in the way of one duty.
+    """
+    done: list[T] = []
+    failure: Exception | None = None
+    for duty in duties:
+        try:
+            done.append(duty())
+        except Exception as error:
+            if isinstance(error, UnavailableError) and not error.contended:
+                raise
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return done
 
 
 class Reconciler:
@@ -40,23 +62,15 @@ class Reconciler:
 
         Raises UnavailableError.
         """
-        leads = False
-        failure: Exception | None = None
-        for queue in self._queues.values():
-            try:
-                leads |= queue.run_once()
-            except UnavailableError:
-                raise
-            except (
-                Exception
-            ) as error:  # what is wrong with one queue must not keep the others from their repair
-                failure = failure or error
-        if failure is not None:
-            raise failure
-        if leads:
-            self._task_expiry.run_once()
-            self._expiry.run_if_due(time.monotonic())
-            self._counting.run_if_due(time.monotonic())
+        now = time.monotonic()
+        # What is wrong with one queue must not keep the others from their repair.
+        leads = do_all(*(queue.run_once for queue in self._queues.values()))
+        if any(leads):
+            do_all(
+                self._task_expiry.run_once,
+                lambda: self._expiry.run_if_due(now),
+                lambda: self._counting.run_if_due(now),
+            )
 
     def recover(
         self,
@@ -105,10 +119,12 @@ class QueueRepair:
         """Repair the queue if this host leads it, and return whether it does. Raises UnavailableError."""
         if not self._lead():
             return False
-        self._index.rebuild_if_emptied()
-        self.leases.return_expired(time.monotonic())
-        self._index.push_lost(time.monotonic())
-        self._index.wake_answered()
+        do_all(
+            self._index.rebuild_if_emptied,
+            lambda: self.leases.return_expired(time.monotonic()),
+            lambda: self._index.push_lost(time.monotonic()),
+            self._index.wake_answered,
+        )
         return True
 
     def resign(self) -> None:

@@ -197,11 +197,13 @@ def test_processes_that_migrate_at_once_leave_no_lock_and_no_setting_in_a_sessio
     with opened(open_engine(postgres_url)) as direct, direct.connect() as connection:
         locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
         assert connection.execute(text(locks)).scalar() == 0
+    limits = ("lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
     for engine in engines:
         for _ in range(4):
             with writing(engine, relaxed=True) as connection:
-                assert connection.execute(text("SHOW lock_timeout")).scalar() == "0"
+                limited = [connection.execute(text(f"SHOW {name}")).scalar() for name in limits]
+                assert limited == ["10s", "10s", "5min"]
             with engine.connect() as connection:
                 assert connection.execute(text("SHOW enable_seqscan")).scalar() == "on"
-                assert connection.execute(text("SHOW lock_timeout")).scalar() == "0"
+                assert [connection.execute(text(f"SHOW {name}")).scalar() for name in limits] == ["0"] * 3
         engine.dispose()

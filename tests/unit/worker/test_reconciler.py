@@ -10,6 +10,7 @@ import pytest
 
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
+from agentexec.errors import UnavailableError
 from agentexec.task import Entry, new_agent_id
 from agentexec.worker.reconciler import Reconciler
 from tests.unit.worker.record import QUEUE, Record, open_record
@@ -53,18 +54,25 @@ def test_each_served_queue_has_its_leader(record: Record) -> None:
     assert lead(f"reconciler:{QUEUE}", "third", 1.0)
 
 
+def contended() -> UnavailableError:
+    error = UnavailableError("a lock that somebody keeps")
+    error.contended = True
+    return error
+
+
+@pytest.mark.parametrize("fault", [ValueError("a row of this queue"), contended()])
 def test_a_fault_of_one_queue_keeps_no_other_from_its_repair(
-    record: Record, monkeypatch: pytest.MonkeyPatch
+    record: Record, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     both = Reconciler(record.runtime, Settings(queues=f"broken,{QUEUE}"), "owner")
     is_intact = record.backend.is_intact
 
     def fail(queue: str) -> bool:
         if queue == "broken":
-            raise ValueError("a row of this queue")
+            raise fault
         return is_intact(queue)
 
     monkeypatch.setattr(record.backend, "is_intact", fail)
-    with pytest.raises(ValueError, match="a row"):
+    with pytest.raises(type(fault), match="a "):
         both.run_once()
     assert is_intact(QUEUE)
