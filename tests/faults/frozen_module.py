@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from typing import Any
@@ -10,8 +11,10 @@ from uuid import UUID
 from agents import Agent, Model, ModelResponse, Usage, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
 from pydantic import BaseModel, model_validator
+from sqlalchemy import event
 
 import agentexec as ax
+from agentexec.runtime import RUNTIME
 from tests.faults.worker_module import start_count, write_ledger
 
 pool = ax.Pool()
@@ -57,8 +60,8 @@ class CountingModel(Model):
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> Any:
         given = kwargs["input"] if "input" in kwargs else args[1]
-        async for event in self._answer(given).stream_response(*args, **kwargs):
-            yield event
+        async for streamed in self._answer(given).stream_response(*args, **kwargs):
+            yield streamed
 
 
 async def run_agent(agent_id: UUID, key: str, *, streamed: bool) -> str:
@@ -101,4 +104,19 @@ async def streaming_agent(agent_id: UUID, context: Job) -> str:
 @pool.task("handler")
 async def handler(agent_id: UUID, context: FreezingJob) -> str:
     write_ledger("act", context.key)
+    return "acted"
+
+
+@pool.task("locker")
+async def locker(agent_id: UUID, context: Job) -> str:
+    """Freeze the first process with the locks of a transaction: right after its next statement that takes some."""
+
+    def freeze(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FOR UPDATE" in statement:
+            freeze_once(context.key)
+
+    write_ledger("start", context.key)
+    if start_count(context.key) == 1:
+        event.listen(RUNTIME.engine, "after_cursor_execute", freeze)
+        await asyncio.sleep(60)
     return "acted"

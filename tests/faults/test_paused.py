@@ -80,6 +80,27 @@ def test_a_worker_that_was_frozen_right_before_a_call_does_not_make_it_after_its
 
 
 @pytest.mark.thorough
+@on_targets("postgres", "mariadb")
+def test_a_worker_that_was_frozen_with_the_locks_of_its_leases_keeps_nobody_from_its_task(
+    deploy: Deploy,
+) -> None:
+    deployment = deploy(num_workers=2, worker_concurrency=1, lease_seconds=1)
+    deployment.spawn([sys.executable, "-m", "agentexec", "worker", str(FROZEN_MODULE)])
+    task = deployment.enqueue("locker", "a")
+    deployment.wait_for_start("a")
+    frozen = deployment.process_of("a")
+    deployment.wait_for(lambda: frozen.status() == psutil.STATUS_STOPPED)
+    others = [deployment.enqueue("handler", key) for key in "bc"]
+    deployment.wait_for_ends(others)
+    assert deployment.status(task) == "running"
+    assert ax.get_result_sync(task, timeout=60) == "acted"
+    frozen.resume()  # and finds its transaction ended
+    deployment.wait_for(lambda: f"Lost the lease of task {task.agent_id}" in deployment.log)
+    assert deployment.stop() == 0
+    assert deployment.endings([task, *others]) == [["complete"]] * 3
+
+
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres", alternates=False)
 def test_a_host_that_was_frozen_until_others_took_it_for_dead_makes_no_call_for_its_tasks(
     deploy: Deploy,
