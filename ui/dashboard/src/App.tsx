@@ -1,5 +1,5 @@
 import { useApprovals } from 'agentexec-ui';
-import { type ReactNode, useCallback, useEffect, useState } from 'react';
+import { Component, type ReactNode, useCallback, useEffect, useState } from 'react';
 import { usePolled } from '../../src/hooks/usePolled.js';
 import { api, LOGGED_OUT } from './data.js';
 import { useKeyboard } from './keyboard.js';
@@ -62,7 +62,9 @@ export function App() {
       <Waiting enabled={me.data !== undefined}>
         {(waiting) => (
           <Shell section={section} me={me.data} waiting={waiting} lost={me.error} onHelp={() => setHelps(true)}>
-            <View key={`${session} ${section}`} place={place} />
+            <Guarded key={`${session} ${section}`}>
+              <View place={place} />
+            </Guarded>
           </Shell>
         )}
       </Waiting>
@@ -75,6 +77,26 @@ export function App() {
 function Waiting({ enabled, children }: { enabled: boolean; children: (waiting: number) => ReactNode }) {
   const { approvals } = useApprovals({}, { enabled, refetchInterval: 5000 });
   return children(approvals.length);
+}
+
+/** Says so if a view breaks; the menu goes on working. */
+class Guarded extends Component<{ children: ReactNode }, { error?: Error }> {
+  override state: { error?: Error } = {};
+
+  static getDerivedStateFromError(error: Error) {
+    return { error };
+  }
+
+  override render() {
+    if (!this.state.error) return this.props.children;
+    return (
+      <Problem
+        title="This page has a fault"
+        text={`Load it again, and please report this: ${this.state.error.message}`}
+        onRetry={() => location.reload()}
+      />
+    );
+  }
 }
 
 function View({ place: { path, query } }: { place: Place }) {

@@ -15,10 +15,9 @@ export interface Contents {
   run_at: string | null;
   metadata: Record<string, unknown> | null;
   lock_key: string | null;
-  context: string | null;
-  context_length: number;
-  result: string | null;
-  result_length: number;
+  /** JSON values without secrets, cut where they are long; null without one. */
+  context: unknown;
+  result: unknown;
   result_expired: boolean;
 }
 

@@ -14,7 +14,7 @@ import {
   useApprovals,
 } from 'agentexec-ui';
 import { type ReactNode, useEffect, useLayoutEffect, useRef, useState } from 'react';
-import { formatDuration, formatNumber } from '../../../src/format.js';
+import { formatDuration } from '../../../src/format.js';
 import { usePolled } from '../../../src/hooks/usePolled.js';
 import { api, type Contents } from '../data.js';
 import { Icon } from '../parts/Icon.js';
@@ -104,14 +104,10 @@ export function TaskView({ agentId }: { agentId: string }) {
         </div>
         <div className="d-task__facts">
           <Part title="Context">
-            <Json text={contents.data?.context} length={contents.data?.context_length} none="None" />
+            <Json value={contents.data?.context} none="None" />
           </Part>
           <Part title="Result">
-            <Json
-              text={contents.data?.result}
-              length={contents.data?.result_length}
-              none={noResult(status, contents.data)}
-            />
+            <Json value={contents.data?.result} none={noResult(status, contents.data)} />
           </Part>
           {data.usage.requests > 0 && (
             <Part title="Usage">
@@ -129,7 +125,7 @@ export function TaskView({ agentId }: { agentId: string }) {
           )}
           {contents.data?.metadata && Object.keys(contents.data.metadata).length > 0 && (
             <Part title="Metadata">
-              <Json text={JSON.stringify(contents.data.metadata)} none="None" />
+              <Json value={contents.data.metadata} none="None" />
             </Part>
           )}
           {contents.error && <p className="ax-error">{contents.error.message}</p>}
@@ -175,31 +171,12 @@ function Part({ title, children }: { title: string; children: ReactNode }) {
   );
 }
 
-function Json({ text, length, none }: { text: string | null | undefined; length?: number | undefined; none: string }) {
-  if (text === undefined) return <div className="ax-placeholder d-json" />;
-  if (text === null) return <p className="d-muted d-json">{none}</p>;
-  const cut = length !== undefined && length > text.length;
-  return (
-    <>
-      <FoldedText className="ax-code d-json" text={readable(text)} limit={1500} />
-      {cut && (
-        <p className="d-muted">
-          The first {formatNumber(text.length)} of {formatNumber(length)} characters. <code>agentexec show --full</code>{' '}
-          shows all.
-        </p>
-      )}
-    </>
-  );
-}
-
-/** Return JSON indented for reading; a text as it is. */
-function readable(json: string): string {
-  try {
-    const value: unknown = JSON.parse(json);
-    return typeof value === 'string' ? value : JSON.stringify(value, null, 2);
-  } catch {
-    return json;
-  }
+/** JSON value; undefined while it is loaded. A text is shown as it is. */
+function Json({ value, none }: { value: unknown; none: string }) {
+  if (value === undefined) return <div className="ax-placeholder d-json" />;
+  if (value === null) return <p className="d-muted d-json">{none}</p>;
+  const text = typeof value === 'string' ? value : JSON.stringify(value, null, 2);
+  return <FoldedText className="ax-code d-json" text={text} limit={1500} />;
 }
 
 function noResult(status: string, contents: Contents | undefined): string {
