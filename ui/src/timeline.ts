@@ -41,8 +41,20 @@ export interface TimelineOptions {
 /** Return the parts of a task's run, in order, from its events. */
 export function buildTimeline(events: readonly ActivityEvent[], options: TimelineOptions = {}): TimelineEntry[] {
   const builder = new Builder(options);
-  for (const event of events) builder.add(event);
+  for (const event of inOrder(events)) builder.add(event);
   return builder.entries;
+}
+
+/** Return events by their time. Who comes late gets the log of the past first, and then the live events between its lines. */
+function inOrder(events: readonly ActivityEvent[]): readonly ActivityEvent[] {
+  let last = Number.NEGATIVE_INFINITY;
+  const timed = events.map((event) => {
+    const at = parseTime(event.at);
+    if (!Number.isNaN(at)) last = at;
+    return { event, at: last };
+  });
+  if (timed.every(({ at }, index) => index === 0 || at >= (timed[index - 1]?.at ?? at))) return events;
+  return timed.sort((one, other) => one.at - other.at).map(({ event }) => event);
 }
 
 /** Return the events that a log tells, for tasks whose live events are gone. */

@@ -22,6 +22,28 @@ function outline(entries: TimelineEntry[], indent = ''): string[] {
 }
 
 describe('a timeline', () => {
+  test('has live events between the log lines of their time, also for who comes late and gets the log first', () => {
+    const entries = buildTimeline([
+      status(0, 'queued', 'Waiting to start.'),
+      status(1, 'running', 'Task started.'),
+      event(4, 'log', { message: 'Halfway' }),
+      event(2, 'agent', { agent: 'Researcher' }),
+      usage(3, 100),
+      call(3, 'a'),
+      output(5, 'a'),
+      event(6, 'result', { status: 'complete', message: 'Done.' }),
+    ]);
+    expect(outline(entries)).toEqual([
+      'wait Waiting to start. (done, 1s)',
+      'attempt Attempt 1 (done, 5s)',
+      '  agent Researcher (done, 4s)',
+      '    turn Turn 1 (done, 3s)',
+      '      tool search (done, 2s)',
+      '    log Halfway (done, 0s)',
+      'end Done. (done, 0s)',
+    ]);
+  });
+
   test('has turns with their tools, and the tools of parallel calls', () => {
     const entries = buildTimeline(
       [
