@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -125,6 +126,26 @@ class IdList(TypeDecorator[Sequence[UUID]]):
 
     def process_bind_param(self, value: Sequence[UUID] | None, dialect: Dialect) -> str:
         return '["' + '","'.join(agent_id.hex for agent_id in value) + '"]' if value else "[]"
+
+
+class TextList(TypeDecorator[Sequence[str]]):
+    """Texts as one JSON parameter, for SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> str:
+        return json.dumps(list(value or ()))
+
+
+def text_in(column: Any, name: str, dialect: str) -> ColumnElement[bool]:
+    """Return the condition that a text column is one of the parameter `name`; see `id_in`."""
+    if dialect == "sqlite":
+        listed = func.json_each(bindparam(name, type_=TextList())).table_valued("value")
+        return column.in_(select(listed.c.value))
+    if dialect == "postgresql":
+        return column == any_(bindparam(name, type_=ARRAY(Text())))
+    return column.in_(bindparam(name, expanding=True))
 
 
 def id_in(column: Any, dialect: str) -> ColumnElement[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +15,7 @@ from agentexec.activity.changes.endings import Ending, end
 from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.config import CONF
 from agentexec.db.chunks import chunks
+from agentexec.db.columns import text_in
 from agentexec.errors import ContextInvalidError
 from agentexec.task import Entry, Lease, Status, groups_of, stored_entry
 
@@ -98,11 +100,10 @@ def _complete_keys(connection: Connection, rows: Sequence[Any], keys: TaskKeys) 
 def _find_locked(connection: Connection, rows: Sequence[Any]) -> dict[UUID, Postponed]:
     """Return the tasks whose locks others have. The queue may not know: it was emptied, or the other task is on another one."""
     wanted = [row for row in rows if isinstance(row.lock_key, str) and row.held_lock != row.lock_key]
-    c = ACTIVITY.c
     holders: dict[str, Any] = {}
-    for chunk in chunks([row.lock_key for row in wanted]):
-        query = select(c.held_lock, c.agent_id, c.queue, c.status).where(c.held_lock.in_(chunk))
-        holders.update((holder.held_lock, holder) for holder in connection.execute(query))
+    for chunk in chunks([*{row.lock_key for row in wanted}]):
+        query = _holders_query(connection.dialect.name)
+        holders.update((holder.held_lock, holder) for holder in connection.execute(query, {"keys": chunk}))
     found: dict[UUID, Postponed] = {}
     for row in wanted:
         holder = holders.setdefault(row.lock_key, row)
@@ -113,6 +114,12 @@ def _find_locked(connection: Connection, rows: Sequence[Any]) -> dict[UUID, Post
                 stored_entry(row), delay, is_stopping or holder.queue != row.queue
             )
     return found
+
+
+@functools.cache
+def _holders_query(dialect: str) -> Any:
+    c = ACTIVITY.c
+    return select(c.held_lock, c.agent_id, c.queue, c.status).where(text_in(c.held_lock, "keys", dialect))
 
 
 def end_invalid(

@@ -64,6 +64,7 @@ class SqlBackend(SqlComparison):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._claimed_groups: set[UUID] = set()
+        self._freed_in_transaction = False
         self._fair = FairLanes(engine, self._dialect, self._readable)
         self._marks = threading.local()
 
@@ -184,23 +185,41 @@ class SqlBackend(SqlComparison):
             connection.execute(self._groups.sql.hold, {"ids": strays})
 
     def finish(self, queue: str, leases: Sequence[Lease], *, transaction: Connection | None = None) -> None:
-        """Forget finished tasks. Within a transaction those with groups stay, which `unfinished` returns."""
+        """Forget finished tasks. Within a transaction with row locks those with groups stay, which `unfinished` returns."""
         if not leases:
             return
         freed = False
+        # In the caller's transaction nobody may read a count, nor lock a group until its commit.
+        reads = transaction is None or not self._groups.has_row_locks
         with self._transaction(transaction) as connection:
-            by_epoch = sorted(leases, key=lambda lease: (lease.epoch, lease.agent_id))
+            by_epoch = sorted(leases, key=lambda lease: (lease.epoch, lease.agent_id.int))
             for epoch, group in itertools.groupby(by_epoch, key=lambda lease: lease.epoch):
                 for chunk in chunks([lease.agent_id for lease in group]):
-                    done = connection.execute(self._tasks.finish, {"epoch": epoch, "ids": chunk})
-                    # In the caller's transaction nobody may read a count, nor lock a group until its commit.
-                    if transaction is None and done.rowcount < len(chunk):
-                        freed |= self._finish_grouped(connection, queue, epoch, chunk)
-        if freed:
+                    left = self._finish_plain(connection, epoch, chunk, reads=reads)
+                    if reads and left:
+                        freed |= self._finish_grouped(connection, queue, epoch, left)
+        if freed and transaction is None:
             self._wakeup.announce()
+        self._freed_in_transaction |= freed and transaction is not None
+
+    def _finish_plain(
+        self, connection: Connection, epoch: int, agent_ids: Sequence[UUID], *, reads: bool
+    ) -> Sequence[UUID]:
+        """Forget those of finished tasks that have no groups, and return those that may have some."""
+        grouped = [agent_id for agent_id in agent_ids if agent_id in self._claimed_groups]
+        plain = [agent_id for agent_id in agent_ids if agent_id not in self._claimed_groups]
+        if plain:
+            done = connection.execute(self._tasks.finish, {"epoch": epoch, "ids": plain})
+            if reads and done.rowcount < len(plain):
+                return agent_ids
+        return grouped
 
     def unfinished(self, leases: Sequence[Lease]) -> list[Lease]:
-        """Return the tasks that `finish` leaves to a call outside the caller's transaction."""
+        """Return the tasks that `finish` leaves to a call outside the caller's transaction; to be called after its commit."""
+        if self._freed_in_transaction:
+            # Not earlier: who wakes up before the commit finds nothing.
+            self._freed_in_transaction = False
+            self._wakeup.announce()
         return [lease for lease in leases if lease.agent_id in self._claimed_groups]
 
     def _finish_grouped(

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sqlalchemy import ARRAY, BindParameter, Engine, Uuid, bindparam
+from sqlalchemy import ARRAY, BindParameter, Engine, Text, Uuid, bindparam
 
-from agentexec.db.columns import IdList
+from agentexec.db.columns import IdList, TextList
 
 
 def _server_clock(**values: Any) -> dict[str, Any]:
@@ -41,6 +41,12 @@ class SqlDialect:
     in_ids: str
     """Condition that a column is one of `ids`."""
 
+    names: BindParameter[Any]
+    """Parameter `names`, a list of texts; one parameter where `ids` is one."""
+
+    in_names: str
+    """Condition that a column is one of `names`."""
+
     insert: str = "INSERT"
     on_conflict: str = " ON CONFLICT DO NOTHING"
     """End of an INSERT that leaves existing rows as they are."""
@@ -60,6 +66,8 @@ _SQLITE = SqlDialect(
     params=_local_clock,
     ids=bindparam("ids", type_=IdList()),
     in_ids="IN (SELECT value FROM json_each(:ids))",
+    names=bindparam("names", type_=TextList()),
+    in_names="IN (SELECT value FROM json_each(:names))",
     # The transaction holds the file's write lock.
     for_update="",
     skip_locked="",
@@ -72,6 +80,8 @@ _POSTGRESQL = SqlDialect(
     params=_server_clock,
     ids=bindparam("ids", type_=ARRAY(Uuid())),
     in_ids="= ANY(CAST(:ids AS UUID[]))",
+    names=bindparam("names", type_=ARRAY(Text())),
+    in_names="= ANY(CAST(:names AS TEXT[]))",
     rank="UPDATE {queue} SET lane = :lane, at = ranked.turn "
     "FROM unnest(CAST(:ids AS UUID[]), CAST(:turns AS BIGINT[])) AS ranked (id, turn) WHERE agent_id = ranked.id",
     ranks="lists",
@@ -80,6 +90,8 @@ _OTHER = replace(
     _POSTGRESQL,
     ids=bindparam("ids", expanding=True, type_=Uuid()),
     in_ids="IN :ids",
+    names=bindparam("names", expanding=True),
+    in_names="IN :names",
     rank=RANK_ROW,
     ranks="rows",
 )

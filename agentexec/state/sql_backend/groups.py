@@ -44,11 +44,11 @@ class GroupStatements:
             dialect.ids,
         )
         in_ids, now = f"agent_id {dialect.in_ids}", dialect.now
-        names = bindparam("names", expanding=True)
+        names, in_names = dialect.names, dialect.in_names
         state_held = f"CASE WHEN SUBSTR(name, 1, {len(LOCK)}) = '{LOCK}' THEN {HAS_LOCK} ELSE {HAS_LIMIT} END"
 
         self.lock_stripes = text(
-            f"SELECT name FROM {counters} WHERE name IN :names ORDER BY name{dialect.for_update}"
+            f"SELECT name FROM {counters} WHERE name {in_names} ORDER BY name{dialect.for_update}"
         ).bindparams(names)
         self.create_stripe = text(
             f"{dialect.insert} INTO {counters} (name, value) VALUES (:name, 0){dialect.on_conflict}"
@@ -72,7 +72,7 @@ class GroupStatements:
         )
         # A member whose task the queue has lost holds nothing.
         held = (
-            f"FROM {members} m JOIN {queue} q ON q.agent_id = m.agent_id WHERE m.queue = :queue AND m.name IN :names "
+            f"FROM {members} m JOIN {queue} q ON q.agent_id = m.agent_id WHERE m.queue = :queue AND m.name {in_names} "
             f"AND (m.state = {HAS_LOCK} OR m.state = {HAS_LIMIT} AND q.lane = {LEASED})"
         )
         self.counts = text(f"SELECT m.name, COUNT(*) AS held {held} GROUP BY m.name").bindparams(names)
@@ -162,7 +162,7 @@ class Groups:
     def __init__(self, dialect: SqlDialect) -> None:
         self.sql = GroupStatements(dialect)
         self._params = dialect.params
-        self._has_row_locks = bool(dialect.for_update)
+        self.has_row_locks = bool(dialect.for_update)
 
     def join(self, connection: Connection, members: Sequence[dict[str, Any]]) -> None:
         """Note the groups of new tasks, before their rows are added, in statements whose results nobody reads."""
@@ -180,7 +180,7 @@ class Groups:
 
     def lock(self, connection: Connection, queue: str, names: Iterable[str]) -> None:
         """Keep other transactions from changing these groups until this one ends."""
-        if not self._has_row_locks:
+        if not self.has_row_locks:
             return  # the transaction has the database's write lock
         stripes = sorted({_stripe(queue, name) for name in names})
         known = connection.execute(self.sql.lock_stripes, {"names": stripes}).scalars().all()
@@ -222,7 +222,7 @@ class Groups:
 
         It is about to decide about that task, which these tasks must not overtake.
         """
-        if not self._has_row_locks:
+        if not self.has_row_locks:
             return {}
         # Claims of tasks that take turns wait for each other.
         plain = [row for row in rows if row.lane in (*Priority,)]
