@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import Engine, bindparam, func, select
 
 from agentexec.activity.live.encoding import LOG_CHANGED, ReceivedEvent, parse_event
+from agentexec.activity.live.log_pages import LogPage, read_log_page
 from agentexec.activity.models import ActivityLog
 from agentexec.activity.receiver import Receiver, new_address
 from agentexec.db.chunks import chunks
@@ -74,14 +75,36 @@ class _FollowedTask:
         self.number = number
         self.last_line = 0
         self.subscribers: set[Subscriber] = set()
+        self._changes = 0
+        self._lock = threading.Lock()
+        self._page: tuple[int, int, LogPage] | None = None
+        """The last page that was read: after which line, as of which change, and the page."""
 
     def notify(self, events: Sequence[ReceivedEvent], *, record_changed: bool = False) -> None:
+        if record_changed or any(event.type == LOG_CHANGED for event in events):
+            self._changes += 1
         for subscriber in list(self.subscribers):
             try:
                 subscriber.notify(events, record_changed=record_changed)
             except RuntimeError:
                 # Its event loop is closed.
                 self.subscribers.discard(subscriber)
+
+    def known_page(self, line: int) -> LogPage | None:
+        """Return the page after a line if another reader has read it since the record changed last."""
+        page = self._page
+        return page[2] if page is not None and page[0] == line and page[1] == self._changes else None
+
+    def read_page(self, engine: Engine, agent_id: UUID, line: int) -> LogPage:
+        """Return the page after a line. Blocks; of many readers that want the same page, one reads it."""
+        with self._lock:
+            known = self.known_page(line)
+            if known is not None:
+                return known
+            changes = self._changes
+            page = read_log_page(engine, agent_id, line)
+            self._page = (line, changes, page)
+            return page
 
 
 class Follower:
@@ -127,6 +150,21 @@ class Follower:
                 task.subscribers.discard(subscriber)
                 if not task.subscribers:
                     del self._tasks[subscriber.agent_id]
+
+    def known_page(self, agent_id: UUID, line: int) -> LogPage | None:
+        """Return the page of a followed task's log after a line, if it need not be read."""
+        task = self._tasks.get(agent_id)
+        return task.known_page(line) if task is not None else None
+
+    def read_page(self, agent_id: UUID, line: int) -> LogPage:
+        """Return the page of a task's log after a line. Blocks.
+
+        Raises UnavailableError.
+        """
+        task = self._tasks.get(agent_id)
+        if task is None:
+            return read_log_page(self._runtime.engine, agent_id, line)
+        return task.read_page(self._runtime.engine, agent_id, line)
 
     def close(self) -> None:
         """End the thread after its current turn, and every stream."""

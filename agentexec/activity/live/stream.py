@@ -125,7 +125,7 @@ class ActivityStream:
             while not self.ended and not subscriber.closed:
                 received, record_changed = subscriber.drain()
                 try:
-                    page = await RUNTIME.run_in_thread(self._read, subscriber) if record_changed else None
+                    page = await self._next_page(subscriber) if record_changed else None
                 except UnavailableError as error:
                     _postpone(subscriber, received, error)
                     await asyncio.sleep(RETRY_SECONDS)
@@ -189,9 +189,19 @@ class ActivityStream:
             raise
         self._first = self._merge(subscriber, [], page)
 
+    async def _next_page(self, subscriber: Subscriber) -> LogPage:
+        known = _follower().known_page(self._agent_id, self._merger.line)
+        if known is not None and not known.over and not known.more:
+            return known
+        return await RUNTIME.run_in_thread(self._read, subscriber)
+
     def _read(self, subscriber: Subscriber, *, first: bool = False) -> LogPage:
         """Read the next page of the log and, at the beginning and at the end, the live events too. Blocks."""
-        page = read_log_page(RUNTIME.engine, self._agent_id, self._merger.line)
+        if first:
+            # What was read for others may be older than this stream.
+            page = read_log_page(RUNTIME.engine, self._agent_id, self._merger.line)
+        else:
+            page = _follower().read_page(self._agent_id, self._merger.line)
         if page.more:
             subscriber.notify((), record_changed=True)
         if first or page.over:

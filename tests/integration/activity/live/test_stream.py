@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, Callable
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import event
 
 import agentexec as ax
 from agentexec.activity.live.follow import Follower
@@ -238,3 +239,28 @@ async def test_another_tenants_task_is_refused(running: Deployment) -> None:
     with pytest.raises(ax.ActivityNotFoundError):
         await collect(ax.activity.stream(task.agent_id, metadata_filter={"tenant": "b"}))
     assert (await collect(ax.activity.stream(task.agent_id, metadata_filter={"tenant": "a"})))[-1].final
+
+
+async def test_many_readers_of_a_task_read_its_log_once(sqlite_tables: str) -> None:
+    ax.configure(database_url=sqlite_tables)
+    agent_id = await asyncio.to_thread(ax.activity.create, "by hand")
+    streams = [await ax.activity.stream(agent_id).open() for _ in range(40)]
+    reads: list[str] = []
+    event.listen(
+        RUNTIME.engine,
+        "before_cursor_execute",
+        lambda _connection, _cursor, statement, *_: reads.append(statement),
+    )
+    seen = [
+        asyncio.create_task(collect(each, lambda event: event.data.get("message") == "line 3"))
+        for each in streams
+    ]
+    for number in (1, 2, 3):
+        await asyncio.to_thread(ax.activity.update, agent_id, f"line {number}")
+        await asyncio.sleep(0)
+    assert all(
+        lines_of(events)[-3:] == ["line 1", "line 2", "line 3"] for events in await asyncio.gather(*seen)
+    )
+    pages = [statement for statement in reads if "activity_log" in statement and "LIMIT" in statement]
+    assert len(pages) < len(streams)
+    RUNTIME.close()
