@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from bench import activities, floors, measures, report, startup, targets, telemetry, workflows
+from bench import activities, floors, measures, report, startup, streams, targets, telemetry, workflows
 from bench.figures import QUICK, USUAL, Figure, Size
 from bench.goals import compare
 from bench.targets import Target
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments[:1]) == ["activities"]:
         return activities.main(arguments[1:])
+    if list(arguments[:1]) == ["streams"]:
+        return streams.main(arguments[1:])
     options = _parse(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)  # as an exception, which stops every server and worker
