@@ -10,11 +10,17 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from agentexec.errors import UsageError
-from agentexec.web import activities, approvals, failures, installation
+from agentexec.web import activities, approvals, failures, front_ends, installation
 from agentexec.web.endpoints import Endpoint, add_endpoints
 from agentexec.web.server_sent_events import event_stream
 
-RESOURCES = (installation.ENDPOINTS, activities.ENDPOINTS, approvals.ENDPOINTS, failures.ENDPOINTS)
+RESOURCES = (
+    installation.ENDPOINTS,
+    activities.ENDPOINTS,
+    front_ends.ENDPOINTS,
+    approvals.ENDPOINTS,
+    failures.ENDPOINTS,
+)
 
 EVENTS = "/activity/{agent_id}/events"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from agentexec.web.ag_ui import AgUiTranslator
 from agentexec.web.ai_sdk import AiSdkTranslator
 from agentexec.web.errors import status_code
 from agentexec.web.frames import Frames, parse_place
-from agentexec.web.server_sent_events import HEADERS, KEEP_ALIVE_SECONDS, RETRY_MS
+from agentexec.web.server_sent_events import CHECK_SECONDS, HEADERS, KEEP_ALIVE_SECONDS, RETRY_MS
 from agentexec.web.translation import Translator
 
 TASK_HEADER = "X-Agentexec-Task"
@@ -28,6 +29,7 @@ TASK_HEADER = "X-Agentexec-Task"
 MAX_APPROVALS = 20
 """Calls that a message tells of when a task waits for several."""
 
+KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
@@ -40,6 +42,7 @@ async def ag_ui_stream(
     deltas: bool = True,
     metadata_filter: Mapping[str, Any] | None = None,
     keep_alive: float = KEEP_ALIVE_SECONDS,
+    until: datetime | None = None,
 ) -> Response:
     """Return the events of one task as AG-UI events, for an endpoint to return.
 
@@ -56,6 +59,7 @@ async def ag_ui_stream(
         deltas: False leaves out the model's text; a result that is a text comes at the end.
         metadata_filter: Values that the task's metadata must have; otherwise the task counts as unknown.
         keep_alive: Seconds of silence after which a comment is sent.
+        until: Time at which the response ends, such as the end of the permission to read; None for none.
 
     Returns:
         A streaming response, or an empty one with status 204 if the client has seen everything.
@@ -72,7 +76,7 @@ async def ag_ui_stream(
         return AgUiTranslator(agent_id, state, thread_id=thread_id, run_id=run_id)
 
     return await _respond(
-        translator, agent_id, _Options(request, after, deltas, metadata_filter, keep_alive), {}, b""
+        translator, agent_id, _Options(request, after, deltas, metadata_filter, keep_alive, until), {}, b""
     )
 
 
@@ -84,6 +88,7 @@ async def ai_sdk_stream(
     deltas: bool = True,
     metadata_filter: Mapping[str, Any] | None = None,
     keep_alive: float = KEEP_ALIVE_SECONDS,
+    until: datetime | None = None,
 ) -> Response:
     """Return the events of one task as the AI SDK's UI message stream, for an endpoint to return.
 
@@ -98,6 +103,7 @@ async def ai_sdk_stream(
         deltas: False leaves out the model's text; a result that is a text comes at the end.
         metadata_filter: Values that the task's metadata must have; otherwise the task counts as unknown.
         keep_alive: Seconds of silence after which a comment is sent.
+        until: Time at which the response ends, such as the end of the permission to read; None for none.
 
     Returns:
         A streaming response, or an empty one with status 204 if the client has seen everything.
@@ -109,7 +115,7 @@ async def ai_sdk_stream(
     def translator(state: str) -> Translator:
         return AiSdkTranslator(agent_id, state)
 
-    options = _Options(request, after, deltas, metadata_filter, keep_alive)
+    options = _Options(request, after, deltas, metadata_filter, keep_alive, until)
     return await _respond(translator, agent_id, options, {"x-vercel-ai-ui-message-stream": "v1"}, DONE)
 
 
@@ -141,6 +147,7 @@ class _Options(NamedTuple):
     deltas: bool
     metadata_filter: Mapping[str, Any] | None
     keep_alive: float
+    until: datetime | None
 
 
 async def _respond(
@@ -164,21 +171,24 @@ async def _respond(
         return Response(status_code=204)
     frames = Frames(make(place.state), place, begin=not last_event_id)
     return StreamingResponse(
-        _chunks(events, frames, options.keep_alive, end),
+        _chunks(events, frames, options, end),
         media_type="text/event-stream",
         headers={**HEADERS, TASK_HEADER: str(agent_id), **headers},
     )
 
 
 async def _chunks(
-    events: ActivityStream, frames: Frames, keep_alive: float, end: bytes
+    events: ActivityStream, frames: Frames, options: _Options, end: bytes
 ) -> AsyncGenerator[bytes]:
     yield f"retry: {RETRY_MS}\n\n".encode() + b"".join(frames.begin())
-    batches = events.batches(idle=keep_alive)
+    until, idle = options.until, options.keep_alive
+    batches = events.batches(idle=idle if until is None else min(idle, CHECK_SECONDS))
     try:
         async for batch in batches:
             await _add_approvals(frames.agent_id, batch)
-            yield b"".join(frames.of(batch)) or b": keep-alive\n\n"
+            yield b"".join(frames.of(batch)) or KEEP_ALIVE
+            if until is not None and datetime.now(UTC) >= until:
+                return
         if events.ended:
             yield end
     finally:

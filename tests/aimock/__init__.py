@@ -6,21 +6,17 @@ It breaks off streams, drops connections and refuses requests. It is one package
 
 from __future__ import annotations
 
-import fcntl
 import json
-import shutil
-import subprocess
 import urllib.request
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.npm import install
 from tests.servers import HOST, Server
 
 HERE = Path(__file__).parent
-HOME = HERE.parents[1] / ".dev" / "aimock"
-FILES = ("package.json", "package-lock.json")
 
 
 class AIMock(Server):
@@ -67,21 +63,9 @@ class AIMock(Server):
     def _command(self) -> Sequence[str]:
         options = {"-p": self.port, "-h": HOST, "-f": self.folder / "fixtures.json", "--log-level": "warn"}
         words = [str(word) for option in options.items() for word in option]
-        return ["node", str(_installed() / "dist" / "cli.js"), "--strict", *words]
-
-
-def _installed() -> Path:
-    """Install the package as its lock file says, one process at a time, and return its folder."""
-    HOME.mkdir(parents=True, exist_ok=True)
-    package = HOME / "node_modules" / "@copilotkit" / "aimock"
-    with HOME.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        wanted = (HERE / "package-lock.json").read_text()
-        stamp = HOME / "installed"
-        if not stamp.exists() or stamp.read_text() != wanted:
-            for name in FILES:
-                shutil.copy(HERE / name, HOME / name)
-            quiet = ["--ignore-scripts", "--no-audit", "--no-fund"]
-            subprocess.run(["npm", "ci", *quiet], cwd=HOME, check=True, capture_output=True, timeout=300)
-            stamp.write_text(wanted)
-    return package
+        return [
+            "node",
+            str(install(HERE) / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"),
+            "--strict",
+            *words,
+        ]
