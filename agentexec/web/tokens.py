@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import math
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -70,7 +71,7 @@ def read_token(
         raise SettingsError(
             "Read tokens need a key; set AGENTEXEC_READ_TOKEN_KEY to 16 or more random characters."
         )
-    claims: dict[str, Any] = {"e": int(time.time() + seconds)}
+    claims: dict[str, Any] = {"e": math.ceil(time.time() + seconds)}
     if task is not None:
         claims["t"] = agent_id_of(task).hex
     else:
