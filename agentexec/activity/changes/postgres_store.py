@@ -129,8 +129,8 @@ class PostgresRecordStore(RecordStore):
     def insert(
         self, tasks: Sequence[NewTask], now: datetime, *, push: Callable[[Connection], None] | None = None
     ) -> None:
-        """Add tasks; a single one in a statement that is a transaction by itself."""
-        if len(tasks) != 1 or push is not None:
+        """Add tasks; a single one in a statement that is a transaction by itself, unless it may have to wait for its key."""
+        if len(tasks) != 1 or push is not None or tasks[0].idempotency_key is not None:
             super().insert(tasks, now, push=push)
             return
         [row] = activity_rows(tasks, now)

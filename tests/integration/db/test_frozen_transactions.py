@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.activity.changes.admissions import BUSY_SECONDS
 from agentexec.activity.changes.endings import Ending
+from agentexec.activity.changes.served_tasks import report_served
 from agentexec.activity.changes.stores import record_store
 from agentexec.activity.changes.writer import Writer
 from agentexec.activity.models import Activity, FollowUp
@@ -195,6 +196,53 @@ class TestLimits:
             assert connection.execute(select(Activity.message)).scalar() == "paid"
         assert before in (["0", "0"], ["0", "50"])
         assert [limit.removesuffix("s") for limit in after] == ["1", "10"]
+
+
+class TestCalls:
+    @pytest.mark.thorough
+    @on_servers
+    def test_each_ends_while_every_row_is_locked_that_there_is(
+        self, deployment: Deployment, other: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lock_limits, "LOCK_SECONDS", 1)
+        queue, backend = ax.CONF.queue_name, RUNTIME.backend
+        task = deployment.enqueue("work", "a")
+        for key in "bc":
+            ax.enqueue_sync("work", {"key": key}, lock_key="door")
+        [lease] = start("frozen")
+        backend.acquire_leadership("reconciler:here", "frozen", 60)
+        backend.compare(queue, [], 60)
+        report_served(RUNTIME.engine, queue, ["work"], utc_now())
+        taken = {"idempotency_key": "taken"}
+        calls: dict[str, Callable[[], object]] = {
+            "cancel": lambda: ax.cancel_sync(task),
+            "claim": lambda: backend.claim(queue, "w", limit=5, low_quota=5, lease_seconds=60),
+            "renew": lambda: backend.renew(queue, "frozen", [lease], 60),
+            "release": lambda: backend.release(queue, lease),
+            "lead": lambda: backend.acquire_leadership("reconciler:here", "other", 60),
+            "served": lambda: report_served(RUNTIME.engine, queue, ["work", "more"], utc_now()),
+            "enqueue the same": lambda: ax.enqueue_sync("work", {"key": "x"}, **taken),
+            "reconcile": Reconciler(RUNTIME, ax.CONF, "test").run_once,
+        }
+        free: dict[str, Callable[[], object]] = {
+            "enqueue": lambda: deployment.enqueue("work", "d"),
+            "list": lambda: deployment.detail(task),
+            "depth": deployment.depth,
+        }
+        with writing(other, limited=False) as connection:
+            with Session(connection) as session:
+                ax.enqueue_sync("work", {"key": "y"}, session=session, **taken)
+                session.flush()
+            for table in ax.Base.metadata.sorted_tables:
+                connection.execute(select(table).with_for_update())
+            for call in free.values():
+                call()
+            for call in calls.values():
+                with suppress(UnavailableError):
+                    call()
+            connection.rollback()
+        for call in calls.values():
+            call()
 
 
 class TestReconciler:
