@@ -23,6 +23,7 @@ from agentexec.worker.channel import Channel
 from agentexec.worker.failed_start import to_message
 from agentexec.worker.follow_ups import FollowUps
 from agentexec.worker.host_watch import HostWatch
+from agentexec.worker.option_watch import OptionWatch
 from agentexec.worker.preflight import preflight
 from agentexec.worker.reconciler import Reconciler
 from agentexec.worker.reports import Reporter
@@ -97,6 +98,7 @@ class Maintenance:
             self._reporter.start()
         self._sandboxes = SandboxSweep(self._runtime.engine)
         self._follow_ups = FollowUps(self._runtime.engine, self._registry, *self._queues)
+        self._options = OptionWatch(self._runtime.engine, self._registry)
         while not (self._stop.is_set() and not self._deaths):
             self._listen(max(0.0, min(TURN_SECONDS, self._next_turn - time.monotonic())))
             try:
@@ -156,6 +158,7 @@ class Maintenance:
             # Each host does this, not only the leader's: nobody else can.
             self._sandboxes.run_if_due(time.monotonic())
             self._follow_ups.run_once()
+            self._options.run_if_due(time.monotonic())
             self._next_turn = time.monotonic() + TURN_SECONDS
             self._outage.recovered()
             if not self._has_reconciled:
