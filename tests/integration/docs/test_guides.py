@@ -193,6 +193,7 @@ PLAIN = [
     "operating",
     "queues",
     "rate-limits",
+    "schedules",
     "stopping",
     "testing",
     "waiting",
@@ -249,7 +250,6 @@ def test_what_init_tells_to_do_next(follow: Follow, mock_openai: MockOpenAI) -> 
 ELSEWHERE = {
     "deployment": "its commands need Docker; tests/integration/examples/test_deployment_files.py runs its files",
     "redis": "its commands are those of a Redis server",
-    "schedules": "its tasks start in the morning",
 }
 """Guides without a program to run."""
 
