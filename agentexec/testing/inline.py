@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import Any
 from uuid import UUID
 
 from agentexec.activity.changes.endings import Ending
@@ -26,9 +27,6 @@ from agentexec.worker.sandbox_sweep import SandboxSweep
 
 WORKER = "harness"
 """Id of the worker in the state backend, and address of its mailbox."""
-
-ALL = 1_000_000
-"""Limit of a claim that takes every ready task."""
 
 LEASE_SECONDS = 86_400.0
 WRITE_SECONDS = 30.0
@@ -64,7 +62,8 @@ class InlineWorker:
     def __init__(self, registry: Registry, clock: SkippingClock) -> None:
         self._clock = clock
         self._queue = CONF.queue_name
-        self._backend = RUNTIME.backend
+        self._backend: Any = RUNTIME.backend
+        self._registry = registry
         self._execution = Execution(
             registry,
             RUNTIME,
@@ -165,14 +164,38 @@ class InlineWorker:
 
     def _claim(self, wanted: Collection[UUID] | None) -> tuple[Lease | None, float | None]:
         """Claim one task that may start, and return it with the seconds until the next delayed task is due."""
-        leases, next_due = self._backend.claim(
-            self._queue, WORKER, limit=ALL, low_quota=0, lease_seconds=LEASE_SECONDS
-        )
-        chosen = next((lease for lease in leases if self._may_start(lease.agent_id, wanted)), None)
+        leases: list[Lease] = []
+        chosen: Lease | None = None
+        while chosen is None:
+            # One by one, as turns of fairness keys go from claim to claim.
+            found, next_due = self._backend.claim(
+                self._queue,
+                WORKER,
+                limit=1,
+                low_quota=0,
+                lease_seconds=LEASE_SECONDS,
+                limits=self._registry.limits,
+            )
+            if not found:
+                break
+            leases += found
+            chosen = next((lease for lease in found if self._may_start(lease.agent_id, wanted)), None)
+        if chosen is None and wanted:
+            chosen = self._find_holder(leases, wanted)
         for lease in reversed(leases):
             if lease is not chosen:
                 self._backend.release(self._queue, lease)
         return chosen, next_due
+
+    def _find_holder(self, leases: Sequence[Lease], wanted: Collection[UUID]) -> Lease | None:
+        """Return a claimed task that has the lock or the place for which a wanted task waits: it must run first."""
+        claimed = {lease.agent_id: lease for lease in leases if self._may_start(lease.agent_id, wanted=None)}
+        for agent_id in wanted:
+            waiting = self._backend.waiting_for(self._queue, agent_id)
+            for holder in [] if waiting is None else waiting.holders:
+                if holder in claimed:
+                    return claimed[holder]
+        return None
 
     def _may_start(self, agent_id: UUID, wanted: Collection[UUID] | None) -> bool:
         return agent_id not in self._waiting and (wanted is None or agent_id in wanted)
