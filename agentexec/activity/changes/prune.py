@@ -34,7 +34,7 @@ def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, A
     """Remove activities that ended longer ago than `older_than`, with everything that belongs to them.
 
     They are removed in batches of 500, each committed. The children of an active task are kept, because it may ask for
-    their results.
+    their results, and so is a canceled task whose handler still has its lock.
 
     Args:
         db: Session or AsyncSession on the database of the record.
@@ -105,6 +105,8 @@ def _old(older_than: timedelta, metadata_filter: Mapping[str, Any] | None) -> li
     return [
         Activity.status.in_(FINAL_STATUSES),
         Activity.finished_at < before,
+        # A canceled task has its lock until its handler has stopped; without its row the next one would run beside it.
+        Activity.held_lock.is_(None),
         ~active_parent.exists(),
         *map(driving_label_condition, wanted_labels(metadata_filter)),
     ]
