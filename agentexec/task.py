@@ -97,7 +97,8 @@ class Entry(NamedTuple):
     `run_at` is in seconds since the Unix epoch; 0 means now. `epoch` is the last epoch that the record knows, so an
     index rebuilt from the record never gives out an epoch twice. Tasks with the same `fairness_key` take turns with those
     of other keys, and get `fairness_weight` of them in each turn; tasks without one are those of one more key of weight 1.
-    `groups` are those of `agentexec.state.groups`, the lock first; `holds_lock`: the task has its lock already.
+    `groups` are those of `agentexec.state.groups`, the lock first; `holds_lock`: the task has its lock already. `since` is for a
+    task that the index has lost: the moment since which it could start, which gives it its place back; 0 means now.
     """
 
     agent_id: UUID
@@ -108,6 +109,7 @@ class Entry(NamedTuple):
     fairness_weight: float = 1.0
     groups: tuple[str, ...] = ()
     holds_lock: bool = False
+    since: float = 0.0
 
 
 LOCK = "lock:"

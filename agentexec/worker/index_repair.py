@@ -42,6 +42,9 @@ FULL_SWEEP_SHARE = 20
 PAGES_PER_SWEEP = 10
 """Pages of the index that each look at every open task compares with the record."""
 
+PLACE_STEP = 1e-6
+"""Seconds between the places of two tasks that were accepted at the same moment."""
+
 _OPEN = select(
     Activity.agent_id,
     Activity.status,
@@ -69,6 +72,7 @@ class IndexRepair:
         self._next_full_sweep = 0.0
         self._cursor = ""
         self._ended: set[UUID] = set()
+        self._latest_place = 0.0
 
     def reset(self) -> None:
         """Forget what was looked at: another host led until now."""
@@ -80,6 +84,8 @@ class IndexRepair:
             return
         number = self._push_unknown(true())
         self._runtime.backend.mark_intact(self._queue)
+        # What came meanwhile and has a lock waits in the queue, where it was pushed, until it is its turn.
+        self._push_unknown(Activity.lock_key.is_not(None))
         if number:
             log.warning(
                 "The state backend had lost queue %s; restored %d task(s) from the database.",
@@ -124,6 +130,7 @@ class IndexRepair:
                 Activity.created_at, Activity.agent_id
             )
             last: Any = None
+            self._latest_place = 0.0
             while True:
                 page = query.limit(CHUNK_SIZE)
                 if last is not None:
@@ -153,7 +160,9 @@ class IndexRepair:
     def _correct(self, agent_ids: Sequence[UUID]) -> None:
         """Replace entries that the record contradicts."""
         # Compared with rows that are read again: a task that moved on in between is not wrong.
-        query = _OPEN.where(Activity.status.in_(ACTIVE_STATUSES), Activity.agent_id.in_(agent_ids))
+        query = _OPEN.where(Activity.status.in_(ACTIVE_STATUSES), Activity.agent_id.in_(agent_ids)).order_by(
+            Activity.created_at, Activity.agent_id
+        )
         rows = self._rows(query)
         wrong = {*self._compare(rows).wrong}
         if not wrong:
@@ -236,11 +245,20 @@ class IndexRepair:
         entries = [_entry(row) for row in rows]
         return self._runtime.backend.compare(self._queue, entries, self._lease_seconds)
 
+    def _waiting_entry(self, row: Any) -> Entry:
+        """Return the entry of a task that the index has lost, to be put before those that were accepted after it."""
+        entry = _entry(row)
+        if entry.run_at:
+            return entry._replace(since=entry.run_at)
+        # The rows come in the order of their acceptance, which those keep that were accepted together.
+        self._latest_place = max(row.created_at.timestamp(), self._latest_place + PLACE_STEP)
+        return entry._replace(since=self._latest_place)
+
     def _add(self, rows: Sequence[Any]) -> None:
         """Add tasks to the index as the record has them."""
         backend = self._runtime.backend
         running = [_entry(row) for row in rows if row.status is Status.RUNNING]
-        waiting = [_entry(row) for row in rows if row.status is not Status.RUNNING]
+        waiting = [self._waiting_entry(row) for row in rows if row.status is not Status.RUNNING]
         if running:
             # If its worker lives, that renews the lease; if not, the lease expires.
             backend.restore(self._queue, running, self._lease_seconds)

@@ -256,7 +256,7 @@ class RedisBackend(RedisMessages):
     def mark_intact(self, queue: str) -> None:
         """Note that the index of a queue is complete."""
         with self._translating_errors():
-            self._retrying_client.set(self._keys(queue).intact, self._run_id())
+            scripts.mark_intact(self._retrying_client, self._keys(queue), self._run_id().decode())
 
     def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
         """Acquire or keep a leadership for `seconds`; False if another owner holds it."""

@@ -81,6 +81,7 @@ _UNKNOWN_TASKS = Script("unknown_tasks", *QUEUE_TYPES, prelude=("queue",))
 _COMPARE = Script("compare", *QUEUE_TYPES, prelude=GROUPED)
 _WAITING_FOR = Script("waiting_for", *QUEUE_TYPES, prelude=GROUPED)
 _LIST_TASKS = Script("list_tasks", *QUEUE_TYPES, prelude=GROUPED)
+_MARK_INTACT = Script("mark_intact", *QUEUE_TYPES, prelude=GROUPED)
 _DEPTH = Script("depth", *QUEUE_TYPES, prelude=("queue",))
 _TAKE_WATCHERS = Script("take_watchers", "set")
 _SEND = Script("send", "list")
@@ -96,7 +97,9 @@ def push(client: redis.Redis, keys: QueueKeys, entries: Sequence[Entry], sign: S
     args: list[str | int] = []
     now = utc_now().timestamp()
     for entry in entries:
-        agent_id, wait = entry.agent_id, _wait(entry.run_at, now)
+        # Clocks differ: only a moment in the past is compared with those that the server has noted.
+        agent_id = entry.agent_id
+        wait = _wait(entry.run_at, now) or -round(entry.since * MICROS_PER_SECOND)
         args += (
             agent_id.hex,
             LANES[entry.priority],
@@ -125,6 +128,11 @@ def _groups(entry: Entry) -> str:
 def _wait(run_at: float, now: float) -> int:
     """Return the microseconds until a moment. Redis adds them to its own time: its clock and the record's may differ."""
     return max(0, int((run_at - now) * MICROS_PER_SECOND))
+
+
+def mark_intact(client: redis.Redis, keys: QueueKeys, run_id: str) -> None:
+    """Note that the index is complete on this run of the server, and let a task into each lock that nobody has."""
+    _MARK_INTACT(client, keys, run_id)
 
 
 def wake(client: redis.Redis, keys: QueueKeys, count: int) -> None:

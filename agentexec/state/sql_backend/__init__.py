@@ -340,16 +340,11 @@ class SqlBackend(SqlComparison):
     ) -> None:
         if leased_for is None:
             self._fair.note_pushed(queue, entries)
-        clock = utc_now().timestamp()
+            shifts = self._shifts(connection, entries)
+        else:
+            shifts = [int(leased_for * MICROS_PER_SECOND)] * len(entries)
         rows, members = [], []
-        for place, entry in enumerate(entries):
-            if leased_for is not None:
-                shift = int(leased_for * MICROS_PER_SECOND)
-            elif entry.run_at > clock:
-                shift = int((entry.run_at - clock) * MICROS_PER_SECOND)
-            else:
-                # Tasks of one push keep their order.
-                shift = place
+        for shift, entry in zip(shifts, entries, strict=True):
             rows.append(
                 self._params(
                     id=entry.agent_id,
@@ -368,6 +363,22 @@ class SqlBackend(SqlComparison):
             self._groups.join(connection, members)
         if rows:
             connection.execute(self._tasks.insert, rows[0] if len(rows) == 1 else rows)
+
+    def _shifts(self, connection: Connection, entries: Sequence[Entry]) -> list[int]:
+        """Return the microseconds from now to the place of each task that is pushed."""
+        clock, moment = utc_now().timestamp(), 0
+        if any(entry.since for entry in entries):
+            moment = int(connection.execute(self._tasks.clock, self._params()).scalar_one())
+        shifts = []
+        for place, entry in enumerate(entries):
+            if entry.run_at > clock:
+                shifts.append(int((entry.run_at - clock) * MICROS_PER_SECOND))
+            elif entry.since:
+                shifts.append(min(0, round(entry.since * MICROS_PER_SECOND) - moment))
+            else:
+                # Tasks of one push keep their order.
+                shifts.append(place)
+        return shifts
 
     def _ready_rows(
         self, connection: Connection, claim: ClaimInProgress, priority: Priority, most: int

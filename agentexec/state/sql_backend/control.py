@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
+from agentexec.db.chunks import chunks
+from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand
 from agentexec.state.backend import longest_leadership
 from agentexec.state.sql_backend.buckets import Buckets
-from agentexec.state.sql_backend.groups import Groups
+from agentexec.state.sql_backend.groups import INTACT, Groups
 from agentexec.state.sql_backend.messages import SqlMessages
 from agentexec.state.sql_backend.statements import ControlStatements
-
-INTACT = "intact:"
-"""Start of the name of the counter that says that a queue's index is complete."""
 
 
 class SqlControl(SqlMessages):
@@ -37,11 +37,22 @@ class SqlControl(SqlMessages):
         with writing(self._engine, relaxed=True) as connection:
             connection.execute(self._groups.sql.drop_all_orphans, {"queue": queue})
         try:
-            with writing(self._engine) as connection:
-                if connection.execute(self._control.add, values).rowcount == 0:
-                    connection.execute(self._control.new_counter, values)
+            self._note_intact(queue, values)
         except IntegrityError:
             return  # another process noted it at the same moment
+
+    @retry_on_deadlock
+    def _note_intact(self, queue: str, values: dict[str, Any]) -> None:
+        """Note that an index is complete, and let a task into each lock that nobody has: claims have given none away."""
+        with writing(self._engine) as connection:
+            self._groups.lock_all(
+                connection
+            )  # a claim that knows of no index leaves its tasks waiting until it commits
+            if connection.execute(self._control.add, values).rowcount == 0:
+                connection.execute(self._control.new_counter, values)
+            parked = connection.execute(self._groups.sql.parked, {"queue": queue}).scalars().all()
+            for chunk in chunks(parked):
+                self._groups.go_on(connection, queue, chunk)
 
     def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
         length, longest = (int(s * MICROS_PER_SECOND) for s in (seconds, longest_leadership(seconds)))

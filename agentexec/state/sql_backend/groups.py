@@ -29,6 +29,9 @@ STRIPES = 64
 MAX_FREED = 100
 """Tasks of one group that one call lets in."""
 
+INTACT = "intact:"
+"""Start of the name of the counter that says that a queue's index is complete."""
+
 MAX_HOLDERS = 20
 """Holders of a group that are shown."""
 
@@ -75,7 +78,10 @@ class GroupStatements:
             f"FROM {members} m JOIN {queue} q ON q.agent_id = m.agent_id WHERE m.queue = :queue AND m.name {in_names} "
             f"AND (m.state = {HAS_LOCK} OR m.state = {HAS_LIMIT} AND q.lane = {LEASED})"
         )
-        self.counts = text(f"SELECT m.name, COUNT(*) AS held {held} GROUP BY m.name").bindparams(names)
+        self.counts = text(
+            f"SELECT m.name, COUNT(*) AS held {held} GROUP BY m.name "
+            f"UNION ALL SELECT name, value FROM {counters} WHERE name = :intact"
+        ).bindparams(names)
         self.holders = (
             text(f"SELECT m.agent_id {held} LIMIT {MAX_HOLDERS}").bindparams(names).columns(agent_id=Uuid())
         )
@@ -89,6 +95,9 @@ class GroupStatements:
         self.ready_before = text(
             f"SELECT agent_id, at FROM {queue} WHERE queue = :queue AND lane = :lane AND at <= :at AND grouped <> 0"
         ).columns(agent_id=Uuid())
+        self.parked = text(f"SELECT agent_id FROM {queue} WHERE queue = :queue AND lane = {PARKED}").columns(
+            agent_id=Uuid()
+        )
         self.park = text(f"UPDATE {queue} SET lane = {PARKED} WHERE {in_ids}").bindparams(ids)
         self.wait = text(
             f"UPDATE {members} SET state = {WAITS}, place = CASE WHEN place > {now} THEN {now} ELSE place END "
@@ -126,15 +135,22 @@ class GroupStatements:
 class Occupancy:
     """Tasks in each group while a claim lets further ones in.
 
-    `ahead`: the position of the first task of a lock that another transaction is claiming.
+    `ahead`: the position of the first task of a lock that another transaction is claiming. `is_complete`: False for an index that
+    was emptied. It does not know who has a lock, nor who comes first, so no lock is given away.
     """
 
     def __init__(
-        self, limits: Mapping[str, int], counts: Counter[str], ahead: Mapping[str, tuple[int, UUID]]
+        self,
+        limits: Mapping[str, int],
+        counts: Counter[str],
+        ahead: Mapping[str, tuple[int, UUID]],
+        *,
+        is_complete: bool,
     ) -> None:
         self._limits = limits
         self._counts = counts
         self._ahead = ahead
+        self._is_complete = is_complete
         self._joined: set[str] = set()
 
     def add(self, groups: Mapping[str, int], position: tuple[int, UUID] | None) -> str | None:
@@ -144,6 +160,7 @@ class Occupancy:
                 continue
             most = capacity(name, self._limits)
             is_full = most is not None and self._counts[name] >= most
+            is_full |= is_lock(name) and not self._is_complete
             if is_full or (position is not None and self._ahead.get(name, position) < position):
                 return LOCK if is_lock(name) else LIMIT
             self._counts[name] += 1
@@ -182,7 +199,14 @@ class Groups:
         """Keep other transactions from changing these groups until this one ends."""
         if not self.has_row_locks:
             return  # the transaction has the database's write lock
-        stripes = sorted({_stripe(queue, name) for name in names})
+        self._lock_stripes(connection, sorted({_stripe(queue, name) for name in names}))
+
+    def lock_all(self, connection: Connection) -> None:
+        """Keep other transactions from changing any group until this one ends."""
+        if self.has_row_locks:
+            self._lock_stripes(connection, sorted(f"group:{number}" for number in range(STRIPES)))
+
+    def _lock_stripes(self, connection: Connection, stripes: Sequence[str]) -> None:
         known = connection.execute(self.sql.lock_stripes, {"names": stripes}).scalars().all()
         if missing := sorted({*stripes} - {*known}):
             connection.execute(self.sql.create_stripe, [{"name": name} for name in missing])
@@ -202,7 +226,8 @@ class Groups:
             return set(), lost
         self.lock(connection, queue, names)
         ahead = self._find_ahead(connection, queue, rows)
-        occupancy = Occupancy(limits, self.counts(connection, queue, names), ahead)
+        counts = self.counts(connection, queue, names)
+        occupancy = Occupancy(limits, counts, ahead, is_complete=counts[INTACT + queue] > 0)
         admitted: list[UUID] = []
         waiting: dict[str, list[UUID]] = {LOCK: [], LIMIT: []}
         for row in rows:
@@ -254,8 +279,9 @@ class Groups:
                 connection.execute(self.sql.wait, values)
 
     def counts(self, connection: Connection, queue: str, names: Iterable[str]) -> Counter[str]:
-        """Return the number of tasks that each group has admitted."""
-        rows = connection.execute(self.sql.counts, {"queue": queue, "names": sorted(names)})
+        """Return the number of tasks that each group has admitted, and 1 for the name that says that the index is complete."""
+        values = {"queue": queue, "names": sorted(names), "intact": INTACT + queue}
+        rows = connection.execute(self.sql.counts, values)
         return Counter({row.name: row.held for row in rows})
 
     def advance(self, connection: Connection, agent_ids: Sequence[UUID], names: Iterable[str]) -> bool:

@@ -75,6 +75,7 @@ class QueueStatements:
         waiting = f"(lane < {LEASED} OR lane >= {UNRANKED})"
         ranked = f"(lane >= {RANKED} AND lane < {UNRANKED})"
 
+        self.clock = text(f"SELECT {now}")
         self.insert = by_id(
             f"{dialect.insert} INTO {queue} (agent_id, queue, priority, lane, at, epoch, worker, flow, step, grouped) "
             f"VALUES (:id, :queue, :priority, :lane, {now} + :shift, :epoch, :worker, :flow, :step, "

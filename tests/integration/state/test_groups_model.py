@@ -41,6 +41,7 @@ class GroupsMachine(RuleBasedStateMachine):
         super().__init__()
         self.backend = backend
         self.queue = f"groups-{uuid4().hex}"
+        backend.mark_intact(self.queue)  # before that, no lock is given away
         self.groups: dict[UUID, tuple[str | None, str | None]] = {}
         self.waiting: list[UUID] = []
         self.leased: dict[UUID, Lease] = {}

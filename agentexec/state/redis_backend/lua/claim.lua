@@ -84,11 +84,22 @@ end
 local limits, full, admitted = {}, {}, {}
 for i = 5, #ARGV, 2 do limits[ARGV[i]] = tonumber(ARGV[i + 1]) end
 
+-- An index that was emptied does not know who has a lock, nor who comes first: until it is complete, no lock is given away.
+local complete
+local function is_complete()
+  if complete == nil then complete = redis.call('EXISTS', (string.gsub(WAKE, 'wake$', 'intact'))) == 1 end
+  return complete
+end
+
 -- Returns true if the groups of a task admit it. If not, it waits for the first one that does not, and has those before it.
 local function pass(id, lane, score)
   local groups = groups_of(id)
   for _, group in ipairs(groups) do
     if not redis.call('ZSCORE', HELD, group .. '\0' .. id) then
+      if is_lock(group) and not is_complete() then
+        park(id, group, lane, score)
+        return false
+      end
       local most = is_lock(group) and 1 or limits[string.match(group, '^limit:([^\31]*)')]
       local count = most and held_count(group)
       if most and count >= most and (full[group] or not drop_strays(group, admitted)) then

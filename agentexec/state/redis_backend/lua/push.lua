@@ -1,4 +1,4 @@
--- ARGV: id, lane, time until it is due, epoch, signature, flow, and groups of each task: names after - (or after + if it has its lock
+-- ARGV: id, lane, time until it is due (or minus the moment since which it is ready), epoch, signature, flow, and groups of each task: names after - (or after + if it has its lock
 -- already), or nothing. Tasks that have an entry are left as they are.
 local moment = now()
 local ids = {}
@@ -31,7 +31,11 @@ for i, known in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
         flows[#flows + 1] = text
       end
     elseif flow then
-      fair[#fair + 1] = {lane, flow, step, id}
+      fair[#fair + 1] = {lane, flow, step, id, tonumber(wait) < 0 and math.min(-tonumber(wait), moment)}
+    elseif tonumber(wait) < 0 then
+      local place = places[lane]
+      place[#place + 1] = digits(math.min(-tonumber(wait), moment))
+      place[#place + 1] = id
     else
       -- Scored 1 above the last task, so tasks pushed together keep their order.
       last[lane] = last[lane] + 1

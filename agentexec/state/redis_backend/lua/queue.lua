@@ -94,7 +94,7 @@ local function set_turns(lane, now, plain)
   end
 end
 
--- Makes tasks ready, each given by lane, hash, step and id, behind those of the same key.
+-- Makes tasks ready, each given by lane, hash, step, id and perhaps its place, otherwise behind those of the same key.
 local function join_flows(tasks, moment)
   if #tasks == 0 then return end
   local members, flows, last, turns = {}, {}, {}, {}
@@ -114,8 +114,8 @@ local function join_flows(tasks, moment)
         redis.call('ZADD', TURNS[lane], digits(turns[lane][1] + math.max(tonumber(step), 1) - 1), flow)
       end
     end
-    last[name] = last[name] + 1
-    local place = string.format('%016.0f', last[name])
+    if not task[5] then last[name] = last[name] + 1 end
+    local place = string.format('%016.0f', task[5] or last[name])
     members[#members + 1] = 0
     members[#members + 1] = member_of(lane, flow, place, step, id)
     flows[#flows + 1] = id
