@@ -15,9 +15,10 @@ from agentexec.activity.models import Activity, ActivityLog, Schedule
 from agentexec.db.transactions import reading
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status
+from agentexec.webhooks.record import FAILED, MESSAGE
 from tests.chaos.ledger import Line, read_ledger
-from tests.chaos.names import EFFECTS, LOCKED, TICK
-from tests.chaos.world import World
+from tests.chaos.names import EFFECTS, LIMIT, LIMITED, LOCKED, TICK
+from tests.chaos.world import SETTINGS, World
 from tests.faults.ledger import Findings, audit
 
 FINAL = (Status.COMPLETE, Status.ERROR, Status.CANCELED)
@@ -52,6 +53,7 @@ class Evidence:
                 (row.name, row.step) for row in connection.execute(text(f"SELECT name, step FROM {EFFECTS}"))
             )
             self.locked = connection.execute(select(LOCKED).order_by(LOCKED.c.id)).all()
+            self.given_up = connection.execute(select(MESSAGE).where(MESSAGE.c.state == FAILED)).all()
             self.schedule = connection.execute(select(Schedule.__table__)).one()
 
     def of(self, event: str) -> list[Line]:
@@ -87,7 +89,8 @@ class Evidence:
             "innocent tasks ended by the crashes of others": sum(
                 map(self.died_beside_poison, self.rows.values())
             ),
-            "locked tasks that a later one overtook": count_overtaken(self),
+            "tasks whose push failed": sum(len(line["ids"]) for line in self.of("unpushed")),
+            "webhooks delivered": self.world.receiver.delivered.total(),
             "results awaited": len(self.of("got")),
         }
 
@@ -108,7 +111,8 @@ def accepted_tasks_have_ended(evidence: Evidence) -> Iterator[str]:
 def tasks_end_as_they_must(evidence: Evidence) -> Iterator[str]:
     """Yield tasks with another ending than theirs, or with several."""
     canceled = {line["id"] for line in evidence.of("canceled")}
-    maybe = {line["id"] for event in ("cancels", "expires") for line in evidence.of(event)}
+    maybe = {line["id"] for line in evidence.of("cancels")}
+    expires = {line["key"] for line in evidence.of("expires")}
     for agent_id, row in evidence.rows.items():
         endings = [line for line in evidence.logs[agent_id] if line.status in FINAL]
         if row.status in FINAL and len(endings) != 1:
@@ -116,7 +120,11 @@ def tasks_end_as_they_must(evidence: Evidence) -> Iterator[str]:
         right = set(EXPECTED.get(row.agent_type, {"complete"}))
         if agent_id in canceled:
             right = {"canceled"}
-        elif agent_id in maybe or (row.parent_id is not None and not row.agent_type.startswith(CALL)):
+        elif (
+            agent_id in maybe
+            or evidence.key_of(row) in expires
+            or (row.parent_id is not None and not row.agent_type.startswith(CALL))
+        ):
             right |= {"canceled"}
         if row.status is Status.ERROR and evidence.died_beside_poison(row):
             continue  # many crashes beside others end a task that caused none: docs/reliability.md
@@ -131,7 +139,7 @@ def offers_are_tasks_once(evidence: Evidence) -> Iterator[str]:
     keys = Counter(
         evidence.key_of(row)
         for row in evidence.rows.values()
-        if row.agent_type not in (TICK, "audit") and not row.agent_type.startswith(CALL)
+        if row.agent_type not in (TICK, "audit", "burst") and not row.agent_type.startswith(CALL)
     )
     for key, count in keys.items():
         if count > 1:
@@ -205,22 +213,24 @@ def locks_never_overlap(evidence: Evidence) -> Iterator[str]:
                 yield f"{describe(row)} wrote its rows {steps[job['key']]}"
 
 
-def count_overtaken(evidence: Evidence) -> int:
-    """Return how many tasks of a lock were accepted before another was offered, and started after it."""
+def locks_keep_their_order(evidence: Evidence) -> Iterator[str]:
+    """Yield tasks of a lock that started after one that was offered when they had been accepted.
+
+    A task that could not be pushed joins the line when the reconciler pushes it: it may have been overtaken by then.
+    """
+    unpushed = {agent_id for line in evidence.of("unpushed") for agent_id in line["ids"]}
     first: dict[str, float] = {}
     for line in evidence.of("start"):
         first.setdefault(line.get("key", ""), line.get("at", 0.0))
-    accepted = [line for line in evidence.of("accepted") if line["kind"] == "locked" and line["key"] in first]
     offered = [line for line in evidence.of("offered") if line["kind"] == "locked" and line["key"] in first]
-    return sum(
-        any(
-            later["lock"] == task["lock"]
-            and later["at"] > task["at"]
-            and first[later["key"]] < first[task["key"]]
-            for later in offered
-        )
-        for task in accepted
-    )
+    for task in evidence.of("accepted"):
+        if task["kind"] != "locked" or task["key"] not in first or task["id"] in unpushed:
+            continue
+        for later in offered:
+            is_later = later["lock"] == task["lock"] and later["at"] > task["at"]
+            if is_later and first[later["key"]] < first[task["key"]]:
+                yield f"{later['key']} overtook {task['key']} ({task['id']}) of lock {task['lock']}"
+                break
 
 
 def agents_have_each_effect_once(evidence: Evidence) -> Iterator[str]:
@@ -268,10 +278,55 @@ def failures_call_their_handler_once(evidence: Evidence) -> Iterator[str]:
 def expired_tasks_have_not_run(evidence: Evidence) -> Iterator[str]:
     """Yield tasks that were canceled because nobody had started them in time, and that somebody has started."""
     started = {line["id"] for line in evidence.of("start") if "id" in line}
-    for line in evidence.of("expires"):
-        row = evidence.rows.get(line["id"])
-        if row is not None and row.status is Status.CANCELED and line["id"] in started:
+    expires = {line["key"] for line in evidence.of("expires")}
+    for agent_id, row in evidence.rows.items():
+        if row.status is Status.CANCELED and agent_id in started and evidence.key_of(row) in expires:
             yield f"{describe(row)} has expired and was started"
+
+
+def bursts_run_with_the_last_context(evidence: Evidence) -> Iterator[str]:
+    """Yield bursts whose last run was not that of the last enqueue."""
+    ran: dict[str, int] = {}
+    for line in evidence.of("start"):
+        if "number" in line:
+            ran[line["key"]] = max(line["number"], ran.get(line["key"], -1))
+    merged: dict[str, int] = {}
+    for line in evidence.of("merged"):
+        merged[line["key"]] = line["number"]
+    for key, number in merged.items():
+        if ran.get(key, -1) < number:
+            yield f"burst {key} ran with context {ran.get(key)} at last, and {number} was accepted"
+
+
+def webhooks_were_delivered(evidence: Evidence) -> Iterator[str]:
+    """Yield ends of which nobody was told, messages that were given up, and those with a wrong signature."""
+    receiver = evidence.world.receiver
+    for line in evidence.of("notifies"):
+        row = evidence.rows.get(line["id"])
+        if row is not None and row.status in FINAL and not receiver.delivered[line["id"]]:
+            yield f"nobody was told of the end of {describe(row)}"
+    yield from (f"message {message} had a wrong signature" for message in receiver.wrong)
+    yield from (f"message {row.message_id} was given up: {row.outcome}" for row in evidence.given_up)
+
+
+def limits_hold(evidence: Evidence) -> Iterator[str]:
+    """Yield moments at which more tasks ran than their limit allows. Redis forgets for moments who runs when it loses its data."""
+    if evidence.world.redis is not None:
+        return
+    names = {agent_id for agent_id, row in evidence.rows.items() if row.agent_type == LIMITED}
+    changes: list[tuple[float, int]] = []
+    longest = SETTINGS["lease_seconds"] / 2
+    ends = {(line["id"], line["epoch"]): line["at"] for line in evidence.of("end") if line.get("id") in names}
+    for line in evidence.of("start"):
+        if line.get("id") not in names:
+            continue
+        # One that was killed or stopped for long, beside which another one may run, does not count.
+        end = ends.get((line["id"], line["epoch"]), line["at"])
+        if line["at"] < end < line["at"] + longest:
+            changes += [(line["at"], 1), (end, -1)]
+    running = list(itertools.accumulate(change for _, change in sorted(changes)))
+    if running and max(running) > LIMIT:
+        yield f"{max(running)} tasks of {LIMITED} ran at once, and {LIMIT} may"
 
 
 def waiters_were_told(evidence: Evidence) -> Iterator[str]:
@@ -292,10 +347,14 @@ CHECKS: tuple[Check, ...] = (
     complete_tasks_have_run,
     steps_run_once,
     locks_never_overlap,
+    locks_keep_their_order,
     agents_have_each_effect_once,
     every_tick_has_one_task,
     failures_call_their_handler_once,
     expired_tasks_have_not_run,
+    bursts_run_with_the_last_context,
+    webhooks_were_delivered,
+    limits_hold,
     waiters_were_told,
 )
 

@@ -9,19 +9,30 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
+from sqlalchemy import or_, update
+
+import agentexec as ax
+from agentexec.db.clock import utc_now
+from agentexec.db.transactions import writing
 from agentexec.errors import UnavailableError
 from agentexec.runtime import RUNTIME
 from agentexec.schedules.record import find_schedules, pause
+from agentexec.webhooks.record import MESSAGE, PENDING
 from tests.chaos.answers import answer_all
 from tests.chaos.checks import CHECKS, Evidence
 from tests.chaos.leftovers import find_leftovers, is_quiet
+from tests.chaos.names import SIDE
 from tests.chaos.plan import Action, clock_offset, draw_plan
 from tests.chaos.world import World, count_runs
 
 PATIENCE = 120.0
 """Seconds after the last fault within which everything must have ended."""
+
+SOON = 20.0
+"""Seconds that a message may wait for its next try: the claim of a sender that lives ends by then."""
 
 MAX_SHOWN = 40
 """Most findings that are shown."""
@@ -112,6 +123,16 @@ def wait_for_tick() -> float:
     return PATIENCE
 
 
+def send_webhooks_now() -> None:
+    """Make messages due that were refused or whose senders died: their next tries are minutes away, by wrong clocks an hour."""
+    late = utc_now() + timedelta(seconds=SOON)
+    is_late = or_(MESSAGE.c.next_at > late, MESSAGE.c.next_at < utc_now())
+    with writing(RUNTIME.engine) as connection:
+        connection.execute(
+            update(MESSAGE).where(MESSAGE.c.state == PENDING, is_late).values(next_at=utc_now())
+        )
+
+
 def wait_for_quiet() -> float:
     """Answer what waits for people and events, until nothing is left to do; return the seconds that it took."""
     started = time.monotonic()
@@ -121,6 +142,8 @@ def wait_for_quiet() -> float:
                 if schedule.paused_at is None:
                     pause(RUNTIME.engine, schedule)
             answer_all()
+            ax.queues.resume_sync(SIDE, by="chaos")
+            send_webhooks_now()
             if is_quiet():
                 break
         except UnavailableError:

@@ -20,13 +20,27 @@ from agentexec.runtime import RUNTIME
 from agentexec.state.backend import WATCH_TTL_SECONDS, Depth
 from agentexec.state.sql_models import Watch
 from agentexec.task import Status
+from agentexec.webhooks.record import MESSAGE, PENDING
 from agentexec.worker.expiry import expire
+from tests.chaos.names import SIDE
 from tests.chaos.world import World
 
 LASTING_KEYS = (b":intact", b":wake")
 """Ends of the Redis keys that stay for ever."""
 
-LASTING_TABLES = ("schedule", "meta", "counter", "leader", "watch", "message", "event", "follow")
+QUEUES = (ax.CONF.queue_name, SIDE)
+
+LASTING_TABLES = (
+    "schedule",
+    "queue_pause",
+    "meta",
+    "counter",
+    "leader",
+    "watch",
+    "message",
+    "event",
+    "follow",
+)
 """Tables whose rows stay without a task: those of the SQL backend go when their time is over."""
 
 Table = Any
@@ -39,7 +53,10 @@ def is_quiet() -> bool:
         active = connection.scalar(
             select(func.count()).where(table.c.status.in_((Status.QUEUED, Status.RUNNING)))
         )
-    return not active and RUNTIME.backend.depth(ax.CONF.queue_name) == Depth(0, 0, 0)
+        pending = connection.scalar(select(func.count()).where(MESSAGE.c.state == PENDING))
+    return (
+        not active and not pending and all(RUNTIME.backend.depth(queue) == Depth(0, 0, 0) for queue in QUEUES)
+    )
 
 
 def find_leftovers(world: World) -> Iterator[str]:
@@ -52,11 +69,12 @@ def find_leftovers(world: World) -> Iterator[str]:
             yield f"process {process.pid} is left: {' '.join(process.cmdline())[:200]}"
         except psutil.Error:
             continue
-    depth = RUNTIME.backend.depth(ax.CONF.queue_name)
-    if depth != Depth(0, 0, 0):
-        yield f"the queue has {depth}"
-    if listed := RUNTIME.backend.list_tasks(ax.CONF.queue_name, "").agent_ids:
-        yield f"the queue lists {len(listed)} tasks"
+    for queue in QUEUES:
+        depth = RUNTIME.backend.depth(queue)
+        if depth != Depth(0, 0, 0):
+            yield f"queue {queue} has {depth}"
+        if listed := RUNTIME.backend.list_tasks(queue, "").agent_ids:
+            yield f"queue {queue} lists {len(listed)} tasks"
     expire(RUNTIME.engine, utc_now() + timedelta(days=400))  # what a worker of another year deletes
     yield from _rows()
     yield from _redis(world)

@@ -17,6 +17,12 @@ LOCKED = Table(
 )
 """Rows that the tasks of a lock write, in the order of their transactions."""
 
+SIDE = "chaos_side"
+"""Second queue, which is paused now and then."""
+
+LIMITED, LIMIT = "in_thread", 3
+"""Task with a limit of concurrency, and the limit."""
+
 TICK = "tick"
 TICK_SECONDS = 2
 """Name and interval of the schedule."""

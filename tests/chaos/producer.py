@@ -12,7 +12,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -20,8 +20,10 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.runtime import RUNTIME
+from agentexec.task import Entry
 from tests.chaos.answers import GO, answer_approvals
 from tests.chaos.ledger import write_line
+from tests.chaos.names import SIDE
 
 MIX = {
     "plain": 24,
@@ -43,6 +45,9 @@ MIX = {
     "canceled": 4,
     "expiring": 4,
     "many": 2,
+    "side": 6,
+    "notified": 5,
+    "burst": 4,
 }
 """Operations, each with its weight."""
 
@@ -136,8 +141,23 @@ class Producer:
         write_line(event="accepted", kind="locked", key=key, id=task.agent_id.hex, lock=job["lock"])
 
     def _offer_expiring(self, key: str, job: dict[str, Any]) -> None:
-        task = self._enqueue("plain", key, job, expires=self._chance.uniform(6, 9))
-        write_line(event="expires", key=key, id=task.agent_id.hex)
+        write_line(event="expires", key=key)  # first, as it may expire although this process is killed
+        self._enqueue("plain", key, job, expires=self._chance.uniform(6, 9))
+
+    def _offer_side(self, key: str, job: dict[str, Any]) -> None:
+        self._enqueue("plain", key, job, queue_name=SIDE)
+
+    def _offer_notified(self, key: str, job: dict[str, Any]) -> None:
+        kind = self._chance.choice(["plain", "hopeless"])
+        task = self._enqueue(kind, key, job, webhook=os.environ["CHAOS_WEBHOOK"])
+        write_line(event="notifies", key=key, id=task.agent_id.hex)
+
+    def _offer_burst(self, key: str, job: dict[str, Any]) -> None:
+        """Enqueue several times under one key: one task, with the last context, if it has not started meanwhile."""
+        write_line(event="offered", kind="burst", key=key)
+        for number in range(3):
+            ax.enqueue_sync("burst", {**job, "number": number}, debounce=2.0, debounce_key=key)
+            write_line(event="merged", key=key, number=number)
 
     def _offer_many(self, key: str, job: dict[str, Any]) -> None:
         jobs = [{**job, "key": f"{key}.{number}"} for number in range(20)]
@@ -161,6 +181,30 @@ class Producer:
 
     def _after(self, seconds: float, call: Callable[[], None]) -> None:
         self._later.append((time.monotonic() + seconds, call))
+
+
+def keep_pausing(chance: random.Random) -> None:
+    """Pause the second queue now and then for some seconds, until the process ends."""
+    while True:
+        time.sleep(chance.uniform(2, 12))
+        attempt(lambda: ax.queues.pause_sync(SIDE, by="chaos"))
+        time.sleep(chance.uniform(0.5, 6))
+        attempt(lambda: ax.queues.resume_sync(SIDE, by="chaos"))
+
+
+def note_failed_pushes() -> None:
+    """Write down which accepted tasks the queue does not get, so that the reconciler must push them."""
+    backend: Any = RUNTIME.backend
+    push = backend.push
+
+    def noting_push(queue: str, entries: Sequence[Entry], **more: Any) -> None:
+        try:
+            push(queue, entries, **more)
+        except Exception:
+            write_line(event="unpushed", key="-", ids=[entry.agent_id.hex for entry in entries])
+            raise
+
+    backend.push = noting_push
 
 
 def keep_answering(chance: random.Random) -> None:
@@ -194,8 +238,10 @@ def attempt(call: Callable[[], Any]) -> None:
 
 def main() -> None:
     seed, number, rate = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    note_failed_pushes()
     chance = random.Random(f"answers {seed} {number}")
     threading.Thread(target=keep_answering, args=(chance,), daemon=True).start()
+    threading.Thread(target=keep_pausing, args=(chance,), daemon=True).start()
     Producer(seed, number, rate, sys.argv[4:]).run()
 
 

@@ -20,7 +20,7 @@ import agentexec as ax
 from agentexec.task import CURRENT_LEASE
 from tests.chaos.answers import GO
 from tests.chaos.ledger import write_line
-from tests.chaos.names import EFFECTS, LOCKED, TICK, TICK_SECONDS
+from tests.chaos.names import EFFECTS, LIMIT, LIMITED, LOCKED, TICK, TICK_SECONDS
 from tests.faults import ledger_module
 
 
@@ -62,10 +62,18 @@ async def plain(agent_id: UUID, context: Job) -> str:
     return context.key
 
 
-@pool.task("in_thread", concurrency=3)
+@pool.task(LIMITED, concurrency=LIMIT)
 def in_thread(agent_id: UUID, context: Job) -> str:
     write("start", context.key)
     time.sleep(context.seconds)
+    write("end", context.key)
+    return context.key
+
+
+@pool.task("burst")
+async def burst(agent_id: UUID, context: Job) -> str:
+    """Run for several enqueues, with the context of the last one: `number`."""
+    write("start", context.key, number=context.number)
     write("end", context.key)
     return context.key
 

@@ -24,9 +24,10 @@ from agentexec.db.transactions import writing
 from agentexec.runtime import RUNTIME
 from agentexec.schedules.record import find_schedules
 from tests.chaos.ledger import read_ledger
-from tests.chaos.names import EFFECTS, LOCKED
+from tests.chaos.names import EFFECTS, LOCKED, SIDE
 from tests.chaos.plan import EMBEDDED, HOSTS, WITH_REDIS, Action
 from tests.chaos.proxy import Proxies, Proxy
+from tests.chaos.receiver import SECRET, Receiver
 from tests.deployment import REPOSITORY, Deployment
 from tests.faults.ledger_script import BOOKING
 from tests.servers import Postgres, Server, Valkey
@@ -50,8 +51,14 @@ SETTINGS: dict[str, Any] = {
     "graceful_shutdown_timeout": 3,
     "result_ttl": 600,
     "activity_message_create": "Accepted.",
+    "webhook_secret": SECRET,
+    "webhook_private_addresses": True,
 }
 """Short leases, so that outages outlast them. Innocent tasks must survive more crashes than chance gives them."""
+
+QUEUES = ("-Q", f"{ax.CONF.queue_name}:3,{SIDE}:1")
+RECYCLED = {"near": ("--max-tasks-per-child", "25"), "far": ("--max-memory-per-child", "170")}
+"""Options of the hosts: two of them replace their processes now and then."""
 
 PRODUCERS = 2
 
@@ -112,6 +119,8 @@ class World:
             self.redis = self._open.enter_context(Valkey())
         self.deployment = Deployment(self._folder, url, broker=self.redis, database=self.database, **SETTINGS)
         self._open.callback(self.deployment.close)
+        self.receiver = self._open.enter_context(Receiver(self._seed))
+        self.deployment.environment |= {"CHAOS_WEBHOOK": self.receiver.url}
         ax.Base.metadata.create_all(RUNTIME.engine)
         with writing(RUNTIME.engine) as connection:
             connection.execute(text(f"CREATE TABLE {EFFECTS} (name VARCHAR(60), step INTEGER)"))
@@ -206,7 +215,7 @@ class World:
         environment = {"PYTHONPATH": str(REPOSITORY), "CHAOS_HOST": host, **self._urls(host)}
         if host == "skewed":
             environment |= {"PYTHONPATH": f"{WRONG_CLOCK}:{REPOSITORY}", "CLOCK_AHEAD": str(self._clock)}
-        command = [sys.executable, *start, "worker", str(WORKLOAD)]
+        command = [sys.executable, *start, "worker", str(WORKLOAD), *QUEUES, *RECYCLED.get(host, ())]
         self._hosts[host] = self.deployment.spawn(command, ready=False, session=True, **environment)
 
     def _urls(self, host: str) -> dict[str, str]:
