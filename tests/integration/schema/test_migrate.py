@@ -177,7 +177,7 @@ def test_migrate_works_from_any_folder_and_twice(engine: Engine, tmp_path: Path)
 
 
 @pytest.mark.thorough
-def test_the_wheel_contains_the_migrations(tmp_path: Path) -> None:
+def test_the_wheel_contains_the_migrations_and_the_dashboard(tmp_path: Path) -> None:
     uv = Path(sys.executable).with_name("uv")
     if not uv.exists():
         pytest.skip("./dev puts uv into its environment")
@@ -195,6 +195,9 @@ def test_the_wheel_contains_the_migrations(tmp_path: Path) -> None:
     for arguments in ([], ["--check"]):
         done = run_agentexec("migrate", *arguments, cwd=folder, **variables)
         assert done.returncode == 0, done.stderr
+    page = "import agentexec.web.page as p; print(p.Page(has_login=False)._files.keys())"
+    files = run_python("-c", page, cwd=folder, **variables)
+    assert ".js" in files.stdout and ".css" in files.stdout, files.stderr
 
 
 def test_an_applications_own_alembic_is_left_alone(engine: Engine) -> None:

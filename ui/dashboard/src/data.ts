@@ -76,6 +76,8 @@ export interface FailedFilters {
 export interface Bulk {
   dry_run: boolean;
   matched: number;
+  /** False if more may match than were counted. */
+  matched_is_exact: boolean;
   changed: number;
   more: boolean;
 }

@@ -12,7 +12,13 @@ beforeEach(() => {
   };
 });
 
-const answer = (matched: number, changed: number, more = false) => ({ dry_run: changed === 0, matched, changed, more });
+const answer = (matched: number, changed: number, more = false) => ({
+  dry_run: changed === 0,
+  matched,
+  matched_is_exact: true,
+  changed,
+  more,
+});
 const show = async (send: (body: { dry_run?: boolean }) => Promise<ReturnType<typeof answer>>) => {
   await act(async () => {
     render(<BulkAct verb="Cancel" done="canceled" which="named research" send={send} onClose={() => {}} />);
@@ -21,7 +27,9 @@ const show = async (send: (body: { dry_run?: boolean }) => Promise<ReturnType<ty
 const text = () => screen.getByRole('status').textContent;
 
 test('it counts first, and acts only when it is told to', async () => {
-  const send = vi.fn(async ({ dry_run }: { dry_run?: boolean }) => (dry_run ? answer(1234, 0) : answer(1234, 1234)));
+  const send = vi.fn(async ({ dry_run }: { dry_run?: boolean }) =>
+    dry_run ? answer(1234, 0, true) : answer(1234, 1234),
+  );
   await show(send);
   expect(send.mock.calls).toEqual([[{ dry_run: true }]]);
   expect(text()).toBe('Cancel 1,234 tasks named research?');

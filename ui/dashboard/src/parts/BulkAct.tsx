@@ -17,7 +17,7 @@ export interface BulkActProps {
 
 type State =
   | { step: 'counting' }
-  | { step: 'asking'; count: number; more: boolean }
+  | { step: 'asking'; count: number; exact: boolean }
   | { step: 'acting'; changed: number }
   | { step: 'done'; changed: number }
   | { step: 'failed'; message: string; changed: number };
@@ -29,7 +29,7 @@ export function BulkAct({ verb, done, which, send, onClose }: BulkActProps) {
   // biome-ignore lint/correctness/useExhaustiveDependencies: counted once, as the dialog opens.
   useEffect(() => {
     send({ dry_run: true }).then(
-      ({ matched, more }) => setState({ step: 'asking', count: matched, more }),
+      ({ matched, matched_is_exact: exact }) => setState({ step: 'asking', count: matched, exact }),
       (error: Error) => setState({ step: 'failed', message: error.message, changed: 0 }),
     );
   }, []);
@@ -76,7 +76,7 @@ function sentence(state: State, { verb, done, which }: { verb: string; done: str
       return 'Counting the tasks…';
     case 'asking':
       if (state.count === 0) return `No task ${which} is left.`;
-      return `${verb} ${state.more ? 'at least ' : ''}${formatCount(state.count, 'task')} ${which}?`;
+      return `${verb} ${state.exact ? '' : 'at least '}${formatCount(state.count, 'task')} ${which}?`;
     case 'acting':
       return `${formatNumber(state.changed)} tasks ${done} so far…`;
     case 'done':
