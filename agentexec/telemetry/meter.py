@@ -63,12 +63,17 @@ class Meter:
 
     def observe(self, histogram: Histogram, value: float, *labels: str) -> None:
         """Add a value to a histogram."""
+        self.observe_all(histogram, (value,), *labels)
+
+    def observe_all(self, histogram: Histogram, values: Iterable[float], *labels: str) -> None:
+        """Add values to a histogram, under one look-up of its series."""
         with self._lock:
             series = self._values.get((histogram.name, labels))
             if series is None:
                 series = self._series(histogram.name, labels, histogram.size)
-            series[bisect_left(histogram.buckets, value)] += 1
-            series[-1] += value
+            for value in values:
+                series[bisect_left(histogram.buckets, value)] += 1
+                series[-1] += value
 
     def _series(self, name: str, labels: tuple[str, ...], size: int) -> list[float]:
         return self._values.setdefault((name, self._labels.bound(name, labels)), [0.0] * size)

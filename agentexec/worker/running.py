@@ -131,6 +131,8 @@ class RunningTasks:
                 self._writer.end(_handed_back(lease))
 
     def _begin(self, started: Sequence[Admitted]) -> None:
+        if self._measures is not None:
+            self._measures.note_starts(started)
         for admitted in started:
             task = AttemptTask(
                 self._execute(admitted),
@@ -139,8 +141,6 @@ class RunningTasks:
                 name=f"{TASK_PREFIX}{admitted.task_name}",
             )
             self._running[admitted.lease.agent_id] = task
-            if self._measures is not None:
-                self._measures.note_start(admitted)
             task.add_done_callback(functools.partial(self._settle_unstarted, admitted))
 
     async def _execute(self, admitted: Admitted) -> None:

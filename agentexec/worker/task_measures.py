@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from uuid import UUID
 
 from agentexec.activity.changes.admissions import Admitted
@@ -24,12 +25,17 @@ class TaskMeasures:
         self._meter = meter
         self._started: dict[UUID, float] = {}
 
-    def note_start(self, admitted: Admitted) -> None:
-        """Note that an attempt starts."""
-        self._started[admitted.lease.agent_id] = time.monotonic()
-        if admitted.queued_at is not None:
-            waited = (utc_now() - admitted.queued_at).total_seconds()
-            self._meter.observe(WAIT, max(0.0, waited), admitted.task_name)
+    def note_starts(self, started: Sequence[Admitted]) -> None:
+        """Note that attempts start."""
+        began, now = time.monotonic(), utc_now()
+        waits: dict[str, list[float]] = {}
+        for admitted in started:
+            self._started[admitted.lease.agent_id] = began
+            if admitted.queued_at is not None:
+                waited = max(0.0, (now - admitted.queued_at).total_seconds())
+                waits.setdefault(admitted.task_name, []).append(waited)
+        for name, values in waits.items():
+            self._meter.observe_all(WAIT, values, name)
 
     def note_end(self, admitted: Admitted, ending: Ending, *, aborted: bool) -> None:
         """Note that an attempt has ended; `aborted`: nothing is written, because it was canceled or lost its lease."""

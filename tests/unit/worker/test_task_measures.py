@@ -27,7 +27,7 @@ def test_each_ending_counts_as_what_it_is() -> None:
     ):
         lease = Lease(uuid4(), 1)
         admitted = Admitted(lease, "work", None, 1, CrashCounts(), utc_now() - timedelta(seconds=7))
-        measures.note_start(admitted)
+        measures.note_starts([admitted])
         measures.note_end(admitted, Ending(lease, status, "", counts_as_attempt=counts), aborted=aborted)
     measures.note_cancellation("work")
     values = meter.values()
