@@ -7,13 +7,12 @@ expire or expire immediately, so nothing depends on the clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,11 +23,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import create_engine
 
-from agentexec.config import Settings
-from agentexec.db.engine import open_engine
-from agentexec.state import memory_backend, redis_backend, sql_backend
 from agentexec.state.backend import Depth, StateBackend
 from agentexec.task import Entry, Lease, Priority, new_agent_id
 
@@ -278,32 +273,6 @@ class BackendMachine(RuleBasedStateMachine):
             time.sleep(3 * BRIEF)
 
 
-def run(backend: StateBackend) -> None:
-    factory: Any = partial(BackendMachine, backend)
+def test_every_backend_agrees_with_the_model(modeled_backend: StateBackend) -> None:
+    factory: Any = partial(BackendMachine, modeled_backend)
     run_state_machine_as_test(factory, settings=BOUNDED)
-
-
-def test_memory_backend() -> None:
-    run(memory_backend.MemoryBackend())
-
-
-@pytest.mark.thorough
-def test_redis_backend(redis_url: str) -> None:
-    backend = redis_backend.create(Settings(redis_url=redis_url), create_engine("sqlite://"))
-    run(backend)
-    backend.close()
-
-
-@pytest.fixture
-def sql(tables_url: str) -> Iterator[StateBackend]:
-    engine = open_engine(tables_url)
-    backend = sql_backend.create(Settings(), engine)
-    backend.ping()
-    yield backend
-    backend.close()
-    engine.dispose()
-
-
-@pytest.mark.thorough
-def test_sql_backend(sql: StateBackend) -> None:
-    run(sql)

@@ -5,12 +5,10 @@ No lease expires within a run, so nothing depends on the clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -19,11 +17,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import create_engine
 
-from agentexec.config import Settings
-from agentexec.db.engine import open_engine
-from agentexec.state import memory_backend, redis_backend, sql_backend
 from agentexec.task import Entry, Lease, Priority, groups_of, new_agent_id
 from tests.integration.state.test_backend_model import BOUNDED, ENDLESS
 
@@ -147,32 +141,6 @@ class GroupsMachine(RuleBasedStateMachine):
         assert not self.groups
 
 
-def run(backend: Any) -> None:
-    factory: Any = partial(GroupsMachine, backend)
+def test_every_backend_agrees_with_the_model(modeled_backend: Any) -> None:
+    factory: Any = partial(GroupsMachine, modeled_backend)
     run_state_machine_as_test(factory, settings=BOUNDED)
-
-
-def test_memory_backend() -> None:
-    run(memory_backend.MemoryBackend())
-
-
-@pytest.mark.thorough
-def test_redis_backend(redis_url: str) -> None:
-    backend = redis_backend.create(Settings(redis_url=redis_url), create_engine("sqlite://"))
-    run(backend)
-    backend.close()
-
-
-@pytest.fixture
-def sql(tables_url: str) -> Iterator[Any]:
-    engine = open_engine(tables_url)
-    backend = sql_backend.create(Settings(), engine)
-    backend.ping()
-    yield backend
-    backend.close()
-    engine.dispose()
-
-
-@pytest.mark.thorough
-def test_sql_backend(sql: Any) -> None:
-    run(sql)

@@ -18,7 +18,6 @@ from agentexec.state.backend import Depth, LostLeases
 from agentexec.state.redis_backend import RedisBackend, connection, create
 from agentexec.task import Entry, Lease, Priority, new_agent_id
 from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, ids, push
-from tests.conftest import BROKERS
 from tests.servers import HOST, Valkey, free_port
 from tests.waiting import wait_until
 
@@ -29,27 +28,11 @@ def make(url: str | None) -> RedisBackend:
     return create(Settings(redis_url=url), create_engine("sqlite://"))
 
 
-@pytest.fixture(params=BROKERS)
-def broker(request: pytest.FixtureRequest) -> Valkey:
-    """Return an empty server that a test may stop, pause or restart, once per kind of server."""
-    return request.getfixturevalue(request.param)
-
-
 @pytest.fixture
 def backend(broker: Valkey) -> Iterator[RedisBackend]:
     backend = make(broker.url)
     yield backend
     backend.close()
-
-
-@pytest.fixture
-def server(broker: Valkey) -> Iterator[redis.Redis]:
-    """Return a client of the server, whose settings are restored afterwards."""
-    with broker.client() as client:
-        yield client
-        client.config_set("maxmemory", 0)
-        client.config_set("maxmemory-policy", "noeviction")
-        client.execute_command("REPLICAOF", "NO", "ONE")
 
 
 class TestUrl:

@@ -22,7 +22,6 @@ from agentexec.state.redis_backend import RedisBackend, connection, create
 from agentexec.state.redis_backend.refusals import SENTENCES
 from agentexec.task import Entry, new_agent_id
 from agentexec.testing.backend_suite import BackendSuite
-from tests.conftest import BROKERS
 from tests.servers import HOST, Valkey, free_port
 from tests.waiting import wait_until
 
@@ -47,21 +46,6 @@ def refusal(url: str) -> str:
     assert sentence.endswith(".")
     assert "\n" not in sentence
     return sentence
-
-
-@pytest.fixture(params=BROKERS)
-def broker(request: pytest.FixtureRequest) -> Valkey:
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def server(broker: Valkey) -> Iterator[redis.Redis]:
-    with broker.client() as client:
-        yield client
-        client.config_set("maxmemory", 0)
-        client.config_set("maxmemory-policy", "noeviction")
-        client.config_set("requirepass", "")
-        client.execute_command("REPLICAOF", "NO", "ONE")
 
 
 def limited_url(broker: Valkey, server: redis.Redis, rules: Sequence[str]) -> str:
