@@ -17,7 +17,7 @@ from agentexec.client.cancel import cancel_sync
 from agentexec.client.cancel_matching import cancel_in_batches
 from agentexec.client.retry import retry_sync
 from agentexec.config import CONF
-from agentexec.errors import AccessDeniedError
+from agentexec.errors import AccessDeniedError, UsageError
 from agentexec.task import Priority, Status
 from agentexec.values.presentation import Bounds, Presenter, read_json
 from agentexec.web.access import Actor, Reader, TaskReader, scope_of
@@ -31,6 +31,9 @@ ENDPOINTS = Endpoints("Activities")
 
 PRIORITIES: dict[int, Literal["high", "low"]] = {Priority.HIGH.value: "high", Priority.LOW.value: "low"}
 
+MAX_SKIPPED = 20_000
+"""Activities before the last page that a number leads to: the database reads them all."""
+
 SHOWN = Bounds(total=20_000, text=5_000, entries=200)
 """Bounds of a context or result."""
 
@@ -43,6 +46,10 @@ def list_activities(caller: Reader, query: Annotated[ListQuery, Query()]) -> Act
     """
     given: dict[str, Any] = query.model_dump(exclude={"metadata"})
     labels = scope_of(caller, parse_pairs(query.metadata))
+    if (query.page - 1) * query.page_size > MAX_SKIPPED:
+        raise UsageError(
+            f"page: the first {MAX_SKIPPED:,} activities have pages; go on with `after`, or add a filter."
+        )
     with reading_session() as db:
         return find_activities(db, **given, metadata_filter=labels)
 

@@ -7,7 +7,13 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from agentexec.activity.queries.failed import FailedFilter, count_failed, failed_groups, newest_failed
+from agentexec.activity.queries.failed import (
+    FailedFilter,
+    count_failed,
+    failed_groups,
+    looks_everywhere,
+    newest_failed,
+)
 from agentexec.activity.queries.labels import storable_text
 from agentexec.arguments.actors import phrase
 from agentexec.arguments.checks import check_moment
@@ -29,8 +35,8 @@ from agentexec.web.schemas import (
 
 ENDPOINTS = Endpoints("Failed tasks")
 
-MAX_TOTAL = 10_000
-"""Number of failed tasks up to which a list counts them, and which are grouped."""
+MAX_TOTAL = 3_000
+"""Number of failed tasks, the newest by creation, that are listed and grouped."""
 
 Since = Annotated[datetime | None, Query(description="Only tasks that failed at this time or later.")]
 
@@ -44,15 +50,16 @@ def list_failed(
     metadata: Pairs = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of tasks.")] = 50,
 ) -> FailedListSchema:
-    """List the tasks that failed for good, newest first."""
+    """List the tasks that failed for good, the latest failure first, among the 3,000 that were created last."""
     wanted = _wanted(caller, task_name, queue, since, parse_pairs(metadata))
     with reading_session() as db:
-        total = count_failed(db, wanted, MAX_TOTAL + 1)
+        total = count_failed(db, wanted)
         rows = newest_failed(db, wanted, limit)
+        is_exact = looks_everywhere(db, wanted)
     return FailedListSchema(
         items=[_task(row) for row in rows],
-        total=min(total, MAX_TOTAL),
-        total_is_exact=total <= MAX_TOTAL,
+        total=total,
+        total_is_exact=is_exact,
     )
 
 
@@ -65,11 +72,11 @@ def group_failed(
     metadata: Pairs = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of groups.")] = 20,
 ) -> FailedGroupListSchema:
-    """Count the newest 10,000 failed tasks by name and error, the largest groups first."""
+    """Count failed tasks by name and error, among the 3,000 that were created last, the largest groups first."""
     wanted = _wanted(caller, task_name, queue, since, parse_pairs(metadata))
     with reading_session() as db:
-        total = count_failed(db, wanted, MAX_TOTAL + 1)
-        groups = failed_groups(db, wanted, limit, MAX_TOTAL)
+        groups = failed_groups(db, wanted, limit)
+        is_complete = looks_everywhere(db, wanted)
     return FailedGroupListSchema(
         groups=[
             FailedGroupSchema(
@@ -81,7 +88,7 @@ def group_failed(
             )
             for group in groups
         ],
-        is_complete=total <= MAX_TOTAL,
+        is_complete=is_complete,
     )
 
 
@@ -108,6 +115,7 @@ def _wanted(
         utc_now(),
         scope_of(caller, labels),
         None if queue is None else storable_text(queue),
+        newest=MAX_TOTAL,
     )
 
 

@@ -71,9 +71,11 @@ def _count(*conditions: ColumnElement[bool]) -> Any:
 
 
 def _count_ended_since(moment: datetime, statuses: AbstractSet[Status], task_name: str | None) -> Any:
-    # The name as an expression: by the plain column, SQLite would read every activity of that name.
+    # Name and status as expressions: by the plain columns, SQLite would read every activity of that name, and without
+    # statistics, which nobody collects by default, every one that has ended.
     with_name = [] if task_name is None else [Activity.agent_type.concat("") == task_name]
-    return _count(Activity.status.in_(statuses), Activity.finished_at > moment, *with_name)
+    status = func.coalesce(Activity.status, Activity.status)
+    return _count(status.in_(statuses), Activity.finished_at > moment, *with_name)
 
 
 def refresh(engine: Engine) -> None:

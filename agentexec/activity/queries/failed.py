@@ -7,12 +7,15 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.task import Status
+
+GROUPED_CHARACTERS = 500
+"""Characters of a log line by which the newest failures are grouped."""
 
 
 class FailedFilter(NamedTuple):
@@ -24,6 +27,8 @@ class FailedFilter(NamedTuple):
     metadata: Mapping[str, Any] | None = None
     queue: str | None = None
     agent_ids: Sequence[UUID] | None = None
+    newest: int | None = None
+    """Number of failed tasks, the newest by creation, among which to look; None for all."""
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the conditions of a query."""
@@ -41,6 +46,32 @@ class FailedFilter(NamedTuple):
         return [*found, *metadata_conditions(self.metadata)]
 
 
+def _select(wanted: FailedFilter, *columns: Any) -> Select[Any]:
+    """Return a query of the tasks that match."""
+    query = select(*columns).where(*wanted.conditions())
+    if wanted.newest is None:
+        return query
+    # By the order of an index: no more rows than these are read.
+    window = _newest(wanted).limit(wanted.newest).subquery("newest")
+    return query.join(window, window.c.agent_id == Activity.agent_id)
+
+
+def _newest(wanted: FailedFilter) -> Select[Any]:
+    conditions = [Activity.status == Status.ERROR]
+    if wanted.task_name is not None:
+        conditions.append(Activity.agent_type == wanted.task_name)
+    order = (Activity.created_at.desc(), Activity.agent_id.desc())
+    return select(Activity.agent_id.label("agent_id")).where(*conditions).order_by(*order)
+
+
+def looks_everywhere(db: Session, wanted: FailedFilter) -> bool:
+    """Return False if there are more failed tasks than those among which a filter looks."""
+    if wanted.newest is None:
+        return True
+    window = _newest(wanted).limit(wanted.newest + 1).subquery()
+    return (db.scalar(select(func.count()).select_from(window)) or 0) <= wanted.newest
+
+
 class FailedGroup(NamedTuple):
     """Failed tasks of one name whose last log line is the same."""
 
@@ -53,7 +84,7 @@ class FailedGroup(NamedTuple):
 
 def count_failed(db: Session, wanted: FailedFilter, maximum: int | None = None) -> int:
     """Return the number of tasks that match, up to `maximum`."""
-    found = select(Activity.agent_id).where(*wanted.conditions()).limit(maximum).subquery()
+    found = _select(wanted, Activity.agent_id).limit(maximum).subquery()
     return db.scalar(select(func.count()).select_from(found)) or 0
 
 
@@ -72,16 +103,15 @@ def newest_failed(db: Session, wanted: FailedFilter, limit: int) -> list[Any]:
         Activity.metadata_.label("labels"),
     )
     order = (Activity.finished_at.desc(), Activity.agent_id)
-    return list(db.execute(select(*columns).where(*wanted.conditions()).order_by(*order).limit(limit)))
+    return list(db.execute(_select(wanted, *columns).order_by(*order).limit(limit)))
 
 
-def failed_groups(
-    db: Session, wanted: FailedFilter, limit: int, newest: int | None = None
-) -> list[FailedGroup]:
-    """Return the largest groups of failed tasks, or of the `newest` ones, by name and error."""
+def failed_groups(db: Session, wanted: FailedFilter, limit: int) -> list[FailedGroup]:
+    """Return the largest groups of failed tasks by name and error."""
+    if wanted.newest is not None:
+        return _groups_of_window(db, wanted)[:limit]
     columns = (Activity.agent_type, Activity.message, Activity.finished_at)
-    order = Activity.finished_at.desc()
-    failed = select(*columns).where(*wanted.conditions()).order_by(order).limit(newest).subquery()
+    failed = _select(wanted, *columns).subquery()
     number, latest = func.count(), func.max(failed.c.finished_at)
     query = (
         select(failed.c.agent_type, failed.c.message, number, latest)
@@ -95,9 +125,24 @@ def failed_groups(
     ]
 
 
+def _groups_of_window(db: Session, wanted: FailedFilter) -> list[FailedGroup]:
+    """Return all groups, largest first: a few thousand rows are grouped faster here than their examples are found."""
+    message = func.substr(Activity.message, 1, GROUPED_CHARACTERS)
+    columns = (Activity.agent_type, message, Activity.finished_at, Activity.agent_id)
+    groups: dict[tuple[str, str], FailedGroup] = {}
+    rows: Any = db.execute(_select(wanted, *columns))
+    for name, text, at, agent_id in rows:
+        key = (name, text or "")
+        group = groups.get(key) or FailedGroup(*key, 0, None, agent_id)
+        is_later = group.latest is None or (at is not None and at > group.latest)
+        latest, example = (at, agent_id) if is_later else (group.latest, group.example)
+        groups[key] = FailedGroup(*key, group.count + 1, latest, example)
+    return sorted(groups.values(), key=lambda group: group.count, reverse=True)
+
+
 def _example(db: Session, wanted: FailedFilter, name: str, message: str | None) -> UUID:
     same = (Activity.agent_type == name, Activity.message == message)
-    query = select(Activity.agent_id).where(*wanted.conditions(), *same)
+    query = _select(wanted, Activity.agent_id).where(*same)
     return db.scalars(query.order_by(Activity.finished_at.desc()).limit(1)).first() or UUID(int=0)
 
 

@@ -147,7 +147,9 @@ def test_failed_tasks_are_listed_grouped_and_retried(
     groups = web.get("failed/groups").json()
     assert [(group["task_name"], group["count"]) for group in groups["groups"]] == [("work", 3), ("fail", 1)]
     monkeypatch.setattr(failures, "MAX_TOTAL", 2)
-    assert web.get("failed").json()["total_is_exact"] is False
+    newest = web.get("failed").json()
+    assert (newest["total"], newest["total_is_exact"]) == (2, False)
+    assert web.get("failed?queue=slow").json()["total"] == 1
     assert web.get("failed/groups").json()["is_complete"] is False
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     assert web.post("failed/retry", json={"since": later, "dry_run": True}).json()["matched"] == 0
@@ -180,6 +182,7 @@ def test_lists_take_filters_pages_and_cursors(web: TestClient) -> None:
 INVALID = [
     "activity?page=0",
     "activity?page=1000001",
+    "activity?page=402",
     "activity?page_size=1001",
     "activity?page=" + "9" * 4000,
     "activity?after=garbage",
