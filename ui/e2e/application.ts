@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const ROOT = resolve(fileURLToPath(new URL('../..', import.meta.url)));
+export const ROOT = resolve(fileURLToPath(new URL('../..', import.meta.url)));
 
 export interface Task {
   agent_id: string;
@@ -49,6 +49,7 @@ export class Application {
       },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
+    process.once('exit', () => child.kill('SIGINT')); // a fixture that ran out of time stops nothing
     const output: string[] = [];
     const url = await new Promise<string>((done, fail) => {
       for (const stream of [child.stdout, child.stderr]) {
@@ -79,11 +80,10 @@ export class Application {
     return this.get<Task>(`/api/activity/${agentId}`);
   }
 
-  /** Kill -9 every worker process that runs tasks, and return how many these were. */
-  async killWorkers(): Promise<number> {
+  /** Process ids of the workers that run tasks. */
+  async workerPids(): Promise<number[]> {
     const workers = await this.get<{ pid: number }[]>('/api/workers');
-    for (const { pid } of workers) process.kill(pid, 'SIGKILL');
-    return workers.length;
+    return workers.map(({ pid }) => pid);
   }
 
   async stop(): Promise<void> {

@@ -1,11 +1,14 @@
+import { join } from 'node:path';
 import type { Page } from '@playwright/test';
-import type { Application } from './application.js';
+import { type Application, ROOT } from './application.js';
 import { expect, expectSound, SCREENS, showOn, test } from './fixtures.js';
 
 /** Queue a task on the page, and return its id. */
 async function queue(page: Page, company: string, button = 'Research'): Promise<string> {
-  await page.getByLabel('Company').fill(company);
-  await page.getByRole('button', { name: button }).click();
+  const before = page.url();
+  await page.getByLabel('Company', { exact: true }).fill(company);
+  await page.getByRole('button', { name: button, exact: true }).click();
+  await expect(page).not.toHaveURL(before);
   await expect(page).toHaveURL(/#task=[\w-]{36}$/);
   return new URL(page.url()).hash.slice('#task='.length);
 }
@@ -48,7 +51,7 @@ test('a task is queued, shows its progress, is approved and ends, without a relo
   // The text of the model arrives in pieces, before the task ends.
   await expect(page.locator('.ax-log__text')).toContainText('Acme is growing');
   await expect(statusOf(page)).toHaveText(/Complete/);
-  await expect(page.getByRole('listitem').filter({ hasText: 'Acme is growing' })).toBeVisible();
+  await expect(page.locator('.reports li').filter({ hasText: 'Acme is growing' })).toBeVisible();
   const seen = await progress();
   expect(seen.length, String(seen)).toBeGreaterThan(3);
   expect(seen).toEqual(seen.toSorted((a, b) => a - b));
@@ -61,22 +64,23 @@ test('a task is canceled on the page', async ({ page, application }) => {
   await page.goto(application.url);
   const agentId = await queue(page, 'Globex');
   await expect(statusOf(page)).toHaveText(/Running/);
-  await page.getByRole('button', { name: 'Cancel' }).click();
+  await page.getByRole('button', { name: 'Cancel', exact: true }).click();
   await expect(statusOf(page)).toHaveText(/Canceled/);
-  await expect(page.getByRole('button', { name: 'Cancel' })).toBeHidden();
+  await expect(page.getByRole('button', { name: 'Cancel', exact: true })).toBeHidden();
   await expectWholeLog(page, application, agentId);
 });
 
 test('a worker is killed, and the page sees the task resume', async ({ page, application }) => {
   await page.goto(application.url);
+  const pids = await application.workerPids();
   const agentId = await queue(page, 'Initech');
-  await expect(logLines(page).filter({ hasText: 'Looking for competitors' })).toBeVisible();
-  expect(await application.killWorkers()).toBeGreaterThan(0);
+  await expect(logLines(page).filter({ hasText: 'Gathering financials' })).toBeVisible();
+  for (const pid of pids) process.kill(pid, 'SIGKILL');
   await expect(logLines(page).filter({ hasText: /^Resumed at turn \d/ })).toBeVisible();
   await page.getByRole('article').getByRole('button', { name: 'Approve' }).click();
   await expect(statusOf(page)).toHaveText(/Complete/);
   await expectWholeLog(page, application, agentId);
-  await expect(page.getByRole('listitem').filter({ hasText: 'Initech is growing' })).toHaveCount(1);
+  await expect(page.locator('.reports li').filter({ hasText: 'Initech is growing' })).toHaveCount(1);
 });
 
 test('a lost connection catches up without a lost or doubled line', async ({
@@ -115,7 +119,7 @@ test('the pipeline runs', async ({ page, application }) => {
 
 test('the page works by keyboard, and is accessible on every screen', async ({ page, application }) => {
   await page.goto(application.url);
-  await page.getByLabel('Company').press('Tab'); // the field is reached, and left
+  await page.getByLabel('Company', { exact: true }).press('Tab'); // the field is reached, and left
   await queue(page, 'Soylent');
   await expect(page.getByRole('article')).toBeVisible();
   for (const screen of SCREENS) {
@@ -131,4 +135,21 @@ test('the page works by keyboard, and is accessible on every screen', async ({ p
   await page.locator('.ax-task-detail__close').focus();
   await page.keyboard.press('Escape');
   await expect(page.locator('.task')).toHaveCount(0);
+});
+
+test('a picture of the page, with a run that waits for a person', async ({ page, application }) => {
+  await page.goto(application.url);
+  await queue(page, 'Stark');
+  await page.getByRole('button', { name: 'Cancel', exact: true }).click();
+  await expect(statusOf(page)).toHaveText(/Canceled/);
+  await queue(page, 'Wayne');
+  await expect(page.getByRole('article').filter({ hasText: 'Wayne' })).toBeVisible();
+  await expect(logLines(page).filter({ hasText: 'Writing the report' })).toBeVisible();
+  // With PICTURES=1 this draws the pictures of the docs.
+  const pictures = process.env.PICTURES ? join(ROOT, 'docs/pictures') : test.info().outputDir;
+  await page.setViewportSize({ width: 1280, height: 960 });
+  for (const colorScheme of ['light', 'dark'] as const) {
+    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+    await page.screenshot({ path: join(pictures, `example-${colorScheme}.png`) });
+  }
 });

@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from agentexec.web import Caller, add_error_handlers, router
+from agentexec.web import Caller, add_error_handlers, dashboard, router
 
 from .views import router as views
 
@@ -24,6 +24,7 @@ app = FastAPI(title="Research")
 app.include_router(views)
 app.include_router(router(caller=caller), prefix="/api")  # tasks, live events, approvals: what the page shows
 add_error_handlers(app)  # 404 for an unknown task, 422 for a bad cursor, …
+app.mount("/agentexec", dashboard(caller=caller))  # for those who run the application
 
 if PAGE.is_dir():  # built by `npm run build` in ui/
     app.mount("/", StaticFiles(directory=PAGE, html=True))
