@@ -20,7 +20,7 @@ def test_a_seed_draws_one_schedule(target: str) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("target", "seed"), [("embedded", 1), ("valkey+postgres", 2)])
 def test_after_random_faults_everything_accepted_has_ended_once_and_nothing_is_left(
     tmp_path: Path, target: str, seed: int
