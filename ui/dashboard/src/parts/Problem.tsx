@@ -5,13 +5,16 @@ export interface ProblemProps {
   error?: Error | undefined;
   text?: string | undefined;
   onRetry?: (() => void) | undefined;
+  /** Part of a view that has its own title. */
+  below?: boolean;
 }
 
 /** Says what is wrong, and what to do about it. */
-export function Problem({ title, error, text, onRetry }: ProblemProps) {
+export function Problem({ title, error, text, onRetry, below = false }: ProblemProps) {
+  const Heading = below ? 'h2' : 'h1';
   return (
     <div className="d-problem" role="alert">
-      <h2>{title}</h2>
+      <Heading>{title}</Heading>
       <p>{text ?? (error && adviceOn(error))}</p>
       {error && !(error instanceof RequestError) && <p className="d-muted">{error.message}</p>}
       {onRetry && (

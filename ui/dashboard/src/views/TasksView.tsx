@@ -34,7 +34,7 @@ export function TasksView({ query }: { query: URLSearchParams }) {
       <>
         <h1>Tasks</h1>
         <Filters query={query} />
-        <Problem title="The tasks could not be loaded" error={list.error} onRetry={list.refetch} />
+        <Problem below title="The tasks could not be loaded" error={list.error} onRetry={list.refetch} />
       </>
     );
   }

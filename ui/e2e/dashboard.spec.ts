@@ -1,0 +1,150 @@
+import { join } from 'node:path';
+import type { Page } from '@playwright/test';
+import { type Application, ROOT } from './application.js';
+import { expect, expectSound, SCREENS, showOn, test } from './fixtures.js';
+
+/** The dashboard that the example application mounts. */
+const PATH = '/agentexec';
+
+async function queue(application: Application, company: string, path = '/research'): Promise<string> {
+  const response = await fetch(`${application.url}${path}?${new URLSearchParams({ company })}`, { method: 'POST' });
+  const { agent_id } = (await response.json()) as { agent_id: string };
+  return agent_id;
+}
+
+const status = (page: Page) => page.locator('.d-task__head .ax-status');
+const logLines = (page: Page) => page.locator('.ax-log__message');
+const approve = (page: Page) => page.locator('.ax-approval').getByRole('button', { name: 'Approve' });
+
+/** Expect that the page shows the log as the record has it: no line lost, none doubled, in order. */
+async function expectWholeLog(page: Page, application: Application, agentId: string): Promise<void> {
+  const { logs } = await application.task(agentId);
+  await expect(logLines(page)).toHaveText(logs.map((line) => line.message));
+}
+
+test('a task is found, opened by keyboard, approved, and ends without a reload', async ({ page, application }) => {
+  await page.goto(`${application.url}${PATH}/tasks`);
+  const agentId = await queue(application, 'Acme');
+  // The first task appears by itself; others wait behind a button, so that no row moves.
+  const row = page.locator(`.d-list a[href$="${agentId}"]`);
+  await expect(row.or(page.getByRole('button', { name: /new task/ }))).toBeVisible();
+  if (!(await row.isVisible())) await page.getByRole('button', { name: /new task/ }).click();
+  await row.focus();
+  await page.keyboard.press('Enter');
+  await expect(page).toHaveURL(new RegExp(`${PATH}/tasks/${agentId}$`));
+  await page.evaluate(() => Object.assign(window, { notReloaded: true }));
+  const progress = page.locator('.d-task__progress .ax-progress__value');
+  await expect(progress).not.toHaveText('0%');
+  await expect(page.locator('.ax-approval').filter({ hasText: 'publish_report' })).toBeVisible();
+  await approve(page).click();
+  // The text of the model arrives in pieces, before the task ends.
+  await expect(page.locator('.ax-log__text')).toContainText('Acme is growing');
+  await expect(status(page)).toHaveText(/Complete/);
+  await expect(progress).toHaveText('100%');
+  await expect(page.getByRole('region', { name: 'Result' })).toContainText('Acme');
+  await expectWholeLog(page, application, agentId);
+  expect(await page.evaluate(() => 'notReloaded' in window)).toBe(true);
+  await page.reload();
+  await expect(status(page)).toHaveText(/Complete/);
+});
+
+test('a task is canceled', async ({ page, application }) => {
+  const agentId = await queue(application, 'Globex');
+  await page.goto(`${application.url}${PATH}/tasks/${agentId}`);
+  await page.getByRole('button', { name: 'Cancel', exact: true }).click();
+  await expect(status(page)).toHaveText(/Canceled/);
+  await expect(page.getByRole('button', { name: 'Retry', exact: true })).toBeVisible();
+  await expectWholeLog(page, application, agentId);
+});
+
+test('a worker is killed, and the task resumes before the reader', async ({ page, application }) => {
+  const pids = await application.workerPids();
+  const agentId = await queue(application, 'Initech');
+  await page.goto(`${application.url}${PATH}/tasks/${agentId}`);
+  await expect(logLines(page).filter({ hasText: 'Gathering financials' })).toBeVisible();
+  for (const pid of pids) process.kill(pid, 'SIGKILL');
+  await expect(logLines(page).filter({ hasText: /^Resumed at turn \d/ })).toBeVisible();
+  await approve(page).click();
+  await expect(status(page)).toHaveText(/Complete/);
+  await expectWholeLog(page, application, agentId);
+});
+
+test('a lost connection catches up without a lost or doubled line', async ({
+  page,
+  application,
+  connection,
+  complaints,
+}) => {
+  const agentId = await queue(application, 'Umbrella');
+  await page.goto(`${connection.url}${PATH}/tasks/${agentId}`);
+  const state = page.locator('.d-task__connection');
+  await expect(state).toHaveText('Live');
+  await expect(logLines(page).filter({ hasText: 'Gathering financials' })).toBeVisible();
+  connection.cut();
+  await expect(state).toHaveText(/Connection lost|Every 3 seconds/);
+  await expect(page.locator('.d-stale').filter({ hasText: 'Trying again' }).first()).toBeVisible();
+  await expect.poll(async () => (await application.task(agentId)).percentage).toBe(70);
+  connection.restore();
+  await expect(logLines(page).filter({ hasText: 'Writing the report' })).toBeVisible();
+  await approve(page).click();
+  await expect(status(page)).toHaveText(/Complete/);
+  await expectWholeLog(page, application, agentId);
+  // The browser tells of every request that failed meanwhile; nothing else may be there.
+  expect(complaints.filter((text) => !/^Failed to load resource: net::ERR_/.test(text))).toEqual([]);
+  complaints.length = 0;
+});
+
+test('every view is accessible on every screen, and its keys work', async ({ page, application }) => {
+  const agentId = await queue(application, 'Soylent');
+  await expect.poll(async () => (await application.get<unknown[]>('/api/approvals')).length).toBeGreaterThan(0);
+  for (const path of ['', 'tasks', `tasks/${agentId}`, 'approvals', 'failed', 'queues', 'schedules', 'none']) {
+    await page.goto(`${application.url}${PATH}/${path}`);
+    await expect(page.locator('main :is(h1, h2)').first()).toBeVisible();
+    await expect(page.locator('.ax-placeholder')).toHaveCount(0);
+    for (const screen of SCREENS) {
+      await showOn(page, screen);
+      await expectSound(page);
+    }
+  }
+  await page.keyboard.press('?');
+  await expect(page.getByRole('dialog', { name: 'Keys' })).toBeVisible();
+  await page.keyboard.press('Escape');
+  await expect(page.getByRole('dialog')).toHaveCount(0);
+  await page.keyboard.press('/');
+  await expect(page.getByRole('searchbox')).toBeFocused();
+  await page.keyboard.type('soylent nothing');
+  await expect(page).toHaveURL(/q=soylent\+nothing/);
+  await page.keyboard.press('Escape');
+  await page.keyboard.press('g');
+  await page.keyboard.press('a');
+  await expect(page).toHaveURL(new RegExp(`${PATH}/approvals$`));
+  await page.keyboard.press('j');
+  await expect(page.locator('.ax-approval').first()).toBeFocused();
+});
+
+test('a picture of the dashboard, with a call that waits for a person', async ({ page, application }) => {
+  for (const company of ['Acme', 'Globex', 'Initech', 'Hooli', 'Tyrell']) await queue(application, company);
+  const approvals = () => application.get<{ agent_id: string; call_id: string }[]>('/api/approvals');
+  await expect.poll(async () => (await approvals()).length).toBe(5);
+  for (const { agent_id, call_id } of (await approvals()).slice(1)) {
+    const url = `${application.url}/api/approvals/${agent_id}/${call_id}/approve`;
+    await fetch(url, { method: 'POST', headers: { 'content-type': 'application/json' } });
+    await expect.poll(async () => (await application.task(agent_id)).status).toBe('complete');
+  }
+  const agentId = await queue(application, 'Wayne');
+  // With PICTURES=1 this draws the pictures of the docs.
+  const pictures = process.env.PICTURES ? join(ROOT, 'docs/pictures') : test.info().outputDir;
+  await page.setViewportSize({ width: 1280, height: 860 });
+  for (const [name, path] of [
+    ['task', `tasks/${agentId}`],
+    ['overview', ''],
+  ]) {
+    await page.goto(`${application.url}${PATH}/${path}`);
+    await expect(page.locator('.ax-placeholder')).toHaveCount(0);
+    if (name === 'task') await expect(approve(page)).toBeVisible();
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+      await page.screenshot({ path: join(pictures, `dashboard-${name}-${colorScheme}.png`) });
+    }
+  }
+});
