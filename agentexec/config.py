@@ -43,8 +43,8 @@ MEMORY_BACKEND = "agentexec.state.memory_backend"
 MODELS = "agentexec.activity.models"
 EMBEDDED_DATABASE_URL = "sqlite:///agentexec.db"
 SECRET_SETTINGS = frozenset({"signing_key", "webhook_secret", "read_token_key", "dashboard_token"})
-MIN_KEY_LENGTH = 16
-"""Characters of the shortest key that signs entries or read tokens."""
+MIN_KEY_LENGTH, MAX_TOKEN_LENGTH = 16, 1000
+"""Characters of the shortest key or token, and of the longest token of the dashboard."""
 
 MIN_HOST_TIMEOUT, MAX_HOST_TIMEOUT = 1.0, 3600.0
 """Limits of `host_timeout` in seconds."""
@@ -228,8 +228,6 @@ class Settings(BaseSettings):
     )
     dashboard_token: SecretStr | None = Field(
         default=None,
-        min_length=MIN_KEY_LENGTH,
-        max_length=1000,
         description="Token that logs in to the web dashboard, 16 characters or more. Unset: `agentexec dashboard` prints one where it "
         "needs one.",
     )
@@ -250,6 +248,13 @@ class Settings(BaseSettings):
     def _long_keys(cls, value: SecretStr | None) -> SecretStr | None:
         if any(len(key) < MIN_KEY_LENGTH for key in _split_keys(value)):
             raise ValueError(f"each key needs {MIN_KEY_LENGTH} characters or more, with commas between keys")
+        return value
+
+    @field_validator("dashboard_token")
+    @classmethod
+    def _long_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not MIN_KEY_LENGTH <= len(value) <= MAX_TOKEN_LENGTH:
+            raise ValueError(f"it needs {MIN_KEY_LENGTH} to {MAX_TOKEN_LENGTH} characters")
         return value
 
     @field_validator("webhook_secret")

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Body, FastAPI, HTTPException, Request, Response
 
-from agentexec.config import CONF, MIN_KEY_LENGTH
+from agentexec.config import CONF, MAX_TOKEN_LENGTH, MIN_KEY_LENGTH
 from agentexec.errors import UsageError
 from agentexec.web.api import router
 from agentexec.web.caller import Caller
@@ -18,9 +18,6 @@ from agentexec.web.page import Page
 
 NAME = "the dashboard"
 """Name of the caller in the logs of tasks, as in "Canceled by the dashboard.", where nobody has a name."""
-
-MAX_TOKEN = 1000
-"""Characters of the longest token that is read."""
 
 
 def dashboard(
@@ -81,7 +78,7 @@ def _caller(logins: Logins | None, *, act: bool) -> Callable[..., Any]:
     async def logged_in(request: Request) -> Caller | None:
         assert logins is not None  # noqa: S101 - chosen below
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and len(given) <= MAX_TOKEN and logins.accepts(given.strip()):
+        if scheme.lower() == "bearer" and len(given) <= MAX_TOKEN_LENGTH and logins.accepts(given.strip()):
             return everyone
         return everyone if logins.is_valid(request.cookies.get(logins.cookie)) else None
 
@@ -92,7 +89,9 @@ def _login_routes(logins: Logins) -> APIRouter:
     routes = APIRouter()
 
     @routes.post("/login", status_code=204)
-    async def log_in(request: Request, token: str = Body(embed=True, max_length=MAX_TOKEN)) -> Response:
+    async def log_in(
+        request: Request, token: str = Body(embed=True, max_length=MAX_TOKEN_LENGTH)
+    ) -> Response:
         if not logins.accepts(token):
             raise HTTPException(403, "This is not the token of this dashboard.")
         response = Response(status_code=204)

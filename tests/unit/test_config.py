@@ -47,6 +47,13 @@ def test_a_misspelled_variable_is_reported_with_the_nearest_setting(monkeypatch,
     ]
 
 
+def test_a_short_token_of_the_dashboard_is_refused_in_plain_words_and_not_told(monkeypatch):
+    monkeypatch.setenv("AGENTEXEC_DASHBOARD_TOKEN", "s3cret")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert str(caught.value) == "AGENTEXEC_DASHBOARD_TOKEN cannot be used: it needs 16 to 1000 characters."
+
+
 @pytest.mark.parametrize("name", ["REDIS_URL", "AGENTEXEC_REDIS_URL"])
 def test_the_redis_url_has_an_alias(monkeypatch, name):
     monkeypatch.setenv(name, "redis://host:1/0")

@@ -110,7 +110,7 @@ class SpentSchema(BaseModel):
     minutes: int = Field(description="Length of the time span in minutes.")
     usage: UsageSchema
     cost: float | None = Field(
-        default=None, description="Estimated cost in dollars; null unless all prices are known."
+        default=None, description="Estimated cost in dollars; null if a model that was used has no price."
     )
 
 
@@ -236,6 +236,6 @@ def spent(db: Session, minutes: int = 10, *, metadata_filter: Mapping[str, Any] 
             sum_of_model = sums.setdefault(model, dict.fromkeys(UsageSchema.model_fields, 0))
             for name in sum_of_model:
                 sum_of_model[name] += used.get(name, 0)
-    cost = compute_cost(sums, CONF.model_prices, use_list_prices=CONF.list_prices)
+    cost = compute_cost(sums, CONF.model_prices, use_list_prices=CONF.list_prices) if sums else 0.0
     total = {name: sum(used[name] for used in sums.values()) for name in UsageSchema.model_fields}
     return SpentSchema(minutes=minutes, usage=UsageSchema(**total), cost=cost)

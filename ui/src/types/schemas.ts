@@ -327,7 +327,7 @@ export interface Spent {
   /** Length of the time span in minutes. */
   minutes: number;
   usage: Usage;
-  /** Estimated cost in dollars; null unless all prices are known. */
+  /** Estimated cost in dollars; null if a model that was used has no price. */
   cost: number | null;
 }
 
