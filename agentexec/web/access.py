@@ -13,6 +13,7 @@ from agentexec.activity.queries.labels import wanted_labels
 from agentexec.errors import AccessDeniedError, ActivityNotFoundError, UsageError
 from agentexec.task import parse_agent_id
 from agentexec.web.caller import Caller
+from agentexec.web.invalid import refuse_unknown_parameters, refuse_unwanted_body
 from agentexec.web.tokens import PREFIX
 
 CALLER = "agentexec.caller"
@@ -67,6 +68,7 @@ def caller_of(request: Request) -> Caller:
 
 
 async def _caller(request: Request) -> Caller:
+    refuse_unknown_parameters(request)
     return caller_of(request)
 
 
@@ -74,6 +76,7 @@ async def _reader(request: Request) -> Caller:
     caller = _readable(request)
     if caller.agent_id is not None:
         raise AccessDeniedError("This read token permits to read one task, and no lists.")
+    refuse_unknown_parameters(request)
     return caller
 
 
@@ -81,6 +84,7 @@ async def _task_reader(request: Request, agent_id: UUID) -> Caller:
     caller = _readable(request)
     if caller.agent_id not in (None, agent_id):
         raise ActivityNotFoundError(agent_id)
+    refuse_unknown_parameters(request)
     return caller
 
 
@@ -98,6 +102,8 @@ async def _actor(request: Request) -> Caller:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise HTTPException(415, "Send the header `Content-Type: application/json`, also without a body.")
+    refuse_unknown_parameters(request)
+    await refuse_unwanted_body(request)
     return caller
 
 

@@ -79,7 +79,9 @@ def get_contents(agent_id: UUID, caller: TaskReader) -> ContentsSchema:
     with reading_session() as db:
         task = detail(db, agent_id, metadata_filter=caller.metadata_filter)
         if caller.expires_at is not None:
-            raise AccessDeniedError("A read token shows neither the context nor the result of a task.")
+            raise AccessDeniedError(
+                "A read token does not show the context of a task; its result is in the task's events."
+            )
         found = contents(db, agent_id)
     presenter = Presenter(set(CONF.secrets), SHOWN, "see `agentexec show --full`")
     return ContentsSchema(

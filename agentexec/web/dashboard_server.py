@@ -9,7 +9,9 @@ from collections.abc import Callable
 import uvicorn
 
 from agentexec.config import CONF
-from agentexec.errors import UsageError
+from agentexec.errors import SchemaError, UnavailableError, UsageError
+from agentexec.runtime import RUNTIME
+from agentexec.schema.tables import check_schema
 from agentexec.web.dashboard_app import dashboard
 from agentexec.web.guard import is_loopback
 
@@ -37,10 +39,21 @@ def serve(host: str, port: int, *, token: bool, allow_acts: bool, say: Callable[
     # In the fragment, which browsers do not send: no log of a server or proxy sees the token.
     link = f"{_url(host, listener.getsockname()[1])}{f'#token={new}' if new else ''}"
     say(f"Dashboard: {link} (Ctrl+C stops it)")
+    if problem := _problem():
+        say(problem)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS
     )
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _problem() -> str | None:
+    """Return what keeps the dashboard from showing anything, or None. It may pass, so the dashboard starts all the same."""
+    try:
+        check_schema(RUNTIME.engine)
+    except (SchemaError, UnavailableError) as error:
+        return f"It shows nothing yet: {error}"
+    return None
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field
 
 from agentexec.errors import AgentexecError
 from agentexec.web.access import CALLER, PARAMETER, presented_token, setting_caller
-from agentexec.web.errors import headers_of, status_code
+from agentexec.web.errors import refusal
+from agentexec.web.invalid import sentence_of
 from agentexec.web.tokens import caller_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,7 +37,7 @@ REASONS = {
     413: "The request is too large.",
     415: "An act was sent without `Content-Type: application/json`.",
     422: "The request is not valid.",
-    503: "The database cannot be reached; try again.",
+    503: "The database cannot be reached, or lacks tables; try again later.",
 }
 
 
@@ -181,21 +182,9 @@ def refusing() -> Generator[None]:
     try:
         yield
     except RequestValidationError as error:
-        raise HTTPException(422, _sentence(error), _NO_STORE) from None
+        raise HTTPException(422, sentence_of(error.errors()), _NO_STORE) from None
     except AgentexecError as error:
-        code = status_code(error)
-        if code == 500:
-            raise  # the server's, and none of the caller's business
-        raise HTTPException(code, str(error), {**_NO_STORE, **headers_of(code)}) from None
+        raise refusal(error, _NO_STORE) from None
 
 
 _NO_STORE = {"Cache-Control": "no-store"}
-
-
-def _sentence(error: RequestValidationError) -> str:
-    """Return the first thing that is wrong with a request, in one sentence."""
-    first = next(iter(error.errors()), {})
-    place = ".".join(str(part) for part in first.get("loc", ())[1:])
-    text = str(first.get("msg", "The request is not valid")).rstrip(".")
-    more = len(error.errors()) - 1
-    return f"{f'{place}: ' if place else ''}{text}{f' (and {more} more)' if more else ''}."[:500]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
 from agentexec.errors import (
@@ -12,13 +13,20 @@ from agentexec.errors import (
     ActivityNotFoundError,
     AgentexecError,
     ApprovalNotFoundError,
+    BackendInvalidError,
+    ModuleLoadError,
     PayloadTooLargeError,
     ResultExpiredError,
+    SchemaError,
+    SettingsError,
     TaskEndedError,
     TokenInvalidError,
     UnavailableError,
     UsageError,
+    WaitDeadlockError,
 )
+
+log = logging.getLogger("agentexec.web")
 
 STATUS_CODES: Mapping[type[AgentexecError], int] = {
     TokenInvalidError: 401,
@@ -27,11 +35,20 @@ STATUS_CODES: Mapping[type[AgentexecError], int] = {
     ApprovalNotFoundError: 404,
     ResultExpiredError: 404,
     TaskEndedError: 409,
+    WaitDeadlockError: 409,
     PayloadTooLargeError: 413,
+    BackendInvalidError: 503,
+    ModuleLoadError: 503,
     UsageError: 422,
+    SchemaError: 503,
+    SettingsError: 503,
     UnavailableError: 503,
+    AgentexecError: 500,
 }
-"""Errors that are the caller's, or pass, and the status codes that say so. All others are the server's: 500."""
+"""Status codes of errors; the first kind that fits counts. 503 is what who runs the server puts right, 500 is a fault in it."""
+
+FAULT = "The server made a mistake; its log says which."
+"""Sentence of an answer with 500: what the error says is none of the caller's business."""
 
 HEADERS: Mapping[int, Mapping[str, str]] = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
 """Headers of answers by their status code."""
@@ -42,7 +59,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     A bad argument, such as a `page`, a cursor or a status from the browser, is answered with 422; an unknown task, call
     or expired result with 404; a failed or canceled task with 409; a context that is too large with 413; a server that
-    cannot be reached with 503. The body is `{"detail": …}`, like that of an HTTPException.
+    cannot be reached, a database without the tables and a wrong setting with 503. Any other is logged, and answered with
+    500. The body is `{"detail": …}`, like that of an HTTPException.
 
     Args:
         app: The application.
@@ -52,15 +70,24 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def _answer(_request: Request, error: Exception) -> JSONResponse:
-    code = status_code(error)
-    return JSONResponse({"detail": str(error)}, status_code=code, headers=dict(headers_of(code)))
+    answer = refusal(error)
+    return JSONResponse({"detail": answer.detail}, status_code=answer.status_code, headers=answer.headers)
+
+
+def refusal(error: Exception, headers: Mapping[str, str] | None = None) -> HTTPException:
+    """Return the answer that tells of an error; a fault of the server is logged.
+
+    Args:
+        error: The error.
+        headers: Further headers of the answer.
+    """
+    code, sentence = status_code(error), str(error)
+    if code == 500:
+        log.error("A request failed.", exc_info=error)
+        sentence = FAULT
+    return HTTPException(code, sentence, {**(headers or {}), **HEADERS.get(code, {})})
 
 
 def status_code(error: Exception) -> int:
     """Return the status code of an answer that tells of an error."""
     return next((code for kind, code in STATUS_CODES.items() if isinstance(error, kind)), 500)
-
-
-def headers_of(code: int) -> Mapping[str, str]:
-    """Return the headers that belong to a status code."""
-    return HEADERS.get(code, {})

@@ -16,6 +16,9 @@ from agentexec.task import Status
 MAX_BULK = 10_000
 """Maximum number of tasks that one request changes."""
 
+MAX_REASON = 500
+"""Characters of the reason of a pause, which tables and log lines show."""
+
 MAX_NAMED = 1_000
 """Maximum number of tasks that one request names by their ids."""
 
@@ -93,13 +96,17 @@ class BulkSchema(BaseModel):
 class RejectBody(BaseModel):
     """Reason of a rejection."""
 
+    model_config = ConfigDict(extra="forbid")
+
     message: str | None = Field(default=None, max_length=2_000, description="Text for the model.")
 
 
 class PauseBody(BaseModel):
     """Reason of a pause."""
 
-    reason: str | None = Field(default=None, max_length=2_000, description="Text for those who look.")
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str | None = Field(default=None, max_length=MAX_REASON, description="Text for those who look.")
 
 
 class BulkBody(BaseModel):

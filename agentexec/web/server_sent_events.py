@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from fastapi import HTTPException, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from agentexec.activity.live.stream import ActivityStream, stream
 from agentexec.activity.schemas import ActivityEvent
-from agentexec.errors import ActivityNotFoundError, UnavailableError, UsageError
-from agentexec.web.errors import status_code
+from agentexec.errors import AgentexecError
+from agentexec.web.errors import refusal
 
 KEEP_ALIVE_SECONDS = 15.0
 """Seconds of silence after which a comment is sent: proxies close connections that are silent for about a minute."""
@@ -60,15 +60,16 @@ async def event_stream(
         A streaming response, or an empty one with status 204 if the client has seen everything.
 
     Raises:
-        HTTPException: 404 for an unknown task, 422 for an invalid argument, 503 while a server cannot be reached.
+        HTTPException: 404 for an unknown task, 422 for an invalid argument, 503 while a server cannot be reached,
+            or the database lacks tables.
     """
     resumed = request.headers.get("last-event-id") if request is not None else None
     try:
         events = await stream(
             agent_id, after=resumed or after, deltas=deltas, metadata_filter=metadata_filter
         ).open()
-    except (ActivityNotFoundError, UsageError, UnavailableError) as error:
-        raise HTTPException(status_code(error), str(error)) from None
+    except AgentexecError as error:
+        raise refusal(error) from None
     if events.exhausted:
         events.close()
         return Response(status_code=204)

@@ -48,7 +48,8 @@ def read_token(
     """Return a token with which a browser may read one task, or the tasks with some metadata, until it expires.
 
     The HTTP API accepts it instead of its `caller=`: in the header `Authorization: Bearer …`, and for an EventSource,
-    which cannot send headers, as the query parameter `read_token` of streams. A token never permits to change anything.
+    which cannot send headers, as the query parameter `read_token` of streams. A token never permits to change anything. It
+    shows what the streams of its tasks tell, their results among it, and not their contexts.
 
     Args:
         task: Handle or agent_id of the one task that may be read: its details and its events.

@@ -7,18 +7,18 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from fastapi import HTTPException, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from agentexec.activity.live.stream import ActivityStream, stream
 from agentexec.activity.schemas import ActivityEvent
 from agentexec.client.approvals import list_approvals
-from agentexec.errors import ActivityNotFoundError, AgentexecError, UnavailableError, UsageError
+from agentexec.errors import AgentexecError, UsageError
 from agentexec.runtime import RUNTIME
 from agentexec.web.ag_ui import AgUiTranslator
 from agentexec.web.ai_sdk import AiSdkTranslator
-from agentexec.web.errors import status_code
+from agentexec.web.errors import refusal
 from agentexec.web.frames import Frames, parse_place
 from agentexec.web.server_sent_events import CHECK_SECONDS, HEADERS, KEEP_ALIVE_SECONDS, RETRY_MS
 from agentexec.web.translation import Translator
@@ -65,7 +65,8 @@ async def ag_ui_stream(
         A streaming response, or an empty one with status 204 if the client has seen everything.
 
     Raises:
-        HTTPException: 404 for an unknown task, 422 for an invalid argument, 503 while a server cannot be reached.
+        HTTPException: 404 for an unknown task, 422 for an invalid argument, 503 while a server cannot be reached,
+            or the database lacks tables.
     """
     ids = _as_mapping(run_input)
     thread_id, run_id = (
@@ -109,7 +110,8 @@ async def ai_sdk_stream(
         A streaming response, or an empty one with status 204 if the client has seen everything.
 
     Raises:
-        HTTPException: 404 for an unknown task, 422 for an invalid argument, 503 while a server cannot be reached.
+        HTTPException: 404 for an unknown task, 422 for an invalid argument, 503 while a server cannot be reached,
+            or the database lacks tables.
     """
 
     def translator(state: str) -> Translator:
@@ -129,12 +131,19 @@ def agent_input(messages: Any) -> list[dict[str, str]]:
 
     Returns:
         Messages with `role` and `content`, for `Runner.run(agent, input)`.
+
+    Raises:
+        UsageError: There is no list of messages, or a message is not an object with a `role`.
     """
-    whole = _as_mapping(messages)
-    items = whole.get("messages") if whole else messages
+    whole = _mapping(messages)
+    items = messages if whole is None else whole.get("messages")
+    if not isinstance(items, Sequence) or isinstance(items, str | bytes):
+        raise UsageError('messages: give a list of messages, such as {"messages": [{"role": "user", …}]}.')
     found = []
-    for item in items if isinstance(items, Sequence) and not isinstance(items, str) else ():
+    for number, item in enumerate(items):
         message = _as_mapping(item)
+        if not isinstance(message.get("role"), str):
+            raise UsageError(f"messages[{number}]: a message is an object with a role.")
         role, text = message.get("role"), _text_of(message)
         if role in ("user", "assistant") and text:
             found.append({"role": str(role), "content": text})
@@ -164,8 +173,8 @@ async def _respond(
             agent_id, after=place.event, deltas=options.deltas, metadata_filter=options.metadata_filter
         )
         await events.open()
-    except (ActivityNotFoundError, UsageError, UnavailableError) as error:
-        raise HTTPException(status_code(error), str(error)) from None
+    except AgentexecError as error:
+        raise refusal(error) from None
     if events.exhausted:
         events.close()
         return Response(status_code=204)
@@ -235,6 +244,10 @@ def _first_text(values: Mapping[str, Any], *names: str) -> str | None:
 
 
 def _as_mapping(value: Any) -> Mapping[str, Any]:
+    return _mapping(value) or {}
+
+
+def _mapping(value: Any) -> Mapping[str, Any] | None:
     dump = getattr(value, "model_dump", None)
     whole = dump(by_alias=True) if callable(dump) else value
-    return whole if isinstance(whole, Mapping) else {}
+    return whole if isinstance(whole, Mapping) else None

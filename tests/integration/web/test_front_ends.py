@@ -75,5 +75,13 @@ def test_the_input_of_an_agent_has_what_users_and_assistants_said() -> None:
         },
     ]
     assert ax.web.agent_input({"id": "c", "messages": ai_sdk}) == ax.web.agent_input(ai_sdk) == expected
-    for nonsense in (None, "text", 5, {"messages": "x"}, [None, {"role": "user", "parts": 3}]):
-        assert ax.web.agent_input(nonsense) == []
+    assert ax.web.agent_input({"messages": []}) == ax.web.agent_input([{"role": "user", "parts": 3}]) == []
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [None, "text", b"text", 5, {}, {"messages": "x"}, {"messages": None}, [1, None], [{}], [{"role": 3}]],
+)
+def test_what_are_no_messages_is_refused(nonsense: Any) -> None:
+    with pytest.raises(ax.UsageError, match=r"^messages"):
+        ax.web.agent_input(nonsense)

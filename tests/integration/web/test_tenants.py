@@ -57,10 +57,18 @@ def url_of(endpoint: Endpoint, agent_id: UUID) -> str:
     return filled.replace("{name:path}", name).lstrip("/")
 
 
+def body_of(endpoint: Endpoint) -> dict[str, Any]:
+    """Return the options of a request that has the body of an act on all tasks, if the endpoint is one."""
+    if endpoint.method == "GET":
+        return {}
+    return {"json": {} if "{" in endpoint.path else {"all": True}}
+
+
 def ask(web: TestClient, endpoint: Endpoint, agent_id: UUID, **who: Any) -> tuple[int, str]:
     """Ask an endpoint about a task, or about everything, and return its answer without times."""
-    body = {"json": {"all": True}} if endpoint.method == "POST" else {}
-    answer = web.request(endpoint.method, url_of(endpoint, agent_id), headers=headers(**who), **body)
+    answer = web.request(
+        endpoint.method, url_of(endpoint, agent_id), headers=headers(**who), **body_of(endpoint)
+    )
     return answer.status_code, re.sub(r'"at":"[^"]*"', "", answer.text)
 
 
@@ -160,9 +168,8 @@ def test_a_token_of_one_task_shows_that_task_and_changes_nothing(web: TestClient
     token = {"Authorization": f"Bearer {ax.web.read_token(task=tasks['failed'])}"}
     before = record()
     for name, endpoint in ENDPOINTS.items():
-        json = {"json": {"all": True}} if endpoint.method == "POST" else {}
         own, other = (
-            web.request(endpoint.method, url_of(endpoint, tasks[which]), headers=token, **json)
+            web.request(endpoint.method, url_of(endpoint, tasks[which]), headers=token, **body_of(endpoint))
             for which in ("failed", "running")
         )
         if name == "GET /me":
@@ -181,9 +188,10 @@ def test_a_token_of_a_tenant_reads_as_that_tenant_and_changes_nothing(web: TestC
     token = {"Authorization": f"Bearer {ax.web.read_token(metadata_filter={'tenant': 'b'})}"}
     before = record()
     for name, endpoint in ENDPOINTS.items():
-        json = {"json": {"all": True}} if endpoint.method == "POST" else {}
         own, other = (
-            web.request(endpoint.method, url_of(endpoint, tasks["failed"]), headers=token, **json)
+            web.request(
+                endpoint.method, url_of(endpoint, tasks["failed"]), headers=token, **body_of(endpoint)
+            )
             for tasks in (mine, theirs)
         )
         if endpoint.method == "POST":
