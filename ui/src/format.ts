@@ -65,8 +65,11 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 ? value : value.toFixed(value < 100 ? 1 : 0)} ${units[unit]}`;
 }
 
-/** Return JSON indented for reading, or the text itself if it is not JSON. */
+const JSON_STRINGS = /"(?:[^"\\]|\\.)*"/g;
+
+/** Return JSON indented for reading, or the text itself if it is not JSON, or has a number that JavaScript may round. */
 export function formatJson(text: string): string {
+  if (/[\d.]{16}|\de/i.test(text.replace(JSON_STRINGS, ''))) return text;
   try {
     return JSON.stringify(JSON.parse(text), null, 2);
   } catch {

@@ -36,6 +36,7 @@ export { StatusBadge, type StatusBadgeProps } from './components/StatusBadge.js'
 export { TaskDetail, type TaskDetailActivity, type TaskDetailProps } from './components/TaskDetail.js';
 export { TaskList, type TaskListItem, type TaskListProps } from './components/TaskList.js';
 export { TaskTree, type TaskTreeItem, type TaskTreeProps } from './components/TaskTree.js';
+export { Untrusted, type UntrustedProps } from './components/Untrusted.js';
 export { UsageSummary, type UsageSummaryProps } from './components/UsageSummary.js';
 export { WorkerList, type WorkerListProps, type WorkerState, workerState } from './components/WorkerList.js';
 export { AgentexecProvider, type AgentexecProviderProps, useClient } from './hooks/AgentexecProvider.js';

@@ -1,7 +1,7 @@
 import { useApprovals } from 'agentexec-ui';
 import { Component, type ReactNode, useCallback, useEffect, useState } from 'react';
 import { usePolled } from '../../src/hooks/usePolled.js';
-import { api, LOGGED_OUT } from './data.js';
+import { ACTED, api, LOGGED_OUT } from './data.js';
 import { useKeyboard } from './keyboard.js';
 import { Help } from './parts/Help.js';
 import { Problem } from './parts/Problem.js';
@@ -75,7 +75,11 @@ export function App() {
 
 /** Gives its content the number of calls that wait for a person. */
 function Waiting({ enabled, children }: { enabled: boolean; children: (waiting: number) => ReactNode }) {
-  const { approvals } = useApprovals({}, { enabled, refetchInterval: 5000 });
+  const { approvals, refetch } = useApprovals({}, { enabled, refetchInterval: 5000 });
+  useEffect(() => {
+    window.addEventListener(ACTED, refetch);
+    return () => window.removeEventListener(ACTED, refetch);
+  }, [refetch]);
   return children(approvals.length);
 }
 

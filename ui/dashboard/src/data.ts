@@ -88,6 +88,9 @@ const HEADERS = { 'X-Agentexec': 'dashboard' };
 /** Fired on `window` when the server asks for a login. */
 export const LOGGED_OUT = 'dashboard:logged-out';
 
+/** Fired on `window` after an act, taken or not. */
+export const ACTED = 'dashboard:acted';
+
 const API = `${BASE}api`;
 
 /** True if this dashboard asks for a token, so that there is a login to end. */
@@ -96,6 +99,7 @@ export const HAS_LOGIN = document.querySelector('base')?.dataset.login !== undef
 async function fetchOrLogIn(input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
   const response = await fetch(input, { ...init, credentials: 'same-origin' });
   if (response.status === 401) window.dispatchEvent(new Event(LOGGED_OUT));
+  else if (init?.method === 'POST') window.dispatchEvent(new Event(ACTED));
   return response;
 }
 

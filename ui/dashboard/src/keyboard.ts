@@ -36,6 +36,10 @@ const CHORD = 1500;
 export function useKeyboard(onHelp: () => void): void {
   useEffect(() => {
     let afterG = 0;
+    let last: string | null = null;
+    const onFocus = ({ target }: FocusEvent) => {
+      if (target instanceof HTMLElement && target.matches(ROWS)) last = target.getAttribute('href');
+    };
     const onKeyDown = (event: KeyboardEvent) => {
       if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey) return;
       if (isTyping(event.target) || document.querySelector('dialog[open]')) return;
@@ -44,14 +48,18 @@ export function useKeyboard(onHelp: () => void): void {
       const target = chord ? PLACES[event.key] : undefined;
       if (target !== undefined) go(href(target));
       else if (event.key === 'g') afterG = event.timeStamp;
-      else if (event.key === 'j' || event.key === 'k') moveRow(event.key === 'j' ? 1 : -1);
+      else if (event.key === 'j' || event.key === 'k') moveRow(event.key === 'j' ? 1 : -1, last);
       else if (event.key === '/') focusSearch();
       else if (event.key === '?') onHelp();
       else return;
       event.preventDefault();
     };
     document.addEventListener('keydown', onKeyDown);
-    return () => document.removeEventListener('keydown', onKeyDown);
+    document.addEventListener('focusin', onFocus);
+    return () => {
+      document.removeEventListener('keydown', onKeyDown);
+      document.removeEventListener('focusin', onFocus);
+    };
   }, [onHelp]);
 }
 
@@ -59,9 +67,11 @@ function isTyping(target: EventTarget | null): boolean {
   return target instanceof HTMLElement && target.closest('input, textarea, select, [contenteditable]') !== null;
 }
 
-function moveRow(step: number): void {
+/** Move the focus by a row; from the link that last had it if no row has, as after the way back from a task. */
+function moveRow(step: number, last: string | null): void {
   const rows = [...document.querySelectorAll<HTMLElement>(ROWS)].filter((row) => row.offsetParent !== null);
-  const current = rows.indexOf(document.activeElement as HTMLElement);
+  const focused = rows.indexOf(document.activeElement as HTMLElement);
+  const current = focused < 0 && last ? rows.findIndex((row) => row.getAttribute('href') === last) : focused;
   const target = current < 0 ? rows[step > 0 ? 0 : rows.length - 1] : rows[current + step];
   target?.focus();
 }

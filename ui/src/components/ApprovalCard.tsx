@@ -6,6 +6,7 @@ import type { Approval } from '../types/index.js';
 import { classes } from './classes.js';
 import { FoldedText } from './FoldedText.js';
 import { RelativeTime } from './RelativeTime.js';
+import { Untrusted } from './Untrusted.js';
 
 export interface ApprovalCardProps extends Omit<ComponentPropsWithoutRef<'article'>, 'children'> {
   approval: Approval;
@@ -67,7 +68,11 @@ export function ApprovalCard({
     >
       <header className="ax-approval__header">
         <Heading id={`${id}-title`} className="ax-approval__title">
-          {approval.kind === 'repeat' ? 'Repeat' : 'Approve'} <code>{approval.tool}</code>?
+          {approval.kind === 'repeat' ? 'Repeat' : 'Approve'}{' '}
+          <code>
+            <Untrusted text={approval.tool} strictly />
+          </code>
+          ?
         </Heading>
         <RelativeTime time={approval.created_at} />
       </header>
@@ -76,10 +81,10 @@ export function ApprovalCard({
         Asked by{' '}
         {onTaskClick ? (
           <button type="button" className="ax-link" onClick={() => onTaskClick(approval.agent_id)}>
-            {approval.agent_type}
+            <Untrusted text={approval.agent_type} strictly />
           </button>
         ) : (
-          approval.agent_type
+          <Untrusted text={approval.agent_type} strictly />
         )}
         {approval.expires_at && (
           <>
@@ -90,11 +95,17 @@ export function ApprovalCard({
       {renderArguments ? (
         renderArguments(approval)
       ) : (
-        <FoldedText className="ax-approval__arguments ax-code" text={formatJson(approval.arguments)} limit={1000} />
+        <FoldedText
+          className="ax-approval__arguments ax-code"
+          text={formatJson(approval.arguments)}
+          limit={1000}
+          json
+          strictly
+        />
       )}
       {problem ? (
         <p role="alert" className="ax-error">
-          {problem instanceof Error ? problem.message : String(problem)}
+          <Untrusted text={problem instanceof Error ? problem.message : String(problem)} />
         </p>
       ) : null}
       {onReject && (

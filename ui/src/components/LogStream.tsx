@@ -5,6 +5,7 @@ import { formatCount, parseTime } from '../format.js';
 import type { ActivityLog } from '../types/index.js';
 import { classes } from './classes.js';
 import { FoldedText } from './FoldedText.js';
+import { Untrusted } from './Untrusted.js';
 
 /** Line of a log. */
 export type LogLine = Pick<ActivityLog, 'id' | 'created_at' | 'message'> & Partial<ActivityLog>;
@@ -77,7 +78,7 @@ export function LogStream({
         {text ? (
           // Read out word by word it would drown everything else.
           <div className="ax-log__text" aria-live="off">
-            {text}
+            <Untrusted text={text} />
           </div>
         ) : null}
       </div>

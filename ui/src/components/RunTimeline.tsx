@@ -11,8 +11,10 @@ import {
   type TimelineOptions,
 } from '../timeline.js';
 import type { ActivityEvent, ActivityLog } from '../types/index.js';
+import { visible } from '../visible.js';
 import { classes } from './classes.js';
 import { FoldedText } from './FoldedText.js';
+import { Untrusted } from './Untrusted.js';
 import { VisuallyHidden } from './VisuallyHidden.js';
 
 const KINDS: Record<TimelineKind, string> = {
@@ -109,8 +111,8 @@ function Row({ entry, shared }: { entry: TimelineEntry; shared: Shared }) {
   const row = (
     <>
       <span className="ax-timeline__kind">{KINDS[entry.kind]}</span>
-      <span className="ax-timeline__label" title={entry.label}>
-        {entry.label}
+      <span className="ax-timeline__label" title={visible(entry.label)}>
+        <Untrusted text={entry.label} />
       </span>
       <span className="ax-timeline__bar" style={bar} aria-hidden="true" />
       <span className="ax-timeline__time">{end > entry.start ? formatDuration((end - entry.start) / 1000) : ''}</span>
@@ -131,17 +133,19 @@ function Row({ entry, shared }: { entry: TimelineEntry; shared: Shared }) {
 }
 
 function Text({ name, text }: { name: string; text: string }) {
+  // Arguments are read as strictly as before the call.
+  const isJson = name === 'Arguments';
   return (
     <figure className="ax-timeline__text">
       <figcaption>{name}</figcaption>
-      <FoldedText className="ax-code" text={formatJson(text)} />
+      <FoldedText className="ax-code" text={formatJson(text)} json={isJson} strictly={isJson} />
     </figure>
   );
 }
 
 function Tokens({ entry: { usage } }: { entry: TimelineEntry }) {
   if (!usage) return <span className="ax-timeline__tokens" />;
-  const exact = `${formatNumber(usage.input_tokens)} input tokens (${formatNumber(usage.cached_tokens)} cached), ${formatNumber(usage.output_tokens)} output tokens${usage.model ? `, ${usage.model}` : ''}`;
+  const exact = `${formatNumber(usage.input_tokens)} input tokens (${formatNumber(usage.cached_tokens)} cached), ${formatNumber(usage.output_tokens)} output tokens${usage.model ? `, ${visible(usage.model)}` : ''}`;
   return (
     <span className="ax-timeline__tokens" title={exact}>
       {formatShort(usage.input_tokens)} in, {formatShort(usage.output_tokens)} out

@@ -11,6 +11,7 @@ import { ProgressBar } from './ProgressBar.js';
 import { RelativeTime } from './RelativeTime.js';
 import { StatusBadge } from './StatusBadge.js';
 import { TaskTree } from './TaskTree.js';
+import { Untrusted } from './Untrusted.js';
 import { UsageSummary } from './UsageSummary.js';
 import { VisuallyHidden } from './VisuallyHidden.js';
 
@@ -76,7 +77,7 @@ export function TaskDetail<Activity extends TaskDetailActivity = ActivityDetail>
     >
       <header className="ax-task-detail__header">
         <Heading id={title} className="ax-task-detail__title">
-          {activity?.agent_type ?? 'Task'}
+          {activity ? <Untrusted text={activity.agent_type} /> : 'Task'}
         </Heading>
         {activity && <StatusBadge status={status} />}
         {onClose && (
@@ -87,7 +88,7 @@ export function TaskDetail<Activity extends TaskDetailActivity = ActivityDetail>
       </header>
       {error && (
         <p role="alert" className="ax-error">
-          {typeof error === 'string' ? error : error.message}
+          <Untrusted text={typeof error === 'string' ? error : error.message} />
         </p>
       )}
       {activity ? (
@@ -131,7 +132,7 @@ function Announcement(props: { name: string; status: Status; percentage: number 
   const progress = props.status === 'running' && quarter > 0 ? `, ${quarter}%` : '';
   return (
     <VisuallyHidden role="status">
-      {props.name}: {STATUS_LABELS[props.status]}
+      <Untrusted text={props.name} />: {STATUS_LABELS[props.status]}
       {progress}
     </VisuallyHidden>
   );

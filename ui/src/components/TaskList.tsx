@@ -6,6 +6,7 @@ import { classes } from './classes.js';
 import { ProgressBar } from './ProgressBar.js';
 import { RelativeTime } from './RelativeTime.js';
 import { StatusBadge } from './StatusBadge.js';
+import { Untrusted } from './Untrusted.js';
 import { VisuallyHidden } from './VisuallyHidden.js';
 
 /** Task of a list. Only the fields that identify it are needed, so that tests and other APIs need not fill the rest. */
@@ -104,8 +105,12 @@ function TaskRow({ item }: { item: TaskListItem }) {
   return (
     <>
       <StatusBadge status={item.status} />
-      <span className="ax-task-list__name">{item.agent_type}</span>
-      <span className="ax-task-list__message">{item.latest_log_message}</span>
+      <span className="ax-task-list__name">
+        <Untrusted text={item.agent_type} />
+      </span>
+      <span className="ax-task-list__message">
+        <Untrusted text={item.latest_log_message} />
+      </span>
       <ProgressBar percentage={item.percentage} status={item.status} showValue />
       <RelativeTime className="ax-task-list__time" time={item.latest_log_timestamp ?? item.updated_at} />
     </>

@@ -3,9 +3,11 @@
 import { type ComponentPropsWithoutRef, type KeyboardEvent, type ReactNode, useState } from 'react';
 import { STATUS_LABELS } from '../status.js';
 import type { ActivityChild } from '../types/index.js';
+import { visible } from '../visible.js';
 import { classes } from './classes.js';
 import { ProgressBar } from './ProgressBar.js';
 import { StatusBadge } from './StatusBadge.js';
+import { Untrusted } from './Untrusted.js';
 
 /** Task of a tree. */
 export type TaskTreeItem = Pick<ActivityChild, 'agent_id' | 'agent_type' | 'status'> &
@@ -104,7 +106,7 @@ function Branch({ task, shared }: { task: TaskTreeItem; shared: Shared }) {
       className="ax-tree__item"
       data-agent-id={task.agent_id}
       data-status={task.status}
-      aria-label={`${task.agent_type}, ${STATUS_LABELS[task.status] ?? task.status}`}
+      aria-label={`${visible(task.agent_type)}, ${STATUS_LABELS[task.status] ?? task.status}`}
       aria-expanded={hasChildren ? open : undefined}
       aria-selected={task.agent_id === shared.selected}
       tabIndex={task.agent_id === shared.focusable ? 0 : -1}
@@ -136,8 +138,12 @@ function Branch({ task, shared }: { task: TaskTreeItem; shared: Shared }) {
         ) : (
           <>
             <StatusBadge status={task.status} />
-            <span className="ax-tree__name">{task.agent_type}</span>
-            <span className="ax-tree__message">{task.latest_log_message}</span>
+            <span className="ax-tree__name">
+              <Untrusted text={task.agent_type} />
+            </span>
+            <span className="ax-tree__message">
+              <Untrusted text={task.latest_log_message} />
+            </span>
             <ProgressBar percentage={task.percentage} status={task.status} showValue />
           </>
         )}

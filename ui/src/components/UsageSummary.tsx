@@ -2,6 +2,7 @@ import type { ComponentPropsWithoutRef } from 'react';
 import { formatMoney, formatNumber } from '../format.js';
 import type { Usage } from '../types/index.js';
 import { classes } from './classes.js';
+import { Untrusted } from './Untrusted.js';
 
 export interface UsageSummaryProps extends Omit<ComponentPropsWithoutRef<'div'>, 'children'> {
   usage: Usage;
@@ -38,7 +39,9 @@ export function UsageSummary({ usage, cost, byModel, className, ...rest }: Usage
           <tbody>
             {models.map(([model, used]) => (
               <tr key={model}>
-                <th scope="row">{model}</th>
+                <th scope="row">
+                  <Untrusted text={model} />
+                </th>
                 <td>{formatNumber(used.requests)}</td>
                 <td>{formatNumber(used.input_tokens)}</td>
                 <td>{formatNumber(used.cached_tokens)}</td>

@@ -6,6 +6,7 @@ import { useNow } from '../hooks/useNow.js';
 import type { WorkerProcess } from '../types/index.js';
 import { classes } from './classes.js';
 import { RelativeTime } from './RelativeTime.js';
+import { Untrusted } from './Untrusted.js';
 
 /** Milliseconds without a report after which a worker process counts as lost. */
 const LOST_AFTER = 20_000;
@@ -69,10 +70,12 @@ export function WorkerList({
             return (
               <tr key={worker.worker_id} data-state={state}>
                 <th scope="row">
-                  {worker.host}:{worker.pid}
+                  <Untrusted text={worker.host} />:{worker.pid}
                 </th>
                 <td className="ax-workers__state">{STATE_LABELS[state]}</td>
-                <td>{worker.queue}</td>
+                <td>
+                  <Untrusted text={worker.queue} />
+                </td>
                 <td>
                   {worker.running} of {worker.concurrency}
                 </td>

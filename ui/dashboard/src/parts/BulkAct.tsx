@@ -1,5 +1,6 @@
 import { useEffect, useState } from 'react';
 import { formatCount, formatNumber } from '../../../src/format.js';
+import { visible } from '../../../src/visible.js';
 import type { Bulk } from '../data.js';
 import { Dialog } from './Dialog.js';
 
@@ -54,7 +55,7 @@ export function BulkAct({ verb, done, which, send, onClose }: BulkActProps) {
   return (
     <Dialog title={`${verb} tasks`} onClose={onClose}>
       <p role="status" className="d-bulk">
-        {sentence(state, { verb, done, which })}
+        {visible(sentence(state, { verb, done, which }))}
       </p>
       <div className="d-actions">
         <button type="button" className="ax-button" onClick={onClose}>

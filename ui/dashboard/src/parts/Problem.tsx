@@ -1,4 +1,4 @@
-import { RequestError } from 'agentexec-ui';
+import { RequestError, Untrusted } from 'agentexec-ui';
 
 export interface ProblemProps {
   title: string;
@@ -15,8 +15,14 @@ export function Problem({ title, error, text, onRetry, below = false }: ProblemP
   return (
     <div className="d-problem" role="alert">
       <Heading>{title}</Heading>
-      <p>{text ?? (error && adviceOn(error))}</p>
-      {error && !(error instanceof RequestError) && <p className="d-muted">{error.message}</p>}
+      <p>
+        <Untrusted text={text ?? (error && adviceOn(error))} />
+      </p>
+      {error && !(error instanceof RequestError) && (
+        <p className="d-muted">
+          <Untrusted text={error.message} />
+        </p>
+      )}
       {onRetry && (
         <button type="button" className="ax-button" onClick={onRetry}>
           Try again
@@ -40,7 +46,10 @@ export function Stale({ error }: { error: Error | undefined }) {
   return (
     <p className="d-stale" role="status">
       {error && (
-        <>Not fresh: {error instanceof RequestError ? error.message : 'the server does not answer.'} Trying again.</>
+        <>
+          Not fresh: <Untrusted text={error instanceof RequestError ? error.message : 'the server does not answer.'} />{' '}
+          Trying again.
+        </>
       )}
     </p>
   );

@@ -1,4 +1,5 @@
-import type { ReactNode } from 'react';
+import { Untrusted } from 'agentexec-ui';
+import { type ReactNode, useEffect, useRef } from 'react';
 import { formatCount } from '../../../src/format.js';
 import { api, HAS_LOGIN, type Me } from '../data.js';
 import { href } from '../router.js';
@@ -35,6 +36,15 @@ export interface ShellProps {
 /** Menu and frame of every view. */
 export function Shell({ section, me, waiting, lost, onHelp, children }: ShellProps) {
   const [theme, nextTheme] = useTheme();
+  const nav = useRef<HTMLElement>(null);
+  // On a narrow page the menu scrolls sideways.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the section decides which link is the current one.
+  useEffect(() => {
+    const current = nav.current?.querySelector('[aria-current]')?.getBoundingClientRect();
+    if (!nav.current || !current) return;
+    const { left, width } = nav.current.getBoundingClientRect();
+    nav.current.scrollLeft += current.left + current.width / 2 - (left + width / 2);
+  }, [section]);
   return (
     <div className="d-shell">
       {/* Not a link: its fragment would be one of <base>, which is another page. */}
@@ -45,7 +55,7 @@ export function Shell({ section, me, waiting, lost, onHelp, children }: ShellPro
         <Link className="d-brand" href={href('')}>
           <Icon name="brand" /> agentexec
         </Link>
-        <nav aria-label="Views">
+        <nav ref={nav} aria-label="Views">
           <ul className="d-nav">
             {PLACES.map(([path, name, icon]) => (
               <li key={path}>
@@ -87,7 +97,11 @@ function Who({ me }: { me: Me }) {
       className="d-who"
       title={acts ? undefined : 'Start the dashboard with --allow-acts, or with a caller that may act.'}
     >
-      {me.name && me.name !== NOBODY && <span className="d-who__name">{me.name}</span>}
+      {me.name && me.name !== NOBODY && (
+        <span className="d-who__name">
+          <Untrusted text={me.name} />
+        </span>
+      )}
       <span className="d-muted">{acts ? 'May act' : 'Read only'}</span>
       {HAS_LOGIN && (
         <button type="button" className="ax-link" onClick={() => api.logOut().then(() => location.reload())}>

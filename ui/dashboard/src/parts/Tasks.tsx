@@ -6,9 +6,12 @@ import {
   TaskList,
   type TaskListItem,
   type TaskListProps,
+  Untrusted,
 } from 'agentexec-ui';
 import { formatDuration } from '../../../src/format.js';
+import { visible } from '../../../src/visible.js';
 import { go, href } from '../router.js';
+import { waitsFor } from '../waiting.js';
 
 /** Task list whose rows are links to the tasks. */
 export function Tasks(props: TaskListProps<ActivityListItem>) {
@@ -21,14 +24,22 @@ export function taskHref(agentId: string): string {
 
 /** Row with the progress of a running task, and how long an ended one took. */
 function row(item: TaskListItem) {
+  // The message beside it says for what.
+  const reason = waitsFor(item.status, item.latest_log_message);
   return (
     <>
-      <StatusBadge status={item.status} />
-      <span className="ax-task-list__name" title={item.agent_type}>
-        {item.agent_type}
+      {reason ? (
+        <StatusBadge status={item.status} className="d-waiting" title={`Waiting for ${reason}`}>
+          Waiting
+        </StatusBadge>
+      ) : (
+        <StatusBadge status={item.status} />
+      )}
+      <span className="ax-task-list__name" title={visible(item.agent_type)}>
+        <Untrusted text={item.agent_type} />
       </span>
-      <span className="ax-task-list__message" title={item.latest_log_message ?? undefined}>
-        {item.latest_log_message}
+      <span className="ax-task-list__message" title={visible(item.latest_log_message ?? '') || undefined}>
+        <Untrusted text={item.latest_log_message} />
       </span>
       {item.status === 'running' ? (
         <ProgressBar percentage={item.percentage} status={item.status} showValue />

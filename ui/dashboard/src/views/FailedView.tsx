@@ -1,7 +1,8 @@
-import { FoldedText, RelativeTime } from 'agentexec-ui';
+import { FoldedText, RelativeTime, Untrusted } from 'agentexec-ui';
 import { useId, useState } from 'react';
 import { formatCount } from '../../../src/format.js';
 import { usePolled } from '../../../src/hooks/usePolled.js';
+import { visible } from '../../../src/visible.js';
 import { api, type FailedGroup, type FailedTask } from '../data.js';
 import { SINCE_LABELS, sinceTime } from '../filters.js';
 import { ActButton } from '../parts/ActButton.js';
@@ -57,17 +58,17 @@ export function FailedView({ query }: { query: URLSearchParams }) {
           key: item.agent_id,
           cells: [
             <Link key="task" data-row="" href={href(`tasks/${item.agent_id}`)}>
-              {item.task_name}
+              <Untrusted text={item.task_name} />
             </Link>,
             <RelativeTime key="at" time={item.failed_at} />,
             attempts(item),
-            item.queue ?? '–',
+            item.queue ? <Untrusted key="queue" text={item.queue} /> : '–',
             <FoldedText key="error" className="d-error" text={item.error ?? '–'} limit={200} />,
             ...(mayAct
               ? [
                   <ActButton
                     key="retry"
-                    label={`Retry ${item.task_name} ${item.agent_id.slice(0, 8)}`}
+                    label={`Retry ${visible(item.task_name)} ${item.agent_id.slice(0, 8)}`}
                     onAct={() => api.retry(item.agent_id)}
                     onDone={failed.refetch}
                   >
@@ -115,7 +116,7 @@ function Groups({ groups }: { groups: readonly FailedGroup[] | undefined }) {
           key: `${group.task_name} ${group.error}`,
           cells: [
             <Link key="task" data-row="" href={href('failed', { task: group.task_name })}>
-              {group.task_name}
+              <Untrusted text={group.task_name} />
             </Link>,
             group.count.toLocaleString('en-US'),
             <Link key="latest" href={href(`tasks/${group.latest_agent_id}`)}>
@@ -162,7 +163,9 @@ function Filters({
           <select id={`${id}-queue`} value={queue ?? ''} onChange={(event) => set({ queue: event.target.value })}>
             <option value="">any</option>
             {(queue && !names.includes(queue) ? [queue, ...names] : names).map((name) => (
-              <option key={name}>{name}</option>
+              <option key={name} value={name}>
+                {visible(name)}
+              </option>
             ))}
           </select>
         </label>

@@ -1,3 +1,4 @@
+import { Untrusted } from 'agentexec-ui';
 import { type FormEvent, useEffect, useRef, useState } from 'react';
 import { api, HAS_LOGIN } from '../data.js';
 
@@ -61,7 +62,7 @@ export function LoginView({ onLoggedIn }: { onLoggedIn: () => void }) {
         </p>
         {problem && (
           <p role="alert" className="ax-error">
-            {problem}
+            <Untrusted text={problem} />
           </p>
         )}
         <button type="submit" className="ax-button ax-button--primary" aria-disabled={sending}>

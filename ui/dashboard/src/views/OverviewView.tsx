@@ -1,4 +1,4 @@
-import { type Overview, RelativeTime, useActivities, WorkerList } from 'agentexec-ui';
+import { type Overview, RelativeTime, Untrusted, useActivities, WorkerList } from 'agentexec-ui';
 import type { ReactNode } from 'react';
 import { formatDuration, formatMoney, formatNumber, formatShort, parseTime } from '../../../src/format.js';
 import { usePolled } from '../../../src/hooks/usePolled.js';
@@ -31,7 +31,11 @@ export function OverviewView() {
   return (
     <>
       <h1>Overview</h1>
-      <Figures overview={overview.data} cost={spent.data?.cost} tokens={spent.data && tokens(spent.data.usage)} />
+      <Figures
+        overview={overview.data}
+        cost={spent.data && (spent.data.usage.requests === 0 ? 0 : spent.data.cost)}
+        tokens={spent.data && tokens(spent.data.usage)}
+      />
       {latest.data?.items.length === 0 ? (
         <FirstTask />
       ) : (
@@ -54,7 +58,12 @@ export function OverviewView() {
 }
 
 function Some({ list, empty }: { list: ReturnType<typeof useActivities>; empty: string }) {
-  if (list.error && !list.data) return <p className="ax-error d-fixed-list">{list.error.message}</p>;
+  if (list.error && !list.data)
+    return (
+      <p className="ax-error d-fixed-list">
+        <Untrusted text={list.error.message} />
+      </p>
+    );
   return (
     <Tasks
       className="d-fixed-list"
@@ -105,7 +114,15 @@ function Figures({ overview, cost, tokens }: FiguresProps) {
       <Figure
         name="Oldest waiting"
         value={overview && (waits === undefined ? '–' : formatDuration(waits))}
-        note={overview?.oldest_queued_at ? <RelativeTime time={overview.oldest_queued_at} /> : 'nothing waits'}
+        note={
+          overview?.oldest_queued_at ? (
+            <RelativeTime time={overview.oldest_queued_at} />
+          ) : overview && overview.queued > 0 ? (
+            'all are delayed, or wait for a person or an event'
+          ) : (
+            'nothing waits'
+          )
+        }
       />
       <Figure name="Completed" value={done === undefined ? undefined : formatNumber(done)} note="last hour" />
       <Figure

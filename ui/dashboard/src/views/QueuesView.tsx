@@ -1,9 +1,10 @@
-import { RelativeTime } from 'agentexec-ui';
+import { RelativeTime, Untrusted } from 'agentexec-ui';
 import { type ReactNode, useState } from 'react';
 import { formatDuration, formatNumber, parseTime } from '../../../src/format.js';
 import { usePolled } from '../../../src/hooks/usePolled.js';
+import { visible } from '../../../src/visible.js';
 import { api, type Queue } from '../data.js';
-import { ActButton } from '../parts/ActButton.js';
+import { ActButton, ActProblem, useAct } from '../parts/ActButton.js';
 import { Link } from '../parts/Link.js';
 import { Problem, Stale } from '../parts/Problem.js';
 import { Table } from '../parts/Table.js';
@@ -40,7 +41,7 @@ export function QueuesView() {
           key: queue.name,
           cells: [
             <Link key="name" data-row="" href={href('tasks', { queue: queue.name })}>
-              {queue.name}
+              <Untrusted text={queue.name} />
             </Link>,
             formatNumber(queue.ready),
             formatNumber(queue.delayed),
@@ -74,31 +75,64 @@ function State({ queue: { pause } }: { queue: Queue }): ReactNode {
   if (!pause) return 'Open';
   return (
     <span className="d-waiting">
-      Paused <RelativeTime time={pause.paused_at} /> by {pause.paused_by}
-      {pause.reason && `: ${pause.reason}`}
+      Paused <RelativeTime time={pause.paused_at} /> by <Untrusted text={pause.paused_by} />
+      {pause.reason && (
+        <>
+          : <Untrusted text={pause.reason} />
+        </>
+      )}
     </span>
   );
 }
 
-function Act({ queue, onDone }: { queue: Queue; onDone: () => Promise<void> }) {
-  const [asks, setAsks] = useState(false);
-  const [reason, setReason] = useState('');
+interface ActProps {
+  queue: Queue;
+  onDone: () => Promise<void>;
+}
+
+function Act({ queue, onDone }: ActProps) {
+  const [asks, setAsks] = useState<boolean>();
+  const name = visible(queue.name);
   if (queue.pause) {
     return (
-      <ActButton label={`Resume ${queue.name}`} onAct={() => api.resumeQueue(queue.name)} onDone={onDone}>
+      <ActButton label={`Resume ${name}`} onAct={() => api.resumeQueue(queue.name)} onDone={onDone}>
         Resume
       </ActButton>
     );
   }
-  if (!asks) {
-    return (
-      <button type="button" className="ax-button" aria-label={`Pause ${queue.name}`} onClick={() => setAsks(true)}>
-        Pause…
-      </button>
-    );
-  }
+  if (asks) return <PauseForm queue={queue} onDone={onDone} onClose={() => setAsks(false)} />;
   return (
-    <span className="d-inline">
+    <button
+      type="button"
+      className="ax-button"
+      aria-label={`Pause ${name}`}
+      // biome-ignore lint/a11y/noAutofocus: the form that has been closed had the focus.
+      autoFocus={asks === false}
+      onClick={() => setAsks(true)}
+    >
+      Pause…
+    </button>
+  );
+}
+
+/** Asks for the reason of a pause. Enter pauses, Escape closes the form. */
+function PauseForm({ queue, onDone, onClose }: ActProps & { onClose: () => void }) {
+  const [reason, setReason] = useState('');
+  const { act, sending, problem } = useAct(
+    () => api.pauseQueue(queue.name, reason.trim() || undefined),
+    (taken) => onDone().then(() => taken && onClose()),
+  );
+  const name = visible(queue.name);
+  return (
+    <form
+      className="d-inline"
+      aria-label={`Pause ${name}`}
+      onSubmit={(event) => {
+        event.preventDefault();
+        void act();
+      }}
+      onKeyDown={(event) => event.key === 'Escape' && onClose()}
+    >
       <input
         // biome-ignore lint/a11y/noAutofocus: the reader has just asked for it.
         autoFocus
@@ -107,15 +141,14 @@ function Act({ queue, onDone }: { queue: Queue; onDone: () => Promise<void> }) {
         maxLength={500}
         value={reason}
         onChange={(event) => setReason(event.target.value)}
-        onKeyDown={(event) => event.key === 'Escape' && setAsks(false)}
       />
-      <ActButton
-        label={`Pause ${queue.name}`}
-        onAct={() => api.pauseQueue(queue.name, reason.trim() || undefined)}
-        onDone={() => onDone().then(() => setAsks(false))}
-      >
+      <button type="submit" className="ax-button" aria-label={`Pause ${name}`} aria-disabled={sending}>
         Pause
-      </ActButton>
-    </span>
+      </button>
+      <button type="button" className="ax-button" onClick={onClose}>
+        Cancel
+      </button>
+      <ActProblem problem={problem} />
+    </form>
   );
 }

@@ -1,6 +1,7 @@
-import { RelativeTime } from 'agentexec-ui';
+import { RelativeTime, Untrusted } from 'agentexec-ui';
 import { formatNumber } from '../../../src/format.js';
 import { usePolled } from '../../../src/hooks/usePolled.js';
+import { visible } from '../../../src/visible.js';
 import { api, type Schedule } from '../data.js';
 import { ActButton } from '../parts/ActButton.js';
 import { Link } from '../parts/Link.js';
@@ -26,14 +27,17 @@ export function SchedulesView() {
         rows={schedules.data?.map((schedule) => ({
           key: `${schedule.queue} ${schedule.name}`,
           cells: [
-            schedule.name,
+            <Untrusted key="name" text={schedule.name} />,
             <Link key="task" data-row="" href={href('tasks', { task: schedule.task_name })}>
-              {schedule.task_name}
+              <Untrusted text={schedule.task_name} />
             </Link>,
-            <span key="cron" title={schedule.timezone}>
-              <code>{schedule.cron}</code> {schedule.timezone !== 'UTC' && schedule.timezone}
+            <span key="cron" title={visible(schedule.timezone)}>
+              <code>
+                <Untrusted text={schedule.cron} />
+              </code>{' '}
+              {schedule.timezone !== 'UTC' && <Untrusted text={schedule.timezone} />}
             </span>,
-            schedule.queue,
+            <Untrusted key="queue" text={schedule.queue} />,
             <Next key="next" schedule={schedule} />,
             <Last key="last" schedule={schedule} />,
             formatNumber(schedule.runs) + (schedule.repeat === null ? '' : ` of ${formatNumber(schedule.repeat)}`),
@@ -69,14 +73,14 @@ function Acts({ schedule, onDone }: { schedule: Schedule; onDone: () => Promise<
   return (
     <span className="d-inline">
       <ActButton
-        label={`${change === 'pause' ? 'Pause' : 'Resume'} ${schedule.name}`}
+        label={`${change === 'pause' ? 'Pause' : 'Resume'} ${visible(schedule.name)}`}
         onAct={() => api.actOnSchedule(schedule, change)}
         onDone={onDone}
       >
         {change === 'pause' ? 'Pause' : 'Resume'}
       </ActButton>
       <ActButton
-        label={`Run ${schedule.name} now`}
+        label={`Run ${visible(schedule.name)} now`}
         onAct={async () => {
           const { agent_id } = await api.actOnSchedule(schedule, 'run');
           if (agent_id) go(href(`tasks/${agent_id}`));

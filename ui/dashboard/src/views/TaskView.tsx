@@ -8,20 +8,24 @@ import {
   RunTimeline,
   StatusBadge,
   TaskTree,
+  Untrusted,
   UsageSummary,
   useActivity,
   useActivityStream,
   useApprovals,
 } from 'agentexec-ui';
 import { type ReactNode, useEffect, useLayoutEffect, useRef, useState } from 'react';
-import { formatDuration } from '../../../src/format.js';
+import { formatDuration, parseTime } from '../../../src/format.js';
+import { useNow } from '../../../src/hooks/useNow.js';
 import { usePolled } from '../../../src/hooks/usePolled.js';
+import { visible } from '../../../src/visible.js';
 import { api, type Contents } from '../data.js';
 import { Icon } from '../parts/Icon.js';
 import { Link } from '../parts/Link.js';
 import { Problem, Stale } from '../parts/Problem.js';
 import { useMayAct } from '../rights.js';
 import { go, goBack, href } from '../router.js';
+import { clockTime, waitsFor } from '../waiting.js';
 
 type Task = NonNullable<ReturnType<typeof useActivity>['data']>;
 type Stream = ReturnType<typeof useActivityStream>;
@@ -41,8 +45,8 @@ export function TaskView({ agentId }: { agentId: string }) {
   const approvals = useApprovals({ agentId });
   const mayAct = useMayAct();
   const status = stream.status ?? task.data?.status;
-  // What a task was asked does not change; what it has answered comes with its end.
-  const contents = usePolled(`contents ${agentId} ${stream.ended}`, (signal) => api.contents(agentId, signal), {
+  // What a task was asked does not change; the start of a queued one and the answer come with its status.
+  const contents = usePolled(`contents ${agentId} ${status}`, (signal) => api.contents(agentId, signal), {
     enabled: task.data !== undefined,
     interval: () => false,
     keep: true,
@@ -63,25 +67,30 @@ export function TaskView({ agentId }: { agentId: string }) {
   }
   if (!task.data || !status) return <Skeleton />;
   const { data } = task;
+  const message = stream.message ?? data.logs.at(-1)?.message;
   return (
     <article className="d-task" data-status={status} data-live={wasActive || undefined}>
       <Back />
       <header className="d-task__head">
-        <h1>{data.agent_type}</h1>
-        <StatusBadge status={status} />
+        <h1>
+          <Untrusted text={data.agent_type} />
+        </h1>
+        <Status status={status} message={message} />
         <span className="d-task__connection d-muted" role="status">
           {status && isActive(status) ? CONNECTIONS[stream.connection] : ''}
         </span>
         {mayAct && <Acts task={data} status={status} onDone={task.refetch} />}
       </header>
-      <p className="d-task__now">{stream.message ?? data.logs.at(-1)?.message}</p>
+      <p className="d-task__now">
+        <Untrusted text={message} />
+      </p>
       <ProgressBar
         className="d-task__progress"
         percentage={stream.percentage ?? data.percentage}
         status={status}
         showValue
       />
-      <Facts task={data} contents={contents.data} />
+      <Facts task={data} start={startOf(status, message, contents.data)} queue={contents.data?.queue} />
       {data.error && <FoldedText className="ax-error" text={data.error} />}
       {approvals.approvals.map((approval) => (
         <ApprovalCard
@@ -128,7 +137,11 @@ export function TaskView({ agentId }: { agentId: string }) {
               <Json value={contents.data.metadata} none="None" />
             </Part>
           )}
-          {contents.error && <p className="ax-error">{contents.error.message}</p>}
+          {contents.error && (
+            <p className="ax-error">
+              <Untrusted text={contents.error.message} />
+            </p>
+          )}
         </div>
       </div>
       <Stale error={task.error} />
@@ -176,7 +189,7 @@ function Json({ value, none }: { value: unknown; none: string }) {
   if (value === undefined) return <div className="ax-placeholder d-json" />;
   if (value === null) return <p className="d-muted d-json">{none}</p>;
   const text = typeof value === 'string' ? value : JSON.stringify(value, null, 2);
-  return <FoldedText className="ax-code d-json" text={text} limit={1500} />;
+  return <FoldedText className="ax-code d-json" text={text} limit={1500} json={typeof value !== 'string'} />;
 }
 
 function noResult(status: string, contents: Contents | undefined): string {
@@ -185,13 +198,48 @@ function noResult(status: string, contents: Contents | undefined): string {
   return status === 'error' || status === 'canceled' ? 'None: the task did not complete.' : 'Not yet';
 }
 
-function Facts({ task, contents }: { task: Task; contents: Contents | undefined }) {
+/** Status, and of a task that waits the reason. */
+function Status({ status, message }: { status: Task['status']; message: string | undefined }) {
+  const reason = waitsFor(status, message);
+  if (!reason) return <StatusBadge status={status} />;
+  return (
+    <StatusBadge status={status} className="d-waiting">
+      {reason === 'approval' ? 'Waiting for approval' : 'Waiting for an event'}
+    </StatusBadge>
+  );
+}
+
+/** Return the time before which a queued task does not start. */
+function startOf(status: Task['status'], message: string | undefined, contents: Contents | undefined) {
+  return status === 'queued' && !waitsFor(status, message) ? contents?.run_at : undefined;
+}
+
+/** Start that is to come; nothing once its time has come. */
+function Start({ time }: { time: string | null | undefined }) {
+  const now = useNow(1000);
+  const at = parseTime(time);
+  if (!(at > now)) return null;
+  return (
+    <Fact name="Starts">
+      in {formatDuration((at - now) / 1000)} ({clockTime(at, now)})
+    </Fact>
+  );
+}
+
+interface FactsProps {
+  task: Task;
+  start: string | null | undefined;
+  queue: string | null | undefined;
+}
+
+function Facts({ task, start, queue }: FactsProps) {
   return (
     <dl className="d-facts">
       <Fact name="Id">
         <CopyId id={task.agent_id} />
       </Fact>
-      <Fact name="Queue">{contents?.queue ?? '–'}</Fact>
+      <Start time={start} />
+      <Fact name="Queue">{queue ? <Untrusted text={queue} /> : '–'}</Fact>
       <Fact name="Created">
         <RelativeTime time={task.created_at} />
       </Fact>
@@ -252,7 +300,7 @@ function Acts({ task, status, onDone }: { task: Task; status: string; onDone: ()
     <div className="d-task__acts">
       {problem && (
         <span role="alert" className="d-bad">
-          {problem}
+          <Untrusted text={problem} />
         </span>
       )}
       {(status === 'queued' || status === 'running') && (
@@ -322,6 +370,6 @@ function useEscape(onEscape: () => void): void {
 
 function useTitle(name: string | undefined): void {
   useEffect(() => {
-    if (name) document.title = `${name} · agentexec`;
+    if (name) document.title = `${visible(name)} · agentexec`;
   }, [name]);
 }

@@ -2,6 +2,7 @@ import { STATUS_LABELS, type Status, useActivities } from 'agentexec-ui';
 import { type FormEvent, useEffect, useId, useRef, useState } from 'react';
 import { formatCount } from '../../../src/format.js';
 import { usePolled } from '../../../src/hooks/usePolled.js';
+import { visible } from '../../../src/visible.js';
 import { api } from '../data.js';
 import { activityFilters, bulkBody, describe, type FilterName, filtersOf, SINCE_LABELS } from '../filters.js';
 import { BulkAct } from '../parts/BulkAct.js';
@@ -137,7 +138,9 @@ function Filters({ query }: { query: URLSearchParams }) {
                 filters.queue,
                 queues.data?.map(({ name }) => name),
               ).map((name) => (
-                <option key={name}>{name}</option>
+                <option key={name} value={name}>
+                  {visible(name)}
+                </option>
               ))}
             </select>
           </label>
