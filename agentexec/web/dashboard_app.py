@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Body, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 
 from agentexec.config import CONF, MAX_TOKEN_LENGTH, MIN_KEY_LENGTH
 from agentexec.errors import UsageError
@@ -13,6 +15,7 @@ from agentexec.web.api import router
 from agentexec.web.caller import Caller
 from agentexec.web.errors import add_error_handlers
 from agentexec.web.guard import Guard
+from agentexec.web.invalid import sentence_of
 from agentexec.web.logins import SECONDS, Logins
 from agentexec.web.page import Page
 
@@ -44,6 +47,7 @@ def dashboard(
     logins = _logins(caller, token, allow_acts)
     app = FastAPI(title="agentexec dashboard", docs_url=None, redoc_url=None, openapi_url=None)
     add_error_handlers(app)
+    app.add_exception_handler(RequestValidationError, _invalid)
     if logins is not None:
         app.include_router(_login_routes(logins), prefix="/api")
     app.include_router(router(caller=caller or _caller(logins, act=allow_acts)), prefix="/api")
@@ -108,6 +112,12 @@ def _login_routes(logins: Logins) -> APIRouter:
         return response
 
     return routes
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    """Answer an invalid login, which the list of endpoints does not have, as these answer."""
+    errors = error.errors() if isinstance(error, RequestValidationError) else ()
+    return JSONResponse({"detail": sentence_of(errors)}, 422)
 
 
 async def _unknown(path: str) -> None:

@@ -140,6 +140,14 @@ def test_the_token_logs_in_from_anywhere(monkeypatch: pytest.MonkeyPatch, from_s
     assert web.get("/api/me").status_code == 401
 
 
+def test_an_invalid_login_is_refused_in_a_sentence() -> None:
+    with browser(ax.web.dashboard(token=TOKEN)) as web:
+        for body in (b"", b"{}", b'{"token": 3}', b"nonsense", b'{"token": "%s"}' % (b"x" * 1_001)):
+            answer = web.post("/api/login", content=body, headers={"X-Agentexec": "1"})
+            assert answer.status_code == 422
+            assert isinstance(answer.json()["detail"], str), answer.text
+
+
 def test_a_cookie_over_plain_http_works_too() -> None:
     web = browser(ax.web.dashboard(token=TOKEN), "http://10.0.0.1:8765")
     assert login(web) == 204
