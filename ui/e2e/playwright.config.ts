@@ -12,6 +12,8 @@ export default defineConfig({
   // A slow machine can miss a deadline once; the report calls such a test flaky.
   retries: 2,
   forbidOnly: true,
+  // These only draw the pictures of the docs.
+  grepInvert: process.env.PICTURES ? /^$/ : /a picture of/,
   use: {
     browserName: 'chromium',
     launchOptions: {
