@@ -91,10 +91,10 @@ def retry_in_batches(wanted: FailedFilter, by: str = "", limit: int | None = Non
 class RetryBatch:
     """The next failed tasks that match, to be retried in one transaction. `by` is the phrase that names who does it."""
 
-    def __init__(self, wanted: FailedFilter, by: str = "", size: int = BATCH) -> None:
+    def __init__(self, wanted: FailedFilter, by: str = "", size: int | None = None) -> None:
         self._wanted = wanted
         self._by = by
-        self._size = size
+        self._size = BATCH if size is None else size
         self._now = utc_now()
         self._agent_ids: list[UUID] | None = None
 

@@ -204,10 +204,12 @@ def _checked_page(page: int, page_size: int, after: str | None) -> _Page:
 
 
 def _parse_statuses(statuses: Any) -> tuple[Status, ...] | None:
-    """Return several statuses in the order of a list; None for all of them, and for none."""
+    """Return several statuses in the order of a list; None for all of them."""
     check_iterable("status=", statuses)
     found = {_parse_status(status) for status in itertools.islice(statuses, MAX_STATUSES)}
-    return tuple(status for status in RANKS if status in found) if 0 < len(found) < len(RANKS) else None
+    if not found:
+        raise UsageError("status= names no status; leave it out for tasks with any status.")
+    return tuple(status for status in RANKS if status in found) if len(found) < len(RANKS) else None
 
 
 def _parse_status(status: Status | str | None) -> Status | None:

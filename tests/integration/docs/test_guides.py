@@ -250,6 +250,10 @@ def test_what_init_tells_to_do_next(follow: Follow, mock_openai: MockOpenAI) -> 
 ELSEWHERE = {
     "deployment": "its commands need Docker; tests/integration/examples/test_deployment_files.py runs its files",
     "redis": "its commands are those of a Redis server",
+    "http-api": "tests/integration/web tries each endpoint, and what the guide says of tokens and refusals",
+    "dashboard": "its command serves until it is stopped; ui/e2e/dashboard.spec.ts goes through the page",
+    "example-app": "tests/integration/examples/test_fastapi_example.py starts the example as its README says",
+    "other-front-ends": "tests/faults/test_front_ends.py runs its code with the clients of the front ends",
 }
 """Guides without a program to run."""
 

@@ -29,7 +29,9 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def backend(engine: Engine) -> sql_backend.SqlBackend:
-    return sql_backend.create(Settings(), engine)
+    backend = sql_backend.create(Settings(), engine)
+    backend.mark_intact(QUEUE)  # before that, no lock is given away
+    return backend
 
 
 def push_locked(backend: sql_backend.SqlBackend, key: str, number: int) -> None:
