@@ -93,7 +93,7 @@ async def test_high_goes_to_the_front_and_each_priority_is_first_in_first_out(de
 @everywhere
 async def test_a_delayed_task_may_start_when_its_time_has_come(deploy: Deploy) -> None:
     deployment = deploy()
-    soon = await ax.enqueue("work", delay=0.3)
+    soon = await ax.enqueue("work", delay=2)
     later = await ax.enqueue("work", delay=timedelta(hours=1))
     at = await ax.enqueue("work", eta=datetime.now(UTC) + timedelta(hours=2))
     past = await ax.enqueue("work", eta=datetime.now(UTC) - timedelta(hours=2))

@@ -109,7 +109,7 @@ class Application:
     def close(self) -> None:
         self.http.close()
         self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(PATIENCE) == 0, self.log.read_text()
+        assert self.process.wait(2 * PATIENCE) == 0, self.log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +128,9 @@ def test_a_task_is_queued_approved_and_read_by_http(application: Application) ->
     agent_id = application.post("/research?company=Acme")["agent_id"]
     [question] = wait_until(lambda: application.get(f"/api/approvals?agent_id={agent_id}"), timeout=PATIENCE)
     assert (question["tool"], json.loads(question["arguments"])["company"]) == ("publish_report", "Acme")
-    waiting = application.get(f"/research/{agent_id}")
-    assert (waiting["status"], waiting["percentage"]) == ("queued", 70)
+    is_queued = lambda: application.get(f"/research/{agent_id}")["status"] == "queued"  # noqa: E731
+    assert wait_until(is_queued, timeout=PATIENCE)
+    assert application.get(f"/research/{agent_id}")["percentage"] == 70
     assert application.get("/reports") == []
     answer = application.post(f"/api/approvals/{agent_id}/{question['call_id']}/approve", 200)
     assert answer == {"changed": True}

@@ -36,7 +36,7 @@ from agentexec.worker.reconciler import Reconciler
 from agentexec.worker.worker_process import Worker
 from tests.conftest import DATABASES
 
-LEASE = 1.0
+LEASE = 3.0
 """Seconds of a lease. The reconciler looks at every task twice in this time."""
 
 LATEST = 60.0
