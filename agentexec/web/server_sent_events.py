@@ -63,10 +63,9 @@ async def event_stream(
         HTTPException: 404 for an unknown task, 422 for an invalid argument, 503 while a server cannot be reached,
             or the database lacks tables.
     """
-    resumed = request.headers.get("last-event-id") if request is not None else None
     try:
         events = await stream(
-            agent_id, after=resumed or after, deltas=deltas, metadata_filter=metadata_filter
+            agent_id, after=last_event_id(request) or after, deltas=deltas, metadata_filter=metadata_filter
         ).open()
     except AgentexecError as error:
         raise refusal(error) from None
@@ -78,6 +77,21 @@ async def event_stream(
     )
 
 
+def last_event_id(request: Request | None) -> str | None:
+    """Return the id after which a lost connection goes on, if the request says so."""
+    return request.headers.get("last-event-id") if request is not None else None
+
+
+def idle_seconds(keep_alive: float, until: datetime | None) -> float:
+    """Return the seconds of silence after which a stream looks around: for its end too, if it has one."""
+    return keep_alive if until is None else min(keep_alive, CHECK_SECONDS)
+
+
+def is_over(until: datetime | None) -> bool:
+    """Return True once the time has come at which a response ends."""
+    return until is not None and datetime.now(UTC) >= until
+
+
 def _frame(event: ActivityEvent) -> str:
     name = NAMES.get(event.type, event.type)
     return f"id: {event.id}\nevent: {name}\ndata: {event.model_dump_json()}\n\n"
@@ -85,11 +99,11 @@ def _frame(event: ActivityEvent) -> str:
 
 async def _frames(events: ActivityStream, keep_alive: float, until: datetime | None) -> AsyncGenerator[str]:
     yield f"retry: {RETRY_MS}\n\n"
-    batches = events.batches(idle=keep_alive if until is None else min(keep_alive, CHECK_SECONDS))
+    batches = events.batches(idle=idle_seconds(keep_alive, until))
     try:
         async for batch in batches:
             yield "".join(map(_frame, batch)) or ": keep-alive\n\n"
-            if until is not None and datetime.now(UTC) >= until:
+            if is_over(until):
                 break
     finally:
         await batches.aclose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -20,7 +20,14 @@ from agentexec.web.ag_ui import AgUiTranslator
 from agentexec.web.ai_sdk import AiSdkTranslator
 from agentexec.web.errors import refusal
 from agentexec.web.frames import Frames, parse_place
-from agentexec.web.server_sent_events import CHECK_SECONDS, HEADERS, KEEP_ALIVE_SECONDS, RETRY_MS
+from agentexec.web.server_sent_events import (
+    HEADERS,
+    KEEP_ALIVE_SECONDS,
+    RETRY_MS,
+    idle_seconds,
+    is_over,
+    last_event_id,
+)
 from agentexec.web.translation import Translator
 
 TASK_HEADER = "X-Agentexec-Task"
@@ -166,9 +173,9 @@ async def _respond(
     headers: Mapping[str, str],
     end: bytes,
 ) -> Response:
-    last_event_id = options.request.headers.get("last-event-id") if options.request is not None else None
+    resumed = last_event_id(options.request)
     try:
-        place = parse_place(last_event_id or options.after)
+        place = parse_place(resumed or options.after)
         events = stream(
             agent_id, after=place.event, deltas=options.deltas, metadata_filter=options.metadata_filter
         )
@@ -178,7 +185,7 @@ async def _respond(
     if events.exhausted:
         events.close()
         return Response(status_code=204)
-    frames = Frames(make(place.state), place, begin=not last_event_id)
+    frames = Frames(make(place.state), place, begin=not resumed)
     return StreamingResponse(
         _chunks(events, frames, options, end),
         media_type="text/event-stream",
@@ -190,13 +197,12 @@ async def _chunks(
     events: ActivityStream, frames: Frames, options: _Options, end: bytes
 ) -> AsyncGenerator[bytes]:
     yield f"retry: {RETRY_MS}\n\n".encode() + b"".join(frames.begin())
-    until, idle = options.until, options.keep_alive
-    batches = events.batches(idle=idle if until is None else min(idle, CHECK_SECONDS))
+    batches = events.batches(idle=idle_seconds(options.keep_alive, options.until))
     try:
         async for batch in batches:
             await _add_approvals(frames.agent_id, batch)
             yield b"".join(frames.of(batch)) or KEEP_ALIVE
-            if until is not None and datetime.now(UTC) >= until:
+            if is_over(options.until):
                 return
         if events.ended:
             yield end

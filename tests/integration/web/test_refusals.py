@@ -27,7 +27,6 @@ from agentexec.errors import (
     WaitDeadlockError,
 )
 from agentexec.runtime import RUNTIME
-from agentexec.web import translated_streams
 from agentexec.web.dashboard_server import serve
 from agentexec.web.errors import FAULT
 from tests.integration.web.test_tenants import ENDPOINTS, body_of, make_tasks, url_of
@@ -230,7 +229,7 @@ def test_a_token_shows_what_the_guide_says(web: TestClient) -> None:
 def test_a_token_of_one_task_shows_the_calls_that_wait_in_its_streams(
     web: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(translated_streams, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr("agentexec.web.server_sent_events.CHECK_SECONDS", 0.05)
     waiting = make_tasks({"tenant": "a"})["waiting"]
     ax.activity.update(waiting, "Waiting for approval: pay")
     token = ax.web.read_token(task=waiting, expires_in=1)
