@@ -28,7 +28,7 @@ SERVERS = re.compile(r"(\w+=\S* )*(agentexec worker|uvicorn|flask|python manage.
 ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|call_\w+"
 """Id of a task, or of a call by a model."""
 
-AGAIN = re.compile(r"agentexec ((approvals|failed|list|show) |schedules$)|curl (?!.*(-d|-X POST))")
+AGAIN = re.compile(r"agentexec (approvals|failed|list|show|schedules)\b|curl (?!.*(-d|-X POST))")
 """Commands that a person repeats until they show what is awaited."""
 
 TIME = r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -11,12 +12,16 @@ from typing import TypeVar
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT = 10.0
+PATIENCE = float(os.environ.get("AGENTEXEC_TEST_PATIENCE", "1"))
+"""Factor of every time-out, for slow machines: a condition that comes true costs no more by it."""
+
 SHORTEST, LONGEST = 0.02, 0.1
 """Seconds between two checks, longer the longer it takes: each check may be a query."""
 
 
 def wait_until(condition: Callable[[], T], *, timeout: float = DEFAULT_TIMEOUT) -> T:
     """Call `condition` until it returns something true, and return that."""
+    timeout *= PATIENCE
     deadline, pause = time.monotonic() + timeout, SHORTEST
     while not (outcome := condition()):
         if time.monotonic() > deadline:
@@ -30,6 +35,7 @@ async def wait_until_async(
     condition: Callable[[], T | Awaitable[T]], *, timeout: float = DEFAULT_TIMEOUT
 ) -> T:
     """`wait_until` for coroutines; `condition` may itself be one or a plain function."""
+    timeout *= PATIENCE
     deadline, pause = time.monotonic() + timeout, SHORTEST
     while True:
         outcome = condition()

@@ -26,12 +26,14 @@ DEADLOCK = ("40P01", 1213)
 def retry_on_deadlock(call: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function so that it runs again after losing a deadlock.
 
-    The function is one transaction, or several that may be repeated.
+    The function is one transaction, or several that may be repeated. A call with `transaction=` is a part of the
+    caller's: that is gone as a whole, and its owner runs it again.
     """
 
     @functools.wraps(call)
     def call_with_retries(*args: P.args, **options: P.kwargs) -> R:
-        for _ in range(DEADLOCK_TRIES - 1):
+        tries = DEADLOCK_TRIES if options.get("transaction") is None else 1
+        for _ in range(tries - 1):
             try:
                 return call(*args, **options)
             except UnavailableError as error:

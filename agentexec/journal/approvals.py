@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, and_, insert, select, update
 
 from agentexec.activity.changes.new_tasks import log_row
 from agentexec.activity.changes.statements import ACTIVITY, INSERT_LOG
+from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.errors import ActivityNotFoundError, ApprovalNotFoundError
 from agentexec.journal.models import Approval
@@ -124,6 +125,7 @@ def verdict_on(question: Question, row: Any | None, now: datetime) -> Verdict:
     return Verdict(row.status, row.message, row.expires_at)
 
 
+@retry_on_deadlock
 def answer_question(
     engine: Engine,
     agent_id: UUID,

@@ -80,7 +80,8 @@ class Frames:
 
     def _of(self, event: ActivityEvent) -> Iterator[bytes]:
         line, number = event.id.split(".")
-        before, source = self._id(), "l" if number == self._number else "n"
+        # A live event that nobody sees moves the number on, too: only what the log has moves the line.
+        before, source = self._id(), "n" if line == self._line else "l"
         messages = self._translator.translate(event)
         self._line, self._number = line, number
         self._note_live_place()

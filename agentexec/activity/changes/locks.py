@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, select, update
 
 from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.db.chunks import CHUNK_SIZE, chunks
+from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.task import FINAL_STATUSES
 
@@ -23,6 +24,7 @@ def free_locks(connection: Connection, agent_ids: Sequence[UUID]) -> None:
         connection.execute(statement)
 
 
+@retry_on_deadlock
 def free_locks_now(engine: Engine, agent_ids: Sequence[UUID]) -> None:
     """Free the locks of tasks that have ended, in a transaction of its own."""
     with writing(engine, relaxed=True) as connection:

@@ -74,6 +74,7 @@ class SqlBackend(SqlComparison):
     def close(self) -> None:
         self._wakeup.close()
 
+    @retry_on_deadlock
     def push(self, queue: str, entries: Sequence[Entry], *, transaction: Connection | None = None) -> None:
         with self._transaction(transaction) as connection:
             self._insert(connection, queue, entries, leased_for=None)
@@ -184,6 +185,7 @@ class SqlBackend(SqlComparison):
         if strays := [row.agent_id for row in rows if row.grouped and row.lane != LEASED]:
             connection.execute(self._groups.sql.hold, {"ids": strays})
 
+    @retry_on_deadlock
     def finish(self, queue: str, leases: Sequence[Lease], *, transaction: Connection | None = None) -> None:
         """Forget finished tasks. Within a transaction with row locks those with groups stay, which `unfinished` returns."""
         if not leases:

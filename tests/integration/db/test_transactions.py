@@ -6,11 +6,14 @@ import threading
 
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from agentexec.db.deadlocks import DEADLOCK_TRIES, retry_on_deadlock
 from agentexec.db.engine import open_engine
 from agentexec.db.transactions import reading, writing
 from agentexec.errors import UnavailableError
+
+LOST = OperationalError("DELETE", {}, Exception(1213, "Deadlock found"))
 
 
 class TestDeadlocks:
@@ -68,6 +71,22 @@ class TestDeadlocks:
         engine.dispose()
         with engine.connect() as later:
             assert later.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+
+    def test_a_part_of_anothers_transaction_does_not_run_again(self, engine):
+        """A deadlock ends the whole transaction: its owner runs it again, with what else belongs to it."""
+        calls: list[object] = []
+
+        @retry_on_deadlock
+        def lose(*, transaction: object = None) -> None:
+            calls.append(transaction)
+            raise UnavailableError("A deadlock.") from LOST
+
+        with pytest.raises(UnavailableError):
+            lose(transaction=engine)
+        assert calls == [engine]
+        with pytest.raises(UnavailableError):
+            lose()
+        assert len(calls) == 1 + DEADLOCK_TRIES
 
     def test_another_outage_is_not_retried(self, engine):
         calls = 0

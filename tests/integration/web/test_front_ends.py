@@ -20,6 +20,11 @@ def agent_id() -> Any:
     return agent_id
 
 
+def contents(frame: str) -> str:
+    """A frame without its id, which also tells how many live events were seen that told nothing."""
+    return frame if frame.startswith("data: ") else frame.partition("\n")[2]
+
+
 @pytest.mark.parametrize(
     ("path", "first", "last"),
     [("ag-ui", "RUN_STARTED", "RUN_FINISHED"), ("ai-sdk", '"type":"start"', "data: [DONE]")],
@@ -37,7 +42,7 @@ def test_a_task_streams_to_its_end_and_goes_on_after_any_event(
     ids = [frame.removeprefix("id: ").partition("\n")[0] for frame in frames if frame.startswith("id: ")]
     for index, id in enumerate(ids[:-1], start=1):
         _retry, *rest = web.get(url, headers={"Last-Event-ID": id}).text.strip().split("\n\n")
-        assert rest == frames[index:]
+        assert [contents(frame) for frame in rest] == [contents(frame) for frame in frames[index:]]
     assert web.get(url, headers={"Last-Event-ID": ids[-1]}).status_code == 204
     assert web.get(url, params={"after": "nonsense"}).status_code == 422
 

@@ -30,10 +30,10 @@ from agentexec.worker.worker_process import Worker
 from tests.conftest import DATABASES
 from tests.waiting import wait_until
 
-LEASE = 60.0
-"""Lease in seconds: no stall of a slow machine outlasts it, and no test here waits for its end."""
+LEASE = 600.0
+"""Lease in seconds: no stall of a slow machine outlasts it, and what waits for its half, the next sweep, is too late."""
 
-RENEWALS = 100
+RENEWALS = 1000
 """Renewals within one lease: a worker learns of a cancellation by the next one."""
 
 LATEST = 30.0

@@ -333,6 +333,18 @@ def test_a_client_that_starts_anew_in_the_middle_is_told_what_is_open(translate:
 
 
 @both
+def test_live_events_that_tell_nothing_change_no_place(translate: Any, client_of: Any) -> None:
+    """Such as that the log has changed: they count, if they were seen, and another reading may not see them."""
+    quiet = task(line("status", "Task started."), result("Done."))
+    counted = [event.model_copy(update={"id": f"{number}.{2 * number}"}) for number, event in enumerate(quiet, 1)]
+    for first, second in ((quiet, counted), (counted, quiet)):
+        whole = received(translate, first)
+        for index, (id, _message) in enumerate(whole):
+            rest = [message for _id, message in received(translate, second, id)]
+            assert rest == [message for _id, message in whole[index + 1 :]]
+
+
+@both
 def test_calls_that_wait_for_approval_are_told(translate: Any, client_of: Any) -> None:
     waiting = {"call_id": "c1", "tool": "pay", "arguments": '{"sum":5}', "kind": "approval"}
     stream = task(
