@@ -255,7 +255,9 @@ class IndexRepair:
         return entry._replace(since=self._latest_place)
 
     def _add(self, rows: Sequence[Any]) -> None:
-        """Add tasks to the index as the record has them."""
+        """Add tasks to the index as the record had them."""
+        if not rows:
+            return
         backend = self._runtime.backend
         running = [_entry(row) for row in rows if row.status is Status.RUNNING]
         waiting = [self._waiting_entry(row) for row in rows if row.status is not Status.RUNNING]
@@ -269,6 +271,9 @@ class IndexRepair:
             delayed = [entry.agent_id for entry in waiting if entry.run_at]
             if delayed and (answered := answered_tasks(self._runtime.engine, delayed)):
                 backend.make_ready(self._queue, answered)
+        # Some may have ended since the record was read, and nobody else would take those out before their leases expire.
+        if ended := [id for id, has_ended in self._find_ended([row.agent_id for row in rows]).items() if has_ended]:
+            backend.remove(self._queue, ended)
 
 
 def _before(column: Any, moment: datetime) -> Any:

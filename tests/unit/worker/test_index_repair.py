@@ -121,6 +121,24 @@ def test_a_task_that_moves_on_while_it_is_compared_is_left_alone(
     assert record.backend.depth(QUEUE) == Depth(0, 1, 0)
 
 
+def test_tasks_that_end_while_they_are_looked_at_do_not_come_back(
+    record: Record, repair: IndexRepair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their rows were read before they ended: as leased by nobody, they would keep their locks for a whole lease."""
+    [running], [queued] = record.start(1), record.enqueue(1)
+    look = repair._compare
+
+    def compare(rows: Sequence[Any]) -> Comparison:
+        for task in (running, queued):
+            record.change(task, status=Status.COMPLETE)
+        record.backend.remove(QUEUE, [running, queued])
+        return look(rows)
+
+    monkeypatch.setattr(repair, "_compare", compare)
+    repair.rebuild_if_emptied()
+    assert record.backend.depth(QUEUE) == Depth(0, 0, 0)
+
+
 def test_tasks_that_have_just_ended_are_left_to_their_workers(record: Record, repair: IndexRepair) -> None:
     ended, running = record.start(2)
     forged = new_agent_id()
