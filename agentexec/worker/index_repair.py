@@ -258,22 +258,26 @@ class IndexRepair:
         """Add tasks to the index as the record had them."""
         if not rows:
             return
-        backend = self._runtime.backend
         running = [_entry(row) for row in rows if row.status is Status.RUNNING]
-        waiting = [self._waiting_entry(row) for row in rows if row.status is not Status.RUNNING]
         if running:
             # If its worker lives, that renews the lease; if not, the lease expires.
-            backend.restore(self._queue, running, self._lease_seconds)
+            self._runtime.backend.restore(self._queue, running, self._lease_seconds)
+        waiting = [self._waiting_entry(row) for row in rows if row.status is not Status.RUNNING]
         if waiting:
-            backend.push(self._queue, waiting)
-            backend.wake(self._queue, len(waiting))
-            # A task that was ready because of an answer is delayed again by its deadline in the record.
-            delayed = [entry.agent_id for entry in waiting if entry.run_at]
-            if delayed and (answered := answered_tasks(self._runtime.engine, delayed)):
-                backend.make_ready(self._queue, answered)
+            self._push(waiting)
         # Some may have ended since the record was read, and nobody else would take those out before their leases expire.
-        if ended := [id for id, has_ended in self._find_ended([row.agent_id for row in rows]).items() if has_ended]:
-            backend.remove(self._queue, ended)
+        known = self._find_ended([row.agent_id for row in rows])
+        if ended := [agent_id for agent_id, has_ended in known.items() if has_ended]:
+            self._runtime.backend.remove(self._queue, ended)
+
+    def _push(self, waiting: Sequence[Entry]) -> None:
+        backend = self._runtime.backend
+        backend.push(self._queue, waiting)
+        backend.wake(self._queue, len(waiting))
+        # A task that was ready because of an answer is delayed again by its deadline in the record.
+        delayed = [entry.agent_id for entry in waiting if entry.run_at]
+        if delayed and (answered := answered_tasks(self._runtime.engine, delayed)):
+            backend.make_ready(self._queue, answered)
 
 
 def _before(column: Any, moment: datetime) -> Any:
