@@ -336,7 +336,9 @@ def test_a_client_that_starts_anew_in_the_middle_is_told_what_is_open(translate:
 def test_live_events_that_tell_nothing_change_no_place(translate: Any, client_of: Any) -> None:
     """Such as that the log has changed: they count, if they were seen, and another reading may not see them."""
     quiet = task(line("status", "Task started."), result("Done."))
-    counted = [event.model_copy(update={"id": f"{number}.{2 * number}"}) for number, event in enumerate(quiet, 1)]
+    counted = [
+        event.model_copy(update={"id": f"{number}.{2 * number}"}) for number, event in enumerate(quiet, 1)
+    ]
     for first, second in ((quiet, counted), (counted, quiet)):
         whole = received(translate, first)
         for index, (id, _message) in enumerate(whole):
