@@ -189,14 +189,11 @@ def start_tasks(
 ) -> None:
     """Make admitted tasks RUNNING under their new epochs, with a log line each."""
     sql = statements_for(connection)
-    groups: dict[tuple[int, CrashCounts, bool], list[UUID]] = defaultdict(list)
+    groups: dict[tuple[int, CrashCounts, str], list[UUID]] = defaultdict(list)
     for admitted in started:
-        again = admitted.attempt > 1
-        groups[admitted.lease.epoch, admitted.crashes, again].append(admitted.lease.agent_id)
-    for (epoch, crashes, again), ids in groups.items():
-        message = started_message
-        if again and crashes.total:
-            message += f" (attempt after {crashes.total} crash(es))"
+        message = start_line(started_message, admitted)
+        groups[admitted.lease.epoch, admitted.crashes, message].append(admitted.lease.agent_id)
+    for (epoch, crashes, message), ids in groups.items():
         values = {
             "new_epoch": epoch,
             "new_crashes": crashes.total,
@@ -207,3 +204,13 @@ def start_tasks(
         for chunk in chunks(ids):
             connection.execute(sql.start, {"ids": chunk, **values})
             connection.execute(sql.insert_log_lines, {"ids": chunk, "now": now})
+
+
+def start_line(message: str, admitted: Admitted) -> str:
+    """Return the log line of a start: the message, and after a crash also which attempt it is."""
+    crashes = admitted.crashes.total
+    if admitted.attempt == 1 or not crashes:
+        return message
+    after = "a crash" if crashes == 1 else f"{crashes} crashes"
+    text = message.removesuffix(".")
+    return f"{text} (attempt {admitted.attempt}, after {after}){message[len(text) :]}"

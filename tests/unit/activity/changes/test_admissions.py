@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-from agentexec.activity.changes.admissions import Admissions, decide_admissions
+from agentexec.activity.changes.admissions import Admissions, decide_admissions, start_line
 from agentexec.task import Lease, Status
 
 MAX_CRASHES = 3
@@ -43,6 +43,18 @@ def decide(*rows: SimpleNamespace, claims: tuple[int, ...] = (), suspect_running
 def test_a_queued_task_starts_its_next_attempt() -> None:
     [started] = decide(row(1, attempt=2)).started
     assert (started.lease, started.attempt) == (Lease(UUID(int=1), 1), 3)
+
+
+def test_the_log_says_which_attempt_starts_after_crashes() -> None:
+    started = decide(row(1), row(2, attempt=2), row(3, attempt=1, crashes=1)).started
+    started += decide(row(4, attempt=4, crashes=2)).started
+    assert [start_line("Task started.", admitted) for admitted in started] == [
+        "Task started.",
+        "Task started.",  # after a failure that was no crash
+        "Task started (attempt 2, after a crash).",
+        "Task started (attempt 5, after 2 crashes).",
+    ]
+    assert start_line("Go", started[-1]) == "Go (attempt 5, after 2 crashes)"
 
 
 def test_a_task_that_has_ended_or_is_unknown_is_acknowledged() -> None:
