@@ -11,36 +11,23 @@ import agentexec as ax
 from agentexec.cli.screen.data import Query, load_snapshot, load_usage
 from agentexec.cli.screen.picture import Picture
 from agentexec.cli.screen.state import State
-from docs.pictures.recording import STEPS
-from docs.pictures.site import site
+from docs.pictures.site import company_names, script, site
 from docs.pictures.terminal import Pane, ansi_lines, draw
 
 COLUMNS, ROWS = 104, 22
-COMPANIES = [
-    "Acme",
-    "Globex",
-    "Initech",
-    "Umbrella",
-    "Hooli",
-    "Stark",
-    "Wayne",
-    "Tyrell",
-    "Cyberdyne",
-    "Soylent",
-    "Wonka",
-    "Monarch",
-]
+TASKS = 12
 
 
 def monitor() -> str:
     """Run tasks at different paces, and return the monitor's picture while some have ended, run and wait."""
     with site() as made:
-        for number, company in enumerate(COMPANIES):
-            made.model.script([step.after(0.3 + 0.4 * number) for step in STEPS], when=company)
+        companies = company_names(TASKS)
+        for number, company in enumerate(companies):
+            made.model.script(script(pause=0.3 + 0.4 * number), when=company)
         ax.configure(database_url=made.database_url)
         made.start_worker(processes=2, slots=4)
-        tasks = [ax.enqueue_sync("research", {"company": company}) for company in COMPANIES]
-        ax.enqueue_sync("research", {"company": COMPANIES[0]}, delay=3600)
+        tasks = [ax.enqueue_sync("research", {"company": company}) for company in companies]
+        ax.enqueue_sync("research", {"company": companies[0]}, delay=3600)
         ax.cancel_sync(tasks[-1])
         while not _is_worth_seeing():
             time.sleep(0.5)

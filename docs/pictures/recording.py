@@ -9,25 +9,15 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 
-from mock_openai import call, say
 from rich.text import Text
 
-from docs.pictures.site import Site, site
+from docs.pictures.site import Site, script, site
 from docs.pictures.terminal import Line, Pane, draw
 
 COLUMNS = 92
 LONGEST_WAIT = 0.9
 """Seconds to which the picture cuts a wait."""
 
-STEPS = [
-    call("report_status", message="Gathering financials", percentage=10),
-    call("look_up_financials", company="{prompt}"),
-    call("report_status", message="Looking for competitors", percentage=40),
-    call("find_competitors", company="{prompt}"),
-    call("report_status", message="Comparing them", percentage=70),
-    call("report_status", message="Writing the summary", percentage=90),
-    say("Acme is growing, and so are two competitors. Its figures are sound."),
-]
 KILLED_AT = "Comparing them"
 ENQUEUE = ["enqueue", "research", '{"company": "Acme"}', "--follow"]
 
@@ -55,7 +45,7 @@ def record() -> str:
     """Run the story, and return its picture."""
     story = Story()
     with site() as made:
-        made.model.script([step.after(0.7) for step in STEPS])
+        made.model.script(script(pause=0.7))
         _run(story, made)
     panes = [Pane("your application", story.application), Pane("the worker's host", story.host)]
     label = "A worker is killed with kill -9; a new worker resumes the agent at its last finished turn."

@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
+sys.path[:0] = [str(EXAMPLES), str(EXAMPLES / "quickstart")]
 
 from mock_openai import MockOpenAI  # noqa: E402 - found in the examples
+from scenario import company_names, script  # noqa: E402
+
+__all__ = ["Site", "company_names", "script", "site"]
 
 MODULE = EXAMPLES / "quickstart" / "worker.py"
 

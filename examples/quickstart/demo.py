@@ -33,20 +33,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from context import ResearchContext  # noqa: E402 - found next to this file, however it is started
-from mock_openai import MockOpenAI, Step, call, say  # noqa: E402
+from mock_openai import MockOpenAI  # noqa: E402
+from scenario import company_names, script  # noqa: E402
 
-COMPANIES = (
-    "Acme",
-    "Globex",
-    "Initech",
-    "Umbrella",
-    "Hooli",
-    "Stark",
-    "Wayne",
-    "Tyrell",
-    "Cyberdyne",
-    "Soylent",
-)
 TIMEOUT = 120.0
 """Seconds within which all tasks must end."""
 
@@ -109,11 +98,6 @@ def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(143)
 
 
-def company_names(number: int) -> list[str]:
-    rounds = range(-(-number // len(COMPANIES)))
-    return [f"{name} {n + 1}" if n else name for n in rounds for name in COMPANIES][:number]
-
-
 def enter_folder(folder: str) -> None:
     """Change to a folder, and remove settings from the environment, so that the defaults hold."""
     os.chdir(folder)
@@ -137,20 +121,6 @@ def choose_model(opened: ExitStack, companies: Sequence[str]) -> None:
     console.print(
         "No OPENAI_API_KEY is set: the agents talk to a scripted model server on this machine (llmock)."
     )
-
-
-def script(pause: float) -> list[Step]:
-    """Return the answers of the model in one run; `{prompt}` is the name of the company."""
-    steps = [
-        call("report_status", message="Gathering financials", percentage=10),
-        call("look_up_financials", company="{prompt}"),
-        call("report_status", message="Looking for competitors", percentage=40),
-        call("find_competitors", company="{prompt}"),
-        call("report_status", message="Comparing them", percentage=70),
-        call("report_status", message="Writing the summary", percentage=90),
-        say("{prompt} is growing, and so are two competitors. Its figures are sound."),
-    ]
-    return [step.after(pause) for step in steps]
 
 
 def start_migration() -> subprocess.Popen[str]:
