@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Page } from '@playwright/test';
 import { type Application, ROOT } from './application.js';
-import { expect, expectSound, SCREENS, showOn, test } from './fixtures.js';
+import { DESKTOP, expect, expectSound, PHONE, showOn, test } from './fixtures.js';
 
 /** The dashboard that the example application mounts. */
 const PATH = '/agentexec';
@@ -22,44 +22,54 @@ async function expectWholeLog(page: Page, application: Application, agentId: str
   await expect(logLines(page)).toHaveText(logs.map((line) => line.message));
 }
 
-test('a task is found, opened by keyboard, approved, and ends without a reload', async ({ page, application }) => {
-  await page.goto(`${application.url}${PATH}/tasks`);
-  const agentId = await queue(application, 'Acme');
-  // The first task appears by itself; others wait behind a button, so that no row moves.
-  const row = page.locator(`.d-list a[href$="${agentId}"]`);
-  await expect(row.or(page.getByRole('button', { name: /new task/ }))).toBeVisible();
-  if (!(await row.isVisible())) await page.getByRole('button', { name: /new task/ }).click();
-  await row.focus();
-  await page.keyboard.press('Enter');
-  await expect(page).toHaveURL(new RegExp(`${PATH}/tasks/${agentId}$`));
-  await page.evaluate(() => Object.assign(window, { notReloaded: true }));
-  const progress = page.locator('.d-task__progress .ax-progress__value');
-  await expect(progress).not.toHaveText('0%');
-  await expect(page.locator('.ax-approval').filter({ hasText: 'publish_report' })).toBeVisible();
-  await approve(page).click();
-  // The text of the model arrives in pieces, before the task ends.
-  await expect(page.locator('.ax-log__text')).toContainText('Acme is growing');
-  await expect(status(page)).toHaveText(/Complete/);
-  await expect(progress).toHaveText('100%');
-  await expect(page.getByRole('region', { name: 'Result' })).toContainText('Acme');
-  await expectWholeLog(page, application, agentId);
-  expect(await page.evaluate(() => 'notReloaded' in window)).toBe(true);
-  await page.reload();
-  await expect(status(page)).toHaveText(/Complete/);
-});
+for (const screen of [DESKTOP, PHONE]) {
+  const on = `at ${screen.width} px, ${screen.colorScheme}`;
 
-test('a task is canceled', async ({ page, application }) => {
-  const agentId = await queue(application, 'Globex');
-  await page.goto(`${application.url}${PATH}/tasks/${agentId}`);
-  await page.getByRole('button', { name: 'Cancel', exact: true }).click();
-  await expect(status(page)).toHaveText(/Canceled/);
-  await expect(page.getByRole('button', { name: 'Retry', exact: true })).toBeVisible();
-  await expectWholeLog(page, application, agentId);
-});
+  test(`a task is found, opened by keyboard, approved, and ends without a reload, ${on}`, async ({
+    page,
+    application,
+    company,
+  }) => {
+    await showOn(page, screen);
+    await page.goto(`${application.url}${PATH}/tasks`);
+    const agentId = await queue(application, company);
+    // The first task appears by itself; others wait behind a button, so that no row moves.
+    const row = page.locator(`.d-list a[href$="${agentId}"]`);
+    await expect(row.or(page.getByRole('button', { name: /new task/ }))).toBeVisible();
+    if (!(await row.isVisible())) await page.getByRole('button', { name: /new task/ }).click();
+    await row.focus();
+    await page.keyboard.press('Enter');
+    await expect(page).toHaveURL(new RegExp(`${PATH}/tasks/${agentId}$`));
+    await page.evaluate(() => Object.assign(window, { notReloaded: true }));
+    const progress = page.locator('.d-task__progress .ax-progress__value');
+    await expect(progress).not.toHaveText('0%');
+    await expect(page.locator('.ax-approval').filter({ hasText: 'publish_report' })).toBeVisible();
+    await approve(page).click();
+    // The text of the model arrives in pieces, before the task ends.
+    await expect(page.locator('.ax-log__text')).toContainText(`${company} is growing`);
+    await expect(status(page)).toHaveText(/Complete/);
+    await expect(progress).toHaveText('100%');
+    await expect(page.getByRole('region', { name: 'Result' })).toContainText(company);
+    await expectWholeLog(page, application, agentId);
+    expect(await page.evaluate(() => 'notReloaded' in window)).toBe(true);
+    await page.reload();
+    await expect(status(page)).toHaveText(/Complete/);
+  });
 
-test('a worker is killed, and the task resumes before the reader', async ({ page, application }) => {
+  test(`a task is canceled, ${on}`, async ({ page, application, company }) => {
+    await showOn(page, screen);
+    const agentId = await queue(application, company);
+    await page.goto(`${application.url}${PATH}/tasks/${agentId}`);
+    await page.getByRole('button', { name: 'Cancel', exact: true }).click();
+    await expect(status(page)).toHaveText(/Canceled/);
+    await expect(page.getByRole('button', { name: 'Retry', exact: true })).toBeVisible();
+    await expectWholeLog(page, application, agentId);
+  });
+}
+
+test('a worker is killed, and the task resumes before the reader', async ({ page, application, company }) => {
   const pids = await application.workerPids();
-  const agentId = await queue(application, 'Initech');
+  const agentId = await queue(application, company);
   await page.goto(`${application.url}${PATH}/tasks/${agentId}`);
   await expect(logLines(page).filter({ hasText: 'Gathering financials' })).toBeVisible();
   for (const pid of pids) process.kill(pid, 'SIGKILL');
@@ -74,8 +84,9 @@ test('a lost connection catches up without a lost or doubled line', async ({
   application,
   connection,
   complaints,
+  company,
 }) => {
-  const agentId = await queue(application, 'Umbrella');
+  const agentId = await queue(application, company);
   await page.goto(`${connection.url}${PATH}/tasks/${agentId}`);
   const state = page.locator('.d-task__connection');
   await expect(state).toHaveText('Live');
@@ -94,32 +105,54 @@ test('a lost connection catches up without a lost or doubled line', async ({
   complaints.length = 0;
 });
 
-test('every view is accessible on every screen, and its keys work', async ({ page, application }) => {
-  const agentId = await queue(application, 'Soylent');
+test('every view is accessible on every screen', async ({ page, application, company }) => {
+  const agentId = await queue(application, company);
   await expect.poll(async () => (await application.get<unknown[]>('/api/approvals')).length).toBeGreaterThan(0);
   for (const path of ['', 'tasks', `tasks/${agentId}`, 'approvals', 'failed', 'queues', 'schedules', 'none']) {
     await page.goto(`${application.url}${PATH}/${path}`);
     await expect(page.locator('main :is(h1, h2)').first()).toBeVisible();
     await expect(page.locator('.ax-placeholder')).toHaveCount(0);
-    for (const screen of SCREENS) {
-      await showOn(page, screen);
-      await expectSound(page);
-    }
+    await expectSound(page);
   }
+});
+
+test('the keys work in every view', async ({ page, application, company }) => {
+  const agentId = await queue(application, company);
+  await expect.poll(async () => (await application.task(agentId)).percentage).toBe(70);
+  await page.goto(`${application.url}${PATH}`);
   await page.keyboard.press('?');
   await expect(page.getByRole('dialog', { name: 'Keys' })).toBeVisible();
   await page.keyboard.press('Escape');
   await expect(page.getByRole('dialog')).toHaveCount(0);
   await page.keyboard.press('/');
   await expect(page.getByRole('searchbox')).toBeFocused();
-  await page.keyboard.type('soylent nothing');
-  await expect(page).toHaveURL(/q=soylent\+nothing/);
+  await page.keyboard.type('no such task');
+  await expect(page).toHaveURL(/q=no\+such\+task/);
   await page.keyboard.press('Escape');
   await page.keyboard.press('g');
   await page.keyboard.press('a');
   await expect(page).toHaveURL(new RegExp(`${PATH}/approvals$`));
+  await expect(page.locator('.ax-approval').first()).toBeVisible();
   await page.keyboard.press('j');
   await expect(page.locator('.ax-approval').first()).toBeFocused();
+
+  // From the list into a task and back, and on to the next row from where the reader was.
+  await page.keyboard.press('g');
+  await page.keyboard.press('t');
+  const rows = page.locator('.d-list .ax-task-list__row');
+  await expect(rows.first()).toBeVisible();
+  await page.keyboard.press('j');
+  await expect(rows.first()).toBeFocused();
+  await page.keyboard.press('Enter');
+  await expect(page).toHaveURL(new RegExp(`${PATH}/tasks/[\\w-]{36}$`));
+  await expect(page.locator('.d-task__head')).toBeVisible();
+  await page.keyboard.press('Escape');
+  await expect(page).toHaveURL(new RegExp(`${PATH}/tasks$`));
+  await expect(rows.first()).toBeVisible();
+  await page.keyboard.press('j');
+  await expect(rows.nth(1)).toBeFocused();
+  await page.keyboard.press('k');
+  await expect(rows.first()).toBeFocused();
 });
 
 test('a picture of the dashboard, with a call that waits for a person', async ({ page, application }) => {

@@ -7,8 +7,8 @@ export default defineConfig({
   // One server with its workers at a time: CI has two cores.
   workers: 1,
   timeout: 120_000,
-  expect: { timeout: 20_000 },
-  reporter: 'line',
+  expect: { timeout: 30_000 },
+  reporter: 'list',
   // A slow machine can miss a deadline once; the report calls such a test flaky.
   retries: 2,
   forbidOnly: true,
