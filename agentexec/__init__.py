@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from agentexec.client.enqueue import enqueue_sync as enqueue_sync
     from agentexec.client.fan_out import map_tasks as map  # noqa: F401
     from agentexec.client.fan_out import map_tasks_sync as map_sync  # noqa: F401
+    from agentexec.client.fork import fork as fork
+    from agentexec.client.fork import fork_sync as fork_sync
     from agentexec.client.gather import Completed as Completed
     from agentexec.client.gather import as_completed as as_completed
     from agentexec.client.gather import as_completed_sync as as_completed_sync
@@ -135,6 +137,7 @@ _HOMES = {
     "agentexec.workflow.pipeline": ("Pipeline",),
     "agentexec.pool": ("Pool",),
     "agentexec.client.enqueue": ("enqueue", "enqueue_many", "enqueue_many_sync", "enqueue_sync"),
+    "agentexec.client.fork": ("fork", "fork_sync"),
     "agentexec.client.gather": ("Completed", "as_completed", "as_completed_sync", "gather", "gather_sync"),
     "agentexec.client.new_task": ("EnqueueOptions", "TaskOptions"),
     "agentexec.client.results": ("get_result", "get_result_sync"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -14,10 +13,8 @@ from agentexec.arguments.checks import MAX_SECONDS, check_timeout
 from agentexec.cli.options import parse_labels
 from agentexec.cli.output import printable
 from agentexec.cli.serving import missing_worker
+from agentexec.cli.texts import read_text
 from agentexec.errors import UsageError
-
-MAX_WHITESPACE_FACTOR = 4
-"""Largest allowed size of the JSON as written, indentation included, as a multiple of the payload limit."""
 
 
 def run(
@@ -111,30 +108,8 @@ def run(
     typer.echo(text)
 
 
-def _read(file: BinaryIO, source: str) -> str:
-    """Read a UTF-8 text no larger than a context may be with its white space. Raises UsageError."""
-    max_bytes = MAX_WHITESPACE_FACTOR * ax.CONF.max_payload_bytes
-    data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise UsageError(
-            f"{source} is larger than AGENTEXEC_MAX_PAYLOAD_BYTES={ax.CONF.max_payload_bytes} allows."
-        )
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(f"{source} is not UTF-8 text.") from None
-
-
 def _context(text: str) -> dict[str, Any]:
-    if text == "-":
-        text = _read(sys.stdin.buffer, "Standard input")
-    elif text.startswith("@"):
-        try:
-            with Path(text[1:]).open("rb") as file:
-                text = _read(file, f"File {text[1:]}")
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"Cannot read the file {text[1:]}: {reason}.") from None
+    text = read_text(text)
     try:
         value = json.loads(text)
     except RecursionError:

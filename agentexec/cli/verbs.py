@@ -73,6 +73,12 @@ def _retry() -> Command:
     return run
 
 
+def _fork() -> Command:
+    from agentexec.cli.fork import run
+
+    return run
+
+
 def _approvals() -> Command:
     from agentexec.cli.approvals import run
 
@@ -151,6 +157,7 @@ VERBS: dict[str, Callable[[], Command]] = {
     "cancel": _cancel,
     "failed": _failed,
     "retry": _retry,
+    "fork": _fork,
     "approvals": _approvals,
     "approve": _approve,
     "reject": _reject,

@@ -17,6 +17,7 @@ from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.db.chunks import chunks
 from agentexec.journal.canonical import canonical_json
+from agentexec.journal.forks import read_fork
 from agentexec.journal.recorder import Scope
 from agentexec.task import FAILED_STATUSES, Status
 
@@ -34,6 +35,8 @@ class Place(NamedTuple):
     ids: list[UUID]
     former_ids: Sequence[UUID] = ()
     """The ids that earlier releases gave it, if an earlier attempt may have used them."""
+    text: str = ""
+    """The place itself, of which its ids are made."""
 
 
 def candidate_ids(scope: Scope, new: NewTask) -> Place:
@@ -45,18 +48,23 @@ def candidate_ids(scope: Scope, new: NewTask) -> Place:
     if new.idempotency_key is not None:
         return Place([new.agent_id])
     identity = None if new.context is None else canonical_json(json.loads(new.context))
-    ids = _ids_of(scope, new, identity)
+    place, ids = _ids_of(scope, new, identity)
     if identity == new.context or scope.recorder.lease.epoch == 1:
-        return Place(ids)
-    return Place(ids, _ids_of(scope, new, new.context))
+        return Place(ids, text=place)
+    return Place(ids, _ids_of(scope, new, new.context)[1], place)
 
 
-def _ids_of(scope: Scope, new: NewTask, context: str | None) -> list[UUID]:
+def _ids_of(scope: Scope, new: NewTask, context: str | None) -> tuple[str, list[UUID]]:
+    """Return a child's place, and the ids that it may have there."""
     parent, recorder = scope.recorder.lease.agent_id, scope.recorder
     content = hashlib.sha256(f"{new.queue}\n{context}".encode("utf-8", "replace")).hexdigest()
     stem = f"{scope.path}/{new.task_name}/{content}"
     place = f"{stem}#{recorder.next_ordinal(stem)}"
-    return [_child_id(parent, f"{place}~{failures}") for failures in range(recorder.failures + 1)]
+    return place, _ids_at(parent, place, recorder.failures)
+
+
+def _ids_at(parent: UUID, place: str, failures: int) -> list[UUID]:
+    return [_child_id(parent, f"{place}~{number}") for number in range(failures + 1)]
 
 
 def _child_id(parent: UUID, place: str) -> UUID:
@@ -85,11 +93,38 @@ def choose_children(
         for chunk in chunks([agent_id for place in places for agent_id in (*place.ids, *place.former_ids)]):
             query = select(ACTIVITY.c.agent_id, ACTIVITY.c.status).where(ACTIVITY.c.agent_id.in_(chunk))
             known.update((row.agent_id, row.status) for row in connection.execute(query))
+        places = _with_forked(connection, scope.recorder.lease.agent_id, places, known)
     parent = None if detached else scope.recorder.lease.agent_id
     return [
         Child(new._replace(agent_id=agent_id, parent_id=parent), agent_id not in known)
         for new, agent_id in zip(batch, (choose_at(place, known) for place in places), strict=True)
     ]
+
+
+def _with_forked(
+    connection: Connection, agent_id: UUID, places: Sequence[Place], known: dict[UUID, Status]
+) -> Sequence[Place]:
+    """Let a fork find the children that its origins had enqueued before the fork; add their statuses to `known`."""
+    fork = read_fork(connection, agent_id)
+    if fork is None:
+        return places
+    until = {
+        candidate: (place.text, origin.until)
+        for place in places
+        if place.text
+        for origin in fork.origins
+        for candidate in _ids_at(origin.agent_id, place.text, origin.attempts)
+    }
+    adopted: dict[str, list[UUID]] = {}
+    for chunk in chunks(list(until)):
+        query = select(ACTIVITY.c.agent_id, ACTIVITY.c.status, ACTIVITY.c.created_at)
+        rows = {row.agent_id: row for row in connection.execute(query.where(ACTIVITY.c.agent_id.in_(chunk)))}
+        for candidate in chunk:
+            text, moment = until[candidate]
+            if candidate in rows and rows[candidate].created_at < moment:
+                known[candidate] = rows[candidate].status
+                adopted.setdefault(text, []).append(candidate)
+    return [place._replace(former_ids=adopted.get(place.text, place.former_ids)) for place in places]
 
 
 def choose_at(place: Place, known: Mapping[UUID, Status]) -> UUID:

@@ -21,6 +21,7 @@ class FactKind(enum.StrEnum):
     OUTCOME = "outcome"
     RAISED = "raised"
     SANDBOX = "sandbox"
+    FORK = "fork"
 
 
 STEPS = (FactKind.MODEL, FactKind.OUTCOME)

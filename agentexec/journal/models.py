@@ -36,7 +36,7 @@ class JournalEntry(Base):
         Integer, primary_key=True, autoincrement=False, doc="Counts the facts of a path."
     )
     kind: Mapped[str] = mapped_column(
-        String(10), doc="Kind of the fact: run, model, intent, outcome, raised or sandbox."
+        String(10), doc="Kind of the fact: run, model, intent, outcome, raised, sandbox or fork."
     )
     input_hash: Mapped[str] = mapped_column(
         String(64), doc="Digest of the input, by which a diverging replay is detected."

@@ -76,6 +76,8 @@ class Recorder:
         """The latest run of each agent at each path, in the form that its runner keeps."""
         self.sessions: set[tuple[str, str]] = set()
         """Sessions that this attempt uses, in the form that its runner keeps."""
+        self.session_copies: dict[str, Any] = {}
+        """Copies of sessions that a fork works with, likewise."""
         self._facts: dict[str, list[Fact]] = {}
         self._loaded = False
         self._claimed: dict[str, set[int]] = defaultdict(set)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self, Unpack
 
-from agents import Agent, ModelResponse, RunConfig, RunResult, RunResultStreaming
+from agents import Agent, ModelProvider, ModelResponse, RunConfig, RunResult, RunResultStreaming
 from agents.items import TResponseStreamEvent
 from agents.run import AgentRunner, RunOptions, get_default_agent_runner, set_default_agent_runner
 from agents.testing import (
@@ -170,10 +170,23 @@ class ScriptedRunner(AgentRunner):
             return options
         given = options.get("run_config")
         if isinstance(given, RunConfig):
-            options["run_config"] = dataclasses.replace(given, model=self.model, tracing_disabled=True)
+            options["run_config"] = dataclasses.replace(
+                given, model=self.model, model_provider=_ScriptProvider(self.model), tracing_disabled=True
+            )
         else:
-            options["run_config"] = {**(given or {}), "model": self.model, "tracing_disabled": True}
+            scripted = {"model": self.model, "model_provider": _ScriptProvider(self.model)}
+            options["run_config"] = {**(given or {}), **scripted, "tracing_disabled": True}
         return options
+
+
+class _ScriptProvider(ModelProvider):
+    """Provider whose models are all the script: a fork asks it for a model by name."""
+
+    def __init__(self, model: AgentScript) -> None:
+        self._model = model
+
+    def get_model(self, model_name: str | None) -> AgentScript:
+        return self._model
 
 
 def _end_of_input(value: Any) -> str:

@@ -134,9 +134,13 @@ def _get_model(get_model: Callable[..., Model], agent: Any, run_config: Any) -> 
         return model
     run = scope.run
     run.active_agent = agent.name
+    if run.changes is not None:
+        model = run.changes.model(run.next_turn, agent.name, run_config) or model
     # One wrapper per model and run, because the SDK tells models apart by identity.
     if id(model) not in run.models:
         chosen = agent.model if run_config.model is None else run_config.model
+        if run.changes is not None:
+            chosen = run.changes.model_name(run.next_turn, agent.name) or chosen
         run.models[id(model)] = JournaledModel(model, run, chosen if isinstance(chosen, str) else None)
     return run.models[id(model)]
 

@@ -46,13 +46,14 @@ class JournaledModel(SdkProxy):
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """Return the recorded response, or a new one."""
-        input_hash = _input_hash(args, kwargs)
+        input_hash = self._input_hash(args, kwargs)
         recorded = await self._run.recorded_response(input_hash)
         if recorded is not None:
             await self._run.input_guardrails.wait()
             response = load_response(recorded)
             require_tools(self._run, response.output, _available_tools(args, kwargs))
             return response
+        args, kwargs = self._changed(args, kwargs)
         self._run.publish_active_agent()
         places = self._run.text_places()
         async with self._run.model_call():
@@ -65,7 +66,7 @@ class JournaledModel(SdkProxy):
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         """Yield the events of a new response, or those of a recorded one again."""
-        input_hash = _input_hash(args, kwargs)
+        input_hash = self._input_hash(args, kwargs)
         recorded = await self._run.recorded_response(input_hash)
         if recorded is not None:
             await self._run.input_guardrails.wait()
@@ -74,10 +75,26 @@ class JournaledModel(SdkProxy):
             for event in replayed_events(last, deltas):
                 yield event
             return
+        args, kwargs = self._changed(args, kwargs)
         self._run.publish_active_agent()
         async with self._run.model_call(), aclosing(self._stream(input_hash, *args, **kwargs)) as events:
             async for event in events:
                 yield event
+
+    def _input_hash(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return the hash of the input as the SDK gives it, without the changes of a fork."""
+        given = kwargs["input"] if "input" in kwargs else args[1]
+        if self._run.changes is not None:
+            self._run.changes.note_input(self._run.next_turn, given)
+        return digest(given)
+
+    def _changed(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        changes = self._run.changes
+        if changes is None:
+            return args, kwargs
+        return changes.apply(self._run.next_turn, self._run.active_agent, args, kwargs)
 
     async def _stream(self, input_hash: str, *args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
         items: list[Any] = []
@@ -202,10 +219,6 @@ def _dump_item(item: Any) -> Any:
 
 def _load_items(items: list[Any]) -> list[Any]:
     return Response.construct(output=items).output if items else []
-
-
-def _input_hash(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    return digest(kwargs["input"] if "input" in kwargs else args[1])
 
 
 def _available_tools(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:

@@ -15,8 +15,10 @@ from agentexec.errors import Postponed
 from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import enclosing_calls
 from agentexec.journal.facts import Fact, FactKind, Usage, dump, path_segment
+from agentexec.journal.forks import FORK_PATH
 from agentexec.journal.recorder import Recorder, Scope
 from agentexec.journal.waiting import wait_until_idle
+from agentexec.runners.openai.changes import changes_of
 from agentexec.runners.openai.events import LiveEvent, TextPlaces
 from agentexec.runners.openai.guardrails import InputGuardrails
 from agentexec.runners.openai.tracing import ReplayedSpans
@@ -35,6 +37,8 @@ class DurableRun:
         self.outermost = scope.run is None
         self.scope = scope.child_scope(self.path, run=self)
         self.run_config = run_config
+        self.changes = changes_of(self.recorder, self.path)
+        """Changes of this run, if it was forked; None for other runs."""
         self.models: dict[int, Any] = {}
         self.sessions: dict[int, Any] = {}
         self.session_added = 0
@@ -54,6 +58,16 @@ class DurableRun:
         self._published_agent: str | None = None
         self._agent = agent.name
         self._next_turn = 1
+
+    @property
+    def is_fork(self) -> bool:
+        """True in a task that was forked from another one."""
+        return bool(self.recorder.facts(FORK_PATH))
+
+    @property
+    def next_turn(self) -> int:
+        """The turn that the run is in, from 1."""
+        return self._next_turn
 
     async def record_start(
         self, session_items: int | None = None, session_tail: list[str] | None = None

@@ -43,6 +43,30 @@ def journaled_session(session: Any, run: DurableRun) -> Any:
     return (ContextAwareJournaledSession if aware else JournaledSession)(session, run)
 
 
+class SessionCopy(SdkProxy):
+    """Copy of a session in memory, which a fork works with. Each attempt makes its own."""
+
+    def __init__(self, session: Any, items: list[TResponseInputItem]) -> None:
+        super().__init__(session)
+        self._items = [*items]
+
+    async def get_items(self, limit: int | None = None, **_options: Any) -> list[TResponseInputItem]:
+        """Return the last items."""
+        return self._items[max(len(self._items) - limit, 0) :] if limit is not None else [*self._items]
+
+    async def add_items(self, items: list[TResponseInputItem], **_options: Any) -> None:
+        """Add items to the copy."""
+        self._items += items
+
+    async def pop_item(self, **_options: Any) -> TResponseInputItem | None:
+        """Remove and return the last item."""
+        return self._items.pop() if self._items else None
+
+    async def clear_session(self, **_options: Any) -> None:
+        """Remove all items of the copy."""
+        self._items.clear()
+
+
 class JournaledSession(SdkProxy):
     """View of a session for one run.
 
@@ -111,8 +135,10 @@ class JournaledSession(SdkProxy):
         """
         if self._leftover is not None:
             return self._leftover
-        await warn_of_overlap(self._inner, self._run.recorder)
         start = self._run.start_fact
+        if self._run.is_fork:
+            return await self._begin_fork(options)
+        await warn_of_overlap(self._inner, self._run.recorder)
         recorded = json.loads(start.value) if start is not None else {}
         if TAIL in recorded:
             items, end = await self._find_tail(recorded[TAIL], options)
@@ -126,6 +152,22 @@ class JournaledSession(SdkProxy):
             tail = None if whole else [_identity(item) for item in self._before[-MAX_TAIL_ITEMS:]]
             if start is None:
                 await self._run.record_start(len(self._before) if whole else None, tail)
+        return self._leftover
+
+    async def _begin_fork(self, options: dict[str, Any]) -> list[TResponseInputItem]:
+        """Use a copy of the session as it was when the run started, because it belongs to the task forked from."""
+        copies, name = self._run.recorder.session_copies, str(getattr(self._inner, "session_id", ""))
+        if name not in copies:
+            start = self._run.start_fact
+            recorded = json.loads(start.value) if start is not None else {}
+            if TAIL in recorded:
+                items, end = await self._find_tail(recorded[TAIL], options)
+            else:
+                items, end = await self._read(ALL_ITEMS, options), recorded.get("session_items")
+            copies[name] = SessionCopy(self._inner, items[:end])
+        self._inner = copies[name]
+        self._before, self._leftover = await self._inner.get_items(), []
+        await self._run.record_start(len(self._before))
         return self._leftover
 
     async def _read_start(self, maximum: int | None, options: dict[str, Any]) -> list[TResponseInputItem]:

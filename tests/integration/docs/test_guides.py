@@ -170,6 +170,7 @@ SCRIPTS: dict[str, list[MockStep]] = {
     "approvals": [call("send_email", to="ann@example.com", text="Yes."), say("Ann's letter is answered.")],
     "batches": [say('{"response": 7}')],
     "durable-runs": [say("Acme makes anvils.")],
+    "fork": [call("order_anvil", company="Acme"), say("I ordered an anvil of Acme.")],
     "live-events": [call("founded", company="Acme"), say("Acme makes anvils.")],
     "pipelines": [say("Acme makes anvils.")],
 }
@@ -179,6 +180,8 @@ SCRIPTS: dict[str, list[MockStep]] = {
 @pytest.mark.parametrize("page", SCRIPTS)
 def test_a_guide_that_calls_a_model(follow: Follow, mock_openai: MockOpenAI, page: str) -> None:
     mock_openai.script(SCRIPTS[page])
+    if page == "fork":
+        mock_openai.script([say("Ich habe einen Amboss bestellt.")] * 3, when="German")
     follow(f"guides/{page}.md")
 
 

@@ -1,0 +1,131 @@
+"""Forks: tasks that begin with the journal of another task up to a turn, and go on from there with changes.
+
+A fork's journal has one fact of its own at FORK_PATH, which says what it comes from and what was changed. A fork
+starts with the epoch of its origin, so its first worker reads the journal as after a crash.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, insert, literal, select
+
+from agentexec.db.chunks import chunks
+from agentexec.journal.approvals import APPROVAL, PENDING
+from agentexec.journal.cuts import Cut
+from agentexec.journal.facts import Fact, FactKind, dump
+from agentexec.journal.store import JOURNAL
+from agentexec.journal.trackers import MARK
+
+FORK_PATH = "/fork"
+"""Place of the fact. No run or call has a path that begins with a slash."""
+
+
+class Change(NamedTuple):
+    """Changes of a run from a turn on. `input` is a message that the model reads right before that turn's response."""
+
+    run: str
+    turn: int
+    instructions: str | None = None
+    model: str | None = None
+    input: str | None = None
+
+
+class Origin(NamedTuple):
+    """A task that a fork comes from: its children before `until` belong to the fork too. `attempts` that it has had."""
+
+    agent_id: UUID
+    until: datetime
+    attempts: int
+
+
+class Fork(NamedTuple):
+    """Origins of a fork, the nearest task first, and its changes, the earliest first."""
+
+    origins: tuple[Origin, ...]
+    changes: tuple[Change, ...]
+
+    @property
+    def run(self) -> str:
+        """The run that was forked."""
+        return self.changes[-1].run
+
+    @property
+    def turn(self) -> int:
+        """The first turn that the fork takes itself."""
+        return self.changes[-1].turn
+
+
+def next_fork(before: Fork | None, origin: Origin, change: Change) -> Fork:
+    """Return the fork of a task. The changes of a fork that is forked again stay, unless they come after the turn."""
+    if before is None:
+        return Fork((origin,), (change,))
+    earlier = [known for known in before.changes if known.run != change.run or known.turn < change.turn]
+    return Fork((origin, *before.origins), (*earlier, change))
+
+
+def dump_fork(fork: Fork) -> str:
+    """Return a fork as the value of its fact. Raises PayloadTooLargeError."""
+    origins = [
+        {"agent_id": str(origin.agent_id), "until": origin.until.isoformat(), "attempts": origin.attempts}
+        for origin in fork.origins
+    ]
+    return dump({"origins": origins, "changes": [change._asdict() for change in fork.changes]}, "A fork")
+
+
+def load_fork(text: str) -> Fork:
+    """Return the fork that `dump_fork` was given."""
+    data = json.loads(text)
+    origins = (
+        Origin(UUID(origin["agent_id"]), datetime.fromisoformat(origin["until"]), origin["attempts"])
+        for origin in data["origins"]
+    )
+    return Fork(tuple(origins), tuple(Change(**change) for change in data["changes"]))
+
+
+def fork_of(facts: Sequence[Fact]) -> Fork | None:
+    """Return the fork that the facts at FORK_PATH describe; None for other tasks."""
+    return load_fork(facts[0].value) if facts else None
+
+
+def read_fork(connection: Connection, agent_id: UUID) -> Fork | None:
+    """Return what a task is a fork of; None if it is none."""
+    query = select(JOURNAL.c.value).where(JOURNAL.c.agent_id == agent_id, JOURNAL.c.path == FORK_PATH)
+    text = connection.execute(query).scalar()
+    return None if text is None else load_fork(text)
+
+
+def copy_cut(connection: Connection, origin: UUID, fork: UUID, cut: Cut) -> None:
+    """Copy the facts of a cut to a fork, with the answers of people that belong to them.
+
+    A sandbox is not copied: two tasks would work in one folder.
+    """
+    for condition in cut.conditions():
+        chosen = [JOURNAL.c.agent_id == origin, condition, JOURNAL.c.kind != FactKind.SANDBOX]
+        _copy(connection, JOURNAL, origin, fork, *chosen, JOURNAL.c.path != FORK_PATH)
+    answered = [APPROVAL.c.agent_id == origin, APPROVAL.c.status != PENDING]
+    query = select(APPROVAL.c.path, APPROVAL.c.created_at).where(*answered)
+    paths = {row.path for row in connection.execute(query) if cut.keeps_call(row.path, row.created_at)}
+    for chunk in chunks(sorted(paths)):
+        _copy(connection, APPROVAL, origin, fork, *answered, APPROVAL.c.path.in_(chunk))
+    # Their times are unknown. A change that is not repeated does less harm than one that is.
+    _copy(connection, MARK, origin, fork, MARK.c.agent_id == origin)
+
+
+def write_fork(connection: Connection, agent_id: UUID, epoch: int, fork: Fork, now: datetime) -> None:
+    """Write the fact that makes a task a fork."""
+    values = {"kind": FactKind.FORK, "input_hash": "", "value": dump_fork(fork), "created_at": now}
+    connection.execute(
+        insert(JOURNAL).values(agent_id=agent_id, path=FORK_PATH, seq=0, epoch=epoch, **values)
+    )
+
+
+def _copy(connection: Connection, table: Any, origin: UUID, fork: UUID, *conditions: Any) -> None:
+    """Copy the rows of a task that meet the conditions, as rows of another task."""
+    columns = [column for column in table.c if column.name != "agent_id"]
+    rows = select(literal(fork, table.c.agent_id.type), *columns).where(*conditions)
+    connection.execute(insert(table).from_select(["agent_id", *(column.name for column in columns)], rows))
