@@ -31,13 +31,12 @@ class Status(enum.StrEnum):
     ERROR = "error"
     CANCELED = "canceled"
 
-    @property
-    def final(self) -> bool:
-        """True for COMPLETE, ERROR and CANCELED."""
-        return self in FINAL_STATUSES
+    def __init__(self, value: str) -> None:
+        self.final = value in ("complete", "error", "canceled")
+        """True for COMPLETE, ERROR and CANCELED. Not a property: each task asks several times."""
 
 
-FINAL_STATUSES = frozenset({Status.COMPLETE, Status.ERROR, Status.CANCELED})
+FINAL_STATUSES = frozenset(status for status in Status if status.final)
 ACTIVE_STATUSES = frozenset({Status.QUEUED, Status.RUNNING})
 FAILED_STATUSES = frozenset({Status.ERROR, Status.CANCELED})
 

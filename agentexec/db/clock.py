@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -29,9 +30,10 @@ _SERVER_TIME = {
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 
-def running_seconds() -> float:
-    """Return the seconds of a clock that never jumps, and goes on while the host is suspended (Linux, macOS)."""
-    return time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK)
+running_seconds: Callable[[], float] = (
+    time.monotonic if _BOOT_CLOCK is None else functools.partial(time.clock_gettime, _BOOT_CLOCK)
+)
+"""Returns the seconds of a clock that never jumps, and goes on while the host is suspended (Linux, macOS)."""
 
 
 def host_time() -> datetime:

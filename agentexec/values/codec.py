@@ -36,6 +36,8 @@ class Codec:
 
     def __init__(self, hint: Any = Any) -> None:
         self.hint = hint
+        self.is_any = hint is Any
+        """True for a codec that accepts every value."""
         try:
             self.adapter: TypeAdapter[Any] = TypeAdapter(hint)
         except (PydanticUserError, NameError, TypeError, ValueError, AttributeError) as error:
@@ -49,11 +51,6 @@ class Codec:
             self.adapter.rebuild(raise_errors=True)
         except (PydanticUserError, NameError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"pydantic cannot handle it: {_first_line(error)}") from None
-
-    @property
-    def is_any(self) -> bool:
-        """True for a codec that accepts every value."""
-        return self.hint is Any
 
     @functools.cached_property
     def accepts_none(self) -> bool:
@@ -79,7 +76,8 @@ class Codec:
 
     def load(self, text: str | bytes) -> Any:
         """Return the value of a JSON text. Raises ValidationError."""
-        return self.adapter.validate_json(text, by_alias=True, by_name=True)
+        # Not by the adapter's own method, which only checks the two flags.
+        return self.adapter.validator.validate_json(text, by_alias=True, by_name=True)
 
     def dump(self, value: Any, what: str) -> str:
         """Return a value of the type as JSON text.

@@ -267,11 +267,11 @@ class Admitter:
     def _start(self, started: Sequence[Admitted]) -> None:
         if not started:
             return
-        for admitted in started:
-            self._writer.hold(admitted.lease)
-            self._suspects.add(admitted)
+        leases = [admitted.lease for admitted in started]
+        self._writer.hold(leases)
+        self._suspects.add(started)
         self._begin(started)
-        self._live.notify_log_changed([admitted.lease.agent_id for admitted in started])
+        self._live.notify_log_changed([lease.agent_id for lease in leases])
 
     def _acknowledge(self, queue: str, ended: Sequence[Lease]) -> None:
         backend = self._runtime.backend

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from agentexec.redaction import redact
 from agentexec.registry import Registry, load_context
 from agentexec.task import Status, TaskDefinition
 from agentexec.telemetry.current import CURRENT_ATTEMPT, RunningAttempt
-from agentexec.worker.forks import ForksEnd
+from agentexec.worker.forks import end_in_child
 from agentexec.worker.retrying import next_delay
 
 MAX_ERROR = 20_000
@@ -87,19 +88,22 @@ async def _run_handler(
         context = load_context(definition, admitted.context)
     except ContextInvalidError as error:
         return permanent_failure(admitted, str(error))
-    try:
-        async with asyncio.timeout(definition.timeout) as limit:
-            if not recorder.is_lease_certain:
-                await recorder.confirm_lease()
-            value = await _call(definition, admitted, context, threads)
-    except BaseException as error:
-        # The limit's own CancelledError gets here if the handler wraps it, or has canceled itself before and went on.
-        if not limit.expired() or not (isinstance(error, TimeoutError) or _is_cancellation(error)):
-            raise
-        return _failed(
-            definition, admitted, TimeoutError(f"the attempt took longer than {definition.timeout} seconds")
-        )
-    if unclaimed := recorder.unclaimed_paths:
+    if definition.timeout is None:
+        value = await _call(definition, admitted, context, threads, recorder)
+    else:
+        try:
+            async with asyncio.timeout(definition.timeout) as limit:
+                value = await _call(definition, admitted, context, threads, recorder)
+        except BaseException as error:
+            # The limit's own CancelledError gets here if the handler wraps it, or has canceled itself before and went on.
+            if not limit.expired() or not (isinstance(error, TimeoutError) or _is_cancellation(error)):
+                raise
+            return _failed(
+                definition,
+                admitted,
+                TimeoutError(f"the attempt took longer than {definition.timeout} seconds"),
+            )
+    if recorder.repeats and (unclaimed := recorder.unclaimed_paths):
         _log_unclaimed(admitted, unclaimed)
     try:
         result = dump_result(definition, value)
@@ -133,12 +137,26 @@ def dump_result(definition: TaskDefinition, value: Any) -> str | None:
 
 
 async def _call(
-    definition: TaskDefinition, admitted: Admitted, context: Any, threads: ThreadPoolExecutor
+    definition: TaskDefinition,
+    admitted: Admitted,
+    context: Any,
+    threads: ThreadPoolExecutor,
+    recorder: Recorder,
 ) -> Any:
+    if not recorder.is_lease_certain:
+        await recorder.confirm_lease()
     call = functools.partial(definition.handler, agent_id=admitted.lease.agent_id, context=context)
     if definition.is_async:
-        with ForksEnd():
-            return await call()
+        # Without a context manager, which would be two more calls of each task.
+        pid = os.getpid()
+        try:
+            value = await call()
+        except BaseException as error:
+            end_in_child(pid, error)
+            raise
+        if os.getpid() != pid:
+            end_in_child(pid)
+        return value
     # The context variables go along, so that calls of the handler find the running task.
     run = contextvars.copy_context().run
     value = await asyncio.get_running_loop().run_in_executor(threads, run, call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
@@ -69,14 +70,26 @@ class _UncloseableCoroutine(Coroutine[Any, Any, T]):
 
 
 class AttemptTask(asyncio.Task[T]):
-    """Asyncio task of an attempt. Handlers of other tasks cannot cancel it."""
+    """Asyncio task of an attempt. Handlers of other tasks cannot cancel it.
+
+    Args:
+        lease: Lease of the attempt.
+        on_unstarted: Called with the task if it was canceled before its first step.
+    """
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, T], *, lease: Lease, loop: asyncio.AbstractEventLoop, name: str
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        *,
+        lease: Lease,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        on_unstarted: Callable[[asyncio.Task[T]], object] | None = None,
     ) -> None:
         super().__init__(_UncloseableCoroutine(coroutine), loop=loop, name=name)
         self.lease = lease
-        """Lease of the attempt."""
+        self._attempt = coroutine
+        self._on_unstarted = on_unstarted
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancel the task, unless the code of another task's handler asks for it.
@@ -84,11 +97,21 @@ class AttemptTask(asyncio.Task[T]):
         Cancel scopes of anyio, which handlers may share, cancel with a message of their own.
         """
         by_scope = isinstance(msg, str) and ANYIO_MARK in msg
-        return (by_scope or CURRENT_LEASE.get() in (None, self.lease)) and super().cancel(msg)
+        return (by_scope or CURRENT_LEASE.get() in (None, self.lease)) and self._cancel(msg)
 
     def stop(self) -> None:
         """Cancel the task for the worker, whatever code is running."""
-        super().cancel()
+        self._cancel()
+
+    def _cancel(self, msg: Any = None) -> bool:
+        if (
+            self._on_unstarted is not None
+            and inspect.getcoroutinestate(self._attempt) == inspect.CORO_CREATED
+        ):
+            # Its code never runs, so it cannot settle the attempt itself. Only now: a callback costs each task something.
+            self.add_done_callback(self._on_unstarted)
+            self._on_unstarted = None
+        return super().cancel(msg)
 
 
 def run_to_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[T]) -> T:

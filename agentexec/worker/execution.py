@@ -75,7 +75,7 @@ class Execution:
             result_ttl=settings.result_ttl,
             acknowledge=self.settlement.acknowledge if runtime.backend.transactional else None,
             settle=self.settlement.settle,
-            abandon=self.tasks.settle,
+            abandon=lambda agent_id: self.tasks.settle([agent_id]),
             live=live,
         )
         self.threads = HandlerThreads(

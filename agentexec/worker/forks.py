@@ -148,6 +148,12 @@ class ForksEnd:
             _end(error)
 
 
+def end_in_child(pid: int, error: BaseException | None = None) -> None:
+    """End this process, as `ForksEnd` does, if it is a child that the process `pid` has forked meanwhile."""
+    if os.getpid() != pid:
+        _end(error)
+
+
 class HandlerThreads(ThreadPoolExecutor):
     """Threads for the functions of tasks: handlers, tools and steps."""
 

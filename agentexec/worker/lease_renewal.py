@@ -20,7 +20,7 @@ from agentexec.journal.store import check_lease
 from agentexec.outage import Outage
 from agentexec.runtime import Runtime
 from agentexec.task import Entry, Lease, Status, stored_entry
-from agentexec.worker.lease_clock import Instant, present, seconds_between, seconds_since
+from agentexec.worker.lease_clock import Instant, present, seconds_since
 from agentexec.worker.leased_tasks import LeasedTasks
 
 log = logging.getLogger("agentexec.heartbeat")
@@ -129,7 +129,10 @@ class LeaseRenewer:
         if confirmed is None:
             return False
         now = present()
-        return seconds_between(confirmed, now) < self._certain_age and self._was_seen_since(confirmed, now)
+        # As `seconds_between`, without its call: each handler's start asks.
+        age = self._certain_age
+        is_recent = now.running - confirmed.running < age and now.wall - confirmed.wall < age
+        return is_recent and self._was_seen_since(confirmed, now)
 
     def confirm(self, lease: Lease) -> None:
         """Renew the leases now, and look the task up in the record.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -104,7 +104,7 @@ class LeasedTasks:
         self._suspects.end_attempt(agent_id)
         self._slots.end_task(agent_id)
 
-    def settle(self, *agent_ids: UUID) -> None:
+    def settle(self, agent_ids: Collection[UUID]) -> None:
         """Drop the leases of tasks whose endings are written; they are not suspects any more."""
         with self._lock:
             for agent_id in agent_ids:
@@ -118,4 +118,4 @@ class LeasedTasks:
     def forget(self, agent_id: UUID) -> None:
         """Drop everything a task holds: no ending of it will be written here."""
         self.free_slot(agent_id)
-        self.settle(agent_id)
+        self.settle([agent_id])

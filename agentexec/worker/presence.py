@@ -102,10 +102,13 @@ class Presence:
 
         Otherwise others may have taken its host for dead. `now`: the present moment, if the caller knows it.
         """
-        until = self._seen_until
-        return until is None or (
-            moment >= self._seen_from and seconds_between(until, now or present()) < self._longest_gap
-        )
+        until, longest = self._seen_until, self._longest_gap
+        if until is None:
+            return True
+        now = now or present()
+        # As `seconds_between`, without its call: each handler's start asks.
+        is_recent = now.running - until.running < longest and now.wall - until.wall < longest
+        return is_recent and moment >= self._seen_from
 
     def _run(self) -> None:
         while True:

@@ -87,7 +87,8 @@ class RunningTasks:
     def begin(self, started: Sequence[Admitted]) -> None:
         """Run the handlers of admitted tasks; from any thread."""
         self.started += len(started)
-        self._begun.update((admitted.lease.agent_id, admitted.lease) for admitted in started)
+        for admitted in started:
+            self._begun[admitted.lease.agent_id] = admitted.lease
         self._loop.call_soon_threadsafe(self._begin, started)
 
     def abort(self, agent_id: UUID) -> None:
@@ -134,14 +135,13 @@ class RunningTasks:
         if self._measures is not None:
             self._measures.note_starts(started)
         for admitted in started:
-            task = AttemptTask(
+            self._running[admitted.lease.agent_id] = AttemptTask(
                 self._execute(admitted),
                 lease=admitted.lease,
                 loop=self._loop,
                 name=f"{TASK_PREFIX}{admitted.task_name}",
+                on_unstarted=functools.partial(self._settle_unstarted, admitted),
             )
-            self._running[admitted.lease.agent_id] = task
-            task.add_done_callback(functools.partial(self._settle_unstarted, admitted))
 
     async def _execute(self, admitted: Admitted) -> None:
         if self._tracing is None:
@@ -181,7 +181,7 @@ class RunningTasks:
             log.exception("Cannot run task %s.", agent_id)
             return permanent_failure(admitted, f"the task could not be run: {type(error).__name__}")
 
-    def _settle_unstarted(self, admitted: Admitted, task: AttemptTask[None]) -> None:
+    def _settle_unstarted(self, admitted: Admitted, task: asyncio.Task[None]) -> None:
         """Settle an attempt that was canceled before its first step, in which case `_execute` never ran."""
         if self._running.get(admitted.lease.agent_id) is task:
             self._settle(admitted, _handed_back(admitted.lease))

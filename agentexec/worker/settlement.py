@@ -56,7 +56,7 @@ class Settlement:
             for ending in written
             if not ending.status.final
         ]
-        self._tasks.settle(*(ending.lease.agent_id for ending in (*written, *refused)))
+        self._tasks.settle([ending.lease.agent_id for ending in (*written, *refused)])
         for ending in refused:
             log.warning(
                 "The ending of task %s (%s) was refused: the task was canceled or claimed by another worker.",

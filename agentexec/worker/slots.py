@@ -38,7 +38,11 @@ class Slots:
         self.skips_sleep = skips_sleep
         self._number = self._free = number
         self._on_release = on_release
-        self._changed = threading.Condition()
+        # Held as the lock, not as the condition, where every task comes by: entering a condition is Python code.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = False
+        """True while a thread is in `wait`."""
         self._returning: deque[Future[None]] = deque()
         self._waits: Counter[UUID] = Counter()
         self._requeueable: set[UUID] = set()
@@ -54,9 +58,15 @@ class Slots:
         return self._number - self._free
 
     def wait(self, otherwise: Callable[[], bool], timeout: float) -> None:
-        """Return when a slot is free or `otherwise()` is true, or after `timeout` seconds."""
+        """Return when a slot is free or `otherwise()` is true, or after `timeout` seconds. One thread waits at a time."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free > 0 or otherwise(), timeout)
+            if self._free > 0:
+                return
+            self._waiting = True
+            try:
+                self._changed.wait_for(lambda: self._free > 0 or otherwise(), timeout)
+            finally:
+                self._waiting = False
 
     def notify(self) -> None:
         """Make `wait` check its `otherwise` again."""
@@ -77,18 +87,19 @@ class Slots:
 
     def release(self, number: int) -> None:
         """Give slots back: first to tasks that come back from a wait, then to claims."""
-        with self._changed:
+        with self._lock:
             self._free += number
             while self._free > 0 and self._returning:
                 future = self._returning.popleft()
                 if future.set_running_or_notify_cancel():
                     self._free -= 1
                     future.set_result(None)
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
 
     def end_task(self, agent_id: UUID) -> None:
         """Free the slot of a task that has ended, if it had one."""
-        with self._changed:
+        with self._lock:
             if self._requeueable:
                 self._requeueable.discard(agent_id)
             if not self._waits or not self._waits.pop(agent_id, 0):

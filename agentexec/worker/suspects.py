@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from agentexec.activity.changes.admissions import Admitted
@@ -57,17 +57,21 @@ class Suspects:
         self._clearing: dict[UUID, int] = {}
         self._changed = threading.Event()
 
-    def add(self, admitted: Admitted) -> None:
-        """Note a task that starts: whether it has crashes, and whether they make it a suspect."""
-        agent_id, epoch = admitted.lease
+    def add(self, started: Iterable[Admitted]) -> None:
+        """Note tasks that start: whether they have crashes, and whether these make them suspects."""
+        now = time.monotonic()
         with self._lock:
-            if admitted.crashes.is_suspect(self._max_crashes):
-                self._suspects.add(agent_id)
-                self._trial_ends = time.monotonic() + TRIAL_SECONDS
-            else:
-                self._newcomers[agent_id] = time.monotonic()
-            if admitted.crashes.total:
-                self._crashed[agent_id] = epoch
+            for admitted in started:
+                agent_id = admitted.lease.agent_id
+                if not admitted.crashes.total:
+                    self._newcomers[agent_id] = now
+                    continue
+                self._crashed[agent_id] = admitted.lease.epoch
+                if admitted.crashes.is_suspect(self._max_crashes):
+                    self._suspects.add(agent_id)
+                    self._trial_ends = now + TRIAL_SECONDS
+                else:
+                    self._newcomers[agent_id] = now
 
     @property
     def any_running(self) -> bool:

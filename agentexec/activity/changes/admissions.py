@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from agentexec.activity.changes.crashes import FailedTask, RunningTask, crashes_from_row
+from agentexec.activity.changes.crashes import NO_CRASHES, FailedTask, RunningTask, crashes_from_row
 from agentexec.activity.changes.expirations import ExpiredTask, has_expired
 from agentexec.activity.changes.postponements import Postponed
 from agentexec.activity.changes.statements import statements_for
@@ -101,6 +101,7 @@ def decide_admissions(
     not wait until a debounced task is due.
     """
     admissions = Admissions()
+    worker = _Worker(now, max_crashes, task_names, queue, starts_early)
     others = {
         Admission.ACKNOWLEDGE: admissions.ended,
         Admission.REFUSE: admissions.refused,
@@ -108,24 +109,12 @@ def decide_admissions(
         Admission.LEAVE: admissions.unknown,
         Admission.FORGET: admissions.contradicted,
     }
-    epochs = dict(claims)
+    leases = {lease.agent_id: lease for lease in claims}
+    known = _in_order(rows, leases)
     # The others first: beside one of them no suspect starts.
-    for row in _suspects_last(rows, max_crashes):
-        lease = Lease(row.agent_id, epochs.pop(row.agent_id))
-        decision, crashes = admit(
-            status=row.status,
-            recorded_epoch=row.epoch,
-            claimed_epoch=lease.epoch,
-            crashes=crashes_from_row(row),
-            max_crashes=max_crashes,
-            suspect_running=suspect_running,
-            is_known=task_names is None or row.agent_type in task_names,
-            is_ours=is_claim_of(
-                queue, recorded_queue=row.queue, recorded_epoch=row.epoch, claimed_epoch=lease.epoch
-            ),
-            is_expired=has_expired(row, now),
-            is_early=not starts_early and _is_early(row, now),
-        )
+    for row in _suspects_last(known, max_crashes):
+        lease = leases[row.agent_id]
+        decision, crashes = worker.decide(row, lease, suspect_running)
         if decision is Admission.START and postponed and row.agent_id in postponed:
             admissions.postponed.append((lease, postponed[row.agent_id]))
         elif decision is Admission.START:
@@ -145,12 +134,62 @@ def decide_admissions(
         else:
             _set_aside(admissions, decision, RunningTask(lease, crashes, row.agent_type), row, now)
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
-    admissions.ended.extend(lease for lease in claims if lease.agent_id in epochs)
+    if len(known) < len(leases):
+        found = {row.agent_id for row in known}
+        admissions.ended.extend(lease for lease in leases.values() if lease.agent_id not in found)
     return admissions
 
 
+def _in_order(rows: Sequence[Any], leases: Mapping[UUID, Lease]) -> list[Any]:
+    """Return rows in the order in which they were claimed."""
+    found = {row.agent_id: row for row in rows}
+    in_order = [found.get(agent_id) for agent_id in leases]
+    return [row for row in in_order if row is not None]
+
+
+class _Worker(NamedTuple):
+    """Everything beside the rows that decides about the claims of one worker. See `decide_admissions`."""
+
+    now: datetime
+    max_crashes: int
+    task_names: Collection[str] | None
+    queue: str | None
+    starts_early: bool
+
+    def decide(self, row: Any, lease: Lease, suspect_running: bool) -> tuple[Admission, CrashCounts]:
+        """Return the decision about a claim, and the crashes to record."""
+        is_ours = is_claim_of(
+            self.queue, recorded_queue=row.queue, recorded_epoch=row.epoch, claimed_epoch=lease.epoch
+        )
+        is_known = self.task_names is None or row.agent_type in self.task_names
+        if is_ours and is_known and row.epoch < lease.epoch and _is_plain(row):
+            return Admission.START, NO_CRASHES  # nearly every task; the policy would say the same
+        return admit(
+            status=row.status,
+            recorded_epoch=row.epoch,
+            claimed_epoch=lease.epoch,
+            crashes=crashes_from_row(row),
+            max_crashes=self.max_crashes,
+            suspect_running=suspect_running,
+            is_known=is_known,
+            is_ours=is_ours,
+            is_expired=has_expired(row, self.now),
+            is_early=not self.starts_early and _is_early(row, self.now),
+        )
+
+
+def _is_plain(row: Any) -> bool:
+    """Return whether a task waits to be started and has no crashes, no expiry and no debounce."""
+    return (
+        row.status is Status.QUEUED
+        and not (row.crashes or row.crashes_in_row)
+        and row.expires_at is None
+        and row.debounce_key is None
+    )
+
+
 def _suspects_last(rows: Sequence[Any], max_crashes: int) -> Sequence[Any]:
-    if all(row.status is Status.QUEUED and not row.crashes for row in rows):
+    if not [row for row in rows if row.crashes or row.status is not Status.QUEUED]:
         return rows  # nearly every batch
     return sorted(rows, key=lambda row: _is_suspect(row, max_crashes))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -161,12 +161,18 @@ def select_rows(connection: Connection, statement: Executable, ids: Sequence[UUI
     """Lock and return the rows of activities."""
     # In key order: two transactions that lock the same rows in different orders would deadlock.
     ordered = sorted(ids, key=_BY_INT)
-    return [row for chunk in chunks(ordered) for row in connection.execute(statement, {"ids": chunk})]
+    rows: list[Any] = []
+    for chunk in chunks(ordered):
+        rows += connection.execute(statement, {"ids": chunk}).all()
+    return rows
 
 
-def find_busy(connection: Connection, ids: Iterable[UUID], rows: Iterable[Any]) -> set[UUID]:
-    """Return the activities that a statement with SKIP LOCKED has left out of `rows`: others have locked them."""
-    if not (missing := {*ids} - {row.agent_id for row in rows}):
-        return missing
+def find_busy(connection: Connection, ids: Collection[UUID], rows: Sequence[Any]) -> set[UUID]:
+    """Return the activities that a statement with SKIP LOCKED has left out of `rows`: others have locked them.
+
+    `ids` are different ones.
+    """
+    if len(rows) == len(ids) or not (missing := {*ids} - {row.agent_id for row in rows}):
+        return set()
     known = statements_for(connection).select_known
     return {row.agent_id for row in select_rows(connection, known, list(missing))}

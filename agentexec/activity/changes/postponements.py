@@ -68,7 +68,8 @@ def find_postponed(
     """Return the tasks of a batch of claims, whose rows are locked, that may not start yet; write the keys that they lack."""
     queued = [row for row in rows if row.status is Status.QUEUED]
     found = {} if keys is None else _complete_keys(connection, queued, keys)
-    found.update(_find_locked(connection, [row for row in rows if row.agent_id not in found]))
+    others = [row for row in rows if row.agent_id not in found] if found else rows
+    found.update(_find_locked(connection, others))
     return found
 
 

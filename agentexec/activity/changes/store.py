@@ -100,12 +100,11 @@ class RecordStore:
         """
         with writing(self._engine, relaxed=True) as connection:
             sql = statements_for(connection)
-            places = {lease.agent_id: place for place, lease in enumerate(claims)}
-            rows = select_rows(connection, sql.select_claimed, list(places))
-            rows.sort(key=lambda row: places[row.agent_id])
-            busy = find_busy(connection, places, rows)
+            ids = list({lease.agent_id: None for lease in claims})
+            rows = select_rows(connection, sql.select_claimed, ids)
+            busy = find_busy(connection, ids, rows)
             admissions = decide_admissions(
-                [lease for lease in claims if lease.agent_id not in busy],
+                [lease for lease in claims if lease.agent_id not in busy] if busy else claims,
                 rows,
                 now=now,
                 max_crashes=max_crashes,
@@ -115,7 +114,8 @@ class RecordStore:
                 postponed=find_postponed(connection, rows, keys),
                 starts_early=starts_early,
             )
-            admissions.leave_busy(claims, busy)
+            if busy:
+                admissions.leave_busy(claims, busy)
             if admissions.postponed:
                 names = {row.agent_id: row.agent_type for row in rows}
                 admissions.failed.extend(end_invalid(connection, admissions.postponed, names, now))
@@ -147,7 +147,7 @@ class RecordStore:
         process has locked.
         """
         with writing(self._engine, relaxed=relaxed) as connection:
-            ids = list({item.agent_id for item in (*progress, *(ending.lease for ending in endings))})
+            ids = list({item.agent_id for item in (*progress, *[ending.lease for ending in endings])})
             rows, busy = _lock_states(connection, ids, skips_busy=skips_busy)
             written = [ending for ending in endings if _holds(ending.lease, rows)]
             with batched(connection, commit=True):
@@ -193,9 +193,9 @@ def _write_endings(
     groups: dict[tuple[object, ...], list[Ending]] = defaultdict(list)
     for ending in endings:
         groups[ending.row_values].append(ending)
+    may_have_webhooks = bool([row for row in rows.values() if row.webhook is not None])
     for group in groups.values():
         ids = [ending.lease.agent_id for ending in group]
-        may_have_webhooks = any(rows[agent_id].webhook is not None for agent_id in ids)
         end(connection, group[0], ids, now, may_have_webhooks=may_have_webhooks)
     results = [
         {"agent_id": ending.lease.agent_id, "value": ending.result, "expires_at": expires_at}

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -70,7 +70,9 @@ class Writer:
         self._set_aside: tuple[list[Progress], list[Ending]] = ([], [])
         self._skips_busy = False
         self._held: dict[UUID, int] = {}
-        self._changed = threading.Condition()
+        # `end` holds the lock, not the condition: entering a condition is Python code.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._busy = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="agentexec-writer", daemon=True)
@@ -79,9 +81,9 @@ class Writer:
         """Start the thread."""
         self._thread.start()
 
-    def hold(self, lease: Lease) -> None:
-        """Note that this process runs a task, so that reports on it are fenced by its epoch."""
-        self._held[lease.agent_id] = lease.epoch
+    def hold(self, leases: Iterable[Lease]) -> None:
+        """Note that this process runs some tasks, so that reports on them are fenced by their epochs."""
+        self._held.update(leases)
 
     def holds(self, agent_id: UUID) -> bool:
         """Return True while this process runs the task."""
@@ -103,7 +105,7 @@ class Writer:
 
     def end(self, ending: Ending) -> None:
         """Take the end of an attempt, without waiting. Earlier reports on that task are written first."""
-        with self._changed:
+        with self._lock:
             self._held.pop(ending.lease.agent_id, None)
             self._endings.append(ending)
             if len(self._endings) == 1:

@@ -128,17 +128,20 @@ class _Pending:
     chars: int = 0
     dropped: int = 0
     changed: float = 0.0
-
-    @property
-    def only_in_backend(self) -> bool:
-        """True if the record does not hold all that these events say."""
-        return any(event.only_in_backend for event in self.events)
+    only_in_backend: bool = False
+    """True if the record does not hold all that these events say."""
 
     def append(self, event: _Event) -> None:
         if not (self.events and self.events[-1].join(event)):
             self.events.append(event)
         self.chars += event.chars
         self.changed = time.monotonic()
+        if event.type != LOG_CHANGED:
+            self.only_in_backend = True
+
+    def keep_only_in_backend(self) -> None:
+        """Drop the events that the record holds anyway."""
+        self.events = deque(event for event in self.events if event.only_in_backend)
 
     def texts(self) -> list[str]:
         """Return the events as the state backend takes them."""
@@ -183,12 +186,12 @@ class EventPublisher:
 
     def notify_log_changed(self, agent_ids: Iterable[UUID]) -> None:
         """Tell the followers of these tasks that the record has new log lines. Returns at once."""
-        now = time.time()
+        event = _Event(LOG_CHANGED, time.time(), None, {})
         with self._changed:
             for agent_id in agent_ids:
                 pending = self._pending.get(agent_id)
                 if pending is None or not pending.events or pending.events[-1].only_in_backend:
-                    self._add(agent_id, _Event(LOG_CHANGED, now, None, {}))
+                    self._add(agent_id, event)
 
     def flush(self, agent_ids: Iterable[UUID], timeout: float = FLUSH_SECONDS) -> bool:
         """Send the pending events of tasks that are about to end, and forget these tasks.
@@ -197,7 +200,7 @@ class EventPublisher:
         """
         ids = list(agent_ids)
         with self._changed:
-            waiting = {agent_id for agent_id in ids if self._must_flush(agent_id)}
+            waiting = self._unsent(ids)
             sent = not waiting
             if waiting and not self._outage.failures:
                 self._flushing |= waiting
@@ -235,17 +238,18 @@ class EventPublisher:
                 self._changed.notify_all()
         pending.append(event)
         self._chars += event.chars
-        self._evict(pending)
-        if agent_id in self._followed:
+        if len(pending.events) > 1 or pending.chars > TASK_CHARS or self._chars > PROCESS_CHARS:
+            self._evict(pending)
+        if self._followed and agent_id in self._followed:
             if not self._ready:
                 self._changed.notify_all()
             self._ready.add(agent_id)
 
-    def _must_flush(self, agent_id: UUID) -> bool:
-        pending = self._pending.get(agent_id)
-        if pending is not None and pending.only_in_backend:
-            return True
-        return bool(self._sending) and agent_id in self._sending
+    def _unsent(self, agent_ids: Sequence[UUID]) -> set[UUID]:
+        """Return those of these tasks with events that the record does not hold."""
+        known = [(agent_id, self._pending.get(agent_id)) for agent_id in agent_ids]
+        unsent = {agent_id for agent_id, pending in known if pending and pending.only_in_backend}
+        return unsent | self._sending.intersection(agent_ids) if self._sending else unsent
 
     def _evict(self, pending: _Pending) -> None:
         """Evict the oldest events beyond the limits."""
@@ -272,7 +276,7 @@ class EventPublisher:
         pending = self._pending.get(agent_id)
         if pending is None:
             return
-        pending.events = deque(event for event in pending.events if event.only_in_backend)
+        pending.keep_only_in_backend()
         idle = time.monotonic() - pending.changed > IDLE_SECONDS
         if not pending.events or idle or ends:
             self._forget(agent_id)

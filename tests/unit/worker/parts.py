@@ -73,7 +73,7 @@ class Held:
         self.tasks.add(task.lease for task in tasks)
         self.slots.acquire(len(tasks))
         for task in tasks:
-            self.suspects.add(task)
+            self.suspects.add([task])
 
     @property
     def free_slots(self) -> int:

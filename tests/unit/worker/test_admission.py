@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -27,8 +27,8 @@ class FakeWriter:
     def __init__(self) -> None:
         self.leases: list[Lease] = []
 
-    def hold(self, lease: Lease) -> None:
-        self.leases.append(lease)
+    def hold(self, leases: Iterable[Lease]) -> None:
+        self.leases.extend(leases)
 
 
 class FakePublisher:

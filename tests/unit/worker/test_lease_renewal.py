@@ -129,7 +129,7 @@ def test_a_lease_is_certain_until_a_part_of_it_has_passed_since_its_claim_or_ren
     renewal.was_seen = False
     assert not renewer.is_certain(lease), "others may have taken this host for dead"
     renewal.was_seen = True
-    renewal.held.tasks.settle(lease.agent_id)
+    renewal.held.tasks.settle([lease.agent_id])
     assert not renewer.is_certain(lease)
 
 

@@ -14,7 +14,7 @@ def test_a_task_whose_handler_has_ended_keeps_its_lease_until_it_is_settled() ->
     assert held.free_slots == 1
     assert held.tasks.all() == [task.lease]
     assert held.suspects.any_running, "its process may still die before the ending is written"
-    held.tasks.settle(task.lease.agent_id)
+    held.tasks.settle([task.lease.agent_id])
     assert held.tasks.all() == []
     assert held.tasks.epoch(task.lease.agent_id) is None
     assert not held.suspects.any_running

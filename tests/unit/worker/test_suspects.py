@@ -12,10 +12,10 @@ from tests.unit.worker.parts import Held, admitted
 
 def test_a_task_one_crash_from_its_end_is_a_suspect() -> None:
     held = Held()
-    held.suspects.add(admitted(crashes=1))
+    held.suspects.add([admitted(crashes=1)])
     assert not held.suspects.any_running
     suspect = admitted(crashes=2)
-    held.suspects.add(suspect)
+    held.suspects.add([suspect])
     assert held.suspects.any_running
     held.suspects.absolve(suspect.lease.agent_id)
     assert not held.suspects.any_running
@@ -55,7 +55,7 @@ def test_only_a_suspect_that_is_absolved_wakes_the_claimer() -> None:
 def test_an_absolved_suspect_ends_the_wait_for_a_change() -> None:
     held = Held()
     suspect = admitted(crashes=2)
-    held.suspects.add(suspect)
+    held.suspects.add([suspect])
     waiter = threading.Thread(target=held.suspects.wait_for_change, args=(30.0,))
     waiter.start()
     held.suspects.absolve(suspect.lease.agent_id)
@@ -66,7 +66,7 @@ def test_an_absolved_suspect_ends_the_wait_for_a_change() -> None:
 def test_a_suspect_that_waits_for_others_is_absolved_once_the_record_has_it() -> None:
     held = Held()
     suspect = admitted(crashes=2)
-    held.suspects.add(suspect)
+    held.suspects.add([suspect])
     held.suspects.note_wait(suspect.lease.agent_id)
     assert held.suspects.any_running, "the record still counts its crashes"
     held.run_submitted()
@@ -77,7 +77,7 @@ def test_a_suspect_that_waits_for_others_is_absolved_once_the_record_has_it() ->
 def test_a_suspect_that_waits_again_is_not_absolved_before_the_record_has_it() -> None:
     held = Held()
     suspect = admitted(crashes=2)
-    held.suspects.add(suspect)
+    held.suspects.add([suspect])
     held.suspects.note_wait(suspect.lease.agent_id)
     held.suspects.note_wait(suspect.lease.agent_id)
     assert held.suspects.any_running
@@ -102,7 +102,7 @@ def test_a_record_that_is_away_keeps_the_suspicion(
     monkeypatch.setattr("agentexec.worker.suspects.CLEAR_WAIT", 0.0)
     held = Held()
     suspect = admitted(crashes=2)
-    held.suspects.add(suspect)
+    held.suspects.add([suspect])
     held.record.failures_left = 3
     held.suspects.note_wait(suspect.lease.agent_id)
     with caplog.at_level(logging.WARNING):
@@ -115,7 +115,7 @@ def test_a_record_that_is_away_keeps_the_suspicion(
 def test_crashes_of_a_task_that_has_ended_are_not_cleared() -> None:
     held = Held()
     suspect = admitted(crashes=2)
-    held.suspects.add(suspect)
+    held.suspects.add([suspect])
     held.suspects.note_wait(suspect.lease.agent_id)
     held.suspects.end_attempt(suspect.lease.agent_id)
     held.run_submitted()
