@@ -25,6 +25,7 @@ from examples.mock_openai import MockOpenAI
 from tests.longest_first import longest_first
 from tests.servers import MariaDB, PgBouncer, Postgres, RedisServer, Server, Valkey, free_port, memory_folder
 from tests.tables import copy_database, reset_database
+from tests.waiting import patient
 
 S = TypeVar("S", bound=Server)
 V = TypeVar("V", bound=Valkey)
@@ -48,7 +49,11 @@ if folder := memory_folder():
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest tests first where several processes share the tests."""
+    """Give tests the time that slow machines need, and start the longest first where several processes share them."""
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        limit = float(own.args[0] if own else item.config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(patient(limit)), append=False)
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
         items[:] = longest_first(items, workers, lambda item: item.nodeid.partition("::")[0])

@@ -28,7 +28,7 @@ from agentexec.cli.app import main
 from agentexec.runtime import RUNTIME
 from tests.conftest import ALL_SERVERS, Servers, ensure_running, reset_server
 from tests.servers import Server, Valkey
-from tests.waiting import wait_until
+from tests.waiting import patient, wait_until
 
 T = TypeVar("T", bound=Callable[..., object])
 
@@ -148,7 +148,7 @@ class Deployment:
         """Send SIGTERM, and return the exit code."""
         supervisor = supervisor or self.supervisors[-1]
         supervisor.send_signal(signal.SIGTERM)
-        return supervisor.wait(timeout)
+        return supervisor.wait(patient(timeout))
 
     def processes(self) -> list[psutil.Process]:
         """Return every process of this deployment, orphans too: all inherit the path of its ledger."""
@@ -214,7 +214,7 @@ class Deployment:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=patient(30),
         )
 
     def arm(self, instant: str) -> None:
@@ -272,9 +272,14 @@ class Deployment:
 
     def wait_for_ends(self, tasks: Iterable[ax.Task], timeout: float = SOON) -> None:
         """Wait until all of these tasks have ended, whatever their status."""
-        deadline = time.monotonic() + timeout
-        for task in tasks:
-            self.wait_for_status(task, *FINAL, timeout=max(0.0, deadline - time.monotonic()))
+        left = list(tasks)
+
+        def have_ended() -> bool:
+            while left and self.status(left[-1]) in FINAL:
+                left.pop()
+            return not left
+
+        self.wait_for(have_ended, timeout=timeout)
 
     def wait_for(self, condition: Callable[[], Any], timeout: float = SOON) -> Any:
         try:
@@ -323,7 +328,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
 def all_exited(processes: Iterable[psutil.Process], timeout: float = 10) -> bool:
     """Return True if all of them end in time."""
     processes = list(processes)
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + patient(timeout)
     while any(is_alive(process) for process in processes):
         if time.monotonic() > deadline:
             return False
@@ -408,5 +413,5 @@ def run_python(
         input=text,
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=patient(timeout),
     )

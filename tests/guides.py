@@ -17,7 +17,7 @@ from pathlib import Path
 from docs.checks import ROOT, read
 from tests.deployment import clean_environment
 from tests.servers import free_port
-from tests.waiting import wait_until
+from tests.waiting import patient, wait_until
 
 UV = Path(sys.executable).with_name("uv")
 OURS = re.compile(r"agentexec(\[[\w,]+\])? @ git\+<this repository>")
@@ -53,7 +53,7 @@ def write_files(page: str, folder: Path) -> None:
             file.write_text(block.text, encoding="utf-8")
 
 
-PATIENCE = 150
+LATEST = 75
 """Seconds for a command to show what is awaited: beside other tests, a first import may take twenty."""
 
 TOO_SOON = "No worker serves the queue"
@@ -221,7 +221,7 @@ class Reader:
             assert process.poll() is None, f"{command} ended:\n{log.read_text()}"
             return "Starting 1 worker" in log.read_text() if name == "agentexec worker" else self._listens()
 
-        wait_until(serves, timeout=PATIENCE)
+        wait_until(serves, timeout=LATEST)
 
     def _listens(self) -> bool:
         with socket.socket() as client:
@@ -232,14 +232,14 @@ class Reader:
         if process is not None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(20)
+                process.wait(patient(20))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(10)
+                process.wait(patient(10))
 
     def _check(self, step: Step, command: str) -> str:
         """Run a command, and compare what it says; one that only looks is repeated for a while."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patient(LATEST)
         while True:
             told, complaint = self._try(step, command)
             if not complaint:
@@ -267,7 +267,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=patient(120),
         )
         if done.returncode:
             return "", f"ended with {done.returncode}:\n{done.stdout}"

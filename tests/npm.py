@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.waiting import patient
+
 DEV = Path(__file__).parents[1] / ".dev"
 
 
@@ -22,6 +24,8 @@ def install(folder: Path) -> Path:
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(folder / name, home / name)
             quiet = ["--ignore-scripts", "--no-audit", "--no-fund"]
-            subprocess.run(["npm", "ci", *quiet], cwd=home, check=True, capture_output=True, timeout=300)
+            subprocess.run(
+                ["npm", "ci", *quiet], cwd=home, check=True, capture_output=True, timeout=patient(300)
+            )
             stamp.write_text(wanted)
     return home

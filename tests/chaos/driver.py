@@ -27,8 +27,9 @@ from tests.chaos.leftovers import find_leftovers, is_quiet
 from tests.chaos.names import SIDE
 from tests.chaos.plan import Action, clock_offset, draw_plan
 from tests.chaos.world import World, count_runs
+from tests.waiting import patient
 
-PATIENCE = 120.0
+LATEST = patient(60.0)
 """Seconds after the last fault within which everything must have ended."""
 
 SOON = 20.0
@@ -102,7 +103,7 @@ def run(
             evidence = Evidence(world)
             report.tasks = Counter(row.agent_type for row in evidence.rows.values())
             report.numbers |= evidence.numbers()
-            if report.numbers["seconds until a schedule ticked again"] >= PATIENCE:
+            if report.numbers["seconds until a schedule ticked again"] >= LATEST:
                 report.findings.append("no schedule ticks after the faults")
             for check in CHECKS:
                 report.findings += check(evidence)
@@ -111,16 +112,16 @@ def run(
 
 
 def wait_for_tick() -> float:
-    """Wait until a schedule ticks, and return the seconds that it took; PATIENCE if none does."""
+    """Wait until a schedule ticks, and return the seconds that it took; LATEST if none does."""
     started, before = time.monotonic(), None
-    while (took := time.monotonic() - started) < PATIENCE:
+    while (took := time.monotonic() - started) < LATEST:
         with contextlib.suppress(UnavailableError):
             runs = count_runs()
             if before is not None and runs > before:
                 return took
             before = runs if before is None else before
         time.sleep(0.2)
-    return PATIENCE
+    return LATEST
 
 
 def send_webhooks_now() -> None:
@@ -136,7 +137,7 @@ def send_webhooks_now() -> None:
 def wait_for_quiet() -> float:
     """Answer what waits for people and events, until nothing is left to do; return the seconds that it took."""
     started = time.monotonic()
-    while time.monotonic() - started < PATIENCE:
+    while time.monotonic() - started < LATEST:
         try:
             for schedule in find_schedules(RUNTIME.engine):
                 if schedule.paused_at is None:

@@ -31,7 +31,7 @@ from tests.chaos.receiver import SECRET, Receiver
 from tests.deployment import REPOSITORY, Deployment
 from tests.faults.ledger_script import BOOKING
 from tests.servers import Postgres, Server, Valkey
-from tests.waiting import wait_until
+from tests.waiting import patient, wait_until
 
 WORKLOAD = Path(__file__).parent / "workload.py"
 WRONG_CLOCK = REPOSITORY / "tests" / "faults" / "wrong_clock"
@@ -62,7 +62,7 @@ RECYCLED = {"near": ("--max-tasks-per-child", "25"), "far": ("--max-memory-per-c
 
 PRODUCERS = 2
 
-START_PATIENCE = 180.0
+START_TIMEOUT = 90.0
 """Seconds within which all hosts and producers must work."""
 
 
@@ -136,7 +136,7 @@ class World:
         # Faults that hit processes which still import their module prove nothing, and nobody ticks by then.
         self.deployment.wait_for(
             lambda: self.deployment.log.count("on queue") >= len(HOSTS) and count_runs() > 0,
-            timeout=START_PATIENCE,
+            timeout=START_TIMEOUT,
         )
         for _ in range(PRODUCERS):
             self._start_producer()
@@ -145,7 +145,7 @@ class World:
                 len({line["pid"] for line in read_ledger(self.deployment.ledger_file)["accepted"]})
                 == PRODUCERS
             ),
-            timeout=START_PATIENCE,
+            timeout=START_TIMEOUT,
         )
         self._started = time.monotonic()
 
@@ -193,7 +193,7 @@ class World:
             heapq.heappop(self._undo)[2]()
         _resume(self.deployment.processes())
         for supervisor in self._terminated:
-            supervisor.wait(60)
+            supervisor.wait(patient(60))
         self._revive()
 
     def stop(self) -> None:
@@ -202,7 +202,7 @@ class World:
             wait_until(lambda host=host: self._find(host, "worker"), timeout=60)
         for host in self._hosts.values():
             host.send_signal(signal.SIGTERM)
-        self.exit_codes = {name: host.wait(60) for name, host in self._hosts.items()}
+        self.exit_codes = {name: host.wait(patient(60)) for name, host in self._hosts.items()}
 
     # ---- hosts -------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ import agentexec as ax
 from agentexec.runtime import RUNTIME
 from bench import sample_record
 from tests.deployment import Deploy, Deployment, on_targets, run_in_process, try_enqueue
-from tests.waiting import wait_until
+from tests.waiting import patient, wait_until
 
 
 class Terminal:
@@ -37,7 +37,7 @@ class Terminal:
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=patient(10),
         )
         return done.stdout
 

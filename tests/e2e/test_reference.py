@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.runtime import RUNTIME
 from tests.deployment import Deploy, on_targets, run_agentexec
+from tests.waiting import patient
 
 DB = """
 import os
@@ -128,7 +129,7 @@ def test_the_quick_start(deploy: Deploy) -> None:
     assert "agentexec.state.redis_backend" in found["queue"]["text"]
     assert not (deployment.folder / "agentexec.db").exists()
     os.killpg(worker.pid, signal.SIGINT)
-    assert worker.wait(15) == 0
+    assert worker.wait(patient(15)) == 0
 
 
 DOCKER = """

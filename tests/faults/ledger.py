@@ -28,13 +28,14 @@ from agentexec.runtime import RUNTIME
 from tests.deployment import REPOSITORY, Deployment
 from tests.faults.ledger_script import BOOKING, TOPICS
 from tests.servers import Postgres, Valkey
+from tests.waiting import patient
 
 MODULE = Path(__file__).parent / "ledger_module.py"
 TARGETS = ("embedded", "valkey+postgres")
 AT_ONCE = 20
 """Agents that run at the same time: with all of them at once, every kill would hit every agent."""
 
-PATIENCE = 120.0
+LATEST = 60.0
 """Seconds after the last kill within which every agent must have ended."""
 
 
@@ -99,7 +100,7 @@ def run(
         else:
             found.kills += _kill_one(deployment, chance)
     found.seconds = round(time.monotonic() - started, 1)
-    deployment.wait_for_ends(tasks.values(), timeout=PATIENCE)
+    deployment.wait_for_ends(tasks.values(), timeout=LATEST)
     audit(deployment, tasks, found)
     return found
 
@@ -122,7 +123,7 @@ def audit(deployment: Deployment, tasks: Mapping[str, ax.Task | UUID], found: Fi
         found.attempts += detail.attempt
         if detail.status is not ax.Status.COMPLETE:
             found.lost.append(f"{key} is {detail.status}: {detail.error}")
-        elif (value := ax.get_result_sync(task, timeout=10)) != f"Done: {key}":
+        elif (value := ax.get_result_sync(task, timeout=patient(10))) != f"Done: {key}":
             found.lost.append(f"{key} gave {value!r}")
     lines = [json.loads(line) for line in deployment.ledger_file.read_text().splitlines()]
     turns = Counter((line["agent"], line["turn"]) for line in lines if line["event"] == "model")

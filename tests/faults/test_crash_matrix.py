@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import ALL_SERVERS
 from tests.deployment import REPOSITORY, run_python
+from tests.waiting import patient
 
 WHOLE = os.environ.get("AGENTEXEC_TEST_CRASHES") == "all"
 """True for every case and every instant, which takes minutes; else the cases below."""
@@ -53,7 +54,7 @@ def test_a_run_killed_at_any_instant_ends_as_if_nothing_had_happened(case: str, 
         "--every",
         str(EVERY),
         cwd=REPOSITORY,
-        timeout=390,
+        timeout=patient(390),
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

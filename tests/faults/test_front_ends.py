@@ -17,7 +17,7 @@ from tests.deployment import Deployment
 from tests.front_ends import HERE, FrontEnd
 from tests.front_ends.app import make_app
 from tests.servers import free_port
-from tests.waiting import wait_until
+from tests.waiting import patient, wait_until
 
 pytestmark = pytest.mark.thorough
 
@@ -38,7 +38,7 @@ def web() -> Iterator[str]:
     wait_until(lambda: server.started)
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
-    thread.join(10)
+    thread.join(patient(10))
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 import agentexec as ax
 from agentexec.activity.schemas import ActivityEvent
 from tests.deployment import Deploy, Deployment, on_targets
+from tests.waiting import patient
 
 
 class Reader:
@@ -119,7 +120,7 @@ async def test_a_reader_in_another_web_process_resumes(deploy: Deploy) -> None:
         cwd=deployment.folder,
         stdout=asyncio.subprocess.PIPE,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    output, _ = await asyncio.wait_for(process.communicate(), patient(30))
     seen += [ActivityEvent.model_validate_json(line) for line in output.decode().splitlines()]
     assert lines(seen) == recorded(deployment, task)
     text = "".join(event.data["text"] for event in seen if event.type == "text_delta")

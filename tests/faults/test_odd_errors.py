@@ -9,6 +9,7 @@ import pytest
 
 from tests.deployment import Deploy, on_targets
 from tests.faults.worker_module import ODD_ERRORS
+from tests.waiting import patient
 
 PLACES = ("handler", "branch", "thread", "step", "plain step")
 
@@ -43,7 +44,7 @@ def test_odd_errors_fail_their_own_tasks_after_their_retries_and_the_worker_goes
     assert deployment.detail(beside).attempt == 1
     assert deployment.workers() == [worker]
     supervisor.send_signal(signal.SIGTERM)
-    assert supervisor.wait(15) == 0, "a drain does not wait for slots that are never freed"
+    assert supervisor.wait(patient(15)) == 0, "a drain does not wait for slots that are never freed"
 
 
 @pytest.mark.thorough

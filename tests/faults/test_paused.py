@@ -10,6 +10,7 @@ import pytest
 
 import agentexec as ax
 from tests.deployment import Deploy, on_targets
+from tests.waiting import patient
 
 FROZEN_MODULE = Path(__file__).parent / "frozen_module.py"
 
@@ -28,7 +29,7 @@ def test_what_a_worker_does_after_its_lease_was_lost_is_refused(deploy: Deploy) 
     successor = deployment.process_of("a")
     assert successor != zombie
     deployment.wait_for(lambda: "was refused" in deployment.log)
-    assert ax.get_result_sync(task, timeout=10) == successor.pid, "the result is the successor's"
+    assert ax.get_result_sync(task, timeout=patient(10)) == successor.pid, "the result is the successor's"
     detail = deployment.detail(task)
     assert deployment.ledger("end") == {"a": 2}, "the zombie did reach its end"
     assert deployment.endings([task]) == [["complete"]]
@@ -68,7 +69,7 @@ def test_a_worker_that_was_frozen_right_before_a_call_does_not_make_it_after_its
         deployment.wait_for_start(name)
         frozen = deployment.process_of(name)
         deployment.wait_for(lambda frozen=frozen: frozen.status() == psutil.STATUS_STOPPED)
-        assert ax.get_result_sync(task, timeout=30) in ("done", "acted")
+        assert ax.get_result_sync(task, timeout=patient(30)) in ("done", "acted")
         frozen.resume()
         deployment.wait_for(lambda task=task: f"Lost the lease of task {task.agent_id}" in deployment.log)
     assert deployment.stop() == 0  # after everything has ended that runs
@@ -93,7 +94,7 @@ def test_a_worker_that_was_frozen_with_the_locks_of_its_leases_keeps_nobody_from
     others = [deployment.enqueue("handler", key) for key in "bc"]
     deployment.wait_for_ends(others)
     assert deployment.status(task) == "running"
-    assert ax.get_result_sync(task, timeout=60) == "acted"
+    assert ax.get_result_sync(task, timeout=patient(60)) == "acted"
     frozen.resume()  # and finds its transaction ended
     deployment.wait_for(lambda: f"Lost the lease of task {task.agent_id}" in deployment.log)
     assert deployment.stop() == 0
@@ -117,7 +118,7 @@ def test_a_host_that_was_frozen_until_others_took_it_for_dead_makes_no_call_for_
     for process in others:
         process.suspend()
     deployment.spawn(command)
-    assert ax.get_result_sync(task, timeout=30) == "done"
+    assert ax.get_result_sync(task, timeout=patient(30)) == "done"
     worker.resume()
     deployment.wait_for(lambda: f"Lost the lease of task {task.agent_id}" in deployment.log)
     for process in others:

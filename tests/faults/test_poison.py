@@ -9,6 +9,7 @@ import pytest
 
 import agentexec as ax
 from tests.deployment import Deploy, on_targets, run_in_process
+from tests.waiting import patient
 
 
 @on_targets("embedded", "valkey+postgres")
@@ -63,7 +64,7 @@ def test_a_task_may_be_allowed_a_single_crash(deploy: Deploy) -> None:
     with pytest.raises(ax.TaskFailedError, match=r"SIGSEGV.*1st time"):
         ax.get_result_sync(poison, timeout=20)
     after = deployment.enqueue("work", "after")
-    assert ax.get_result_sync(after, timeout=20) == "after"
+    assert ax.get_result_sync(after, timeout=patient(20)) == "after"
     assert deployment.ledger("start") == {"poison": 1, "after": 1}
 
 
@@ -75,7 +76,7 @@ def test_a_task_that_gets_further_before_each_crash_completes_however_often_it_i
     deployment.start()
     task = deployment.enqueue("dies", "task", value="ss-s")
     deployment.wait_for_ends([task], timeout=30)
-    assert ax.get_result_sync(task, timeout=10) == "got to the end"
+    assert ax.get_result_sync(task, timeout=patient(10)) == "got to the end"
     assert deployment.ledger("start") == {"task": 5}
     assert deployment.ledger("step") == {f"task-{number}": 1 for number in range(3)}
 

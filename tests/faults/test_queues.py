@@ -14,6 +14,7 @@ from agentexec.db.clock import utc_now
 from agentexec.db.transactions import writing
 from agentexec.runtime import RUNTIME
 from tests.deployment import Deploy, Deployment, all_exited, on_targets, run_in_process
+from tests.waiting import patient
 
 QUEUES = ("high", "low")
 
@@ -60,7 +61,7 @@ def test_nothing_is_lost_of_two_queues(deploy: Deploy) -> None:
     drained = in_both(deployment, "work", 1, 60)
     deployment.wait_for_start(*drained)
     restarted.send_signal(signal.SIGTERM)
-    assert restarted.wait(30) == 0
+    assert restarted.wait(patient(30)) == 0
     depths = [RUNTIME.backend.depth(queue) for queue in QUEUES]
     assert [(depth.ready, depth.leased) for depth in depths] == [(1, 0)] * 2, "each is back in its own queue"
     assert [deployment.status(task) for task in drained.values()] == ["queued"] * 2
@@ -106,7 +107,7 @@ def test_the_only_queue_of_a_worker_is_paused_and_resumed(deploy: Deploy) -> Non
     with pytest.raises(TimeoutError):
         ax.get_result_sync(task, timeout=0.3)
     assert ax.queues.resume_sync(queue)
-    assert ax.get_result_sync(task, timeout=3) == "a"
+    assert ax.get_result_sync(task, timeout=patient(3)) == "a"
 
 
 @on_targets("embedded", "valkey+postgres", alternates=False)
@@ -121,7 +122,7 @@ def test_tasks_in_queues_of_names_that_are_refused_today_are_drained(deploy: Dep
     assert not ax.queues.resume_sync("my queue"), "but a pause from before can be ended"
     worker = deployment.start("--burst", "-Q", ",".join(f'"{name}"' for name in names), ready=False)
     deployment.wait_for_ends(tasks)
-    assert worker.wait(30) == 0
+    assert worker.wait(patient(30)) == 0
     assert deployment.endings(tasks) == [["complete"]] * 3
 
 

@@ -10,6 +10,7 @@ import redis
 
 from tests.deployment import Deploy, Deployment, on_targets, run_in_process
 from tests.servers import HOST, free_port
+from tests.waiting import patient
 
 
 @on_targets("valkey+sqlite")
@@ -21,7 +22,7 @@ def test_a_worker_ends_with_exit_code_2_and_one_sentence(deploy: Deploy) -> None
         )
     url = deployment.broker.url.replace("//", "//weak:pw@")
     supervisor = deployment.start(ready=False, AGENTEXEC_REDIS_URL=url)
-    assert supervisor.wait(30) == 2
+    assert supervisor.wait(patient(30)) == 2
     sentence = "lacks permissions: add +evalsha ~{agentexec:* to its ACL"
     assert deployment.log.count(sentence) == 1
     assert "Traceback" not in deployment.log

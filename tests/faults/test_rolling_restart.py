@@ -11,6 +11,7 @@ import pytest
 
 import agentexec as ax
 from tests.deployment import REPOSITORY, Deploy, Deployment, all_exited, on_targets
+from tests.waiting import patient
 
 CODE = """
 import subprocess, sys
@@ -88,7 +89,7 @@ class Project:
         self.deployment.wait_for(said, timeout=60)
 
     def result(self, task: ax.Task) -> str:
-        return str(ax.get_result_sync(task, timeout=60))
+        return str(ax.get_result_sync(task, timeout=patient(60)))
 
     def versions(self) -> set[str]:
         return {self.result(task) for task in self.tasks}
@@ -244,7 +245,7 @@ def test_a_burst_runs_all_that_is_ready_and_leaves_delayed_tasks(deploy: Deploy)
     )
     assert second.returncode == 2
     assert f"belongs to process {project.supervisor.pid}, which runs" in second.stderr
-    assert project.supervisor.wait(60) == 0
+    assert project.supervisor.wait(patient(60)) == 0
     assert deployment.ledger("start") == {"chain-0": 4, "chain-1": 4}
     assert [deployment.status(task) for task in tasks] == ["complete"] * 2
     assert deployment.status(later) == "queued"
@@ -278,7 +279,7 @@ def test_programs_of_tasks_ignore_sighup_only_if_nohup_started_the_worker(
     command = [*prefix, sys.executable, "-m", "agentexec", "worker", "project.py"]
     deployment.spawn(command, PYTHONPATH=str(REPOSITORY))
     task = deployment.enqueue("ignored", "ignored")
-    assert ax.get_result_sync(task, timeout=60) == str(bool(prefix))
+    assert ax.get_result_sync(task, timeout=patient(60)) == str(bool(prefix))
     assert deployment.stop() == 0
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import agentexec as ax
 from tests.deployment import Deploy, on_targets
+from tests.waiting import patient
 
 MODULE = Path(__file__).parent / "sandbox_module.py"
 
@@ -26,7 +27,7 @@ def test_a_killed_workers_agent_finds_its_files_again_and_ended_tasks_leave_no_w
     command = [sys.executable, "-m", "agentexec", "worker", str(MODULE)]
     deployment.spawn(command, TMPDIR=str(folder))
     once = deployment.enqueue("build", "once", times=1)
-    assert ax.get_result_sync(once, timeout=30).endswith("Output:\none\n")
+    assert ax.get_result_sync(once, timeout=patient(30)).endswith("Output:\none\n")
     assert deployment.detail(once).attempt == 2
     assert deployment.ledger("die")["once"] == 2
     deployment.wait_for(lambda: list(home.iterdir()) == [])

@@ -12,6 +12,7 @@ from agentexec.db.transactions import writing
 from agentexec.runtime import RUNTIME
 from agentexec.schema.tables import version_table
 from tests.deployment import MODULE, Deploy, all_exited, on_targets
+from tests.waiting import patient
 
 
 @on_targets("embedded", "valkey+sqlite")
@@ -40,7 +41,7 @@ def test_a_draining_worker_keeps_its_tasks_until_the_last_one_has_ended(deploy: 
     deployment.wait_for_start("work", "sync_work")
     supervisor.send_signal(signal.SIGTERM)
     deployment.start()  # it would take them if their leases were not renewed
-    assert supervisor.wait(20) == 0
+    assert supervisor.wait(patient(20)) == 0
     assert deployment.endings(tasks) == [["complete"]] * 2
     assert deployment.ledger("start") == {"work": 1, "sync_work": 1}
 
@@ -59,7 +60,7 @@ def test_a_worker_that_meets_a_newer_schema_in_its_work_finishes_its_tasks_and_s
         connection.exec_driver_sql(f"CREATE TABLE {version_table()} (version_num VARCHAR(32) NOT NULL)")
         connection.exec_driver_sql(f"INSERT INTO {version_table()} VALUES ('9999')")
     deployment.maintenance().kill()  # its successor checks the schema first
-    assert supervisor.wait(20) == 5
+    assert supervisor.wait(patient(20)) == 5
     assert all_exited(family)
     detail = deployment.detail(task)
     assert (detail.status, detail.attempt) == ("complete", 1)
@@ -101,7 +102,7 @@ def test_a_second_signal_stops_immediately(deploy: Deploy) -> None:
     supervisor.send_signal(signal.SIGTERM)
     deployment.wait_for(lambda: "Stopping" in deployment.log)
     supervisor.send_signal(signal.SIGTERM)
-    assert supervisor.wait(10) == 1
+    assert supervisor.wait(patient(10)) == 1
     assert all_exited(family)
     assert deployment.detail(task).attempt == 0
     assert deployment.status(task) == "queued"
@@ -116,7 +117,7 @@ def test_ctrl_c_in_a_terminal_stops_as_sigterm_does(deploy: Deploy) -> None:
     deployment.wait_for_start("a", "b")
     family = deployment.processes()
     os.killpg(supervisor.pid, signal.SIGINT)  # a terminal signals every foreground process
-    assert supervisor.wait(10) == 0
+    assert supervisor.wait(patient(10)) == 0
     assert all_exited(family)
     assert deployment.endings(tasks) == [["complete"]] * 2
     assert "Traceback" not in deployment.log

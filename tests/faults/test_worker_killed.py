@@ -6,6 +6,7 @@ import pytest
 
 import agentexec as ax
 from tests.deployment import Deploy, failing_backend_env, on_targets
+from tests.waiting import patient
 
 
 @on_targets("embedded", "postgres", "valkey+sqlite", "valkey+postgres")
@@ -47,7 +48,7 @@ def test_a_worker_killed_between_result_and_acknowledgement_has_its_task_acknowl
     deployment.start(**failing_backend_env())
     deployment.arm("before-finish")
     task = deployment.enqueue("work", "a", value=42)
-    assert ax.get_result_sync(task, timeout=10) == 42
+    assert ax.get_result_sync(task, timeout=patient(10)) == 42
     deployment.wait_for(lambda: deployment.fault_fired("before-finish") and deployment.depth() == 0)
     assert deployment.ledger("start") == {"a": 1}
     assert deployment.endings([task]) == [["complete"]]
@@ -61,7 +62,7 @@ def test_a_worker_killed_within_the_transaction_that_ends_its_task_leaves_no_hal
     deployment.start(**failing_backend_env())
     deployment.arm("before-finish")
     task = deployment.enqueue("work", "a", value=42)
-    assert ax.get_result_sync(task, timeout=10) == 42
+    assert ax.get_result_sync(task, timeout=patient(10)) == 42
     assert deployment.fault_fired("before-finish")
     assert deployment.ledger("start") == {"a": 2}
     assert deployment.endings([task]) == [["complete"]]
@@ -74,6 +75,6 @@ def test_a_result_arrives_although_its_worker_was_killed_before_the_notification
     deployment.start(**failing_backend_env())
     deployment.arm("before-notify_done")
     task = deployment.enqueue("work", "a", value=42)
-    assert ax.get_result_sync(task, timeout=10) == 42
+    assert ax.get_result_sync(task, timeout=patient(10)) == 42
     assert deployment.fault_fired("before-notify_done")
     assert deployment.ledger("start") == {"a": 1}

@@ -11,6 +11,7 @@ import pytest
 from agentexec.cli import verbs
 from tests.deployment import run_agentexec, run_python
 from tests.unit.test_public_names import MODULES
+from tests.waiting import patient
 
 
 def test_the_agents_sdk_is_not_imported_without_need(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ with ax.testing.harness(pool) as harness:
     assert harness.run("adds").result == 3
 assert "agents" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=30)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=patient(30))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -41,7 +42,7 @@ def test_the_base_does_not_import_the_sdk() -> None:
         "agentexec.OpenAIRunner\n"
         "assert 'agents' in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=patient(60))
 
 
 @pytest.mark.thorough
@@ -60,7 +61,7 @@ print([name for name in ax.__all__ if isinstance(getattr(ax, name), types.Module
 
 def test_the_library_does_not_import_fastapi() -> None:
     program = "import sys, agentexec as ax; ax.activity.stream; assert 'fastapi' not in sys.modules"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=patient(60))
 
 
 LOADED = "import sys; print([name for name in {names} if name in sys.modules])"

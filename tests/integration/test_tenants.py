@@ -23,6 +23,7 @@ from agentexec.journal.models import Approval
 from agentexec.runtime import RUNTIME
 from agentexec.task import new_agent_id
 from tests.deployment import Deployment, run_in_process
+from tests.waiting import patient
 
 MINE, THEIRS = {"tenant": "a"}, {"tenant": "b"}
 CALL = "call_1"
@@ -63,7 +64,7 @@ def in_loop(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def _as_completed(task: UUID, **options: Any) -> list[Any]:
-    return [done async for done in ax.as_completed([task], timeout=5, **options)]
+    return [done async for done in ax.as_completed([task], timeout=patient(5), **options)]
 
 
 async def _astream(task: UUID, **options: Any) -> list[Any]:
@@ -86,7 +87,7 @@ ONE: dict[str, tuple[str, Callable[..., Any]]] = {
     "webhooks.resend_sync": ("complete", ax.webhooks.resend_sync),
     "get_result": ("complete", in_loop(lambda task, **options: ax.get_result(task, 5, **options))),
     "get_result_sync": ("complete", lambda task, **options: ax.get_result_sync(task, 5, **options)),
-    "gather": ("complete", in_loop(lambda task, **options: ax.gather(task, timeout=5, **options))),
+    "gather": ("complete", in_loop(lambda task, **options: ax.gather(task, timeout=patient(5), **options))),
     "as_completed": ("complete", in_loop(_as_completed)),
 }
 """Calls about one task, and of which of them."""

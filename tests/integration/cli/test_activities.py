@@ -17,6 +17,7 @@ import agentexec as ax
 from agentexec.activity.models import Activity, ActivityLog
 from agentexec.runtime import RUNTIME
 from tests.deployment import Deploy, Deployment, on_targets, run_in_process
+from tests.waiting import patient
 
 everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
 
@@ -118,7 +119,7 @@ def test_logs_can_be_followed_to_the_end(deploy: Deploy) -> None:
         cwd=deployment.folder,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patient(30),
     )
     assert done.returncode == 0, done.stderr
     messages = [line.split("  ")[-1] for line in done.stdout.splitlines()]
@@ -251,7 +252,7 @@ def test_prune_asks_for_confirmation(deploy: Deploy) -> None:
         input="n\n",
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=patient(20),
     )
     assert done.returncode == 1 and "Remove 1 task(s) with their logs?" in done.stdout
     with Session(RUNTIME.engine) as db:

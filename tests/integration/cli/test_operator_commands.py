@@ -15,6 +15,7 @@ import agentexec as ax
 from examples.mock_openai import MockOpenAI, call, say
 from tests.deployment import MODULE as WORKER
 from tests.deployment import Deploy, on_targets, run_agentexec, run_in_process
+from tests.waiting import patient
 
 # ---- doctor ------------------------------------------------------------------------------------------------
 
@@ -110,13 +111,13 @@ def test_a_new_project_works_right_away(mock_openai: MockOpenAI, tmp_path: Path)
             "--timeout",
             "60",
             cwd=folder,
-            timeout=90,
+            timeout=patient(90),
         )
         assert asked.stdout == "Acme was founded in 1949.\n", asked.stderr
         assert "100% Task completed successfully." in asked.stderr
     finally:
         worker.terminate()
-        worker.wait(30)
+        worker.wait(patient(30))
     started = subprocess.run(
         [sys.executable, "-c", "import app; print(sorted(app.app.openapi()['paths']))"],
         cwd=folder,

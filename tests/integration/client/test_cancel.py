@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.runtime import RUNTIME
 from tests.deployment import Deployment
+from tests.waiting import patient
 
 HEARD = 2.5
 """Seconds within which a worker learns of a cancel: it gets a message, and need not find out by itself."""
@@ -27,7 +28,7 @@ async def test_a_queued_task_never_starts(running: Deployment, key: str) -> None
     task = await ax.enqueue("work", {"key": key}, delay=1.0)
     assert await ax.cancel(task) is True
     after = await ax.enqueue("work", {"key": "after"}, delay=1.3)
-    await ax.get_result(after, timeout=10)
+    await ax.get_result(after, timeout=patient(10))
     assert running.ledger("start")[key] == 0
     assert running.endings([task]) == [["canceled"]]
 
@@ -46,7 +47,7 @@ async def test_a_running_handler_gets_canceled_error_and_frees_its_slot(
     assert running.endings([task]) == [["canceled"]]
     # More tasks than slots, each for the whole time, show that all slots are free again and no others.
     others = [await ax.enqueue("work", {"key": f"{key}-{number}"}) for number in range(20)]
-    await ax.gather(*others, timeout=10)
+    await ax.gather(*others, timeout=patient(10))
     running.wait_for(lambda: running.depth() == 0)
 
 
@@ -58,7 +59,7 @@ async def test_a_plain_function_runs_to_its_end_and_its_result_is_dropped(
     assert await ax.cancel(task) is True
     running.wait_for(lambda: running.ledger("end")[key] == 1)
     after = await ax.enqueue("sync_work", {"key": "after"})
-    await ax.get_result(after, timeout=10)
+    await ax.get_result(after, timeout=patient(10))
     assert running.endings([task]) == [["canceled"]]
     assert running.ledger("start")[key] == 1
 
@@ -69,13 +70,13 @@ async def test_a_handler_that_ignores_the_cancel_is_canceled_anyway(running: Dep
     assert await ax.cancel(task) is True
     running.wait_for(lambda: running.ledger("refused")[key] == 1)
     after = await ax.enqueue("work", {"key": "after", "seconds": 0.8})
-    await ax.get_result(after, timeout=10)
+    await ax.get_result(after, timeout=patient(10))
     assert running.endings([task]) == [["canceled"]]
 
 
 async def test_a_finished_task_stays_as_it_ended(running: Deployment, key: str) -> None:
     task = await ax.enqueue("work", {"key": key})
-    await ax.get_result(task, timeout=10)
+    await ax.get_result(task, timeout=patient(10))
     assert await ax.cancel(task) is False
     assert await ax.get_result(task) == key
     assert running.endings([task]) == [["complete"]]
@@ -102,7 +103,7 @@ async def test_a_new_task_with_the_key_of_a_canceled_one_is_another_one(
     await ax.cancel(task)
     assert await ax.enqueue("work", {"key": key}, idempotency_key=key, keep_key=True) == task
     other = await ax.enqueue("work", {"key": key}, idempotency_key=key)
-    assert await ax.get_result(other, timeout=10) == key
+    assert await ax.get_result(other, timeout=patient(10)) == key
 
 
 def test_only_one_of_many_concurrent_cancels_ends_the_task(running: Deployment, key: str) -> None:

@@ -25,6 +25,7 @@ from agentexec.db.clock import utc_now
 from agentexec.runtime import RUNTIME
 from agentexec.worker.expiry import expire
 from tests.deployment import Deployment
+from tests.waiting import patient
 
 PUSHED = 2.5
 """Seconds within which a result arrives. Less than the five between two looks at the record, so it was pushed."""
@@ -43,22 +44,22 @@ class Sum(BaseModel):
 )
 async def test_a_result_is_any_json_value(running: Deployment, value: Any) -> None:
     task = await ax.enqueue("work", {"key": "value", "value": value})
-    assert await ax.get_result(task, timeout=10) == value
+    assert await ax.get_result(task, timeout=patient(10)) == value
 
 
 async def test_a_result_may_be_nothing(running: Deployment) -> None:
     task = await ax.enqueue("report", {"key": "nothing"})
-    assert await ax.get_result(task, timeout=10) is None
+    assert await ax.get_result(task, timeout=patient(10)) is None
 
 
 async def test_a_model_comes_back_as_plain_data_where_the_task_is_not_known(running: Deployment) -> None:
     task = await ax.enqueue("add", {"key": "a", "times": 1})
-    assert await ax.get_result(task, timeout=10) == {"total": 2}
+    assert await ax.get_result(task, timeout=patient(10)) == {"total": 2}
 
 
 async def test_a_model_comes_back_as_the_type_that_the_caller_names(running: Deployment) -> None:
     task = await ax.enqueue("add", {"key": "a", "times": 1})
-    assert await ax.get_result(task, timeout=10, type=Sum) == Sum(total=2)
+    assert await ax.get_result(task, timeout=patient(10), type=Sum) == Sum(total=2)
     assert await ax.get_result(task, type=dict[str, float]) == {"total": 2.0}
     with pytest.raises(ax.UsageError, match="does not fit the wanted type"):
         await ax.get_result(task, type=list[int])
@@ -72,20 +73,20 @@ async def test_a_model_comes_back_as_the_handlers_type_where_the_task_is_known(r
         raise AssertionError("the worker has a handler of its own")
 
     task = await ax.enqueue("add", {"key": "a", "times": 1})
-    assert await ax.get_result(task, timeout=10) == Sum(total=2)
+    assert await ax.get_result(task, timeout=patient(10)) == Sum(total=2)
     assert await ax.gather(task) == [Sum(total=2)]
 
 
 async def test_the_agent_id_is_enough(running: Deployment) -> None:
     task = await ax.enqueue("work", {"key": "a"})
-    assert await ax.get_result(task.agent_id, timeout=10) == "a"
+    assert await ax.get_result(task.agent_id, timeout=patient(10)) == "a"
     assert await ax.get_result(str(task.agent_id)) == "a"
     assert ax.get_result_sync(str(task.agent_id)) == "a"
 
 
 async def test_a_result_is_pushed_rather_than_looked_up(running: Deployment) -> None:
     task = await ax.enqueue("work", {"key": "a", "seconds": 0.3})
-    await ax.get_result(task, timeout=10)
+    await ax.get_result(task, timeout=patient(10))
     heard = utc_now()
     ended = running.detail(task).finished_at
     assert ended is not None
@@ -94,7 +95,7 @@ async def test_a_result_is_pushed_rather_than_looked_up(running: Deployment) -> 
 
 async def test_a_result_can_be_read_again(running: Deployment) -> None:
     task = await ax.enqueue("work", {"key": "a"})
-    assert [await ax.get_result(task, timeout=10) for _ in range(3)] == ["a"] * 3
+    assert [await ax.get_result(task, timeout=patient(10)) for _ in range(3)] == ["a"] * 3
 
 
 # ---- ends without a result -------------------------------------------------------------------------------------
@@ -128,7 +129,7 @@ async def test_a_task_that_cannot_succeed_fails_alone(
     task = await ax.enqueue(task_name, {"key": "a"})
     with pytest.raises(ax.TaskFailedError, match=reason):
         await ax.get_result(task, timeout=10)
-    assert await ax.get_result(beside, timeout=10) == "beside"
+    assert await ax.get_result(beside, timeout=patient(10)) == "beside"
 
 
 async def test_a_context_that_does_not_fit_fails_at_the_worker_with_the_field_named(
@@ -141,7 +142,7 @@ async def test_a_context_that_does_not_fit_fails_at_the_worker_with_the_field_na
 
 async def test_a_retried_task_returns_the_result_of_its_last_attempt(running: Deployment) -> None:
     task = await ax.enqueue("flaky", {"key": f"flaky-{uuid4()}", "times": 1})
-    assert await ax.get_result(task, timeout=20) == "done at try 2"
+    assert await ax.get_result(task, timeout=patient(20)) == "done at try 2"
     detail = running.detail(task)
     assert (detail.attempt, detail.error) == (2, None)
     assert any("Attempt 1 failed with RuntimeError: try 1" in line.message for line in detail.logs)
@@ -153,12 +154,12 @@ async def test_a_wait_ends_in_time_and_can_be_repeated(running: Deployment) -> N
         await ax.get_result(task, timeout=0.1)
     with pytest.raises(TimeoutError):
         ax.get_result_sync(task, timeout=0.1)
-    assert await ax.get_result(task, timeout=10) == "late"
+    assert await ax.get_result(task, timeout=patient(10)) == "late"
 
 
 async def test_a_cancel_is_raised_as_soon_as_it_happened(running: Deployment) -> None:
     task = await ax.enqueue("work", {"key": "a"}, queue_name=NOBODY)
-    waiting = asyncio.create_task(ax.get_result(task, timeout=60))
+    waiting = asyncio.create_task(ax.get_result(task, timeout=patient(60)))
     await asyncio.sleep(0)
     assert await ax.cancel(task)
     with pytest.raises(ax.TaskCanceledError, match=r"was canceled\."):
@@ -167,7 +168,7 @@ async def test_a_cancel_is_raised_as_soon_as_it_happened(running: Deployment) ->
 
 async def test_an_expired_result_raises_an_error_that_says_so(running: Deployment) -> None:
     task = await ax.enqueue("work", {"key": "a"})
-    await ax.get_result(task, timeout=10)
+    await ax.get_result(task, timeout=patient(10))
     with RUNTIME.engine.begin() as connection:
         # An hour and a day later, after the reconciler has removed expired results.
         connection.execute(delete(ActivityResult).where(ActivityResult.agent_id == task.agent_id))
@@ -203,7 +204,7 @@ async def test_gather_raises_the_first_failure_and_the_others_go_on(running: Dep
     with pytest.raises(ax.TaskFailedError):
         await ax.gather(late, bad, timeout=10)
     assert running.status(late) in ("queued", "running")
-    assert await ax.get_result(late, timeout=10) == "late"
+    assert await ax.get_result(late, timeout=patient(10)) == "late"
 
 
 async def test_gather_can_return_failures_in_their_places(running: Deployment) -> None:
@@ -224,8 +225,12 @@ async def test_gather_has_one_time_limit_for_all(running: Deployment) -> None:
 
 def test_gather_sync_keeps_the_order_of_its_arguments(running: Deployment) -> None:
     tasks = ax.enqueue_many_sync("work", [{"key": "a", "seconds": 0.3}, {"key": "b"}, {"key": "c"}])
-    assert ax.gather_sync(*tasks, timeout=10) == ["a", "b", "c"]
-    assert ax.gather_sync(*(task.agent_id for task in reversed(tasks)), timeout=10) == ["c", "b", "a"]
+    assert ax.gather_sync(*tasks, timeout=patient(10)) == ["a", "b", "c"]
+    assert ax.gather_sync(*(task.agent_id for task in reversed(tasks)), timeout=patient(10)) == [
+        "c",
+        "b",
+        "a",
+    ]
 
 
 def test_gather_sync_has_one_time_limit_for_all(running: Deployment) -> None:
@@ -239,7 +244,7 @@ def test_as_completed_sync_yields_tasks_in_the_order_in_which_they_end(running: 
         ax.enqueue_sync("work", {"key": key, "seconds": seconds})
         for key, seconds in (("slow", 1.0), ("fast", 0.0))
     ]
-    assert [done.result() for done in ax.as_completed_sync(tasks, timeout=20)] == ["fast", "slow"]
+    assert [done.result() for done in ax.as_completed_sync(tasks, timeout=patient(20))] == ["fast", "slow"]
 
 
 def test_map_sync_returns_results_in_the_order_of_the_contexts(running: Deployment) -> None:
@@ -252,8 +257,8 @@ def test_map_sync_returns_results_in_the_order_of_the_contexts(running: Deployme
 async def test_a_hundred_wait_for_the_same_task_and_a_hundred_for_each_their_own(running: Deployment) -> None:
     task = await ax.enqueue("work", {"key": "same", "seconds": 0.5})
     tasks = await ax.enqueue_many("work", [{"key": f"{number}"} for number in range(100)])
-    same = asyncio.gather(*(ax.get_result(task, timeout=20) for _ in range(100)))
-    own = asyncio.gather(*(ax.get_result(own_task, timeout=20) for own_task in tasks))
+    same = asyncio.gather(*(ax.get_result(task, timeout=patient(20)) for _ in range(100)))
+    own = asyncio.gather(*(ax.get_result(own_task, timeout=patient(20)) for own_task in tasks))
     assert await same == ["same"] * 100
     assert await own == [f"{number}" for number in range(100)]
 
@@ -271,12 +276,12 @@ def test_several_processes_and_threads_wait_for_the_same_task(running: Deploymen
     with ThreadPoolExecutor(8) as threads:
         heard = list(threads.map(lambda _: ax.get_result_sync(task, 20), range(8)))
     assert heard == ["a"] * 8
-    assert [process.communicate(timeout=20)[0] for process in waiting] == ["a\n"] * 3
+    assert [process.communicate(timeout=patient(20))[0] for process in waiting] == ["a\n"] * 3
 
 
 async def test_a_task_may_enqueue_others_and_wait_for_them(running: Deployment) -> None:
     task = await ax.enqueue("parent", {"key": "parent", "times": 4})
-    assert await ax.get_result(task, timeout=20) == 1 + 2 + 3 + 4
+    assert await ax.get_result(task, timeout=patient(20)) == 1 + 2 + 3 + 4
 
 
 # ---- progress ----------------------------------------------------------------------------------------------
@@ -284,7 +289,7 @@ async def test_a_task_may_enqueue_others_and_wait_for_them(running: Deployment) 
 
 async def test_progress_is_in_the_record_in_order_before_the_end(running: Deployment) -> None:
     task = await ax.enqueue("report", {"key": "a", "times": 4, "seconds": 0.05})
-    await ax.get_result(task, timeout=10)
+    await ax.get_result(task, timeout=patient(10))
     detail = running.detail(task)
     assert [(line.status, line.message, line.percentage) for line in detail.logs] == [
         ("queued", "Waiting to start.", 0),

@@ -28,7 +28,7 @@ from agentexec.runtime import RUNTIME
 from agentexec.state.backend import EVENTS_KEPT
 from tests.deployment import Deployment
 from tests.servers import free_port
-from tests.waiting import wait_until, wait_until_async
+from tests.waiting import patient, wait_until, wait_until_async
 
 
 @dataclass
@@ -67,7 +67,7 @@ def web() -> Iterator[str]:
     wait_until(lambda: server.started)
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
-    thread.join(10)
+    thread.join(patient(10))
 
 
 async def frames(response: httpx.Response) -> AsyncIterator[Frame]:
@@ -217,7 +217,7 @@ async def test_a_client_that_reads_nothing_blocks_nobody(running: Deployment, we
 
 
 def _drain(client: socket.socket) -> str:
-    client.settimeout(20)
+    client.settimeout(patient(20))
     data = bytearray()
     while b"event: result" not in data[-20_000:]:
         chunk = client.recv(1 << 20)
@@ -245,5 +245,7 @@ def test_without_fastapi_the_error_says_what_to_install() -> None:
         "try:\n    import agentexec.contrib.fastapi\n"
         "except ax.UsageError as error:\n    print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=patient(60)
+    )
     assert "pip install fastapi" in done.stdout, done.stderr

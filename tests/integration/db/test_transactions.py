@@ -12,6 +12,7 @@ from agentexec.db.deadlocks import DEADLOCK_TRIES, retry_on_deadlock
 from agentexec.db.engine import open_engine
 from agentexec.db.transactions import reading, writing
 from agentexec.errors import UnavailableError
+from tests.waiting import patient
 
 LOST = OperationalError("DELETE", {}, Exception(1213, "Deadlock found"))
 
@@ -51,7 +52,7 @@ class TestDeadlocks:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(patient(30))
 
         assert not failures
         with reading(engine) as connection:

@@ -15,6 +15,7 @@ from examples.mock_openai import MockOpenAI, call, say
 from examples.mock_openai import Step as MockStep
 from tests.deployment import Deploy, Deployment, on_targets
 from tests.guides import Environments, Reader, Step, write_files
+from tests.waiting import patient
 
 AGENTEXEC = Path(sys.executable).with_name("agentexec")
 
@@ -51,7 +52,7 @@ def run(deployment: Deployment, *arguments: str, **environment: str) -> str:
         env={**deployment.environment, **environment},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=patient(100),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

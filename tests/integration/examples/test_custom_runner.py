@@ -15,6 +15,7 @@ from agentexec.runtime import RUNTIME
 from examples.custom_runner.worker import SYSTEM, LoopRunner
 from tests.attempts import ReplayableTask
 from tests.deployment import REPOSITORY
+from tests.waiting import patient
 
 
 @pytest.fixture(autouse=True)
@@ -70,4 +71,4 @@ def test_the_example_needs_no_sdk() -> None:
     program = (
         "import sys, examples.custom_runner.worker as w; assert w.pool; assert 'agents' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=REPOSITORY)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=patient(60), cwd=REPOSITORY)

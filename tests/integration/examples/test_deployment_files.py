@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, text
 
 import agentexec as ax
 from agentexec.schema.migrate import upgrade
+from tests.waiting import patient
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -42,7 +43,7 @@ def run(program: str, *arguments: str, text: str | None = None, **environment: s
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -17,10 +17,10 @@ from sqlalchemy import create_engine, inspect
 
 from agentexec.schema.tables import is_at_head
 from tests.deployment import REPOSITORY, clean_environment, run_python
-from tests.waiting import wait_until
+from tests.waiting import patient, wait_until
 
 EXAMPLE = REPOSITORY / "examples" / "openai-agents-fastapi"
-PATIENCE = 60.0
+LATEST = 60.0
 """Seconds for what takes a second on a machine that does nothing else."""
 
 ALEMBIC = """
@@ -34,7 +34,7 @@ for command in sys.argv[1:]:
 
 def alembic(*commands: str, url: str) -> str:
     """Return what Alembic prints; it must succeed."""
-    done = run_python("-c", ALEMBIC, *commands, cwd=EXAMPLE, timeout=PATIENCE, DATABASE_URL=url)
+    done = run_python("-c", ALEMBIC, *commands, cwd=EXAMPLE, timeout=LATEST, DATABASE_URL=url)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -86,10 +86,10 @@ class Application:
                 stdout=log,
                 stderr=log,
             )
-        self.http = httpx.Client(trust_env=False, timeout=PATIENCE)
+        self.http = httpx.Client(trust_env=False, timeout=patient(LATEST))
 
     def wait_until_started(self) -> None:
-        self.http.base_url = wait_until(self._address, timeout=2 * PATIENCE)
+        self.http.base_url = wait_until(self._address, timeout=2 * LATEST)
 
     def _address(self) -> str | None:
         assert self.process.poll() is None, self.log.read_text()
@@ -109,7 +109,7 @@ class Application:
     def close(self) -> None:
         self.http.close()
         self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(2 * PATIENCE) == 0, self.log.read_text()
+        assert self.process.wait(patient(2 * LATEST)) == 0, self.log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -126,10 +126,10 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applicatio
 @pytest.mark.timeout(300)
 def test_a_task_is_queued_approved_and_read_by_http(application: Application) -> None:
     agent_id = application.post("/research?company=Acme")["agent_id"]
-    [question] = wait_until(lambda: application.get(f"/api/approvals?agent_id={agent_id}"), timeout=PATIENCE)
+    [question] = wait_until(lambda: application.get(f"/api/approvals?agent_id={agent_id}"), timeout=LATEST)
     assert (question["tool"], json.loads(question["arguments"])["company"]) == ("publish_report", "Acme")
     is_queued = lambda: application.get(f"/research/{agent_id}")["status"] == "queued"  # noqa: E731
-    assert wait_until(is_queued, timeout=PATIENCE)
+    assert wait_until(is_queued, timeout=LATEST)
     assert application.get(f"/research/{agent_id}")["percentage"] == 70
     assert application.get("/reports") == []
     answer = application.post(f"/api/approvals/{agent_id}/{question['call_id']}/approve", 200)
@@ -154,6 +154,6 @@ def test_the_pipeline_and_a_cancel_by_http(application: Application) -> None:
     agent_id = application.post("/research?company=Globex")["agent_id"]
     assert application.post(f"/api/activity/{agent_id}/cancel", 200) == {"changed": True}
     canceled = lambda: application.get(f"/research/{agent_id}")["status"] == "canceled"  # noqa: E731
-    assert wait_until(canceled, timeout=PATIENCE)
+    assert wait_until(canceled, timeout=LATEST)
     assert application.http.post("/research?company=").status_code == 422
     assert application.http.get(f"/research/{agent_id}/result").status_code == 409

@@ -435,7 +435,7 @@ async def test_parallel_transactions_do_not_deadlock(task: ReplayableTask) -> No
     )
     await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(agent))
     assert len(payments()) == 12
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 9, "a lock is waited for during 10 s"
 
 
 async def test_a_step_may_be_a_transaction(task: ReplayableTask) -> None:
@@ -461,7 +461,7 @@ async def test_an_error_that_ends_the_run_rolls_the_effect_back(task: Replayable
     with pytest.raises(Exception, match="no receipt"):
         await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(paying_agent(tool, "book")))
     assert payments() == []
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 9, "a lock is waited for during 10 s"
 
 
 async def test_only_transactional_calls_may_open_a_transaction(task: ReplayableTask) -> None:

@@ -35,11 +35,12 @@ from agentexec.task import Entry, Priority, Status, new_agent_id
 from agentexec.worker.reconciler import Reconciler
 from agentexec.worker.worker_process import Worker
 from tests.conftest import DATABASES
+from tests.waiting import patient
 
 LEASE = 3.0
 """Seconds of a lease. The reconciler looks at every task twice in this time."""
 
-LATEST = 60.0
+LATEST = patient(30.0)
 """Seconds within which everything must be right again."""
 
 

@@ -30,7 +30,7 @@ from agentexec.task import Priority, ScheduleDefinition
 from agentexec.web import activities, failures
 from agentexec.web.api import endpoints
 from tests.integration.web.conftest import caller, headers
-from tests.waiting import wait_until
+from tests.waiting import patient, wait_until
 
 
 def enqueue(key: str = "a", name: str = "work", **options: Any) -> UUID:
@@ -372,7 +372,7 @@ def served(app: FastAPI) -> Iterator[str]:
         wait_until(lambda: server.started)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         server.should_exit = True
-        thread.join(10)
+        thread.join(patient(10))
 
 
 def test_a_token_in_the_url_opens_streams_alone_and_is_not_logged(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployment import Deploy, on_targets, run_agentexec
+from tests.waiting import patient
 
 
 def free_port() -> int:
@@ -32,7 +33,7 @@ def test_probes_and_systemd_follow_a_worker_from_its_start_to_its_end(deploy: De
     deployment = deploy(health_port=port)
     systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     systemd.bind(str(tmp_path / "notify"))
-    systemd.settimeout(30)
+    systemd.settimeout(patient(30))
     said: list[str] = []
 
     def hear(line: str) -> None:
@@ -58,7 +59,7 @@ def test_probes_and_systemd_follow_a_worker_from_its_start_to_its_end(deploy: De
         hear("STOPPING=1")
         assert probe(port, "/readyz") == (503, "The worker is draining.\n")
         assert probe(port, "/livez")[0] == 200, "a worker that drains is alive"
-        assert worker.wait(20) == 0
+        assert worker.wait(patient(20)) == 0
 
 
 @on_targets("embedded")

@@ -12,6 +12,7 @@ import pytest
 
 import agentexec as ax
 from tests.deployment import MODULE, Deploy, Deployment, all_exited, on_targets, run_agentexec
+from tests.waiting import patient
 
 TASK = """
 from uuid import UUID
@@ -185,7 +186,7 @@ def test_tasks_enqueued_before_the_first_worker_ever_ran_are_run(deploy: Deploy)
     count = f"import agentexec as ax; print(ax.get_result_sync({done.stdout.strip()!r}, 15))"
     deployment.wait_for(lambda: "on queue" in deployment.log)
     waiting = deployment.spawn([sys.executable, "-c", count], ready=False, AGENTEXEC_DATABASE_URL="")
-    assert waiting.wait(20) == 0
+    assert waiting.wait(patient(20)) == 0
     assert "Hello Acme" in deployment.log
 
 
@@ -291,7 +292,7 @@ def test_ctrl_c_ends_a_program_without_a_traceback(deploy: Deploy) -> None:
     process = deployment.spawn([sys.executable, str(MODULE)], session=True)
     family = deployment.processes()
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(15) == 0
+    assert process.wait(patient(15)) == 0
     assert all_exited(family)
     assert "Traceback" not in deployment.log
     assert "KeyboardInterrupt" not in deployment.log
@@ -305,7 +306,7 @@ def test_a_program_can_clean_up_after_ctrl_c(deploy: Deploy) -> None:
     process = deployment.spawn([sys.executable, "worker.py"], session=True)
     pending = ax.enqueue_sync("greet", {"name": "Acme"}, delay=60)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(15) == 0
+    assert process.wait(patient(15)) == 0
     assert "canceled 1" in deployment.log
     assert deployment.status(pending) == "canceled"
 
@@ -325,7 +326,7 @@ def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: De
     deployment.wait_for(lambda: "started again" in deployment.log)
     assert greeted() == "Hello Acme"
     (deployment.folder / "stop-again").touch()
-    assert process.wait(15) == 0
+    assert process.wait(patient(15)) == 0
     assert deployment.processes() == []
     assert "Traceback" not in deployment.log
 
@@ -339,7 +340,7 @@ def test_workers_end_with_a_program_that_does_not_shut_them_down(deploy: Deploy)
     assert greeted() == "Hello Acme"
     family = deployment.processes()
     (deployment.folder / "stop").touch()
-    process.wait(10)
+    process.wait(patient(10))
     assert all_exited(family)
 
 
@@ -349,7 +350,7 @@ def test_a_pool_that_workers_cannot_import_is_refused(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", "import agentexec as ax\ndef main():\n    ax.Pool().run()\nmain()\n")
     process = deployment.spawn([sys.executable, "worker.py"], ready=False)
-    assert process.wait(15) == 2
+    assert process.wait(patient(15)) == 2
     assert "Worker processes must be able to import your pool" in deployment.log
     assert "Traceback" not in deployment.log
 
@@ -393,7 +394,7 @@ def test_a_start_in_the_background_that_fails_raises_the_reason(deploy: Deploy) 
     (deployment.folder / "broken").touch()
     write(deployment, "worker.py", MODULE_WITH_POOL + START_IN_VAIN)
     process = deployment.spawn([sys.executable, "worker.py"], ready=False)
-    assert process.wait(30) == 0, deployment.log
+    assert process.wait(patient(30)) == 0, deployment.log
     [line] = deployment.log.splitlines()
     assert line.startswith("ModuleLoadError 2 ") and "RuntimeError: the key is missing" in line
     assert all_exited(deployment.processes())
@@ -419,7 +420,7 @@ def test_a_module_that_only_one_process_can_load_ends_the_start(deploy: Deploy) 
     deployment = deploy()
     write(deployment, "tasks.py", LOADED_ONCE + MODULE_WITH_POOL)
     process = deployment.spawn(agentexec_worker("tasks"), ready=False)
-    assert process.wait(30) == 2
+    assert process.wait(patient(30)) == 2
     assert (
         deployment.log.count("tasks cannot be imported: RuntimeError: a second process cannot have it") == 1
     )
@@ -433,7 +434,7 @@ def test_a_pool_starts_once_what_kept_it_from_starting_is_repaired(deploy: Deplo
     program = MODULE_WITH_POOL.replace("ax.Pool()", 'ax.Pool(database_url="sqlite:///fresh.db")')
     write(deployment, "worker.py", program + START_IN_VAIN + START_AFTER_ALL)
     process = deployment.spawn([sys.executable, "worker.py"], ready=False)
-    assert process.wait(60) == 0, deployment.log
+    assert process.wait(patient(60)) == 0, deployment.log
     said = [line for line in deployment.log.splitlines() if " INFO " not in line]
     assert [line.split()[:2] for line in said[:3]] == [
         ["ModuleLoadError", "2"],
@@ -455,10 +456,10 @@ def test_a_program_that_starts_workers_at_import_is_refused(deploy: Deploy, call
     process = deployment.spawn([sys.executable, "worker.py"], ready=False)
     deployment.wait_for(lambda: 'under `if __name__ == "__main__":`' in deployment.log)
     if "start" in call:
-        assert process.wait(15) == 1
+        assert process.wait(patient(15)) == 1
         assert deployment.log.splitlines()[-1].startswith("agentexec.errors.UsageError: Workers import")
     else:
-        assert process.wait(15) == 2
+        assert process.wait(patient(15)) == 2
         assert deployment.log.count("\n") == 1, deployment.log
     assert all_exited(deployment.processes())
 

@@ -11,6 +11,7 @@ import pytest
 
 from agentexec.worker.probe import FAILING_SECONDS, STALE_SECONDS, judge, read
 from tests.deployment import Deploy, Deployment, on_targets, run_agentexec, run_in_process, run_python
+from tests.waiting import patient
 
 
 def probe(deployment: Deployment, option: str) -> tuple[int, str]:
@@ -33,7 +34,7 @@ def test_probes_follow_a_worker_from_its_start_to_its_end(deploy: Deploy) -> Non
     deployment.wait_for(lambda: probe(deployment, "--ready")[0] == 1)
     assert probe(deployment, "--check")[0] == 0, "a worker that drains is alive"
     assert "draining" in probe(deployment, "--ready")[1]
-    assert supervisor.wait(20) == 0
+    assert supervisor.wait(patient(20)) == 0
     assert deployment.status(task) == "complete"
     assert probe(deployment, "--check")[0] == 1
     assert not (deployment.folder / "heartbeat.json").exists()

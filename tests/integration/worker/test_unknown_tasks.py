@@ -15,7 +15,7 @@ from agentexec.activity.changes.unknown_tasks import MAX_UNKNOWN_SECONDS, left_m
 from agentexec.activity.models import Activity
 from agentexec.runtime import RUNTIME
 from tests.deployment import Deploy, Deployment
-from tests.waiting import wait_until
+from tests.waiting import patient, wait_until
 
 both_deployments = pytest.mark.parametrize("deploy", ["embedded", "valkey+postgres"], indirect=True)
 
@@ -82,7 +82,7 @@ def test_a_task_that_one_worker_lacks_is_run_by_another(deploy: Deploy) -> None:
     assert ax.cancel_sync(canceled)
     start(deployment, "newer", NEWER)
     late = [ax.enqueue_sync(name) for name in ("newer", "older") * 10]
-    results = ax.gather_sync(*early, *late, parent, timeout=60)
+    results = ax.gather_sync(*early, *late, parent, timeout=patient(60))
     assert results == ["new"] * 20 + ["new", "old"] * 10 + ["new"]
     assert deployment.log.count("No worker here has task newer; leaving it for others") == 1
     detail = deployment.detail(early[0])

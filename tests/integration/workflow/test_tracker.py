@@ -13,6 +13,7 @@ import pytest
 
 import agentexec as ax
 from tests.deployment import Deploy, on_targets
+from tests.waiting import patient
 
 everywhere = on_targets("embedded", "postgres", "valkey+sqlite")
 
@@ -103,5 +104,5 @@ def test_counts_of_several_processes_are_not_lost(deploy: Deploy) -> None:
     processes = [
         subprocess.Popen([sys.executable, "-c", program], env=deployment.environment) for _ in range(3)
     ]
-    assert [process.wait(20) for process in processes] == [0, 0, 0]
+    assert [process.wait(patient(20)) for process in processes] == [0, 0, 0]
     assert ax.Tracker("research", "batch").count == 300

@@ -13,6 +13,7 @@ from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.client.intake import Intake
 from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.errors import UnavailableError, UsageError
+from tests.waiting import patient
 
 
 def new(name: str = "work", queue: str = "q") -> NewTask:
@@ -77,7 +78,7 @@ def test_callers_that_come_during_a_write_share_the_next_one() -> None:
     store.gate.set()
     for done in (first, *(done for done, _ in later)):
         assert done.result(10) is None
-    thread.join(10)
+    thread.join(patient(10))
     assert store.batches == [["a"], ["b", "c", "d"]]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import agentexec as ax
 from agentexec.testing import Harness
+from tests.waiting import patient
 
 pool = ax.Pool()
 
@@ -19,11 +20,11 @@ async def waits(agent_id: UUID, context: dict[str, str]) -> Any:
     """Enqueue a task of the kind that the context says, and wait for it as it says."""
     child = await ax.enqueue(context["child"], {"user": context["with"], "by": context["by"]})
     if context["by"] == "get_result":
-        return await ax.get_result(child, timeout=20)
+        return await ax.get_result(child, timeout=patient(20))
     if context["by"] == "gather":
-        return await ax.gather(child, timeout=20)
+        return await ax.gather(child, timeout=patient(20))
     if context["by"] == "as_completed":
-        return [done.result() async for done in ax.as_completed([child], timeout=20)]
+        return [done.result() async for done in ax.as_completed([child], timeout=patient(20))]
     return await ax.map(context["child"], [{"user": context["with"]}], timeout=20)
 
 
@@ -31,8 +32,8 @@ async def waits(agent_id: UUID, context: dict[str, str]) -> Any:
 def waits_plainly(agent_id: UUID, context: dict[str, str]) -> Any:
     child = ax.enqueue_sync(context["child"], {"user": context["with"]})
     if context["by"] == "get_result":
-        return ax.get_result_sync(child, timeout=20)
-    return ax.gather_sync(child, timeout=20)
+        return ax.get_result_sync(child, timeout=patient(20))
+    return ax.gather_sync(child, timeout=patient(20))
 
 
 @pool.task("locked", lock_key="user:{user}")
@@ -44,14 +45,14 @@ async def locked(agent_id: UUID, context: dict[str, str]) -> str:
 async def alone(agent_id: UUID, context: dict[str, str]) -> Any:
     if context.get("child"):
         child = await ax.enqueue(context["child"], {"user": context["with"]})
-        return await ax.get_result(child, timeout=20)
+        return await ax.get_result(child, timeout=patient(20))
     return f"ran for {context['user']}"
 
 
 @pool.task("pairs", concurrency=2)
 async def pairs(agent_id: UUID, context: dict[str, str]) -> Any:
     if context.get("child"):
-        return await ax.get_result(await ax.enqueue("pairs", {}), timeout=20)
+        return await ax.get_result(await ax.enqueue("pairs", {}), timeout=patient(20))
     return "one of two"
 
 

@@ -25,6 +25,7 @@ import agentexec as ax
 from agentexec.cli.app import build_app
 from agentexec.config import Settings, env_var_name
 from agentexec.worker.stopping import KILL_AFTER
+from tests.waiting import patient
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(sys.executable).parent
@@ -49,7 +50,7 @@ def run(program: str, *arguments: str, text: str | None = None, **environment: s
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
     )
     return done.returncode, done.stdout + done.stderr
 

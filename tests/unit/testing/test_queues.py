@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import agentexec as ax
+from tests.waiting import patient
 
 pool = ax.Pool(queue_name="usual")
 failed: list[UUID] = []
@@ -23,7 +24,7 @@ async def child(agent_id: UUID, context: dict[str, Any]) -> str:
 
 @pool.task("parent", queue="high")
 async def parent(agent_id: UUID, context: dict[str, Any]) -> str:
-    return str(await ax.get_result(await ax.enqueue("child", {}), timeout=10))
+    return str(await ax.get_result(await ax.enqueue("child", {}), timeout=patient(10)))
 
 
 @pool.task("raises", queue="high")

@@ -17,7 +17,7 @@ from agentexec.errors import SchemaError, UnavailableError
 from agentexec.task import Status
 from agentexec.worker.maintenance import Maintenance
 from tests.unit.worker.record import QUEUE, Record, open_record
-from tests.waiting import wait_until
+from tests.waiting import patient, wait_until
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ class Host:
 
     def __init__(self, record: Record, queue: str = QUEUE) -> None:
         self.supervisor, theirs = socket.socketpair()
-        self.supervisor.settimeout(20)
+        self.supervisor.settimeout(patient(20))
         self.maintenance = Maintenance(
             record.runtime, Settings(queue_name=queue), "owner", theirs, connect_timeout=1.0
         )

@@ -9,6 +9,7 @@ import threading
 from agentexec.telemetry.meter import Meter
 from agentexec.telemetry.names import COUNTED, TASKS
 from agentexec.worker.reports import Reporter, ReportSocket
+from tests.waiting import patient
 
 
 def test_reports_of_several_processes_arrive_whole_and_garbage_is_skipped() -> None:
@@ -34,7 +35,7 @@ def test_closing_ends_the_thread_that_receives() -> None:
     thread = threading.Thread(target=lambda: received.append(reports.receive()))
     thread.start()
     reports.close()
-    thread.join(5)
+    thread.join(patient(5))
     assert received == [None]
 
 

@@ -11,13 +11,14 @@ import pytest
 
 from agentexec.worker import sd_notify
 from agentexec.worker.sd_notify import ServiceManager
+from tests.waiting import patient
 
 
 @pytest.fixture
 def systemd(tmp_path: Path) -> socket.socket:
     receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     receiver.bind(str(tmp_path / "notify"))
-    receiver.settimeout(5)
+    receiver.settimeout(patient(5))
     return receiver
 
 
@@ -57,7 +58,7 @@ def test_a_socket_in_the_abstract_namespace_is_reached() -> None:
     name = f"agentexec-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(f"\0{name}")
-        receiver.settimeout(5)
+        receiver.settimeout(patient(5))
         ServiceManager({"NOTIFY_SOCKET": f"@{name}"}).tell("READY=1", "MAINPID=7")
         assert receiver.recv(99) == b"READY=1\nMAINPID=7"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agentexec.worker.signal_queue import SignalQueue
-from tests.waiting import wait_until
+from tests.waiting import patient, wait_until
 
 
 def readable(queue: SignalQueue) -> bool:
@@ -84,7 +84,7 @@ def test_the_end_of_the_terminal_is_told_from_a_signal_that_somebody_sent(
         os.close(master)
         wait_until(lambda: len(lines()) == 2)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(30) == 0
+        assert process.wait(patient(30)) == 0
     finally:
         process.kill()
         process.wait()

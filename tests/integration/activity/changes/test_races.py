@@ -25,6 +25,7 @@ from agentexec.state.backend import Depth
 from agentexec.task import Lease, Status, new_agent_id
 from agentexec.worker.reconciler import Reconciler
 from tests.deployment import Deploy, Deployment, on_targets
+from tests.waiting import patient
 
 everywhere = on_targets("embedded", "postgres", "valkey+sqlite")
 
@@ -226,5 +227,5 @@ def test_tasks_complete_in_one_round_trip_with_the_usual_rows(deployment: Deploy
     ]
     assert shown == [(Status.COMPLETE, 100, True, "Done.")] * 3
     assert running.status is Status.RUNNING
-    kept = [asyncio.run(ax.get_result(by_id[lease.agent_id], timeout=5)) for lease in leases[:2]]
+    kept = [asyncio.run(ax.get_result(by_id[lease.agent_id], timeout=patient(5))) for lease in leases[:2]]
     assert kept == [{"answer": 1}, None]

@@ -18,7 +18,7 @@ from agentexec.activity.schemas import ActivityEvent
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import EVENTS_KEPT
 from tests.deployment import Deployment
-from tests.waiting import wait_until_async
+from tests.waiting import patient, wait_until_async
 
 PROMPT = 2.5
 """Seconds within which a pushed event arrives: fewer than the five between two checks of the record."""
@@ -29,7 +29,7 @@ async def collect(
 ) -> list[ActivityEvent]:
     """Return the events up to the first one for which `until` is true, or to the end."""
     found: list[ActivityEvent] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patient(30)):
         async for event in events:
             found.append(event)
             if until(event):
@@ -75,7 +75,7 @@ async def test_events_arrive_as_they_happen(running: Deployment) -> None:
     task = await ax.enqueue("speaks", {"key": "b", "value": "word " * 8, "seconds": 0.3})
     stream = ax.activity.stream(task.agent_id)
     late: list[float] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patient(30)):
         async for event in stream:
             late.append(time.time() - event.at.timestamp())
     assert len(late) > 10
@@ -107,7 +107,7 @@ async def test_resuming_repeats_nothing_and_misses_nothing(running: Deployment) 
 
 async def test_an_ended_task_streams_from_the_record_alone(running: Deployment) -> None:
     task = await ax.enqueue("report", {"key": "e", "times": 3})
-    await ax.get_result(task, timeout=10)
+    await ax.get_result(task, timeout=patient(10))
     events = await collect(ax.activity.stream(task.agent_id))
     assert kinds(events) == ["status", "status", "log", "log", "log", "result"]
     assert events[-1].data["value"] is None
@@ -174,7 +174,7 @@ async def test_a_slow_reader_gets_a_dropped_event_and_goes_on(running: Deploymen
         for place in range(start, start + 100):
             sender.publish(agent_id, "tool_called", {"call_id": str(place)})
         await wait_until_async(lambda: not sender._pending and not sender._sending)
-    assert time.monotonic() - started < 20, "the publisher does not wait for a reader"
+    assert time.monotonic() - started < patient(20), "the publisher does not wait for a reader"
     await wait_until_async(lambda: _waiting_events(agent_id) >= EVENTS_KEPT)
     await asyncio.to_thread(ax.activity.complete, agent_id)
     events = await collect(stream)

@@ -44,6 +44,7 @@ from agentexec.runners.base import WRAP_UP_PROMPT
 from agentexec.runners.openai.recovery import WRAP_UP_MESSAGE
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say, together
+from tests.waiting import patient
 
 Mode = Literal["run", "run_streamed"]
 
@@ -707,7 +708,7 @@ print(time.time())
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
     )
     lines = done.stdout.split("\n")
     assert (done.returncode, done.stderr, lines[:2]) == (0, "", ["Fine.", "Fine."])
