@@ -15,6 +15,7 @@ from typing import NoReturn
 from bench import activities, floors, measures, report, startup, streams, targets, telemetry, workflows
 from bench.figures import QUICK, USUAL, Figure, Size
 from bench.goals import compare
+from bench.peers import compare as peers
 from bench.targets import Target
 
 IMPORTS = "imports"
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return activities.main(arguments[1:])
     if list(arguments[:1]) == ["streams"]:
         return streams.main(arguments[1:])
+    if list(arguments[:1]) == ["peers"]:
+        return peers.main(arguments[1:])
     options = _parse(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)  # as an exception, which stops every server and worker

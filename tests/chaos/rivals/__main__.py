@@ -1,6 +1,6 @@
 """Compare task queues under one kill schedule: `python -m tests.chaos.rivals [--only celery dbos]` prints a table.
 
-Each system gets its own environment in `.dev/rivals`, a new server, two hosts of 8 slots, and the same tasks. Its worker
+Each system gets its own environment, a new server, two hosts of 8 slots, and the same tasks. Its worker
 processes are killed by the seed's schedule, which also kills whole hosts; each host starts again within three seconds, and what the
 killed one left of its process group is killed first, as systemd does.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -27,11 +26,11 @@ from sqlalchemy import text
 import agentexec as ax
 from agentexec.db.engine import open_engine
 from tests.chaos.plan import EMBEDDED, Action, draw_plan
-from tests.deployment import REPOSITORY, clean_environment
+from tests.deployment import clean_environment
+from tests.environments import environment_of
 from tests.servers import Postgres, Valkey
 
 HERE = Path(__file__).parent
-ENVIRONMENTS = REPOSITORY / ".dev" / "rivals"
 PACKAGES = {
     "agentexec": "",
     "celery": "celery[redis]==5.7.0",
@@ -80,7 +79,7 @@ def main() -> None:
 
 def compare(name: str, plan: list[Action], tasks: int, seconds: float) -> Outcome:
     """Run one system under a schedule of kills."""
-    python = environment_of(name)
+    python = environment_of(name, PACKAGES[name])
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"rival-{name}-")))
         redis = stack.enter_context(Valkey())
@@ -221,26 +220,6 @@ class System:
             for process in self._family(host):
                 with contextlib.suppress(psutil.Error):
                     process.send_signal(signal.SIGKILL)
-
-
-def environment_of(name: str) -> Path:
-    """Return the Python of a system's environment, which is made when needed."""
-    if not PACKAGES[name]:
-        return Path(sys.executable)
-    place = ENVIRONMENTS / name
-    python = place / "bin" / "python"
-    stamp = place / "installed"
-    if not stamp.exists() or stamp.read_text() != PACKAGES[name]:
-        variables = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_SYSTEM_CERTS": "1"}
-        variables.pop("UV_PYTHON", None)
-        uv = str(Path(sys.executable).parent / "uv")
-        base = Path(sys.base_prefix) / "bin" / "python3"
-        subprocess.run([uv, "venv", "-q", "--clear", "--python", base, place], check=True, env=variables)
-        subprocess.run(
-            [uv, "pip", "install", "-q", "--python", python, PACKAGES[name]], check=True, env=variables
-        )
-        stamp.write_text(PACKAGES[name])
-    return python
 
 
 if __name__ == "__main__":
