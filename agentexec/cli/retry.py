@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -29,9 +29,22 @@ def run(
     task_name: TaskName = None,
     since: FailedSince = None,
     metadata: Metadata = None,
+    from_turn: Annotated[
+        int | None,
+        typer.Option(
+            "--from", metavar="TURN", help="Take the turns of the agent's run again from this one on."
+        ),
+    ] = None,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Do everything again.")] = False,
+    path: Annotated[
+        str | None,
+        typer.Option("--run", metavar="RUN", help="The run of --from, if the task has several."),
+    ] = None,
     yes: Yes = False,
 ) -> None:
-    """Queue failed or canceled tasks again. Each continues after its last finished step.
+    """Queue failed or canceled tasks again. Each continues after its last finished step, or where --from says.
+
+    --from and --from-start remove what the task has recorded from there on; `agentexec fork` keeps it.
 
     Name them by ID, or choose those that failed with --all, --task and --since: then it asks first. A command that was
     stopped half-way can be given again. The exit code is 1 if a task named by ID is queued, running or complete, or does
@@ -42,18 +55,21 @@ def run(
         raise UsageError(
             "Name the tasks to retry by their IDs, or choose failed ones by --all, --task or --since."
         )
+    start = {"from_turn": from_turn, "from_start": from_start, "run": path}
     if agent_ids:
-        _retry_by_id(agent_ids, metadata)
+        _retry_by_id(agent_ids, metadata, start)
+    elif any(start.values()):
+        raise UsageError("--from, --from-start and --run are for tasks named by their IDs.")
     else:
         _retry_failed(task_name, since, metadata, yes)
 
 
-def _retry_by_id(agent_ids: Sequence[str], metadata: Sequence[str] | None) -> None:
+def _retry_by_id(agent_ids: Sequence[str], metadata: Sequence[str] | None, start: Mapping[str, Any]) -> None:
     tasks, scope = [parse_task_id(agent_id) for agent_id in agent_ids], parse_labels(metadata)
     failed = False
     for task in tasks:
         try:
-            retried = ax.retry_sync(task, metadata_filter=scope)
+            retried = ax.retry_sync(task, metadata_filter=scope, **start)
         except ActivityNotFoundError as error:
             if len(tasks) == 1:
                 raise

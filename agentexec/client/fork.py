@@ -15,7 +15,7 @@ from agentexec.activity.queries.handle import find_task
 from agentexec.arguments.actors import phrase
 from agentexec.arguments.checks import check_text
 from agentexec.arguments.queue_names import check_queue_name
-from agentexec.client.retry import push_requeued
+from agentexec.client.retry import check_turn, push_requeued
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
@@ -107,13 +107,6 @@ def fork_sync(
     """Fork a task: `fork` for code without an event loop, with the same arguments, result and errors."""
     change = _checked_change(at, run, instructions, model, input)
     return wait_out(_fork, _request(task, at, run, change, queue_name, metadata_filter, by))
-
-
-def check_turn(name: str, turn: Any) -> int:
-    """Return the number of a turn. Raises UsageError for anything that is none."""
-    if isinstance(turn, bool) or not isinstance(turn, int) or turn < 1:
-        raise UsageError(f"{name} must be the number of a turn, 1 or more, not {turn!r}.")
-    return turn
 
 
 def _checked_change(

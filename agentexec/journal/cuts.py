@@ -70,6 +70,19 @@ class Cut:
         for chunk in chunks(partial):
             yield or_(*(and_(JOURNAL.c.path == path, JOURNAL.c.seq < kept) for path, kept in chunk))
 
+    def dropped_conditions(self) -> Iterator[ColumnElement[bool]]:
+        """Yield conditions that together choose the facts that are left out, likewise."""
+        for chunk in chunks([path for path in self._recorded if not self.kept[path]]):
+            yield JOURNAL.c.path.in_(chunk)
+        for path, kept in self.kept.items():
+            if kept < self._recorded[path]:
+                yield and_(JOURNAL.c.path == path, JOURNAL.c.seq >= kept)
+
+    @property
+    def dropped(self) -> int:
+        """The number of facts that are left out."""
+        return self._recorded.total() - self.kept.total()
+
     def keeps_call(self, path: str, at: datetime) -> bool:
         """Decide whether something that is not in the journal belongs to the cut, by the path of its call and its time."""
         if self.turn == 0:

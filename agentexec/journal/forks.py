@@ -12,11 +12,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, literal, select
+from sqlalchemy import Connection, delete, insert, literal, select
 
 from agentexec.db.chunks import chunks
 from agentexec.journal.approvals import APPROVAL, PENDING
 from agentexec.journal.cuts import Cut
+from agentexec.journal.events import EVENT_WAIT
 from agentexec.journal.facts import Fact, FactKind, dump
 from agentexec.journal.store import JOURNAL
 from agentexec.journal.trackers import MARK
@@ -114,6 +115,22 @@ def copy_cut(connection: Connection, origin: UUID, fork: UUID, cut: Cut) -> None
         _copy(connection, APPROVAL, origin, fork, *answered, APPROVAL.c.path.in_(chunk))
     # Their times are unknown. A change that is not repeated does less harm than one that is.
     _copy(connection, MARK, origin, fork, MARK.c.agent_id == origin)
+
+
+def truncate(connection: Connection, agent_id: UUID, cut: Cut) -> None:
+    """Remove the facts after a cut from a task's journal, with the questions and waits that belong to them.
+
+    What the task is a fork of stays, and so do the marks of trackers, because their counts would be changed twice.
+    """
+    for condition in cut.dropped_conditions():
+        mine = JOURNAL.c.agent_id == agent_id, JOURNAL.c.path != FORK_PATH
+        connection.execute(delete(JOURNAL).where(*mine, condition))
+    for table in (APPROVAL, EVENT_WAIT):
+        query = select(table.c.path, table.c.created_at).where(table.c.agent_id == agent_id)
+        rows = connection.execute(query).all()
+        paths = {row.path for row in rows if not cut.keeps_call(row.path, row.created_at)}
+        for chunk in chunks(sorted(paths)):
+            connection.execute(delete(table).where(table.c.agent_id == agent_id, table.c.path.in_(chunk)))
 
 
 def write_fork(connection: Connection, agent_id: UUID, epoch: int, fork: Fork, now: datetime) -> None:

@@ -177,6 +177,47 @@ async def test_a_fork_leaves_the_session_of_the_conversation_alone() -> None:
     session.close()
 
 
+def test_a_retry_from_a_turn_takes_it_again() -> None:
+    world = World()
+    with ax.testing.harness(world.pool) as harness:
+        harness.model.call_tool("search", {"query": "a"}).call_tool("search", {"query": "b"})
+        harness.model.fail(RuntimeError("away"))
+        task = harness.run("research", Question())
+        assert task.status is ax.Status.ERROR
+        before = journal_of(task)
+        with pytest.raises(ax.UsageError, match="turns 1 to 3"):
+            ax.retry_sync(task.agent_id, from_turn=4)
+        assert journal_of(task) == before
+        assert harness.task(task.agent_id).status is ax.Status.ERROR
+        assert ax.retry_sync(task.agent_id, from_turn=2, by="Ada")
+        assert {path for path, _, _ in journal_of(task)} == {"Researcher#1", "Researcher#1/call-1-1"}
+        harness.model.call_tool("search", {"query": "c"}).say("done")
+        harness.run_all()
+        assert harness.task(task.agent_id).result == "done"
+        assert searches(world) == ["a", "b", "c"]
+        assert "Put back on the queue by Ada from turn 2." in harness.task(task.agent_id).messages
+
+
+def test_a_retry_from_the_start_ends_a_divergence() -> None:
+    world = World()
+    with ax.testing.harness(world.pool) as harness:
+        harness.model.call_tool("search", {"query": "a"}).fail(RuntimeError("away"))
+        task = harness.run("research", Question())
+        assert ax.retry_sync(task.agent_id, from_start=True)
+        assert journal_of(task) == []
+        harness.model.say("done")
+        harness.run_all()
+        assert harness.task(task.agent_id).result == "done"
+        assert not ax.retry_sync(task.agent_id, from_start=True), "it is complete"
+        assert journal_of(task)
+
+
+@pytest.mark.parametrize("options", [{"from_turn": 1, "from_start": True}, {"run": "A#1"}, {"from_turn": 0}])
+def test_a_retry_from_nowhere_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ax.UsageError):
+        ax.retry_sync("0193b1c2-0000-7000-8000-000000000000", **options)
+
+
 @pytest.mark.parametrize("at", [0, -1, True, "2"])
 def test_a_turn_is_a_positive_number(at: Any) -> None:
     with pytest.raises(ax.UsageError, match="number of a turn"):
