@@ -35,6 +35,12 @@ def run(
     full: Annotated[
         bool, typer.Option("--full", help="The whole context, result and log lines, however long.")
     ] = False,
+    diff: Annotated[
+        str | None,
+        typer.Option(
+            "--diff", metavar="OTHER_ID", help="Compare the task with another one, such as its fork."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one task: what it was asked and answered, what it waits for, its usage, children, log and error.
@@ -45,6 +51,11 @@ def run(
     # Imported on use: the command line is parsed sooner without them.
     from agentexec.cli.task_view import load_view
 
+    if diff is not None:
+        _show_difference(
+            diff, agent_id, metadata, Presenter(set(ax.CONF.secrets), None if full else Bounds()), as_json
+        )
+        return
     with session() as db:
         view = load_view(db, parse_task_id(agent_id), parse_labels(metadata))
     presenter = Presenter(set(ax.CONF.secrets), None if full else Bounds())
@@ -52,6 +63,20 @@ def run(
         echo_json(dump_json(_as_json(view, presenter)))
         return
     for line in _lines(view, presenter, None if full else SHOWN_CHARACTERS):
+        typer.echo(line)
+
+
+def _show_difference(
+    first: str, second: str, metadata: Sequence[str] | None, presenter: Presenter, as_json: bool
+) -> None:
+    """Compare two tasks: `--diff A B` shows what B has that A has not."""
+    from agentexec.cli.diff import Difference
+
+    difference = Difference(parse_task_id(first), parse_task_id(second), parse_labels(metadata), presenter)
+    if as_json:
+        echo_json(dump_json(difference.as_json()))
+        return
+    for line in difference.lines():
         typer.echo(line)
 
 

@@ -11,8 +11,10 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 
 import agentexec as ax
+from agentexec.cli.diff import Difference
 from agentexec.journal.models import JournalEntry
 from agentexec.runtime import RUNTIME
+from agentexec.values.presentation import Bounds, Presenter
 
 
 class Question(BaseModel):
@@ -100,6 +102,25 @@ def test_a_fork_replays_the_turns_before_and_takes_the_others_itself() -> None:
                 )
             ).scalar()
         assert used == 3
+
+
+def test_the_difference_of_a_fork_is_what_came_after_the_turn() -> None:
+    world = World()
+    with ax.testing.harness(world.pool) as harness:
+        harness.model.call_tool("search", {"query": "a"}).say("first")
+        first = harness.run("research", Question())
+        fork = ax.fork_sync(first.agent_id, at=2)
+        harness.model.call_tool("search", {"query": "b"}).say("second")
+        harness.run_all()
+        presenter = Presenter(set(), Bounds())
+        difference = Difference(first.agent_id, fork.agent_id, None, presenter)
+        text = "\n".join(difference.lines())
+        assert '  2 steps of both\n- Researcher#1: first\n+ Researcher#1: search({"query":"b"})' in text
+        data = difference.as_json()
+        assert (data["first"]["requests"], data["second"]["requests"]) == (2, 2)
+        assert (data["first"]["steps"], data["second"]["steps"]) == (3, 5)
+        assert [step["change"] for step in data["steps"]] == ["same"] * 2 + ["removed"] + ["added"] * 3
+        assert (data["first"]["result"], data["second"]["result"]) == ("first", "second")
 
 
 def test_children_before_the_turn_are_shared_and_those_after_it_are_new() -> None:
