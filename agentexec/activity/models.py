@@ -35,6 +35,9 @@ MAX_NAME = 200
 MAX_LABEL = 128
 """Maximum characters of a label's name or value; longer ones are stored as their hash."""
 
+VACUUM = {"autovacuum_vacuum_scale_factor": 0.05, "autovacuum_analyze_scale_factor": 0.02}
+"""Parameters of the activities' table on PostgreSQL: a queue's tasks change a small, always new part of a large table."""
+
 StatusType = Enum(Status, native_enum=False, length=10, create_constraint=False)
 
 
@@ -149,6 +152,7 @@ class Activity(Base):
             **of_rows_with("debounce_key"),
         ),
         Index(f"ix_{CONF.table_prefix}activity_expires", "expires_at", **of_rows_with("expires_at")),
+        {"postgresql_with": VACUUM},
     )
 
 

@@ -19,6 +19,12 @@ BY_KEY_ONLY = "set_config('enable_seqscan', 'off', true)"
 """Setting of a PostgreSQL transaction: rows are found by their keys. A plan that is made while a table is small would
 read the whole table, and be cached."""
 
+IN_INDEX_ORDER = (
+    f"{BY_KEY_ONLY}, set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)"
+)
+"""Settings of a PostgreSQL transaction: rows come from an index, in its order, and reading stops with the last one that is
+wanted. Without statistics of a table that has just been filled, a planner would collect and sort all rows that match."""
+
 
 def can_batch(dialect: Dialect) -> bool:
     """Return True if several statements can go in one round trip: with psycopg 3 and a libpq that supports pipelines."""

@@ -10,13 +10,18 @@ from sqlalchemy.engine import Connection
 
 from agentexec.db.errors import translating_db_errors
 from agentexec.db.lock_limits import limit_session, transaction_limits, unlimit_session
-from agentexec.db.round_trips import BY_KEY_ONLY, RELAXED, batched, can_batch
+from agentexec.db.round_trips import BY_KEY_ONLY, IN_INDEX_ORDER, RELAXED, batched, can_batch
 from agentexec.db.sqlite import take_write_lock
 
 
 @contextmanager
 def writing(
-    engine: Engine, *, relaxed: bool = False, by_key_only: bool = True, limited: bool = True
+    engine: Engine,
+    *,
+    relaxed: bool = False,
+    by_key_only: bool = True,
+    in_index_order: bool = False,
+    limited: bool = True,
 ) -> Generator[Connection]:
     """Open a transaction that writes, and commit it at the end of the block.
 
@@ -26,6 +31,7 @@ def writing(
     Args:
         relaxed: Let PostgreSQL confirm the commit before it is on disk, for rows that may be lost if the server crashes.
         by_key_only: Keep PostgreSQL from reading whole tables.
+        in_index_order: Also keep it from collecting and sorting rows that an index has in order.
         limited: Have the server end the transaction if this process is frozen in it; False if users' code runs in it.
 
     Raises:
@@ -35,7 +41,8 @@ def writing(
         if has_single_writer(engine):
             take_write_lock(connection)
         elif engine.dialect.name == "postgresql":
-            settings = [RELAXED] * relaxed + [BY_KEY_ONLY] * by_key_only
+            settings = [RELAXED] * relaxed
+            settings += [IN_INDEX_ORDER] if in_index_order else [BY_KEY_ONLY] * by_key_only
             settings += [transaction_limits(engine.dialect)] * limited
             if settings:
                 with batched(connection):
@@ -71,9 +78,17 @@ def autocommitting(engine: Engine) -> Generator[Connection]:
 
 
 @contextmanager
-def reading(engine: Engine) -> Generator[Connection]:
-    """Open a connection to read from; raises UnavailableError if the database cannot be reached."""
+def reading(
+    engine: Engine, *, by_key_only: bool = False, in_index_order: bool = False
+) -> Generator[Connection]:
+    """Open a connection to read from; raises UnavailableError if the database cannot be reached.
+
+    On PostgreSQL `by_key_only` and `in_index_order`, which mean the same as for `writing`, take a round trip more.
+    """
     with translating_db_errors(engine), engine.connect() as connection:
+        if (by_key_only or in_index_order) and engine.dialect.name == "postgresql":
+            with batched(connection):
+                connection.exec_driver_sql(f"SELECT {IN_INDEX_ORDER if in_index_order else BY_KEY_ONLY}")
         yield connection
 
 

@@ -36,8 +36,8 @@ PUSH_GRACE = 2.0
 OVERLAP = 60.0
 """Seconds by which each look at recent tasks reaches back beyond the last one, as transactions commit late."""
 
-FULL_SWEEP_SHARE = 20
-"""Inverse of the share of time spent on looks at every open task: at most a twentieth."""
+SWEEP_SHARE = 20
+"""Inverse of the share of time spent on looks at open tasks: at most a twentieth for all of them, and for recent ones."""
 
 PAGES_PER_SWEEP = 10
 """Pages of the index that each look at every open task compares with the record."""
@@ -70,6 +70,7 @@ class IndexRepair:
         self._lease_seconds = settings.lease_seconds
         self._swept_until: datetime | None = None
         self._next_full_sweep = 0.0
+        self._next_look = 0.0
         self._cursor = ""
         self._ended: set[UUID] = set()
         self._latest_place = 0.0
@@ -96,6 +97,7 @@ class IndexRepair:
     def push_lost(self, clock: float) -> None:
         """Push tasks whose push was lost: looks at recent ones each time, and at all of them now and then.
 
+        Less often where it takes long: tasks that were just enqueued by the thousand are also about to be claimed.
         `clock` is monotonic. Raises UnavailableError.
         """
         until = utc_now() - timedelta(seconds=PUSH_GRACE)
@@ -105,9 +107,13 @@ class IndexRepair:
             self._remove_foreign()
             self._free_locks(until)
             took = time.monotonic() - began
-            self._next_full_sweep = clock + max(self._lease_seconds / 2, took * FULL_SWEEP_SHARE)
+            self._next_full_sweep = clock + max(self._lease_seconds / 2, took * SWEEP_SHARE)
         elif self._swept_until is not None:
+            if clock < self._next_look:
+                return
+            began = time.monotonic()
             self._push_unknown(and_(Activity.created_at > self._swept_until, Activity.created_at <= until))
+            self._next_look = clock + (time.monotonic() - began) * SWEEP_SHARE
         self._swept_until = until - timedelta(seconds=OVERLAP)
 
     def wake_answered(self) -> None:
@@ -134,11 +140,12 @@ class IndexRepair:
             while True:
                 page = query.limit(CHUNK_SIZE)
                 if last is not None:
+                    # The first condition is where reading the index starts; an OR alone is a filter over all its rows.
                     page = page.where(
-                        (Activity.created_at > last.created_at)
-                        | and_(Activity.created_at == last.created_at, Activity.agent_id > last.agent_id)
+                        Activity.created_at >= last.created_at,
+                        or_(Activity.created_at > last.created_at, Activity.agent_id > last.agent_id),
                     )
-                rows = self._rows(page)
+                rows = self._rows(page, in_index_order=True)
                 number += self._repair(rows)
                 if len(rows) < CHUNK_SIZE:
                     break
@@ -163,7 +170,7 @@ class IndexRepair:
         query = _OPEN.where(Activity.status.in_(ACTIVE_STATUSES), Activity.agent_id.in_(agent_ids)).order_by(
             Activity.created_at, Activity.agent_id
         )
-        rows = self._rows(query)
+        rows = self._rows(query, in_index_order=False)
         wrong = {*self._compare(rows).wrong}
         if not wrong:
             return
@@ -217,12 +224,12 @@ class IndexRepair:
             query = select(Activity.agent_id, has_ended).where(
                 Activity.agent_id.in_(chunk), Activity.queue == self._queue
             )
-            with reading(self._runtime.engine) as connection:
+            with reading(self._runtime.engine, by_key_only=True) as connection:
                 found.update((row.agent_id, bool(row.has_ended)) for row in connection.execute(query))
         return found
 
-    def _rows(self, query: Any) -> Sequence[Any]:
-        with reading(self._runtime.engine) as connection:
+    def _rows(self, query: Any, *, in_index_order: bool) -> Sequence[Any]:
+        with reading(self._runtime.engine, by_key_only=True, in_index_order=in_index_order) as connection:
             return connection.execute(query, {"queue": self._queue}).all()
 
     def _end_unclaimable(self, rows: Sequence[Any]) -> list[Any]:

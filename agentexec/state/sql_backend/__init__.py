@@ -106,7 +106,7 @@ class SqlBackend(SqlComparison):
         if is_fair := any(map(first.is_fair, Priority)):
             self._fair.rank(queue, first)
         claim = ClaimInProgress(queue, worker, lease_seconds, limits, first)
-        with writing(self._engine, relaxed=True) as connection:
+        with writing(self._engine, relaxed=True, in_index_order=True) as connection:
             claim.fair = self._fair.open(connection, queue) if is_fair else None
             for priority, lane_limit in (
                 (Priority.LOW, low_quota),

@@ -36,14 +36,14 @@ class SqlComparison(SqlControl):
 
     def unknown_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> list[UUID]:
         known: set[UUID] = set()
-        with reading(self._engine) as connection:
+        with reading(self._engine, by_key_only=True) as connection:
             for chunk in chunks(agent_ids):
                 known.update(connection.execute(self._tasks.known, {"ids": chunk, "queue": queue}).scalars())
         return [agent_id for agent_id in agent_ids if agent_id not in known]
 
     def compare(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> Comparison:
         known: dict[UUID, Any] = {}
-        with reading(self._engine) as connection:
+        with reading(self._engine, by_key_only=True) as connection:
             for chunk in chunks([entry.agent_id for entry in entries]):
                 rows = connection.execute(self._tasks.entries, self._params(ids=chunk))
                 known.update((row.agent_id, row) for row in rows)
@@ -113,7 +113,7 @@ class SqlComparison(SqlControl):
 
     def _read(self, statement: Executable, values: dict[str, Any]) -> list[Any]:
         """Return the rows of tasks that a query finds."""
-        with reading(self._engine) as connection:
+        with reading(self._engine, in_index_order=True) as connection:
             rows = connection.execute(statement, values).all()
         if all(map(_is_readable, rows)):
             return list(rows)

@@ -32,6 +32,9 @@ class SqlDialect:
     now: str
     """Current time in microseconds since the epoch."""
 
+    start: str
+    """Time at which the statement began. An index is searched by it, as `now` may change from row to row."""
+
     params: Callable[..., dict[str, Any]]
     """Function that returns its keyword arguments as parameters, with `now` where the database has no clock."""
 
@@ -63,6 +66,7 @@ class SqlDialect:
 _SQLITE = SqlDialect(
     # Only one host opens the file, so the local clock is the same for all processes.
     now=":now",
+    start=":now",
     params=_local_clock,
     ids=bindparam("ids", type_=IdList()),
     in_ids="IN (SELECT value FROM json_each(:ids))",
@@ -77,6 +81,7 @@ _SQLITE = SqlDialect(
 _POSTGRESQL = SqlDialect(
     # The database's clock is the same for all hosts.
     now="CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+    start="CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT)",
     params=_server_clock,
     ids=bindparam("ids", type_=ARRAY(Uuid())),
     in_ids="= ANY(CAST(:ids AS UUID[]))",
@@ -98,6 +103,7 @@ _OTHER = replace(
 _MYSQL = replace(
     _OTHER,
     now="CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+    start="CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
     insert="INSERT IGNORE",
     on_conflict="",
     # The rows are there. Drivers send many of them in one statement only if it is an INSERT.

@@ -106,7 +106,7 @@ class FairStatements:
         queue, counters, now = QueueEntry.__tablename__, Counter.__tablename__, dialect.now
 
         def first(lane: int) -> str:
-            return f"(SELECT MIN(at) FROM {queue} WHERE queue = :queue AND lane = {lane})"
+            return f"(SELECT at FROM {queue} WHERE queue = :queue AND lane = {lane} ORDER BY at LIMIT 1)"
 
         lanes = [start + priority for start in (0, RANKED, UNRANKED) for priority in Priority]
         self.next = text(f"SELECT {', '.join(map(first, lanes))}, {now}")
@@ -122,23 +122,24 @@ class FairStatements:
             "WHERE name = :name"
         )
         self.first_turn = text(
-            f"SELECT MIN(at) FROM {queue} WHERE queue = :queue AND lane = :ranked AND at BETWEEN 0 AND {MAX_TURN}"
+            f"SELECT at FROM {queue} WHERE queue = :queue AND lane = :ranked AND at BETWEEN 0 AND {MAX_TURN} ORDER BY at LIMIT 1"
         )
         self.unranked = found_rows(
-            f"SELECT agent_id, epoch, flow, step, (SELECT MAX(same.at) FROM {queue} same WHERE same.queue = :queue "
-            f"AND same.lane = :ranked AND same.{RANKED_ONLY} AND same.flow = {queue}.flow AND same.at <= {MAX_TURN}) AS last_turn "
-            f"FROM {queue} WHERE queue = :queue AND lane = :unranked AND at <= {now} ORDER BY at, agent_id LIMIT :most"
+            f"SELECT agent_id, epoch, flow, step, (SELECT same.at FROM {queue} same WHERE same.queue = :queue "
+            f"AND same.lane = :ranked AND same.{RANKED_ONLY} AND same.flow = {queue}.flow AND same.at <= {MAX_TURN} "
+            f"ORDER BY same.at DESC LIMIT 1) AS last_turn "
+            f"FROM {queue} WHERE queue = :queue AND lane = :unranked AND at <= {dialect.start} ORDER BY at LIMIT :most"
             f"{dialect.skip_locked}"
         )
         rank = dialect.rank.format(queue=queue)
         self.rank = by_id(rank) if dialect.ranks == "rows" else text(rank)
         self.ranked = found_rows(
-            f"SELECT agent_id, epoch, lane, at, grouped FROM {queue} WHERE queue = :queue AND lane = :lane ORDER BY at, agent_id "
+            f"SELECT agent_id, epoch, lane, at, grouped FROM {queue} WHERE queue = :queue AND lane = :lane ORDER BY at "
             f"LIMIT :most{dialect.skip_locked}"
         )
         self.plain = found_rows(
-            f"SELECT agent_id, epoch, lane, at, grouped FROM {queue} WHERE queue = :queue AND lane = :lane AND at <= {now} "
-            f"ORDER BY at, agent_id LIMIT :most{dialect.skip_locked}"
+            f"SELECT agent_id, epoch, lane, at, grouped FROM {queue} WHERE queue = :queue AND lane = :lane AND at <= {dialect.start} "
+            f"ORDER BY at LIMIT :most{dialect.skip_locked}"
         )
 
 
@@ -218,7 +219,7 @@ class FairLanes:
     def _rank_some(self, queue: str, priority: Priority) -> int:
         """Give turns to the first tasks that are due, and return their number."""
         ranked = RANKED + priority
-        with writing(self._engine, relaxed=True) as connection:
+        with writing(self._engine, relaxed=True, in_index_order=True) as connection:
             counters = self.lock(connection, queue)
             first = self.first_turn(connection, queue, priority)
             now = current_turn(counters[turn_counter(queue, priority)], first)

@@ -82,8 +82,8 @@ class QueueStatements:
             f":grouped){dialect.on_conflict}"
         )
         self.ready = found_rows(
-            f"SELECT agent_id, epoch, lane, at, grouped FROM {queue} WHERE queue = :queue AND lane = :lane AND at <= {now} "
-            f"ORDER BY at, agent_id LIMIT :most{dialect.skip_locked}"
+            f"SELECT agent_id, epoch, lane, at, grouped FROM {queue} WHERE queue = :queue AND lane = :lane AND at <= {dialect.start} "
+            f"ORDER BY at LIMIT :most{dialect.skip_locked}"
         )
         self.lease = text(
             f"UPDATE {queue} SET lane = {LEASED}, at = {now} + :lease, epoch = epoch + 1, worker = :worker "
@@ -125,7 +125,7 @@ class QueueStatements:
         ).bindparams(ids)
         self.expired = found_rows(
             # Without those that a frozen process has locked: they cannot be given back, and must not hold up the others.
-            f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND at < {now} "
+            f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND at < {dialect.start} "
             f"ORDER BY at LIMIT :most{dialect.skip_locked}"
         )
         self.of_worker = found_rows(

@@ -79,6 +79,15 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
+def _storage(engine: Engine, table: str) -> list[str]:
+    """Return the storage parameters of a table on PostgreSQL."""
+    if engine.dialect.name != "postgresql":
+        return []
+    query = text("SELECT reloptions FROM pg_class WHERE relname = :table")
+    with engine.connect() as connection:
+        return sorted(connection.execute(query, {"table": table}).scalar() or [])
+
+
 def reflected(engine: Engine) -> dict[str, Any]:
     """Return the definitions of agentexec's tables in a database, without Alembic's own table."""
     inspector = inspect(engine)
@@ -110,6 +119,7 @@ def reflected(engine: Engine) -> dict[str, Any]:
                 str(unique["column_names"]) for unique in inspector.get_unique_constraints(table)
             ),
             "checks": sorted(check["sqltext"] for check in inspector.get_check_constraints(table)),
+            "storage": _storage(engine, table),
         }
         for table in inspector.get_table_names()
         if table != version_table()

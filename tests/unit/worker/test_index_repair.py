@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -189,3 +190,20 @@ def test_a_lost_push_of_a_host_whose_clock_is_wrong_is_found(
     record.backend.remove(QUEUE, [lost])
     repair.push_lost(0.0)
     assert record.backend.unknown_tasks(QUEUE, [lost]) == []
+
+
+def test_looks_at_recent_tasks_take_a_small_share_of_the_time(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repair = IndexRepair(record.runtime, Settings(queue_name=QUEUE, lease_seconds=3600))
+    looks: list[Any] = []
+
+    def look_slowly(condition: Any) -> int:
+        looks.append(condition)
+        time.sleep(0.02)
+        return 0
+
+    monkeypatch.setattr(repair, "_push_unknown", look_slowly)
+    for clock, expected in ((0.0, 1), (1.0, 2), (1.3, 2), (1000.0, 3)):
+        repair.push_lost(clock)
+        assert len(looks) == expected, f"at {clock} s"
