@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from agentexec.errors import AgentexecError as AgentexecError
     from agentexec.errors import ApprovalNotFoundError as ApprovalNotFoundError
     from agentexec.errors import BackendInvalidError as BackendInvalidError
+    from agentexec.errors import BudgetExceededError as BudgetExceededError
     from agentexec.errors import CallInterruptedError as CallInterruptedError
     from agentexec.errors import ContextInvalidError as ContextInvalidError
     from agentexec.errors import JournalConflictError as JournalConflictError
@@ -124,6 +125,7 @@ _HOMES = {
         "UnavailableError",
         "UnknownTaskError",
         "LeaseLostError",
+        "BudgetExceededError",
         "CallInterruptedError",
         "ApprovalNotFoundError",
         "JournalConflictError",

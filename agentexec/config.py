@@ -17,12 +17,14 @@ from pydantic_settings import SettingsError as UnreadableError
 from agentexec.arguments.queue_names import MAX_QUEUE_NAME
 from agentexec.arguments.served_queues import ServedQueue, describe_queues, parse_queues
 from agentexec.arguments.setting_types import (
+    Budgets,
     ErrorMessage,
     ListenAddress,
     LogFormat,
     LogLevel,
     QueueName,
     ServedQueues,
+    TablePrefix,
 )
 from agentexec.arguments.webhooks import parse_secret
 from agentexec.errors import SettingsError
@@ -99,7 +101,9 @@ class Settings(BaseSettings):
     graceful_shutdown_timeout: float = Field(
         default=300, ge=0, description="Seconds that running tasks have to finish after SIGTERM or SIGINT."
     )
-    table_prefix: str = Field(default="agentexec_", max_length=40, description="Prefix of the table names.")
+    table_prefix: TablePrefix = Field(
+        default="agentexec_", max_length=40, description="Prefix of the table names."
+    )
     result_ttl: int = Field(
         default=3600, ge=1, description="Seconds that a result is kept after its task has ended."
     )
@@ -147,6 +151,9 @@ class Settings(BaseSettings):
     rate_limits: str = Field(
         default="",
         description="Rate limits of models, shared by all workers, like gpt-4o=500rpm,200000tpm; *=60rpm.",
+    )
+    budgets: Budgets = Field(
+        default="", description="Budgets shared by metadata key, like tenant=$50/day; *=2000000 tokens/hour."
     )
     rate_limit_wait: float = Field(
         default=5,
@@ -268,13 +275,6 @@ class Settings(BaseSettings):
     @classmethod
     def _readable_limits(cls, value: str) -> str:
         parse_rate_limits(value)
-        return value
-
-    @field_validator("table_prefix")
-    @classmethod
-    def _plain_prefix(cls, value: str) -> str:
-        if value and not value.replace("_", "a").isalnum():
-            raise ValueError("may contain letters, digits and underscores only")
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:

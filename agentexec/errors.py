@@ -16,6 +16,7 @@
     ├── ReplayDivergedError         1   a replay differs from the journal (also `ax.ReplayDiverged`)
     │   └── JournalConflictError    1   two facts have the same place in the journal
     ├── CallInterruptedError        1   a step was interrupted, and its policy does not allow a second run
+    ├── BudgetExceededError         1   a model call does not fit into a budget
     ├── SandboxLostError            1   a task cannot resume, because the sandbox of its agent is gone
     ├── ApprovalNotFoundError       1   no call with that id has asked for approval
     ├── WaitDeadlockError           1   a task waits for one that cannot start before it has ended
@@ -161,6 +162,23 @@ class CallInterruptedError(AgentexecError):
             'to find out, or give the step policy="idempotent" if it may run twice.'
         )
         self.name = name
+
+
+class BudgetExceededError(AgentexecError):
+    """A model call does not fit into a budget, and was not made; raise the budget, and retry the task.
+
+    `spent`, `reserved` and `limit` are dollars, or tokens for a budget in tokens.
+    """
+
+    def __init__(
+        self, message: str, *, agent_id: UUID, budget: str, spent: float, reserved: float, limit: float
+    ) -> None:
+        super().__init__(message)
+        self.agent_id = agent_id
+        self.budget = budget
+        self.spent = spent
+        self.reserved = reserved
+        self.limit = limit
 
 
 class SandboxLostError(AgentexecError):

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticUserError
 
+from agentexec.arguments.budgets import TaskBudget, checked_limit, checked_policy
 from agentexec.arguments.checks import check_integer, check_seconds, check_text
 from agentexec.arguments.debounce import checked_debounce
 from agentexec.arguments.fairness import checked_fairness_key, checked_fairness_weight
@@ -110,6 +111,10 @@ class Registry:
             webhook=_checked_webhook(name, options.get("webhook")),
             on_failure=self._failure_handler(name, options.get("on_failure")),
             queue=_checked_queue(name, options.get("queue")),
+            budget=TaskBudget(
+                checked_limit(f"Task {name}: budget", options.get("budget")),
+                checked_policy(f"Task {name}: on_budget", options.get("on_budget")),
+            ),
         )
         self._tasks[name] = definition
         if definition.concurrency is not None:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 from uuid import UUID
 
 from pydantic import BaseModel
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from agentexec.arguments.budgets import NO_BUDGET, TaskBudget
 from agentexec.arguments.checks import shown
 from agentexec.arguments.debounce import Debounce
 from agentexec.arguments.fairness import MAX_WEIGHT, MIN_WEIGHT
@@ -220,6 +221,16 @@ class HandlerOptions(TypedDict, total=False):
 
     fairness_weight: float | Mapping[str, float] | None
     """Tasks of a key in each turn, 0.001 to 1000, or a mapping with the weights of some keys; 1 by default."""
+
+    budget: str | None
+    """Limit of what the agents of one task may spend, with those of its children, like "$2.00" or "500000 tokens"; no limit by
+    default. `budget` of `enqueue` takes precedence."""
+
+    on_budget: Literal["fail", "wrap_up", "ask"] | None
+    """Policy at the limit of a budget: "fail", the default, ends the task with
+    [`ax.BudgetExceededError`][agentexec.BudgetExceededError], "wrap_up" lets the agent answer with what it has, in one last model
+    call without tools, and "ask" asks a person to raise the limit, as an approval."""
+
     queue: str | None
     """Queue to which these tasks are enqueued in a process that has the pool, unless `enqueue` is given `queue_name`; by
     default that of the pool."""
@@ -247,6 +258,7 @@ class TaskDefinition:
     concurrency_key: str | None = None
     fairness_key: str | None = None
     fairness_weight: float | Mapping[str, float] = 1.0
+    budget: TaskBudget = NO_BUDGET
     queue: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     expires: float | None = None

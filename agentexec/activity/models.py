@@ -117,6 +117,10 @@ class Activity(Base):
         String(600), doc="W3C trace context of the call that enqueued it: traceparent, a space, tracestate."
     )
 
+    budget: Mapped[str | None] = mapped_column(
+        LongText,
+        doc="What it may spend, its policy, and the budgets of its parents that it counts for, as JSON.",
+    )
     requests: Mapped[int | None] = mapped_column(
         BigInteger, doc="Model calls of all attempts; tokens likewise."
     )

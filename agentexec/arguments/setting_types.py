@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from agentexec.arguments.budgets import parse_windows
 from agentexec.arguments.queue_names import find_problem
 from agentexec.arguments.served_queues import format_queues
 from agentexec.errors import UsageError
@@ -59,9 +60,22 @@ def _checked_address(value: str) -> str:
         ) from None
 
 
+def _checked_prefix(value: str) -> str:
+    if value and not value.replace("_", "a").isalnum():
+        raise ValueError("may contain letters, digits and underscores only")
+    return value
+
+
+def _checked_budgets(value: str) -> str:
+    parse_windows(value)
+    return value
+
+
+Budgets = Annotated[str, AfterValidator(_checked_budgets)]
 ListenAddress = Annotated[str, AfterValidator(_checked_address)]
 LogLevel = Annotated[str, AfterValidator(_checked_level)]
 LogFormat = Annotated[str, AfterValidator(_checked_format)]
 QueueName = Annotated[str, AfterValidator(_checked_queue_name)]
 ServedQueues = Annotated[str, AfterValidator(_checked_queues)]
+TablePrefix = Annotated[str, AfterValidator(_checked_prefix)]
 ErrorMessage = Annotated[str, AfterValidator(_checked_message)]

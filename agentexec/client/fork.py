@@ -13,6 +13,7 @@ from agentexec.activity.changes.new_tasks import NewTask, activity_rows, first_l
 from agentexec.activity.changes.statements import ACTIVITY, INSERT_ACTIVITY, INSERT_LABEL, INSERT_LOG
 from agentexec.activity.queries.handle import find_task
 from agentexec.arguments.actors import phrase
+from agentexec.arguments.budgets import without_ancestors
 from agentexec.arguments.checks import check_text
 from agentexec.arguments.queue_names import check_queue_name
 from agentexec.client.retry import check_turn, push_requeued
@@ -191,6 +192,7 @@ def _write(connection: Connection, request: ForkRequest) -> Any:
         fairness_weight=origin.fairness_weight or 1.0,
         lock_key=origin.lock_key,
         concurrency_key=origin.concurrency_key,
+        budget=without_ancestors(origin.budget),
         trace_context=_trace_context(origin.agent_type, request.queue or origin.queue),
     )
     # Its worker reads a journal only under a second or later epoch.

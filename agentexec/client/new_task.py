@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from pydantic import BaseModel
 
 from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.models import MAX_NAME
 from agentexec.activity.queries.labels import checked_metadata, jsonable
+from agentexec.arguments.budgets import TaskBudget, checked_limit, checked_policy, dump_budget
 from agentexec.arguments.checks import (
     check_flag,
     check_moment,
@@ -83,6 +84,14 @@ class TaskOptions(TypedDict, total=False):
     fairness_weight: float | None
     """Tasks of the key in each turn, 0.001 to 1000; by default that of the task's handler, or 1."""
 
+    budget: str | None
+    """Limit of what the agents of the task may spend, with those of its children, like "$2.00" or "500000 tokens"; by default that
+    of the task's handler."""
+
+    on_budget: Literal["fail", "wrap_up", "ask"] | None
+    """Policy at the limit of a budget, as for `@pool.task`; by default that of the task's handler, or for a child that of its
+    parent, or else "fail"."""
+
     detached: bool
     """True to let the task continue when the task that enqueues it is canceled. False by default."""
 
@@ -144,8 +153,17 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
         fairness_weight=fairness_weight,
         lock_key=lock_key,
         concurrency_key=concurrency_key,
+        budget=_budget(options),
         trace_context=None if tracing is None else tracing.carrier(task_name, queue or CONF.queue_name),
     )
+
+
+def _budget(options: TaskOptions) -> str | None:
+    """Return the budget that the call gives; that of the task's definition is known where it runs."""
+    limit, policy = options.get("budget"), options.get("on_budget")
+    if limit is None and policy is None:
+        return None
+    return dump_budget(TaskBudget(checked_limit("budget=", limit), checked_policy("on_budget=", policy)))
 
 
 def _groups(task_name: str, context: str | None, options: TaskOptions) -> tuple[str | None, str | None]:

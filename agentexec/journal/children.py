@@ -15,10 +15,12 @@ from sqlalchemy import Connection, select
 
 from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.changes.statements import ACTIVITY
+from agentexec.arguments.budgets import NO_BUDGET, dump_budget, inherit_budget, load_budget
 from agentexec.db.chunks import chunks
 from agentexec.journal.canonical import canonical_json
 from agentexec.journal.forks import read_fork
 from agentexec.journal.recorder import Scope
+from agentexec.runtime import RUNTIME
 from agentexec.task import FAILED_STATUSES, Status
 
 
@@ -96,7 +98,7 @@ def choose_children(
         places = _with_forked(connection, scope.recorder.lease.agent_id, places, known)
     parent = None if detached else scope.recorder.lease.agent_id
     return [
-        Child(new._replace(agent_id=agent_id, parent_id=parent), agent_id not in known)
+        Child(_with_budget(scope, new._replace(agent_id=agent_id, parent_id=parent)), agent_id not in known)
         for new, agent_id in zip(batch, (choose_at(place, known) for place in places), strict=True)
     ]
 
@@ -125,6 +127,17 @@ def _with_forked(
                 known[candidate] = rows[candidate].status
                 adopted.setdefault(text, []).append(candidate)
     return [place._replace(former_ids=adopted.get(place.text, place.former_ids)) for place in places]
+
+
+def _with_budget(scope: Scope, child: NewTask) -> NewTask:
+    """Return a child that counts for the budgets of its parent; one that is detached does not."""
+    parent = scope.recorder.budget.task
+    if child.parent_id is None or parent == NO_BUDGET:
+        return child
+    own, definition = load_budget(child.budget), RUNTIME.definition(child.task_name)
+    if own.on_budget is None and definition is not None:
+        own = own._replace(on_budget=definition.budget.on_budget)
+    return child._replace(budget=dump_budget(inherit_budget(own, child.parent_id, parent)))
 
 
 def choose_at(place: Place, known: Mapping[UUID, Status]) -> UUID:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from agentexec.config import CONF
 from agentexec.errors import PayloadTooLargeError
+from agentexec.journal.ledger import Charge
 from agentexec.journal.models import MAX_PATH
 
 
@@ -39,21 +40,34 @@ class Fact(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """Requests and tokens of one model response. `input_tokens` include the cached ones."""
+    """Requests and tokens of one model response. `input_tokens` include the cached ones.
+
+    `charge` is what the response costs, for the budgets that its call counts for.
+    """
 
     model: str
     requests: int
     input_tokens: int
     cached_tokens: int
     output_tokens: int
+    charge: Charge | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Requests and tokens by their names."""
+        return {name: getattr(self, name) for name in COUNTS}
+
+
+COUNTS = ("requests", "input_tokens", "cached_tokens", "output_tokens")
 
 
 def add_usage(spent: dict[str, dict[str, int]], usage: Usage) -> dict[str, dict[str, int]]:
     """Return the usage by model with one more response."""
-    counts = usage._asdict()
-    model = counts.pop("model")
-    before = spent.get(model, {})
-    return {**spent, model: {name: before.get(name, 0) + count for name, count in counts.items()}}
+    before = spent.get(usage.model, {})
+    return {
+        **spent,
+        usage.model: {name: before.get(name, 0) + count for name, count in usage.counts.items()},
+    }
 
 
 def dump(value: Any, what: str) -> str:

@@ -23,6 +23,7 @@ from uuid import UUID
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, ReplayDivergedError, WaitingForApproval
 from agentexec.journal.approvals import Question, Verdict, ask, earliest_expiry, waiting_message
+from agentexec.journal.budgets import AttemptBudget
 from agentexec.journal.facts import Fact, FactKind, Usage, fit_path
 from agentexec.journal.spending import count_usage
 from agentexec.journal.store import check_lease, load_facts
@@ -72,6 +73,7 @@ class Recorder:
         """Readiness of this attempt's calls to wait for servers that are away."""
         self.active_calls = ActiveCalls()
         self.waits = OpenWaits()
+        self.budget = AttemptBudget()
         self.runs: dict[tuple[str, str], Any] = {}
         """The latest run of each agent at each path, in the form that its runner keeps."""
         self.sessions: set[tuple[str, str]] = set()
@@ -384,17 +386,3 @@ def scope_of(agent_id: UUID) -> Scope | None:
     """Return the running code's scope if it belongs to this task; None in a script, a web process, or another task."""
     scope = current_scope()
     return scope if scope is not None and scope.recorder.lease.agent_id == agent_id else None
-
-
-__all__ = [
-    "POLICIES",
-    "SCOPE",
-    "Policy",
-    "Recorder",
-    "ReplayProgress",
-    "Scope",
-    "confirm_lease",
-    "current_scope",
-    "enter_task",
-    "scope_of",
-]

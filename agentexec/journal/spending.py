@@ -11,8 +11,7 @@ from agentexec.telemetry.names import COST, REQUESTS, TOKENS
 
 def count_usage(meter: Meter, usage: Usage) -> None:
     """Count what a model response has used. A replay of the response does not come here."""
-    counts = usage._asdict()
-    model = counts.pop("model")
+    counts, model = usage.counts, usage.model
     meter.add(REQUESTS, model, amount=usage.requests)
     meter.add(TOKENS, model, "input", amount=max(0, usage.input_tokens - usage.cached_tokens))
     meter.add(TOKENS, model, "cached_input", amount=usage.cached_tokens)

@@ -15,14 +15,13 @@ from agentexec.db.lock_limits import limiting_columns
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import reading, writing
 from agentexec.errors import AgentexecError, JournalConflictError, LeaseLostError
-from agentexec.journal.facts import STEPS, Fact, FactKind, Usage, add_usage
+from agentexec.journal.facts import COUNTS, STEPS, Fact, FactKind, Usage, add_usage
+from agentexec.journal.ledger import settle
 from agentexec.journal.models import JournalEntry
 from agentexec.task import Lease, Status
 
 ACTIVITY: Any = Activity.__table__
 JOURNAL: Any = JournalEntry.__table__
-
-COUNTS = ("requests", "input_tokens", "cached_tokens", "output_tokens")
 
 _THE_TASK = ACTIVITY.c.agent_id == bindparam("id", type_=ACTIVITY.c.agent_id.type)
 _INSERT = insert(JOURNAL)
@@ -124,8 +123,10 @@ def insert_fact(
         )
         if usage is not None:
             spent = add_usage(row.usage or {}, usage)
-            more = {f"more_{name}": getattr(usage, name) for name in COUNTS}
+            more = {f"more_{name}": count for name, count in usage.counts.items()}
             connection.execute(_ADD_USAGE, {"id": lease.agent_id, "spent": spent, **more})
+            if usage.charge is not None:
+                settle(connection, usage.charge, now)
         if row.crashes_in_row and fact.kind in STEPS:
             connection.execute(_RESET_CRASH_STREAK, {"id": lease.agent_id})
 

@@ -17,6 +17,7 @@ from agentexec.activity.changes.admissions import Admitted
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.reports import clean, update
 from agentexec.activity.failures import failed_line
+from agentexec.arguments.budgets import effective_budget, load_budget
 from agentexec.client.new_task import check_payload_size
 from agentexec.config import CONF
 from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
@@ -65,6 +66,10 @@ async def execute_attempt(
         return permanent_failure(
             admitted, f"this worker has no task named {admitted.task_name}; its tasks are {known}"
         )
+    try:
+        recorder.budget.task = effective_budget(load_budget(admitted.budget), definition.budget)
+    except ValueError as error:
+        return permanent_failure(admitted, f"{error}; enqueue the task again")
     if definition.timeout is not None:
         recorder.patience.deadline = time.monotonic() + definition.timeout
     try:

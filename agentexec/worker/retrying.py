@@ -6,6 +6,7 @@ import logging
 import random
 
 from agentexec.arguments.checks import check_seconds, first_line
+from agentexec.errors import BudgetExceededError
 from agentexec.policy import retry_delay
 from agentexec.task import TaskDefinition
 
@@ -34,10 +35,17 @@ def next_delay(definition: TaskDefinition, failures: int, error: BaseException) 
         return by_default
 
 
+def _is_budget_exceeded(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(BudgetExceededError) is not None
+    return isinstance(error, BudgetExceededError)
+
+
 def _is_retried(definition: TaskDefinition, error: BaseException) -> bool:
     wanted = definition.retry_on
     if wanted is None:
-        return True
+        # The next attempt would come to the same call.
+        return not _is_budget_exceeded(error)
     if isinstance(wanted, tuple):
         if isinstance(error, BaseExceptionGroup):
             # A TaskGroup wraps what its tasks raise. One error that must not be retried is enough.

@@ -34,6 +34,7 @@ class Admitted(NamedTuple):
     queued_at: datetime | None = None
     """Since when it could start."""
     trace_context: str | None = None
+    budget: str | None = None
 
 
 class LeftTask(NamedTuple):
@@ -127,6 +128,7 @@ def decide_admissions(
                 crashes,
                 _startable_since(row),
                 row.trace_context,
+                row.budget,
             )
             admissions.started.append(started)
         elif decision in others:

@@ -43,6 +43,7 @@ class NewTask(NamedTuple):
     debounce_maximum: float | None = None
     webhook: str | None = None
     trace_context: str | None = None
+    budget: str | None = None
 
 
 def free_key(connection: Connection, agent_id: UUID, statuses: Collection[Status]) -> None:
@@ -98,6 +99,7 @@ def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any
             "expires_at": task.expires_at,
             "debounce_key": task.debounce_key,
             "webhook": task.webhook,
+            "budget": task.budget,
         }
         for place, task in enumerate(tasks)
     ]

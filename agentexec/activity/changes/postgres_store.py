@@ -54,6 +54,7 @@ NEW_COLUMNS = (
     "expires_at",
     "debounce_key",
     "webhook",
+    "budget",
 )
 """Columns of a new activity."""
 
@@ -86,12 +87,13 @@ WITH claimed AS (
         started_at = coalesce(a.started_at, %(now)s), updated_at = %(now)s, expires_at = NULL,
         held_lock = a.lock_key, error = NULL
     FROM fresh WHERE a.agent_id = fresh.agent_id
-    RETURNING a.agent_id, a.agent_type, a.context, a.attempt, a.percentage, fresh.queued_at, a.trace_context
+    RETURNING a.agent_id, a.agent_type, a.context, a.attempt, a.percentage, fresh.queued_at, a.trace_context,
+        a.budget
 ), line AS (
     INSERT INTO {LOG.name} (activity_id, created_at, status, message, percentage)
     SELECT agent_id, %(now)s, '{Status.RUNNING.name}', %(message)s, percentage FROM started
 )
-SELECT agent_id, agent_type, context, attempt, queued_at, trace_context FROM started
+SELECT agent_id, agent_type, context, attempt, queued_at, trace_context, budget FROM started
 """  # noqa: S608 - the names of our tables
 
 END = f"""
@@ -172,8 +174,8 @@ class PostgresRecordStore(RecordStore):
         rows = {row[0]: row for row in run_in_one_round_trip(self._engine, START, values, relaxed=True)}
         started = ((lease, rows[lease.agent_id]) for lease in claims if lease.agent_id in rows)
         return [
-            Admitted(lease, name, context, attempt, CrashCounts(), queued_at, trace)
-            for lease, (_, name, context, attempt, queued_at, trace) in started
+            Admitted(lease, name, context, attempt, CrashCounts(), queued_at, trace, budget)
+            for lease, (_, name, context, attempt, queued_at, trace, budget) in started
         ]
 
     def record(

@@ -48,7 +48,7 @@ class Statements:
         # These two, and `select_free_state`, do not wait for rows that another process has locked, which may be frozen.
         self.select_claimed = (
             select(*state, c.agent_type, c.attempt, c.context, c.queue, c.started_at, c.expires_at)
-            .add_columns(c.updated_at, c.run_at, c.trace_context, c.debounce_key, *keys)
+            .add_columns(c.updated_at, c.run_at, c.trace_context, c.debounce_key, c.budget, *keys)
             .where(chosen)
             .order_by(c.agent_id)
             .with_for_update(skip_locked=True)

@@ -244,10 +244,15 @@ def _estimate_tokens(
     instructions: str | None, input: Any, tools: list[Tool], settings: ModelSettings
 ) -> float:
     """Estimate the tokens of a call; the estimate is corrected when the call is done."""
+    return estimate_input(instructions, input, tools) + (settings.max_tokens or ANSWER_TOKENS)
+
+
+def estimate_input(instructions: str | None, input: Any, tools: list[Tool]) -> float:
+    """Estimate the input tokens of a call from its characters."""
     schemas = [getattr(tool, "params_json_schema", None) for tool in tools]
     text = input if isinstance(input, str) else json.dumps(input, default=str)
     characters = len(instructions or "") + len(text) + len(json.dumps(schemas, default=str))
-    return characters / CHARACTERS_PER_TOKEN + (settings.max_tokens or ANSWER_TOKENS)
+    return characters / CHARACTERS_PER_TOKEN
 
 
 def _used_tokens(event: TResponseStreamEvent, before: float | None) -> float | None:

@@ -20,8 +20,11 @@ from agents.usage import (
 )
 from openai.types.responses import Response, ResponseCompletedEvent, ResponseOutputItemDoneEvent
 
+from agentexec.config import CONF
 from agentexec.journal.canonical import digest
 from agentexec.journal.facts import Usage, dump
+from agentexec.runners.budgets import CallBudget, reserve_call
+from agentexec.runners.openai.budgets import model_call, named
 from agentexec.runners.openai.events import events_from_items, events_from_stream, events_from_usage
 from agentexec.runners.openai.limits import PacedModel
 from agentexec.runners.openai.proxy import SdkProxy
@@ -56,11 +59,13 @@ class JournaledModel(SdkProxy):
         args, kwargs = self._changed(args, kwargs)
         self._run.publish_active_agent()
         places = self._run.text_places()
-        async with self._run.model_call():
-            with self._run.counting_failed_tries():
-                response = await self._paced.get_response(*args, **kwargs)
-            value, counts = self._dump(dump_response(response)), self._counts(response.usage)
-            await self._run.record_response(input_hash, value, counts)
+        with await self._reserve(args, kwargs) as budget:
+            async with self._run.model_call():
+                with self._run.counting_failed_tries():
+                    response = await self._paced.get_response(*args, **kwargs)
+                value, counts = self._dump(dump_response(response)), self._counts(response.usage)
+                await self._run.record_response(input_hash, value, budget.charged(counts))
+                budget.settled()
         self._run.publish([*places.add(events_from_items(response.output)), *events_from_usage(counts)])
         return response
 
@@ -77,9 +82,11 @@ class JournaledModel(SdkProxy):
             return
         args, kwargs = self._changed(args, kwargs)
         self._run.publish_active_agent()
-        async with self._run.model_call(), aclosing(self._stream(input_hash, *args, **kwargs)) as events:
-            async for event in events:
-                yield event
+        with await self._reserve(args, kwargs) as budget:
+            stream = self._stream(input_hash, budget, *args, **kwargs)
+            async with self._run.model_call(), aclosing(stream) as events:
+                async for event in events:
+                    yield event
 
     def _input_hash(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return the hash of the input as the SDK gives it, without the changes of a fork."""
@@ -96,7 +103,17 @@ class JournaledModel(SdkProxy):
             return args, kwargs
         return changes.apply(self._run.next_turn, self._run.active_agent, args, kwargs)
 
-    async def _stream(self, input_hash: str, *args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
+    async def _reserve(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallBudget:
+        """Reserve what the call is expected to cost, if the task has a budget."""
+        recorder = self._run.recorder
+        if not recorder.budget.is_limited(CONF.budgets):
+            return CallBudget()
+        name = getattr(self._inner, "model", None) or self._paced.name
+        return await reserve_call(recorder, model_call(self._run, str(name), named(args, kwargs)))
+
+    async def _stream(
+        self, input_hash: str, budget: CallBudget, *args: Any, **kwargs: Any
+    ) -> AsyncGenerator[Any]:
         items: list[Any] = []
         shape = StreamShape()
         places = self._run.text_places()
@@ -113,7 +130,8 @@ class JournaledModel(SdkProxy):
                     usage = usage_of(event.response)
                     data = {**dump_event(event, usage), "deltas": shape.deltas}
                     counts = self._counts(usage, event.response)
-                    await self._run.record_response(input_hash, self._dump(data), counts)
+                    await self._run.record_response(input_hash, self._dump(data), budget.charged(counts))
+                    budget.settled()
                     self._run.publish(events_from_usage(counts))
                 else:
                     shape.note(event)

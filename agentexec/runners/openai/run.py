@@ -58,6 +58,8 @@ class DurableRun:
         self._published_agent: str | None = None
         self._agent = agent.name
         self._next_turn = 1
+        self.last_tokens = 0
+        """Tokens of the latest model call that this attempt made."""
 
     @property
     def is_fork(self) -> bool:
@@ -167,6 +169,7 @@ class DurableRun:
         """Record the model's response; the run continues when it is in the database."""
         await self.recorder.record(self.path, FactKind.MODEL, input_hash, value, usage)
         self._next_turn += 1
+        self.last_tokens = usage.input_tokens + usage.output_tokens
         self.failed_tries = 0
 
 

@@ -30,6 +30,7 @@ def row(number: int, **changes: Any) -> SimpleNamespace:
         "updated_at": NOW,
         "run_at": None,
         "trace_context": None,
+        "budget": None,
         "debounce_key": None,
     }
     return SimpleNamespace(**{**values, **changes})

@@ -1,0 +1,42 @@
+"""The ledger of budgets: what a recorded response has spent is added in the transaction that records it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, delete, update
+
+from agentexec.journal.models import Budget, BudgetHold
+
+BUDGET: Any = Budget.__table__
+HOLD: Any = BudgetHold.__table__
+
+_ADD_SPENT = (
+    update(BUDGET)
+    .where(BUDGET.c.name == bindparam("account"))
+    .values(
+        spent_nanos=BUDGET.c.spent_nanos + bindparam("nanos"),
+        spent_tokens=BUDGET.c.spent_tokens + bindparam("tokens"),
+        updated_at=bindparam("now", type_=BUDGET.c.updated_at.type),
+    )
+)
+DELETE_HOLD = delete(HOLD).where(HOLD.c.hold_id == bindparam("id", type_=HOLD.c.hold_id.type))
+
+
+class Charge(NamedTuple):
+    """Cost of a response, for the accounts on which its call has a hold, in the order in which the database locks them."""
+
+    hold_id: UUID
+    accounts: tuple[str, ...]
+    nanos: int
+    tokens: int
+
+
+def settle(connection: Connection, charge: Charge, now: datetime) -> None:
+    """Turn the hold of a call into what it has spent, in statements that may be `batched`."""
+    for account in charge.accounts:
+        values = {"account": account, "nanos": charge.nanos, "tokens": charge.tokens, "now": now}
+        connection.execute(_ADD_SPENT, values)
+    connection.execute(DELETE_HOLD, {"id": charge.hold_id})
