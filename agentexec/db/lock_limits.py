@@ -19,6 +19,9 @@ from sqlalchemy import ColumnClause, Connection, Dialect, Engine, event, literal
 OPTION = "agentexec_limits_sessions"
 """Execution option of an engine whose sessions get limits: one that agentexec has opened itself, on MySQL or MariaDB."""
 
+FOR_USERS = "agentexec_engine_for_users"
+"""Execution option of such an engine: the engine on the same pool whose sessions have no limits."""
+
 FLAG = "agentexec_limited"
 """Key of a connection's `info`: its session has limits."""
 
@@ -65,7 +68,9 @@ def _calls(dialect: Dialect) -> list[str]:
 def enable_session_limits(engine: Engine) -> None:
     """Let the sessions of an engine that agentexec has opened get limits, where they cannot belong to the transaction."""
     if engine.dialect.name in ("mysql", "mariadb"):
-        engine.update_execution_options(**{OPTION: True})
+        without = engine.execution_options(**{OPTION: False})
+        event.listen(without, "engine_connect", unlimit_session)
+        engine.update_execution_options(**{OPTION: True, FOR_USERS: without})
 
 
 def limit_session(connection: Connection) -> None:
@@ -82,11 +87,8 @@ def unlimit_session(connection: Connection) -> None:
 
 
 def engine_for_users(engine: Engine) -> Engine:
-    """Return an engine on the same pool of connections, whose sessions have no limits."""
-    if not engine.get_execution_options().get(OPTION):
-        return engine
-    without = engine.execution_options(**{OPTION: False})
-    event.listen(without, "engine_connect", unlimit_session)
+    """Return the engine on the same pool of connections whose sessions have no limits."""
+    without: Engine = engine.get_execution_options().get(FOR_USERS, engine)
     return without
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from sqlalchemy import event
+
 from agentexec.db.base import Base
 from agentexec.db.engine import open_engine
+from agentexec.db.lock_limits import OPTION, engine_for_users, unlimit_session
 
 
 def test_a_new_database_file_is_for_its_owner_only(tmp_path: Path) -> None:
@@ -25,3 +29,19 @@ def test_the_mode_of_an_existing_file_stays(tmp_path: Path) -> None:
     with open_engine(f"sqlite:///{file}").connect():
         pass
     assert file.stat().st_mode & 0o777 == 0o660
+
+
+@pytest.mark.parametrize("kind", ["mysql", "mariadb"])
+def test_users_get_one_engine_with_the_pool_of_ours_and_without_limits(kind: str) -> None:
+    engine = open_engine(f"{kind}://root@127.0.0.1:1/test")
+    for_users = engine_for_users(engine)
+    assert engine_for_users(engine) is for_users
+    assert for_users.pool is engine.pool
+    assert [one.get_execution_options()[OPTION] for one in (engine, for_users)] == [True, False]
+    assert event.contains(for_users, "engine_connect", unlimit_session)
+    assert not event.contains(engine, "engine_connect", unlimit_session)
+
+
+def test_on_other_databases_users_get_our_engine() -> None:
+    engine = open_engine("sqlite://")
+    assert engine_for_users(engine) is engine
