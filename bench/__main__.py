@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from bench import activities, floors, measures, report, startup, streams, targets, telemetry, workflows
+from bench import (
+    activities,
+    api_times,
+    floors,
+    measures,
+    report,
+    startup,
+    streams,
+    targets,
+    telemetry,
+    workflows,
+)
 from bench.figures import QUICK, USUAL, Figure, Size
 from bench.goals import compare
 from bench.peers import compare as peers
@@ -46,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments[:1]) == ["activities"]:
         return activities.main(arguments[1:])
+    if list(arguments[:1]) == ["api"]:
+        return api_times.main(arguments[1:])
     if list(arguments[:1]) == ["streams"]:
         return streams.main(arguments[1:])
     if list(arguments[:1]) == ["peers"]:

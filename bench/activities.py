@@ -53,8 +53,8 @@ def main(arguments: Sequence[str]) -> int:
         help="measure in this database instead: it is filled if it has no activities, and stays as it is",
     )
     options = parser.parse_args(arguments)
-    for target in [_kind(options.database)] if options.database else options.targets:
-        with _opened(target, options.database) as engine:
+    for target in [kind_of(options.database)] if options.database else options.targets:
+        with opened(target, options.database) as engine:
             _fill(engine, options.activities or SIZES[target], options.logs)
             first = 0.0
             for name, milliseconds in _measures(engine):
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _kind(url: str) -> str:
+def kind_of(url: str) -> str:
     backend = make_url(url).get_backend_name()
     return {"postgresql": "postgres", "mysql": "mariadb"}.get(backend, backend)
 
@@ -97,7 +97,7 @@ def _verdict(name: str, milliseconds: float) -> str:
 
 
 @contextmanager
-def _opened(name: str, url: str | None) -> Generator[Engine]:
+def opened(name: str, url: str | None) -> Generator[Engine]:
     if url is not None:
         yield from _prepared(url)
         return

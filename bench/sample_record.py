@@ -7,12 +7,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
     Connection,
     Engine,
+    Index,
     Table,
     create_engine,
     insert,
@@ -31,22 +32,45 @@ from agentexec.task import Status
 TYPES = 20
 TENANTS = 100
 BATCH = 5_000
+MANY = 50_000
+"""Number of activities from which indexes are made at the end."""
+
 DAYS = 90
-RUNNING, QUEUED = 0.0002, 0.005
-"""Shares of active activities; of the others, one in fifty failed and one in a hundred was canceled."""
+HOUR = 3600
 
 COMPANIES = ("Acme", "Globex", "Initech", "Umbrella", "Stark", "Wayne", "Wonka", "Tyrell")
 
 
-def fill(engine: Engine, activities: int, logs_each: int, *, seed: int = 1) -> None:
+class Shape(NamedTuple):
+    """Shares of kinds of activities. Of those that ended, one in fifty failed and one in a hundred was canceled."""
+
+    running: float = 0.0002
+    queued: float = 0.005
+    delayed: float = 0.0
+    """Share of the queued ones that may not start yet."""
+    recent: float = 0.0
+    """Share of those that ended within the last hour."""
+    queues: int = 1
+    details: bool = False
+    """Failed ones have a traceback, and ended ones the usage of a model."""
+
+
+CALM = Shape()
+BUSY = Shape(queued=0.1, delayed=0.3, recent=0.1, queues=5, details=True)
+"""A deployment in trouble: a tenth is queued, and a tenth ended within the last hour."""
+
+
+def fill(engine: Engine, activities: int, logs_each: int, *, seed: int = 1, shape: Shape = CALM) -> None:
     """Add activities over 90 days, each with a few log lines, and have the database analyze the tables."""
-    rows = _rows(activities, random.Random(seed))
+    rows = _rows(activities, random.Random(seed), shape)
     is_mysql = engine.dialect.name in ("mysql", "mariadb")
     loader = create_engine(engine.url.update_query_dict({"local_infile": "1"})) if is_mysql else engine
     with loader.connect() as connection:
         if is_mysql:
             # The loaded rows are known to be consistent, and checking them takes most of the time.
             connection.execute(text("SET SESSION foreign_key_checks = 0, unique_checks = 0"))
+        # Made at the end, indexes cost a fraction of what they cost row by row.
+        indexes = [] if is_mysql or activities < MANY else _drop_indexes(connection)
         while batch := list(islice(rows, BATCH)):
             labels = [
                 {"agent_id": row["agent_id"], "name": name, "value": value, "created_at": row["created_at"]}
@@ -57,9 +81,24 @@ def fill(engine: Engine, activities: int, logs_each: int, *, seed: int = 1) -> N
             _load(connection, ActivityLabel.__table__, labels)
             connection.commit()
         _add_logs(connection, logs_each)
+        for index in indexes:
+            index.create(connection)
+        connection.commit()
     if is_mysql:
         loader.dispose()
     analyze(engine)
+
+
+def _drop_indexes(connection: Connection) -> list[Index]:
+    """Drop the indexes that fill slowly, and return them."""
+    if connection.dialect.name == "sqlite":
+        connection.execute(text("PRAGMA synchronous = OFF"))
+    tables: list[Any] = [Activity.__table__, ActivityLabel.__table__, ActivityLog.__table__]
+    indexes = [index for table in tables for index in table.indexes]
+    for index in indexes:
+        index.drop(connection)
+    connection.commit()
+    return indexes
 
 
 def _load(connection: Connection, table: Any, rows: Sequence[dict[str, Any]]) -> None:
@@ -74,7 +113,11 @@ def _load(connection: Connection, table: Any, rows: Sequence[dict[str, Any]]) ->
         names, values = _processed(connection, table, rows)
         _load_file(connection, table, names, values)
     else:
-        connection.execute(insert(table), rows)
+        names, values = _processed(connection, table, rows)
+        marks = ", ".join("?" * len(rows[0]))
+        connection.connection.cursor().executemany(
+            f"INSERT INTO {table.name} ({names}) VALUES ({marks})", values
+        )
 
 
 def _processed(
@@ -122,18 +165,13 @@ def analyze(engine: Engine) -> None:
                 connection.execute(text(f"ANALYZE TABLE {name}")).all()
 
 
-def _rows(number: int, chance: random.Random) -> Iterator[dict[str, Any]]:
+def _rows(number: int, chance: random.Random, shape: Shape) -> Iterator[dict[str, Any]]:
     now = utc_now()
     for at in range(number):
-        created = now - timedelta(days=DAYS) * (1 - at / number)
-        draw = chance.random()
-        if at >= number * (1 - RUNNING - QUEUED):
-            status = Status.RUNNING if at >= number * (1 - RUNNING) else Status.QUEUED
-        else:
-            status = Status.ERROR if draw < 0.02 else Status.CANCELED if draw < 0.03 else Status.COMPLETE
+        created, status, finished = _fate(at / number, now, chance.random(), shape)
         # Skewed, as tenants are: the first has by far the most activities, the last hardly any.
         tenant = min(TENANTS - 1, int(chance.paretovariate(0.3)) - 1)
-        yield {
+        row = {
             "agent_id": _agent_id(created, chance),
             "agent_type": f"task_{at % TYPES}",
             "status": status,
@@ -142,8 +180,9 @@ def _rows(number: int, chance: random.Random) -> Iterator[dict[str, Any]]:
             "created_at": created,
             "updated_at": created + timedelta(seconds=60),
             "started_at": None if status is Status.QUEUED else _later(created, 1),
-            "finished_at": _later(created, 60) if status.final else None,
-            "queue": "agentexec_tasks",
+            "finished_at": finished,
+            "queue": _queue(chance, shape),
+            "run_at": None,
             "priority": 0,
             "epoch": 1,
             "attempt": 1,
@@ -152,6 +191,45 @@ def _rows(number: int, chance: random.Random) -> Iterator[dict[str, Any]]:
             "context": f'{{"company": "{COMPANIES[at % len(COMPANIES)]} {at}", "text": "{"x" * 200}"}}',
             "metadata": {"tenant": f"t{tenant}", "user": f"u{at % 200}"},
         }
+        if status is Status.QUEUED and chance.random() < shape.delayed:
+            row["run_at"] = _later(now, HOUR * (1 + 100 * chance.random()))
+        yield {**row, **_details(at, status)} if shape.details else row
+
+
+def _fate(place: float, now: datetime, draw: float, shape: Shape) -> tuple[datetime, Status, datetime | None]:
+    """Return when an activity was created, its status, and when it ended. `place` is its place in the order of time."""
+    ended = 1 - shape.running - shape.queued
+    old = ended - shape.recent
+    if place >= ended and not shape.recent:
+        created = now - timedelta(days=DAYS) * (1 - place)
+    elif place >= ended:
+        created = now - timedelta(seconds=HOUR) * (1 - place) / (1 - ended)
+    elif place >= old:
+        created = now - timedelta(seconds=2 * HOUR) + timedelta(seconds=HOUR) * (place - old) / shape.recent
+    else:
+        created = now - timedelta(days=DAYS) * (1 - place)
+    if place >= ended:
+        return created, Status.RUNNING if place >= 1 - shape.running else Status.QUEUED, None
+    status = Status.ERROR if draw < 0.02 else Status.CANCELED if draw < 0.03 else Status.COMPLETE
+    return created, status, _later(created, HOUR + 1 if place >= old else 60)
+
+
+def _queue(chance: random.Random, shape: Shape) -> str:
+    # The first queue has half of the tasks, the second a quarter, and so on.
+    number = min(shape.queues, int(chance.expovariate(0.7)) + 1) if shape.queues > 1 else 1
+    return "agentexec_tasks" if number == 1 else f"queue_{number}"
+
+
+def _details(at: int, status: Status) -> dict[str, Any]:
+    """Return the columns that only ended activities have: all of them, as the rows are loaded together."""
+    tokens = {"requests": 3, "input_tokens": 900 + at % 100, "cached_tokens": 100, "output_tokens": 200}
+    used = dict(tokens) if status is Status.COMPLETE else dict.fromkeys(tokens)
+    line = f'  File "handlers.py", line {at % 9}, in step\n    await ask(company)\n'
+    return {
+        **used,
+        "usage": {"gpt-5": tokens} if status is Status.COMPLETE else None,
+        "error": f"RuntimeError: no answer {at % 40}\n{line * 12}" if status is Status.ERROR else None,
+    }
 
 
 def _agent_id(created: datetime, chance: random.Random) -> UUID:

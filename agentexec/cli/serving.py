@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 def serving_workers(queue: str) -> list[WorkerSchema]:
     """Return the worker processes that serve a queue and have reported lately."""
-    from agentexec.activity.queries.overview import LOST_SECONDS
+    from agentexec.activity.queries.overview import LOST_SECONDS, workers
+    from agentexec.db.clock import utc_now
 
     with session() as db:
-        overview = ax.activity.overview(db, 1)
+        found, now = workers(db), utc_now()
     return [
         worker
-        for worker in overview.workers
-        if queue in worker.queues and (overview.at - worker.seen_at).total_seconds() < LOST_SECONDS
+        for worker in found
+        if queue in worker.queues and (now - worker.seen_at).total_seconds() < LOST_SECONDS
     ]
 
 

@@ -51,12 +51,19 @@ class Filter(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """True if the counts by task name and status tell how many activities match."""
-        return not (self.is_search or self.created_after or self.created_before or self.metadata)
+        return not (
+            self.is_search or self.is_by_queue or self.created_after or self.created_before or self.metadata
+        )
 
     @property
     def is_search(self) -> bool:
         """True if there are conditions that no index has: they are searched for in a bounded number of activities."""
-        return self.text is not None or self.queue is not None
+        return (self.text is not None or self.queue is not None) and not self.is_by_queue
+
+    @property
+    def is_by_queue(self) -> bool:
+        """True if the queue is looked for in the index by status alone: in more activities than a text."""
+        return self.queue is not None and not (self.text is not None or self.task_name or self.metadata)
 
     @property
     def statuses(self) -> list[Status]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -118,7 +118,11 @@ def storable_text(text: str) -> str:
 
 def metadata_conditions(metadata_filter: Mapping[str, Any] | None) -> list[ColumnElement[bool]]:
     """Return conditions that an activity, found by other conditions, has these labels with the same JSON types."""
-    labels = wanted_labels(metadata_filter)
+    return label_conditions(wanted_labels(metadata_filter))
+
+
+def label_conditions(labels: Sequence[tuple[str, str]]) -> list[ColumnElement[bool]]:
+    """Return the same for labels as they are stored."""
     return [residual_label_condition(label, Activity.agent_id, Activity.created_at) for label in labels]
 
 

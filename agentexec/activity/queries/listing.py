@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, li
 from sqlalchemy.orm import Session, defer
 
 from agentexec.activity.models import MAX_NAME, Activity, ActivityLabel
-from agentexec.activity.queries import counts
+from agentexec.activity.queries import by_queue, counts
 from agentexec.activity.queries.filters import (
     PROBE_LIMIT,
     RANKS,
@@ -119,7 +119,8 @@ def list_activities(
         created_after: Only activities created at this time or later; aware of its time zone.
         created_before: Only activities created before this time; aware of its time zone.
         metadata_filter: Only activities whose metadata has these values.
-        queue: Only tasks of this queue, in as many activities as a text is searched for.
+        queue: Only tasks of this queue, in the newest 10,000 activities of each status; with a task name, a text or
+            labels in as many as a text is searched for.
         after: `next_cursor` of the page before, instead of `page`. Far from the first page it is much faster, and it
             skips no activity when new ones come in between.
         agent_type: Another name of `task_name`, after the column.
@@ -286,18 +287,22 @@ def _part(wanted: Filter, statuses: tuple[Status, ...], limit: int, place: Place
         conditions.append(or_(created_at < place.created_at, agent_id < place.agent_id))
     columns = (agent_id.label("agent_id"), created_at.label("created_at"), literal(rank).label("rank"))
     query = select(*columns).where(*conditions).order_by(created_at.desc(), agent_id.desc())
-    if not wanted.is_search:
+    if not (wanted.is_search or wanted.is_by_queue):
         return query.limit(limit)
     if label is None:
         # Select whether the text matches, not the text itself: MariaDB materializes the window, and texts make it large.
         hit = case((_is_hit(wanted), 1), else_=0).label("hit")
-        window = query.add_columns(hit).limit(MAX_SEARCHED).subquery(f"window_{statuses[0].value}")
+        window = query.add_columns(hit).limit(_searched(wanted)).subquery(f"window_{statuses[0].value}")
         matches = select(window.c.agent_id, window.c.created_at, window.c.rank).where(window.c.hit == 1)
     else:
         window = query.limit(MAX_SEARCHED).subquery(f"window_{statuses[0].value}")
         matches = select(window).join(Activity, Activity.agent_id == window.c.agent_id)
         matches = matches.where(_is_hit(wanted))
     return matches.order_by(window.c.created_at.desc(), window.c.agent_id.desc()).limit(limit)
+
+
+def _searched(wanted: Filter) -> int:
+    return by_queue.MAX_SCANNED if wanted.is_by_queue else MAX_SEARCHED
 
 
 def _is_hit(wanted: Filter) -> ColumnElement[bool]:
@@ -328,11 +333,12 @@ def _total(db: Session, wanted: Filter, rows: Sequence[Any], page: _Page) -> tup
         return counts.total(db, wanted.statuses, wanted.task_name), True
     if wanted.is_search:
         return _total_of_search(db, wanted, rows, page)
-    shown = 0
-    if page.after is None:
-        shown = page.offset + len(rows)
-        if len(rows) < page.size and (rows or page.is_first):
-            return shown, True
+    shown = 0 if page.after is not None else page.offset + len(rows)
+    if wanted.is_by_queue:
+        number, exact = by_queue.total(db, wanted)
+        return max(number, shown), exact
+    if page.after is None and len(rows) < page.size and (rows or page.is_first):
+        return shown, True
     limit = PROBE_LIMIT if wanted.has_residual_conditions else MAX_COUNTED
     number, counted = db.execute(count_query(wanted, limit)).one()
     return max(min(number or 0, limit), shown), counted <= limit

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
-from sqlalchemy import ColumnElement, Select, case, false, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    bindparam,
+    case,
+    func,
+    literal,
+    select,
+    union_all,
+)
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import Activity, WorkerProcess, queues_of, read_queues
-from agentexec.activity.queries.labels import metadata_conditions
+from agentexec.activity.queries.detail import numbers_active
+from agentexec.activity.queries.labels import label_conditions, metadata_conditions, wanted_labels
 from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.activity.schemas import UsageSchema, valid_usage
 from agentexec.arguments.checks import check_integer
@@ -118,7 +129,7 @@ class SpentSchema(BaseModel):
 def overview(
     db: Session, minutes: int = 30, *, metadata_filter: Mapping[str, Any] | None = None
 ) -> OverviewSchema:
-    """Return the queued, running and recently ended tasks, and the worker processes. Runs one statement.
+    """Return the queued, running and recently ended tasks, and the worker processes.
 
     Args:
         db: Session or AsyncSession on the database of the record.
@@ -134,39 +145,16 @@ def overview(
     """
     minutes = check_integer("minutes=", minutes, maximum=MAX_MINUTES)
     now = utc_now()
-    in_scope = metadata_conditions(metadata_filter)
-    recent = _ended_per_minute(now, minutes, in_scope).subquery()
-    numbers = [
-        select(func.count())
-        .select_from(Activity)
-        .where(Activity.status == status, *in_scope)
-        .scalar_subquery()
-        .label(f"now_{status.value}")
-        for status in (Status.QUEUED, Status.RUNNING)
-    ]
-    oldest = oldest_queued(now, in_scope).scalar_subquery().label("oldest")
-    workers: Any = WorkerProcess.__table__
-    forget = timedelta(seconds=FORGET_SECONDS)
-    present = workers.c.seen_at.between(now - forget, now + forget)
-    rows = (
-        db.execute(
-            select(*numbers, oldest, recent, *workers.c)
-            .select_from(recent)
-            .join(workers, present if metadata_filter is None else false(), isouter=True)
-            .order_by(workers.c.host, workers.c.pid)
-        )
-        .mappings()
-        .all()
-    )
-    first = rows[0]
+    active = numbers_active(db, metadata_filter)
+    done, failed = _ended_per_minute(db, now, minutes, metadata_filter)
     return OverviewSchema(
         at=now,
-        queued=first["now_queued"],
-        running=first["now_running"],
-        oldest_queued_at=first["oldest"],
-        done_per_minute=[int(first[f"done_{ago}"] or 0) for ago in range(minutes, 0, -1)],
-        failed_per_minute=[int(first[f"failed_{ago}"] or 0) for ago in range(minutes, 0, -1)],
-        workers=[WorkerSchema.model_validate(dict(row)) for row in rows if row["worker_id"] is not None],
+        queued=active[Status.QUEUED],
+        running=active[Status.RUNNING],
+        oldest_queued_at=db.scalar(oldest_queued(now, metadata_conditions(metadata_filter))),
+        done_per_minute=done,
+        failed_per_minute=failed,
+        workers=workers(db) if metadata_filter is None else [],
     )
 
 
@@ -180,17 +168,34 @@ def workers(db: Session) -> list[WorkerSchema]:
 
 
 def _ended_per_minute(
-    now: datetime, minutes: int, in_scope: list[ColumnElement[bool]]
-) -> Select[*tuple[Any, ...]]:
-    """Return a query of one row: `done_1` and `failed_1` for the last minute, `done_2` for the one before, and so on."""
-    columns = []
+    db: Session, now: datetime, minutes: int, metadata_filter: Mapping[str, Any] | None
+) -> tuple[list[int], list[int]]:
+    """Return the numbers of tasks that ended in COMPLETE and in ERROR in each minute, the oldest one first."""
+    labels = tuple(wanted_labels(metadata_filter))
+    moments = {f"ago_{ago}": now - timedelta(minutes=ago) for ago in range(minutes + 1)}
+    rows = {row.ago: row for row in db.execute(ended_per_minute(minutes, labels), moments)}
+    order = range(minutes, 0, -1)
+    return [int(rows[ago].done or 0) for ago in order], [int(rows[ago].failed or 0) for ago in order]
+
+
+@functools.lru_cache(maxsize=64)  # building the statement takes longer than running it
+def ended_per_minute(minutes: int, labels: tuple[tuple[str, str], ...] = ()) -> Any:
+    """Return a query of one row for each minute: `ago`, 1 for the last one, and the numbers `done` and `failed`.
+
+    Each minute is a range of an index that has the status too, so every task that ended is read once. The parameters
+    are `ago_0`, `ago_1` and so on: the present, a minute ago.
+    """
+    in_scope = label_conditions(labels)
+    moments = [bindparam(f"ago_{ago}", type_=Activity.finished_at.type) for ago in range(minutes + 1)]
+    numbers = [
+        func.sum(case((Activity.status == status, 1), else_=0)).label(name)
+        for name, status in (("done", Status.COMPLETE), ("failed", Status.ERROR))
+    ]
+    parts = []
     for ago in range(minutes, 0, -1):
-        since, until = now - timedelta(minutes=ago), now - timedelta(minutes=ago - 1)
-        within = (Activity.finished_at > since) & (Activity.finished_at <= until)
-        for name, status in (("done", Status.COMPLETE), ("failed", Status.ERROR)):
-            hit = case((within & (Activity.status == status), 1), else_=0)
-            columns.append(func.sum(hit).label(f"{name}_{ago}"))
-    return select(*columns).where(Activity.finished_at > now - timedelta(minutes=minutes), *in_scope)
+        within = (Activity.finished_at > moments[ago], Activity.finished_at <= moments[ago - 1])
+        parts.append(select(literal(ago).label("ago"), *numbers).where(*within, *in_scope))
+    return union_all(*parts)
 
 
 def oldest_queued(now: datetime, in_scope: Sequence[ColumnElement[bool]]) -> Select[Any]:

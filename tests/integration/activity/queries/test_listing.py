@@ -479,6 +479,12 @@ READS: dict[str, Any] = {
     "active_count of a tenant": lambda db: ax.activity.active_count(db, metadata_filter={"tenant": "t40"}),
     "overview": ax.activity.overview,
     "overview of a tenant": lambda db: ax.activity.overview(db, metadata_filter={"tenant": "t0"}),
+    "overview of an hour": lambda db: ax.activity.overview(db, 60),
+    "queues": ax.queues.list,
+    "list of a queue": lambda db: ax.activity.list(db, queue="agentexec_tasks"),
+    "list of a queue and a name": lambda db: ax.activity.list(
+        db, queue="agentexec_tasks", task_name="task_7"
+    ),
     "spent of a tenant": lambda db: ax.activity.spent(db, metadata_filter={"tenant": "t0"}),
     "detail": lambda db: ax.activity.detail(db, ax.activity.list(db, page_size=1).items[0].agent_id),
     "cancel_pending": ax.activity.cancel_pending,
