@@ -34,7 +34,7 @@ ADDED = {
     "0010": ("activity", "held_lock"),
     "0011": ("worker", "queues"),
     "0012": ("activity", "trace_context"),
-    "0013": ("activity", "budget"),
+    "0014": ("activity", "budget"),
 }
 """A table and a column that each revision has added, by which tables of `create_all` are dated."""
 

@@ -8,8 +8,8 @@ from alembic import op
 from agentexec.config import CONF
 from agentexec.db.columns import ExactText, LongText, UtcDateTime
 
-revision = "0013"
-down_revision = "0012"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
