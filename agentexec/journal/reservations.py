@@ -211,7 +211,9 @@ def _refusal(
         spent, reserved, wanted = row.spent_nanos, held[0], claim.nanos
     if spent + reserved + wanted <= limit:
         return None
-    return Refusal(account._replace(limit=Limit(unit, limit)), limit, spent, reserved, wanted)
+    # A child knows the limit of its parent as it was when the child was enqueued.
+    declared = Limit(unit, changes.get("amount", row.amount))
+    return Refusal(account._replace(limit=declared), limit, spent, reserved, wanted)
 
 
 def _drop_dead_holds(connection: Connection, name: str) -> int:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import dataclasses
+import json
 import logging
 import threading
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+from agentexec.activity.changes.reports import update
 from agentexec.arguments.budgets import NANOS, format_amount
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, BudgetExceededError, UnavailableError, UsageError
-from agentexec.journal.facts import Usage
+from agentexec.journal.approvals import Question
+from agentexec.journal.current_call import enclosing_calls
+from agentexec.journal.facts import Usage, fit_path
 from agentexec.journal.ledger import Charge
-from agentexec.journal.recorder import Recorder
+from agentexec.journal.recorder import SCOPE, Recorder
 from agentexec.journal.reservations import Account, Claim, Hold, Refusal, read_labels, release, reserve
 from agentexec.llm.prices import MILLION, ModelPrice, price_of
 from agentexec.runtime import RUNTIME
@@ -27,6 +34,17 @@ ANSWER_TOKENS = 500
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two looks whether calls in flight have left enough."""
+
+RAISE_BUDGET = "raise_budget"
+"""Name under which a raise of a budget stands among the approvals."""
+
+WRAP_UP_MESSAGE = "The budget is used up; summing up."
+
+BUDGET_PROMPT = (
+    "Your budget is used up and your tools are gone. Answer now, as completely as you can, with what you have found "
+    "out so far, and say what is missing."
+)
+"""Text for an agent that has used up its budget."""
 
 MAX_MODELS = 200
 """Models of which a process remembers how many tokens they take."""
@@ -79,18 +97,25 @@ class ModelCall:
     seq: int
     estimated_input: float
     max_output: int | None
+    may_wrap_up: bool = False
+    """True if its run may make one last call beyond the limit."""
 
 
 class CallBudget:
     """Reservation of one model call. Leaving the block without a recorded response gives it back."""
 
     def __init__(
-        self, call: ModelCall | None = None, hold: Hold | None = None, price: ModelPrice | None = None
+        self,
+        call: ModelCall | None = None,
+        hold: Hold | None = None,
+        price: ModelPrice | None = None,
+        *,
+        wraps_up: bool = False,
     ) -> None:
         self._call = call
         self._hold = hold
         self._price = price
-        self.wraps_up = False
+        self.wraps_up = wraps_up
         """True if the call is the last one of its run, which goes without tools."""
 
     def charged(self, usage: Usage) -> Usage:
@@ -136,7 +161,8 @@ def _nanos(price: ModelPrice | None, usage: Usage) -> int:
 async def reserve_call(recorder: Recorder, call: ModelCall) -> CallBudget:
     """Reserve what a call is expected to cost. While only calls in flight stand in its way, this waits for them.
 
-    Raises BudgetExceededError, or UsageError for a budget in dollars and a model without a price; both end the attempt.
+    At the limit, the task's policy decides. Raises BudgetExceededError, or UsageError for a budget in dollars and a model
+    without a price; both end the attempt. Raises WaitingForApproval while a person is asked.
     """
     if not recorder.budget.is_limited(CONF.budgets):
         return CallBudget()
@@ -144,22 +170,73 @@ async def reserve_call(recorder: Recorder, call: ModelCall) -> CallBudget:
     input_tokens, output_tokens = token_means().expect(call.model, call.estimated_input, call.max_output)
     expected = Usage(call.model, 1, input_tokens, 0, output_tokens)
     claim = Claim(call.path, call.seq, _nanos(price, expected), input_tokens + output_tokens)
+    policy = recorder.budget.task.on_budget or "fail"
+    while True:
+        outcome = await _reserve(recorder, call.model, price, claim)
+        if not isinstance(outcome, Refusal):
+            return CallBudget(call, outcome, price, wraps_up=claim.is_forced)
+        if policy == "wrap_up" and call.may_wrap_up:
+            await _report(recorder, WRAP_UP_MESSAGE)
+            claim = dataclasses.replace(claim, is_forced=True)
+        elif policy == "ask":
+            approved = await _ask(recorder, call, outcome, len(claim.raises))
+            claim = dataclasses.replace(claim, raises={**claim.raises, **approved})
+        else:
+            raise recorder.stop(_exceeded(recorder, outcome, call.model))
+
+
+async def _reserve(
+    recorder: Recorder, model: str, price: ModelPrice | None, claim: Claim
+) -> Hold | Refusal | None:
+    """Reserve a call's cost when calls in flight allow; None if it counts for no account."""
+    pause = FIRST_PAUSE
     with recorder.active_calls.track(object()):
-        pause = FIRST_PAUSE
         while True:
             accounts = await _accounts(recorder)
             if not accounts:
-                return CallBudget()
-            _require_price(recorder, accounts, call.model, price)
+                return None
+            _require_price(recorder, accounts, model, price)
             outcome = await recorder.write_with_retry(
                 reserve, RUNTIME.engine, recorder.lease, accounts, claim, utc_now()
             )
-            if isinstance(outcome, Hold):
-                return CallBudget(call, outcome, price)
-            if not outcome.may_pass:
-                raise recorder.stop(_exceeded(recorder, outcome, call.model))
+            if isinstance(outcome, Hold) or not outcome.may_pass:
+                return outcome
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
+
+
+async def _ask(
+    recorder: Recorder, call: ModelCall, refusal: Refusal, number: int
+) -> dict[str, tuple[str, int]]:
+    """Ask a person to raise a limit by its declared amount; return the raise.
+
+    Raises BudgetExceededError if the raise is rejected, WaitingForApproval until somebody decides.
+    """
+    account = refusal.account
+    path = fit_path(f"{call.path}/budget_{call.seq}_{zlib.crc32(account.name.encode()):08x}")
+    arguments = {
+        "budget": _owner(account, recorder),
+        "limit": format_amount(account.limit.unit, refusal.limit),
+        "spent": format_amount(account.limit.unit, refusal.spent),
+        "raise_by": str(account.limit),
+    }
+    scope = SCOPE.get()
+    deadline = None if scope is None else scope.approval_deadline()
+    text = json.dumps(arguments, ensure_ascii=False)
+    question = Question(path, number, "approval", RAISE_BUDGET, text, deadline)
+    [verdict] = await recorder.wait_for_verdicts([question], enclosing_calls())
+    if not verdict.approved:
+        raise recorder.stop(_exceeded(recorder, refusal, call.model))
+    return {f"{recorder.lease.agent_id}/{path}#{number}": (account.name, account.limit.amount)}
+
+
+async def _report(recorder: Recorder, message: str) -> None:
+    """Add a line to the task's log; a lost one must not stop the work."""
+    in_context = contextvars.copy_context().run
+    try:
+        await RUNTIME.run_in_thread(in_context, update, recorder.lease.agent_id, message, None)
+    except AgentexecError as error:
+        log.warning("A report of task %s is lost: %s", recorder.lease.agent_id, error)
 
 
 async def _accounts(recorder: Recorder) -> Sequence[Account]:

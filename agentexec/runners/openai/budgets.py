@@ -1,10 +1,11 @@
-"""Budgets of the SDK's model calls: what a call is expected to take."""
+"""Budgets of the SDK's model calls: what a call is expected to take, and the last call at a limit."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-from agentexec.runners.budgets import ModelCall
+from agentexec.runners.budgets import BUDGET_PROMPT, ModelCall
 from agentexec.runners.openai.limits import estimate_input
 from agentexec.runners.openai.run import DurableRun
 
@@ -34,4 +35,26 @@ def model_call(run: DurableRun, model: str, arguments: Arguments) -> ModelCall:
     if arguments.get("previous_response_id") or arguments.get("conversation_id"):
         # OpenAI adds the conversation that it keeps, which is not in the input.
         estimate += run.last_tokens
-    return ModelCall(model, run.path, run.next_turn, estimate, settings.max_tokens)
+    may_wrap_up = run.may_wrap_up
+    return ModelCall(model, run.path, run.next_turn, estimate, settings.max_tokens, may_wrap_up)
+
+
+def without_tools(arguments: Arguments) -> Arguments:
+    """Return the arguments of a run's last call: the model is told to answer, and has neither tools nor handoffs."""
+    given = arguments["input"]
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
+    # The API refuses a tool choice without tools.
+    settings = dataclasses.replace(arguments["model_settings"], tool_choice=None, parallel_tool_calls=None)
+    return {
+        **arguments,
+        "input": [*items, {"role": "user", "content": BUDGET_PROMPT}],
+        "model_settings": settings,
+        "tools": [],
+        "handoffs": [],
+    }
+
+
+def note_wrap_up(run: DurableRun) -> None:
+    """Note that a run has had its last call. Those that begin later get none, or a loop of runs would never end."""
+    run.may_wrap_up = False
+    run.recorder.budget.has_wrapped_up = True

@@ -24,7 +24,7 @@ from agentexec.config import CONF
 from agentexec.journal.canonical import digest
 from agentexec.journal.facts import Usage, dump
 from agentexec.runners.budgets import CallBudget, reserve_call
-from agentexec.runners.openai.budgets import model_call, named
+from agentexec.runners.openai.budgets import model_call, named, note_wrap_up, without_tools
 from agentexec.runners.openai.events import events_from_items, events_from_stream, events_from_usage
 from agentexec.runners.openai.limits import PacedModel
 from agentexec.runners.openai.proxy import SdkProxy
@@ -34,6 +34,9 @@ from agentexec.runners.openai.tools import require_tools
 from agentexec.runners.openai.usage import load_usage
 
 PAYLOAD_NAME = "A model's response"
+
+WRAPPED_UP = '"wrapped_up":true'
+"""Part of a recorded response that is a run's last one; within a text of the response, its quotes are escaped."""
 
 
 class JournaledModel(SdkProxy):
@@ -54,18 +57,20 @@ class JournaledModel(SdkProxy):
         if recorded is not None:
             await self._run.input_guardrails.wait()
             response = load_response(recorded)
+            self._note_replayed(recorded)
             require_tools(self._run, response.output, _available_tools(args, kwargs))
             return response
         args, kwargs = self._changed(args, kwargs)
         self._run.publish_active_agent()
         places = self._run.text_places()
         with await self._reserve(args, kwargs) as budget:
+            if budget.wraps_up:
+                args, kwargs = (), without_tools(named(args, kwargs))
             async with self._run.model_call():
                 with self._run.counting_failed_tries():
                     response = await self._paced.get_response(*args, **kwargs)
-                value, counts = self._dump(dump_response(response)), self._counts(response.usage)
-                await self._run.record_response(input_hash, value, budget.charged(counts))
-                budget.settled()
+                value, counts = self._dump(dump_response(response), budget), self._counts(response.usage)
+                await self._record(input_hash, value, budget, counts)
         self._run.publish([*places.add(events_from_items(response.output)), *events_from_usage(counts)])
         return response
 
@@ -76,6 +81,7 @@ class JournaledModel(SdkProxy):
         if recorded is not None:
             await self._run.input_guardrails.wait()
             last, deltas = load_event(recorded)
+            self._note_replayed(recorded)
             require_tools(self._run, last.response.output, _available_tools(args, kwargs))
             for event in replayed_events(last, deltas):
                 yield event
@@ -83,6 +89,8 @@ class JournaledModel(SdkProxy):
         args, kwargs = self._changed(args, kwargs)
         self._run.publish_active_agent()
         with await self._reserve(args, kwargs) as budget:
+            if budget.wraps_up:
+                args, kwargs = (), without_tools(named(args, kwargs))
             stream = self._stream(input_hash, budget, *args, **kwargs)
             async with self._run.model_call(), aclosing(stream) as events:
                 async for event in events:
@@ -111,6 +119,16 @@ class JournaledModel(SdkProxy):
         name = getattr(self._inner, "model", None) or self._paced.name
         return await reserve_call(recorder, model_call(self._run, str(name), named(args, kwargs)))
 
+    async def _record(self, input_hash: str, value: str, budget: CallBudget, counts: Usage) -> None:
+        await self._run.record_response(input_hash, value, budget.charged(counts))
+        budget.settled()
+        if budget.wraps_up:
+            note_wrap_up(self._run)
+
+    def _note_replayed(self, recorded: str) -> None:
+        if self._run.recorder.budget.is_limited(CONF.budgets) and WRAPPED_UP in recorded:
+            note_wrap_up(self._run)
+
     async def _stream(
         self, input_hash: str, budget: CallBudget, *args: Any, **kwargs: Any
     ) -> AsyncGenerator[Any]:
@@ -130,8 +148,7 @@ class JournaledModel(SdkProxy):
                     usage = usage_of(event.response)
                     data = {**dump_event(event, usage), "deltas": shape.deltas}
                     counts = self._counts(usage, event.response)
-                    await self._run.record_response(input_hash, self._dump(data), budget.charged(counts))
-                    budget.settled()
+                    await self._record(input_hash, self._dump(data, budget), budget, counts)
                     self._run.publish(events_from_usage(counts))
                 else:
                     shape.note(event)
@@ -141,7 +158,9 @@ class JournaledModel(SdkProxy):
             if close is not None:
                 await close()
 
-    def _dump(self, data: dict[str, Any]) -> str:
+    def _dump(self, data: dict[str, Any], budget: CallBudget) -> str:
+        if budget.wraps_up:
+            data["wrapped_up"] = True
         if self._run.session_added:
             data["session_added"] = self._run.session_added
         if self._run.failed_tries:

@@ -58,6 +58,8 @@ class DurableRun:
         self._published_agent: str | None = None
         self._agent = agent.name
         self._next_turn = 1
+        self.may_wrap_up = not self.recorder.budget.has_wrapped_up
+        """True if the run may make one last call when a budget is used up."""
         self.last_tokens = 0
         """Tokens of the latest model call that this attempt made."""
 

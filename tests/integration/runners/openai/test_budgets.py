@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
-from agents import Agent, function_tool
+from agents import Agent, ModelSettings, function_tool
+from agents.testing import ScriptedModel, assistant_message
 from sqlalchemy import select
 
 import agentexec as ax
-from agentexec.arguments.budgets import NANOS
+from agentexec.arguments.budgets import NANOS, TaskBudget, parse_limit
 from agentexec.journal.ledger import BUDGET, HOLD
+from agentexec.journal.recorder import current_scope
 from agentexec.llm.prices import ModelPrice
+from agentexec.runners.budgets import BUDGET_PROMPT, WRAP_UP_MESSAGE
 from agentexec.runtime import RUNTIME
+from tests.attempts import ReplayableTask
 from tests.waiting import wait_until
 
 # A scripted call takes 15 tokens: 10 of input, which cost $10 a million here, and 5 of output, which cost $100.
@@ -221,6 +226,93 @@ def test_calls_wait_for_calls_in_flight_rather_than_fail() -> None:
         task = harness.run("both")
         assert sorted(task.result) == ["One.", "Two."]
         assert account(task.agent_id).spent_tokens == 30
+
+
+@both_modes
+def test_at_the_limit_an_agent_wraps_up_without_tools(mode: str) -> None:
+    with ax.testing.harness(researching(mode, on_budget="wrap_up")) as harness:
+        harness.model.say("All that I know.")
+        task = harness.run("research", budget="100 tokens")
+        assert task.result == "All that I know."
+        [call] = harness.model.calls
+        assert (call.tools, call.handoffs, call.model_settings.tool_choice) == ([], [], None)
+        assert call.input[-1] == {"role": "user", "content": BUDGET_PROMPT}
+        assert call.input[0]["content"] == "Go."
+        assert WRAP_UP_MESSAGE in task.messages
+        assert account(task.agent_id).spent_tokens == 15
+        assert holds() == []
+
+
+def test_each_run_that_was_under_way_wraps_up_once_and_no_later_one() -> None:
+    pool = ax.Pool()
+
+    @pool.task("research", budget="700 tokens", on_budget="wrap_up")
+    async def research(agent_id: UUID, context: Any) -> str:
+        helper = Agent("Helper", model_settings=ModelSettings(max_tokens=5000)).as_tool("help", "Help.")
+        boss = Agent("Boss", tools=[helper])
+        try:
+            answer = await ask(agent_id, agent=boss)
+            # As after a crash: the journal has the last calls, and makes none again.
+            return answer + await ask(
+                agent_id, agent=Agent("Another", model_settings=ModelSettings(max_tokens=5000))
+            )
+        except ax.BudgetExceededError:
+            return f"{answer} Then refused."
+
+    with ax.testing.harness(pool) as harness:
+        harness.model.call_tool("help", {"input": "?"}).say("Helped.").say("Done.")
+        task = harness.run("research")
+        assert task.result == "Done. Then refused."
+        assert [bool(call.tools) for call in harness.model.calls] == [True, False, True]
+
+
+async def test_a_wrap_up_is_replayed_as_the_last_call(sqlite_tables: str) -> None:
+    ax.configure(database_url=sqlite_tables)
+    task, model = ReplayableTask(), ScriptedModel([[assistant_message("All.")]])
+
+    async def handler() -> str:
+        current_scope().recorder.budget.task = TaskBudget(parse_limit("1 tokens"), "wrap_up")
+        agent = Agent("Researcher", model=model, tools=[look])
+        answer = await ask(task.agent_id, agent=agent)
+        with pytest.raises(ax.BudgetExceededError):
+            await ask(task.agent_id, agent=agent)
+        return answer
+
+    assert await task.attempt(handler) == "All."
+    assert await task.attempt(handler) == "All."
+    assert len(model.calls) == 1
+    RUNTIME.close()
+
+
+@both_modes
+def test_at_the_limit_a_person_raises_the_budget_or_stops_the_task(mode: str) -> None:
+    with ax.testing.harness(researching(mode, on_budget="ask")) as harness:
+        harness.model.say("Done.")
+        task = harness.enqueue("research", budget="300 tokens")
+        harness.run_all()
+        assert not harness.model.calls
+        [question] = harness.approvals
+        assert question.tool == "raise_budget"
+        asked = json.loads(question.arguments)
+        assert asked == {
+            "budget": f"Task {task.agent_id}",
+            "limit": "300 tokens",
+            "spent": "0 tokens",
+            "raise_by": "300 tokens",
+        }
+        ax.approve_sync(task, question.call_id)
+        harness.run_all()
+        assert harness.task(task).result == "Done."
+        row = account(task.agent_id)
+        assert (row.amount, row.raised, row.spent_tokens) == (300, 300, 15)
+
+        task = harness.enqueue("research", budget="10 tokens")
+        harness.model.say("Never.")
+        harness.run_all()
+        ax.reject_sync(task, harness.approvals[0].call_id)
+        harness.run_all()
+        assert "BudgetExceededError" in harness.task(task).error
+        assert len(harness.model.calls) == 1
 
 
 @pytest.mark.parametrize("options", [{"budget": 2}, {"budget": "two dollars"}, {"on_budget": "stop"}])
