@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from bench import (
     activities,
+    agent_costs,
     api_times,
     floors,
     measures,
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return activities.main(arguments[1:])
     if list(arguments[:1]) == ["api"]:
         return api_times.main(arguments[1:])
+    if list(arguments[:1]) == ["agents"]:
+        return agent_costs.main(arguments[1:])
     if list(arguments[:1]) == ["streams"]:
         return streams.main(arguments[1:])
     if list(arguments[:1]) == ["peers"]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import itertools
 import threading
 import time
@@ -22,11 +23,12 @@ from uuid import UUID
 
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, ReplayDivergedError, WaitingForApproval
+from agentexec.journal.appends import append_with_others
 from agentexec.journal.approvals import Question, Verdict, ask, earliest_expiry, waiting_message
 from agentexec.journal.budgets import AttemptBudget
 from agentexec.journal.facts import Fact, FactKind, Usage, fit_path
 from agentexec.journal.spending import count_usage
-from agentexec.journal.store import check_lease, load_facts
+from agentexec.journal.store import Append, check_lease, load_facts
 from agentexec.journal.stores import journal_store
 from agentexec.journal.waiting import POLL_SECONDS, QUIET_SECONDS, ActiveCalls, OpenWaits
 from agentexec.outage import PATIENCE, Patience, wait_out_async
@@ -210,18 +212,16 @@ class Recorder:
         """
         self.check()
         fact = Fact(path, len(self.facts(path)), kind, input_hash, value)
+        append = Append(self.lease, fact, usage, utc_now())
         # A run that writes counts as active, however slow the database is.
         with self.active_calls.track(object()):
-            write = asyncio.ensure_future(self._record(fact, usage))
-            # Its error is the caller's, who may have been canceled meanwhile; asyncio would log it as forgotten.
-            write.add_done_callback(lambda done: done.cancelled() or done.exception())
-            await asyncio.shield(write)
+            alone = functools.partial(self.write_with_retry, journal_store().append, *append)
+            await append_with_others(append, functools.partial(self._note_append, append), alone)
 
-    async def _record(self, fact: Fact, usage: Usage | None) -> None:
-        await self.write_with_retry(journal_store().append, self.lease, fact, usage, utc_now())
-        self.add_fact(fact)
-        if usage is not None and RUNTIME.meter is not None:
-            count_usage(RUNTIME.meter, usage)
+    def _note_append(self, append: Append) -> None:
+        self.add_fact(append.fact)
+        if append.usage is not None and RUNTIME.meter is not None:
+            count_usage(RUNTIME.meter, append.usage)
 
     async def wait_for_verdicts(
         self, questions: Sequence[Question], within: Iterable[object]

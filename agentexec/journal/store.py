@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnClause, Connection, Engine, bindparam, func, insert, select, update
+from sqlalchemy import ColumnClause, Connection, Engine, Executable, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.models import Activity
+from agentexec.db.columns import id_in
 from agentexec.db.lock_limits import limiting_columns
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import reading, writing
@@ -42,6 +43,15 @@ _ADD_USAGE = (
 _RESET_CRASH_STREAK = update(ACTIVITY).where(_THE_TASK).values(crashes_in_row=0)
 
 
+class Append(NamedTuple):
+    """A fact to record, and the usage that belongs to it."""
+
+    lease: Lease
+    fact: Fact
+    usage: Usage | None
+    now: datetime
+
+
 class JournalStore:
     """Store of recorded facts, for any database. Each append is one transaction.
 
@@ -50,6 +60,14 @@ class JournalStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        # Tasks whose rows others have locked are left out: a frozen process must not keep the rest from being written.
+        self._lock_free = (
+            select(ACTIVITY.c.agent_id, ACTIVITY.c.status, ACTIVITY.c.epoch, ACTIVITY.c.usage)
+            .add_columns(ACTIVITY.c.crashes_in_row)
+            .where(id_in(ACTIVITY.c.agent_id, engine.dialect.name))
+            .order_by(ACTIVITY.c.agent_id)
+            .with_for_update(skip_locked=True)
+        )
 
     def append(self, lease: Lease, fact: Fact, usage: Usage | None, now: datetime) -> None:
         """Record one fact and the usage that belongs to it.
@@ -69,6 +87,33 @@ class JournalStore:
     def _append(self, lease: Lease, fact: Fact, usage: Usage | None, now: datetime, *, relaxed: bool) -> None:
         with writing(self._engine, relaxed=relaxed) as connection:
             insert_fact(connection, lease, fact, usage, now, commit=True)
+
+    def append_together(self, appends: Sequence[Append]) -> frozenset[int]:
+        """Record facts of several tasks in one transaction, and return the places of those that are recorded.
+
+        The others are to be appended alone: their tasks are lost, or locked by others. No task's usage may come twice,
+        and none with a charge, whose accounts are locked in an order of their own.
+        Raises UnavailableError, and whatever one of the facts causes: then none is known to be recorded.
+        """
+        if len(appends) == 1:
+            self.append(*appends[0])
+            return frozenset([0])
+        relaxed = all(append.fact.kind is not FactKind.INTENT for append in appends)
+        return self._append_together(appends, relaxed=relaxed)
+
+    def _append_together(self, appends: Sequence[Append], *, relaxed: bool) -> frozenset[int]:
+        with writing(self._engine, relaxed=relaxed) as connection:
+            ids = sorted({append.lease.agent_id for append in appends})
+            found = {row.agent_id: row for row in connection.execute(self._lock_free, {"ids": ids})}
+            rows = {
+                place: row
+                for place, append in enumerate(appends)
+                if (row := found.get(append.lease.agent_id)) is not None and _is_held(row, append.lease)
+            }
+            if rows:
+                with batched(connection, commit=True):
+                    _insert_facts(connection, {appends[place]: row for place, row in rows.items()})
+        return frozenset(rows)
 
     def is_recorded(self, lease: Lease, fact: Fact) -> bool:
         """Return True if this very fact is recorded: the commit of an earlier try was not confirmed."""
@@ -117,18 +162,56 @@ def insert_fact(
     """
     row = _lock(connection, lease, limiting_columns(connection) if was_users else ())
     with batched(connection, commit=commit):
-        connection.execute(
-            _INSERT,
-            {"agent_id": lease.agent_id, "epoch": lease.epoch, "created_at": now, **fact._asdict()},
-        )
-        if usage is not None:
-            spent = add_usage(row.usage or {}, usage)
-            more = {f"more_{name}": count for name, count in usage.counts.items()}
-            connection.execute(_ADD_USAGE, {"id": lease.agent_id, "spent": spent, **more})
-            if usage.charge is not None:
-                settle(connection, usage.charge, now)
-        if row.crashes_in_row and fact.kind in STEPS:
-            connection.execute(_RESET_CRASH_STREAK, {"id": lease.agent_id})
+        _insert_facts(connection, {Append(lease, fact, usage, now): row})
+
+
+def _insert_facts(connection: Connection, appends: Mapping[Append, Any]) -> None:
+    """Insert facts, with what follows from them for their tasks, whose rows are locked."""
+    _execute(
+        connection,
+        _INSERT,
+        [
+            {
+                "agent_id": append.lease.agent_id,
+                "epoch": append.lease.epoch,
+                "created_at": append.now,
+                **append.fact._asdict(),
+            }
+            for append in appends
+        ],
+    )
+    _add_usages(connection, appends)
+    gone_on = {
+        append.lease.agent_id
+        for append, row in appends.items()
+        if row.crashes_in_row and append.fact.kind in STEPS
+    }
+    _execute(connection, _RESET_CRASH_STREAK, [{"id": agent_id} for agent_id in gone_on])
+
+
+def _add_usages(connection: Connection, appends: Mapping[Append, Any]) -> None:
+    spending = [(append, append.usage, row) for append, row in appends.items() if append.usage is not None]
+    _execute(
+        connection,
+        _ADD_USAGE,
+        [
+            {
+                "id": append.lease.agent_id,
+                "spent": add_usage(row.usage or {}, usage),
+                **{f"more_{name}": count for name, count in usage.counts.items()},
+            }
+            for append, usage, row in spending
+        ],
+    )
+    for append, usage, _ in spending:
+        if usage.charge is not None:
+            settle(connection, usage.charge, append.now)
+
+
+def _execute(connection: Connection, statement: Executable, rows: Sequence[dict[str, Any]]) -> None:
+    """Execute a statement for each of some rows; a single one goes without the work that many need."""
+    if rows:
+        connection.execute(statement, rows if len(rows) > 1 else rows[0])
 
 
 def require_lease(connection: Connection, lease: Lease) -> None:
@@ -154,6 +237,10 @@ def _lock(connection: Connection, lease: Lease, more: Sequence[ColumnClause[Any]
     return row
 
 
+def _is_held(row: Any, lease: Lease) -> bool:
+    return row.status is Status.RUNNING and row.epoch == lease.epoch
+
+
 def _require_held(row: Any, lease: Lease) -> None:
-    if row is None or row.status is not Status.RUNNING or row.epoch != lease.epoch:
+    if row is None or not _is_held(row, lease):
         raise LeaseLostError(lease.agent_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
+import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
@@ -74,7 +75,6 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
 
     agent_id: UUID
     prompts: Prompts
-    tools: Tools[ToolT]
 
     def __init__(
         self,
@@ -95,7 +95,11 @@ class BaseAgentRunner(ABC, Generic[ToolT]):
             REPORT_STATUS_PROMPT if report_status_prompt is None else report_status_prompt,
             WRAP_UP_PROMPT if wrap_up_prompt is None else wrap_up_prompt,
         )
-        self.tools = Tools(self.make_tool(self._report_status))
+
+    @functools.cached_property
+    def tools(self) -> Tools[ToolT]:
+        """Tools for an agent. They are made on first use: reading their schema off a function takes milliseconds."""
+        return Tools(self.make_tool(self._report_status))
 
     @abstractmethod
     async def run(self, agent: Any, input: Any) -> Any:

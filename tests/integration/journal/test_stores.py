@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from agentexec.errors import JournalConflictError, LeaseLostError
 from agentexec.journal.facts import Fact, FactKind, Usage
+from agentexec.journal.store import Append
 from agentexec.task import Status
 from tests.stores import Stores, assert_same, at, lease, running, set_row
 from tests.tables import copy_database
@@ -75,7 +77,41 @@ def a_lost_lease_appends_nothing(stores: Stores) -> object:
     return None
 
 
+def facts_of_several_tasks_are_appended_together(stores: Stores) -> object:
+    running(stores, *range(6))
+    set_row(stores, 1, crashes=3, crashes_in_row=2)
+    set_row(
+        stores,
+        2,
+        crashes=3,
+        crashes_in_row=2,
+        usage={"small": {"requests": 2, "input_tokens": 7}},
+        requests=2,
+    )
+    set_row(stores, 3, epoch=2)
+    set_row(stores, 4, status=Status.COMPLETE)
+    appends = [
+        Append(lease(0), fact("run", FactKind.INTENT), None, at(5)),
+        Append(lease(1), fact("run"), None, at(5)),
+        Append(lease(2), fact("run"), USAGE, at(6)),
+        Append(lease(3), fact("run"), USAGE, at(6)),
+        Append(lease(4), fact("run"), USAGE, at(6)),
+        Append(lease(99), fact("run"), None, at(6)),
+        Append(lease(2), fact("run/call", FactKind.INTENT), None, at(7)),
+        Append(lease(3, epoch=2), fact("other", FactKind.OUTCOME), USAGE._replace(model="large"), at(7)),
+        Append(lease(5), fact("run", FactKind.RAISED), None, at(7)),
+    ]
+    together = sorted(stores.journal.append_together(appends))
+    assert together == [0, 1, 2, 6, 7, 8]
+    nothing = stores.journal.append_together([appends[3], appends[4]])
+    alone = stores.journal.append_together([Append(lease(0), fact("late"), USAGE, at(8))])
+    with pytest.raises(IntegrityError):
+        stores.journal.append_together([Append(lease(1), fact("new"), None, at(9)), appends[0]])
+    return together, sorted(nothing), sorted(alone)
+
+
 SCENARIOS = [
+    facts_of_several_tasks_are_appended_together,
     facts_of_every_kind_are_appended,
     usage_is_added_up,
     a_recorded_step_resets_the_crash_streak_and_nothing_else_does,
