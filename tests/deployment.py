@@ -61,7 +61,7 @@ def on_targets(*targets: str, alternates: bool = True) -> Callable[[T], T]:
     """Run a test on these targets: `embedded` (SQLite alone), `postgres` (alone), or `valkey+` a database.
 
     By default on the first of them alone, since processes take seconds; with AGENTEXEC_TEST_SERVERS=all, on all of them
-    and on every second one of their alternates, from the first or the second on by the test's name: each test on each
+    and on every fourth one of their alternates, from one of the first four on by the test's name: each test on each
     would take CI too long, and each kind of fault has several tests.
     """
 
@@ -71,7 +71,7 @@ def on_targets(*targets: str, alternates: bool = True) -> Callable[[T], T]:
             del chosen[1:]
         elif alternates:
             rivals = [rival for target in targets for rival in ALTERNATES.get(target, [])]
-            chosen += rivals[zlib.crc32(test.__qualname__.encode()) % 2 :: 2]
+            chosen += rivals[zlib.crc32(test.__qualname__.encode()) % 4 :: 4]
         return pytest.mark.parametrize("deploy", chosen, indirect=True)(test)
 
     return parametrize

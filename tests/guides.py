@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import re
@@ -10,8 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from docs.checks import ROOT, read
@@ -64,7 +68,10 @@ ALONE = frozenset({"agentexec @ git+<this repository>"})
 
 
 class Environments:
-    """Virtual environments with nothing but the packages that a page names, and agentexec from its wheel."""
+    """Virtual environments with nothing but the packages that a page names, and agentexec from its wheel.
+
+    Processes that use the same folder share what one of them has made.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,19 +80,46 @@ class Environments:
     @functools.cached_property
     def _wheel(self) -> Path:
         built = self.folder / "dist"
-        run_uv("build", "--wheel", "--out-dir", str(built), str(ROOT))
+        with locked(built):
+            if not list(built.glob("*.whl")):
+                run_uv("build", "--wheel", "--out-dir", str(built), str(ROOT))
         [wheel] = built.glob("*.whl")
         return wheel
 
     def _make(self, packages: frozenset[str]) -> Path:
-        venv = self.folder / f"venv-{abs(hash(packages))}"
+        venv = self.folder / f"venv-{zlib.crc32(' '.join(sorted(packages)).encode())}"
         names = [
             OURS.sub(lambda found: f"agentexec{found[1] or ''} @ {self._wheel.as_uri()}", name)
             for name in packages
         ]
-        run_uv("venv", "--python", sys.executable, str(venv))
-        run_uv("pip", "install", "--python", str(venv / "bin" / "python"), *names)
+        with locked(venv):
+            if not venv.exists():
+                run_uv("venv", "--python", sys.executable, str(venv))
+                run_uv("pip", "install", "--python", str(venv / "bin" / "python"), *names)
+                lend_bytecode(venv)
         return venv
+
+
+@contextmanager
+def locked(made: Path) -> Iterator[None]:
+    """Keep other processes from making the same."""
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def lend_bytecode(venv: Path) -> None:
+    """Link the bytecode of this environment's packages into another: to compile the SDK takes longer than most pages.
+
+    Python itself compiles what was made of another source.
+    """
+    ours = Path(sysconfig.get_path("purelib"))
+    theirs = Path(sysconfig.get_path("purelib", vars={"base": str(venv), "platbase": str(venv)}))
+    for bytecode in ours.rglob(f"__pycache__/*.{sys.implementation.cache_tag}.pyc"):
+        link = theirs / bytecode.relative_to(ours)
+        if (link.parent.parent / f"{link.name.partition('.')[0]}.py").exists():
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(bytecode)
 
 
 def run_uv(*arguments: str) -> None:
@@ -145,8 +179,8 @@ class Reader:
             PYTHONUNBUFFERED="1",
         )
         # curl draws its progress where it writes into a pipe.
-        (environments.folder / ".curlrc").write_text("silent\nshow-error\n")
-        self._environment["CURL_HOME"] = str(environments.folder)
+        (folder.parent / ".curlrc").write_text("silent\nshow-error\n")
+        self._environment["CURL_HOME"] = str(folder.parent)
         for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
             if name in os.environ:
                 self._environment[name] = os.environ[name]

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ALL_SERVERS
 from tests.deployment import REPOSITORY, run_python
 from tests.waiting import patient
 
 WHOLE = os.environ.get("AGENTEXEC_TEST_CRASHES") == "all"
 """True for every case and every instant, which takes minutes; else the cases below."""
 
-EVERY = 1 if WHOLE else 4 if ALL_SERVERS else 8
+EVERY = 1 if WHOLE else 8
 """Instants from one kill to the next."""
 
 ALL_CASES = [

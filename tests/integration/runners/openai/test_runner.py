@@ -44,6 +44,7 @@ from agentexec.runners.base import WRAP_UP_PROMPT
 from agentexec.runners.openai.recovery import WRAP_UP_MESSAGE
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say, together
+from tests.conftest import Servers
 from tests.waiting import patient
 
 Mode = Literal["run", "run_streamed"]
@@ -65,15 +66,10 @@ def look_up(topic: str) -> str:
     return f"{topic}: 42"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[MockOpenAI]:
-    with MockOpenAI() as server:
-        yield server
-
-
 @pytest.fixture
-def openai(server: MockOpenAI, monkeypatch: pytest.MonkeyPatch) -> MockOpenAI:
+def openai(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> MockOpenAI:
     """Return the model server, reset, with no key in the environment."""
+    server = servers.mock_openai
     server.reset()
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     return server
