@@ -124,6 +124,16 @@ describe('TaskList', () => {
     expect(document.activeElement).toBe(first);
   });
 
+  test('a queued task that waits for a person or an event says so, in a list and in detail', () => {
+    const message = 'Waiting for approval: refund';
+    const words = (container: HTMLElement) => container.querySelector('.ax-status')?.textContent;
+    const rows = render(<TaskList items={[item({ status: 'queued', latest_log_message: message })]} />);
+    expect(words(rows.container)).toBe('Waiting');
+    const waiting = detail({ status: 'queued', logs: [log(1, { status: 'queued', message })] });
+    const { container } = render(<TaskDetail activity={waiting} />);
+    expect(words(container)).toBe('Waiting for approval');
+  });
+
   test('without onTaskClick there is nothing to press', () => {
     render(<TaskList items={items} />);
     expect(screen.queryByRole('button')).toBeNull();

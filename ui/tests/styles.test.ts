@@ -55,6 +55,8 @@ describe.each(Object.entries(THEMES))('the %s theme', (_name, color) => {
     ['error', 'error-soft'],
     ['error', 'accent-soft'],
     ['waiting', 'background'],
+    ['waiting', 'raised'],
+    ['waiting', 'accent-soft'],
   ])('%s on %s can be read by everyone', (text, background) => {
     expect(contrast(color[text], color[background])).toBeGreaterThanOrEqual(4.5);
   });

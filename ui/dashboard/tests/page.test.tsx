@@ -3,16 +3,18 @@ import userEvent from '@testing-library/user-event';
 import { AgentexecProvider } from 'agentexec-ui';
 import type { ReactNode } from 'react';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { waitsFor } from '../../src/status.js';
 import { AGENT_ID, approval, detail, item, list, log } from '../../tests/samples.js';
 import { App } from '../src/App.js';
+import { clockOrDay, clockTime } from '../src/clock.js';
 import { client } from '../src/data.js';
 import { useKeyboard } from '../src/keyboard.js';
 import { Tasks } from '../src/parts/Tasks.js';
 import { MeContext } from '../src/rights.js';
 import { OverviewView } from '../src/views/OverviewView.js';
 import { QueuesView } from '../src/views/QueuesView.js';
+import { TasksView } from '../src/views/TasksView.js';
 import { TaskView } from '../src/views/TaskView.js';
-import { clockTime, waitsFor } from '../src/waiting.js';
 
 const ME = { name: null, rights: ['read', 'act'] as const, scoped: false };
 const BAD = 'x\u202ey';
@@ -116,7 +118,7 @@ test.each([
 });
 
 test.each([
-  [12, '–all are delayed, or wait for a person or an event'],
+  [12, '–none is ready'],
   [0, '–nothing waits'],
 ])('with %d queued tasks of which none may start, it says: %s', async (queued, shown) => {
   answers = { '/overview': { ...OVERVIEW, queued }, '/activity': list([item()]) };
@@ -162,13 +164,15 @@ test.each([
   await waitFor(() => expect(container.textContent).toContain('x\\u202ey'));
   expect(container.innerHTML).not.toContain('\u202e');
   expect(screen.queryByText('Starts') !== null).toBe(starts);
-  if (starts) expect(screen.getByText(/^in (59 m \d\d s|1 h 00 m) \(.*\d\d:\d\d:\d\d\)$/)).toBeTruthy();
+  if (starts) expect(screen.getByText(/^in (59 m \d\d s|1 h 00 m) \(.*\d\d:\d\d:\d\d UTC\)$/)).toBeTruthy();
 });
 
 test('a start on another day says the day', () => {
-  const noon = new Date(2026, 10, 28, 12).getTime();
-  expect(clockTime(noon + 60_000, noon)).toBe('12:01:00');
-  expect(clockTime(noon + 86_400_000, noon)).toBe('29 Nov 2026, 12:00:00');
+  const noon = Date.UTC(2026, 10, 28, 12);
+  expect(clockTime(noon + 60_000, noon)).toBe('12:01:00 UTC');
+  expect(clockTime(noon + 86_400_000, noon)).toBe('29 Nov 2026, 12:00:00 UTC');
+  expect(clockOrDay(noon - 60_000, noon)).toBe('11:59 UTC');
+  expect(clockOrDay(noon - 86_400_000, noon)).toBe('27 Nov');
 });
 
 const onHelp = () => {};
@@ -217,4 +221,15 @@ test('the number of approvals follows an act at once', async () => {
   await act(async () => resume.click());
   // The next regular question would come after 5 seconds.
   await waitFor(() => expect(container.querySelector('.d-count')).toBeNull(), { timeout: 3000 });
+});
+
+test('a list that ends on its first page has a count, and one that goes on has at least as many', async () => {
+  const page = { ...list([item()]), total: 1, total_is_exact: false };
+  answers = { '/activity': { ...page, next_cursor: null } };
+  const { unmount } = show(<TasksView query={new URLSearchParams()} />);
+  await waitFor(() => expect(screen.getByText('1 task')).toBeTruthy());
+  unmount();
+  answers = { '/activity': { ...page, next_cursor: 'more' } };
+  show(<TasksView query={new URLSearchParams()} />);
+  await waitFor(() => expect(screen.getByText('at least 1 task')).toBeTruthy());
 });

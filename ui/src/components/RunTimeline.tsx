@@ -83,8 +83,24 @@ export function RunTimeline({
       {entries.length === 0 ? (
         <div className="ax-empty">{empty}</div>
       ) : (
-        <Entries entries={entries} shared={shared} label={label} />
+        <>
+          {end > start && <Axis seconds={(end - start) / 1000} />}
+          <Entries entries={entries} shared={shared} label={label} />
+        </>
       )}
+    </div>
+  );
+}
+
+/** Scale of the bars. Each row says its length in words, so it is for the eye alone. */
+function Axis({ seconds }: { seconds: number }) {
+  return (
+    <div className="ax-timeline__row ax-timeline__axis" aria-hidden="true">
+      <span className="ax-timeline__ticks">
+        <span>0</span>
+        <span>{formatDuration(seconds / 2)}</span>
+        <span>{formatDuration(seconds)}</span>
+      </span>
     </div>
   );
 }

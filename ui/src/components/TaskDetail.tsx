@@ -9,7 +9,7 @@ import { FoldedText } from './FoldedText.js';
 import { type LogLine, LogStream } from './LogStream.js';
 import { ProgressBar } from './ProgressBar.js';
 import { RelativeTime } from './RelativeTime.js';
-import { StatusBadge } from './StatusBadge.js';
+import { TaskStatus } from './TaskStatus.js';
 import { TaskTree } from './TaskTree.js';
 import { Untrusted } from './Untrusted.js';
 import { UsageSummary } from './UsageSummary.js';
@@ -79,7 +79,7 @@ export function TaskDetail<Activity extends TaskDetailActivity = ActivityDetail>
         <Heading id={title} className="ax-task-detail__title">
           {activity ? <Untrusted text={activity.agent_type} /> : 'Task'}
         </Heading>
-        {activity && <StatusBadge status={status} />}
+        {activity && <TaskStatus status={status} message={last?.message} />}
         {onClose && (
           <button type="button" className="ax-button ax-task-detail__close" aria-label="Close" onClick={onClose}>
             <span aria-hidden="true">×</span>

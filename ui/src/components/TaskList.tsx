@@ -5,7 +5,7 @@ import type { ActivityListItem } from '../types/index.js';
 import { classes } from './classes.js';
 import { ProgressBar } from './ProgressBar.js';
 import { RelativeTime } from './RelativeTime.js';
-import { StatusBadge } from './StatusBadge.js';
+import { TaskStatus } from './TaskStatus.js';
 import { Untrusted } from './Untrusted.js';
 import { VisuallyHidden } from './VisuallyHidden.js';
 
@@ -104,7 +104,7 @@ export function TaskList<Item extends TaskListItem = ActivityListItem>({
 function TaskRow({ item }: { item: TaskListItem }) {
   return (
     <>
-      <StatusBadge status={item.status} />
+      <TaskStatus status={item.status} message={item.latest_log_message} short />
       <span className="ax-task-list__name">
         <Untrusted text={item.agent_type} />
       </span>

@@ -12,7 +12,7 @@ export function Inbox({ onTaskClick }: { onTaskClick: (agentId: string) => void 
 
   if (!approvals?.length) return null;
   return (
-    <section aria-labelledby="inbox">
+    <section className="inbox" aria-labelledby="inbox">
       <h2 id="inbox">Waiting for you</h2>
       {approvals.map((approval) => (
         <ApprovalCard

@@ -2,16 +2,15 @@ import {
   type ActivityListItem,
   ProgressBar,
   RelativeTime,
-  StatusBadge,
   TaskList,
   type TaskListItem,
   type TaskListProps,
   Untrusted,
 } from 'agentexec-ui';
+import { TaskStatus } from '../../../src/components/TaskStatus.js';
 import { formatDuration } from '../../../src/format.js';
 import { visible } from '../../../src/visible.js';
 import { go, href } from '../router.js';
-import { waitsFor } from '../waiting.js';
 
 /** Task list whose rows are links to the tasks. */
 export function Tasks(props: TaskListProps<ActivityListItem>) {
@@ -24,17 +23,9 @@ export function taskHref(agentId: string): string {
 
 /** Row with the progress of a running task, and how long an ended one took. */
 function row(item: TaskListItem) {
-  // The message beside it says for what.
-  const reason = waitsFor(item.status, item.latest_log_message);
   return (
     <>
-      {reason ? (
-        <StatusBadge status={item.status} className="d-waiting" title={`Waiting for ${reason}`}>
-          Waiting
-        </StatusBadge>
-      ) : (
-        <StatusBadge status={item.status} />
-      )}
+      <TaskStatus status={item.status} message={item.latest_log_message} short />
       <span className="ax-task-list__name" title={visible(item.agent_type)}>
         <Untrusted text={item.agent_type} />
       </span>

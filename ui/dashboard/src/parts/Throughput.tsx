@@ -79,10 +79,9 @@ export function Throughput({ overview }: { overview: Overview | undefined }) {
   );
 }
 
-/** Return the time of day, in the reader's zone, some minutes before a time. */
+/** Return the time of day some minutes before a time, in UTC as in logs. */
 function clock(at: string, before: number): string {
-  const time = new Date(parseTime(at) - before * 60_000);
-  return time.toLocaleTimeString('en-GB', { hour: '2-digit', minute: '2-digit' });
+  return `${new Date(parseTime(at) - before * 60_000).toISOString().slice(11, 16)} UTC`;
 }
 
 /** Return a round number that is not lower. */

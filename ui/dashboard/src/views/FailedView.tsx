@@ -111,7 +111,8 @@ function Groups({ groups }: { groups: readonly FailedGroup[] | undefined }) {
       <h2>By error</h2>
       <Table
         label="Failed tasks by error"
-        heads={['Task', 'Tasks', 'Latest', 'Error']}
+        heads={['Task', 'Failures', 'Latest', 'Error']}
+        numbers={['Failures']}
         rows={groups?.map((group) => ({
           key: `${group.task_name} ${group.error}`,
           cells: [

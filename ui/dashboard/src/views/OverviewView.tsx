@@ -1,7 +1,8 @@
-import { type Overview, RelativeTime, Untrusted, useActivities, WorkerList } from 'agentexec-ui';
+import { type Overview, Untrusted, useActivities, WorkerList } from 'agentexec-ui';
 import type { ReactNode } from 'react';
 import { formatDuration, formatMoney, formatNumber, formatShort, parseTime } from '../../../src/format.js';
 import { usePolled } from '../../../src/hooks/usePolled.js';
+import { clockOrDay } from '../clock.js';
 import { api } from '../data.js';
 import { FirstTask } from '../parts/FirstTask.js';
 import { Link } from '../parts/Link.js';
@@ -51,7 +52,9 @@ export function OverviewView() {
           </div>
         </>
       )}
-      {overview.data && <WorkerList workers={overview.data.workers} at={overview.data.at} label="Workers" />}
+      {overview.data && (
+        <WorkerList className="d-workers" workers={overview.data.workers} at={overview.data.at} label="Workers" />
+      )}
       <Stale error={overview.error} />
     </>
   );
@@ -115,13 +118,11 @@ function Figures({ overview, cost, tokens }: FiguresProps) {
         name="Oldest waiting"
         value={overview && (waits === undefined ? '–' : formatDuration(waits))}
         note={
-          overview?.oldest_queued_at ? (
-            <RelativeTime time={overview.oldest_queued_at} />
-          ) : overview && overview.queued > 0 ? (
-            'all are delayed, or wait for a person or an event'
-          ) : (
-            'nothing waits'
-          )
+          overview?.oldest_queued_at
+            ? `since ${clockOrDay(parseTime(overview.oldest_queued_at), parseTime(overview.at))}`
+            : overview && overview.queued > 0
+              ? 'none is ready'
+              : 'nothing waits'
         }
       />
       <Figure name="Completed" value={done === undefined ? undefined : formatNumber(done)} note="last hour" />
@@ -130,7 +131,7 @@ function Figures({ overview, cost, tokens }: FiguresProps) {
         value={failed === undefined ? undefined : formatNumber(failed)}
         note={
           failed !== undefined && done !== undefined && failed + done > 0
-            ? `${percent(failed / (failed + done))} of the last hour`
+            ? failureRate(failed / (failed + done))
             : 'last hour'
         }
         bad={Boolean(failed)}
@@ -181,6 +182,7 @@ function sum(numbers: readonly number[] | undefined): number | undefined {
   return numbers?.reduce((total, number) => total + number, 0);
 }
 
-function percent(share: number): string {
-  return `${share > 0 && share < 0.001 ? '<0.1' : (100 * share).toFixed(1)}%`;
+function failureRate(share: number): string {
+  if (share === 0) return 'no failures';
+  return `${share < 0.001 ? '<0.1' : (100 * share).toFixed(1)}% failure rate`;
 }

@@ -37,6 +37,7 @@ export function QueuesView() {
           'State',
           ...(mayAct ? [''] : []),
         ]}
+        numbers={['Ready', 'Delayed', 'Running', 'Oldest ready', 'Ended per minute', 'Workers']}
         rows={queues.data?.map((queue) => ({
           key: queue.name,
           cells: [
@@ -74,7 +75,7 @@ function age(queue: Queue): string {
 function State({ queue: { pause } }: { queue: Queue }): ReactNode {
   if (!pause) return 'Open';
   return (
-    <span className="d-waiting">
+    <span className="d-paused">
       Paused <RelativeTime time={pause.paused_at} /> by <Untrusted text={pause.paused_by} />
       {pause.reason && (
         <>

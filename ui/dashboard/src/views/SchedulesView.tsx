@@ -24,6 +24,7 @@ export function SchedulesView() {
       <Table
         label="Schedules"
         heads={['Schedule', 'Task', 'Cron', 'Queue', 'Next', 'Last', 'Runs', ...(mayAct ? [''] : [])]}
+        numbers={['Runs']}
         rows={schedules.data?.map((schedule) => ({
           key: `${schedule.queue} ${schedule.name}`,
           cells: [
@@ -54,7 +55,7 @@ export function SchedulesView() {
 function Next({ schedule }: { schedule: Schedule }) {
   if (schedule.paused_at) {
     return (
-      <span className="d-waiting">
+      <span className="d-paused">
         Paused <RelativeTime time={schedule.paused_at} />
       </span>
     );

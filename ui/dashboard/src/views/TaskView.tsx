@@ -6,7 +6,6 @@ import {
   ProgressBar,
   RelativeTime,
   RunTimeline,
-  StatusBadge,
   TaskTree,
   Untrusted,
   UsageSummary,
@@ -15,17 +14,19 @@ import {
   useApprovals,
 } from 'agentexec-ui';
 import { type ReactNode, useEffect, useLayoutEffect, useRef, useState } from 'react';
+import { TaskStatus } from '../../../src/components/TaskStatus.js';
 import { formatDuration, parseTime } from '../../../src/format.js';
 import { useNow } from '../../../src/hooks/useNow.js';
 import { usePolled } from '../../../src/hooks/usePolled.js';
+import { waitsFor } from '../../../src/status.js';
 import { visible } from '../../../src/visible.js';
+import { clockTime } from '../clock.js';
 import { api, type Contents } from '../data.js';
 import { Icon } from '../parts/Icon.js';
 import { Link } from '../parts/Link.js';
 import { Problem, Stale } from '../parts/Problem.js';
 import { useMayAct } from '../rights.js';
 import { go, goBack, href } from '../router.js';
-import { clockTime, waitsFor } from '../waiting.js';
 
 type Task = NonNullable<ReturnType<typeof useActivity>['data']>;
 type Stream = ReturnType<typeof useActivityStream>;
@@ -75,7 +76,7 @@ export function TaskView({ agentId }: { agentId: string }) {
         <h1>
           <Untrusted text={data.agent_type} />
         </h1>
-        <Status status={status} message={message} />
+        <TaskStatus status={status} message={message} />
         <span className="d-task__connection d-muted" role="status">
           {status && isActive(status) ? CONNECTIONS[stream.connection] : ''}
         </span>
@@ -107,7 +108,7 @@ export function TaskView({ agentId }: { agentId: string }) {
               <RunTimeline events={stream.events} logs={data.logs} />
             </Following>
           </Part>
-          <Part title="Log">
+          <Part title="Log" note="UTC">
             <LogStream lines={stream.logs.length >= data.logs.length ? stream.logs : data.logs} text={stream.text} />
           </Part>
         </div>
@@ -173,11 +174,12 @@ function Following({ size, children }: { size: number; children: ReactNode }) {
   );
 }
 
-function Part({ title, children }: { title: string; children: ReactNode }) {
+function Part({ title, note, children }: { title: string; note?: string; children: ReactNode }) {
   return (
     <section className="d-panel" aria-label={title}>
       <header className="d-panel__head">
         <h2>{title}</h2>
+        {note && <span className="d-muted">{note}</span>}
       </header>
       {children}
     </section>
@@ -196,17 +198,6 @@ function noResult(status: string, contents: Contents | undefined): string {
   if (contents?.result_expired) return 'The result has expired.';
   if (status === 'complete') return 'None';
   return status === 'error' || status === 'canceled' ? 'None: the task did not complete.' : 'Not yet';
-}
-
-/** Status, and of a task that waits the reason. */
-function Status({ status, message }: { status: Task['status']; message: string | undefined }) {
-  const reason = waitsFor(status, message);
-  if (!reason) return <StatusBadge status={status} />;
-  return (
-    <StatusBadge status={status} className="d-waiting">
-      {reason === 'approval' ? 'Waiting for approval' : 'Waiting for an event'}
-    </StatusBadge>
-  );
 }
 
 /** Return the time before which a queued task does not start. */
@@ -245,7 +236,8 @@ function Facts({ task, start, queue }: FactsProps) {
       </Fact>
       <Fact name="Started">{task.started_at ? <RelativeTime time={task.started_at} /> : '–'}</Fact>
       <Fact name="Duration">{task.elapsed_seconds === null ? '–' : formatDuration(task.elapsed_seconds)}</Fact>
-      <Fact name="Attempt">{task.attempt || '–'}</Fact>
+      {/* An attempt that parked itself, to wait, is not counted. */}
+      <Fact name="Attempt">{task.attempt || (task.started_at ? 1 : '–')}</Fact>
       {task.deaths.length > 0 && <Fact name="Worker deaths">{task.deaths.length}</Fact>}
       {task.parent_id && (
         <Fact name="Enqueued by">

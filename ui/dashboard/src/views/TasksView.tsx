@@ -39,14 +39,16 @@ export function TasksView({ query }: { query: URLSearchParams }) {
       </>
     );
   }
-  const { total, total_is_exact: exact, next_cursor: next } = list.data ?? {};
+  const { total, total_is_exact: isCounted, next_cursor: next } = list.data ?? {};
+  // All of them are on the page, whether they were counted or not.
+  const isExact = isCounted || (list.data !== undefined && !next && !after);
   return (
     <>
       <h1>Tasks</h1>
       <Filters query={query} />
       <div className="d-bar">
         <p className="d-muted" role="status">
-          {total === undefined ? ' ' : `${exact ? '' : 'at least '}${formatCount(total, 'task')}`}
+          {total === undefined ? ' ' : `${isExact ? '' : 'at least '}${formatCount(total, 'task')}`}
         </p>
         {/* The place of the button is kept free, so that nothing moves when it comes. */}
         <span className="d-bar__new">
@@ -65,7 +67,10 @@ export function TasksView({ query }: { query: URLSearchParams }) {
       {items?.length === 0 && !filtered && !after ? (
         <FirstTask />
       ) : (
-        <Tasks className="d-list" items={items} loading={list.loading} placeholders={12} empty={<NoMatch />} />
+        <>
+          <Heads />
+          <Tasks className="d-list" items={items} loading={list.loading} placeholders={12} empty={<NoMatch />} />
+        </>
       )}
       <nav className="d-pages" aria-label="Pages">
         {after ? <Link href={href('tasks', filters)}>Newest</Link> : <span />}
@@ -85,6 +90,19 @@ export function TasksView({ query }: { query: URLSearchParams }) {
         />
       )}
     </>
+  );
+}
+
+/** Names of the columns, for the eye: a row is read out as one link, whose parts say what they are. */
+function Heads() {
+  return (
+    <div className="d-list__heads" aria-hidden="true">
+      <span>Status</span>
+      <span>Task</span>
+      <span>Latest message</span>
+      <span>Progress or duration</span>
+      <span>Updated</span>
+    </div>
   );
 }
 
