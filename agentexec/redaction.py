@@ -9,6 +9,7 @@ the text: repetitions are bounded, or consume what they have read. This is for e
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -46,14 +47,32 @@ _PORT = r"""\d{1,5}(?:[/?#\s"'<>,;:.)\]]|$)"""
 _USER = r"""[^\s:/?#@"'<>\[]{0,200}"""
 _SCHEME = r"[a-z][a-z0-9+.\-]{0,30}://"
 
+
+class LatePattern:
+    """Regular expression that is compiled on its first use: all of them take longer than a command that needs none."""
+
+    def __init__(self, pattern: str, flags: int = 0) -> None:
+        self._pattern = pattern
+        self._flags = flags
+
+    @functools.cached_property
+    def compiled(self) -> re.Pattern[str]:
+        """The pattern itself."""
+        return re.compile(self._pattern, self._flags)
+
+    def sub(self, replacement: str, text: str) -> str:
+        """Return a text with every match replaced, as `re.Pattern.sub` does."""
+        return self.compiled.sub(replacement, text)
+
+
 # The password ends at the last @ of the word, since it may contain one itself. A port and a path of the web are not a
 # password; in the URL of a database, digits before a slash may be one.
-_PASSWORD = re.compile(
+_PASSWORD = LatePattern(
     rf"""((?:{_WEB}{_USER}(?=:(?!\d{{1,5}}[/?#]))|(?<![a-z])(?!{_WEB}){_SCHEME}{_USER}(?=:))):([^\s"'<>]{{1,1500}})@""",
     re.IGNORECASE,
 )
 # A URL that nobody quoted may contain anything up to its host. Texts also have addresses with a port, and mail addresses.
-_ODD_PASSWORD = re.compile(
+_ODD_PASSWORD = LatePattern(
     rf"""((?:{_WEB}{_USER}(?=:(?![^\s@/]{{0,200}}/[^\s@]{{0,200}}+\s)\S)|(?!{_WEB})\b{_SCHEME}{_USER}(?=:)))"""
     rf""":(?!{_PORT})(?!\*\*\*@)((?:(?!://)[^\n@]){{1,200}})@(?=[\w.\[\-])""",
     re.IGNORECASE,
@@ -117,12 +136,12 @@ _ANY_NAME = re.compile("pass|pw|key|token|secret|auth|cookie|sig|bearer", re.IGN
 """Part of each name in `_NAMED`; most texts have none."""
 
 
-def _rule(pattern: str, replacement: str) -> tuple[re.Pattern[str], str]:
-    return re.compile(pattern, re.IGNORECASE | re.MULTILINE), replacement
+def _rule(pattern: str, replacement: str) -> tuple[LatePattern, str]:
+    return LatePattern(pattern, re.IGNORECASE | re.MULTILINE), replacement
 
 
 _KEPT_QUOTES = rf"\g<name>\g<prefix>\g<open>{HIDDEN}\g<close>"
-_Rules = tuple[tuple[re.Pattern[str], str], ...]
+_Rules = tuple[tuple[LatePattern, str], ...]
 _URL_RULES: _Rules = (
     (_PASSWORD, rf"\1:{HIDDEN}@"),
     (_ODD_PASSWORD, rf"\1:{HIDDEN}@"),
@@ -131,20 +150,22 @@ _URL_RULES: _Rules = (
 )
 _FORMS: _Rules = (
     (
-        re.compile(r"-----BEGIN ([A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?)-----[\s\S]*?(?:-----END \1-----|\Z)"),
+        LatePattern(
+            r"-----BEGIN ([A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?)-----[\s\S]*?(?:-----END \1-----|\Z)"
+        ),
         HIDDEN,
     ),
-    (re.compile(r"\b(sk|rk|pk)-[A-Za-z0-9_\-]{8,}"), rf"\1-{HIDDEN}"),
-    (re.compile(r"\b(sk|rk|pk)_(live|test)_[A-Za-z0-9]{8,}"), rf"\1_\2_{HIDDEN}"),
+    (LatePattern(r"\b(sk|rk|pk)-[A-Za-z0-9_\-]{8,}"), rf"\1-{HIDDEN}"),
+    (LatePattern(r"\b(sk|rk|pk)_(live|test)_[A-Za-z0-9]{8,}"), rf"\1_\2_{HIDDEN}"),
     (
-        re.compile(
+        LatePattern(
             r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|xapp-|hf_|npm_|pypi-|whsec_|AIza|ya29\.|SG\.)"
             r"[A-Za-z0-9._\-]{16,}"
         ),
         HIDDEN,
     ),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), HIDDEN),
-    (re.compile(r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*"), HIDDEN),
+    (LatePattern(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), HIDDEN),
+    (LatePattern(r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*"), HIDDEN),
 )
 _NAMED: _Rules = (
     # Pairs, as in lists of headers: ("X-Api-Key", "…").
@@ -252,6 +273,12 @@ _SECRET_WORDS = frozenset(
     {"pass", "pw", "pwd", "pat", "pin", "auth", "authorization", "bearer", "cookie", "cookies", "jwt", "otp"}
 )
 """Last words of such names that are part of other words."""
+
+
+def compile_rules() -> None:
+    """Compile all patterns: a process that lives long does so when it starts, not when the first task fails."""
+    for pattern, _ in (*_URL_RULES, *_FORMS, *_NAMED):
+        _ = pattern.compiled
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:

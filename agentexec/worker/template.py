@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 from agentexec.config import CONF
 from agentexec.db.base import Base
 from agentexec.errors import AgentexecError
-from agentexec.redaction import redact
+from agentexec.redaction import compile_rules, redact
 from agentexec.runtime import RUNTIME
 from agentexec.worker import logs
 from agentexec.worker.channel import Channel
@@ -225,6 +225,7 @@ def _preload() -> None:
             importlib.import_module(name)
     _ = RUNTIME.engine
     Base.registry.configure()
+    compile_rules()
 
 
 def _load_pool(args: TemplateArgs, forks: Forks) -> HasRegistry:

@@ -72,6 +72,14 @@ LOADED = "import sys; print([name for name in {names} if name in sys.modules])"
     [
         ("import agentexec", ["agents", "sqlalchemy", "redis", "typer", "rich", "alembic", "psutil"]),
         ("import agentexec as ax; ax.Pool, ax.enqueue, ax.Base, ax.activity.list", ["agents", "alembic"]),
+        (
+            "import agentexec as ax; ax.activity.list",
+            [
+                "agentexec.activity.changes.store",
+                "agentexec.activity.live.stream",
+                "agentexec.state.sql_backend",
+            ],
+        ),
         ("import agentexec.worker.supervisor", ["agents", "sqlalchemy", "redis", "alembic", "typer"]),
         ("import agentexec.cli.app", ["agents", "sqlalchemy", "redis", "alembic", "psutil"]),
         ("import agentexec.worker.template", ["agents", "typer", "rich", "alembic"]),
@@ -80,6 +88,18 @@ LOADED = "import sys; print([name for name in {names} if name in sys.modules])"
 def test_nothing_heavy_is_loaded_before_it_is_needed(program: str, absent: list[str], tmp_path: Path) -> None:
     done = run_python("-c", f"{program}\n{LOADED.format(names=absent)}", cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_a_pattern_of_secrets_is_compiled_when_it_is_needed(tmp_path: Path) -> None:
+    program = (
+        "import re, agentexec.redaction as redaction\n"
+        "compiled, compile = [], re.compile\n"
+        "re.compile = lambda *pattern: compiled.append(pattern) or compile(*pattern)\n"
+        "redaction.redact('plain'); first = len(compiled); redaction.redact('token=abc at http://x')\n"
+        "print(0 < first < len(compiled))"
+    )
+    done = run_python("-c", program, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 SPY = """
@@ -105,7 +125,9 @@ VERBS = {f"agentexec.cli.{verb.replace('-', '_')}" for verb in verbs.VERBS}
         (["migrate"], {"agents", "redis"}),
         (
             ["list"],
-            HEAVY | {"rich", "agentexec.cli.doctor", "agentexec.cli.enqueue", "agentexec.journal.models"},
+            HEAVY
+            | {"rich", "agentexec.cli.doctor", "agentexec.cli.enqueue", "agentexec.journal.models"}
+            | {"agentexec.activity.changes.store", "agentexec.activity.live.stream"},
         ),
         (["monitor", "--once"], HEAVY | {"agentexec.cli.doctor", "agentexec.journal.models"}),
         pytest.param(
@@ -115,7 +137,14 @@ VERBS = {f"agentexec.cli.{verb.replace('-', '_')}" for verb in verbs.VERBS}
         ),
         pytest.param(["doctor"], HEAVY | {"rich", "agentexec.cli.monitor"}, marks=pytest.mark.thorough),
         pytest.param(["migrate", "--revision=head"], HEAVY | {"rich"}, marks=pytest.mark.thorough),
-        (["enqueue", "work"], HEAVY | {"rich"}),
+        (
+            ["show", "0190a6e2-7d4f-7c3a-9d55-0242ac120002"],
+            HEAVY | {"rich", "agentexec.activity.changes.store", "agentexec.activity.live.stream"},
+        ),
+        (
+            ["enqueue", "work"],
+            HEAVY | {"rich", "agentexec.activity.schemas", "agentexec.activity.queries.listing"},
+        ),
         pytest.param(
             ["cancel", "0190a6e2-7d4f-7c3a-9d55-0242ac120002"], HEAVY | {"rich"}, marks=pytest.mark.thorough
         ),
