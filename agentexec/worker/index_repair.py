@@ -109,7 +109,8 @@ class IndexRepair:
             took = time.monotonic() - began
             self._next_full_sweep = clock + max(self._lease_seconds / 2, took * SWEEP_SHARE)
         elif self._swept_until is not None:
-            if clock < self._next_look:
+            # Where a push is part of the transaction that accepts its tasks, it is not lost.
+            if self._runtime.backend.transactional or clock < self._next_look:
                 return
             began = time.monotonic()
             self._push_unknown(and_(Activity.created_at > self._swept_until, Activity.created_at <= until))
