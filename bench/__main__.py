@@ -17,6 +17,7 @@ from bench import (
     agent_costs,
     api_times,
     floors,
+    growth,
     measures,
     report,
     startup,
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return api_times.main(arguments[1:])
     if list(arguments[:1]) == ["agents"]:
         return agent_costs.main(arguments[1:])
+    if list(arguments[:1]) == ["growth"]:
+        return growth.main(arguments[1:])
     if list(arguments[:1]) == ["streams"]:
         return streams.main(arguments[1:])
     if list(arguments[:1]) == ["peers"]:
