@@ -12,6 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 
 from agentexec.activity.deaths import read_death
+from agentexec.arguments.budgets import NANOS, format_amount
 from agentexec.config import CONF
 from agentexec.llm.prices import compute_cost
 from agentexec.task import Status
@@ -200,6 +201,32 @@ class TaskFailure(BaseModel):
     failed_at: datetime
 
 
+class BudgetSchema(BaseModel):
+    """Budget of a task, or of the tasks that share one in a period. Amounts are in its unit."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    title: str = Field(
+        description='"task", or the label and value of a shared one, like "tenant=acme"; "*" for all tasks.'
+    )
+    unit: Literal["dollars", "tokens"]
+    limit: float = Field(description="Limit, with what people have added to it.")
+    spent: float = Field(description="Sum of the recorded responses.")
+    reserved: float = Field(description="Sum of what calls in flight are expected to take.")
+    period: str | None = Field(
+        default=None, description="minute, hour, day, week or month; null for a task's own."
+    )
+    ends_at: datetime | None = Field(default=None, description="End of the period.")
+
+    def __str__(self) -> str:
+        scale = NANOS if self.unit == "dollars" else 1
+        spent, reserved, limit = (
+            format_amount(self.unit, round(amount * scale))
+            for amount in (self.spent, self.reserved, self.limit)
+        )
+        return f"{spent} spent, {reserved} reserved of {limit}"
+
+
 class ActivityDetailSchema(_ActivitySchema):
     """Activity with its whole log.
 
@@ -214,6 +241,11 @@ class ActivityDetailSchema(_ActivitySchema):
     attempt: int = 0
     error: str | None = None
     expires_at: datetime | None = None
+    budget: BudgetSchema | None = Field(
+        default=None,
+        validation_alias="budget_account",
+        description="Budget of the task itself; null without one.",
+    )
     usage_by_model: dict[str, UsageSchema] = Field(default_factory=dict, validation_alias="usage")
     logs: list[ActivityLogSchema] = Field(default_factory=list)
 

@@ -172,6 +172,8 @@ def _summary(view: TaskView) -> list[tuple[str, str]]:
         cost = "" if task.cost is None else f", about {task.cost:.4f} dollars"
         tokens = f"{usage.input_tokens} + {usage.output_tokens} tokens"
         lines.append(("usage", f"{usage.requests} requests, {tokens}{cost}"))
+    if task.budget is not None:
+        lines.append(("budget", str(task.budget)))
     return lines
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, delete, update
 
-from agentexec.journal.models import Budget, BudgetHold
+from agentexec.activity.budget_models import Budget, BudgetHold
 
 BUDGET: Any = Budget.__table__
 HOLD: Any = BudgetHold.__table__

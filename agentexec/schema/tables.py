@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from agentexec.activity import budget_models as _budgets
 from agentexec.activity import models as _activity
 from agentexec.config import CONF
 from agentexec.db.base import Base
@@ -29,7 +30,7 @@ __all__ = [
     "version_table",
 ]
 
-MODEL_MODULES = (_activity, _journal, _state)
+MODEL_MODULES = (_activity, _budgets, _journal, _state)
 """Modules whose import fills `Base.metadata`."""
 
 ADVICE = "run `agentexec migrate`"

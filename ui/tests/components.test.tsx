@@ -390,6 +390,26 @@ describe('ApprovalCard', () => {
   });
 });
 
+test('UsageSummary shows what is spent and reserved of a budget, in its unit', () => {
+  const budget = {
+    title: 'task',
+    unit: 'dollars' as const,
+    limit: 2,
+    spent: 1.25,
+    reserved: 0.5,
+    period: null,
+    ends_at: null,
+  };
+  const { rerender } = render(<UsageSummary usage={detail().usage} budget={budget} />);
+  expect(screen.getByText('$1.25 of $2.00')).toBeTruthy();
+  expect(screen.getByText('$0.50')).toBeTruthy();
+  rerender(
+    <UsageSummary usage={detail().usage} budget={{ ...budget, unit: 'tokens', limit: 5000, spent: 30, reserved: 0 }} />,
+  );
+  expect(screen.getByText('30 tokens of 5,000 tokens')).toBeTruthy();
+  expect(screen.queryByText('Budget reserved')).toBeNull();
+});
+
 test('UsageSummary shows models if there are several, and an unknown cost as unknown', () => {
   const usage = { requests: 2, input_tokens: 1000, cached_tokens: 0, output_tokens: 50 };
   const { rerender } = render(<UsageSummary usage={usage} byModel={{ a: usage }} cost={null} />);

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import Activity, ActivityLog
+from agentexec.activity.queries.budgets import budget_of
 from agentexec.activity.queries.filters import Filter, select_matching_ids, with_most_selective_index
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.activity.queries.sessions import sync_or_async
@@ -24,7 +25,8 @@ from agentexec.task import ACTIVE_STATUSES, Status, parse_agent_id
 # Columns, not entities: making entities takes SQLAlchemy several times as long as reading the rows of a long log.
 DETAIL = [
     Activity.agent_id.label("id"),
-    *(column for column in Activity.__table__.c if column.name != "context"),
+    Activity.budget.label("stored_budget"),
+    *(column for column in Activity.__table__.c if column.name not in ("context", "budget")),
 ]
 LOG_LINE = (
     ActivityLog.id,
@@ -70,6 +72,7 @@ def detail(
     lines = select(*LOG_LINE).where(ActivityLog.activity_id == key).order_by(ActivityLog.id)
     found.logs = [ActivityLogSchema.model_validate(line) for line in db.execute(lines)]
     _add_children(db, found)
+    found.budget = budget_of(db, key, row.stored_budget)
     return found
 
 

@@ -21,10 +21,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import Activity, WorkerProcess, queues_of, read_queues
+from agentexec.activity.queries.budgets import open_windows
 from agentexec.activity.queries.detail import numbers_active
 from agentexec.activity.queries.labels import label_conditions, metadata_conditions, wanted_labels
 from agentexec.activity.queries.sessions import sync_or_async
-from agentexec.activity.schemas import UsageSchema, valid_usage
+from agentexec.activity.schemas import BudgetSchema, UsageSchema, valid_usage
 from agentexec.arguments.checks import check_integer
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
@@ -122,6 +123,10 @@ class SpentSchema(BaseModel):
     usage: UsageSchema
     cost: float | None = Field(
         default=None, description="Estimated cost in dollars; null if a model that was used has no price."
+    )
+    budgets: list[BudgetSchema] = Field(
+        default_factory=list,
+        description="Shared budgets of the present periods; none for a caller who sees some tasks only.",
     )
 
 
@@ -243,4 +248,5 @@ def spent(db: Session, minutes: int = 10, *, metadata_filter: Mapping[str, Any] 
                 sum_of_model[name] += used.get(name, 0)
     cost = compute_cost(sums, CONF.model_prices, use_list_prices=CONF.list_prices) if sums else 0.0
     total = {name: sum(used[name] for used in sums.values()) for name in UsageSchema.model_fields}
-    return SpentSchema(minutes=minutes, usage=UsageSchema(**total), cost=cost)
+    budgets = [] if metadata_filter else open_windows(db, utc_now())
+    return SpentSchema(minutes=minutes, usage=UsageSchema(**total), cost=cost, budgets=budgets)

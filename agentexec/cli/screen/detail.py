@@ -65,6 +65,8 @@ def _facts(task: ActivityDetailSchema, now: datetime) -> list[str]:
         facts.append(f"{task.usage.requests} requests, {tokens}")
     if task.cost is not None:
         facts.append(format_cost(task.cost))
+    if task.budget is not None:
+        facts.append(f"budget {task.budget}")
     if task.parent_id is not None:
         facts.append(f"parent {task.parent_id}")
     return facts

@@ -15,6 +15,12 @@ from agentexec.cli.output import format_duration, one_line
 from agentexec.cli.situation import FAR, future_start, start_text
 from agentexec.task import Status
 
+MAX_BUDGETS = 3
+"""Shared budgets in the header."""
+
+NEARLY = 0.9
+"""Part of a budget from which it is marked."""
+
 BARS = "▁▂▃▄▅▆▇█"
 STYLES = {
     "queued": "yellow",
@@ -40,6 +46,9 @@ def header(
         if spent.cost is not None:
             third.append(f", {format_cost(spent.cost)}")
         third.append("  ")
+    for budget in spent.budgets[:MAX_BUDGETS] if spent is not None else ():
+        style = "bold red" if budget.spent >= NEARLY * budget.limit else ""
+        third.append(f"{one_line(budget.title)} per {budget.period}: {budget}  ", style)
     if query:
         third.append(f"filter: {one_line(query)}", "magenta")
     return [*lines, third] if third.plain else lines

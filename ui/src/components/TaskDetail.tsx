@@ -99,7 +99,12 @@ export function TaskDetail<Activity extends TaskDetailActivity = ActivityDetail>
             <Facts activity={activity} />
             {activity.error && <FoldedText className="ax-error" text={activity.error} />}
             {activity.usage && activity.usage.requests > 0 && (
-              <UsageSummary usage={activity.usage} cost={activity.cost} byModel={activity.usage_by_model} />
+              <UsageSummary
+                usage={activity.usage}
+                cost={activity.cost}
+                byModel={activity.usage_by_model}
+                budget={activity.budget}
+              />
             )}
             {renderLog
               ? renderLog(activity.logs ?? [])

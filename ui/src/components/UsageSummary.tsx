@@ -1,6 +1,6 @@
 import type { ComponentPropsWithoutRef } from 'react';
 import { formatMoney, formatNumber } from '../format.js';
-import type { Usage } from '../types/index.js';
+import type { Budget, Usage } from '../types/index.js';
 import { classes } from './classes.js';
 import { Untrusted } from './Untrusted.js';
 
@@ -10,10 +10,12 @@ export interface UsageSummaryProps extends Omit<ComponentPropsWithoutRef<'div'>,
   cost?: number | null | undefined;
   /** Usage of each model, shown as a table if there are several. */
   byModel?: Record<string, Usage> | undefined;
+  /** Budget of the task, if it has one. */
+  budget?: Budget | null | undefined;
 }
 
 /** Model calls, tokens and money. */
-export function UsageSummary({ usage, cost, byModel, className, ...rest }: UsageSummaryProps) {
+export function UsageSummary({ usage, cost, byModel, budget, className, ...rest }: UsageSummaryProps) {
   const models = Object.entries(byModel ?? {});
   return (
     <div {...rest} className={classes('ax-usage', className)}>
@@ -23,6 +25,8 @@ export function UsageSummary({ usage, cost, byModel, className, ...rest }: Usage
         <Figure name="of these cached" value={formatNumber(usage.cached_tokens)} />
         <Figure name="Output tokens" value={formatNumber(usage.output_tokens)} />
         {cost !== undefined && <Figure name="Estimated cost" value={cost === null ? 'unknown' : formatMoney(cost)} />}
+        {budget && <Figure name="Budget spent" value={budgetText(budget)} />}
+        {budget && budget.reserved > 0 && <Figure name="Budget reserved" value={amountText(budget, budget.reserved)} />}
       </dl>
       {models.length > 1 && (
         <table className="ax-table ax-usage__models">
@@ -53,6 +57,14 @@ export function UsageSummary({ usage, cost, byModel, className, ...rest }: Usage
       )}
     </div>
   );
+}
+
+function budgetText(budget: Budget): string {
+  return `${amountText(budget, budget.spent)} of ${amountText(budget, budget.limit)}`;
+}
+
+function amountText(budget: Budget, amount: number): string {
+  return budget.unit === 'dollars' ? formatMoney(amount) : `${formatNumber(amount)} tokens`;
 }
 
 function Figure({ name, value }: { name: string; value: string }) {

@@ -10,6 +10,7 @@ export type {
   ActivityListItem,
   ActivityLog,
   Approval,
+  Budget,
   Bulk,
   Caller,
   Contents,

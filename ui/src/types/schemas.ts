@@ -53,6 +53,8 @@ export interface ActivityDetail {
   attempt: number;
   error: string | null;
   expires_at: string | null;
+  /** Budget of the task itself; null without one. */
+  budget: Budget | null;
   usage_by_model: Record<string, Usage>;
   logs: ActivityLog[];
   /** Name of the task, as `agent_type`. */
@@ -153,6 +155,23 @@ export interface Approval {
   expires_at: string | null;
   /** Name of the task, as `agent_type`. */
   task_name: string;
+}
+
+/** Budget of a task, or of the tasks that share one in a period. Amounts are in its unit. */
+export interface Budget {
+  /** "task", or the label and value of a shared one, like "tenant=acme"; "*" for all tasks. */
+  title: string;
+  unit: "dollars" | "tokens";
+  /** Limit, with what people have added to it. */
+  limit: number;
+  /** Sum of the recorded responses. */
+  spent: number;
+  /** Sum of what calls in flight are expected to take. */
+  reserved: number;
+  /** minute, hour, day, week or month; null for a task's own. */
+  period: string | null;
+  /** End of the period. */
+  ends_at: string | null;
 }
 
 /** Outcome of an act on all tasks that match. */
@@ -329,6 +348,8 @@ export interface Spent {
   usage: Usage;
   /** Estimated cost in dollars; null if a model that was used has no price. */
   cost: number | null;
+  /** Shared budgets of the present periods; none for a caller who sees some tasks only. */
+  budgets: Budget[];
 }
 
 /** Task that was started. */

@@ -12,11 +12,14 @@ import pytest
 from agents import Agent, ModelSettings, function_tool
 from agents.testing import ScriptedModel, assistant_message
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.arguments.budgets import NANOS, TaskBudget, parse_limit
+from agentexec.cli.screen.view import header
 from agentexec.journal.ledger import BUDGET, HOLD
 from agentexec.journal.recorder import current_scope
+from agentexec.journal.store import ACTIVITY
 from agentexec.llm.prices import ModelPrice
 from agentexec.runners.budgets import BUDGET_PROMPT, WRAP_UP_MESSAGE
 from agentexec.runtime import RUNTIME
@@ -313,6 +316,50 @@ def test_at_the_limit_a_person_raises_the_budget_or_stops_the_task(mode: str) ->
         harness.run_all()
         assert "BudgetExceededError" in harness.task(task).error
         assert len(harness.model.calls) == 1
+
+
+def test_people_see_what_is_spent_reserved_and_the_limit() -> None:
+    pool = ax.Pool()
+    seen: list[Any] = []
+
+    @function_tool
+    async def watch() -> str:
+        """Watch."""
+        with Session(RUNTIME.engine) as db:
+            seen.append(ax.activity.detail(db, tasks[0].agent_id).budget)
+        return "Seen."
+
+    @pool.task("research", budget="$2.00")
+    async def research(agent_id: UUID, context: Any) -> str:
+        return await ask(agent_id, agent=Agent("Researcher", tools=[watch]))
+
+    ax.CONF.budgets = "*=1000000 tokens/month"
+    with ax.testing.harness(pool) as harness:
+        harness.model.call_tool("watch").say("Done.")
+        tasks = [harness.enqueue("research", metadata={"tenant": "a"}, budget="$1.00")]
+        with Session(RUNTIME.engine) as db:
+            before = ax.activity.detail(db, tasks[0].agent_id).budget
+        assert str(before) == "$0.00 spent, $0.00 reserved of $1.00"
+        harness.run_all()
+        assert str(seen[0]) == "$0.0006 spent, $0.00 reserved of $1.00"
+        with Session(RUNTIME.engine) as db:
+            detail = ax.activity.detail(db, tasks[0].agent_id)
+            assert detail.model_dump(mode="json")["budget"]["spent"] == 0.0012
+            spent = ax.activity.spent(db)
+            assert [str(budget) for budget in spent.budgets] == [
+                "30 tokens spent, 0 tokens reserved of 1,000,000 tokens"
+            ]
+            assert ax.activity.spent(db, metadata_filter={"tenant": "a"}).budgets == []
+            overview = ax.activity.overview(db)
+        text = "".join(line.plain for line in header(overview, spent, 200, paused=False, query=""))
+        assert "* per month: 30 tokens spent, 0 tokens reserved of 1,000,000 tokens" in text
+        child = harness.enqueue("research")
+        with RUNTIME.engine.begin() as connection:
+            connection.execute(ACTIVITY.update().values(budget="damaged"))
+        with Session(RUNTIME.engine) as db:
+            assert ax.activity.detail(db, child.agent_id).budget is None
+        harness.run_all()
+        assert "the budget in the task's row is damaged" in harness.task(child).error
 
 
 @pytest.mark.parametrize("options", [{"budget": 2}, {"budget": "two dollars"}, {"on_budget": "stop"}])

@@ -121,7 +121,7 @@ export function TaskView({ agentId }: { agentId: string }) {
           </Part>
           {data.usage.requests > 0 && (
             <Part title="Usage">
-              <UsageSummary usage={data.usage} cost={data.cost} byModel={data.usage_by_model} />
+              <UsageSummary usage={data.usage} cost={data.cost} byModel={data.usage_by_model} budget={data.budget} />
             </Part>
           )}
           {data.children.length > 0 && (
