@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,6 +96,8 @@ class Servers:
 
     @cached_property
     def mock_openai(self) -> MockOpenAI:
+        # With the key of the mock it would send traces to OpenAI, and tell the log of a later test that it could not.
+        import_module("agents.tracing.processors").default_exporter().export = lambda items: None
         return self._open.enter_context(MockOpenAI(port=free_port()))
 
     def close(self) -> None:

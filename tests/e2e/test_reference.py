@@ -175,7 +175,7 @@ def test_the_docker_example_cleans_up_once_when_the_container_stops(deploy: Depl
     }
     deployment.spawn([sys.executable, "-m", "agentexec", "worker"], **variables)
     done = ax.enqueue_sync("my_task", {"company": "Acme"})
-    assert ax.get_result_sync(done, 15) is None
+    assert ax.get_result_sync(done, patient(15)) is None
     pending = ax.enqueue_sync("my_task", {"company": "Acme"}, delay=60)
     assert deployment.stop() == 0
     assert (deployment.folder / "cleanups").read_text() == "1\n"

@@ -14,7 +14,7 @@ import agentexec as ax
 from agentexec.runtime import RUNTIME
 from tests.conftest import Servers, ensure_running, reset_server
 from tests.deployment import Deploy, Deployment, on_targets
-from tests.waiting import wait_until
+from tests.waiting import patient, wait_until
 
 MODULE = Path(__file__).parent / "fork_module.py"
 
@@ -89,21 +89,21 @@ def test_a_child_that_returns_to_the_worker_ends_there(
     forking: Deployment, kind: str, what: str, code: int
 ) -> None:
     task = ax.enqueue_sync(kind, {"what": what})
-    assert ax.get_result_sync(task, 40) == code
+    assert ax.get_result_sync(task, patient(40)) == code
     assert forking.endings([task]) == [["complete"]]
 
 
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
 def test_a_child_reports_and_enqueues_over_its_own_connections(forking: Deployment, kind: str) -> None:
     task = ax.enqueue_sync(kind, {"what": "report"})
-    assert ax.get_result_sync(task, 40) == 0, forking.log[-6000:]
+    assert ax.get_result_sync(task, patient(40)) == 0, forking.log[-6000:]
     assert "A child reports." in [line.message for line in forking.detail(task).logs]
     assert result("echo", "afterwards") == "afterwards"
 
 
 def test_random_numbers_differ_between_workers_unless_they_have_a_seed(forking: Deployment) -> None:
     tasks = [ax.enqueue_sync("throw", {"what": ""}) for _ in range(2)]
-    own, shared, fixed = zip(*(ax.get_result_sync(task, 40) for task in tasks), strict=True)
+    own, shared, fixed = zip(*(ax.get_result_sync(task, patient(40)) for task in tasks), strict=True)
     assert own[0] != own[1]
     assert shared[0] != shared[1]
     assert fixed[0] == fixed[1]

@@ -276,7 +276,17 @@ def test_programs_of_tasks_ignore_sighup_only_if_nohup_started_the_worker(
 ) -> None:
     deployment = deploy()
     (deployment.folder / "project.py").write_text(CODE)
-    command = [*prefix, sys.executable, "-m", "agentexec", "worker", "project.py"]
+    # The tests themselves may have been started with nohup.
+    command = [
+        "env",
+        "--default-signal=HUP",
+        *prefix,
+        sys.executable,
+        "-m",
+        "agentexec",
+        "worker",
+        "project.py",
+    ]
     deployment.spawn(command, PYTHONPATH=str(REPOSITORY))
     task = deployment.enqueue("ignored", "ignored")
     assert ax.get_result_sync(task, timeout=patient(60)) == str(bool(prefix))

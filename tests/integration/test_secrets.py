@@ -24,6 +24,7 @@ from agentexec.runtime import RUNTIME
 from agentexec.state import redis_backend
 from tests.deployment import Deploy, on_targets, run_agentexec
 from tests.servers import HOST, free_port
+from tests.waiting import patient
 
 SECRET = "hunter2hunter2"
 
@@ -180,7 +181,7 @@ def test_the_grants_in_the_docs_are_enough_for_a_web_app(
             connection.execute(insert(EventWait).values(**row))
         ax.activity.complete(ended.agent_id)
         assert ax.cancel_sync(canceled) and ax.retry_sync(canceled)
-        assert ax.get_result_sync(ended, 5) is None
+        assert ax.get_result_sync(ended, patient(5)) is None
         assert ax.approve_sync(waiting, "c")
         assert ax.send_event_sync("come", "", 1) == 1
         with Session(RUNTIME.engine) as db:

@@ -28,6 +28,7 @@ from agentexec.task import Entry, Priority, new_agent_id
 from agentexec.testing.backend_suite.operations import LONG_LEASE, ids
 from tests.conftest import DATABASES
 from tests.deployment import Deploy, on_targets, run_in_process
+from tests.waiting import patient
 
 BOUNDED = settings(
     max_examples=40,
@@ -218,7 +219,7 @@ def test_bad_rows_do_not_hide_the_others() -> None:
         assert ax.activity.overview(db).queued == 1
         assert [approval.call_id for approval in ax.approvals.list(db)] == ["p"]
     with pytest.raises(AgentexecError, match="cannot be read: the database does not hold JSON"):
-        ax.get_result_sync(bad, 5)
+        ax.get_result_sync(bad, patient(5))
     *_, last = ax.activity.stream(bad)
     assert (last.type, last.data["value"]) == ("result", None)
 

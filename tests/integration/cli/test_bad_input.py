@@ -333,7 +333,7 @@ def test_a_bad_task_in_the_queue_harms_no_other(deploy: Deploy) -> None:
         )
     good = deployment.enqueue("work", "good")
     deployment.start()
-    assert ax.get_result_sync(good, 10) == "good"
+    assert ax.get_result_sync(good, patient(10)) == "good"
     deployment.wait_for_ends([invalid, broken])
     errors = [deployment.detail(task).error or "" for task in (invalid, broken)]
     assert "The context of task work is not valid: key: Field required" in errors[0]

@@ -11,6 +11,7 @@ import agentexec as ax
 from agentexec.cli.serving import serving_workers
 from agentexec.runtime import RUNTIME
 from tests.deployment import Deploy, Deployment, on_targets, run_agentexec, run_in_process
+from tests.waiting import patient
 
 
 def enqueue(running: Deployment, *arguments: str, text: str | None = None) -> tuple[int, str, str]:
@@ -23,7 +24,7 @@ def test_enqueue_prints_the_agent_id(running: Deployment) -> None:
     code, out, _ = enqueue(running, "work", '{"key": "a"}', "--metadata", "tenant=t1", "-m", "of=a=b")
     assert code == 0
     task = out.strip()
-    assert ax.get_result_sync(task, 10) == "a"
+    assert ax.get_result_sync(task, patient(10)) == "a"
     with Session(RUNTIME.engine) as db:
         detail = ax.activity.detail(db, task)
     assert detail.metadata == {"tenant": "t1", "of": "a=b"}

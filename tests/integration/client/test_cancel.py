@@ -130,6 +130,6 @@ def test_canceling_pending_tasks_leaves_running_tasks_alone(running: Deployment,
     with Session(RUNTIME.engine) as db:
         assert ax.activity.cancel_pending(db) == 3
         assert ax.activity.cancel_pending(db) == 0
-    assert ax.get_result_sync(running_task, 10) == key
+    assert ax.get_result_sync(running_task, patient(10)) == key
     assert running.endings(pending) == [["canceled"]] * 3
     assert not any(running.ledger("start")[f"{key}-{number}"] for number in range(3))

@@ -266,7 +266,7 @@ async def test_a_hundred_wait_for_the_same_task_and_a_hundred_for_each_their_own
 @pytest.mark.thorough
 def test_several_processes_and_threads_wait_for_the_same_task(running: Deployment) -> None:
     task = running.enqueue("work", "a", seconds=3)
-    program = f"import agentexec as ax; print(ax.get_result_sync({str(task.agent_id)!r}, 20))"
+    program = f"import agentexec as ax; print(ax.get_result_sync({str(task.agent_id)!r}, {patient(20)}))"
     waiting = [
         subprocess.Popen(
             [sys.executable, "-c", program], env=running.environment, stdout=subprocess.PIPE, text=True
@@ -274,7 +274,7 @@ def test_several_processes_and_threads_wait_for_the_same_task(running: Deploymen
         for _ in range(3)
     ]
     with ThreadPoolExecutor(8) as threads:
-        heard = list(threads.map(lambda _: ax.get_result_sync(task, 20), range(8)))
+        heard = list(threads.map(lambda _: ax.get_result_sync(task, patient(20)), range(8)))
     assert heard == ["a"] * 8
     assert [process.communicate(timeout=patient(20))[0] for process in waiting] == ["a\n"] * 3
 

@@ -306,7 +306,8 @@ def test_schedules_are_paused_resumed_and_run(web: TestClient, caplog: pytest.Lo
     assert (ambiguous.status_code, "a, b" in ambiguous.json()["detail"]) == (409, True)
     with caplog.at_level(logging.INFO, "agentexec.web"):
         assert web.post("schedules/nightly/pause?queue=b").json() == {"changed": True}
-    assert caplog.messages == ["Schedule nightly of queue b was paused by alice."]
+    logged = [record.getMessage() for record in caplog.records if record.name.startswith("agentexec")]
+    assert logged == ["Schedule nightly of queue b was paused by alice."]
     assert web.post("schedules/nightly/pause?queue=b").json() == {"changed": False}
     assert [found["paused_at"] is None for found in web.get("schedules").json()] == [True, True, False]
     assert web.post("schedules/nightly/resume?queue=b").json() == {"changed": True}

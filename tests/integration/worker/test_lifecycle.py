@@ -102,7 +102,7 @@ def test_options_of_the_command_line_take_precedence(deploy: Deploy) -> None:
     deployment.spawn(agentexec_worker("tasks", *options))
     assert "2 worker(s) with 3 task(s) each on queue greetings" in deployment.log
     task = ax.enqueue_sync("greet", {"name": "Acme"}, queue_name="greetings")
-    assert ax.get_result_sync(task, 15) == "Hello Acme"
+    assert ax.get_result_sync(task, patient(15)) == "Hello Acme"
     assert deployment.stop() == 0
 
 
@@ -128,16 +128,16 @@ def test_a_pool_serves_the_queue_that_it_names(deploy: Deploy) -> None:
     deployment.spawn(agentexec_worker("tasks"), AGENTEXEC_QUEUE_NAME="from-the-environment")
     assert "on queue greetings" in deployment.log
     task = ax.enqueue_sync("greet", {"name": "Acme"}, queue_name="greetings")
-    assert ax.get_result_sync(task, 15) == "Hello Acme"
+    assert ax.get_result_sync(task, patient(15)) == "Hello Acme"
     deployment.spawn([sys.executable, "tasks.py"])
     assert "on queue others" in deployment.log
     # In a process that has the pools, each task goes to the queue of its own.
     task = ax.enqueue_sync("other", {"name": "Acme"}, queue_name="others")
-    assert ax.get_result_sync(task, 15) == "greetings"
+    assert ax.get_result_sync(task, patient(15)) == "greetings"
     deployment.spawn(agentexec_worker("tasks:other", "--queue", "mine"))
     assert "on queue mine" in deployment.log
     task = ax.enqueue_sync("other", {"name": "Acme"}, queue_name="mine")
-    assert ax.get_result_sync(task, 15) == "greetings"
+    assert ax.get_result_sync(task, patient(15)) == "greetings"
 
 
 @pytest.mark.thorough
@@ -480,4 +480,4 @@ def test_a_worker_that_keeps_dying_is_replaced_more_slowly(deploy: Deploy) -> No
         deployment.log,
     )
     task = deployment.enqueue("work", "a")
-    assert ax.get_result_sync(task, 15) == "a"
+    assert ax.get_result_sync(task, patient(15)) == "a"

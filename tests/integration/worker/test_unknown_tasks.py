@@ -77,7 +77,7 @@ def test_a_task_that_one_worker_lacks_is_run_by_another(deploy: Deploy) -> None:
     canceled = ax.enqueue_sync("newer")
     known = ax.enqueue_sync("older")
     parent = ax.enqueue_sync("parent")
-    assert ax.get_result_sync(known, 15) == "old"
+    assert ax.get_result_sync(known, patient(15)) == "old"
     deployment.wait_for(lambda: all(is_left(deployment, task) for task in (*early, canceled)))
     assert ax.cancel_sync(canceled)
     start(deployment, "newer", NEWER)
@@ -105,7 +105,7 @@ def test_a_task_that_no_worker_has_ends_in_error_after_a_bounded_time(deploy: De
         "no worker had a task named removed for 10 minutes; the tasks of the workers on its queue are older, parent"
     )
     with pytest.raises(ax.TaskFailedError, match="no worker had a task named removed"):
-        ax.get_result_sync(removed, 5)
+        ax.get_result_sync(removed, patient(5))
     # A worker that has the task is only busy, or starts now: time does not end the task.
     newer = start(deployment, "newer", NEWER)
     deployment.stop(newer)

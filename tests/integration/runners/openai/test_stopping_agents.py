@@ -12,6 +12,7 @@ import agentexec as ax
 from examples.mock_openai import MockOpenAI, call, say
 from tests.deployment import Deploy, Deployment, on_targets, run_in_process
 from tests.integration.runners.openai.test_limits import agents_worker
+from tests.waiting import patient
 
 everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
 
@@ -45,7 +46,7 @@ def test_an_agent_within_a_model_call_is_stopped(deploy: Deploy, mock_openai: Mo
     assert [line.message for line in detail.logs] == ["Waiting to start.", "Task started.", "Canceled."]
     assert deployment.ledger("end") == deployment.ledger("caught") == {}
     with pytest.raises(ax.TaskCanceledError):
-        ax.get_result_sync(task, 5)
+        ax.get_result_sync(task, patient(5))
 
 
 @pytest.mark.thorough
@@ -143,4 +144,4 @@ def test_a_time_limit_leaves_quick_agents_alone(deploy: Deploy, mock_openai: Moc
     deployment = deploy()
     agents_worker(deployment, mock_openai)
     task = deployment.enqueue("ask_in_good_time", "quick")
-    assert ax.get_result_sync(task, 20) == "In time."
+    assert ax.get_result_sync(task, patient(20)) == "In time."

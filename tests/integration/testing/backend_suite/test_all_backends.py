@@ -23,7 +23,13 @@ from agentexec.task import Entry, new_agent_id
 from agentexec.testing.backend_suite import BackendSuite
 
 
-class TestRedisBackend(BackendSuite):
+class Suite(BackendSuite):
+    """The suite with time for a slow machine, but less than a wait that nothing ends takes."""
+
+    pick_up_seconds = 4.0
+
+
+class TestRedisBackend(Suite):
     @pytest.fixture
     def backend(self, redis_url: str) -> Iterator[StateBackend]:
         backend = redis_backend.create(Settings(redis_url=redis_url), create_engine("sqlite://"))
@@ -42,7 +48,7 @@ class TestRedisBackend(BackendSuite):
 
 
 @pytest.mark.thorough
-class TestSignedRedisBackend(BackendSuite):
+class TestSignedRedisBackend(Suite):
     """Signing changes nothing for those who have the key."""
 
     @pytest.fixture
@@ -60,7 +66,7 @@ class TestSignedRedisBackend(BackendSuite):
         backend._single_try_client.flushall()
 
 
-class TestSqlBackend(BackendSuite):
+class TestSqlBackend(Suite):
     @pytest.fixture
     def backend(self, tables_url: str) -> Iterator[StateBackend]:
         engine = open_engine(tables_url)
