@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any
 
@@ -52,6 +52,11 @@ class Meter:
         self._lock = threading.Lock()
         self._labels = Labels()
         self._values: dict[tuple[str, tuple[str, ...]], list[float]] = {}
+        self._sources: list[Callable[[], object]] = []
+
+    def add_source(self, count: Callable[[], object]) -> None:
+        """Have a function called before the values are read: it counts what its owner has only noted so far."""
+        self._sources.append(count)
 
     def add(self, counter: Counter, *labels: str, amount: float = 1) -> None:
         """Increase a counter."""
@@ -80,6 +85,7 @@ class Meter:
 
     def take(self) -> list[Delta]:
         """Return some of the increases since the last call, and forget them."""
+        self._count_noted()
         with self._lock:
             taken = []
             while self._values and len(taken) < MAX_SERIES:
@@ -97,8 +103,13 @@ class Meter:
 
     def values(self) -> dict[tuple[str, tuple[str, ...]], list[float]]:
         """Return a copy of what was counted and not taken."""
+        self._count_noted()
         with self._lock:
             return {key: list(amounts) for key, amounts in self._values.items()}
+
+    def _count_noted(self) -> None:
+        for count in self._sources:
+            count()
 
 
 def valid_delta(data: Any, metrics: Mapping[str, Counter | Histogram]) -> Delta | None:

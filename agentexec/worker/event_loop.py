@@ -74,6 +74,7 @@ class AttemptTask(asyncio.Task[T]):
 
     Args:
         lease: Lease of the attempt.
+        began: Moment at which the attempt began, by `time.monotonic`.
         on_unstarted: Called with the task if it was canceled before its first step.
     """
 
@@ -84,10 +85,12 @@ class AttemptTask(asyncio.Task[T]):
         lease: Lease,
         loop: asyncio.AbstractEventLoop,
         name: str,
+        began: float = 0.0,
         on_unstarted: Callable[[asyncio.Task[T]], object] | None = None,
     ) -> None:
         super().__init__(_UncloseableCoroutine(coroutine), loop=loop, name=name)
         self.lease = lease
+        self.began = began
         self._attempt = coroutine
         self._on_unstarted = on_unstarted
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
@@ -134,12 +135,14 @@ class RunningTasks:
     def _begin(self, started: Sequence[Admitted]) -> None:
         if self._measures is not None:
             self._measures.note_starts(started)
+        now = time.monotonic()
         for admitted in started:
             self._running[admitted.lease.agent_id] = AttemptTask(
                 self._execute(admitted),
                 lease=admitted.lease,
                 loop=self._loop,
                 name=f"{TASK_PREFIX}{admitted.task_name}",
+                began=now,
                 on_unstarted=functools.partial(self._settle_unstarted, admitted),
             )
 
@@ -188,11 +191,11 @@ class RunningTasks:
 
     def _settle(self, admitted: Admitted, ending: Ending) -> None:
         agent_id = admitted.lease.agent_id
-        if self._measures is not None:
-            self._measures.note_end(admitted, ending, aborted=agent_id in self._aborted)
+        task = self._running.pop(agent_id, None)
+        if self._measures is not None and task is not None:
+            self._measures.note_end(admitted, ending, began=task.began, aborted=agent_id in self._aborted)
         if self._begun.get(agent_id) is admitted.lease:
             del self._begun[agent_id]
-        self._running.pop(agent_id, None)
         if self._aborted and agent_id in self._aborted:
             # The record has its end, or the epoch of another worker: nothing may be written from here.
             self._aborted.discard(agent_id)

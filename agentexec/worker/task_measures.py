@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict, deque
 from collections.abc import Sequence
-from uuid import UUID
+from contextlib import suppress
 
 from agentexec.activity.changes.admissions import Admitted
 from agentexec.activity.changes.endings import Ending
@@ -13,9 +14,17 @@ from agentexec.task import Status
 from agentexec.telemetry.meter import Meter
 from agentexec.telemetry.names import DURATION, RETRIES, TASKS, WAIT
 
+MAX_NOTED = 500
+"""Endings that are noted and not counted."""
+
+COMPLETED, RETRIED = "complete", "retried"
+
 
 class TaskMeasures:
-    """Counts attempts and their lengths. Threads: the event loop's thread calls everything.
+    """Counts attempts and their lengths.
+
+    An ending is only noted, which costs a task little, and counted together with others. Threads: the event loop's thread
+    calls everything, and the thread that reads the meter counts what is noted.
 
     Args:
         meter: Meter of the process.
@@ -23,32 +32,57 @@ class TaskMeasures:
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
-        self._started: dict[UUID, float] = {}
+        self._ended: deque[tuple[str, float, str]] = deque()
+        """Name, seconds and outcome of attempts that are not counted yet."""
+        meter.add_source(self._count)
 
     def note_starts(self, started: Sequence[Admitted]) -> None:
         """Note that attempts start."""
-        began, now = time.monotonic(), utc_now()
-        waits: dict[str, list[float]] = {}
+        now = utc_now()
+        waits: dict[str, list[float]] = defaultdict(list)
         for admitted in started:
-            self._started[admitted.lease.agent_id] = began
             if admitted.queued_at is not None:
-                waited = max(0.0, (now - admitted.queued_at).total_seconds())
-                waits.setdefault(admitted.task_name, []).append(waited)
+                waits[admitted.task_name].append((now - admitted.queued_at).total_seconds())
         for name, values in waits.items():
-            self._meter.observe_all(WAIT, values, name)
+            self._meter.observe_all(
+                WAIT, values if min(values) >= 0 else [max(0.0, value) for value in values], name
+            )
 
-    def note_end(self, admitted: Admitted, ending: Ending, *, aborted: bool) -> None:
-        """Note that an attempt has ended; `aborted`: nothing is written, because it was canceled or lost its lease."""
-        name = admitted.task_name
-        began = self._started.pop(admitted.lease.agent_id, None)
-        if began is not None:
-            self._meter.observe(DURATION, time.monotonic() - began, name)
-        if aborted:
-            return
-        if ending.status is Status.COMPLETE:
-            self._meter.add(TASKS, name, "complete")
-        elif ending.status is Status.QUEUED and ending.counts_as_attempt:
-            self._meter.add(RETRIES, name)
+    def note_end(self, admitted: Admitted, ending: Ending, *, began: float, aborted: bool) -> None:
+        """Note that an attempt has ended.
+
+        Args:
+            admitted: The task.
+            ending: The ending of the attempt.
+            began: Moment at which it began, by `time.monotonic`.
+            aborted: Nothing is written, because the task was canceled or lost its lease.
+        """
+        outcome = ""
+        if not aborted:
+            if ending.status is Status.COMPLETE:
+                outcome = COMPLETED
+            elif ending.status is Status.QUEUED and ending.counts_as_attempt:
+                outcome = RETRIED
+        self._ended.append((admitted.task_name, time.monotonic() - began, outcome))
+        if len(self._ended) >= MAX_NOTED:
+            self._count()
+
+    def _count(self) -> None:
+        """Count the endings that are noted."""
+        lengths: dict[str, list[float]] = defaultdict(list)
+        outcomes: dict[tuple[str, str], int] = defaultdict(int)
+        with suppress(IndexError):  # another thread may count some of them
+            while self._ended:
+                name, seconds, outcome = self._ended.popleft()
+                lengths[name].append(seconds)
+                outcomes[name, outcome] += 1
+        for name, values in lengths.items():
+            self._meter.observe_all(DURATION, values, name)
+        for (name, outcome), number in outcomes.items():
+            if outcome == COMPLETED:
+                self._meter.add(TASKS, name, COMPLETED, amount=number)
+            elif outcome == RETRIED:
+                self._meter.add(RETRIES, name, amount=number)
 
     def note_cancellation(self, task_name: str) -> None:
         """Note that a running task was canceled."""

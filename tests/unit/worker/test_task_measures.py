@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from uuid import uuid4
 
@@ -28,7 +29,8 @@ def test_each_ending_counts_as_what_it_is() -> None:
         lease = Lease(uuid4(), 1)
         admitted = Admitted(lease, "work", None, 1, CrashCounts(), utc_now() - timedelta(seconds=7))
         measures.note_starts([admitted])
-        measures.note_end(admitted, Ending(lease, status, "", counts_as_attempt=counts), aborted=aborted)
+        ending = Ending(lease, status, "", counts_as_attempt=counts)
+        measures.note_end(admitted, ending, began=time.monotonic(), aborted=aborted)
     measures.note_cancellation("work")
     values = meter.values()
     assert values[TASKS.name, ("work", "complete")] == [1]
