@@ -16,7 +16,7 @@ from agentexec.activity.models import Activity, ActivityResult
 from agentexec.activity.receiver import Receiver, new_address
 from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
-from agentexec.db.transactions import reading
+from agentexec.db.transactions import looking_up, reading
 from agentexec.runtime import Runtime
 from agentexec.state.messages import CANCEL, DONE, QUEUES, parse_messages
 from agentexec.task import FINAL_STATUSES, Status
@@ -223,7 +223,7 @@ def read_outcomes(runtime: Runtime, agent_ids: Sequence[UUID]) -> list[TaskOutco
 
 def _read_rows(runtime: Runtime, agent_ids: Sequence[UUID]) -> list[Any]:
     rows: list[Any] = []
-    with reading(runtime.engine) as connection:
+    with looking_up(runtime.engine) as connection:
         for chunk in chunks(agent_ids):
             rows.extend(connection.execute(_OUTCOMES, {"ids": chunk}))
     return rows

@@ -55,18 +55,22 @@ def writing(
 
 
 @contextmanager
-def inserting(engine: Engine) -> Generator[Connection]:
-    """Open a transaction that only inserts, in one round trip where the database can: it ends with the block.
+def inserting(engine: Engine, *, relaxed: bool = False, by_key_only: bool = False) -> Generator[Connection]:
+    """Open a transaction that inserts, in one round trip where the database can: it ends with the block.
 
-    Use it for statements whose results nobody reads.
+    Use it for statements whose results nobody reads. `relaxed` and `by_key_only` as for `writing`; with the latter, they may
+    also update and delete.
     """
-    is_batched = engine.dialect.name == "postgresql" and can_batch(engine.dialect)
+    if engine.dialect.name != "postgresql" or not can_batch(engine.dialect):
+        with writing(engine, relaxed=relaxed, by_key_only=by_key_only) as connection:
+            yield connection
+        return
     with (
-        writing(engine, by_key_only=False, limited=not is_batched) as connection,
+        writing(engine, by_key_only=False, limited=False) as connection,
         batched(connection, commit=True),
     ):
-        if is_batched:
-            connection.exec_driver_sql(f"SELECT {transaction_limits(engine.dialect)}")
+        settings = [RELAXED] * relaxed + [BY_KEY_ONLY] * by_key_only + [transaction_limits(engine.dialect)]
+        connection.exec_driver_sql(f"SELECT {', '.join(settings)}")
         yield connection
 
 
@@ -90,6 +94,20 @@ def reading(
             with batched(connection):
                 connection.exec_driver_sql(f"SELECT {IN_INDEX_ORDER if in_index_order else BY_KEY_ONLY}")
         yield connection
+
+
+@contextmanager
+def looking_up(engine: Engine) -> Generator[Connection]:
+    """Open a connection for reads that are independent of each other; raises UnavailableError as `reading` does.
+
+    On PostgreSQL each of them is one round trip, instead of three with BEGIN and ROLLBACK.
+    """
+    if engine.dialect.name == "postgresql":
+        with autocommitting(engine) as connection:
+            yield connection
+    else:
+        with reading(engine) as connection:
+            yield connection
 
 
 def has_single_writer(engine: Engine) -> bool:

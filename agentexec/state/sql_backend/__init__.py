@@ -19,7 +19,7 @@ from agentexec.config import Settings
 from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
-from agentexec.db.transactions import reading, writing
+from agentexec.db.transactions import looking_up, reading, writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
 from agentexec.state.answers import Waiting
 from agentexec.state.backend import ClaimResult, LostLeases
@@ -97,7 +97,7 @@ class SqlBackend(SqlComparison):
         limits: Mapping[str, int] = NO_LIMITS,
     ) -> ClaimResult:
         self._note_mark(queue)
-        with reading(self._engine) as connection:
+        with looking_up(self._engine) as connection:
             # Without a lock, so idle workers do not block a writer.
             first = self._fair.read_next(connection, queue)
         next_due = _seconds_until_due(first)

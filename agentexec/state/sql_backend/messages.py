@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from agentexec.db.chunks import chunks
-from agentexec.db.transactions import reading, writing
+from agentexec.db.transactions import inserting, looking_up, reading, writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
 from agentexec.state.backend import EVENTS_KEPT, FOLLOW_TTL_SECONDS, WATCH_TTL_SECONDS, Event
 from agentexec.state.messages import DONE, EVENTS, format_message
@@ -41,20 +41,20 @@ class SqlMessages:
         for chunk in chunks(agent_ids):
             rows = [self._params(id=agent_id, mailbox=mailbox, seconds=seconds) for agent_id in chunk]
             known = self._params(ids=chunk, mailbox=mailbox, seconds=seconds)
-            with writing(self._engine, relaxed=True) as connection:
+            with inserting(self._engine, relaxed=True, by_key_only=True) as connection:
                 connection.execute(self._messages.extend_watches, known)
-                connection.execute(self._messages.watch, rows)
+                connection.execute(self._messages.watch, rows[0] if len(rows) == 1 else rows)
 
     def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         sent = False
         for chunk in chunks(agent_ids):
-            with reading(self._engine) as connection:
+            with looking_up(self._engine) as connection:
                 # Nobody waits for most tasks: those need no transaction.
                 rows = connection.execute(self._messages.watchers, {"ids": chunk}).all()
             if not rows:
                 continue
             sent = True
-            with writing(self._engine, relaxed=True) as connection:
+            with inserting(self._engine, relaxed=True, by_key_only=True) as connection:
                 connection.execute(self._messages.unwatch, {"ids": [row.agent_id for row in rows]})
                 self._send(connection, [(row.mailbox, format_message(DONE, row.agent_id)) for row in rows])
         if sent:
@@ -63,7 +63,7 @@ class SqlMessages:
     def send(self, mailbox: str, messages: Sequence[str]) -> None:
         if not messages:
             return
-        with writing(self._engine, relaxed=True) as connection:
+        with inserting(self._engine, relaxed=True) as connection:
             self._send(connection, [(mailbox, message) for message in messages])
         self._wakeup.announce()
 
@@ -71,10 +71,10 @@ class SqlMessages:
         deadline = time.monotonic() + timeout
         while True:
             mark = self._wakeup.mark()
-            with reading(self._engine) as connection:
+            with looking_up(self._engine) as connection:
                 rows = connection.execute(self._messages.read, {"mailbox": mailbox}).all()
             if rows:
-                with writing(self._engine, relaxed=True) as connection:
+                with inserting(self._engine, relaxed=True, by_key_only=True) as connection:
                     for chunk in chunks(rows):
                         connection.execute(self._messages.delete, {"ids": [row.id for row in chunk]})
                 return [row.text for row in rows]
@@ -119,7 +119,7 @@ class SqlMessages:
 
     def followed_tasks(self, queue: str, agent_ids: Sequence[UUID]) -> set[UUID]:
         found: set[UUID] = set()
-        with reading(self._engine) as connection:
+        with looking_up(self._engine) as connection:
             # Most of the time nobody follows any task.
             if connection.execute(self._messages.any_follower).first() is not None:
                 for chunk in chunks(agent_ids):
@@ -130,7 +130,8 @@ class SqlMessages:
     def _send(self, connection: Connection, messages: Sequence[tuple[str, str]]) -> None:
         """Put messages into mailboxes, each given as mailbox and text."""
         rows = [self._params(mailbox=mailbox, text=message) for mailbox, message in messages]
-        connection.execute(self._messages.send, rows)
+        # A single one alone: the driver's `executemany` takes more round trips.
+        connection.execute(self._messages.send, rows[0] if len(rows) == 1 else rows)
 
     def _append(self, connection: Connection, events: Mapping[UUID, Sequence[str]]) -> None:
         known = connection.execute(self._messages.last_events, {"ids": list(events)})

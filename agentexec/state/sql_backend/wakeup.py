@@ -19,7 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from agentexec.config import CONF
 from agentexec.db.pooler import pooling_of
-from agentexec.db.transactions import writing
+from agentexec.db.round_trips import RELAXED
+from agentexec.db.transactions import autocommitting
 from agentexec.outage import Outage
 from agentexec.state.sql_backend.file_watch import FileWatch
 
@@ -189,9 +190,10 @@ class PostgresWakeup(Wakeup):
 
     def announce(self) -> None:
         """Wake all waiting threads, those of other processes by a notification."""
-        notify = text("SELECT pg_notify(:channel, '')")
+        # One round trip: the setting is in force when the statement's own transaction commits.
+        notify = text(f"SELECT {RELAXED}, pg_notify(:channel, '')")
         self._note_change()
-        with writing(self._engine, relaxed=True) as connection:
+        with autocommitting(self._engine) as connection:
             connection.execute(notify, {"channel": self._channel})
 
     def _watch(self) -> None:
