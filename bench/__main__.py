@@ -55,20 +55,27 @@ MEASURES: dict[str, Callable[[Target, Size], Iterator[Figure]]] = {
 }
 
 
+def _timeline(arguments: Sequence[str]) -> int:
+    # Imported on use: it imports the drivers.
+    return importlib.import_module("bench.timeline").main(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "activities": activities.main,
+    "agents": agent_costs.main,
+    "api": api_times.main,
+    "growth": growth.main,
+    "peers": peers.main,
+    "streams": streams.main,
+    "timeline": _timeline,
+}
+"""Measurements with arguments of their own."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    if list(arguments[:1]) == ["activities"]:
-        return activities.main(arguments[1:])
-    if list(arguments[:1]) == ["api"]:
-        return api_times.main(arguments[1:])
-    if list(arguments[:1]) == ["agents"]:
-        return agent_costs.main(arguments[1:])
-    if list(arguments[:1]) == ["growth"]:
-        return growth.main(arguments[1:])
-    if list(arguments[:1]) == ["streams"]:
-        return streams.main(arguments[1:])
-    if list(arguments[:1]) == ["peers"]:
-        return peers.main(arguments[1:])
+    if arguments and arguments[0] in COMMANDS:
+        return COMMANDS[arguments[0]](arguments[1:])
     options = _parse(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)  # as an exception, which stops every server and worker
