@@ -20,14 +20,22 @@ class ModelPrice(BaseModel):
 
 
 def price_of(model: str, prices: Mapping[str, ModelPrice], *, use_list_prices: bool) -> ModelPrice | None:
-    """Return a model's own price, else with `use_list_prices` the one in the list shipped with agentexec, else None."""
+    """Return a model's own price, else with `use_list_prices` the one in the list shipped with agentexec, else None.
+
+    Models that the list lacks are looked up in `genai-prices`, if it is installed.
+    """
     if model in prices or not use_list_prices:
         return prices.get(model)
     from agentexec.llm.list_prices import PRICES  # noqa: PLC0415 - only a look at costs loads the list
 
-    if model not in PRICES:
+    found = PRICES.get(model)
+    if found is None:
+        from agentexec.llm.listed_elsewhere import find_price  # noqa: PLC0415 - only for these models
+
+        found = find_price(model)
+    if found is None:
         return None
-    fresh, cached, output = PRICES[model]
+    fresh, cached, output = found
     return ModelPrice(input=fresh, cached_input=cached, output=output)
 
 

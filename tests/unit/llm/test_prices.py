@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from agentexec.llm.list_prices import BASE_MODEL_PRICES, CHECKED_ON, PRICES, SNAPSHOTS
+from agentexec.llm.listed_elsewhere import find_price
 from agentexec.llm.prices import ModelPrice, compute_cost
 
 USED = {"requests": 1, "input_tokens": 3_000_000, "cached_tokens": 1_000_000, "output_tokens": 500_000}
@@ -59,3 +63,41 @@ def test_the_guide_says_when_the_list_was_checked_and_names_its_models():
     )
     words = set(re.findall(r"[a-z0-9.]+", listed.replace("-", " ")))
     assert {part for model in BASE_MODEL_PRICES for part in model.split("-")} <= words
+
+
+class FakePrices:
+    """The part of genai-prices that is used, as its release 0.2.3 answers; a real one would slow every test's import."""
+
+    class Usage:
+        def __init__(self, input_tokens: int = 0, cache_read_tokens: int = 0, output_tokens: int = 0) -> None:
+            fresh = input_tokens - cache_read_tokens
+            self.total = Decimal(3 * fresh + 15 * output_tokens) + Decimal("0.3") * cache_read_tokens
+
+    @staticmethod
+    def calc_price(usage: Usage, model_ref: str, *, provider_id: str | None = None) -> SimpleNamespace:
+        if model_ref == "broken":
+            raise ValueError(model_ref)
+        if model_ref != "claude-sonnet-4-5" or provider_id not in (None, "anthropic"):
+            raise LookupError(model_ref)
+        return SimpleNamespace(total_price=usage.total / 1_000_000)
+
+
+def test_models_that_the_list_lacks_are_looked_up_in_genai_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_price.cache_clear()
+    monkeypatch.setitem(sys.modules, "genai_prices", FakePrices)
+    used = {"claude-sonnet-4-5": USED}
+    cost = compute_cost(used, {}, use_list_prices=True)
+    assert cost == pytest.approx(2 * 3 + 0.3 + 15 / 2)
+    assert compute_cost({"anthropic/claude-sonnet-4-5": USED}, {}, use_list_prices=True) == cost
+    assert compute_cost({"litellm/anthropic/claude-sonnet-4-5": USED}, {}, use_list_prices=True) == cost
+    assert compute_cost(used, {}, use_list_prices=False) is None
+    for unknown in ("nobody/claude-sonnet-4-5", "broken", ""):
+        assert compute_cost({unknown: USED}, {}, use_list_prices=True) is None
+    find_price.cache_clear()
+
+
+def test_without_genai_prices_only_the_list_has_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_price.cache_clear()
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    assert compute_cost({"claude-sonnet-4-5": USED}, {}, use_list_prices=True) is None
+    find_price.cache_clear()
