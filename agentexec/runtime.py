@@ -122,6 +122,8 @@ class Runtime:
         self._tracing: Tracing | None = None
         self.meter: Meter | None = None
         """Meter of this process; None unless somebody reads the metrics."""
+        self.replay: Any = None
+        """The watch over an offline replay (`agentexec.journal.watch`); None in every other process."""
         self.only_reads_program = False
         """True in processes that import the user's program to find its tasks: workers, and commands that are given it. They
         must not start workers, and commands must not run the program's exit handlers."""
@@ -194,6 +196,11 @@ class Runtime:
     def add_registry(self, registry: Registry) -> None:
         """Make a pool's tasks known to `enqueue` and `get_result` in this process."""
         self._registries.add(registry)
+
+    def registry_of(self, task_name: str) -> Registry | None:
+        """Return the registry of the pool of this process that has a task, or None."""
+        found = (registry for registry in list(self._registries) if registry.find(task_name) is not None)
+        return next(found, None)
 
     def definition(self, task_name: str) -> TaskDefinition | None:
         """Return the definition of a task that some pool of this process has registered, or None."""

@@ -1,4 +1,4 @@
-"""The difference between two tasks, for `agentexec show --diff`."""
+"""The difference between two tasks, which `agentexec show` prints on request."""
 
 from __future__ import annotations
 

@@ -79,6 +79,18 @@ def _fork() -> Command:
     return run
 
 
+def _export() -> Command:
+    from agentexec.cli.export import run
+
+    return run
+
+
+def _check() -> Command:
+    from agentexec.cli.check import run
+
+    return run
+
+
 def _approvals() -> Command:
     from agentexec.cli.approvals import run
 
@@ -158,6 +170,8 @@ VERBS: dict[str, Callable[[], Command]] = {
     "failed": _failed,
     "retry": _retry,
     "fork": _fork,
+    "export": _export,
+    "check": _check,
     "approvals": _approvals,
     "approve": _approve,
     "reject": _reject,

@@ -17,6 +17,7 @@ from agentexec.journal.facts import Fact, FactKind, dump
 from agentexec.journal.recorder import POLICIES, SCOPE, Policy, Scope
 from agentexec.journal.user_errors import contain_generator_exit
 from agentexec.outage import Tries
+from agentexec.runtime import RUNTIME
 
 T = TypeVar("T")
 
@@ -116,9 +117,11 @@ async def run_call(scope: Scope, path: str, spec: CallSpec[T], policy: Policy) -
     """
     recorder = scope.recorder
     input_hash = digest([spec.name, spec.arguments])
-    recorder.require_same_input(path, 0, input_hash, f"the call {spec.name}")
     facts = recorder.facts(path)
     decision = decide(facts, policy)
+    if RUNTIME.replay is not None:
+        await _watch(scope, path, spec, decision)
+    recorder.require_same_input(path, 0, input_hash, f"the call {spec.name}")
     if decision is Decision.ANSWER:
         if scope.replay is not None:
             scope.replay.note_replayed()
@@ -138,6 +141,14 @@ async def run_call(scope: Scope, path: str, spec: CallSpec[T], policy: Policy) -
         intent = {"name": spec.name, "arguments": spec.arguments, "policy": policy}
         await recorder.record(path, FactKind.INTENT, input_hash, dump(intent, f"The call {spec.name}"))
     return await _make(scope, path, spec, policy, input_hash)
+
+
+async def _watch(scope: Scope, path: str, spec: CallSpec[Any], decision: Decision) -> None:
+    """Let the watch over an offline replay compare a call with the record, and refuse one that is not recorded."""
+    RUNTIME.replay.check_call(scope.recorder, path, spec.name, spec.arguments)
+    if decision is not Decision.ANSWER:
+        await RUNTIME.replay.refuse_live(scope.recorder, path, f"the call {spec.name}")
+    RUNTIME.replay.note_answered(scope.recorder, path, len(scope.recorder.facts(path)) - 1)
 
 
 async def _answer(scope: Scope, path: str, spec: CallSpec[T], policy: Policy, outcome: Fact) -> T:

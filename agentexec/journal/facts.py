@@ -29,6 +29,10 @@ STEPS = (FactKind.MODEL, FactKind.OUTCOME)
 """Kinds that are recorded once and never repeated. A call that raises may record its intent and error in every attempt."""
 
 
+ANY_INPUT = ""
+"""Hash of an input in a replayed record that fits every input."""
+
+
 class Fact(NamedTuple):
     """One recorded event at `path`. `value` is JSON text; `input_hash` is the digest of the input that led to it."""
 

@@ -26,7 +26,7 @@ from agentexec.errors import AgentexecError, ReplayDivergedError, WaitingForAppr
 from agentexec.journal.appends import append_with_others
 from agentexec.journal.approvals import Question, Verdict, ask, earliest_expiry, waiting_message
 from agentexec.journal.budgets import AttemptBudget
-from agentexec.journal.facts import Fact, FactKind, Usage, fit_path
+from agentexec.journal.facts import ANY_INPUT, Fact, FactKind, Usage, fit_path
 from agentexec.journal.spending import count_usage
 from agentexec.journal.store import Append, check_lease, load_facts
 from agentexec.journal.stores import journal_store
@@ -147,7 +147,7 @@ class Recorder:
             recorded = self._facts.get(fit_path(f"{stem}{ordinal}"))
             if not recorded:
                 return first_mismatch if first_mismatch is not None and ordered else ordinal
-            if recorded[0].input_hash == input_hash:
+            if recorded[0].input_hash in (input_hash, ANY_INPUT):
                 return ordinal
             first_mismatch = first_mismatch or ordinal
         raise AssertionError("unreachable: the count has no end")
@@ -175,7 +175,7 @@ class Recorder:
     def require_same_input(self, path: str, seq: int, input_hash: str, what: str) -> None:
         """Raise ReplayDivergedError if the fact at this place was recorded with another input."""
         facts = self.facts(path)
-        if seq < len(facts) and facts[seq].input_hash != input_hash:
+        if seq < len(facts) and facts[seq].input_hash not in (input_hash, ANY_INPUT):
             raise self.stop(
                 ReplayDivergedError(
                     f"Task {self.lease.agent_id} went another way than in an earlier attempt: {what} ({path}) now has "

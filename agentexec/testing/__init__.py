@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from agentexec.testing.harness import Harness as Harness
     from agentexec.testing.harness import TaskRecord as TaskRecord
     from agentexec.testing.harness import harness as harness
+    from agentexec.testing.run_replay import replay as replay
     from agentexec.testing.script import ScriptEndedError as ScriptEndedError
 
 _MODULES = {
@@ -18,9 +19,10 @@ _MODULES = {
     "ScriptEndedError": "script",
     "TaskRecord": "harness",
     "harness": "harness",
+    "replay": "run_replay",
 }
 
-__all__ = ["AsyncHarness", "Harness", "ScriptEndedError", "TaskRecord", "harness"]
+__all__ = ["AsyncHarness", "Harness", "ScriptEndedError", "TaskRecord", "harness", "replay"]
 
 
 def __getattr__(name: str) -> Any:

@@ -196,6 +196,10 @@ class AsyncHarness:
         await self._work({task.agent_id})
         return self.task(task)
 
+    async def run_only(self, agent_id: UUID) -> None:
+        """Run all attempts of one queued task until it has ended."""
+        await self._work({agent_id})
+
     async def run_all(self) -> list[TaskRecord]:
         """Run all queued tasks, and the tasks that they enqueue, until none is left.
 

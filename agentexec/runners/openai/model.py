@@ -32,6 +32,7 @@ from agentexec.runners.openai.run import DurableRun
 from agentexec.runners.openai.stream_replay import DeltaLengths, StreamShape, replayed_events
 from agentexec.runners.openai.tools import require_tools
 from agentexec.runners.openai.usage import load_usage
+from agentexec.runtime import RUNTIME
 
 PAYLOAD_NAME = "A model's response"
 
@@ -101,6 +102,8 @@ class JournaledModel(SdkProxy):
         given = kwargs["input"] if "input" in kwargs else args[1]
         if self._run.changes is not None:
             self._run.changes.note_input(self._run.next_turn, given)
+        if RUNTIME.replay is not None:
+            RUNTIME.replay.check_input(self._run.recorder, self._run.path, self._run.next_turn, given)
         return digest(given)
 
     def _changed(

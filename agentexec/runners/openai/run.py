@@ -22,6 +22,7 @@ from agentexec.runners.openai.changes import changes_of
 from agentexec.runners.openai.events import LiveEvent, TextPlaces
 from agentexec.runners.openai.guardrails import InputGuardrails
 from agentexec.runners.openai.tracing import ReplayedSpans
+from agentexec.runtime import RUNTIME
 
 
 class DurableRun:
@@ -110,6 +111,8 @@ class DurableRun:
         replay, turn = self.scope.replay, self._next_turn
         facts = self.recorder.facts(self.path)
         if turn >= len(facts):
+            if RUNTIME.replay is not None:
+                await RUNTIME.replay.refuse_live(self.recorder, self.path, f"model call {turn}")
             self.spans.let_through()
             self.replaying = False
             if replay is not None:
@@ -120,6 +123,8 @@ class DurableRun:
         )
         if replay is not None:
             replay.note_replayed(turn if self.outermost else None)
+        if RUNTIME.replay is not None:
+            RUNTIME.replay.note_answered(self.recorder, self.path, turn)
         self._next_turn += 1
         return facts[turn].value
 

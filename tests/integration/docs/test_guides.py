@@ -180,6 +180,7 @@ SCRIPTS: dict[str, list[MockStep]] = {
     "durable-runs": [say("Acme makes anvils.")],
     "fork": [call("order_anvil", company="Acme"), say("I ordered an anvil of Acme.")],
     "live-events": [call("founded", company="Acme"), say("Acme makes anvils.")],
+    "replay-tests": [call("order_anvil", company="Acme"), say("I ordered an anvil of Acme.")],
     "pipelines": [say("Acme makes anvils.")],
 }
 """Answers of the model in the guides that call one."""
