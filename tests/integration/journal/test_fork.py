@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 
 import agentexec as ax
+from agentexec.activity.models import Activity
 from agentexec.cli.diff import Difference
 from agentexec.journal.models import JournalEntry
 from agentexec.runtime import RUNTIME
@@ -71,7 +72,7 @@ def test_a_fork_replays_the_turns_before_and_takes_the_others_itself() -> None:
     world = World()
     with ax.testing.harness(world.pool) as harness:
         harness.model.call_tool("search", {"query": "a"}).call_tool("search", {"query": "b"}).say("first")
-        first = harness.run("research", Question(), metadata={"tenant": "acme"})
+        first = harness.run("research", Question(), metadata={"tenant": "acme"}, budget="900 tokens")
         assert (first.result, searches(world)) == ("first", ["a", "b"])
         before = journal_of(first)
         fork = ax.fork_sync(
@@ -89,6 +90,13 @@ def test_a_fork_replays_the_turns_before_and_takes_the_others_itself() -> None:
         assert [item.get("content") for item in calls[0].input][-1] == "Look closer."
         assert [item.get("content") for item in calls[1].input][-3] == "Look closer.", "it stays in its place"
         assert second.metadata == {"tenant": "acme"}
+        with RUNTIME.engine.connect() as connection:
+            query = select(Activity.input_tokens, Activity.budget).order_by(Activity.created_at)
+            rows = connection.execute(
+                query.where(Activity.agent_id.in_((first.agent_id, fork.agent_id)))
+            ).all()
+        assert [row.input_tokens for row in rows] == [30, 20], "each spends its own"
+        assert rows[0].budget == rows[1].budget
         assert second.log[0].message == f"Forked from task {first.agent_id} at turn 2 of Researcher#1 by Ada."
         note = f"Forked at turn 2 of Researcher#1 as task {fork.agent_id} by Ada."
         assert harness.task(first.agent_id).messages[-1] == note
