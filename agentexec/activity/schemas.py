@@ -5,6 +5,7 @@ They are built on first use (`defer_build`): a command needs few of them, and bu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -50,6 +51,19 @@ def valid_usage(usage: Any) -> dict[str, dict[str, int]]:
         for model, used in usage.items()
         if isinstance(used, dict)
     }
+
+
+def add_usage(sums: dict[str, dict[str, int]], usage: Any, names: Sequence[str]) -> None:
+    """Add the usage by model of a database column to sums by model and name, without values that are not usage."""
+    if not isinstance(usage, dict):
+        return
+    for model, used in usage.items():
+        if isinstance(used, dict):
+            sum_of_model = sums.get(model) or sums.setdefault(str(model), dict.fromkeys(names, 0))
+            for name in names:
+                value = used.get(name)
+                if type(value) is int:
+                    sum_of_model[name] += value
 
 
 class _ActivitySchema(BaseModel):

@@ -11,7 +11,12 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import Activity
-from agentexec.activity.queries.filters import Filter, select_matching_ids, with_most_selective_index
+from agentexec.activity.queries.filters import (
+    Filter,
+    driving_conditions,
+    select_matching_ids,
+    with_most_selective_index,
+)
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.config import CONF
 from agentexec.task import ACTIVE_STATUSES, Status
@@ -37,7 +42,7 @@ class ActiveFilter(NamedTuple):
 def count_matching(db: Session, wanted: ActiveFilter, maximum: int) -> int:
     """Return the number of tasks that match, up to `maximum`."""
     counted = 0
-    for query in _queries(db, wanted):
+    for query in _queries(db, wanted, only_ids=True):
         found = query.limit(maximum - counted).subquery()
         counted += db.scalar(select(func.count()).select_from(found)) or 0
     return counted
@@ -52,18 +57,8 @@ def select_matching(db: Connection, wanted: ActiveFilter, limit: int) -> list[tu
     return found
 
 
-def _queries(db: Any, wanted: ActiveFilter) -> list[Any]:
-    """Return a query of agent_id and queue for each status."""
-    rows = select(Activity.agent_id, Activity.queue)
-    if wanted.queue is not None:
-        rows = rows.where(Activity.queue == wanted.queue)
-    if wanted.agent_ids is not None:
-        named = rows.where(Activity.agent_id.in_(wanted.agent_ids), *metadata_conditions(wanted.metadata))
-        if wanted.task_name is not None:
-            named = named.where(Activity.agent_type == wanted.task_name)
-        times = Filter(created_after=wanted.created_after, created_before=wanted.created_before)
-        named = named.where(*times.time_conditions(Activity.created_at))
-        return [named.where(Activity.status.in_(wanted.statuses or ACTIVE_STATUSES))]
+def _queries(db: Any, wanted: ActiveFilter, *, only_ids: bool = False) -> list[Any]:
+    """Return a query of agent_id and queue for each status; `only_ids` may leave out the queue."""
     matching = Filter(
         wanted.status,
         wanted.task_name,
@@ -71,7 +66,20 @@ def _queries(db: Any, wanted: ActiveFilter) -> list[Any]:
         created_before=wanted.created_before,
         metadata=wanted.metadata,
     )
+    rows = select(Activity.agent_id, Activity.queue)
+    if wanted.queue is not None:
+        rows = rows.where(Activity.queue == wanted.queue)
+    if wanted.agent_ids is not None:
+        named = rows.where(Activity.agent_id.in_(wanted.agent_ids), *metadata_conditions(wanted.metadata))
+        if wanted.task_name is not None:
+            named = named.where(Activity.agent_type == wanted.task_name)
+        named = named.where(*matching.time_conditions(Activity.created_at))
+        return [named.where(Activity.status.in_(wanted.statuses or ACTIVE_STATUSES))]
+    if not wanted.metadata:
+        # The index by status has the queue too.
+        return [
+            rows.where(*driving_conditions(matching, (status,), None, Activity)) for status in wanted.statuses
+        ]
     matching = with_most_selective_index(db, matching, ranks=(0, 1))
-    return [
-        rows.where(Activity.agent_id.in_(select_matching_ids(matching, status))) for status in wanted.statuses
-    ]
+    found = [select_matching_ids(matching, status, wanted.queue) for status in wanted.statuses]
+    return found if only_ids else [rows.where(Activity.agent_id.in_(ids)) for ids in found]

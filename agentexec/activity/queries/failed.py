@@ -129,15 +129,14 @@ def _groups_of_window(db: Session, wanted: FailedFilter) -> list[FailedGroup]:
     """Return all groups, largest first: a few thousand rows are grouped faster here than their examples are found."""
     message = func.substr(Activity.message, 1, GROUPED_CHARACTERS)
     columns = (Activity.agent_type, message, Activity.finished_at, Activity.agent_id)
-    groups: dict[tuple[str, str], FailedGroup] = {}
-    rows: Any = db.execute(_select(wanted, *columns))
-    for name, text, at, agent_id in rows:
-        key = (name, text or "")
-        group = groups.get(key) or FailedGroup(*key, 0, None, agent_id)
-        is_later = group.latest is None or (at is not None and at > group.latest)
-        latest, example = (at, agent_id) if is_later else (group.latest, group.example)
-        groups[key] = FailedGroup(*key, group.count + 1, latest, example)
-    return sorted(groups.values(), key=lambda group: group.count, reverse=True)
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for name, text, at, agent_id in db.execute(_select(wanted, *columns)):
+        group = groups.setdefault((name, text or ""), [0, at, agent_id])
+        group[0] += 1
+        if at is not None and (group[1] is None or at > group[1]):
+            group[1:] = at, agent_id
+    found = [FailedGroup(*key, *group) for key, group in groups.items()]
+    return sorted(found, key=lambda group: group.count, reverse=True)
 
 
 def _example(db: Session, wanted: FailedFilter, name: str, message: str | None) -> UUID:

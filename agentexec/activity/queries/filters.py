@@ -218,7 +218,12 @@ def driving_conditions(
 
 
 def residual_conditions(
-    wanted: Filter, statuses: Sequence[Status], label: int | None, agent_id: Any, created_at: Any
+    wanted: Filter,
+    statuses: Sequence[Status],
+    label: int | None,
+    agent_id: Any,
+    created_at: Any,
+    queue: str | None = None,
 ) -> list[ColumnElement[bool]]:
     """Return the other conditions, each of them a look into an index for each row that the driving condition finds.
 
@@ -232,13 +237,21 @@ def residual_conditions(
             # With the time, the index by status answers it, which is far smaller than the table.
             same = (Activity.agent_id == agent_id, Activity.created_at == created_at)
             found = select(literal(1)).where(*same, *_status_and_name(wanted, statuses))
+            if queue is not None:
+                found = found.where(Activity.queue == queue)
             conditions.append(found.scalar_subquery().is_not(None))
     return conditions + [residual_label_condition(other, agent_id, created_at) for other in labels]
 
 
-def select_matching_ids(wanted: Filter, status: Status) -> Select[Any]:
-    """Return a query for the ids of the activities with a status that match a filter, in no order."""
+def select_matching_ids(wanted: Filter, status: Status, queue: str | None = None) -> Select[Any]:
+    """Return a query for the ids of the activities with a status that match a filter, in no order.
+
+    The filter has no queue; with `queue` as well, the index by status has it.
+    """
     label = wanted.driving_label(RANKS[status])
     source: Any = Activity if label is None else ActivityLabel
-    others = residual_conditions(wanted, (status,), label, source.agent_id, source.created_at)
-    return select(source.agent_id).where(*driving_conditions(wanted, (status,), label, source), *others)
+    others = residual_conditions(wanted, (status,), label, source.agent_id, source.created_at, queue)
+    driving = driving_conditions(wanted, (status,), label, source)
+    if label is None and queue is not None:
+        driving.append(Activity.queue == queue)
+    return select(source.agent_id).where(*driving, *others)

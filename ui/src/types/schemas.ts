@@ -278,6 +278,8 @@ export interface Overview {
   done_per_minute: number[];
   /** Numbers of tasks that ended in ERROR, likewise. */
   failed_per_minute: number[];
+  /** Number of the latest minutes in which all tasks are counted. With a metadata filter, the minutes before may lack some: tasks are then counted among the 10,000 that ended last. */
+  exact_minutes: number;
   /** Worker processes of all queues; lost ones stay for ten minutes. */
   workers: Worker[];
   /** Number of queued and running tasks. */

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.models import Activity
-from agentexec.activity.queries import by_queue, listing
-from agentexec.activity.queries.filters import Filter
+from agentexec.activity.queries import by_queue, listing, recent
+from agentexec.activity.queries.active import ActiveFilter, count_matching, select_matching
+from agentexec.activity.queries.filters import PROBE_LIMIT, Filter
 from agentexec.activity.queries.overview import ended_per_minute
 from agentexec.activity.queries.queues import count_by_queue
 from agentexec.db import clock
@@ -51,8 +52,9 @@ def busy(
 @pytest.fixture(scope="module")
 def everything(busy: Engine) -> list[Any]:
     columns = (Activity.agent_id, Activity.status, Activity.queue, Activity.run_at, Activity.finished_at)
+    others = (Activity.created_at, Activity.metadata_)
     with busy.connect() as connection:
-        return list(connection.execute(select(*columns, Activity.created_at)))
+        return list(connection.execute(select(*columns, *others)))
 
 
 @pytest.fixture
@@ -134,6 +136,74 @@ def test_each_minute_counts_what_ended_in_it(db: Session, everything: list[Any])
     assert found.active == len(active)
     ready = [row for row in active if row.status is Status.QUEUED and (row.run_at or found.at) <= found.at]
     assert found.oldest_queued_at == min(row.created_at for row in ready)
+
+
+def ended_of(everything: list[Any], tenant: str, at: Any, status: Status) -> Counter[int]:
+    own = [row for row in everything if row.status is status and row.metadata["tenant"] == tenant]
+    ages = [at - row.finished_at for row in own]
+    return Counter(age // timedelta(minutes=1) for age in ages if age >= timedelta(0))
+
+
+@pytest.mark.parametrize("limit", [PROBE_LIMIT, 1], ids=["few have the label", "many have the label"])
+def test_the_minutes_of_a_tenant_are_counted_exactly_while_they_are_few(
+    db: Session, everything: list[Any], limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "PROBE_LIMIT", limit)
+    found = ax.activity.overview(db, 60, metadata_filter={"tenant": "t0"})
+    for status, numbers in (
+        (Status.COMPLETE, found.done_per_minute),
+        (Status.ERROR, found.failed_per_minute),
+    ):
+        minutes = ended_of(everything, "t0", found.at, status)
+        assert numbers == [minutes[ago] for ago in reversed(range(60))]
+    assert sum(found.done_per_minute) > 0
+    assert found.exact_minutes == 60
+    queued = [row for row in everything if row.status is Status.QUEUED and row.metadata["tenant"] == "t0"]
+    assert found.queued == len(queued)
+    assert found.oldest_queued_at == min(
+        row.created_at for row in queued if (row.run_at or found.at) <= found.at
+    )
+
+
+def test_the_minutes_of_a_large_tenant_are_bounded_and_tell_so(
+    db: Session, everything: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "PROBE_LIMIT", 1)
+    monkeypatch.setattr(recent, "MAX_ENDED", 50)
+    found = ax.activity.overview(db, 60, metadata_filter={"tenant": "t0"})
+    assert 0 < found.exact_minutes < 60
+    minutes = ended_of(everything, "t0", found.at, Status.COMPLETE)
+    exact = range(found.exact_minutes)
+    assert found.done_per_minute[-found.exact_minutes :] == [minutes[ago] for ago in reversed(exact)]
+    assert ax.activity.overview(db, 60).exact_minutes == 60
+
+
+@pytest.mark.parametrize("limit", [PROBE_LIMIT, 1], ids=["few have the label", "many have the label"])
+def test_usage_is_summed_over_the_tasks_of_a_tenant(
+    db: Session, everything: list[Any], limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "PROBE_LIMIT", limit)
+    ended = [row for row in everything if row.status is Status.COMPLETE]
+    number = len([row for row in ended if row.metadata["tenant"] == "t0"])
+    since = 200 * 24 * 60
+    assert ax.activity.spent(db, since, metadata_filter={"tenant": "t0"}).usage.requests == 3 * number
+    assert ax.activity.spent(db, since).usage.requests == 3 * len(ended)
+    monkeypatch.setattr(recent, "MAX_ENDED_OF_ALL", 10)
+    assert ax.activity.spent(db, since).usage.requests <= 3 * 10
+
+
+@pytest.mark.parametrize("metadata", [None, {"tenant": "t0"}])
+def test_active_tasks_are_counted_by_queue(
+    db: Session, everything: list[Any], metadata: dict[str, str] | None
+) -> None:
+    own = [row for row in everything if row.status in ACTIVE_STATUSES and row.queue == "queue_2"]
+    if metadata is not None:
+        own = [row for row in own if row.metadata["tenant"] == "t0"]
+    wanted = ActiveFilter(queue="queue_2", metadata=metadata)
+    assert count_matching(db, wanted, 10_000) == len(own)
+    assert {found for found, _ in select_matching(db.connection(), wanted, 10_000)} == {
+        row.agent_id for row in own
+    }
 
 
 # ---- plans -------------------------------------------------------------------------------------------------
