@@ -126,10 +126,31 @@ class _ActivitySchema(BaseModel):
         return ((self.finished_at or self.updated_at) - self.started_at).total_seconds()
 
 
+WaitKind = Literal["start", "retry", "sleep", "approval", "event", "lock"]
+
+
+class WaitSchema(BaseModel):
+    """Reason for which a queued task does not start yet."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    kind: WaitKind = Field(
+        description="Its start time, the next attempt after a failed one, a sleep, a person, an event, or a lock."
+    )
+    until: datetime | None = Field(
+        default=None, description="Time at which it starts at the latest; null if there is none."
+    )
+    name: str | None = Field(default=None, description="The calls, event or lock that it waits for.")
+
+
 class ActivityListItemSchema(_ActivitySchema):
     """Activity in a list."""
 
     latest_log_message: str | None = Field(default=None, validation_alias="message")
+    waiting: WaitSchema | None = Field(
+        default=None,
+        description="Reason for which a queued task does not start yet; null if it waits for its turn only.",
+    )
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -22,7 +22,7 @@ from agentexec.cli.options import (
     parse_status,
 )
 from agentexec.cli.output import echo_json, fit, format_table, format_time, one_line, terminal_width
-from agentexec.cli.queue_facts import due_text, dump_json, priority_name, queue_facts
+from agentexec.cli.queue_facts import due_text, dump_json, latest_text, priority_name, queue_facts
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -143,7 +143,7 @@ def _queue_priority(task: ActivityListItemSchema) -> str:
 
 
 def _due_and_latest(task: ActivityListItemSchema, now: datetime) -> str:
-    due, latest = due_text(task, now), task.latest_log_message or ""
+    due, latest = due_text(task, now), latest_text(task, now) or ""
     return f"{due}  {latest}" if due.startswith("in ") else latest
 
 
@@ -156,6 +156,6 @@ _COLUMNS: dict[str, Callable[[ActivityListItemSchema, datetime], str | None]] = 
     "PRIORITY": lambda task, now: _queue_priority(task),
     "DUE": due_text,
     "CREATED": lambda task, now: format_time(task.created_at),
-    "LATEST": lambda task, now: task.latest_log_message,
+    "LATEST": latest_text,
     "DUE, LATEST": _due_and_latest,
 }

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from agentexec.cli.output import format_duration
+from agentexec.cli.output import format_duration, format_moment
 
 if TYPE_CHECKING:
     from agentexec.activity.schemas import ActivityDetailSchema, ActivityListItemSchema
@@ -37,7 +37,8 @@ def priority_name(priority: int) -> str:
 
 def due_text(task: Item, now: datetime) -> str:
     """Return when a queued task may start, in a few characters."""
-    from agentexec.cli.situation import FAR, future_start
+    from agentexec.activity.queries.waits import FAR
+    from agentexec.cli.situation import future_start
     from agentexec.task import Status
 
     if task.status is not Status.QUEUED or task.queue is None:
@@ -46,6 +47,16 @@ def due_text(task: Item, now: datetime) -> str:
     if due is None:
         return "now"
     return "waits" if due - now > FAR else f"in {format_duration((due - now).total_seconds())}"
+
+
+def latest_text(task: ActivityListItemSchema, now: datetime) -> str | None:
+    """Return what a task waits for, unless its latest log line says so, or that line."""
+    wait = task.waiting
+    if wait is None or wait.kind not in ("start", "lock") or task.started_at is not None:
+        return task.latest_log_message
+    if wait.kind == "lock":
+        return f"Waiting for lock {wait.name}."
+    return "Scheduled." if wait.until is None else f"Scheduled for {format_moment(wait.until, now)}."
 
 
 def dump_json(value: Any) -> str:

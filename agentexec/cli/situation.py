@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from agentexec.activity.failures import FailedAttempt, read_failure
 from agentexec.activity.queries.overview import LOST_SECONDS
+from agentexec.activity.queries.waits import FAR
 from agentexec.cli.output import format_duration, format_moment
 from agentexec.runtime import RUNTIME
 from agentexec.state.groups import is_lock, key_of
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from agentexec.activity.schemas import ActivityChildSchema, ActivityDetailSchema
     from agentexec.cli.task_view import TaskView
     from agentexec.state.answers import Waiting
-
-FAR = timedelta(days=5 * 365)
-"""Time ahead from which a start only says that the task waits without a time limit."""
 
 
 MAX_ARGUMENTS = 1_000

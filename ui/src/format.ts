@@ -86,3 +86,11 @@ export function parseTime(time: string | null | undefined): number {
 function pad(value: number): string {
   return String(value).padStart(2, '0');
 }
+
+/** Return a time with its day, unless it is today, in UTC as in logs: `18:30:05 UTC`, `12 Dec 2026, 18:30:05 UTC`. */
+export function formatClock(at: number, now: number): string {
+  const clock = `${new Date(at).toISOString().slice(11, 19)} UTC`;
+  if (new Date(at).toISOString().slice(0, 10) === new Date(now).toISOString().slice(0, 10)) return clock;
+  const day = { day: 'numeric', month: 'short', year: 'numeric', timeZone: 'UTC' } as const;
+  return `${new Date(at).toLocaleDateString('en-GB', day)}, ${clock}`;
+}

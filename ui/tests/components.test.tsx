@@ -97,6 +97,18 @@ describe('ActiveAgentsBadge', () => {
 });
 
 describe('TaskList', () => {
+  test.each([
+    [{ kind: 'start', until: '2099-12-12T18:30:05Z', name: null }, 'Scheduled', 'Scheduled for 12 Dec 2099, 18:30:05 UTC.'],
+    [{ kind: 'lock', until: null, name: 'user:7' }, 'Waiting', 'Waiting for lock user:7.'],
+    [{ kind: 'sleep', until: null, name: null }, 'Sleeping', 'Waiting to start.'],
+    [null, 'Queued', 'Waiting to start.'],
+  ] as const)('says why a queued task waits: %o', (waiting, status, text) => {
+    const queued = item({ status: 'queued', started_at: null, latest_log_message: 'Waiting to start.', waiting });
+    const { container } = render(<TaskList items={[queued]} />);
+    expect(container.querySelector('.ax-status')?.textContent).toBe(status);
+    expect(container.querySelector('.ax-task-list__message')?.textContent).toBe(text);
+  });
+
   const items = ['a', 'b', 'c'].map((agent_id) => item({ agent_id, agent_type: `task_${agent_id}` }));
 
   test('lists tasks, and marks the selected one', () => {

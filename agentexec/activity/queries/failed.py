@@ -130,7 +130,8 @@ def _groups_of_window(db: Session, wanted: FailedFilter) -> list[FailedGroup]:
     message = func.substr(Activity.message, 1, GROUPED_CHARACTERS)
     columns = (Activity.agent_type, message, Activity.finished_at, Activity.agent_id)
     groups: dict[tuple[str, str], list[Any]] = {}
-    for name, text, at, agent_id in db.execute(_select(wanted, *columns)):
+    rows: Any = db.execute(_select(wanted, *columns))
+    for name, text, at, agent_id in rows:
         group = groups.setdefault((name, text or ""), [0, at, agent_id])
         group[0] += 1
         if at is not None and (group[1] is None or at > group[1]):

@@ -26,8 +26,10 @@ from agentexec.activity.queries.filters import (
 )
 from agentexec.activity.queries.labels import storable_text, wanted_labels
 from agentexec.activity.queries.sessions import sync_or_async
+from agentexec.activity.queries.waits import add_waits
 from agentexec.activity.schemas import ActivityListItemSchema, ActivityListSchema
 from agentexec.arguments.checks import check_integer, check_iterable, check_moment, shown
+from agentexec.db.clock import utc_now
 from agentexec.errors import UsageError
 from agentexec.task import Status
 
@@ -148,8 +150,10 @@ def list_activities(
     rows = db.execute(query, execution_options={"populate_existing": True}).all()
     total, exact = _total(db, wanted, rows, wanted_page)
     last = rows[-1] if len(rows) == page_size else None
+    items = [ActivityListItemSchema.model_validate(row.Activity) for row in rows]
+    add_waits(db, items, utc_now())
     return ActivityListSchema(
-        items=[ActivityListItemSchema.model_validate(row.Activity) for row in rows],
+        items=items,
         total=total,
         total_is_exact=exact,
         page=page,

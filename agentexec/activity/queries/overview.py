@@ -202,7 +202,8 @@ def _ended_per_minute_of(
     columns = (Activity.finished_at, Activity.status)
     query, complete_since = select_ended(db, since, metadata_filter, columns)
     numbers = {status: [0] * minutes for status in FINAL_STATUSES}
-    for finished_at, status in db.execute(query):
+    rows: Any = db.execute(query)
+    for finished_at, status in rows:
         ago = (now - finished_at) // MINUTE
         if 0 <= ago < minutes and status in numbers:
             numbers[status][minutes - 1 - ago] += 1

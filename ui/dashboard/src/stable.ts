@@ -61,6 +61,7 @@ export function useStableList(list: ActivityList | undefined, key: string): Stab
           const item = {
             ...activity,
             latest_log_message: last?.message ?? null,
+            waiting: null,
             latest_log_timestamp: activity.updated_at,
             elapsed_time_seconds: Math.floor(activity.elapsed_seconds ?? 0),
           };

@@ -2,6 +2,7 @@
 
 import type { ComponentPropsWithoutRef, KeyboardEvent, ReactNode } from 'react';
 import type { ActivityListItem } from '../types/index.js';
+import { latestText } from '../waiting.js';
 import { classes } from './classes.js';
 import { ProgressBar } from './ProgressBar.js';
 import { RelativeTime } from './RelativeTime.js';
@@ -104,12 +105,12 @@ export function TaskList<Item extends TaskListItem = ActivityListItem>({
 function TaskRow({ item }: { item: TaskListItem }) {
   return (
     <>
-      <TaskStatus status={item.status} message={item.latest_log_message} short />
+      <TaskStatus status={item.status} message={item.latest_log_message} waiting={item.waiting} short />
       <span className="ax-task-list__name">
         <Untrusted text={item.agent_type} />
       </span>
       <span className="ax-task-list__message">
-        <Untrusted text={item.latest_log_message} />
+        <Untrusted text={latestText(item)} />
       </span>
       <ProgressBar percentage={item.percentage} status={item.status} showValue />
       <RelativeTime className="ax-task-list__time" time={item.latest_log_timestamp ?? item.updated_at} />

@@ -100,6 +100,8 @@ export interface ActivityListItem {
   /** End of the task, with any final status; null before it. */
   finished_at: string | null;
   latest_log_message: string | null;
+  /** Reason for which a queued task does not start yet; null if it waits for its turn only. */
+  waiting: Wait | null;
   /** Name of the task, as `agent_type`. */
   task_name: string;
   /** Sums over all models and attempts; zeros if no model was called. */
@@ -370,6 +372,16 @@ export interface Usage {
   input_tokens: number;
   cached_tokens: number;
   output_tokens: number;
+}
+
+/** Reason for which a queued task does not start yet. */
+export interface Wait {
+  /** Its start time, the next attempt after a failed one, a sleep, a person, an event, or a lock. */
+  kind: "start" | "retry" | "sleep" | "approval" | "event" | "lock";
+  /** Time at which it starts at the latest; null if there is none. */
+  until: string | null;
+  /** The calls, event or lock that it waits for. */
+  name: string | null;
 }
 
 /** Death of a worker process that ran a task. */

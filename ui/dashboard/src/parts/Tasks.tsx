@@ -10,6 +10,7 @@ import {
 import { TaskStatus } from '../../../src/components/TaskStatus.js';
 import { formatDuration } from '../../../src/format.js';
 import { visible } from '../../../src/visible.js';
+import { latestText } from '../../../src/waiting.js';
 import { go, href } from '../router.js';
 
 /** Task list whose rows are links to the tasks. */
@@ -23,14 +24,15 @@ export function taskHref(agentId: string): string {
 
 /** Row with the progress of a running task, and how long an ended one took. */
 function row(item: TaskListItem) {
+  const latest = latestText(item);
   return (
     <>
-      <TaskStatus status={item.status} message={item.latest_log_message} short />
+      <TaskStatus status={item.status} message={item.latest_log_message} waiting={item.waiting} short />
       <span className="ax-task-list__name" title={visible(item.agent_type)}>
         <Untrusted text={item.agent_type} />
       </span>
-      <span className="ax-task-list__message" title={visible(item.latest_log_message ?? '') || undefined}>
-        <Untrusted text={item.latest_log_message} />
+      <span className="ax-task-list__message" title={visible(latest ?? '') || undefined}>
+        <Untrusted text={latest} />
       </span>
       {item.status === 'running' ? (
         <ProgressBar percentage={item.percentage} status={item.status} showValue />
