@@ -1,6 +1,6 @@
 """The reconciler: makes the state backend agree with the record. One host leads it for each queue.
 
-Its duties are modules of their own: `lease_recovery`, `index_repair`, `task_expiry`, `expiry` and `counting`.
+Its duties are modules of their own: `lease_recovery`, `index_repair`, `task_expiry`, `expiry`, `counting` and `queue_vacuum`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from agentexec.worker.counting import Counting
 from agentexec.worker.expiry import Expiry
 from agentexec.worker.index_repair import IndexRepair
 from agentexec.worker.lease_recovery import LeaseRecovery
+from agentexec.worker.queue_vacuum import QueueVacuum
 from agentexec.worker.task_expiry import TaskExpiry
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class Reconciler:
         self._task_expiry = TaskExpiry(runtime)
         self._expiry = Expiry(runtime.engine)
         self._counting = Counting(runtime.engine)
+        self._vacuum = QueueVacuum(runtime)
 
     def run_once(self) -> None:
         """Do every duty that is due, for the queues that this host leads; to be called about once a second.
@@ -70,6 +72,7 @@ class Reconciler:
                 self._task_expiry.run_once,
                 lambda: self._expiry.run_if_due(now),
                 lambda: self._counting.run_if_due(now),
+                lambda: self._vacuum.run_if_due(now),
             )
 
     def recover(
