@@ -180,7 +180,10 @@ def fill(queued: int, running: int) -> None:
     ids = [UUID(int=(int(now.timestamp() * 1000) << 80) | number) for number in range(queued + running)]
     is_sql = RUNTIME.backend.transactional
     for part in chunks(list(enumerate(ids)), 5000):
-        rows = [_activity(agent_id, number < running, now, queue) for number, agent_id in part]
+        rows = [
+            _activity(agent_id, number < running, now + timedelta(microseconds=number), queue)
+            for number, agent_id in part
+        ]
         with RUNTIME.engine.begin() as connection:
             connection.execute(insert(Activity), rows)
             if is_sql:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, or_, select, true
+from sqlalchemy import and_, bindparam, or_, select, true, tuple_
 
 from agentexec.activity.changes.endings import end_from_outside
 from agentexec.activity.changes.locks import find_kept_locks, free_locks_now
@@ -141,17 +141,21 @@ class IndexRepair:
             while True:
                 page = query.limit(CHUNK_SIZE)
                 if last is not None:
-                    # The first condition is where reading the index starts; an OR alone is a filter over all its rows.
-                    page = page.where(
-                        Activity.created_at >= last.created_at,
-                        or_(Activity.created_at > last.created_at, Activity.agent_id > last.agent_id),
-                    )
+                    page = page.where(self._is_after(last))
                 rows = self._rows(page, in_index_order=True)
                 number += self._repair(rows)
                 if len(rows) < CHUNK_SIZE:
                     break
                 last = rows[-1]
         return number
+
+    def _is_after(self, row: Any) -> Any:
+        """Return the condition that a task comes after another one: where reading the index starts, not a filter of it."""
+        after = tuple_(Activity.created_at, Activity.agent_id) > (row.created_at, row.agent_id)
+        if self._runtime.engine.dialect.name in ("mysql", "mariadb"):
+            # They search no index by two columns at once, and SQLite none by two conditions on the same column.
+            return and_(Activity.created_at >= row.created_at, after)
+        return after
 
     def _repair(self, rows: Sequence[Any]) -> int:
         """Bring tasks into the index that it lacks, and return their number; also correct those that it has wrongly."""
