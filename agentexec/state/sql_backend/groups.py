@@ -23,6 +23,9 @@ from agentexec.task import LIMIT, LOCK, Entry, Priority
 IDLE, HAS_LOCK, HAS_LIMIT, WAITS = range(4)
 """States of a task in one of its groups."""
 
+PLAIN_LANES = tuple(Priority)
+"""Lanes of ready tasks that do not take turns."""
+
 STRIPES = 64
 """Rows that all groups share."""
 
@@ -151,25 +154,27 @@ class Occupancy:
         self._counts = counts
         self._ahead = ahead
         self._is_complete = is_complete
-        self._joined: set[str] = set()
+        self._joined_limits: set[str] = set()
 
     def add(self, groups: Mapping[str, int], position: tuple[int, UUID] | None) -> str | None:
         """Count a task in its groups, up to the first one that is full; return that one's kind."""
         for name, state in groups.items():
             if state in (HAS_LOCK, HAS_LIMIT):
                 continue
-            most = capacity(name, self._limits)
-            is_full = most is not None and self._counts[name] >= most
-            is_full |= is_lock(name) and not self._is_complete
+            most, held = capacity(name, self._limits), self._counts.get(name, 0)
+            of_lock = is_lock(name)
+            is_full = most is not None and held >= most
+            is_full |= of_lock and not self._is_complete
             if is_full or (position is not None and self._ahead.get(name, position) < position):
-                return LOCK if is_lock(name) else LIMIT
-            self._counts[name] += 1
-            self._joined.add(name)
+                return LOCK if of_lock else LIMIT
+            self._counts[name] = held + 1
+            if not of_lock:
+                self._joined_limits.add(name)
         return None
 
     def open_limits(self) -> set[str]:
         """Return the limits that let a task in and have room for more: they were raised, or removed."""
-        capacities = {name: capacity(name, self._limits) for name in self._joined if not is_lock(name)}
+        capacities = {name: capacity(name, self._limits) for name in self._joined_limits}
         return {name for name, most in capacities.items() if most is None or self._counts[name] < most}
 
 
@@ -191,9 +196,14 @@ class Groups:
         """Return the groups of tasks, the locks first, each with the task's state there."""
         found: dict[UUID, dict[str, int]] = {}
         rows = connection.execute(self.sql.members, {"ids": list(agent_ids)}).all()
-        for row in sorted(rows, key=lambda row: not is_lock(row.name)):
+        for row in rows:
             found.setdefault(row.agent_id, {})[row.name] = row.state
-        return found
+        if len(found) == len(rows):
+            return found  # each has one group
+        return {
+            agent_id: dict(sorted(groups.items(), key=lambda item: not is_lock(item[0])))
+            for agent_id, groups in found.items()
+        }
 
     def lock(self, connection: Connection, queue: str, names: Iterable[str]) -> None:
         """Keep other transactions from changing these groups until this one ends."""
@@ -232,7 +242,7 @@ class Groups:
         waiting: dict[str, list[UUID]] = {LOCK: [], LIMIT: []}
         for row in rows:
             if row.agent_id in members:
-                position = (row.at, row.agent_id) if row.lane in (*Priority,) else None
+                position = _position(row) if ahead else None
                 full = occupancy.add(members[row.agent_id], position)
                 (admitted if full is None else waiting[full]).append(row.agent_id)
         self._write(connection, admitted, waiting)
@@ -250,7 +260,7 @@ class Groups:
         if not self.has_row_locks:
             return {}
         # Claims of tasks that take turns wait for each other.
-        plain = [row for row in rows if row.lane in (*Priority,)]
+        plain = [row for row in rows if row.lane in PLAIN_LANES]
         if not plain:
             return {}
         values = {"queue": queue, "lane": plain[-1].lane, "at": plain[-1].at}
@@ -315,6 +325,11 @@ class Groups:
         return bool(stalled) and self.advance(
             connection, sorted({one_each[name] for name in stalled}), stalled
         )
+
+
+def _position(row: Any) -> tuple[int, UUID] | None:
+    """Return the place of a ready task in its lane, None if it takes turns."""
+    return (row.at, row.agent_id) if row.lane in PLAIN_LANES else None
 
 
 def members_of(queue: str, entry: Entry, place: Mapping[str, Any], *, leased: bool) -> list[dict[str, Any]]:
