@@ -33,17 +33,10 @@ SOME_CASES = [
 """Every shape but the local tools' and the sandbox's, which test_local_tools.py and test_sandbox.py in
 tests/integration/runners/openai cut at every record."""
 
-LONG_CASES = set(ALL_CASES) - {"handoff-run-session"}
 
-
+@pytest.mark.thorough
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=pytest.mark.thorough if case in LONG_CASES else ())
-        for case in (ALL_CASES if WHOLE else SOME_CASES)
-    ],
-)
+@pytest.mark.parametrize("case", ALL_CASES if WHOLE else SOME_CASES)
 def test_a_run_killed_at_any_instant_ends_as_if_nothing_had_happened(case: str, tmp_path: Path) -> None:
     done = run_python(
         "-m",

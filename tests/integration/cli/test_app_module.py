@@ -321,6 +321,7 @@ except SystemExit as end:
     assert done.stderr.splitlines()[-1] == "0 False"
 
 
+@pytest.mark.thorough
 def test_nothing_in_the_current_folder_runs_unless_it_is_named(tmp_path: Path) -> None:
     for name in (
         "json",

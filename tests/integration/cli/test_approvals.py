@@ -26,6 +26,7 @@ def pending_approval(deployment: Deployment, task: ax.Task) -> ax.approvals.Appr
     return approval
 
 
+@pytest.mark.thorough
 @everywhere
 def test_a_task_waits_without_a_slot_and_continues_after_the_command(
     deploy: Deploy, mock_openai: MockOpenAI
@@ -69,7 +70,7 @@ def test_a_task_waits_without_a_slot_and_continues_after_the_command(
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres", alternates=False)
+@on_targets("embedded", alternates=False)
 def test_a_rejections_message_reaches_the_model(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("I see.")])
     deployment = deploy(worker_concurrency=1)

@@ -14,7 +14,7 @@ from agentexec.runtime import RUNTIME
 from tests.deployment import Deployment
 from tests.waiting import patient
 
-HEARD = 2.5
+HEARD = patient(2.5)
 """Seconds within which a worker learns of a cancel: it gets a message, and need not find out by itself."""
 
 

@@ -36,6 +36,7 @@ def tasks_named(name: str) -> list[Any]:
         return list(connection.execute(query))
 
 
+@pytest.mark.thorough
 @everywhere
 def test_the_research_pipeline_resumes_where_it_was_killed(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("Well liked.")], when="how the brand is seen")
