@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, sele
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.arguments.budgets import MAX_AMOUNT, Limit, Period, task_account
+from agentexec.db.chunks import chunks
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import reading, writing
@@ -227,7 +228,11 @@ def _drop_dead_holds(connection: Connection, name: str) -> int:
         )
         .exists()
     )
-    return connection.execute(delete(HOLD).where(HOLD.c.budget == name, ~alive)).rowcount
+    # Read first: on MySQL, a DELETE would wait for the rows of all these tasks, whose owners may wait for this account.
+    dead = list(connection.execute(select(HOLD.c.hold_id).where(HOLD.c.budget == name, ~alive)).scalars())
+    for chunk in chunks(dead):
+        connection.execute(delete(HOLD).where(HOLD.c.hold_id.in_(chunk), HOLD.c.budget == name))
+    return len(dead)
 
 
 def _write_updates(connection: Connection, updates: Mapping[str, dict[str, Any]]) -> None:
