@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from agents import Agent, OpenAIProvider, RunConfig, function_tool
+from agents import Agent, OpenAIProvider, RunConfig, function_tool, set_default_openai_client
 from openai import AsyncOpenAI
 
 URL = "BENCH_MODEL_URL"
@@ -37,4 +37,6 @@ def agent() -> Agent[Any]:
 def run_config() -> RunConfig:
     """Return the settings of all runs of a process, which share one client as an application's do."""
     client = AsyncOpenAI(base_url=os.environ[URL], api_key="none", timeout=120)
+    # DBOS's runner puts a provider of its own into the settings, which takes the default client.
+    set_default_openai_client(client, use_for_tracing=False)
     return RunConfig(model_provider=OpenAIProvider(openai_client=client), tracing_disabled=True)
