@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)  # as an exception, which stops every server and worker
     logging.getLogger("agentexec").setLevel(logging.ERROR)
-    facts = report.machine()
+    facts = report.machine() | {"quick": options.quick}
     sections = _sections(options)
     show = report.as_json if options.json else report.as_text
     print(show(facts, sections))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from docs.pictures.charts import charts
 from docs.pictures.diagrams import draw_all
 from docs.pictures.monitor import monitor
 from docs.pictures.recording import record
@@ -17,7 +18,7 @@ PICTURES: dict[str, Callable[[], str]] = {"resumed": record, "monitor": monitor}
 
 def main(names: list[str]) -> int:
     """Write the pictures with these names, or all of them."""
-    known = [*PICTURES, "diagrams"]
+    known = [*PICTURES, "charts", "diagrams"]
     unknown = sorted(set(names) - set(known))
     if unknown:
         print(f"There is no picture {unknown[0]}; there are {', '.join(known)}.", file=sys.stderr)
@@ -26,6 +27,9 @@ def main(names: list[str]) -> int:
         print(f"drawing {name}", file=sys.stderr)
         if name == "diagrams":
             draw_all()
+        elif name == "charts":
+            for file, svg in charts().items():
+                (FOLDER / f"{file}.svg").write_text(svg, encoding="utf-8")
         else:
             (FOLDER / f"{name}.svg").write_text(PICTURES[name](), encoding="utf-8")
     return 0
