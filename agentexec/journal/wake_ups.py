@@ -59,12 +59,13 @@ def tasks_to_wake(
     A time that is more than `leeway` seconds after the moment was written by a host whose clock is wrong, and counts too.
     """
     waits = _TABLES[kind]
+    # Looked up for each wait. A join may be made the other way around, by reading all activities every second.
+    its_queue = select(ACTIVITY.c.queue).where(ACTIVITY.c.agent_id == waits.c.agent_id).scalar_subquery()
     query = (
         select(waits.c.agent_id)
-        .join(ACTIVITY, ACTIVITY.c.agent_id == waits.c.agent_id)
         .where(
             or_(waits.c.wake_at < before, waits.c.wake_at > before + timedelta(seconds=leeway)),
-            ACTIVITY.c.queue == queue,
+            its_queue == queue,
         )
         .limit(limit)
     )

@@ -120,3 +120,10 @@ def test_a_look_at_all_open_tasks_reads_each_of_them_a_few_times(observer: Engin
     repair = IndexRepair(RUNTIME, Settings(queue_name=QUEUE))
     assert reads(lambda: repair.push_lost(time.monotonic())) < 6 * TASKS
     assert RUNTIME.backend.depth(QUEUE).ready == TASKS
+
+
+def test_a_look_for_answers_does_not_read_the_tasks(observer: Engine, reads: Reads) -> None:
+    with observer.connect() as connection:
+        connection.execute(FILL_RECORD, {"since": utc_now(), "queue": QUEUE, "first": 1, "last": TASKS})
+    repair = IndexRepair(RUNTIME, Settings(queue_name=QUEUE))
+    assert reads(repair.wake_answered) < 100
