@@ -290,3 +290,30 @@ def test_the_migration_guide(deploy: Deploy) -> None:
     deployment = deploy()
     write_files("migrating.md", deployment.folder)
     run(deployment, "-c", MOVED)
+
+
+BUDGETED = """
+import agentexec as ax
+from agentexec.llm.prices import ModelPrice
+from worker import pool
+
+ax.CONF.model_prices = {"AgentScript": ModelPrice(input=2.5, output=10)}
+with ax.testing.harness(pool) as harness:
+    harness.model.call_tool("search", {"query": "Acme"}).say("Acme makes anvils.")
+    assert harness.run("research", {"company": "Acme"}).result == "Acme makes anvils."
+    task = harness.run("research", {"company": "Acme"}, budget="$0.000001")
+    assert f"Task {task.agent_id} is at its budget of $0.000001 ($0.00 spent): the next call of" in task.error
+    harness.model.say("What I know.")
+    task = harness.run("research", {"company": "Acme"}, budget="1 token", on_budget="wrap_up")
+    assert task.result == "What I know.", task
+    ax.CONF.model_prices = {}
+    task = harness.run("research", {"company": "Acme"})
+    assert 'has no price; set it in AGENTEXEC_MODEL_PRICES, or give a budget in tokens' in task.error
+"""
+
+
+@on_targets("embedded", alternates=False)
+def test_the_guide_on_budgets(deploy: Deploy) -> None:
+    deployment = deploy()
+    write_files("guides/budgets.md", deployment.folder)
+    run(deployment, "-c", BUDGETED)
