@@ -80,10 +80,17 @@ export class Application {
     return this.get<Task>(`/api/activity/${agentId}`);
   }
 
-  /** Process ids of the workers that run tasks. */
-  async workerPids(): Promise<number[]> {
+  /** Kill the workers that run tasks. The API may still list one that an earlier test has killed. */
+  async killWorkers(): Promise<void> {
     const workers = await this.get<{ pid: number }[]>('/api/workers');
-    return workers.map(({ pid }) => pid);
+    const killed = workers.filter(({ pid }) => {
+      try {
+        return process.kill(pid, 'SIGKILL');
+      } catch {
+        return false;
+      }
+    });
+    if (killed.length === 0) throw new Error('No worker was alive.');
   }
 
   async stop(): Promise<void> {

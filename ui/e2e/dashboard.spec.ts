@@ -68,11 +68,10 @@ for (const screen of [DESKTOP, PHONE]) {
 }
 
 test('a worker is killed, and the task resumes before the reader', async ({ page, application, company }) => {
-  const pids = await application.workerPids();
   const agentId = await queue(application, company);
   await page.goto(`${application.url}${PATH}/tasks/${agentId}`);
   await expect(logLines(page).filter({ hasText: 'Gathering financials' })).toBeVisible();
-  for (const pid of pids) process.kill(pid, 'SIGKILL');
+  await application.killWorkers();
   await expect(logLines(page).filter({ hasText: /^Resumed at turn \d/ })).toBeVisible();
   await approve(page).click();
   await expect(status(page)).toHaveText(/Complete/);

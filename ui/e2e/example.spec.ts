@@ -89,10 +89,9 @@ for (const screen of [DESKTOP, PHONE]) {
 
 test('a worker is killed, and the page sees the task resume', async ({ page, application, company }) => {
   await page.goto(application.url);
-  const pids = await application.workerPids();
   const agentId = await queue(page, company);
   await started(page);
-  for (const pid of pids) process.kill(pid, 'SIGKILL');
+  await application.killWorkers();
   await expect(logLines(page).filter({ hasText: /^Resumed at turn \d/ })).toBeVisible();
   await approvalOf(page, company).getByRole('button', { name: 'Approve' }).click();
   await expect(statusOf(page)).toHaveText(/Complete/);
