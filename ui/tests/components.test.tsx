@@ -98,7 +98,11 @@ describe('ActiveAgentsBadge', () => {
 
 describe('TaskList', () => {
   test.each([
-    [{ kind: 'start', until: '2099-12-12T18:30:05Z', name: null }, 'Scheduled', 'Scheduled for 12 Dec 2099, 18:30:05 UTC.'],
+    [
+      { kind: 'start', until: '2099-12-12T18:30:05Z', name: null },
+      'Scheduled',
+      'Scheduled for 12 Dec 2099, 18:30:05 UTC.',
+    ],
     [{ kind: 'lock', until: null, name: 'user:7' }, 'Waiting', 'Waiting for lock user:7.'],
     [{ kind: 'sleep', until: null, name: null }, 'Sleeping', 'Waiting to start.'],
     [null, 'Queued', 'Waiting to start.'],
