@@ -112,7 +112,7 @@ class Detail(NamedTuple):
 
 
 def load_snapshot(db: Session, query: Query, limit: int, offset: int) -> Snapshot:
-    """Read the header, the workers, and one page of tasks, with two statements."""
+    """Read the header, the workers, and one page of tasks, with up to six statements."""
     header = overview(db, MINUTES, metadata_filter=query.metadata)
     rows = db.execute(page_query(query.filter, limit + 1, offset=offset)).all()
     items = [ActivityListItemSchema.model_validate(row.Activity) for row in rows[:limit]]
