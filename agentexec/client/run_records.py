@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, and_, exists, insert, or_, select
 
-from agentexec.activity.changes.new_tasks import NewTask, activity_rows
+from agentexec.activity.changes.new_tasks import NewTask, activity_rows, insert_ended_task
 from agentexec.activity.changes.statements import ACTIVITY, INSERT_ACTIVITY, RESULT
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.db.clock import utc_now
@@ -165,13 +165,9 @@ def write_run(connection: Connection, record: RunRecord, *, any_input: bool) -> 
 
 
 def _write_child(connection: Connection, child: Mapping[str, Any], now: datetime) -> None:
-    agent_id = UUID(child["agent_id"])
-    row = activity_rows([_row(agent_id, child["task"], None)], now)[0]
-    ended = {"status": Status[child["status"]], "finished_at": now}
-    connection.execute(insert(ACTIVITY), {**row, **ended})
-    if child["result"] is not None:
-        values = {"agent_id": agent_id, "value": json.dumps(child["result"])}
-        connection.execute(insert(RESULT), {**values, "expires_at": now + timedelta(days=1)})
+    task = _row(UUID(child["agent_id"]), child["task"], None)
+    result = None if child["result"] is None else json.dumps(child["result"])
+    insert_ended_task(connection, task, Status[child["status"]], result, now)
 
 
 def _row(agent_id: UUID, name: str, context: Any) -> NewTask:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, update
 
-from agentexec.activity.changes.statements import INSERT_ACTIVITY, INSERT_LABEL, INSERT_LOG
+from agentexec.activity.changes.statements import INSERT_ACTIVITY, INSERT_LABEL, INSERT_LOG, INSERT_RESULT
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.labels import label_rows
 from agentexec.task import Status
@@ -61,6 +61,17 @@ def insert_tasks(connection: Connection, tasks: Sequence[NewTask], now: datetime
     connection.execute(INSERT_LOG, one_or_many(first_log_rows(tasks, now)))
     if labels := first_label_rows(tasks, now):
         connection.execute(INSERT_LABEL, one_or_many(labels))
+
+
+def insert_ended_task(
+    connection: Connection, task: NewTask, status: Status, result: str | None, now: datetime
+) -> None:
+    """Add a task that has ended elsewhere, with its result, which is kept for a day."""
+    row = activity_rows([task], now)[0]
+    connection.execute(INSERT_ACTIVITY, {**row, "status": status, "finished_at": now})
+    if result is not None:
+        values = {"agent_id": task.agent_id, "value": result, "expires_at": now + timedelta(days=1)}
+        connection.execute(INSERT_RESULT, values)
 
 
 def one_or_many(rows: list[dict[str, Any]]) -> dict[str, Any] | list[dict[str, Any]]:
