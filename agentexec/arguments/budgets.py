@@ -32,6 +32,9 @@ MAX_ACCOUNT = 255
 MAX_ANCESTORS = 50
 """Enclosing tasks whose budgets a task counts for, the nearest ones."""
 
+_SIGNS = re.compile(r"[/,]")
+"""Characters that no label of a window has: it would be of another entry."""
+
 _DOLLARS = re.compile(r"\$\s*(\d[\d_]*)(?:\.(\d{1,9}))?")
 _TOKENS = re.compile(r"(\d[\d_]*)\s*tokens?", re.IGNORECASE)
 
@@ -109,9 +112,11 @@ def parse_windows(text: str) -> tuple[Window, ...]:
         label, equals, rest = entry.rpartition("=")
         limit, slash, period = rest.rpartition("/")
         label, period = label.strip(), period.strip().lower()
-        if not (equals and label and slash) or period not in get_args(Period):
+        # A budget for such a label would count for no task, without a word.
+        if not (equals and label and slash) or period not in get_args(Period) or _SIGNS.search(label):
             raise ValueError(
-                f"{shown(entry.strip())} is not a budget; write it like tenant=$50/day, with minute, hour, day, week or month"
+                f"{shown(entry.strip())} is not a budget; write it like tenant=$50/day, with minute, hour, day, week or month, "
+                "and part budgets by semicolons"
             )
         found: Any = period
         window = Window(label, parse_limit(limit), found)

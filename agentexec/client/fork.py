@@ -177,7 +177,8 @@ def _write(connection: Connection, request: ForkRequest) -> Any:
     )
     change = request.change._replace(run=cut.run)
     source = Origin(request.origin, cut.time or request.now, origin.attempt)
-    message = f"Forked from task {request.origin} at turn {request.at} of {cut.run}{request.by}."
+    changed = _what_changes(change)
+    message = f"Forked from task {request.origin} at turn {request.at} of {cut.run}{changed}{request.by}."
     new = NewTask(
         agent_id=request.fork,
         task_name=origin.agent_type,
@@ -200,7 +201,7 @@ def _write(connection: Connection, request: ForkRequest) -> Any:
     connection.execute(INSERT_ACTIVITY, {**activity_rows([new], request.now)[0], "epoch": epoch})
     if labels := first_label_rows([new], request.now):
         connection.execute(INSERT_LABEL, labels)
-    note = f"Forked at turn {request.at} of {cut.run} as task {request.fork}{request.by}."
+    note = f"Forked at turn {request.at} of {cut.run}{changed} as task {request.fork}{request.by}."
     lines = [
         log_row(request.fork, request.now, Status.QUEUED, message, 0),
         log_row(request.origin, request.now, origin.status, note, origin.percentage),
@@ -210,6 +211,20 @@ def _write(connection: Connection, request: ForkRequest) -> Any:
     fork = next_fork(read_fork(connection, request.origin), source, change)
     write_fork(connection, request.fork, epoch, fork, request.now)
     return _read(connection, request.fork)
+
+
+def _what_changes(change: Change) -> str:
+    """Return the part of a log line that tells forks of one task apart; texts of users stay in the journal."""
+    found = [
+        "" if change.instructions is None else "other instructions",
+        "" if change.model is None else f"model {change.model}",
+        "" if change.input is None else "a message",
+    ]
+    named = [what for what in found if what]
+    if not named:
+        return ""
+    *before, last = named
+    return f" with {', '.join(before)} and {last}" if before else f" with {last}"
 
 
 def _trace_context(task_name: str, queue: str) -> str | None:

@@ -32,6 +32,9 @@ log = logging.getLogger("agentexec.budgets")
 ANSWER_TOKENS = 500
 """Expected tokens of an answer, before a process has seen one of the model."""
 
+OUTLIER = 4
+"""Times the mean that one answer counts for at most."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two looks whether calls in flight have left enough."""
 
@@ -75,11 +78,13 @@ class TokenMeans:
             if model not in self._seen and len(self._seen) >= MAX_MODELS:
                 self._seen.clear()
             calls, estimated, input_tokens, output_tokens = self._seen.get(model, (0, 0.0, 0, 0))
+            # One absurd number must not make all later calls too dear.
+            most = OUTLIER * max(ANSWER_TOKENS, output_tokens // calls if calls else 0)
             self._seen[model] = (
                 calls + 1,
                 estimated + estimated_input,
-                input_tokens + usage.input_tokens,
-                output_tokens + usage.output_tokens,
+                input_tokens + max(0, usage.input_tokens),
+                output_tokens + min(max(0, usage.output_tokens), most),
             )
 
 

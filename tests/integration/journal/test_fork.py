@@ -97,8 +97,10 @@ def test_a_fork_replays_the_turns_before_and_takes_the_others_itself() -> None:
             ).all()
         assert [row.input_tokens for row in rows] == [30, 20], "each spends its own"
         assert rows[0].budget == rows[1].budget
-        assert second.log[0].message == f"Forked from task {first.agent_id} at turn 2 of Researcher#1 by Ada."
-        note = f"Forked at turn 2 of Researcher#1 as task {fork.agent_id} by Ada."
+        changed = "with other instructions, model gpt-9 and a message"
+        expected = f"Forked from task {first.agent_id} at turn 2 of Researcher#1 {changed} by Ada."
+        assert second.log[0].message == expected
+        note = f"Forked at turn 2 of Researcher#1 {changed} as task {fork.agent_id} by Ada."
         assert harness.task(first.agent_id).messages[-1] == note
         assert "Resumed at turn 2 (attempt 1)" in second.messages
         assert journal_of(first) == before, "the first task stays as it is"

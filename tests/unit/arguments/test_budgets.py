@@ -76,7 +76,16 @@ def test_windows_name_a_label_a_limit_and_a_period() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["tenant", "tenant=$50", "=$50/day", "tenant=$50/year", "tenant=50/day", "x=$1/day;x=$2/day"]
+    "text",
+    [
+        "tenant",
+        "tenant=$50",
+        "=$50/day",
+        "tenant=$50/year",
+        "tenant=50/day",
+        "x=$1/day;x=$2/day",
+        "x=5 tokens/day,*=$3/day",
+    ],
 )
 def test_windows_that_say_too_little_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write"):
