@@ -20,7 +20,7 @@ from tests.waiting import patient
 
 MODULE = Path(__file__).parent / "workflow_module.py"
 STEPS = ("one", "two", "three")
-PIPELINES = int(os.environ.get("AGENTEXEC_TEST_PIPELINES", "150"))
+PIPELINES = int(os.environ.get("AGENTEXEC_TEST_PIPELINES", "80"))
 """Number of pipelines of four steps that must survive random kills."""
 
 everywhere = on_targets("embedded", "valkey+postgres", alternates=False)

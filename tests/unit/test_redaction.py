@@ -230,6 +230,7 @@ def test_the_working_folder_and_paths_are_not_secrets(
 
 
 @pytest.mark.thorough
+@pytest.mark.thorough
 def test_a_long_text_is_cut_and_redacted_quickly() -> None:
     for unit in (
         "password=",

@@ -271,7 +271,7 @@ ELSEWHERE = {
 
 
 def test_every_guide_is_followed() -> None:
-    followed = {"custom-backend", "django", "fastapi", "flask", *SCRIPTS, *PLAIN, *ELSEWHERE}
+    followed = {"budgets", "custom-backend", "django", "fastapi", "flask", *SCRIPTS, *PLAIN, *ELSEWHERE}
     assert {file.stem for file in (ROOT / "docs" / "guides").glob("*.md")} == followed
 
 

@@ -24,7 +24,6 @@ from agentexec.journal.children import candidate_ids
 from agentexec.journal.current_call import Call
 from agentexec.journal.recorder import Recorder, Scope
 from agentexec.journal.steps import StepCall
-from agentexec.runners.openai.model import _input_hash
 from agentexec.runners.openai.run import DurableRun
 from agentexec.task import CURRENT_LEASE, Lease
 from agents import Agent
@@ -94,7 +93,7 @@ print(json.dumps({
     "steps": [[StepCall("s", print, (value,)).arguments, StepCall("s", print, (value,)).display_arguments] for value in VALUES],
     "children": [child(inner()), child({word: 1 for word in WORDS}), child(Tags(WORDS))],
     "runs": [run(value) for value in VALUES],
-    "models": [_input_hash(("", [{"content": value}]), {}) for value in VALUES],
+    "models": [digest([{"content": value}]) for value in VALUES],
 }))
 """
 
