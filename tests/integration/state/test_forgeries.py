@@ -37,7 +37,7 @@ from agentexec.worker.worker_process import Worker
 from tests.conftest import DATABASES
 from tests.waiting import patient
 
-LEASE = 3.0
+LEASE = patient(2.0)
 """Seconds of a lease. The reconciler looks at every task twice in this time."""
 
 LATEST = patient(30.0)
