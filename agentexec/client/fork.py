@@ -37,8 +37,6 @@ class ForkRequest(NamedTuple):
 
     origin: UUID
     fork: UUID
-    at: int
-    run: str | None
     change: Change
     queue: str | None
     metadata_filter: Mapping[str, Any] | None
@@ -89,7 +87,7 @@ async def fork(
         UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
     change = _checked_change(at, run, instructions, model, input)
-    request = _request(task, at, run, change, queue_name, metadata_filter, by)
+    request = _request(task, change, queue_name, metadata_filter, by)
     return await RUNTIME.run_patiently(_fork, request)
 
 
@@ -107,7 +105,7 @@ def fork_sync(
 ) -> Task:
     """Fork a task: `fork` for code without an event loop, with the same arguments, result and errors."""
     change = _checked_change(at, run, instructions, model, input)
-    return wait_out(_fork, _request(task, at, run, change, queue_name, metadata_filter, by))
+    return wait_out(_fork, _request(task, change, queue_name, metadata_filter, by))
 
 
 def _checked_change(
@@ -125,8 +123,6 @@ def _checked_change(
 
 def _request(
     task: Task | UUID | str,
-    at: int,
-    run: str | None,
     change: Change,
     queue_name: str | None,
     metadata_filter: Mapping[str, Any] | None,
@@ -134,7 +130,7 @@ def _request(
 ) -> ForkRequest:
     queue = None if queue_name is None else check_queue_name("queue_name=", queue_name)
     origin, now = agent_id_of(task), utc_now()
-    return ForkRequest(origin, new_agent_id(), at, run, change, queue, metadata_filter, phrase(by), now)
+    return ForkRequest(origin, new_agent_id(), change, queue, metadata_filter, phrase(by), now)
 
 
 def _fork(request: ForkRequest) -> Task:
@@ -171,14 +167,14 @@ def _write(connection: Connection, request: ForkRequest) -> Any:
     cut = cut_at(
         connection,
         request.origin,
-        request.run,
-        request.at,
+        request.change.run or None,
+        request.change.turn,
         may_follow=origin.status is not Status.COMPLETE,
     )
     change = request.change._replace(run=cut.run)
     source = Origin(request.origin, cut.time or request.now, origin.attempt)
     changed = _what_changes(change)
-    message = f"Forked from task {request.origin} at turn {request.at} of {cut.run}{changed}{request.by}."
+    message = f"Forked from task {request.origin} at turn {change.turn} of {cut.run}{changed}{request.by}."
     new = NewTask(
         agent_id=request.fork,
         task_name=origin.agent_type,
@@ -201,7 +197,7 @@ def _write(connection: Connection, request: ForkRequest) -> Any:
     connection.execute(INSERT_ACTIVITY, {**activity_rows([new], request.now)[0], "epoch": epoch})
     if labels := first_label_rows([new], request.now):
         connection.execute(INSERT_LABEL, labels)
-    note = f"Forked at turn {request.at} of {cut.run}{changed} as task {request.fork}{request.by}."
+    note = f"Forked at turn {change.turn} of {cut.run}{changed} as task {request.fork}{request.by}."
     lines = [
         log_row(request.fork, request.now, Status.QUEUED, message, 0),
         log_row(request.origin, request.now, origin.status, note, origin.percentage),

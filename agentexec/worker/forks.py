@@ -144,8 +144,7 @@ class ForksEnd:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        if os.getpid() != self._pid:
-            _end(error)
+        end_in_child(self._pid, error)
 
 
 def end_in_child(pid: int, error: BaseException | None = None) -> None:
