@@ -34,8 +34,9 @@ CHECK_SECONDS = 0.25
 TRUST_SECONDS = 5.0
 """Seconds for which the answer that a task is followed is trusted."""
 
-FLUSH_SECONDS = 0.5
-"""Longest wait of a task's ending for its events, in seconds: many times what sending takes, even on a busy machine."""
+FLUSH_SECONDS = 2.0
+"""Longest wait of a task's ending for its events, in seconds: many times what sending takes. A busy machine takes up to
+one, and no ending waits for a state backend that is known to be away."""
 
 IDLE_SECONDS = 600.0
 """Seconds after which the events of a task that nobody follows are dropped."""
