@@ -17,6 +17,7 @@ from typing import Self
 import psutil
 
 import agentexec as ax
+from bench.frozen import resume, suspend
 from bench.targets import BenchError, Target
 from tests.servers import KEEPER
 
@@ -125,13 +126,11 @@ class Workers:
 
     def pause(self) -> None:
         """Suspend the worker processes, so that tasks enqueued now wait for `resume`."""
-        for worker in self.workers:
-            worker.suspend()
+        suspend(self.workers, self._target.database_url)
 
     def resume(self) -> None:
         """Resume suspended workers."""
-        for worker in self.workers:
-            worker.resume()
+        resume(self.workers)
 
     def _forked(self) -> list[psutil.Process]:
         return sorted(self.template.children(), key=lambda process: (process.create_time(), process.pid))

@@ -18,6 +18,7 @@ import psutil
 
 import agentexec as ax
 from agentexec.db.engine import open_engine
+from bench.frozen import resume, suspend
 from bench.peers.catalog import Peer
 from bench.targets import BenchError
 from bench.workers import pss
@@ -32,9 +33,13 @@ class Deployment:
     """Running queue. `ask` has its client measure; the workers can be suspended."""
 
     def __init__(
-        self, client: subprocess.Popen[str], workers: list[subprocess.Popen[bytes]], log: Path
+        self,
+        client: subprocess.Popen[str],
+        workers: list[subprocess.Popen[bytes]],
+        log: Path,
+        database: str | None,
     ) -> None:
-        self._client, self._workers, self._log = client, workers, log
+        self._client, self._workers, self._log, self._database = client, workers, log, database
         self._read()
 
     def ask(self, command: str, number: int) -> dict[str, Any]:
@@ -64,13 +69,11 @@ class Deployment:
     def suspended(self) -> Generator[None]:
         """Suspend the workers, so that what is enqueued waits."""
         family = self.processes()
-        for process in family:
-            process.suspend()
+        suspend(family, self._database)
         try:
             yield
         finally:
-            for process in reversed(family):
-                process.resume()
+            resume(family)
 
     def memory(self) -> float:
         """Return the megabytes of all processes of the workers, shared ones counted once."""
@@ -98,7 +101,9 @@ def opened(peer: Peer) -> Generator[Deployment]:
     python = environment_of(peer.program.removesuffix("_program"), peer.packages)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentexec-peer-")))
-        environment = {**os.environ, **_servers(peer, stack, folder)}
+        servers = _servers(peer, stack, folder)
+        database = servers.get("DATABASE") or servers.get("AGENTEXEC_DATABASE_URL")
+        environment = {**os.environ, **servers}
         environment |= {
             "STAMPS": str(folder / "stamps"),
             "PYTHONPATH": str(PROGRAMS),
@@ -122,7 +127,7 @@ def opened(peer: Peer) -> Generator[Deployment]:
         stack.callback(_end, workers)
         for command in peer.workers:
             workers.append(subprocess.Popen(_command(command, python), stdout=output, **common))
-        yield Deployment(client, workers, log)
+        yield Deployment(client, workers, log, database)
 
 
 def _command(command: str, python: Path) -> list[str]:
