@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
@@ -17,6 +16,9 @@ from bench.targets import BenchError
 
 PICK_UP, RESULT, ENQUEUE, BULK, DRAIN = "pick-up ms", "result ms", "enqueue/s", "bulk enqueue/s", "drain/s"
 COLUMNS = (PICK_UP, RESULT, ENQUEUE, BULK, DRAIN, "memory MB", "idle % CPU")
+
+WARMING = 0.2
+"""Share of the tasks after which all worker processes count as started."""
 
 Row = dict[str, float | None]
 
@@ -58,14 +60,15 @@ def measure(peer: Peer, *, quick: bool) -> Row:
             "memory MB": queue.memory(),
             "idle % CPU": queue.idle(3.0),
         }
-        with queue.suspended():
+        with queue.without_workers():
             row[ENQUEUE] = queue.ask("one_by_one", singles)["rate"]
         queue.ask("drained", singles)
-        with queue.suspended():
+        with queue.without_workers():
             row[BULK] = queue.ask("in_bulk", many)["rate"]
-        resumed = time.time()
         drained = queue.ask("drained", many)
-        row[DRAIN] = many / ((drained["recorded"] or drained["started"]) - resumed)
+        # The first part does not count: some worker processes are still starting.
+        counted = many - int(many * WARMING)
+        row[DRAIN] = counted / ((drained["recorded"] or drained["last"]) - drained["warm"])
     return row
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ import psutil
 
 import agentexec as ax
 from agentexec.db.engine import open_engine
-from bench.frozen import resume, suspend
 from bench.peers.catalog import Peer
 from bench.targets import BenchError
 from bench.workers import pss
@@ -30,16 +29,16 @@ STOP_SECONDS = 5.0
 
 
 class Deployment:
-    """Running queue. `ask` has its client measure; the workers can be suspended."""
+    """Running queue. `ask` has its client measure; the workers can be stopped meanwhile."""
 
     def __init__(
         self,
         client: subprocess.Popen[str],
         workers: list[subprocess.Popen[bytes]],
+        start: Callable[[], list[subprocess.Popen[bytes]]],
         log: Path,
-        database: str | None,
     ) -> None:
-        self._client, self._workers, self._log, self._database = client, workers, log, database
+        self._client, self._workers, self._start, self._log = client, workers, start, log
         self._read()
 
     def ask(self, command: str, number: int) -> dict[str, Any]:
@@ -66,14 +65,14 @@ class Deployment:
         return found
 
     @contextmanager
-    def suspended(self) -> Generator[None]:
-        """Suspend the workers, so that what is enqueued waits."""
-        family = self.processes()
-        suspend(family, self._database)
+    def without_workers(self) -> Generator[None]:
+        """Stop the workers meanwhile. Suspended ones would keep their locks, and lose what is sent to them."""
+        _end(self._workers)
+        self._workers.clear()
         try:
             yield
         finally:
-            resume(family)
+            self._workers += self._start()
 
     def memory(self) -> float:
         """Return the megabytes of all processes of the workers, shared ones counted once."""
@@ -101,9 +100,7 @@ def opened(peer: Peer) -> Generator[Deployment]:
     python = environment_of(peer.program.removesuffix("_program"), peer.packages)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentexec-peer-")))
-        servers = _servers(peer, stack, folder)
-        database = servers.get("DATABASE") or servers.get("AGENTEXEC_DATABASE_URL")
-        environment = {**os.environ, **servers}
+        environment = {**os.environ, **_servers(peer, stack, folder)}
         environment |= {
             "STAMPS": str(folder / "stamps"),
             "PYTHONPATH": str(PROGRAMS),
@@ -123,11 +120,16 @@ def opened(peer: Peer) -> Generator[Deployment]:
             **common,
         )
         stack.callback(_end, [client])
-        workers: list[subprocess.Popen[bytes]] = []
+
+        def start() -> list[subprocess.Popen[bytes]]:
+            return [
+                subprocess.Popen(_command(command, python), stdout=output, **common)
+                for command in peer.workers
+            ]
+
+        workers = start()
         stack.callback(_end, workers)
-        for command in peer.workers:
-            workers.append(subprocess.Popen(_command(command, python), stdout=output, **common))
-        yield Deployment(client, workers, log, database)
+        yield Deployment(client, workers, start, log)
 
 
 def _command(command: str, python: Path) -> list[str]:
