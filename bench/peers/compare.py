@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
@@ -15,7 +16,11 @@ from bench.report import machine
 from bench.targets import BenchError
 
 PICK_UP, RESULT, ENQUEUE, BULK, DRAIN = "pick-up ms", "result ms", "enqueue/s", "bulk enqueue/s", "drain/s"
-COLUMNS = (PICK_UP, RESULT, ENQUEUE, BULK, DRAIN, "memory MB", "idle % CPU")
+MEMORY, IDLE = "memory MB", "idle % CPU"
+COLUMNS = (PICK_UP, RESULT, ENQUEUE, BULK, DRAIN, MEMORY, IDLE)
+
+SETTLING = 2.0
+"""Seconds after the last task from which on workers count as idle."""
 
 WARMING = 0.2
 """Share of the tasks after which all worker processes count as started."""
@@ -37,10 +42,12 @@ def main(arguments: Sequence[str]) -> int:
     facts = machine()
     for _ in range(options.rounds):
         for peer in peers:
+            row: Row = dict.fromkeys(COLUMNS)
             try:
-                rows[peer.name].append(measure(peer, quick=options.quick))
+                measure(peer, row, quick=options.quick)
             except (BenchError, OSError) as error:
                 failures[peer.name] = str(error)
+            rows[peer.name].append(row)
     found = {name: _medians(measured) for name, measured in rows.items() if measured}
     show = _as_json if options.json else _as_table
     print(show(facts, found, {peer.name: peer.promise for peer in peers}))
@@ -49,17 +56,16 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if failures else 0
 
 
-def measure(peer: Peer, *, quick: bool) -> Row:
-    """Return the numbers of one queue."""
+def measure(peer: Peer, row: Row, *, quick: bool) -> None:
+    """Fill in the numbers of one queue: those before an error stay."""
     latencies, singles, many = (30, 300, 1_000) if quick else (100, 2_000, 5_000)
     with deployment.opened(peer) as queue:
         queue.ask("warm", 100)
-        row: Row = {
-            PICK_UP: _median(queue.ask("pick_up", latencies)["ms"]),
-            RESULT: _median(queue.ask("results", latencies)["ms"]),
-            "memory MB": queue.memory(),
-            "idle % CPU": queue.idle(3.0),
-        }
+        row[PICK_UP] = _median(queue.ask("pick_up", latencies)["ms"])
+        row[RESULT] = _median(queue.ask("results", latencies)["ms"])
+        row[MEMORY] = queue.memory()
+        time.sleep(SETTLING)
+        row[IDLE] = queue.idle(5.0)
         with queue.without_workers():
             row[ENQUEUE] = queue.ask("one_by_one", singles)["rate"]
         queue.ask("drained", singles)
@@ -69,7 +75,6 @@ def measure(peer: Peer, *, quick: bool) -> Row:
         # The first part does not count: some worker processes are still starting.
         counted = many - int(many * WARMING)
         row[DRAIN] = counted / ((drained["recorded"] or drained["last"]) - drained["warm"])
-    return row
 
 
 def _median(values: list[float]) -> float | None:
