@@ -17,6 +17,7 @@ from pydantic_settings import SettingsError as UnreadableError
 from agentexec.arguments.queue_names import MAX_QUEUE_NAME
 from agentexec.arguments.served_queues import ServedQueue, describe_queues, parse_queues
 from agentexec.arguments.setting_types import (
+    MIN_KEY_LENGTH,
     Budgets,
     ErrorMessage,
     ListenAddress,
@@ -24,9 +25,12 @@ from agentexec.arguments.setting_types import (
     LogLevel,
     QueueName,
     ServedQueues,
+    SigningKeys,
     TablePrefix,
+    Version,
+    WebhookSecrets,
+    split_keys,
 )
-from agentexec.arguments.webhooks import parse_secret
 from agentexec.errors import SettingsError
 from agentexec.llm.prices import ModelPrice
 from agentexec.llm.rate_limits import parse_rate_limits
@@ -45,8 +49,8 @@ MEMORY_BACKEND = "agentexec.state.memory_backend"
 MODELS = "agentexec.activity.models"
 EMBEDDED_DATABASE_URL = "sqlite:///agentexec.db"
 SECRET_SETTINGS = frozenset({"signing_key", "webhook_secret", "read_token_key", "dashboard_token"})
-MIN_KEY_LENGTH, MAX_TOKEN_LENGTH = 16, 1000
-"""Characters of the shortest key or token, and of the longest token of the dashboard."""
+MAX_TOKEN_LENGTH = 1000
+"""Characters of the longest token of the dashboard."""
 
 MIN_HOST_TIMEOUT, MAX_HOST_TIMEOUT = 1.0, 3600.0
 """Limits of `host_timeout` in seconds."""
@@ -183,6 +187,10 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds without an answer of its event loop after which a worker process is killed and replaced; 0 for never.",
     )
+    worker_version: Version | None = Field(
+        default=None,
+        description="Version of the code of a worker's tasks, unless `@pool.task` names another. Unset: none.",
+    )
     burst: bool = Field(
         default=False, description="Stop once the queue holds nothing that is ready and no task runs here."
     )
@@ -216,17 +224,17 @@ class Settings(BaseSettings):
         default=False,
         description="Spans and metrics of tasks and agents for OpenTelemetry, in applications and workers.",
     )
-    signing_key: SecretStr | None = Field(
+    signing_key: SigningKeys | None = Field(
         default=None,
         description="Key that signs the entries in Redis, 16 characters or more, the same in every process. Of several keys, with "
         "commas between them, the first one signs and all are accepted.",
     )
-    read_token_key: SecretStr | None = Field(
+    read_token_key: SigningKeys | None = Field(
         default=None,
         description="Key that signs the read tokens of browsers, 16 characters or more, where the HTTP API runs. Of several keys, with "
         "commas between them, the first one signs and all are accepted. Unset: there are no read tokens.",
     )
-    webhook_secret: SecretStr | None = Field(
+    webhook_secret: WebhookSecrets | None = Field(
         default=None,
         description="Secret that signs webhooks (whsec_ and base64), where workers run. Of several, with commas between them, each signs.",
     )
@@ -250,25 +258,11 @@ class Settings(BaseSettings):
         description="Log line when a task fails; {error} is the reason.",
     )
 
-    @field_validator("signing_key", "read_token_key")
-    @classmethod
-    def _long_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        if any(len(key) < MIN_KEY_LENGTH for key in _split_keys(value)):
-            raise ValueError(f"each key needs {MIN_KEY_LENGTH} characters or more, with commas between keys")
-        return value
-
     @field_validator("dashboard_token")
     @classmethod
     def _long_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not MIN_KEY_LENGTH <= len(value) <= MAX_TOKEN_LENGTH:
             raise ValueError(f"it needs {MIN_KEY_LENGTH} to {MAX_TOKEN_LENGTH} characters")
-        return value
-
-    @field_validator("webhook_secret")
-    @classmethod
-    def _readable_secrets(cls, value: SecretStr | None) -> SecretStr | None:
-        for secret in _split_keys(value):
-            parse_secret(secret)
         return value
 
     @field_validator("rate_limits")
@@ -303,17 +297,17 @@ class Settings(BaseSettings):
     @property
     def signing_keys(self) -> list[str]:
         """Keys of `signing_key`. The first one signs."""
-        return _split_keys(self.signing_key)
+        return split_keys(self.signing_key)
 
     @property
     def read_token_keys(self) -> list[str]:
         """Keys of `read_token_key`. The first one signs."""
-        return _split_keys(self.read_token_key)
+        return split_keys(self.read_token_key)
 
     @property
     def webhook_secrets(self) -> list[str]:
         """Secrets of `webhook_secret`. Each one signs."""
-        return _split_keys(self.webhook_secret)
+        return split_keys(self.webhook_secret)
 
     @property
     def secrets(self) -> list[str]:
@@ -346,10 +340,6 @@ def to_environment(values: Mapping[str, Any]) -> dict[str, str]:
         env_var_name(name): str(value) if isinstance(value, str | Path) else json.dumps(value)
         for name, value in values.items()
     }
-
-
-def _split_keys(keys: SecretStr | None) -> list[str]:
-    return [] if keys is None else [key.strip() for key in keys.get_secret_value().split(",")]
 
 
 def env_var_name(field: str) -> str:

@@ -16,6 +16,7 @@ from agentexec.arguments.debounce import checked_debounce
 from agentexec.arguments.fairness import checked_fairness_key, checked_fairness_weight
 from agentexec.arguments.group_options import checked_groups
 from agentexec.arguments.queue_names import check_queue_name
+from agentexec.arguments.versions import checked_version
 from agentexec.arguments.webhooks import check_url
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
 from agentexec.task import HandlerOptions, ScheduleDefinition, TaskDefinition, require_known_options
@@ -41,6 +42,8 @@ class Registry:
         """Limits of concurrency by task name."""
         self.locked: set[str] = set()
         """Names of the tasks with a lock."""
+        self.versions: dict[str, str] = {}
+        """Versions by task name, of the tasks that have one of their own."""
         self.schedules: dict[str, ScheduleDefinition] = {}
         """Schedules by name."""
         self.failure_handlers: list[str] = []
@@ -111,6 +114,7 @@ class Registry:
             webhook=_checked_webhook(name, options.get("webhook")),
             on_failure=self._failure_handler(name, options.get("on_failure")),
             queue=_checked_queue(name, options.get("queue")),
+            version=checked_version(f"Task {name}: version", options.get("version")),
             budget=TaskBudget(
                 checked_limit(f"Task {name}: budget", options.get("budget")),
                 checked_policy(f"Task {name}: on_budget", options.get("on_budget")),
@@ -121,6 +125,8 @@ class Registry:
             self.limits[name] = definition.concurrency
         if definition.lock_key is not None:
             self.locked.add(name)
+        if definition.version is not None:
+            self.versions[name] = definition.version
         return definition
 
     def add_failure_handler(self, handler: Callable[..., Any], **options: Unpack[HandlerOptions]) -> None:

@@ -231,6 +231,10 @@ class HandlerOptions(TypedDict, total=False):
     [`ax.BudgetExceededError`][agentexec.BudgetExceededError], "wrap_up" lets the agent answer with what it has, in one last model
     call without tools, and "ask" asks a person to raise the limit, as an approval."""
 
+    version: str | None
+    """Version of the task's code, such as "3": the record of each run has the one that it began with. By default
+    `AGENTEXEC_WORKER_VERSION` of the worker."""
+
     queue: str | None
     """Queue to which these tasks are enqueued in a process that has the pool, unless `enqueue` is given `queue_name`; by
     default that of the pool."""
@@ -259,6 +263,7 @@ class TaskDefinition:
     fairness_key: str | None = None
     fairness_weight: float | Mapping[str, float] = 1.0
     budget: TaskBudget = NO_BUDGET
+    version: str | None = None
     queue: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     expires: float | None = None

@@ -19,6 +19,7 @@ from agentexec.activity.changes.admissions import Admissions
 from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.changes.store import RecordStore
 from agentexec.activity.changes.stores import open_record_store
+from agentexec.activity.changes.versions import NO_VERSIONS, Versions
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult, FollowUp
 from agentexec.db.engine import open_engine
 from agentexec.journal.models import JournalEntry
@@ -47,10 +48,16 @@ class Stores(NamedTuple):
         suspect_running: bool = False,
         task_names: Sequence[str] | None = None,
         queue: str | None = QUEUE,
+        versions: Versions = NO_VERSIONS,
     ) -> Admissions:
         """Start claimed tasks as a worker does: first those that need no decision, then the others."""
         started = self.record.start_fresh(
-            leases, now=now, started_message="Started.", task_names=task_names, queue=queue
+            leases,
+            now=now,
+            started_message="Started.",
+            task_names=task_names,
+            queue=queue,
+            versions=versions,
         )
         fresh = {admitted.lease for admitted in started}
         others = [lease for lease in leases if lease not in fresh]
@@ -62,6 +69,7 @@ class Stores(NamedTuple):
             suspect_running=suspect_running or bool(started),
             task_names=task_names,
             queue=queue,
+            versions=versions,
         )
         admissions.started = sorted([*started, *admissions.started])
         return admissions

@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
 
 from agentexec.arguments.queue_names import MAX_QUEUE_NAME
+from agentexec.arguments.versions import MAX_VERSION
 from agentexec.config import CONF
 from agentexec.db.base import Base
 from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime, of_rows_with
@@ -117,6 +118,9 @@ class Activity(Base):
         String(600), doc="W3C trace context of the call that enqueued it: traceparent, a space, tracestate."
     )
 
+    version: Mapped[str | None] = mapped_column(
+        ExactText(MAX_VERSION), doc="Version of the code that began its run; NULL before, or without one."
+    )
     budget: Mapped[str | None] = mapped_column(
         LongText,
         doc="What it may spend, its policy, and the budgets of its parents that it counts for, as JSON.",
@@ -285,6 +289,9 @@ class WorkerProcess(Base):
         String(MAX_QUEUE_NAME), doc="The queue that it serves, or the first one."
     )
     queues: Mapped[str | None] = mapped_column(LongText, doc="Its queues as JSON, if it serves several.")
+    versions: Mapped[str | None] = mapped_column(
+        LongText, doc="Versions of its tasks as JSON; NULL if they have none."
+    )
     host: Mapped[str] = mapped_column(String(MAX_NAME))
     pid: Mapped[int] = mapped_column(BigInteger)
     concurrency: Mapped[int] = mapped_column(Integer, doc="Maximum number of tasks that it runs at once.")

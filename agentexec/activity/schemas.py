@@ -276,6 +276,9 @@ class ActivityDetailSchema(_ActivitySchema):
     attempt: int = 0
     error: str | None = None
     expires_at: datetime | None = None
+    version: str | None = Field(
+        default=None, description="Version of the code that began its run; null before it, or without one."
+    )
     budget: BudgetSchema | None = Field(
         default=None,
         validation_alias="budget_account",

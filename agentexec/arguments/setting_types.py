@@ -5,12 +5,41 @@ from __future__ import annotations
 import ipaddress
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, SecretStr
 
 from agentexec.arguments.budgets import parse_windows
 from agentexec.arguments.queue_names import find_problem
 from agentexec.arguments.served_queues import format_queues
+from agentexec.arguments.versions import checked_version
+from agentexec.arguments.webhooks import parse_secret
 from agentexec.errors import UsageError
+
+MIN_KEY_LENGTH = 16
+"""Characters of the shortest key or token."""
+
+
+def split_keys(keys: SecretStr | None) -> list[str]:
+    """Return the keys of a setting that may have several, with commas between them."""
+    return [] if keys is None else [key.strip() for key in keys.get_secret_value().split(",")]
+
+
+def _checked_keys(value: SecretStr) -> SecretStr:
+    if any(len(key) < MIN_KEY_LENGTH for key in split_keys(value)):
+        raise ValueError(f"each key needs {MIN_KEY_LENGTH} characters or more, with commas between keys")
+    return value
+
+
+def _checked_secrets(value: SecretStr) -> SecretStr:
+    for secret in split_keys(value):
+        parse_secret(secret)
+    return value
+
+
+def _checked_version(value: str) -> str:
+    try:
+        return checked_version("it", value) or value
+    except UsageError as error:
+        raise ValueError(str(error).rstrip(".")) from None
 
 
 def _checked_level(value: str) -> str:
@@ -77,5 +106,8 @@ LogLevel = Annotated[str, AfterValidator(_checked_level)]
 LogFormat = Annotated[str, AfterValidator(_checked_format)]
 QueueName = Annotated[str, AfterValidator(_checked_queue_name)]
 ServedQueues = Annotated[str, AfterValidator(_checked_queues)]
+SigningKeys = Annotated[SecretStr, AfterValidator(_checked_keys)]
+Version = Annotated[str, AfterValidator(_checked_version)]
+WebhookSecrets = Annotated[SecretStr, AfterValidator(_checked_secrets)]
 TablePrefix = Annotated[str, AfterValidator(_checked_prefix)]
 ErrorMessage = Annotated[str, AfterValidator(_checked_message)]

@@ -163,6 +163,8 @@ def _summary(view: TaskView) -> list[tuple[str, str]]:
     if task.finished_at is not None:
         elapsed = "" if task.elapsed_seconds is None else f", after {task.elapsed_seconds:.1f} s"
         lines.append(("finished", f"{format_time(task.finished_at)}{elapsed}"))
+    if task.version is not None:
+        lines.append(("version", task.version))
     lines.append(("attempts", attempts_text(task)))
     lines += [("death", f"{format_time(death.at)}, its worker {death.reason}") for death in task.deaths]
     if task.parent_id is not None:

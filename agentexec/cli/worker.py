@@ -77,6 +77,13 @@ def run(
             help="Seconds after which a process that hangs is replaced, 0 for never (AGENTEXEC_HANG_TIMEOUT).",
         ),
     ] = None,
+    worker_version: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Version of the tasks that have none of their own (AGENTEXEC_WORKER_VERSION).",
+        ),
+    ] = None,
     burst: Annotated[
         bool | None,
         typer.Option("--burst", help="Stop once the queue is empty and no task runs here (AGENTEXEC_BURST)."),
@@ -148,6 +155,7 @@ def run(
         "max_tasks_per_child": max_tasks_per_child,
         "max_memory_per_child": max_memory_per_child,
         "hang_timeout": hang_timeout,
+        "worker_version": worker_version,
         "burst": burst,
         "reload": reload,
         "pidfile": pidfile,

@@ -46,6 +46,24 @@ class JournalEntry(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class JournalHistory(Base):
+    """One fact of a run that was given up: `run` counts those of the task, from 1. Rows are deleted with their activity."""
+
+    __tablename__ = f"{CONF.table_prefix}journal_history"
+
+    agent_id: Mapped[UUID] = mapped_column(
+        ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
+    )
+    run: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    path: Mapped[str] = mapped_column(PathText, primary_key=True)
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(10), doc="As in the journal; restart: why the run was given up.")
+    input_hash: Mapped[str] = mapped_column(String(64))
+    value: Mapped[str] = mapped_column(LongText)
+    epoch: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Approval(Base):
     """A question about one call, and its answer.
 

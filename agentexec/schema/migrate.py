@@ -35,6 +35,7 @@ ADDED = {
     "0011": ("worker", "queues"),
     "0012": ("activity", "trace_context"),
     "0014": ("activity", "budget"),
+    "0016": ("activity", "version"),
 }
 """A table and a column that each revision has added, by which tables of `create_all` are dated."""
 

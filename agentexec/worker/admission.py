@@ -11,6 +11,7 @@ from agentexec.activity.changes.admissions import Admissions, Admitted, LeftTask
 from agentexec.activity.changes.postponements import Postponed, TaskKeys
 from agentexec.activity.changes.stores import record_store
 from agentexec.activity.changes.unknown_tasks import MAX_UNKNOWN_SECONDS
+from agentexec.activity.changes.versions import NO_VERSIONS, Versions
 from agentexec.activity.changes.writer import Writer
 from agentexec.activity.live.publisher import EventPublisher
 from agentexec.config import Settings
@@ -47,6 +48,7 @@ class Admitter:
         starts_early: Start debounced tasks before they are due.
         checks_queue: Start only tasks that the record has on the queue from which they were claimed.
         keys: Keys by which this worker's tasks are locked and limited.
+        versions: Versions of this worker's tasks.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Admitter:
         task_names: Callable[[], Collection[str]] | None = None,
         checks_queue: bool = True,
         keys: TaskKeys | None = None,
+        versions: Versions = NO_VERSIONS,
         starts_early: bool = False,
     ) -> None:
         self._runtime = runtime
@@ -78,6 +81,7 @@ class Admitter:
         self._task_names = task_names
         self._checks_queue = checks_queue
         self._keys = keys
+        self._versions = versions
         self._held: list[Lease] = []
         self._left_until = 0.0
         self._minute_ends, self._left_in_minute = 0.0, 0
@@ -149,6 +153,7 @@ class Admitter:
             task_names=self._names(),
             queue=queue,
             keys=self._keys,
+            versions=self._versions,
         )
         if not started:
             return leases
@@ -167,6 +172,7 @@ class Admitter:
             task_names=self._names(),
             queue=queue,
             keys=self._keys,
+            versions=self._versions,
         )
 
     def _names(self) -> Collection[str] | None:

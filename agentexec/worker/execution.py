@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from agentexec.activity.changes.crashes import clear_crashes
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.stores import record_store
+from agentexec.activity.changes.versions import Versions
 from agentexec.activity.changes.writer import Writer
 from agentexec.activity.live.publisher import EventPublisher
 from agentexec.config import Settings
@@ -55,6 +56,7 @@ class Execution:
     ) -> None:
         self._runtime = runtime
         live = runtime.get_shared(EventPublisher, lambda: EventPublisher(runtime))
+        self.versions = Versions(settings.worker_version, registry.versions)
         self.slots = Slots(
             settings.worker_concurrency,
             max_inline_sleep=max_inline_sleep,
@@ -103,6 +105,7 @@ class Execution:
             task_names=registry.names if shares_queue else None,
             checks_queue=shares_queue,
             keys=RegisteredKeys(registry),
+            versions=self.versions,
             starts_early=skips_sleep,
         )
 

@@ -15,6 +15,7 @@ from agentexec.activity.changes.crashes import NO_CRASHES, FailedTask, RunningTa
 from agentexec.activity.changes.expirations import ExpiredTask, has_expired
 from agentexec.activity.changes.postponements import Postponed
 from agentexec.activity.changes.statements import statements_for
+from agentexec.activity.changes.versions import NO_VERSIONS, Versions
 from agentexec.db.chunks import chunks
 from agentexec.policy import Admission, CrashCounts, admit, crashes_when_claimed, is_claim_of
 from agentexec.task import Lease, Status
@@ -226,20 +227,26 @@ def _is_early(row: Any, now: datetime) -> bool:
 
 
 def start_tasks(
-    connection: Connection, started: Sequence[Admitted], *, started_message: str, now: datetime
+    connection: Connection,
+    started: Sequence[Admitted],
+    *,
+    started_message: str,
+    now: datetime,
+    versions: Versions = NO_VERSIONS,
 ) -> None:
-    """Make admitted tasks RUNNING under their new epochs, with a log line each."""
+    """Make admitted tasks RUNNING under their new epochs, with a log line each. `versions`: those of this worker's tasks."""
     sql = statements_for(connection)
-    groups: dict[tuple[int, CrashCounts, str], list[UUID]] = defaultdict(list)
+    groups: dict[tuple[int, CrashCounts, str, str | None], list[UUID]] = defaultdict(list)
     for admitted in started:
-        message = start_line(started_message, admitted)
-        groups[admitted.lease.epoch, admitted.crashes, message].append(admitted.lease.agent_id)
-    for (epoch, crashes, message), ids in groups.items():
+        message, version = start_line(started_message, admitted), versions.of(admitted.task_name)
+        groups[admitted.lease.epoch, admitted.crashes, message, version].append(admitted.lease.agent_id)
+    for (epoch, crashes, message, version), ids in groups.items():
         values = {
             "new_epoch": epoch,
             "new_crashes": crashes.total,
             "new_in_row": crashes.consecutive,
             "new_message": message,
+            "new_version": version,
             "now": now,
         }
         for chunk in chunks(ids):

@@ -127,7 +127,7 @@ class Requeued(NamedTuple):
 def requeue_ended(
     connection: Connection, agent_ids: Sequence[UUID], *, message: str, now: datetime
 ) -> list[Requeued]:
-    """Make tasks that ended in ERROR or CANCELED QUEUED again, forget their crashes, and return them.
+    """Make tasks that ended in ERROR or CANCELED QUEUED again, forget their crashes and versions, and return them.
 
     Tasks that a call with the same `message` and `now` has requeued are left as they are, and returned too.
     """
@@ -138,7 +138,7 @@ def requeue_ended(
     if ids := [row.agent_id for row in rows if row.agent_id not in done]:
         end(connection, Ending(Lease(ids[0], 0), Status.QUEUED, message), ids, now)
         for chunk in chunks(ids):
-            connection.execute(sql.reset_crashes, {"ids": chunk})
+            connection.execute(sql.begin_again, {"ids": chunk})
     return [_requeued(row) for row in rows]
 
 

@@ -21,6 +21,7 @@ from agentexec.activity.changes.postponements import TaskKeys
 from agentexec.activity.changes.progress import Progress
 from agentexec.activity.changes.statements import ACTIVITY, FOLLOW_UP, LABEL, LOG, LOG_COLUMNS, RESULT
 from agentexec.activity.changes.store import Recorded, RecordStore
+from agentexec.activity.changes.versions import NO_VERSIONS, Versions
 from agentexec.activity.queries.labels import label_rows
 from agentexec.db.round_trips import can_batch, run_in_one_round_trip
 from agentexec.db.transactions import autocommitting
@@ -85,7 +86,8 @@ WITH claimed AS (
     UPDATE {ACTIVITY.name} a
     SET status = '{Status.RUNNING.name}', epoch = fresh.epoch, attempt = a.attempt + 1, message = %(message)s,
         started_at = coalesce(a.started_at, %(now)s), updated_at = %(now)s, expires_at = NULL,
-        held_lock = a.lock_key, error = NULL
+        held_lock = a.lock_key, error = NULL,
+        version = coalesce(a.version, %(versions)s::jsonb ->> a.agent_type, %(version)s::text)
     FROM fresh WHERE a.agent_id = fresh.agent_id
     RETURNING a.agent_id, a.agent_type, a.context, a.attempt, a.percentage, fresh.queued_at, a.trace_context,
         a.budget
@@ -150,6 +152,7 @@ class PostgresRecordStore(RecordStore):
         task_names: Collection[str] | None = None,
         queue: str | None = None,
         keys: TaskKeys | None = None,
+        versions: Versions = NO_VERSIONS,
     ) -> list[Admitted]:
         """Make fresh tasks RUNNING in one round trip."""
         if not self._can_batch:
@@ -160,6 +163,7 @@ class PostgresRecordStore(RecordStore):
                 task_names=task_names,
                 queue=queue,
                 keys=keys,
+                versions=versions,
             )
         values = {
             "ids": [lease.agent_id for lease in claims],
@@ -168,6 +172,8 @@ class PostgresRecordStore(RecordStore):
             "queue": queue,
             "lock_names": [] if keys is None else list(keys.lock_names),
             "limit_names": [] if keys is None else list(keys.limit_names),
+            "versions": versions.by_task_text,
+            "version": versions.default,
             "message": started_message,
             "now": now,
         }

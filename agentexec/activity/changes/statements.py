@@ -48,7 +48,7 @@ class Statements:
         # These two, and `select_free_state`, do not wait for rows that another process has locked, which may be frozen.
         self.select_claimed = (
             select(*state, c.agent_type, c.attempt, c.context, c.queue, c.started_at, c.expires_at)
-            .add_columns(c.updated_at, c.run_at, c.trace_context, c.debounce_key, c.budget, *keys)
+            .add_columns(c.updated_at, c.run_at, c.trace_context, c.debounce_key, c.budget, c.version, *keys)
             .where(chosen)
             .order_by(c.agent_id)
             .with_for_update(skip_locked=True)
@@ -78,6 +78,7 @@ class Statements:
                 updated_at=now,
                 expires_at=None,
                 error=None,
+                version=func.coalesce(c.version, bindparam("new_version")),
             )
         )
         self.end = (
@@ -99,7 +100,7 @@ class Statements:
                 crashes_in_row=c.crashes_in_row + bindparam("more_crashes"),
             )
         )
-        self.reset_crashes = update(ACTIVITY).where(chosen).values(crashes=0, crashes_in_row=0)
+        self.begin_again = update(ACTIVITY).where(chosen).values(crashes=0, crashes_in_row=0, version=None)
         self.begin = update(ACTIVITY).where(chosen).values(status=Status.RUNNING, started_at=now)
         # One statement logs the same line for any number of tasks, with the percentage that was just written.
         self.insert_log_lines = insert(LOG).from_select(

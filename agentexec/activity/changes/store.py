@@ -19,6 +19,7 @@ from agentexec.activity.changes.postponements import TaskKeys, end_invalid, find
 from agentexec.activity.changes.progress import Progress, accepted_reports, write_progress
 from agentexec.activity.changes.statements import INSERT_RESULT, statements_for
 from agentexec.activity.changes.unknown_tasks import leave_unknown
+from agentexec.activity.changes.versions import NO_VERSIONS, Versions
 from agentexec.activity.deaths import UNKNOWN_REASON
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import inserting, writing
@@ -70,6 +71,7 @@ class RecordStore:
         task_names: Collection[str] | None = None,
         queue: str | None = None,
         keys: TaskKeys | None = None,
+        versions: Versions = NO_VERSIONS,
     ) -> list[Admitted]:
         """Make claimed tasks RUNNING that need no decision, and return them in the order of the claims.
 
@@ -90,13 +92,14 @@ class RecordStore:
         task_names: Collection[str] | None = None,
         queue: str | None = None,
         keys: TaskKeys | None = None,
+        versions: Versions = NO_VERSIONS,
         starts_early: bool = False,
     ) -> Admissions:
         """Make claimed tasks RUNNING under their new epochs, where the record agrees.
 
         `task_names`: the names of the tasks that this worker has; None admits tasks of any name. `queue`: the queue from
-        which they were claimed; None does not compare it. `keys`: the keys of this worker's tasks. `starts_early`: do not wait
-        until a debounced task is due. Tasks that another process has locked are given back.
+        which they were claimed; None does not compare it. `keys` and `versions`: those of this worker's tasks. `starts_early`: do
+        not wait until a debounced task is due. Tasks that another process has locked are given back.
         """
         with writing(self._engine, relaxed=True) as connection:
             sql = statements_for(connection)
@@ -122,7 +125,13 @@ class RecordStore:
             if admissions.unknown:
                 leave_unknown(connection, admissions, task_names or (), now)
             with batched(connection, commit=True):
-                start_tasks(connection, admissions.started, started_message=started_message, now=now)
+                start_tasks(
+                    connection,
+                    admissions.started,
+                    started_message=started_message,
+                    now=now,
+                    versions=versions,
+                )
                 if admissions.poisoned:
                     failed = fail_poison_tasks(connection, admissions.poisoned, UNKNOWN_REASON, now)
                     admissions.failed.extend(failed)

@@ -53,6 +53,8 @@ export interface ActivityDetail {
   attempt: number;
   error: string | null;
   expires_at: string | null;
+  /** Version of the code that began its run; null before it, or without one. */
+  version: string | null;
   /** Budget of the task itself; null without one. */
   budget: Budget | null;
   usage_by_model: Record<string, Usage>;

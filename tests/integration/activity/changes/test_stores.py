@@ -12,6 +12,7 @@ from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.progress import Progress
 from agentexec.activity.changes.store import Recorded
 from agentexec.activity.changes.unknown_tasks import left_message
+from agentexec.activity.changes.versions import Versions
 from agentexec.errors import JournalConflictError, LeaseLostError
 from agentexec.journal.facts import Fact, FactKind, Usage
 from agentexec.policy import MAX_EPOCH_LEAD
@@ -134,6 +135,16 @@ def tasks_claimed_under_later_epochs_start(stores: Stores) -> object:
     queued(stores, 0, 1, 2)
     set_row(stores, 1, epoch=4, attempt=3)
     return stores.claim([lease(0, 1), lease(1, 7), lease(2, 2)], at(3))
+
+
+def a_run_keeps_the_version_that_it_began_with(stores: Stores) -> object:
+    queued(stores, 0, 1, 2)
+    stores.record.insert([new_task(3, task_name="report")], at(0))
+    set_row(stores, 1, version="0.9")
+    set_row(stores, 2, status=Status.RUNNING, epoch=1)
+    own = Versions("2", {"report": 'r-"1"'})
+    claims = [lease(0), lease(1), lease(2, 2), lease(3)]
+    return sorted(admitted.task_name for admitted in stores.claim(claims, at(1), versions=own).started)
 
 
 def forged_claims_change_nothing(stores: Stores) -> object:
@@ -325,6 +336,7 @@ SCENARIOS = [
     debounced_tasks_start_when_the_record_says_so,
     tasks_of_other_names_are_left_and_end_after_a_while,
     tasks_claimed_under_later_epochs_start,
+    a_run_keeps_the_version_that_it_began_with,
     forged_claims_change_nothing,
     completions_alike_are_written,
     a_single_completion_is_written,
