@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agentexec.approvals import approve_sync as approve_sync
     from agentexec.approvals import reject as reject
     from agentexec.approvals import reject_sync as reject_sync
+    from agentexec.arguments.versions import Restart as Restart
     from agentexec.client import queues as queues
     from agentexec.client.cancel import cancel as cancel
     from agentexec.client.cancel import cancel_sync as cancel_sync
@@ -103,6 +104,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "agentexec.approvals": ("approve", "approve_sync", "reject", "reject_sync"),
     "agentexec.activity.schemas": ("TaskFailure",),
+    "agentexec.arguments.versions": ("Restart",),
     "agentexec.client.cancel": ("cancel", "cancel_sync"),
     "agentexec.config": ("CONF",),
     "agentexec.errors": (

@@ -31,6 +31,7 @@ from agentexec.arguments.setting_types import (
     WebhookSecrets,
     split_keys,
 )
+from agentexec.arguments.versions import DivergencePolicy
 from agentexec.errors import SettingsError
 from agentexec.llm.prices import ModelPrice
 from agentexec.llm.rate_limits import parse_rate_limits
@@ -190,6 +191,10 @@ class Settings(BaseSettings):
     worker_version: Version | None = Field(
         default=None,
         description="Version of the code of a worker's tasks, unless `@pool.task` names another. Unset: none.",
+    )
+    on_divergence: DivergencePolicy = Field(
+        default="fail",
+        description="Policy for runs that a worker's code cannot replay: fail, restart or ask, unless `@pool.task` has another.",
     )
     burst: bool = Field(
         default=False, description="Stop once the queue holds nothing that is ready and no task runs here."

@@ -16,7 +16,7 @@ from agentexec.arguments.debounce import checked_debounce
 from agentexec.arguments.fairness import checked_fairness_key, checked_fairness_weight
 from agentexec.arguments.group_options import checked_groups
 from agentexec.arguments.queue_names import check_queue_name
-from agentexec.arguments.versions import checked_version
+from agentexec.arguments.versions import checked_divergence, checked_version
 from agentexec.arguments.webhooks import check_url
 from agentexec.errors import ContextInvalidError, UnknownTaskError, UsageError
 from agentexec.task import HandlerOptions, ScheduleDefinition, TaskDefinition, require_known_options
@@ -115,6 +115,7 @@ class Registry:
             on_failure=self._failure_handler(name, options.get("on_failure")),
             queue=_checked_queue(name, options.get("queue")),
             version=checked_version(f"Task {name}: version", options.get("version")),
+            on_divergence=checked_divergence(f"Task {name}: on_divergence", options.get("on_divergence")),
             budget=TaskBudget(
                 checked_limit(f"Task {name}: budget", options.get("budget")),
                 checked_policy(f"Task {name}: on_budget", options.get("on_budget")),

@@ -19,6 +19,7 @@ from agentexec.arguments.budgets import NO_BUDGET, TaskBudget
 from agentexec.arguments.checks import shown
 from agentexec.arguments.debounce import Debounce
 from agentexec.arguments.fairness import MAX_WEIGHT, MIN_WEIGHT
+from agentexec.arguments.versions import DivergencePolicy, Restart
 from agentexec.errors import UsageError
 from agentexec.values.codec import Codec
 
@@ -235,6 +236,11 @@ class HandlerOptions(TypedDict, total=False):
     """Version of the task's code, such as "3": the record of each run has the one that it began with. By default
     `AGENTEXEC_WORKER_VERSION` of the worker."""
 
+    on_divergence: DivergencePolicy | Restart | None
+    """Policy for a run that the code at hand cannot replay, by default `AGENTEXEC_ON_DIVERGENCE`: "fail" ends the attempt with
+    [`ax.ReplayDivergedError`][agentexec.ReplayDivergedError], "restart" keeps the old journal as history and begins the run with
+    nothing, "ask" asks a person first. [`ax.Restart`][agentexec.Restart] has more to choose."""
+
     queue: str | None
     """Queue to which these tasks are enqueued in a process that has the pool, unless `enqueue` is given `queue_name`; by
     default that of the pool."""
@@ -264,6 +270,7 @@ class TaskDefinition:
     fairness_weight: float | Mapping[str, float] = 1.0
     budget: TaskBudget = NO_BUDGET
     version: str | None = None
+    on_divergence: DivergencePolicy | Restart | None = None
     queue: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     expires: float | None = None

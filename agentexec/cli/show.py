@@ -26,6 +26,7 @@ from agentexec.values.presentation import Bounds, Presenter, read_json
 if TYPE_CHECKING:
     from agentexec.activity.schemas import ActivityChildSchema, ActivityDetailSchema
     from agentexec.cli.task_view import TaskView
+    from agentexec.journal.restarts import GivenUpRun
     from agentexec.state.answers import Waiting
 
 
@@ -111,6 +112,7 @@ def _as_json(view: TaskView, presenter: Presenter) -> dict[str, Any]:
         "queue_pause": None if view.pause is None else view.pause.model_dump(mode="json"),
         "max_attempts": max_attempts(task),
         "previous_error": None if failure is None else failure.reason,
+        "given_up": [{**run._asdict(), "at": run.at.isoformat()} for run in view.given_up],
         "webhooks": [message_json(message) for message in view.webhooks],
     }
 
@@ -163,10 +165,9 @@ def _summary(view: TaskView) -> list[tuple[str, str]]:
     if task.finished_at is not None:
         elapsed = "" if task.elapsed_seconds is None else f", after {task.elapsed_seconds:.1f} s"
         lines.append(("finished", f"{format_time(task.finished_at)}{elapsed}"))
-    if task.version is not None:
-        lines.append(("version", task.version))
+    lines += [] if task.version is None else [("version", task.version)]
     lines.append(("attempts", attempts_text(task)))
-    lines += [("death", f"{format_time(death.at)}, its worker {death.reason}") for death in task.deaths]
+    lines += _interruptions(view)
     if task.parent_id is not None:
         lines.append(("parent", str(task.parent_id)))
     if task.usage.requests:
@@ -177,6 +178,18 @@ def _summary(view: TaskView) -> list[tuple[str, str]]:
     if task.budget is not None:
         lines.append(("budget", str(task.budget)))
     return lines
+
+
+def _interruptions(view: TaskView) -> list[tuple[str, str]]:
+    """Return the deaths of a task's workers, and the runs that were given up."""
+    deaths = view.activity.deaths
+    lines = [("death", f"{format_time(death.at)}, its worker {death.reason}") for death in deaths]
+    return lines + [("given up", _given_up_text(run)) for run in view.given_up]
+
+
+def _given_up_text(run: GivenUpRun) -> str:
+    by = "" if run.version is None else f" by version {run.version}"
+    return f"run {run.number}{by}, {format_time(run.at)}, {run.facts} recorded facts kept: {run.reason}"
 
 
 def _deliveries(view: TaskView) -> list[tuple[str, str]]:

@@ -23,6 +23,7 @@ from agentexec.task import Status
 if TYPE_CHECKING:
     from agentexec.client.approvals import ApprovalSchema
     from agentexec.journal.open_waits import AwaitedEvent
+    from agentexec.journal.restarts import GivenUpRun
 
 
 class TaskView(NamedTuple):
@@ -48,6 +49,9 @@ class TaskView(NamedTuple):
     webhooks: Sequence[Any] = ()
     """The webhook messages about its ends, as rows."""
 
+    given_up: Sequence[GivenUpRun] = ()
+    """Its runs that were given up for a new one, as the code could not replay them."""
+
     @property
     def worker(self) -> WorkerSchema | None:
         """The process that runs it, as of its latest report."""
@@ -66,7 +70,8 @@ def load_view(
         known = None
     read = contents(db, agent_id) if known is None else known.contents
     if activity.status.final:
-        return TaskView(activity, read, [], [], None, [], None, webhooks=_messages(db, agent_id))
+        messages, given_up = _messages(db, agent_id), _given_up(db, agent_id)
+        return TaskView(activity, read, [], [], None, [], None, webhooks=messages, given_up=given_up)
     # Imported on use: tasks that have ended are shown sooner without the journal's tables.
     from agentexec.journal.open_waits import awaited_events, sleeps_until
 
@@ -80,7 +85,15 @@ def load_view(
         _find_holder(activity) if known is None else known.holder,
         _find_pause(db, activity),
         _find_waiting(activity),
+        given_up=_given_up(db, agent_id),
     )
+
+
+def _given_up(db: Session, agent_id: UUID) -> Sequence[GivenUpRun]:
+    # Imported on use, like the journal's tables above.
+    from agentexec.journal.restarts import given_up_runs
+
+    return given_up_runs(db, agent_id)
 
 
 def _find_waiting(activity: ActivityDetailSchema) -> Waiting | None:

@@ -27,6 +27,7 @@ from agentexec.redaction import redact
 from agentexec.registry import Registry, load_context
 from agentexec.task import Status, TaskDefinition
 from agentexec.telemetry.current import CURRENT_ATTEMPT, RunningAttempt
+from agentexec.worker.divergence import require_replayed, resolve_divergence
 from agentexec.worker.forks import end_in_child
 from agentexec.worker.retrying import next_delay
 
@@ -80,10 +81,20 @@ async def execute_attempt(
     except BaseException as error:
         if is_stopping() and _is_cancellation(error):
             raise asyncio.CancelledError from None
-        postponed = _find_postponed(error)
-        return _failed(definition, admitted, error) if postponed is None else _postponed(admitted, postponed)
+        return await _ended_by(error, definition, admitted, recorder)
     finally:
         recorder.patience.end()
+
+
+async def _ended_by(
+    error: BaseException, definition: TaskDefinition, admitted: Admitted, recorder: Recorder
+) -> Ending:
+    """Return the ending of an attempt that an error has ended."""
+    resolution = await resolve_divergence(definition, admitted, recorder)
+    if resolution is not None:
+        return resolution.ending or _failed(definition, admitted, recorder.fault or error, resolution.refusal)
+    postponed = _find_postponed(error)
+    return _failed(definition, admitted, error) if postponed is None else _postponed(admitted, postponed)
 
 
 async def _run_handler(
@@ -108,6 +119,7 @@ async def _run_handler(
                 admitted,
                 TimeoutError(f"the attempt took longer than {definition.timeout} seconds"),
             )
+    require_replayed(definition, recorder)
     if recorder.repeats and (unclaimed := recorder.unclaimed_paths):
         _log_unclaimed(admitted, unclaimed)
     try:
@@ -215,10 +227,13 @@ def _find_postponed(error: BaseException) -> Postponed | None:
     return min(found, key=lambda wait: wait.seconds)
 
 
-def _failed(definition: TaskDefinition, admitted: Admitted, error: BaseException) -> Ending:
-    reason = redact(_describe(error), CONF.secrets)
+def _failed(
+    definition: TaskDefinition, admitted: Admitted, error: BaseException, refusal: str = ""
+) -> Ending:
+    """Return the ending of an attempt that failed. `refusal`: further reason, for which there is no retry."""
+    reason = redact(_describe(error) + (f" ({refusal})" if refusal else ""), CONF.secrets)
     failures = admitted.attempt - admitted.crashes.total
-    delay = next_delay(definition, failures, error)
+    delay = None if refusal else next_delay(definition, failures, error)
     # The traceback is cut after redaction: half of a secret would not be recognized.
     trace = redact(_format_traceback(error)[-MAX_ERROR * 2 :], CONF.secrets)
     text = clean(f"{reason}\n{trace[-MAX_ERROR:]}", MAX_ERROR * 2)

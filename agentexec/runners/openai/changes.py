@@ -1,4 +1,4 @@
-"""Changes of a forked run: other instructions, another model, and messages that the original run did not have."""
+"""Changes of a run that was forked or restarted: other instructions, another model, messages that its first run did not have."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from agents import Model
 
 from agentexec.journal.forks import FORK_PATH, Change, fork_of
 from agentexec.journal.recorder import Recorder
+from agentexec.journal.restarts import RESTART_PATH
 
 INSTRUCTIONS, INPUT = 0, 1
 """Positions of the arguments of a model call."""
@@ -16,8 +17,10 @@ INSTRUCTIONS, INPUT = 0, 1
 
 def changes_of(recorder: Recorder, path: str) -> RunChanges | None:
     """Return the changes of the run at a path; None if nothing was changed."""
-    fork = fork_of(recorder.facts(FORK_PATH))
-    changes = [change for change in fork.changes if change.run == path] if fork is not None else []
+    sources = [fork_of(recorder.facts(place)) for place in (FORK_PATH, RESTART_PATH)]
+    changes = [
+        change for source in sources if source is not None for change in source.changes if change.run == path
+    ]
     return RunChanges(changes) if changes else None
 
 
