@@ -10,6 +10,7 @@ from sqlalchemy import ClauseElement, Dialect, Engine, exc
 from sqlalchemy.engine import Connection
 
 from agentexec.db.errors import translating_db_errors
+from agentexec.db.libpq import run_transaction
 from agentexec.db.lock_limits import transaction_limits
 
 RELAXED = "set_config('synchronous_commit', 'off', true)"
@@ -50,16 +51,12 @@ def batched(connection: Connection, *, commit: bool = False) -> Generator[None]:
 
 
 def run_in_one_round_trip(
-    engine: Engine, statement: str, values: dict[str, Any], *, relaxed: bool
+    engine: Engine, statement: str, values: dict[str, Any], *, relaxed: bool, settings: str = BY_KEY_ONLY
 ) -> list[tuple[Any, ...]]:
     """Run a psycopg statement as a transaction in one round trip, and return its rows. `relaxed` as for `writing`."""
-    with translating_db_errors(engine), engine.begin() as connection:
-        with _pipeline(connection) as raw:
-            settings = [RELAXED] * relaxed + [BY_KEY_ONLY, transaction_limits(engine.dialect)]
-            raw.execute(f"SELECT {', '.join(settings)}")
-            cursor = raw.execute(statement, values)
-            raw.execute("COMMIT")
-        return cursor.fetchall()
+    calls = [RELAXED] * relaxed + [settings, transaction_limits(engine.dialect)]
+    with translating_db_errors(engine):
+        return run_transaction(engine, (f"SELECT {', '.join(calls)}", {}), (statement, values))
 
 
 def write_then_read(engine: Engine, write: ClauseElement, read: ClauseElement) -> list[tuple[Any, ...]]:

@@ -94,6 +94,8 @@ def reading(
             with batched(connection):
                 connection.exec_driver_sql(f"SELECT {IN_INDEX_ORDER if in_index_order else BY_KEY_ONLY}")
         yield connection
+        if connection.in_transaction():
+            connection.commit()  # after a rollback psycopg would drop all prepared statements
 
 
 @contextmanager

@@ -1,0 +1,135 @@
+"""Statements of PostgreSQL that are sent together, through libpq and without SQLAlchemy.
+
+Compared with psycopg's own pipeline this is one message to the server instead of one for each statement, without those that
+begin and commit a transaction, and half the processor time.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from selectors import EVENT_READ, EVENT_WRITE
+from typing import Any
+
+from sqlalchemy import Engine, exc
+
+PREPARED = "agentexec_prepared"
+"""Key of a pooled connection's `info`: what the server has prepared for it."""
+
+MAX_PREPARED = 100
+"""Statements that are prepared for one connection. A statement counts once for each combination of its parameters' types."""
+
+_PLACEHOLDER = re.compile(r"%\((\w+)\)s")
+
+Row = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """Statements that the server has prepared for one connection, and numbers for the next ones."""
+
+    names: dict[tuple[str, Any], bytes] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+
+def run_transaction(engine: Engine, *statements: tuple[str, Mapping[str, Any]]) -> list[Row]:
+    """Run statements as a transaction in one round trip, and return the rows of the last one.
+
+    Args:
+        engine: Engine of PostgreSQL with psycopg 3, where `can_batch`.
+        statements: Statements with placeholders such as `%(name)s`, and their values.
+
+    Raises:
+        DBAPIError: A statement failed, and with it all of them. The connection is not used again.
+    """
+    dbapi: Any = engine.dialect.loaded_dbapi
+    pooled = engine.raw_connection()
+    try:
+        try:
+            rows = _run(dbapi, pooled, statements)
+        except dbapi.errors.InvalidSqlStatementName:
+            # psycopg drops everything that is prepared after a rollback. Nothing has been done yet.
+            pooled.info[PREPARED].names.clear()
+            rows = _run(dbapi, pooled, statements)
+    except dbapi.Error as error:
+        pooled.invalidate(error)
+        raise exc.DBAPIError.instance(None, None, error, dbapi.Error, dialect=engine.dialect) from error
+    except BaseException as error:
+        pooled.invalidate(error)
+        raise
+    pooled.close()
+    return rows
+
+
+def _run(dbapi: Any, pooled: Any, statements: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Row]:
+    raw = pooled.driver_connection
+    transformer = dbapi.adapt.Transformer(raw)
+    raw.pgconn.enter_pipeline_mode()
+    prepared = pooled.info.setdefault(PREPARED, _Prepared())
+    for statement, values in statements:
+        _send(dbapi, raw, prepared, transformer, statement, values)
+    # Up to here the statements are one transaction, which needs no BEGIN and COMMIT.
+    raw.pgconn.pipeline_sync()
+    results = raw.wait(_exchange(raw.pgconn, dbapi))
+    raw.pgconn.exit_pipeline_mode()
+    for result in results:
+        if result.status == dbapi.pq.ExecStatus.FATAL_ERROR:
+            raise dbapi.errors.error_from_result(result)
+    transformer.set_pgresult(results[-1])
+    rows: list[Row] = transformer.load_rows(0, results[-1].ntuples, tuple)
+    return rows
+
+
+def _send(
+    dbapi: Any,
+    raw: Any,
+    prepared: _Prepared,
+    transformer: Any,
+    statement: str,
+    values: Mapping[str, Any],
+) -> None:
+    query, names = _numbered(statement)
+    dumped = [values[name] for name in names]
+    parameters = transformer.dump_sequence(dumped, [dbapi.adapt.PyFormat.AUTO] * len(dumped))
+    key = (statement, transformer.types)
+    name = prepared.names.get(key)
+    # Behind a pooler each transaction may have another session, which does not know what an earlier one prepared.
+    if name is None and raw.prepare_threshold is not None and len(prepared.names) < MAX_PREPARED:
+        name = prepared.names[key] = b"agentexec_%d" % next(prepared.numbers)
+        raw.pgconn.send_prepare(name, query, transformer.types)
+    if name is None:
+        raw.pgconn.send_query_params(query, parameters, transformer.types, transformer.formats)
+    else:
+        raw.pgconn.send_query_prepared(name, parameters, transformer.formats)
+
+
+@functools.cache
+def _numbered(statement: str) -> tuple[bytes, Sequence[str]]:
+    """Return a statement with the numbered placeholders of libpq, and the names of their values in order."""
+    names = list(dict.fromkeys(_PLACEHOLDER.findall(statement)))
+    query = _PLACEHOLDER.sub(lambda found: f"${names.index(found[1]) + 1}", statement)
+    return query.replace("%%", "%").encode(), names
+
+
+def _exchange(pgconn: Any, dbapi: Any) -> Generator[int, int, list[Any]]:
+    """Send what is buffered, and return the results up to the end of the pipeline."""
+    while pgconn.flush():
+        # The server may be waiting for its answers to be read.
+        if (yield EVENT_READ | EVENT_WRITE) & EVENT_READ:
+            pgconn.consume_input()
+    results: list[Any] = []
+    while True:
+        while pgconn.is_busy():
+            if (yield EVENT_READ) & EVENT_READ:
+                pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None and pgconn.status == dbapi.pq.ConnStatus.BAD:
+            raise dbapi.OperationalError("the connection is lost")
+        if result is None:
+            continue  # the end of one statement's results
+        if result.status == dbapi.pq.ExecStatus.PIPELINE_SYNC:
+            return results
+        results.append(result)

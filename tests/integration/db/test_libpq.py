@@ -1,0 +1,121 @@
+"""Statements that are sent together are one transaction, and a failure leaves nothing of it."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from agentexec.db.engine import open_engine
+from agentexec.db.libpq import run_transaction
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def engine(postgres_url: str) -> Iterator[Engine]:
+    engine = open_engine(postgres_url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE number (value integer PRIMARY KEY)"))
+    yield engine
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE number"))
+    engine.dispose()
+
+
+def numbers(engine: Engine) -> list[int]:
+    with engine.connect() as connection:
+        return list(connection.execute(text("SELECT value FROM number ORDER BY value")).scalars())
+
+
+def test_values_of_all_kinds_come_back(engine: Engine) -> None:
+    row = {
+        "n": 2**40,
+        "t": "ä%s",
+        "i": uuid.uuid4(),
+        "none": None,
+        "list": ["a", "b"],
+        "at": datetime.now(UTC),
+    }
+    statement = (
+        "SELECT %(n)s::bigint, %(t)s::text, %(i)s::uuid, %(none)s::text, %(list)s::text[], %(at)s::timestamptz, "
+        "%(n)s::bigint %% 10"
+    )
+    for _ in range(3):
+        assert run_transaction(engine, (statement, row)) == [(*row.values(), 2**40 % 10)]
+
+
+def test_settings_last_for_the_transaction(engine: Engine) -> None:
+    setting = ("SELECT set_config('enable_seqscan', 'off', true)", {})
+    current = ("SELECT current_setting('enable_seqscan')", {})
+    assert run_transaction(engine, setting, current) == [("off",)]
+    assert run_transaction(engine, current) == [("on",)]
+
+
+def test_all_statements_fail_together(engine: Engine) -> None:
+    insert = ("INSERT INTO number VALUES (%(value)s)", {"value": 1})
+    with pytest.raises(IntegrityError):
+        run_transaction(engine, insert, insert)
+    assert numbers(engine) == []
+    run_transaction(engine, insert)
+    assert numbers(engine) == [1]
+
+
+def test_a_value_that_cannot_be_sent_is_an_error_of_the_database(engine: Engine) -> None:
+    with pytest.raises(DBAPIError):
+        run_transaction(engine, ("SELECT %(t)s::text", {"t": "a\0b"}))
+    assert run_transaction(engine, ("SELECT 1", {})) == [(1,)]
+
+
+def test_a_lost_connection_is_reported_and_replaced(engine: Engine) -> None:
+    failures: list[BaseException] = []
+
+    def sleep() -> None:
+        try:
+            run_transaction(engine, ("SELECT pg_sleep(60)", {}))
+        except OperationalError as error:
+            failures.append(error)
+
+    sleeping = threading.Thread(target=sleep)
+    sleeping.start()
+    end = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)' AND pid <> pg_backend_pid()"
+    )
+    with engine.connect() as connection:
+        wait_until(lambda: connection.execute(end).first() is not None)
+    sleeping.join()
+    assert len(failures) == 1
+    assert run_transaction(engine, ("SELECT 1", {})) == [(1,)]
+
+
+def test_a_connection_without_prepared_statements_works_too(engine: Engine) -> None:
+    with engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        raw.prepare_threshold = None
+    run_transaction(engine, ("INSERT INTO number VALUES (%(value)s)", {"value": 1}))
+    assert numbers(engine) == [1]
+    with engine.connect() as connection:
+        names = connection.execute(
+            text("SELECT name FROM pg_prepared_statements WHERE name LIKE 'agentexec%'")
+        )
+        assert not names.all()
+
+
+def test_statements_are_prepared_again_after_the_driver_has_dropped_them(engine: Engine) -> None:
+    insert = "INSERT INTO number VALUES (%(value)s)"
+    for value in range(3):
+        run_transaction(engine, (insert, {"value": value}))
+        with engine.connect() as connection:
+            connection.exec_driver_sql("DEALLOCATE ALL")
+    assert numbers(engine) == [0, 1, 2]
+
+
+def test_much_data_is_sent_while_the_answers_are_read(engine: Engine) -> None:
+    big = "x" * 5_000_000
+    statement = ("SELECT %(big)s::text", {"big": big})
+    assert run_transaction(engine, statement, statement) == [(big,)]
