@@ -76,6 +76,7 @@ class Execution:
             record_store(runtime),
             result_ttl=settings.result_ttl,
             acknowledge=self.settlement.acknowledge if runtime.backend.transactional else None,
+            queue_table=getattr(runtime.backend, "queue_table", None),
             settle=self.settlement.settle,
             abandon=lambda agent_id: self.tasks.settle([agent_id]),
             live=live,

@@ -102,7 +102,8 @@ END = f"""
 WITH ending AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(epochs)s::integer[], %(results)s::text[]) AS e (agent_id, epoch, result)
 ), {LOCKED.format(skip="")}, held AS MATERIALIZED (
-    SELECT agent_id, result, queue, webhook FROM locked JOIN ending USING (agent_id, epoch) WHERE status = '{Status.RUNNING.name}'
+    SELECT agent_id, epoch, result, queue, webhook FROM locked JOIN ending USING (agent_id, epoch)
+    WHERE status = '{Status.RUNNING.name}'
 ), ended AS (
     UPDATE {ACTIVITY.name} a
     SET status = '{Status.COMPLETE.name}', percentage = 100, message = %(message)s, error = NULL, updated_at = %(now)s,
@@ -118,9 +119,15 @@ WITH ending AS (
 ), followed AS (
     INSERT INTO {FOLLOW_UP.name} (agent_id, queue, created_at, is_failure)
     SELECT agent_id, queue, %(now)s, false FROM held WHERE webhook IS NOT NULL AND queue IS NOT NULL
-)
+){{acknowledged}}
 SELECT agent_id FROM ended
 """  # noqa: S608 - the names of our tables
+
+ACKNOWLEDGED = """, acknowledged AS (
+    DELETE FROM {queue} q USING held
+    WHERE q.agent_id = ANY(%(ids)s::uuid[]) AND q.agent_id = held.agent_id AND q.epoch = held.epoch AND q.grouped = 0
+)"""
+"""Removal of those tasks from the queue that the statement ends; those with groups are left to the queue's own call."""
 
 
 class PostgresRecordStore(RecordStore):
@@ -193,10 +200,12 @@ class PostgresRecordStore(RecordStore):
         result_ttl: int,
         relaxed: bool = False,
         acknowledge: Callable[[Connection, Sequence[Ending]], None] | None = None,
+        queue_table: str | None = None,
         skips_busy: bool = False,
     ) -> Recorded:
         """Write reports and endings; in one round trip if there are only tasks that completed alike."""
-        needs_decision = bool(progress) or acknowledge is not None or skips_busy
+        needs_call = acknowledge is not None and queue_table is None
+        needs_decision = bool(progress) or needs_call or skips_busy
         if needs_decision or not self._can_batch or not _complete_alike(endings):
             return super().record(
                 progress,
@@ -205,18 +214,24 @@ class PostgresRecordStore(RecordStore):
                 result_ttl=result_ttl,
                 relaxed=relaxed,
                 acknowledge=acknowledge,
+                queue_table=queue_table,
                 skips_busy=skips_busy,
             )
-        values = {
-            "ids": [ending.lease.agent_id for ending in endings],
-            "epochs": [ending.lease.epoch for ending in endings],
-            "results": [ending.result for ending in endings],
-            "message": endings[0].message,
-            "now": now,
-            "expires": now + timedelta(seconds=result_ttl),
-        }
-        written = {row[0] for row in run_in_one_round_trip(self._engine, END, values, relaxed=relaxed)}
+        values = _end_values(endings, now, result_ttl)
+        statement = _end_statement(None if acknowledge is None else queue_table)
+        written = {row[0] for row in run_in_one_round_trip(self._engine, statement, values, relaxed=relaxed)}
         return Recorded([ending.lease for ending in endings if ending.lease.agent_id not in written], [])
+
+
+def _end_values(endings: Sequence[Ending], now: datetime, result_ttl: int) -> dict[str, Any]:
+    return {
+        "ids": [ending.lease.agent_id for ending in endings],
+        "epochs": [ending.lease.epoch for ending in endings],
+        "results": [ending.result for ending in endings],
+        "message": endings[0].message,
+        "now": now,
+        "expires": now + timedelta(seconds=result_ttl),
+    }
 
 
 def _complete_alike(endings: Sequence[Ending]) -> bool:
@@ -225,6 +240,12 @@ def _complete_alike(endings: Sequence[Ending]) -> bool:
         return False
     plain = Ending(endings[0].lease, Status.COMPLETE, endings[0].message)
     return all(ending.row_values == plain.row_values for ending in endings)
+
+
+@functools.cache
+def _end_statement(queue_table: str | None) -> str:
+    acknowledged = "" if queue_table is None else ACKNOWLEDGED.format(queue=queue_table)
+    return END.format(acknowledged=acknowledged)
 
 
 @functools.cache

@@ -147,12 +147,14 @@ class RecordStore:
         result_ttl: int,
         relaxed: bool = False,
         acknowledge: Callable[[Connection, Sequence[Ending]], None] | None = None,
+        queue_table: str | None = None,
         skips_busy: bool = False,
     ) -> Recorded:
         """Write progress reports, then endings, each fenced by its epoch.
 
         `acknowledge` is called within the transaction with the endings that are written, for statements whose results
-        nobody reads. `relaxed` as for `writing`; `result_ttl` is in seconds. `skips_busy`: leave out activities that another
+        nobody reads. `queue_table`: the table of agentexec's own queue from which it removes them, for a store that can do that
+        by itself. `relaxed` as for `writing`; `result_ttl` is in seconds. `skips_busy`: leave out activities that another
         process has locked.
         """
         with writing(self._engine, relaxed=relaxed) as connection:

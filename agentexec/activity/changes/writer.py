@@ -42,7 +42,7 @@ class Writer:
     Any thread may call `hold`, `report_progress` and `end`; only the writer's thread uses the database.
 
     `acknowledge`, if any, is called in that thread within each transaction, with the endings that the transaction writes:
-    a queue in the same database then forgets their tasks in the same commit. `settle` is called after each commit, with
+    a queue in the same database then forgets their tasks in the same commit; `queue_table` as for `RecordStore.record`. `settle` is called after each commit, with
     the endings that were written and those that were refused because another worker has the task. `abandon` is called
     for a task whose ending cannot be written at all: its lease must not be renewed, or it would stay RUNNING for as long
     as this process lives. What is about tasks that another process has locked, which may be frozen, is set aside while the
@@ -55,12 +55,14 @@ class Writer:
         *,
         result_ttl: int,
         acknowledge: Callable[[Connection, Sequence[Ending]], None] | None,
+        queue_table: str | None = None,
         settle: Callable[[Sequence[Ending], Sequence[Ending]], None],
         abandon: Callable[[UUID], object],
         live: EventPublisher | None = None,
     ) -> None:
         self._store = store
         self._acknowledge = acknowledge
+        self._queue_table = queue_table
         self._result_ttl = result_ttl
         self._settle = settle
         self._abandon = abandon
@@ -211,6 +213,7 @@ class Writer:
             result_ttl=self._result_ttl,
             relaxed=not endings,
             acknowledge=self._acknowledge,
+            queue_table=self._queue_table,
             skips_busy=self._skips_busy,
         )
         self._skips_busy = bool(recorded.busy)

@@ -6,10 +6,8 @@ Pushing and finishing join the record's transactions, so an accepted task never 
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -19,22 +17,17 @@ from agentexec.config import Settings
 from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
-from agentexec.db.transactions import looking_up, reading, writing
+from agentexec.db.transactions import reading, writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
 from agentexec.state.answers import Waiting
-from agentexec.state.backend import ClaimResult, LostLeases
-from agentexec.state.groups import MAX_PARKED, NO_LIMITS, is_lock
-from agentexec.state.sql_backend.comparison import SqlComparison
-from agentexec.state.sql_backend.fair_lanes import (
-    FairClaim,
-    FairLanes,
-    NextTasks,
-    fairness_columns,
-    waiting_lane,
-)
+from agentexec.state.backend import LostLeases
+from agentexec.state.groups import is_lock
+from agentexec.state.sql_backend.claims import SqlClaims
+from agentexec.state.sql_backend.fair_lanes import fairness_columns, waiting_lane
 from agentexec.state.sql_backend.groups import members_of
-from agentexec.state.sql_models import LEASED
-from agentexec.task import Entry, Lease, Priority
+from agentexec.state.sql_backend.wakeup import TASKS
+from agentexec.state.sql_models import LEASED, QueueEntry
+from agentexec.task import Entry, Lease
 
 
 def create(settings: Settings, engine: Engine) -> SqlBackend:
@@ -42,31 +35,17 @@ def create(settings: Settings, engine: Engine) -> SqlBackend:
     return SqlBackend(engine)
 
 
-@dataclass(slots=True)
-class ClaimInProgress:
-    """One claim: its arguments, and the tasks that it has leased and those that it found waiting for their groups."""
-
-    queue: str
-    worker: str
-    lease_seconds: float
-    limits: Mapping[str, int]
-    first: NextTasks
-    fair: FairClaim | None = None
-    leases: list[Lease] = field(default_factory=list)
-    parked: int = 0
-
-
-class SqlBackend(SqlComparison):
+class SqlBackend(SqlClaims):
     """State backend for an engine. `agentexec.state.backend.StateBackend` documents the methods."""
 
     transactional = True
 
+    queue_table = QueueEntry.__tablename__
+    """Table from which the record's store may remove tasks without groups in the statement that ends them."""
+
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self._claimed_groups: set[UUID] = set()
         self._freed_in_transaction = False
-        self._fair = FairLanes(engine, self._dialect, self._readable)
-        self._marks = threading.local()
 
     def ping(self) -> None:
         self.depth("")
@@ -82,73 +61,8 @@ class SqlBackend(SqlComparison):
             self.wake(queue, len(entries))
 
     def wake(self, queue: str, count: int) -> None:
-        self._wakeup.announce()
+        self._wakeup.announce(TASKS)
         self._fair.help_rank(queue)
-
-    @retry_on_deadlock
-    def claim(
-        self,
-        queue: str,
-        worker: str,
-        *,
-        limit: int,
-        low_quota: int,
-        lease_seconds: float,
-        limits: Mapping[str, int] = NO_LIMITS,
-    ) -> ClaimResult:
-        self._note_mark(queue)
-        with looking_up(self._engine) as connection:
-            # Without a lock, so idle workers do not block a writer.
-            first = self._fair.read_next(connection, queue)
-        next_due = _seconds_until_due(first)
-        if next_due is None or next_due > 0 or limit < 1:
-            return ClaimResult([], next_due)
-        if is_fair := any(map(first.is_fair, Priority)):
-            self._fair.rank(queue, first)
-        claim = ClaimInProgress(queue, worker, lease_seconds, limits, first)
-        with writing(self._engine, relaxed=True, in_index_order=True) as connection:
-            claim.fair = self._fair.open(connection, queue) if is_fair else None
-            for priority, lane_limit in (
-                (Priority.LOW, low_quota),
-                (Priority.HIGH, limit),
-                (Priority.LOW, limit),
-            ):
-                self._take(connection, claim, priority, min(limit, len(claim.leases) + lane_limit))
-            if claim.fair is not None:
-                claim.fair.close()
-            # A worker that filled its slots claims again before it waits.
-            if len(claim.leases) == limit:
-                return ClaimResult(claim.leases, None)
-            return ClaimResult(claim.leases, _seconds_until_due(self._fair.read_next(connection, queue)))
-
-    def _take(self, connection: Connection, claim: ClaimInProgress, priority: Priority, most: int) -> None:
-        """Lease tasks of one priority until a claim has `most` tasks."""
-        while len(claim.leases) < most and claim.parked < MAX_PARKED:
-            found = self._ready_rows(connection, claim, priority, most - len(claim.leases))
-            rows = self._admitted(connection, claim, found)
-            if rows:
-                values = self._params(
-                    ids=[row.agent_id for row in rows],
-                    lease=int(claim.lease_seconds * MICROS_PER_SECOND),
-                    worker=claim.worker,
-                )
-                connection.execute(self._tasks.lease, values)
-                claim.leases.extend(Lease(row.agent_id, row.epoch + 1) for row in rows)
-            if len(rows) == len(found):
-                return  # none of them waits for a group, so these were all
-            claim.parked += len(found) - len(rows)
-
-    def _admitted(self, connection: Connection, claim: ClaimInProgress, rows: Sequence[Any]) -> Sequence[Any]:
-        """Return the rows of ready tasks that their groups admit."""
-        grouped = [row for row in rows if row.grouped]
-        if not grouped:
-            return rows
-        admitted, lost = self._groups.admit(connection, claim.queue, grouped, claim.limits)
-        self._claimed_groups.update(admitted)
-        if lost:
-            # The reconciler pushes them again with their groups.
-            connection.execute(self._tasks.remove, {"ids": lost})
-        return [row for row in rows if not row.grouped or row.agent_id in admitted]
 
     def wait(self, queue: str | Sequence[str], timeout: float) -> None:
         marks = self._marks.__dict__.setdefault("by_queue", {})
@@ -201,7 +115,7 @@ class SqlBackend(SqlComparison):
                     if reads and left:
                         freed |= self._finish_grouped(connection, queue, epoch, left)
         if freed and transaction is None:
-            self._wakeup.announce()
+            self._wakeup.announce(TASKS)
         self._freed_in_transaction |= freed and transaction is not None
 
     def _finish_plain(
@@ -221,7 +135,7 @@ class SqlBackend(SqlComparison):
         if self._freed_in_transaction:
             # Not earlier: who wakes up before the commit finds nothing.
             self._freed_in_transaction = False
-            self._wakeup.announce()
+            self._wakeup.announce(TASKS)
         return [lease for lease in leases if lease.agent_id in self._claimed_groups]
 
     def _finish_grouped(
@@ -255,7 +169,7 @@ class SqlBackend(SqlComparison):
             released = connection.execute(self._tasks.release, values).rowcount > 0
             if not released:
                 released = self._release_grouped(connection, queue, lease, values | {"grouped": 1})
-        self._wakeup.announce()
+        self._wakeup.announce(TASKS)
         return released
 
     def _release_grouped(
@@ -279,7 +193,7 @@ class SqlBackend(SqlComparison):
         for chunk in chunks(agent_ids):
             with writing(self._engine, relaxed=True) as connection:
                 connection.execute(self._tasks.make_ready, self._params(queue=queue, ids=chunk))
-        self._wakeup.announce()
+        self._wakeup.announce(TASKS)
 
     @retry_on_deadlock
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
@@ -327,12 +241,8 @@ class SqlBackend(SqlComparison):
                     freed |= self._forget_grouped(connection, sorted(members), members)
             holders |= {row.agent_id: row.worker for row in rows if row.worker}
         if freed:
-            self._wakeup.announce()
+            self._wakeup.announce(TASKS)
         return holders
-
-    def _note_mark(self, queue: str) -> None:
-        """Note for a `wait` of this thread that changes count from now on."""
-        self._marks.__dict__.setdefault("by_queue", {})[queue] = self._wakeup.mark()
 
     def _transaction(self, transaction: Connection | None) -> AbstractContextManager[Connection]:
         return writing(self._engine) if transaction is None else nullcontext(transaction)
@@ -381,19 +291,3 @@ class SqlBackend(SqlComparison):
                 # Tasks of one push keep their order.
                 shifts.append(place)
         return shifts
-
-    def _ready_rows(
-        self, connection: Connection, claim: ClaimInProgress, priority: Priority, most: int
-    ) -> list[Any]:
-        """Lock and return the next tasks of a priority."""
-        first = claim.first
-        if claim.fair is not None and first.is_fair(priority):
-            return claim.fair.take(priority, most, with_plain=first.is_due(first.plain[priority]))
-        wanted = self._params(queue=claim.queue, lane=priority, most=most)
-        return self._readable(connection, connection.execute(self._tasks.ready, wanted).all())
-
-
-def _seconds_until_due(first: NextTasks) -> float | None:
-    """Return the seconds until the first task may start, None for an empty queue."""
-    soonest = first.soonest
-    return None if soonest is None else max(0.0, (soonest - first.now) / MICROS_PER_SECOND)

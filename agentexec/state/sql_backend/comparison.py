@@ -18,6 +18,7 @@ from agentexec.state.backend import Comparison, Depth, TaskPage
 from agentexec.state.sql_backend.control import SqlControl
 from agentexec.state.sql_backend.fair_lanes import RANKED_LANES, fits_lane
 from agentexec.state.sql_backend.statements import QueueStatements
+from agentexec.state.sql_backend.wakeup import TASKS
 from agentexec.state.sql_models import LEASED, PARKED, QueueEntry
 from agentexec.task import Entry
 
@@ -81,7 +82,7 @@ class SqlComparison(SqlControl):
             with writing(self._engine, relaxed=True) as connection:
                 freed |= self._groups.go_on(connection, queue, chunk)
         if freed:
-            self._wakeup.announce()
+            self._wakeup.announce(TASKS)
 
     def list_tasks(self, queue: str, cursor: str) -> TaskPage:
         try:

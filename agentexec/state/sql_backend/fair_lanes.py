@@ -68,6 +68,10 @@ class NextTasks(NamedTuple):
         """Return True if tasks with a key of this priority are ready."""
         return self.ranked[priority] is not None or self.is_due(self.unranked[priority])
 
+    def is_ready(self, priority: Priority) -> bool:
+        """Return True if any tasks of this priority are ready."""
+        return self.is_due(self.plain[priority]) or self.is_fair(priority)
+
     def is_due(self, at: int | None) -> bool:
         """Return True for the time of a task that may start."""
         return isinstance(at, int) and at <= self.now

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,48 +45,76 @@ LISTEN_SECONDS = 1.0
 READY_SECONDS = 5.0
 """Longest wait for the thread that watches the database to start, in seconds."""
 
+TASKS = "tasks"
+"""Subject of the changes after which tasks may be ready."""
+
+
+def mail(mailbox: str) -> str:
+    """Return the subject of the changes after which a mailbox may have messages."""
+    return f"mail {mailbox}"
+
 
 class Wakeup:
-    """Lets threads wait until something may have changed. Changes of this process wake them immediately."""
+    """Lets threads wait until something may have changed. Changes of this process wake them immediately.
+
+    The subject of a change is TASKS or the `mail` of a mailbox, so that each task does not wake every thread of every
+    process. Where the database does not tell the subject, all are woken.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._changed = threading.Condition()
         self._generation = 0
+        self._own_generations: dict[str, int] = {}
+        """Numbers of changes by subject, of those for which threads of this process wait."""
         self._waiting = 0
         self._closed = False
         self._watching = False
         self._thread: threading.Thread | None = None
         self._idle_since: float | None = None
 
-    def mark(self) -> int:
+    def mark(self, subject: str = TASKS) -> int:
         """Return the current generation. `wait` with it returns for every change after this call."""
         with self._changed:
             self._prepare()
             # The thread detects changes from a known state on, which it has to read first.
             self._changed.wait_for(lambda: self._watching or self._closed, READY_SECONDS)
-            return self._generation
+            return self._current(subject)
 
-    def wait(self, since: int, timeout: float) -> None:
+    def wait(self, since: int, timeout: float, subject: str = TASKS) -> None:
         """Wait until something has changed since `mark` returned `since`, or for `timeout` seconds."""
         with self._changed:
             self._waiting += 1
             if self._waiting == 1:
                 self._changed.notify_all()  # the thread may be idle
             try:
-                self._changed.wait_for(lambda: self._generation != since or self._closed, timeout)
+                self._changed.wait_for(lambda: self._current(subject) != since or self._closed, timeout)
             finally:
                 self._waiting -= 1
 
-    def announce(self) -> None:
-        """Wake all waiting threads: those of this process immediately, others by the means of the database."""
-        self._note_change()
+    def announce(self, *subjects: str) -> None:
+        """Wake the threads that wait for some subjects, or all: here immediately, elsewhere by the means of the database."""
+        if subjects:
+            self.note_changes(subjects)
+        else:
+            self._note_change()
+
+    def _current(self, subject: str) -> int:
+        return self._generation + self._own_generations.setdefault(subject, 0)
 
     def close(self) -> None:
         """End the thread. A later wait starts it again."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def note_changes(self, subjects: Sequence[str]) -> None:
+        """Wake those threads of this process that wait for some subjects."""
+        if known := [subject for subject in subjects if subject in self._own_generations]:
+            with self._changed:
+                for subject in known:
+                    self._own_generations[subject] += 1
+                self._changed.notify_all()
 
     def _note_change(self) -> None:
         with self._changed:
@@ -103,16 +132,16 @@ class Wakeup:
     def _watch(self) -> None:
         raise NotImplementedError
 
-    def _pause(self, since: int, timeout: float) -> None:
+    def _pause(self, since: int, timeout: float, subject: str) -> None:
         """Wait for a change in this process, or for a pause: the longer nothing has happened, the longer."""
         pause = POLL_PAUSE
         now = time.monotonic()
-        if self._idle_since is None or self._generation != since:
+        if self._idle_since is None or self._current(subject) != since:
             self._idle_since = now
         else:
             pause = min(MAX_POLL_PAUSE, max(POLL_PAUSE, (now - self._idle_since) / 20))
         with self._changed:
-            self._changed.wait_for(lambda: self._generation != since, min(pause, timeout))
+            self._changed.wait_for(lambda: self._current(subject) != since, min(pause, timeout))
 
     def _own_connection(self) -> Any:
         """Return a driver's connection that the engine's pool does not count."""
@@ -173,28 +202,31 @@ class PostgresWakeup(Wakeup):
         super().__init__(engine)
         self._polls = False
 
-    def mark(self) -> int:
+    def mark(self, subject: str = TASKS) -> int:
         """Return the current generation."""
-        return self._generation if self._polls else super().mark()
+        return self._current(subject) if self._polls else super().mark(subject)
 
-    def wait(self, since: int, timeout: float) -> None:
+    def wait(self, since: int, timeout: float, subject: str = TASKS) -> None:
         """Wait for a change or `timeout` seconds; where it polls, for a change in this process or a short pause."""
         if self._polls:
-            self._pause(since, timeout)
+            self._pause(since, timeout, subject)
         else:
-            super().wait(since, timeout)
+            super().wait(since, timeout, subject)
 
     @property
-    def _channel(self) -> str:
+    def channel(self) -> str:
+        """Channel of the notifications. Each carries a subject; those of earlier releases are empty, and wake all."""
         return f"{CONF.table_prefix}wake"
 
-    def announce(self) -> None:
-        """Wake all waiting threads, those of other processes by a notification."""
+    def announce(self, *subjects: str) -> None:
+        """Wake the threads that wait for some subjects, or all; those of other processes by notifications."""
         # One round trip: the setting is in force when the statement's own transaction commits.
-        notify = text(f"SELECT {RELAXED}, pg_notify(:channel, '')")
-        self._note_change()
+        notify = text(
+            f"SELECT {RELAXED}, pg_notify(:channel, subject) FROM unnest(CAST(:subjects AS TEXT[])) subject"
+        )
+        super().announce(*subjects)
         with autocommitting(self._engine) as connection:
-            connection.execute(notify, {"channel": self._channel})
+            connection.execute(notify, {"channel": self.channel, "subjects": list(subjects or ("",))})
 
     def _watch(self) -> None:
         outage = Outage(log, recovered="Listening on the database again.")
@@ -215,24 +247,27 @@ class PostgresWakeup(Wakeup):
                 self._note_change()
                 return
             connection.autocommit = True
-            connection.execute(f'LISTEN "{self._channel}"')
+            connection.execute(f'LISTEN "{self.channel}"')
             outage.recovered()
             self._note_change()
             while not self._closed:
-                for _ in connection.notifies(timeout=LISTEN_SECONDS):
-                    self._note_change()
+                for notification in connection.notifies(timeout=LISTEN_SECONDS):
+                    if notification.payload:
+                        self.note_changes([notification.payload])
+                    else:
+                        self._note_change()
 
 
 class PollingWakeup(Wakeup):
     """Sleeps briefly where the database cannot notify."""
 
-    def mark(self) -> int:
+    def mark(self, subject: str = TASKS) -> int:
         """Return the current generation."""
-        return self._generation
+        return self._current(subject)
 
-    def wait(self, since: int, timeout: float) -> None:
+    def wait(self, since: int, timeout: float, subject: str = TASKS) -> None:
         """Wait for a change in this process, or for a pause of at most `timeout` seconds."""
-        self._pause(since, timeout)
+        self._pause(since, timeout, subject)
 
 
 def make_wakeup(engine: Engine) -> Wakeup:

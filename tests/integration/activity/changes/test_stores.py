@@ -13,10 +13,12 @@ from agentexec.activity.changes.progress import Progress
 from agentexec.activity.changes.store import Recorded
 from agentexec.activity.changes.unknown_tasks import left_message
 from agentexec.activity.changes.versions import Versions
+from agentexec.config import Settings
 from agentexec.errors import JournalConflictError, LeaseLostError
 from agentexec.journal.facts import Fact, FactKind, Usage
 from agentexec.policy import MAX_EPOCH_LEAD
-from agentexec.task import Lease, Priority, Status
+from agentexec.state import sql_backend
+from agentexec.task import Entry, Lease, Priority, Status
 from tests.stores import QUEUE, Stores, assert_same, at, lease, new_task, queued, running, set_row, task_id
 from tests.tables import copy_database
 
@@ -231,6 +233,28 @@ def completions_are_acknowledged_in_their_transaction(stores: Stores) -> object:
     return refused, acknowledged
 
 
+def completed_tasks_leave_the_queue_in_their_transaction(stores: Stores) -> object:
+    running(stores, 0, 1, 2, 3)
+    queue = sql_backend.create(Settings(), stores.engine)
+    queue.push(QUEUE, [Entry(task_id(number), epoch=1) for number in range(3)])
+    queue.push(QUEUE, [Entry(task_id(3), epoch=1, groups=("limit:a",))])
+    # The task of the third was retried meanwhile: the entry is of its next attempt.
+    set_row(stores, 2, status=Status.QUEUED)
+
+    def acknowledge(connection: Any, endings: Any) -> None:
+        queue.finish(QUEUE, [ending.lease for ending in endings], transaction=connection)
+
+    endings = [complete(0), complete(1, epoch=2), complete(2), complete(3)]
+    refused = stores.record.record(
+        [], endings, now=at(5), result_ttl=TTL, acknowledge=acknowledge, queue_table=queue.queue_table
+    )
+    queue.finish(QUEUE, [lease(3)])
+    left = [number for number in range(4) if not queue.unknown_tasks(QUEUE, [task_id(number)])]
+    queue.remove(QUEUE, [task_id(number) for number in left])
+    queue.close()
+    return refused, left
+
+
 def reports_are_written_before_endings(stores: Stores) -> object:
     running(stores, 0, 1, 2)
     stores.record.insert([new_task(3, queue=None), new_task(4)], at(0))
@@ -346,6 +370,7 @@ SCENARIOS = [
     endings_of_all_kinds_are_written,
     unusual_completions_keep_all_their_values,
     completions_are_acknowledged_in_their_transaction,
+    completed_tasks_leave_the_queue_in_their_transaction,
     reports_are_written_before_endings,
     reports_alone_are_written,
 ]

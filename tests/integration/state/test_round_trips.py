@@ -1,0 +1,84 @@
+"""PostgreSQL as the queue: the steps of a plain task take one round trip each."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import Engine, event
+
+from agentexec.config import Settings
+from agentexec.db.engine import open_engine
+from agentexec.state import sql_backend
+from agentexec.state.messages import DONE, parse_messages
+from agentexec.task import Entry, Lease, Priority
+
+QUEUE = "round-trips"
+
+Trips = Callable[[Callable[[], object]], int]
+
+
+@pytest.fixture
+def engine(postgres_tables: str) -> Iterator[Engine]:
+    engine = open_engine(postgres_tables)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def backend(engine: Engine) -> Iterator[sql_backend.SqlBackend]:
+    backend = sql_backend.create(Settings(), engine)
+    claim(backend)  # starts the thread that listens
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def trips(engine: Engine) -> Trips:
+    """A function that counts what may be a round trip: uses of a connection, and statements outside of a pipeline."""
+    seen: list[str] = []
+    event.listen(engine, "checkout", lambda *_: seen.append("use"))
+    event.listen(engine, "before_cursor_execute", lambda *_: seen.append("statement"))
+
+    def count(call: Callable[[], object]) -> int:
+        seen.clear()
+        call()
+        return len(seen)
+
+    return count
+
+
+def entry(priority: Priority = Priority.LOW) -> Entry:
+    return Entry(uuid.uuid4(), priority)
+
+
+def claim(backend: sql_backend.SqlBackend, limit: int = 10, low_quota: int = 1) -> list[Lease]:
+    return backend.claim(QUEUE, "worker", limit=limit, low_quota=low_quota, lease_seconds=30).leases
+
+
+def test_a_claim_is_one_round_trip(backend: sql_backend.SqlBackend, trips: Trips) -> None:
+    backend.push(QUEUE, [entry(), entry(Priority.HIGH), entry()])
+    leases: list[Lease] = []
+    assert trips(lambda: leases.extend(claim(backend))) == 1
+    assert len(leases) == 3
+    assert trips(lambda: leases.extend(claim(backend))) == 1
+    assert len(leases) == 3
+
+
+def test_a_claim_keeps_the_share_of_low_priority(backend: sql_backend.SqlBackend) -> None:
+    high, low = [entry(Priority.HIGH) for _ in range(5)], [entry() for _ in range(5)]
+    backend.push(QUEUE, [*high, *low])
+    found = {lease.agent_id for lease in claim(backend, limit=4, low_quota=1)}
+    assert found == {low[0].agent_id, *(task.agent_id for task in high[:3])}
+    assert len(claim(backend, limit=10, low_quota=0)) == 6
+
+
+def test_a_message_to_who_waits_is_one_round_trip(backend: sql_backend.SqlBackend, trips: Trips) -> None:
+    task = uuid.uuid4()
+    backend.watch(QUEUE, [task], "mailbox")
+    received: list[str] = []
+    assert trips(lambda: received.extend(backend.receive("mailbox", 0))) == 1
+    assert trips(lambda: backend.notify_done(QUEUE, [task, uuid.uuid4()])) == 1
+    assert trips(lambda: received.extend(backend.receive("mailbox", 0))) == 1
+    assert parse_messages(received, DONE) == [task]
