@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     from agentexec.errors import UsageError as UsageError
     from agentexec.errors import WaitDeadlockError as WaitDeadlockError
     from agentexec.journal.calls import tool_policy as tool_policy
+    from agentexec.journal.changed import changed as changed
+    from agentexec.journal.changed import changed_sync as changed_sync
     from agentexec.journal.current_call import idempotency_key as idempotency_key
     from agentexec.journal.current_call import transaction as transaction
     from agentexec.pool import Pool as Pool
@@ -137,6 +139,7 @@ _HOMES = {
         "WaitDeadlockError",
     ),
     "agentexec.journal.calls": ("tool_policy",),
+    "agentexec.journal.changed": ("changed", "changed_sync"),
     "agentexec.journal.current_call": ("idempotency_key", "transaction"),
     "agentexec.workflow.pipeline": ("Pipeline",),
     "agentexec.pool": ("Pool",),

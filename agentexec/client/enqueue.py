@@ -318,6 +318,7 @@ class ChildBatch:
             # If the commit is not confirmed, the children may be there, and may even have failed.
             self._places, self._is_chosen = [Place([child.task.agent_id]) for child in children], True
             holders = [find_holder(connection, new, self._scope) for new in self._batch]
+            self._scope.recorder.passed.note_children(holder.agent_id for holder in holders if holder)
             missing = _missing_tasks(children, holders)
             push = _write(connection, missing) if missing else None
         if push is not None:
@@ -384,6 +385,8 @@ def _join(session: Session, new: NewTask, scope: Scope | None, detached: bool) -
         connection = session.connection()
         holder = find_holder(connection, new, scope)
         if holder is not None:
+            if scope is not None:
+                scope.recorder.passed.note_children([holder.agent_id])
             return holder
         if scope is not None:
             [child] = choose_children(connection, scope, [new], [candidate_ids(scope, new)], detached)

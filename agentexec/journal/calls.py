@@ -122,7 +122,9 @@ async def run_call(scope: Scope, path: str, spec: CallSpec[T], policy: Policy) -
     if RUNTIME.replay is not None:
         await _watch(scope, path, spec, decision)
     recorder.require_same_input(path, 0, input_hash, f"the call {spec.name}")
+    recorder.passed.note_claimed(path)
     if decision is Decision.ANSWER:
+        recorder.passed.note_answered(path)
         if scope.replay is not None:
             scope.replay.note_replayed()
         return await _answer(scope, path, spec, policy, facts[-1])

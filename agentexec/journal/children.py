@@ -96,11 +96,14 @@ def choose_children(
             query = select(ACTIVITY.c.agent_id, ACTIVITY.c.status).where(ACTIVITY.c.agent_id.in_(chunk))
             known.update((row.agent_id, row.status) for row in connection.execute(query))
         places = _with_forked(connection, scope.recorder.lease.agent_id, places, known)
+        scope.recorder.passed.note_known_children((place.ids for place in places), known)
     parent = None if detached else scope.recorder.lease.agent_id
-    return [
+    children = [
         Child(_with_budget(scope, new._replace(agent_id=agent_id, parent_id=parent)), agent_id not in known)
         for new, agent_id in zip(batch, (choose_at(place, known) for place in places), strict=True)
     ]
+    scope.recorder.passed.note_children(child.task.agent_id for child in children)
+    return children
 
 
 def _with_forked(

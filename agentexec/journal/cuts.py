@@ -105,6 +105,8 @@ class Cut:
 
     def _unit(self, path: str) -> str:
         """Return the path of the outermost call or step that a path is inside of; a run at the top is its own unit."""
+        if path.startswith("/"):  # a fact about the task as a whole
+            return path
         first, separator, inside = path.partition("/")
         return f"{first}/{inside.partition('/')[0]}" if separator and first in self._runs else first
 

@@ -27,6 +27,7 @@ from agentexec.journal.appends import append_with_others
 from agentexec.journal.approvals import Question, Verdict, ask, earliest_expiry, waiting_message
 from agentexec.journal.budgets import AttemptBudget
 from agentexec.journal.facts import ANY_INPUT, Fact, FactKind, Usage, fit_path
+from agentexec.journal.passed import Passed
 from agentexec.journal.spending import count_usage
 from agentexec.journal.store import Append, check_lease, load_facts
 from agentexec.journal.stores import journal_store
@@ -76,6 +77,12 @@ class Recorder:
         self.active_calls = ActiveCalls()
         self.waits = OpenWaits()
         self.budget = AttemptBudget()
+        self.passed = Passed()
+        self.earlier_facts: Sequence[Fact] = ()
+        """The facts of earlier attempts."""
+        self.changes: dict[str, bool] = {}
+        """Answers about changes of the code, see `journal.changed`."""
+        self.changes_lock = threading.Lock()
         self.runs: dict[tuple[str, str], Any] = {}
         """The latest run of each agent at each path, in the form that its runner keeps."""
         self.sessions: set[tuple[str, str]] = set()
@@ -93,7 +100,7 @@ class Recorder:
         """Read the task's journal, once per attempt. Waits while the database is unavailable."""
         if not self._loaded:
             with self.active_calls.track(object()):
-                await self._retry_while_unavailable(self._load)
+                await self._retry_while_unavailable(self.load)
 
     def facts(self, path: str) -> list[Fact]:
         """Return the facts recorded at a path; call `open` first."""
@@ -135,6 +142,7 @@ class Recorder:
             self._claimed[stem].add(ordinal)
             path = fit_path(f"{stem}{ordinal}")
             self._unclaimed.discard(path)
+        self.passed.note_claimed(path)
         self.require_same_input(path, 0, input_hash, what)
         return path
 
@@ -270,12 +278,15 @@ class Recorder:
         with self._lock:
             self._facts.setdefault(fact.path, []).append(fact)
 
-    def _load(self) -> None:
+    def load(self) -> None:
+        """Read the task's journal, once per attempt: `open` for code in a thread. Raises UnavailableError."""
         with self._lock:
             if not self._loaded:
                 facts: dict[str, list[Fact]] = defaultdict(list)
                 # The first epoch of a task is its first start, so nothing can be recorded yet.
-                for fact in load_facts(RUNTIME.engine, self.lease.agent_id) if self.lease.epoch > 1 else ():
+                if self.lease.epoch > 1:
+                    self.earlier_facts = load_facts(RUNTIME.engine, self.lease.agent_id)
+                for fact in self.earlier_facts:
                     facts[fact.path].append(fact)
                 self._facts, self._loaded = dict(facts), True
                 self._unclaimed = {path for path in facts if "/" not in path}

@@ -55,7 +55,9 @@ class ReplayWatch:
         self._is_open = is_open
         self._stops = stops
         self._accepts = accepts
-        self._open = {key for key, fact in self._facts.items() if fact.kind in STEPS and not _is_wait(fact)}
+        self._open = {
+            key for key, fact in self._facts.items() if fact.kind in STEPS and not _is_unasked(fact)
+        }
         self._answered_at = time.monotonic()
         self.actual_inputs: dict[str, Any] = {}
         """Inputs of the model calls that the replay made."""
@@ -63,6 +65,11 @@ class ReplayWatch:
         """The first divergence; None if there is none."""
         self.ended = False
         """True once the record has ended without a divergence."""
+
+    @property
+    def is_open(self) -> bool:
+        """True if the task had not ended."""
+        return self._is_open
 
     @property
     def missed(self) -> list[str]:
@@ -153,6 +160,6 @@ def _pretty(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
-def _is_wait(fact: Fact) -> bool:
-    """Return True for a sleep or the wait for an event, which the journal answers by itself."""
-    return fact.path.rpartition("/")[2].startswith(("sleep#", "event:"))
+def _is_unasked(fact: Fact) -> bool:
+    """Return True for what the journal answers by itself: a sleep, the wait for an event, a change of the code."""
+    return fact.path.startswith("/") or fact.path.rpartition("/")[2].startswith(("sleep#", "event:"))

@@ -121,6 +121,7 @@ class DurableRun:
         self.recorder.require_same_input(
             self.path, turn, input_hash, f"model call {turn} of agent {self._agent}'s run"
         )
+        self.recorder.passed.note_turn(self.path, turn)
         if replay is not None:
             replay.note_replayed(turn if self.outermost else None)
         if RUNTIME.replay is not None:

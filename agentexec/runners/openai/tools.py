@@ -156,6 +156,7 @@ async def _call_agent(scope: Scope, spec: ToolCall, invoke_tool: Callable[[], Aw
     run, path, call_id = scope.run, scope.path, spec.call_id
     facts = scope.recorder.facts(path)
     if facts and facts[-1].kind is FactKind.OUTCOME:
+        scope.recorder.passed.note_answered(path)
         if scope.replay is not None:
             scope.replay.note_replayed()
         add_nested_usage(spec.usage, scope.recorder, path)
