@@ -160,15 +160,16 @@ class ClaimTests:
         assert claim(backend, queue) == [Lease(agent_id, 42)]
 
     def test_a_delayed_task_is_claimed_when_it_is_due(self, backend: StateBackend, queue: str) -> None:
-        agent_id = new_agent_id()
-        due = time.time() + SHORT_LEASE
-        backend.push(queue, [Entry(agent_id, run_at=due)])
+        late, soon = new_agent_id(), new_agent_id()
+        backend.push(queue, [Entry(late, run_at=time.time() + LONG_LEASE)])
         assert backend.depth(queue) == Depth(ready=0, delayed=1, leased=0)
         first = backend.claim(queue, "worker", limit=1, low_quota=0, lease_seconds=LONG_LEASE)
         assert first.leases == []
         assert first.next_due is not None
-        assert 0 < first.next_due <= SHORT_LEASE + 0.05
-        assert ids(wait_until(lambda: claim(backend, queue))) == [agent_id]
+        assert 0 < first.next_due <= LONG_LEASE + 0.05
+        due = time.time() + SHORT_LEASE
+        backend.push(queue, [Entry(soon, run_at=due)])
+        assert ids(wait_until(lambda: claim(backend, queue))) == [soon]
         assert time.time() >= due - 0.05
 
     def test_delayed_tasks_come_in_the_order_in_which_they_are_due(

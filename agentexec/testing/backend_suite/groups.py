@@ -135,9 +135,11 @@ class GroupTests:
         assert ids(claim(backend, queue, 10)) == [second]
 
     def test_a_delayed_task_joins_the_line_when_it_is_due(self, backend: StateBackend, queue: str) -> None:
-        late, early = push_new(backend, queue, [locked("a", run_at=time.time() + 0.2), locked("a")])
+        far = time.time() + LONG_LEASE
+        _, early = push_new(backend, queue, [locked("a", run_at=far), locked("a")])
         [lease] = claim(backend, queue, 10)
         assert lease.agent_id == early
+        [late] = push_new(backend, queue, [locked("a", run_at=time.time() + 0.2)])
         wait_until(lambda: backend.depth(queue).ready)
         assert claim(backend, queue, 10) == []
         backend.finish(queue, [lease])

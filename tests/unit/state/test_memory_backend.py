@@ -13,6 +13,8 @@ from agentexec.testing.backend_suite import BackendSuite
 
 
 class TestMemoryBackend(BackendSuite):
+    pick_up_seconds = 4.0
+
     @pytest.fixture
     def backend(self) -> StateBackend:
         return memory_backend.MemoryBackend()
