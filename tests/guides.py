@@ -273,14 +273,15 @@ class Reader:
 
     def _check(self, step: Step, command: str) -> str:
         """Run a command, and compare what it says; one that only looks is repeated for a while."""
-        deadline = time.monotonic() + patient(LATEST)
+        deadline, pause = time.monotonic() + patient(LATEST), 0.5
         while True:
             told, complaint = self._try(step, command)
             if not complaint:
                 return told
             if not AGAIN.match(command) or time.monotonic() > deadline:
                 raise AssertionError(f"{command}\n{complaint}\n{self._situation()}")
-            time.sleep(0.3)
+            time.sleep(pause)  # each command is a process, which takes from the server that it waits for
+            pause = min(2 * pause, 4.0)
 
     def _situation(self) -> str:
         """Return what the servers have logged, and how the latest task is doing."""
