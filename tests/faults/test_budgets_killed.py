@@ -46,7 +46,7 @@ def test_a_shared_budget_holds_while_workers_are_killed(deploy: Deploy) -> None:
 
 def _kill_until_ended(deployment: Deployment, tasks: list[ax.Task]) -> int:
     """Kill a worker process about every half second, for a while or until all tasks have ended; return how many."""
-    chance, kills, until = random.Random(7), 0, time.monotonic() + 12
+    chance, kills, until = random.Random(7), 0, time.monotonic() + 8
     while time.monotonic() < until and not all(ax.Status(deployment.status(task)).final for task in tasks):
         time.sleep(chance.uniform(0.2, 0.8))
         try:

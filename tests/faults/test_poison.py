@@ -67,6 +67,7 @@ def test_a_task_may_be_allowed_a_single_crash(deploy: Deploy) -> None:
     assert deployment.ledger("start") == {"poison": 1, "after": 1}
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres")
 def test_a_task_that_gets_further_before_each_crash_completes_however_often_it_is_killed(
     deploy: Deploy,

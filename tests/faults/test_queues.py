@@ -110,6 +110,7 @@ def test_the_only_queue_of_a_worker_is_paused_and_resumed(deploy: Deploy) -> Non
     assert ax.get_result_sync(task, timeout=patient(3)) == "a"
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres", alternates=False)
 def test_tasks_in_queues_of_names_that_are_refused_today_are_drained(deploy: Deploy) -> None:
     deployment = deploy()

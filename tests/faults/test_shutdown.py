@@ -108,6 +108,7 @@ def test_a_second_signal_stops_immediately(deploy: Deploy) -> None:
     assert deployment.status(task) == "queued"
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_ctrl_c_in_a_terminal_stops_as_sigterm_does(deploy: Deploy) -> None:
     deployment = deploy()

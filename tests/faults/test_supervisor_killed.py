@@ -50,6 +50,7 @@ def test_tasks_of_a_host_that_lost_its_power_run_on_another(deploy: Deploy) -> N
     assert deployment.ledger("start") == dict.fromkeys(tasks, 2)
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_killed_template_is_replaced_with_all_that_came_from_it(deploy: Deploy) -> None:
     deployment = deploy()

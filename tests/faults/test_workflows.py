@@ -174,6 +174,7 @@ def test_an_event_that_redis_was_not_told_of_wakes_its_task(deploy: Deploy) -> N
     assert ax.get_result_sync(task) == 1
 
 
+@pytest.mark.thorough
 @everywhere
 def test_a_tracker_counts_right_over_crashes_and_fires_once(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2, max_crashes=50)

@@ -355,6 +355,7 @@ def test_a_state_backend_of_the_current_folder_is_announced(tmp_path: Path) -> N
     assert "RuntimeError: used" in done.stderr
 
 
+@pytest.mark.thorough
 def test_workers_and_commands_meet_in_a_folder_with_misleading_names(tmp_path: Path) -> None:
     for name in ("json", "queue", "typing", "sqlalchemy", "redis", "agents", "psutil"):
         (tmp_path / f"{name}.py").write_text(f"open('ran_{name}', 'w')\nraise SystemExit('{name}.py ran')\n")

@@ -271,6 +271,7 @@ def test_settings_of_the_module_hold_for_the_supervisor_and_options_take_precede
     assert deployment.stop() == 0
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_program_runs_its_pool_until_sigterm(deploy: Deploy) -> None:
     deployment = deploy()
@@ -286,6 +287,7 @@ def test_a_program_runs_its_pool_until_sigterm(deploy: Deploy) -> None:
     assert "Traceback" not in deployment.log
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_ctrl_c_ends_a_program_without_a_traceback(deploy: Deploy) -> None:
     deployment = deploy()
@@ -388,6 +390,7 @@ START_AFTER_ALL = """
 """
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_start_in_the_background_that_fails_raises_the_reason(deploy: Deploy) -> None:
     deployment = deploy()

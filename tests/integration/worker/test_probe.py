@@ -20,6 +20,7 @@ def probe(deployment: Deployment, option: str) -> tuple[int, str]:
     return code, out + err
 
 
+@pytest.mark.thorough
 @on_targets("valkey+postgres", alternates=False)
 def test_probes_follow_a_worker_from_its_start_to_its_end(deploy: Deploy) -> None:
     deployment = deploy(heartbeat_file="heartbeat.json", num_workers=2)

@@ -333,6 +333,7 @@ def agents_worker(deployment: Deployment, server: MockOpenAI) -> None:
     )
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres", alternates=False)
 def test_a_limited_task_gives_its_slot_to_others(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("At last.")])
@@ -353,6 +354,7 @@ def test_a_limited_task_gives_its_slot_to_others(deploy: Deploy, mock_openai: Mo
     assert deployment.ledger("start")["limited"] == 2
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres", alternates=False)
 def test_two_processes_together_keep_to_the_limit(deploy: Deploy) -> None:
     """At 600 calls a minute, 60 start at once and then nine a second."""
