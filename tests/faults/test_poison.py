@@ -19,7 +19,7 @@ def test_a_poison_task_ends_in_error_and_its_ten_neighbours_complete(deploy: Dep
     neighbours = [deployment.enqueue("work", f"neighbour-{number}", seconds=0.4) for number in range(10)]
     deployment.start()
     with pytest.raises(ax.TaskFailedError, match=r"SIGSEGV.*3rd time") as failure:
-        ax.get_result_sync(poison, timeout=20)
+        ax.get_result_sync(poison, timeout=patient(20))
     assert failure.value.attempts == 3
     assert deployment.ledger("start")["poison"] == 3
     deployment.wait_for_ends(neighbours, timeout=20)
@@ -61,7 +61,7 @@ def test_a_task_may_be_allowed_a_single_crash(deploy: Deploy) -> None:
     poison = deployment.enqueue("poison", "poison")
     deployment.start()
     with pytest.raises(ax.TaskFailedError, match=r"SIGSEGV.*1st time"):
-        ax.get_result_sync(poison, timeout=20)
+        ax.get_result_sync(poison, timeout=patient(20))
     after = deployment.enqueue("work", "after")
     assert ax.get_result_sync(after, timeout=patient(20)) == "after"
     assert deployment.ledger("start") == {"poison": 1, "after": 1}
@@ -99,6 +99,6 @@ def test_a_task_that_makes_no_progress_ends_at_its_third_crash(
     deployment.start()
     task = deployment.enqueue("dies", "task", value=deaths + "----")
     with pytest.raises(ax.TaskFailedError, match=f"SIGKILL.*{reason}"):
-        ax.get_result_sync(task, timeout=20)
+        ax.get_result_sync(task, timeout=patient(20))
     assert deployment.ledger("start") == {"task": len(deaths)}
     assert deployment.ledger("step") == ({"task-0": 1} if "s" in deaths else {})

@@ -25,9 +25,9 @@ def key() -> str:
 
 
 async def test_a_queued_task_never_starts(running: Deployment, key: str) -> None:
-    task = await ax.enqueue("work", {"key": key}, delay=1.0)
+    task = await ax.enqueue("work", {"key": key}, delay=patient(1.0))
     assert await ax.cancel(task) is True
-    after = await ax.enqueue("work", {"key": "after"}, delay=1.3)
+    after = await ax.enqueue("work", {"key": "after"}, delay=patient(1.0) + 0.3)
     await ax.get_result(after, timeout=patient(10))
     assert running.ledger("start")[key] == 0
     assert running.endings([task]) == [["canceled"]]
@@ -43,7 +43,7 @@ async def test_a_running_handler_gets_canceled_error_and_frees_its_slot(
     running.wait_for(lambda: running.ledger("canceled")[key] == 1)
     assert time.monotonic() - told < HEARD
     with pytest.raises(ax.TaskCanceledError):
-        await ax.get_result(task, timeout=5)
+        await ax.get_result(task, timeout=patient(5))
     assert running.endings([task]) == [["canceled"]]
     # More tasks than slots, each for the whole time, show that all slots are free again and no others.
     others = [await ax.enqueue("work", {"key": f"{key}-{number}"}) for number in range(20)]

@@ -93,7 +93,7 @@ async def test_the_agent_id_is_enough(running: Deployment) -> None:
 @pytest.mark.usefixtures("no_looks")
 async def test_a_result_is_pushed_rather_than_looked_up(running: Deployment) -> None:
     task = await ax.enqueue("work", {"key": "a", "seconds": 0.3})
-    await ax.get_result(task, timeout=60)
+    await ax.get_result(task, timeout=patient(60))
     heard = utc_now()
     ended = running.detail(task).finished_at
     assert ended is not None
@@ -113,7 +113,7 @@ async def test_a_failure_is_raised_as_soon_as_it_happened(running: Deployment) -
     task = await ax.enqueue("fail", {"key": "a"})
     started = time.monotonic()
     with pytest.raises(ax.TaskFailedError, match="ValueError: no luck with a") as failure:
-        await ax.get_result(task, timeout=60)
+        await ax.get_result(task, timeout=patient(60))
     assert time.monotonic() - started < PUSHED
     assert failure.value.task_name == "fail"
     assert failure.value.agent_id == task.agent_id
@@ -136,7 +136,7 @@ async def test_a_task_that_cannot_succeed_fails_alone(
     beside = await ax.enqueue("work", {"key": "beside", "seconds": 0.5})
     task = await ax.enqueue(task_name, {"key": "a"})
     with pytest.raises(ax.TaskFailedError, match=reason):
-        await ax.get_result(task, timeout=10)
+        await ax.get_result(task, timeout=patient(10))
     assert await ax.get_result(beside, timeout=patient(10)) == "beside"
 
 
@@ -145,7 +145,7 @@ async def test_a_context_that_does_not_fit_fails_at_the_worker_with_the_field_na
 ) -> None:
     task = await ax.enqueue("work", {"key": "a", "times": "often"})
     with pytest.raises(ax.TaskFailedError, match="work is not valid: times: Input should be a valid integer"):
-        await ax.get_result(task, timeout=10)
+        await ax.get_result(task, timeout=patient(10))
 
 
 async def test_a_retried_task_returns_the_result_of_its_last_attempt(running: Deployment) -> None:
@@ -186,14 +186,14 @@ async def test_an_expired_result_raises_an_error_that_says_so(running: Deploymen
             update(Activity).where(Activity.agent_id == task.agent_id).values(finished_at=long_ago)
         )
     with pytest.raises(ax.ResultExpiredError, match="AGENTEXEC_RESULT_TTL"):
-        await ax.get_result(task, timeout=10)
+        await ax.get_result(task, timeout=patient(10))
     assert running.status(task) == "complete"
 
 
 async def test_an_unknown_id_raises_an_error_that_names_it(running: Deployment) -> None:
     unknown = uuid4()
     with pytest.raises(ax.ActivityNotFoundError, match=str(unknown)):
-        await ax.get_result(unknown, timeout=10)
+        await ax.get_result(unknown, timeout=patient(10))
 
 
 # ---- many at once ------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ async def test_gather_raises_the_first_failure_and_the_others_go_on(running: Dep
     late = await ax.enqueue("work", {"key": "late", "seconds": 0.8})
     bad = await ax.enqueue("fail", {"key": "bad"})
     with pytest.raises(ax.TaskFailedError):
-        await ax.gather(late, bad, timeout=10)
+        await ax.gather(late, bad, timeout=patient(10))
     assert running.status(late) in ("queued", "running")
     assert await ax.get_result(late, timeout=patient(10)) == "late"
 
@@ -258,7 +258,7 @@ def test_as_completed_sync_yields_tasks_in_the_order_in_which_they_end(running: 
 
 def test_map_sync_returns_results_in_the_order_of_the_contexts(running: Deployment) -> None:
     contexts = [{"key": f"{number}"} for number in range(20)]
-    assert ax.map_sync("work", contexts, max_in_flight=8, timeout=30) == [
+    assert ax.map_sync("work", contexts, max_in_flight=8, timeout=patient(30)) == [
         context["key"] for context in contexts
     ]
 

@@ -16,6 +16,7 @@ from agentexec.cli.diff import Difference
 from agentexec.journal.models import JournalEntry
 from agentexec.runtime import RUNTIME
 from agentexec.values.presentation import Bounds, Presenter
+from tests.waiting import patient
 
 
 class Question(BaseModel):
@@ -282,7 +283,7 @@ def test_a_hundred_turns_fork_in_a_second() -> None:
         _grow(first.agent_id, 100)
         began = time.process_time()
         fork = ax.fork_sync(first.agent_id, at=100)
-        assert time.process_time() - began < 1
+        assert time.process_time() - began < patient(1)
         assert len(journal_of(fork)) == 2 + 99 + 2 * 99
 
 

@@ -19,7 +19,7 @@ from agentexec.state.redis_backend import RedisBackend, connection, create
 from agentexec.task import Entry, Lease, Priority, new_agent_id
 from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, ids, push
 from tests.servers import HOST, Valkey, free_port
-from tests.waiting import wait_until
+from tests.waiting import patient, wait_until
 
 Q = "queue"
 
@@ -64,7 +64,7 @@ class TestOutage:
         for call in calls(backend):
             with pytest.raises(UnavailableError, match="cannot be used"):
                 call()
-        assert time.monotonic() - started < len(calls(backend)) * 1.5
+        assert time.monotonic() - started < len(calls(backend)) * patient(1.5)
         broker.resume()
         assert len(claim(backend, Q)) == 1
 
