@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from agentexec import testing as testing
     from agentexec import web as web
     from agentexec import webhooks as webhooks
+    from agentexec.activity.schemas import ApprovalRequest as ApprovalRequest
     from agentexec.activity.schemas import TaskFailure as TaskFailure
     from agentexec.approvals import approve as approve
     from agentexec.approvals import approve_sync as approve_sync
     from agentexec.approvals import reject as reject
     from agentexec.approvals import reject_sync as reject_sync
+    from agentexec.arguments.approval_policies import ApprovalPolicy as ApprovalPolicy
     from agentexec.arguments.versions import Restart as Restart
     from agentexec.client import queues as queues
+    from agentexec.client.approval_rules import AllLikeIt as AllLikeIt
     from agentexec.client.cancel import cancel as cancel
     from agentexec.client.cancel import cancel_sync as cancel_sync
     from agentexec.client.enqueue import enqueue as enqueue
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from agentexec.errors import ActivityNotFoundError as ActivityNotFoundError
     from agentexec.errors import AgentexecError as AgentexecError
     from agentexec.errors import ApprovalNotFoundError as ApprovalNotFoundError
+    from agentexec.errors import ApprovalRuleNotFoundError as ApprovalRuleNotFoundError
     from agentexec.errors import BackendInvalidError as BackendInvalidError
     from agentexec.errors import BudgetExceededError as BudgetExceededError
     from agentexec.errors import CallInterruptedError as CallInterruptedError
@@ -104,9 +108,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "agentexec.arguments.approval_policies": ("ApprovalPolicy",),
+    "agentexec.client.approval_rules": ("AllLikeIt",),
     "agentexec.approvals": ("approve", "approve_sync", "reject", "reject_sync"),
-    "agentexec.activity.schemas": ("TaskFailure",),
     "agentexec.arguments.versions": ("Restart",),
+    "agentexec.activity.schemas": ("ApprovalRequest", "TaskFailure"),
     "agentexec.client.cancel": ("cancel", "cancel_sync"),
     "agentexec.config": ("CONF",),
     "agentexec.errors": (
@@ -132,6 +138,7 @@ _HOMES = {
         "BudgetExceededError",
         "CallInterruptedError",
         "ApprovalNotFoundError",
+        "ApprovalRuleNotFoundError",
         "JournalConflictError",
         "ReplayDiverged",
         "ReplayDivergedError",

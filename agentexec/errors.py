@@ -201,6 +201,16 @@ class ApprovalNotFoundError(AgentexecError):
         self.call_id = call_id
 
 
+class ApprovalRuleNotFoundError(AgentexecError):
+    """No rule with that id approves calls; `agentexec approvals rules` lists those in force."""
+
+    def __init__(self, rule_id: UUID) -> None:
+        super().__init__(
+            f"There is no rule {rule_id} that approves calls; `agentexec approvals rules` lists those in force."
+        )
+        self.rule_id = rule_id
+
+
 class WaitDeadlockError(AgentexecError):
     """A task waits for a task that cannot start before the first has ended; enqueue it without waiting, or change its key."""
 

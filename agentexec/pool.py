@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
+from agentexec.arguments.approval_policies import ApprovalPolicy, checked_approvals
 from agentexec.arguments.queue_names import check_queue_name
 from agentexec.arguments.served_queues import format_queues
 from agentexec.config import CONF, explicit_settings
@@ -53,6 +54,8 @@ class Pool:
         queues: Queues that the workers of this pool serve instead: a list of names, tried in that order, a mapping of names
             to weights, or a text like "high,default" or "high:3,default:1". It takes precedence over AGENTEXEC_QUEUES, and
             `agentexec worker --queue` over it.
+        approvals: Policy of approvals for all tasks: which tools ask a person, and what happens to questions that nobody
+            answers. `@pool.task(approvals=)` takes precedence.
 
     Raises:
         UsageError: An engine and a URL are given, the URL cannot be used, or a name breaks the rule for names of queues: 1 to 100 visible
@@ -66,6 +69,7 @@ class Pool:
         database_url: str | None = None,
         queue_name: str | None = None,
         queues: str | Sequence[str] | Mapping[str, int] | None = None,
+        approvals: ApprovalPolicy | None = None,
     ) -> None:
         if queue_name is not None:
             queue_name = check_queue_name("queue_name=", queue_name)
@@ -74,6 +78,7 @@ class Pool:
         self.registry = Registry()
         self.registry.queue_name = queue_name
         self.registry.queues = served
+        self.registry.approvals = checked_approvals("approvals=", approvals)
         RUNTIME.add_registry(self.registry)
         self._supervisor: Supervisor | None = None
         self._thread: threading.Thread | None = None
@@ -215,6 +220,37 @@ class Pool:
 
         def register(function: Handler) -> Handler:
             self.registry.add_failure_handler(function, **options)
+            return function
+
+        return register if handler is None else register(handler)
+
+    @overload
+    def on_approval(self, handler: Handler) -> Handler: ...
+    @overload
+    def on_approval(
+        self, handler: None = None, **options: Unpack[HandlerOptions]
+    ) -> Callable[[Handler], Handler]: ...
+    def on_approval(self, handler: Any = None, **options: Unpack[HandlerOptions]) -> Any:
+        """Register the decorated function as a handler of questions, which is called when a task of this pool asks for approval.
+
+        It is called once for each question, and again for each reminder (`ax.ApprovalPolicy(reminder=)`), unless a rule or a
+        policy has answered the question. The call is a task of its own, with 5 retries by default: it survives every crash, and
+        happens at least once. Questions of the handler itself call nothing.
+
+        Args:
+            handler: Function with the parameters `agent_id`, of the call's own task, and `context`, an
+                [`ax.ApprovalRequest`][agentexec.ApprovalRequest].
+            **options: See [`ax.HandlerOptions`][agentexec.HandlerOptions].
+
+        Returns:
+            The function unchanged, or the decorator if options are given.
+
+        Raises:
+            UsageError: As `task` does.
+        """
+
+        def register(function: Handler) -> Handler:
+            self.registry.add_approval_handler(function, **options)
             return function
 
         return register if handler is None else register(handler)

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticUserError
 
+from agentexec.arguments.approval_policies import NO_POLICY, ApprovalPolicy, checked_approvals
 from agentexec.arguments.budgets import TaskBudget, checked_limit, checked_policy
 from agentexec.arguments.checks import check_integer, check_seconds, check_text
 from agentexec.arguments.debounce import checked_debounce
@@ -25,8 +26,8 @@ from agentexec.values.signatures import default_name, read_handler
 
 MAX_TASK_NAME = 200
 
-FAILURE_HANDLER_RETRIES = 5
-"""Retries of an `on_failure` handler that is not a task with options of its own."""
+HANDLER_RETRIES = 5
+"""Retries of an `on_failure` or `on_approval` handler that is not a task with options of its own."""
 
 
 class Registry:
@@ -48,6 +49,10 @@ class Registry:
         """Schedules by name."""
         self.failure_handlers: list[str] = []
         """Names of the tasks that are enqueued when any task has failed."""
+        self.approvals: ApprovalPolicy = NO_POLICY
+        """Policy of approvals of all tasks."""
+        self.approval_handlers: list[str] = []
+        """Names of the tasks that are enqueued when any task asks for approval."""
 
     def __contains__(self, name: object) -> bool:
         return name in self._tasks
@@ -113,6 +118,7 @@ class Registry:
             debounce=checked_debounce(f"Task {name}: ", options),
             webhook=_checked_webhook(name, options.get("webhook")),
             on_failure=self._failure_handler(name, options.get("on_failure")),
+            approvals=checked_approvals(f"Task {name}: approvals", options.get("approvals")),
             queue=_checked_queue(name, options.get("queue")),
             version=checked_version(f"Task {name}: version", options.get("version")),
             on_divergence=checked_divergence(f"Task {name}: on_divergence", options.get("on_divergence")),
@@ -132,7 +138,7 @@ class Registry:
 
     def add_failure_handler(self, handler: Callable[..., Any], **options: Unpack[HandlerOptions]) -> None:
         """Register a handler of the failures of all tasks. Raises UsageError as `add` does."""
-        name = self._add_handler_task(handler, options)
+        name = self._add_handler_task(handler, options, "on_failure")
         if name not in self.failure_handlers:
             self.failure_handlers.append(name)
 
@@ -143,6 +149,16 @@ class Registry:
         definition = self._tasks.get(task_name)
         own = [] if definition is None or definition.on_failure is None else [definition.on_failure]
         return [*own, *(name for name in self.failure_handlers if name not in own)]
+
+    def add_approval_handler(self, handler: Callable[..., Any], **options: Unpack[HandlerOptions]) -> None:
+        """Register a handler of the questions of all tasks. Raises UsageError as `add` does."""
+        name = self._add_handler_task(handler, options, "on_approval")
+        if name not in self.approval_handlers:
+            self.approval_handlers.append(name)
+
+    def handlers_of_approval(self, task_name: str) -> list[str]:
+        """Return the tasks that are enqueued when a task asks; none when one of these does, or it would never end."""
+        return [] if task_name in self.approval_handlers else self.approval_handlers
 
     def _own_handlers(self) -> set[str | None]:
         return {definition.on_failure for definition in self._tasks.values()} - {None}
@@ -155,14 +171,14 @@ class Registry:
             raise UsageError(
                 f"Task {name}: on_failure must be a handler or the name of a task, not {shown(handler)}."
             )
-        return self._add_handler_task(handler, {})
+        return self._add_handler_task(handler, {}, "on_failure")
 
-    def _add_handler_task(self, handler: Callable[..., Any], options: HandlerOptions) -> str:
+    def _add_handler_task(self, handler: Callable[..., Any], options: HandlerOptions, prefix: str) -> str:
         known = (task.name for task in self._tasks.values() if task.handler == handler)
         if (found := next(known, None)) is not None:
             return found
-        given: HandlerOptions = {"retries": FAILURE_HANDLER_RETRIES, **options}
-        return self.add(f"on_failure.{default_name(handler)}", handler, **given).name
+        given: HandlerOptions = {"retries": HANDLER_RETRIES, **options}
+        return self.add(f"{prefix}.{default_name(handler)}", handler, **given).name
 
     def add_schedule(self, schedule: ScheduleDefinition) -> None:
         """Register a schedule. Raises UsageError for a name that is taken."""

@@ -15,6 +15,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from agentexec.arguments.approval_policies import NO_POLICY, ApprovalPolicy
 from agentexec.arguments.budgets import NO_BUDGET, TaskBudget
 from agentexec.arguments.checks import shown
 from agentexec.arguments.debounce import Debounce
@@ -241,6 +242,10 @@ class HandlerOptions(TypedDict, total=False):
     [`ax.ReplayDivergedError`][agentexec.ReplayDivergedError], "restart" keeps the old journal as history and begins the run with
     nothing, "ask" asks a person first. [`ax.Restart`][agentexec.Restart] has more to choose."""
 
+    approvals: ApprovalPolicy | None
+    """Policy of approvals: which tools ask a person, and what happens to questions that nobody answers. It takes precedence over
+    `approvals` of the pool."""
+
     queue: str | None
     """Queue to which these tasks are enqueued in a process that has the pool, unless `enqueue` is given `queue_name`; by
     default that of the pool."""
@@ -271,6 +276,7 @@ class TaskDefinition:
     budget: TaskBudget = NO_BUDGET
     version: str | None = None
     on_divergence: DivergencePolicy | Restart | None = None
+    approvals: ApprovalPolicy = NO_POLICY
     queue: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     expires: float | None = None

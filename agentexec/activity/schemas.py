@@ -236,6 +236,27 @@ class TaskFailure(BaseModel):
     failed_at: datetime
 
 
+class ApprovalRequest(BaseModel):
+    """A question that waits for a person, as an `on_approval` handler and a webhook get it."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    agent_id: UUID = Field(description="The task that asks.")
+    task_name: str
+    queue_name: str
+    call_id: str = Field(description="Id of the call, for `ax.approve` and `ax.reject`.")
+    kind: Literal["approval", "repeat"]
+    tool: str
+    arguments: str = Field(description="The arguments as the JSON that the model wrote.")
+    metadata: dict[str, Any] | None = None
+    asked_at: datetime
+    expires_at: datetime | None = Field(
+        default=None, description="Time of the default answer; null for none."
+    )
+    default: Literal["approve", "reject"] = Field(default="reject", description="The answer at that time.")
+    reminder: int = Field(default=0, description="0 for the first notice, then the number of the reminder.")
+
+
 class BudgetSchema(BaseModel):
     """Budget of a task, or of the tasks that share one in a period. Amounts are in its unit."""
 

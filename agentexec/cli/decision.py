@@ -1,12 +1,40 @@
-"""The argument and the answer that `agentexec approve` and `agentexec reject` share."""
+"""Options and answers that the commands about approvals share."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
+from agentexec.arguments.checks import shown
+from agentexec.errors import UsageError
+
 CallId = Annotated[str, typer.Argument(metavar="CALL_ID", help="ID of the call, as listed by `approvals`.")]
+Reason = Annotated[
+    str | None,
+    typer.Option("--reason", metavar="TEXT", help="Why, for the record; the model does not get it."),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Only calls with such arguments, like amount<=100 or to=*@example.com (repeatable).",
+    ),
+]
+Scope = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="task|conversation|KEY=VALUE",
+        help="Calls of which tasks: of this one (default), of its conversation, or of those with a label.",
+    ),
+]
+Expires = Annotated[
+    str | None, typer.Option("--expires", metavar="TIME", help="How long, like 8h or 7d; 1d by default.")
+]
 
 
 def report(verb: str, agent_id: str, call_id: str, *, decided: bool) -> None:
@@ -17,3 +45,32 @@ def report(verb: str, agent_id: str, call_id: str, *, decided: bool) -> None:
         )
         raise typer.Exit(1)
     typer.echo(f"{verb} call {call_id} of task {agent_id}.")
+
+
+def scope_of(text: str | None) -> Literal["task", "conversation"] | dict[str, str]:
+    """Return the scope that the option --for names. Raises UsageError."""
+    if text is None or text == "task":
+        return "task"
+    if text == "conversation":
+        return "conversation"
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--for takes task, conversation or KEY=VALUE, not {shown(text)}.")
+    return {key: value}
+
+
+def read_object(option: str, text: str) -> dict[str, Any]:
+    """Return the JSON object that an option holds, or the file that it names with @. Raises UsageError."""
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is not a text"
+            raise UsageError(f"Cannot read the file {text[1:]} of {option} ({reason}).") from None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UsageError(f"{option} is not JSON: {shown(text)}.") from None
+    if not isinstance(found, dict):
+        raise UsageError(f'{option} takes a JSON object, like {{"to": "ann@example.com"}}.')
+    return found

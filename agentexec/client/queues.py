@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
 import socket
 from datetime import datetime
 
@@ -13,6 +11,7 @@ from agentexec.activity.models import MAX_NAME
 from agentexec.activity.queries.pauses import PauseSchema
 from agentexec.activity.queries.queues import QueueSchema, live_workers
 from agentexec.activity.queries.queues import list_queues as list
+from agentexec.arguments.actors import current_user
 from agentexec.arguments.checks import check_storable, check_text
 from agentexec.arguments.queue_names import check_queue_name, check_stored_queue
 from agentexec.db.clock import utc_now
@@ -102,8 +101,4 @@ def _tell_workers(queue: str) -> None:
 def _name(by: str | None) -> str:
     if by is not None:
         return check_text("by=", by, MAX_NAME)
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container may run under a user without a name
-        user = f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
-    return f"{user}@{socket.gethostname()}"[:MAX_NAME].strip()
+    return f"{current_user()}@{socket.gethostname()}"[:MAX_NAME].strip()

@@ -15,9 +15,10 @@ from agentexec.activity.changes.statements import ACTIVITY, INSERT_ACTIVITY, RES
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.db.clock import utc_now
 from agentexec.errors import ActivityNotFoundError, UsageError
-from agentexec.journal.approvals import APPROVAL, PENDING
+from agentexec.journal.approvals import APPROVAL
 from agentexec.journal.facts import ANY_INPUT, Fact, FactKind
 from agentexec.journal.forks import FORK_PATH
+from agentexec.journal.questions import PENDING
 from agentexec.journal.store import JOURNAL
 from agentexec.task import Status
 
@@ -26,7 +27,17 @@ FORMAT, VERSION = "agentexec-run", 1
 RunRecord = dict[str, Any]
 """A record as JSON data; its fields are those of docs/guides/replay-tests.md."""
 
-APPROVAL_FIELDS = ("path", "seq", "call_id", "kind", "tool", "arguments", "status", "message")
+APPROVAL_FIELDS = (
+    "path",
+    "seq",
+    "call_id",
+    "kind",
+    "tool",
+    "arguments",
+    "status",
+    "message",
+    "decided_arguments",
+)
 
 
 def read_run(
@@ -152,7 +163,7 @@ def write_run(connection: Connection, record: RunRecord, *, any_input: bool) -> 
             insert(APPROVAL),
             [
                 {
-                    **{name: approval[name] for name in APPROVAL_FIELDS},
+                    **{name: approval.get(name) for name in APPROVAL_FIELDS},
                     "agent_id": agent_id,
                     "created_at": now,
                 }

@@ -4,116 +4,106 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, and_, insert, select, update
 
 from agentexec.activity.changes.new_tasks import log_row
 from agentexec.activity.changes.statements import ACTIVITY, INSERT_LOG
+from agentexec.arguments.tool_arguments import check_arguments, same_arguments
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
-from agentexec.errors import ActivityNotFoundError, ApprovalNotFoundError
+from agentexec.errors import ActivityNotFoundError, ApprovalNotFoundError, UsageError
+from agentexec.journal.approval_rules import add_rule, find_rules, matches
 from agentexec.journal.models import Approval
+from agentexec.journal.questions import (
+    APPROVED,
+    BY_POLICY,
+    BY_TIME,
+    EDITED,
+    EXPIRED,
+    PENDING,
+    REFUSED_MESSAGE,
+    REJECTED,
+    Question,
+    Reply,
+    Verdict,
+    answer_line,
+    reply_phrase,
+)
 from agentexec.journal.store import require_lease
 from agentexec.task import Lease, Status
 
 APPROVAL: Any = Approval.__table__
 
-QuestionKind = Literal["approval", "repeat"]
-Answer = Literal["approved", "rejected"]
-
-PENDING, APPROVED, REJECTED, EXPIRED = "pending", "approved", "rejected", "expired"
-
-MESSAGE_CHARS = 160
-"""Characters of a call's arguments in the activity's message."""
-
-
-class Question(NamedTuple):
-    """Question to a person: may a call be made (`approval`), or made again after it was cut off (`repeat`)?
-
-    `arguments` is JSON text.
-    """
-
-    path: str
-    seq: int
-    kind: QuestionKind
-    tool: str
-    arguments: str
-    expires_at: datetime | None = None
-
-    @property
-    def call_id(self) -> str:
-        """The name by which a person refers to the call."""
-        return self.path.rpartition("/")[2]
-
-    @property
-    def call(self) -> str:
-        """The call as a line of the log shows it."""
-        return call_text(self.tool, self.arguments)
-
-
-class Verdict(NamedTuple):
-    """State of a question. `message` is the text that the model gets with a rejection, if the person gave one."""
-
-    status: str
-    message: str | None
-    expires_at: datetime | None
-
-    @property
-    def decided(self) -> bool:
-        """True once a person has answered or the time is over."""
-        return self.status != PENDING
-
-    @property
-    def approved(self) -> bool:
-        """True once a person has approved the call."""
-        return self.status == APPROVED
-
-
-def call_text(tool: str, arguments: str) -> str:
-    """Return a call as one line, with the first MESSAGE_CHARS characters of its arguments."""
-    short = arguments if len(arguments) <= MESSAGE_CHARS else f"{arguments[:MESSAGE_CHARS]}…"
-    return f"{tool}({short})"
-
-
-def earliest_expiry(verdicts: Sequence[Verdict]) -> datetime | None:
-    """Return the moment at which the first of the open questions expires; None if none does."""
-    open_ends = [verdict.expires_at for verdict in verdicts if not verdict.decided]
-    return min((end for end in open_ends if end is not None), default=None)
-
-
-def waiting_message(questions: Sequence[Question], verdicts: Sequence[Verdict]) -> str:
-    """Return the log line of a task that waits for the answers to the questions that are open."""
-    calls = ", ".join(
-        question.call
-        if question.kind == "approval"
-        else f"{question.call}, which was cut off, to be made again"
-        for question, verdict in zip(questions, verdicts, strict=True)
-        if not verdict.decided
-    )
-    return f"Waiting for approval: {calls}"
-
 
 def ask(engine: Engine, lease: Lease, questions: Sequence[Question], now: datetime) -> list[Verdict]:
-    """Save the questions that are new, expire those whose time is over, and return the verdict on each.
+    """Save the questions that are new, give those whose time is over their default answer, and return the verdicts.
 
-    Raises LeaseLostError if another worker has the task, UnavailableError.
+    A new question that matches a rule has its answer at once. Raises LeaseLostError if another worker has the task,
+    UnavailableError.
     """
     with writing(engine) as connection:
         require_lease(connection, lease)
-        rows = {(row.path, row.seq): row for row in _rows(connection, lease.agent_id)}
+        rows = _rows_by_place(connection, lease.agent_id)
         new = [question for question in questions if (question.path, question.seq) not in rows]
+        lines: list[str] = []
         if new:
-            connection.execute(insert(APPROVAL), [_values(lease.agent_id, question, now) for question in new])
+            _insert(connection, lease.agent_id, new, now, lines)
+            rows = _rows_by_place(connection, lease.agent_id)
         verdicts = []
         for question in questions:
-            row = rows.get((question.path, question.seq))
+            row = rows[question.path, question.seq]
             verdict = verdict_on(question, row, now)
-            if row is not None and verdict.status != row.status:
-                _set(connection, row, status=verdict.status, decided_at=now)
+            if verdict.status != row.status:
+                values = {"status": verdict.status, "decided_at": now, "decided_from": BY_TIME}
+                _set(connection, row, notice_at=None, **values)
+                lines.append(
+                    answer_line(row, "approved" if verdict.approved else "rejected", f" by the {BY_TIME}")
+                )
             verdicts.append(verdict)
+        _log(connection, lease.agent_id, lines, now)
         return verdicts
+
+
+def _insert(
+    connection: Connection, agent_id: UUID, new: Sequence[Question], now: datetime, lines: list[str]
+) -> None:
+    """Save new questions. Those that a rule or a policy answers are answered, which adds to `lines` of the log."""
+    follow_rules = any(question.terms.follows_rules for question in new)
+    rules = find_rules(connection, agent_id, now) if follow_rules else []
+    values = []
+    for question in new:
+        row = _values(agent_id, question, now)
+        rule = None
+        if question.terms.follows_rules and not question.terms.is_refused:
+            rule = next((rule for rule in rules if matches(rule, question.tool, question.arguments)), None)
+        if rule is not None:
+            who = "" if rule.created_by is None else f" of {rule.created_by}"
+            lines.append(f"Approved by rule {rule.rule_id}{who}: {question.call}")
+            answer = {"decided_by": rule.created_by, "reason": rule.reason, "rule_id": rule.rule_id}
+            row |= {**answer, "status": APPROVED, "decided_from": f"rule {rule.rule_id}"}
+        elif question.terms.is_refused:
+            lines.append(f"Rejected by the {BY_POLICY}: {question.call}")
+            row |= {"status": REJECTED, "message": REFUSED_MESSAGE, "decided_from": BY_POLICY}
+        if row["status"] != PENDING:
+            row |= {"decided_at": now, "notice_at": None}
+        values.append(row)
+    connection.execute(insert(APPROVAL), values)
+
+
+def _log(connection: Connection, agent_id: UUID, lines: Sequence[str], now: datetime) -> None:
+    """Add lines to the log of a task whose row is locked."""
+    if not lines:
+        return
+    query = select(ACTIVITY.c.status, ACTIVITY.c.percentage).where(ACTIVITY.c.agent_id == agent_id)
+    task = connection.execute(query).one()
+    values = {"message": lines[-1], "updated_at": now}
+    connection.execute(update(ACTIVITY).where(ACTIVITY.c.agent_id == agent_id).values(values))
+    connection.execute(
+        INSERT_LOG, [log_row(agent_id, now, task.status, line, task.percentage) for line in lines]
+    )
 
 
 def verdict_on(question: Question, row: Any | None, now: datetime) -> Verdict:
@@ -121,57 +111,93 @@ def verdict_on(question: Question, row: Any | None, now: datetime) -> Verdict:
     if row is None:
         return Verdict(PENDING, None, question.expires_at)
     if row.status == PENDING and not _is_open(row, now):
-        return Verdict(EXPIRED, None, row.expires_at)
-    return Verdict(row.status, row.message, row.expires_at)
+        status = APPROVED if row.default_answer == APPROVED else EXPIRED
+        return Verdict(status, None, row.expires_at)
+    edited = row.decided_arguments if row.status == EDITED else None
+    return Verdict(row.status, row.message, row.expires_at, edited, row.superseded_at is not None)
 
 
 @retry_on_deadlock
-def answer_question(
-    engine: Engine,
-    agent_id: UUID,
-    call_id: str,
-    answer: Answer,
-    message: str | None,
-    now: datetime,
-    by: str = "",
-) -> bool:
+def answer_question(engine: Engine, agent_id: UUID, call_id: str, reply: Reply, now: datetime) -> bool:
     """Answer the oldest open question about a call; False if there is none any more, or the task has ended.
 
-    `by` is the phrase that names who answers, for the task's log.
-
     A second call with the same `now` is safe: it returns True if the first one has answered the question.
-    Raises ActivityNotFoundError, ApprovalNotFoundError, UnavailableError.
+    Raises ActivityNotFoundError, ApprovalNotFoundError, UnavailableError, and UsageError for arguments that the call
+    cannot have.
     """
     with writing(engine) as connection:
-        query = select(ACTIVITY.c.status, ACTIVITY.c.percentage).where(ACTIVITY.c.agent_id == agent_id)
-        task = connection.execute(query.with_for_update()).one_or_none()
-        if task is None:
-            raise ActivityNotFoundError(agent_id)
+        task = _lock_task(connection, agent_id)
         rows = _rows(connection, agent_id)
         about_call = [row for row in rows if call_id in (row.call_id, row.path)]
         if not about_call:
             raise ApprovalNotFoundError(agent_id, call_id)
         question = next((row for row in about_call if _is_open(row, now)), None)
         if question is None or task.status.final:
-            return (answer, now) in [(row.status, row.decided_at) for row in about_call]
+            return any(row.decided_at == now and row.status in reply.statuses for row in about_call)
+        reply = _with_rule(connection, question, _fitted(question, reply), now)
         is_last = sum(_is_open(row, now) for row in rows) == 1
-        _set(
-            connection,
-            question,
-            status=answer,
-            message=message,
-            decided_at=now,
-            wake_at=now if is_last else None,
-        )
-        _note_answer(connection, question, answer.capitalize() + by, task, is_last, now)
+        _set(connection, question, **_answered(reply, now), wake_at=now if is_last else None)
+        _note_answer(connection, question, reply, task, is_last, now)
         return True
 
 
+def _lock_task(connection: Connection, agent_id: UUID) -> Any:
+    query = select(ACTIVITY.c.status, ACTIVITY.c.percentage).where(ACTIVITY.c.agent_id == agent_id)
+    task = connection.execute(query.with_for_update()).one_or_none()
+    if task is None:
+        raise ActivityNotFoundError(agent_id)
+    return task
+
+
+def _with_rule(connection: Connection, question: Any, reply: Reply, now: datetime) -> Reply:
+    """Save the rule of a reply, and return the reply with its id."""
+    if reply.rule is None:
+        return reply
+    call = (question.tool, reply.arguments or question.arguments)
+    return reply._replace(made_rule=add_rule(connection, question.agent_id, reply.rule, call, now))
+
+
+def _answered(reply: Reply, now: datetime) -> dict[str, Any]:
+    return {
+        "status": reply.answer if reply.arguments is None else EDITED,
+        "message": reply.message,
+        "decided_arguments": reply.arguments,
+        "decided_by": reply.by,
+        "decided_from": reply.source,
+        "reason": reply.reason,
+        "rule_id": reply.made_rule,
+        "decided_at": now,
+        "notice_at": None,
+    }
+
+
+def _fitted(question: Any, reply: Reply) -> Reply:
+    """Return a reply with changed arguments only if these are others than the model's.
+
+    Raises UsageError for arguments that the call cannot have, and for a rule about anything but a call of a tool.
+    """
+    if reply.rule is not None and not follows_rules(question):
+        raise UsageError("No rule can answer a question about a repeated call or a budget; approve it alone.")
+    if reply.arguments is None or same_arguments(reply.arguments, question.arguments):
+        return reply._replace(arguments=None)
+    if question.arguments_schema is None:
+        raise UsageError(
+            f"The arguments of call {question.call_id} cannot be changed; approve it as it is, or reject it with a message."
+        )
+    check_arguments(reply.arguments, question.arguments_schema)
+    return reply
+
+
+def follows_rules(question: Any) -> bool:
+    """Return True for the row of a question about a call of a tool, which a rule may answer."""
+    return question.kind == "approval" and question.arguments_schema is not None
+
+
 def _note_answer(
-    connection: Connection, question: Any, answer: str, task: Any, is_last: bool, now: datetime
+    connection: Connection, question: Any, reply: Reply, task: Any, is_last: bool, now: datetime
 ) -> None:
     """Write the answer into the task's log; the last one also makes a task that is off its worker due."""
-    line = f"{answer}: {call_text(question.tool, question.arguments)}"
+    line = answer_line(question, reply.answer, reply_phrase(reply), reply.reason)
     values: dict[str, Any] = {"message": line, "updated_at": now}
     if is_last and task.status is Status.QUEUED:
         values["run_at"] = None
@@ -198,16 +224,44 @@ def _rows(connection: Connection, agent_id: UUID) -> list[Any]:
     return list(connection.execute(query.order_by(APPROVAL.c.created_at, APPROVAL.c.path, APPROVAL.c.seq)))
 
 
+def _rows_by_place(connection: Connection, agent_id: UUID) -> dict[tuple[str, int], Any]:
+    return {(row.path, row.seq): row for row in _rows(connection, agent_id)}
+
+
 def _values(agent_id: UUID, question: Question, now: datetime) -> dict[str, Any]:
+    terms = question.terms
     return {
         "agent_id": agent_id,
+        "path": question.path,
+        "seq": question.seq,
         "call_id": question.call_id,
+        "kind": question.kind,
+        "tool": question.tool,
+        "arguments": question.arguments,
         "status": PENDING,
+        "message": None,
         "created_at": now,
-        **question._asdict(),
+        "expires_at": question.expires_at,
+        "arguments_schema": terms.schema,
+        "decided_at": None,
+        "decided_by": None,
+        "decided_from": None,
+        "reason": None,
+        "rule_id": None,
+        "default_answer": None if terms.default == REJECTED else terms.default,
+        "webhook": terms.webhook,
+        "notice_at": now if terms.notifies else None,
+        "reminder_seconds": terms.reminder,
     }
 
 
 def _set(connection: Connection, row: Any, **values: Any) -> None:
     key = and_(APPROVAL.c.agent_id == row.agent_id, APPROVAL.c.path == row.path, APPROVAL.c.seq == row.seq)
     connection.execute(update(APPROVAL).where(key).values(values))
+
+
+def asked_paths(engine: Engine, agent_id: UUID) -> frozenset[str]:
+    """Return the paths of all calls that a task has asked about."""
+    query = select(APPROVAL.c.path).where(APPROVAL.c.agent_id == agent_id, APPROVAL.c.kind == "approval")
+    with reading(engine) as connection:
+        return frozenset(connection.execute(query).scalars())

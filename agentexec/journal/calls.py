@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from agentexec.errors import AgentexecError, PayloadTooLargeError, UnavailableError, UsageError
-from agentexec.journal.approvals import Question, Verdict
 from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import CURRENT_CALL, Call, enclosing_calls, turn_of
 from agentexec.journal.facts import Fact, FactKind, dump
+from agentexec.journal.questions import Question, Verdict
 from agentexec.journal.recorder import POLICIES, SCOPE, Policy, Scope
 from agentexec.journal.user_errors import contain_generator_exit
+from agentexec.journal.verdicts import wait_for_verdicts
 from agentexec.outage import Tries
 from agentexec.runtime import RUNTIME
 
@@ -184,8 +185,9 @@ async def _ask_to_repeat(scope: Scope, path: str, spec: CallSpec[Any]) -> Verdic
         spec.name,
         spec.display_arguments,
         scope.approval_deadline(),
+        scope.approval_terms(),
     )
-    [verdict] = await recorder.wait_for_verdicts([question], enclosing_calls())
+    [verdict] = await wait_for_verdicts(recorder, [question], enclosing_calls())
     return verdict
 
 

@@ -15,10 +15,11 @@ from uuid import UUID
 from sqlalchemy import Connection, delete, insert, literal, select
 
 from agentexec.db.chunks import chunks
-from agentexec.journal.approvals import APPROVAL, PENDING
+from agentexec.journal.approvals import APPROVAL
 from agentexec.journal.cuts import Cut
 from agentexec.journal.events import EVENT_WAIT
 from agentexec.journal.facts import Fact, FactKind, dump
+from agentexec.journal.questions import PENDING
 from agentexec.journal.store import JOURNAL
 from agentexec.journal.trackers import MARK
 

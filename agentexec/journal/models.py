@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String
+from sqlalchemy import BigInteger, Boolean, Double, ForeignKey, Index, Integer, String, Text, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agentexec.config import CONF
 from agentexec.db.base import Base
-from agentexec.db.columns import BigId, ExactText, LongText, UtcDateTime
+from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime, of_rows_with
 
 MAX_PATH = 255
 """Maximum characters of a path."""
@@ -86,14 +87,77 @@ class Approval(Base):
     message: Mapped[str | None] = mapped_column(LongText)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime | None] = mapped_column(
-        UtcDateTime, doc="From then on it counts as rejected."
+        UtcDateTime, doc="From then on it has its default answer."
     )
     decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     wake_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
+    # Of later releases than the columns above: workers of an earlier one leave them empty.
+    arguments_schema: Mapped[str | None] = mapped_column(
+        LongText, doc="JSON Schema of the tool's arguments; NULL if they cannot be changed."
+    )
+    decided_arguments: Mapped[str | None] = mapped_column(
+        LongText, doc="Arguments with which it was approved, if they are not the model's."
+    )
+    decided_by: Mapped[str | None] = mapped_column(String(200), doc="Name of who decided.")
+    decided_from: Mapped[str | None] = mapped_column(
+        String(200), doc="Where the decision came from: cli, http or code and a place, a rule, the time-out."
+    )
+    reason: Mapped[str | None] = mapped_column(LongText, doc="Reason for people; the model gets `message`.")
+    rule_id: Mapped[UUID | None] = mapped_column(Uuid, doc="The rule that decided.")
+    default_answer: Mapped[str | None] = mapped_column(
+        String(10), doc="Status after its time: approved, or NULL for expired."
+    )
+    superseded_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, doc="When a retry of the task made its answer count no more."
+    )
+    webhook: Mapped[str | None] = mapped_column(Text, doc="URL that is told of the question.")
+    notice_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, doc="When hooks and webhook are told next; NULL if never."
+    )
+    notices: Mapped[int | None] = mapped_column(Integer, doc="Times that they were told.")
+    reminder_seconds: Mapped[float | None] = mapped_column(Double)
+
     __table_args__ = (
         Index(f"ix_{CONF.table_prefix}approval_status", "status", "created_at"),
         Index(f"ix_{CONF.table_prefix}approval_wake", "wake_at"),
+        Index(f"ix_{CONF.table_prefix}approval_notice", "notice_at", **of_rows_with("notice_at")),
+    )
+
+
+class ApprovalRule(Base):
+    """A rule that approves calls like one that a person has approved, until it expires or is revoked.
+
+    `scope_key` is what the tasks of its scope have in common, in one text that is looked up. Rows are deleted a while after
+    their end.
+    """
+
+    __tablename__ = f"{CONF.table_prefix}approval_rule"
+
+    rule_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    scope: Mapped[str] = mapped_column(String(20), doc="task, conversation or metadata.")
+    scope_key: Mapped[str] = mapped_column(ExactText(80))
+    agent_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), doc="The task of its scope."
+    )
+    labels: Mapped[dict[str, Any] | None] = mapped_column(
+        JsonObject, doc="Values that the metadata of its tasks has."
+    )
+    tool: Mapped[str] = mapped_column(LongText, doc="Name of the tool, with * for any characters.")
+    conditions: Mapped[str | None] = mapped_column(LongText, doc="Conditions on the arguments, as JSON.")
+    arguments: Mapped[str | None] = mapped_column(LongText, doc="The only arguments that match, as JSON.")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_by: Mapped[str | None] = mapped_column(String(200))
+    created_from: Mapped[str | None] = mapped_column(String(200))
+    reason: Mapped[str | None] = mapped_column(LongText)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revoked_by: Mapped[str | None] = mapped_column(String(200))
+
+    __table_args__ = (
+        Index(f"ix_{CONF.table_prefix}approval_rule_scope", "scope_key", "expires_at"),
+        Index(f"ix_{CONF.table_prefix}approval_rule_expires", "expires_at"),
+        Index(f"ix_{CONF.table_prefix}approval_rule_activity", "agent_id"),
     )
 
 

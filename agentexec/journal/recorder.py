@@ -15,19 +15,20 @@ import threading
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from agentexec.db.clock import utc_now
-from agentexec.errors import AgentexecError, ReplayDivergedError, WaitingForApproval
+from agentexec.errors import AgentexecError, ReplayDivergedError
 from agentexec.journal.appends import append_with_others
-from agentexec.journal.approvals import Question, Verdict, ask, earliest_expiry, waiting_message
+from agentexec.journal.attempt_approvals import AttemptApprovals
 from agentexec.journal.budgets import AttemptBudget
 from agentexec.journal.facts import ANY_INPUT, Fact, FactKind, Usage, fit_path
 from agentexec.journal.passed import Passed
+from agentexec.journal.questions import Terms
 from agentexec.journal.spending import count_usage
 from agentexec.journal.store import Append, check_lease, load_facts
 from agentexec.journal.stores import journal_store
@@ -83,6 +84,7 @@ class Recorder:
         self.changes: dict[str, bool] = {}
         """Answers about changes of the code, see `journal.changed`."""
         self.changes_lock = threading.Lock()
+        self.approvals = AttemptApprovals()
         self.runs: dict[tuple[str, str], Any] = {}
         """The latest run of each agent at each path, in the form that its runner keeps."""
         self.sessions: set[tuple[str, str]] = set()
@@ -231,25 +233,6 @@ class Recorder:
         if append.usage is not None and RUNTIME.meter is not None:
             count_usage(RUNTIME.meter, append.usage)
 
-    async def wait_for_verdicts(
-        self, questions: Sequence[Question], within: Iterable[object]
-    ) -> list[Verdict]:
-        """Return the verdicts on some questions when all are decided. `within`: the calls that wait for them.
-
-        While something else is in progress in the task, this waits in place. Then WaitingForApproval takes the task
-        off its worker.
-        """
-        with self.waits.open("approval") as wait, self.active_calls.suspend(within):
-            async for may_leave in self.poll():
-                now = utc_now()
-                verdicts = await self.write_with_retry(ask, RUNTIME.engine, self.lease, questions, now)
-                if all(verdict.decided for verdict in verdicts):
-                    return verdicts
-                wait.ends_at = earliest_expiry(verdicts)
-                if may_leave:
-                    raise self.waits.leave(WaitingForApproval, waiting_message(questions, verdicts), now)
-        raise AssertionError("unreachable: poll() has no end")
-
     async def poll(self) -> AsyncGenerator[bool]:
         """Yield whenever it is time to check for an awaited answer or event: True if the task may leave its worker.
 
@@ -351,8 +334,15 @@ class Scope:
         return isinstance(strand, asyncio.Task) and strand.cancelling() > 0
 
     def approval_deadline(self) -> datetime | None:
-        """Return the moment at which a question asked now expires; None if never."""
-        return None if self.approval_seconds is None else utc_now() + timedelta(seconds=self.approval_seconds)
+        """Return the moment at which a question asked now has its default answer; None if never."""
+        seconds = self.approval_seconds
+        if seconds is None:
+            seconds = self.recorder.approvals.policy.timeout_seconds
+        return None if seconds is None else utc_now() + timedelta(seconds=seconds)
+
+    def approval_terms(self) -> Terms:
+        """Return the terms of a question that only a person may answer with yes."""
+        return self.recorder.approvals.terms()
 
     def child_scope(self, path: str, **changes: Any) -> Scope:
         """Return the scope of a run or call inside this one, which the running strand enters."""

@@ -18,12 +18,13 @@ from agentexec.arguments.budgets import NANOS, format_amount
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, BudgetExceededError, UnavailableError, UsageError
-from agentexec.journal.approvals import Question
 from agentexec.journal.current_call import enclosing_calls
 from agentexec.journal.facts import Usage, fit_path
 from agentexec.journal.ledger import Charge
+from agentexec.journal.questions import Question
 from agentexec.journal.recorder import SCOPE, Recorder
 from agentexec.journal.reservations import Account, Claim, Hold, Refusal, read_labels, release, reserve
+from agentexec.journal.verdicts import wait_for_verdicts
 from agentexec.llm.prices import MILLION, ModelPrice, price_of
 from agentexec.runtime import RUNTIME
 
@@ -229,7 +230,7 @@ async def _ask(
     deadline = None if scope is None else scope.approval_deadline()
     text = json.dumps(arguments, ensure_ascii=False)
     question = Question(path, number, "approval", RAISE_BUDGET, text, deadline)
-    [verdict] = await recorder.wait_for_verdicts([question], enclosing_calls())
+    [verdict] = await wait_for_verdicts(recorder, [question], enclosing_calls())
     if not verdict.approved:
         raise recorder.stop(_exceeded(recorder, refusal, call.model))
     return {f"{recorder.lease.agent_id}/{path}#{number}": (account.name, account.limit.amount)}

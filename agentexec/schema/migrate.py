@@ -36,6 +36,7 @@ ADDED = {
     "0012": ("activity", "trace_context"),
     "0014": ("activity", "budget"),
     "0016": ("activity", "version"),
+    "0017": ("approval", "arguments_schema"),
 }
 """A table and a column that each revision has added, by which tables of `create_all` are dated."""
 

@@ -21,6 +21,7 @@ from agentexec.journal.wake_ups import ready_tasks
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
+from agentexec.worker.approval_notices import ApprovalNotices
 from agentexec.worker.execution import Execution
 from agentexec.worker.follow_ups import FollowUps
 from agentexec.worker.sandbox_sweep import SandboxSweep
@@ -74,6 +75,7 @@ class InlineWorker:
             skips_sleep=True,
         )
         self._follow_ups = FollowUps(RUNTIME.engine, registry)
+        self._notices = ApprovalNotices(RUNTIME.engine, registry)
         self._requested: set[UUID] = set()
         self._starts: Counter[UUID] = Counter()
         self._waiting: dict[UUID, frozenset[str]] = {}
@@ -109,8 +111,12 @@ class InlineWorker:
             if lease is not None:
                 await RUNTIME.run_in_thread(self._start, lease)
                 await self._finish_running()
-            elif wanted is not None or not await RUNTIME.run_in_thread(self._follow_ups.run_once):
+            elif wanted is not None or not await RUNTIME.run_in_thread(self._follow):
                 return list(self._starts)
+
+    def _follow(self) -> int:
+        """Do what is due after the ends of tasks, and tell of questions; return the number of tasks enqueued."""
+        return self._follow_ups.run_once() + self._notices.run_once()
 
     def request(self, agent_ids: Sequence[UUID]) -> None:
         """Run tasks beside those that run now, because one of these waits for them; from any thread."""

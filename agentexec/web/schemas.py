@@ -93,12 +93,83 @@ class BulkSchema(BaseModel):
     more: bool = Field(description="Whether matching tasks are left; repeat the request until it is false.")
 
 
+class RuleScopeBody(BaseModel):
+    """Tool, arguments and tasks of a rule that approves calls without asking."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    where: list[str] | None = Field(
+        default=None,
+        max_length=20,
+        description="Conditions on the arguments, like amount<=100 or to=*@example.com; null for the same arguments as those of the "
+        "approved call.",
+    )
+    scope: Literal["task", "conversation", "metadata"] = Field(
+        default="task",
+        description="Calls of which tasks: of this one, of its conversation, or of those with labels.",
+    )
+    metadata: Labels = None
+    expires_seconds: float = Field(
+        default=86_400.0, ge=1, le=366 * 86_400, description="Seconds for which the rule is in force."
+    )
+    tool: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Name of the tool, with * for any characters; null for that of the call.",
+    )
+
+
+class RuleBody(BaseModel):
+    """Rule that approves calls without asking."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tool: str = Field(max_length=200, description="Name of the tool, with * for any characters.")
+    where: list[str] = Field(
+        max_length=20, description="Conditions on the arguments; an empty list for any arguments."
+    )
+    scope: Literal["task", "conversation", "metadata"] = Field(
+        default="task",
+        description="Calls of which tasks: of one, of its conversation, or of those with labels.",
+    )
+    metadata: Labels = None
+    expires_seconds: float = Field(
+        default=86_400.0, ge=1, le=366 * 86_400, description="Seconds for which the rule is in force."
+    )
+    agent_id: UUID | None = Field(
+        default=None, description="The task, or one of the conversation; null for a rule about labels."
+    )
+    reason: str | None = Field(default=None, max_length=1_000, description="Why, for people.")
+
+
+class ApproveBody(BaseModel):
+    """Further parts of an approval."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    arguments: dict[str, Any] | None = Field(
+        default=None,
+        description="Arguments for the call instead of the model's; they must fit the tool's schema.",
+    )
+    rule: RuleScopeBody | None = Field(
+        default=None, description="Approve later calls like this one too, without asking."
+    )
+    reason: str | None = Field(default=None, max_length=1_000, description="Why, for people.")
+
+
 class RejectBody(BaseModel):
     """Reason of a rejection."""
 
     model_config = ConfigDict(extra="forbid")
 
     message: str | None = Field(default=None, max_length=2_000, description="Text for the model.")
+    reason: str | None = Field(default=None, max_length=1_000, description="Why, for people.")
+
+
+class RuleSavedSchema(BaseModel):
+    """Rule that was made."""
+
+    rule_id: UUID
 
 
 class PauseBody(BaseModel):

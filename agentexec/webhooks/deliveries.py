@@ -40,14 +40,16 @@ BATCH = 500
 
 
 class WebhookSchema(BaseModel):
-    """Webhook message about the end of a task, and its delivery. Of the URL only the host is shown: a path may hold a token."""
+    """Webhook message about a task, and its delivery. Of the URL only the host is shown: a path may hold a token."""
 
     model_config = ConfigDict(defer_build=True)
 
     webhook_id: str = Field(description="Id of the message, which the receiver gets as its `webhook-id`.")
     agent_id: UUID
     task_name: str
-    event: str = Field(description="task.completed, task.failed or task.canceled.")
+    event: str = Field(
+        description="task.completed, task.failed, task.canceled, approval.requested or approval.reminder."
+    )
     to: str = Field(description="Scheme and host of the receiver.")
     state: str = Field(description="pending, delivered or failed.")
     attempts: int
@@ -217,6 +219,7 @@ _ENDED = select(
 
 _LATEST = (
     select(MESSAGE.c.message_id, MESSAGE.c.event, MESSAGE.c.state)
+    .where(MESSAGE.c.event.in_(EVENTS.values()))
     .order_by(MESSAGE.c.message_id.desc())
     .limit(1)
 )

@@ -1,4 +1,4 @@
-"""Messages about ended tasks: their JSON, and the times of their attempts."""
+"""Messages about ended tasks and questions: their JSON, and the times of their attempts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
+from agentexec.activity.schemas import ApprovalRequest
 from agentexec.task import Status
 
 EVENTS = {
@@ -14,6 +15,12 @@ EVENTS = {
     Status.CANCELED: "task.canceled",
 }
 """Type of the message about each way to end."""
+
+ASKED, REMINDED = "approval.requested", "approval.reminder"
+"""Types of the messages about a call that waits for a person."""
+
+MAX_ARGUMENTS = 64 * 1024
+"""Characters of the arguments of a call in a message; larger ones are left out, and fetched by the receiver's application."""
 
 MAX_RESULT = 64 * 1024
 """Characters of a result in a message; a larger one is left out, and fetched by the receiver's application."""
@@ -51,6 +58,18 @@ def make_body(row: Any, result: str | None, *, result_lost: bool = False) -> str
         {"type": EVENTS[row.status], "timestamp": _iso(row.finished_at or row.ended_at), "data": data},
         separators=(",", ":"),
     )
+
+
+def make_notice(request: ApprovalRequest, now: datetime) -> tuple[str, str]:
+    """Return the type and the JSON of the message about a question."""
+    data = request.model_dump(mode="json")
+    if len(request.arguments) > MAX_ARGUMENTS:
+        data |= {"arguments": None, "arguments_omitted": True}
+    if request.metadata is not None and len(json.dumps(request.metadata)) > MAX_METADATA:
+        data |= {"metadata": None, "metadata_omitted": True}
+    event = REMINDED if request.reminder else ASKED
+    message = {"type": event, "timestamp": _iso(now), "data": data}
+    return event, json.dumps(message, separators=(",", ":"))
 
 
 def _result(text: str | None) -> dict[str, Any]:

@@ -39,12 +39,19 @@ def add_message(connection: Connection, row: Any, now: datetime) -> None:
     if row.status is Status.COMPLETE:
         query = select(ActivityResult.value).where(ActivityResult.agent_id == row.agent_id)
         result = connection.execute(query).scalar()
+    add_notice(connection, row.agent_id, row.webhook, EVENTS[row.status], make_body(row, result), now)
+
+
+def add_notice(
+    connection: Connection, agent_id: UUID, url: str, event: str, body: str, now: datetime
+) -> None:
+    """Add a message about something else than a task's end."""
     values = {
         "message_id": new_agent_id(),
-        "agent_id": row.agent_id,
-        "url": row.webhook,
-        "event": EVENTS[row.status],
-        "body": make_body(row, result),
+        "agent_id": agent_id,
+        "url": url,
+        "event": event,
+        "body": body,
         "state": PENDING,
         "attempts": 0,
         "created_at": now,

@@ -21,6 +21,7 @@ from agentexec.arguments.budgets import effective_budget, load_budget
 from agentexec.client.new_task import check_payload_size
 from agentexec.config import CONF
 from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
+from agentexec.journal.attempt_approvals import AttemptApprovals
 from agentexec.journal.recorder import Recorder, enter_task
 from agentexec.journal.user_errors import contain_generator_exit
 from agentexec.redaction import redact
@@ -67,6 +68,10 @@ async def execute_attempt(
         return permanent_failure(
             admitted, f"this worker has no task named {admitted.task_name}; its tasks are {known}"
         )
+    recorder.approvals = AttemptApprovals(
+        definition.approvals.within(registry.approvals),
+        has_hooks=bool(registry.handlers_of_approval(name)),
+    )
     try:
         recorder.budget.task = effective_budget(load_budget(admitted.budget), definition.budget)
     except ValueError as error:

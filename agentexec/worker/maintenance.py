@@ -19,6 +19,7 @@ from agentexec.errors import AgentexecError, UnavailableError
 from agentexec.outage import Outage
 from agentexec.registry import Registry
 from agentexec.runtime import Runtime
+from agentexec.worker.approval_notices import ApprovalNotices
 from agentexec.worker.channel import Channel
 from agentexec.worker.failed_start import to_message
 from agentexec.worker.follow_ups import FollowUps
@@ -98,6 +99,7 @@ class Maintenance:
             self._reporter.start()
         self._sandboxes = SandboxSweep(self._runtime.engine)
         self._follow_ups = FollowUps(self._runtime.engine, self._registry, *self._queues)
+        self._notices = ApprovalNotices(self._runtime.engine, self._registry, *self._queues)
         self._options = OptionWatch(self._runtime.engine, self._registry)
         while not (self._stop.is_set() and not self._deaths):
             self._listen(max(0.0, min(TURN_SECONDS, self._next_turn - time.monotonic())))
@@ -158,6 +160,7 @@ class Maintenance:
             # Each host does this, not only the leader's: nobody else can.
             self._sandboxes.run_if_due(time.monotonic())
             self._follow_ups.run_once()
+            self._notices.run_once()
             self._options.run_if_due(time.monotonic())
             self._next_turn = time.monotonic() + TURN_SECONDS
             self._outage.recovered()
@@ -186,6 +189,7 @@ class Maintenance:
     def _look_after(self, queues: list[str]) -> None:
         self._queues.extend(queue for queue in queues if queue not in self._queues)
         self._follow_ups = FollowUps(self._runtime.engine, self._registry, *self._queues)
+        self._notices = ApprovalNotices(self._runtime.engine, self._registry, *self._queues)
 
     def _recover_dead(self) -> None:
         for worker_id, (reason, culprit) in list(self._deaths.items()):

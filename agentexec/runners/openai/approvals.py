@@ -8,9 +8,10 @@ from typing import Any
 
 from agents import RunResult, RunResultStreaming, RunState, StreamEvent
 
-from agentexec.journal.approvals import EXPIRED, Question
 from agentexec.journal.current_call import enclosing_calls
 from agentexec.journal.facts import fit_path
+from agentexec.journal.questions import EXPIRED, Question
+from agentexec.journal.verdicts import wait_for_verdicts
 from agentexec.runners.openai.durable import run_of, state_of
 from agentexec.runners.openai.proxy import SdkProxy
 from agentexec.runners.openai.sandbox_sessions import finish_sandboxes
@@ -29,7 +30,7 @@ async def resolve_interruptions(result: RunResult | RunResultStreaming) -> RunSt
     if run is None or not result.interruptions:
         return None
     # Wait for all of them: a run that resumed with some of the answers would find more when it is replayed.
-    items = list(result.interruptions)
+    items, approvals = list(result.interruptions), run.recorder.approvals
     questions = [
         Question(
             fit_path(f"{run.path}/{item.call_id}"),
@@ -38,10 +39,12 @@ async def resolve_interruptions(result: RunResult | RunResultStreaming) -> RunSt
             item.qualified_name or "tool",
             item.arguments or "",
             run.scope.approval_deadline(),
+            approvals.terms_of_call(item.call_id or "", item.qualified_name or "tool"),
         )
         for item in items
     ]
-    verdicts = await run.recorder.wait_for_verdicts(questions, enclosing_calls())
+    verdicts = await wait_for_verdicts(run.recorder, questions, enclosing_calls())
+    approvals.note_changes(questions, verdicts)
     state = state_of(result)
     for item, verdict in zip(items, verdicts, strict=True):
         if verdict.approved:

@@ -4,6 +4,7 @@
 - The choice of a turn's model, and the invocation of a function tool. The SDK's loop looks both up by name in its
   modules. Cloned agents instead would break `result.last_agent is agent`. Copied tools would break hooks and
   approvals that compare tools, and would leave the SDK's time limits outside the record.
+- The SDK's decision whether a call of a function tool needs approval (`approval_policies.py`).
 - The SDK's handling of a tool that cancels itself, and its actions of local tools (`local_tools.py`).
 - The choice of a sandbox for an agent, which is where the SDK creates or resumes one.
 """
@@ -17,12 +18,13 @@ from typing import Any, TypeVar
 
 from agents import Model, RunResult, RunResultStreaming, RunState
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
-from agents.run_internal import run_loop, tool_execution
+from agents.run_internal import run_loop, tool_execution, turn_resolution
 from agents.sandbox.runtime_session_manager import SandboxRuntimeSessionManager
 from agents.tool import _FunctionToolInvocationResult
 
 from agentexec.errors import AgentexecError
 from agentexec.journal.recorder import SCOPE, Scope
+from agentexec.runners.openai.approval_policies import NEEDS_APPROVAL, needs_approval
 from agentexec.runners.openai.guardrails import patch_guardrails
 from agentexec.runners.openai.local_tools import patch_local_tools
 from agentexec.runners.openai.model import JournaledModel
@@ -152,6 +154,8 @@ def patch_sdk() -> None:
             hasattr(run_loop, "get_model")
             and hasattr(tool_execution, INVOKE)
             and hasattr(tool_execution, HANDLE_FAILURE)
+            and hasattr(tool_execution, NEEDS_APPROVAL)
+            and hasattr(turn_resolution, NEEDS_APPROVAL)
         ):
             raise AgentexecError(
                 "This release of openai-agents cannot run durably; install one that agentexec's requirements name."
@@ -161,6 +165,9 @@ def patch_sdk() -> None:
         setattr(
             tool_execution, INVOKE, functools.partial(invoke_journaled, invoke, _FunctionToolInvocationResult)
         )
+        for module in (tool_execution, turn_resolution):
+            check = getattr(module, NEEDS_APPROVAL)
+            setattr(module, NEEDS_APPROVAL, functools.partial(needs_approval, check))
         handle_failure = getattr(tool_execution, HANDLE_FAILURE)
         setattr(tool_execution, HANDLE_FAILURE, functools.partial(record_canceled_call, handle_failure))
     patch_local_tools()

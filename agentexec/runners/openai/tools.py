@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
@@ -21,6 +22,7 @@ from agentexec.journal.current_call import run_unrecorded
 from agentexec.journal.facts import FactKind, dump, fit_path
 from agentexec.journal.recorder import SCOPE, Policy, Scope
 from agentexec.journal.user_errors import guard_threads
+from agentexec.runners.openai.changed_arguments import invoke_with_note, use_changed_arguments
 from agentexec.runners.openai.events import tool_called_event, tool_output_event
 from agentexec.runners.openai.run import DurableRun
 from agentexec.runners.openai.usage import add_nested_usage
@@ -141,6 +143,9 @@ async def invoke_journaled(
         return await run_unrecorded(context.tool_call_id, policy_of(function_tool, "fail"), invoke_tool)
     path = fit_path(f"{scope.run.path}/{context.tool_call_id}")
     run_scope = scope.child_scope(scope.run.path)
+    if (changed := use_changed_arguments(scope.recorder, function_tool, context, arguments)) is not None:
+        arguments = changed
+        invoke = functools.partial(invoke_with_note, invoke, result_type)
     spec = ToolCall(scope.run, invoke, result_type, function_tool, context, arguments)
     if getattr(function_tool, "_is_agent_tool", False):
         return await _call_agent(run_scope.child_scope(path), spec, invoke_tool)

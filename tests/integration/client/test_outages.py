@@ -21,7 +21,8 @@ from agentexec.activity.changes.stores import record_store
 from agentexec.activity.models import Activity
 from agentexec.db import transactions
 from agentexec.db.clock import utc_now
-from agentexec.journal.approvals import Question, ask
+from agentexec.journal.approvals import ask
+from agentexec.journal.questions import Question
 from agentexec.outage import Patience, current_patience
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease

@@ -82,9 +82,9 @@ def test_acts_on_a_task_are_in_its_log_with_the_name_of_the_caller(web: TestClie
         assert web.post(url, json=body).json() == {"changed": True}, url
         assert web.post(url, json=body).json() == {"changed": False}, url
     assert log_of(task)[3:] == [
-        'Approved by alice: pay({"amount": 3})',
-        'Rejected by alice: pay({"amount": 3})',
-        'Approved by alice: pay({"amount": 3})',
+        'Approved by alice (http testclient): pay({"amount": 3})',
+        'Rejected by alice (http testclient): pay({"amount": 3})',
+        'Approved by alice (http testclient): pay({"amount": 3})',
     ]
     assert web.post(f"approvals/{task}/unknown/approve").status_code == 404
     assert web.post(f"activity/{uuid4()}/cancel").status_code == 404

@@ -54,13 +54,15 @@ def make_tasks(labels: dict[str, Any]) -> dict[str, UUID]:
 def url_of(endpoint: Endpoint, agent_id: UUID) -> str:
     name = QUEUE if "/queues/" in endpoint.path else SCHEDULE
     filled = endpoint.path.replace("{agent_id}", str(agent_id)).replace("{call_id:path}", CALL)
-    return filled.replace("{name:path}", name).lstrip("/")
+    return filled.replace("{rule_id}", str(agent_id)).replace("{name:path}", name).lstrip("/")
 
 
 def body_of(endpoint: Endpoint) -> dict[str, Any]:
     """Return the options of a request that has the body of an act on all tasks, if the endpoint is one."""
     if endpoint.method == "GET":
         return {}
+    if endpoint.path == "/approval-rules":
+        return {"json": {"tool": "pay", "where": []}}
     return {"json": {} if "{" in endpoint.path else {"all": True}}
 
 

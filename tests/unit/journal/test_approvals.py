@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from agentexec.journal.approvals import (
+from agentexec.journal.approvals import verdict_on
+from agentexec.journal.questions import (
     APPROVED,
     EXPIRED,
     MESSAGE_CHARS,
@@ -17,13 +19,17 @@ from agentexec.journal.approvals import (
     Verdict,
     call_text,
     earliest_expiry,
-    verdict_on,
     waiting_message,
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
 QUESTION = Question("Clerk#1/call_1", 0, "approval", "charge", '{"cents":5}', LATER)
+
+
+def row_of(status: str, message: str | None, expires_at: datetime | None, **values: Any) -> Any:
+    empty = {"default_answer": None, "decided_arguments": None, "superseded_at": None}
+    return SimpleNamespace(status=status, message=message, expires_at=expires_at, **{**empty, **values})
 
 
 def test_a_new_question_is_pending_until_its_own_deadline() -> None:
@@ -36,12 +42,12 @@ def test_a_new_question_is_pending_until_its_own_deadline() -> None:
 def test_an_open_question_expires_at_the_deadline_with_which_it_was_asked(
     expires_at: datetime | None, status: str
 ) -> None:
-    row = SimpleNamespace(status=PENDING, message=None, expires_at=expires_at)
+    row = row_of(PENDING, None, expires_at)
     assert verdict_on(QUESTION, row, NOW) == Verdict(status, None, expires_at)
 
 
 def test_an_answer_stays_when_the_deadline_has_passed() -> None:
-    row = SimpleNamespace(status=REJECTED, message="Too much.", expires_at=NOW)
+    row = row_of(REJECTED, "Too much.", NOW)
     assert verdict_on(QUESTION, row, LATER) == Verdict(REJECTED, "Too much.", NOW)
 
 

@@ -1,6 +1,16 @@
 // Made from the endpoints of the HTTP API by `./dev ui types`. Change the endpoints instead.
-import type { Act, ActivityCount, ActivityDetail, ActivityList, Approval, Bulk, Caller, Contents, FailedGroupList, FailedList, Overview, Queue, ScheduleItem, Spent, Started, Status, Worker } from '../types/schemas.js';
+import type { Act, ActivityCount, ActivityDetail, ActivityList, Approval, ApprovalRule, Bulk, Caller, Contents, FailedGroupList, FailedList, Overview, Queue, RuleSaved, RuleScopeBody, ScheduleItem, Spent, Started, Status, Worker } from '../types/schemas.js';
 import { type ClientOptions, createRequest, type RequestOptions } from './client.js';
+
+/** Further parts of an approval. */
+export interface ApproveBody {
+  /** Arguments for the call instead of the model's; they must fit the tool's schema. */
+  arguments?: Record<string, unknown> | null | undefined;
+  /** Approve later calls like this one too, without asking. */
+  rule?: RuleScopeBody | null | undefined;
+  /** Why, for people. */
+  reason?: string | null | undefined;
+}
 
 /** Filters of the tasks that are canceled. */
 export interface BulkCancelBody {
@@ -56,6 +66,26 @@ export interface PauseBody {
 export interface RejectBody {
   /** Text for the model. */
   message?: string | null | undefined;
+  /** Why, for people. */
+  reason?: string | null | undefined;
+}
+
+/** Rule that approves calls without asking. */
+export interface RuleBody {
+  /** Name of the tool, with * for any characters. */
+  tool: string;
+  /** Conditions on the arguments; an empty list for any arguments. */
+  where: string[];
+  /** Calls of which tasks: of one, of its conversation, or of those with labels. */
+  scope?: "task" | "conversation" | "metadata" | undefined;
+  /** Values that the metadata of the tasks has. */
+  metadata?: Record<string, unknown> | null | undefined;
+  /** Seconds for which the rule is in force. */
+  expires_seconds?: number | undefined;
+  /** The task, or one of the conversation; null for a rule about labels. */
+  agent_id?: string | null | undefined;
+  /** Why, for people. */
+  reason?: string | null | undefined;
 }
 
 export interface GetOverviewQuery {
@@ -104,7 +134,16 @@ export interface CountActivitiesQuery {
 export interface ListApprovalsQuery {
   /** Only calls of this task. */
   agentId?: string | null | undefined;
+  /** pending: without an answer, oldest first; decided or all: newest first. */
+  state?: "pending" | "decided" | "all" | undefined;
   /** Maximum number of calls. */
+  limit?: number | undefined;
+}
+
+export interface ListApprovalRulesQuery {
+  /** Whether to list those too that have expired or were revoked. */
+  ended?: boolean | undefined;
+  /** Maximum number of rules. */
   limit?: number | undefined;
 }
 
@@ -169,8 +208,12 @@ export interface Api {
   countActivities(query?: CountActivitiesQuery, options?: RequestOptions): Promise<ActivityCount>;
   /** Cancel all tasks that match. */
   cancelActivities(body: BulkCancelBody, options?: RequestOptions): Promise<Bulk>;
-  /** List calls that wait for a person. */
+  /** List calls that wait for a person, or that are decided. */
   listApprovals(query?: ListApprovalsQuery, options?: RequestOptions): Promise<Approval[]>;
+  /** List rules that approve calls without asking. */
+  listApprovalRules(query?: ListApprovalRulesQuery, options?: RequestOptions): Promise<ApprovalRule[]>;
+  /** Make a rule that approves calls without asking. */
+  addApprovalRule(body: RuleBody, options?: RequestOptions): Promise<RuleSaved>;
   /** List failed tasks. */
   listFailed(query?: ListFailedQuery, options?: RequestOptions): Promise<FailedList>;
   /** Group failed tasks by error. */
@@ -195,8 +238,10 @@ export interface Api {
   cancelActivity(agentId: string, options?: RequestOptions): Promise<Act>;
   /** Retry a task. */
   retryActivity(agentId: string, options?: RequestOptions): Promise<Act>;
+  /** Revoke a rule. */
+  revokeApprovalRule(ruleId: string, options?: RequestOptions): Promise<Act>;
   /** Approve a call. */
-  approveCall(agentId: string, callId: string, options?: RequestOptions): Promise<Act>;
+  approveCall(agentId: string, callId: string, body?: ApproveBody, options?: RequestOptions): Promise<Act>;
   /** Reject a call. */
   rejectCall(agentId: string, callId: string, body?: RejectBody, options?: RequestOptions): Promise<Act>;
 }
@@ -215,6 +260,8 @@ export function createApi(options: ClientOptions = {}): Api {
     countActivities: (query, options) => request('GET', '/activity/count', { query }, options),
     cancelActivities: (body, options) => request('POST', '/activity/cancel', { body }, options),
     listApprovals: (query, options) => request('GET', '/approvals', { query }, options),
+    listApprovalRules: (query, options) => request('GET', '/approval-rules', { query }, options),
+    addApprovalRule: (body, options) => request('POST', '/approval-rules', { body }, options),
     listFailed: (query, options) => request('GET', '/failed', { query }, options),
     groupFailed: (query, options) => request('GET', '/failed/groups', { query }, options),
     retryFailed: (body, options) => request('POST', '/failed/retry', { body }, options),
@@ -227,7 +274,8 @@ export function createApi(options: ClientOptions = {}): Api {
     getContents: (agentId, options) => request('GET', `/activity/${encodeURIComponent(agentId)}/contents`, {}, options),
     cancelActivity: (agentId, options) => request('POST', `/activity/${encodeURIComponent(agentId)}/cancel`, {}, options),
     retryActivity: (agentId, options) => request('POST', `/activity/${encodeURIComponent(agentId)}/retry`, {}, options),
-    approveCall: (agentId, callId, options) => request('POST', `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/approve`, {}, options),
+    revokeApprovalRule: (ruleId, options) => request('POST', `/approval-rules/${encodeURIComponent(ruleId)}/revoke`, {}, options),
+    approveCall: (agentId, callId, body, options) => request('POST', `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/approve`, { body }, options),
     rejectCall: (agentId, callId, body, options) => request('POST', `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/reject`, { body }, options),
   };
 }

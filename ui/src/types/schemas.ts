@@ -143,9 +143,9 @@ export interface ActivityLog {
 }
 
 /**
- * Call that waits for a person.
+ * Question about a call, and its answer once there is one.
  *
- * `kind` is "approval" for a tool with `needs_approval`, and "repeat" for a call with the policy "ask" that was
+ * `kind` is "approval" for a tool that needs approval, and "repeat" for a call with the policy "ask" that was
  * interrupted and may be made again. `arguments` is the JSON that the model wrote.
  */
 export interface Approval {
@@ -157,8 +157,19 @@ export interface Approval {
   arguments: string;
   created_at: string;
   expires_at: string | null;
+  status: "pending" | "approved" | "rejected" | "expired";
+  arguments_schema: string | null;
+  decided_arguments: string | null;
+  decided_at: string | null;
+  decided_by: string | null;
+  decided_from: string | null;
+  reason: string | null;
+  message: string | null;
+  rule_id: string | null;
   /** Name of the task, as `agent_type`. */
   task_name: string;
+  /** true if it was approved with changed arguments. */
+  edited: boolean;
 }
 
 /** Budget of a task, or of the tasks that share one in a period. Amounts are in its unit. */
