@@ -334,13 +334,16 @@ def _missing_tasks(children: Sequence[Child], holders: Sequence[Task | None]) ->
 
 
 def _record_and_push(batch: Sequence[NewTask]) -> None:
-    RUNTIME.get_shared(BackendCheck, BackendCheck).check(batch[0].queue or CONF.queue_name)
-    backend, store = RUNTIME.backend, record_store()
     queue, entries = batch[0].queue or CONF.queue_name, [entry_of(new) for new in batch]
+    RUNTIME.get_shared(BackendCheck, BackendCheck).check(queue)
+    backend, store = RUNTIME.backend, record_store()
     if backend.transactional:
-        store.insert(
-            batch, utc_now(), push=lambda connection: backend.push(queue, entries, transaction=connection)
-        )
+
+        def push(connection: Connection) -> None:
+            backend.push(queue, entries, transaction=connection)
+
+        statement = getattr(backend, "push_statement", lambda *_: None)(queue, entries)
+        store.insert(batch, utc_now(), push=push, push_statement=statement)
         _wake(queue, len(entries))
     else:
         store.insert(batch, utc_now())
@@ -355,8 +358,7 @@ def enqueue_in_transaction(connection: Connection, new: NewTask) -> Callable[[],
 def _write(connection: Connection, batch: Sequence[NewTask]) -> Callable[[], None]:
     """Write tasks within a transaction; return the function to call after its commit."""
     backend = RUNTIME.backend
-    queue = batch[0].queue or CONF.queue_name
-    entries = [entry_of(new) for new in batch]
+    queue, entries = batch[0].queue or CONF.queue_name, [entry_of(new) for new in batch]
     with batched(connection):
         insert_tasks(connection, batch, utc_now())
         if backend.transactional:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from agentexec.task import Lease
@@ -16,6 +16,13 @@ class ClaimResult(NamedTuple):
 
     leases: list[Lease]
     next_due: float | None
+
+
+class PushStatement(NamedTuple):
+    """INSERT that pushes tasks to a queue in the record's database, as a part of another statement, and its values."""
+
+    sql: str
+    values: dict[str, Any]
 
 
 class Depth(NamedTuple):

@@ -12,52 +12,21 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Engine, bindparam, func, insert, select
+from sqlalchemy import Connection, Engine
 
 from agentexec.activity.changes.admissions import Admitted
 from agentexec.activity.changes.endings import Ending
-from agentexec.activity.changes.new_tasks import NewTask, activity_rows
+from agentexec.activity.changes.new_tasks import NewTask
+from agentexec.activity.changes.postgres_insert import insert_in_one_statement
 from agentexec.activity.changes.postponements import TaskKeys
 from agentexec.activity.changes.progress import Progress
-from agentexec.activity.changes.statements import ACTIVITY, FOLLOW_UP, LABEL, LOG, LOG_COLUMNS, RESULT
+from agentexec.activity.changes.statements import ACTIVITY, FOLLOW_UP, LOG, RESULT
 from agentexec.activity.changes.store import Recorded, RecordStore
 from agentexec.activity.changes.versions import NO_VERSIONS, Versions
-from agentexec.activity.queries.labels import label_rows
 from agentexec.db.round_trips import can_batch, run_in_one_round_trip
-from agentexec.db.transactions import autocommitting
 from agentexec.policy import MAX_EPOCH_LEAD, CrashCounts
+from agentexec.state.answers import PushStatement
 from agentexec.task import Lease, Status
-
-NEW_COLUMNS = (
-    "agent_id",
-    "parent_id",
-    "agent_type",
-    "status",
-    "percentage",
-    "message",
-    "created_at",
-    "updated_at",
-    "started_at",
-    "queue",
-    "priority",
-    "run_at",
-    "epoch",
-    "attempt",
-    "crashes",
-    "idempotency_key",
-    "lock_key",
-    "concurrency_key",
-    "fairness_key",
-    "fairness_weight",
-    "context",
-    "metadata",
-    "trace_context",
-    "expires_at",
-    "debounce_key",
-    "webhook",
-    "budget",
-)
-"""Columns of a new activity."""
 
 LOCKED = f"""locked AS MATERIALIZED (
     SELECT agent_id, status, epoch, crashes, agent_type, queue, expires_at, updated_at, run_at, webhook, lock_key,
@@ -138,17 +107,18 @@ class PostgresRecordStore(RecordStore):
         self._can_batch = can_batch(engine.dialect)
 
     def insert(
-        self, tasks: Sequence[NewTask], now: datetime, *, push: Callable[[Connection], None] | None = None
+        self,
+        tasks: Sequence[NewTask],
+        now: datetime,
+        *,
+        push: Callable[[Connection], None] | None = None,
+        push_statement: PushStatement | None = None,
     ) -> None:
-        """Add tasks; a single one in a statement that is a transaction by itself, unless it may have to wait for its key."""
-        if len(tasks) != 1 or push is not None or tasks[0].idempotency_key is not None:
+        """Add tasks in one round trip."""
+        if self._can_batch and (push is None or push_statement is not None):
+            insert_in_one_statement(self._engine, tasks, now, push_statement)
+        else:
             super().insert(tasks, now, push=push)
-            return
-        [row] = activity_rows(tasks, now)
-        labels = label_rows(tasks[0].metadata)
-        row |= {"label_names": [name for name, _ in labels], "label_values": [value for _, value in labels]}
-        with autocommitting(self._engine) as connection:
-            connection.execute(_insert_task_statement(), row)
 
     def start_fresh(
         self,
@@ -246,25 +216,3 @@ def _complete_alike(endings: Sequence[Ending]) -> bool:
 def _end_statement(queue_table: str | None) -> str:
     acknowledged = "" if queue_table is None else ACKNOWLEDGED.format(queue=queue_table)
     return END.format(acknowledged=acknowledged)
-
-
-@functools.cache
-def _insert_task_statement() -> Any:
-    """Return a statement that adds a task, its first log line and its labels.
-
-    Foreign keys are checked at the statement's end, when all of its rows are there.
-    """
-    task = insert(ACTIVITY).values(
-        {name: bindparam(name, type_=ACTIVITY.c[name].type) for name in NEW_COLUMNS}
-    )
-    added = task.returning(ACTIVITY.c.agent_id, ACTIVITY.c.created_at).cte("task")
-    first = (bindparam(name, type_=LOG.c[name].type) for name in ("status", "message", "percentage"))
-    line = select(added.c.agent_id, added.c.created_at, *first)
-    lists = (
-        func.unnest(bindparam(f"label_{part}s", type_=ARRAY(LABEL.c[part].type)))
-        for part in ("name", "value")
-    )
-    labels = select(added.c.agent_id, *lists, added.c.created_at)
-    insert_labels = insert(LABEL).from_select(["agent_id", "name", "value", "created_at"], labels)
-    insert_line = insert(LOG).from_select(LOG_COLUMNS, line)
-    return insert_line.inline().add_cte(insert_labels.cte("labels"))

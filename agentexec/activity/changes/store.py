@@ -23,6 +23,7 @@ from agentexec.activity.changes.versions import NO_VERSIONS, Versions
 from agentexec.activity.deaths import UNKNOWN_REASON
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import inserting, writing
+from agentexec.state.answers import PushStatement
 from agentexec.task import Lease, Status
 
 
@@ -50,11 +51,17 @@ class RecordStore:
         self._engine = engine
 
     def insert(
-        self, tasks: Sequence[NewTask], now: datetime, *, push: Callable[[Connection], None] | None = None
+        self,
+        tasks: Sequence[NewTask],
+        now: datetime,
+        *,
+        push: Callable[[Connection], None] | None = None,
+        push_statement: PushStatement | None = None,
     ) -> None:
         """Add tasks, each with its first log line and its labels.
 
-        `push` is called within the transaction, for statements whose results nobody reads.
+        `push` is called within the transaction, for statements whose results nobody reads; a store that takes a single
+        statement uses `push_statement` in its place.
         Raises IntegrityError for an idempotency key that is taken.
         """
         with inserting(self._engine) as connection:

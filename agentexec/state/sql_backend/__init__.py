@@ -6,6 +6,7 @@ Pushing and finishing join the record's transactions, so an accepted task never 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -19,7 +20,7 @@ from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
-from agentexec.state.answers import Waiting
+from agentexec.state.answers import PushStatement, Waiting
 from agentexec.state.backend import LostLeases
 from agentexec.state.groups import is_lock
 from agentexec.state.sql_backend.claims import SqlClaims
@@ -59,6 +60,29 @@ class SqlBackend(SqlClaims):
             self._insert(connection, queue, entries, leased_for=None)
         if transaction is None:
             self.wake(queue, len(entries))
+
+    def push_statement(self, queue: str, entries: Sequence[Entry]) -> PushStatement | None:
+        """Return what pushes tasks as a part of another statement, with its values; None where that takes several."""
+        if self._plain is None or any(entry.groups or entry.since for entry in entries):
+            return None
+        return PushStatement(self._plain.push_statement, self._push_values(queue, entries))
+
+    def _push_values(self, queue: str, entries: Sequence[Entry]) -> dict[str, Any]:
+        self._fair.note_pushed(queue, entries)
+        clock = utc_now().timestamp()
+        rows = [
+            {
+                "agent_id": str(entry.agent_id),
+                "priority": entry.priority,
+                "lane": waiting_lane(entry),
+                # Tasks of one push keep their order.
+                "shift": int((entry.run_at - clock) * MICROS_PER_SECOND) if entry.run_at > clock else place,
+                "epoch": entry.epoch,
+                **fairness_columns(entry),
+            }
+            for place, entry in enumerate(entries)
+        ]
+        return {"push_queue": queue, "push_entries": json.dumps(rows)}
 
     def wake(self, queue: str, count: int) -> None:
         self._wakeup.announce(TASKS)

@@ -1,4 +1,4 @@
-"""A claim in one round trip, on PostgreSQL: tasks without fairness keys, locks and limits.
+"""Claims and pushes in one statement, on PostgreSQL: tasks without fairness keys, locks and limits.
 
 The statement restates in SQL what `claims.py` does for such tasks. It leaves a queue alone on which others are ready.
 """
@@ -19,6 +19,15 @@ from agentexec.task import Lease, Priority
 HIGH, LOW = map(int, (Priority.HIGH, Priority.LOW))
 
 
+_PUSH = f"""
+INSERT INTO {QueueEntry.__tablename__} (agent_id, queue, priority, lane, at, epoch, flow, step, grouped)
+SELECT agent_id, %(push_queue)s, priority, lane, {{now}} + shift, epoch, flow, step, 0
+FROM json_to_recordset(%(push_entries)s::json) AS entry(
+    agent_id uuid, priority smallint, lane smallint, shift bigint, epoch integer, flow bigint, step bigint
+) ON CONFLICT DO NOTHING
+"""
+
+
 class PlainClaim(NamedTuple):
     """Result of a claim: the leases, None if other tasks are ready too, and the first values of the lanes.
 
@@ -30,11 +39,12 @@ class PlainClaim(NamedTuple):
 
 
 class PostgresClaims:
-    """Claims in one statement, on an engine of PostgreSQL whose driver can pipeline."""
+    """Claims and pushes in one statement, on an engine of PostgreSQL whose driver can pipeline."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._statement = _claim_statement(dialect_of(engine).now, dialect_of(engine).start)
+        self.push_statement = _PUSH.format(now=dialect_of(engine).now)
 
     def claim(
         self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float

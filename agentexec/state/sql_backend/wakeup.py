@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from agentexec.config import CONF
+from agentexec.db.errors import translating_db_errors
+from agentexec.db.libpq import run_transaction
 from agentexec.db.pooler import pooling_of
-from agentexec.db.round_trips import RELAXED
-from agentexec.db.transactions import autocommitting
+from agentexec.db.round_trips import RELAXED, can_batch
 from agentexec.outage import Outage
 from agentexec.state.sql_backend.file_watch import FileWatch
 
@@ -41,6 +42,9 @@ POLL_PAUSE, MAX_POLL_PAUSE = 0.005, 0.05
 
 LISTEN_SECONDS = 1.0
 """Longest wait for a notification of PostgreSQL, in seconds."""
+
+NOTIFY = f"SELECT {RELAXED}, pg_notify(%(channel)s, subject) FROM unnest(%(subjects)s::text[]) subject"
+"""Notification of PostgreSQL. The setting is in force when the statement's own transaction commits."""
 
 READY_SECONDS = 5.0
 """Longest wait for the thread that watches the database to start, in seconds."""
@@ -220,13 +224,10 @@ class PostgresWakeup(Wakeup):
 
     def announce(self, *subjects: str) -> None:
         """Wake the threads that wait for some subjects, or all; those of other processes by notifications."""
-        # One round trip: the setting is in force when the statement's own transaction commits.
-        notify = text(
-            f"SELECT {RELAXED}, pg_notify(:channel, subject) FROM unnest(CAST(:subjects AS TEXT[])) subject"
-        )
         super().announce(*subjects)
-        with autocommitting(self._engine) as connection:
-            connection.execute(notify, {"channel": self.channel, "subjects": list(subjects or ("",))})
+        values = {"channel": self.channel, "subjects": list(subjects or ("",))}
+        with translating_db_errors(self._engine):
+            run_transaction(self._engine, (NOTIFY, values))
 
     def _watch(self) -> None:
         outage = Outage(log, recovered="Listening on the database again.")
@@ -274,6 +275,6 @@ def make_wakeup(engine: Engine) -> Wakeup:
     """Return the quickest wakeup that the database supports."""
     if engine.dialect.name == "sqlite":
         return SqliteWakeup(engine)
-    if engine.dialect.name == "postgresql" and engine.dialect.driver == "psycopg":
+    if engine.dialect.name == "postgresql" and can_batch(engine.dialect):
         return PostgresWakeup(engine)
     return PollingWakeup(engine)

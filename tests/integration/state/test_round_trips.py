@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine, event
 
+from agentexec.activity.changes.stores import open_record_store
 from agentexec.config import Settings
+from agentexec.db.clock import utc_now
 from agentexec.db.engine import open_engine
 from agentexec.state import sql_backend
 from agentexec.state.messages import DONE, parse_messages
 from agentexec.task import Entry, Lease, Priority
+from tests.stores import new_task
 
 QUEUE = "round-trips"
 
@@ -82,3 +85,14 @@ def test_a_message_to_who_waits_is_one_round_trip(backend: sql_backend.SqlBacken
     assert trips(lambda: backend.notify_done(QUEUE, [task, uuid.uuid4()])) == 1
     assert trips(lambda: received.extend(backend.receive("mailbox", 0))) == 1
     assert parse_messages(received, DONE) == [task]
+
+
+def test_tasks_are_accepted_with_their_queue_entries_in_one_round_trip(
+    engine: Engine, backend: sql_backend.SqlBackend, trips: Trips
+) -> None:
+    tasks = [new_task(number, queue=QUEUE, metadata={"n": number}) for number in range(3)]
+    entries = [Entry(task.agent_id, Priority.HIGH) for task in tasks]
+    store = open_record_store(engine)
+    pushed = backend.push_statement(QUEUE, entries)
+    assert trips(lambda: store.insert(tasks, utc_now(), push=lambda _: None, push_statement=pushed)) == 1
+    assert [lease.agent_id for lease in claim(backend)] == [task.agent_id for task in tasks]
