@@ -77,6 +77,23 @@ def on_targets(*targets: str, alternates: bool = True) -> Callable[[T], T]:
     return parametrize
 
 
+def on_one_target(*targets: str, alternates: bool = True) -> Callable[[T], T]:
+    """Run a test on one of these targets, because its promise is about processes and not about what servers do.
+
+    By default on the first; with AGENTEXEC_TEST_SERVERS=all on the last, every fourth test on the alternate of that.
+    """
+
+    def parametrize(test: T) -> T:
+        chosen = targets[0]
+        if ALL_SERVERS:
+            chosen = targets[-1]
+            if alternates and zlib.crc32(test.__qualname__.encode()) % 4 == 1:
+                [chosen] = ALTERNATES.get(chosen, [chosen])
+        return pytest.mark.parametrize("deploy", [chosen], indirect=True)(test)
+
+    return parametrize
+
+
 class Deployment:
     """Deployment whose web app is this process and whose workers are subprocesses.
 

@@ -18,7 +18,7 @@ import pytest
 import agentexec as ax
 from agentexec.runtime import RUNTIME
 from bench import sample_record
-from tests.deployment import Deploy, Deployment, on_targets, run_in_process, try_enqueue
+from tests.deployment import Deploy, Deployment, on_one_target, on_targets, run_in_process, try_enqueue
 from tests.waiting import patient, wait_until
 
 
@@ -79,7 +79,7 @@ def monitor(
     return terminal
 
 
-@on_targets("embedded", "valkey+postgres", alternates=False)
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_a_long_session_with_every_key(deploy: Deploy, terminals: list[Terminal]) -> None:
     deployment = deploy()
     deployment.start()
@@ -180,7 +180,7 @@ def test_the_terminal_is_restored_after_a_signal(
     assert not re.search(r"-echo\b", screen)
 
 
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_it_can_be_suspended_and_resumed_like_any_program(deploy: Deploy, terminals: list[Terminal]) -> None:
     deployment = deploy()
     terminal = monitor(terminals, deployment, 80, 24)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment import Deploy, on_targets
+from tests.deployment import Deploy, on_one_target
 from tests.faults.worker_module import ODD_ERRORS
 from tests.waiting import patient
 
@@ -15,7 +15,7 @@ PLACES = ("handler", "branch", "thread", "step", "plain step")
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres")
+@on_one_target("embedded", "valkey+postgres")
 def test_odd_errors_fail_their_own_tasks_after_their_retries_and_the_worker_goes_on(
     deploy: Deploy, tmp_path: Path
 ) -> None:
@@ -48,7 +48,7 @@ def test_odd_errors_fail_their_own_tasks_after_their_retries_and_the_worker_goes
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres")
+@on_one_target("embedded", "valkey+postgres")
 def test_tasks_of_an_event_loop_that_ends_go_back_uncounted(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()

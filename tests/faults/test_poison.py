@@ -8,7 +8,7 @@ import re
 import pytest
 
 import agentexec as ax
-from tests.deployment import Deploy, on_targets, run_in_process
+from tests.deployment import Deploy, on_one_target, on_targets, run_in_process
 from tests.waiting import patient
 
 
@@ -68,7 +68,7 @@ def test_a_task_may_be_allowed_a_single_crash(deploy: Deploy) -> None:
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres")
+@on_one_target("embedded", "valkey+postgres")
 def test_a_task_that_gets_further_before_each_crash_completes_however_often_it_is_killed(
     deploy: Deploy,
 ) -> None:
@@ -82,7 +82,7 @@ def test_a_task_that_gets_further_before_each_crash_completes_however_often_it_i
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres")
+@on_one_target("embedded", "valkey+postgres")
 @pytest.mark.parametrize(
     ("deaths", "reason"),
     [

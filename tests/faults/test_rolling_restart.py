@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 import agentexec as ax
-from tests.deployment import REPOSITORY, Deploy, Deployment, all_exited, on_targets
+from tests.deployment import REPOSITORY, Deploy, Deployment, all_exited, on_one_target, on_targets
 from tests.waiting import patient
 
 CODE = """
@@ -103,7 +103,7 @@ class Project:
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres")
+@on_one_target("embedded", "valkey+postgres")
 def test_sighup_rolls_new_code_out_while_tasks_run_and_broken_code_changes_nothing(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2, worker_concurrency=2)
     project = Project(deployment)
@@ -137,7 +137,7 @@ def test_sighup_rolls_new_code_out_while_tasks_run_and_broken_code_changes_nothi
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres")
+@on_one_target("embedded", "valkey+postgres")
 def test_processes_that_have_run_their_tasks_are_replaced_and_each_task_runs_once(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2, worker_concurrency=3)
     project = Project(deployment, "--max-tasks-per-child", "10")
@@ -195,7 +195,7 @@ def _children_except(supervisor: subprocess.Popen[bytes], pid: int) -> list[psut
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres")
+@on_one_target("embedded", "valkey+postgres")
 def test_a_task_that_hangs_costs_its_neighbours_nothing(deploy: Deploy) -> None:
     deployment = deploy()
     project = Project(deployment, "--hang-timeout", "3")
@@ -212,7 +212,7 @@ def test_a_task_that_hangs_costs_its_neighbours_nothing(deploy: Deploy) -> None:
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres")
+@on_one_target("embedded", "valkey+postgres")
 def test_a_process_that_holds_too_much_is_replaced_after_its_tasks(deploy: Deploy) -> None:
     deployment = deploy()
     Project(deployment, "--max-memory-per-child", "300")
@@ -229,7 +229,7 @@ def test_a_process_that_holds_too_much_is_replaced_after_its_tasks(deploy: Deplo
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres")
+@on_one_target("embedded", "valkey+postgres")
 def test_a_burst_runs_all_that_is_ready_and_leaves_delayed_tasks(deploy: Deploy) -> None:
     deployment = deploy(num_workers=2, worker_concurrency=1)
     tasks = [deployment.enqueue("enqueues", f"chain-{number}", times=3) for number in range(2)]
@@ -269,7 +269,7 @@ def test_in_development_a_change_is_loaded_and_running_tasks_continue_in_it(depl
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 @pytest.mark.parametrize("prefix", [[], ["nohup"]])
 def test_programs_of_tasks_ignore_sighup_only_if_nohup_started_the_worker(
     deploy: Deploy, prefix: list[str]
@@ -294,7 +294,7 @@ def test_programs_of_tasks_ignore_sighup_only_if_nohup_started_the_worker(
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres")
+@on_one_target("embedded", "valkey+postgres")
 def test_new_code_with_another_queue_gives_back_the_tasks_of_a_former_worker_that_dies(
     deploy: Deploy,
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from agentexec.db.transactions import writing
 from agentexec.runtime import RUNTIME
 from agentexec.schema.tables import version_table
-from tests.deployment import MODULE, Deploy, all_exited, on_targets
+from tests.deployment import MODULE, Deploy, all_exited, on_one_target, on_targets
 from tests.waiting import patient
 
 
@@ -33,7 +33,7 @@ def test_sigterm_lets_running_tasks_finish_and_leaves_the_others_to_the_next_wor
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres")
+@on_one_target("embedded", "valkey+postgres")
 def test_a_draining_worker_keeps_its_tasks_until_the_last_one_has_ended(deploy: Deploy) -> None:
     deployment = deploy(lease_seconds=1)
     supervisor = deployment.start()
@@ -124,7 +124,7 @@ def test_ctrl_c_in_a_terminal_stops_as_sigterm_does(deploy: Deploy) -> None:
     assert "Traceback" not in deployment.log
 
 
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_a_signal_before_the_workers_are_ready_stops_as_well(deploy: Deploy) -> None:
     deployment = deploy()
     supervisor = deployment.start(ready=False)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import agentexec as ax
-from tests.deployment import REPOSITORY, Deploy, Deployment, on_targets
+from tests.deployment import REPOSITORY, Deploy, Deployment, on_one_target, on_targets
 from tests.waiting import patient
 
 MODULE = Path(__file__).parent / "workflow_module.py"
@@ -51,7 +51,7 @@ def test_twenty_pipelines_with_children_complete_on_one_slot(deploy: Deploy) -> 
 
 
 @pytest.mark.thorough
-@everywhere
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_nesting_deeper_than_there_are_slots(deploy: Deploy) -> None:
     deployment = deploy(num_workers=1, worker_concurrency=1)
     work(deployment)
@@ -62,7 +62,7 @@ def test_nesting_deeper_than_there_are_slots(deploy: Deploy) -> None:
 
 
 @pytest.mark.thorough
-@everywhere
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_a_task_that_has_waited_comes_back_to_a_slot_of_its_own(deploy: Deploy) -> None:
     """Two slots, and never more than two tasks that compute."""
     deployment = deploy(num_workers=1, worker_concurrency=2)
@@ -105,7 +105,7 @@ def test_a_kill_inside_every_step_and_at_its_boundaries(deploy: Deploy) -> None:
 
 
 @pytest.mark.thorough
-@everywhere
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_a_poison_child_does_not_end_those_that_wait_beside_it(deploy: Deploy) -> None:
     deployment = deploy(num_workers=1, worker_concurrency=4, max_crashes=3)
     work(deployment)
@@ -119,7 +119,7 @@ def test_a_poison_child_does_not_end_those_that_wait_beside_it(deploy: Deploy) -
 
 
 @pytest.mark.thorough
-@everywhere
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_a_stop_hands_waiting_pipelines_back_at_once(deploy: Deploy) -> None:
     deployment = deploy(num_workers=1, worker_concurrency=1, graceful_shutdown_timeout=60)
     task = ask("FanOut", "p")
@@ -193,7 +193,7 @@ def test_a_tracker_counts_right_over_crashes_and_fires_once(deploy: Deploy) -> N
 
 
 @pytest.mark.thorough
-@everywhere
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_canceling_a_pipeline_stops_its_running_children(deploy: Deploy) -> None:
     deployment = deploy(num_workers=1, worker_concurrency=1)
     work(deployment)

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.activity.models import Activity, ActivityLog
 from agentexec.runtime import RUNTIME
-from tests.deployment import Deploy, Deployment, on_targets, run_in_process
+from tests.deployment import Deploy, Deployment, on_one_target, on_targets, run_in_process
 from tests.waiting import patient
 
 everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
@@ -36,7 +36,7 @@ def cli(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
     return run_in_process(deployment, *arguments)
 
 
-@everywhere
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_list_and_show_print_tasks_and_answer_every_filter(deploy: Deploy) -> None:
     deployment = deploy()
     assert cli(deployment, "list") == (0, "", "No tasks match.\n")
@@ -98,7 +98,7 @@ def test_list_and_show_print_tasks_and_answer_every_filter(deploy: Deploy) -> No
     assert cli(deployment, "show", "nonsense")[0] == 2
 
 
-@everywhere
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_a_tasks_messages_cannot_rewrite_the_terminal(deploy: Deploy) -> None:
     deployment = deploy()
     agent_id = ax.activity.create("job", "\x1b[2Jgone\nsecond")

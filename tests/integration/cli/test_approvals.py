@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 import agentexec as ax
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say
-from tests.deployment import Deploy, Deployment, on_targets, run_in_process
+from tests.deployment import Deploy, Deployment, on_one_target, on_targets, run_in_process
 from tests.integration.runners.openai.test_limits import agents_worker
 
 everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
@@ -87,7 +87,7 @@ def test_a_rejections_message_reaches_the_model(deploy: Deploy, mock_openai: Moc
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres", alternates=False)
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_a_task_continues_when_its_approval_expires(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([call("send_email", to="Ann"), say("Then not.")])
     deployment = deploy(worker_concurrency=1)
@@ -99,7 +99,7 @@ def test_a_task_continues_when_its_approval_expires(deploy: Deploy, mock_openai:
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres", alternates=False)
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_an_answer_that_never_reached_the_queue_still_wakes_the_task(
     deploy: Deploy, mock_openai: MockOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 import agentexec as ax
 from examples.mock_openai import MockOpenAI, call, say
 from tests.deployment import MODULE as WORKER
-from tests.deployment import Deploy, on_targets, run_agentexec, run_in_process
+from tests.deployment import Deploy, on_one_target, on_targets, run_agentexec, run_in_process
 from tests.waiting import patient
 
 # ---- doctor ------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_the_shell_completes_verbs_and_options(tmp_path: Path) -> None:
     assert "--metadata" in completed("agentexec list --m")
 
 
-@on_targets("embedded", "valkey+postgres", alternates=False)
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_follow_shows_the_progress_and_the_end(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()

@@ -14,9 +14,7 @@ from agentexec.activity.models import Activity
 from agentexec.db.transactions import reading
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say, together
-from tests.deployment import REPOSITORY, Deploy, Deployment, on_targets
-
-everywhere = on_targets("embedded", "valkey+postgres", alternates=False)
+from tests.deployment import REPOSITORY, Deploy, Deployment, on_one_target
 
 
 def work(deployment: Deployment, example: str, server: MockOpenAI) -> subprocess.Popen[bytes]:
@@ -37,7 +35,7 @@ def tasks_named(name: str) -> list[Any]:
 
 
 @pytest.mark.thorough
-@everywhere
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_the_research_pipeline_resumes_where_it_was_killed(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("Well liked.")], when="how the brand is seen")
     mock_openai.script([say("Huge.")], when="how big the market is")
@@ -69,7 +67,7 @@ def test_the_research_pipeline_resumes_where_it_was_killed(deploy: Deploy, mock_
 
 
 @pytest.mark.thorough
-@everywhere
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_dynamic_fan_out_ends_in_one_summary(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     calls = [call("queue_research", company=company) for company in ("Ada", "Bob", "Cyd")]
     mock_openai.script([together(*calls[:2]), calls[2], say("Three found.")], when="Name companies")
@@ -86,7 +84,7 @@ def test_dynamic_fan_out_ends_in_one_summary(deploy: Deploy, mock_openai: MockOp
 
 
 @pytest.mark.thorough
-@everywhere
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_a_batch_of_documents_shows_its_progress(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say('{"score": 9, "clause": "Penalty"}')], when="Contract 3")
     mock_openai.script([say('{"score": 2, "clause": "Term"}')], when="the highest risk")

@@ -73,7 +73,7 @@ def agentexec_worker(*arguments: str) -> list[str]:
     ],
     ids=["module", "attribute", "factory in a file", "package with relative imports", "named factory"],
 )
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_a_pool_is_found_where_it_is(deploy: Deploy, files: dict[str, str], argument: str) -> None:
     deployment = deploy()
     for path, text in files.items():
@@ -84,7 +84,7 @@ def test_a_pool_is_found_where_it_is(deploy: Deploy, files: dict[str, str], argu
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_an_environment_variable_can_name_the_module(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "tasks.py", MODULE_WITH_POOL)
@@ -94,7 +94,7 @@ def test_an_environment_variable_can_name_the_module(deploy: Deploy) -> None:
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_options_of_the_command_line_take_precedence(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "tasks.py", MODULE_WITH_POOL)
@@ -121,7 +121,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_a_pool_serves_the_queue_that_it_names(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "tasks.py", PROGRAM_WITH_QUEUES)
@@ -141,7 +141,7 @@ def test_a_pool_serves_the_queue_that_it_names(deploy: Deploy) -> None:
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_a_module_that_starts_threads_is_loaded_by_each_worker(deploy: Deploy) -> None:
     """A fork would leave the locks of these threads locked."""
     deployment = deploy()
@@ -160,7 +160,7 @@ def test_a_module_that_starts_threads_is_loaded_by_each_worker(deploy: Deploy) -
 # ---- the embedded default ----------------------------------------------------------------------------------
 
 
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_with_nothing_set_everything_works_in_one_folder(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "tasks.py", MODULE_WITH_POOL)
@@ -175,7 +175,7 @@ def test_with_nothing_set_everything_works_in_one_folder(deploy: Deploy) -> None
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_tasks_enqueued_before_the_first_worker_ever_ran_are_run(deploy: Deploy) -> None:
     """The first command in an empty folder may be `enqueue`."""
     deployment = deploy()
@@ -257,7 +257,7 @@ ax.CONF.graceful_shutdown_timeout = 0
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_settings_of_the_module_hold_for_the_supervisor_and_options_take_precedence(deploy: Deploy) -> None:
     deployment = deploy()
     del deployment.environment["AGENTEXEC_NUM_WORKERS"]
@@ -272,7 +272,7 @@ def test_settings_of_the_module_hold_for_the_supervisor_and_options_take_precede
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_a_program_runs_its_pool_until_sigterm(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", program(RUN))
@@ -288,7 +288,7 @@ def test_a_program_runs_its_pool_until_sigterm(deploy: Deploy) -> None:
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_ctrl_c_ends_a_program_without_a_traceback(deploy: Deploy) -> None:
     deployment = deploy()
     process = deployment.spawn([sys.executable, str(MODULE)], session=True)
@@ -301,7 +301,7 @@ def test_ctrl_c_ends_a_program_without_a_traceback(deploy: Deploy) -> None:
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_a_program_can_clean_up_after_ctrl_c(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", program(RUN_AND_CLEAN_UP))
@@ -314,7 +314,7 @@ def test_a_program_can_clean_up_after_ctrl_c(deploy: Deploy) -> None:
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+sqlite")
+@on_targets("embedded", "valkey+sqlite", alternates=False)
 def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", program(START))
@@ -334,7 +334,7 @@ def test_a_program_runs_workers_in_the_background_and_shuts_them_down(deploy: De
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_workers_end_with_a_program_that_does_not_shut_them_down(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", program(START_AND_END))
@@ -347,7 +347,7 @@ def test_workers_end_with_a_program_that_does_not_shut_them_down(deploy: Deploy)
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_a_pool_that_workers_cannot_import_is_refused(deploy: Deploy) -> None:
     deployment = deploy()
     write(deployment, "worker.py", "import agentexec as ax\ndef main():\n    ax.Pool().run()\nmain()\n")
@@ -391,7 +391,7 @@ START_AFTER_ALL = """
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_a_start_in_the_background_that_fails_raises_the_reason(deploy: Deploy) -> None:
     deployment = deploy()
     (deployment.folder / "broken").touch()
@@ -417,7 +417,7 @@ except FileExistsError:
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_a_module_that_only_one_process_can_load_ends_the_start(deploy: Deploy) -> None:
     """Its threads make every process load it by itself."""
     deployment = deploy()
@@ -430,7 +430,7 @@ def test_a_module_that_only_one_process_can_load_ends_the_start(deploy: Deploy) 
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_a_pool_starts_once_what_kept_it_from_starting_is_repaired(deploy: Deploy) -> None:
     deployment = deploy()
     (deployment.folder / "broken").touch()
@@ -451,7 +451,7 @@ def test_a_pool_starts_once_what_kept_it_from_starting_is_repaired(deploy: Deplo
 @pytest.mark.parametrize(
     "call", ["pool.run()", "pool.start()\nimport time\ntime.sleep(60)"], ids=["run", "start"]
 )
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_a_program_that_starts_workers_at_import_is_refused(deploy: Deploy, call: str) -> None:
     """Otherwise each worker would start workers, and so on."""
     deployment = deploy()
@@ -468,7 +468,7 @@ def test_a_program_that_starts_workers_at_import_is_refused(deploy: Deploy, call
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_a_worker_that_keeps_dying_is_replaced_more_slowly(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.start()

@@ -31,7 +31,7 @@ async def dies(agent_id, context):
 """
 
 
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_lines_and_prints_of_tasks_are_json_and_none_is_lost_when_the_process_is_killed(
     deploy: Deploy,
 ) -> None:

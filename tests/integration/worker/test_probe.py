@@ -56,7 +56,7 @@ def test_an_outage_of_both_servers_fails_no_probe(deploy: Deploy) -> None:
 
 
 @pytest.mark.thorough
-@on_targets("embedded")
+@on_targets("embedded", alternates=False)
 def test_the_probe_fails_for_a_supervisor_that_hangs_or_whose_processes_do_not_last(deploy: Deploy) -> None:
     deployment = deploy(heartbeat_file="heartbeat.json")
     file = deployment.folder / "heartbeat.json"

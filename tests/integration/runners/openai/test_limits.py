@@ -32,7 +32,7 @@ from agentexec.runners.openai.limits import PacedModel, PacedProvider
 from agentexec.runtime import RUNTIME
 from agentexec.state.memory_backend import MemoryBackend
 from examples.mock_openai import MockOpenAI, say
-from tests.deployment import REPOSITORY, Deploy, Deployment, on_targets
+from tests.deployment import REPOSITORY, Deploy, Deployment, on_one_target, on_targets
 from tests.waiting import patient
 
 AGENTS_MODULE = Path(__file__).parent / "agents_module.py"
@@ -334,7 +334,7 @@ def agents_worker(deployment: Deployment, server: MockOpenAI) -> None:
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres", alternates=False)
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_a_limited_task_gives_its_slot_to_others(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("At last.")])
     refuse(mock_openai, 1, 4)

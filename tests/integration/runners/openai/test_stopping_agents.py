@@ -10,7 +10,7 @@ import pytest
 
 import agentexec as ax
 from examples.mock_openai import MockOpenAI, call, say
-from tests.deployment import Deploy, Deployment, on_targets, run_in_process
+from tests.deployment import Deploy, Deployment, on_one_target, on_targets, run_in_process
 from tests.integration.runners.openai.test_limits import agents_worker
 from tests.waiting import patient
 
@@ -50,7 +50,7 @@ def test_an_agent_within_a_model_call_is_stopped(deploy: Deploy, mock_openai: Mo
 
 
 @pytest.mark.thorough
-@everywhere
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_an_agent_within_a_tool_in_a_thread_is_stopped(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     """The thread cannot be interrupted, but the agent does not wait for it and calls no model again."""
     mock_openai.script([call("slow_tool", key="tool", seconds=8), say("Too late.")])
@@ -74,7 +74,7 @@ def test_an_agent_within_a_tool_in_a_thread_is_stopped(deploy: Deploy, mock_open
 
 
 @pytest.mark.thorough
-@everywhere
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_a_queued_task_never_starts(deploy: Deploy) -> None:
     deployment = deploy()
     task = deployment.enqueue("work", "queued")
@@ -109,7 +109,7 @@ def test_a_cancel_that_is_impossible_is_reported(deploy: Deploy) -> None:
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "valkey+postgres", alternates=False)
+@on_one_target("embedded", "valkey+postgres", alternates=False)
 def test_an_agent_over_its_time_limit_is_stopped_and_retried(deploy: Deploy, mock_openai: MockOpenAI) -> None:
     mock_openai.script([say("Too late.").after(30)])
     deployment = deploy(worker_concurrency=1)
