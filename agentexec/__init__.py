@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from agentexec.errors import ApprovalNotFoundError as ApprovalNotFoundError
     from agentexec.errors import ApprovalRuleNotFoundError as ApprovalRuleNotFoundError
     from agentexec.errors import BackendInvalidError as BackendInvalidError
+    from agentexec.errors import BackgroundResponseError as BackgroundResponseError
     from agentexec.errors import BudgetExceededError as BudgetExceededError
     from agentexec.errors import CallInterruptedError as CallInterruptedError
     from agentexec.errors import ContextInvalidError as ContextInvalidError
@@ -120,6 +121,7 @@ _HOMES = {
         "ActivityNotFoundError",
         "AgentexecError",
         "BackendInvalidError",
+        "BackgroundResponseError",
         "ContextInvalidError",
         "ModuleLoadError",
         "PayloadTooLargeError",

@@ -17,6 +17,7 @@
     │   └── JournalConflictError    1   two facts have the same place in the journal
     ├── CallInterruptedError        1   a step was interrupted, and its policy does not allow a second run
     ├── BudgetExceededError         1   a model call does not fit into a budget
+    ├── BackgroundResponseError     1   a background response was canceled, or is gone from its provider
     ├── SandboxLostError            1   a task cannot resume, because the sandbox of its agent is gone
     ├── ApprovalNotFoundError       1   no call with that id has asked for approval
     ├── WaitDeadlockError           1   a task waits for one that cannot start before it has ended
@@ -179,6 +180,10 @@ class BudgetExceededError(AgentexecError):
         self.spent = spent
         self.reserved = reserved
         self.limit = limit
+
+
+class BackgroundResponseError(AgentexecError):
+    """A background response was canceled at its provider, or is gone from it, and so is the one asked for instead."""
 
 
 class SandboxLostError(AgentexecError):

@@ -98,6 +98,8 @@ class Cut:
         return begun
 
     def _keeps(self, row: Row) -> bool:
+        if row.kind == FactKind.BACKGROUND:
+            return False  # what is recorded needs it no more, and what is not is asked again
         if row.path == self.run:
             return row.seq < self.turn
         moment = row.moment if row.path in self._runs else self._begun[self._unit(row.path)]

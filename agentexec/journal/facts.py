@@ -23,11 +23,15 @@ class FactKind(enum.StrEnum):
     RAISED = "raised"
     SANDBOX = "sandbox"
     FORK = "fork"
+    BACKGROUND = "background"
 
 
 STEPS = (FactKind.MODEL, FactKind.OUTCOME)
 """Kinds that are recorded once and never repeated. A call that raises may record its intent and error in every attempt."""
 
+
+SAFE_KINDS = (FactKind.INTENT, FactKind.BACKGROUND)
+"""Kinds that must survive a crash of the database's server: without them something would be done, or paid, again."""
 
 ANY_INPUT = ""
 """Hash of an input in a replayed record that fits every input."""

@@ -47,11 +47,18 @@ def steps(db: Session, agent_id: UUID) -> list[Step]:
             tools.update({f"{row.path}/{call_id}": name for call_id, name in calls})
             what = f"calls {', '.join(name for _, name in calls)}" if calls else ""
         else:
-            what = tools.setdefault(row.path, str(fact.get("name") or "") if kind is FactKind.INTENT else "")
+            what = tools.setdefault(row.path, _named(kind, fact))
             if kind is FactKind.OUTCOME and fact.get("error") is True:
                 what = f"{what} failed".strip()
         found.append(Step(row.path, kind, row.created_at, row.epoch, what))
     return found
+
+
+def _named(kind: FactKind, fact: dict[str, Any]) -> str:
+    """Return what the first fact of a path names: the tool of a call, or a background response."""
+    if kind is FactKind.BACKGROUND:
+        return str(fact.get("response_id") or "")
+    return str(fact.get("name") or "") if kind is FactKind.INTENT else ""
 
 
 def _parsed(text: str) -> dict[str, Any]:

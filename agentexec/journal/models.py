@@ -37,7 +37,7 @@ class JournalEntry(Base):
         Integer, primary_key=True, autoincrement=False, doc="Counts the facts of a path."
     )
     kind: Mapped[str] = mapped_column(
-        String(10), doc="Kind of the fact: run, model, intent, outcome, raised, sandbox or fork."
+        String(10), doc="Kind of the fact: run, model, intent, outcome, raised, sandbox, fork or background."
     )
     input_hash: Mapped[str] = mapped_column(
         String(64), doc="Digest of the input, by which a diverging replay is detected."

@@ -45,8 +45,7 @@ Policy = Literal["idempotent", "ask", "fail", "transactional", "in_memory"]
 Strand = weakref.ref[object]
 """The asyncio task or thread that runs a piece of code from its top to its end.
 
-A weak reference, because an asyncio task holds its context and with it the scope: a strong one would make a reference
-cycle for each task that runs.
+Weak, because an asyncio task holds its context and with it the scope: a strong one would make a reference cycle.
 """
 
 POLICIES: tuple[Policy, ...] = ("idempotent", "ask", "fail", "transactional", "in_memory")
@@ -316,6 +315,8 @@ class Scope:
     """The durable run that the code belongs to, in the form that its runner keeps."""
     approval_seconds: float | None = None
     """Seconds for which a question to a person stays open; None is without limit."""
+    background: bool = False
+    """True if models answer in the background where they can."""
     strand: Strand | None = None
     """The strand that runs the code at this place; branches that it starts are strands of their own."""
 

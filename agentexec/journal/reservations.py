@@ -61,7 +61,7 @@ class Claim:
     nanos: int
     tokens: int
     is_forced: bool = False
-    """True for the call with which an agent wraps up: it may exceed the limit."""
+    """True for the call with which an agent wraps up, and for one that is made already: it may exceed the limit."""
     raises: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     """Raises by people: for each approval, the account and the amount."""
 

@@ -16,7 +16,7 @@ from agentexec.db.lock_limits import limiting_columns
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import reading, writing
 from agentexec.errors import AgentexecError, JournalConflictError, LeaseLostError
-from agentexec.journal.facts import COUNTS, STEPS, Fact, FactKind, Usage, add_usage
+from agentexec.journal.facts import COUNTS, SAFE_KINDS, STEPS, Fact, FactKind, Usage, add_usage
 from agentexec.journal.ledger import settle
 from agentexec.journal.models import JournalEntry
 from agentexec.task import Lease, Status
@@ -78,8 +78,9 @@ class JournalStore:
         """
         try:
             # If the database server crashes, it may lose a response, which is asked for again, or an outcome, whose
-            # intent then says that the outcome is unknown. An intent must be on disk before its call is made.
-            self._append(lease, fact, usage, now, relaxed=fact.kind is not FactKind.INTENT)
+            # intent then says that the outcome is unknown. An intent must be on disk before its call is made, and so must the
+            # id of a background response before anybody waits for it.
+            self._append(lease, fact, usage, now, relaxed=fact.kind not in SAFE_KINDS)
         except IntegrityError as error:
             if not self.is_recorded(lease, fact):
                 raise JournalConflictError(lease.agent_id, fact.path) from error
@@ -98,7 +99,7 @@ class JournalStore:
         if len(appends) == 1:
             self.append(*appends[0])
             return frozenset([0])
-        relaxed = all(append.fact.kind is not FactKind.INTENT for append in appends)
+        relaxed = all(append.fact.kind not in SAFE_KINDS for append in appends)
         return self._append_together(appends, relaxed=relaxed)
 
     def _append_together(self, appends: Sequence[Append], *, relaxed: bool) -> frozenset[int]:
@@ -228,6 +229,13 @@ def check_lease(engine: Engine, lease: Lease) -> None:
     with reading(engine) as connection:
         row = connection.execute(_STATE, {"id": lease.agent_id}).one_or_none()
     _require_held(row, lease)
+
+
+def is_canceled(engine: Engine, agent_id: UUID) -> bool:
+    """Return True if a task is canceled. Raises UnavailableError."""
+    with reading(engine) as connection:
+        row = connection.execute(_STATE, {"id": agent_id}).one_or_none()
+    return row is not None and row.status is Status.CANCELED
 
 
 def _lock(connection: Connection, lease: Lease, more: Sequence[ColumnClause[Any]] = ()) -> Any:

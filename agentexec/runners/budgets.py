@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from uuid import UUID
 
 from agentexec.activity.changes.reports import update
 from agentexec.arguments.budgets import NANOS, format_amount
@@ -105,6 +106,10 @@ class ModelCall:
     max_output: int | None
     may_wrap_up: bool = False
     """True if its run may make one last call beyond the limit."""
+    is_made: bool = False
+    """True if an earlier attempt has made the call and this one only fetches its response, which costs the same."""
+    was_wrap_up: bool = False
+    """True if that call was its run's last one."""
 
 
 class CallBudget:
@@ -175,14 +180,16 @@ async def reserve_call(recorder: Recorder, call: ModelCall) -> CallBudget:
     price = price_of(call.model, CONF.model_prices, use_list_prices=CONF.list_prices)
     input_tokens, output_tokens = token_means().expect(call.model, call.estimated_input, call.max_output)
     expected = Usage(call.model, 1, input_tokens, 0, output_tokens)
-    claim = Claim(call.path, call.seq, _nanos(price, expected), input_tokens + output_tokens)
+    claim = Claim(call.path, call.seq, _nanos(price, expected), input_tokens + output_tokens, call.is_made)
     policy = recorder.budget.task.on_budget or "fail"
     while True:
         outcome = await _reserve(recorder, call.model, price, claim)
         if not isinstance(outcome, Refusal):
-            return CallBudget(call, outcome, price, wraps_up=claim.is_forced)
+            return CallBudget(
+                call, outcome, price, wraps_up=call.was_wrap_up if call.is_made else claim.is_forced
+            )
         if policy == "wrap_up" and call.may_wrap_up:
-            await _report(recorder, WRAP_UP_MESSAGE)
+            await add_log_line(recorder.lease.agent_id, WRAP_UP_MESSAGE)
             claim = dataclasses.replace(claim, is_forced=True)
         elif policy == "ask":
             approved = await _ask(recorder, call, outcome, len(claim.raises))
@@ -236,13 +243,13 @@ async def _ask(
     return {f"{recorder.lease.agent_id}/{path}#{number}": (account.name, account.limit.amount)}
 
 
-async def _report(recorder: Recorder, message: str) -> None:
+async def add_log_line(agent_id: UUID, message: str) -> None:
     """Add a line to the task's log; a lost one must not stop the work."""
     in_context = contextvars.copy_context().run
     try:
-        await RUNTIME.run_in_thread(in_context, update, recorder.lease.agent_id, message, None)
+        await RUNTIME.run_in_thread(in_context, update, agent_id, message, None)
     except AgentexecError as error:
-        log.warning("A report of task %s is lost: %s", recorder.lease.agent_id, error)
+        log.warning("A report of task %s is lost: %s", agent_id, error)
 
 
 async def _accounts(recorder: Recorder) -> Sequence[Account]:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from agentexec.runners.budgets import BUDGET_PROMPT, ModelCall
+from agentexec.runners.openai.background import BackgroundCall
 from agentexec.runners.openai.limits import estimate_input
 from agentexec.runners.openai.run import DurableRun
 
@@ -28,15 +29,20 @@ def named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     return {**dict(zip(PARAMETERS, args, strict=False)), **kwargs}
 
 
-def model_call(run: DurableRun, model: str, arguments: Arguments) -> ModelCall:
-    """Return what is known of a call before it is made."""
+def model_call(
+    run: DurableRun, model: str, arguments: Arguments, background: BackgroundCall | None = None
+) -> ModelCall:
+    """Return what is known of a call before it is made, or before the response of one that is made is fetched."""
     settings = arguments["model_settings"]
     estimate = estimate_input(arguments["system_instructions"], arguments["input"], arguments["tools"])
     if arguments.get("previous_response_id") or arguments.get("conversation_id"):
         # OpenAI adds the conversation that it keeps, which is not in the input.
         estimate += run.last_tokens
     may_wrap_up = run.may_wrap_up
-    return ModelCall(model, run.path, run.next_turn, estimate, settings.max_tokens, may_wrap_up)
+    is_made = background is not None and background.open is not None
+    was_wrap_up = background is not None and background.wraps_up
+    place = (run.path, run.next_turn)
+    return ModelCall(model, *place, estimate, settings.max_tokens, may_wrap_up, is_made, was_wrap_up)
 
 
 def without_tools(arguments: Arguments) -> Arguments:

@@ -24,6 +24,7 @@ from agentexec.config import CONF
 from agentexec.journal.canonical import digest
 from agentexec.journal.facts import Usage, dump
 from agentexec.runners.budgets import CallBudget, reserve_call
+from agentexec.runners.openai.background import BackgroundCall, background_call
 from agentexec.runners.openai.budgets import model_call, named, note_wrap_up, without_tools
 from agentexec.runners.openai.events import events_from_items, events_from_stream, events_from_usage
 from agentexec.runners.openai.limits import PacedModel
@@ -64,12 +65,14 @@ class JournaledModel(SdkProxy):
         args, kwargs = self._changed(args, kwargs)
         self._run.publish_active_agent()
         places = self._run.text_places()
-        with await self._reserve(args, kwargs) as budget:
+        background = self._background_call(input_hash, args, kwargs)
+        with await self._reserve(args, kwargs, background) as budget:
             if budget.wraps_up:
                 args, kwargs = (), without_tools(named(args, kwargs))
+            model = self._model_for(background, budget)
             async with self._run.model_call():
                 with self._run.counting_failed_tries():
-                    response = await self._paced.get_response(*args, **kwargs)
+                    response = await model.get_response(*args, **kwargs)
                 value, counts = self._dump(dump_response(response), budget), self._counts(response.usage)
                 await self._record(input_hash, value, budget, counts)
         self._run.publish([*places.add(events_from_items(response.output)), *events_from_usage(counts)])
@@ -89,10 +92,12 @@ class JournaledModel(SdkProxy):
             return
         args, kwargs = self._changed(args, kwargs)
         self._run.publish_active_agent()
-        with await self._reserve(args, kwargs) as budget:
+        background = self._background_call(input_hash, args, kwargs)
+        with await self._reserve(args, kwargs, background) as budget:
             if budget.wraps_up:
                 args, kwargs = (), without_tools(named(args, kwargs))
-            stream = self._stream(input_hash, budget, *args, **kwargs)
+            events = self._model_for(background, budget).stream_response(*args, **kwargs)
+            stream = self._stream(input_hash, budget, events)
             async with self._run.model_call(), aclosing(stream) as events:
                 async for event in events:
                     yield event
@@ -114,13 +119,27 @@ class JournaledModel(SdkProxy):
             return args, kwargs
         return changes.apply(self._run.next_turn, self._run.active_agent, args, kwargs)
 
-    async def _reserve(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallBudget:
+    def _background_call(
+        self, input_hash: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> BackgroundCall | None:
+        settings = kwargs["model_settings"] if "model_settings" in kwargs else args[2]
+        return background_call(self._run, self._paced.inner, settings, input_hash)
+
+    def _model_for(self, background: BackgroundCall | None, budget: CallBudget) -> PacedModel:
+        if background is None:
+            return self._paced
+        background.wraps_up = budget.wraps_up
+        return PacedModel(background.model(self._paced.inner), self._paced.name)
+
+    async def _reserve(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], background: BackgroundCall | None
+    ) -> CallBudget:
         """Reserve what the call is expected to cost, if the task has a budget."""
         recorder = self._run.recorder
         if not recorder.budget.is_limited(CONF.budgets):
             return CallBudget()
         name = getattr(self._inner, "model", None) or self._paced.name
-        return await reserve_call(recorder, model_call(self._run, str(name), named(args, kwargs)))
+        return await reserve_call(recorder, model_call(self._run, str(name), named(args, kwargs), background))
 
     async def _record(self, input_hash: str, value: str, budget: CallBudget, counts: Usage) -> None:
         await self._run.record_response(input_hash, value, budget.charged(counts))
@@ -133,12 +152,11 @@ class JournaledModel(SdkProxy):
             note_wrap_up(self._run)
 
     async def _stream(
-        self, input_hash: str, budget: CallBudget, *args: Any, **kwargs: Any
+        self, input_hash: str, budget: CallBudget, stream: AsyncIterator[Any]
     ) -> AsyncGenerator[Any]:
         items: list[Any] = []
         shape = StreamShape()
         places = self._run.text_places()
-        stream = self._paced.stream_response(*args, **kwargs)
         try:
             async for event in self._run.counting_failed_tries_of(stream):
                 self._run.publish(places.add(events_from_stream(event)))

@@ -41,6 +41,8 @@ class DurableRun:
         self.changes = changes_of(self.recorder, self.path)
         """Changes of this run, if it was forked; None for other runs."""
         self.models: dict[int, Any] = {}
+        self.without_background: set[str] = set()
+        """Classes of models of which the log says that they do not answer in the background."""
         self.sessions: dict[int, Any] = {}
         self.session_added = 0
         """Number of items that the run has added to its session so far."""

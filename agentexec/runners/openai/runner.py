@@ -78,6 +78,8 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         tool_policy: Policy of tools without `@ax.tool_policy`, for calls that were cut off.
         approval_timeout: Seconds, or a timedelta, after which a call that nobody has approved is rejected; None waits
             without limit.
+        background: Let OpenAI answer in the background, so that no response is asked for, and paid, twice: another worker
+            fetches it. An agent's `ModelSettings(extra_args={"background": …})` comes first.
 
     Raises:
         UsageError: `agent_id` is not an id, there is no such policy, or `recovery_turns` is not positive.
@@ -94,6 +96,7 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
         report_status_prompt: str | None = None,
         tool_policy: Policy = "fail",
         approval_timeout: float | timedelta | None = None,
+        background: bool = False,
     ) -> None:
         if isinstance(recovery_turns, bool) or not isinstance(recovery_turns, int) or recovery_turns < 1:
             raise UsageError(f"recovery_turns= must be 1 or more, not {recovery_turns!r}.")
@@ -109,6 +112,7 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
             tool_policy=tool_policy,
             approval_timeout=approval_timeout,
         )
+        self.background = background
         self.max_turns_recovery = max_turns_recovery
         self.wrap_up_prompt = wrap_up_prompt
         self.recovery_turns = recovery_turns
@@ -199,7 +203,11 @@ class OpenAIRunner(BaseAgentRunner[FunctionTool]):
             return
         await scope.recorder.open()
         replay = scope.replay or ReplayProgress(self._report_resumed)
-        token = SCOPE.set(dataclasses.replace(scope, durable=True, replay=replay))
+        token = SCOPE.set(
+            dataclasses.replace(
+                scope, durable=True, replay=replay, background=self.background or scope.background
+            )
+        )
         try:
             yield
         finally:
