@@ -1,7 +1,7 @@
 """Server of OpenAI's Responses API with background responses, which counts what it is asked.
 
 `POST /v1/responses` (also `background`, `stream`), `GET /v1/responses/ID` (also `stream=true&starting_after=N`), and
-`POST /v1/responses/ID/cancel`. As a process, `python -m tests.responses_server SETTINGS` prints its URL; `GET /ledger`
+`POST /v1/responses/ID/cancel`, all also behind `/v1/anything`. As a process, `python -m tests.responses_server SETTINGS` prints its URL; `GET /ledger`
 returns what it was asked.
 """
 
@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -52,7 +55,7 @@ class Behavior:
     """Settings of a server, which a test may change at any time.
 
     Attributes:
-        turns: The outputs, by the number of answers of the model in the input; by model.
+        turns: The outputs of each model, turn by turn; the outputs of tools in the input tell which turn it is.
         seconds: Seconds that a response takes, or that its events are spread over.
         ends: How the next responses end: completed, failed, incomplete, cancelled, or gone from the server.
         breaks: Number of events after which the next streams break.
@@ -84,9 +87,11 @@ class Answer:
         self._seconds = behavior.seconds
         self.end = behavior.ends.pop(0) if behavior.ends else "completed"
         items = request["input"] if isinstance(request["input"], list) else []
-        turn = sum(item.get("type") == "function_call_output" for item in items)
+        outputs = sum(item.get("type") == "function_call_output" for item in items)
         turns = behavior.turns[request["model"]]
-        self._output = [{"id": f"item_{self.id}_{n}", **item} for n, item in enumerate(turns[turn])]
+        calls = itertools.accumulate(sum(item["type"] == "function_call" for item in turn) for turn in turns)
+        turn = next((turn for turn, before in enumerate(calls) if outputs < before), len(turns) - 1)
+        self._output = [{"id": f"item_{turn}_{n}", **item} for n, item in enumerate(turns[turn])]
         self.events = list(self._make_events())
 
     @property
@@ -238,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
             with server.lock:
                 server.answers[answer.id] = answer
                 server.by_key[key or answer.id] = answer
-            server.note("create", id=answer.id, key=key, model=request["model"], input=request["input"])
+            server.note("create", id=answer.id, key=key, path=self.path, model=request["model"])
         else:
             answer = known
         if request.get("stream"):
@@ -312,12 +317,16 @@ def set_behavior(url: str, behavior: Behavior) -> None:
 
 
 @contextmanager
-def responses_server(
-    turns: dict[str, list[list[dict[str, Any]]]], **behavior: Any
-) -> Iterator[ResponsesServer]:
-    """Serve in threads of this process within the block."""
-    with ResponsesServer(Behavior(turns, **behavior)) as server:
-        yield server
+def responses_process(behavior: Behavior) -> Iterator[str]:
+    """Serve in a process of its own within the block; gives its URL."""
+    settings = json.dumps(dataclasses.asdict(behavior))
+    command = [sys.executable, "-m", "tests.responses_server", settings]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.kill()
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from agents import (
     GuardrailFunctionOutput,
     Model,
     ModelResponse,
+    OpenAIResponsesModel,
     RunConfig,
     Runner,
     ShellTool,
@@ -40,6 +41,7 @@ from agents import (
 )
 from agents.testing import ScriptedModel, assistant_message, function_call
 from agents.tracing.processors import default_exporter
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from openai.types.responses import ResponseUsage
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session as DatabaseSession
@@ -51,17 +53,20 @@ from agentexec.activity.changes.stores import record_store
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading, writing
 from agentexec.journal import recorder
+from agentexec.journal.facts import FactKind
 from agentexec.journal.models import JournalEntry
 from agentexec.journal.store import JournalStore
 from agentexec.registry import Registry
+from agentexec.runners.openai import background_waits
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 from agentexec.worker.attempt import execute_attempt
 from tests.faults.crash_sandbox import sandbox_agent, sandbox_config, use_folder, workspace_left
 from tests.local_items import patch_call, shell_call, streamed
+from tests.responses_server import Behavior, ledger_of, message, responses_process, tool_call
 
 MODES = ("run", "run_streamed")
-SHAPES = ("handoff", "nested", "parallel", "guardrail", "approval", "local", "sandbox")
+SHAPES = ("handoff", "nested", "parallel", "guardrail", "approval", "local", "sandbox", "background")
 AGENT_ID = UUID(int=7)
 NEVER = 10**9
 LOCAL_CALLS = ("shell_call", "apply_patch_call")
@@ -86,9 +91,10 @@ class World:
         self._kill_at = kill_at
         self._instants = 0
 
-    def instant(self) -> None:
+    def instant(self, what: str = "") -> None:
         self._instants += 1
         if self._instants == self._kill_at:
+            self.write(killed=what)
             os.kill(os.getpid(), signal.SIGKILL)
 
     @property
@@ -175,6 +181,30 @@ def guarded_tool(world: World) -> Any:
         return f"sent {topic}"
 
     return send
+
+
+BACKGROUND_TURNS = [
+    [tool_call("slow", "b1", topic="b1")],
+    [tool_call("plain", "b2", topic="b2")],
+    [message("Done.")],
+]
+IN_WINDOW = "a response has begun, and its id is not recorded"
+
+
+def background_model(folder: Path) -> OpenAIResponsesModel:
+    """Return a model that a server answers in the background, with a path of its own for the folder."""
+    client = AsyncOpenAI(
+        base_url=f"{os.environ['RESPONSES_URL']}/{folder.parent.name}/{folder.name}",
+        api_key="k",
+        http_client=DefaultAsyncHttpxClient(verify=False),
+    )
+    return OpenAIResponsesModel("gpt", client)
+
+
+def calls_of(folder: Path) -> int:
+    """Return the number of responses that were asked for under the folder's path."""
+    path = f"/v1/{folder.parent.name}/{folder.name}/responses"
+    return sum(line["path"] == path for line in ledger_of(os.environ["RESPONSES_URL"], "create"))
 
 
 class Editor:
@@ -265,6 +295,8 @@ def make_agent(shape: str, world: World) -> Agent[Any]:
             ],
         )
         return agent
+    if shape == "background":
+        return Agent("Agent", model=background_model(world.folder), tools=tools(world))
     if shape == "sandbox":
         turns = [[look("run", "s1")], [look("run", "s2")], [look("run", "s3")], say("Done")]
         return sandbox_agent(world, Actor(world, "Coder", turns))
@@ -306,7 +338,7 @@ async def handle(world: World, shape: str, mode: str, with_session: bool) -> dic
     if with_session:
         session = Session("s", world.folder / "session.db")
         session.world = world
-    runner, agent = ax.OpenAIRunner(AGENT_ID), make_agent(shape, world)
+    runner, agent = ax.OpenAIRunner(AGENT_ID, background=shape == "background"), make_agent(shape, world)
     config = sandbox_config(world.folder) if shape == "sandbox" else None
     if mode == "run":
         result: Any = await runner.run(agent, "Go.", session=session, run_config=config)
@@ -333,7 +365,8 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
 
     def killed(call: Any) -> Any:
         def killed_call(*arguments: Any) -> Any:
-            world.instant()
+            kinds = {getattr(argument, "kind", None) for argument in arguments}
+            world.instant(IN_WINDOW if FactKind.BACKGROUND in kinds else "")
             value = call(*arguments)
             world.instant()
             return value
@@ -481,9 +514,16 @@ class Case:
         known: dict[str, Any] = {"responses": 0, "outcomes": 0}
         done: dict[str, list[str]] = {}
         lines = self._ledger(place)
+        if self.case[0] == "background":
+            made, windows = calls_of(place), [line for line in lines if line.get("killed") == IN_WINDOW]
+            if made != len(BACKGROUND_TURNS) + len(windows):
+                faults.append(f"{made} calls were made")
+            return faults
         for line in lines:
             if "attempt" in line:
                 known, done = line, {"model": [], "tool": []}
+            elif "killed" in line:
+                continue
             elif "model" in line:
                 done["model"].append(line["model"])
                 if line["input"] != self._inputs[line["model"]]:
@@ -554,12 +594,15 @@ def main() -> None:
     template.mkdir()
     assert forked(make_database, template) == 0
     cases = list(itertools.product(SHAPES, MODES, (False, True)))
-    for case in cases:
-        name = "-".join((case[0], case[1], "session" if case[2] else "alone"))
-        if options.cases and name not in options.cases:
-            continue
-        report = Case(folder / name, template / "test.db", case, options.every).run()
-        print(json.dumps({"case": name, **report}), flush=True)
+    background_waits.SHORTEST_PAUSE = 0.01
+    with responses_process(Behavior({"gpt": BACKGROUND_TURNS}, seconds=0.03)) as url:
+        os.environ["RESPONSES_URL"] = url
+        for case in cases:
+            name = "-".join((case[0], case[1], "session" if case[2] else "alone"))
+            if options.cases and name not in options.cases:
+                continue
+            report = Case(folder / name, template / "test.db", case, options.every).run()
+            print(json.dumps({"case": name, **report}), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ EVERY = 1 if WHOLE else 8
 
 ALL_CASES = [
     f"{shape}-{mode}-{session}"
-    for shape in ("handoff", "nested", "parallel", "guardrail", "approval", "local", "sandbox")
+    for shape in ("handoff", "nested", "parallel", "guardrail", "approval", "local", "sandbox", "background")
     for mode in ("run", "run_streamed")
     for session in ("alone", "session")
 ]
@@ -29,6 +29,8 @@ SOME_CASES = [
     "parallel-run_streamed-alone",
     "guardrail-run-session",
     "approval-run_streamed-session",
+    "background-run-session",
+    "background-run_streamed-alone",
 ]
 """Every shape but the local tools' and the sandbox's, which test_local_tools.py and test_sandbox.py in
 tests/integration/runners/openai cut at every record."""
