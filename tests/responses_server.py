@@ -84,7 +84,7 @@ class Answer:
         self.streamed = bool(request.get("stream"))
         self.canceled = threading.Event()
         self._began = time.monotonic()
-        self._seconds = behavior.seconds
+        self.seconds = behavior.seconds
         self.end = behavior.ends.pop(0) if behavior.ends else "completed"
         items = request["input"] if isinstance(request["input"], list) else []
         outputs = sum(item.get("type") == "function_call_output" for item in items)
@@ -98,12 +98,12 @@ class Answer:
     def status(self) -> str:
         if self.canceled.is_set():
             return "cancelled"
-        return self.end if time.monotonic() >= self._began + self._seconds else "in_progress"
+        return self.end if time.monotonic() >= self._began + self.seconds else "in_progress"
 
     def due(self, number: int) -> float:
         """Return the seconds until an event is due."""
         last = len(self.events) - 1
-        return self._began + self._seconds * number / max(last, 1) - time.monotonic()
+        return self._began + self.seconds * number / max(last, 1) - time.monotonic()
 
     def body(self, status: str | None = None) -> dict[str, Any]:
         status = status or self.status
@@ -216,6 +216,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
         if self.path.endswith("/cancel"):
             self._cancel(self.path.split("/")[-2])
+        elif self.path == "/finish":
+            for answer in list(self._server.answers.values()):
+                answer.seconds = 0.0
+            self._send(200, {})
         elif self.path == "/behavior":
             self._server.behavior = Behavior(**body)
             self._send(200, {})
@@ -284,7 +288,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         for event in answer.events[after + 1 :][:most]:
-            if answer.canceled.wait(max(0.0, answer.due(event["sequence_number"]))):
+            while not answer.canceled.is_set() and (seconds := answer.due(event["sequence_number"])) > 0:
+                answer.canceled.wait(min(seconds, 0.1))
+            if answer.canceled.is_set():
                 return
             try:
                 self.wfile.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
@@ -314,6 +320,11 @@ def set_behavior(url: str, behavior: Behavior) -> None:
     """Change the settings of a server in another process."""
     body = json.dumps(dataclasses.asdict(behavior)).encode()
     urlopen(Request(f"{url.removesuffix('/v1')}/behavior", data=body)).close()
+
+
+def finish_answers(url: str) -> None:
+    """Let a server in another process finish what it was asked, at once."""
+    urlopen(Request(f"{url.removesuffix('/v1')}/finish", data=b"{}")).close()
 
 
 @contextmanager

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+import agentexec as ax
 from docs.checks import ROOT
 from examples.mock_openai import MockOpenAI, call, say
 from examples.mock_openai import Step as MockStep
 from tests.deployment import Deploy, Deployment, on_targets
 from tests.guides import Environments, Reader, Step, write_files
+from tests.responses_server import Behavior, finish_answers, ledger_of, message, responses_process
 from tests.waiting import patient
 
 AGENTEXEC = Path(sys.executable).with_name("agentexec")
@@ -271,7 +273,17 @@ ELSEWHERE = {
 
 
 def test_every_guide_is_followed() -> None:
-    followed = {"budgets", "custom-backend", "django", "fastapi", "flask", *SCRIPTS, *PLAIN, *ELSEWHERE}
+    followed = {
+        "background-responses",
+        "budgets",
+        "custom-backend",
+        "django",
+        "fastapi",
+        "flask",
+        *SCRIPTS,
+        *PLAIN,
+        *ELSEWHERE,
+    }
     assert {file.stem for file in (ROOT / "docs" / "guides").glob("*.md")} == followed
 
 
@@ -317,3 +329,26 @@ def test_the_guide_on_budgets(deploy: Deploy) -> None:
     deployment = deploy()
     write_files("guides/budgets.md", deployment.folder)
     run(deployment, "-c", BUDGETED)
+
+
+@on_targets("embedded", alternates=False)
+def test_the_guide_on_background_responses(deploy: Deploy) -> None:
+    """Its worker is killed while both tasks wait for the provider, and asks for nothing twice."""
+    deployment = deploy()
+    write_files("guides/background-responses.md", deployment.folder)
+    turns = {"gpt-5.2": [[message("Twice a day.")]]}
+    with responses_process(Behavior(turns, seconds=600)) as url:
+        start_worker(deployment, "worker.py", OPENAI_BASE_URL=url, OPENAI_API_KEY="k")
+        asked = ax.enqueue_sync("research", {"question": "How often is high tide?"})
+        told = ax.enqueue_sync("summarize", {"text": "High tide comes twice a day."})
+        for task in (asked, told):
+            deployment.wait_for(
+                lambda task=task: "Waiting for background response resp_" in str(deployment.detail(task)),
+                timeout=60,
+            )
+        for worker in deployment.workers():
+            worker.kill()
+        finish_answers(url)
+        for task in (asked, told):
+            assert ax.get_result_sync(task, timeout=patient(60)) == "Twice a day."
+        assert len(ledger_of(url, "create")) == 2
