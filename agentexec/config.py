@@ -192,6 +192,10 @@ class Settings(BaseSettings):
         default=None,
         description="Version of the code of a worker's tasks, unless `@pool.task` names another. Unset: none.",
     )
+    pin_versions: bool = Field(
+        default=False,
+        description="Run only what began with the version of a worker's own tasks, and what nobody has begun.",
+    )
     on_divergence: DivergencePolicy = Field(
         default="fail",
         description="Policy for runs that a worker's code cannot replay: fail, restart or ask, unless `@pool.task` has another.",

@@ -187,6 +187,15 @@ class Registry:
                 f"Schedule {schedule.name} is declared twice; give one of them another name, and its task as task=."
             )
 
+    def require_versions(self, default: str | None) -> None:
+        """Raise UsageError if a task has no version, neither its own nor the worker's."""
+        missing = [name for name in self._tasks if name not in self.versions]
+        if default is None and missing:
+            raise UsageError(
+                f"--pin-versions needs a version for each task, and {missing[0]} has none; set AGENTEXEC_WORKER_VERSION, such "
+                "as the release or commit that is deployed."
+            )
+
     def complete(self) -> None:
         """Resolve the names within the types of all tasks, once all modules are loaded.
 

@@ -126,7 +126,7 @@ class _ActivitySchema(BaseModel):
         return ((self.finished_at or self.updated_at) - self.started_at).total_seconds()
 
 
-WaitKind = Literal["start", "retry", "sleep", "approval", "event", "lock"]
+WaitKind = Literal["start", "retry", "sleep", "approval", "event", "lock", "version"]
 
 
 class WaitSchema(BaseModel):
@@ -135,12 +135,13 @@ class WaitSchema(BaseModel):
     model_config = ConfigDict(defer_build=True)
 
     kind: WaitKind = Field(
-        description="Its start time, the next attempt after a failed one, a sleep, a person, an event, or a lock."
+        description="Its start time, the next attempt after a failed one, a sleep, a person, an event, a lock, or a worker of the "
+        "version that it began with."
     )
     until: datetime | None = Field(
         default=None, description="Time at which it starts at the latest; null if there is none."
     )
-    name: str | None = Field(default=None, description="The calls, event or lock that it waits for.")
+    name: str | None = Field(default=None, description="The calls, event, lock or version that it waits for.")
 
 
 class ActivityListItemSchema(_ActivitySchema):

@@ -156,10 +156,32 @@ def _workers() -> Iterator[Finding]:
             continue
         hosts = len({worker.host for worker in serving})
         yield Finding("workers", "ok", f"{len(serving)} process(es) on {hosts} host(s) serve {queue}")
+    yield from _runs()
     with session() as db:
         for pause in pauses_of(db):
             advice = f"`agentexec queues resume {pause.queue}` ends it."
             yield Finding("queues", "warn", f"{pause.sentence()} {advice}")
+
+
+def _runs() -> Iterator[Finding]:
+    """Report the open runs that began with a version, and those that no worker may take."""
+    from agentexec.activity.queries.versions import open_runs
+
+    with session() as db:
+        groups = open_runs(db)
+    for version in sorted({group.version for group in groups}):
+        number = sum(group.number for group in groups if group.version == version)
+        yield Finding("runs", "ok", f"{number} open run(s) began with version {version}")
+    serving = {queue: serving_workers(queue) for queue in {group.queue for group in groups}}
+    for group in groups:
+        workers = serving[group.queue]
+        if workers and not any(worker.may_run(group.task_name, group.version) for worker in workers):
+            yield Finding(
+                "runs",
+                "warn",
+                f"{group.number} run(s) of {group.task_name} began with version {group.version}, and no worker of the queue "
+                f"{group.queue} runs that version: start one, or workers without --pin-versions.",
+            )
 
 
 def _keys() -> Iterator[Finding]:

@@ -12,17 +12,11 @@ if TYPE_CHECKING:
 
 
 def serving_workers(queue: str) -> list[WorkerSchema]:
-    """Return the worker processes that serve a queue and have reported lately."""
-    from agentexec.activity.queries.overview import LOST_SECONDS, workers
-    from agentexec.db.clock import utc_now
+    """Return the worker processes that claim tasks from a queue: they have reported lately, and do not drain."""
+    from agentexec.activity.queries.overview import workers
 
     with session() as db:
-        found, now = workers(db), utc_now()
-    return [
-        worker
-        for worker in found
-        if queue in worker.queues and (now - worker.seen_at).total_seconds() < LOST_SECONDS
-    ]
+        return [worker for worker in workers(db) if queue in worker.queues and worker.serves]
 
 
 def missing_worker(queue: str) -> str | None:

@@ -80,9 +80,20 @@ def _queued(view: TaskView, now: datetime) -> str:
         since = max(since, task.run_at)
     waited = format_duration((now - since).total_seconds())
     text = f"queued since {format_moment(since, now)} ({waited})"
-    if not any(_age(worker, now) < LOST_SECONDS for worker in view.workers):
-        text += f", but no worker serves the queue {task.queue}"
+    serving = [worker for worker in view.workers if worker.serves]
+    if not serving:
+        draining = any(worker.draining and _age(worker, now) < LOST_SECONDS for worker in view.workers)
+        text += f", but {'only workers that stop serve' if draining else 'no worker serves'} the queue {task.queue}"
+    elif not any(worker.may_run(task.task_name, task.version) for worker in serving):
+        text += f", but {lacking_version(task.task_name, task.version, task.queue)}"
     return text
+
+
+def lacking_version(task_name: str, version: str | None, queue: str | None) -> str:
+    """Return the clause about a run that no worker may take, as all are pinned to other versions."""
+    if version is None:
+        return f"no worker of the queue {queue} has task {task_name}"
+    return f"it began with version {version}, and no worker of the queue {queue} runs that version of {task_name}"
 
 
 def _running(view: TaskView, now: datetime) -> str:

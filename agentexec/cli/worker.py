@@ -84,6 +84,13 @@ def run(
             help="Version of the tasks that have none of their own (AGENTEXEC_WORKER_VERSION).",
         ),
     ] = None,
+    pin_versions: Annotated[
+        bool | None,
+        typer.Option(
+            "--pin-versions",
+            help="Run only what began with the version of these tasks, and new tasks (AGENTEXEC_PIN_VERSIONS).",
+        ),
+    ] = None,
     burst: Annotated[
         bool | None,
         typer.Option("--burst", help="Stop once the queue is empty and no task runs here (AGENTEXEC_BURST)."),
@@ -156,6 +163,7 @@ def run(
         "max_memory_per_child": max_memory_per_child,
         "hang_timeout": hang_timeout,
         "worker_version": worker_version,
+        "pin_versions": pin_versions,
         "burst": burst,
         "reload": reload,
         "pidfile": pidfile,

@@ -30,6 +30,9 @@ log = logging.getLogger("agentexec.worker")
 MAX_WARNED_NAMES = 100
 """Names of tasks about which a process warns once: names come from the queue, so there may be any number."""
 
+NEWER_FIRST = 0.2
+"""Seconds for which a new task is given back that is left for workers of a newer version."""
+
 RETRY_WAIT = 2.0
 """Longest wait in seconds between two tries to admit a batch while the database is away."""
 
@@ -205,8 +208,7 @@ class Admitter:
             log.info("Canceled %d task(s) that expired before they started.", len(admissions.expired))
         for queue, leases in self._tasks.by_queue(admissions.contradicted):
             self._drop(queue, leases)
-        for left in admissions.left:
-            self._leave(left)
+        self._leave_all(admissions.left)
         for lease, postponed in admissions.postponed:
             self._postpone(lease, postponed)
         for early in admissions.early:
@@ -229,6 +231,38 @@ class Admitter:
         with self._runtime.best_effort(log, "The leases of the entries expire by themselves."):
             self._runtime.backend.finish(queue, leases)
 
+    def _warn_of_left(self, task: LeftTask) -> None:
+        """Log once for each name, or name and version, that tasks are left for others."""
+        name = f"{task.task_name}\n{task.version}\n{task.is_new}"
+        if name in self._warned_names or len(self._warned_names) >= MAX_WARNED_NAMES:
+            return
+        self._warned_names.add(name)
+        if task.is_new:
+            log.info("Workers of a newer version have task %s; new ones are left for them.", task.task_name)
+        elif task.version is not None:
+            log.info(
+                "Runs of task %s that began with version %s are left for workers of that version: this one is pinned to its own.",
+                task.task_name,
+                task.version,
+            )
+        else:
+            log.warning(
+                "No worker here has task %s; leaving it for others. It ends in ERROR if no worker has it for %.0f minutes.",
+                task.task_name,
+                MAX_UNKNOWN_SECONDS / 60,
+            )
+
+    def _leave_all(self, left: Sequence[LeftTask]) -> None:
+        """Give back the tasks of other workers, and let workers of a newer version come first for a while."""
+        for task in left:
+            self._warn_of_left(task)
+            if task.is_new:
+                self._release([task.lease], NEWER_FIRST)
+            else:
+                self._leave(task)
+        if any(task.is_new for task in left):
+            time.sleep(2 * NEWER_FIRST)
+
     def _leave(self, task: LeftTask) -> None:
         """Give back a task that this worker lacks, to be offered again after a while."""
         now = time.monotonic()
@@ -237,13 +271,6 @@ class Admitter:
         self._left_in_minute += 1
         delay = leave_delay(task.waited, self._left_in_minute, random.random())  # noqa: S311 - spreads load, no secret
         self._left_until = max(self._left_until, now + 2 * delay)
-        if task.task_name not in self._warned_names and len(self._warned_names) < MAX_WARNED_NAMES:
-            self._warned_names.add(task.task_name)
-            log.warning(
-                "No worker here has task %s; leaving it for others. It ends in ERROR if no worker has it for %.0f minutes.",
-                task.task_name,
-                MAX_UNKNOWN_SECONDS / 60,
-            )
         queue = self._tasks.queue_of(task.lease.agent_id)
         self._tasks.forget(task.lease.agent_id)
         with self._runtime.best_effort(

@@ -56,7 +56,11 @@ class Execution:
     ) -> None:
         self._runtime = runtime
         live = runtime.get_shared(EventPublisher, lambda: EventPublisher(runtime))
-        self.versions = Versions(settings.worker_version, registry.versions)
+        self.versions = Versions(
+            settings.worker_version,
+            registry.versions,
+            is_pinned=settings.pin_versions and shares_queue,
+        )
         self.slots = Slots(
             settings.worker_concurrency,
             max_inline_sleep=max_inline_sleep,

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,15 @@ from sqlalchemy import delete, insert, update
 
 from agentexec.activity.changes.served_tasks import REPORT_SECONDS as SERVED_REPORT_SECONDS
 from agentexec.activity.changes.served_tasks import report_served
+from agentexec.activity.changes.versions import (
+    NO_VERSIONS,
+    Versions,
+    make_report,
+    outdated_names,
+)
 from agentexec.activity.models import MAX_LABEL, MAX_NAME, WorkerProcess
-from agentexec.activity.queries.overview import REPORT_SECONDS
+from agentexec.activity.queries.overview import LOST_SECONDS, REPORT_SECONDS
+from agentexec.activity.version_reports import VersionReport, dump_report
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import writing
@@ -53,16 +61,19 @@ class Presence:
         state: Callable[[], tuple[int, bool]],
         *,
         task_names: Callable[[], Collection[str]],
+        versions: Versions = NO_VERSIONS,
         after_gap: Callable[[], object] = lambda: None,
     ) -> None:
         """Report what `state` returns: the number of running tasks, and whether the process drains.
 
-        `task_names` returns the names of the tasks that this process has. `after_gap` is called after a long gap between
+        `task_names` returns the names of the tasks that this process has, and `versions` are theirs. `after_gap` is called after a long gap between
         two reports, in which others may have taken its tasks; it may raise UnavailableError.
         """
         self._runtime = runtime
         self._state = state
         self._task_names = task_names
+        self._versions = versions
+        self._version_report: VersionReport | None = None
         self._after_gap = after_gap
         self._next_served_report = 0.0
         self._started_at = utc_now()
@@ -123,6 +134,7 @@ class Presence:
 
     def _report(self) -> None:
         running, draining = self._state()
+        self._report_versions()
         now, since = utc_now(), present()
         values = {
             "running": running,
@@ -141,6 +153,18 @@ class Presence:
             for queue in self._queues:
                 report_served(self._runtime.engine, queue, self._task_names(), now)
             self._next_served_report = time.monotonic() + SERVED_REPORT_SECONDS
+
+    def _report_versions(self) -> None:
+        """Find out since when there are workers with these versions, and which tasks a newer one begins."""
+        engine, now = self._runtime.engine, utc_now()
+        if self._version_report is None and "versions" not in self._facts:
+            self._version_report = report = make_report(engine, self._versions, self._task_names(), now)
+            self._facts["versions"] = None if report is None else dump_report(report)
+        if self._version_report is not None and self._versions.is_pinned:
+            seen_after = now - timedelta(seconds=LOST_SECONDS)
+            self._versions.outdated = outdated_names(
+                engine, self._version_report, self._key, self._queues, seen_after
+            )
 
     def _note_seen(self, since: Instant) -> None:
         """Note a report that was made after a moment."""

@@ -241,6 +241,8 @@ def _load_pool(args: TemplateArgs, forks: Forks) -> HasRegistry:
         CONF.queue_name = pool.registry.queue_name
     if "queues" not in overrides and pool.registry.queues is not None:
         CONF.queues = pool.registry.queues
+    if CONF.pin_versions:
+        pool.registry.require_versions(CONF.worker_version)
     _preload()
     return pool
 

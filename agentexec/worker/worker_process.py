@@ -76,6 +76,7 @@ class Worker:
             worker_id,
             lambda: (execution.running.count, draining.is_set()),
             task_names=registry.names,
+            versions=execution.versions,
             after_gap=lambda: self._renewer.renew(),
         )
         self._renewer = LeaseRenewer(

@@ -39,11 +39,15 @@ class Admitted(NamedTuple):
 
 
 class LeftTask(NamedTuple):
-    """A task that this worker lacks, and the seconds since a worker left it first."""
+    """A task that this worker lacks, or has in another version, and the seconds since a worker left it first."""
 
     lease: Lease
     task_name: str
     waited: float
+    version: str | None = None
+    """Version with which it began."""
+    is_new: bool = False
+    """True if nobody has begun it, and workers of a newer version are there."""
 
 
 class EarlyTask(NamedTuple):
@@ -94,16 +98,17 @@ def decide_admissions(
     queue: str | None = None,
     postponed: Mapping[UUID, Postponed] | None = None,
     starts_early: bool = False,
+    versions: Versions = NO_VERSIONS,
 ) -> Admissions:
     """Decide about claims by their rows in the record. At most one suspect starts, and only by itself.
 
     `suspect_running`: no suspect may start now.
     `task_names`: the names that this worker has; None admits tasks of any name. `queue`: the queue from which they were
     claimed; None does not compare it. `postponed`: the tasks that may not start yet, see `find_postponed`. `starts_early`: do
-    not wait until a debounced task is due.
+    not wait until a debounced task is due. `versions`: those of this worker's tasks.
     """
     admissions = Admissions()
-    worker = _Worker(now, max_crashes, task_names, queue, starts_early)
+    worker = _Worker(now, max_crashes, task_names, queue, starts_early, versions)
     others = {
         Admission.ACKNOWLEDGE: admissions.ended,
         Admission.REFUSE: admissions.refused,
@@ -158,6 +163,7 @@ class _Worker(NamedTuple):
     task_names: Collection[str] | None
     queue: str | None
     starts_early: bool
+    versions: Versions
 
     def decide(self, row: Any, lease: Lease, suspect_running: bool) -> tuple[Admission, CrashCounts]:
         """Return the decision about a claim, and the crashes to record."""
@@ -165,6 +171,7 @@ class _Worker(NamedTuple):
             self.queue, recorded_queue=row.queue, recorded_epoch=row.epoch, claimed_epoch=lease.epoch
         )
         is_known = self.task_names is None or row.agent_type in self.task_names
+        is_known = is_known and not self.versions.leaves(row)
         if is_ours and is_known and row.epoch < lease.epoch and _is_plain(row):
             return Admission.START, NO_CRASHES  # nearly every task; the policy would say the same
         return admit(

@@ -30,7 +30,7 @@ from agentexec.task import Lease, Status
 
 LOCKED = f"""locked AS MATERIALIZED (
     SELECT agent_id, status, epoch, crashes, agent_type, queue, expires_at, updated_at, run_at, webhook, lock_key,
-        started_at, debounce_key, concurrency_key, held_lock
+        started_at, debounce_key, concurrency_key, held_lock, version
     FROM {ACTIVITY.name}
     WHERE agent_id = ANY(%(ids)s::uuid[])
     ORDER BY agent_id FOR UPDATE{{skip}}
@@ -49,6 +49,8 @@ WITH claimed AS (
         AND (lock_key IS NULL OR held_lock IS NOT NULL
             OR NOT EXISTS (SELECT 1 FROM {ACTIVITY.name} holder WHERE holder.held_lock = locked.lock_key))
         AND (debounce_key IS NULL OR started_at IS NOT NULL OR run_at IS NULL OR run_at <= %(now)s)
+        AND (NOT %(pinned)s::boolean OR CASE WHEN version IS NULL THEN agent_type <> ALL(%(outdated)s::text[])
+            ELSE version = coalesce(%(versions)s::jsonb ->> agent_type, %(version)s::text) END)
         AND (%(names)s::text[] IS NULL OR agent_type = ANY(%(names)s::text[]))
         AND (%(queue)s::text IS NULL OR queue = %(queue)s AND claimed.epoch::bigint - locked.epoch <= {MAX_EPOCH_LEAD})
 ), started AS (
@@ -151,6 +153,8 @@ class PostgresRecordStore(RecordStore):
             "limit_names": [] if keys is None else list(keys.limit_names),
             "versions": versions.by_task_text,
             "version": versions.default,
+            "pinned": versions.is_pinned,
+            "outdated": list(versions.outdated),
             "message": started_message,
             "now": now,
         }

@@ -123,6 +123,7 @@ class RecordStore:
                 queue=queue,
                 postponed=find_postponed(connection, rows, keys),
                 starts_early=starts_early,
+                versions=versions,
             )
             if busy:
                 admissions.leave_busy(claims, busy)

@@ -1,4 +1,7 @@
-"""Tasks whose names a worker lacks: they are left for other workers, and end only when none has known them for a while."""
+"""Tasks that a worker leaves for others: it lacks their names, or it is pinned to another version than theirs.
+
+Those of unknown names end when none has known them for a while. Those of other versions never end for it.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from agentexec.activity.changes.admissions import Admissions, LeftTask
 from agentexec.activity.changes.crashes import FailedTask
 from agentexec.activity.changes.endings import Ending, end
 from agentexec.activity.changes.served_tasks import served_names
 from agentexec.activity.changes.statements import ACTIVITY
+from agentexec.activity.changes.versions import waiting_message
 from agentexec.config import CONF
 from agentexec.db.chunks import chunks
+from agentexec.policy import MAX_EPOCH_LEAD
 from agentexec.task import Lease, Status
 
 MAX_UNKNOWN_SECONDS = 600.0
@@ -43,6 +48,9 @@ def leave_unknown(
     given_up: dict[tuple[str, str], list[UUID]] = defaultdict(list)
     for row in _rows(connection, list(epochs)):
         lease = Lease(row.agent_id, epochs[row.agent_id])
+        if row.agent_type in task_names:
+            leave_run(connection, admissions, lease, row, now)
+            continue
         waited = (now - row.updated_at).total_seconds()
         if row.message != left_message(row.agent_type):
             first[row.agent_type, row.status].append(row.agent_id)
@@ -68,9 +76,28 @@ def leave_unknown(
         admissions.failed.extend(FailedTask(agent_id, name, error) for agent_id in ids)
 
 
+def leave_run(connection: Connection, admissions: Admissions, lease: Lease, row: Any, now: datetime) -> None:
+    """Leave a task, whose row is locked, for the workers of its version, or a new one for those of a newer version."""
+    if row.version is None:
+        admissions.left.append(LeftTask(lease, row.agent_type, 0.0, is_new=True))
+        return
+    message, waited = waiting_message(row.version), (now - row.updated_at).total_seconds()
+    if row.message != message:
+        # A row that is RUNNING was left by a worker that died.
+        left, crashes = Ending(lease, Status.QUEUED, message), int(row.status is Status.RUNNING)
+        end(connection, left, [row.agent_id], now, crashes=crashes)
+        waited = 0.0
+    elif lease.epoch - row.epoch > MAX_EPOCH_LEAD // 2:
+        # It may wait for days, and the record takes no claim that is further ahead.
+        connection.execute(
+            update(ACTIVITY).where(ACTIVITY.c.agent_id == row.agent_id).values(epoch=lease.epoch - 1)
+        )
+    admissions.left.append(LeftTask(lease, row.agent_type, waited, row.version))
+
+
 def _rows(connection: Connection, agent_ids: Sequence[UUID]) -> list[Any]:
     c = ACTIVITY.c
-    query = select(c.agent_id, c.agent_type, c.status, c.queue, c.message, c.updated_at)
+    query = select(c.agent_id, c.agent_type, c.status, c.queue, c.message, c.updated_at, c.version, c.epoch)
     return [
         row
         for chunk in chunks(agent_ids)

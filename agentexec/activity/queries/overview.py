@@ -28,6 +28,7 @@ from agentexec.activity.queries.labels import residual_label_condition, wanted_l
 from agentexec.activity.queries.recent import select_ended
 from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.activity.schemas import BudgetSchema, UsageSchema, add_usage
+from agentexec.activity.version_reports import VersionReport, read_report
 from agentexec.arguments.checks import check_integer
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
@@ -58,6 +59,10 @@ class WorkerSchema(BaseModel):
     worker_id: str
     queue: str = Field(description="Queue that it serves, or the first one.")
     queues: list[str] = Field(default_factory=list, description="All queues that it serves.")
+    versions: dict[str, str] = Field(default_factory=dict, description="Versions of its tasks, by name.")
+    pinned: bool = Field(
+        default=False, description="Whether it runs only what began with these versions, and new tasks."
+    )
     host: str
     pid: int
     concurrency: int = Field(description="Maximum number of tasks that it runs at once.")
@@ -75,13 +80,27 @@ class WorkerSchema(BaseModel):
     def _read_queues(cls, row: Any) -> Any:
         """Read the queues of a row, which are JSON, or only one."""
         if isinstance(row, dict):
-            return (
-                row
-                if isinstance(row.get("queues"), list)
-                else {**row, "queues": read_queues(row["queue"], row.get("queues"))}
-            )
-        names = [name for name in cls.model_fields if name != "queues"]
-        return {**{name: getattr(row, name) for name in names}, "queues": queues_of(row)}
+            if isinstance(row.get("queues"), list):
+                return row
+            values = {**row, "queues": read_queues(row["queue"], row.get("queues"))}
+        else:
+            names = [name for name in cls.model_fields if name not in ("queues", "pinned")]
+            values = {**{name: getattr(row, name) for name in names}, "queues": queues_of(row)}
+        report = read_report(values.get("versions"))
+        return {
+            **values,
+            "versions": {} if report is None else report.tasks,
+            "pinned": report is not None and report.is_pinned,
+        }
+
+    @property
+    def serves(self) -> bool:
+        """True while it claims tasks: it has reported lately, and does not drain."""
+        return not self.draining and (utc_now() - self.seen_at).total_seconds() < LOST_SECONDS
+
+    def may_run(self, task_name: str, version: str | None) -> bool:
+        """Return True if it takes runs of a task that began with a version; None is any."""
+        return VersionReport(self.versions, self.pinned, 0.0).may_run(task_name, version)
 
 
 class OverviewSchema(BaseModel):

@@ -23,6 +23,7 @@ MAX_NAMED = 200
 _LINE = re.compile(
     r"(?P<kind>Waiting for approval|Waiting for event|Sleeping until)\b:? ?(?P<name>.*)", re.DOTALL
 )
+_VERSION = re.compile(r"Waiting for a worker of version (?P<name>.*)\.$", re.DOTALL)
 _KINDS: dict[str, WaitKind] = {
     "Waiting for approval": "approval",
     "Waiting for event": "event",
@@ -38,6 +39,8 @@ def add_waits(db: Session, tasks: Sequence[ActivityListItemSchema], now: datetim
             continue
         if task.run_at is not None and task.run_at > now:
             task.waiting = _delayed(task, task.run_at, now)
+        elif found := _VERSION.match(task.latest_log_message or ""):
+            task.waiting = WaitSchema(kind="version", name=found["name"][:MAX_NAMED])
         elif task.lock_key is not None:
             ready.append(task)
     if ready:

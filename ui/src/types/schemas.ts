@@ -389,11 +389,11 @@ export interface Usage {
 
 /** Reason for which a queued task does not start yet. */
 export interface Wait {
-  /** Its start time, the next attempt after a failed one, a sleep, a person, an event, or a lock. */
-  kind: "start" | "retry" | "sleep" | "approval" | "event" | "lock";
+  /** Its start time, the next attempt after a failed one, a sleep, a person, an event, a lock, or a worker of the version that it began with. */
+  kind: "start" | "retry" | "sleep" | "approval" | "event" | "lock" | "version";
   /** Time at which it starts at the latest; null if there is none. */
   until: string | null;
-  /** The calls, event or lock that it waits for. */
+  /** The calls, event, lock or version that it waits for. */
   name: string | null;
 }
 
@@ -414,6 +414,10 @@ export interface Worker {
   queue: string;
   /** All queues that it serves. */
   queues: string[];
+  /** Versions of its tasks, by name. */
+  versions: Record<string, string>;
+  /** Whether it runs only what began with these versions, and new tasks. */
+  pinned: boolean;
   host: string;
   pid: number;
   /** Maximum number of tasks that it runs at once. */

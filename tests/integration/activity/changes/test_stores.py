@@ -12,7 +12,7 @@ from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.progress import Progress
 from agentexec.activity.changes.store import Recorded
 from agentexec.activity.changes.unknown_tasks import left_message
-from agentexec.activity.changes.versions import Versions
+from agentexec.activity.changes.versions import Versions, waiting_message
 from agentexec.config import Settings
 from agentexec.errors import JournalConflictError, LeaseLostError
 from agentexec.journal.facts import Fact, FactKind, Usage
@@ -147,6 +147,25 @@ def a_run_keeps_the_version_that_it_began_with(stores: Stores) -> object:
     own = Versions("2", {"report": 'r-"1"'})
     claims = [lease(0), lease(1), lease(2, 2), lease(3)]
     return sorted(admitted.task_name for admitted in stores.claim(claims, at(1), versions=own).started)
+
+
+def pinned_workers_leave_what_began_with_other_versions(stores: Stores) -> object:
+    queued(stores, *range(7))
+    stores.record.insert([new_task(7, task_name="report")], at(0))
+    for number, version in ((1, "1"), (2, "2"), (3, "1"), (4, "1"), (6, "1")):
+        set_row(stores, number, version=version, started_at=at(0))
+    set_row(stores, 3, status=Status.RUNNING, epoch=1)
+    set_row(stores, 4, epoch=1)
+    set_row(stores, 5, started_at=at(0))  # it began without a version
+    set_row(stores, 6, message=waiting_message("1"), updated_at=at(-9000))
+    own = Versions("2", {"report": "r"}, is_pinned=True)
+    own.outdated = frozenset({"report"})
+    claims = [lease(0), lease(1), lease(2), lease(3, 2), lease(4, 6000), lease(5), lease(6, 6000), lease(7)]
+    found = stores.claim(claims, at(1), versions=own, task_names=["work", "report"])
+    left = sorted(
+        (task.lease.agent_id.int - 1, task.waited, task.version, task.is_new) for task in found.left
+    )
+    return sorted(admitted.lease.agent_id.int - 1 for admitted in found.started), left
 
 
 def forged_claims_change_nothing(stores: Stores) -> object:
@@ -361,6 +380,7 @@ SCENARIOS = [
     tasks_of_other_names_are_left_and_end_after_a_while,
     tasks_claimed_under_later_epochs_start,
     a_run_keeps_the_version_that_it_began_with,
+    pinned_workers_leave_what_began_with_other_versions,
     forged_claims_change_nothing,
     completions_alike_are_written,
     a_single_completion_is_written,
