@@ -29,14 +29,21 @@ ANY_TASK = "*"
 MAX_ACCOUNT = 255
 """Maximum characters of an account's name."""
 
+MAX_TITLE = 200
+"""Characters of a label and its value that the record keeps of a window."""
+
+SHOWN_TITLE = 60
+"""Characters of them in a message or on a screen."""
+
 MAX_ANCESTORS = 50
 """Enclosing tasks whose budgets a task counts for, the nearest ones."""
 
 _SIGNS = re.compile(r"[/,]")
 """Characters that no label of a window has: it would be of another entry."""
 
-_DOLLARS = re.compile(r"\$\s*(\d[\d_]*)(?:\.(\d{1,9}))?")
-_TOKENS = re.compile(r"(\d[\d_]*)\s*tokens?", re.IGNORECASE)
+# Plain digits only: an amount that a reader takes for another one is refused, not guessed.
+_DOLLARS = re.compile(r"\$\s*([0-9]+)(?:\.([0-9]{1,9}))?")
+_TOKENS = re.compile(r"([0-9]+)\s*tokens?", re.IGNORECASE | re.ASCII)
 
 
 class Limit(NamedTuple):
@@ -234,11 +241,21 @@ def format_amount(unit: str, amount: int) -> str:
     return f"{sign}${amount // NANOS:,}.{fraction}"
 
 
+def short_title(title: str, characters: int = SHOWN_TITLE) -> str:
+    """Return the title of a budget for a message; the rest of a long one is left out."""
+    return title if len(title) <= characters else f"{title[: characters - 1]}…"
+
+
 def label_text(value: Any) -> str | None:
-    """Return the value of a label as the name of an account shows it; None for a value that is not one."""
-    if value is None or isinstance(value, list | dict):
+    """Return the value of a label as the name of an account shows it; None for null.
+
+    A list or an object has a budget of its own, under its JSON text with sorted keys: it must not escape the window.
+    """
+    if value is None:
         return None
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def accounts_of_labels(
@@ -254,5 +271,6 @@ def accounts_of_labels(
                 continue
             title = f"{window.label}={value}"
         period = bounds(window.period, now)
-        found.append((window_account(window, title, period[0]), title, window, period))
+        name = window_account(window, title, period[0])
+        found.append((name, short_title(title, MAX_TITLE), window, period))
     return found

@@ -58,6 +58,14 @@ def run(
         str | None,
         typer.Option(help="Whose task it is: tasks of one key take turns with those of others."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Limit of what the task may spend, like '$2.00' or '500000 tokens'."),
+    ] = None,
+    on_budget: Annotated[
+        str | None,
+        typer.Option(help="Policy at the limit of a budget: fail, wrap_up or ask."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     follow: Annotated[
         bool,
@@ -87,6 +95,8 @@ def run(
         idempotency_key=idempotency_key,
         lock_key=lock_key,
         fairness_key=fairness_key,
+        budget=budget,
+        on_budget=cast(Any, on_budget),
     )
     if (wait or follow) and (complaint := missing_worker(task.queue_name)):
         typer.echo(complaint, err=True)

@@ -7,7 +7,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import typer
 
@@ -101,8 +101,9 @@ def format_time(at: datetime) -> str:
 
 
 def format_moment(at: datetime, now: datetime) -> str:
-    """Return a moment as a time of day if it is near, with its date otherwise."""
-    return format_time(at)[11:] if abs(at - now) < timedelta(hours=12) else format_time(at)
+    """Return a moment of today as a time of day, another one with its date."""
+    text = format_time(at)
+    return text[11:] if text[:10] == format_time(now)[:10] else text
 
 
 def format_duration(seconds: float) -> str:

@@ -40,6 +40,10 @@ def run(
         str | None,
         typer.Option("--run", metavar="RUN", help="The run of --from, if the task has several."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="AMOUNT", help="New limit of what the task may spend, like '$5.00'."),
+    ] = None,
     yes: Yes = False,
 ) -> None:
     """Queue failed or canceled tasks again. Each continues after its last finished step, or where --from says.
@@ -55,11 +59,11 @@ def run(
         raise UsageError(
             "Name the tasks to retry by their IDs, or choose failed ones by --all, --task or --since."
         )
-    start = {"from_turn": from_turn, "from_start": from_start, "run": path}
+    start = {"from_turn": from_turn, "from_start": from_start, "run": path, "budget": budget}
     if agent_ids:
         _retry_by_id(agent_ids, metadata, start)
     elif any(start.values()):
-        raise UsageError("--from, --from-start and --run are for tasks named by their IDs.")
+        raise UsageError("--from, --from-start, --run and --budget are for tasks named by their IDs.")
     else:
         _retry_failed(task_name, since, metadata, yes)
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from agentexec.activity.changes.endings import requeue_ended, with_log_line
 from agentexec.activity.queries.handle import find_task
 from agentexec.arguments.actors import phrase
+from agentexec.arguments.budgets import Limit, checked_limit
 from agentexec.arguments.checks import check_flag
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
@@ -21,6 +22,7 @@ from agentexec.db.transactions import writing
 from agentexec.errors import UsageError
 from agentexec.journal.cuts import cut_at
 from agentexec.journal.forks import truncate
+from agentexec.journal.ledger import replace_limit
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.task import Entry, Task, agent_id_of, stored_entry
@@ -42,12 +44,28 @@ class RetryFrom(NamedTuple):
         return f" from turn {self.turn}" if self.turn else " from its start"
 
 
+class RetryChange(NamedTuple):
+    """Change that a retry makes to its task; none by default."""
+
+    start: RetryFrom | None = None
+    limit: Limit | None = None
+
+    def phrase(self, by: str) -> str:
+        """Return the part of the log line that names who retries, and what changes."""
+        if self == RetryChange():
+            return by
+        start = "" if self.start is None else self.start.phrase
+        budget = "" if self.limit is None else f", with a budget of {self.limit}"
+        return f"{by or ' by hand'}{start}{budget}"
+
+
 async def retry(
     task: Task | UUID | str,
     *,
     from_turn: int | None = None,
     from_start: bool = False,
     run: str | None = None,
+    budget: str | None = None,
     metadata_filter: Mapping[str, Any] | None = None,
     by: str | None = None,
 ) -> bool:
@@ -65,6 +83,8 @@ async def retry(
         from_turn: The first turn of its agent that is taken again, from 1.
         from_start: True to take everything again, steps before the agent's run too.
         run: Path of the run whose turn it is, such as "Writer#1", if the task has several.
+        budget: New limit of what the task may spend in all, like "$5.00"; by default as before. Spent amounts stay counted, and
+            what approvals have added to its limit stays added.
         metadata_filter: Labels that the task must have, as for `ax.activity.detail`.
         by: Name of who does it, for the task's log.
 
@@ -73,12 +93,12 @@ async def retry(
 
     Raises:
         ActivityNotFoundError: No task has this agent_id and these labels.
-        UsageError: The task has no such turn or run.
+        UsageError: The task has no such turn or run, or the budget is not an amount.
         UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
-    start = _checked_start(from_turn, from_start, run)
+    change = RetryChange(_checked_start(from_turn, from_start, run), checked_limit("budget=", budget))
     return await RUNTIME.run_patiently(
-        _retry, agent_id_of(task), metadata_filter, phrase(by), utc_now(), start
+        _retry, agent_id_of(task), metadata_filter, phrase(by), utc_now(), change
     )
 
 
@@ -88,12 +108,13 @@ def retry_sync(
     from_turn: int | None = None,
     from_start: bool = False,
     run: str | None = None,
+    budget: str | None = None,
     metadata_filter: Mapping[str, Any] | None = None,
     by: str | None = None,
 ) -> bool:
     """Retry a task: `retry` for code without an event loop, with the same arguments, result and errors."""
-    start = _checked_start(from_turn, from_start, run)
-    return wait_out(_retry, agent_id_of(task), metadata_filter, phrase(by), utc_now(), start)
+    change = RetryChange(_checked_start(from_turn, from_start, run), checked_limit("budget=", budget))
+    return wait_out(_retry, agent_id_of(task), metadata_filter, phrase(by), utc_now(), change)
 
 
 def _checked_start(from_turn: int | None, from_start: bool, run: str | None) -> RetryFrom | None:
@@ -108,35 +129,36 @@ def _checked_start(from_turn: int | None, from_start: bool, run: str | None) -> 
 
 
 def _retry(
-    agent_id: UUID, metadata_filter: Mapping[str, Any] | None, by: str, now: datetime, start: RetryFrom | None
+    agent_id: UUID, metadata_filter: Mapping[str, Any] | None, by: str, now: datetime, change: RetryChange
 ) -> bool:
     """Retry a task. May be called again with the same `now` after UnavailableError."""
     find_task(RUNTIME.engine, agent_id, metadata_filter)
-    return _requeue(agent_id, by, now, start)
+    return _requeue(agent_id, change.phrase(by), now, change)
 
 
 @retry_on_deadlock
-def _requeue(agent_id: UUID, by: str, now: datetime, start: RetryFrom | None) -> bool:
+def _requeue(agent_id: UUID, by: str, now: datetime, change: RetryChange) -> bool:
     with writing(RUNTIME.engine) as connection:
-        if start is None:
-            queues = requeue(connection, [agent_id], now, by)
-        else:
-            queues = _requeue_from(connection, agent_id, by, now, start)
+        queues = _requeue_changed(connection, agent_id, by, now, change)
     push_requeued(queues)
     return bool(queues)
 
 
-def _requeue_from(
-    connection: Connection, agent_id: UUID, by: str, now: datetime, start: RetryFrom
+def _requeue_changed(
+    connection: Connection, agent_id: UUID, by: str, now: datetime, change: RetryChange
 ) -> dict[str, list[Entry]]:
-    """Make an ended task QUEUED again, without the part of its journal that it is to do again."""
-    by = f"{by or ' by hand'}{start.phrase}"
+    """Make an ended task QUEUED again, with what the retry changes of it."""
+    if change == RetryChange():
+        return requeue(connection, [agent_id], now, by)
     # An earlier try, whose commit was not confirmed, may have been made, and the task may have gone on since.
     is_done = bool(with_log_line(connection, [agent_id], MESSAGE.format(by=by), now))
     queues = requeue(connection, [agent_id], now, by)
     if queues and not is_done:
         # Nobody appends meanwhile: the task does not run, and its row is locked.
-        truncate(connection, agent_id, cut_at(connection, agent_id, start.run, start.turn))
+        if change.start is not None:
+            truncate(connection, agent_id, cut_at(connection, agent_id, change.start.run, change.start.turn))
+        if change.limit is not None:
+            replace_limit(connection, agent_id, change.limit, now)
     return queues
 
 

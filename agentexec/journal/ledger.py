@@ -6,12 +6,15 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, delete, update
+from sqlalchemy import Connection, bindparam, case, delete, select, update
 
 from agentexec.activity.budget_models import Budget, BudgetHold
+from agentexec.activity.models import Activity
+from agentexec.arguments.budgets import NO_BUDGET, Limit, dump_budget, load_budget, task_account
 
 BUDGET: Any = Budget.__table__
 HOLD: Any = BudgetHold.__table__
+_ACTIVITY: Any = Activity.__table__
 
 _ADD_SPENT = (
     update(BUDGET)
@@ -40,3 +43,25 @@ def settle(connection: Connection, charge: Charge, now: datetime) -> None:
         values = {"account": account, "nanos": charge.nanos, "tokens": charge.tokens, "now": now}
         connection.execute(_ADD_SPENT, values)
     connection.execute(DELETE_HOLD, {"id": charge.hold_id})
+
+
+def replace_limit(connection: Connection, agent_id: UUID, limit: Limit, now: datetime) -> None:
+    """Give a task whose row is locked another limit. What it has spent stays, and what people have added to its limit."""
+    this_task = _ACTIVITY.c.agent_id == agent_id
+    try:
+        budget = load_budget(connection.execute(select(_ACTIVITY.c.budget).where(this_task)).scalar_one())
+    except ValueError:
+        budget = NO_BUDGET  # a damaged one ends each attempt, until it is replaced
+    stored = dump_budget(budget._replace(limit=limit))
+    connection.execute(update(_ACTIVITY).where(this_task).values(budget=stored))
+    # Its children read the limit in the account, perhaps before its own next call.
+    connection.execute(
+        update(BUDGET)
+        .where(BUDGET.c.name == task_account(agent_id))
+        .values(
+            raised=case((BUDGET.c.unit == limit.unit, BUDGET.c.raised), else_=0),
+            unit=limit.unit,
+            amount=limit.amount,
+            updated_at=now,
+        )
+    )

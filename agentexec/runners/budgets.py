@@ -15,7 +15,7 @@ from types import TracebackType
 from uuid import UUID
 
 from agentexec.activity.changes.reports import update
-from agentexec.arguments.budgets import NANOS, format_amount
+from agentexec.arguments.budgets import NANOS, format_amount, short_title
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, BudgetExceededError, UnavailableError, UsageError
@@ -296,7 +296,7 @@ def _exceeded(recorder: Recorder, refusal: Refusal, model: str) -> BudgetExceede
 
 def _owner(account: Account, recorder: Recorder) -> str:
     if account.agent_id is None:
-        title = "All tasks together" if account.title == "*" else account.title
+        title = "All tasks together" if account.title == "*" else short_title(account.title)
         return f"{title} per {account.period}"
     if account.agent_id == recorder.lease.agent_id:
         return f"Task {account.agent_id}"

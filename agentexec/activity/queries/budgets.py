@@ -22,10 +22,11 @@ MAX_READ = 1000
 """Shared budgets that are looked at."""
 
 _HELD = (
-    select(func.coalesce(func.sum(BudgetHold.nanos), 0), func.coalesce(func.sum(BudgetHold.tokens), 0))
+    select(BudgetHold.budget, func.sum(BudgetHold.nanos), func.sum(BudgetHold.tokens))
     .join(Activity, Activity.agent_id == BudgetHold.agent_id)
     # What an attempt that is over has reserved counts no more.
     .where(Activity.epoch == BudgetHold.epoch, Activity.status == Status.RUNNING)
+    .group_by(BudgetHold.budget)
 )
 
 
@@ -51,15 +52,21 @@ def open_windows(db: Session, now: datetime) -> list[BudgetSchema]:
 
 def _read(db: Session, *conditions: ColumnElement[bool]) -> list[BudgetSchema]:
     rows = db.execute(select(Budget.__table__).where(*conditions).limit(MAX_READ)).all()
-    return [_schema(db, row) for row in sorted(rows, key=_part_spent, reverse=True)[:MAX_WINDOWS]]
+    if not rows:
+        return []
+    shown = sorted(rows, key=_part_spent, reverse=True)[:MAX_WINDOWS]
+    held = {
+        name: (int(nanos), int(tokens))
+        for name, nanos, tokens in db.execute(_HELD.where(BudgetHold.budget.in_([row.name for row in shown])))
+    }
+    return [_schema(row, *held.get(row.name, (0, 0))) for row in shown]
 
 
 def _part_spent(row: Any) -> float:
     return (row.spent_nanos if row.unit == "dollars" else row.spent_tokens) / max(1, row.amount + row.raised)
 
 
-def _schema(db: Session, row: Any) -> BudgetSchema:
-    nanos, tokens = db.execute(_HELD.where(BudgetHold.budget == row.name)).one()
+def _schema(row: Any, nanos: int, tokens: int) -> BudgetSchema:
     is_dollars = row.unit == "dollars"
     scale = NANOS if is_dollars else 1
     return BudgetSchema(
@@ -67,7 +74,7 @@ def _schema(db: Session, row: Any) -> BudgetSchema:
         unit="dollars" if is_dollars else "tokens",
         limit=(row.amount + row.raised) / scale,
         spent=(row.spent_nanos if is_dollars else row.spent_tokens) / scale,
-        reserved=int(nanos if is_dollars else tokens) / scale,
+        reserved=(nanos if is_dollars else tokens) / scale,
         period=row.period,
         ends_at=row.ends_at,
     )

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from agentexec.activity.queries.overview import LOST_SECONDS, OverviewSchema, SpentSchema, WorkerSchema
 from agentexec.activity.schemas import ActivityListItemSchema
+from agentexec.arguments.budgets import short_title
 from agentexec.cli.output import format_duration, one_line
 from agentexec.cli.situation import FAR, future_start, start_text
 from agentexec.task import Status
@@ -48,7 +49,7 @@ def header(
         third.append("  ")
     for budget in spent.budgets[:MAX_BUDGETS] if spent is not None else ():
         style = "bold red" if budget.spent >= NEARLY * budget.limit else ""
-        third.append(f"{one_line(budget.title)} per {budget.period}: {budget}  ", style)
+        third.append(f"{one_line(short_title(budget.title))} per {budget.period}: {budget}  ", style)
     if query:
         third.append(f"filter: {one_line(query)}", "magenta")
     return [*lines, third] if third.plain else lines

@@ -165,6 +165,23 @@ def test_retry_queues_failed_and_canceled_tasks_again(deploy: Deploy) -> None:
     assert not ax.retry_sync(canceled)
 
 
+@on_targets("embedded")
+def test_a_budget_is_given_at_enqueue_and_raised_by_a_retry(deploy: Deploy) -> None:
+    deployment = deploy()
+    code, _, err = cli(deployment, "enqueue", "work", "--budget", "2")
+    assert code == 2 and 'write it like "$2.00"' in err
+    code, printed, _ = cli(deployment, "enqueue", "work", "--budget", "$2.00", "--on-budget", "ask")
+    task = printed.strip()
+    assert code == 0 and ax.cancel_sync(task)
+    assert "$0.00 spent, $0.00 reserved of $2.00" in cli(deployment, "show", task)[1]
+    assert cli(deployment, "retry", task, "--budget", "$5.00")[0] == 0
+    shown = cli(deployment, "show", task)[1]
+    assert "$0.00 spent, $0.00 reserved of $5.00" in shown
+    assert "Put back on the queue by hand, with a budget of $5.00." in shown
+    code, _, err = cli(deployment, "retry", "--all", "--budget", "$5.00")
+    assert code == 2 and "--budget are for tasks named by their IDs" in err
+
+
 @pytest.mark.thorough
 @on_targets("embedded")
 def test_failed_tasks_are_listed_and_retried_together(deploy: Deploy) -> None:

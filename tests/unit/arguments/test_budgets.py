@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from agentexec.arguments.budgets import (
     MAX_ACCOUNT,
+    MAX_TITLE,
     NANOS,
     NO_BUDGET,
     Limit,
@@ -25,6 +27,7 @@ from agentexec.arguments.budgets import (
     load_budget,
     parse_limit,
     parse_windows,
+    short_title,
     without_ancestors,
 )
 from agentexec.errors import UsageError
@@ -38,10 +41,10 @@ NOON = datetime(2026, 2, 28, 12, 34, 56, 789, tzinfo=UTC)
     [
         ("$2.00", Limit("dollars", 2 * NANOS)),
         (" $ 0.000000001 ", Limit("dollars", 1)),
-        ("$1_000", Limit("dollars", 1000 * NANOS)),
+        ("$1000", Limit("dollars", 1000 * NANOS)),
         ("500000 tokens", Limit("tokens", 500_000)),
         ("1 token", Limit("tokens", 1)),
-        ("2_000_000TOKENS", Limit("tokens", 2_000_000)),
+        ("2000000TOKENS", Limit("tokens", 2_000_000)),
     ],
 )
 def test_limits_are_dollars_or_tokens(text: str, limit: Limit) -> None:
@@ -49,9 +52,19 @@ def test_limits_are_dollars_or_tokens(text: str, limit: Limit) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2", "$", "$0", "0 tokens", "$-1", "$1.2345678901", "2 EUR", "$1e3", "$99999999999"]
+    "text",
+    ["", "2", "$", "$0", "0 tokens", "$-1", "$1.2345678901", "2 EUR", "$1e3", "$99999999999"],
 )
 def test_other_texts_are_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError, match="budget="):
+        checked_limit("budget=", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["$1_000", "1_000 tokens", "$1,000", "$\u0662", "$2.\u0665", "\u0665 tokens", "5 token\u017f"],
+)
+def test_digits_that_people_read_differently_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="budget="):
         checked_limit("budget=", text)
 
@@ -108,8 +121,8 @@ def test_periods_are_those_of_the_calendar(period: str, begin: str, end: str) ->
 
 
 def test_a_task_counts_for_the_windows_of_its_labels() -> None:
-    windows = parse_windows("tenant=$50/day; *=$500/day; user=1 tokens/hour; tags=$1/day")
-    found = accounts_of_labels(windows, {"tenant": "acme", "user": 7, "tags": ["a"]}, NOON)
+    windows = parse_windows("tenant=$50/day; *=$500/day; user=1 tokens/hour; team=$1/day; of=$1/day")
+    found = accounts_of_labels(windows, {"tenant": "acme", "user": 7, "of": None}, NOON)
     assert [(name, title) for name, title, *_ in found] == [
         ("tenant=acme/dollars/day/2026-02-28T00:00", "tenant=acme"),
         ("*/dollars/day/2026-02-28T00:00", "*"),
@@ -119,6 +132,22 @@ def test_a_task_counts_for_the_windows_of_its_labels() -> None:
     [(other, *_)] = accounts_of_labels(windows[:1], {"tenant": "x" * 301}, NOON)
     assert len(long) <= MAX_ACCOUNT
     assert long != other
+
+
+@pytest.mark.parametrize(
+    ("value", "title"),
+    [(["acme"], '["acme"]'), ([], "[]"), ({"b": 1, "a": "ä"}, '{"a":"ä","b":1}'), (False, "false")],
+)
+def test_a_label_that_is_a_list_does_not_escape_its_window(value: Any, title: str) -> None:
+    [(_, found, *_)] = accounts_of_labels(parse_windows("tenant=$50/day"), {"tenant": value}, NOON)
+    assert found == f"tenant={title}"
+
+
+def test_a_long_label_is_shortened_where_people_read_it() -> None:
+    [(_, title, *_)] = accounts_of_labels(parse_windows("tenant=$50/day"), {"tenant": "x" * 9999}, NOON)
+    assert (len(title), title[-2:]) == (MAX_TITLE, "x…")
+    assert short_title(title) == f"tenant={'x' * 52}…"
+    assert short_title("tenant=acme") == "tenant=acme"
 
 
 def test_a_budget_comes_back_as_it_was_stored() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,6 +12,7 @@ from agentexec.cli.output import (
     cell_width,
     echo_json,
     fit,
+    format_moment,
     format_table,
     format_time,
     one_line,
@@ -80,3 +81,10 @@ def test_a_moment_at_the_end_of_time_can_be_shown(monkeypatch: pytest.MonkeyPatc
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_a_moment_of_another_day_has_its_date() -> None:
+    now = datetime(2026, 2, 28, 12, 30).astimezone()
+    assert format_moment(now - timedelta(hours=12), now) == "00:30:00"
+    assert format_moment(now + timedelta(hours=12), now) == "2026-03-01 00:30:00"
+    assert format_moment(now - timedelta(hours=13), now) == "2026-02-27 23:30:00"

@@ -12,11 +12,14 @@ import pytest
 from agents import Agent, ModelSettings, function_tool
 from agents.testing import ScriptedModel, assistant_message
 from sqlalchemy import select
+from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
 import agentexec as ax
+from agentexec.activity.queries.budgets import open_windows
 from agentexec.arguments.budgets import NANOS, TaskBudget, parse_limit
 from agentexec.cli.screen.view import header
+from agentexec.db.clock import utc_now
 from agentexec.journal.ledger import BUDGET, HOLD
 from agentexec.journal.recorder import current_scope
 from agentexec.journal.store import ACTIVITY
@@ -316,6 +319,74 @@ def test_at_the_limit_a_person_raises_the_budget_or_stops_the_task(mode: str) ->
         harness.run_all()
         assert "BudgetExceededError" in harness.task(task).error
         assert len(harness.model.calls) == 1
+
+
+def test_a_retry_raises_a_budget_that_the_enqueue_gave() -> None:
+    pool = researching()
+
+    @pool.task("parent")
+    async def parent(agent_id: UUID, context: Any) -> str:
+        return await ax.get_result(await ax.enqueue("research", {}))
+
+    with ax.testing.harness(pool) as harness:
+        harness.model.say("Done.")
+        task = harness.run("parent", budget="100 tokens", on_budget="fail")
+        [child] = [known for known in harness.tasks if known.task_name == "research"]
+        assert "BudgetExceededError: Parent task" in child.error
+        assert ax.retry_sync(child.agent_id, budget="900 tokens")
+        harness.run_all()
+        assert "BudgetExceededError: Parent task" in harness.task(child.agent_id).error, (
+            "its own limit is not the one"
+        )
+        with pytest.raises(ax.UsageError, match="budget="):
+            ax.retry_sync(task.agent_id, budget="900")
+        assert ax.retry_sync(task.agent_id, budget="900 tokens", by="Ada")
+        harness.run_all()
+        assert harness.task(task.agent_id).result == "Done."
+        assert (
+            "Put back on the queue by Ada, with a budget of 900 tokens."
+            in harness.task(task.agent_id).messages
+        )
+        assert account(task.agent_id).amount == 900
+        with Session(RUNTIME.engine) as db:
+            assert str(ax.activity.detail(db, task.agent_id).budget) == (
+                "15 tokens spent, 0 tokens reserved of 900 tokens"
+            )
+        assert not ax.retry_sync(task.agent_id, budget="5 tokens"), "it is complete"
+        assert account(task.agent_id).amount == 900
+
+
+def test_a_retry_replaces_a_damaged_budget_and_one_in_another_unit() -> None:
+    with ax.testing.harness(researching(on_budget="ask")) as harness:
+        task = harness.enqueue("research", budget="10 tokens")
+        harness.run_all()
+        ax.approve_sync(task, harness.approvals[0].call_id)
+        harness.run_all()
+        ax.reject_sync(task, harness.approvals[0].call_id)
+        harness.run_all()
+        assert "BudgetExceededError" in harness.task(task).error
+        with RUNTIME.engine.begin() as connection:
+            connection.execute(ACTIVITY.update().values(budget="damaged"))
+        harness.model.say("Done.")
+        assert ax.retry_sync(task, budget="$1.00")
+        harness.run_all()
+        assert harness.task(task).result == "Done."
+        row = account(task.agent_id)
+        assert (row.unit, row.amount, row.raised) == ("dollars", NANOS, 0)
+
+
+def test_shared_budgets_are_read_by_two_statements() -> None:
+    ax.CONF.budgets = "tenant=1000000 tokens/month; team=$1/day"
+    with ax.testing.harness(researching()) as harness:
+        for number in range(4):
+            harness.model.say("Done.")
+            harness.run("research", metadata={"tenant": f"t{number}"})
+        statements: list[str] = []
+        with Session(RUNTIME.engine) as db:
+            listen(db.connection(), "before_cursor_execute", lambda *event: statements.append(event[2]))
+            found = open_windows(db, utc_now())
+        assert [(budget.spent, budget.reserved) for budget in found] == [(15, 0)] * 4
+        assert len(statements) == 2
 
 
 def test_people_see_what_is_spent_reserved_and_the_limit() -> None:
