@@ -26,6 +26,8 @@ from agentexec.activity.schemas import (
     ActivityLogSchema,
 )
 from agentexec.client.approvals import ApprovalSchema
+from agentexec.client.comparison import ComparisonSchema
+from agentexec.web.forks import RunSchema
 from agentexec.web.schemas import (
     ActivityCountSchema,
     ActSchema,
@@ -55,9 +57,11 @@ MODELS: tuple[type[BaseModel], ...] = (
     ActivityCountSchema,
     BulkSchema,
     CallerSchema,
+    ComparisonSchema,
     ContentsSchema,
     FailedGroupListSchema,
     FailedListSchema,
+    RunSchema,
     ScheduleItemSchema,
     StartedSchema,
 )

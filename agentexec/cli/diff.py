@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,12 @@ from uuid import UUID
 
 from agentexec.cli.database import session
 from agentexec.cli.output import format_table, one_line
-from agentexec.values.presentation import Presenter, read_json
+from agentexec.values.presentation import Presenter
 
 if TYPE_CHECKING:
-    from agentexec.cli.task_view import TaskView
-    from agentexec.journal.diffs import StepChange
+    from agentexec.client.comparison import ComparedStepSchema, ComparedTaskSchema
 
-SIGNS = {"same": " ", "removed": "-", "added": "+"}
+SIGNS = {"removed": "-", "added": "+"}
 CELL = 60
 """Characters of a value in the table."""
 
@@ -27,63 +25,55 @@ class Difference:
     def __init__(
         self, first: UUID, second: UUID, scope: Mapping[str, str] | None, presenter: Presenter
     ) -> None:
-        # Imported on use: the command line is parsed sooner without them.
-        from agentexec.cli.task_view import load_view
-        from agentexec.journal.diffs import compare_steps
+        # Imported on use: the command line is parsed sooner without it.
+        from agentexec.client.comparison import compare_tasks
 
         with session() as db:
-            self._views = [load_view(db, agent_id, scope) for agent_id in (first, second)]
-            self._changes = compare_steps(db, first, second)
-        self._presenter = presenter
+            self._found = compare_tasks(db, first, second, scope, presenter)
 
     def lines(self) -> Iterator[str]:
         """Yield the lines for the terminal."""
-        columns = [self._facts(view) for view in self._views]
+        columns = [_facts(self._found.first), _facts(self._found.second)]
         rows = [[name, *(_cell(column[name]) for column in columns)] for name in columns[0]]
         yield from format_table(["", "FIRST", "SECOND"], rows)
-        for change, group in itertools.groupby(self._changes, key=lambda change: change.change):
-            steps = list(group)
-            if change == "same":
-                yield f"  {len(steps)} step{'' if len(steps) == 1 else 's'} of both"
-                continue
-            for step in steps:
-                yield one_line(f"{SIGNS[change]} {step.step.path}: {self._contents(step)}")
+        for step in self._found.steps:
+            if step.change == "same":
+                yield f"  {step.count} step{'' if step.count == 1 else 's'} of both"
+            else:
+                yield one_line(f"{SIGNS[step.change]} {step.path}: {_contents(step)}")
+        if not self._found.is_complete:
+            yield "  ... more steps, which were not compared"
 
     def as_json(self) -> dict[str, Any]:
         """Return the difference as JSON data."""
-        first, second = (self._facts(view) for view in self._views)
-        steps = [
-            {
-                "change": change.change,
-                "path": change.step.path,
-                "kind": change.step.kind,
-                "contents": self._presenter.present(change.step.contents),
-            }
-            for change in self._changes
-        ]
-        return {"first": first, "second": second, "steps": steps}
-
-    def _facts(self, view: TaskView) -> dict[str, Any]:
-        task, usage = view.activity, view.activity.usage
-        result = view.contents.result
-        side = "removed" if view is self._views[0] else "added"
+        found = self._found
         return {
-            "agent_id": str(task.agent_id),
-            "task": task.task_name,
-            "status": str(task.status),
-            "result": None if result is None else self._presenter.present(read_json(result)),
-            "steps": sum(change.change in ("same", side) for change in self._changes),
-            "requests": usage.requests,
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "dollars": None if task.cost is None else round(task.cost, 6),
-            "seconds": None if task.elapsed_seconds is None else round(task.elapsed_seconds, 1),
+            "first": _facts(found.first),
+            "second": _facts(found.second),
+            "steps": [step.model_dump(mode="json") for step in found.steps],
+            "is_complete": found.is_complete,
         }
 
-    def _contents(self, change: StepChange) -> str:
-        shown = self._presenter.present(change.step.contents)
-        parts = shown if isinstance(shown, list) and change.step.kind == "model" else [shown]
-        return ", ".join(_part(part) for part in parts)
+
+def _facts(task: ComparedTaskSchema) -> dict[str, Any]:
+    return {
+        "agent_id": str(task.agent_id),
+        "task": task.task_name,
+        "status": str(task.status),
+        "result": task.result,
+        "steps": task.steps,
+        "requests": task.requests,
+        "input_tokens": task.input_tokens,
+        "output_tokens": task.output_tokens,
+        "dollars": None if task.cost is None else round(task.cost, 6),
+        "seconds": None if task.elapsed_seconds is None else round(task.elapsed_seconds, 1),
+    }
+
+
+def _contents(step: ComparedStepSchema) -> str:
+    shown = step.contents
+    parts = shown if isinstance(shown, list) and step.kind == "model" else [shown]
+    return ", ".join(_part(part) for part in parts)
 
 
 def _part(part: Any) -> str:

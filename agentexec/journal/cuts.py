@@ -9,12 +9,16 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select
+from sqlalchemy.orm import Session
 
 from agentexec.db.chunks import chunks
 from agentexec.errors import UsageError
 from agentexec.journal.facts import FactKind, fit_path
 from agentexec.journal.store import JOURNAL
+
+MAX_RUNS = 100
+"""Runs of a task that are listed."""
 
 Moment = tuple[int, datetime]
 """Moment of a fact: the epoch, because the clocks of two workers may differ, then the time on the worker's clock."""
@@ -140,6 +144,20 @@ def read_rows(connection: Connection, agent_id: UUID) -> list[Row]:
         .order_by(JOURNAL.c.path, JOURNAL.c.seq)
     )
     return [Row(*row) for row in connection.execute(query)]
+
+
+def list_runs(db: Session, agent_id: UUID) -> list[tuple[str, int]]:
+    """Return the runs that a fork can begin in, the first MAX_RUNS, each with the number of its recorded turns."""
+    turns = func.sum(case((JOURNAL.c.kind == FactKind.MODEL, 1), else_=0))
+    query = (
+        select(JOURNAL.c.path, turns)
+        .where(JOURNAL.c.agent_id == agent_id, JOURNAL.c.kind.in_((FactKind.RUN, FactKind.MODEL)))
+        .where(~JOURNAL.c.path.contains("/"))
+        .group_by(JOURNAL.c.path)
+        .order_by(func.min(JOURNAL.c.created_at), JOURNAL.c.path)
+        .limit(MAX_RUNS)
+    )
+    return [(path, int(number)) for path, number in db.execute(query)]
 
 
 def choose_run(agent_id: UUID, rows: Sequence[Row], run: str | None) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -22,13 +23,16 @@ MAX_FACTS = 5_000
 SHOWN = (FactKind.MODEL, FactKind.OUTCOME, FactKind.RAISED)
 """Kinds of facts that are steps for a person."""
 
+READ_AT_ONCE = 50
+"""Facts whose values are in memory together: a value may be large."""
+
 
 class RecordedStep(NamedTuple):
-    """A step with its contents: the text and calls of a response, the value of a call."""
+    """A step of a task. `position` is its place among the steps of its task."""
 
+    position: int
     path: str
     kind: str
-    contents: Any
 
 
 class StepChange(NamedTuple):
@@ -38,9 +42,9 @@ class StepChange(NamedTuple):
     step: RecordedStep
 
 
-def compare_steps(db: Session, first: UUID, second: UUID) -> list[StepChange]:
-    """Return the steps of two tasks in order, each with who has it."""
-    left, right = _steps(db, first), _steps(db, second)
+def compare_steps(db: Session, first: UUID, second: UUID, maximum: int = MAX_FACTS) -> list[StepChange]:
+    """Return the steps of two tasks in order, each with who has it; of each task the first `maximum` steps."""
+    left, right = _steps(db, first, maximum), _steps(db, second, maximum)
     matcher = difflib.SequenceMatcher(
         None, [key for key, _ in left], [key for key, _ in right], autojunk=False
     )
@@ -54,23 +58,41 @@ def compare_steps(db: Session, first: UUID, second: UUID) -> list[StepChange]:
     return changes
 
 
-def _steps(db: Session, agent_id: UUID) -> list[tuple[str, RecordedStep]]:
+def read_contents(db: Session, agent_id: UUID, positions: Collection[int]) -> dict[int, Any]:
+    """Return the contents of steps by their position: the text and calls of a response, the value of a call."""
+    if not positions:
+        return {}
+    rows = _rows(db, agent_id, max(positions) + 1)
+    return {
+        position: _contents(row.kind, row.value) for position, row in enumerate(rows) if position in positions
+    }
+
+
+def _steps(db: Session, agent_id: UUID, maximum: int) -> list[tuple[tuple[str, int], RecordedStep]]:
+    """Return the steps of a task, each with a key that no other step of the task has.
+
+    Steps that say the same are told apart by their number: the comparison of many equal ones would take minutes.
+    """
+    seen: Counter[str] = Counter()
+    steps = []
+    for position, row in enumerate(_rows(db, agent_id, maximum)):
+        digest = _digest(row.path, row.kind, row.value)
+        seen[digest] += 1
+        steps.append(((digest, seen[digest]), RecordedStep(position, row.path, row.kind)))
+    return steps
+
+
+def _rows(db: Session, agent_id: UUID, maximum: int) -> Iterator[Any]:
     query = (
         select(JOURNAL.c.path, JOURNAL.c.kind, JOURNAL.c.value)
         .where(JOURNAL.c.agent_id == agent_id, JOURNAL.c.kind.in_(SHOWN))
         .order_by(JOURNAL.c.epoch, JOURNAL.c.created_at, JOURNAL.c.path, JOURNAL.c.seq)
-        .limit(MAX_FACTS)
+        .limit(maximum)
     )
-    return [
-        (
-            _key(row.path, row.kind, row.value),
-            RecordedStep(row.path, row.kind, _contents(row.kind, row.value)),
-        )
-        for row in db.execute(query)
-    ]
+    yield from db.execute(query, execution_options={"yield_per": READ_AT_ONCE})
 
 
-def _key(path: str, kind: str, value: str) -> str:
+def _digest(path: str, kind: str, value: str) -> str:
     return hashlib.sha256("\n".join((path, kind, value)).encode("utf-8", "replace")).hexdigest()
 
 
@@ -78,7 +100,7 @@ def _contents(kind: str, value: str) -> Any:
     """Return what a person wants to see of a fact's value."""
     try:
         data = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
     if kind == FactKind.MODEL:
         return list(_parts(data))

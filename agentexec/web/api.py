@@ -10,13 +10,14 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from agentexec.errors import UsageError
-from agentexec.web import activities, approvals, failures, front_ends, installation
+from agentexec.web import activities, approvals, failures, forks, front_ends, installation
 from agentexec.web.endpoints import Endpoint, add_endpoints
 from agentexec.web.server_sent_events import event_stream
 
 RESOURCES = (
     installation.ENDPOINTS,
     activities.ENDPOINTS,
+    forks.ENDPOINTS,
     front_ends.ENDPOINTS,
     approvals.ENDPOINTS,
     failures.ENDPOINTS,

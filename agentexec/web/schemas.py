@@ -226,6 +226,11 @@ class BulkRetryBody(BulkBody):
     """Filters of the failed tasks that are retried."""
 
     since: datetime | None = Field(default=None, description="Only tasks that failed at this time or later.")
+    error: str | None = Field(
+        default=None,
+        max_length=500,
+        description="Only tasks with this last log line, or its first 500 characters: the `error` of a group.",
+    )
 
 
 class FailedTaskSchema(BaseModel):

@@ -27,6 +27,9 @@ class FailedFilter(NamedTuple):
     metadata: Mapping[str, Any] | None = None
     queue: str | None = None
     agent_ids: Sequence[UUID] | None = None
+    error: str | None = None
+    """Last log line, or its first GROUPED_CHARACTERS: that of a group."""
+
     newest: int | None = None
     """Number of failed tasks, the newest by creation, among which to look; None for all."""
 
@@ -43,6 +46,9 @@ class FailedFilter(NamedTuple):
             found.append(Activity.queue == self.queue)
         if self.agent_ids is not None:
             found.append(Activity.agent_id.in_(self.agent_ids))
+        if self.error is not None:
+            line = func.substr(func.coalesce(Activity.message, ""), 1, GROUPED_CHARACTERS)
+            found.append(line == self.error[:GROUPED_CHARACTERS])
         return [*found, *metadata_conditions(self.metadata)]
 
 

@@ -130,7 +130,12 @@ def test_the_difference_of_a_fork_is_what_came_after_the_turn() -> None:
         data = difference.as_json()
         assert (data["first"]["requests"], data["second"]["requests"]) == (2, 2)
         assert (data["first"]["steps"], data["second"]["steps"]) == (3, 5)
-        assert [step["change"] for step in data["steps"]] == ["same"] * 2 + ["removed"] + ["added"] * 3
+        assert [(step["change"], step["count"]) for step in data["steps"]] == [
+            ("same", 2),
+            ("removed", 1),
+            *[("added", 1)] * 3,
+        ]
+        assert data["is_complete"]
         assert (data["first"]["result"], data["second"]["result"]) == ("first", "second")
 
 

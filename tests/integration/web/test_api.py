@@ -27,7 +27,7 @@ from agentexec.journal.models import Approval
 from agentexec.runtime import RUNTIME
 from agentexec.schedules.record import declare
 from agentexec.task import Priority, ScheduleDefinition
-from agentexec.web import activities, failures
+from agentexec.web import activities, bulk, failures
 from agentexec.web.api import endpoints
 from tests.integration.web.conftest import caller, headers
 from tests.waiting import patient, wait_until
@@ -37,8 +37,8 @@ def enqueue(key: str = "a", name: str = "work", **options: Any) -> UUID:
     return ax.enqueue_sync(name, {"key": key}, **options).agent_id
 
 
-def fail(agent_id: UUID) -> UUID:
-    ax.activity.error(agent_id, "it broke")
+def fail(agent_id: UUID, error: str = "it broke") -> UUID:
+    ax.activity.error(agent_id, error)
     return agent_id
 
 
@@ -157,6 +157,30 @@ def test_failed_tasks_are_listed_grouped_and_retried(
     assert some == {"dry_run": False, "matched": 3, "matched_is_exact": True, "changed": 2, "more": True}
     assert [status_of(task) for task in failed] == ["queued", "queued", "error"], "the oldest failures first"
     assert log_of(failed[0])[-1] == "Put back on the queue by alice."
+
+
+def test_a_group_of_failures_is_retried_by_its_error(
+    web: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "it broke " * 100
+    tasks = {text: fail(enqueue(text), text) for text in ("it broke", long, f"{long}.", "other")}
+    groups = {group["error"]: group["count"] for group in web.get("failed/groups").json()["groups"]}
+    line = "Task failed with error: "
+    group = f"{line}{long}"[:500]
+    assert groups == {f"{line}it broke": 1, group: 2, f"{line}other": 1}
+    body = {"task_name": "work", "error": group}
+    assert web.post("failed/retry", json={**body, "dry_run": True}).json()["matched"] == 2
+    assert web.post("failed/retry", json=body).json()["changed"] == 2
+    assert {text: status_of(task) for text, task in tasks.items()} == {
+        "it broke": "error",
+        long: "queued",
+        f"{long}.": "queued",
+        "other": "error",
+    }
+    monkeypatch.setattr(failures, "COUNTED", 1)
+    monkeypatch.setattr(bulk, "COUNTED", 1)
+    counted = web.post("failed/retry", json={"all": True, "dry_run": True}).json()
+    assert (counted["matched"], counted["matched_is_exact"], counted["more"]) == (1, False, True)
 
 
 def test_lists_take_filters_pages_and_cursors(web: TestClient) -> None:

@@ -1,5 +1,5 @@
 // Made from the endpoints of the HTTP API by `./dev ui types`. Change the endpoints instead.
-import type { Act, ActivityCount, ActivityDetail, ActivityList, Approval, ApprovalRule, Bulk, Caller, Contents, FailedGroupList, FailedList, Overview, Queue, RuleSaved, RuleScopeBody, ScheduleItem, Spent, Started, Status, Worker } from '../types/schemas.js';
+import type { Act, ActivityCount, ActivityDetail, ActivityList, Approval, ApprovalRule, Bulk, Caller, Comparison, Contents, FailedGroupList, FailedList, Overview, Queue, RuleSaved, RuleScopeBody, Run, ScheduleItem, Spent, Started, Status, Worker } from '../types/schemas.js';
 import { type ClientOptions, createRequest, type RequestOptions } from './client.js';
 
 /** Further parts of an approval. */
@@ -54,6 +54,22 @@ export interface BulkRetryBody {
   dry_run?: boolean | undefined;
   /** Only tasks that failed at this time or later. */
   since?: string | null | undefined;
+  /** Only tasks with this last log line, or its first 500 characters: the `error` of a group. */
+  error?: string | null | undefined;
+}
+
+/** Turn at which a task is forked, and what the fork changes. */
+export interface ForkBody {
+  /** The first turn that the new task takes itself, from 1. */
+  at: number;
+  /** Path of the run, if the task has several. */
+  run?: string | null | undefined;
+  /** Instructions of the agent from the turn on. */
+  instructions?: string | null | undefined;
+  /** Name of its model from the turn on. */
+  model?: string | null | undefined;
+  /** Message that the agent reads right before the turn. */
+  input?: string | null | undefined;
 }
 
 /** Reason of a pause. */
@@ -238,8 +254,14 @@ export interface Api {
   cancelActivity(agentId: string, options?: RequestOptions): Promise<Act>;
   /** Retry a task. */
   retryActivity(agentId: string, options?: RequestOptions): Promise<Act>;
+  /** List the runs of a task. */
+  listTaskRuns(agentId: string, options?: RequestOptions): Promise<Run[]>;
+  /** Fork a task at a turn. */
+  forkActivity(agentId: string, body: ForkBody, options?: RequestOptions): Promise<Started>;
   /** Revoke a rule. */
   revokeApprovalRule(ruleId: string, options?: RequestOptions): Promise<Act>;
+  /** Compare two tasks. */
+  compareActivities(agentId: string, otherId: string, options?: RequestOptions): Promise<Comparison>;
   /** Approve a call. */
   approveCall(agentId: string, callId: string, body?: ApproveBody, options?: RequestOptions): Promise<Act>;
   /** Reject a call. */
@@ -274,7 +296,10 @@ export function createApi(options: ClientOptions = {}): Api {
     getContents: (agentId, options) => request('GET', `/activity/${encodeURIComponent(agentId)}/contents`, {}, options),
     cancelActivity: (agentId, options) => request('POST', `/activity/${encodeURIComponent(agentId)}/cancel`, {}, options),
     retryActivity: (agentId, options) => request('POST', `/activity/${encodeURIComponent(agentId)}/retry`, {}, options),
+    listTaskRuns: (agentId, options) => request('GET', `/activity/${encodeURIComponent(agentId)}/runs`, {}, options),
+    forkActivity: (agentId, body, options) => request('POST', `/activity/${encodeURIComponent(agentId)}/fork`, { body }, options),
     revokeApprovalRule: (ruleId, options) => request('POST', `/approval-rules/${encodeURIComponent(ruleId)}/revoke`, {}, options),
+    compareActivities: (agentId, otherId, options) => request('GET', `/activity/${encodeURIComponent(agentId)}/diff/${encodeURIComponent(otherId)}`, {}, options),
     approveCall: (agentId, callId, body, options) => request('POST', `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/approve`, { body }, options),
     rejectCall: (agentId, callId, body, options) => request('POST', `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/reject`, { body }, options),
   };

@@ -216,6 +216,47 @@ export interface Caller {
   expires_at: string | null;
 }
 
+/** Step of one of the tasks of a comparison, or steps in a row that both have. */
+export interface ComparedStep {
+  /** same: both have it; removed: only the first task; added: only the second one. */
+  change: "same" | "removed" | "added";
+  /** Run or call within the task; null for steps in a row. */
+  path: string | null;
+  /** model, outcome or raised; null for steps in a row. */
+  kind: string | null;
+  /** Texts and calls of a response, or the value of a call. */
+  contents: unknown;
+  /** Number of steps in a row that both have. */
+  count: number;
+}
+
+/** Task of a comparison. */
+export interface ComparedTask {
+  agent_id: string;
+  task_name: string;
+  status: Status;
+  /** Result without secrets, cut if it is long; null without one. */
+  result: unknown;
+  /** Number of its steps: responses of models, and values of calls. */
+  steps: number;
+  requests: number;
+  input_tokens: number;
+  output_tokens: number;
+  /** Estimated cost in dollars; null if a price is unknown. */
+  cost: number | null;
+  elapsed_seconds: number | null;
+}
+
+/** Two tasks side by side, and the steps that only one of them has. */
+export interface Comparison {
+  first: ComparedTask;
+  second: ComparedTask;
+  /** In order; steps in a row that both have are one entry. */
+  steps: ComparedStep[];
+  /** false if there are more steps, or more that differ, than are shown. */
+  is_complete: boolean;
+}
+
 /**
  * Context, result, and what the queue knows of a task, for people who look after it.
  *
@@ -332,6 +373,16 @@ export interface Queue {
   pause: Pause | null;
   /** Seconds for which the oldest of the ready tasks could have started; null without one. */
   oldest_age: number | null;
+}
+
+/** Run of an agent within a task, and the turns at which the task can be forked. */
+export interface Run {
+  /** Path of the run, such as "Writer#1". */
+  run: string;
+  /** Number of its recorded turns. */
+  turns: number;
+  /** The last turn at which a fork can begin; the first one is 1. */
+  last: number;
 }
 
 /** Schedule, as of its latest tick. */
