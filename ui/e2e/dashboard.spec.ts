@@ -115,6 +115,31 @@ test('every view is accessible on every screen', async ({ page, application, com
   }
 });
 
+test('a task is forked, and compared with its fork', async ({ page, application, company }) => {
+  const agentId = await queue(application, company);
+  await page.goto(`${application.url}${PATH}/tasks/${agentId}`);
+  await expect(approve(page)).toBeVisible();
+  await page.getByRole('button', { name: 'Fork…' }).click();
+  const form = page.getByRole('dialog', { name: 'Fork this task' });
+  await form.getByLabel(/^First turn/).fill('2');
+  await form.getByLabel(/^Message that the agent reads/).fill('Be brief.');
+  await form.getByRole('button', { name: 'Fork' }).click();
+  await expect(page).not.toHaveURL(new RegExp(agentId));
+  await expect(logLines(page).first()).toHaveText(/^Forked from task .* at turn 2 of .* with a message/);
+  await page.getByRole('link', { name: `Compare with ${agentId.slice(0, 8)}` }).click();
+  await expect(page.getByText(/^\d+ steps? of both$/).first()).toBeVisible();
+  await expectSound(page);
+});
+
+test('the overview shows what is spent of a shared budget', async ({ page, application, company }) => {
+  const agentId = await queue(application, company);
+  await expect.poll(async () => (await application.task(agentId)).percentage).toBe(70);
+  await page.goto(`${application.url}${PATH}`);
+  const budgets = page.getByRole('region', { name: 'Shared budgets' });
+  await expect(budgets.getByText(/^All tasks per month/)).toBeVisible();
+  await expect(budgets.getByText(/[1-9][\d,]* tokens of 1,000,000,000 tokens/)).toBeVisible();
+});
+
 test('the keys work in every view', async ({ page, application, company }) => {
   await queue(application, company);
   const agentId = await queue(application, company);

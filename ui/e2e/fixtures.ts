@@ -26,7 +26,8 @@ export const test = base.extend<Fixtures, WorkerFixtures>({
   application: [
     // biome-ignore lint/correctness/noEmptyPattern: Playwright reads which fixtures are wanted from the pattern
     async ({}, use) => {
-      const application = await Application.start();
+      const env = { AGENTEXEC_BUDGETS: '*=1000000000 tokens/month' };
+      const application = await Application.start({ env });
       await use(application);
       await application.stop();
     },

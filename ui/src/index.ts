@@ -3,6 +3,7 @@ export {
   type BulkCancelBody,
   type BulkRetryBody,
   createApi,
+  type ForkBody,
   type ListActivitiesQuery,
 } from './client/api.js';
 export {
@@ -27,12 +28,17 @@ export {
 export type { StreamState } from './client/streamState.js';
 export { ActiveAgentsBadge, type ActiveAgentsBadgeProps } from './components/ActiveAgentsBadge.js';
 export { ApprovalCard, type ApprovalCardProps } from './components/ApprovalCard.js';
+export { BudgetBar, type BudgetBarProps } from './components/BudgetBar.js';
+export { BudgetList, type BudgetListProps } from './components/BudgetList.js';
+export { CopyButton, type CopyButtonProps } from './components/CopyButton.js';
 export { FoldedText, type FoldedTextProps } from './components/FoldedText.js';
+export { ForkForm, type ForkFormProps } from './components/ForkForm.js';
 export { type LogLine, LogStream, type LogStreamProps } from './components/LogStream.js';
 export { ProgressBar, type ProgressBarProps } from './components/ProgressBar.js';
 export { RelativeTime, type RelativeTimeProps } from './components/RelativeTime.js';
 export { RunTimeline, type RunTimelineProps } from './components/RunTimeline.js';
 export { StatusBadge, type StatusBadgeProps } from './components/StatusBadge.js';
+export { TaskComparison, type TaskComparisonProps } from './components/TaskComparison.js';
 export { TaskDetail, type TaskDetailActivity, type TaskDetailProps } from './components/TaskDetail.js';
 export { TaskList, type TaskListItem, type TaskListProps } from './components/TaskList.js';
 export { TaskTree, type TaskTreeItem, type TaskTreeProps } from './components/TaskTree.js';
@@ -65,8 +71,12 @@ export type {
   ActivityListItem,
   ActivityLog,
   Approval,
+  Budget,
   Bulk,
   Caller,
+  ComparedStep,
+  ComparedTask,
+  Comparison,
   Contents,
   EventType,
   FailedGroup,
@@ -80,6 +90,7 @@ export type {
   Spent,
   Started,
   Status,
+  TaskRun,
   Usage,
   WorkerDeath,
   WorkerProcess,

@@ -1,12 +1,17 @@
 import {
   ActiveAgentsBadge,
   ApprovalCard,
+  BudgetBar,
+  BudgetList,
+  CopyButton,
   FoldedText,
+  ForkForm,
   LogStream,
   ProgressBar,
   RelativeTime,
   RunTimeline,
   StatusBadge,
+  TaskComparison,
   TaskDetail,
   TaskList,
   TaskTree,
@@ -14,7 +19,7 @@ import {
   WorkerList,
 } from 'agentexec-ui';
 import type { ReactNode } from 'react';
-import { approval, child, detail, event, item, log, worker } from './samples.js';
+import { approval, budget, child, comparison, detail, event, item, log, worker } from './samples.js';
 
 const nothing = () => {};
 const usage = { requests: 2, input_tokens: 1000, cached_tokens: 0, output_tokens: 50 };
@@ -60,6 +65,40 @@ export const GALLERY: Record<string, ReactNode> = {
   LogStream: <LogStream lines={[log(1), log(2, { message: 'x'.repeat(2000), percentage: 50 })]} text="Acme makes" />,
   'LogStream with earlier lines': <LogStream lines={[log(1), log(2)]} limit={1} />,
   UsageSummary: <UsageSummary usage={usage} cost={0.5} byModel={{ a: usage, b: usage }} />,
+  'UsageSummary with a budget': <UsageSummary usage={usage} budget={budget({ title: 'task', period: null })} />,
+  'BudgetBar beyond its limit': <BudgetBar budget={budget({ spent: 60, reserved: 1 })} />,
+  BudgetList: <BudgetList budgets={[budget(), budget({ title: '*', unit: 'tokens' })]} />,
+  'BudgetList that loads, and without budgets': (
+    <>
+      <BudgetList budgets={undefined} />
+      <BudgetList budgets={[]} />
+    </>
+  ),
+  CopyButton: <CopyButton text="a" />,
+  ForkForm: <ForkForm runs={[{ run: 'A#1', turns: 2, last: 3 }]} onFork={nothing} onCancel={nothing} />,
+  'ForkForm with several runs and an error': (
+    <ForkForm
+      runs={[
+        { run: 'A#1', turns: 2, last: 3 },
+        { run: 'B#1', turns: 1, last: 1 },
+      ]}
+      onFork={nothing}
+      error="There is no such turn."
+    />
+  ),
+  'ForkForm that loads, and without runs': (
+    <>
+      <ForkForm runs={undefined} onFork={nothing} />
+      <ForkForm runs={[]} onFork={nothing} />
+    </>
+  ),
+  TaskComparison: <TaskComparison comparison={comparison({ is_complete: false })} onTaskClick={nothing} />,
+  'TaskComparison that loads, and with an error': (
+    <>
+      <TaskComparison comparison={undefined} />
+      <TaskComparison comparison={undefined} error="There is no such task." />
+    </>
+  ),
   WorkerList: <WorkerList workers={[worker(), worker({ worker_id: 'w2', draining: true })]} />,
   'WorkerList without workers': <WorkerList workers={[]} />,
   RunTimeline: (

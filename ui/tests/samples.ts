@@ -6,6 +6,8 @@ import type {
   ActivityListItem,
   ActivityLog,
   Approval,
+  Budget,
+  Comparison,
   EventType,
   WorkerProcess,
 } from 'agentexec-ui';
@@ -132,4 +134,44 @@ export function worker(fields: Partial<WorkerProcess> = {}): WorkerProcess {
 export function event(second: number, type: EventType, data: Record<string, unknown> = {}): ActivityEvent {
   const at = new Date(Date.UTC(2026, 10, 24, 21, 49, 0) + second * 1000).toISOString();
   return { id: `${second}-${type}`, type, at, data };
+}
+
+export function budget(fields: Partial<Budget> = {}): Budget {
+  return {
+    title: 'tenant=acme',
+    unit: 'dollars',
+    limit: 50,
+    spent: 12.5,
+    reserved: 0,
+    period: 'day',
+    ends_at: '2026-11-25T00:00:00Z',
+    ...fields,
+  } as Budget;
+}
+
+export function comparison(fields: Partial<Comparison> = {}): Comparison {
+  const task = {
+    agent_id: AGENT_ID,
+    task_name: 'research_company',
+    status: 'complete',
+    result: 'first',
+    steps: 3,
+    requests: 2,
+    input_tokens: 1200,
+    output_tokens: 30,
+    cost: 0.0421,
+    elapsed_seconds: 14.2,
+  } as const;
+  const step = { path: 'Researcher#1', kind: 'model', contents: ['first'], count: 1 };
+  return {
+    first: task,
+    second: { ...task, agent_id: `b${AGENT_ID.slice(1)}`, result: { words: 2 }, cost: null, elapsed_seconds: null },
+    steps: [
+      { change: 'same', path: null, kind: null, contents: null, count: 2 },
+      { ...step, change: 'removed' },
+      { ...step, change: 'added', contents: [{ call: 'search', arguments: '{"q":"b"}' }] },
+    ],
+    is_complete: true,
+    ...fields,
+  } as Comparison;
 }

@@ -9,6 +9,7 @@ import { Shell } from './parts/Shell.js';
 import { MeContext } from './rights.js';
 import { type Place, usePlace } from './router.js';
 import { ApprovalsView } from './views/ApprovalsView.js';
+import { DiffView } from './views/DiffView.js';
 import { FailedView } from './views/FailedView.js';
 import { LoginView } from './views/LoginView.js';
 import { OverviewView } from './views/OverviewView.js';
@@ -104,12 +105,14 @@ class Guarded extends Component<{ children: ReactNode }, { error?: Error }> {
 }
 
 function View({ place: { path, query } }: { place: Place }) {
-  const [section = '', id] = path;
+  const [section = '', id, part, other] = path;
   switch (section) {
     case '':
       return <OverviewView />;
     case 'tasks':
-      return id === undefined ? <TasksView query={query} /> : <TaskView key={id} agentId={id} />;
+      if (id === undefined) return <TasksView query={query} />;
+      if (part === 'diff' && other) return <DiffView key={`${id} ${other}`} agentId={id} otherId={other} />;
+      return <TaskView key={id} agentId={id} />;
     case 'approvals':
       return <ApprovalsView />;
     case 'failed':

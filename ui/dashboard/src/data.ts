@@ -1,4 +1,13 @@
-import { createClient, type Overview, RequestError, type Spent, type WorkerProcess } from 'agentexec-ui';
+import {
+  type Comparison,
+  createClient,
+  type ForkBody,
+  type Overview,
+  RequestError,
+  type Spent,
+  type TaskRun,
+  type WorkerProcess,
+} from 'agentexec-ui';
 import { BASE } from './router.js';
 
 /** What the reader of the page may do. */
@@ -143,6 +152,10 @@ export const api = {
     get<Contents>(`/activity/${encode(agentId)}/contents`, {}, signal),
   cancel: (agentId: string) => post<{ changed: boolean }>(`/activity/${encode(agentId)}/cancel`),
   retry: (agentId: string) => post<{ changed: boolean }>(`/activity/${encode(agentId)}/retry`),
+  runs: (agentId: string, signal?: AbortSignal) => get<TaskRun[]>(`/activity/${encode(agentId)}/runs`, {}, signal),
+  fork: (agentId: string, body: ForkBody) => post<{ agent_id: string }>(`/activity/${encode(agentId)}/fork`, body),
+  compare: (agentId: string, otherId: string, signal?: AbortSignal) =>
+    get<Comparison>(`/activity/${encode(agentId)}/diff/${encode(otherId)}`, {}, signal),
   cancelMany: (body: object) => post<Bulk>('/activity/cancel', body),
   retryMany: (body: object) => post<Bulk>('/failed/retry', body),
   queues: (signal?: AbortSignal) => get<Queue[]>('/queues', {}, signal),

@@ -4,6 +4,7 @@ import { type ComponentPropsWithoutRef, type KeyboardEvent, type ReactNode, useI
 import { formatDuration } from '../format.js';
 import { STATUS_LABELS } from '../status.js';
 import type { ActivityDetail, ActivityLog, Status } from '../types/index.js';
+import { CopyButton } from './CopyButton.js';
 import { classes } from './classes.js';
 import { FoldedText } from './FoldedText.js';
 import { type LogLine, LogStream } from './LogStream.js';
@@ -98,7 +99,7 @@ export function TaskDetail<Activity extends TaskDetailActivity = ActivityDetail>
             <ProgressBar percentage={percentage} status={status} showValue />
             <Facts activity={activity} />
             {activity.error && <FoldedText className="ax-error" text={activity.error} />}
-            {activity.usage && activity.usage.requests > 0 && (
+            {activity.usage && (activity.usage.requests > 0 || activity.budget) && (
               <UsageSummary
                 usage={activity.usage}
                 cost={activity.cost}
@@ -147,7 +148,7 @@ function Facts({ activity }: { activity: TaskDetailActivity }) {
   return (
     <dl className="ax-task-detail__facts">
       <Fact name="Agent ID">
-        <code>{activity.agent_id}</code>
+        <code>{activity.agent_id}</code> <CopyButton text={activity.agent_id} label="the agent ID" />
       </Fact>
       {activity.created_at && (
         <Fact name="Created">

@@ -1,6 +1,7 @@
 import type { ComponentPropsWithoutRef } from 'react';
 import { formatMoney, formatNumber } from '../format.js';
 import type { Budget, Usage } from '../types/index.js';
+import { BudgetBar } from './BudgetBar.js';
 import { classes } from './classes.js';
 import { Untrusted } from './Untrusted.js';
 
@@ -25,9 +26,8 @@ export function UsageSummary({ usage, cost, byModel, budget, className, ...rest 
         <Figure name="of these cached" value={formatNumber(usage.cached_tokens)} />
         <Figure name="Output tokens" value={formatNumber(usage.output_tokens)} />
         {cost !== undefined && <Figure name="Estimated cost" value={cost === null ? 'unknown' : formatMoney(cost)} />}
-        {budget && <Figure name="Budget spent" value={budgetText(budget)} />}
-        {budget && budget.reserved > 0 && <Figure name="Budget reserved" value={amountText(budget, budget.reserved)} />}
       </dl>
+      {budget && <BudgetBar budget={budget} />}
       {models.length > 1 && (
         <table className="ax-table ax-usage__models">
           <caption>Usage by model</caption>
@@ -57,14 +57,6 @@ export function UsageSummary({ usage, cost, byModel, budget, className, ...rest 
       )}
     </div>
   );
-}
-
-function budgetText(budget: Budget): string {
-  return `${amountText(budget, budget.spent)} of ${amountText(budget, budget.limit)}`;
-}
-
-function amountText(budget: Budget, amount: number): string {
-  return budget.unit === 'dollars' ? formatMoney(amount) : `${formatNumber(amount)} tokens`;
 }
 
 function Figure({ name, value }: { name: string; value: string }) {

@@ -63,7 +63,8 @@ export function BulkAct({ verb, done, which, send, onClose }: BulkActProps) {
         </button>
         {asks && (
           <button type="button" className="ax-button ax-button--primary" onClick={act}>
-            {verb} {formatCount(state.count, 'task')}
+            {verb} {state.exact ? '' : 'more than '}
+            {formatCount(state.count, 'task')}
           </button>
         )}
       </div>
@@ -77,7 +78,7 @@ function sentence(state: State, { verb, done, which }: { verb: string; done: str
       return 'Counting the tasks…';
     case 'asking':
       if (state.count === 0) return `No task ${which} is left.`;
-      return `${verb} ${state.exact ? '' : 'at least '}${formatCount(state.count, 'task')} ${which}?`;
+      return `${verb} ${state.exact ? '' : 'more than '}${formatCount(state.count, 'task')} ${which}?`;
     case 'acting':
       return `${formatNumber(state.changed)} tasks ${done} so far…`;
     case 'done':

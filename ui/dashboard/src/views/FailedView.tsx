@@ -19,6 +19,7 @@ const LIMIT = 50;
 export function FailedView({ query }: { query: URLSearchParams }) {
   const [opened] = useState(Date.now);
   const [retries, setRetries] = useState(false);
+  const [group, setGroup] = useState<FailedGroup>();
   const mayAct = useMayAct();
   const task = query.get('task') ?? undefined;
   const queue = query.get('queue') ?? undefined;
@@ -29,6 +30,10 @@ export function FailedView({ query }: { query: URLSearchParams }) {
   const failed = usePolled(`failed ${key}`, (signal) => api.failed(filters, LIMIT, signal), options);
   const groups = usePolled(`groups ${key}`, (signal) => api.failedGroups(filters, signal), options);
   const filtered = Boolean(task || queue || since);
+  const refetch = () => {
+    void failed.refetch();
+    void groups.refetch();
+  };
 
   if (failed.error && !failed.data) {
     return <Problem title="The failed tasks could not be loaded" error={failed.error} onRetry={failed.refetch} />;
@@ -49,7 +54,7 @@ export function FailedView({ query }: { query: URLSearchParams }) {
           </button>
         )}
       </div>
-      <Groups groups={groups.data?.groups} />
+      <Groups groups={groups.data?.groups} onRetry={mayAct ? setGroup : undefined} />
       <h2>Newest</h2>
       <Table
         label="Newest failed tasks"
@@ -95,8 +100,19 @@ export function FailedView({ query }: { query: URLSearchParams }) {
           send={(more) => api.retryMany({ ...filters, ...(filtered ? {} : { all: true }), ...more })}
           onClose={() => {
             setRetries(false);
-            void failed.refetch();
-            void groups.refetch();
+            refetch();
+          }}
+        />
+      )}
+      {group && (
+        <BulkAct
+          verb="Retry"
+          done="put back on their queues"
+          which={`${which(group.task_name, queue, since)}, with this error`}
+          send={(more) => api.retryMany({ ...filters, task_name: group.task_name, error: group.error ?? '', ...more })}
+          onClose={() => {
+            setGroup(undefined);
+            refetch();
           }}
         />
       )}
@@ -104,14 +120,19 @@ export function FailedView({ query }: { query: URLSearchParams }) {
   );
 }
 
-function Groups({ groups }: { groups: readonly FailedGroup[] | undefined }) {
+interface GroupsProps {
+  groups: readonly FailedGroup[] | undefined;
+  onRetry: ((group: FailedGroup) => void) | undefined;
+}
+
+function Groups({ groups, onRetry }: GroupsProps) {
   if (groups?.length === 0) return null;
   return (
     <>
       <h2>By error</h2>
       <Table
         label="Failed tasks by error"
-        heads={['Task', 'Failures', 'Latest', 'Error']}
+        heads={['Task', 'Failures', 'Latest', 'Error', ...(onRetry ? [''] : [])]}
         numbers={['Failures']}
         rows={groups?.map((group) => ({
           key: `${group.task_name} ${group.error}`,
@@ -124,6 +145,19 @@ function Groups({ groups }: { groups: readonly FailedGroup[] | undefined }) {
               <RelativeTime time={group.latest_at} />
             </Link>,
             <FoldedText key="error" className="d-error" text={group.error ?? '–'} limit={200} />,
+            ...(onRetry
+              ? [
+                  <button
+                    key="retry"
+                    type="button"
+                    className="ax-button"
+                    aria-label={`Retry all ${visible(group.task_name)} with this error`}
+                    onClick={() => onRetry(group)}
+                  >
+                    Retry…
+                  </button>,
+                ]
+              : []),
           ],
         }))}
         empty=""

@@ -1,4 +1,4 @@
-import { type Overview, Untrusted, useActivities, WorkerList } from 'agentexec-ui';
+import { BudgetList, type Overview, Untrusted, useActivities, WorkerList } from 'agentexec-ui';
 import type { ReactNode } from 'react';
 import { formatDuration, formatMoney, formatNumber, formatShort, parseTime } from '../../../src/format.js';
 import { usePolled } from '../../../src/hooks/usePolled.js';
@@ -52,6 +52,11 @@ export function OverviewView() {
           </div>
         </>
       )}
+      {Boolean(spent.data?.budgets?.length) && (
+        <Section title="Shared budgets">
+          <BudgetList className="d-budgets" budgets={spent.data?.budgets} />
+        </Section>
+      )}
       {overview.data && (
         <WorkerList className="d-workers" workers={overview.data.workers} at={overview.data.at} label="Workers" />
       )}
@@ -78,14 +83,16 @@ function Some({ list, empty }: { list: ReturnType<typeof useActivities>; empty: 
   );
 }
 
-function Section({ title, all, children }: { title: string; all: string; children: ReactNode }) {
+function Section({ title, all, children }: { title: string; all?: string; children: ReactNode }) {
   return (
     <section className="d-panel" aria-label={title}>
       <header className="d-panel__head">
         <h2>{title}</h2>
-        <Link href={all} aria-label={`${title}: all of them`}>
-          All
-        </Link>
+        {all && (
+          <Link href={all} aria-label={`${title}: all of them`}>
+            All
+          </Link>
+        )}
       </header>
       {children}
     </section>

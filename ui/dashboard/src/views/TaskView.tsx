@@ -22,6 +22,7 @@ import { waitsFor } from '../../../src/status.js';
 import { visible } from '../../../src/visible.js';
 import { clockTime } from '../clock.js';
 import { api, type Contents } from '../data.js';
+import { ForkButton, Relative, relatives } from '../parts/Forks.js';
 import { Icon } from '../parts/Icon.js';
 import { Link } from '../parts/Link.js';
 import { Problem, Stale } from '../parts/Problem.js';
@@ -119,7 +120,7 @@ export function TaskView({ agentId }: { agentId: string }) {
           <Part title="Result">
             <Json value={contents.data?.result} none={noResult(status, contents.data)} />
           </Part>
-          {data.usage.requests > 0 && (
+          {(data.usage.requests > 0 || data.budget) && (
             <Part title="Usage">
               <UsageSummary usage={data.usage} cost={data.cost} byModel={data.usage_by_model} budget={data.budget} />
             </Part>
@@ -224,6 +225,7 @@ interface FactsProps {
 }
 
 function Facts({ task, start, queue }: FactsProps) {
+  const { origin, forks } = relatives(task.logs);
   return (
     <dl className="d-facts">
       <Fact name="Id">
@@ -242,6 +244,18 @@ function Facts({ task, start, queue }: FactsProps) {
       {task.parent_id && (
         <Fact name="Enqueued by">
           <Link href={href(`tasks/${task.parent_id}`)}>{task.parent_id.slice(0, 8)}</Link>
+        </Fact>
+      )}
+      {origin && (
+        <Fact name="Forked from">
+          <Relative id={origin} first={origin} second={task.agent_id} />
+        </Fact>
+      )}
+      {forks.length > 0 && (
+        <Fact name="Forks">
+          {forks.map((fork) => (
+            <Relative key={fork} id={fork} first={task.agent_id} second={fork} />
+          ))}
         </Fact>
       )}
     </dl>
@@ -295,6 +309,7 @@ function Acts({ task, status, onDone }: { task: Task; status: string; onDone: ()
           <Untrusted text={problem} />
         </span>
       )}
+      {task.usage.requests > 0 && <ForkButton agentId={task.agent_id} />}
       {(status === 'queued' || status === 'running') && (
         <button
           type="button"
