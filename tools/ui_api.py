@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -75,8 +76,16 @@ def typescript() -> str:
         for method, operation in methods.items()
         if "text/event-stream" not in operation["responses"]["200"]["content"]
     ]
-    bodies = sorted({operation.body for operation in operations if operation.body is not None})
+    bodies = sorted(_with_parts({operation.body for operation in operations if operation.body}, schemas))
     return "".join(_module(operations, {body: schemas[body] for body in bodies}))
+
+
+def _with_parts(bodies: set[str], schemas: Mapping[str, Schema]) -> set[str]:
+    """Return the names of bodies with those of the bodies inside them: what a request may leave out is optional there too."""
+    parts = {
+        part for body in bodies for part in re.findall(r"schemas/(\w+Body)\b", json.dumps(schemas[body]))
+    } - bodies
+    return _with_parts(bodies | parts, schemas) if parts else bodies
 
 
 def _module(operations: Sequence[Operation], bodies: Mapping[str, Schema]) -> Iterator[str]:

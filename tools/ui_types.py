@@ -25,6 +25,7 @@ from agentexec.activity.schemas import (
     ActivityListSchema,
     ActivityLogSchema,
 )
+from agentexec.client.approval_rules import ApprovalRuleSchema
 from agentexec.client.approvals import ApprovalSchema
 from agentexec.client.comparison import ComparisonSchema
 from agentexec.web.forks import RunSchema
@@ -36,6 +37,7 @@ from agentexec.web.schemas import (
     ContentsSchema,
     FailedGroupListSchema,
     FailedListSchema,
+    RuleSavedSchema,
     ScheduleItemSchema,
     StartedSchema,
 )
@@ -49,6 +51,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     ActivityDetailSchema,
     ActivityEvent,
     ApprovalSchema,
+    ApprovalRuleSchema,
     WorkerSchema,
     OverviewSchema,
     SpentSchema,
@@ -61,6 +64,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     ContentsSchema,
     FailedGroupListSchema,
     FailedListSchema,
+    RuleSavedSchema,
     RunSchema,
     ScheduleItemSchema,
     StartedSchema,

@@ -1,5 +1,5 @@
 // Made from the endpoints of the HTTP API by `./dev ui types`. Change the endpoints instead.
-import type { Act, ActivityCount, ActivityDetail, ActivityList, Approval, ApprovalRule, Bulk, Caller, Comparison, Contents, FailedGroupList, FailedList, Overview, Queue, RuleSaved, RuleScopeBody, Run, ScheduleItem, Spent, Started, Status, Worker } from '../types/schemas.js';
+import type { Act, ActivityCount, ActivityDetail, ActivityList, Approval, ApprovalRule, Bulk, Caller, Comparison, Contents, FailedGroupList, FailedList, Overview, Queue, RuleSaved, Run, ScheduleItem, Spent, Started, Status, Worker } from '../types/schemas.js';
 import { type ClientOptions, createRequest, type RequestOptions } from './client.js';
 
 /** Further parts of an approval. */
@@ -102,6 +102,20 @@ export interface RuleBody {
   agent_id?: string | null | undefined;
   /** Why, for people. */
   reason?: string | null | undefined;
+}
+
+/** Tool, arguments and tasks of a rule that approves calls without asking. */
+export interface RuleScopeBody {
+  /** Conditions on the arguments, like amount<=100 or to=*@example.com; null for the same arguments as those of the approved call. */
+  where?: string[] | null | undefined;
+  /** Calls of which tasks: of this one, of its conversation, or of those with labels. */
+  scope?: "task" | "conversation" | "metadata" | undefined;
+  /** Values that the metadata of the tasks has. */
+  metadata?: Record<string, unknown> | null | undefined;
+  /** Seconds for which the rule is in force. */
+  expires_seconds?: number | undefined;
+  /** Name of the tool, with * for any characters; null for that of the call. */
+  tool?: string | null | undefined;
 }
 
 export interface GetOverviewQuery {

@@ -142,6 +142,33 @@ export interface ActivityLog {
   percentage: number | null;
 }
 
+/** Rule that approves calls without asking. */
+export interface ApprovalRule {
+  rule_id: string;
+  scope: "task" | "conversation" | "metadata";
+  /** The task of its scope; null for other scopes. */
+  agent_id: string | null;
+  /** Values that the metadata of its tasks has. */
+  metadata: Record<string, unknown>;
+  /** Name of the tool, with * for any characters. */
+  tool: string;
+  /** Conditions on the arguments; null if only the same arguments match. */
+  where: string[] | null;
+  /** The only arguments that match, if there are no conditions. */
+  arguments: unknown;
+  created_at: string;
+  /** Who made it. */
+  created_by: string | null;
+  /** From where it was made. */
+  created_from: string | null;
+  reason: string | null;
+  expires_at: string;
+  revoked_at: string | null;
+  revoked_by: string | null;
+  /** true until it expires or is revoked. */
+  active: boolean;
+}
+
 /**
  * Question about a call, and its answer once there is one.
  *
@@ -373,6 +400,11 @@ export interface Queue {
   pause: Pause | null;
   /** Seconds for which the oldest of the ready tasks could have started; null without one. */
   oldest_age: number | null;
+}
+
+/** Rule that was made. */
+export interface RuleSaved {
+  rule_id: string;
 }
 
 /** Run of an agent within a task, and the turns at which the task can be forked. */
