@@ -131,18 +131,35 @@ class _Pending:
     changed: float = 0.0
     only_in_backend: bool = False
     """True if the record does not hold all that these events say."""
+    recorded: int = 0
+    """Number of events that the record holds anyway."""
 
     def append(self, event: _Event) -> None:
         if not (self.events and self.events[-1].join(event)):
             self.events.append(event)
         self.chars += event.chars
         self.changed = time.monotonic()
-        if event.type != LOG_CHANGED:
+        if event.only_in_backend:
             self.only_in_backend = True
+        else:
+            self.recorded += 1
+
+    def evict_oldest(self) -> int:
+        """Drop the oldest event, and return its size."""
+        oldest = self.events.popleft()
+        self.chars -= oldest.chars
+        if oldest.only_in_backend:
+            self.dropped += 1
+        else:
+            self.recorded -= 1
+        return oldest.chars
 
     def keep_only_in_backend(self) -> None:
         """Drop the events that the record holds anyway."""
-        self.events = deque(event for event in self.events if event.only_in_backend)
+        # Each task is asked about several times a second: its events are only gone through if there is one to drop.
+        if self.recorded:
+            self.events = deque(event for event in self.events if event.only_in_backend)
+            self.recorded = 0
 
     def texts(self) -> list[str]:
         """Return the events as the state backend takes them."""
@@ -257,10 +274,7 @@ class EventPublisher:
         while pending.events and (
             len(pending.events) > EVENTS_KEPT or pending.chars > TASK_CHARS or self._chars > PROCESS_CHARS
         ):
-            oldest = pending.events.popleft()
-            pending.chars -= oldest.chars
-            self._chars -= oldest.chars
-            pending.dropped += oldest.only_in_backend
+            self._chars -= pending.evict_oldest()
 
     def _forget(self, agent_id: UUID) -> _Pending | None:
         if self._ready:
@@ -272,8 +286,10 @@ class EventPublisher:
 
     def _note_unfollowed(self, agent_id: UUID, *, ends: bool) -> None:
         """Drop the events that the record holds anyway, and all of them if the task `ends` or was idle for long."""
-        self._followed.pop(agent_id, None)
-        self._ready.discard(agent_id)
+        if self._followed:
+            self._followed.pop(agent_id, None)
+        if self._ready:
+            self._ready.discard(agent_id)
         pending = self._pending.get(agent_id)
         if pending is None:
             return
@@ -335,17 +351,16 @@ class EventPublisher:
             flushing = set(self._flushing)
             due = now >= self._next_check
             candidates = self._pending if due else (flushing | self._ready) & self._pending.keys()
-            unknown = [agent_id for agent_id in candidates if self._followed.get(agent_id, 0.0) < now]
+            unknown = [*candidates]
+            if self._followed:
+                unknown = [agent_id for agent_id in unknown if self._followed.get(agent_id, 0.0) < now]
         followed = self._ask(unknown)
         with self._changed:
             if due:
                 self._next_check = now + CHECK_SECONDS
             self._note_answers(unknown, followed, flushing, now)
-            batch = {
-                agent_id: self._forget(agent_id)
-                for agent_id in [*self._pending]
-                if agent_id in self._followed
-            }
+            ready = self._pending.keys() & self._followed.keys() if self._followed else set[UUID]()
+            batch = {agent_id: self._forget(agent_id) for agent_id in ready}
             self._sending = set(batch)
         try:
             texts = {agent_id: events.texts() for agent_id, events in batch.items() if events}

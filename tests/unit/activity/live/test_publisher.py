@@ -140,6 +140,18 @@ def test_the_end_of_a_task_without_events_sends_nothing(stage: Stage) -> None:
     assert "publish" not in stage.backend.calls
 
 
+def test_a_check_goes_through_no_events_that_it_keeps(stage: Stage) -> None:
+    agent_id = uuid4()
+    stage.live.notify_log_changed([agent_id])
+    for place in range(100):
+        stage.live.publish(agent_id, "usage", {"place": place})
+    wait_until(lambda: len(stage.live._pending[agent_id].events) == 100)  # without the log line
+    kept, checks = stage.live._pending[agent_id].events, len(stage.backend.calls)
+    wait_until(lambda: len(stage.backend.calls) > checks + 1)
+    assert stage.live._pending[agent_id].events is kept
+    assert len(kept) == 100
+
+
 def test_followers_are_told_of_a_new_log_line(stage: Stage) -> None:
     agent_id, other = uuid4(), uuid4()
     stage.follow(agent_id)
