@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from agentexec.db.own_connection import OwnConnection
 from agentexec.db.round_trips import can_batch, run_in_one_round_trip
 from agentexec.errors import LeaseLostError
 from agentexec.journal.facts import COUNTS, STEPS, Fact, Usage
@@ -74,6 +75,11 @@ class PostgresJournalStore(JournalStore):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._can_batch = can_batch(engine.dialect)
+        self._own = OwnConnection(engine)
+
+    def close(self) -> None:
+        """Close the connection on which facts are recorded."""
+        self._own.close()
 
     def _append(self, lease: Lease, fact: Fact, usage: Usage | None, now: datetime, *, relaxed: bool) -> None:
         if not self._can_batch or (usage is not None and usage.charge is not None):
@@ -84,19 +90,24 @@ class PostgresJournalStore(JournalStore):
             statement, values = _APPEND_ONE, _values_of_one(lease, fact, now)
         else:
             statement, values = _APPEND_WAITING, _values([Append(lease, fact, usage, now)])
-        if not run_in_one_round_trip(self._engine, statement, values, relaxed=relaxed):
+        if not self._run(statement, values, relaxed=relaxed):
             raise LeaseLostError(lease.agent_id)
 
     def _append_together(self, appends: Sequence[Append], *, relaxed: bool) -> frozenset[int]:
         if not self._can_batch:
             return super()._append_together(appends, relaxed=relaxed)
-        rows = run_in_one_round_trip(self._engine, _APPEND_FREE, _values(appends), relaxed=relaxed)
-        recorded = set(rows)
+        recorded = {row[:3] for row in self._run(_APPEND_FREE, _values(appends), relaxed=relaxed)}
         return frozenset(
             place
             for place, append in enumerate(appends)
             if (append.lease.agent_id, append.fact.path, append.fact.seq) in recorded
         )
+
+    def _run(self, statement: str, values: dict[str, Any], *, relaxed: bool) -> list[tuple[Any, ...]]:
+        rows = self._own.run(statement, values, relaxed=relaxed)
+        if rows is None:
+            return run_in_one_round_trip(self._engine, statement, values, relaxed=relaxed)
+        return rows
 
 
 def _values_of_one(lease: Lease, fact: Fact, now: datetime) -> dict[str, Any]:
