@@ -33,14 +33,15 @@ class Instants:
     def recording(self) -> Iterator[None]:
         """Take a copy at each instant of the block."""
         store: Any = type(journal_store())
-        append = store.append
+        append = store.append_together
 
-        def copying(*arguments: Any) -> None:
+        def copying(*arguments: Any) -> frozenset[int]:
             self._take()
-            append(*arguments)
+            recorded: frozenset[int] = append(*arguments)
             self._take()
+            return recorded
 
-        with mock.patch.object(store, "append", copying):
+        with mock.patch.object(store, "append_together", copying):
             yield
 
     def __len__(self) -> int:

@@ -147,11 +147,15 @@ async def append_with_others(
 
     def go_on(recorded: bool) -> None:
         if recorded:
-            note()
-            _pass_on(None, done)
+            try:
+                note()
+                _pass_on(done)
+            except Exception as error:
+                # Else this caller would wait forever, and those that are answered after it.
+                _pass_on(done, error)
         else:
             alone = asyncio.ensure_future(write_alone())
-            alone.add_done_callback(lambda ended: _pass_on(ended, done))
+            alone.add_done_callback(lambda ended: _pass_on_outcome(ended, done))
 
     async def write_alone() -> None:
         await append_alone()
@@ -164,14 +168,19 @@ async def append_with_others(
     await done
 
 
-def _pass_on(ended: asyncio.Task[None] | None, done: asyncio.Future[None]) -> None:
-    """Give the outcome of a write to the caller, if it still waits."""
-    error = ended.exception() if ended is not None and not ended.cancelled() else None
+def _pass_on_outcome(ended: asyncio.Task[None], done: asyncio.Future[None]) -> None:
+    """Give the outcome of a write that was made alone to the caller, if it still waits."""
+    if not ended.cancelled():
+        _pass_on(done, ended.exception())
+    elif not done.done():
+        done.cancel()
+
+
+def _pass_on(done: asyncio.Future[None], error: BaseException | None = None) -> None:
+    """Let the caller go on, or raise an error there, if it still waits."""
     if done.done():
         return
-    if ended is not None and ended.cancelled():
-        done.cancel()
-    elif error is not None:
+    if error is not None:
         done.set_exception(error)
     else:
         done.set_result(None)

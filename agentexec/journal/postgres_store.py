@@ -26,14 +26,14 @@ _ADDED = ", ".join(
 _APPEND_ONE = f"""
 WITH held AS (
     SELECT agent_id, crashes_in_row FROM {ACTIVITY.name}
-    WHERE agent_id = %(agent_id)s AND epoch = %(epoch)s AND status = '{Status.RUNNING.name}' FOR UPDATE
+    WHERE agent_id = %(agent_id)s AND epoch = %(epoch)s AND status = '{Status.RUNNING.name}' FOR UPDATE{{skip}}
 ), reset AS (
     UPDATE {ACTIVITY.name} a SET crashes_in_row = 0 FROM held
     WHERE a.agent_id = held.agent_id AND held.crashes_in_row > 0 AND %(step)s
 )
 INSERT INTO {JOURNAL.name} (agent_id, path, seq, kind, input_hash, value, epoch, created_at)
 SELECT agent_id, %(path)s, %(seq)s, %(kind)s, %(input_hash)s, %(value)s, %(epoch)s, %(now)s FROM held
-RETURNING seq
+RETURNING agent_id, path, seq
 """  # noqa: S608 - the names of our tables
 
 _IDS = "ANY(%(ids)s::uuid[])"
@@ -65,8 +65,7 @@ SELECT g.agent_id, g.path, g.seq, g.kind, g.input_hash, g.value, g.epoch, g.crea
 FROM given g JOIN held ON held.agent_id = g.agent_id AND held.epoch = g.epoch
 RETURNING agent_id, path, seq
 """  # noqa: S608 - the names of our tables
-_APPEND_WAITING = _APPEND.format(skip="")
-_APPEND_FREE = _APPEND.format(skip=" SKIP LOCKED")
+_SKIP = " SKIP LOCKED"
 
 
 class PostgresJournalStore(JournalStore):
@@ -85,32 +84,33 @@ class PostgresJournalStore(JournalStore):
         if not self._can_batch or (usage is not None and usage.charge is not None):
             super()._append(lease, fact, usage, now, relaxed=relaxed)
             return
-        if usage is None:
-            # The most frequent statement; the general one costs the server twice as much.
-            statement, values = _APPEND_ONE, _values_of_one(lease, fact, now)
-        else:
-            statement, values = _APPEND_WAITING, _values([Append(lease, fact, usage, now)])
-        if not self._run(statement, values, relaxed=relaxed):
+        if not self._run([Append(lease, fact, usage, now)], relaxed=relaxed, skip=""):
             raise LeaseLostError(lease.agent_id)
 
     def _append_together(self, appends: Sequence[Append], *, relaxed: bool) -> frozenset[int]:
         if not self._can_batch:
             return super()._append_together(appends, relaxed=relaxed)
-        recorded = {row[:3] for row in self._run(_APPEND_FREE, _values(appends), relaxed=relaxed)}
+        recorded = {row[:3] for row in self._run(appends, relaxed=relaxed, skip=_SKIP)}
         return frozenset(
             place
             for place, append in enumerate(appends)
             if (append.lease.agent_id, append.fact.path, append.fact.seq) in recorded
         )
 
-    def _run(self, statement: str, values: dict[str, Any], *, relaxed: bool) -> list[tuple[Any, ...]]:
+    def _run(self, appends: Sequence[Append], *, relaxed: bool, skip: str) -> list[tuple[Any, ...]]:
+        if len(appends) == 1 and appends[0].usage is None:
+            # The most frequent statement; the general one costs the server twice as much.
+            statement, values = _APPEND_ONE.format(skip=skip), _values_of_one(appends[0])
+        else:
+            statement, values = _APPEND.format(skip=skip), _values(appends)
         rows = self._own.run(statement, values, relaxed=relaxed)
         if rows is None:
             return run_in_one_round_trip(self._engine, statement, values, relaxed=relaxed)
         return rows
 
 
-def _values_of_one(lease: Lease, fact: Fact, now: datetime) -> dict[str, Any]:
+def _values_of_one(append: Append) -> dict[str, Any]:
+    lease, fact, _, now = append
     place = {"agent_id": lease.agent_id, "epoch": lease.epoch, "now": now}
     return {**place, "step": fact.kind in STEPS, **fact._asdict()}
 

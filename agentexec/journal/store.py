@@ -14,7 +14,7 @@ from agentexec.activity.models import Activity
 from agentexec.db.columns import id_in
 from agentexec.db.lock_limits import limiting_columns
 from agentexec.db.round_trips import batched
-from agentexec.db.transactions import reading, writing
+from agentexec.db.transactions import has_single_writer, reading, writing
 from agentexec.errors import AgentexecError, JournalConflictError, LeaseLostError
 from agentexec.journal.facts import COUNTS, SAFE_KINDS, STEPS, Fact, FactKind, Usage, add_usage
 from agentexec.journal.ledger import settle
@@ -60,7 +60,8 @@ class JournalStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # Tasks whose rows others have locked are left out: a frozen process must not keep the rest from being written.
+        # Tasks whose rows others have locked are left out, also a single one: neither a frozen process nor a long
+        # transaction of a user must keep the other tasks' facts from being written.
         self._lock_free = (
             select(ACTIVITY.c.agent_id, ACTIVITY.c.status, ACTIVITY.c.epoch, ACTIVITY.c.usage)
             .add_columns(ACTIVITY.c.crashes_in_row)
@@ -96,7 +97,7 @@ class JournalStore:
         and none with a charge, whose accounts are locked in an order of their own.
         Raises UnavailableError, and whatever one of the facts causes: then none is known to be recorded.
         """
-        if len(appends) == 1:
+        if len(appends) == 1 and has_single_writer(self._engine):
             self.append(*appends[0])
             return frozenset([0])
         relaxed = all(append.fact.kind not in SAFE_KINDS for append in appends)

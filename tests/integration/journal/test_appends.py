@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, select, update
 
 import agentexec as ax
 from agentexec.activity.models import Activity
@@ -20,6 +21,7 @@ from agentexec.journal.stores import journal_store
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 from tests.attempts import ReplayableTask
+from tests.waiting import patient
 
 USAGE = Usage("small", 1, 100, 40, 20)
 
@@ -141,6 +143,89 @@ async def test_facts_are_recorded_one_by_one_after_an_outage(monkeypatch: pytest
     monkeypatch.setattr(JournalStore, "append_together", away)
     assert await together(tasks, record) == [None] * 3
     assert [len(task.journal()) for task in tasks] == [1, 1, 1]
+
+
+async def test_a_fact_that_the_database_refuses_ends_only_its_own_attempt() -> None:
+    tasks = [ReplayableTask() for _ in range(3)]
+
+    async def handler() -> None:
+        refused = recorder().lease.agent_id == tasks[1].agent_id
+        value = '"\ud800"' if refused else "{}"  # half of a pair, which no database stores
+        await recorder().record("run", FactKind.MODEL, "hash", value, USAGE)
+
+    first, refused, last = await together(tasks, handler)
+    assert (first, last) == (None, None)
+    assert isinstance(refused, Exception)
+    assert [len(task.journal()) for task in tasks] == [1, 0, 1]
+
+
+async def test_facts_whose_commit_was_not_confirmed_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = [ReplayableTask() for _ in range(3)]
+    inner = JournalStore.append_together
+
+    def unconfirmed(store: JournalStore, appends: Sequence[Append]) -> frozenset[int]:
+        inner(store, appends)
+        raise UnavailableError("The connection was lost after the commit.")
+
+    monkeypatch.setattr(JournalStore, "append_together", unconfirmed)
+    assert await together(tasks, record) == [None] * 3
+    for task in tasks:
+        assert len(task.journal()) == 1
+        assert task.detail().usage.requests == 1
+
+
+async def test_facts_are_recorded_one_by_one_if_the_runtime_is_closed_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tasks = [ReplayableTask() for _ in range(3)]
+
+    def closed(_call: object) -> None:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RUNTIME, "submit", closed)
+        assert await together(tasks, record) == [None] * 3
+    assert await together(tasks, functools.partial(record, "run/2")) == [None] * 3
+    assert [len(task.journal()) for task in tasks] == [2] * 3
+
+
+async def test_an_error_after_a_fact_was_recorded_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tasks = [ReplayableTask() for _ in range(3)]
+    inner = Recorder.add_fact
+
+    def failing(self: Recorder, fact: Fact) -> None:
+        if self.lease.agent_id == tasks[0].agent_id:
+            raise ValueError("A meter of the user's failed.")
+        inner(self, fact)
+
+    monkeypatch.setattr(Recorder, "add_fact", failing)
+    first, *others = await asyncio.wait_for(together(tasks, record), patient(20))
+    assert isinstance(first, ValueError)
+    assert others == [None, None]
+
+
+async def test_a_task_whose_row_is_locked_keeps_no_other_waiting() -> None:
+    if RUNTIME.engine.dialect.name == "sqlite":
+        return  # one transaction at a time writes there
+    locked, other = ReplayableTask(), ReplayableTask()
+    tried = asyncio.Event()
+
+    async def try_first() -> None:
+        tried.set()
+        await record()
+
+    locked.take_over()
+    with RUNTIME.engine.begin() as holder:
+        holder.execute(select(Activity.epoch).where(Activity.agent_id == locked.agent_id).with_for_update())
+        waiting = asyncio.create_task(locked.run_at_epoch(try_first, 1))
+        await tried.wait()
+        await other.attempt(record)
+        assert len(other.journal()) == 1
+        assert not waiting.done()
+    await waiting
+    assert len(locked.journal()) == 1
 
 
 @pytest.mark.parametrize("alone", [False, True])

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from agentexec.errors import JournalConflictError, UnavailableError
 from agentexec.journal.canonical import digest
 from agentexec.journal.facts import Fact, FactKind, dump, fit_path
 from agentexec.journal.models import JournalEntry
-from agentexec.journal.store import JournalStore, load_facts
+from agentexec.journal.store import Append, JournalStore, load_facts
 from agentexec.journal.stores import journal_store
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
@@ -152,14 +152,17 @@ async def test_an_append_waits_while_the_database_is_unavailable(
     task: ReplayableTask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures = iter([True, True, False, False])
-
     real = JournalStore.append
+
+    def away(*_: Any) -> frozenset[int]:
+        raise UnavailableError("The database is unavailable.")
 
     def flaky(*arguments: Any) -> None:
         if next(failures):
-            raise UnavailableError("The database is unavailable.")
+            away()
         real(*arguments)
 
+    monkeypatch.setattr(JournalStore, "append_together", away)
     monkeypatch.setattr(JournalStore, "append", flaky)
     assert await task.attempt(lambda: Runner(task.agent_id).step("one", lambda: 1)) == 1
     assert caplog.text.count("waits until it is back") == 1
@@ -380,14 +383,15 @@ async def test_the_transaction_of_a_worker_that_lost_its_task_is_rolled_back(
     task: ReplayableTask, tool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The task is taken over after the tool's intent, so only the commit can notice."""
-    real = JournalStore.append
+    real = JournalStore.append_together
 
-    def taken_over(*arguments: Any) -> None:
-        real(*arguments)
-        if arguments[2].kind is FactKind.INTENT:
+    def taken_over(store: JournalStore, appends: Sequence[Append]) -> frozenset[int]:
+        recorded = real(store, appends)
+        if appends[0].fact.kind is FactKind.INTENT:
             task.take_over()
+        return recorded
 
-    monkeypatch.setattr(JournalStore, "append", taken_over)
+    monkeypatch.setattr(JournalStore, "append_together", taken_over)
     with pytest.raises(ax.LeaseLostError):
         await task.attempt(lambda: ax.OpenAIRunner(task.agent_id).run(paying_agent(tool, "book")))
     assert payments() == []
