@@ -58,7 +58,9 @@ class OwnConnection:
                 connection = self._opened()
                 if connection is None:
                     return None
-                return self._run(connection, f"{statement}, (SELECT {RELAXED})" if relaxed else statement, values)
+                return self._run(
+                    connection, f"{statement}, (SELECT {RELAXED})" if relaxed else statement, values
+                )
         finally:
             self._lock.release()
 

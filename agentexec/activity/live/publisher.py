@@ -269,6 +269,10 @@ class EventPublisher:
         unsent = {agent_id for agent_id, pending in known if pending and pending.only_in_backend}
         return unsent | self._sending.intersection(agent_ids) if self._sending else unsent
 
+    def _not_followed(self, agent_ids: Iterable[UUID], now: float) -> list[UUID]:
+        """Return those of these tasks that are not known to be followed."""
+        return [agent_id for agent_id in agent_ids if self._followed.get(agent_id, 0.0) < now]
+
     def _evict(self, pending: _Pending) -> None:
         """Evict the oldest events beyond the limits."""
         while pending.events and (
@@ -351,9 +355,7 @@ class EventPublisher:
             flushing = set(self._flushing)
             due = now >= self._next_check
             candidates = self._pending if due else (flushing | self._ready) & self._pending.keys()
-            unknown = [*candidates]
-            if self._followed:
-                unknown = [agent_id for agent_id in unknown if self._followed.get(agent_id, 0.0) < now]
+            unknown = self._not_followed(candidates, now)
         followed = self._ask(unknown)
         with self._changed:
             if due:

@@ -74,7 +74,10 @@ def test_each_statement_is_committed_and_a_relaxed_one_changes_no_later_one(
     assert [row[0] for row in own.run(update, {"id": 1}, relaxed=True) or ()] == [1]
     assert own.run(update, {"id": 1}) == [(2,)]
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT setting FROM commits ORDER BY id")).scalars().all() == ["off", "on"]
+        assert connection.execute(text("SELECT setting FROM commits ORDER BY id")).scalars().all() == [
+            "off",
+            "on",
+        ]
 
 
 def test_a_statement_that_is_refused_leaves_the_connection_as_it_was(own: OwnConnection) -> None:
