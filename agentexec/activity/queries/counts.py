@@ -1,7 +1,7 @@
 """Number of activities, within milliseconds even among a million.
 
 Activities that ended before some moment hardly change. The leading reconciler counts them now and then and caches the
-counts; a query counts only those that ended since, and the active ones. Small tables are always counted in full.
+counts; a query counts only those that ended since, and the active ones, up to a limit. Small tables are always counted in full.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ CACHED = select(META.c.value).where(META.c.name == NAME)
 CACHE_MIN_ROWS = 10_000
 """Number of ended activities up to which they are counted each time."""
 
+MAX_ACTIVE = 100_000
+"""Number of activities of each active status that are counted: a backlog can be of any length."""
+
 MARGIN = timedelta(seconds=60)
 """Age of the newest activities that are left out of the cache: transactions commit late, and clocks differ."""
 
@@ -48,26 +51,32 @@ class CachedCounts(NamedTuple):
         )
 
 
-def total(db: Session, statuses: Iterable[Status], task_name: str | None) -> int:
-    """Return how many activities have one of the statuses and a task name (None: any)."""
+def total(db: Session, statuses: Iterable[Status], task_name: str | None) -> tuple[int, bool]:
+    """Return how many activities have one of the statuses and a task name (None: any), and whether there are no more."""
     wanted = frozenset(statuses)
-    active, final = ACTIVE_STATUSES & wanted, FINAL_STATUSES & wanted
+    active, final = sorted(ACTIVE_STATUSES & wanted), FINAL_STATUSES & wanted
     cached = _parse(db.scalar(CACHED)) if final else None
     with_name = [] if task_name is None else [Activity.agent_type == task_name]
-    parts = []
+    parts = [_count_active(Activity.status == status, *with_name) for status in active]
     known = 0
-    if active:
-        parts.append(_count(Activity.status.in_(active), *with_name))
     if final and cached is None:
         parts.append(_count(Activity.status.in_(final), *with_name))
     elif final and cached is not None:
         parts.append(_count_ended_since(cached.until, final, task_name))
         known = cached.number_of(final, task_name)
-    return known + (sum(db.execute(select(*parts)).one()) if parts else 0)
+    numbers = db.execute(select(*parts)).one() if parts else ()
+    beyond = sum(number > MAX_ACTIVE for number in numbers[: len(active)])
+    return known + sum(numbers) - beyond, not beyond
 
 
 def _count(*conditions: ColumnElement[bool]) -> Any:
     return select(func.count()).select_from(Activity).where(*conditions).scalar_subquery()
+
+
+def _count_active(*conditions: ColumnElement[bool]) -> Any:
+    """Return a query of a number up to MAX_ACTIVE + 1; in an order that an index has, or a table might be read as a whole."""
+    first = select(Activity.agent_id).where(*conditions).order_by(Activity.created_at.desc(), Activity.agent_id.desc())
+    return select(func.count()).select_from(first.limit(MAX_ACTIVE + 1).subquery()).scalar_subquery()
 
 
 def _count_ended_since(moment: datetime, statuses: AbstractSet[Status], task_name: str | None) -> Any:

@@ -334,7 +334,7 @@ def _parse_id(text: str) -> UUID | None:
 def _total(db: Session, wanted: Filter, rows: Sequence[Any], page: _Page) -> tuple[int, bool]:
     """Return how many activities match, and whether that is exact. Asks the database only if the page does not tell."""
     if wanted.is_plain:
-        return counts.total(db, wanted.statuses, wanted.task_name), True
+        return counts.total(db, wanted.statuses, wanted.task_name)
     if wanted.is_search:
         return _total_of_search(db, wanted, rows, page)
     shown = 0 if page.after is not None else page.offset + len(rows)
@@ -361,7 +361,7 @@ def _total_of_search(db: Session, wanted: Filter, rows: Sequence[Any], page: _Pa
 def _searches_everything(db: Session, wanted: Filter) -> bool:
     """Return whether a text is searched for in all activities that match the other filters."""
     if wanted.is_plain:
-        return counts.total(db, wanted.statuses, wanted.task_name) <= MAX_SEARCHED
+        return counts.total(db, wanted.statuses, wanted.task_name)[0] <= MAX_SEARCHED
     _, counted = db.execute(count_query(wanted, MAX_SEARCHED)).one()
     return counted <= MAX_SEARCHED
 

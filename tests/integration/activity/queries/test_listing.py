@@ -295,6 +295,24 @@ def test_matches_of_a_tenant_are_counted_up_to_a_limit(db: Session, monkeypatch:
     assert (found.total, found.total_is_exact) == (100, False)
 
 
+def test_a_backlog_of_any_length_is_counted_up_to_a_limit(db: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    queued = ax.activity.list(db, status="queued").total
+    running = ax.activity.list(db, status="running").total
+    name = ax.activity.list(db, task_name="task_3", status="queued")
+    everything = ax.activity.list(db)
+    assert everything.total_is_exact
+    monkeypatch.setattr(counts, "MAX_ACTIVE", queued)
+    assert ax.activity.list(db) == everything
+    monkeypatch.setattr(counts, "MAX_ACTIVE", queued - 1)
+    assert running < queued
+    found = ax.activity.list(db, status="queued")
+    assert (found.total, found.total_is_exact) == (queued - 1, False)
+    found = ax.activity.list(db)
+    assert (found.total, found.total_is_exact) == (everything.total - 1, False)
+    assert ax.activity.list(db, task_name="task_3", status="queued") == name
+    assert ax.activity.active_count(db) == queued + running
+
+
 @contextlib.contextmanager
 def recorded_selects(engine: Engine) -> Iterator[dict[str, Any]]:
     """Record the SELECT statements sent within the block, with their parameters."""
