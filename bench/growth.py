@@ -1,39 +1,39 @@
 """Command `python -m bench growth`: cost of each step with a growing number of queued and running tasks.
 
-The cost is what the server of the queue or the record tells, so a busy machine changes little: buffers on PostgreSQL, steps of
-the virtual machine on SQLite (in tens), microseconds of processor time on Redis. The processor time is that of the caller.
+The cost is what the server of the queue or the record tells, so a busy machine changes little: buffers on PostgreSQL, rows read on
+MariaDB, steps of the virtual machine on SQLite (in tens), microseconds of processor time on Redis. The processor time is
+that of the caller. The numbers grow from column to column, first that of the running tasks.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Engine, create_engine, event, insert, text
+from sqlalchemy import Engine, create_engine, event, text, true
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.activity.models import Activity
 from agentexec.activity.queries import counts
 from agentexec.config import CONF
-from agentexec.db.chunks import chunks
-from agentexec.db.clock import utc_now
+from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.runtime import RUNTIME
-from agentexec.state.sql_models import QueueEntry
 from agentexec.task import Entry, Lease, Status
 from agentexec.worker.index_repair import IndexRepair
 from agentexec.worker.reconciler import QueueRepair
-from tests.servers import Postgres, Valkey
+from bench.backlog import LEASE_SECONDS, MICROSECONDS, Backlog
+from tests.servers import MariaDB, Postgres, Valkey
 
-TARGETS = ("sqlite", "postgres", "redis")
+TARGETS = ("sqlite", "postgres", "redis", "mariadb")
 QUICK, FULL = (10, 10_000, 100_000), (10, 10_000, 1_000_000)
 RUNNING = (10, 5_000)
 ROUNDS = 20
@@ -41,14 +41,18 @@ BATCH = 10
 """Tasks of a claim, of a renewal, and of an ending."""
 
 STEPS = 10
-LEASE_SECONDS = 3600.0
-AGE_SECONDS = 3600
-"""Age of the tasks: those of the last minute are looked at more often."""
+PAGE_AT = 0.9
+"""Share of the tasks before the page of open tasks that is looked at: its cost must not depend on the place."""
 
 FLAT, LOGARITHMIC = 1.5, 4.0
 """Factors between the smallest and the largest number of tasks below which a cost counts as flat, or as logarithmic."""
 
-MICROSECONDS = 1_000_000
+
+class Mark(NamedTuple):
+    """Place in the order of open tasks."""
+
+    created_at: datetime
+    agent_id: UUID
 
 
 class Cost(NamedTuple):
@@ -78,29 +82,27 @@ def main(arguments: Sequence[str]) -> int:
         "--running", nargs="+", type=int, default=list(RUNNING), help="numbers of running tasks"
     )
     options = parser.parse_args(arguments)
-    sizes = [
-        (queued, running)
-        for queued in options.queued or (QUICK if options.quick else FULL)
-        for running in options.running
-    ]
+    queued = options.queued or (QUICK if options.quick else FULL)
+    sizes = [(queued[0], running) for running in options.running]
+    sizes += [(number, options.running[-1]) for number in queued[1:]]
     for target in options.targets:
-        table: dict[str, list[Cost]] = {}
-        unit = ""
-        for queued, running in sizes:
-            with opened(target) as place:
-                unit = place.unit
-                for name, cost in measures(place, queued, running):
-                    table.setdefault(name, []).append(cost)
+        table: dict[str, dict[tuple[int, int], Cost]] = {}
+        with opened(target) as place:
+            backlog = Backlog()
+            for size in sizes:
+                backlog.grow(*size)
+                for name, cost in measures(place, backlog):
+                    table.setdefault(name, {})[size] = cost
                     print(
-                        f"{target} {queued:,}/{running:,} {name}: {cost.server:,.0f} {unit}, {cost.caller_ms:.2f} ms",
+                        f"{target} {size[0]:,}/{size[1]:,} {name}: {cost.server:,.0f} {place.unit}, {cost.caller_ms:.2f} ms",
                         flush=True,
                     )
-        print("\n".join(as_markdown(target, unit, sizes, table)), flush=True)
+        print("\n".join(as_markdown(target, place.unit, sizes, table)), flush=True)
     return 0
 
 
 def as_markdown(
-    target: str, unit: str, sizes: Sequence[tuple[int, int]], table: dict[str, list[Cost]]
+    target: str, unit: str, sizes: Sequence[tuple[int, int]], table: dict[str, dict[tuple[int, int], Cost]]
 ) -> Iterator[str]:
     """Yield the lines of a table: the steps, their cost at each size, and how it grows."""
     heads = [f"{queued:,} / {running:,}" for queued, running in sizes]
@@ -108,8 +110,11 @@ def as_markdown(
     yield f"| {target}: {unit} (caller, ms) | " + " | ".join(heads) + " | growth |"
     yield "| --- |" + " --- |" * (len(heads) + 1)
     for name, costs in table.items():
-        cells = [f"{cost.server:,.0f} ({cost.caller_ms:.1f})" for cost in costs]
-        yield f"| {name} | " + " | ".join(cells) + f" | {growth(costs)} |"
+        cells = [
+            f"{costs[size].server:,.0f} ({costs[size].caller_ms:.1f})" if size in costs else ""
+            for size in sizes
+        ]
+        yield f"| {name} | " + " | ".join(cells) + f" | {growth([*costs.values()])} |"
 
 
 def growth(costs: Sequence[Cost]) -> str:
@@ -118,22 +123,31 @@ def growth(costs: Sequence[Cost]) -> str:
     return "flat" if factor <= FLAT else "logarithmic" if factor <= LOGARITHMIC else f"{factor:,.0f} times"
 
 
-def measures(place: Place, queued: int, running: int) -> Iterator[tuple[str, Cost]]:
-    """Fill the target, and yield the cost of each step."""
-    fill(queued, running)
+def measures(place: Place, backlog: Backlog) -> Iterator[tuple[str, Cost]]:
+    """Yield the cost of each step."""
     queue, backend = CONF.queue_name, RUNTIME.backend
     yield from _queue_steps(place, queue)
     repair = QueueRepair(RUNTIME, CONF, "bench", queue)
-    repair.run_once()  # the first turn looks at all open tasks
+    # The first turn would look at all open tasks, of which a page is looked at below.
+    repair._index._next_full_sweep = math.inf
+    repair.run_once()
     yield "reconciler, a usual turn", cost(place, repair.run_once)
-    sweep = cost(place, lambda: IndexRepair(RUNTIME, CONF, queue).push_lost(0.0), rounds=1)
-    each = 1000 / max(queued + running, 1000)
-    yield "reconciler, all open tasks, for each 1,000", Cost(sweep.server * each, sweep.caller_ms * each)
+    repair.resign()
+    index = IndexRepair(RUNTIME, CONF, queue)
+    last = Mark(backlog.moment(PAGE_AT), UUID(int=0))
+    if backlog.queued * (1 - PAGE_AT) > CHUNK_SIZE:
+        yield (
+            f"reconciler, {CHUNK_SIZE} of all open tasks",
+            cost(place, lambda: index.repair_page(Status.QUEUED, true(), last), rounds=3),
+        )
     counts.refresh(RUNTIME.engine)
     with Session(RUNTIME.engine) as db:
-        yield "list, first page", cost(place, lambda: ax.activity.list(db, page_size=20))
-        yield "list, status=queued", cost(place, lambda: ax.activity.list(db, page_size=20, status="queued"))
-        yield "count of active tasks", cost(place, lambda: ax.activity.count_active(db))
+        yield "list, first page", cost(place, lambda: ax.activity.list(db, page_size=20), rounds=5)
+        yield (
+            "list, status=queued",
+            cost(place, lambda: ax.activity.list(db, page_size=20, status="queued"), rounds=5),
+        )
+        yield "count of active tasks", cost(place, lambda: ax.activity.count_active(db), rounds=5)
     yield "depth of the queue", cost(place, lambda: backend.depth(queue), rounds=3)
 
 
@@ -173,64 +187,6 @@ def cost(place: Place, call: Callable[[], object], rounds: int = ROUNDS) -> Cost
     return Cost((place.count() - server) / rounds, 1000 * caller / rounds)
 
 
-def fill(queued: int, running: int) -> None:
-    """Put tasks into record and queue; the first ones run."""
-    now, queue = utc_now() - timedelta(seconds=AGE_SECONDS), CONF.queue_name
-    at = int(now.timestamp() * MICROSECONDS)
-    ids = [UUID(int=(int(now.timestamp() * 1000) << 80) | number) for number in range(queued + running)]
-    is_sql = RUNTIME.backend.transactional
-    for part in chunks(list(enumerate(ids)), 5000):
-        rows = [
-            _activity(agent_id, number < running, now + timedelta(microseconds=number), queue)
-            for number, agent_id in part
-        ]
-        with RUNTIME.engine.begin() as connection:
-            connection.execute(insert(Activity), rows)
-            if is_sql:
-                entries = [_entry(agent_id, number, running, at, queue) for number, agent_id in part]
-                connection.execute(insert(QueueEntry), entries)
-    if not is_sql:
-        for part in chunks(ids, 1000):
-            RUNTIME.backend.push(queue, [Entry(agent_id) for agent_id in part])
-        left = running
-        while left:
-            found = RUNTIME.backend.claim(
-                queue, "others", limit=min(left, 500), low_quota=500, lease_seconds=LEASE_SECONDS
-            )
-            left -= len(found.leases)
-    RUNTIME.backend.mark_intact(queue)
-
-
-def _activity(agent_id: UUID, runs: bool, now: Any, queue: str) -> dict[str, Any]:
-    status = Status.RUNNING if runs else Status.QUEUED
-    return {
-        **{
-            "agent_id": agent_id,
-            "agent_type": "noop",
-            "status": status,
-            "percentage": 0,
-            "message": "Waiting to start.",
-        },
-        **{
-            "created_at": now,
-            "updated_at": now,
-            "started_at": now if runs else None,
-            "queue": queue,
-            "priority": 1,
-        },
-        **{"epoch": int(runs), "attempt": int(runs), "crashes": 0},
-    }
-
-
-def _entry(agent_id: UUID, number: int, running: int, at: int, queue: str) -> dict[str, Any]:
-    runs = number < running
-    return {
-        **{"agent_id": agent_id, "queue": queue, "priority": 1, "lane": 2 if runs else 1, "epoch": int(runs)},
-        "at": at + AGE_SECONDS * MICROSECONDS + int(LEASE_SECONDS * MICROSECONDS) if runs else at + number,
-        **{"worker": "others" if runs else None, "grouped": 0},
-    }
-
-
 @contextmanager
 def opened(name: str) -> Generator[Place]:
     """Start the servers of a target, and configure this process for it."""
@@ -246,6 +202,9 @@ def opened(name: str) -> Generator[Place]:
             }
             postgres = stack.enter_context(Postgres(fsync=False, settings=settings))
             url = postgres.create_database("bench")
+        if name == "mariadb":
+            pages = {"innodb-buffer-pool-size": "1G"}
+            url = stack.enter_context(MariaDB(fsync=False, settings=pages)).create_database("bench")
         CONF.lease_seconds = LEASE_SECONDS
         CONF.redis_url = valkey.url if valkey else None
         ax.configure(database_url=url)
@@ -256,6 +215,8 @@ def opened(name: str) -> Generator[Place]:
         elif valkey is not None:
             client = stack.enter_context(valkey.client())
             yield Place(name, "µs of Redis", lambda: _processor_time(client.info("cpu")))
+        elif name == "mariadb":
+            yield Place(name, "rows", stack.enter_context(_rows_read(url)))
         else:
             yield Place(name, "tens of steps", _steps(RUNTIME.engine))
 
@@ -275,6 +236,28 @@ def _buffers(url: str) -> Generator[Callable[[], float]]:
     with engine.connect() as connection:
         connection.execute(text("CREATE EXTENSION IF NOT EXISTS pg_stat_statements"))
         yield lambda: float(connection.execute(query).scalar() or 0)
+    engine.dispose()
+
+
+@contextmanager
+def _rows_read(url: str) -> Generator[Callable[[], float]]:
+    """Yield a function that returns the rows that MariaDB has read so far, without those of this question."""
+    query = text(
+        "SELECT SUM(variable_value) FROM information_schema.global_status WHERE variable_name LIKE 'Handler_read%'"
+    )
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+
+        def read() -> float:
+            return float(connection.execute(query).scalar() or 0)
+
+        own, asked = -read() + read(), [0]
+
+        def count() -> float:
+            asked[0] += 1
+            return read() - own * asked[0]
+
+        yield count
     engine.dispose()
 
 

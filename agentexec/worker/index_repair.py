@@ -133,21 +133,25 @@ class IndexRepair:
         """Bring the open tasks that match into the index if it lacks them, and return the number it lacked."""
         number = 0
         for status in (Status.RUNNING, Status.QUEUED):
-            query = _OPEN.where(Activity.status == status, condition).order_by(
-                Activity.created_at, Activity.agent_id
-            )
             last: Any = None
             self._latest_place = 0.0
             while True:
-                page = query.limit(CHUNK_SIZE)
-                if last is not None:
-                    page = page.where(self._is_after(last))
-                rows = self._rows(page, in_index_order=True)
-                number += self._repair(rows)
-                if len(rows) < CHUNK_SIZE:
+                lacked, last = self.repair_page(status, condition, last)
+                number += lacked
+                if last is None:
                     break
-                last = rows[-1]
         return number
+
+    def repair_page(self, status: Status, condition: Any, last: Any) -> tuple[int, Any]:
+        """Bring the next open tasks with a status after `last` into the index, None for the first ones.
+
+        Returns the number that it lacked, and the last task of the page, None if no further ones follow.
+        """
+        page = _OPEN.where(Activity.status == status, condition).limit(CHUNK_SIZE)
+        if last is not None:
+            page = page.where(self._is_after(last))
+        rows = self._rows(page.order_by(Activity.created_at, Activity.agent_id), in_index_order=True)
+        return self._repair(rows), None if len(rows) < CHUNK_SIZE else rows[-1]
 
     def _is_after(self, row: Any) -> Any:
         """Return the condition that a task comes after another one: where reading the index starts, not a filter of it."""

@@ -295,7 +295,9 @@ def test_matches_of_a_tenant_are_counted_up_to_a_limit(db: Session, monkeypatch:
     assert (found.total, found.total_is_exact) == (100, False)
 
 
-def test_a_backlog_of_any_length_is_counted_up_to_a_limit(db: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backlog_of_any_length_is_counted_up_to_a_limit(
+    db: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queued = ax.activity.list(db, status="queued").total
     running = ax.activity.list(db, status="running").total
     name = ax.activity.list(db, task_name="task_3", status="queued")
