@@ -23,7 +23,6 @@ SECONDS: dict[str, float] = {
     "tests/faults/test_ledger.py": 32,
     "tests/integration/examples/test_workflows.py": 32,
     "tests/faults/test_database_away.py": 30,
-    "tests/faults/test_front_ends.py": 30,
     "tests/faults/test_fork_killed.py": 25,
     "tests/integration/state/test_forgeries.py": 25,
     "tests/faults/test_rolling_restart.py": 20,
