@@ -184,6 +184,12 @@ class ResponsesServer:
         with self.lock:
             self.ledger.append({"what": what, **facts})
 
+    def finish(self) -> None:
+        """Finish what was asked so far, at once."""
+        with self.lock:
+            for answer in self.answers.values():
+                answer.seconds = 0.0
+
     def serve(self) -> None:
         self._http.serve_forever(poll_interval=0.05)
 
@@ -217,8 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/cancel"):
             self._cancel(self.path.split("/")[-2])
         elif self.path == "/finish":
-            for answer in list(self._server.answers.values()):
-                answer.seconds = 0.0
+            self._server.finish()
             self._send(200, {})
         elif self.path == "/behavior":
             self._server.behavior = Behavior(**body)
@@ -253,7 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
         if request.get("stream"):
             self._stream(answer, -1)
         elif request.get("background") and server.behavior.knows_background:
-            self._send(200, answer.body())
+            self._send(200, answer.body("in_progress"))
         else:
             time.sleep(max(0.0, answer.due(len(answer.events) - 1)))
             self._send(200, answer.body())

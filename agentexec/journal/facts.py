@@ -103,6 +103,11 @@ def path_segment(name: str) -> str:
     return name.replace("/", "_").replace("#", "_")[:MAX_SEGMENT]
 
 
+def background_path(run: str, turn: int) -> str:
+    """Return the path of the background responses to a model call of a run."""
+    return fit_path(f"{run}/background_{turn}")
+
+
 def fit_path(path: str) -> str:
     """Return a path that its column can store: one that is too long, or ends with a space, ends with its hash instead.
 

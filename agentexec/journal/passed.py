@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.journal.events import EVENT_WAIT
-from agentexec.journal.facts import Fact, FactKind
+from agentexec.journal.facts import Fact, FactKind, background_path
 
 
 class Passed:
@@ -35,6 +35,7 @@ class Passed:
     def note_turn(self, path: str, turn: int) -> None:
         """Note that the record has answered a model call."""
         self._turns.add((path, turn))
+        self._claimed.add(background_path(path, turn))
 
     def note_known_children(self, candidates: Iterable[Sequence[UUID]], known: Container[UUID]) -> None:
         """Note those candidates, at places that the attempt has come to, that exist: children of earlier tries."""

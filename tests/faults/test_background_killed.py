@@ -9,10 +9,19 @@ import pytest
 
 import agentexec as ax
 from tests.deployment import Deploy, on_targets
-from tests.responses_server import Behavior, ledger_of, message, responses_process, set_behavior, tool_call
+from tests.responses_server import (
+    Behavior,
+    finish_answers,
+    ledger_of,
+    message,
+    responses_process,
+    set_behavior,
+    tool_call,
+)
 from tests.waiting import patient
 
 MODULE = Path(__file__).parent / "background_module.py"
+NEVER = 600.0
 TURNS = {"gpt": [[tool_call("look_up", "call_1", topic="tides")], [message("High at noon.")]]}
 
 
@@ -20,7 +29,7 @@ TURNS = {"gpt": [[tool_call("look_up", "call_1", topic="tides")], [message("High
 @on_targets("embedded", "valkey+postgres", "postgres")
 def test_a_killed_workers_responses_are_fetched_and_its_slots_were_free(deploy: Deploy) -> None:
     deployment = deploy()
-    with responses_process(Behavior(TURNS, seconds=patient(4))) as url:
+    with responses_process(Behavior(TURNS, seconds=NEVER)) as url:
 
         def asked(what: str, key: str) -> int:
             return sum(key in line.get("path", line["id"]) for line in ledger_of(url, what))
@@ -40,6 +49,7 @@ def test_a_killed_workers_responses_are_fetched_and_its_slots_were_free(deploy: 
         victim = deployment.process_of("whole")
         victim.kill()
         set_behavior(url, Behavior(TURNS, seconds=0.3))
+        finish_answers(url)
         for task in tasks.values():
             assert ax.get_result_sync(task, timeout=patient(60)) == "High at noon."
         for key, task in tasks.items():
@@ -47,7 +57,7 @@ def test_a_killed_workers_responses_are_fetched_and_its_slots_were_free(deploy: 
             assert deployment.detail(task).requests == 2
             assert deployment.ledger("tool")[key] == 1
         # Canceled while it waits, a task cancels its response at the provider.
-        set_behavior(url, Behavior(TURNS, seconds=600))
+        set_behavior(url, Behavior(TURNS, seconds=NEVER))
         task = deployment.enqueue("research", "canceled")
         deployment.wait_for(lambda: "Waiting for background" in str(deployment.detail(task)))
         assert ax.cancel_sync(task)

@@ -20,7 +20,7 @@ from agents import Model, OpenAIResponsesModel
 from agents.models.openai_responses import OpenAIResponsesWSModel
 
 from agentexec.errors import AgentexecError, BackgroundResponseError, LeaseLostError, UsageError
-from agentexec.journal.facts import Fact, FactKind, dump, fit_path
+from agentexec.journal.facts import Fact, FactKind, background_path, dump
 from agentexec.journal.store import is_canceled
 from agentexec.runners.budgets import add_log_line
 from agentexec.runners.openai.background_waits import (
@@ -71,7 +71,8 @@ class BackgroundCall:
         self._input_hash = input_hash
         self.agent_id = run.recorder.lease.agent_id
         """The task."""
-        self.path = fit_path(f"{run.path}/background_{run.next_turn}")
+        self.path = background_path(run.path, run.next_turn)
+        self._recorder.passed.note_claimed(self.path)
         self._recorder.require_same_input(self.path, 0, input_hash, f"model call {run.next_turn}")
         self.open = _load(self._recorder.facts(self.path))
         """The response that is under way; None if none is."""

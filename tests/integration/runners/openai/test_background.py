@@ -31,6 +31,9 @@ Mode = Literal["run", "run_streamed"]
 both_modes = pytest.mark.parametrize("mode", ["run", "run_streamed"])
 
 TURNS = [[tool_call("look_up", "call_1", topic="tides")], [message("High at noon.")]]
+NEVER = 600.0
+"""Seconds of a response that ends only when the test says so."""
+
 PATHS = ["Agent#1/background_1", "Agent#1/background_2"]
 
 
@@ -97,12 +100,21 @@ class Case:
         return await task.attempt(lambda: self.handle(task, settings))
 
     async def die_waiting(self, task: ReplayableTask, responses: int = 1) -> None:
-        """Run an attempt until the ids of some responses are recorded, then end it as a kill does."""
+        """Run an attempt that ends, as a kill ends it, while it waits for a response, the first one or a later one.
+
+        The response comes when the worker is gone.
+        """
+        self.server.behavior.seconds = NEVER
         attempt = asyncio.ensure_future(self.attempt(task))
-        await wait_until_async(lambda: recorded_ids(task) == responses or attempt.done())
+        for number in range(1, responses + 1):
+            await wait_until_async(lambda number=number: recorded_ids(task) == number)
+            if number < responses:
+                self.server.finish()
         attempt.cancel()
         with pytest.raises(asyncio.CancelledError):
             await attempt
+        self.server.behavior.seconds = 0
+        self.server.finish()
 
 
 def recorded_ids(task: ReplayableTask) -> int:
@@ -122,7 +134,6 @@ def set_status(task: ReplayableTask, status: ax.Status) -> None:
 async def test_the_id_of_each_response_is_recorded_before_its_answer(
     case: Case, task: ReplayableTask
 ) -> None:
-    case.server.behavior.seconds = 0.1
     result = await case.attempt(task)
     assert result.final_output == "High at noon."
     kinds = [(path, kind) for path, _, kind in task.journal() if path == "Agent#1" or "background" in path]
@@ -141,7 +152,6 @@ async def test_the_id_of_each_response_is_recorded_before_its_answer(
 async def test_another_worker_fetches_what_was_asked_for(
     case: Case, task: ReplayableTask, responses: int
 ) -> None:
-    case.server.behavior.seconds = 0.3
     await case.die_waiting(task, responses)
     result = await case.attempt(task)
     assert result.final_output == "High at noon."
@@ -152,7 +162,6 @@ async def test_another_worker_fetches_what_was_asked_for(
 
 
 async def test_an_agent_may_ask_for_it_by_its_own_settings(case: Case, task: ReplayableTask) -> None:
-    case.server.behavior.seconds = 0.1
     await case.attempt(task, ModelSettings(extra_args={"background": True}))
     assert recorded_ids(task) == 2
 
@@ -197,20 +206,22 @@ async def test_only_a_kill_between_the_request_and_its_record_costs_a_call(
 
 async def test_a_worker_that_stops_takes_the_id_along(case: Case, task: ReplayableTask) -> None:
     """Stopped while the request is under way: the answer to it is awaited, for seconds at most."""
-    case.server.behavior.seconds = 0.3
+    case.server.behavior.seconds = NEVER
     attempt = asyncio.ensure_future(case.attempt(task))
     await wait_until_async(lambda: case.server.count("create") == 1)
     attempt.cancel()
     with pytest.raises(asyncio.CancelledError):
         await attempt
     assert recorded_ids(task) == 1
+    case.server.behavior.seconds = 0
+    case.server.finish()
     await case.attempt(task)
     assert case.server.count("create") == 2
     assert case.server.count("cancel") == 0
 
 
 async def test_a_canceled_task_cancels_its_response(case: Case, task: ReplayableTask) -> None:
-    case.server.behavior.seconds = 60
+    case.server.behavior.seconds = NEVER
     attempt = asyncio.ensure_future(case.attempt(task))
     await wait_until_async(lambda: recorded_ids(task) == 1)
     set_status(task, ax.Status.CANCELED)
@@ -227,7 +238,7 @@ async def test_a_canceled_task_cancels_its_response(case: Case, task: Replayable
 async def test_a_worker_that_has_lost_its_task_cancels_what_it_began(
     case: Case, task: ReplayableTask
 ) -> None:
-    case.server.behavior.seconds = 60
+    case.server.behavior.seconds = NEVER
     create = ResponsesServer.note
 
     def steal(server: ResponsesServer, what: str, **facts: Any) -> None:
@@ -249,7 +260,6 @@ async def test_a_response_without_an_answer_is_asked_for_once_more(
     case: Case, task: ReplayableTask, end: str
 ) -> None:
     case.server.behavior.ends = [end]
-    case.server.behavior.seconds = 0.05
     assert (await case.attempt(task)).final_output == "High at noon."
     assert case.server.count("create") == 3
     assert recorded_ids(task) == 4, "two begins and an end, and the begin of the second call"
@@ -268,7 +278,6 @@ async def test_twice_without_an_answer_is_an_error(
     case: Case, task: ReplayableTask, end: str, error: type[Exception]
 ) -> None:
     case.server.behavior.ends = [end, end]
-    case.server.behavior.seconds = 0.05
     with pytest.raises(error):
         await case.attempt(task)
     assert case.server.count("create") == 2
@@ -280,7 +289,6 @@ async def test_twice_without_an_answer_is_an_error(
 async def test_an_incomplete_response_is_an_error_at_once(case: Case, task: ReplayableTask) -> None:
     """As in the foreground: the same request would most likely end in the same way."""
     case.server.behavior.ends = ["incomplete"]
-    case.server.behavior.seconds = 0.05
     with pytest.raises(ModelBehaviorError):
         await case.attempt(task)
     assert case.server.count("create") == 1
@@ -290,7 +298,6 @@ async def test_an_incomplete_response_is_an_error_at_once(case: Case, task: Repl
 async def test_a_response_that_is_gone_when_the_task_resumes_is_asked_for_again(
     case: Case, task: ReplayableTask
 ) -> None:
-    case.server.behavior.seconds = 0.2
     await case.die_waiting(task)
     case.server.answers.clear()
     assert (await case.attempt(task)).final_output == "High at noon."
@@ -298,7 +305,6 @@ async def test_a_response_that_is_gone_when_the_task_resumes_is_asked_for_again(
 
 
 async def test_a_provider_that_is_away_for_a_while_is_waited_for(case: Case, task: ReplayableTask) -> None:
-    case.server.behavior.seconds = 0.2
     await case.die_waiting(task)
     case.server.behavior.errors = [500, 429, 503]
     assert (await case.attempt(task)).final_output == "High at noon."
@@ -308,7 +314,6 @@ async def test_a_provider_that_is_away_for_a_while_is_waited_for(case: Case, tas
 async def test_a_provider_that_refuses_is_an_error_and_nothing_is_lost(
     case: Case, task: ReplayableTask
 ) -> None:
-    case.server.behavior.seconds = 0.2
     await case.die_waiting(task)
     case.server.behavior.errors = [401] * 2
     with pytest.raises(AuthenticationError):
@@ -321,7 +326,6 @@ async def test_a_provider_that_refuses_is_an_error_and_nothing_is_lost(
 async def test_a_provider_that_stays_away_is_an_error_in_the_end(
     case: Case, task: ReplayableTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case.server.behavior.seconds = 0.2
     await case.die_waiting(task)
     monkeypatch.setattr(background_waits, "PATIENCE", 0.05)
     monkeypatch.setattr(background_waits, "backoff", lambda _: 0)
@@ -360,7 +364,6 @@ async def test_a_resumed_stream_gives_all_events(server: ResponsesServer, task: 
     await case.attempt(ReplayableTask())
     whole = [event.type for event in case.events]
     server.ledger.clear()
-    server.behavior.seconds = 0.3
     await case.die_waiting(task, 2)
     await case.attempt(task)
     assert [event.type for event in case.events] == whole
@@ -371,7 +374,6 @@ async def test_a_resumed_stream_gives_all_events(server: ResponsesServer, task: 
 async def test_a_task_may_come_back_with_or_without_a_stream(
     server: ResponsesServer, task: ReplayableTask, modes: tuple[Mode, Mode]
 ) -> None:
-    server.behavior.seconds = 0.2
     await Case(server, modes[0]).die_waiting(task)
     assert (await Case(server, modes[1]).attempt(task)).final_output == "High at noon."
     assert server.count("create") == 2
@@ -385,9 +387,12 @@ async def test_a_long_wait_takes_no_slot_and_names_the_response(
     slots.acquire(1)
     monkeypatch.setattr(RUNTIME, "slots", slots)
     monkeypatch.setattr(background_waits, "INLINE_SECONDS", 0.02)
-    case.server.behavior.seconds = 0.4
-    await case.attempt(task)
-    assert task.agent_id in released
+    case.server.behavior.seconds = NEVER
+    attempt = asyncio.ensure_future(case.attempt(task))
+    for number in (1, 2):
+        await wait_until_async(lambda number=number: len(released) >= number)
+        case.server.finish()
+    await attempt
     assert slots.free == 0, "the task has its slot again"
     ids = [line["id"] for line in case.server.lines("create")]
     assert [line for line in task.messages() if "background" in line] == [
@@ -395,8 +400,24 @@ async def test_a_long_wait_takes_no_slot_and_names_the_response(
     ]
 
 
+@pytest.mark.parametrize("responses", [1, 2])
+async def test_a_branch_of_new_code_is_not_taken_before_a_response_that_was_asked_for(
+    server: ResponsesServer, task: ReplayableTask, responses: int
+) -> None:
+    """`ax.changed` before the run: the earlier attempt went further. After the run, this attempt gets there first."""
+    case = Case(server, "run")
+    await case.die_waiting(task, responses)
+
+    async def handle() -> list[bool]:
+        before = await ax.changed("before")
+        await case.handle(task)
+        return [before, await ax.changed("after")]
+
+    assert await task.attempt(handle) == [False, True]
+    assert server.count("create") == 2
+
+
 async def test_a_fork_asks_for_its_own_response(case: Case, task: ReplayableTask) -> None:
-    case.server.behavior.seconds = 0.1
     await case.attempt(task)
     fork = ReplayableTask()
     fork.epoch = 1
@@ -408,7 +429,6 @@ async def test_a_fork_asks_for_its_own_response(case: Case, task: ReplayableTask
 
 
 async def test_a_retry_from_a_turn_asks_again(case: Case, task: ReplayableTask) -> None:
-    case.server.behavior.seconds = 0.1
     await case.attempt(task)
     with RUNTIME.engine.begin() as connection:
         truncate(connection, task.agent_id, cut_at(connection, task.agent_id, None, 2))
@@ -420,7 +440,6 @@ async def test_a_response_that_is_paid_for_is_fetched_at_the_limit_of_a_budget(
     case: Case, task: ReplayableTask
 ) -> None:
     """Another worker fetches it although nothing is left; the next call is refused as ever."""
-    case.server.behavior.seconds = 0.2
     await case.die_waiting(task)
 
     async def handle() -> Any:
