@@ -67,9 +67,14 @@ export function formatBytes(bytes: number): string {
 
 const JSON_STRINGS = /"(?:[^"\\]|\\.)*"/g;
 
+/** Return true for JSON with a number that JavaScript may round. */
+export function losesDigits(text: string): boolean {
+  return /[\d.]{16}|\de/i.test(text.replace(JSON_STRINGS, ''));
+}
+
 /** Return JSON indented for reading, or the text itself if it is not JSON, or has a number that JavaScript may round. */
 export function formatJson(text: string): string {
-  if (/[\d.]{16}|\de/i.test(text.replace(JSON_STRINGS, ''))) return text;
+  if (losesDigits(text)) return text;
   try {
     return JSON.stringify(JSON.parse(text), null, 2);
   } catch {

@@ -1,5 +1,6 @@
 export {
   type Api,
+  type ApproveBody,
   type BulkCancelBody,
   type BulkRetryBody,
   createApi,
@@ -9,6 +10,7 @@ export {
 export {
   type ActivityFilters,
   type ApprovalFilters,
+  type ApproveOptions,
   type Client,
   type ClientOptions,
   createClient,
@@ -36,6 +38,7 @@ export { ForkForm, type ForkFormProps } from './components/ForkForm.js';
 export { type LogLine, LogStream, type LogStreamProps } from './components/LogStream.js';
 export { ProgressBar, type ProgressBarProps } from './components/ProgressBar.js';
 export { RelativeTime, type RelativeTimeProps } from './components/RelativeTime.js';
+export { RuleList, type RuleListProps } from './components/RuleList.js';
 export { RunTimeline, type RunTimelineProps } from './components/RunTimeline.js';
 export { StatusBadge, type StatusBadgeProps } from './components/StatusBadge.js';
 export { TaskComparison, type TaskComparisonProps } from './components/TaskComparison.js';
@@ -71,6 +74,7 @@ export type {
   ActivityListItem,
   ActivityLog,
   Approval,
+  ApprovalRule,
   Budget,
   Bulk,
   Caller,

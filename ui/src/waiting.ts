@@ -9,6 +9,7 @@ export const WAIT_LABELS: Partial<Record<Waiting['kind'], string>> = {
   retry: 'Retrying',
   sleep: 'Sleeping',
   lock: 'Waiting',
+  version: 'Waiting',
 };
 
 /** Return what a queued task waits for, unless its latest log line says so, or that line. */

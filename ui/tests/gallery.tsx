@@ -9,6 +9,7 @@ import {
   LogStream,
   ProgressBar,
   RelativeTime,
+  RuleList,
   RunTimeline,
   StatusBadge,
   TaskComparison,
@@ -19,7 +20,7 @@ import {
   WorkerList,
 } from 'agentexec-ui';
 import type { ReactNode } from 'react';
-import { approval, budget, child, comparison, detail, event, item, log, worker } from './samples.js';
+import { approval, budget, child, comparison, detail, event, item, log, rule, worker } from './samples.js';
 
 const nothing = () => {};
 const usage = { requests: 2, input_tokens: 1000, cached_tokens: 0, output_tokens: 50 };
@@ -59,6 +60,20 @@ export const GALLERY: Record<string, ReactNode> = {
   'TaskDetail with an error': <TaskDetail activity={null} error="There is no such task." onClose={nothing} />,
   'TaskTree with a selection': <TaskTree tasks={tree} moreBelow selectedAgentId="a1" onTaskClick={nothing} />,
   ApprovalCard: <ApprovalCard approval={approval()} onApprove={nothing} onReject={nothing} onTaskClick={nothing} />,
+  'ApprovalCard with fields for changes': (
+    <ApprovalCard approval={approval({ arguments_schema: '{}' })} onApprove={nothing} onApproveWith={nothing} />
+  ),
+  RuleList: (
+    <RuleList
+      rules={[
+        rule(),
+        rule({ rule_id: 'b', scope: 'metadata', metadata: { tenant: 'acme' }, where: null, arguments: { to: 'a' } }),
+        rule({ rule_id: 'c', active: false, revoked_at: '2026-11-24T21:49:00Z' }),
+      ]}
+      onRevoke={nothing}
+      onTaskClick={nothing}
+    />
+  ),
   'ApprovalCard with an error': (
     <ApprovalCard approval={approval({ kind: 'repeat' })} onApprove={nothing} error="It has expired." pending />
   ),

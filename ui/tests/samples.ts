@@ -6,6 +6,7 @@ import type {
   ActivityListItem,
   ActivityLog,
   Approval,
+  ApprovalRule,
   Budget,
   Comparison,
   EventType,
@@ -174,4 +175,25 @@ export function comparison(fields: Partial<Comparison> = {}): Comparison {
     is_complete: true,
     ...fields,
   } as Comparison;
+}
+
+export function rule(fields: Partial<ApprovalRule> = {}): ApprovalRule {
+  return {
+    rule_id: 'a',
+    scope: 'task',
+    agent_id: AGENT_ID,
+    metadata: {},
+    tool: 'send_email',
+    where: ['to=*@example.com'],
+    arguments: null,
+    created_at: '2026-11-24T21:49:00Z',
+    created_by: 'Ada',
+    created_from: 'http 10.0.0.5',
+    reason: 'they know her',
+    expires_at: '2026-11-25T21:49:00Z',
+    revoked_at: null,
+    revoked_by: null,
+    active: true,
+    ...fields,
+  } as ApprovalRule;
 }

@@ -1,4 +1,5 @@
 import {
+  type ApprovalRule,
   type Comparison,
   createClient,
   type ForkBody,
@@ -156,6 +157,8 @@ export const api = {
   fork: (agentId: string, body: ForkBody) => post<{ agent_id: string }>(`/activity/${encode(agentId)}/fork`, body),
   compare: (agentId: string, otherId: string, signal?: AbortSignal) =>
     get<Comparison>(`/activity/${encode(agentId)}/diff/${encode(otherId)}`, {}, signal),
+  rules: (signal?: AbortSignal) => get<ApprovalRule[]>('/approval-rules', {}, signal),
+  revokeRule: (ruleId: string) => post(`/approval-rules/${encode(ruleId)}/revoke`),
   cancelMany: (body: object) => post<Bulk>('/activity/cancel', body),
   retryMany: (body: object) => post<Bulk>('/failed/retry', body),
   queues: (signal?: AbortSignal) => get<Queue[]>('/queues', {}, signal),

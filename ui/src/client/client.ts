@@ -1,4 +1,5 @@
 import type { ActivityDetail, ActivityList, Approval, Status } from '../types/index.js';
+import type { ApproveBody } from './api.js';
 
 /** Which activities to list. Other keys are sent along, for filters of your own API. */
 export interface ActivityFilters {
@@ -20,6 +21,11 @@ export interface RequestOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** `body`: other arguments, a rule for calls like it, and why. */
+export interface ApproveOptions extends RequestOptions {
+  body?: ApproveBody | undefined;
+}
+
 export interface EventsOptions extends RequestOptions {
   /** Id of the last event that was received. */
   lastEventId?: string | undefined;
@@ -34,7 +40,7 @@ export interface Client {
   activities(filters?: ActivityFilters, options?: RequestOptions): Promise<ActivityList>;
   activity(agentId: string, options?: RequestOptions): Promise<ActivityDetail>;
   approvals(filters?: ApprovalFilters, options?: RequestOptions): Promise<Approval[]>;
-  approve(agentId: string, callId: string, options?: RequestOptions): Promise<void>;
+  approve(agentId: string, callId: string, options?: ApproveOptions): Promise<void>;
   reject(agentId: string, callId: string, message?: string, options?: RequestOptions): Promise<void>;
   /** Open the stream of a task's server-sent events. The response may be an error; its body has not been read. */
   events(agentId: string, options?: EventsOptions): Promise<Response>;
@@ -146,7 +152,8 @@ export function createClient(options: ClientOptions = {}): Client {
     activities: (filters, options) => request('GET', paths.activities, { query: filters }, options),
     activity: (agentId, options) => request('GET', paths.activity(agentId), {}, options),
     approvals: (filters, options) => request('GET', paths.approvals, { query: filters }, options),
-    approve: (agentId, callId, options) => request('POST', paths.approve(agentId, callId), {}, options),
+    approve: (agentId, callId, options) =>
+      request('POST', paths.approve(agentId, callId), { body: options?.body }, options),
     reject: (agentId, callId, message, options) =>
       request('POST', paths.reject(agentId, callId), { body: message === undefined ? {} : { message } }, options),
     events: (agentId, { lastEventId, deltas, signal } = {}) =>

@@ -1,8 +1,10 @@
 'use client';
 
 import { type ComponentPropsWithoutRef, type ReactNode, useId, useState } from 'react';
+import type { ApproveBody } from '../client/api.js';
 import { formatJson } from '../format.js';
 import type { Approval } from '../types/index.js';
+import { ApprovalChanges, bodyOf, NO_CHANGES } from './ApprovalChanges.js';
 import { classes } from './classes.js';
 import { FoldedText } from './FoldedText.js';
 import { RelativeTime } from './RelativeTime.js';
@@ -11,6 +13,8 @@ import { Untrusted } from './Untrusted.js';
 export interface ApprovalCardProps extends Omit<ComponentPropsWithoutRef<'article'>, 'children'> {
   approval: Approval;
   onApprove?: ((approval: Approval) => unknown) | undefined;
+  /** Called instead of onApprove with other arguments or a rule, for which fields are there only with it. */
+  onApproveWith?: ((approval: Approval, body: ApproveBody) => unknown) | undefined;
   /** `message` is for the model; undefined if the person wrote none. */
   onReject?: ((approval: Approval, message: string | undefined) => unknown) | undefined;
   /** True while an answer is being sent. A promise returned by onApprove or onReject does the same. */
@@ -27,6 +31,7 @@ export interface ApprovalCardProps extends Omit<ComponentPropsWithoutRef<'articl
 export function ApprovalCard({
   approval,
   onApprove,
+  onApproveWith,
   onReject,
   pending = false,
   error,
@@ -38,6 +43,7 @@ export function ApprovalCard({
 }: ApprovalCardProps) {
   const id = useId();
   const [message, setMessage] = useState('');
+  const [draft, setDraft] = useState(NO_CHANGES);
   const [sending, setSending] = useState(false);
   const [failure, setFailure] = useState<unknown>();
 
@@ -52,6 +58,11 @@ export function ApprovalCard({
     } finally {
       setSending(false);
     }
+  };
+
+  const approve = () => {
+    const body = onApproveWith && bodyOf(draft);
+    return body ? onApproveWith(approval, body) : onApprove?.(approval);
   };
 
   const Heading = `h${headingLevel}` as const;
@@ -108,6 +119,15 @@ export function ApprovalCard({
           <Untrusted text={problem instanceof Error ? problem.message : String(problem)} />
         </p>
       ) : null}
+      {onApprove && onApproveWith && approval.kind === 'approval' && (
+        <ApprovalChanges
+          draft={draft}
+          onChange={setDraft}
+          given={formatJson(approval.arguments)}
+          editable={Boolean(approval.arguments_schema)}
+          disabled={busy}
+        />
+      )}
       {onReject && (
         <label className="ax-approval__message">
           Message to the model if rejected (optional)
@@ -122,7 +142,7 @@ export function ApprovalCard({
             className="ax-button ax-button--primary"
             aria-disabled={busy}
             aria-describedby={`${id}-title`}
-            onClick={() => !busy && answer(() => onApprove(approval))}
+            onClick={() => !busy && answer(async () => approve())}
           >
             {approval.kind === 'repeat' ? 'Repeat the call' : 'Approve'}
           </button>

@@ -1,6 +1,7 @@
 'use client';
 
 import { useCallback, useState } from 'react';
+import type { ApproveBody } from '../client/api.js';
 import type { ApprovalFilters } from '../client/client.js';
 import { approvalsInterval } from '../client/queries.js';
 import type { Approval } from '../types/index.js';
@@ -13,6 +14,8 @@ export interface Approvals extends Omit<Fetched<Approval[]>, 'data'> {
   approvals: readonly Approval[];
   /** Approve a call. Rejects if the API refuses. */
   approve: (approval: Approval) => Promise<void>;
+  /** Approve a call with other arguments, or with a rule for calls like it. Rejects if the API refuses. */
+  approveWith: (approval: Approval, body: ApproveBody) => Promise<void>;
   /** Reject a call, with a message to the model if there is one. Rejects if the API refuses. */
   reject: (approval: Approval, message?: string) => Promise<void>;
   /** Return true while the answer to a call is being sent. */
@@ -52,13 +55,18 @@ export function useApprovals(filters: ApprovalFilters = {}, options: FetchOption
     (approval: Approval) => answer(approval, () => client.approve(approval.agent_id, approval.call_id)),
     [answer, client],
   );
+  const approveWith = useCallback(
+    (approval: Approval, body: ApproveBody) =>
+      answer(approval, () => client.approve(approval.agent_id, approval.call_id, { body })),
+    [answer, client],
+  );
   const reject = useCallback(
     (approval: Approval, message?: string) =>
       answer(approval, () => client.reject(approval.agent_id, approval.call_id, message)),
     [answer, client],
   );
   const isPending = useCallback((approval: Approval) => pending.has(keyOf(approval)), [pending]);
-  return { approvals: data ?? NONE, error, loading, refetch, approve, reject, isPending };
+  return { approvals: data ?? NONE, error, loading, refetch, approve, approveWith, reject, isPending };
 }
 
 function keyOf(approval: Approval): string {

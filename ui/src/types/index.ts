@@ -10,6 +10,7 @@ export type {
   ActivityListItem,
   ActivityLog,
   Approval,
+  ApprovalRule,
   Budget,
   Bulk,
   Caller,

@@ -1,13 +1,21 @@
-import { ApprovalCard, useApprovals } from 'agentexec-ui';
+import { ApprovalCard, RuleList, useApprovals } from 'agentexec-ui';
 import { formatCount } from '../../../src/format.js';
+import { usePolled } from '../../../src/hooks/usePolled.js';
+import { api } from '../data.js';
 import { Problem, Stale } from '../parts/Problem.js';
 import { useMayAct } from '../rights.js';
 import { go, href } from '../router.js';
 
 /** Calls of tools that wait for a person, oldest first. */
 export function ApprovalsView() {
-  const { approvals, approve, reject, isPending, loading, error, refetch } = useApprovals();
+  const { approvals, approve, approveWith, reject, isPending, loading, error, refetch } = useApprovals();
   const mayAct = useMayAct();
+  // Those that an approval has just made, too.
+  const rules = usePolled(`rules ${approvals.length}`, api.rules, {
+    enabled: true,
+    interval: () => 15_000,
+    keep: true,
+  });
   if (error && approvals.length === 0) {
     return <Problem title="The approvals could not be loaded" error={error} onRetry={refetch} />;
   }
@@ -32,7 +40,7 @@ export function ApprovalsView() {
             tabIndex={-1}
             pending={isPending(approval)}
             onTaskClick={(id) => go(href(`tasks/${id}`))}
-            {...(mayAct ? { onApprove: approve, onReject: reject } : {})}
+            {...(mayAct ? { onApprove: approve, onApproveWith: approveWith, onReject: reject } : {})}
           />
         ))}
       </div>
@@ -41,7 +49,25 @@ export function ApprovalsView() {
           This dashboard is read only: approve with `agentexec approve`, or start it with --allow-acts.
         </p>
       )}
-      <Stale error={error} />
+      <section className="d-panel" aria-label="Rules">
+        <header className="d-panel__head">
+          <h2>Rules</h2>
+          <span className="d-muted">calls that are approved without asking</span>
+        </header>
+        <RuleList
+          rules={rules.data}
+          onTaskClick={(id) => go(href(`tasks/${id}`))}
+          onRevoke={
+            mayAct
+              ? async (rule) => {
+                  await api.revokeRule(rule.rule_id);
+                  await rules.refetch();
+                }
+              : undefined
+          }
+        />
+      </section>
+      <Stale error={error ?? rules.error} />
     </>
   );
 }

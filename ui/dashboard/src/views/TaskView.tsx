@@ -99,7 +99,9 @@ export function TaskView({ agentId }: { agentId: string }) {
           key={approval.call_id}
           approval={approval}
           pending={approvals.isPending(approval)}
-          {...(mayAct ? { onApprove: approvals.approve, onReject: approvals.reject } : {})}
+          {...(mayAct
+            ? { onApprove: approvals.approve, onApproveWith: approvals.approveWith, onReject: approvals.reject }
+            : {})}
         />
       ))}
       <div className="d-task__body">
