@@ -18,7 +18,7 @@ from agentexec.config import Settings
 from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
-from agentexec.db.transactions import reading, writing
+from agentexec.db.transactions import has_single_writer, reading, writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
 from agentexec.state.answers import PushStatement, Waiting
 from agentexec.state.backend import LostLeases
@@ -128,19 +128,28 @@ class SqlBackend(SqlClaims):
         """Forget finished tasks. Within a transaction with row locks those with groups stay, which `unfinished` returns."""
         if not leases:
             return
-        freed = False
         # In the caller's transaction nobody may read a count, nor lock a group until its commit.
         reads = transaction is None or not self._groups.has_row_locks
         with self._transaction(transaction) as connection:
-            by_epoch = sorted(leases, key=lambda lease: (lease.epoch, lease.agent_id.int))
-            for epoch, group in itertools.groupby(by_epoch, key=lambda lease: lease.epoch):
-                for chunk in chunks([lease.agent_id for lease in group]):
-                    left = self._finish_plain(connection, epoch, chunk, reads=reads)
-                    if reads and left:
-                        freed |= self._finish_grouped(connection, queue, epoch, left)
+            freed = self._finish_by_epoch(connection, queue, leases, reads=reads)
+            if transaction is not None and has_single_writer(self._engine):
+                self.tell_within(transaction, [lease.agent_id for lease in leases])
         if freed and transaction is None:
             self._wakeup.announce(TASKS)
         self._freed_in_transaction |= freed and transaction is not None
+
+    def _finish_by_epoch(
+        self, connection: Connection, queue: str, leases: Sequence[Lease], *, reads: bool
+    ) -> bool:
+        """Forget finished tasks; return True if others go on."""
+        freed = False
+        by_epoch = sorted(leases, key=lambda lease: (lease.epoch, lease.agent_id.int))
+        for epoch, group in itertools.groupby(by_epoch, key=lambda lease: lease.epoch):
+            for chunk in chunks([lease.agent_id for lease in group]):
+                left = self._finish_plain(connection, epoch, chunk, reads=reads)
+                if reads and left:
+                    freed |= self._finish_grouped(connection, queue, epoch, left)
+        return freed
 
     def _finish_plain(
         self, connection: Connection, epoch: int, agent_ids: Sequence[UUID], *, reads: bool

@@ -37,6 +37,8 @@ class SqlMessages:
         self._messages = MessageStatements(self._dialect)
         self._quick = quick_messages(engine, self._wakeup)
         self._next_sweep = 0.0
+        self._told: dict[UUID, list[str]] = {}
+        """Mailboxes that a transaction has told about tasks, for which `notify_done` follows."""
 
     def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
         seconds = WATCH_TTL_SECONDS * MICROS_PER_SECOND
@@ -52,18 +54,30 @@ class SqlMessages:
             for chunk in chunks(agent_ids):
                 self._quick.notify_done(chunk)
             return
-        mailboxes: set[str] = set()
-        for chunk in chunks(agent_ids):
+        mailboxes = {mailbox for agent_id in agent_ids for mailbox in self._told.get(agent_id, ())}
+        for chunk in chunks([agent_id for agent_id in agent_ids if self._told.pop(agent_id, None) is None]):
             with looking_up(self._engine) as connection:
                 # Nobody waits for most tasks: those need no transaction.
                 rows = connection.execute(self._messages.watchers, {"ids": chunk}).all()
-            if not rows:
-                continue
-            mailboxes.update(row.mailbox for row in rows)
-            with inserting(self._engine, relaxed=True, by_key_only=True) as connection:
-                connection.execute(self._messages.unwatch, {"ids": [row.agent_id for row in rows]})
-                self._send(connection, [(row.mailbox, format_message(DONE, row.agent_id)) for row in rows])
+            if rows:
+                mailboxes.update(row.mailbox for row in rows)
+                with inserting(self._engine, relaxed=True, by_key_only=True) as connection:
+                    self._tell(connection, rows)
         self._announce(mailboxes)
+
+    def tell_within(self, transaction: Connection, agent_ids: Sequence[UUID]) -> None:
+        """Tell those who wait for tasks that these are done, with the commit of a transaction; then call `notify_done`."""
+        for chunk in chunks(agent_ids):
+            self._told.update((agent_id, []) for agent_id in chunk)
+            rows = transaction.execute(self._messages.watchers, {"ids": chunk}).all()
+            if rows:
+                self._tell(transaction, rows)
+            for row in rows:
+                self._told[row.agent_id].append(row.mailbox)
+
+    def _tell(self, connection: Connection, rows: Sequence[Any]) -> None:
+        connection.execute(self._messages.unwatch, {"ids": [row.agent_id for row in rows]})
+        self._send(connection, [(row.mailbox, format_message(DONE, row.agent_id)) for row in rows])
 
     def send(self, mailbox: str, messages: Sequence[str]) -> None:
         if not messages:

@@ -31,6 +31,9 @@ log = logging.getLogger("agentexec.state")
 VERSION_PAUSE, MAX_VERSION_PAUSE = 0.0005, 0.012
 """Seconds between two reads of SQLite's data_version: just after a change, and at most. They double in between."""
 
+SHORT_PAUSE = 0.002
+"""Seconds from which on a pause ends with a write to SQLite's log."""
+
 FILE_WATCH_SECONDS = 1.0
 """Longest wait for a write to SQLite's log, in seconds."""
 
@@ -184,14 +187,15 @@ class SqliteWakeup(Wakeup):
                     self._note_change()
                 if not self._waiting:
                     self._idle()
-                elif pause < MAX_VERSION_PAUSE:
-                    # A commit becomes visible a moment after its log is written: read the version several times.
+                elif watch is None or pause < SHORT_PAUSE:
+                    # Not ended by writes, of which there are several for each commit. A commit becomes visible a moment
+                    # after its log is written: the version is read several times.
                     time.sleep(pause)
-                    pause *= 2
-                elif watch is None:
-                    time.sleep(MAX_VERSION_PAUSE)
-                elif watch.wait(FILE_WATCH_SECONDS):
+                    pause = min(2 * pause, MAX_VERSION_PAUSE)
+                elif watch.wait(pause if pause < MAX_VERSION_PAUSE else FILE_WATCH_SECONDS):
                     pause = VERSION_PAUSE
+                else:
+                    pause = min(2 * pause, MAX_VERSION_PAUSE)
 
     def _idle(self) -> None:
         """Pause until a thread waits."""
