@@ -128,6 +128,7 @@ def measures(place: Place, backlog: Backlog) -> Iterator[tuple[str, Cost]]:
     queue, backend = CONF.queue_name, RUNTIME.backend
     yield from _queue_steps(place, queue)
     repair = QueueRepair(RUNTIME, CONF, "bench", queue)
+    repair._lead()
     # The first turn would look at all open tasks, of which a page is looked at below.
     repair._index._next_full_sweep = math.inf
     repair.run_once()

@@ -74,13 +74,10 @@ def _count(*conditions: ColumnElement[bool]) -> Any:
 
 
 def _count_active(*conditions: ColumnElement[bool]) -> Any:
-    """Return a query of a number up to MAX_ACTIVE + 1; in an order that an index has, or a table might be read as a whole."""
-    first = (
-        select(Activity.agent_id)
-        .where(*conditions)
-        .order_by(Activity.created_at.desc(), Activity.agent_id.desc())
-    )
-    return select(func.count()).select_from(first.limit(MAX_ACTIVE + 1).subquery()).scalar_subquery()
+    """Return a query of a number up to MAX_ACTIVE + 1."""
+    # In no order: without statistics of the table, PostgreSQL would sort the whole backlog for one.
+    first = select(Activity.agent_id).where(*conditions).limit(MAX_ACTIVE + 1).subquery()
+    return select(func.count()).select_from(first).scalar_subquery()
 
 
 def _count_ended_since(moment: datetime, statuses: AbstractSet[Status], task_name: str | None) -> Any:
