@@ -52,7 +52,7 @@ from agentexec.activity.changes.statements import ACTIVITY, INSERT_ACTIVITY
 from agentexec.activity.changes.stores import record_store
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading, writing
-from agentexec.journal import recorder
+from agentexec.journal import verdicts
 from agentexec.journal.facts import FactKind
 from agentexec.journal.models import JournalEntry
 from agentexec.journal.store import JournalStore
@@ -373,7 +373,7 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
 
         return killed_call
 
-    JournalStore.append, recorder.ask = killed(JournalStore.append), killed(recorder.ask)
+    JournalStore.append, verdicts.ask = killed(JournalStore.append), killed(verdicts.ask)
     with reading(RUNTIME.engine) as connection:
         kinds = connection.scalars(select(JournalEntry.kind)).all()
     world.write(attempt=epoch, responses=kinds.count("model"), outcomes=kinds.count("outcome"))
