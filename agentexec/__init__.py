@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from agentexec.client.approval_rules import AllLikeIt as AllLikeIt
     from agentexec.client.cancel import cancel as cancel
     from agentexec.client.cancel import cancel_sync as cancel_sync
+    from agentexec.client.conversation import Conversation as Conversation
+    from agentexec.client.conversation import ConversationOptions as ConversationOptions
+    from agentexec.client.conversation import conversation as conversation
     from agentexec.client.enqueue import enqueue as enqueue
     from agentexec.client.enqueue import enqueue_many as enqueue_many
     from agentexec.client.enqueue import enqueue_many_sync as enqueue_many_sync
@@ -52,6 +55,11 @@ if TYPE_CHECKING:
     from agentexec.client.retry_failed import retry_failed as retry_failed
     from agentexec.client.retry_failed import retry_failed_sync as retry_failed_sync
     from agentexec.config import CONF as CONF
+    from agentexec.conversations.session import Session as Session
+    from agentexec.conversations.turns import ConversationEvent as ConversationEvent
+    from agentexec.conversations.turns import ConversationMessage as ConversationMessage
+    from agentexec.conversations.turns import HistoryItem as HistoryItem
+    from agentexec.conversations.turns import Turn as Turn
     from agentexec.errors import AccessDeniedError as AccessDeniedError
     from agentexec.errors import ActivityNotFoundError as ActivityNotFoundError
     from agentexec.errors import AgentexecError as AgentexecError
@@ -62,6 +70,7 @@ if TYPE_CHECKING:
     from agentexec.errors import BudgetExceededError as BudgetExceededError
     from agentexec.errors import CallInterruptedError as CallInterruptedError
     from agentexec.errors import ContextInvalidError as ContextInvalidError
+    from agentexec.errors import ConversationBusyError as ConversationBusyError
     from agentexec.errors import JournalConflictError as JournalConflictError
     from agentexec.errors import LeaseLostError as LeaseLostError
     from agentexec.errors import ModuleLoadError as ModuleLoadError
@@ -77,6 +86,7 @@ if TYPE_CHECKING:
     from agentexec.errors import TaskEndedError as TaskEndedError
     from agentexec.errors import TaskFailedError as TaskFailedError
     from agentexec.errors import TokenInvalidError as TokenInvalidError
+    from agentexec.errors import TurnInterruptedError as TurnInterruptedError
     from agentexec.errors import UnavailableError as UnavailableError
     from agentexec.errors import UnknownTaskError as UnknownTaskError
     from agentexec.errors import UsageError as UsageError
@@ -115,7 +125,10 @@ _HOMES = {
     "agentexec.arguments.versions": ("Restart",),
     "agentexec.activity.schemas": ("ApprovalRequest", "TaskFailure"),
     "agentexec.client.cancel": ("cancel", "cancel_sync"),
+    "agentexec.client.conversation": ("Conversation", "ConversationOptions", "conversation"),
     "agentexec.config": ("CONF",),
+    "agentexec.conversations.session": ("Session",),
+    "agentexec.conversations.turns": ("ConversationEvent", "ConversationMessage", "HistoryItem", "Turn"),
     "agentexec.errors": (
         "AccessDeniedError",
         "ActivityNotFoundError",
@@ -123,6 +136,7 @@ _HOMES = {
         "BackendInvalidError",
         "BackgroundResponseError",
         "ContextInvalidError",
+        "ConversationBusyError",
         "ModuleLoadError",
         "PayloadTooLargeError",
         "ResultExpiredError",
@@ -134,6 +148,7 @@ _HOMES = {
         "TaskEndedError",
         "TaskFailedError",
         "TokenInvalidError",
+        "TurnInterruptedError",
         "UnavailableError",
         "UnknownTaskError",
         "LeaseLostError",

@@ -12,6 +12,8 @@
     ├── SchemaError                 5   the database lacks a migration, or is newer than this release
     ├── ActivityNotFoundError       1   no activity has that agent_id
     ├── ResultExpiredError          1   the task completed, but its result was removed after its time to live
+    ├── ConversationBusyError       1   a conversation takes no further message now
+    ├── TurnInterruptedError        1   another message interrupts the turn of a conversation
     ├── LeaseLostError              1   the worker no longer holds the task
     ├── ReplayDivergedError         1   a replay differs from the journal (also `ax.ReplayDiverged`)
     │   └── JournalConflictError    1   two facts have the same place in the journal
@@ -115,6 +117,24 @@ class ResultExpiredError(AgentexecError):
             f"The result of task {agent_id} has expired; raise AGENTEXEC_RESULT_TTL to keep results longer."
         )
         self.agent_id = agent_id
+
+
+class ConversationBusyError(AgentexecError):
+    """A conversation takes no further message now; wait until its turn has ended, or send with another `if_busy=`."""
+
+    def __init__(self, conversation: str, reason: str) -> None:
+        super().__init__(f"The conversation {conversation!r} {reason}")
+        self.conversation = conversation
+
+
+class TurnInterruptedError(AgentexecError):
+    """Another message interrupts this turn of a conversation, which ends here; what it has recorded is kept."""
+
+    def __init__(self, conversation: str) -> None:
+        super().__init__(
+            f"A message interrupts this turn of the conversation {conversation!r}; the next turn has it."
+        )
+        self.conversation = conversation
 
 
 class LeaseLostError(AgentexecError):

@@ -90,6 +90,8 @@ class Recorder:
         """Sessions that this attempt uses, in the form that its runner keeps."""
         self.session_copies: dict[str, Any] = {}
         """Copies of sessions that a fork works with, likewise."""
+        self.conversation: str | None = None
+        """The conversation whose turn this is; None for other tasks."""
         self._facts: dict[str, list[Fact]] = {}
         self._loaded = False
         self._claimed: dict[str, set[int]] = defaultdict(set)

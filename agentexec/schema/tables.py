@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from agentexec.activity import budget_models as _budgets
 from agentexec.activity import models as _activity
 from agentexec.config import CONF
+from agentexec.conversations import models as _conversations
 from agentexec.db.base import Base
 from agentexec.db.transactions import reading
 from agentexec.db.urls import safe_url
@@ -30,7 +31,7 @@ __all__ = [
     "version_table",
 ]
 
-MODEL_MODULES = (_activity, _budgets, _journal, _state)
+MODEL_MODULES = (_activity, _budgets, _conversations, _journal, _state)
 """Modules whose import fills `Base.metadata`."""
 
 ADVICE = "run `agentexec migrate`"

@@ -20,7 +20,8 @@ from agentexec.activity.failures import failed_line
 from agentexec.arguments.budgets import effective_budget, load_budget
 from agentexec.client.new_task import check_payload_size
 from agentexec.config import CONF
-from agentexec.errors import AgentexecError, ContextInvalidError, Postponed
+from agentexec.conversations.turns import Turn
+from agentexec.errors import AgentexecError, ContextInvalidError, Postponed, UsageError
 from agentexec.journal.attempt_approvals import AttemptApprovals
 from agentexec.journal.recorder import Recorder, enter_task
 from agentexec.journal.user_errors import contain_generator_exit
@@ -31,6 +32,7 @@ from agentexec.telemetry.current import CURRENT_ATTEMPT, RunningAttempt
 from agentexec.worker.divergence import require_replayed, resolve_divergence
 from agentexec.worker.forks import end_in_child
 from agentexec.worker.retrying import next_delay
+from agentexec.worker.turn_start import take_turn
 
 MAX_ERROR = 20_000
 """Maximum number of characters kept of a traceback: those at its end, where the reason is."""
@@ -109,6 +111,11 @@ async def _run_handler(
         context = load_context(definition, admitted.context)
     except ContextInvalidError as error:
         return permanent_failure(admitted, str(error))
+    if isinstance(context, Turn):
+        try:
+            context = await take_turn(recorder, context)
+        except UsageError as error:
+            return permanent_failure(admitted, str(error))
     if definition.timeout is None:
         value = await _call(definition, admitted, context, threads, recorder)
     else:

@@ -14,9 +14,11 @@ try:
 except ImportError:  # Releases before context-aware sessions.
     _session_accepts_wrapper = None
 
+from agentexec.conversations.session import Session
 from agentexec.runners.openai.proxy import SdkProxy
 from agentexec.runners.openai.run import DurableRun
 from agentexec.runners.openai.session_overlap import warn_of_overlap
+from agentexec.runners.openai.turn_session import TurnSession
 
 ALL_ITEMS = 2**31 - 1
 """Limit that overrides the one in a session's own settings."""
@@ -36,8 +38,10 @@ SERVER_FIELDS = ("id", "status", "created_by", "created_at")
 
 def journaled_session(session: Any, run: DurableRun) -> Any:
     """Return the session as a durable run must see it."""
-    if isinstance(session, JournaledSession):
+    if isinstance(session, (JournaledSession, TurnSession)):
         return session
+    if isinstance(session, Session):
+        return TurnSession(session, run)
     # The SDK reads from the methods' signatures whether a session wants to know the run's context.
     aware = _session_accepts_wrapper is not None and _session_accepts_wrapper(session)
     return (ContextAwareJournaledSession if aware else JournaledSession)(session, run)

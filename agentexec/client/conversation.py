@@ -1,0 +1,334 @@
+"""`ax.conversation`: messages of one conversation, whose turns are tasks that run one at a time."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict, Unpack
+
+from sqlalchemy.exc import IntegrityError
+
+from agentexec.activity.changes.new_tasks import NewTask
+from agentexec.activity.queries.labels import checked_metadata
+from agentexec.arguments.checks import check_integer, check_storable, check_text, check_timeout
+from agentexec.client.backend_check import BackendCheck
+from agentexec.client.conversation_stream import ConversationStream, place_of
+from agentexec.client.enqueue import enqueue_in_transaction
+from agentexec.client.intake import naming_refusals, with_tables
+from agentexec.client.new_task import new_task
+from agentexec.client.results import DEFAULT_TIMEOUT, get_result, get_result_sync
+from agentexec.config import CONF
+from agentexec.conversations.history import read_history
+from agentexec.conversations.inbox import (
+    add_message,
+    find_by_key,
+    find_message,
+    read_messages,
+    refuse_busy,
+)
+from agentexec.conversations.locking import checked_id, find_conversation, lock_key_of, open_conversation
+from agentexec.conversations.session import Session
+from agentexec.conversations.turns import IF_BUSY, ConversationMessage, HistoryItem, IfBusy, Turn
+from agentexec.db.clock import utc_now
+from agentexec.db.deadlocks import retry_on_deadlock
+from agentexec.db.transactions import looking_up, writing
+from agentexec.errors import TaskCanceledError, UnavailableError, UsageError
+from agentexec.journal.canonical import digest
+from agentexec.journal.recorder import current_scope
+from agentexec.outage import wait_out
+from agentexec.runtime import RUNTIME
+from agentexec.task import Priority, require_known_options
+
+MAX_KEY = 200
+MAX_PAGE = 1000
+TRIES = 5
+"""Times that a message is sent to a conversation which others add at the same moment."""
+
+
+class ConversationOptions(TypedDict, total=False):
+    """Options of the turns of a conversation; each may be left out."""
+
+    metadata: Mapping[str, Any] | None
+    """Labels stored with the conversation and with each turn, as for `ax.enqueue`."""
+
+    queue_name: str | None
+    """Queue of the turns; by default that of their task."""
+
+    priority: Priority
+    """Priority of the turns, `ax.Priority.LOW` by default."""
+
+    fairness_key: str | None
+    """Owner of the turns, as for `ax.enqueue`."""
+
+    budget: str | None
+    """Limit of what each turn may spend, as for `ax.enqueue`."""
+
+
+def conversation(
+    conversation_id: str, *, task: str | None = None, **options: Unpack[ConversationOptions]
+) -> Conversation:
+    """Return the handle of a conversation, which begins with its first message. Asks no server.
+
+    Args:
+        conversation_id: Id of the conversation, such as "support:42", up to 180 characters.
+        task: Name of the task that is enqueued for each turn, whose handler takes an [`ax.Turn`][agentexec.Turn]. It may be
+            left out for a conversation that has begun.
+        **options: See [`ax.ConversationOptions`][agentexec.ConversationOptions].
+
+    Returns:
+        The handle.
+
+    Raises:
+        UsageError: An argument is invalid.
+    """
+    require_known_options("conversation", options, accepts=ConversationOptions)
+    return Conversation(checked_id(conversation_id), task, options)
+
+
+class Conversation:
+    """A conversation, from `ax.conversation`: a durable inbox of messages, and turns that answer them one at a time."""
+
+    def __init__(self, conversation_id: str, task: str | None, options: ConversationOptions) -> None:
+        self.conversation_id = conversation_id
+        self.task = task
+        self._options = options
+        self._labels = checked_metadata(options.get("metadata"))
+
+    def __repr__(self) -> str:
+        return f"Conversation({self.conversation_id!r})"
+
+    @property
+    def session(self) -> Session:
+        """The history, as a session of the Agents SDK."""
+        return Session(self.conversation_id)
+
+    async def send(
+        self, text: str, *, if_busy: IfBusy = "queue", idempotency_key: str | None = None
+    ) -> ConversationMessage:
+        """Send a message. Once this returns, it has its turn, whatever crashes.
+
+        In a task, the same message is sent once, however often the task runs again.
+
+        Args:
+            text: The message.
+            if_busy: What happens if a turn runs or waits. "queue": the message gets the next free turn. "steer": it joins
+                the running turn before its next model call, or else gets a turn. "interrupt": the running turn ends
+                after the step under way, and the next turn has the message. "reject": ConversationBusyError.
+            idempotency_key: Name of this message, 1 to 200 characters. A second one with the same key is not sent.
+
+        Returns:
+            The message, or the one that was sent with the same key.
+
+        Raises:
+            ConversationBusyError: `if_busy="reject"` and a turn runs or waits, or 100 messages wait.
+            ContextInvalidError: The task does not take an `ax.Turn`.
+            PayloadTooLargeError: The message is above `AGENTEXEC_MAX_PAYLOAD_BYTES`.
+            UsageError: Another argument is invalid.
+            UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
+        """
+        return await RUNTIME.run_patiently(self._sending(text, if_busy, idempotency_key))
+
+    def send_sync(
+        self, text: str, *, if_busy: IfBusy = "queue", idempotency_key: str | None = None
+    ) -> ConversationMessage:
+        """Send a message: `send` for code without an event loop, with the same arguments, result and errors."""
+        return wait_out(self._sending(text, if_busy, idempotency_key))
+
+    async def history(self, limit: int = 100, *, before: int | None = None) -> list[HistoryItem]:
+        """Return the last items of the history, oldest first. The partial turn that runs is among them.
+
+        Args:
+            limit: Number of items, at most 1,000.
+            before: `number` of an item; only those before it are returned.
+
+        Returns:
+            The items.
+
+        Raises:
+            UsageError: An argument is invalid.
+            UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
+        """
+        return await RUNTIME.run_patiently(self._history, limit, before)
+
+    def history_sync(self, limit: int = 100, *, before: int | None = None) -> list[HistoryItem]:
+        """Return items of the history: `history` for code without an event loop."""
+        return wait_out(self._history, limit, before)
+
+    async def messages(self, limit: int = 100, *, before: int | None = None) -> list[ConversationMessage]:
+        """Return the last messages and what has become of them, oldest first, with arguments as for `history`."""
+        return await RUNTIME.run_patiently(self._messages, limit, before)
+
+    def messages_sync(self, limit: int = 100, *, before: int | None = None) -> list[ConversationMessage]:
+        """Return the last messages: `messages` for code without an event loop."""
+        return wait_out(self._messages, limit, before)
+
+    async def result(
+        self,
+        message: ConversationMessage | int,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        *,
+        type: Any | None = None,
+    ) -> Any:
+        """Wait for the turn that has a message, and return its result, with arguments and errors as for `ax.get_result`.
+
+        Raises:
+            TaskCanceledError: The turn was interrupted, or its task was canceled.
+        """
+        wait = TurnWait(timeout)
+        while True:
+            found = await RUNTIME.run_patiently(self._message, message)
+            try:
+                value = await get_result(found.agent_id, wait.seconds, type=type)
+            except TaskCanceledError:
+                if not wait.has_moved(found, await RUNTIME.run_patiently(self._message, message)):
+                    raise
+            else:
+                if not wait.has_moved(found, await RUNTIME.run_patiently(self._message, message)):
+                    return value
+
+    def result_sync(
+        self,
+        message: ConversationMessage | int,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        *,
+        type: Any | None = None,
+    ) -> Any:
+        """Wait for the turn that has a message: `result` for code without an event loop."""
+        wait = TurnWait(timeout)
+        while True:
+            found = wait_out(self._message, message)
+            try:
+                value = get_result_sync(found.agent_id, wait.seconds, type=type)
+            except TaskCanceledError:
+                if not wait.has_moved(found, wait_out(self._message, message)):
+                    raise
+            else:
+                if not wait.has_moved(found, wait_out(self._message, message)):
+                    return value
+
+    def stream(self, *, after: str | None = None, deltas: bool = True) -> ConversationStream:
+        """Stream the events of the conversation across its turns; the stream has no end.
+
+        Iterate over it with `async for`, or with `for` in code without an event loop.
+
+        Args:
+            after: `id` of the last event seen, to resume there. None begins with the turn that runs, or else the next one;
+                "0.0.0" with the first turn.
+            deltas: False leaves out the `text_delta` events.
+
+        Returns:
+            A stream of [`ConversationEvent`][agentexec.ConversationEvent] for one reader, to be iterated over once.
+
+        Raises:
+            UsageError: `after` is not the id of an event.
+            UnavailableError: The database cannot be reached (on the first step).
+        """
+        return ConversationStream(self.conversation_id, place_of(after), deltas)
+
+    def _sending(
+        self, text: str, if_busy: IfBusy, idempotency_key: str | None
+    ) -> Callable[[], ConversationMessage]:
+        """Check the arguments, and return the call that sends the message. It may be made again."""
+        text = check_storable("The message", text)
+        if if_busy not in IF_BUSY:
+            raise UsageError(f"if_busy= is one of {', '.join(IF_BUSY)}, not {if_busy!r}.")
+        if idempotency_key is not None:
+            idempotency_key = check_text("idempotency_key=", idempotency_key, MAX_KEY)
+        elif (scope := current_scope()) is not None:
+            stem = f"{scope.path}/send:{self.conversation_id}"
+            place = f"{scope.recorder.lease.agent_id}/{stem}#{scope.recorder.next_ordinal(stem)}"
+            idempotency_key = f"agentexec:{digest(place)}"
+        return functools.partial(self._send, text, if_busy, idempotency_key)
+
+    def _send(self, text: str, if_busy: IfBusy, idempotency_key: str | None) -> ConversationMessage:
+        name = self.task or with_tables(self._known_task)
+        context = Turn(conversation=self.conversation_id, text=text)
+        new = new_task(name, context, **self._options)
+        new = new._replace(lock_key=lock_key_of(self.conversation_id))
+        RUNTIME.get_shared(BackendCheck, BackendCheck).check(new.queue or CONF.queue_name)
+        with naming_refusals([new]):
+            return with_tables(lambda: self._record(new, text, if_busy, idempotency_key))
+
+    @retry_on_deadlock
+    def _record(
+        self, new: NewTask, text: str, if_busy: IfBusy, idempotency_key: str | None
+    ) -> ConversationMessage:
+        """Record a message and the task of its turn in one transaction, and push the task."""
+        for _ in range(TRIES):
+            try:
+                with writing(RUNTIME.engine) as connection:
+                    now = utc_now()
+                    row = open_conversation(
+                        connection, self.conversation_id, now, task=new.task_name, labels=self._labels
+                    )
+                    known = find_by_key(connection, self.conversation_id, idempotency_key)
+                    if known is not None:
+                        return known
+                    refuse_busy(connection, self.conversation_id, if_busy)
+                    message = add_message(
+                        connection,
+                        row,
+                        text=text,
+                        if_busy=if_busy,
+                        task_id=new.agent_id,
+                        idempotency_key=idempotency_key,
+                        now=now,
+                    )
+                    push = enqueue_in_transaction(connection, new)
+            except IntegrityError:
+                continue
+            push()
+            return message
+        raise UnavailableError(
+            "The message could not be recorded: others began the conversation too; try again."
+        )
+
+    def _known_task(self) -> str:
+        with looking_up(RUNTIME.engine) as connection:
+            row = find_conversation(connection, self.conversation_id)
+        if row is None or row.task is None:
+            raise UsageError(
+                f"The conversation {self.conversation_id!r} has not begun; name the task of its turns with task=."
+            )
+        name: str = row.task
+        return name
+
+    def _message(self, message: ConversationMessage | int) -> ConversationMessage:
+        number = (
+            message.number if isinstance(message, ConversationMessage) else check_integer("message=", message)
+        )
+        with looking_up(RUNTIME.engine) as connection:
+            found = find_message(connection, self.conversation_id, number)
+        if found is None:
+            raise UsageError(f"The conversation {self.conversation_id!r} has no message {number}.")
+        return found
+
+    def _history(self, limit: int, before: int | None) -> list[HistoryItem]:
+        limit = check_integer("limit=", limit, maximum=MAX_PAGE)
+        before = None if before is None else check_integer("before=", before)
+        stored = read_history(RUNTIME.engine, self.conversation_id, limit=limit, before=before)
+        return [HistoryItem(number=found.number, item=found.item, agent_id=found.turn_id) for found in stored]
+
+    def _messages(self, limit: int, before: int | None) -> list[ConversationMessage]:
+        limit = check_integer("limit=", limit, maximum=MAX_PAGE)
+        before = None if before is None else check_integer("before=", before)
+        with looking_up(RUNTIME.engine) as connection:
+            return read_messages(connection, self.conversation_id, limit=limit, before=before)
+
+
+class TurnWait:
+    """Wait for the result of a message, whose turn may be another task than the one it was sent with."""
+
+    def __init__(self, timeout: float | None) -> None:
+        timeout = check_timeout("timeout=", timeout)
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that are left; None without limit."""
+        return None if self._end is None else max(self._end - time.monotonic(), 0.0)
+
+    def has_moved(self, before: ConversationMessage, now: ConversationMessage) -> bool:
+        """Return True if the message has got another task while the first one was waited for."""
+        return before.agent_id != now.agent_id
