@@ -11,11 +11,12 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.conversations.locking import advance, find_conversation, open_conversation
 from agentexec.conversations.models import ItemRow
+from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import looking_up, writing
@@ -40,11 +41,19 @@ class StoredItem(NamedTuple):
     turn_id: UUID | None = None
 
 
-class NewItem(NamedTuple):
-    """An item to be added. `place` is its place in the turn that adds it, None outside of a turn."""
+class Adder(NamedTuple):
+    """A part of a turn that adds items, which are counted there: their numbers are the places by which they are known.
 
-    place: str | None
-    item: Any
+    `repeats`: False if no attempt can have added items before.
+    """
+
+    lease: Lease
+    part: str
+    repeats: bool
+
+    def place(self, number: int) -> str:
+        """Return the place of the item with this number, from 1."""
+        return f"{self.part}.{number}"
 
 
 def last_change(engine: Engine, conversation: str) -> int:
@@ -107,39 +116,72 @@ def _from_user_message(items: list[StoredItem]) -> list[StoredItem]:
 
 
 def add_items(
-    engine: Engine, conversation: str, items: Sequence[NewItem], lease: Lease | None = None
+    engine: Engine, conversation: str, items: Sequence[Any], adder: Adder | None = None, first: int = 1
 ) -> None:
-    """Add items; in a turn, those that are not at their places yet.
+    """Add items; those of a turn have places from `first` on, and are not added where they are already.
+
+    If one is missing, or another is in its place, the turn has gone another way since: after a retry from an earlier point. What
+    it has added from there on is removed.
 
     Raises LeaseLostError if the turn is another worker's, PayloadTooLargeError for an item that is too large.
     """
     now = utc_now()
-    texts = [dump(_plain(new.item), "An item of the conversation") for new in items]
+    texts = [dump(_plain(item), "An item of the conversation") for item in items]
 
     def write(connection: Connection) -> None:
         row = open_conversation(connection, conversation, now)
-        known = set() if lease is None else _places(connection, lease.agent_id, [new.place for new in items])
-        missing = [
-            (new, text)
-            for new, text in zip(items, texts, strict=True)
-            if lease is None or new.place not in known
-        ]
+        change, known = row.last_item + 1, _known(connection, adder)
+        same = next((n for n, text in enumerate(texts) if known.get(first + n) != text), len(texts))
+        if same == len(texts):
+            return
+        if adder is not None and _discard(connection, adder, [n for n in known if n >= first + same], change):
+            change += 1
         rows = [
             {
                 "conversation_id": conversation,
-                "number": number,
-                "turn_id": None if lease is None else lease.agent_id,
-                "place": new.place,
+                "number": change + place,
+                "turn_id": None if adder is None else adder.lease.agent_id,
+                "place": None if adder is None else adder.place(first + same + place),
                 "item": text,
                 "created_at": now,
             }
-            for number, (new, text) in enumerate(missing, row.last_item + 1)
+            for place, text in enumerate(texts[same:])
         ]
-        if rows:
-            connection.execute(insert(ITEM), rows)
-            advance(connection, conversation, now, last_item=row.last_item + len(rows))
+        connection.execute(insert(ITEM), rows)
+        advance(connection, conversation, now, last_item=change + len(rows) - 1)
 
-    _in_transaction(engine, lease, write)
+    _in_transaction(engine, adder and adder.lease, write)
+
+
+def discard_items(engine: Engine, conversation: str, adder: Adder) -> None:
+    """Remove all that a part of a turn has added: it starts from its beginning."""
+
+    def write(connection: Connection) -> None:
+        now = utc_now()
+        row = open_conversation(connection, conversation, now)
+        if _discard(connection, adder, list(_known(connection, adder)), row.last_item + 1):
+            advance(connection, conversation, now, last_item=row.last_item + 1)
+
+    _in_transaction(engine, adder.lease, write)
+
+
+def _known(connection: Connection, adder: Adder | None) -> dict[int, str]:
+    """Return the items that a part of a turn has added, by their numbers there, also those that it has removed again."""
+    if adder is None or not adder.repeats:
+        return {}
+    c = ITEM.c
+    mine = (c.turn_id == adder.lease.agent_id, c.place.startswith(f"{adder.part}.", autoescape=True))
+    rows = connection.execute(select(c.place, c.item).where(*mine))
+    return {int(row.place.rpartition(".")[2]): row.item for row in rows}
+
+
+def _discard(connection: Connection, adder: Adder, numbers: Sequence[int], change: int) -> bool:
+    """Remove items of a part of a turn and free their places; False if there are none."""
+    for chunk in chunks([adder.place(number) for number in numbers]):
+        mine = (ITEM.c.turn_id == adder.lease.agent_id, ITEM.c.place.in_(chunk))
+        removed_by = func.coalesce(ITEM.c.removed_by, change)
+        connection.execute(update(ITEM).where(*mine).values(place=None, removed_by=removed_by))
+    return bool(numbers)
 
 
 def remove_items(
@@ -187,11 +229,6 @@ def _plain(item: Any) -> Any:
     """Return an item as JSON data; some are models of the API."""
     dump_model = getattr(item, "model_dump", None)
     return item if dump_model is None else dump_model(mode="json", exclude_unset=True)
-
-
-def _places(connection: Connection, agent_id: UUID, places: Sequence[str | None]) -> set[str | None]:
-    query = select(ITEM.c.place).where(ITEM.c.turn_id == agent_id, ITEM.c.place.in_(places))
-    return set(connection.execute(query).scalars())
 
 
 @retry_on_deadlock

@@ -133,11 +133,13 @@ def take_message(engine: Engine, lease: Lease) -> Any:
         first = _first_waiting(connection, own.conversation_id)
         if first is not None and _comes_before(first, own) and _exchange(connection, own, first):
             own = first
-        _give(connection, row, [own.number], TAKEN, lease.agent_id)
+        give_messages(connection, row, [own.number], TAKEN, lease.agent_id)
     return own
 
 
-def _give(connection: Connection, row: Any, numbers: Sequence[int], state: str, turn_id: UUID) -> None:
+def give_messages(
+    connection: Connection, row: Any, numbers: Sequence[int], state: str, turn_id: UUID
+) -> None:
     """Note that a turn has messages of a conversation, whose locked row is given."""
     now = utc_now()
     for position, number in enumerate(numbers, row.last_taken + 1):

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentexec.arguments.checks import check_integer
 from agentexec.conversations.history import (
-    NewItem,
+    Adder,
     StoredItem,
     add_items,
     last_change,
@@ -58,15 +58,16 @@ class Session:
         """Add items at the end. In a task, what an earlier attempt has added is not added again."""
         scope = current_scope()
         if scope is None:
-            new = [NewItem(None, item) for item in items]
-            await RUNTIME.run_patiently(add_items, RUNTIME.engine, self.session_id, new)
+            await RUNTIME.run_patiently(add_items, RUNTIME.engine, self.session_id, items)
             return
-        stem = f"{scope.path}/session:{self.session_id}"
-        new = [NewItem(place_of(stem, scope.recorder.next_ordinal(stem)), item) for item in items]
-        await scope.recorder.confirm_lease()
-        await scope.recorder.write_with_retry(
-            add_items, RUNTIME.engine, self.session_id, new, scope.recorder.lease
-        )
+        recorder, name = scope.recorder, f"{scope.path}/session:{self.session_id}"
+        numbers = [recorder.next_ordinal(name) for _ in items]
+        if numbers:
+            adder = Adder(recorder.lease, part_of(name), recorder.repeats)
+            await recorder.confirm_lease()
+            await recorder.write_with_retry(
+                add_items, RUNTIME.engine, self.session_id, items, adder, numbers[0]
+            )
 
     async def pop_item(self) -> Any | None:
         """Remove the last item and return it; None if there is none."""
@@ -101,6 +102,6 @@ class Session:
         remove_items(RUNTIME.engine, self.session_id, all_up_to=now)
 
 
-def place_of(stem: str, ordinal: int) -> str:
-    """Return the place of an item in its task: the digest of where it is added, and its number there."""
-    return f"{digest(stem)[:32]}.{ordinal}"
+def part_of(name: str) -> str:
+    """Return the name of a part of a turn in the places of its items: short, and of plain characters."""
+    return digest(name)[:32]

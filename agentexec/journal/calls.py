@@ -146,6 +146,12 @@ async def run_call(scope: Scope, path: str, spec: CallSpec[T], policy: Policy) -
     return await _make(scope, path, spec, policy, input_hash)
 
 
+async def refuse_call(scope: Scope, path: str, spec: CallSpec[T], message: str) -> T:
+    """Record that a call that has not begun is not made, with a message for the model, and return what it gets."""
+    input_hash = digest([spec.name, spec.arguments])
+    return await _record_refusal(scope, path, spec, input_hash, await spec.rejected_value(message))
+
+
 async def _watch(scope: Scope, path: str, spec: CallSpec[Any], decision: Decision) -> None:
     """Let the watch over an offline replay compare a call with the record, and refuse one that is not recorded."""
     RUNTIME.replay.check_call(scope.recorder, path, spec.name, spec.arguments)

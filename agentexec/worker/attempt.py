@@ -21,7 +21,13 @@ from agentexec.arguments.budgets import effective_budget, load_budget
 from agentexec.client.new_task import check_payload_size
 from agentexec.config import CONF
 from agentexec.conversations.turns import Turn
-from agentexec.errors import AgentexecError, ContextInvalidError, Postponed, UsageError
+from agentexec.errors import (
+    AgentexecError,
+    ContextInvalidError,
+    Postponed,
+    TurnInterruptedError,
+    UsageError,
+)
 from agentexec.journal.attempt_approvals import AttemptApprovals
 from agentexec.journal.recorder import Recorder, enter_task
 from agentexec.journal.user_errors import contain_generator_exit
@@ -36,6 +42,8 @@ from agentexec.worker.turn_start import take_turn
 
 MAX_ERROR = 20_000
 """Maximum number of characters kept of a traceback: those at its end, where the reason is."""
+
+INTERRUPTED = "Interrupted by the next message of the conversation."
 
 STRAY_CANCELLATION = "nobody canceled the task; something that its handler awaited was canceled"
 """Reason of an attempt that ended with a CancelledError of its own, as some clients leak them."""
@@ -97,6 +105,8 @@ async def _ended_by(
     error: BaseException, definition: TaskDefinition, admitted: Admitted, recorder: Recorder
 ) -> Ending:
     """Return the ending of an attempt that an error has ended."""
+    if isinstance(recorder.fault, TurnInterruptedError):
+        return Ending(admitted.lease, Status.CANCELED, INTERRUPTED)
     resolution = await resolve_divergence(definition, admitted, recorder)
     if resolution is not None:
         return resolution.ending or _failed(definition, admitted, recorder.fault or error, resolution.refusal)

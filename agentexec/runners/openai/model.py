@@ -57,11 +57,13 @@ class JournaledModel(SdkProxy):
         input_hash = self._input_hash(args, kwargs)
         recorded = await self._run.recorded_response(input_hash)
         if recorded is not None:
+            await self._note_joined(args, kwargs)
             await self._run.input_guardrails.wait()
             response = load_response(recorded)
             self._note_replayed(recorded)
             require_tools(self._run, response.output, _available_tools(args, kwargs))
             return response
+        args, kwargs = await self._steered(args, kwargs)
         args, kwargs = self._changed(args, kwargs)
         self._run.publish_active_agent()
         places = self._run.text_places()
@@ -83,6 +85,7 @@ class JournaledModel(SdkProxy):
         input_hash = self._input_hash(args, kwargs)
         recorded = await self._run.recorded_response(input_hash)
         if recorded is not None:
+            await self._note_joined(args, kwargs)
             await self._run.input_guardrails.wait()
             last, deltas = load_event(recorded)
             self._note_replayed(recorded)
@@ -90,6 +93,7 @@ class JournaledModel(SdkProxy):
             for event in replayed_events(last, deltas):
                 yield event
             return
+        args, kwargs = await self._steered(args, kwargs)
         args, kwargs = self._changed(args, kwargs)
         self._run.publish_active_agent()
         background = self._background_call(input_hash, args, kwargs)
@@ -110,6 +114,22 @@ class JournaledModel(SdkProxy):
         if RUNTIME.replay is not None:
             RUNTIME.replay.check_input(self._run.recorder, self._run.path, self._run.next_turn, given)
         return digest(given)
+
+    async def _note_joined(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Let messages of a conversation join where they had before a call that is answered from the journal."""
+        if self._run.steering is not None:
+            given = named(args, kwargs)["input"]
+            await self._run.steering.before_replayed(self._run.next_turn - 1, given)
+
+    async def _steered(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of a call with the messages of the conversation that have joined the run."""
+        if self._run.steering is None:
+            return args, kwargs
+        given = named(args, kwargs)
+        input = await self._run.steering.before_call(self._run.next_turn, given["input"])
+        return (), {**given, "input": input}
 
     def _changed(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]

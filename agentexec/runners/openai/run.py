@@ -21,6 +21,7 @@ from agentexec.journal.waiting import wait_until_idle
 from agentexec.runners.openai.changes import changes_of
 from agentexec.runners.openai.events import LiveEvent, TextPlaces
 from agentexec.runners.openai.guardrails import InputGuardrails
+from agentexec.runners.openai.steering import Steering
 from agentexec.runners.openai.tracing import ReplayedSpans
 from agentexec.runtime import RUNTIME
 
@@ -46,6 +47,8 @@ class DurableRun:
         self.sessions: dict[int, Any] = {}
         self.session_added = 0
         """Number of items that the run has added to its session so far."""
+        self.steering: Steering | None = None
+        """Messages of a conversation that may join the run; None if it has no session of one."""
         self.sandboxes: dict[int, Any] = {}
         self.failed_calls: set[str] = set()
         """Paths of the run's calls in which a run of another agent failed."""

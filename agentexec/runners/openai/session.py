@@ -18,6 +18,7 @@ from agentexec.conversations.session import Session
 from agentexec.runners.openai.proxy import SdkProxy
 from agentexec.runners.openai.run import DurableRun
 from agentexec.runners.openai.session_overlap import warn_of_overlap
+from agentexec.runners.openai.steering import Steering
 from agentexec.runners.openai.turn_session import TurnSession
 
 ALL_ITEMS = 2**31 - 1
@@ -41,7 +42,9 @@ def journaled_session(session: Any, run: DurableRun) -> Any:
     if isinstance(session, (JournaledSession, TurnSession)):
         return session
     if isinstance(session, Session):
-        return TurnSession(session, run)
+        turn_session = TurnSession(session, run)
+        run.steering = Steering(run, turn_session)
+        return turn_session
     # The SDK reads from the methods' signatures whether a session wants to know the run's context.
     aware = _session_accepts_wrapper is not None and _session_accepts_wrapper(session)
     return (ContextAwareJournaledSession if aware else JournaledSession)(session, run)

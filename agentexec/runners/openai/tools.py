@@ -16,7 +16,7 @@ from agents.tool_context import ToolContext
 from pydantic_core import to_jsonable_python
 
 from agentexec.errors import AgentexecError, ReplayDivergedError
-from agentexec.journal.calls import POLICY_MARK, CallResult, run_call
+from agentexec.journal.calls import POLICY_MARK, CallResult, refuse_call, run_call
 from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import run_unrecorded
 from agentexec.journal.facts import FactKind, dump, fit_path
@@ -124,6 +124,10 @@ class ToolCall:
         return self._result_type(INTERRUPTED_MESSAGE, is_sdk_generated_error=True)
 
 
+INTERRUPTED = "Not run: the user has sent another message."
+"""Output of a call that has not begun when a message interrupts the turn."""
+
+
 async def invoke_journaled(
     invoke: Invoke,
     result_type: Any,
@@ -149,6 +153,9 @@ async def invoke_journaled(
     spec = ToolCall(scope.run, invoke, result_type, function_tool, context, arguments)
     if getattr(function_tool, "_is_agent_tool", False):
         return await _call_agent(run_scope.child_scope(path), spec, invoke_tool)
+    steering = scope.run.steering
+    if steering is not None and not scope.recorder.facts(path) and await steering.is_interrupted():
+        return await refuse_call(run_scope, path, spec, INTERRUPTED)
     return await run_call(run_scope, path, spec, policy_of(function_tool, scope.policy))
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents import TResponseInputItem
 
-from agentexec.conversations.history import NewItem, add_items, last_change, remove_items
-from agentexec.conversations.session import Session, place_of
-from agentexec.runners.openai.run import DurableRun
+from agentexec.conversations.history import Adder, add_items, discard_items, last_change, remove_items
+from agentexec.conversations.session import Session, part_of
 from agentexec.runtime import RUNTIME
+
+if TYPE_CHECKING:
+    from agentexec.runners.openai.run import DurableRun
 
 
 class Entry(NamedTuple):
@@ -34,7 +36,9 @@ class TurnSession:
         self.session_id = session.session_id
         self._session = session
         self._run = run
-        self._stem = f"{run.path}/session:{session.session_id}"
+        self._adder = Adder(
+            run.recorder.lease, part_of(f"{run.path}/session:{session.session_id}"), run.recorder.repeats
+        )
         self._added = 0
         self._start: int | None = None
         self._entries: list[Entry] = []
@@ -48,13 +52,12 @@ class TurnSession:
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Add the items that no earlier attempt has added."""
         await self._begin()
-        new = [
-            NewItem(place_of(self._stem, self._added + number), item) for number, item in enumerate(items, 1)
-        ]
+        if not items:
+            return
+        first = self._added + 1
         self._added += len(items)
-        if new:
-            await self._change(add_items, RUNTIME.engine, self.session_id, new, self._run.recorder.lease)
-        self._entries += [Entry(item, place=place) for place, item in new]
+        await self._change(add_items, RUNTIME.engine, self.session_id, items, self._adder, first)
+        self._entries += [Entry(item, place=self._adder.place(first + n)) for n, item in enumerate(items)]
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove and return the last item."""
@@ -77,6 +80,9 @@ class TurnSession:
             return
         run = self._run
         if run.start_fact is None:
+            if self._adder.repeats:
+                # An earlier attempt has begun, and its records were dropped since.
+                await self._change(discard_items, RUNTIME.engine, self.session_id, self._adder)
             now = await run.recorder.write_with_retry(last_change, RUNTIME.engine, self.session_id)
             await run.record_start(now)
         fact = run.start_fact

@@ -8,8 +8,8 @@ from alembic import op
 from agentexec.config import CONF
 from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime
 
-revision = "0016"
-down_revision = "0015"
+revision = "0018"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 
