@@ -55,6 +55,12 @@ def _logs() -> Command:
     return run
 
 
+def _chat() -> Command:
+    from agentexec.cli.chat import run
+
+    return run
+
+
 def _cancel() -> Command:
     from agentexec.cli.cancel import run
 
@@ -166,6 +172,7 @@ VERBS: dict[str, Callable[[], Command]] = {
     "list": _list,
     "show": _show,
     "logs": _logs,
+    "chat": _chat,
     "cancel": _cancel,
     "failed": _failed,
     "retry": _retry,

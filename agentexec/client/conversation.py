@@ -163,6 +163,15 @@ class Conversation:
         """Return the last messages: `messages` for code without an event loop."""
         return wait_out(self._messages, limit, before)
 
+    def find_sync(self, message: ConversationMessage | int) -> ConversationMessage:
+        """Return a message, given by itself or its number, as it is now.
+
+        Raises:
+            UsageError: The conversation has no such message.
+            UnavailableError: The database cannot be reached.
+        """
+        return wait_out(self._message, message)
+
     async def result(
         self,
         message: ConversationMessage | int,

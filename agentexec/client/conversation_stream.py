@@ -6,10 +6,11 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from agentexec.activity.live.stream import stream
 from agentexec.activity.schemas import ActivityEvent
+from agentexec.client.intake import with_tables
 from agentexec.conversations.inbox import JOINED, last_given, message_of, next_given
 from agentexec.conversations.turns import ConversationEvent
 from agentexec.db.transactions import looking_up
@@ -74,6 +75,15 @@ class ConversationStream:
             if row.state != JOINED:
                 yield from self._turn_sync(row)
             self._place = Place(row.position)
+
+    def open_sync(self) -> Self:
+        """Start now rather than on the first step, so that no turn that begins from now on is missed.
+
+        Returns:
+            The stream itself.
+        """
+        wait_out(with_tables, self._begin)
+        return self
 
     def _begin(self) -> None:
         """Find the turn that runs, or the last one that has ended."""

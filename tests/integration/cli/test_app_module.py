@@ -57,6 +57,7 @@ ARGUMENTS = {
     "list": [],
     "show": [ANY_ID],
     "logs": [ANY_ID],
+    "chat": ["research"],
     "cancel": [ANY_ID],
     "failed": [],
     "retry": [ANY_ID],

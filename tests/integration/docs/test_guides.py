@@ -179,6 +179,7 @@ def double(agent_id, context: dict) -> int:
 SCRIPTS: dict[str, list[MockStep]] = {
     "approvals": [call("send_email", to="ann@example.com", text="Yes."), say("Ann's letter is answered.")],
     "batches": [say('{"response": 7}')],
+    "conversations": [say("It is on its way.")],
     "durable-runs": [say("Acme makes anvils.")],
     "fork": [call("order_anvil", company="Acme"), say("I ordered an anvil of Acme.")],
     "live-events": [call("founded", company="Acme"), say("Acme makes anvils.")],
@@ -193,6 +194,8 @@ def test_a_guide_that_calls_a_model(follow: Follow, mock_openai: MockOpenAI, pag
     mock_openai.script(SCRIPTS[page])
     if page == "fork":
         mock_openai.script([say("Ich habe einen Amboss bestellt.")] * 3, when="German")
+    if page == "conversations":
+        mock_openai.script([say("Tomorrow.")], when="When will it be here?")
     follow(f"guides/{page}.md")
 
 
