@@ -201,6 +201,7 @@ def test_a_guide_that_calls_a_model(follow: Follow, mock_openai: MockOpenAI, pag
 
 PLAIN = [
     "custom-runner",
+    "deploys",
     "fan-out",
     "failures",
     "monitor",
