@@ -55,8 +55,8 @@ export function approveMutation(client: Client) {
 export function rejectMutation(client: Client) {
   return {
     mutationKey: ['agentexec', client.baseUrl, 'reject'] as const,
-    mutationFn: (call: Pick<Approval, 'agent_id' | 'call_id'> & { message?: string }) =>
-      client.reject(call.agent_id, call.call_id, call.message),
+    mutationFn: (call: Pick<Approval, 'agent_id' | 'call_id'> & { message?: string | null }) =>
+      client.reject(call.agent_id, call.call_id, call.message ?? undefined),
   };
 }
 
