@@ -22,6 +22,7 @@
     ├── BackgroundResponseError     1   a background response was canceled, or is gone from its provider
     ├── SandboxLostError            1   a task cannot resume, because the sandbox of its agent is gone
     ├── ApprovalNotFoundError       1   no call with that id has asked for approval
+    ├── ApprovalRuleNotFoundError   1   no rule for approvals has that id
     ├── WaitDeadlockError           1   a task waits for one that cannot start before it has ended
     ├── AccessDeniedError           1   the caller of the HTTP API may not do this
     ├── TokenInvalidError           1   a read token is forged, damaged or expired
