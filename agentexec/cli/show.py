@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from agentexec.state.answers import Waiting
 
 
+MAX_CALL = 300
+"""Characters of a call that was decided about."""
+
+
 def run(
     agent_id: AgentId,
     metadata: MetadataScope = None,
@@ -113,6 +117,7 @@ def _as_json(view: TaskView, presenter: Presenter) -> dict[str, Any]:
         "max_attempts": max_attempts(task),
         "previous_error": None if failure is None else failure.reason,
         "given_up": [{**run._asdict(), "at": run.at.isoformat()} for run in view.given_up],
+        "decisions": [call.model_dump(mode="json") for call in view.decisions],
         "webhooks": [message_json(message) for message in view.webhooks],
     }
 
@@ -135,7 +140,7 @@ def _shown(text: str | None, presenter: Presenter) -> Any:
 
 def _lines(view: TaskView, presenter: Presenter, limit: int | None) -> Iterator[str]:
     task = view.activity
-    for name, value in (*_summary(view), *_deliveries(view)):
+    for name, value in (*_summary(view), *_decisions(view), *_deliveries(view)):
         yield f"{name + ':':<10} {one_line(value)}"
     if task.metadata:
         yield from value_lines("metadata", presenter.present(dict(sorted(task.metadata.items()))))
@@ -190,6 +195,18 @@ def _interruptions(view: TaskView) -> list[tuple[str, str]]:
 def _given_up_text(run: GivenUpRun) -> str:
     by = "" if run.version is None else f" by version {run.version}"
     return f"run {run.number}{by}, {format_time(run.at)}, {run.facts} recorded facts kept: {run.reason}"
+
+
+def _decisions(view: TaskView) -> list[tuple[str, str]]:
+    from agentexec.cli.approvals import decision_text
+
+    lines: list[tuple[str, str]] = []
+    for call in view.decisions:
+        made = f"{call.tool}({call.arguments})"
+        if len(made) > MAX_CALL:
+            made = f"{made[:MAX_CALL]}…"
+        lines.append(("decision", f"{made}{decision_text(call)}"))
+    return lines
 
 
 def _deliveries(view: TaskView) -> list[tuple[str, str]]:

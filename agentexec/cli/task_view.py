@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from agentexec.journal.restarts import GivenUpRun
 
 
+MAX_DECISIONS = 20
+"""Decisions about calls that are shown, the newest ones."""
+
+
 class TaskView(NamedTuple):
     """One task. What only active tasks have is empty for the others."""
 
@@ -39,6 +43,9 @@ class TaskView(NamedTuple):
 
     holder: str | None
     """Id of the worker process that runs it."""
+
+    decisions: Sequence[ApprovalSchema] = ()
+    """The calls that were approved or rejected, oldest first."""
 
     pause: PauseSchema | None = None
     """Pause of its queue, if it is queued."""
@@ -71,7 +78,10 @@ def load_view(
     read = contents(db, agent_id) if known is None else known.contents
     if activity.status.final:
         messages, given_up = _messages(db, agent_id), _given_up(db, agent_id)
-        return TaskView(activity, read, [], [], None, [], None, webhooks=messages, given_up=given_up)
+        decisions = _decisions(db, agent_id)
+        return TaskView(
+            activity, read, [], [], None, [], None, decisions, webhooks=messages, given_up=given_up
+        )
     # Imported on use: tasks that have ended are shown sooner without the journal's tables.
     from agentexec.journal.open_waits import awaited_events, sleeps_until
 
@@ -83,10 +93,15 @@ def load_view(
         sleeps_until(db, agent_id) if activity.status is Status.QUEUED else None,
         [] if activity.queue is None else workers_of(db, activity.queue),
         _find_holder(activity) if known is None else known.holder,
+        _decisions(db, agent_id),
         _find_pause(db, activity),
         _find_waiting(activity),
         given_up=_given_up(db, agent_id),
     )
+
+
+def _decisions(db: Session, agent_id: UUID) -> Sequence[ApprovalSchema]:
+    return ax.approvals.list(db, agent_id, state="decided", limit=MAX_DECISIONS)[::-1]
 
 
 def _given_up(db: Session, agent_id: UUID) -> Sequence[GivenUpRun]:

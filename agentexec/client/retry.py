@@ -20,6 +20,7 @@ from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import writing
 from agentexec.errors import UsageError
+from agentexec.journal.approvals import supersede_refused_raises
 from agentexec.journal.cuts import cut_at
 from agentexec.journal.forks import truncate
 from agentexec.journal.ledger import replace_limit
@@ -179,6 +180,9 @@ def requeue(
     queues: dict[str, list[Entry]] = defaultdict(list)
     for task in requeue_ended(connection, agent_ids, message=MESSAGE.format(by=by or " by hand"), now=now):
         queues[task.queue].append(stored_entry(task))
+    supersede_refused_raises(
+        connection, [entry.agent_id for entries in queues.values() for entry in entries], now
+    )
     if RUNTIME.backend.transactional:
         for queue, entries in queues.items():
             RUNTIME.backend.push(queue, entries, transaction=connection)

@@ -24,6 +24,7 @@ from agentexec.journal.questions import (
     EDITED,
     EXPIRED,
     PENDING,
+    RAISE_BUDGET,
     REFUSED_MESSAGE,
     REJECTED,
     Question,
@@ -203,6 +204,14 @@ def _note_answer(
         values["run_at"] = None
     connection.execute(update(ACTIVITY).where(ACTIVITY.c.agent_id == question.agent_id).values(values))
     connection.execute(INSERT_LOG, [log_row(question.agent_id, now, task.status, line, task.percentage)])
+
+
+def supersede_refused_raises(connection: Connection, agent_ids: Sequence[UUID], now: datetime) -> None:
+    """Let raises of budgets that were rejected be asked for again: a person has put these tasks back on their queues."""
+    if agent_ids:
+        refused = and_(APPROVAL.c.tool == RAISE_BUDGET, APPROVAL.c.status.in_((REJECTED, EXPIRED)))
+        mine = and_(APPROVAL.c.agent_id.in_(agent_ids), APPROVAL.c.superseded_at.is_(None), refused)
+        connection.execute(update(APPROVAL).where(mine).values(superseded_at=now))
 
 
 def without_open_questions(engine: Engine, agent_ids: Sequence[UUID]) -> list[UUID]:

@@ -24,6 +24,9 @@ MESSAGE_CHARS = 160
 BY_TIME, BY_POLICY = "time-out", "policy"
 """Sources of decisions that nobody has made."""
 
+RAISE_BUDGET = "raise_budget"
+"""Name under which a raise of a budget stands among the questions."""
+
 REFUSED_MESSAGE = "This tool may not be called here: a policy forbids it."
 """Text for the model about a call of a tool that is never called."""
 

@@ -22,7 +22,7 @@ from agentexec.errors import AgentexecError, BudgetExceededError, UnavailableErr
 from agentexec.journal.current_call import enclosing_calls
 from agentexec.journal.facts import Usage, fit_path
 from agentexec.journal.ledger import Charge
-from agentexec.journal.questions import Question
+from agentexec.journal.questions import RAISE_BUDGET, Question
 from agentexec.journal.recorder import SCOPE, Recorder
 from agentexec.journal.reservations import Account, Claim, Hold, Refusal, read_labels, release, reserve
 from agentexec.journal.verdicts import wait_for_verdicts
@@ -39,9 +39,6 @@ OUTLIER = 4
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two looks whether calls in flight have left enough."""
-
-RAISE_BUDGET = "raise_budget"
-"""Name under which a raise of a budget stands among the approvals."""
 
 WRAP_UP_MESSAGE = "The budget is used up; summing up."
 
@@ -181,7 +178,7 @@ async def reserve_call(recorder: Recorder, call: ModelCall) -> CallBudget:
     input_tokens, output_tokens = token_means().expect(call.model, call.estimated_input, call.max_output)
     expected = Usage(call.model, 1, input_tokens, 0, output_tokens)
     claim = Claim(call.path, call.seq, _nanos(price, expected), input_tokens + output_tokens, call.is_made)
-    policy = recorder.budget.task.on_budget or "fail"
+    policy, asked = recorder.budget.task.on_budget or "fail", 0
     while True:
         outcome = await _reserve(recorder, call.model, price, claim)
         if not isinstance(outcome, Refusal):
@@ -192,7 +189,7 @@ async def reserve_call(recorder: Recorder, call: ModelCall) -> CallBudget:
             await add_log_line(recorder.lease.agent_id, WRAP_UP_MESSAGE)
             claim = dataclasses.replace(claim, is_forced=True)
         elif policy == "ask":
-            approved = await _ask(recorder, call, outcome, len(claim.raises))
+            approved, asked = await _ask(recorder, call, outcome, asked)
             claim = dataclasses.replace(claim, raises={**claim.raises, **approved})
         else:
             raise recorder.stop(_exceeded(recorder, outcome, call.model))
@@ -220,27 +217,34 @@ async def _reserve(
 
 async def _ask(
     recorder: Recorder, call: ModelCall, refusal: Refusal, number: int
-) -> dict[str, tuple[str, int]]:
-    """Ask a person to raise a limit by its declared amount; return the raise.
+) -> tuple[dict[str, tuple[str, int]], int]:
+    """Ask a person to raise a limit by its declared amount; return the raise, and the number of the next question.
 
-    Raises BudgetExceededError if the raise is rejected, WaitingForApproval until somebody decides.
+    A question whose rejection a retry of the task has superseded is followed by a new one. Raises BudgetExceededError if the raise is rejected, WaitingForApproval until somebody decides.
     """
     account = refusal.account
-    path = fit_path(f"{call.path}/budget_{call.seq}_{zlib.crc32(account.name.encode()):08x}")
     arguments = {
         "budget": _owner(account, recorder),
         "limit": format_amount(account.limit.unit, refusal.limit),
         "spent": format_amount(account.limit.unit, refusal.spent),
+        "next_call": format_amount(account.limit.unit, refusal.wanted),
         "raise_by": str(account.limit),
     }
     scope = SCOPE.get()
     deadline = None if scope is None else scope.approval_deadline()
     text = json.dumps(arguments, ensure_ascii=False)
-    question = Question(path, number, "approval", RAISE_BUDGET, text, deadline)
-    [verdict] = await wait_for_verdicts(recorder, [question], enclosing_calls())
-    if not verdict.approved:
-        raise recorder.stop(_exceeded(recorder, refusal, call.model))
-    return {f"{recorder.lease.agent_id}/{path}#{number}": (account.name, account.limit.amount)}
+    terms = recorder.approvals.terms()
+    while True:
+        again = f"_{number + 1}" if number else ""
+        path = fit_path(f"{call.path}/budget_{call.seq}_{zlib.crc32(account.name.encode()):08x}{again}")
+        question = Question(path, 0, "approval", RAISE_BUDGET, text, deadline, terms)
+        [verdict] = await wait_for_verdicts(recorder, [question], enclosing_calls())
+        number += 1
+        if verdict.approved:
+            key = f"{recorder.lease.agent_id}/{path}#0"
+            return {key: (account.name, account.limit.amount)}, number
+        if not verdict.is_superseded:
+            raise recorder.stop(_exceeded(recorder, refusal, call.model))
 
 
 async def add_log_line(agent_id: UUID, message: str) -> None:

@@ -90,7 +90,7 @@ async def _restart(
         by = "" if version is None else f" by version {version}"
         return Resolution(None, f"it was restarted {restart.limit} time(s){by}, and has diverged again")
     if restart.ask:
-        question = _question(admitted, reason, version)
+        question = _question(admitted, reason, version)._replace(terms=recorder.approvals.terms())
         [verdict] = await _patiently(recorder, ask, engine, lease, [question], utc_now())
         if not verdict.approved:
             return _unapproved(admitted, question, verdict)

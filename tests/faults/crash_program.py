@@ -310,7 +310,7 @@ def make_agent(shape: str, world: World) -> Agent[Any]:
             "Agent",
             [
                 [look("slow", "a1"), look("send", "a2"), call("ask", "a3", input="What?")],
-                [look("send", "a4_no"), look("plain", "a5")],
+                [look("send", "a4_no"), look("plain", "a5"), look("send", "a6")],
                 say("Done"),
             ],
         )
@@ -406,14 +406,19 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
 
 
 def answer(folder: Path) -> int:
-    """Decide every call that waits: reject those that end in "no"."""
+    """Decide every call that waits: reject those that end in "no", change the arguments of one and make a rule with it."""
     ax.configure(database_url=f"sqlite:///{folder / 'test.db'}")
     with DatabaseSession(RUNTIME.engine) as db:
         waiting = ax.approvals.list(db)
     for question in waiting:
         if question.call_id.endswith("no"):
             assert ax.reject_sync(question.agent_id, question.call_id, message="Better not.")
+        elif question.call_id == "a2":
+            rule = ax.AllLikeIt(["topic=a6"])
+            changed = {"topic": "changed"}
+            assert ax.approve_sync(question.agent_id, question.call_id, arguments=changed, rule=rule)
         else:
+            assert question.call_id != "a6", "the rule answers"
             assert ax.approve_sync(question.agent_id, question.call_id)
     return 0 if waiting else 1
 

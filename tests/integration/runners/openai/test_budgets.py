@@ -304,6 +304,7 @@ def test_at_the_limit_a_person_raises_the_budget_or_stops_the_task(mode: str) ->
             "budget": f"Task {task.agent_id}",
             "limit": "300 tokens",
             "spent": "0 tokens",
+            "next_call": asked["next_call"],
             "raise_by": "300 tokens",
         }
         ax.approve_sync(task, question.call_id)
@@ -387,6 +388,45 @@ def test_shared_budgets_are_read_by_two_statements() -> None:
             found = open_windows(db, utc_now())
         assert [(budget.spent, budget.reserved) for budget in found] == [(15, 0)] * 4
         assert len(statements) == 2
+
+
+def test_a_question_says_what_the_next_call_takes_and_is_asked_again_after_a_retry() -> None:
+    with ax.testing.harness(researching("run", on_budget="ask")) as harness:
+        harness.model.say("Done.")
+        task = harness.enqueue("research", budget="300 tokens")
+        harness.run_all()
+        [first] = harness.approvals
+        wanted = int(json.loads(first.arguments)["next_call"].split()[0])
+        assert 300 < wanted <= 600
+        ax.reject_sync(task, first.call_id)
+        harness.run_all()
+        assert harness.task(task).status is ax.Status.ERROR
+        for number in (2, 3):
+            assert ax.retry_sync(task)
+            harness.run_all()
+            [question] = harness.approvals
+            assert question.call_id == f"{first.call_id}_{number}"
+            decide = ax.reject_sync if number == 2 else ax.approve_sync
+            assert decide(task, question.call_id)
+            harness.run_all()
+        assert harness.task(task).result == "Done."
+        row = account(task.agent_id)
+        assert (row.amount, row.raised) == (300, 300)
+
+
+def test_each_raise_has_an_id_of_its_own() -> None:
+    with ax.testing.harness(researching("run", on_budget="ask")) as harness:
+        harness.model.say("Done.")
+        task = harness.enqueue("research", budget="200 tokens")
+        ids: list[str] = []
+        harness.run_all()
+        while harness.approvals:
+            [question] = harness.approvals
+            ids.append(question.call_id)
+            assert ax.approve_sync(task, question.call_id)
+            harness.run_all()
+        assert harness.task(task).result == "Done."
+        assert len(ids) == len(set(ids)) > 1
 
 
 def test_people_see_what_is_spent_reserved_and_the_limit() -> None:
