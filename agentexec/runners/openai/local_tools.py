@@ -20,11 +20,12 @@ from agents.run_internal import tool_actions
 from agents.run_internal.tool_execution import format_shell_error
 from pydantic_core import to_jsonable_python
 
-from agentexec.errors import AgentexecError
-from agentexec.journal.calls import CallResult, run_call
+from agentexec.errors import AgentexecError, UsageError
+from agentexec.journal.calls import CallResult, refuse_call, run_call
 from agentexec.journal.current_call import run_unrecorded
 from agentexec.journal.facts import fit_path
-from agentexec.journal.recorder import SCOPE, Policy
+from agentexec.journal.questions import REFUSED_MESSAGE
+from agentexec.journal.recorder import SCOPE, Policy, Scope
 from agentexec.runners.openai.events import tool_output_event
 from agentexec.runners.openai.local_outputs import (
     ComputerOutput,
@@ -74,12 +75,32 @@ class Action:
         ordinal = next(self._ordinals)
         path = f"{scope.run.path}/{self.call_id}" + (f":{ordinal}" if ordinal > 1 else "")
         spec = LocalCall(self, scope.run, operation, codec, arguments)
-        value = await run_call(
-            scope.child_scope(scope.run.path), fit_path(path), spec, self._policy or scope.policy
-        )
+        path, run_scope = fit_path(path), scope.child_scope(scope.run.path)
+        if self._is_refused(scope, path):
+            value = await refuse_call(run_scope, path, spec, REFUSED_MESSAGE)
+        else:
+            value = await run_call(run_scope, path, spec, self._policy or scope.policy)
         if isinstance(value, Failure):
             raise value.error
         return value
+
+    def _is_refused(self, scope: Scope, path: str) -> bool:
+        """Decide whether a policy of approvals refuses a call that was not made before.
+
+        Raises UsageError, which ends the attempt, for a tool that should ask and cannot be made to.
+        """
+        policy, name = scope.recorder.approvals.policy, self.tool.name
+        risk = policy.risk_of(name) if policy.tools else "safe"
+        if risk == "safe" or scope.recorder.facts(path):
+            return False
+        if risk == "ask" and getattr(self.tool, "needs_approval", False) is not True:
+            raise scope.recorder.stop(
+                UsageError(
+                    f"A policy cannot make the tool {name} ask for approval; create it with needs_approval=True, or set its "
+                    'risk to "safe" or "never".'
+                )
+            )
+        return risk == "never"
 
 
 ACTION: ContextVar[Action | None] = ContextVar("agentexec_local_action", default=None)

@@ -33,7 +33,9 @@ from openai.types.responses.response_output_item import LocalShellCall
 
 import agentexec as ax
 from agentexec.errors import WaitingForApproval
-from agentexec.journal.recorder import Policy
+from agentexec.journal.attempt_approvals import AttemptApprovals
+from agentexec.journal.questions import REFUSED_MESSAGE
+from agentexec.journal.recorder import SCOPE, Policy
 from agentexec.runners.openai.tools import INTERRUPTED_MESSAGE
 from agentexec.runtime import RUNTIME
 from tests.attempts import ReplayableTask
@@ -313,3 +315,30 @@ async def test_hooks_get_the_users_own_tools_and_the_plain_sdk_is_unchanged(task
     agent = Agent("Operator", model=ScriptedModel(TURNS), tools=Machine().tools)
     plain = await Runner.run(agent, "Go.")
     assert history(plain) == history(durable)
+
+
+async def with_policy(task: ReplayableTask, machine: Machine, tools: Any, turns: list[Any]) -> Any:
+    async def handler() -> Any:
+        scope = SCOPE.get()
+        assert scope is not None
+        scope.recorder.approvals = AttemptApprovals(ax.ApprovalPolicy(tools))
+        return await finish(task, machine, "run", turns)
+
+    return await task.attempt(handler)
+
+
+async def test_a_local_tool_that_is_never_called_is_refused(task: ReplayableTask) -> None:
+    machine = Machine()
+    result = await with_policy(task, machine, {"*": "never"}, TURNS)
+    assert not {what for what in machine.did if what != "screenshot"}
+    assert history(result).count(REFUSED_MESSAGE) >= 4
+    assert history(await with_policy(task, machine, {}, [])) == history(result), "what was refused stays so"
+    done = await attempt(ReplayableTask(), machine, "run", TURNS)
+    assert history(done) != history(result)
+
+
+async def test_a_policy_cannot_make_a_local_tool_ask_and_says_so(task: ReplayableTask) -> None:
+    machine = Machine()
+    with pytest.raises(ax.UsageError, match="needs_approval=True"):
+        await with_policy(task, machine, {"shell": "ask"}, [[SHELL], [DONE]])
+    assert not machine.did
