@@ -117,7 +117,7 @@ def _as_json(view: TaskView, presenter: Presenter) -> dict[str, Any]:
         "max_attempts": max_attempts(task),
         "previous_error": None if failure is None else failure.reason,
         "given_up": [{**run._asdict(), "at": run.at.isoformat()} for run in view.given_up],
-        "decisions": [call.model_dump(mode="json") for call in view.decisions],
+        "decisions": _dump_decisions(view),
         "webhooks": [message_json(message) for message in view.webhooks],
     }
 
@@ -195,6 +195,10 @@ def _interruptions(view: TaskView) -> list[tuple[str, str]]:
 def _given_up_text(run: GivenUpRun) -> str:
     by = "" if run.version is None else f" by version {run.version}"
     return f"run {run.number}{by}, {format_time(run.at)}, {run.facts} recorded facts kept: {run.reason}"
+
+
+def _dump_decisions(view: TaskView) -> list[dict[str, Any]]:
+    return [call.model_dump(mode="json") for call in view.decisions]
 
 
 def _decisions(view: TaskView) -> list[tuple[str, str]]:
