@@ -48,15 +48,23 @@ def parse_condition(text: Any) -> Condition:
         operator = "<=" if name.endswith("<") else ">="
         name = name[:-1]
     name, value = name.strip(), value.strip()
-    if not sign or not name or not all(name.split(".")) or name.count(".") >= MAX_NAME_PARTS:
+    if not sign or not all(name.split(".")) or name.count(".") >= MAX_NAME_PARTS:
         raise UsageError(
             f"{shown(text)} is not a condition; write one like amount<=100, to=*@example.com or customer.id=42."
         )
+    if _has_other_sign(name, value):
+        raise UsageError(f"{shown(text)} is not a condition; compare with =, <= or >=.")
     if operator != "=" and number_of(read_json(value)) is None:
         raise UsageError(f"{shown(text)} must compare with a number, like amount<=100.")
     if value.count("*") > MAX_STARS:
         raise UsageError(f"{shown(text)} has more than {MAX_STARS} stars.")
     return Condition(name, operator, value)
+
+
+def _has_other_sign(name: str, value: str) -> bool:
+    """Return True for what is left of `amount!=5`, `amount==5` and `amount=<5`."""
+    is_turned = value.startswith(("<", ">")) and number_of(read_json(value[1:].strip())) is not None
+    return name.endswith(("!", "<", ">")) or value.startswith("=") or is_turned
 
 
 def parse_conditions(texts: Iterable[Any]) -> list[Condition]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from agentexec.arguments.argument_patterns import read_arguments
 from agentexec.arguments.checks import shown
 from agentexec.errors import UsageError
 
@@ -69,8 +70,11 @@ def read_object(option: str, text: str) -> dict[str, Any]:
             raise UsageError(f"Cannot read the file {text[1:]} of {option} ({reason}).") from None
     try:
         found = json.loads(text)
+        has_twins = isinstance(found, dict) and read_arguments(text) is None
     except (ValueError, RecursionError):
         raise UsageError(f"{option} is not JSON: {shown(text)}.") from None
+    if has_twins:
+        raise UsageError(f"{option} must be plain JSON that names nothing twice: {shown(text)}.")
     if not isinstance(found, dict):
         raise UsageError(f'{option} takes a JSON object, like {{"to": "ann@example.com"}}.')
     return found

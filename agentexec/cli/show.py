@@ -51,7 +51,7 @@ def run(
     """Show one task: what it was asked and answered, what it waits for, its usage, children, log and error.
 
     Secrets are hidden, also with --full: values under names like password, token or api_key, and texts that look like
-    keys.
+    keys. What a person is asked to approve, and what they decided, is shown as it is.
     """
     # Imported on use: the command line is parsed sooner without them.
     from agentexec.cli.task_view import load_view

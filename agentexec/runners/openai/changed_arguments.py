@@ -14,7 +14,10 @@ from agents.tool_context import ToolContext
 
 from agentexec.journal.recorder import Recorder
 
-NOTE = "A person approved this call with changed arguments. It was made with {arguments} and returned:"
+CHANGED_NOTE = "A person approved this call with changed arguments. It was made with {arguments}."
+"""Text for the model before what it is told of such a call that was cut off."""
+
+NOTE = f"{CHANGED_NOTE.removesuffix('.')} and returned:"
 """Text for the model before the output of such a call."""
 
 PARTS = (ToolOutputText, ToolOutputImage, ToolOutputFileContent)

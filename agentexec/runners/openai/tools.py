@@ -22,7 +22,7 @@ from agentexec.journal.current_call import run_unrecorded
 from agentexec.journal.facts import FactKind, dump, fit_path
 from agentexec.journal.recorder import SCOPE, Policy, Scope
 from agentexec.journal.user_errors import guard_threads
-from agentexec.runners.openai.changed_arguments import invoke_with_note, use_changed_arguments
+from agentexec.runners.openai.changed_arguments import CHANGED_NOTE, invoke_with_note, use_changed_arguments
 from agentexec.runners.openai.events import tool_called_event, tool_output_event
 from agentexec.runners.openai.run import DurableRun
 from agentexec.runners.openai.usage import add_nested_usage
@@ -63,6 +63,8 @@ class ToolCall:
         tool: FunctionTool,
         context: ToolContext[Any],
         arguments: str,
+        *,
+        changed: bool = False,
     ) -> None:
         self._run = run
         self.name = tool.qualified_name
@@ -73,6 +75,7 @@ class ToolCall:
         self._result_type = result_type
         self._tool = tool
         self._context = context
+        self._note = f"{CHANGED_NOTE.format(arguments=arguments)} " if changed else ""
 
     @property
     def call_id(self) -> str:
@@ -117,11 +120,11 @@ class ToolCall:
 
     async def rejected_value(self, message: str | None) -> Any:
         """Return the model's text for a call that a person does not let be repeated."""
-        return self._result_type(message or REJECTED_MESSAGE, is_sdk_generated_error=True)
+        return self._result_type(self._note + (message or REJECTED_MESSAGE), is_sdk_generated_error=True)
 
     async def interrupted_value(self) -> Any:
         """Return the model's text for a call whose output is unknown."""
-        return self._result_type(INTERRUPTED_MESSAGE, is_sdk_generated_error=True)
+        return self._result_type(self._note + INTERRUPTED_MESSAGE, is_sdk_generated_error=True)
 
 
 INTERRUPTED = "Not run: the user has sent another message."
@@ -150,7 +153,9 @@ async def invoke_journaled(
     if (changed := use_changed_arguments(scope.recorder, function_tool, context, arguments)) is not None:
         arguments = changed
         invoke = functools.partial(invoke_with_note, invoke, result_type)
-    spec = ToolCall(scope.run, invoke, result_type, function_tool, context, arguments)
+    spec = ToolCall(
+        scope.run, invoke, result_type, function_tool, context, arguments, changed=changed is not None
+    )
     if getattr(function_tool, "_is_agent_tool", False):
         return await _call_agent(run_scope.child_scope(path), spec, invoke_tool)
     steering = scope.run.steering

@@ -21,6 +21,7 @@ from agentexec.db.clock import utc_now
 from agentexec.errors import WaitingForApproval
 from agentexec.journal.models import Approval, ApprovalRule, JournalEntry
 from agentexec.journal.questions import EDITED
+from agentexec.runners.openai.tools import INTERRUPTED_MESSAGE
 from agentexec.runtime import RUNTIME
 from tests.attempts import ReplayableTask
 
@@ -117,6 +118,29 @@ async def test_a_call_runs_with_the_arguments_of_the_person_who_approved_it(task
     again = await bank.attempt()
     assert again.to_input_list() == result.to_input_list()
     assert (bank.paid, len(bank.model.calls)) == ([("Ann", 50)], 2)
+
+
+async def test_a_changed_call_that_was_cut_off_tells_what_it_was(task: ReplayableTask) -> None:
+    bank = Bank(task, [[pay("Ann", 500)], DONE, DONE])
+    await bank.waits()
+    await ax.approve(task.agent_id, "call_1", arguments={"to": "Ann", "amount": 50})
+    await bank.attempt()
+    facts = task.journal()
+    [made] = [number for number, (_, _, kind) in enumerate(facts) if kind == "intent"]
+    task.delete_entries([(path, seq) for path, seq, _ in facts[made + 1 :]])
+    result = await bank.attempt()
+    note = 'A person approved this call with changed arguments. It was made with {"to":"Ann","amount":50}. '
+    assert outputs(result) == {"call_1": note + INTERRUPTED_MESSAGE}
+    assert bank.paid == [("Ann", 50)]
+
+
+async def test_a_rule_must_match_the_call_that_it_is_made_with(task: ReplayableTask) -> None:
+    bank = Bank(task, [[pay("Ann", 500)], DONE])
+    await bank.waits()
+    with pytest.raises(ax.UsageError, match="does not match the call"):
+        await ax.approve(task.agent_id, "call_1", rule=ax.AllLikeIt(["amount<=100"]))
+    assert (rules(), calls(task)) == ([], []), "nothing is decided"
+    assert await ax.approve(task.agent_id, "call_1", rule=ax.AllLikeIt(["amount<=500"]))
 
 
 async def test_changed_arguments_survive_a_crash_at_every_fact(task: ReplayableTask) -> None:

@@ -43,6 +43,7 @@ from agentexec.errors import UsageError
         ("customer.id=7", '{"customer.id": 7}', False),
         ("url=http://x/?a=b", '{"url": "http://x/?a=b"}', True),
         ("note=a<=b", '{"note": "a<=b"}', True),
+        ("note=<b>*", '{"note": "<b>bold</b>"}', True),
     ],
 )
 def test_conditions(condition: str, arguments: str, expected: bool) -> None:
@@ -77,6 +78,11 @@ def test_arguments_that_can_be_read_in_two_ways_or_none_are_not_read(text: str) 
         "a..b=1",
         "amount<=x",
         "amount<=true",
+        "to!=x",
+        "amount==5",
+        "amount=<5",
+        "amount=> 5",
+        "amount<<=5",
         "x=" + "*" * 11,
         "a" * MAX_CONDITION + "=1",
         "a=\x00",
