@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID, uuid4
 
 import typer
@@ -14,10 +14,10 @@ from agentexec.arguments.checks import shown
 from agentexec.cli.options import parse_labels
 from agentexec.cli.output import printable
 from agentexec.cli.serving import missing_worker
-from agentexec.config import CONF
-from agentexec.conversations.turns import IF_BUSY, IfBusy
 from agentexec.errors import UsageError
-from agentexec.runtime import RUNTIME
+
+if TYPE_CHECKING:
+    from agentexec.conversations.turns import IfBusy
 
 LAST_EVENTS_SECONDS = 5.0
 """Seconds in which the text of a turn that has ended is still waited for."""
@@ -44,6 +44,11 @@ def run(
 
     Ctrl+D ends the command once the last message is answered. A pipe's lines are answered one after another.
     """
+    # Imported on use: the command line is parsed without the database's library and the settings.
+    from agentexec.config import CONF
+    from agentexec.conversations.turns import IF_BUSY
+    from agentexec.runtime import RUNTIME
+
     if if_busy not in IF_BUSY:
         raise UsageError(f"--if-busy is one of {', '.join(IF_BUSY)}, not {shown(if_busy)}.")
     chat = ax.conversation(

@@ -46,7 +46,7 @@ def run_transaction(engine: Engine, *statements: tuple[str, Mapping[str, Any]]) 
         DBAPIError: A statement failed, and with it all of them. The connection is not used again.
     """
     dbapi: Any = engine.dialect.loaded_dbapi
-    pooled = engine.raw_connection()
+    pooled = pooled_connection(engine)
     try:
         try:
             rows = _run(dbapi, pooled, statements)
@@ -62,6 +62,15 @@ def run_transaction(engine: Engine, *statements: tuple[str, Mapping[str, Any]]) 
         raise
     pooled.close()
     return rows
+
+
+def pooled_connection(engine: Engine) -> Any:
+    """Take a connection from the pool. Raises DBAPIError if there is none and the server cannot be reached."""
+    dbapi: Any = engine.dialect.loaded_dbapi
+    try:
+        return engine.raw_connection()
+    except dbapi.Error as error:  # SQLAlchemy gives it as it is.
+        raise exc.DBAPIError.instance(None, None, error, dbapi.Error, dialect=engine.dialect) from error
 
 
 def _run(dbapi: Any, pooled: Any, statements: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Row]:

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Engine, exc
 
 from agentexec.db.errors import translating_db_errors
+from agentexec.db.libpq import pooled_connection
 from agentexec.db.lock_limits import LOCK_SECONDS
 from agentexec.db.pooler import pooling_of
 from agentexec.db.round_trips import RELAXED, can_batch
@@ -89,7 +90,7 @@ class OwnConnection:
         if time.monotonic() - self._used > LOOK_AFTER and self._has_farewell():
             self._forget()
         if self._connection is None:
-            pooled = self._engine.raw_connection()
+            pooled = pooled_connection(self._engine)
             if not pooling_of(self._engine).keeps_session:
                 self._can_be = False
                 pooled.close()
