@@ -55,6 +55,9 @@ def run_transaction(engine: Engine, *statements: tuple[str, Mapping[str, Any]]) 
             pooled.info[PREPARED].names.clear()
             rows = _run(dbapi, pooled, statements)
     except dbapi.Error as error:
+        raw = pooled.driver_connection
+        if engine.dialect.is_disconnect(error, raw, None):
+            forget_older_connections(engine, pooled)
         pooled.invalidate(error)
         raise exc.DBAPIError.instance(None, None, error, dbapi.Error, dialect=engine.dialect) from error
     except BaseException as error:
@@ -62,6 +65,11 @@ def run_transaction(engine: Engine, *statements: tuple[str, Mapping[str, Any]]) 
         raise
     pooled.close()
     return rows
+
+
+def forget_older_connections(engine: Engine, lost: Any) -> None:
+    """Have the pool open new connections, as SQLAlchemy does when the server has ended one: the others are lost too."""
+    engine.pool._invalidate(lost, _checkin=False)
 
 
 def pooled_connection(engine: Engine) -> Any:

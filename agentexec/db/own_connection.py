@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Engine, exc
 
 from agentexec.db.errors import translating_db_errors
-from agentexec.db.libpq import pooled_connection
+from agentexec.db.libpq import forget_older_connections, pooled_connection
 from agentexec.db.lock_limits import LOCK_SECONDS
 from agentexec.db.pooler import pooling_of
 from agentexec.db.round_trips import RELAXED, can_batch
@@ -78,6 +78,7 @@ class OwnConnection:
         except dialect.loaded_dbapi.Error as error:
             lost = connection.closed
             if lost:
+                forget_older_connections(self._engine, connection)
                 self._forget()
             raise exc.DBAPIError.instance(
                 None, None, error, dialect.loaded_dbapi.Error, connection_invalidated=lost, dialect=dialect

@@ -20,7 +20,7 @@ MODES = ("run", "run_streamed") if WHOLE else ("run_streamed",)
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("shape", ["queue", "steer", "interrupt"])
+@pytest.mark.parametrize("shape", ["queue", "steer", "interrupt"] if WHOLE else ["interrupt"])
 def test_a_conversation_killed_at_any_instant_ends_as_if_nothing_had_happened(
     shape: str, mode: str, tmp_path: Path
 ) -> None:

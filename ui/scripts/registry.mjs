@@ -12,10 +12,12 @@ const target = join(root, 'dist/r');
 const { description } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 
 /** Return the files that a source file imports, and itself, in the order of imports. */
-function closure(file, found = new Set()) {
-  if (found.has(file)) return found;
+function closure(file, found = new Set(), seen = new Set()) {
+  // Two files may import types of each other.
+  if (seen.has(file)) return found;
+  seen.add(file);
   for (const [, path] of readFileSync(file, 'utf8').matchAll(/from '(\.[^']+)\.js'/g)) {
-    closure(resolve(join(dirname(file), path)), found);
+    closure(resolve(join(dirname(file), path)), found, seen);
   }
   found.add(file);
   return found;

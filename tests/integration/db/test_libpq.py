@@ -119,3 +119,18 @@ def test_much_data_is_sent_while_the_answers_are_read(engine: Engine) -> None:
     big = "x" * 5_000_000
     statement = ("SELECT %(big)s::text", {"big": big})
     assert run_transaction(engine, statement, statement) == [(big,)]
+
+
+def test_no_other_connection_of_a_server_that_has_ended_them_is_used(engine: Engine) -> None:
+    first, second = engine.connect(), engine.connect()
+    first.close()
+    second.close()
+    end = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    other = open_engine(engine.url.render_as_string(hide_password=False))
+    with other.connect() as connection:
+        connection.execute(end)
+    other.dispose()
+    with pytest.raises(OperationalError):
+        run_transaction(engine, ("SELECT 1", {}))
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
