@@ -104,16 +104,12 @@ def add_rule(
         now: The moment.
 
     Raises:
-        UsageError: The task has no conversation, or not the labels of the rule, or the rule does not match the call.
+        UsageError: The task has no conversation, or not the labels of the rule.
     """
     tool, arguments = (new.tool, None) if call is None else (new.tool or call[0], call[1])
     if new.conditions is None and (arguments is None or read_arguments(arguments) is None):
         raise UsageError(
             "The arguments of this call cannot be compared with others; approve it without a rule."
-        )
-    if call is not None and not _is_like(call, tool, new.conditions):
-        raise UsageError(
-            "The rule does not match the call that is approved with it; change its conditions, or add it by itself."
         )
     connection.execute(delete(RULE).where(RULE.c.expires_at < now - timedelta(days=KEPT_DAYS)))
     rule_id = new_agent_id()

@@ -134,15 +134,6 @@ async def test_a_changed_call_that_was_cut_off_tells_what_it_was(task: Replayabl
     assert bank.paid == [("Ann", 50)]
 
 
-async def test_a_rule_must_match_the_call_that_it_is_made_with(task: ReplayableTask) -> None:
-    bank = Bank(task, [[pay("Ann", 500)], DONE])
-    await bank.waits()
-    with pytest.raises(ax.UsageError, match="does not match the call"):
-        await ax.approve(task.agent_id, "call_1", rule=ax.AllLikeIt(["amount<=100"]))
-    assert (rules(), calls(task)) == ([], []), "nothing is decided"
-    assert await ax.approve(task.agent_id, "call_1", rule=ax.AllLikeIt(["amount<=500"]))
-
-
 async def test_changed_arguments_survive_a_crash_at_every_fact(task: ReplayableTask) -> None:
     bank = Bank(task, [[pay("Ann", 500), pay("Bob", 1, "call_2")], DONE], tool_policy="idempotent")
     await bank.waits()
