@@ -70,20 +70,15 @@ def matches(rule: Any, tool: str, arguments: str) -> bool:
     """Return True if a rule is about a call. Arguments that cannot be parsed match no rule."""
     if not matches_glob(rule.tool, tool):
         return False
+    found = read_arguments(arguments)
+    if found is None:
+        return False
     if rule.conditions is None:
         return rule.arguments is not None and same_arguments(rule.arguments, arguments)
     try:
-        return _is_like((tool, arguments), rule.tool, json.loads(rule.conditions))
+        return all(meets(found, condition) for condition in parse_conditions(json.loads(rule.conditions)))
     except (ValueError, RecursionError, UsageError):  # of a row that somebody else has written
         return False
-
-
-def _is_like(call: tuple[str, str], tool: str | None, conditions: list[str] | None) -> bool:
-    """Return True if a call is of a tool, and its arguments meet the conditions, if any."""
-    found = read_arguments(call[1])
-    if found is None or tool is None or not matches_glob(tool, call[0]):
-        return False
-    return all(meets(found, condition) for condition in parse_conditions(conditions or ()))
 
 
 def has_labels(labels: set[tuple[str, str]], wanted: Mapping[str, Any] | None) -> bool:

@@ -270,7 +270,10 @@ async def test_a_rule_is_about_the_tasks_of_its_scope(by_metadata: bool) -> None
     await banks[2].waits()
 
 
-async def test_a_rule_that_has_expired_or_cannot_be_read_matches_nothing(task: ReplayableTask) -> None:
+@pytest.mark.parametrize("damaged", ["nonsense", "null"])
+async def test_a_rule_that_has_expired_or_cannot_be_read_matches_nothing(
+    task: ReplayableTask, damaged: str
+) -> None:
     turns = [[pay("Ann", 50)], [pay("Ann", 50, "call_2")], [pay("Ann", 50, "call_3")], DONE]
     bank = Bank(task, turns)
     await bank.waits()
@@ -279,7 +282,7 @@ async def test_a_rule_that_has_expired_or_cannot_be_read_matches_nothing(task: R
         connection.execute(update(ApprovalRule).values(expires_at=utc_now()))
     await bank.waits()
     with RUNTIME.engine.begin() as connection:
-        values = {"expires_at": utc_now() + timedelta(hours=1), "conditions": "nonsense"}
+        values = {"expires_at": utc_now() + timedelta(hours=1), "conditions": damaged}
         connection.execute(update(ApprovalRule).values(values))
     await ax.approve(task.agent_id, "call_2")
     await bank.waits()
