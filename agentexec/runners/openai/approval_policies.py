@@ -11,6 +11,7 @@ from agentexec.journal.approvals import asked_paths
 from agentexec.journal.facts import fit_path
 from agentexec.journal.recorder import SCOPE, Scope
 from agentexec.runners.openai.run import DurableRun
+from agentexec.runners.openai.tools import NO_INTENT_MARK
 from agentexec.runtime import RUNTIME
 
 NEEDS_APPROVAL = "function_needs_approval"
@@ -30,11 +31,7 @@ async def needs_approval(
         return decision
     approvals = scope.recorder.approvals
     # Our own tools that record no intent only report.
-    if (
-        decision.outcome != ASK
-        and approvals.policy.tools
-        and not hasattr(function_tool, "_agentexec_cheap_tool")
-    ):
+    if decision.outcome != ASK and approvals.policy.tools and not hasattr(function_tool, NO_INTENT_MARK):
         risk = approvals.policy.risk_of(function_tool.qualified_name)
         if await _is_asked(scope, tool_call.call_id, by_policy=risk != "safe"):
             decision.outcome, decision.prepared = ASK, None

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from agents import FunctionTool, ToolOutputFileContent, ToolOutputImage, ToolOutputText, Usage
+from agents import FunctionTool, Usage
 from agents.run_internal.tool_execution import _uses_programmatic_output_schema
 from agents.tool import _DEFAULT_FAILURE_HANDLED_ATTR
 from agents.tool_context import ToolContext
@@ -22,7 +22,12 @@ from agentexec.journal.current_call import run_unrecorded
 from agentexec.journal.facts import FactKind, dump, fit_path
 from agentexec.journal.recorder import SCOPE, Policy, Scope
 from agentexec.journal.user_errors import guard_threads
-from agentexec.runners.openai.changed_arguments import CHANGED_NOTE, invoke_with_note, use_changed_arguments
+from agentexec.runners.openai.changed_arguments import (
+    CHANGED_NOTE,
+    PARTS,
+    invoke_with_note,
+    use_changed_arguments,
+)
 from agentexec.runners.openai.events import tool_called_event, tool_output_event
 from agentexec.runners.openai.run import DurableRun
 from agentexec.runners.openai.usage import add_nested_usage
@@ -49,7 +54,7 @@ CUSTOM_DATA = "_custom_data"
 LITELLM_JSON_TOOL = "json_tool_call"
 """Name of a tool that the SDK itself adds for structured output through LiteLLM."""
 
-OUTPUT_KINDS = {kind.__name__: kind for kind in (ToolOutputText, ToolOutputImage, ToolOutputFileContent)}
+OUTPUT_KINDS = {kind.__name__: kind for kind in PARTS}
 
 
 class ToolCall:
