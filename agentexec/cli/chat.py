@@ -85,10 +85,15 @@ class Printer:
         self._ended: set[UUID] = set()
         self._changed = threading.Condition()
         self._has_text = False
+        self._error: Exception | None = None
         threading.Thread(target=self._print, name="agentexec-chat", daemon=True).start()
 
     def wait_for(self, message: ax.ConversationMessage) -> None:
-        """Wait until the turn of a message has ended and its text is printed."""
+        """Wait until the turn of a message has ended and its text is printed.
+
+        Raises:
+            Exception: What ended the printing thread, such as a missing table.
+        """
         try:
             self._chat.result_sync(message, None)
         except ax.TaskEndedError:
@@ -97,14 +102,21 @@ class Printer:
             pass
         turn = self._chat.find_sync(message).agent_id
         with self._changed:
-            self._changed.wait_for(lambda: turn in self._ended, LAST_EVENTS_SECONDS)
+            self._changed.wait_for(lambda: turn in self._ended or self._error, LAST_EVENTS_SECONDS)
+        if self._error is not None:
+            raise self._error
 
     def _print(self) -> None:
-        for event in self._events:
-            if event.type == "text_delta":
-                self._write(str(event.data.get("text", "")))
-            elif event.ends_turn:
-                self._end(event)
+        try:
+            for event in self._events:
+                if event.type == "text_delta":
+                    self._write(str(event.data.get("text", "")))
+                elif event.ends_turn:
+                    self._end(event)
+        except Exception as error:  # raised by `wait_for`, where the command line tells it
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
 
     def _write(self, text: str) -> None:
         self._has_text = True

@@ -54,4 +54,5 @@ def test_a_run_killed_at_any_instant_ends_as_if_nothing_had_happened(case: str, 
     assert report["complaints"] == []
     assert report["instants"] >= 10
     assert report["missed"] <= 2 + report["kills"] // 5
-    assert report["kills"] + report["missed"] > report["instants"] * (1 + 1 / EVERY) / 2
+    # Appends that share a transaction are killed together, when every single one is.
+    assert report["kills"] + report["missed"] > report["instants"] / 3
