@@ -31,6 +31,12 @@ def _dashboard() -> Command:
     return run
 
 
+def _mcp() -> Command:
+    from agentexec.cli.mcp import run
+
+    return run
+
+
 def _enqueue() -> Command:
     from agentexec.cli.enqueue import run
 
@@ -168,6 +174,7 @@ VERBS: dict[str, Callable[[], Command]] = {
     "migrate": _migrate,
     "monitor": _monitor,
     "dashboard": _dashboard,
+    "mcp": _mcp,
     "enqueue": _enqueue,
     "list": _list,
     "show": _show,

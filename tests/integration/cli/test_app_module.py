@@ -129,7 +129,7 @@ def shop(folder: Path, text: str = MODULE) -> None:
 
 def test_every_command_on_tasks_uses_the_database_of_the_module(command: Command, tmp_path: Path) -> None:
     # The dashboard serves until it is stopped: tests/integration/web/test_dashboard.py.
-    assert {*ARGUMENTS, "enqueue", "migrate", "dashboard", *WITHOUT_DATABASE} == set(VERBS)
+    assert {*ARGUMENTS, "enqueue", "migrate", "dashboard", "mcp", *WITHOUT_DATABASE} == set(VERBS)
     shop(tmp_path)
     done = command("enqueue", "research", '{"company": "Acme"}', "--app", "shop.worker")
     agent_id = done.out.strip()

@@ -1,0 +1,147 @@
+"""Tools that read: list, show, logs and approvals."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from agentexec.activity.queries.contents import contents
+from agentexec.activity.queries.detail import detail
+from agentexec.activity.queries.listing import list_activities
+from agentexec.activity.schemas import ActivityDetailSchema
+from agentexec.client.approvals import list_approvals
+from agentexec.journal.cuts import list_runs
+from agentexec.mcp.scope import Scope
+from agentexec.task import parse_agent_id
+from agentexec.values.presentation import Presenter, read_json
+
+AgentId = Annotated[str, Field(description="ID of the task, as `list` shows it.", max_length=64)]
+Name = Annotated[str, Field(max_length=255)]
+
+MAX_MESSAGE = 2_000
+"""Characters of a log line, an error or the arguments of a call."""
+
+CHILDREN = 50
+"""Children of a task that are shown."""
+
+
+def list_tasks(
+    scope: Scope,
+    status: Annotated[
+        Literal["queued", "running", "complete", "error", "canceled"] | None,
+        Field(description="Only tasks with this status."),
+    ] = None,
+    task: Annotated[Name | None, Field(description="Only tasks with this name.")] = None,
+    text: Annotated[
+        Name | None, Field(description="Only tasks with this text in their name or latest message.")
+    ] = None,
+    page_size: Annotated[int, Field(ge=1, le=50, description="Number of tasks.")] = 20,
+    after: Annotated[
+        str | None, Field(max_length=1000, description="`next_cursor` of the page before.")
+    ] = None,
+) -> Any:
+    """List tasks: running ones first, then queued ones, then ended ones, each newest first."""
+    with scope.reading() as db:
+        page = list_activities(
+            db,
+            page_size=page_size,
+            status=status,
+            task_name=task,
+            text=text,
+            after=after,
+            metadata_filter=scope.labels,
+        )
+    presenter = scope.presenter()
+    rows = page.model_dump(mode="json", exclude={"page"}, exclude_none=True)
+    for row in rows["items"]:
+        _cut(presenter, row, "latest_log_message")
+    return rows
+
+
+def show_task(scope: Scope, agent_id: AgentId) -> Any:
+    """Show one task: its context, result, error, what it waits for, children, usage, and the turns at which it can be forked."""
+    wanted = parse_agent_id(agent_id)
+    with scope.reading() as db:
+        task = detail(db, wanted, metadata_filter=scope.labels)
+        found = contents(db, wanted)
+        calls = list_approvals(db, wanted, limit=20, metadata_filter=scope.labels)
+        runs = list_runs(db, wanted)[:20]
+    presenter = scope.presenter()
+    facts = task.model_dump(mode="json", exclude={"logs", "children"}, exclude_none=True)
+    _cut(presenter, facts, "error")
+    return {
+        **facts,
+        "metadata": presenter.present(task.metadata),
+        "context": None if found.context is None else presenter.present(read_json(found.context)),
+        "result": None if found.result is None else presenter.present(read_json(found.result)),
+        "result_expired": found.expired,
+        "waits_for_approval": [_shown_call(presenter, call) for call in calls],
+        "runs": [{"run": run, "turns": turns} for run, turns in runs],
+        "children": _children(presenter, task),
+        "log_lines": len(task.logs),
+    }
+
+
+def show_log(
+    scope: Scope,
+    agent_id: AgentId,
+    limit: Annotated[int, Field(ge=1, le=200, description="Number of lines, the newest ones.")] = 50,
+    before: Annotated[
+        int | None, Field(ge=0, description="Only lines before this one: `first` of the answer before.")
+    ] = None,
+) -> Any:
+    """Read the newest lines of the log of one task, in the order in which they were written."""
+    with scope.reading() as db:
+        lines = detail(db, parse_agent_id(agent_id), metadata_filter=scope.labels).logs
+    end = len(lines) if before is None else min(before, len(lines))
+    first = max(0, end - limit)
+    presenter = scope.presenter()
+    return {
+        "first": first,
+        "total": len(lines),
+        "lines": [
+            {
+                "at": line.created_at.isoformat(),
+                "status": line.status.value,
+                "percentage": line.percentage,
+                "message": presenter.text(line.message, MAX_MESSAGE),
+            }
+            for line in lines[first:end]
+        ],
+    }
+
+
+def list_calls(
+    scope: Scope, limit: Annotated[int, Field(ge=1, le=50, description="Number of calls.")] = 20
+) -> Any:
+    """List the calls of tools that wait for a person's approval, oldest first."""
+    with scope.reading() as db:
+        calls = list_approvals(db, limit=limit, metadata_filter=scope.labels)
+    return [_shown_call(scope.presenter(), call) for call in calls]
+
+
+def _shown_call(presenter: Presenter, call: Any) -> dict[str, Any]:
+    # Whoever approves must see what they approve: the arguments are cut, and nothing else.
+    return {
+        "agent_id": str(call.agent_id),
+        "task": call.agent_type,
+        "call_id": call.call_id,
+        "kind": call.kind,
+        "tool": call.tool,
+        "arguments": presenter.text(call.arguments, MAX_MESSAGE),
+        "asked_at": call.created_at.isoformat(),
+        "expires_at": call.expires_at and call.expires_at.isoformat(),
+    }
+
+
+def _children(presenter: Presenter, task: ActivityDetailSchema) -> list[dict[str, Any]]:
+    rows = [child.model_dump(mode="json", exclude={"children"}) for child in task.children[:CHILDREN]]
+    for row in rows:
+        _cut(presenter, row, "latest_log_message")
+    return rows
+
+
+def _cut(presenter: Presenter, row: dict[str, Any], name: str) -> None:
+    if row.get(name):
+        row[name] = presenter.text(row[name], MAX_MESSAGE)
