@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections import Counter
@@ -28,10 +29,11 @@ from agentexec.errors import UnavailableError
 from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.runtime import Runtime
 from agentexec.state import redis_backend, sql_backend
-from agentexec.state.backend import Depth, StateBackend
+from agentexec.state.backend import Comparison, Depth, StateBackend
 from agentexec.state.redis_backend import RedisBackend
 from agentexec.state.sql_models import LEASED, EventRow, Follow, Message, QueueEntry, Watch
 from agentexec.task import Entry, Priority, Status, new_agent_id
+from agentexec.worker.index_repair import IndexRepair
 from agentexec.worker.reconciler import Reconciler
 from agentexec.worker.worker_process import Worker
 from tests.conftest import DATABASES
@@ -292,6 +294,24 @@ def test_tasks_whose_entries_in_redis_were_forged_run_once(redis_site: Site) -> 
     for forge, agent_id in zip(QUEUED_IN_REDIS.values(), tasks, strict=False):
         forge(redis_site, agent_id)
     redis_site.run_all(tasks)
+
+
+def test_a_task_that_moves_on_while_it_is_compared_is_left_alone(
+    redis_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [agent_id] = redis_site.enqueue()
+    epochs, removed = itertools.count(1), []
+
+    def compare(queue: str, entries: Sequence[Entry], lease_seconds: float) -> Comparison:
+        redis_site.record(agent_id, epoch=next(epochs))
+        return Comparison([], [entry.agent_id for entry in entries])
+
+    monkeypatch.setattr(redis_site.backend, "compare", compare)
+    monkeypatch.setattr(redis_site.backend, "remove", lambda queue, agent_ids: removed.extend(agent_ids))
+    with redis_site.runtime.replaced(redis_site.engine, redis_site.backend, redis_site.pool.registry):
+        IndexRepair(redis_site.runtime, redis_site.settings).push_lost(1.0)
+    assert next(epochs) == 3, "the task was compared twice"
+    assert removed == []
 
 
 def test_an_old_epoch_of_a_waiting_task_does_not_keep_it_from_starting(redis_site: Site) -> None:
