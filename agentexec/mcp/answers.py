@@ -54,7 +54,6 @@ def answering(act: Callable[..., Any]) -> Callable[..., CallToolResult]:
             log.exception("A tool failed.")
             return failure(FAULT)
 
-    run.__annotations__ = {**act.__annotations__, "return": CallToolResult}
     return run
 
 

@@ -118,11 +118,11 @@ def list_calls(
     """List the calls of tools that wait for a person's approval, oldest first."""
     with scope.reading() as db:
         calls = list_approvals(db, limit=limit, metadata_filter=scope.labels)
-    return [_shown_call(scope.presenter(), call) for call in calls]
+    presenter = scope.presenter()
+    return [_shown_call(presenter, call) for call in calls]
 
 
 def _shown_call(presenter: Presenter, call: Any) -> dict[str, Any]:
-    # Whoever approves must see what they approve: the arguments are cut, and nothing else.
     return {
         "agent_id": str(call.agent_id),
         "task": call.agent_type,

@@ -52,7 +52,7 @@ ACTING = {
 """Tools that are listed only if they are allowed."""
 
 
-def build_server(scope: Scope, allowed: Collection[str], version: str = "") -> MCPServer[Any]:
+def build_server(scope: Scope, allowed: Collection[str], version: str) -> MCPServer[Any]:
     """Return the server.
 
     Args:

@@ -141,7 +141,7 @@ async def test_an_assistant_reads_and_acts_within_its_rights(deployment: Deploym
         assert ax.activity.detail(db, new).metadata == {"tenant": "a"}
         assert ax.activity.detail(db, other.agent_id).status is ax.Status.QUEUED
 
-        # A client that follows tasks of the protocol gets one.
+    # A client that follows tasks of the protocol gets one.
     async with Client(server(deployment, *arguments), extensions=[FollowsTasks()]) as client:
         done = await client.call_tool("enqueue", {"task": "buy", "context": {}, "idempotency_key": "k"})
         assert done.content[0].text == f"{new} cancelled"  # type: ignore[union-attr]
