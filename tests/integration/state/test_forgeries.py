@@ -296,6 +296,14 @@ def test_tasks_whose_entries_in_redis_were_forged_run_once(redis_site: Site) -> 
     redis_site.run_all(tasks)
 
 
+def test_a_task_that_a_worker_has_is_not_claimed_again(redis_site: Site) -> None:
+    [agent_id] = redis_site.enqueue()
+    backend, queue = redis_site.backend, redis_site.queue
+    assert backend.claim(queue, "worker-1", limit=1, low_quota=0, lease_seconds=LEASE).leases
+    redis_site.redis.zadd(redis_site.keys.high, {agent_id.hex: 1})
+    assert not backend.claim(queue, "worker-2", limit=1, low_quota=0, lease_seconds=LEASE).leases
+
+
 def test_a_task_that_moves_on_while_it_is_compared_is_left_alone(
     redis_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

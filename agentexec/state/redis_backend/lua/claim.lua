@@ -131,8 +131,8 @@ repeat
   local marks, leases = {}, {}
   for i, mark in ipairs(#ids > 0 and redis.call('HMGET', ENTRY, unpack(ids)) or {}) do
     local epoch, lane, owner, signature, grouped = parse(mark)
-    if seen[ids[i]] or is_fair[i] and epoch and owner ~= '' then
-      -- A worker of an earlier release has pushed it without its key, and it is claimed from there.
+    if seen[ids[i]] or epoch and owner ~= '' and (is_fair[i] or redis.call('ZSCORE', LEASES, ids[i])) then
+      -- A worker has it already: it was in two sets. One of an earlier release pushes a task without its key.
       mark = nil
     elseif not (epoch and is_id(ids[i])) then
       if mark then bad[#bad + 1] = ids[i] end
