@@ -91,9 +91,11 @@ class Call:
     def _noting_loss(self) -> Generator[None]:
         try:
             yield
-        except exc.DBAPIError as error:
-            if loses_transaction(error):
-                self.lost = UnavailableError(f"The transaction of a call is lost: {reason_of(error)}.")
+        except (exc.DBAPIError, UnavailableError) as error:
+            # Our own functions that write in the session have translated the driver's error.
+            reason = error.__cause__ if isinstance(error, UnavailableError) else error
+            if isinstance(reason, exc.DBAPIError) and loses_transaction(reason):
+                self.lost = UnavailableError(f"The transaction of a call is lost: {reason_of(reason)}.")
             raise
 
     async def end(self, input_hash: str, outcome: str, *, failed: bool) -> None:
