@@ -76,5 +76,5 @@ def test_a_result_arrives_although_its_worker_was_killed_before_the_notification
     deployment.arm("before-notify_done")
     task = deployment.enqueue("work", "a", value=42)
     assert ax.get_result_sync(task, timeout=patient(10)) == 42
-    assert deployment.fault_fired("before-notify_done")
+    deployment.wait_for(lambda: deployment.fault_fired("before-notify_done"))
     assert deployment.ledger("start") == {"a": 1}
