@@ -57,6 +57,7 @@ class Behavior:
     Attributes:
         turns: The outputs of each model, turn by turn; the outputs of tools in the input tell which turn it is.
         seconds: Seconds that a response takes, or that its events are spread over.
+        begins_after: Seconds until a response begins.
         ends: How the next responses end: completed, failed, incomplete, cancelled, or gone from the server.
         breaks: Number of events after which the next streams break.
         streams_again: False if streams of a response cannot be taken up again.
@@ -67,6 +68,7 @@ class Behavior:
 
     turns: dict[str, list[list[dict[str, Any]]]] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    begins_after: float = 0.0
     ends: list[str] = dataclasses.field(default_factory=list)
     breaks: list[int] = dataclasses.field(default_factory=list)
     streams_again: bool = True
@@ -253,6 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
                 server.answers[answer.id] = answer
                 server.by_key[key or answer.id] = answer
             server.note("create", id=answer.id, key=key, path=self.path, model=request["model"])
+            time.sleep(server.behavior.begins_after)
         else:
             answer = known
         if request.get("stream"):

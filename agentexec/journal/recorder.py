@@ -75,6 +75,8 @@ class Recorder:
         self.patience = Patience(lease, lambda lease: check_lease(RUNTIME.engine, lease))
         """Readiness of this attempt's calls to wait for servers that are away."""
         self.active_calls = ActiveCalls()
+        self.unfinished: set[asyncio.Future[Any]] = set()
+        """Requests under way that are paid for: the attempt ends after what they bring is recorded."""
         self.waits = OpenWaits()
         self.budget = AttemptBudget()
         self.passed = Passed()

@@ -45,6 +45,9 @@ MAX_ERROR = 20_000
 
 INTERRUPTED = "Interrupted by the next message of the conversation."
 
+SETTLE_SECONDS = 4.0
+"""Longest wait of an attempt that failed or was stopped for requests under way."""
+
 STRAY_CANCELLATION = "nobody canceled the task; something that its handler awaited was canceled"
 """Reason of an attempt that ended with a CancelledError of its own, as some clients leak them."""
 
@@ -94,11 +97,19 @@ async def execute_attempt(
         # Not the handler's, see `contain_generator_exit`: the event loop is gone, and nothing can be awaited.
         raise
     except BaseException as error:
+        await _settle(recorder)
         if is_stopping() and _is_cancellation(error):
             raise asyncio.CancelledError from None
         return await _ended_by(error, definition, admitted, recorder)
     finally:
         recorder.patience.end()
+
+
+async def _settle(recorder: Recorder) -> None:
+    """Let requests that are paid for bring what they are recorded by: a streamed run may outlive its handler."""
+    loop = asyncio.get_running_loop()
+    if requests := {request for request in recorder.unfinished if request.get_loop() is loop}:
+        await asyncio.wait(requests, timeout=SETTLE_SECONDS)
 
 
 async def _ended_by(

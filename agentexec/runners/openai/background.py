@@ -71,6 +71,7 @@ class BackgroundCall:
         self._input_hash = input_hash
         self.agent_id = run.recorder.lease.agent_id
         """The task."""
+        self.unfinished = run.recorder.unfinished
         self.path = background_path(run.path, run.next_turn)
         self._recorder.passed.note_claimed(self.path)
         self._recorder.require_same_input(self.path, 0, input_hash, f"model call {run.next_turn}")
@@ -285,6 +286,8 @@ class _BackgroundResponses:
         """Await a request to the end even if the task is stopped: with its id on record, the next worker goes on."""
         request = asyncio.ensure_future(begin)
         request.add_done_callback(_forget_error)
+        self._call.unfinished.add(request)
+        request.add_done_callback(self._call.unfinished.discard)
         try:
             return await asyncio.shield(request)
         except asyncio.CancelledError:

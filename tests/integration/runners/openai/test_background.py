@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
+from uuid import UUID
 
 import pytest
 from agents import Agent, Model, ModelSettings, OpenAIResponsesModel, function_tool
@@ -14,13 +16,17 @@ from openai import AsyncOpenAI, AuthenticationError, DefaultAsyncHttpxClient
 from sqlalchemy import update
 
 import agentexec as ax
+from agentexec.activity.changes.admissions import Admitted
 from agentexec.activity.models import Activity
 from agentexec.arguments.budgets import TaskBudget, parse_limit
 from agentexec.journal.cuts import cut_at
 from agentexec.journal.forks import copy_cut, truncate
 from agentexec.journal.recorder import SCOPE
 from agentexec.runners.openai import background_waits
+from agentexec.policy import CrashCounts
 from agentexec.runtime import RUNTIME
+from agentexec.task import Lease
+from agentexec.worker.attempt import execute_attempt
 from agentexec.worker.slots import Slots
 from tests.attempts import ReplayableTask
 from tests.responses_server import Behavior, ResponsesServer, message, tool_call
@@ -206,15 +212,24 @@ async def test_only_a_kill_between_the_request_and_its_record_costs_a_call(
 
 async def test_a_worker_that_stops_takes_the_id_along(case: Case, task: ReplayableTask) -> None:
     """Stopped while the request is under way: the answer to it is awaited, for seconds at most."""
-    case.server.behavior.seconds = NEVER
-    attempt = asyncio.ensure_future(case.attempt(task))
-    await wait_until_async(lambda: case.server.count("create") == 1)
-    attempt.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await attempt
-    # A streamed run is an asyncio task of its own, which may end after the handler.
-    await wait_until_async(lambda: recorded_ids(task) == 1)
-    case.server.behavior.seconds = 0
+    case.server.behavior.seconds, case.server.behavior.begins_after = NEVER, 0.5
+    pool = ax.Pool()
+
+    @pool.task("research")
+    async def research(agent_id: UUID, context: dict[str, Any]) -> None:
+        await case.handle(task)
+
+    task.take_over()
+    admitted = Admitted(Lease(task.agent_id, task.epoch), "research", "{}", 1, CrashCounts())
+    with ThreadPoolExecutor(1) as threads:
+        executing = execute_attempt(pool.registry, admitted, threads, is_stopping=lambda: True)
+        attempt = asyncio.ensure_future(executing)
+        await wait_until_async(lambda: case.server.count("create") == 1)
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+    assert recorded_ids(task) == 1
+    case.server.behavior.seconds, case.server.behavior.begins_after = 0, 0
     case.server.finish()
     await case.attempt(task)
     assert case.server.count("create") == 2
