@@ -60,11 +60,17 @@ def _timeline(arguments: Sequence[str]) -> int:
     return importlib.import_module("bench.timeline").main(arguments)
 
 
+def _long(arguments: Sequence[str]) -> int:
+    # Imported on use: it imports the Agents SDK.
+    return importlib.import_module("bench.long_runs").main(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "activities": activities.main,
     "agents": agent_costs.main,
     "api": api_times.main,
     "growth": growth.main,
+    "long": _long,
     "peers": peers.main,
     "streams": streams.main,
     "timeline": _timeline,

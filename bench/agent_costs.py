@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(arguments)
     costs: dict[str, list[Cost]] = {}
-    with _model_server() as url:
+    with model_server() as url:
         environment = {**os.environ, URL: url}
         for _ in range(options.rounds):
             for name, cost in _round(options, environment):
@@ -188,8 +188,9 @@ def _dbos_python() -> str:
 
 
 @contextmanager
-def _model_server() -> Generator[str]:
-    command = [sys.executable, str(HOME / "model_server.py")]
+def model_server(*arguments: str) -> Generator[str]:
+    """Run the model server, and yield its base URL."""
+    command = [sys.executable, str(HOME / "model_server.py"), *arguments]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

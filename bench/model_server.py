@@ -1,14 +1,18 @@
 """Model server that answers at once: `model_server.py` prints its port and serves OpenAI's Responses API until it is killed.
 
-A request with less than TOOL_CALLS outputs of tools is answered with the next call, any other with a text.
+A request with fewer outputs of tools than the first argument says (5) is answered with the next call, any other with a text.
+Each answer adds a byte to the file that the second argument names, so that repeated calls can be counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sys
+from pathlib import Path
 
-TOOL_CALLS = 5
+TOOL_CALLS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+COUNTED = Path(sys.argv[2]) if len(sys.argv) > 2 else None
 OUTPUT = b'"type":"function_call_output"'
 
 
@@ -79,6 +83,9 @@ class _Server(asyncio.Protocol):
         if len(self._received) >= end + 4 + length:
             body = bytes(self._received[end + 4 :])
             self._received.clear()
+            if COUNTED is not None:
+                with COUNTED.open("ab") as counted:
+                    counted.write(b".")
             turn = body.replace(b": ", b":").count(OUTPUT)
             self._transport.write(ANSWERS[min(turn, TOOL_CALLS)])
 
