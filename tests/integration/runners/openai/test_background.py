@@ -22,8 +22,8 @@ from agentexec.arguments.budgets import TaskBudget, parse_limit
 from agentexec.journal.cuts import cut_at
 from agentexec.journal.forks import copy_cut, truncate
 from agentexec.journal.recorder import SCOPE
-from agentexec.runners.openai import background_waits
 from agentexec.policy import CrashCounts
+from agentexec.runners.openai import background_waits
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 from agentexec.worker.attempt import execute_attempt
