@@ -14,8 +14,8 @@ from sqlalchemy.engine import Connection
 BUSY_TIMEOUT_MS = 10_000
 """Milliseconds that a SQLite writer waits for another one; agentexec's longest transaction takes a fraction of that."""
 
-BUSY_STEP = 0.0004
-"""Seconds between two tries to take SQLite's write lock."""
+BUSY_STEP, MAX_BUSY_STEP = 0.0003, 0.004
+"""Seconds between two tries to take SQLite's write lock: at first, and at most. Each pause is half as long again as the one before."""
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY, sqlite3.SQLITE_BUSY_SNAPSHOT)
 """Error codes of a database that another connection has locked."""
@@ -45,7 +45,7 @@ def take_write_lock(connection: Connection) -> None:
     SQLite's own wait doubles its sleeps up to 100 ms, many times as long as agentexec's transactions.
     """
     raw: Any = connection.connection.dbapi_connection
-    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    deadline, step = time.monotonic() + BUSY_TIMEOUT_MS / 1000, BUSY_STEP
     raw.execute("PRAGMA busy_timeout=0")
     try:
         while True:
@@ -55,7 +55,8 @@ def take_write_lock(connection: Connection) -> None:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode not in BUSY or time.monotonic() > deadline:
                     raise exc.OperationalError("BEGIN IMMEDIATE", None, error) from error
-            time.sleep(BUSY_STEP)
+            time.sleep(step)
+            step = min(1.5 * step, MAX_BUSY_STEP)
     finally:
         raw.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
 

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from agentexec.db.errors import translating_db_errors
 from agentexec.db.lock_limits import limit_session, transaction_limits, unlimit_session
+from agentexec.db.quick_connection import quick_connection
 from agentexec.db.round_trips import BY_KEY_ONLY, IN_INDEX_ORDER, RELAXED, batched, can_batch
 from agentexec.db.sqlite import take_write_lock
 
@@ -37,7 +38,7 @@ def writing(
     Raises:
         UnavailableError: The database cannot be reached or is overloaded.
     """
-    with translating_db_errors(engine), engine.begin() as connection:
+    with translating_db_errors(engine), quick_connection(engine) as connection, connection.begin():
         if has_single_writer(engine):
             take_write_lock(connection)
         elif engine.dialect.name == "postgresql":
@@ -89,7 +90,7 @@ def reading(
 
     On PostgreSQL `by_key_only` and `in_index_order`, which mean the same as for `writing`, take a round trip more.
     """
-    with translating_db_errors(engine), engine.connect() as connection:
+    with translating_db_errors(engine), quick_connection(engine) as connection:
         if (by_key_only or in_index_order) and engine.dialect.name == "postgresql":
             with batched(connection):
                 connection.exec_driver_sql(f"SELECT {IN_INDEX_ORDER if in_index_order else BY_KEY_ONLY}")

@@ -1,0 +1,145 @@
+"""A connection to SQLite that runs statements which return again and again without SQLAlchemy's work for each call.
+
+That work takes longer than what SQLite does for a short statement. What is bound and read stays the same: SQLAlchemy compiles the
+statement and converts the values.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Delete, Dialect, Insert, Select, TextClause, TextualSelect, Update, exc
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
+
+PLANS = "agentexec_plans"
+"""Key in the pool's notes on a connection of its `Plans`."""
+
+PLANNED = (Insert, Update, Delete, Select, TextClause, TextualSelect)
+
+Convert = Callable[[Any], Any]
+Values = Mapping[str, Any]
+Plans = WeakKeyDictionary[Any, dict[tuple[str, ...], "Plan | None"]]
+"""Plans of statements, by the names of their values; None for a statement that is left to SQLAlchemy."""
+
+
+class Written(NamedTuple):
+    """Outcome of a statement without rows."""
+
+    rowcount: int
+
+
+class Plan:
+    """A compiled statement: its text, and how its values are written and read."""
+
+    def __init__(self, compiled: Any, names: Sequence[str], dialect: Dialect) -> None:
+        self.text: str = compiled.string
+        writers = {
+            name: parameter.type.dialect_impl(dialect).bind_processor(dialect)
+            for parameter, name in compiled.bind_names.items()
+        }
+        constants = {
+            name: value if (write := writers[name]) is None else write(value)
+            for name, value in compiled.construct_params(_check=False).items()
+            if name not in names
+        }
+        self._constants = constants
+        self._parts: list[tuple[str, Convert | None]] = [
+            (name, None if name in constants else writers[name]) for name in compiled.positiontup or ()
+        ]
+        self._by_name = {
+            entry.keyname: entry.type.dialect_impl(dialect).result_processor(dialect, None)
+            for entry in compiled._result_columns or ()
+        }
+        self._rows: tuple[SimpleResultMetaData, list[tuple[int, Convert]]] | None = None
+
+    def bind(self, values: Values) -> list[Any]:
+        """Return the values in the order of the statement, as the driver takes them."""
+        if self._constants:
+            values = {**self._constants, **values}
+        return [values[name] if write is None else write(values[name]) for name, write in self._parts]
+
+    def read(self, cursor: sqlite3.Cursor) -> Any:
+        """Return the outcome of a statement that has run."""
+        if cursor.description is None:
+            return Written(cursor.rowcount)
+        if self._rows is None:
+            names = [column[0] for column in cursor.description]
+            readers = [(place, read) for place, name in enumerate(names) if (read := self._by_name.get(name))]
+            self._rows = SimpleResultMetaData(names), readers
+        metadata, readers = self._rows
+        return IteratorResult(metadata, iter(_converted(cursor.fetchall(), readers)))
+
+
+def _converted(rows: list[Any], readers: Sequence[tuple[int, Convert]]) -> Iterable[Any]:
+    if not readers or not rows:
+        return rows
+    found = []
+    for row in rows:
+        values = list(row)
+        for place, read in readers:
+            values[place] = read(values[place])
+        found.append(tuple(values))
+    return found
+
+
+class QuickConnection(Connection):
+    """Connection that gives a statement to the driver from its second use on, if nobody listens to the engine's statements.
+
+    Only `execute` does so, and rows are found by their names. A statement counts as the same one if it is the same object.
+    """
+
+    def execute(self, statement: Any, parameters: Any = None, *, execution_options: Any = None) -> Any:
+        """Run a statement as `Connection.execute` does."""
+        is_single = not isinstance(parameters, list | tuple)
+        first: Values = (parameters or {}) if is_single else parameters[0] if parameters else {}
+        plan = None
+        if not (execution_options or self._has_events or self.engine._has_events):
+            plan = self._plan_of(statement, tuple(first))
+        if plan is None:
+            return super().execute(statement, parameters, execution_options=execution_options)
+        raw: Any = self.connection.driver_connection
+        try:
+            if is_single:
+                return plan.read(raw.execute(plan.text, plan.bind(first)))
+            return plan.read(raw.executemany(plan.text, map(plan.bind, parameters)))
+        except sqlite3.Error as error:
+            raise exc.DBAPIError.instance(
+                plan.text, None, error, sqlite3.Error, hide_parameters=True, dialect=self.dialect
+            ) from error
+
+    def _plan_of(self, statement: Any, names: tuple[str, ...]) -> Plan | None:
+        if not isinstance(statement, PLANNED) or statement._propagate_attrs:  # ORM's
+            return None
+        plans: Plans = self.info.setdefault(PLANS, WeakKeyDictionary())
+        known = plans.get(statement)
+        if known is None:
+            # Most statements that are built for one use never return.
+            plans[statement] = {}
+            return None
+        if names not in known:
+            known[names] = _plan(statement, names, self.dialect)
+        return known[names]
+
+
+def _plan(statement: Any, names: Sequence[str], dialect: Dialect) -> Plan | None:
+    """Return the plan of a statement; None if SQLAlchemy adds values to it, or completes its text at each call."""
+    if isinstance(statement, Insert | Update | Delete) and statement._returning:
+        return None
+    if isinstance(statement, Insert):
+        statement = statement.inline()  # without RETURNING, for keys that nobody reads
+    compiled: Any = statement.compile(dialect=dialect, column_keys=list(names))
+    completed = compiled.post_compile_params or compiled.literal_execute_params
+    added = getattr(compiled, "insert_prefetch", ()) or getattr(compiled, "update_prefetch", ())
+    keys = [entry.keyname for entry in compiled._result_columns or ()]
+    if completed or added or len({*keys}) < len(keys):
+        return None
+    return Plan(compiled, names, dialect)
+
+
+def quick_connection(engine: Engine) -> Connection:
+    """Return a connection of an engine, a quick one where the driver is Python's own for SQLite."""
+    return QuickConnection(engine) if engine.dialect.driver == "pysqlite" else engine.connect()
