@@ -6,6 +6,7 @@ statement and converts the values.
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,9 +15,6 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Delete, Dialect, Insert, Select, TextClause, TextualSelect, Update, exc
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
-
-PLANS = "agentexec_plans"
-"""Key in the pool's notes on a connection of its `Plans`."""
 
 PLANNED = (Insert, Update, Delete, Select, TextClause, TextualSelect)
 
@@ -62,6 +60,15 @@ class Plan:
             values = {**self._constants, **values}
         return [values[name] if write is None else write(values[name]) for name, write in self._parts]
 
+    def bind_all(self, rows: Sequence[Values]) -> Iterable[Any]:
+        """Return the values of each row, column by column: no call for each row."""
+        columns: list[Iterable[Any]] = []
+        for name, write in self._parts:
+            constants = self._constants
+            column = [constants[name]] * len(rows) if name in constants else [row[name] for row in rows]
+            columns.append(column if write is None else map(write, column))
+        return zip(*columns, strict=True)
+
     def read(self, cursor: sqlite3.Cursor) -> Any:
         """Return the outcome of a statement that has run."""
         if cursor.description is None:
@@ -71,19 +78,13 @@ class Plan:
             readers = [(place, read) for place, name in enumerate(names) if (read := self._by_name.get(name))]
             self._rows = SimpleResultMetaData(names), readers
         metadata, readers = self._rows
-        return IteratorResult(metadata, iter(_converted(cursor.fetchall(), readers)))
-
-
-def _converted(rows: list[Any], readers: Sequence[tuple[int, Convert]]) -> Iterable[Any]:
-    if not readers or not rows:
-        return rows
-    found = []
-    for row in rows:
-        values = list(row)
-        for place, read in readers:
-            values[place] = read(values[place])
-        found.append(tuple(values))
-    return found
+        rows = cursor.fetchall()
+        if rows and readers:
+            columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
+            for place, read in readers:
+                columns[place] = map(read, columns[place])
+            rows = list(zip(*columns, strict=True))
+        return IteratorResult(metadata, iter(rows))
 
 
 class QuickConnection(Connection):
@@ -105,7 +106,7 @@ class QuickConnection(Connection):
         try:
             if is_single:
                 return plan.read(raw.execute(plan.text, plan.bind(first)))
-            return plan.read(raw.executemany(plan.text, map(plan.bind, parameters)))
+            return plan.read(raw.executemany(plan.text, plan.bind_all(parameters)))
         except sqlite3.Error as error:
             raise exc.DBAPIError.instance(
                 plan.text, None, error, sqlite3.Error, hide_parameters=True, dialect=self.dialect
@@ -114,7 +115,7 @@ class QuickConnection(Connection):
     def _plan_of(self, statement: Any, names: tuple[str, ...]) -> Plan | None:
         if not isinstance(statement, PLANNED) or statement._propagate_attrs:  # ORM's
             return None
-        plans: Plans = self.info.setdefault(PLANS, WeakKeyDictionary())
+        plans = _plans(self.dialect)
         known = plans.get(statement)
         if known is None:
             # Most statements that are built for one use never return.
@@ -123,6 +124,12 @@ class QuickConnection(Connection):
         if names not in known:
             known[names] = _plan(statement, names, self.dialect)
         return known[names]
+
+
+@functools.cache
+def _plans(dialect: Dialect) -> Plans:
+    """Return the plans of an engine, by its dialect, for all of its connections."""
+    return WeakKeyDictionary()
 
 
 def _plan(statement: Any, names: Sequence[str], dialect: Dialect) -> Plan | None:
