@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.changes.new_tasks import NewTask
-from agentexec.activity.queries.labels import checked_metadata
+from agentexec.activity.queries.labels import check_label_count, checked_metadata
 from agentexec.arguments.checks import check_integer, check_storable, check_text, check_timeout
 from agentexec.client.backend_check import BackendCheck
 from agentexec.client.conversation_stream import ConversationStream, place_of
@@ -50,7 +50,8 @@ class ConversationOptions(TypedDict, total=False):
     """Options of the turns of a conversation; each may be left out."""
 
     metadata: Mapping[str, Any] | None
-    """Labels stored with the conversation and with each turn, as for `ax.enqueue`."""
+    """Labels of the turns, as for `ax.enqueue`. Those given with the first message are the conversation's: every turn has them,
+    whoever sends its message."""
 
     queue_name: str | None
     """Queue of the turns; by default that of their task."""
@@ -284,7 +285,7 @@ class Conversation:
                         idempotency_key=idempotency_key,
                         now=now,
                     )
-                    push = enqueue_in_transaction(connection, new)
+                    push = enqueue_in_transaction(connection, with_labels(new, row.labels))
             except IntegrityError:
                 continue
             push()
@@ -324,6 +325,16 @@ class Conversation:
         before = None if before is None else check_integer("before=", before)
         with looking_up(RUNTIME.engine) as connection:
             return read_messages(connection, self.conversation_id, limit=limit, before=before)
+
+
+def with_labels(new: NewTask, labels: Mapping[str, Any] | None) -> NewTask:
+    """Return the task of a turn with the labels of its conversation, which win over others of the same name.
+
+    So each turn is seen by the tenant that the conversation belongs to, whoever sends its message.
+    """
+    metadata = {**(new.metadata or {}), **(labels or {})}
+    check_label_count(metadata)
+    return new._replace(metadata=metadata or None)
 
 
 class TurnWait:

@@ -17,7 +17,12 @@ LOCK_PREFIX = "conversation:"
 CONVERSATION: Any = ConversationRow.__table__
 
 _COUNTS = ("last_message", "last_taken", "last_item")
-_ROW = select(CONVERSATION.c.id, CONVERSATION.c.task, *(CONVERSATION.c[name] for name in _COUNTS))
+_ROW = select(
+    CONVERSATION.c.id,
+    CONVERSATION.c.task,
+    CONVERSATION.c["metadata"].label("labels"),
+    *(CONVERSATION.c[name] for name in _COUNTS),
+)
 
 
 def checked_id(value: Any) -> str:
@@ -62,6 +67,7 @@ def open_conversation(
         # A session has used it before the first message.
         known = update(CONVERSATION).where(CONVERSATION.c.id == conversation)
         connection.execute(known.values(task=task, metadata=labels or None))
+        row = lock_conversation(connection, conversation)
     return row
 
 

@@ -8,9 +8,11 @@ from uuid import UUID
 import pytest
 from agents import Agent
 from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.conversations import inbox
+from agentexec.runtime import RUNTIME
 
 Chat = tuple[ax.testing.AsyncHarness, ax.Conversation]
 
@@ -64,6 +66,27 @@ async def test_each_message_gets_a_turn_that_sees_the_turns_before(
     assert said(await chat.history(2, before=history[2].number)) == ["Hi", "Hello."]
     assert [message.state for message in await chat.messages()] == ["taken", "taken"]
     assert await ax.Session("user:1").get_items() == [entry.item for entry in history]
+
+
+async def test_turns_have_the_labels_of_their_conversation_whoever_sends(
+    harness: ax.testing.AsyncHarness,
+) -> None:
+    await ax.Session("user:1").add_items([{"role": "user", "content": "before"}])
+    sent = [
+        await ax.conversation("user:1", **options).send("a")
+        for options in (
+            {"task": "shout", "metadata": {"tenant": "acme"}},
+            {},
+            {"metadata": {"tenant": "other", "page": 2}},
+        )
+    ]
+    with Session(RUNTIME.engine) as db:
+        found, own, other = (
+            {item.agent_id for item in ax.activity.list(db, metadata_filter=labels).items}
+            for labels in ({"tenant": "acme"}, {"page": 2}, {"tenant": "other"})
+        )
+    assert found == {message.agent_id for message in sent}
+    assert (own, other) == ({sent[2].agent_id}, set())
 
 
 async def test_a_busy_conversation_refuses_what_is_to_be_rejected(harness: ax.testing.AsyncHarness) -> None:
