@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from agentexec.errors import CallInterruptedError as CallInterruptedError
     from agentexec.errors import ContextInvalidError as ContextInvalidError
     from agentexec.errors import ConversationBusyError as ConversationBusyError
+    from agentexec.errors import ConversationNotFoundError as ConversationNotFoundError
     from agentexec.errors import JournalConflictError as JournalConflictError
     from agentexec.errors import LeaseLostError as LeaseLostError
     from agentexec.errors import ModuleLoadError as ModuleLoadError
@@ -137,6 +138,7 @@ _HOMES = {
         "BackgroundResponseError",
         "ContextInvalidError",
         "ConversationBusyError",
+        "ConversationNotFoundError",
         "ModuleLoadError",
         "PayloadTooLargeError",
         "ResultExpiredError",

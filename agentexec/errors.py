@@ -13,6 +13,7 @@
     ├── ActivityNotFoundError       1   no activity has that agent_id
     ├── ResultExpiredError          1   the task completed, but its result was removed after its time to live
     ├── ConversationBusyError       1   a conversation takes no further message now
+    ├── ConversationNotFoundError   1   no conversation has that id
     ├── TurnInterruptedError        1   another message interrupts the turn of a conversation
     ├── LeaseLostError              1   the worker no longer holds the task
     ├── ReplayDivergedError         1   a replay differs from the journal (also `ax.ReplayDiverged`)
@@ -125,6 +126,14 @@ class ConversationBusyError(AgentexecError):
 
     def __init__(self, conversation: str, reason: str) -> None:
         super().__init__(f"The conversation {conversation!r} {reason}")
+        self.conversation = conversation
+
+
+class ConversationNotFoundError(AgentexecError):
+    """No conversation has the given id; it is wrong, or the conversation was deleted, or has not begun."""
+
+    def __init__(self, conversation: str) -> None:
+        super().__init__(f"There is no conversation {conversation!r}.")
         self.conversation = conversation
 
 

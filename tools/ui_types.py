@@ -28,6 +28,8 @@ from agentexec.activity.schemas import (
 from agentexec.client.approval_rules import ApprovalRuleSchema
 from agentexec.client.approvals import ApprovalSchema
 from agentexec.client.comparison import ComparisonSchema
+from agentexec.conversations.listing import ConversationSchema
+from agentexec.conversations.turns import ConversationEvent, ConversationMessage, HistoryItem
 from agentexec.web.forks import RunSchema
 from agentexec.web.schemas import (
     ActivityCountSchema,
@@ -62,6 +64,10 @@ MODELS: tuple[type[BaseModel], ...] = (
     CallerSchema,
     ComparisonSchema,
     ContentsSchema,
+    ConversationSchema,
+    ConversationMessage,
+    ConversationEvent,
+    HistoryItem,
     FailedGroupListSchema,
     FailedListSchema,
     RuleSavedSchema,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, Unpack
 
@@ -11,13 +10,15 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.queries.labels import check_label_count, checked_metadata
-from agentexec.arguments.checks import check_integer, check_storable, check_text, check_timeout
+from agentexec.arguments.checks import check_integer, check_storable, check_text
 from agentexec.client.backend_check import BackendCheck
+from agentexec.client.conversation_deletion import delete_conversation
 from agentexec.client.conversation_stream import ConversationStream, place_of
 from agentexec.client.enqueue import enqueue_in_transaction
 from agentexec.client.intake import naming_refusals, with_tables
 from agentexec.client.new_task import new_task
 from agentexec.client.results import DEFAULT_TIMEOUT, get_result, get_result_sync
+from agentexec.client.turn_wait import TurnWait
 from agentexec.config import CONF
 from agentexec.conversations.history import read_history
 from agentexec.conversations.inbox import (
@@ -37,6 +38,7 @@ from agentexec.errors import TaskCanceledError, UnavailableError, UsageError
 from agentexec.journal.canonical import digest
 from agentexec.journal.recorder import current_scope
 from agentexec.outage import wait_out
+from agentexec.registry import MAX_TASK_NAME
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, require_known_options
 
@@ -135,6 +137,36 @@ class Conversation:
     ) -> ConversationMessage:
         """Send a message: `send` for code without an event loop, with the same arguments, result and errors."""
         return wait_out(self._sending(text, if_busy, idempotency_key))
+
+    async def begin(self) -> None:
+        """Begin the conversation without a message, for a front end that sends the first one over HTTP.
+
+        Raises:
+            UsageError: The handle has no `task=`, and the conversation has not begun.
+            UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
+        """
+        await RUNTIME.run_patiently(self._begin)
+
+    def begin_sync(self) -> None:
+        """Begin the conversation: `begin` for code without an event loop."""
+        wait_out(self._begin)
+
+    async def delete(self) -> bool:
+        """Cancel the turns that run or wait, and delete the conversation with its messages and history.
+
+        The activities of its turns stay until they are pruned. A message that is sent later begins a new conversation.
+
+        Returns:
+            False if there is no such conversation.
+
+        Raises:
+            UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
+        """
+        return await RUNTIME.run_patiently(delete_conversation, self.conversation_id)
+
+    def delete_sync(self) -> bool:
+        """Delete the conversation: `delete` for code without an event loop."""
+        return wait_out(delete_conversation, self.conversation_id)
 
     async def history(self, limit: int = 100, *, before: int | None = None) -> list[HistoryItem]:
         """Return the last items of the history, oldest first. The partial turn that runs is among them.
@@ -260,6 +292,22 @@ class Conversation:
         with naming_refusals([new]):
             return with_tables(lambda: self._record(new, text, if_busy, idempotency_key))
 
+    def _begin(self) -> None:
+        name = check_text("task=", self.task or with_tables(self._known_task), MAX_TASK_NAME)
+        with_tables(lambda: self._open(name))
+
+    @retry_on_deadlock
+    def _open(self, task: str) -> None:
+        for _ in range(TRIES):
+            try:
+                with writing(RUNTIME.engine) as connection:
+                    labels = self._labels
+                    open_conversation(connection, self.conversation_id, utc_now(), task=task, labels=labels)
+            except IntegrityError:
+                continue
+            return
+        raise UnavailableError("The conversation could not begin: others began it too; try again.")
+
     @retry_on_deadlock
     def _record(
         self, new: NewTask, text: str, if_busy: IfBusy, idempotency_key: str | None
@@ -335,20 +383,3 @@ def with_labels(new: NewTask, labels: Mapping[str, Any] | None) -> NewTask:
     metadata = {**(new.metadata or {}), **(labels or {})}
     check_label_count(metadata)
     return new._replace(metadata=metadata or None)
-
-
-class TurnWait:
-    """Wait for the result of a message, whose turn may be another task than the one it was sent with."""
-
-    def __init__(self, timeout: float | None) -> None:
-        timeout = check_timeout("timeout=", timeout)
-        self._end = None if timeout is None else time.monotonic() + timeout
-
-    @property
-    def seconds(self) -> float | None:
-        """Seconds that are left; None without limit."""
-        return None if self._end is None else max(self._end - time.monotonic(), 0.0)
-
-    def has_moved(self, before: ConversationMessage, now: ConversationMessage) -> bool:
-        """Return True if the message has got another task while the first one was waited for."""
-        return before.agent_id != now.agent_id

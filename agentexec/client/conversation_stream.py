@@ -22,7 +22,7 @@ from agentexec.task import ACTIVE_STATUSES
 POLL_SECONDS = 0.3
 """Seconds between two looks for the next turn, and for messages that have joined the running one."""
 
-_ID = re.compile(r"([0-9]{1,18})\.([0-9]{1,18}\.[0-9]{1,18})")
+_ID = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,18}\.[0-9]{1,18}))?")
 
 
 class Place(NamedTuple):
@@ -84,6 +84,21 @@ class ConversationStream:
         """
         wait_out(with_tables, self._begin)
         return self
+
+    async def open(self) -> Self:
+        """Start now: `open_sync` for code with an event loop.
+
+        Returns:
+            The stream itself.
+        """
+        await RUNTIME.run_patiently(self._begin)
+        return self
+
+    @property
+    def begin_id(self) -> str:
+        """Id of the place in which an open stream begins, to resume there if the connection is lost before the first event."""
+        position, event = self._place or Place(0)
+        return str(position) if event is None else f"{position}.{event}"
 
     def _begin(self) -> None:
         """Find the turn that runs, or the last one that has ended."""

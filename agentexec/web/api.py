@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from agentexec.errors import UsageError
-from agentexec.web import activities, approvals, failures, forks, front_ends, installation
+from agentexec.web import activities, approvals, conversations, failures, forks, front_ends, installation
 from agentexec.web.endpoints import Endpoint, add_endpoints
 from agentexec.web.server_sent_events import event_stream
 
@@ -20,6 +20,7 @@ RESOURCES = (
     forks.ENDPOINTS,
     front_ends.ENDPOINTS,
     approvals.ENDPOINTS,
+    conversations.ENDPOINTS,
     failures.ENDPOINTS,
 )
 

@@ -33,7 +33,7 @@ REASONS = {
     401: "The caller is not known, or its read token is not valid.",
     403: "The caller may not do this.",
     404: "There is no such thing, or not for this caller.",
-    409: "The name is ambiguous.",
+    409: "The name is ambiguous, or the conversation is busy.",
     413: "The request is too large.",
     415: "An act was sent without `Content-Type: application/json`.",
     422: "The request is not valid.",
@@ -109,6 +109,10 @@ class Endpoints:
         """Add an endpoint that changes something; `errors` are further codes that it may answer with."""
         codes = (401, 403, *_not_found(path), 415, 422, 503, *errors)
         return self._add("POST", path, summary, False, codes)
+
+    def delete(self, path: str, *, summary: str) -> Callable[[F], F]:
+        """Add an endpoint that deletes something."""
+        return self._add("DELETE", path, summary, False, (401, 403, *_not_found(path), 415, 422, 503))
 
     def _add(
         self, method: str, path: str, summary: str, stream: bool, errors: tuple[int, ...]

@@ -15,6 +15,8 @@ from agentexec.errors import (
     ApprovalNotFoundError,
     ApprovalRuleNotFoundError,
     BackendInvalidError,
+    ConversationBusyError,
+    ConversationNotFoundError,
     ModuleLoadError,
     PayloadTooLargeError,
     ResultExpiredError,
@@ -35,7 +37,9 @@ STATUS_CODES: Mapping[type[AgentexecError], int] = {
     ActivityNotFoundError: 404,
     ApprovalNotFoundError: 404,
     ApprovalRuleNotFoundError: 404,
+    ConversationNotFoundError: 404,
     ResultExpiredError: 404,
+    ConversationBusyError: 409,
     TaskEndedError: 409,
     WaitDeadlockError: 409,
     PayloadTooLargeError: 413,
@@ -59,8 +63,8 @@ HEADERS: Mapping[int, Mapping[str, str]] = {401: {"WWW-Authenticate": "Bearer"},
 def add_error_handlers(app: FastAPI) -> None:
     """Answer agentexec's errors in all endpoints of an application with a status code and a sentence.
 
-    A bad argument, such as a `page`, a cursor or a status from the browser, is answered with 422; an unknown task, call
-    or expired result with 404; a failed or canceled task with 409; a context that is too large with 413; a server that
+    A bad argument, such as a `page`, a cursor or a status from the browser, is answered with 422; an unknown task, call,
+    conversation or expired result with 404; a failed or canceled task and a busy conversation with 409; a context that is too large with 413; a server that
     cannot be reached, a database without the tables and a wrong setting with 503. Any other is logged, and answered with
     500. The body is `{"detail": …}`, like that of an HTTPException.
 

@@ -12,11 +12,13 @@ from sqlalchemy import insert, select, update
 
 import agentexec as ax
 from agentexec.activity.models import Activity, ActivityLog, QueuePause
+from agentexec.conversations.models import ConversationRow
 from agentexec.db.clock import utc_now
 from agentexec.journal.models import Approval
 from agentexec.runtime import RUNTIME
 from agentexec.schedules.record import declare
 from agentexec.task import Priority, ScheduleDefinition
+from agentexec.web import conversation_events
 from agentexec.web.api import endpoints
 from agentexec.web.endpoints import Endpoint
 from tests.integration.web.conftest import headers
@@ -26,7 +28,7 @@ SCHEDULE = "nightly"
 QUEUE = ax.CONF.queue_name
 
 ENDPOINTS = {f"{endpoint.method} {endpoint.path}": endpoint for endpoint in endpoints()}
-POSTS = [name for name, endpoint in ENDPOINTS.items() if endpoint.method == "POST"]
+ACTS = [name for name, endpoint in ENDPOINTS.items() if endpoint.method != "GET"]
 GETS = [name for name, endpoint in ENDPOINTS.items() if endpoint.method == "GET"]
 
 
@@ -48,13 +50,22 @@ def make_tasks(labels: dict[str, Any]) -> dict[str, UUID]:
         SCHEDULE, "work", "0 3 * * *", "UTC", None, labels, Priority.LOW, None, False
     )
     declare(RUNTIME.engine, QUEUE, [schedule])
-    return {"waiting": waiting, "failed": failed, "running": running}
+    tasks = {"waiting": waiting, "failed": failed, "running": running}
+    for agent_id in tasks.values():
+        ax.conversation(conversation_of(agent_id), task="work", metadata=labels).begin_sync()
+    return tasks
+
+
+def conversation_of(agent_id: UUID) -> str:
+    """Return the id of the conversation that is there for each task."""
+    return f"support:{agent_id}/1"
 
 
 def url_of(endpoint: Endpoint, agent_id: UUID) -> str:
     name = QUEUE if "/queues/" in endpoint.path else SCHEDULE
     filled = endpoint.path.replace("{agent_id}", str(agent_id)).replace("{other_id}", str(agent_id))
     filled = filled.replace("{call_id:path}", CALL).replace("{rule_id}", str(agent_id))
+    filled = filled.replace("{conversation_id:path}", conversation_of(agent_id))
     return filled.replace("{name:path}", name).lstrip("/")
 
 
@@ -64,6 +75,8 @@ def body_of(endpoint: Endpoint) -> dict[str, Any]:
         return {}
     if endpoint.path == "/approval-rules":
         return {"json": {"tool": "pay", "where": []}}
+    if endpoint.path.endswith("/messages"):
+        return {"json": {"text": "Hello."}}
     if endpoint.path.endswith("/fork"):
         return {"json": {"at": 1}}
     return {"json": {} if "{" in endpoint.path else {"all": True}}
@@ -89,7 +102,13 @@ def record() -> list[Any]:
         lines = connection.execute(select(ActivityLog.id, ActivityLog.message)).all()
         calls = connection.execute(select(Approval.agent_id, Approval.status)).all()
         pauses = connection.execute(select(QueuePause.__table__)).all()
-    return [sorted(map(tuple, rows), key=str) for rows in (tasks, lines, calls, pauses)]
+        chats = connection.execute(select(ConversationRow.id, ConversationRow.last_message)).all()
+    return [sorted(map(tuple, rows), key=str) for rows in (tasks, lines, calls, pauses, chats)]
+
+
+@pytest.fixture(autouse=True)
+def _streams_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation_events, "RESPONSE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -155,12 +174,17 @@ def test_every_read_needs_the_right_to_read(web: TestClient) -> None:
 def test_every_act_needs_the_right_to_act_and_a_content_type(web: TestClient) -> None:
     tasks = make_tasks({"tenant": "a"})
     before = record()
-    for name in POSTS:
+    for name in ACTS:
         code, _ = ask(web, ENDPOINTS[name], tasks["waiting"], rights="read")
         assert code == 403, name
         url = url_of(ENDPOINTS[name], tasks["waiting"])
         for kind in ("application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x"):
-            answer = web.post(url, content='{"all": true}', headers=headers() | {"Content-Type": kind})
+            answer = web.request(
+                ENDPOINTS[name].method,
+                url,
+                content='{"all": true}',
+                headers=headers() | {"Content-Type": kind},
+            )
             assert answer.status_code in (415, 422), (name, answer.text)
     assert record() == before
 
@@ -204,10 +228,11 @@ def test_a_token_of_a_tenant_reads_as_that_tenant_and_changes_nothing(web: TestC
             )
             for tasks in (mine, theirs)
         )
-        if endpoint.method == "POST":
+        if endpoint.method != "GET":
             assert (own.status_code, other.status_code) == (403, 403), name
         else:
             assert own.status_code == (403 if is_for_people(name) else 200), (name, own.text)
-            assert other.status_code == (404 if "{agent_id}" in endpoint.path else own.status_code), name
+            is_about = "{agent_id}" in endpoint.path or "{conversation_id" in endpoint.path
+            assert other.status_code == (404 if is_about else own.status_code), name
         assert not any(str(agent_id) in own.text for agent_id in theirs.values())
     assert record() == before

@@ -1,5 +1,5 @@
 // Made from the endpoints of the HTTP API by `./dev ui types`. Change the endpoints instead.
-import type { Act, ActivityCount, ActivityDetail, ActivityList, Approval, ApprovalRule, Bulk, Caller, Comparison, Contents, FailedGroupList, FailedList, Overview, Queue, RuleSaved, Run, ScheduleItem, Spent, Started, Status, Worker } from '../types/schemas.js';
+import type { Act, ActivityCount, ActivityDetail, ActivityList, Approval, ApprovalRule, Bulk, Caller, Comparison, Contents, Conversation, ConversationMessage, FailedGroupList, FailedList, HistoryItem, Overview, Queue, RuleSaved, Run, ScheduleItem, Spent, Started, Status, Worker } from '../types/schemas.js';
 import { type ClientOptions, createRequest, type RequestOptions } from './client.js';
 
 /** Further parts of an approval. */
@@ -70,6 +70,16 @@ export interface ForkBody {
   model?: string | null | undefined;
   /** Message that the agent reads right before the turn. */
   input?: string | null | undefined;
+}
+
+/** A message to a conversation. */
+export interface MessageBody {
+  /** The message. */
+  text: string;
+  /** What it does while a turn runs or waits: queue, steer, interrupt or reject. */
+  if_busy?: "queue" | "steer" | "interrupt" | "reject" | undefined;
+  /** A second message with the same key is not sent. */
+  idempotency_key?: string | null | undefined;
 }
 
 /** Reason of a pause. */
@@ -177,6 +187,11 @@ export interface ListApprovalRulesQuery {
   limit?: number | undefined;
 }
 
+export interface ListConversationsQuery {
+  /** Maximum number of conversations. */
+  limit?: number | undefined;
+}
+
 export interface ListFailedQuery {
   /** Only tasks with this name. */
   taskName?: string | null | undefined;
@@ -218,6 +233,20 @@ export interface RunScheduleQuery {
   queue?: string | null | undefined;
 }
 
+export interface ListMessagesQuery {
+  /** Maximum number of entries, the latest ones. */
+  limit?: number | undefined;
+  /** `number` of an entry; only those before it are returned. */
+  before?: number | null | undefined;
+}
+
+export interface GetHistoryQuery {
+  /** Maximum number of entries, the latest ones. */
+  limit?: number | undefined;
+  /** `number` of an entry; only those before it are returned. */
+  before?: number | null | undefined;
+}
+
 /** A function for each endpoint of agentexec's HTTP API. `Client.events` opens the streams. */
 export interface Api {
   /** Get the caller's rights. */
@@ -244,6 +273,8 @@ export interface Api {
   listApprovalRules(query?: ListApprovalRulesQuery, options?: RequestOptions): Promise<ApprovalRule[]>;
   /** Make a rule that approves calls without asking. */
   addApprovalRule(body: RuleBody, options?: RequestOptions): Promise<RuleSaved>;
+  /** List conversations. */
+  listConversations(query?: ListConversationsQuery, options?: RequestOptions): Promise<Conversation[]>;
   /** List failed tasks. */
   listFailed(query?: ListFailedQuery, options?: RequestOptions): Promise<FailedList>;
   /** Group failed tasks by error. */
@@ -274,6 +305,16 @@ export interface Api {
   forkActivity(agentId: string, body: ForkBody, options?: RequestOptions): Promise<Started>;
   /** Revoke a rule. */
   revokeApprovalRule(ruleId: string, options?: RequestOptions): Promise<Act>;
+  /** List the messages of a conversation. */
+  listMessages(conversationId: string, query?: ListMessagesQuery, options?: RequestOptions): Promise<ConversationMessage[]>;
+  /** Send a message. */
+  sendMessage(conversationId: string, body: MessageBody, options?: RequestOptions): Promise<ConversationMessage>;
+  /** Get the history of a conversation. */
+  getHistory(conversationId: string, query?: GetHistoryQuery, options?: RequestOptions): Promise<HistoryItem[]>;
+  /** Get a conversation. */
+  getConversation(conversationId: string, options?: RequestOptions): Promise<Conversation>;
+  /** Delete a conversation. */
+  removeConversation(conversationId: string, options?: RequestOptions): Promise<Act>;
   /** Compare two tasks. */
   compareActivities(agentId: string, otherId: string, options?: RequestOptions): Promise<Comparison>;
   /** Approve a call. */
@@ -298,6 +339,7 @@ export function createApi(options: ClientOptions = {}): Api {
     listApprovals: (query, options) => request('GET', '/approvals', { query }, options),
     listApprovalRules: (query, options) => request('GET', '/approval-rules', { query }, options),
     addApprovalRule: (body, options) => request('POST', '/approval-rules', { body }, options),
+    listConversations: (query, options) => request('GET', '/conversations', { query }, options),
     listFailed: (query, options) => request('GET', '/failed', { query }, options),
     groupFailed: (query, options) => request('GET', '/failed/groups', { query }, options),
     retryFailed: (body, options) => request('POST', '/failed/retry', { body }, options),
@@ -313,6 +355,11 @@ export function createApi(options: ClientOptions = {}): Api {
     listTaskRuns: (agentId, options) => request('GET', `/activity/${encodeURIComponent(agentId)}/runs`, {}, options),
     forkActivity: (agentId, body, options) => request('POST', `/activity/${encodeURIComponent(agentId)}/fork`, { body }, options),
     revokeApprovalRule: (ruleId, options) => request('POST', `/approval-rules/${encodeURIComponent(ruleId)}/revoke`, {}, options),
+    listMessages: (conversationId, query, options) => request('GET', `/conversations/${encodeURIComponent(conversationId)}/messages`, { query }, options),
+    sendMessage: (conversationId, body, options) => request('POST', `/conversations/${encodeURIComponent(conversationId)}/messages`, { body }, options),
+    getHistory: (conversationId, query, options) => request('GET', `/conversations/${encodeURIComponent(conversationId)}/history`, { query }, options),
+    getConversation: (conversationId, options) => request('GET', `/conversations/${encodeURIComponent(conversationId)}`, {}, options),
+    removeConversation: (conversationId, options) => request('DELETE', `/conversations/${encodeURIComponent(conversationId)}`, {}, options),
     compareActivities: (agentId, otherId, options) => request('GET', `/activity/${encodeURIComponent(agentId)}/diff/${encodeURIComponent(otherId)}`, {}, options),
     approveCall: (agentId, callId, body, options) => request('POST', `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/approve`, { body }, options),
     rejectCall: (agentId, callId, body, options) => request('POST', `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/reject`, { body }, options),

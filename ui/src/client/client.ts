@@ -124,17 +124,17 @@ function createSender(options: ClientOptions): Sender {
 export function createRequest(options: ClientOptions | Sender) {
   const { send } = 'send' in options ? options : createSender(options);
   return async <Answer>(
-    method: 'GET' | 'POST',
+    method: 'GET' | 'POST' | 'DELETE',
     path: string,
     { query, body }: RequestParts = {},
     { signal }: RequestOptions = {},
   ): Promise<Answer> => {
     const init: RequestInit = { signal: signal ?? null };
-    if (method === 'POST') {
+    if (method !== 'GET') {
       init.method = method;
       // Also without a body: the API refuses the types that a form of another site can have.
       init.headers = { 'Content-Type': 'application/json' };
-      init.body = JSON.stringify(body ?? {});
+      if (method === 'POST') init.body = JSON.stringify(body ?? {});
     }
     const response = await send(path + queryString(query ?? {}), init, 'application/json');
     if (!response.ok) throw await requestError(response);

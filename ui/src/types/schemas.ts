@@ -307,6 +307,46 @@ export interface Contents {
   result_expired: boolean;
 }
 
+/**
+ * Event of a conversation, from `chat.stream()`.
+ *
+ * `message` says that a turn has taken a message, or that one has joined it; its data are the message. The others are the
+ * events of the turn, see [`ActivityEvent`][agentexec.activity.ActivityEvent]. `id` is opaque; pass it as `after=` to
+ * resume the stream after this event.
+ */
+export interface ConversationEvent {
+  id: string;
+  type: string;
+  at: string;
+  agent_id: string;
+  data: Record<string, unknown>;
+}
+
+/** A message that was sent to a conversation. */
+export interface ConversationMessage {
+  conversation: string;
+  number: number;
+  text: string;
+  if_busy: "queue" | "steer" | "interrupt" | "reject";
+  state: "waiting" | "taken" | "joined" | "dropped";
+  agent_id: string;
+  created_at: string;
+  taken_at: string | null;
+}
+
+/** A conversation. */
+export interface Conversation {
+  id: string;
+  /** Task of its turns; null if only a session has used it. */
+  task: string | null;
+  /** Labels of all of its turns. */
+  metadata: Record<string, unknown> | null;
+  /** Number of messages that were sent to it. */
+  messages: number;
+  created_at: string;
+  updated_at: string;
+}
+
 /** The largest groups of failed tasks. */
 export interface FailedGroupList {
   groups: FailedGroup[];
@@ -345,6 +385,13 @@ export interface FailedTask {
   failed_at: string | null;
   /** First line of its error. */
   error: string;
+}
+
+/** An item of a conversation's history. */
+export interface HistoryItem {
+  number: number;
+  item: Record<string, unknown>;
+  agent_id: string | null;
 }
 
 /** Queued, running and recently ended tasks, and the worker processes. */
