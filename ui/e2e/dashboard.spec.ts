@@ -107,7 +107,17 @@ test('a lost connection catches up without a lost or doubled line', async ({
 test('every view is accessible on every screen', async ({ page, application, company }) => {
   const agentId = await queue(application, company);
   await expect.poll(async () => (await application.get<unknown[]>('/api/approvals')).length).toBeGreaterThan(0);
-  for (const path of ['', 'tasks', `tasks/${agentId}`, 'approvals', 'failed', 'queues', 'schedules', 'none']) {
+  for (const path of [
+    '',
+    'tasks',
+    `tasks/${agentId}`,
+    'approvals',
+    'conversations',
+    'failed',
+    'queues',
+    'schedules',
+    'none',
+  ]) {
     await page.goto(`${application.url}${PATH}/${path}`);
     await expect(page.locator('main :is(h1, h2)').first()).toBeVisible();
     await expect(page.locator('.ax-placeholder')).toHaveCount(0);

@@ -7,6 +7,7 @@ export {
   type ForkBody,
   type ListActivitiesQuery,
 } from './client/api.js';
+export type { ChatEntry } from './client/chatState.js';
 export {
   type ActivityFilters,
   type ApprovalFilters,
@@ -15,11 +16,13 @@ export {
   type ClientOptions,
   createClient,
   type EventsOptions,
+  type OutgoingMessage,
   type Paths,
   RequestError,
   type RequestOptions,
 } from './client/client.js';
 export { type ConnectionState, type FollowOptions, followActivity } from './client/follow.js';
+export { followConversation } from './client/followConversation.js';
 export {
   activitiesQuery,
   activityQuery,
@@ -32,6 +35,7 @@ export { ActiveAgentsBadge, type ActiveAgentsBadgeProps } from './components/Act
 export { ApprovalCard, type ApprovalCardProps } from './components/ApprovalCard.js';
 export { BudgetBar, type BudgetBarProps } from './components/BudgetBar.js';
 export { BudgetList, type BudgetListProps } from './components/BudgetList.js';
+export { ChatPanel, type ChatPanelProps } from './components/ChatPanel.js';
 export { CopyButton, type CopyButtonProps } from './components/CopyButton.js';
 export { FoldedText, type FoldedTextProps } from './components/FoldedText.js';
 export { ForkForm, type ForkFormProps } from './components/ForkForm.js';
@@ -53,6 +57,7 @@ export { type FetchOptions, useActivities } from './hooks/useActivities.js';
 export { useActivity } from './hooks/useActivity.js';
 export { type ActivityStream, type ActivityStreamOptions, useActivityStream } from './hooks/useActivityStream.js';
 export { type Approvals, useApprovals } from './hooks/useApprovals.js';
+export { type Chat, type ChatOptions, useConversation } from './hooks/useConversation.js';
 export type { Fetched } from './hooks/usePolled.js';
 export { isActive, isFinal, STATUS_LABELS } from './status.js';
 export {
@@ -82,11 +87,15 @@ export type {
   ComparedTask,
   Comparison,
   Contents,
+  Conversation,
+  ConversationEvent,
+  ConversationMessage,
   EventType,
   FailedGroup,
   FailedGroupList,
   FailedList,
   FailedTask,
+  HistoryItem,
   Overview,
   Pause,
   Queue,

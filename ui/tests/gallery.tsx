@@ -3,7 +3,9 @@ import {
   ApprovalCard,
   BudgetBar,
   BudgetList,
+  ChatPanel,
   CopyButton,
+  createClient,
   FoldedText,
   ForkForm,
   LogStream,
@@ -23,6 +25,8 @@ import type { ReactNode } from 'react';
 import { approval, budget, child, comparison, detail, event, item, log, rule, worker } from './samples.js';
 
 const nothing = () => {};
+/** Client of an API that never answers. */
+const chatClient = createClient({ fetch: () => new Promise(() => {}) });
 const usage = { requests: 2, input_tokens: 1000, cached_tokens: 0, output_tokens: 50 };
 const tree = [
   child('a', { children: [child('a1'), child('a2', { status: 'error' })] }),
@@ -89,6 +93,8 @@ export const GALLERY: Record<string, ReactNode> = {
       <BudgetList budgets={[]} />
     </>
   ),
+  ChatPanel: <ChatPanel conversationId="support:42" client={chatClient} />,
+  'ChatPanel to read': <ChatPanel conversationId="support:42" client={chatClient} readOnly />,
   CopyButton: <CopyButton text="a" />,
   ForkForm: <ForkForm runs={[{ run: 'A#1', turns: 2, last: 3 }]} onFork={nothing} onCancel={nothing} />,
   'ForkForm with several runs and an error': (

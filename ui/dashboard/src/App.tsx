@@ -9,6 +9,7 @@ import { Shell } from './parts/Shell.js';
 import { MeContext } from './rights.js';
 import { type Place, usePlace } from './router.js';
 import { ApprovalsView } from './views/ApprovalsView.js';
+import { ConversationsView, ConversationView } from './views/ConversationsView.js';
 import { DiffView } from './views/DiffView.js';
 import { FailedView } from './views/FailedView.js';
 import { LoginView } from './views/LoginView.js';
@@ -22,6 +23,7 @@ const TITLES: Record<string, string> = {
   '': 'Overview',
   tasks: 'Tasks',
   approvals: 'Approvals',
+  conversations: 'Conversations',
   failed: 'Failed tasks',
   queues: 'Queues',
   schedules: 'Schedules',
@@ -115,6 +117,9 @@ function View({ place: { path, query } }: { place: Place }) {
       return <TaskView key={id} agentId={id} />;
     case 'approvals':
       return <ApprovalsView />;
+    case 'conversations':
+      if (id === undefined) return <ConversationsView />;
+      return <ConversationView key={id} conversationId={id} />;
     case 'failed':
       return <FailedView query={query} />;
     case 'queues':

@@ -1,6 +1,7 @@
 import {
   type ApprovalRule,
   type Comparison,
+  type Conversation,
   createClient,
   type ForkBody,
   type Overview,
@@ -157,6 +158,7 @@ export const api = {
   fork: (agentId: string, body: ForkBody) => post<{ agent_id: string }>(`/activity/${encode(agentId)}/fork`, body),
   compare: (agentId: string, otherId: string, signal?: AbortSignal) =>
     get<Comparison>(`/activity/${encode(agentId)}/diff/${encode(otherId)}`, {}, signal),
+  conversations: (signal?: AbortSignal) => get<Conversation[]>('/conversations', {}, signal),
   rules: (signal?: AbortSignal) => get<ApprovalRule[]>('/approval-rules', {}, signal),
   revokeRule: (ruleId: string) => post(`/approval-rules/${encode(ruleId)}/revoke`),
   cancelMany: (body: object) => post<Bulk>('/activity/cancel', body),

@@ -1,4 +1,11 @@
-import type { ActivityDetail, ActivityList, Approval, Status } from '../types/index.js';
+import type {
+  ActivityDetail,
+  ActivityList,
+  Approval,
+  ConversationMessage,
+  HistoryItem,
+  Status,
+} from '../types/index.js';
 import type { ApproveBody } from './api.js';
 
 /** Which activities to list. Other keys are sent along, for filters of your own API. */
@@ -33,6 +40,15 @@ export interface EventsOptions extends RequestOptions {
   deltas?: boolean | undefined;
 }
 
+/** A message to a conversation. */
+export interface OutgoingMessage {
+  text: string;
+  /** What it does while a turn runs or waits; `queue` by default. */
+  if_busy?: ConversationMessage['if_busy'] | undefined;
+  /** A second message with the same key is not sent. */
+  idempotency_key?: string | undefined;
+}
+
 /** Access to the API. Hooks and query options use it; replace single methods to adapt it to an API of your own. */
 export interface Client {
   /** Identifies the API in query keys. */
@@ -44,6 +60,13 @@ export interface Client {
   reject(agentId: string, callId: string, message?: string, options?: RequestOptions): Promise<void>;
   /** Open the stream of a task's server-sent events. The response may be an error; its body has not been read. */
   events(agentId: string, options?: EventsOptions): Promise<Response>;
+  /** Fetch the latest messages that were sent to a conversation. */
+  messages(conversationId: string, options?: RequestOptions): Promise<ConversationMessage[]>;
+  /** Fetch the latest items of a conversation's history. */
+  history(conversationId: string, options?: RequestOptions): Promise<HistoryItem[]>;
+  send(conversationId: string, message: OutgoingMessage, options?: RequestOptions): Promise<ConversationMessage>;
+  /** Open the stream of a conversation's events, as `events` does that of a task. */
+  conversationEvents(conversationId: string, options?: EventsOptions): Promise<Response>;
 }
 
 /** Paths of the API's endpoints, relative to the base URL. */
@@ -54,6 +77,7 @@ export interface Paths {
   approvals: string;
   approve: (agentId: string, callId: string) => string;
   reject: (agentId: string, callId: string) => string;
+  conversation: (conversationId: string) => string;
 }
 
 export interface ClientOptions {
@@ -90,6 +114,7 @@ const PATHS: Paths = {
   approvals: '/approvals',
   approve: (agentId, callId) => `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/approve`,
   reject: (agentId, callId) => `/approvals/${encodeURIComponent(agentId)}/${encodeURIComponent(callId)}/reject`,
+  conversation: (conversationId) => `/conversations/${encodeURIComponent(conversationId)}`,
 };
 
 /** What a request sends besides its path. */
@@ -147,6 +172,16 @@ export function createClient(options: ClientOptions = {}): Client {
   const paths = { ...PATHS, ...options.paths };
   const sender = createSender(options);
   const request = createRequest(sender);
+  const openStream = (path: string, { lastEventId, deltas, signal }: EventsOptions) =>
+    sender.send(
+      path + (deltas === false ? '?deltas=false' : ''),
+      {
+        headers: lastEventId === undefined ? {} : { 'Last-Event-ID': lastEventId },
+        cache: 'no-store',
+        signal: signal ?? null,
+      },
+      'text/event-stream',
+    );
   return {
     baseUrl: sender.baseUrl,
     activities: (filters, options) => request('GET', paths.activities, { query: filters }, options),
@@ -156,16 +191,14 @@ export function createClient(options: ClientOptions = {}): Client {
       request('POST', paths.approve(agentId, callId), { body: options?.body }, options),
     reject: (agentId, callId, message, options) =>
       request('POST', paths.reject(agentId, callId), { body: message === undefined ? {} : { message } }, options),
-    events: (agentId, { lastEventId, deltas, signal } = {}) =>
-      sender.send(
-        paths.events(agentId) + (deltas === false ? '?deltas=false' : ''),
-        {
-          headers: lastEventId === undefined ? {} : { 'Last-Event-ID': lastEventId },
-          cache: 'no-store',
-          signal: signal ?? null,
-        },
-        'text/event-stream',
-      ),
+    events: (agentId, options = {}) => openStream(paths.events(agentId), options),
+    messages: (conversationId, options) =>
+      request('GET', `${paths.conversation(conversationId)}/messages`, {}, options),
+    history: (conversationId, options) => request('GET', `${paths.conversation(conversationId)}/history`, {}, options),
+    send: (conversationId, message, options) =>
+      request('POST', `${paths.conversation(conversationId)}/messages`, { body: message }, options),
+    conversationEvents: (conversationId, options = {}) =>
+      openStream(`${paths.conversation(conversationId)}/events`, options),
   };
 }
 

@@ -78,10 +78,10 @@ export async function followActivity(client: Client, agentId: string, options: F
 }
 
 /** Milliseconds without a byte after which a connection counts as lost; the server sends one every 15 seconds. */
-const SILENCE = 45_000;
+export const SILENCE = 45_000;
 
 /** Milliseconds until the first byte after which a connection counts as failed. */
-const FIRST_BYTE = 15_000;
+export const FIRST_BYTE = 15_000;
 
 class Connection {
   retryDelay: number;
@@ -151,7 +151,7 @@ class Connection {
 }
 
 /** Signal that is aborted with another one, or after a silence. */
-class Watchdog {
+export class Watchdog {
   readonly #controller = new AbortController();
   #timer: ReturnType<typeof setTimeout> | undefined;
   readonly #abort = () => this.#controller.abort();
@@ -197,7 +197,7 @@ async function poll(client: Client, agentId: string, options: FollowOptions, tim
 }
 
 /** Wait, but not while there is nothing to wait for: the network has come back, or the signal is aborted. */
-function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+export function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const events = typeof window === 'undefined' ? undefined : window;
     const done = () => {

@@ -15,6 +15,11 @@ export class EventStreamParser {
   #data: string[] = [];
   #begun = false;
 
+  /** Id of the last event, or of the place in which the stream begins. */
+  get lastEventId(): string | undefined {
+    return this.#id;
+  }
+
   /** Take the next piece of the stream, and return the events that it completes. */
   push(chunk: string): ServerSentEvent[] {
     let text = this.#rest + chunk;

@@ -3,6 +3,7 @@ const PATHS = {
   overview: 'M2.5 13.5v-5M6.2 13.5v-9M9.8 13.5V7M13.5 13.5v-11',
   tasks: 'M5.5 4h8M5.5 8h8M5.5 12h8M2.5 4h.01M2.5 8h.01M2.5 12h.01',
   approvals: 'M8 8.5a2.75 2.75 0 1 0 0-5.5 2.75 2.75 0 0 0 0 5.5ZM3 13.5c.5-2 2-3 3.5-3M9 12.5l1.5 1.5 3-3.5',
+  conversations: 'M2.5 3h11v8H7l-3 2.5V11H2.5zM5.5 6h5M5.5 8.5h3',
   failed: 'M8 5v3.5M8 11v.01M14 8A6 6 0 1 1 2 8a6 6 0 0 1 12 0Z',
   queues: 'M2.5 3.5h11v3h-11zM2.5 9.5h11v3h-11z',
   schedules: 'M2.5 4h11v9.5h-11zM2.5 7h11M5.5 2v2.5M10.5 2v2.5',

@@ -12,6 +12,7 @@ const PLACES: readonly [section: string, name: string, icon: IconName][] = [
   ['', 'Overview', 'overview'],
   ['tasks', 'Tasks', 'tasks'],
   ['approvals', 'Approvals', 'approvals'],
+  ['conversations', 'Chats', 'conversations'],
   ['failed', 'Failed', 'failed'],
   ['queues', 'Queues', 'queues'],
   ['schedules', 'Schedules', 'schedules'],
