@@ -12,7 +12,7 @@ import typer
 from agentexec import __version__
 from agentexec.cli.output import one_line
 from agentexec.cli.verbs import VERBS, get_command
-from agentexec.errors import AgentexecError
+from agentexec.errors import AgentexecError, UsageError
 from agentexec.redaction import redact
 
 TRACEBACK = "--traceback"
@@ -70,14 +70,14 @@ def main() -> NoReturn:
     try:
         code = app(arguments, prog_name="agentexec", standalone_mode=False)
     except Exception as error:
-        _fail(error, show_traceback)
+        _fail(error, show_traceback, verb)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(error: Exception, show_traceback: bool) -> NoReturn:
+def _fail(error: Exception, show_traceback: bool, verb: str | None) -> NoReturn:
     """Report an error in one line and exit with its code."""
     if isinstance(error, AgentexecError):
-        message, code = str(error), error.exit_code
+        message, code = _message(error, verb), error.exit_code
     elif isinstance(error, typer.Abort):
         message, code = "Aborted.", FAILED
     elif isinstance(error, TimeoutError):
@@ -91,6 +91,15 @@ def _fail(error: Exception, show_traceback: bool) -> NoReturn:
     # It may quote an error that a task raised, hence the redaction.
     typer.echo(one_line(redact(f"agentexec: {message}")), err=True)
     sys.exit(code)
+
+
+def _message(error: AgentexecError, verb: str | None) -> str:
+    if verb not in VERBS or not isinstance(error, UsageError):
+        return str(error)
+    # Imported on use: only errors need it.
+    from agentexec.cli.option_names import with_option_names
+
+    return with_option_names(str(error), get_command(verb))
 
 
 def _fail_usage(error: Exception, message: str) -> NoReturn:

@@ -24,12 +24,13 @@ class Registered(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """A run that was checked. `divergence` says how it would diverge; None if it would not."""
+    """A run that was checked. `divergence` says how it would diverge, `new_step` which step the code adds; None if not."""
 
     agent_id: UUID
     task_name: str
     status: str
     divergence: str | None
+    new_step: str | None
 
 
 def run(
@@ -44,8 +45,9 @@ def run(
 ) -> None:
     """Replay open and recent runs against the module (--app), and say which would diverge. For CI, before a deploy.
 
-    No model and no tool is called, and nothing is written. Each replay ends at its last recorded step. What a handler does
-    outside of runs, tools and steps before that is done, as in every attempt of a task.
+    No model and no tool is called, and nothing is written. Each replay ends at its last recorded step, or at the first step
+    that the code has added before it: such a run is named too, because a worker would make that step. What a handler
+    does outside of runs, tools and steps before that is done, as in every attempt of a task.
 
     The exit code is 1 if a run would diverge, 0 if none would.
     """
@@ -56,19 +58,35 @@ def run(
     if rows and not served:
         raise UsageError("No module with these tasks is loaded; name it with --app.")
     checked = list(_check(served))
-    diverging = [found for found in checked if found.divergence is not None]
     if as_json:
-        import json
-
-        runs = [{**found._asdict(), "agent_id": str(found.agent_id)} for found in checked]
-        echo_json(json.dumps({"checked": len(checked), "skipped": len(rows) - len(served), "runs": runs}))
+        _echo_as_json(checked, len(rows) - len(served))
     else:
-        for found in diverging:
-            typer.echo(one_line(f"{found.agent_id} {found.task_name} {found.status}: {found.divergence}"))
-        skipped = f" {len(rows) - len(served)} of other modules skipped." if len(rows) > len(served) else ""
-        typer.echo(f"{len(checked)} run(s) checked, {len(diverging)} would diverge.{skipped}")
-    if diverging:
+        _echo(checked, len(rows) - len(served))
+    if any(found.divergence is not None for found in checked):
         raise typer.Exit(1)
+
+
+def _echo_as_json(checked: Sequence[Checked], skipped: int) -> None:
+    import json
+
+    runs = [{**found._asdict(), "agent_id": str(found.agent_id)} for found in checked]
+    echo_json(json.dumps({"checked": len(checked), "skipped": skipped, "runs": runs}))
+
+
+def _echo(checked: Sequence[Checked], skipped: int) -> None:
+    diverging = growing = 0
+    for found in checked:
+        problem = found.divergence
+        if problem is not None:
+            diverging += 1
+        elif found.new_step is not None:
+            growing += 1
+            problem = f"new step: {found.new_step}"
+        if problem is not None:
+            typer.echo(one_line(f"{found.agent_id} {found.task_name} {found.status}: {problem}"))
+    added = f", {growing} would make a new step" if growing else ""
+    others = f" {skipped} of other modules skipped." if skipped else ""
+    typer.echo(f"{len(checked)} run(s) checked, {diverging} would diverge{added}.{others}")
 
 
 def _find_runs(since: datetime, task_name: str | None, labels: Any, limit: int) -> Sequence[Any]:
@@ -82,10 +100,11 @@ def _find_runs(since: datetime, task_name: str | None, labels: Any, limit: int) 
 
 def _check(rows: Sequence[Any]) -> Iterator[Checked]:
     for row in rows:
-        yield Checked(row.agent_id, row.agent_type, row.status.name.lower(), _divergence(row))
+        yield Checked(row.agent_id, row.agent_type, row.status.name.lower(), *_outcome(row))
 
 
-def _divergence(row: Any) -> str | None:
+def _outcome(row: Any) -> tuple[str | None, str | None]:
+    """Return how a run would diverge, and else which step the code adds to it."""
     from agentexec.client.run_records import read_run
     from agentexec.db.transactions import reading
     from agentexec.runtime import RUNTIME
@@ -97,5 +116,7 @@ def _divergence(row: Any) -> str | None:
         pool = Registered(RUNTIME.registry_of(row.agent_type))
         done = replay_record(record, pool, any_input=True, stops=True)
     except AgentexecError as error:
-        return str(error)
-    return None if done.divergence is None else str(done.divergence)
+        return str(error), None
+    if done.divergence is not None:
+        return str(done.divergence), None
+    return None, done.new_step

@@ -177,9 +177,9 @@ def _summary(view: TaskView) -> list[tuple[str, str]]:
         lines.append(("parent", str(task.parent_id)))
     if task.usage.requests:
         usage = task.usage
-        cost = "" if task.cost is None else f", about {task.cost:.4f} dollars"
-        tokens = f"{usage.input_tokens} + {usage.output_tokens} tokens"
-        lines.append(("usage", f"{usage.requests} requests, {tokens}{cost}"))
+        cost = "" if task.cost is None else f", about ${task.cost:,.4f}"
+        tokens = f"{usage.input_tokens:,} input and {usage.output_tokens:,} output tokens"
+        lines.append(("usage", f"{usage.requests:,} model call(s), {tokens}{cost}"))
     if task.budget is not None:
         lines.append(("budget", str(task.budget)))
     return lines
@@ -194,7 +194,7 @@ def _interruptions(view: TaskView) -> list[tuple[str, str]]:
 
 def _given_up_text(run: GivenUpRun) -> str:
     by = "" if run.version is None else f" by version {run.version}"
-    return f"run {run.number}{by}, {format_time(run.at)}, {run.facts} recorded facts kept: {run.reason}"
+    return f"run {run.number}{by}, {format_time(run.at)}, {run.facts} recorded step(s) kept as history: {run.reason}"
 
 
 def _dump_decisions(view: TaskView) -> list[dict[str, Any]]:

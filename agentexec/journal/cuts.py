@@ -167,7 +167,7 @@ def choose_run(agent_id: UUID, rows: Sequence[Row], run: str | None) -> str:
     if not runs:
         raise UsageError(f"Task {agent_id} has recorded no run of an agent, so it has no turns.")
     if run is None and len(runs) > 1:
-        raise UsageError(f"Task {agent_id} has several runs; name one with --run or run=: {names}.")
+        raise UsageError(f"Task {agent_id} has several runs; name one with run=: {names}.")
     if run is not None and run not in runs:
         raise UsageError(f"Task {agent_id} has no run {run}; it has {names}.")
     return run or runs[0]

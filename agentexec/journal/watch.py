@@ -22,6 +22,9 @@ QUIET_SECONDS = 0.3
 
 MAX_DIFF_LINES = 80
 
+MAX_PATHS = 3
+"""Paths that a message lists."""
+
 
 class RecordEndedError(AgentexecError):
     """The replay has come to the end of the record. It ends the attempt before anything new is done."""
@@ -65,6 +68,8 @@ class ReplayWatch:
         """The first divergence; None if there is none."""
         self.ended = False
         """True once the record has ended without a divergence."""
+        self.new_step: str | None = None
+        """The step that the code has added, in a replay that stops there: a worker would make it. None if there is none."""
 
     @property
     def is_open(self) -> bool:
@@ -108,13 +113,19 @@ class ReplayWatch:
             self._end(recorder)
 
     async def refuse_live(self, recorder: Recorder, path: str, what: str) -> None:
-        """End the attempt: the code wants to do what is not recorded. Branches beside it are answered first."""
+        """End the attempt: the code wants to do what is not recorded. Branches beside it are answered first.
+
+        A worker would do it, so in a replay that stops at the end of the record it is not a divergence.
+        """
         while self._open and time.monotonic() - self._answered_at < QUIET_SECONDS:  # noqa: ASYNC110 - it also looks at the time
             await asyncio.sleep(0.01)
         recorder.check()
-        if self._is_open and not self._open:
+        if (self._is_open or self._stops) and not self._open:
             self._end(recorder)
-        missed = f"; not asked for yet: {', '.join(self.missed[:3])}" if self._open else ""
+        if self._stops:
+            self.new_step = f"{what} ({path}) is not recorded and would be made, before {_few(self.missed)}"
+            self._end(recorder)
+        missed = f"; not asked for yet: {_few(self.missed)}" if self._open else ""
         error = ReplayDivergedError(
             f"The replay wants to make {what} ({path}), which the record does not have{missed}.",
             agent_id=recorder.lease.agent_id,
@@ -122,6 +133,14 @@ class ReplayWatch:
         )
         self.divergence = self.divergence or error
         raise recorder.stop(error)
+
+    def note_new_wait(self) -> None:
+        """Note that the attempt ended in a wait that the record does not have, unless the record has ended before."""
+        if not self.ended and self.divergence is None and self._open:
+            self.ended = True
+            self.new_step = (
+                f"a wait for a task, an event or a person is not recorded, before {_few(self.missed)}"
+            )
 
     def _end(self, recorder: Recorder) -> None:
         self.ended = True
@@ -136,6 +155,11 @@ class ReplayWatch:
         )
         self.divergence = self.divergence or error
         raise recorder.stop(error)
+
+
+def _few(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - MAX_PATHS} more" if len(paths) > MAX_PATHS else ""
+    return f"{', '.join(paths[:MAX_PATHS])}{more}"
 
 
 def input_name(path: str, turn: int) -> str:

@@ -31,12 +31,16 @@ _LOG = logging.getLogger("agentexec.worker")
 
 
 class Replay(NamedTuple):
-    """The replay of a record: the task's record, what its models read, its result as JSON data, and a divergence if any."""
+    """The replay of a record: the task's record, what its models read, its result as JSON data, and a divergence if any.
+
+    `new_step` says which step the code has added, if the replay was to stop there.
+    """
 
     task: TaskRecord
     inputs: dict[str, Any]
     result: Any
     divergence: ReplayDivergedError | None
+    new_step: str | None = None
 
 
 def replay(file: str | Path, pool: Pool, *, update: bool = False) -> TaskRecord:
@@ -80,7 +84,7 @@ def replay_record(
     any_input: bool = False,
     stops: bool = False,
 ) -> Replay:
-    """Replay a record. `stops`: at the last recorded step, before code that comes after it; see `ReplayWatch`."""
+    """Replay a record. `stops`: at the last recorded step or at the first new one; see `ReplayWatch`."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -100,18 +104,28 @@ async def _replay(record: RunRecord, pool: Any, accepts: bool, any_input: bool, 
         # The end of the record and a divergence are answers here, not failures to be logged.
         _LOG.addFilter(_drop)
         try:
-            task = await _run(harness, record, any_input)
+            task, canceled = await _run(harness, record, any_input)
         finally:
             RUNTIME.replay = None
             _LOG.removeFilter(_drop)
         result = await RUNTIME.run_in_thread(_read_result, task.agent_id, present)
+    if stops and (canceled or task.status is Status.QUEUED):
+        watch.note_new_wait()
     divergence = watch.divergence or _find_divergence(watch, record, task)
     if divergence is None and not (is_open or stops or accepts) and result != record["result"]:
         divergence = _diverged(record, f"the result differs.\n{difference(record['result'], result)}")
-    return Replay(task, watch.actual_inputs, result, divergence)
+    return Replay(task, watch.actual_inputs, result, divergence, watch.new_step)
 
 
-async def _run(harness: AsyncHarness, record: RunRecord, any_input: bool) -> TaskRecord:
+async def _run(harness: AsyncHarness, record: RunRecord, any_input: bool) -> tuple[TaskRecord, list[UUID]]:
+    """Run the task of a record; return its record, and the children that it waited for in vain."""
+    canceled: list[UUID] = []
+
+    def cancel_all(agent_ids: Sequence[UUID]) -> None:
+        canceled.extend(agent_ids)
+        for agent_id in agent_ids:
+            RUNTIME.submit(lambda agent_id=agent_id: cancel_sync(agent_id))
+
     def write() -> UUID:
         with writing(RUNTIME.engine) as connection:
             new = write_run(connection, record, any_input=any_input)
@@ -120,9 +134,9 @@ async def _run(harness: AsyncHarness, record: RunRecord, any_input: bool) -> Tas
 
     agent_id = await RUNTIME.run_in_thread(write)
     # Only the task itself runs: a child that it waits for, and that is not in the record, is canceled.
-    RUNTIME.get_shared(Mailbox, _no_mailbox).on_watch(_cancel_all)
+    RUNTIME.get_shared(Mailbox, _no_mailbox).on_watch(cancel_all)
     await harness.run_only(agent_id)
-    return harness.task(agent_id)
+    return harness.task(agent_id), canceled
 
 
 def _find_divergence(watch: ReplayWatch, record: RunRecord, task: TaskRecord) -> ReplayDivergedError | None:
@@ -154,11 +168,6 @@ def _read_result(agent_id: UUID, present: Callable[[Any], Any]) -> Any:
 
 def _drop(_record: logging.LogRecord) -> bool:
     return False
-
-
-def _cancel_all(agent_ids: Sequence[UUID]) -> None:
-    for agent_id in agent_ids:
-        RUNTIME.submit(lambda agent_id=agent_id: cancel_sync(agent_id))
 
 
 def _no_mailbox() -> Mailbox:

@@ -211,7 +211,7 @@ def format_count(number: int) -> str:
 
 def format_cost(amount: float) -> str:
     """Return an amount in dollars, with four decimals below one dollar."""
-    return f"about {amount:,.2f} dollars" if amount >= 1 else f"about {amount:.4f} dollars"
+    return f"about ${amount:,.2f}" if amount >= 1 else f"about ${amount:.4f}"
 
 
 def format_bytes(size: int) -> str:

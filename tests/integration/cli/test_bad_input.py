@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 import agentexec as ax
-from tests.deployment import Deploy, clean_environment, on_targets, run_agentexec, run_python
+from tests.deployment import Deploy, clean_environment, on_targets, run_agentexec, run_in_process, run_python
 from tests.servers import free_port
 from tests.waiting import patient
 
@@ -340,3 +340,15 @@ def test_a_bad_task_in_the_queue_harms_no_other(deploy: Deploy) -> None:
     assert "The context of task work is not valid: Invalid JSON" in errors[1]
     assert deployment.endings([invalid, broken]) == [["error"]] * 2
     assert "Traceback" not in deployment.log
+
+
+@on_targets("embedded")
+def test_errors_name_options_as_they_were_typed(deploy: Deploy) -> None:
+    deployment = deploy()
+    for arguments, complaint in {
+        ("fork", ANY_ID, "--at", "0"): "agentexec: --at must be the number of a turn, 1 or more, not 0.",
+        ("retry", ANY_ID, "--budget", "2 euros"): "agentexec: --budget: '2 euros' is not a budget;",
+        ("retry", ANY_ID, "--from", "0"): "agentexec: --from must be the number of a turn, 1 or more, not 0.",
+    }.items():
+        code, _, errors = run_in_process(deployment, *arguments)
+        assert (code, complaint in errors) == (2, True), errors

@@ -186,3 +186,50 @@ async def test_a_replay_needs_its_own_event_loop(file: Path) -> None:
     with pytest.raises(ax.UsageError, match="event loop is running"):
         ax.testing.replay(file, Buyer().pool)
     assert (await asyncio.to_thread(ax.testing.replay, file, Buyer().pool)).result == "bought 14"
+
+
+class Growing:
+    """A pool whose handler gets one more step or wait, before its two steps, between them or after them."""
+
+    def __init__(self, added: str = "", place: int = 0) -> None:
+        self.pool = ax.Pool()
+
+        async def said(text: str) -> str:
+            return text
+
+        async def grow(runner: ax.OpenAIRunner, at: int) -> None:
+            if added == "step" and at == place:
+                await runner.step("new", said, "new")
+            elif added == "child" and at == place:
+                await ax.get_result(await ax.enqueue("child", {}))
+            elif added == "event" and at == place:
+                await ax.wait_for_event("paid", "1")
+
+        @self.pool.task("grow")
+        async def handler(agent_id: Any, context: dict[str, str]) -> str:
+            runner = ax.OpenAIRunner(agent_id)
+            await grow(runner, 0)
+            await runner.step("first", said, "1")
+            await grow(runner, 1)
+            await runner.step("second", said, "2")
+            await grow(runner, 2)
+            return "done"
+
+        @self.pool.task("child")
+        async def child(agent_id: Any, context: dict[str, str]) -> None: ...
+
+
+@pytest.mark.parametrize("added", ["step", "child", "event"])
+def test_a_check_tells_an_added_step_from_a_divergence(added: str) -> None:
+    with ax.testing.harness(Growing().pool) as harness:
+        task = harness.run("grow", {})
+        with reading(RUNTIME.engine) as connection:
+            grown = read_run(connection, task.agent_id, Presenter(set(), None).present)
+    for status in ("COMPLETE", "RUNNING"):
+        for place, later in enumerate(["before step:first#1, step:second#1", "before step:second#1", None]):
+            run = {**grown, "status": status}
+            done = replay_record(run, Growing(added, place).pool, any_input=True, stops=True)  # type: ignore[arg-type]
+            assert done.divergence is None
+            assert (done.new_step is None) if later is None else (later in str(done.new_step))
+    with pytest.raises(ax.ReplayDivergedError):
+        raise replay_record(grown, Growing("step", 1).pool, any_input=True).divergence or AssertionError

@@ -31,8 +31,8 @@ def test_a_large_number_is_shortened(number: int, text: str) -> None:
 
 
 def test_small_costs_keep_four_decimals() -> None:
-    assert format_cost(0.0123) == "about 0.0123 dollars"
-    assert format_cost(1_234.5) == "about 1,234.50 dollars"
+    assert format_cost(0.0123) == "about $0.0123"
+    assert format_cost(1_234.5) == "about $1,234.50"
 
 
 def test_sizes_are_in_megabytes_or_gigabytes() -> None:
