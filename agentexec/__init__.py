@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from agentexec.arguments.versions import Restart as Restart
     from agentexec.client import queues as queues
     from agentexec.client.approval_rules import AllLikeIt as AllLikeIt
+    from agentexec.client.budgets import set_budget as set_budget
+    from agentexec.client.budgets import set_budget_sync as set_budget_sync
     from agentexec.client.cancel import cancel as cancel
     from agentexec.client.cancel import cancel_sync as cancel_sync
     from agentexec.client.conversation import Conversation as Conversation
@@ -125,6 +127,7 @@ _HOMES = {
     "agentexec.approvals": ("approve", "approve_sync", "reject", "reject_sync"),
     "agentexec.arguments.versions": ("Restart",),
     "agentexec.activity.schemas": ("ApprovalRequest", "TaskFailure"),
+    "agentexec.client.budgets": ("set_budget", "set_budget_sync"),
     "agentexec.client.cancel": ("cancel", "cancel_sync"),
     "agentexec.client.conversation": ("Conversation", "ConversationOptions", "conversation"),
     "agentexec.config": ("CONF",),

@@ -85,6 +85,12 @@ def _retry() -> Command:
     return run
 
 
+def _budget() -> Command:
+    from agentexec.cli.budget import run
+
+    return run
+
+
 def _fork() -> Command:
     from agentexec.cli.fork import run
 
@@ -183,6 +189,7 @@ VERBS: dict[str, Callable[[], Command]] = {
     "cancel": _cancel,
     "failed": _failed,
     "retry": _retry,
+    "budget": _budget,
     "fork": _fork,
     "export": _export,
     "check": _check,

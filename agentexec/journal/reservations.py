@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from agentexec.arguments.budgets import MAX_AMOUNT, Limit, Period, task_account
+from agentexec.arguments.budgets import MAX_AMOUNT, Limit, Period, load_budget, task_account
 from agentexec.db.chunks import chunks
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.round_trips import batched
@@ -100,7 +100,7 @@ def reserve(
         outcome = _reserve(engine, lease, accounts, claim, now)
         if not isinstance(outcome, list):
             return outcome
-        gone = {account.name for account in outcome if not _open_account(engine, account, now)}
+        gone = {account.name for account in outcome if not open_account(engine, account, now)}
         accounts = [account for account in accounts if account.name not in gone]
 
 
@@ -109,7 +109,8 @@ def _reserve(
 ) -> Hold | Refusal | list[Account]:
     """Reserve, or return the accounts that are to be opened first."""
     with writing(engine, relaxed=True) as connection:
-        require_lease(connection, lease)
+        row = require_lease(connection, lease, ACTIVITY.c.budget)
+        accounts = _with_limit(accounts, lease, row.budget)
         names = [account.name for account in accounts]
         query = select(BUDGET).where(BUDGET.c.name.in_(names)).order_by(BUDGET.c.name).with_for_update()
         rows = {row.name: row for row in connection.execute(query)}
@@ -130,6 +131,22 @@ def _reserve(
             connection.execute(delete(HOLD).where(_replaced(lease, claim)))
             connection.execute(insert(HOLD), [_hold_row(hold, name, lease, claim, now) for name in rows])
         return hold
+
+
+def _with_limit(accounts: Sequence[Account], lease: Lease, stored: str | None) -> Sequence[Account]:
+    """Return accounts with the limit that the task has now: somebody may have changed it since the attempt began."""
+    try:
+        limit = load_budget(stored).limit
+    except ValueError:
+        limit = None  # the next attempt says so
+    if limit is None:
+        return accounts
+    return [
+        account._replace(limit=limit)
+        if account.agent_id == lease.agent_id and account.limit.unit == limit.unit
+        else account
+        for account in accounts
+    ]
 
 
 def _first_refusal(
@@ -254,7 +271,7 @@ def _hold_row(hold: Hold, name: str, lease: Lease, claim: Claim, now: datetime) 
     }
 
 
-def _open_account(engine: Engine, account: Account, now: datetime) -> bool:
+def open_account(engine: Engine, account: Account, now: datetime) -> bool:
     """Add an account, unless another process just did; return False if its task is gone from the record.
 
     In a transaction of its own: in the caller's, two processes that open several accounts could wait for each other.

@@ -216,13 +216,13 @@ def _execute(connection: Connection, statement: Executable, rows: Sequence[dict[
         connection.execute(statement, rows if len(rows) > 1 else rows[0])
 
 
-def require_lease(connection: Connection, lease: Lease) -> None:
-    """Lock a task's row for the rest of the transaction.
+def require_lease(connection: Connection, lease: Lease, *more: ColumnClause[Any]) -> Any:
+    """Lock a task's row for the rest of the transaction, and return it with `more` columns.
 
     Raises LeaseLostError unless the task is RUNNING under the lease: its worker was taken for dead, or the task was
     canceled.
     """
-    _lock(connection, lease)
+    return _lock(connection, lease, more)
 
 
 def check_lease(engine: Engine, lease: Lease) -> None:

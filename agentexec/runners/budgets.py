@@ -220,7 +220,7 @@ async def _ask(
 ) -> tuple[dict[str, tuple[str, int]], int]:
     """Ask a person to raise a limit by its declared amount; return the raise, and the number of the next question.
 
-    A question whose rejection a retry of the task has superseded is followed by a new one. Raises BudgetExceededError if the raise is rejected, WaitingForApproval until somebody decides.
+    An answer that another limit or a retry of the task has superseded raises nothing: the call is tried again. Raises BudgetExceededError if the raise is rejected, WaitingForApproval until somebody decides.
     """
     account = refusal.account
     arguments = {
@@ -234,17 +234,16 @@ async def _ask(
     deadline = None if scope is None else scope.approval_deadline()
     text = json.dumps(arguments, ensure_ascii=False)
     terms = recorder.approvals.terms()
-    while True:
-        again = f"_{number + 1}" if number else ""
-        path = fit_path(f"{call.path}/budget_{call.seq}_{zlib.crc32(account.name.encode()):08x}{again}")
-        question = Question(path, 0, "approval", RAISE_BUDGET, text, deadline, terms)
-        [verdict] = await wait_for_verdicts(recorder, [question], enclosing_calls())
-        number += 1
-        if verdict.approved:
-            key = f"{recorder.lease.agent_id}/{path}#0"
-            return {key: (account.name, account.limit.amount)}, number
-        if not verdict.is_superseded:
-            raise recorder.stop(_exceeded(recorder, refusal, call.model))
+    again = f"_{number + 1}" if number else ""
+    path = fit_path(f"{call.path}/budget_{call.seq}_{zlib.crc32(account.name.encode()):08x}{again}")
+    question = Question(path, 0, "approval", RAISE_BUDGET, text, deadline, terms)
+    [verdict] = await wait_for_verdicts(recorder, [question], enclosing_calls())
+    if verdict.is_superseded:
+        return {}, number + 1
+    if not verdict.approved:
+        raise recorder.stop(_exceeded(recorder, refusal, call.model))
+    key = f"{recorder.lease.agent_id}/{path}#0"
+    return {key: (account.name, account.limit.amount)}, number + 1
 
 
 async def add_log_line(agent_id: UUID, message: str) -> None:

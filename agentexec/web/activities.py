@@ -13,6 +13,7 @@ from agentexec.activity.queries.detail import detail, numbers_active
 from agentexec.activity.queries.listing import list_activities as find_activities
 from agentexec.activity.schemas import ActivityDetailSchema, ActivityListSchema
 from agentexec.arguments.actors import phrase
+from agentexec.client.budgets import set_budget_sync
 from agentexec.client.cancel import cancel_sync
 from agentexec.client.cancel_matching import cancel_in_batches
 from agentexec.client.retry import retry_sync
@@ -24,7 +25,15 @@ from agentexec.web.access import Actor, Reader, TaskReader, scope_of
 from agentexec.web.bulk import COUNTED, acting_on_many
 from agentexec.web.endpoints import Endpoints
 from agentexec.web.parameters import ListQuery, Pairs, parse_pairs, reading_session
-from agentexec.web.schemas import ActivityCountSchema, ActSchema, BulkCancelBody, BulkSchema, ContentsSchema
+from agentexec.web.schemas import (
+    ActivityCountSchema,
+    ActSchema,
+    BudgetBody,
+    BulkCancelBody,
+    BulkSchema,
+    ContentsSchema,
+    RetryBody,
+)
 from agentexec.web.server_sent_events import event_stream
 
 ENDPOINTS = Endpoints("Activities")
@@ -127,9 +136,20 @@ def cancel_activity(agent_id: UUID, caller: Actor) -> ActSchema:
 
 
 @ENDPOINTS.post("/activity/{agent_id}/retry", summary="Retry a task")
-def retry_activity(agent_id: UUID, caller: Actor) -> ActSchema:
+def retry_activity(agent_id: UUID, caller: Actor, body: RetryBody | None = None) -> ActSchema:
     """Put a failed or canceled task back on its queue; `changed` is false if it has not ended, or is complete."""
-    return ActSchema(changed=retry_sync(agent_id, metadata_filter=caller.metadata_filter, by=caller.name))
+    budget = None if body is None else body.budget
+    return ActSchema(
+        changed=retry_sync(agent_id, budget=budget, metadata_filter=caller.metadata_filter, by=caller.name)
+    )
+
+
+@ENDPOINTS.post("/activity/{agent_id}/budget", summary="Set the budget of a task")
+def set_activity_budget(agent_id: UUID, body: BudgetBody, caller: Actor) -> ActSchema:
+    """Give a task another limit, which counts from its next model call; `changed` is false if it has ended."""
+    return ActSchema(
+        changed=set_budget_sync(agent_id, body.budget, metadata_filter=caller.metadata_filter, by=caller.name)
+    )
 
 
 @ENDPOINTS.post("/activity/cancel", summary="Cancel all tasks that match")

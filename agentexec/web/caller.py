@@ -21,7 +21,7 @@ class Caller:
     Args:
         name: Name that the log of a task shows, as in "Canceled by alice.".
         read: Whether it may read.
-        act: Whether it may cancel, retry, fork, approve, reject, pause and resume.
+        act: Whether it may cancel, retry, fork, set budgets, approve, reject, pause and resume.
         metadata_filter: Values that the metadata of its tasks has. All other tasks do not exist for it, nor do workers
             and queues, which serve all tenants. None shows everything.
 

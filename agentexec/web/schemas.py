@@ -77,6 +77,24 @@ class ActSchema(BaseModel):
     changed: bool = Field(description="False if there was nothing to change any more.")
 
 
+class BudgetBody(BaseModel):
+    """Limit of what a task may spend in all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    budget: str = Field(max_length=100, description='The new limit, like "$5.00" or "500000 tokens".')
+
+
+class RetryBody(BaseModel):
+    """Changes that a retry makes to its task."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    budget: str | None = Field(
+        default=None, max_length=100, description='New limit of what the task may spend in all, like "$5.00".'
+    )
+
+
 class StartedSchema(BaseModel):
     """Task that was started."""
 

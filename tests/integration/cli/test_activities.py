@@ -172,8 +172,16 @@ def test_a_budget_is_given_at_enqueue_and_raised_by_a_retry(deploy: Deploy) -> N
     assert code == 2 and 'write it like "$2.00"' in err
     code, printed, _ = cli(deployment, "enqueue", "work", "--budget", "$2.00", "--on-budget", "ask")
     task = printed.strip()
-    assert code == 0 and ax.cancel_sync(task)
-    assert "$0.00 spent, $0.00 reserved of $2.00" in cli(deployment, "show", task)[1]
+    assert code == 0
+    printed = f"Task {task} may spend $1.50: $0.00 spent, $0.00 reserved of $1.50.\n"
+    assert cli(deployment, "budget", task, "$1.50") == (0, printed, "")
+    code, _, err = cli(deployment, "budget", task, "1.50")
+    assert code == 2 and "agentexec: AMOUNT: '1.50' is not a budget" in err
+    assert ax.cancel_sync(task)
+    code, _, err = cli(deployment, "budget", task, "$2.00")
+    assert code == 1 and "is canceled; only a task that has not ended gets another budget" in err
+    assert "Budget set to $1.50 by " in cli(deployment, "show", task)[1]
+    assert "$0.00 spent, $0.00 reserved of $1.50" in cli(deployment, "show", task)[1]
     assert cli(deployment, "retry", task, "--budget", "$5.00")[0] == 0
     shown = cli(deployment, "show", task)[1]
     assert "$0.00 spent, $0.00 reserved of $5.00" in shown

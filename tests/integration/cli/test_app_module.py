@@ -61,6 +61,7 @@ ARGUMENTS = {
     "cancel": [ANY_ID],
     "failed": [],
     "retry": [ANY_ID],
+    "budget": [ANY_ID, "$5.00"],
     "fork": [ANY_ID, "--at", "1"],
     "export": [ANY_ID],
     "check": [],

@@ -12,6 +12,12 @@ export interface ApproveBody {
   reason?: string | null | undefined;
 }
 
+/** Limit of what a task may spend in all. */
+export interface BudgetBody {
+  /** The new limit, like "$5.00" or "500000 tokens". */
+  budget: string;
+}
+
 /** Filters of the tasks that are canceled. */
 export interface BulkCancelBody {
   /** Only these tasks. */
@@ -94,6 +100,12 @@ export interface RejectBody {
   message?: string | null | undefined;
   /** Why, for people. */
   reason?: string | null | undefined;
+}
+
+/** Changes that a retry makes to its task. */
+export interface RetryBody {
+  /** New limit of what the task may spend in all, like "$5.00". */
+  budget?: string | null | undefined;
 }
 
 /** Rule that approves calls without asking. */
@@ -298,7 +310,9 @@ export interface Api {
   /** Cancel a task. */
   cancelActivity(agentId: string, options?: RequestOptions): Promise<Act>;
   /** Retry a task. */
-  retryActivity(agentId: string, options?: RequestOptions): Promise<Act>;
+  retryActivity(agentId: string, body?: RetryBody, options?: RequestOptions): Promise<Act>;
+  /** Set the budget of a task. */
+  setActivityBudget(agentId: string, body: BudgetBody, options?: RequestOptions): Promise<Act>;
   /** List the runs of a task. */
   listTaskRuns(agentId: string, options?: RequestOptions): Promise<Run[]>;
   /** Fork a task at a turn. */
@@ -351,7 +365,8 @@ export function createApi(options: ClientOptions = {}): Api {
     getActivity: (agentId, options) => request('GET', `/activity/${encodeURIComponent(agentId)}`, {}, options),
     getContents: (agentId, options) => request('GET', `/activity/${encodeURIComponent(agentId)}/contents`, {}, options),
     cancelActivity: (agentId, options) => request('POST', `/activity/${encodeURIComponent(agentId)}/cancel`, {}, options),
-    retryActivity: (agentId, options) => request('POST', `/activity/${encodeURIComponent(agentId)}/retry`, {}, options),
+    retryActivity: (agentId, body, options) => request('POST', `/activity/${encodeURIComponent(agentId)}/retry`, { body }, options),
+    setActivityBudget: (agentId, body, options) => request('POST', `/activity/${encodeURIComponent(agentId)}/budget`, { body }, options),
     listTaskRuns: (agentId, options) => request('GET', `/activity/${encodeURIComponent(agentId)}/runs`, {}, options),
     forkActivity: (agentId, body, options) => request('POST', `/activity/${encodeURIComponent(agentId)}/fork`, { body }, options),
     revokeApprovalRule: (ruleId, options) => request('POST', `/approval-rules/${encodeURIComponent(ruleId)}/revoke`, {}, options),

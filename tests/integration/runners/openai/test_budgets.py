@@ -357,6 +357,90 @@ def test_a_retry_raises_a_budget_that_the_enqueue_gave() -> None:
         assert account(task.agent_id).amount == 900
 
 
+def test_a_limit_set_in_a_run_counts_from_the_next_call_of_the_task_and_its_children() -> None:
+    pool = ax.Pool()
+
+    async def spend(agent_id: UUID, owner: str, limits: list[str]) -> str:
+        @function_tool
+        async def change() -> str:
+            assert await ax.set_budget(owner, limits.pop(0), by="Ada")
+            return "Changed."
+
+        return await ask(agent_id, agent=Agent("Researcher", tools=[change]))
+
+    @pool.task("alone")
+    async def alone(agent_id: UUID, context: dict[str, Any]) -> str:
+        return await spend(agent_id, str(agent_id), context["limits"])
+
+    @pool.task("parent", budget="560 tokens")
+    async def parent(agent_id: UUID, context: dict[str, Any]) -> Any:
+        return await ax.get_result(await ax.enqueue("child", {**context, "parent": str(agent_id)}))
+
+    @pool.task("child")
+    async def child(agent_id: UUID, context: dict[str, Any]) -> str:
+        return await spend(agent_id, context["parent"], context["limits"])
+
+    for name in ("alone", "parent"):
+        with ax.testing.harness(pool) as harness:
+            for _ in range(4):
+                harness.model.call_tool("change")
+            limits = ["2000 tokens", "1500 tokens", "31 tokens"]
+            task = harness.run(
+                name, {"limits": limits}, **({"budget": "560 tokens"} if name == "alone" else {})
+            )
+            assert len(harness.model.calls) == 3, "the last limit was too low for a fourth call"
+            assert "is at its budget of 31 tokens (45 tokens spent)" in task.error
+            assert "Budget set to 1,500 tokens by Ada." in task.messages
+            assert account(task.agent_id).amount == 31
+
+
+@pytest.mark.parametrize("name", ["research", "parent"])
+def test_a_task_that_waits_for_a_raise_goes_on_with_another_limit(name: str) -> None:
+    pool = researching()
+
+    @pool.task("parent")
+    async def parent(agent_id: UUID, context: Any) -> str:
+        child = await ax.enqueue("research", {})
+        await ax.wait_for_event("go", str(agent_id))
+        return await ax.get_result(child)
+
+    with ax.testing.harness(pool) as harness:
+        harness.model.say("Done.")
+        task = harness.enqueue(name, budget="300 tokens", on_budget="ask")
+        harness.run_all()
+        [first] = harness.approvals
+        assert ax.set_budget_sync(task, "301 tokens")
+        harness.run_all()
+        [second] = harness.approvals
+        assert second.call_id == f"{first.call_id}_2", "the new limit is too low as well"
+        assert json.loads(second.arguments)["limit"] == "301 tokens"
+        assert ax.set_budget_sync(task, "900 tokens", by="Ada")
+        harness.run_all()
+        ax.send_event_sync("go", str(task.agent_id))
+        harness.run_all()
+        assert harness.task(task).result == "Done."
+        assert not harness.approvals
+        row = account(task.agent_id)
+        assert (row.amount, row.raised, row.spent_tokens) == (900, 0, 15)
+        assert not ax.set_budget_sync(task, "5 tokens"), "it has ended"
+        assert account(task.agent_id).amount == 900
+
+
+def test_a_limit_keeps_its_unit_while_the_task_goes_on() -> None:
+    with ax.testing.harness(researching()) as harness:
+        task = harness.enqueue("research", budget="300 tokens")
+        with pytest.raises(ax.UsageError, match="is in tokens; give budget= in tokens too"):
+            ax.set_budget_sync(task, "$2.00")
+        with pytest.raises(ax.UsageError, match="budget="):
+            ax.set_budget_sync(task, "2 euros")
+        with pytest.raises(ax.ActivityNotFoundError):
+            ax.set_budget_sync(task, "900 tokens", metadata_filter={"tenant": "other"})
+        unlimited = harness.enqueue("research")
+        assert ax.set_budget_sync(unlimited, "10 tokens")
+        harness.run_all()
+        assert "at its budget of 10 tokens" in harness.task(unlimited).error
+
+
 def test_a_retry_replaces_a_damaged_budget_and_one_in_another_unit() -> None:
     with ax.testing.harness(researching(on_budget="ask")) as harness:
         task = harness.enqueue("research", budget="10 tokens")
