@@ -6,15 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from agentexec.activity.queries.detail import detail
 from agentexec.client.approve import approve_sync, reject_sync
 from agentexec.client.cancel import cancel_sync
 from agentexec.client.enqueue import enqueue_sync
 from agentexec.client.fork import fork_sync
 from agentexec.client.retry import retry_sync
+from agentexec.journal.canonical import digest
 from agentexec.mcp.reading import AgentId, Name
 from agentexec.mcp.scope import Scope
-from agentexec.task import parse_agent_id
 
 CallId = Annotated[str, Field(description="ID of the call, as `approvals` shows it.", max_length=255)]
 Reason = Annotated[str | None, Field(description="Reason, for the record.", max_length=1000)]
@@ -30,7 +29,10 @@ def approve(
     ] = None,
     reason: Reason = None,
 ) -> Any:
-    """Approve a call of a tool, which is then made. Do so only if the person you work for wants it."""
+    """Approve a call of a tool, which is then made.
+
+    Do so only if the person you work for wants it, and has seen its arguments to the end: `approvals` shows them in pages.
+    """
     changed = approve_sync(
         agent_id,
         call_id,
@@ -107,8 +109,11 @@ def enqueue(
     task: Annotated[Name, Field(description="Name of the task.")],
     context: Annotated[dict[str, Any] | None, Field(description="Context of the task.")] = None,
     idempotency_key: Annotated[
-        Name | None,
-        Field(description="Key that makes a second enqueue return the first task, unless that has failed."),
+        str | None,
+        Field(
+            max_length=200,
+            description="Key that makes a second enqueue return the first task, unless that has failed.",
+        ),
     ] = None,
 ) -> Any:
     """Queue a task and return its agent_id; `show` then tells how it goes on."""
@@ -119,11 +124,10 @@ def accept(
     scope: Scope, task: str, context: dict[str, Any] | None = None, idempotency_key: str | None = None
 ) -> str:
     """Queue a task with the labels of the scope, and return its ID."""
+    if scope.labels is not None and idempotency_key is not None:
+        # Keys are common to all tenants: without its labels, a key would tell of another tenant's task, or take it over.
+        idempotency_key = f"{idempotency_key} {digest(scope.labels)[:32]}"
     accepted = enqueue_sync(
         task, context or {}, metadata=scope.labels and dict(scope.labels), idempotency_key=idempotency_key
     )
-    if scope.labels is not None and idempotency_key is not None:
-        # A key is common to all tenants: it may have named a task that this client must not know.
-        with scope.reading() as db:
-            detail(db, parse_agent_id(accepted.agent_id), metadata_filter=scope.labels)
     return str(accepted.agent_id)

@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from agentexec.activity.queries.contents import contents
-from agentexec.activity.queries.detail import detail
+from agentexec.activity.queries.detail import detail_without_log, newest_lines
+from agentexec.activity.queries.handle import find_task
 from agentexec.activity.queries.listing import list_activities
 from agentexec.activity.schemas import ActivityDetailSchema
-from agentexec.client.approvals import list_approvals
+from agentexec.client.approvals import MAX_LISTED, ApprovalSchema, list_approvals
 from agentexec.journal.cuts import list_runs
 from agentexec.mcp.scope import Scope
+from agentexec.runtime import RUNTIME
 from agentexec.task import parse_agent_id
 from agentexec.values.presentation import Presenter, read_json
 
@@ -20,7 +22,10 @@ AgentId = Annotated[str, Field(description="ID of the task, as `list` shows it."
 Name = Annotated[str, Field(max_length=255)]
 
 MAX_MESSAGE = 2_000
-"""Characters of a log line, an error or the arguments of a call."""
+"""Characters of a log line, an error or, in a list of calls, the arguments of a call."""
+
+ARGUMENTS_PAGE = 8_000
+"""Characters of the arguments of a call on one page; JSON may take six times as many."""
 
 CHILDREN = 50
 """Children of a task that are shown."""
@@ -63,7 +68,7 @@ def show_task(scope: Scope, agent_id: AgentId) -> Any:
     """Show one task: its context, result, error, what it waits for, children, usage, and the turns at which it can be forked."""
     wanted = parse_agent_id(agent_id)
     with scope.reading() as db:
-        task = detail(db, wanted, metadata_filter=scope.labels)
+        task = detail_without_log(db, wanted, scope.labels)
         found = contents(db, wanted)
         calls = list_approvals(db, wanted, limit=20, metadata_filter=scope.labels)
         runs = list_runs(db, wanted)[:20]
@@ -79,7 +84,6 @@ def show_task(scope: Scope, agent_id: AgentId) -> Any:
         "waits_for_approval": [_shown_call(presenter, call) for call in calls],
         "runs": [{"run": run, "turns": turns} for run, turns in runs],
         "children": _children(presenter, task),
-        "log_lines": len(task.logs),
     }
 
 
@@ -88,18 +92,18 @@ def show_log(
     agent_id: AgentId,
     limit: Annotated[int, Field(ge=1, le=200, description="Number of lines, the newest ones.")] = 50,
     before: Annotated[
-        int | None, Field(ge=0, description="Only lines before this one: `first` of the answer before.")
+        int | None,
+        Field(ge=1, le=2**63 - 1, description="Only lines before this one: `next` of the answer before."),
     ] = None,
 ) -> Any:
     """Read the newest lines of the log of one task, in the order in which they were written."""
+    wanted = parse_agent_id(agent_id)
+    find_task(RUNTIME.engine, wanted, scope.labels)
     with scope.reading() as db:
-        lines = detail(db, parse_agent_id(agent_id), metadata_filter=scope.labels).logs
-    end = len(lines) if before is None else min(before, len(lines))
-    first = max(0, end - limit)
+        lines = newest_lines(db, wanted, limit + 1, before)
+    more, lines = len(lines) > limit, lines[-limit:]
     presenter = scope.presenter()
     return {
-        "first": first,
-        "total": len(lines),
         "lines": [
             {
                 "at": line.created_at.isoformat(),
@@ -107,29 +111,52 @@ def show_log(
                 "percentage": line.percentage,
                 "message": presenter.text(line.message, MAX_MESSAGE),
             }
-            for line in lines[first:end]
+            for line in lines
         ],
+        **({"next": lines[0].id} if more else {}),
     }
 
 
 def list_calls(
-    scope: Scope, limit: Annotated[int, Field(ge=1, le=50, description="Number of calls.")] = 20
+    scope: Scope,
+    limit: Annotated[int, Field(ge=1, le=50, description="Number of calls.")] = 20,
+    agent_id: Annotated[AgentId | None, Field(description="Only calls of this task.")] = None,
+    call_id: Annotated[
+        str | None, Field(max_length=255, description="Only this call, with a long page of its arguments.")
+    ] = None,
+    offset: Annotated[
+        int, Field(ge=0, description="First character of the arguments: `next_offset` of the page before.")
+    ] = 0,
 ) -> Any:
-    """List the calls of tools that wait for a person's approval, oldest first."""
+    """List the calls of tools that wait for a person's approval, oldest first.
+
+    A call with `next_offset` has more arguments than shown: ask for it by agent_id and call_id with this offset, until it
+    has none.
+    """
     with scope.reading() as db:
-        calls = list_approvals(db, limit=limit, metadata_filter=scope.labels)
+        calls = list_approvals(
+            db, agent_id, limit=limit if call_id is None else MAX_LISTED, metadata_filter=scope.labels
+        )
     presenter = scope.presenter()
-    return [_shown_call(presenter, call) for call in calls]
+    if call_id is None:
+        return [_shown_call(presenter, call) for call in calls]
+    return [_shown_call(presenter, call, offset, ARGUMENTS_PAGE) for call in calls if call.call_id == call_id]
 
 
-def _shown_call(presenter: Presenter, call: Any) -> dict[str, Any]:
+def _shown_call(
+    presenter: Presenter, call: ApprovalSchema, offset: int = 0, size: int = MAX_MESSAGE
+) -> dict[str, Any]:
+    # Secrets first: half a secret at the edge of a page is not recognized.
+    arguments = presenter.text(call.arguments)
+    end = offset + size
     return {
         "agent_id": str(call.agent_id),
         "task": call.agent_type,
         "call_id": call.call_id,
         "kind": call.kind,
         "tool": call.tool,
-        "arguments": presenter.text(call.arguments, MAX_MESSAGE),
+        "arguments": arguments[offset:end],
+        **({"next_offset": end, "characters": len(arguments)} if end < len(arguments) else {}),
         "asked_at": call.created_at.isoformat(),
         "expires_at": call.expires_at and call.expires_at.isoformat(),
     }

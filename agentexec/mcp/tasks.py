@@ -15,7 +15,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, RequestParams, Result
 
 from agentexec.activity.queries.contents import contents
-from agentexec.activity.queries.detail import detail
+from agentexec.activity.queries.detail import detail_without_log, newest_lines
 from agentexec.activity.schemas import ActivityDetailSchema
 from agentexec.client.approvals import list_approvals
 from agentexec.client.cancel import cancel_sync
@@ -99,8 +99,8 @@ class TasksExtension(Extension):
     def _state(self, task_id: str, kind: Literal["task", "complete"]) -> TaskState:
         wanted = parse_agent_id(task_id)
         with self._scope.reading() as db:
-            task = detail(db, wanted, metadata_filter=self._scope.labels)
-            message = task.logs[-1].message if task.logs else None
+            task = detail_without_log(db, wanted, self._scope.labels)
+            message = next((line.message for line in newest_lines(db, wanted, 1)), None)
             if task.status not in STATUSES and list_approvals(db, wanted, limit=1):
                 # Not input_required: the approval of the call is a tool of its own, and perhaps a person's.
                 message = "A call waits for approval; see the tool `approvals`."

@@ -62,18 +62,41 @@ def detail(
         ActivityNotFoundError: There is no such activity, or `metadata_filter` does not match it.
         UsageError: `metadata_filter` is not a mapping of up to 64 strings, numbers and booleans.
     """
-    key = parse_agent_id(agent_id)
+    found = detail_without_log(db, parse_agent_id(agent_id), metadata_filter)
+    lines = select(*LOG_LINE).where(ActivityLog.activity_id == found.agent_id).order_by(ActivityLog.id)
+    found.logs = [ActivityLogSchema.model_validate(line) for line in db.execute(lines)]
+    return found
+
+
+def detail_without_log(
+    db: Session, key: UUID, metadata_filter: Mapping[str, Any] | None = None
+) -> ActivityDetailSchema:
+    """Return one activity with the tree of its children, and no line of its log: the log of a long task is long."""
     row = db.execute(
         select(*DETAIL).where(Activity.agent_id == key, *metadata_conditions(metadata_filter))
     ).one_or_none()
     if row is None:
         raise ActivityNotFoundError(key)
     found = ActivityDetailSchema.model_validate(row)
-    lines = select(*LOG_LINE).where(ActivityLog.activity_id == key).order_by(ActivityLog.id)
-    found.logs = [ActivityLogSchema.model_validate(line) for line in db.execute(lines)]
     _add_children(db, found)
     found.budget = budget_of(db, key, row.stored_budget)
     return found
+
+
+def newest_lines(db: Session, key: UUID, limit: int, before: int | None = None) -> list[ActivityLogSchema]:
+    """Return the newest lines of a log, in the order in which they were written.
+
+    Args:
+        db: Session on the database of the record.
+        key: Id of the activity.
+        limit: Highest number of lines.
+        before: Only lines with a lower id.
+    """
+    lines = select(*LOG_LINE).where(ActivityLog.activity_id == key)
+    if before is not None:
+        lines = lines.where(ActivityLog.id < before)
+    rows = db.execute(lines.order_by(ActivityLog.id.desc()).limit(limit)).all()
+    return [ActivityLogSchema.model_validate(row) for row in reversed(rows)]
 
 
 def _add_children(db: Session, root: ActivityDetailSchema) -> None:

@@ -8,14 +8,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
 import pytest
+from agents import Agent, function_tool
 from mcp import Client, StdioServerParameters
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
 from mcp_types import CallToolResult, Request, RequestParams, Result, TextContent
 from sqlalchemy.orm import Session
 
 import agentexec as ax
+from agentexec.mcp.scope import Scope
+from agentexec.mcp.server import ACTING, build_server
 from agentexec.runtime import RUNTIME
 from tests.deployment import Deployment
 
@@ -38,6 +42,7 @@ class TaskHandle(Result):
 
 class TaskState(Result):
     status: str | None = None
+    result: dict[str, Any] | None = None
 
 
 class TaskParams(RequestParams):
@@ -94,7 +99,7 @@ def sentence(result: CallToolResult) -> str:
 async def test_an_assistant_reads_and_acts_within_its_rights(deployment: Deployment) -> None:
     (deployment.folder / "shop.py").write_text(MODULE)
     mine = ax.enqueue_sync("buy", {"api_key": "s3cret", "company": "Acme" * 5000}, metadata={"tenant": "a"})
-    other = ax.enqueue_sync("buy", {"company": "Other"}, metadata={"tenant": "b"})
+    other = ax.enqueue_sync("buy", {"company": "Other"}, metadata={"tenant": "b"}, idempotency_key="k")
     for number in range(5):
         ax.enqueue_sync("buy", {"number": number}, metadata={"tenant": "a"})
 
@@ -126,9 +131,9 @@ async def test_an_assistant_reads_and_acts_within_its_rights(deployment: Deploym
         assert data(await client.call_tool("cancel", wanted)) == {"changed": True}
         assert data(await client.call_tool("cancel", wanted)) == {"changed": False}
         log = data(await client.call_tool("logs", {**wanted, "limit": 1}))
-        assert log["total"] == 2 and log["first"] == 1 and "Canceled by mcp " in log["lines"][0]["message"]
-        older = data(await client.call_tool("logs", {**wanted, "before": log["first"]}))
-        assert [line["status"] for line in older["lines"]] == ["queued"]
+        assert len(log["lines"]) == 1 and "Canceled by mcp " in log["lines"][0]["message"]
+        older = data(await client.call_tool("logs", {**wanted, "before": log["next"]}))
+        assert [line["status"] for line in older["lines"]] == ["queued"] and "next" not in older
         assert data(await client.call_tool("retry", wanted)) == {"changed": True}
         assert (await client.call_tool("fork", {**wanted, "at": 1})).is_error, (
             "what is not allowed is not there"
@@ -137,6 +142,7 @@ async def test_an_assistant_reads_and_acts_within_its_rights(deployment: Deploym
         keyed = {"task": "buy", "context": {}, "idempotency_key": "k"}
         new = data(await client.call_tool("enqueue", keyed))["agent_id"]
         assert data(await client.call_tool("enqueue", keyed))["agent_id"] == new
+        assert new != str(other.agent_id), "another tenant's key is free"
     with Session(RUNTIME.engine) as db:
         assert ax.activity.detail(db, new).metadata == {"tenant": "a"}
         assert ax.activity.detail(db, other.agent_id).status is ax.Status.QUEUED
@@ -150,6 +156,77 @@ async def test_an_assistant_reads_and_acts_within_its_rights(deployment: Deploym
         assert {tool.name for tool in (await client.list_tools()).tools} == READING
     async with Client(server(deployment, "--allow-all")) as client:
         assert len((await client.list_tools()).tools) == 10
+
+
+pool = ax.Pool()
+SENT: list[str] = []
+
+
+@function_tool(needs_approval=True)
+async def send(text: str) -> str:
+    """Send a letter."""
+    SENT.append(text)
+    return "sent"
+
+
+@pool.task("write")
+async def write(agent_id: UUID, context: dict[str, str]) -> str:
+    if "fails" in context:
+        raise ValueError("no paper")
+    return (await ax.OpenAIRunner(agent_id).run(Agent("Writer", tools=[send]), "Write.")).final_output
+
+
+async def test_an_assistant_decides_about_calls_and_reads_how_tasks_end() -> None:
+    letter = "0123456789" * 1_500
+    async with ax.testing.harness(pool) as harness:
+        harness.model.call_tool("send", {"text": letter}).call_tool("send", {"text": "again"}).say("done")
+        scope = Scope("mcp alice", "mcp", {"tenant": "a"})
+        tenant = {"metadata": {"tenant": "a"}}
+        agent_id = str((await harness.enqueue("write", {}, **tenant)).agent_id)
+        failed = await harness.run("write", {"fails": "now"}, **tenant)
+        async with Client(build_server(scope, ACTING, "1"), extensions=[FollowsTasks()]) as client:
+            await harness.run_all()
+            [call] = data(await client.call_tool("approvals", {"agent_id": agent_id}))
+            assert call["next_offset"] == 2_000 and call["characters"] > len(letter)
+            named = {"agent_id": agent_id, "call_id": call["call_id"]}
+            text, offset = "", 0
+            while offset is not None:
+                [page] = data(await client.call_tool("approvals", {**named, "offset": offset}))
+                text, offset = text + page["arguments"], page.get("next_offset")
+            assert json.loads(text) == {"text": letter}
+            assert data(await client.call_tool("approve", {**named, "reason": "Asked."})) == {"changed": True}
+            assert data(await client.call_tool("approve", named)) == {"changed": False}
+
+            await harness.run_all()
+            [call] = data(await client.call_tool("show", {"agent_id": agent_id}))["waits_for_approval"]
+            named["call_id"] = call["call_id"]
+            rejected = {"message": "Once is enough.", **named}
+            assert data(await client.call_tool("reject", rejected)) == {"changed": True}
+            assert "x" in sentence(await client.call_tool("reject", {"agent_id": agent_id, "call_id": "x"}))
+            await harness.run_all()
+            assert len(SENT) == 1 and letter in SENT
+
+            state = await state_of(client, agent_id)
+            assert state.status == "completed" and "done" in json.dumps(state.result)
+            state = await state_of(client, str(failed.agent_id))
+            assert state.status == "completed" and state.result is not None and state.result["isError"]
+            assert "no paper" in state.result["content"][0]["text"]
+
+            shown = data(await client.call_tool("show", {"agent_id": agent_id}))
+            assert shown["runs"] == [{"run": "Writer#1", "turns": 3}] and shown["result"] == "done"
+            fork = data(
+                await client.call_tool("fork", {"agent_id": agent_id, "at": 3, "input": "In German."})
+            )
+            harness.model.say("fertig")
+            await harness.run_all()
+            assert harness.task(fork["agent_id"]).result == "fertig"
+            assert "by mcp alice" in harness.task(fork["agent_id"]).messages[0]
+            assert harness.task(fork["agent_id"]).metadata == {"tenant": "a"}
+
+
+async def state_of(client: Client, task_id: str) -> TaskState:
+    request = Request[TaskParams, str](method="tasks/get", params=TaskParams(task_id=task_id))
+    return await client.session.send_request(request, TaskState)
 
 
 def test_the_server_does_not_import_the_agents_sdk() -> None:
