@@ -7,6 +7,7 @@ from pathlib import Path
 
 from docs.checks import commands, links, names, python_blocks, texts
 from docs.checks.pages import ROOT, Page, Problem, read
+from docs.site import llms
 
 __all__ = ["ROOT", "Page", "Problem", "all_pages", "check", "read"]
 
@@ -27,7 +28,7 @@ def check(files: Sequence[Path]) -> list[Problem]:
     found = [
         problem
         for page in pages
-        for find in (texts.problems, links.problems, commands.problems, names.problems)
+        for find in (texts.problems, links.problems, commands.problems, names.problems, llms.problems)
         for problem in find(page)
     ]
     return sorted({*found, *python_blocks.problems(pages)})

@@ -19,7 +19,7 @@ from mkdocs.structure.pages import Page
 
 from docs.checks.pages import ROOT, WITH
 from docs.pictures.diagrams import BLOCK, THEMES, drawn_files
-from docs.site import expanded
+from docs.site import expanded, llms
 
 log = get_plugin_logger("agentexec")
 
@@ -82,11 +82,25 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
     return html
 
 
-def on_post_page(output: str, page: Page, **_: Any) -> str:
-    """Warn about anything that the page would load from another server."""
+def on_post_build(config: Any) -> None:
+    """Write the index of the pages for language models, and their text in one file."""
+    site = Path(config["site_dir"])
+    texts = {
+        entry.uri: (site / entry.uri).read_text(encoding="utf-8") for entry in llms.entries(config["nav"])
+    }
+    (site / "llms.txt").write_text(llms.index(config, lambda uri: ROOT / _origin(uri)), encoding="utf-8")
+    (site / "llms-full.txt").write_text(llms.full(config, texts), encoding="utf-8")
+
+
+def on_post_page(output: str, page: Page, config: Any = None, **_: Any) -> str:
+    """Write the page as Markdown beside its HTML, and warn about anything that the page would load from another server."""
     for found in LOADED.findall(output):
         if 'rel="canonical"' not in found:
             log.warning("%s loads something from outside: %s", page.file.src_uri, found)
+    if config is not None:
+        file = Path(config["site_dir"], page.file.src_uri)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(page.markdown or "", encoding="utf-8")
     return output
 
 

@@ -271,7 +271,7 @@ ELSEWHERE = {
     "http-api": "tests/integration/web tries each endpoint, and what the guide says of tokens and refusals",
     "dashboard": "its command serves until it is stopped; ui/e2e/dashboard.spec.ts goes through the page",
     "example-app": "tests/integration/examples/test_fastapi_example.py starts the example as its README says",
-    "mcp": "its command serves until it is stopped; tests/integration/mcp goes through it with the library's client",
+    "mcp": "its command serves until it is stopped; tests/integration/mcp runs its program, and tries every tool",
     "other-front-ends": "tests/faults/test_front_ends.py runs its code with the clients of the front ends",
 }
 """Guides without a program to run."""

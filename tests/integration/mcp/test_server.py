@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,9 @@ import agentexec as ax
 from agentexec.mcp.scope import Scope
 from agentexec.mcp.server import ACTING, build_server
 from agentexec.runtime import RUNTIME
+from docs.checks import ROOT, read
 from tests.deployment import Deployment
+from tests.waiting import patient
 
 READING = {"list", "show", "logs", "approvals"}
 
@@ -156,6 +159,24 @@ async def test_an_assistant_reads_and_acts_within_its_rights(deployment: Deploym
         assert {tool.name for tool in (await client.list_tools()).tools} == READING
     async with Client(server(deployment, "--allow-all")) as client:
         assert len((await client.list_tools()).tools) == 10
+
+
+def test_the_program_of_the_guide(deployment: Deployment) -> None:
+    page = read(ROOT / "docs/guides/mcp.md")
+    [program] = [block.text for block in page.blocks if block.file == "assistant.py"]
+    [output] = [block.text for block in page.blocks if block.text.startswith("$ python assistant.py\n")]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=deployment.environment,
+        cwd=deployment.folder,
+        capture_output=True,
+        text=True,
+        timeout=patient(60),
+    )
+    assert done.returncode == 0, done.stderr
+    lines = zip(done.stdout.splitlines(), output.splitlines()[1:], strict=True)
+    for line, told in lines:
+        assert re.fullmatch(re.escape(told).replace("…", ".+"), line), (line, told)
 
 
 pool = ax.Pool()

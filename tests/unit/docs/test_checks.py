@@ -16,7 +16,8 @@ from agentexec.cli.app import build_app
 from agentexec.config import EMBEDDED_DATABASE_URL, Settings, env_var_name
 from agentexec.schema.tables import Base
 from docs.checks import ROOT, all_pages, check, read
-from docs.site import PARTS, expanded, hook, settings
+from docs.checks.pages import Page
+from docs.site import PARTS, expanded, hook, llms, settings
 
 PACKAGE_ONLY = {
     "__version__",
@@ -233,6 +234,21 @@ def test_short_code_in_text_is_not_broken_and_blocks_keep_their_lines() -> None:
     )
     html = "<p><code>--json</code></p><pre><span></span><code>a\nb\n</code></pre>"
     assert hook.on_page_content(html, page) == html.replace("<p><code>", '<p><code class="short">')
+
+
+def test_the_index_for_language_models_has_every_page_of_the_site_with_a_sentence() -> None:
+    config = llms.configuration()
+    lines = llms.index(config, lambda uri: ROOT / hook._origin(uri)).splitlines()
+    assert lines[:3] == ["# agentexec", "", f"> {config['site_description']}"]
+    pages = [found for line in lines if (found := re.fullmatch(r"- \[[^]]+\]\(([\w/.-]+)\): .+\.", line))]
+    uris = [found[1] for found in pages]
+    assert len(uris) == len(set(uris)) and set(hook.AT_TOP.values()) <= set(uris)
+    assert {f"docs/{uri}" for uri in uris} >= {
+        str(file.relative_to(ROOT)) for file in ROOT.glob("docs/**/*.md") if "node_modules" not in file.parts
+    }
+    texts = {uri: f"text of {uri}" for uri in uris}
+    assert llms.full(config, texts).count("text of ") == len(uris)
+    assert [p.text for p in llms.problems(Page(ROOT / "docs/x.md", "# Title\n\n## Other\n"))]
 
 
 def test_every_page_is_found() -> None:
