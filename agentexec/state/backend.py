@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
+PROTOCOL_VERSION = 1
+"""Version of this protocol. It rises when backends of other authors have to change; they name theirs in `protocol_version`."""
+
 WATCH_TTL_SECONDS = 3600
 """Seconds until a watch expires that is not repeated."""
 

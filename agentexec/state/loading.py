@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, cast
 
 from agentexec.errors import BackendInvalidError
-from agentexec.state.backend import StateBackend
+from agentexec.state.backend import PROTOCOL_VERSION, StateBackend
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -28,6 +28,11 @@ def load_backend(module_path: str, settings: Settings, engine: Engine) -> StateB
             f"AGENTEXEC_STATE_BACKEND names {module_path}, which lacks create(settings, engine)."
         )
     backend = create(settings, engine)
+    version = getattr(backend, "protocol_version", PROTOCOL_VERSION)
+    if version != PROTOCOL_VERSION:
+        raise BackendInvalidError(
+            f"The state backend of {module_path} implements version {version} of the protocol, and this release of agentexec needs {PROTOCOL_VERSION}; install releases of both that fit."
+        )
     missing = [name for name in required_names() if not hasattr(backend, name)]
     if missing:
         raise BackendInvalidError(

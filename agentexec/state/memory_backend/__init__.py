@@ -13,6 +13,7 @@ from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand, spend
 from agentexec.policy import fits_record
 from agentexec.state.answers import Waiting
 from agentexec.state.backend import (
+    PROTOCOL_VERSION,
     ClaimResult,
     Comparison,
     Depth,
@@ -49,6 +50,7 @@ class MemoryBackend(MemoryMessages):
         single_queue: Treat all queue names as one queue, so that one claim finds every task.
     """
 
+    protocol_version = PROTOCOL_VERSION
     transactional = False
 
     def __init__(self, clock: Callable[[], float] = time.time, *, single_queue: bool = False) -> None:

@@ -19,7 +19,7 @@ from agentexec.db.chunks import chunks
 from agentexec.errors import UsageError
 from agentexec.llm.rate_limits import Demand
 from agentexec.state.answers import Waiting
-from agentexec.state.backend import ClaimResult, Comparison, Depth, LostLeases, TaskPage
+from agentexec.state.backend import PROTOCOL_VERSION, ClaimResult, Comparison, Depth, LostLeases, TaskPage
 from agentexec.state.groups import NO_LIMITS
 from agentexec.state.redis_backend import scripts
 from agentexec.state.redis_backend.connection import Connections, clamp_block_timeout
@@ -51,6 +51,7 @@ def create(settings: Settings, engine: Engine) -> RedisBackend:
 class RedisBackend(RedisMessages):
     """State backend for a URL; see `StateBackend`. Each call is one round trip for up to 1,000 tasks."""
 
+    protocol_version = PROTOCOL_VERSION
     transactional = False
 
     def __init__(

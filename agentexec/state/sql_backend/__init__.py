@@ -21,7 +21,7 @@ from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import has_single_writer, reading, writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
 from agentexec.state.answers import PushStatement, Waiting
-from agentexec.state.backend import LostLeases
+from agentexec.state.backend import PROTOCOL_VERSION, LostLeases
 from agentexec.state.groups import is_lock
 from agentexec.state.sql_backend.claims import SqlClaims
 from agentexec.state.sql_backend.fair_lanes import fairness_columns, waiting_lane
@@ -39,6 +39,7 @@ def create(settings: Settings, engine: Engine) -> SqlBackend:
 class SqlBackend(SqlClaims):
     """State backend for an engine. `agentexec.state.backend.StateBackend` documents the methods."""
 
+    protocol_version = PROTOCOL_VERSION
     transactional = True
 
     queue_table = QueueEntry.__tablename__

@@ -41,7 +41,7 @@ pytest.register_assert_rewrite(
     )
 )
 
-from agentexec.state.backend import LostLeases, StateBackend
+from agentexec.state.backend import PROTOCOL_VERSION, LostLeases, StateBackend
 from agentexec.state.loading import required_names
 from agentexec.task import Entry, Lease, new_agent_id
 from agentexec.testing.backend_suite.buckets import BucketTests
@@ -52,9 +52,9 @@ from agentexec.testing.backend_suite.fairness import FairnessTests
 from agentexec.testing.backend_suite.forgeries import ForgeryTests
 from agentexec.testing.backend_suite.groups import GroupTests
 from agentexec.testing.backend_suite.leases import LeaseTests
-from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, push
+from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, push, wait_until
 
-__all__ = ["BackendSuite"]
+__all__ = ["BackendSuite", "wait_until"]
 
 
 class BackendSuite(
@@ -99,6 +99,9 @@ class BackendSuite(
 
     def test_it_has_every_name_of_the_protocol(self, backend: StateBackend) -> None:
         assert [name for name in required_names() if not hasattr(backend, name)] == []
+
+    def test_it_names_the_version_of_the_protocol_that_this_suite_tests(self, backend: StateBackend) -> None:
+        assert getattr(backend, "protocol_version", None) == PROTOCOL_VERSION
 
     def test_it_can_be_used_again_after_close(self, backend: StateBackend, queue: str) -> None:
         backend.ping()
