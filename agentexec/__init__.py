@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from agentexec.errors import ContextInvalidError as ContextInvalidError
     from agentexec.errors import ConversationBusyError as ConversationBusyError
     from agentexec.errors import ConversationNotFoundError as ConversationNotFoundError
+    from agentexec.errors import EncryptionKeyError as EncryptionKeyError
     from agentexec.errors import JournalConflictError as JournalConflictError
     from agentexec.errors import LeaseLostError as LeaseLostError
     from agentexec.errors import ModuleLoadError as ModuleLoadError
@@ -139,6 +140,7 @@ _HOMES = {
         "AgentexecError",
         "BackendInvalidError",
         "BackgroundResponseError",
+        "EncryptionKeyError",
         "ContextInvalidError",
         "ConversationBusyError",
         "ConversationNotFoundError",

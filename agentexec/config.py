@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
 from agentexec.arguments.queue_names import MAX_QUEUE_NAME
 from agentexec.arguments.served_queues import ServedQueue, describe_queues, parse_queues
 from agentexec.arguments.setting_types import (
-    MIN_KEY_LENGTH,
     Budgets,
+    DashboardToken,
+    EncryptionKeys,
     ErrorMessage,
     ListenAddress,
     LogFormat,
@@ -38,20 +37,14 @@ from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.redaction import passwords
 
 PREFIX = "AGENTEXEC_"
-NEAR = 0.8
-"""Similarity, of 1, from which a setting may be the one that a misspelled variable means."""
-
-TOOLS = ("AGENTEXEC_DEV_", "AGENTEXEC_TEST_")
-"""Prefixes of the variables of agentexec's own development."""
-
 REDIS_BACKEND = "agentexec.state.redis_backend"
 SQL_BACKEND = "agentexec.state.sql_backend"
 MEMORY_BACKEND = "agentexec.state.memory_backend"
 MODELS = "agentexec.activity.models"
 EMBEDDED_DATABASE_URL = "sqlite:///agentexec.db"
-SECRET_SETTINGS = frozenset({"signing_key", "webhook_secret", "read_token_key", "dashboard_token"})
-MAX_TOKEN_LENGTH = 1000
-"""Characters of the longest token of the dashboard."""
+SECRET_SETTINGS = frozenset(
+    {"signing_key", "webhook_secret", "read_token_key", "dashboard_token", "encryption_keys"}
+)
 
 MIN_HOST_TIMEOUT, MAX_HOST_TIMEOUT = 1.0, 3600.0
 """Limits of `host_timeout` in seconds."""
@@ -250,10 +243,15 @@ class Settings(BaseSettings):
     webhook_private_addresses: bool = Field(
         default=False, description="Send webhooks to private addresses too, such as those of the own network."
     )
-    dashboard_token: SecretStr | None = Field(
+    dashboard_token: DashboardToken | None = Field(
         default=None,
         description="Token that logs in to the web dashboard, 16 characters or more. Unset: `agentexec dashboard` prints one where it "
         "needs one.",
+    )
+    encryption_keys: EncryptionKeys | None = Field(
+        default=None,
+        description="Keys of Fernet that encrypt contexts, results, journals and conversations in the database. Of several, with "
+        "commas between them, the first one encrypts and all decrypt. Unset: these values are stored as they are.",
     )
     log_level: LogLevel = Field(default="INFO", description="Log level of the worker.")
     log_format: LogFormat = Field(default="text", description="Format of the worker's log: text or json.")
@@ -266,13 +264,6 @@ class Settings(BaseSettings):
         default="Task failed with error: {error}",
         description="Log line when a task fails; {error} is the reason.",
     )
-
-    @field_validator("dashboard_token")
-    @classmethod
-    def _long_token(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not MIN_KEY_LENGTH <= len(value) <= MAX_TOKEN_LENGTH:
-            raise ValueError(f"it needs {MIN_KEY_LENGTH} to {MAX_TOKEN_LENGTH} characters")
-        return value
 
     @field_validator("rate_limits")
     @classmethod
@@ -323,8 +314,13 @@ class Settings(BaseSettings):
         """Texts that must not be shown: keys, secrets, tokens, and the passwords of the URLs."""
         urls = (self.redis_url, self.database_url)
         token = [] if self.dashboard_token is None else [self.dashboard_token.get_secret_value()]
-        keys = [*self.signing_keys, *self.read_token_keys, *self.webhook_secrets, *token]
-        return [*keys, *(password for url in urls if url for password in passwords(url))]
+        keys = [
+            *self.signing_keys,
+            *self.read_token_keys,
+            *self.webhook_secrets,
+            *split_keys(self.encryption_keys),
+        ]
+        return [*keys, *token, *(password for url in urls if url for password in passwords(url))]
 
     @property
     def backend_module(self) -> str:
@@ -354,21 +350,6 @@ def to_environment(values: Mapping[str, Any]) -> dict[str, str]:
 def env_var_name(field: str) -> str:
     """Return the environment variable of a settings field."""
     return PREFIX + field.upper()
-
-
-def unknown_variables() -> list[str]:
-    """Return a sentence for each variable, of the environment and `.env`, that is named like a setting and is not one."""
-    known = {env_var_name(name) for name in Settings.model_fields}
-    named = {*os.environ, *DotEnvSettingsSource(Settings, case_sensitive=True).env_vars}
-    unknown = sorted(
-        name for name in named if name.startswith(PREFIX) and not name.startswith(TOOLS) and name not in known
-    )
-    return [_unknown(name, difflib.get_close_matches(name, known, 1, NEAR)) for name in unknown]
-
-
-def _unknown(name: str, nearest: list[str]) -> str:
-    advice = f"did you mean {nearest[0]}?" if nearest else "it has no effect."
-    return f"There is no setting {name}; {advice}"
 
 
 def _sentence(error: ValidationError) -> str:

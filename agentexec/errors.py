@@ -21,6 +21,7 @@
     ├── CallInterruptedError        1   a step was interrupted, and its policy does not allow a second run
     ├── BudgetExceededError         1   a model call does not fit into a budget
     ├── BackgroundResponseError     1   a background response was canceled, or is gone from its provider
+    ├── EncryptionKeyError          1   a stored value needs a key that this process lacks, or is damaged
     ├── SandboxLostError            1   a task cannot resume, because the sandbox of its agent is gone
     ├── ApprovalNotFoundError       1   no call with that id has asked for approval
     ├── ApprovalRuleNotFoundError   1   no rule for approvals has that id
@@ -214,6 +215,20 @@ class BudgetExceededError(AgentexecError):
 
 class BackgroundResponseError(AgentexecError):
     """A background response was canceled at its provider, or is gone from it, and so is the one asked for instead."""
+
+
+class EncryptionKeyError(AgentexecError):
+    """A stored value needs a key that AGENTEXEC_ENCRYPTION_KEYS lacks here, or it is damaged; the message names the key's fingerprint."""
+
+    def __init__(self, fingerprint: str, *, is_damaged: bool = False) -> None:
+        super().__init__(
+            f"A value that the key with the fingerprint {fingerprint} has encrypted is damaged; restore it from a backup."
+            if is_damaged
+            else f"A value is encrypted with the key whose fingerprint is {fingerprint}, which this process lacks; add the key to "
+            "AGENTEXEC_ENCRYPTION_KEYS."
+        )
+        self.fingerprint = fingerprint
+        """Fingerprint of the key: the beginning of its SHA-256 digest."""
 
 
 class SandboxLostError(AgentexecError):

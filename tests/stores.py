@@ -7,12 +7,14 @@ and every row of the record and the journal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import base64
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, delete, select, text
 
 import agentexec as ax
 from agentexec.activity.changes.admissions import Admissions
@@ -21,15 +23,21 @@ from agentexec.activity.changes.store import RecordStore
 from agentexec.activity.changes.stores import open_record_store
 from agentexec.activity.changes.versions import NO_VERSIONS, Versions
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult, FollowUp
+from agentexec.arguments.encryption_keys import fingerprint
 from agentexec.db.engine import open_engine
 from agentexec.journal.models import JournalEntry
 from agentexec.journal.store import JournalStore
 from agentexec.journal.stores import open_journal_store
+from agentexec.payloads.rotation import encrypted_columns
+from agentexec.payloads.sealing import prefix_of
 from agentexec.task import Lease, Priority
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 QUEUE = "suite"
 MAX_CRASHES = 3
+KEY = base64.urlsafe_b64encode(bytes(32)).decode()
+"""A key that encrypts stored values."""
+
 TABLES: Sequence[Any] = (Activity, ActivityLog, ActivityLabel, ActivityResult, FollowUp, JournalEntry)
 
 
@@ -84,6 +92,48 @@ def assert_same(scenario: Scenario, url: str, reference_url: str) -> None:
     assert reference[1][0][1], "the scenario leaves no activity"
     assert _run(scenario, url, _general) == reference, "the general stores on another database"
     assert _run(scenario, url, _chosen) == reference, "the stores chosen for a database"
+    with encryption():
+        assert _run(scenario, url, _chosen)[1] == reference[1], "the same with keys"
+        assert unsealed_values(url) == [], "values that are written without the function seal"
+
+
+@contextmanager
+def encryption(keys: str = KEY) -> Generator[None]:
+    """Encrypt the values that are stored."""
+    before = ax.CONF.encryption_keys
+    ax.CONF.encryption_keys = keys
+    try:
+        yield
+    finally:
+        ax.CONF.encryption_keys = before
+
+
+def stored_values(engine: Engine) -> dict[str, list[str]]:
+    """Every value of each encrypted column, as the database has it."""
+    with engine.connect() as connection:
+        return {
+            str(column): list(
+                connection.scalars(
+                    text(f"SELECT {column.name} FROM {column.table.name} WHERE {column.name} IS NOT NULL")
+                )
+            )
+            for column in encrypted_columns(ax.Base.metadata)
+        }
+
+
+def unsealed_values(url: str, key: str = KEY) -> list[str]:
+    """The stored values that the key has not encrypted."""
+    engine = open_engine(url)
+    try:
+        prefix = prefix_of(fingerprint(key))
+        return [
+            value
+            for values in stored_values(engine).values()
+            for value in values
+            if not value.startswith(prefix)
+        ]
+    finally:
+        engine.dispose()
 
 
 def _general(engine: Engine) -> Stores:

@@ -17,6 +17,8 @@ from agentexec.activity.receiver import Receiver, new_address
 from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import looking_up, reading
+from agentexec.payloads.columns import stored
+from agentexec.payloads.sealing import unseal
 from agentexec.runtime import Runtime
 from agentexec.state.messages import CANCEL, DONE, QUEUES, parse_messages
 from agentexec.task import FINAL_STATUSES, Status
@@ -28,8 +30,8 @@ log = logging.getLogger("agentexec.signals")
 class TaskOutcome:
     """Outcome of a task, read from the record.
 
-    `age` is the number of seconds since the task ended. `result` is JSON; None if the task returned None or its
-    result has expired.
+    `age` is the number of seconds since the task ended. `stored_result` is the stored form of its result; None if the task returned
+    None or its result has expired.
     """
 
     agent_id: UUID
@@ -38,7 +40,12 @@ class TaskOutcome:
     attempts: int
     error: str | None
     age: float
-    result: str | None
+    stored_result: str | None
+
+    @property
+    def result(self) -> str | None:
+        """The result as JSON. Raises EncryptionKeyError to who asks, not to all who wait."""
+        return None if self.stored_result is None else unseal(self.stored_result)
 
 
 CheckRows = Callable[[Sequence[Any]], None]
@@ -56,7 +63,7 @@ _OUTCOMES = (
         Activity.attempt,
         Activity.error,
         Activity.finished_at,
-        ActivityResult.value,
+        stored(ActivityResult.value),
     )
     .outerjoin(ActivityResult, ActivityResult.agent_id == Activity.agent_id)
     .where(Activity.agent_id.in_(bindparam("ids", expanding=True)))

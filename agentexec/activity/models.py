@@ -28,6 +28,7 @@ from agentexec.arguments.versions import MAX_VERSION
 from agentexec.config import CONF
 from agentexec.db.base import Base
 from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime, of_rows_with
+from agentexec.payloads.columns import Payload
 from agentexec.task import Status
 
 MAX_NAME = 200
@@ -109,7 +110,7 @@ class Activity(Base):
         Double, doc="Tasks of the key in each turn; NULL without a key."
     )
 
-    context: Mapped[str | None] = mapped_column(LongText, doc="The task's input, as JSON.")
+    context: Mapped[str | None] = mapped_column(Payload, doc="The task's input, as JSON.")
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
         "metadata", JsonObject, doc="Labels, for tenants and filters."
     )
@@ -222,7 +223,7 @@ class ActivityResult(Base):
     agent_id: Mapped[UUID] = mapped_column(
         ForeignKey(f"{CONF.table_prefix}activity.agent_id", ondelete="CASCADE"), primary_key=True
     )
-    value: Mapped[str] = mapped_column(LongText)
+    value: Mapped[str] = mapped_column(Payload)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     __table_args__ = (Index(f"ix_{CONF.table_prefix}result_expires", "expires_at"),)
@@ -263,7 +264,7 @@ class WebhookMessage(Base):
     )
     url: Mapped[str] = mapped_column(Text)
     event: Mapped[str] = mapped_column(String(40), doc="Type of the message, like task.completed.")
-    body: Mapped[str | None] = mapped_column(LongText, doc="The message as JSON; NULL once it has ended.")
+    body: Mapped[str | None] = mapped_column(Payload, doc="The message as JSON; NULL once it has ended.")
     state: Mapped[str] = mapped_column(String(10), doc="pending, delivered or failed.")
     attempts: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -343,7 +344,7 @@ class Schedule(Base):
     task_name: Mapped[str] = mapped_column(String(MAX_NAME))
     cron: Mapped[str] = mapped_column(String(MAX_NAME), doc='A cron expression, or "@every SECONDS".')
     timezone: Mapped[str] = mapped_column(String(64))
-    context: Mapped[str | None] = mapped_column(LongText, doc="Context of its tasks, as JSON.")
+    context: Mapped[str | None] = mapped_column(Payload, doc="Context of its tasks, as JSON.")
     labels: Mapped[dict[str, Any] | None] = mapped_column(JsonObject, doc="Metadata of its tasks.")
     priority: Mapped[int] = mapped_column(SmallInteger)
     repeat: Mapped[int | None] = mapped_column(Integer, doc="Number of tasks after which it ends.")

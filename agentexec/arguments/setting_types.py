@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, SecretStr
 
 from agentexec.arguments.budgets import parse_windows
+from agentexec.arguments.encryption_keys import check_key
 from agentexec.arguments.queue_names import find_problem
 from agentexec.arguments.served_queues import format_queues
 from agentexec.arguments.versions import checked_version
@@ -16,6 +17,9 @@ from agentexec.errors import UsageError
 
 MIN_KEY_LENGTH = 16
 """Characters of the shortest key or token."""
+
+MAX_TOKEN_LENGTH = 1000
+"""Characters of the longest token of the dashboard."""
 
 
 def split_keys(keys: SecretStr | None) -> list[str]:
@@ -32,6 +36,18 @@ def _checked_keys(value: SecretStr) -> SecretStr:
 def _checked_secrets(value: SecretStr) -> SecretStr:
     for secret in split_keys(value):
         parse_secret(secret)
+    return value
+
+
+def _checked_encryption_keys(value: SecretStr) -> SecretStr:
+    for key in split_keys(value):
+        check_key(key)
+    return value
+
+
+def _checked_token(value: SecretStr) -> SecretStr:
+    if not MIN_KEY_LENGTH <= len(value) <= MAX_TOKEN_LENGTH:
+        raise ValueError(f"it needs {MIN_KEY_LENGTH} to {MAX_TOKEN_LENGTH} characters")
     return value
 
 
@@ -101,6 +117,8 @@ def _checked_budgets(value: str) -> str:
 
 
 Budgets = Annotated[str, AfterValidator(_checked_budgets)]
+DashboardToken = Annotated[SecretStr, AfterValidator(_checked_token)]
+EncryptionKeys = Annotated[SecretStr, AfterValidator(_checked_encryption_keys)]
 ListenAddress = Annotated[str, AfterValidator(_checked_address)]
 LogLevel = Annotated[str, AfterValidator(_checked_level)]
 LogFormat = Annotated[str, AfterValidator(_checked_format)]

@@ -157,6 +157,12 @@ def _prune() -> Command:
     return run
 
 
+def _rotate_keys() -> Command:
+    from agentexec.cli.rotate_keys import run
+
+    return run
+
+
 def _doctor() -> Command:
     from agentexec.cli.doctor import run
 
@@ -201,6 +207,7 @@ VERBS: dict[str, Callable[[], Command]] = {
     "queues": _queues,
     "webhooks": _webhooks,
     "prune": _prune,
+    "rotate-keys": _rotate_keys,
     "doctor": _doctor,
     "init": _init,
     "version": _version,

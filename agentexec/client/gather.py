@@ -88,7 +88,7 @@ class Completed:
             ResultExpiredError: The result was removed after `AGENTEXEC_RESULT_TTL`.
             UsageError: The result does not fit `type`.
         """
-        wanted = None if type is None or self._outcome.result is None else wanted_codec(type)
+        wanted = None if type is None or self._outcome.stored_result is None else wanted_codec(type)
         return decode(self._outcome, wanted)
 
 

@@ -218,21 +218,22 @@ def decode(outcome: TaskOutcome, wanted: Codec | None) -> Any:
             error=outcome.error,
             attempts=outcome.attempts,
         )
-    if outcome.result is None:
+    result = outcome.result
+    if result is None:
         if outcome.age > CONF.result_ttl:
             raise ResultExpiredError(outcome.agent_id)
         return None
     codec = _result_codec(outcome.task_name) if wanted is None else wanted
     if codec.is_any:
         try:
-            return json.loads(outcome.result)
+            return json.loads(result)
         except (ValueError, RecursionError):
             raise AgentexecError(
                 f"The result of task {outcome.task_name} ({outcome.agent_id}) cannot be read: the database does not "
                 "hold JSON."
             ) from None
     try:
-        return codec.load(outcome.result)
+        return codec.load(result)
     except ValidationError as error:
         raise UsageError(
             f"The result of task {outcome.task_name} ({outcome.agent_id}) does not fit the wanted type: "

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from agentexec.config import CONF
 from agentexec.db.base import Base
-from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime
+from agentexec.db.columns import BigId, ExactText, JsonObject, UtcDateTime
+from agentexec.payloads.columns import Payload
 
 MAX_ID = 180
 """Maximum characters of a conversation's id: the key of its lock has to hold it too."""
@@ -54,7 +55,7 @@ class MessageRow(Base):
         IdText, ForeignKey(f"{CONF.table_prefix}conversation.id", ondelete="CASCADE"), primary_key=True
     )
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    text: Mapped[str] = mapped_column(LongText)
+    text: Mapped[str] = mapped_column(Payload)
     if_busy: Mapped[str] = mapped_column(String(10), doc="queue, steer, interrupt or reject.")
     state: Mapped[str] = mapped_column(String(10), doc="waiting, taken, joined or dropped.")
     task_id: Mapped[UUID] = mapped_column(Uuid, doc="The task that was enqueued for it.")
@@ -95,7 +96,7 @@ class ItemRow(Base):
     removed_by: Mapped[int | None] = mapped_column(BigInteger, doc="Number of the change that removed it.")
     turn_id: Mapped[UUID | None] = mapped_column(Uuid, doc="The task that added it.")
     place: Mapped[str | None] = mapped_column(ExactText(MAX_PLACE), doc="Place in that task.")
-    item: Mapped[str] = mapped_column(LongText, doc="The item as JSON.")
+    item: Mapped[str] = mapped_column(Payload, doc="The item as JSON.")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     __table_args__ = (

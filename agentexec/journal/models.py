@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from agentexec.config import CONF
 from agentexec.db.base import Base
 from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime, of_rows_with
+from agentexec.payloads.columns import Payload
 
 MAX_PATH = 255
 """Maximum characters of a path."""
@@ -42,7 +43,7 @@ class JournalEntry(Base):
     input_hash: Mapped[str] = mapped_column(
         String(64), doc="Digest of the input, by which a diverging replay is detected."
     )
-    value: Mapped[str] = mapped_column(LongText, doc="Response, outcome, error or state, as JSON.")
+    value: Mapped[str] = mapped_column(Payload, doc="Response, outcome, error or state, as JSON.")
     epoch: Mapped[int] = mapped_column(Integer, doc="Epoch of the lease under which it was written.")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -60,7 +61,7 @@ class JournalHistory(Base):
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     kind: Mapped[str] = mapped_column(String(10), doc="As in the journal; restart: why the run was given up.")
     input_hash: Mapped[str] = mapped_column(String(64))
-    value: Mapped[str] = mapped_column(LongText)
+    value: Mapped[str] = mapped_column(Payload)
     epoch: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -82,7 +83,7 @@ class Approval(Base):
     call_id: Mapped[str] = mapped_column(PathText, doc="The call that waits.")
     kind: Mapped[str] = mapped_column(String(10), doc="approval, or repeat for a call that was interrupted.")
     tool: Mapped[str] = mapped_column(LongText)
-    arguments: Mapped[str] = mapped_column(LongText)
+    arguments: Mapped[str] = mapped_column(Payload)
     status: Mapped[str] = mapped_column(String(10))
     message: Mapped[str | None] = mapped_column(LongText)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -97,7 +98,7 @@ class Approval(Base):
         LongText, doc="JSON Schema of the tool's arguments; NULL if they cannot be changed."
     )
     decided_arguments: Mapped[str | None] = mapped_column(
-        LongText, doc="Arguments with which it was approved, if they are not the model's."
+        Payload, doc="Arguments with which it was approved, if they are not the model's."
     )
     decided_by: Mapped[str | None] = mapped_column(String(200), doc="Name of who decided.")
     decided_from: Mapped[str | None] = mapped_column(
@@ -144,8 +145,8 @@ class ApprovalRule(Base):
         JsonObject, doc="Values that the metadata of its tasks has."
     )
     tool: Mapped[str] = mapped_column(LongText, doc="Name of the tool, with * for any characters.")
-    conditions: Mapped[str | None] = mapped_column(LongText, doc="Conditions on the arguments, as JSON.")
-    arguments: Mapped[str | None] = mapped_column(LongText, doc="The only arguments that match, as JSON.")
+    conditions: Mapped[str | None] = mapped_column(Payload, doc="Conditions on the arguments, as JSON.")
+    arguments: Mapped[str | None] = mapped_column(Payload, doc="The only arguments that match, as JSON.")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     created_by: Mapped[str | None] = mapped_column(String(200))
     created_from: Mapped[str | None] = mapped_column(String(200))
@@ -169,7 +170,7 @@ class SentEvent(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     name: Mapped[str] = mapped_column(PathText)
     key: Mapped[str] = mapped_column(PathText)
-    value: Mapped[str] = mapped_column(LongText)
+    value: Mapped[str] = mapped_column(Payload)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     __table_args__ = (
@@ -211,7 +212,7 @@ class TrackerCount(Base):
     key: Mapped[str] = mapped_column(PathText, primary_key=True)
     count: Mapped[int] = mapped_column(BigInteger)
     counted: Mapped[bool] = mapped_column(Boolean(create_constraint=False))
-    task: Mapped[str | None] = mapped_column(LongText)
+    task: Mapped[str | None] = mapped_column(Payload)
     fired_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

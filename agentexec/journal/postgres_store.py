@@ -14,6 +14,7 @@ from agentexec.db.round_trips import can_batch, run_in_one_round_trip
 from agentexec.errors import LeaseLostError
 from agentexec.journal.facts import COUNTS, STEPS, Fact, Usage
 from agentexec.journal.store import ACTIVITY, JOURNAL, Append, JournalStore
+from agentexec.payloads.sealing import seal
 from agentexec.task import Lease, Status
 
 _COUNTED = ", ".join(
@@ -112,7 +113,7 @@ class PostgresJournalStore(JournalStore):
 def _values_of_one(append: Append) -> dict[str, Any]:
     lease, fact, _, now = append
     place = {"agent_id": lease.agent_id, "epoch": lease.epoch, "now": now}
-    return {**place, "step": fact.kind in STEPS, **fact._asdict()}
+    return {**place, "step": fact.kind in STEPS, **fact._asdict(), "value": seal(fact.value)}
 
 
 def _values(appends: Sequence[Append]) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _values(appends: Sequence[Append]) -> dict[str, Any]:
     for lease, fact, usage, now in appends:
         agent_id = str(lease.agent_id)
         place = {"agent_id": agent_id, "epoch": lease.epoch}
-        facts.append({**place, **fact._asdict(), "created_at": now.isoformat()})
+        facts.append({**place, **fact._asdict(), "value": seal(fact.value), "created_at": now.isoformat()})
         change = changes.setdefault(lease, {**place, "step": False})
         change["step"] = change["step"] or fact.kind in STEPS
         if usage is not None:

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Body, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from agentexec.arguments.setting_types import MIN_KEY_LENGTH
-from agentexec.config import CONF, MAX_TOKEN_LENGTH
+from agentexec.arguments.setting_types import MAX_TOKEN_LENGTH, MIN_KEY_LENGTH
+from agentexec.config import CONF
 from agentexec.errors import UsageError
 from agentexec.web.api import router
 from agentexec.web.caller import Caller

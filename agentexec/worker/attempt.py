@@ -31,6 +31,7 @@ from agentexec.errors import (
 from agentexec.journal.attempt_approvals import AttemptApprovals
 from agentexec.journal.recorder import Recorder, enter_task
 from agentexec.journal.user_errors import contain_generator_exit
+from agentexec.payloads.sealing import unseal
 from agentexec.redaction import redact
 from agentexec.registry import Registry, load_context
 from agentexec.task import Status, TaskDefinition
@@ -129,7 +130,7 @@ async def _run_handler(
     definition: TaskDefinition, admitted: Admitted, threads: ThreadPoolExecutor, recorder: Recorder
 ) -> Ending:
     try:
-        context = load_context(definition, admitted.context)
+        context = _context_of(definition, admitted)
     except ContextInvalidError as error:
         return permanent_failure(admitted, str(error))
     if isinstance(context, Turn):
@@ -161,6 +162,10 @@ async def _run_handler(
         # There is no retry: the same handler would most likely return the same kind of value, after the same work.
         return permanent_failure(admitted, str(error))
     return Ending(admitted.lease, Status.COMPLETE, CONF.activity_message_complete, result=result)
+
+
+def _context_of(definition: TaskDefinition, admitted: Admitted) -> Any:
+    return load_context(definition, None if admitted.context is None else unseal(admitted.context))
 
 
 def _log_unclaimed(admitted: Admitted, paths: Sequence[str]) -> None:

@@ -21,6 +21,9 @@ from agentexec.client.enqueue import enqueue_in_transaction
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
+from agentexec.errors import EncryptionKeyError
+from agentexec.payloads.columns import stored
+from agentexec.payloads.sealing import unseal
 from agentexec.registry import Registry
 from agentexec.task import Status, new_agent_id
 from agentexec.webhooks.record import add_message
@@ -123,7 +126,7 @@ def _endings(connection: Connection, ids: Sequence[int]) -> Sequence[Any]:
         Activity.status,
         Activity.queue,
         Activity.priority,
-        Activity.context,
+        stored(Activity.context),
         Activity.metadata_.label("labels"),
         Activity.error,
         Activity.message,
@@ -158,8 +161,8 @@ def failure_of(row: Any) -> TaskFailure:
 
 
 def _read(context: str | None) -> Any:
-    """Return a context as JSON data; somebody else may have written what is none."""
+    """Return a context as JSON data; somebody else may have written what is none, or has its key."""
     try:
-        return None if context is None else json.loads(context)
-    except (ValueError, RecursionError):
+        return None if context is None else json.loads(unseal(context))
+    except (ValueError, RecursionError, EncryptionKeyError):
         return None

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentexec.config import Settings, unknown_variables
+from agentexec.config import Settings
 from agentexec.errors import AgentexecError, ModuleLoadError
 from agentexec.worker.burst import Burst
 from agentexec.worker.child_processes import ChildProcesses, Restart
@@ -31,6 +31,7 @@ from agentexec.worker.sd_notify import ServiceManager
 from agentexec.worker.signal_queue import CODE_CHANGED, SignalQueue, Terminal
 from agentexec.worker.stopping import Stopping
 from agentexec.worker.target import Target
+from agentexec.worker.unknown_variables import unknown_variables
 
 log = logging.getLogger("agentexec.supervisor")
 

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from typing import Any
 
 from agentexec.arguments.group_options import fill_concurrency_key, fill_key
+from agentexec.errors import ContextInvalidError, EncryptionKeyError
+from agentexec.payloads.sealing import unseal
 from agentexec.registry import Registry
 
 
@@ -35,7 +37,7 @@ class RegisteredKeys:
 
         Raises ContextInvalidError if the context lacks a field.
         """
-        lock_key, concurrency_key, context = row.lock_key, row.concurrency_key, row.context
+        lock_key, concurrency_key, context = row.lock_key, row.concurrency_key, _opened(row.context)
         definition = self._registry.get(row.agent_type)
         if lock_key is None:
             lock_key = fill_key("lock_key", definition.name, definition.lock_key, context)
@@ -43,3 +45,10 @@ class RegisteredKeys:
             limit, template = definition.concurrency, definition.concurrency_key
             concurrency_key = fill_concurrency_key(definition.name, limit, template, context)
         return lock_key, concurrency_key
+
+
+def _opened(context: str | None) -> str | None:
+    try:
+        return None if context is None else unseal(context)
+    except EncryptionKeyError as error:  # must not keep the other claims from being admitted
+        raise ContextInvalidError(str(error)) from None

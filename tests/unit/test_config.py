@@ -6,8 +6,9 @@ import importlib
 
 import pytest
 
-from agentexec.config import REDIS_BACKEND, SQL_BACKEND, Settings, load_settings, unknown_variables
+from agentexec.config import REDIS_BACKEND, SQL_BACKEND, Settings, load_settings
 from agentexec.errors import SettingsError
+from agentexec.worker.unknown_variables import unknown_variables
 
 
 @pytest.fixture(autouse=True)

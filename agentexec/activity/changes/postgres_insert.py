@@ -16,6 +16,7 @@ from agentexec.activity.queries.labels import label_rows
 from agentexec.db.errors import translating_db_errors
 from agentexec.db.libpq import run_transaction
 from agentexec.db.lock_limits import transaction_limits
+from agentexec.payloads.sealing import seal
 from agentexec.state.answers import PushStatement
 
 NEW_COLUMNS = (
@@ -56,7 +57,8 @@ def insert_in_one_statement(
     """Add tasks, and push them; the statement is a transaction by itself."""
     rows = activity_rows(tasks, now)
     for row, task in zip(rows, tasks, strict=True):
-        row |= {"status": task.status.name, "labels": label_rows(task.metadata)}
+        context = None if task.context is None else seal(task.context)
+        row |= {"status": task.status.name, "labels": label_rows(task.metadata), "context": context}
     # As JSON the rows cost a fraction of what the driver takes for single values or lists.
     values = {
         "tasks": json.dumps(rows, default=_json_value, ensure_ascii=False),

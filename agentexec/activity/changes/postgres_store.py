@@ -24,6 +24,7 @@ from agentexec.activity.changes.statements import ACTIVITY, FOLLOW_UP, LOG, RESU
 from agentexec.activity.changes.store import Recorded, RecordStore
 from agentexec.activity.changes.versions import NO_VERSIONS, Versions
 from agentexec.db.round_trips import can_batch, run_in_one_round_trip
+from agentexec.payloads.sealing import seal
 from agentexec.policy import MAX_EPOCH_LEAD, CrashCounts
 from agentexec.state.answers import PushStatement
 from agentexec.task import Lease, Status
@@ -201,7 +202,7 @@ def _end_values(endings: Sequence[Ending], now: datetime, result_ttl: int) -> di
     return {
         "ids": [ending.lease.agent_id for ending in endings],
         "epochs": [ending.lease.epoch for ending in endings],
-        "results": [ending.result for ending in endings],
+        "results": [None if ending.result is None else seal(ending.result) for ending in endings],
         "message": endings[0].message,
         "now": now,
         "expires": now + timedelta(seconds=result_ttl),

@@ -9,6 +9,7 @@ from sqlalchemy import Boolean, Connection, bindparam, case, func, insert, liter
 
 from agentexec.activity.models import Activity, ActivityLabel, ActivityLog, ActivityResult, FollowUp
 from agentexec.db.columns import id_in
+from agentexec.payloads.columns import stored
 from agentexec.task import Status
 
 ACTIVITY: Any = Activity.__table__
@@ -47,7 +48,7 @@ class Statements:
         keys = (c.priority, c.fairness_key, c.fairness_weight, c.lock_key, c.concurrency_key, c.held_lock)
         # These two, and `select_free_state`, do not wait for rows that another process has locked, which may be frozen.
         self.select_claimed = (
-            select(*state, c.agent_type, c.attempt, c.context, c.queue, c.started_at, c.expires_at)
+            select(*state, c.agent_type, c.attempt, stored(c.context), c.queue, c.started_at, c.expires_at)
             .add_columns(c.updated_at, c.run_at, c.trace_context, c.debounce_key, c.budget, c.version, *keys)
             .where(chosen)
             .order_by(c.agent_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import sqlite3
@@ -73,6 +74,7 @@ ARGUMENTS = {
     "queues": [],
     "webhooks": [],
     "prune": ["--older-than", "1d", "--yes"],
+    "rotate-keys": [],
 }
 """Arguments of the commands that read or change tasks."""
 
@@ -95,6 +97,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     monkeypatch.setattr(RUNTIME, "only_reads_program", False)
+    monkeypatch.setattr(ax.CONF, "encryption_keys", base64.urlsafe_b64encode(bytes(32)).decode())
     known, settings = set(sys.modules), ax.CONF.model_copy()
     RUNTIME.close()
 
