@@ -145,6 +145,12 @@ def _queues() -> Command:
     return run
 
 
+def _move_queue() -> Command:
+    from agentexec.cli.move_queue import run
+
+    return run
+
+
 def _webhooks() -> Command:
     from agentexec.cli.webhooks import run
 
@@ -205,6 +211,7 @@ VERBS: dict[str, Callable[[], Command]] = {
     "cancel-pending": _cancel_pending,
     "schedules": _schedules,
     "queues": _queues,
+    "move-queue": _move_queue,
     "webhooks": _webhooks,
     "prune": _prune,
     "rotate-keys": _rotate_keys,

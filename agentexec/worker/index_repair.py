@@ -83,16 +83,20 @@ class IndexRepair:
         """Push every open task if the index was emptied. Raises UnavailableError."""
         if self._runtime.backend.is_intact(self._queue):
             return
-        number = self._push_unknown(true())
-        self._runtime.backend.mark_intact(self._queue)
-        # What came meanwhile and has a lock waits in the queue, where it was pushed, until it is its turn.
-        self._push_unknown(Activity.lock_key.is_not(None))
-        if number:
+        if number := self.add_all():
             log.warning(
                 "The state backend had lost queue %s; restored %d task(s) from the database.",
                 self._queue,
                 number,
             )
+
+    def add_all(self) -> int:
+        """Push every open task that the index lacks, and return their number. Raises UnavailableError."""
+        number = self._push_unknown(true())
+        self._runtime.backend.mark_intact(self._queue)
+        # What came meanwhile and has a lock waits in the queue, where it was pushed, until it is its turn.
+        self._push_unknown(Activity.lock_key.is_not(None))
+        return number
 
     def push_lost(self, clock: float) -> None:
         """Push tasks whose push was lost: looks at recent ones each time, and at all of them now and then.

@@ -72,6 +72,7 @@ ARGUMENTS = {
     "cancel-pending": ["--yes"],
     "schedules": [],
     "queues": [],
+    "move-queue": ["--to", "redis://127.0.0.1:1"],
     "webhooks": [],
     "prune": ["--older-than", "1d", "--yes"],
     "rotate-keys": [],
