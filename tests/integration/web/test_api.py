@@ -73,6 +73,18 @@ def test_acts_on_a_task_are_in_its_log_with_the_name_of_the_caller(web: TestClie
     assert web.post(f"activity/{task}/retry", headers=headers("bob")).json() == {"changed": True}
     assert web.post(f"activity/{task}/retry").json() == {"changed": False}
     assert log_of(task)[1:] == ["Canceled by alice.", "Put back on the queue by bob."]
+    for body in ({"budget": "2 euros"}, {"amount": "$2.00"}, {}):
+        assert web.post(f"activity/{task}/budget", json=body).status_code == 422
+    assert web.post(f"activity/{task}/budget", json={"budget": "$2.00"}).json() == {"changed": True}
+    assert web.get(f"activity/{task}").json()["budget"]["limit"] == 2
+    ax.cancel_sync(task)
+    assert web.post(f"activity/{task}/budget", json={"budget": "$3.00"}).json() == {"changed": False}
+    assert web.post(f"activity/{task}/retry", json={"budget": "$4.00"}).json() == {"changed": True}
+    assert log_of(task)[3:] == [
+        "Budget set to $2.00 by alice.",
+        "Canceled.",
+        "Put back on the queue by alice, with a budget of $4.00.",
+    ]
     for call_id in ("call_1", "a/b c", "approve"):
         ask_approval(task, call_id)
     acts = [("call_1", "approve", {}), ("a/b c", "reject", {"message": "No."}), ("approve", "approve", {})]
@@ -81,7 +93,7 @@ def test_acts_on_a_task_are_in_its_log_with_the_name_of_the_caller(web: TestClie
         url = f"approvals/{task}/{quote(call_id, safe='')}/{act}"
         assert web.post(url, json=body).json() == {"changed": True}, url
         assert web.post(url, json=body).json() == {"changed": False}, url
-    assert log_of(task)[3:] == [
+    assert log_of(task)[6:] == [
         'Approved by alice (http testclient): pay({"amount": 3})',
         'Rejected by alice (http testclient): pay({"amount": 3})',
         'Approved by alice (http testclient): pay({"amount": 3})',

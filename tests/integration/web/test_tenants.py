@@ -79,6 +79,8 @@ def body_of(endpoint: Endpoint) -> dict[str, Any]:
         return {"json": {"text": "Hello."}}
     if endpoint.path.endswith("/fork"):
         return {"json": {"at": 1}}
+    if endpoint.path.endswith("/budget"):
+        return {"json": {"budget": "$1.00"}}
     return {"json": {} if "{" in endpoint.path else {"all": True}}
 
 
