@@ -6,16 +6,17 @@ that process dies in between, the reconciler finds the row and tells the queue.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine, and_, or_, select, update
+from sqlalchemy import Engine, Integer, Select, and_, bindparam, or_, select, update
 
 from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.db.chunks import chunks
-from agentexec.db.transactions import reading, writing
+from agentexec.db.transactions import looking_up, reading, writing
 from agentexec.journal.approvals import APPROVAL, without_open_questions
 from agentexec.journal.events import EVENT_WAIT, with_arrived_events
 from agentexec.journal.waiting import WaitKind
@@ -58,19 +59,29 @@ def tasks_to_wake(
 
     A time that is more than `leeway` seconds after the moment was written by a host whose clock is wrong, and counts too.
     """
+    values = {
+        "before": before,
+        "after": before + timedelta(seconds=leeway),
+        "its_queue": queue,
+        "most": limit,
+    }
+    with looking_up(engine) as connection:
+        return list(connection.execute(_untold(kind), values).scalars())
+
+
+@functools.cache
+def _untold(kind: WaitKind) -> Select[Any]:
+    """Return the query of `tasks_to_wake`, which is made every second."""
     waits = _TABLES[kind]
+    moment = waits.c.wake_at.type
     # Looked up for each wait. A join may be made the other way around, by reading all activities every second.
     its_queue = select(ACTIVITY.c.queue).where(ACTIVITY.c.agent_id == waits.c.agent_id).scalar_subquery()
-    query = (
-        select(waits.c.agent_id)
-        .where(
-            or_(waits.c.wake_at < before, waits.c.wake_at > before + timedelta(seconds=leeway)),
-            its_queue == queue,
-        )
-        .limit(limit)
+    is_due = or_(
+        waits.c.wake_at < bindparam("before", type_=moment),
+        waits.c.wake_at > bindparam("after", type_=moment),
     )
-    with reading(engine) as connection:
-        return list(connection.execute(query).scalars())
+    query = select(waits.c.agent_id).where(is_due, its_queue == bindparam("its_queue"))
+    return query.limit(bindparam("most", type_=Integer))
 
 
 def mark_woken(engine: Engine, kind: WaitKind, agent_ids: Sequence[UUID]) -> None:

@@ -10,15 +10,17 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, or_, select, update
+from sqlalchemy import Connection, Engine, Select, and_, bindparam, or_, select, update
 
 from agentexec.activity.changes.new_tasks import NewTask
+from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.activity.models import Activity
 from agentexec.activity.schemas import ApprovalRequest
 from agentexec.client.enqueue import enqueue_in_transaction
 from agentexec.db.clock import utc_now
+from agentexec.db.columns import text_in
 from agentexec.db.deadlocks import retry_on_deadlock
-from agentexec.db.transactions import reading, writing
+from agentexec.db.transactions import looking_up, writing
 from agentexec.journal.approvals import APPROVAL
 from agentexec.journal.questions import APPROVED, PENDING
 from agentexec.registry import Registry
@@ -46,6 +48,7 @@ class ApprovalNotices:
         self._engine = engine
         self._registry = registry
         self._queues = queues
+        self._query = _due_query(engine.dialect.name, of_queues=bool(queues))
 
     def run_once(self, now: datetime | None = None) -> int:
         """Do what is due, an index look-up if nothing is, and return the number of tasks enqueued. Raises UnavailableError."""
@@ -61,21 +64,14 @@ class ApprovalNotices:
         return enqueued
 
     def _due(self, now: datetime) -> Sequence[Any]:
-        ours = or_(
-            Activity.agent_type.in_(self._registry.names()),
-            APPROVAL.c.notice_at < now - timedelta(seconds=FOREIGN_SECONDS),
-        )
-        query = (
-            select(APPROVAL.c.agent_id, APPROVAL.c.path, APPROVAL.c.seq)
-            .join(Activity, Activity.agent_id == APPROVAL.c.agent_id)
-            .where(APPROVAL.c.notice_at <= now, ours)
-            .order_by(APPROVAL.c.notice_at)
-            .limit(CHUNK)
-        )
-        if self._queues:
-            query = query.where(Activity.queue.in_(self._queues))
-        with reading(self._engine) as connection:
-            return connection.execute(query).all()
+        values = {
+            "names": list(self._registry.names()),
+            "queues": list(self._queues),
+            "now": now,
+            "foreign": now - timedelta(seconds=FOREIGN_SECONDS),
+        }
+        with looking_up(self._engine) as connection:
+            return connection.execute(self._query, values).all()
 
     @retry_on_deadlock
     def _notify(self, keys: Sequence[Any], now: datetime) -> tuple[int, int]:
@@ -179,3 +175,19 @@ def request_of(question: Any, task: Any) -> ApprovalRequest:
         default="approve" if question.default_answer == APPROVED else "reject",
         reminder=question.notices or 0,
     )
+
+
+def _due_query(dialect: str, *, of_queues: bool) -> Select[Any]:
+    """Return the query of the questions that are due, which is made every second."""
+    c, moment = APPROVAL.c, APPROVAL.c.notice_at.type
+    ours = or_(
+        text_in(ACTIVITY.c.agent_type, "names", dialect), c.notice_at < bindparam("foreign", type_=moment)
+    )
+    query = (
+        select(c.agent_id, c.path, c.seq)
+        .join(ACTIVITY, ACTIVITY.c.agent_id == c.agent_id)
+        .where(c.notice_at <= bindparam("now", type_=moment), ours)
+        .order_by(c.notice_at)
+        .limit(CHUNK)
+    )
+    return query.where(text_in(ACTIVITY.c.queue, "queues", dialect)) if of_queues else query

@@ -12,15 +12,17 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, or_, select
+from sqlalchemy import Connection, Engine, Select, bindparam, delete, or_, select
 
 from agentexec.activity.changes.new_tasks import NewTask
+from agentexec.activity.changes.statements import ACTIVITY, FOLLOW_UP
 from agentexec.activity.models import Activity, FollowUp
 from agentexec.activity.schemas import TaskFailure
 from agentexec.client.enqueue import enqueue_in_transaction
 from agentexec.db.clock import utc_now
+from agentexec.db.columns import text_in
 from agentexec.db.deadlocks import retry_on_deadlock
-from agentexec.db.transactions import reading, writing
+from agentexec.db.transactions import looking_up, writing
 from agentexec.errors import EncryptionKeyError
 from agentexec.payloads.columns import stored
 from agentexec.payloads.sealing import unseal
@@ -44,6 +46,7 @@ class FollowUps:
         self._engine = engine
         self._registry = registry
         self._queues = queues
+        self._query = _due_query(engine.dialect.name, of_queues=bool(queues))
 
     def run_once(self, now: datetime | None = None) -> int:
         """Do what is due, an index look-up if nothing is, and return the number of tasks enqueued. Raises UnavailableError."""
@@ -56,22 +59,13 @@ class FollowUps:
         return enqueued
 
     def _due(self, now: datetime) -> Sequence[int]:
-        ours = or_(
-            FollowUp.is_failure.is_(False),  # a webhook, which any host can send
-            Activity.agent_type.in_(self._registry.names()),
-            FollowUp.created_at < now - timedelta(seconds=FOREIGN_SECONDS),
-        )
-        query = (
-            select(FollowUp.id)
-            .join(Activity, Activity.agent_id == FollowUp.agent_id)
-            .where(ours)
-            .order_by(FollowUp.id)
-            .limit(CHUNK)
-        )
-        if self._queues:
-            query = query.where(FollowUp.queue.in_(self._queues))
-        with reading(self._engine) as connection:
-            return connection.execute(query).scalars().all()
+        values = {
+            "names": list(self._registry.names()),
+            "queues": list(self._queues),
+            "foreign": now - timedelta(seconds=FOREIGN_SECONDS),
+        }
+        with looking_up(self._engine) as connection:
+            return connection.execute(self._query, values).scalars().all()
 
     @retry_on_deadlock
     def _follow(self, ids: Sequence[int]) -> tuple[int, int]:
@@ -115,6 +109,20 @@ class FollowUps:
             fairness_weight=row.fairness_weight or 1.0,
             message=f"Called because task {row.agent_type} ({row.agent_id}) failed.",
         )
+
+
+def _due_query(dialect: str, *, of_queues: bool) -> Select[Any]:
+    """Return the query of the follow-ups that are due, which is made every second."""
+    c = FOLLOW_UP.c
+    ours = or_(
+        c.is_failure.is_(False),  # a webhook, which any host can send
+        text_in(ACTIVITY.c.agent_type, "names", dialect),
+        c.created_at < bindparam("foreign", type_=c.created_at.type),
+    )
+    query = (
+        select(c.id).join(ACTIVITY, ACTIVITY.c.agent_id == c.agent_id).where(ours).order_by(c.id).limit(CHUNK)
+    )
+    return query.where(text_in(c.queue, "queues", dialect)) if of_queues else query
 
 
 def _endings(connection: Connection, ids: Sequence[int]) -> Sequence[Any]:

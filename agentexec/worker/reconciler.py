@@ -25,6 +25,9 @@ T = TypeVar("T")
 MIN_LEADERSHIP_SECONDS = 5.0
 """Shortest time for which the leadership is taken."""
 
+RENEWAL_SHARE = 0.25
+"""Part of that time after which the leader takes it again."""
+
 
 def do_all(*duties: Callable[[], T]) -> list[T]:
     """Do every duty, whatever is wrong with those before it, and then raise the first error; an outage ends it at once.
@@ -115,6 +118,7 @@ class QueueRepair:
         self._owner = owner
         self._leadership_seconds = max(MIN_LEADERSHIP_SECONDS, settings.lease_seconds)
         self._leading = False
+        self._next_renewal = 0.0
         self.leases = LeaseRecovery(runtime, settings, queue)
         self._index = IndexRepair(runtime, settings, queue)
 
@@ -133,11 +137,17 @@ class QueueRepair:
     def resign(self) -> None:
         """Give up the leadership of the queue. Raises UnavailableError."""
         if self._leading:
+            self._next_renewal = 0.0
             self._runtime.backend.release_leadership(self._role, self._owner)
 
     def _lead(self) -> bool:
+        # Not at each turn: on SQLite each write wakes all processes. Nobody else can lead before the leadership ends.
+        began = time.monotonic()
+        if self._leading and began < self._next_renewal:
+            return True
         led, backend = self._leading, self._runtime.backend
         self._leading = backend.acquire_leadership(self._role, self._owner, self._leadership_seconds)
+        self._next_renewal = began + self._leadership_seconds * RENEWAL_SHARE
         if not self._leading:
             self.leases.reset()
         elif not led:

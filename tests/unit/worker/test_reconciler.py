@@ -54,6 +54,15 @@ def test_each_served_queue_has_its_leader(record: Record) -> None:
     assert lead(f"reconciler:{QUEUE}", "third", 1.0)
 
 
+def test_a_turn_without_work_writes_nothing_so_it_wakes_no_process(record: Record) -> None:
+    leader = Reconciler(record.runtime, Settings(queue_name=QUEUE), "leader")
+    leader.run_once()
+    with record.runtime.engine.connect() as connection:
+        version = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+        leader.run_once()
+        assert connection.exec_driver_sql("PRAGMA data_version").scalar_one() == version
+
+
 def contended() -> UnavailableError:
     error = UnavailableError("a lock that somebody keeps")
     error.contended = True
