@@ -112,7 +112,8 @@ def decision_text(approval: ApprovalSchema) -> str:
     """Return how a call was decided, by whom, from where and why, after a colon; nothing for one that waits."""
     if approval.status == "pending":
         return ""
-    text = f": {approval.status}"
+    past = "" if approval.run is None else f" in run {approval.run}, which is over"
+    text = f"{past}: {approval.status}"
     if approval.decided_arguments is not None:
         text += f" with changed arguments {approval.decided_arguments}"
     if approval.decided_by is not None:

@@ -19,7 +19,7 @@ from agentexec.arguments.checks import check_integer, shown
 from agentexec.db.clock import utc_now
 from agentexec.errors import UsageError
 from agentexec.journal.models import Approval
-from agentexec.journal.questions import APPROVED, EDITED, EXPIRED, PENDING, REJECTED
+from agentexec.journal.questions import APPROVED, EDITED, EXPIRED, PENDING, REJECTED, past_run_of
 from agentexec.task import ACTIVE_STATUSES, parse_agent_id
 
 log = logging.getLogger("agentexec.approvals")
@@ -67,6 +67,8 @@ class ApprovalSchema(BaseModel):
     """Text that the model got with a rejection."""
     rule_id: UUID | None = None
     """The rule that decided, or that was made with the decision."""
+    run: int | None = None
+    """Number of the run that the call was made in, if that run was given up or taken again since; None for the present one."""
 
     @field_validator("status", mode="before")
     @classmethod
@@ -124,7 +126,8 @@ def list_approvals(
     found: list[ApprovalSchema] = []
     for row in db.execute(query):
         try:
-            found.append(ApprovalSchema.model_validate(row))
+            question = ApprovalSchema.model_validate(row)
+            found.append(question.model_copy(update={"run": past_run_of(row.path)}))
         except ValidationError:
             log.warning("A question of task %s cannot be read and is left out.", row.agent_id)
     return found

@@ -22,7 +22,7 @@ from agentexec.db.transactions import writing
 from agentexec.errors import UsageError
 from agentexec.journal.approvals import supersede_refused_raises
 from agentexec.journal.cuts import cut_at
-from agentexec.journal.forks import truncate
+from agentexec.journal.forks import next_run, truncate
 from agentexec.journal.ledger import replace_limit
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
@@ -77,7 +77,8 @@ async def retry(
 
     With `from_turn` or `from_start`, the part of the journal that is to be done again is removed first, for good: use
     `ax.fork` to keep both. Calls at a place that the task has been at before have the same `ax.idempotency_key()` as then,
-    and complete children there keep their results. What the removed turns have spent stays counted.
+    and complete children there keep their results. What the removed turns have spent stays counted, and what people have
+    decided about their calls stays on the record.
 
     Args:
         task: Handle or agent_id of the task.
@@ -157,7 +158,8 @@ def _requeue_changed(
     if queues and not is_done:
         # Nobody appends meanwhile: the task does not run, and its row is locked.
         if change.start is not None:
-            truncate(connection, agent_id, cut_at(connection, agent_id, change.start.run, change.start.turn))
+            cut = cut_at(connection, agent_id, change.start.run, change.start.turn)
+            truncate(connection, agent_id, cut, next_run(connection, agent_id))
         if change.limit is not None:
             replace_limit(connection, agent_id, change.limit, now)
     return queues

@@ -15,7 +15,7 @@ from agentexec.activity.changes.statements import ACTIVITY, INSERT_ACTIVITY, RES
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.db.clock import utc_now
 from agentexec.errors import ActivityNotFoundError, UsageError
-from agentexec.journal.approvals import APPROVAL
+from agentexec.journal.approvals import APPROVAL, OF_PRESENT_RUN
 from agentexec.journal.facts import ANY_INPUT, Fact, FactKind
 from agentexec.journal.forks import FORK_PATH
 from agentexec.journal.questions import PENDING
@@ -197,7 +197,8 @@ def _read_facts(connection: Connection, agent_id: UUID) -> list[dict[str, Any]]:
 
 def _read_approvals(connection: Connection, agent_id: UUID) -> list[dict[str, Any]]:
     columns = [APPROVAL.c[name] for name in APPROVAL_FIELDS]
-    query = select(*columns).where(APPROVAL.c.agent_id == agent_id, APPROVAL.c.status != PENDING)
+    decided = APPROVAL.c.agent_id == agent_id, APPROVAL.c.status != PENDING, OF_PRESENT_RUN
+    query = select(*columns).where(*decided)
     return [row._asdict() for row in connection.execute(query.order_by(APPROVAL.c.path, APPROVAL.c.seq))]
 
 

@@ -23,6 +23,7 @@ from agentexec.journal.questions import (
     BY_TIME,
     EDITED,
     EXPIRED,
+    PAST_RUNS,
     PENDING,
     RAISE_BUDGET,
     REFUSED_MESSAGE,
@@ -37,6 +38,9 @@ from agentexec.journal.store import require_lease
 from agentexec.task import Lease, Status
 
 APPROVAL: Any = Approval.__table__
+
+OF_PRESENT_RUN = ~APPROVAL.c.path.startswith(PAST_RUNS)
+"""Condition on questions: those of runs that are over are only a record."""
 
 
 def ask(engine: Engine, lease: Lease, questions: Sequence[Question], now: datetime) -> list[Verdict]:
@@ -229,7 +233,7 @@ def _is_open(row: Any, now: datetime) -> bool:
 
 
 def _rows(connection: Connection, agent_id: UUID) -> list[Any]:
-    query = select(APPROVAL).where(APPROVAL.c.agent_id == agent_id)
+    query = select(APPROVAL).where(APPROVAL.c.agent_id == agent_id, OF_PRESENT_RUN)
     return list(connection.execute(query.order_by(APPROVAL.c.created_at, APPROVAL.c.path, APPROVAL.c.seq)))
 
 
@@ -272,5 +276,6 @@ def _set(connection: Connection, row: Any, **values: Any) -> None:
 def asked_paths(engine: Engine, agent_id: UUID) -> frozenset[str]:
     """Return the paths of all calls that a task has asked about."""
     query = select(APPROVAL.c.path).where(APPROVAL.c.agent_id == agent_id, APPROVAL.c.kind == "approval")
+    query = query.where(OF_PRESENT_RUN)
     with reading(engine) as connection:
         return frozenset(connection.execute(query).scalars())

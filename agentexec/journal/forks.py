@@ -12,14 +12,15 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, insert, literal, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, update
 
 from agentexec.db.chunks import chunks
-from agentexec.journal.approvals import APPROVAL
+from agentexec.journal.approvals import APPROVAL, OF_PRESENT_RUN
 from agentexec.journal.cuts import Cut
 from agentexec.journal.events import EVENT_WAIT
 from agentexec.journal.facts import Fact, FactKind, dump
-from agentexec.journal.questions import PENDING
+from agentexec.journal.models import JournalHistory
+from agentexec.journal.questions import PAST_RUNS, PENDING, past_path, past_run_of
 from agentexec.journal.store import JOURNAL
 from agentexec.journal.trackers import MARK
 
@@ -109,7 +110,7 @@ def copy_cut(connection: Connection, origin: UUID, fork: UUID, cut: Cut) -> None
     for condition in cut.conditions():
         chosen = [JOURNAL.c.agent_id == origin, condition, JOURNAL.c.kind != FactKind.SANDBOX]
         _copy(connection, JOURNAL, origin, fork, *chosen, JOURNAL.c.path != FORK_PATH)
-    answered = [APPROVAL.c.agent_id == origin, APPROVAL.c.status != PENDING]
+    answered = [APPROVAL.c.agent_id == origin, APPROVAL.c.status != PENDING, OF_PRESENT_RUN]
     query = select(APPROVAL.c.path, APPROVAL.c.created_at).where(*answered)
     paths = {row.path for row in connection.execute(query) if cut.keeps_call(row.path, row.created_at)}
     for chunk in chunks(sorted(paths)):
@@ -118,20 +119,41 @@ def copy_cut(connection: Connection, origin: UUID, fork: UUID, cut: Cut) -> None
     _copy(connection, MARK, origin, fork, MARK.c.agent_id == origin)
 
 
-def truncate(connection: Connection, agent_id: UUID, cut: Cut) -> None:
-    """Remove the facts after a cut from a task's journal, with the questions and waits that belong to them.
+def truncate(connection: Connection, agent_id: UUID, cut: Cut, run: int) -> None:
+    """Remove the facts after a cut from a task's journal, with the waits and open questions that belong to them.
 
-    What the task is a fork of stays, and so do the marks of trackers, because their counts would be changed twice.
+    What people have decided stays on the record as part of a run that is over; `run` is its number. What the task is a
+    fork of stays too, and so do the marks of trackers, because their counts would be changed twice.
     """
     for condition in cut.dropped_conditions():
         mine = JOURNAL.c.agent_id == agent_id, JOURNAL.c.path != FORK_PATH
         connection.execute(delete(JOURNAL).where(*mine, condition))
-    for table in (APPROVAL, EVENT_WAIT):
-        query = select(table.c.path, table.c.created_at).where(table.c.agent_id == agent_id)
-        rows = connection.execute(query).all()
-        paths = {row.path for row in rows if not cut.keeps_call(row.path, row.created_at)}
+    for table, conditions in ((APPROVAL, (APPROVAL.c.status == PENDING,)), (EVENT_WAIT, ())):
+        mine = table.c.agent_id == agent_id, *conditions
+        paths = {row.path for row in _rows_after(connection, table, cut, *mine)}
         for chunk in chunks(sorted(paths)):
-            connection.execute(delete(table).where(table.c.agent_id == agent_id, table.c.path.in_(chunk)))
+            connection.execute(delete(table).where(*mine, table.c.path.in_(chunk)))
+    mine = APPROVAL.c.agent_id == agent_id, OF_PRESENT_RUN
+    if decided := _rows_after(connection, APPROVAL, cut, *mine):
+        moved = [{"old": path, "new": past_path(run, path)} for path in sorted({row.path for row in decided})]
+        path_is = APPROVAL.c.path == bindparam("old")
+        # The queue is told of nothing that happened before.
+        statement = update(APPROVAL).where(*mine, path_is).values(path=bindparam("new"), wake_at=None)
+        connection.execute(statement, moved)
+
+
+def _rows_after(connection: Connection, table: Any, cut: Cut, *conditions: Any) -> list[Any]:
+    """Return path and time of the questions or waits that do not belong to a cut."""
+    rows = connection.execute(select(table.c.path, table.c.created_at).where(*conditions))
+    return [row for row in rows if not cut.keeps_call(row.path, row.created_at)]
+
+
+def next_run(connection: Connection, agent_id: UUID) -> int:
+    """Return the number of a task's present run once it is over: runs that are over count from 1."""
+    history, past = JournalHistory.__table__.c, APPROVAL.c.path.startswith(PAST_RUNS)
+    latest = connection.execute(select(func.max(history.run)).where(history.agent_id == agent_id)).scalar()
+    paths = connection.execute(select(APPROVAL.c.path).where(APPROVAL.c.agent_id == agent_id, past)).scalars()
+    return max(latest or 0, *(past_run_of(path) or 0 for path in paths), 0) + 1
 
 
 def write_fork(connection: Connection, agent_id: UUID, epoch: int, fork: Fork, now: datetime) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from agentexec.journal.approval_rules import NewRule
+from agentexec.journal.facts import fit_path
 
 QuestionKind = Literal["approval", "repeat"]
 Answer = Literal["approved", "rejected"]
@@ -26,6 +27,9 @@ BY_TIME, BY_POLICY = "time-out", "policy"
 
 RAISE_BUDGET = "raise_budget"
 """Name under which a raise of a budget stands among the questions."""
+
+PAST_RUNS = "/runs/"
+"""Begin of the path of a question of a run that was given up, or of turns that a retry takes again. No call has such a path."""
 
 REFUSED_MESSAGE = "This tool may not be called here: a policy forbids it."
 """Text for the model about a call of a tool that is never called."""
@@ -120,6 +124,17 @@ class Reply(NamedTuple):
     def statuses(self) -> tuple[str, ...]:
         """Statuses of a question that has this answer."""
         return (APPROVED, EDITED) if self.answer == APPROVED else (REJECTED,)
+
+
+def past_path(run: int, path: str) -> str:
+    """Return the path of a question once its run is over; runs of a task are counted from 1."""
+    return fit_path(f"{PAST_RUNS}{run}/{path}")
+
+
+def past_run_of(path: str) -> int | None:
+    """Return the number of the run that a question belonged to; None for the present one."""
+    number = path.removeprefix(PAST_RUNS).partition("/")[0]
+    return int(number) if path.startswith(PAST_RUNS) and number.isdecimal() else None
 
 
 def call_text(tool: str, arguments: str) -> str:

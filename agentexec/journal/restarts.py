@@ -20,7 +20,7 @@ from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.journal.cuts import Cut, read_rows
 from agentexec.journal.facts import FactKind
-from agentexec.journal.forks import Change, Fork, dump_fork, load_fork, truncate
+from agentexec.journal.forks import Change, Fork, dump_fork, load_fork, next_run, truncate
 from agentexec.journal.models import JournalHistory
 from agentexec.journal.store import JOURNAL, require_lease
 from agentexec.task import Lease
@@ -111,12 +111,10 @@ def give_up(
     with writing(engine) as connection:
         require_lease(connection, lease)
         mine = HISTORY.c.agent_id == agent_id
-        known = connection.execute(
-            select(HISTORY.c.run, HISTORY.c.epoch).where(mine, HISTORY.c.path == GIVEN_UP_PATH)
-        ).all()
-        if lease.epoch in (row.epoch for row in known):
+        known = select(HISTORY.c.epoch).where(mine, HISTORY.c.path == GIVEN_UP_PATH)
+        if lease.epoch in connection.execute(known).scalars():
             return
-        run = max((row.run for row in known), default=0) + 1
+        run = next_run(connection, agent_id)
         columns = [column for column in JOURNAL.c if column.name != "agent_id"]
         journal = select(literal(agent_id, JOURNAL.c.agent_id.type), literal(run), *columns)
         journal = journal.where(JOURNAL.c.agent_id == agent_id)
@@ -127,7 +125,7 @@ def give_up(
         place = {"agent_id": agent_id, "epoch": lease.epoch, "created_at": now}
         connection.execute(insert(HISTORY).values(run=run, **place, **given_up))
         changes = tuple(_messages(connection, agent_id)) if tells_effects else ()
-        truncate(connection, agent_id, Cut(read_rows(connection, agent_id), "", 0, ()))
+        truncate(connection, agent_id, Cut(read_rows(connection, agent_id), "", 0, ()), run)
         if changes:
             message = {"path": RESTART_PATH, "seq": 0, "kind": FactKind.FORK, "input_hash": ""}
             connection.execute(insert(JOURNAL).values(**place, **message, value=dump_fork(Fork((), changes))))

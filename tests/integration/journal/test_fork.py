@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from uuid import UUID
 
 import pytest
 from agents import Agent, SQLiteSession, function_tool
 from pydantic import BaseModel
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.models import Activity
@@ -247,6 +249,47 @@ def test_a_retry_from_the_start_ends_a_divergence() -> None:
         assert harness.task(task.agent_id).result == "done"
         assert not ax.retry_sync(task.agent_id, from_start=True), "it is complete"
         assert journal_of(task)
+
+
+def test_decisions_stay_on_the_record_when_their_turns_are_taken_again() -> None:
+    pool = ax.Pool()
+
+    @function_tool(needs_approval=True)
+    async def ship(to: str) -> str:
+        return f"shipped to {to}"
+
+    @pool.task("sell")
+    async def sell(agent_id: UUID, context: Question) -> str:
+        result = await ax.OpenAIRunner(agent_id).run(Agent("Clerk", tools=[ship]), "Sell.")
+        return str(result.final_output)
+
+    def decisions(agent_id: UUID) -> list[tuple[str, int | None]]:
+        with Session(RUNTIME.engine) as db:
+            found = ax.approvals.list(db, agent_id, state="decided")
+        return [(call.reason or "", call.run) for call in reversed(found)]
+
+    with ax.testing.harness(pool) as harness:
+        task = None
+        for attempt in ("first", "second"):
+            harness.model.call_tool("ship", {"to": attempt}).fail(RuntimeError("away"))
+            task = harness.run("sell", Question()) if task is None else task
+            harness.run_all()
+            [call] = harness.approvals
+            ax.approve_sync(task.agent_id, call.call_id, reason=attempt)
+            harness.run_all()
+            assert ax.retry_sync(task.agent_id, from_turn=1)
+        assert decisions(task.agent_id) == [("first", 1), ("second", 2)]
+        with pytest.raises(ax.ApprovalNotFoundError):
+            ax.approve_sync(task.agent_id, call.call_id)
+        harness.model.call_tool("ship", {"to": "third"}).say("done")
+        harness.run_all()
+        [call] = harness.approvals
+        ax.approve_sync(task.agent_id, call.call_id, reason="third")
+        harness.run_all()
+        assert harness.task(task.agent_id).result == "done"
+        assert decisions(task.agent_id)[-1] == ("third", None)
+        fork = ax.fork_sync(task.agent_id, at=2)
+        assert decisions(fork.agent_id) == [("third", None)]
 
 
 @pytest.mark.parametrize("options", [{"from_turn": 1, "from_start": True}, {"run": "A#1"}, {"from_turn": 0}])

@@ -9,6 +9,7 @@ import pytest
 from agents import Agent, function_tool
 from pydantic import BaseModel
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.models import Activity
@@ -114,6 +115,9 @@ def test_a_restart_keeps_the_old_journal_and_begins_the_run_again(streamed: bool
         assert (run.number, run.version, run.facts > 3) == (1, "2", True)
         told = [call.input for call in harness.model.calls]
         assert "earlier run" not in repr(told), "by default the agent is not told"
+        with Session(RUNTIME.engine) as db:
+            [decided] = ax.approvals.list(db, task.agent_id, state="decided")
+        assert (decided.tool, decided.status, decided.run) == ("ship", "approved", 1)
 
 
 def test_agents_are_told_what_took_effect_if_they_are_to_be() -> None:

@@ -193,6 +193,7 @@ export interface Approval {
   reason: string | null;
   message: string | null;
   rule_id: string | null;
+  run: number | null;
   /** Name of the task, as `agent_type`. */
   task_name: string;
   /** true if it was approved with changed arguments. */
