@@ -14,6 +14,7 @@ from agentexec.cli.decision import Expires, Reason, Scope, Where, scope_of
 from agentexec.cli.options import MetadataScope, parse_duration, parse_labels, parse_task_id
 from agentexec.cli.output import format_time, one_line
 from agentexec.errors import UsageError
+from agentexec.values.presentation import Presenter
 
 if TYPE_CHECKING:
     from agentexec.approvals import ApprovalRuleSchema, ApprovalSchema
@@ -55,6 +56,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
 ) -> None:
     """List the calls that wait for approval, oldest first, or the rules that approve calls without asking.
+
+    Texts that look like secrets are hidden; --json has the arguments as they are.
 
     `approvals rules add TOOL` makes a rule, for any arguments without --where; `approvals rules revoke RULE_ID` ends one.
     """
@@ -98,10 +101,12 @@ def _list_calls(agent_id: str | None, state: str, labels: dict[str, str] | None,
     if as_json:
         typer.echo(json.dumps([approval.model_dump(mode="json") for approval in found]))
         return
+    presenter = Presenter(set(ax.CONF.secrets), None)
     for approval in found:
         again = " again" if approval.kind == "repeat" else ""
         call = f"{approval.tool}({approval.arguments})"
-        typer.echo(one_line(f"{approval.agent_id} {approval.call_id} {call}{again}{decision_text(approval)}"))
+        line = f"{approval.agent_id} {approval.call_id} {call}{again}{decision_text(approval)}"
+        typer.echo(one_line(presenter.text(line)))
     if not found:
         typer.echo(
             "No calls wait for approval." if state == "pending" else "There are no such calls.", err=True
@@ -131,8 +136,9 @@ def _list_rules(labels: dict[str, str] | None, as_json: bool, *, ended: bool) ->
     if as_json:
         typer.echo(json.dumps([rule.model_dump(mode="json") for rule in found]))
         return
+    presenter = Presenter(set(ax.CONF.secrets), None)
     for rule in found:
-        typer.echo(one_line(_rule_text(rule)))
+        typer.echo(one_line(presenter.text(_rule_text(rule))))
     if not found:
         typer.echo("No rules approve calls.", err=True)
 

@@ -8,7 +8,7 @@ import typer
 
 import agentexec as ax
 from agentexec.arguments.actors import current_user, source_on_host
-from agentexec.cli.decision import CallId, Expires, Reason, Scope, Where, read_object, report, scope_of
+from agentexec.cli.decision import By, CallId, Expires, Reason, Scope, Where, read_object, report, scope_of
 from agentexec.cli.options import AgentId, MetadataScope, parse_duration, parse_labels
 from agentexec.errors import UsageError
 
@@ -34,6 +34,7 @@ def run(
     scope: Scope = None,
     expires: Expires = None,
     reason: Reason = None,
+    by: By = None,
     metadata: MetadataScope = None,
 ) -> None:
     """Approve a call that waits for approval. The task continues with it.
@@ -58,7 +59,7 @@ def run(
         rule=rule,
         reason=reason,
         metadata_filter=parse_labels(metadata),
-        by=current_user(),
+        by=current_user() if by is None else by,
         source=source_on_host("cli"),
     )
     report("Approved", agent_id, call_id, decided=decided)

@@ -17,6 +17,12 @@ Reason = Annotated[
     str | None,
     typer.Option("--reason", metavar="TEXT", help="Why, for the record; the model does not get it."),
 ]
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--by", metavar="NAME", help="Who decides, for the record; by default the user of this command."
+    ),
+]
 Where = Annotated[
     list[str] | None,
     typer.Option(

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import agentexec as ax
 from agentexec.cli.output import one_line
+from agentexec.values.presentation import Presenter
 
 
 def make_console() -> Console:
@@ -47,6 +48,7 @@ def _read(task: ax.Task, timeout: float | None, show: Callable[[int, str], None]
     """Read the stream in a thread, since a task may be silent for longer than the timeout."""
     errors: list[BaseException] = []
 
+    presenter = Presenter(set(ax.CONF.secrets), None)
     stream = ax.activity.stream(task.agent_id, deltas=False)
 
     def read() -> None:
@@ -56,7 +58,7 @@ def _read(task: ax.Task, timeout: float | None, show: Callable[[int, str], None]
                 if "message" in event.data:
                     reported = event.data.get("percentage")
                     percentage = percentage if reported is None else int(reported)
-                    show(percentage, one_line(event.data["message"]))
+                    show(percentage, one_line(presenter.text(event.data["message"])))
         except BaseException as error:
             errors.append(error)
 

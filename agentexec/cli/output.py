@@ -11,7 +11,7 @@ from datetime import datetime
 
 import typer
 
-from agentexec.values.presentation import shorten
+from agentexec.values.presentation import Presenter
 
 HARMLESS = "\N{SOFT HYPHEN}\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 """Invisible characters that many languages and emoji need, and that neither move nor reorder anything."""
@@ -119,11 +119,12 @@ def format_duration(seconds: float) -> str:
     return f"{whole}s"
 
 
-def format_log_line(at: datetime, percentage: int | None, message: str, limit: int | None = None) -> str:
-    """Return one line of a task's log, with up to `limit` characters of its message."""
+def format_log_line(
+    at: datetime, percentage: int | None, message: str, presenter: Presenter, limit: int | None = None
+) -> str:
+    """Return one line of a task's log without secrets, with up to `limit` characters of its message."""
     progress = "" if percentage is None else f"{percentage} %"
-    shown = message if limit is None else shorten(message, limit)
-    return f"{format_time(at)}  {progress:>5}  {one_line(shown)}"
+    return f"{format_time(at)}  {progress:>5}  {one_line(presenter.text(message, limit))}"
 
 
 def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

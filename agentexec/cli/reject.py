@@ -8,7 +8,7 @@ import typer
 
 import agentexec as ax
 from agentexec.arguments.actors import current_user, source_on_host
-from agentexec.cli.decision import CallId, Reason, report
+from agentexec.cli.decision import By, CallId, Reason, report
 from agentexec.cli.options import AgentId, MetadataScope, parse_labels
 
 
@@ -17,6 +17,7 @@ def run(
     call_id: CallId,
     message: Annotated[str | None, typer.Option("--message", "-m", help="Reason, told to the model.")] = None,
     reason: Reason = None,
+    by: By = None,
     metadata: MetadataScope = None,
 ) -> None:
     """Reject a call that waits for approval. The task continues without it.
@@ -29,7 +30,7 @@ def run(
         message=message,
         reason=reason,
         metadata_filter=parse_labels(metadata),
-        by=current_user(),
+        by=current_user() if by is None else by,
         source=source_on_host("cli"),
     )
     report("Rejected", agent_id, call_id, decided=decided)

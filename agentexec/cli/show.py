@@ -51,7 +51,7 @@ def run(
     """Show one task: what it was asked and answered, what it waits for, its usage, children, log and error.
 
     Secrets are hidden, also with --full: values under names like password, token or api_key, and texts that look like
-    keys. What a person is asked to approve, and what they decided, is shown as it is.
+    keys. `agentexec approvals --json` has the arguments that a person is asked to approve as they are.
     """
     # Imported on use: the command line is parsed sooner without them.
     from agentexec.cli.task_view import load_view
@@ -65,10 +65,11 @@ def run(
         view = load_view(db, parse_task_id(agent_id), parse_labels(metadata))
     presenter = Presenter(set(ax.CONF.secrets), None if full else Bounds())
     if as_json:
-        echo_json(dump_json(_as_json(view, presenter)))
+        # Everything that people and models have written, wherever it stands.
+        echo_json(dump_json(Presenter(set(ax.CONF.secrets), None).present(_as_json(view, presenter))))
         return
     for line in _lines(view, presenter, None if full else SHOWN_CHARACTERS):
-        typer.echo(line)
+        typer.echo(presenter.text(line))
 
 
 def _show_difference(
@@ -117,7 +118,7 @@ def _as_json(view: TaskView, presenter: Presenter) -> dict[str, Any]:
         "max_attempts": max_attempts(task),
         "previous_error": None if failure is None else failure.reason,
         "given_up": [{**run._asdict(), "at": run.at.isoformat()} for run in view.given_up],
-        "decisions": _dump_decisions(view),
+        "decisions": [call.model_dump(mode="json") for call in view.decisions],
         "webhooks": [message_json(message) for message in view.webhooks],
     }
 
@@ -140,7 +141,7 @@ def _shown(text: str | None, presenter: Presenter) -> Any:
 
 def _lines(view: TaskView, presenter: Presenter, limit: int | None) -> Iterator[str]:
     task = view.activity
-    for name, value in (*_summary(view), *_decisions(view), *_deliveries(view)):
+    for name, value in (*_summary(view, presenter), *_decisions(view, presenter), *_deliveries(view)):
         yield f"{name + ':':<10} {one_line(value)}"
     if task.metadata:
         yield from value_lines("metadata", presenter.present(dict(sorted(task.metadata.items()))))
@@ -149,18 +150,18 @@ def _lines(view: TaskView, presenter: Presenter, limit: int | None) -> Iterator[
     if task.more_below:
         yield "  ... more children"
     for entry in task.logs:
-        yield format_log_line(entry.created_at, entry.percentage, entry.message, limit)
+        yield format_log_line(entry.created_at, entry.percentage, entry.message, presenter, limit)
     if task.error:
         yield printable(task.error)
 
 
-def _summary(view: TaskView) -> list[tuple[str, str]]:
+def _summary(view: TaskView, presenter: Presenter) -> list[tuple[str, str]]:
     from agentexec.cli.situation import attempts_text, sentences
     from agentexec.db.clock import utc_now
 
     task = view.activity
     lines = [("task", task.task_name), ("status", f"{task.status}, {task.percentage} %")]
-    lines += [("now", sentence) for sentence in sentences(view, utc_now())]
+    lines += [("now", sentence) for sentence in sentences(view, utc_now(), presenter)]
     if task.queue is not None:
         lines.append(("queue", f"{task.queue}, priority {priority_name(task.priority)}"))
     lines += _order(task)
@@ -197,16 +198,13 @@ def _given_up_text(run: GivenUpRun) -> str:
     return f"run {run.number}{by}, {format_time(run.at)}, {run.facts} recorded step(s) kept as history: {run.reason}"
 
 
-def _dump_decisions(view: TaskView) -> list[dict[str, Any]]:
-    return [call.model_dump(mode="json") for call in view.decisions]
-
-
-def _decisions(view: TaskView) -> list[tuple[str, str]]:
+def _decisions(view: TaskView, presenter: Presenter) -> list[tuple[str, str]]:
     from agentexec.cli.approvals import decision_text
 
     lines: list[tuple[str, str]] = []
     for call in view.decisions:
-        made = f"{call.tool}({call.arguments})"
+        # Without secrets before it is cut: half of one is not recognized.
+        made = presenter.text(f"{call.tool}({call.arguments})")
         if len(made) > MAX_CALL:
             made = f"{made[:MAX_CALL]}…"
         lines.append(("decision", f"{made}{decision_text(call)}"))

@@ -13,7 +13,7 @@ from agentexec.cli.output import format_duration, format_moment
 from agentexec.runtime import RUNTIME
 from agentexec.state.groups import is_lock, key_of
 from agentexec.task import Status
-from agentexec.values.presentation import shorten
+from agentexec.values.presentation import Presenter, shorten
 
 if TYPE_CHECKING:
     from agentexec.activity.schemas import ActivityChildSchema, ActivityDetailSchema
@@ -31,12 +31,12 @@ MAX_REASON = 300
 """Characters of the reason why an attempt failed."""
 
 
-def sentences(view: TaskView, now: datetime) -> list[str]:
-    """Return what a task does now and what it waits for; nothing for a task that has ended."""
+def sentences(view: TaskView, now: datetime, presenter: Presenter) -> list[str]:
+    """Return what a task does now and what it waits for, without secrets; nothing for a task that has ended."""
     task = view.activity
     if task.status.final:
         return []
-    waits = list(_waits(view, now))
+    waits = [presenter.text(wait) for wait in _waits(view, now, presenter)]
     if task.queue is None:
         return waits
     if task.status is Status.RUNNING:
@@ -115,10 +115,10 @@ def _age(worker: Any, now: datetime) -> float:
     return float((now - worker.seen_at).total_seconds())
 
 
-def _waits(view: TaskView, now: datetime) -> Iterator[str]:
+def _waits(view: TaskView, now: datetime, presenter: Presenter) -> Iterator[str]:
     for approval in view.approvals:
         again = " again" if approval.kind == "repeat" else ""
-        arguments = shorten(approval.arguments, MAX_ARGUMENTS, "agentexec approvals")
+        arguments = shorten(presenter.text(approval.arguments), MAX_ARGUMENTS, "agentexec approvals")
         call = f"{approval.tool}({arguments})"
         yield f"waits for approval of {call}{again}{_until(approval.expires_at, now)}"
     for event in view.events:

@@ -270,7 +270,7 @@ def _add(
     if agent_id is not None:
         find_task(RUNTIME.engine, agent_id, metadata_filter)
     with writing(RUNTIME.engine) as connection:
-        return save_rule(connection, agent_id, new, None, now)
+        return UUID(str(save_rule(connection, agent_id, new, None, now).rule_id))
 
 
 def _revoke(rule_id: UUID, metadata_filter: Mapping[str, Any] | None, by: str | None, now: datetime) -> bool:

@@ -88,8 +88,8 @@ def has_labels(labels: set[tuple[str, str]], wanted: Mapping[str, Any] | None) -
 
 def add_rule(
     connection: Connection, agent_id: UUID | None, new: NewRule, call: tuple[str, str] | None, now: datetime
-) -> UUID:
-    """Save a rule and return its id.
+) -> Any:
+    """Save a rule and return its row.
 
     Args:
         connection: The transaction.
@@ -124,7 +124,7 @@ def add_rule(
         "expires_at": now + timedelta(seconds=new.seconds),
     }
     connection.execute(insert(RULE).values(values))
-    return rule_id
+    return connection.execute(select(RULE).where(RULE.c.rule_id == rule_id)).one()
 
 
 def _scope_key(connection: Connection, agent_id: UUID | None, new: NewRule) -> str:

@@ -155,11 +155,16 @@ def _lock_task(connection: Connection, agent_id: UUID) -> Any:
 
 
 def _with_rule(connection: Connection, question: Any, reply: Reply, now: datetime) -> Reply:
-    """Save the rule of a reply, and return the reply with its id."""
+    """Save the rule of a reply, and return the reply with its id. Raises UsageError for a rule about other calls."""
     if reply.rule is None:
         return reply
-    call = (question.tool, reply.arguments or question.arguments)
-    return reply._replace(made_rule=add_rule(connection, question.agent_id, reply.rule, call, now))
+    decided = reply.arguments or question.arguments
+    rule = add_rule(connection, question.agent_id, reply.rule, (question.tool, decided), now)
+    if not any(matches(rule, question.tool, arguments) for arguments in (decided, question.arguments)):
+        raise UsageError(
+            "The rule does not match the call that is approved with it; change its tool or its conditions, or make it alone."
+        )
+    return reply._replace(made_rule=rule.rule_id)
 
 
 def _answered(reply: Reply, now: datetime) -> dict[str, Any]:

@@ -414,8 +414,8 @@ def answer(folder: Path) -> int:
         if question.call_id.endswith("no"):
             assert ax.reject_sync(question.agent_id, question.call_id, message="Better not.")
         elif question.call_id == "a2":
-            rule = ax.AllLikeIt(["topic=a6"])
-            changed = {"topic": "changed"}
+            rule = ax.AllLikeIt(["topic=a6*"])
+            changed = {"topic": "a6 instead"}
             assert ax.approve_sync(question.agent_id, question.call_id, arguments=changed, rule=rule)
         else:
             assert question.call_id != "a6", "the rule answers"

@@ -16,7 +16,7 @@ from agentexec.cli.screen.data import Detail
 from agentexec.cli.screen.view import STYLES, format_cost, format_count, progress_bar
 from agentexec.cli.situation import attempts_text, sentences
 from agentexec.config import CONF
-from agentexec.values.presentation import Bounds, Presenter, shorten
+from agentexec.values.presentation import Bounds, Presenter
 
 if TYPE_CHECKING:
     from agentexec.cli.task_view import TaskView
@@ -27,13 +27,14 @@ def render_detail(detail: Detail, now: datetime) -> list[Text]:
     """Return all lines, for scrolling through."""
     task = detail.activity
     lines = [_title_line(task), Text(one_line("  ".join(_facts(task, now))))]
-    lines += [_sentence_line(sentence) for sentence in sentences(detail.view, now)]
-    lines += _contents(detail.view)
+    presenter = Presenter(set(CONF.secrets), Bounds(), f"agentexec show {task.agent_id} --full")
+    lines += [_sentence_line(sentence) for sentence in sentences(detail.view, now, presenter)]
+    lines += _contents(detail.view, presenter)
     if task.children:
         lines += [_heading("children"), *_tree(task.children)]
     if detail.steps:
         lines += [_heading("steps"), *map(_step_line, detail.steps)]
-    lines += [_heading("log"), *_log(task)]
+    lines += [_heading("log"), *_log(task, presenter)]
     if task.error:
         lines.append(_heading("error"))
         lines += [Text(one_line(line), "red") for line in task.error.splitlines()]
@@ -76,8 +77,7 @@ def _sentence_line(sentence: str) -> Text:
     return Text(one_line(sentence), "bold yellow" if sentence.startswith("waits for") else "")
 
 
-def _contents(view: TaskView) -> list[Text]:
-    presenter = Presenter(set(CONF.secrets), Bounds(), f"agentexec show {view.activity.agent_id} --full")
+def _contents(view: TaskView, presenter: Presenter) -> list[Text]:
     metadata = presenter.present(dict(sorted((view.activity.metadata or {}).items())))
     lines = [
         *(value_lines("metadata", metadata) if metadata else ()),
@@ -91,13 +91,13 @@ def _step_line(step: Step) -> Text:
     return Text(f"{line}  {one_line(step.what)}".rstrip())
 
 
-def _log(task: ActivityDetailSchema) -> list[Text]:
+def _log(task: ActivityDetailSchema, presenter: Presenter) -> list[Text]:
     lines: list[Text] = []
     for entry in task.logs:
         progress = "" if entry.percentage is None else f"{entry.percentage}%"
         line = Text(f"{format_time(entry.created_at)} {progress:>5} ")
         line.append(f"{entry.status.value:<9}", STYLES[entry.status.value])
-        line.append(one_line(shorten(entry.message, SHOWN_CHARACTERS, "agentexec show --full")))
+        line.append(one_line(presenter.text(entry.message, SHOWN_CHARACTERS)))
         lines.append(line)
     return lines
 

@@ -13,7 +13,11 @@ from sqlalchemy import insert, update
 
 import agentexec as ax
 from agentexec.activity.models import Activity, ActivityLog, ActivityResult, WorkerProcess
+from agentexec.cli.database import session
 from agentexec.cli.output import cell_width
+from agentexec.cli.screen.data import Detail
+from agentexec.cli.screen.detail import render_detail
+from agentexec.cli.task_view import load_view
 from agentexec.db.clock import utc_now
 from agentexec.journal.canonical import digest
 from agentexec.journal.models import Approval, EventWait, JournalEntry
@@ -107,6 +111,30 @@ def test_context_result_and_metadata_are_shown_without_secrets(show: Show) -> No
         assert value["context"]["text"].startswith("x" * 1_000) and value["result"]["password"] == "***"
         assert (value["queue"], value["priority"], value["run_at"]) == ("agentexec_tasks", "high", None)
         assert len(str(value)) < 6_000 or whole
+
+
+@on_targets("embedded")
+def test_what_people_have_written_is_shown_without_secrets(show: Show, deployment: Deployment) -> None:
+    task = ax.enqueue_sync("work", {})
+    asked = {"kind": "approval", "tool": "pay", "arguments": json.dumps({"to": "Ann", "note": KEY})}
+    add(Approval, task.agent_id, path="A/a", seq=0, call_id="a", status="pending", **asked)
+    words = {"reason": f"because {KEY}", "decided_by": f"ann {KEY}", "decided_from": f"cli {KEY}"}
+    decision = {**words, "decided_at": utc_now(), "decided_arguments": json.dumps({"password": "hunter22"})}
+    add(Approval, task.agent_id, path="A/b", seq=0, call_id="b", status="edited", **asked, **decision)
+    # A secret that the end of what is shown would cut in two.
+    log(task.agent_id, Status.QUEUED, f"{'x' * 1_990} {KEY}")
+    for options in ((), ("--full",), ("--json",)):
+        text = show(task.agent_id, *options)
+        assert "sk-a" not in text and "hunter" not in text
+        assert text.count("***") >= 5 and "Ann" in text and "because" in text
+    for command in (("logs", str(task.agent_id)), ("logs", "--json", str(task.agent_id))):
+        assert "sk-a" not in run_in_process(deployment, *command)[1]
+    printed = run_in_process(deployment, "approvals", "--state", "all")[1]
+    assert "sk-a" not in printed and "hunter" not in printed and "because sk-***" in printed
+    with session() as db:
+        view = load_view(db, task.agent_id, None)
+    lines = render_detail(Detail(view, []), utc_now())
+    assert "sk-a" not in "".join(line.plain for line in lines)
 
 
 @on_targets("embedded")

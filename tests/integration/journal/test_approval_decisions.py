@@ -213,6 +213,23 @@ async def test_the_inner_call_of_an_agent_tool_can_be_changed(task: ReplayableTa
     assert bank.paid == [("Bob", 1)]
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [ax.AllLikeIt(["amount<=10"]), ax.AllLikeIt([], tool="read_*"), ax.AllLikeIt(["to=Bob"])],
+)
+async def test_a_rule_about_other_calls_than_the_approved_one_is_refused(
+    task: ReplayableTask, rule: ax.AllLikeIt
+) -> None:
+    await Bank(task, [[pay("Ann", 500)], DONE]).waits()
+    with pytest.raises(ax.UsageError, match="does not match the call"):
+        await ax.approve(task.agent_id, "call_1", arguments={"to": "Ann", "amount": 50}, rule=rule)
+    assert [call.status for call in calls(task, "all")] == ["pending"]
+    assert rules() == []
+    # Either the model's arguments or the changed ones are enough.
+    rule = ax.AllLikeIt(["amount>=500"])
+    assert await ax.approve(task.agent_id, "call_1", arguments={"to": "Ann", "amount": 50}, rule=rule)
+
+
 async def test_all_like_it_are_approved_without_asking(task: ReplayableTask) -> None:
     turns = [[pay("Ann", 50)], [pay("Bob", 99, "call_2")], [pay("Cid", 101, "call_3")], DONE]
     bank = Bank(task, turns)

@@ -87,10 +87,10 @@ def test_the_command_line_changes_arguments_and_makes_rules(deployment: Deployme
     code, _, err = run_in_process(deployment, "approve", str(task), "call_1", "--arguments", "[1]")
     assert (code, "JSON object" in err) == (2, True)
     options = ("--all-like-it", "--where", "amount<=500", "--for", "tenant=a", "--expires", "2d")
-    changed = ("--arguments", '{"amount": 5}', "--reason", "Small.")
+    changed = ("--arguments", '{"amount": 5}', "--reason", "Small.", "--by", "alice")
     assert run_in_process(deployment, "approve", str(task), "call_1", *changed, *options)[0] == 0
     code, out, _ = run_in_process(deployment, "approvals", "--state", "decided")
-    who = f"by {current_user()} ({source_on_host('cli')})"
+    who = f"by alice ({source_on_host('cli')})"
     assert f'pay({{"amount": 300}}): approved with changed arguments {{"amount":5}} {who}' in out
     assert (
         f'approved with changed arguments {{"amount":5}} {who}'
@@ -102,6 +102,9 @@ def test_the_command_line_changes_arguments_and_makes_rules(deployment: Deployme
     assert run_in_process(deployment, "approvals", "rules", "revoke", rule["rule_id"])[0] == 0
     assert run_in_process(deployment, "approvals", "rules", "revoke", rule["rule_id"])[0] == 1
     assert run_in_process(deployment, "approvals", "rules")[2] == "No rules approve calls.\n"
+    for options, name in (((), current_user()), (("--by", "bob"), "bob")):
+        assert run_in_process(deployment, "reject", str(asking()), "call_1", *options)[0] == 0
+        assert f"rejected by {name} (" in run_in_process(deployment, "approvals", "--state", "decided")[1]
 
 
 @pytest.mark.parametrize(

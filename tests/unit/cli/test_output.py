@@ -17,8 +17,8 @@ from agentexec.cli.output import (
     format_time,
     one_line,
     printable,
-    shorten,
 )
+from agentexec.values.presentation import shorten
 
 HOSTILE = "\x1b[2J\x07\x7f\x9b2J\u061c\u200e\u202e\u2066\u2069\ufeff\ud800\U000e0041"
 """Characters that a terminal obeys, that reorder or hide text, or that cannot be printed."""
