@@ -91,6 +91,27 @@ def _as_json(view: TaskView, presenter: Presenter) -> dict[str, Any]:
 
     task, worker = view.activity, view.worker
     failure = previous_failure(task)
+    return {
+        **task.model_dump(mode="json"),
+        **queue_facts(task),
+        "metadata": presenter.present(task.metadata),
+        "context": _shown(view.contents.context, presenter),
+        "result": _shown(view.contents.result, presenter),
+        "result_expired": view.contents.expired,
+        "waits_for": [{**wait, "until": wait["until"] and wait["until"].isoformat()} for wait in _waits(view)],
+        "worker": None
+        if worker is None
+        else {"host": worker.host, "pid": worker.pid, "id": worker.worker_id},
+        "queue_pause": None if view.pause is None else view.pause.model_dump(mode="json"),
+        "max_attempts": max_attempts(task),
+        "previous_error": None if failure is None else failure.reason,
+        "given_up": [{**run._asdict(), "at": run.at.isoformat()} for run in view.given_up],
+        "decisions": [call.model_dump(mode="json") for call in view.decisions],
+        "webhooks": [message_json(message) for message in view.webhooks],
+    }
+
+
+def _waits(view: TaskView) -> list[dict[str, Any]]:
     waits: list[dict[str, Any]] = [
         {"kind": "approval", "call_id": call.call_id, "tool": call.tool, "until": call.expires_at}
         for call in view.approvals
@@ -103,24 +124,7 @@ def _as_json(view: TaskView, presenter: Presenter) -> dict[str, Any]:
         waits.append({"kind": "sleep", "until": view.sleeps_until})
     if view.waiting is not None:
         waits.append(_group_wait(view.waiting))
-    return {
-        **task.model_dump(mode="json"),
-        **queue_facts(task),
-        "metadata": presenter.present(task.metadata),
-        "context": _shown(view.contents.context, presenter),
-        "result": _shown(view.contents.result, presenter),
-        "result_expired": view.contents.expired,
-        "waits_for": [{**wait, "until": wait["until"] and wait["until"].isoformat()} for wait in waits],
-        "worker": None
-        if worker is None
-        else {"host": worker.host, "pid": worker.pid, "id": worker.worker_id},
-        "queue_pause": None if view.pause is None else view.pause.model_dump(mode="json"),
-        "max_attempts": max_attempts(task),
-        "previous_error": None if failure is None else failure.reason,
-        "given_up": [{**run._asdict(), "at": run.at.isoformat()} for run in view.given_up],
-        "decisions": [call.model_dump(mode="json") for call in view.decisions],
-        "webhooks": [message_json(message) for message in view.webhooks],
-    }
+    return waits
 
 
 def _group_wait(waiting: Waiting) -> dict[str, Any]:
