@@ -98,7 +98,9 @@ def _as_json(view: TaskView, presenter: Presenter) -> dict[str, Any]:
         "context": _shown(view.contents.context, presenter),
         "result": _shown(view.contents.result, presenter),
         "result_expired": view.contents.expired,
-        "waits_for": [{**wait, "until": wait["until"] and wait["until"].isoformat()} for wait in _waits(view)],
+        "waits_for": [
+            {**wait, "until": wait["until"] and wait["until"].isoformat()} for wait in _waits(view)
+        ],
         "worker": None
         if worker is None
         else {"host": worker.host, "pid": worker.pid, "id": worker.worker_id},

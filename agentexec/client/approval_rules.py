@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,15 +21,19 @@ from agentexec.arguments.actors import actor_name, checked_reason, checked_sourc
 from agentexec.arguments.approval_policies import MAX_PATTERN
 from agentexec.arguments.argument_patterns import Condition, parse_conditions
 from agentexec.arguments.checks import check_integer, check_seconds, check_text, shown
+from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
-from agentexec.db.transactions import writing
 from agentexec.errors import ApprovalRuleNotFoundError, UsageError
-from agentexec.journal.approval_rules import NewRule, ScopeKind, find_rule, revoke
-from agentexec.journal.approval_rules import add_rule as save_rule
+from agentexec.journal.approval_rules import MadeRule, NewRule, ScopeKind, find_rule, revoke
 from agentexec.journal.approval_rules import list_rules as read_rules
+from agentexec.journal.approvals import add_rule as save_rule
+from agentexec.journal.approvals import answer_by_rule
+from agentexec.journal.wake_ups import answered_by_queue, mark_woken
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.task import Task, agent_id_of
+
+log = logging.getLogger("agentexec.approvals")
 
 DEFAULT_SECONDS = 86_400.0
 """Seconds for which a rule is in force by default."""
@@ -43,13 +48,14 @@ RuleScope = Literal["task", "conversation"] | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class AllLikeIt:
-    """Rule that is made with an approval: later calls like the approved one are approved without asking.
+    """Rule that is made with an approval: later calls like the approved one, and those that wait, are approved without asking.
 
     Args:
         where: Conditions on the arguments, all of which a call must meet, such as `["amount<=100", "to=*@example.com"]`;
             arguments without a condition may be anything. By default, only calls with the same arguments.
-        scope: Calls of which tasks: "task" for this task, "conversation" for those that use the same session of the Agents SDK,
-            or labels for those whose metadata has them, such as `{"tenant": "acme"}`.
+        scope: Calls of which tasks: "task" for this task, "conversation" for the turns of the same `ax.conversation`, or, if the task is not
+            a turn, for those that use the same session of the Agents SDK; or labels for those whose metadata has them, such
+            as `{"tenant": "acme"}`.
         expires: Seconds, or a timedelta, for which the rule is in force: a day by default, a year at most.
         tool: Name of the tool, with `*` for any characters; by default that of the approved call.
     """
@@ -131,7 +137,7 @@ async def add_rule(
     by: str | None = None,
     source: str | None = None,
 ) -> UUID:
-    """Approve calls of a tool without asking, from now on; calls that wait already still wait.
+    """Approve calls of a tool without asking, from now on: later calls, and those that wait already.
 
     Args:
         tool: Name of the tool, with `*` for any characters.
@@ -269,8 +275,26 @@ def _add(
     agent_id = None if task is None else agent_id_of(task)
     if agent_id is not None:
         find_task(RUNTIME.engine, agent_id, metadata_filter)
-    with writing(RUNTIME.engine) as connection:
-        return UUID(str(save_rule(connection, agent_id, new, None, now).rule_id))
+    rule, answered = save_rule(RUNTIME.engine, agent_id, new, now)
+    wake_answered(answered)
+    apply_rule(rule, now)
+    return rule.row.rule_id
+
+
+def apply_rule(rule: MadeRule, now: datetime) -> None:
+    """Answer the open questions that match a rule which is saved: those of many tasks, and those asked at the same moment."""
+    with RUNTIME.best_effort(log, "Questions that rule %s answers may still wait.", rule.row.rule_id):
+        while answered := answer_by_rule(RUNTIME.engine, rule, now):
+            wake_answered(answered)
+
+
+def wake_answered(agent_ids: Sequence[UUID]) -> None:
+    """Tell the queues of tasks whose questions have been answered."""
+    for chunk in chunks(agent_ids):
+        with RUNTIME.best_effort(log, "%d task(s) resume when it is back.", len(chunk)):
+            for queue, ready in answered_by_queue(RUNTIME.engine, chunk).items():
+                RUNTIME.backend.make_ready(queue, ready)
+                mark_woken(RUNTIME.engine, "approval", ready)
 
 
 def _revoke(rule_id: UUID, metadata_filter: Mapping[str, Any] | None, by: str | None, now: datetime) -> bool:

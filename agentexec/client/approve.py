@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -12,19 +11,16 @@ from agentexec.activity.queries.handle import find_task
 from agentexec.arguments.actors import actor_name, checked_reason, checked_source
 from agentexec.arguments.checks import check_storable
 from agentexec.arguments.tool_arguments import dump_arguments
-from agentexec.client.approval_rules import AllLikeIt, new_rule
+from agentexec.client.approval_rules import AllLikeIt, apply_rule, new_rule, wake_answered
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import UsageError
-from agentexec.journal.approvals import answer_question, without_open_questions
+from agentexec.journal.approvals import answer_question
 from agentexec.journal.facts import dump
 from agentexec.journal.questions import APPROVED, REJECTED, Reply
-from agentexec.journal.wake_ups import mark_woken
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.task import Task, agent_id_of
-
-log = logging.getLogger("agentexec.approvals")
 
 
 async def approve(
@@ -45,7 +41,7 @@ async def approve(
         call_id: Id of the call, as `ax.approvals.list` returns it.
         arguments: Arguments for the call instead of the model's, as one JSON object. They are checked against the tool's
             schema. The record keeps both, and the model is told with which arguments the call was made.
-        rule: Approve later calls like this one too, without asking; see `ax.AllLikeIt`.
+        rule: Approve calls like this one too, later ones and those that wait; see `ax.AllLikeIt`.
         reason: Why, for people: it is on the record and in the task's log.
         metadata_filter: Labels that the task must have, as for `ax.activity.detail`.
         by: Name of who does it, for the record and the task's log.
@@ -172,11 +168,10 @@ def _decide(
     """Answer a call. May be called again with the same `now` after UnavailableError."""
     agent_id = agent_id_of(task)
     call_id = check_storable("call_id=", call_id)
-    queue = find_task(RUNTIME.engine, agent_id, metadata_filter).queue_name
-    if not answer_question(RUNTIME.engine, agent_id, call_id, reply, now):
-        return False
-    with RUNTIME.best_effort(log, "Task %s resumes when it is back.", agent_id):
-        if without_open_questions(RUNTIME.engine, [agent_id]):
-            RUNTIME.backend.make_ready(queue, [agent_id])
-            mark_woken(RUNTIME.engine, "approval", [agent_id])
-    return True
+    find_task(RUNTIME.engine, agent_id, metadata_filter)
+    decision = answer_question(RUNTIME.engine, agent_id, call_id, reply, now)
+    if decision.made:
+        wake_answered([agent_id, *decision.answered])
+        if decision.rule is not None:
+            apply_rule(decision.rule, now)
+    return decision.made

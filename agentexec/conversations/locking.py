@@ -10,9 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from agentexec.arguments.checks import check_text
 from agentexec.conversations.models import MAX_ID, ConversationRow
-
-LOCK_PREFIX = "conversation:"
-"""Prefix of the lock of a conversation's turns; the conversation's id follows."""
+from agentexec.journal.approval_rules import TURN_LOCK
 
 CONVERSATION: Any = ConversationRow.__table__
 
@@ -32,7 +30,7 @@ def checked_id(value: Any) -> str:
 
 def lock_key_of(conversation: str) -> str:
     """Return the key of the lock that the turns of a conversation have."""
-    return LOCK_PREFIX + conversation
+    return TURN_LOCK + conversation
 
 
 def find_conversation(connection: Connection, conversation: str) -> Any:

@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select, update
 
 from agentexec.activity.changes.session_use import PREFIX as SESSION_LABEL
-from agentexec.activity.changes.statements import LABEL
-from agentexec.activity.queries.labels import label_rows
+from agentexec.activity.changes.statements import ACTIVITY, LABEL
+from agentexec.activity.models import Activity
+from agentexec.activity.queries.labels import driving_label_condition, label_rows, metadata_conditions
 from agentexec.arguments.argument_patterns import (
     matches_glob,
     meets,
@@ -29,6 +30,9 @@ from agentexec.task import new_agent_id
 RULE: Any = ApprovalRule.__table__
 
 ScopeKind = Literal["task", "conversation", "metadata"]
+
+TURN_LOCK = "conversation:"
+"""Begin of the lock that the turns of a conversation have."""
 
 MAX_RULES = 1000
 """Rules of a task's scopes that are compared with one question, the newest first."""
@@ -53,10 +57,20 @@ class NewRule(NamedTuple):
     reason: str | None
 
 
+class MadeRule(NamedTuple):
+    """A new rule: its row, and the conditions on the activities in its scope."""
+
+    row: ApprovalRule
+    its_tasks: list[ColumnElement[bool]]
+
+
 def find_rules(connection: Connection, agent_id: UUID, now: datetime) -> list[Any]:
     """Return the rules in force for a task, the newest first."""
     labels = _labels_of(connection, agent_id)
     keys = [_task_key(agent_id), *(_label_key(name, value) for name, value in labels)]
+    lock_key = _turn_lock_of(connection, agent_id)
+    if lock_key is not None:
+        keys.append(_label_key(TURN_LOCK, lock_key))
     query = (
         select(RULE)
         .where(RULE.c.scope_key.in_(keys), RULE.c.expires_at > now, RULE.c.revoked_at.is_(None))
@@ -86,10 +100,10 @@ def has_labels(labels: set[tuple[str, str]], wanted: Mapping[str, Any] | None) -
     return wanted is not None and labels.issuperset(label_rows(wanted))
 
 
-def add_rule(
+def make_rule(
     connection: Connection, agent_id: UUID | None, new: NewRule, call: tuple[str, str] | None, now: datetime
-) -> Any:
-    """Save a rule and return its row.
+) -> MadeRule:
+    """Return a rule as it is to be saved.
 
     Args:
         connection: The transaction.
@@ -106,29 +120,37 @@ def add_rule(
         raise UsageError(
             "The arguments of this call cannot be compared with others; approve it without a rule."
         )
-    connection.execute(delete(RULE).where(RULE.c.expires_at < now - timedelta(days=KEPT_DAYS)))
-    rule_id = new_agent_id()
-    values = {
-        "rule_id": rule_id,
-        "scope": new.scope,
-        "scope_key": _scope_key(connection, agent_id, new),
-        "agent_id": agent_id if new.scope == "task" else None,
-        "labels": dict(new.labels),
-        "tool": tool,
-        "conditions": None if new.conditions is None else json.dumps(new.conditions),
-        "arguments": arguments if new.conditions is None else None,
-        "created_at": now,
-        "created_by": new.by,
-        "created_from": new.source,
-        "reason": new.reason,
-        "expires_at": now + timedelta(seconds=new.seconds),
-    }
+    scope_key, its_tasks = _scope(connection, agent_id, new)
+    row = ApprovalRule(
+        rule_id=new_agent_id(),
+        scope=new.scope,
+        scope_key=scope_key,
+        agent_id=agent_id if new.scope == "task" else None,
+        labels=dict(new.labels),
+        tool=tool,
+        conditions=None if new.conditions is None else json.dumps(new.conditions),
+        arguments=arguments if new.conditions is None else None,
+        created_at=now,
+        created_by=new.by,
+        created_from=new.source,
+        reason=new.reason,
+        expires_at=now + timedelta(seconds=new.seconds),
+    )
+    return MadeRule(row, [*its_tasks, *metadata_conditions(new.labels)])
+
+
+def save_rule(connection: Connection, rule: MadeRule) -> None:
+    """Save a rule, and remove those that ended long ago."""
+    row = rule.row
+    connection.execute(delete(RULE).where(RULE.c.expires_at < row.created_at - timedelta(days=KEPT_DAYS)))
+    values = {column.name: getattr(row, column.name) for column in RULE.c}
     connection.execute(insert(RULE).values(values))
-    return connection.execute(select(RULE).where(RULE.c.rule_id == rule_id)).one()
 
 
-def _scope_key(connection: Connection, agent_id: UUID | None, new: NewRule) -> str:
-    """Return what the tasks of a rule's scope have in common."""
+def _scope(
+    connection: Connection, agent_id: UUID | None, new: NewRule
+) -> tuple[str, list[ColumnElement[bool]]]:
+    """Return what the tasks of a rule's scope have in common besides its labels, and the conditions on them."""
     labels = set() if agent_id is None else _labels_of(connection, agent_id)
     if agent_id is not None and not has_labels(labels, new.labels):
         raise UsageError(
@@ -136,16 +158,21 @@ def _scope_key(connection: Connection, agent_id: UUID | None, new: NewRule) -> s
         )
     if new.scope == "metadata":
         name, value = sorted(label_rows(new.labels))[0]
-        return _label_key(name, value)
+        return _label_key(name, value), []
     if agent_id is None:
         raise UsageError(f'A rule with scope="{new.scope}" needs a task.')
     if new.scope == "task":
-        return _task_key(agent_id)
+        return _task_key(agent_id), [Activity.agent_id == agent_id]
+    lock_key = _turn_lock_of(connection, agent_id)
+    if lock_key is not None:
+        return _label_key(TURN_LOCK, lock_key), [Activity.lock_key == lock_key]
     sessions = sorted(label for label in labels if label[0].startswith(SESSION_LABEL))
     if len(sessions) != 1:
         what = "uses no session" if not sessions else "uses several sessions"
-        raise UsageError(f'Task {agent_id} {what}; use scope="task", or a label of its metadata.')
-    return _label_key(*sessions[0])
+        raise UsageError(
+            f'Task {agent_id} is not a turn of a conversation and {what}; use scope="task", or a label of its metadata.'
+        )
+    return _label_key(*sessions[0]), [driving_label_condition(sessions[0])]
 
 
 def revoke(engine: Engine, rule_id: UUID, by: str | None, now: datetime) -> bool:
@@ -179,6 +206,13 @@ def find_rule(engine: Engine, rule_id: UUID) -> Any | None:
 def _labels_of(connection: Connection, agent_id: UUID) -> set[tuple[str, str]]:
     query = select(LABEL.c.name, LABEL.c.value).where(LABEL.c.agent_id == agent_id)
     return {(name, value) for name, value in connection.execute(query)}
+
+
+def _turn_lock_of(connection: Connection, agent_id: UUID) -> str | None:
+    """Return the lock that a task has in common with the other turns of its conversation; None if it is not a turn."""
+    query = select(ACTIVITY.c.lock_key).where(ACTIVITY.c.agent_id == agent_id)
+    lock_key: str | None = connection.execute(query).scalar()
+    return lock_key if lock_key is not None and lock_key.startswith(TURN_LOCK) else None
 
 
 def _task_key(agent_id: UUID) -> str:

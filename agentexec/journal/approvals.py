@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, and_, insert, select, update
 
 from agentexec.activity.changes.new_tasks import log_row
 from agentexec.activity.changes.statements import ACTIVITY, INSERT_LOG
+from agentexec.activity.models import Activity
 from agentexec.arguments.tool_arguments import check_arguments, same_arguments
+from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.errors import ActivityNotFoundError, ApprovalNotFoundError, UsageError
-from agentexec.journal.approval_rules import add_rule, find_rules, matches
-from agentexec.journal.models import Approval
+from agentexec.journal.approval_rules import MadeRule, NewRule, find_rules, make_rule, matches, save_rule
+from agentexec.journal.models import Approval, ApprovalRule
 from agentexec.journal.questions import (
     APPROVED,
     BY_POLICY,
@@ -35,7 +37,7 @@ from agentexec.journal.questions import (
     reply_phrase,
 )
 from agentexec.journal.store import require_lease
-from agentexec.task import Lease, Status
+from agentexec.task import ACTIVE_STATUSES, Lease, Status
 
 APPROVAL: Any = Approval.__table__
 
@@ -46,9 +48,20 @@ OF_PRESENT_RUN = ~APPROVAL.c.path.startswith(PAST_RUNS)
 def ask(engine: Engine, lease: Lease, questions: Sequence[Question], now: datetime) -> list[Verdict]:
     """Save the questions that are new, give those whose time is over their default answer, and return the verdicts.
 
-    A new question that matches a rule has its answer at once. Raises LeaseLostError if another worker has the task,
+    A question that matches a rule has its answer at once. Raises LeaseLostError if another worker has the task,
     UnavailableError.
     """
+    verdicts, has_asked = _ask(engine, lease, questions, now)
+    if has_asked and not all(verdict.decided for verdict in verdicts):
+        # A rule that was saved in the meantime did not see these questions, nor they the rule.
+        verdicts, _ = _ask(engine, lease, questions, now)
+    return verdicts
+
+
+def _ask(
+    engine: Engine, lease: Lease, questions: Sequence[Question], now: datetime
+) -> tuple[list[Verdict], bool]:
+    """Return the verdicts, and whether some of the questions are new."""
     with writing(engine) as connection:
         require_lease(connection, lease)
         rows = _rows_by_place(connection, lease.agent_id)
@@ -56,6 +69,9 @@ def ask(engine: Engine, lease: Lease, questions: Sequence[Question], now: dateti
         lines: list[str] = []
         if new:
             _insert(connection, lease.agent_id, new, now, lines)
+            rows = _rows_by_place(connection, lease.agent_id)
+        lines += _follow_rules(connection, lease.agent_id, questions, rows, now)
+        if lines:
             rows = _rows_by_place(connection, lease.agent_id)
         verdicts = []
         for question in questions:
@@ -69,33 +85,54 @@ def ask(engine: Engine, lease: Lease, questions: Sequence[Question], now: dateti
                 )
             verdicts.append(verdict)
         _log(connection, lease.agent_id, lines, now)
-        return verdicts
+        return verdicts, bool(new)
+
+
+def _follow_rules(
+    connection: Connection,
+    agent_id: UUID,
+    questions: Sequence[Question],
+    rows: Mapping[Any, Any],
+    now: datetime,
+) -> list[str]:
+    """Answer the questions that match a rule, and return the lines of the log about them."""
+    open_ones = [
+        (question, rows[question.path, question.seq]) for question in questions if question.follows_rules
+    ]
+    open_ones = [(question, row) for question, row in open_ones if _is_open(row, now)]
+    rules = find_rules(connection, agent_id, now) if open_ones else []
+    lines = []
+    for question, row in open_ones:
+        rule = next((rule for rule in rules if matches(rule, question.tool, question.arguments)), None)
+        if rule is not None:
+            lines.append(_answer_by_rule(connection, row, rule, now))
+    return lines
 
 
 def _insert(
     connection: Connection, agent_id: UUID, new: Sequence[Question], now: datetime, lines: list[str]
 ) -> None:
-    """Save new questions. Those that a rule or a policy answers are answered, which adds to `lines` of the log."""
-    follow_rules = any(question.terms.follows_rules for question in new)
-    rules = find_rules(connection, agent_id, now) if follow_rules else []
+    """Save new questions. Those that a policy answers are answered, which adds to `lines` of the log."""
     values = []
     for question in new:
-        row = _values(agent_id, question, now)
-        rule = None
-        if question.terms.follows_rules and not question.terms.is_refused:
-            rule = next((rule for rule in rules if matches(rule, question.tool, question.arguments)), None)
-        if rule is not None:
-            who = "" if rule.created_by is None else f" of {rule.created_by}"
-            lines.append(f"Approved by rule {rule.rule_id}{who}: {question.call}")
-            answer = {"decided_by": rule.created_by, "reason": rule.reason, "rule_id": rule.rule_id}
-            row |= {**answer, "status": APPROVED, "decided_from": f"rule {rule.rule_id}"}
-        elif question.terms.is_refused:
+        row = question.values(agent_id, now)
+        if question.terms.is_refused:
             lines.append(f"Rejected by the {BY_POLICY}: {question.call}")
             row |= {"status": REJECTED, "message": REFUSED_MESSAGE, "decided_from": BY_POLICY}
-        if row["status"] != PENDING:
             row |= {"decided_at": now, "notice_at": None}
         values.append(row)
     connection.execute(insert(APPROVAL), values)
+
+
+def _answer_by_rule(
+    connection: Connection, question: Any, rule: Any, now: datetime, wake_at: datetime | None = None
+) -> str:
+    """Approve an open question by a rule, and return the line of the log about it."""
+    by_rule = f"rule {rule.rule_id}"
+    answer = {"status": APPROVED, "decided_from": by_rule, "rule_id": rule.rule_id, "decided_at": now}
+    _set(connection, question, **answer, decided_by=rule.created_by, reason=rule.reason, notice_at=None, wake_at=wake_at)  # fmt: skip
+    who = "" if rule.created_by is None else f" of {rule.created_by}"
+    return answer_line(question, "approved", f" by {by_rule}{who}")
 
 
 def _log(connection: Connection, agent_id: UUID, lines: Sequence[str], now: datetime) -> None:
@@ -122,49 +159,143 @@ def verdict_on(question: Question, row: Any | None, now: datetime) -> Verdict:
     return Verdict(row.status, row.message, row.expires_at, edited, row.superseded_at is not None)
 
 
-@retry_on_deadlock
-def answer_question(engine: Engine, agent_id: UUID, call_id: str, reply: Reply, now: datetime) -> bool:
-    """Answer the oldest open question about a call; False if there is none any more, or the task has ended.
+class Decision(NamedTuple):
+    """Outcome of an answer: whether it has decided its question, the rule made with it, and the tasks that this has answered."""
 
-    A second call with the same `now` is safe: it returns True if the first one has answered the question.
+    made: bool
+    rule: MadeRule | None = None
+    answered: Sequence[UUID] = ()
+
+
+@retry_on_deadlock
+def answer_question(engine: Engine, agent_id: UUID, call_id: str, reply: Reply, now: datetime) -> Decision:
+    """Answer the oldest open question about a call; not made if there is none any more, or the task has ended.
+
+    A second call with the same `now` is safe: it is made if the first one has answered the question.
     Raises ActivityNotFoundError, ApprovalNotFoundError, UnavailableError, and UsageError for arguments that the call
     cannot have.
     """
     with writing(engine) as connection:
-        task = _lock_task(connection, agent_id)
+        rule = _rule_of(connection, agent_id, call_id, reply, now)
+        # Known before anything is locked: whoever locks several tasks does so in the order of their keys.
+        others = [] if rule is None else _tasks_with_open_calls(connection, rule, now)
+        tasks = _lock_tasks(connection, {agent_id, *others})
+        if (task := tasks.get(agent_id)) is None:
+            raise ActivityNotFoundError(agent_id)
         rows = _rows(connection, agent_id)
-        about_call = [row for row in rows if call_id in (row.call_id, row.path)]
-        if not about_call:
-            raise ApprovalNotFoundError(agent_id, call_id)
+        about_call = _about_call(rows, agent_id, call_id)
         question = next((row for row in about_call if _is_open(row, now)), None)
         if question is None or task.status.final:
-            return any(row.decided_at == now and row.status in reply.statuses for row in about_call)
-        reply = _with_rule(connection, question, _fitted(question, reply), now)
+            return Decision(any(row.decided_at == now and row.status in reply.statuses for row in about_call))
+        reply = _fitted(question, reply)
+        if rule is not None:
+            save_rule(connection, rule)
+            reply = reply._replace(made_rule=rule.row.rule_id)
         is_last = sum(_is_open(row, now) for row in rows) == 1
         _set(connection, question, **_answered(reply, now), wake_at=now if is_last else None)
         _note_answer(connection, question, reply, task, is_last, now)
-        return True
+        return Decision(True, rule, _answer_open_calls(connection, tasks.values(), rule, now))
 
 
-def _lock_task(connection: Connection, agent_id: UUID) -> Any:
-    query = select(ACTIVITY.c.status, ACTIVITY.c.percentage).where(ACTIVITY.c.agent_id == agent_id)
-    task = connection.execute(query.with_for_update()).one_or_none()
-    if task is None:
-        raise ActivityNotFoundError(agent_id)
-    return task
+@retry_on_deadlock
+def add_rule(
+    engine: Engine, agent_id: UUID | None, new: NewRule, now: datetime
+) -> tuple[MadeRule, list[UUID]]:
+    """Save a rule that is made alone; return it and the tasks with open questions that it has answered."""
+    with writing(engine) as connection:
+        rule = make_rule(connection, agent_id, new, None, now)
+        tasks = _lock_tasks(connection, _tasks_with_open_calls(connection, rule, now))
+        save_rule(connection, rule)
+        return rule, _answer_open_calls(connection, tasks.values(), rule, now)
 
 
-def _with_rule(connection: Connection, question: Any, reply: Reply, now: datetime) -> Reply:
-    """Save the rule of a reply, and return the reply with its id. Raises UsageError for a rule about other calls."""
-    if reply.rule is None:
-        return reply
-    decided = reply.arguments or question.arguments
-    rule = add_rule(connection, question.agent_id, reply.rule, (question.tool, decided), now)
-    if not any(matches(rule, question.tool, arguments) for arguments in (decided, question.arguments)):
+@retry_on_deadlock
+def answer_by_rule(engine: Engine, rule: MadeRule, now: datetime) -> list[UUID]:
+    """Answer open questions that match a rule, those of CHUNK_SIZE tasks at most; return the tasks."""
+    with writing(engine) as connection:
+        tasks = _lock_tasks(connection, _tasks_with_open_calls(connection, rule, now))
+        return _answer_open_calls(connection, tasks.values(), rule, now)
+
+
+def _tasks_with_open_calls(connection: Connection, rule: MadeRule, now: datetime) -> list[UUID]:
+    """Return the tasks in a rule's scope that have open questions which match it, CHUNK_SIZE at most."""
+    query = (
+        select(APPROVAL)
+        .join(Activity, Activity.agent_id == APPROVAL.c.agent_id)
+        .where(APPROVAL.c.status == PENDING, Activity.status.in_(ACTIVE_STATUSES), *rule.its_tasks)
+    )
+    found: set[UUID] = set()
+    for row in connection.execute(query):
+        if _is_open(row, now) and _is_answered(row, rule.row):
+            found.add(row.agent_id)
+            if len(found) == CHUNK_SIZE:
+                break
+    return sorted(found)
+
+
+def _answer_open_calls(
+    connection: Connection, tasks: Iterable[Any], rule: MadeRule | None, now: datetime
+) -> list[UUID]:
+    """Answer the open questions of locked tasks that match a rule, and return those of the tasks that had any."""
+    if rule is None:
+        return []
+    return [
+        task.agent_id
+        for task in tasks
+        if not task.status.final and _answer_calls_of(connection, task, rule.row, now)
+    ]
+
+
+def _answer_calls_of(connection: Connection, task: Any, rule: ApprovalRule, now: datetime) -> bool:
+    """Answer the open questions of a task that match a rule; False if it has none."""
+    rows = [row for row in _rows(connection, task.agent_id) if _is_open(row, now)]
+    matching = [row for row in rows if _is_answered(row, rule)]
+    is_last = len(matching) == len(rows)
+    wake_at = now if is_last else None
+    lines = [_answer_by_rule(connection, row, rule, now, wake_at) for row in matching]
+    _log(connection, task.agent_id, lines, now)
+    if lines and is_last and task.status is Status.QUEUED:
+        due = update(ACTIVITY).where(ACTIVITY.c.agent_id == task.agent_id).values(run_at=None)
+        connection.execute(due)
+    return bool(lines)
+
+
+def _is_answered(question: Any, rule: ApprovalRule) -> bool:
+    return follows_rules(question) and matches(rule, question.tool, question.arguments)
+
+
+def _lock_tasks(connection: Connection, agent_ids: Collection[UUID]) -> dict[UUID, Any]:
+    """Lock tasks in the order of their keys, and return their state."""
+    if not agent_ids:
+        return {}
+    query = select(ACTIVITY.c.agent_id, ACTIVITY.c.status, ACTIVITY.c.percentage)
+    query = query.where(ACTIVITY.c.agent_id.in_(agent_ids)).order_by(ACTIVITY.c.agent_id)
+    return {row.agent_id: row for row in connection.execute(query.with_for_update())}
+
+
+def _about_call(rows: Sequence[Any], agent_id: UUID, call_id: str) -> list[Any]:
+    """Return the questions about a call. Raises ApprovalNotFoundError if there are none."""
+    found = [row for row in rows if call_id in (row.call_id, row.path)]
+    if not found:
+        raise ApprovalNotFoundError(agent_id, call_id)
+    return found
+
+
+def _rule_of(
+    connection: Connection, agent_id: UUID, call_id: str, reply: Reply, now: datetime
+) -> MadeRule | None:
+    """Return the rule of a reply; None if it has none, or the call is decided. Raises UsageError for a rule about other calls."""
+    about_call = [] if reply.rule is None else _about_call(_rows(connection, agent_id), agent_id, call_id)
+    question = next((row for row in about_call if _is_open(row, now)), None)
+    if reply.rule is None or question is None:
+        return None
+    decided = _fitted(question, reply).arguments or question.arguments
+    rule = make_rule(connection, agent_id, reply.rule, (question.tool, decided), now)
+    if not any(matches(rule.row, question.tool, arguments) for arguments in (decided, question.arguments)):
         raise UsageError(
             "The rule does not match the call that is approved with it; change its tool or its conditions, or make it alone."
         )
-    return reply._replace(made_rule=rule.rule_id)
+    return rule
 
 
 def _answered(reply: Reply, now: datetime) -> dict[str, Any]:
@@ -244,33 +375,6 @@ def _rows(connection: Connection, agent_id: UUID) -> list[Any]:
 
 def _rows_by_place(connection: Connection, agent_id: UUID) -> dict[tuple[str, int], Any]:
     return {(row.path, row.seq): row for row in _rows(connection, agent_id)}
-
-
-def _values(agent_id: UUID, question: Question, now: datetime) -> dict[str, Any]:
-    terms = question.terms
-    return {
-        "agent_id": agent_id,
-        "path": question.path,
-        "seq": question.seq,
-        "call_id": question.call_id,
-        "kind": question.kind,
-        "tool": question.tool,
-        "arguments": question.arguments,
-        "status": PENDING,
-        "message": None,
-        "created_at": now,
-        "expires_at": question.expires_at,
-        "arguments_schema": terms.schema,
-        "decided_at": None,
-        "decided_by": None,
-        "decided_from": None,
-        "reason": None,
-        "rule_id": None,
-        "default_answer": None if terms.default == REJECTED else terms.default,
-        "webhook": terms.webhook,
-        "notice_at": now if terms.notifies else None,
-        "reminder_seconds": terms.reminder,
-    }
 
 
 def _set(connection: Connection, row: Any, **values: Any) -> None:

@@ -74,6 +74,38 @@ class Question(NamedTuple):
         """The name by which a person refers to the call."""
         return self.path.rpartition("/")[2]
 
+    def values(self, agent_id: UUID, now: datetime) -> dict[str, Any]:
+        """Return the row of the question when it is asked."""
+        terms = self.terms
+        return {
+            "agent_id": agent_id,
+            "path": self.path,
+            "seq": self.seq,
+            "call_id": self.call_id,
+            "kind": self.kind,
+            "tool": self.tool,
+            "arguments": self.arguments,
+            "status": PENDING,
+            "message": None,
+            "created_at": now,
+            "expires_at": self.expires_at,
+            "arguments_schema": terms.schema,
+            "decided_at": None,
+            "decided_by": None,
+            "decided_from": None,
+            "reason": None,
+            "rule_id": None,
+            "default_answer": None if terms.default == REJECTED else terms.default,
+            "webhook": terms.webhook,
+            "notice_at": now if terms.notifies else None,
+            "reminder_seconds": terms.reminder,
+        }
+
+    @property
+    def follows_rules(self) -> bool:
+        """True if a rule may answer it."""
+        return self.terms.follows_rules and not self.terms.is_refused
+
     @property
     def call(self) -> str:
         """The call as a line of the log shows it."""

@@ -84,6 +84,18 @@ def _untold(kind: WaitKind) -> Select[Any]:
     return query.limit(bindparam("most", type_=Integer))
 
 
+def answered_by_queue(engine: Engine, agent_ids: Sequence[UUID]) -> dict[str, list[UUID]]:
+    """Return those of the tasks that wait for no answer any more, by their queues."""
+    ready = without_open_questions(engine, agent_ids)
+    queues: dict[str, list[UUID]] = {}
+    query = select(ACTIVITY.c.queue, ACTIVITY.c.agent_id)
+    with reading(engine) as connection:
+        for queue, agent_id in connection.execute(query.where(ACTIVITY.c.agent_id.in_(ready))):
+            if queue is not None:
+                queues.setdefault(queue, []).append(agent_id)
+    return queues
+
+
 def mark_woken(engine: Engine, kind: WaitKind, agent_ids: Sequence[UUID]) -> None:
     """Note that the queue was told of these tasks' answers or events."""
     waits = _TABLES[kind]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
-from agents import Agent
+from agents import Agent, function_tool
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
@@ -23,6 +23,17 @@ pool = ax.Pool()
 async def support(agent_id: UUID, context: ax.Turn) -> str:
     agent = Agent("Support", instructions="Answer.")
     result = await ax.OpenAIRunner(agent_id).run(agent, context.text, session=context.session)
+    return str(result.final_output)
+
+
+@function_tool(needs_approval=True)
+async def refund(amount: int) -> str:
+    return f"refunded {amount}"
+
+
+@pool.task("clerk")
+async def clerk(agent_id: UUID, context: ax.Turn) -> str:
+    result = await ax.OpenAIRunner(agent_id).run(Agent("Clerk", tools=[refund]), context.text)
     return str(result.final_output)
 
 
@@ -187,3 +198,21 @@ async def read(
         if not turns:
             break
     return events
+
+
+async def test_a_rule_of_a_conversation_is_about_its_turns(harness: ax.testing.AsyncHarness) -> None:
+    """The turns of this task use no session."""
+    chat, other = ax.conversation("user:1", task="clerk"), ax.conversation("user:2", task="clerk")
+    harness.model.call_tool("refund", {"amount": 5})
+    first = await chat.send("Pay.")
+    await harness.run_all()
+    [call] = harness.approvals
+    await ax.approve(call.agent_id, call.call_id, rule=ax.AllLikeIt([], scope="conversation"))
+    harness.model.say("Paid.").call_tool("refund", {"amount": 6}).say("Paid again.")
+    second = await chat.send("Pay again.")
+    await harness.run_all()
+    assert [await chat.result(message) for message in (first, second)] == ["Paid.", "Paid again."]
+    harness.model.call_tool("refund", {"amount": 7})
+    await other.send("Pay me.")
+    await harness.run_all()
+    assert [call.arguments for call in harness.approvals] == ['{"amount":7}']

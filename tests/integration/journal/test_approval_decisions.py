@@ -14,11 +14,12 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.activity.models import ActivityLabel
+from agentexec.activity.models import Activity, ActivityLabel
 from agentexec.activity.queries.labels import label_rows
 from agentexec.arguments.actors import source_on_host
 from agentexec.db.clock import utc_now
 from agentexec.errors import WaitingForApproval
+from agentexec.journal import approvals
 from agentexec.journal.models import Approval, ApprovalRule, JournalEntry
 from agentexec.journal.questions import EDITED
 from agentexec.runners.openai.tools import INTERRUPTED_MESSAGE
@@ -91,8 +92,11 @@ def rules(**options: Any) -> list[ax.approvals.ApprovalRuleSchema]:
 
 def label(task: ReplayableTask, **labels: Any) -> None:
     with RUNTIME.engine.begin() as connection:
+        created_at = connection.execute(
+            select(Activity.created_at).where(Activity.agent_id == task.agent_id)
+        ).scalar()
         for name, value in label_rows(labels):
-            row = {"agent_id": task.agent_id, "name": name, "value": value, "created_at": utc_now()}
+            row = {"agent_id": task.agent_id, "name": name, "value": value, "created_at": created_at}
             connection.execute(insert(ActivityLabel).values(row))
 
 
@@ -285,6 +289,60 @@ async def test_a_rule_is_about_the_tasks_of_its_scope(by_metadata: bool) -> None
     await ax.approve(tasks[0].agent_id, "call_1", rule=ax.AllLikeIt([], scope=scope))
     assert (await banks[1].attempt()).final_output == "Done."
     await banks[2].waits()
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_a_new_rule_answers_the_questions_that_wait_already(alone: bool) -> None:
+    tasks = [ReplayableTask() for _ in range(4)]
+    for number, task in enumerate(tasks):
+        label(task, tenant="other" if number == 3 else "acme")
+    small = [pay("Ann", 50), pay("Bob", 60, "call_2")]
+    turns = [[pay("Ann", 50)], small, [pay("Ann", 70), pay("Bob", 500, "call_2")], [pay("Ann", 50)]]
+    banks = [Bank(task, [turn, DONE]) for task, turn in zip(tasks, turns, strict=True)]
+    for bank in banks:
+        await bank.waits()
+    scope = {"tenant": "acme"}
+    if alone:
+        await ax.approvals.add_rule("refund", ["amount<=100"], scope=scope, by="alice", reason="Small.")
+    else:
+        rule = ax.AllLikeIt(["amount<=100"], scope=scope)
+        await ax.approve(tasks[0].agent_id, "call_1", rule=rule, by="alice", reason="Small.")
+    [made] = rules()
+    assert [len(calls(task)) for task in tasks] == [1, 2, 1, 0]
+    for call in (*calls(tasks[1]), *calls(tasks[2])):
+        assert (call.status, call.rule_id, call.decided_by) == ("approved", made.rule_id, "alice")
+        assert (call.decided_from, call.reason) == (f"rule {made.rule_id}", "Small.")
+    line = f'Approved by rule {made.rule_id} of alice: refund({{"to":"Bob","amount":60}})'
+    assert line in tasks[1].messages()
+    for bank in banks[:2]:
+        assert (await bank.attempt()).final_output == "Done."
+    for bank in banks[2:]:
+        await bank.waits()
+
+
+async def test_a_rule_and_a_question_of_the_same_moment_find_each_other(
+    task: ReplayableTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule is saved after its maker looked for questions, and after the task looked for rules."""
+    look = approvals.find_rules
+    late = [ax.approvals.add_rule_sync]
+
+    def find_rules(connection: Any, agent_id: Any, now: Any) -> list[Any]:
+        found = look(connection, agent_id, now)
+        return found if not late else []
+
+    ask = approvals._ask
+
+    def ask_once(*arguments: Any) -> Any:
+        answer = ask(*arguments)
+        if late:
+            monkeypatch.setattr(approvals, "_tasks_with_open_calls", lambda *_: [])
+            late.pop()("refund", [], task=task.agent_id)
+        return answer
+
+    monkeypatch.setattr(approvals, "find_rules", find_rules)
+    monkeypatch.setattr(approvals, "_ask", ask_once)
+    assert (await Bank(task, [[pay("Ann", 50)], DONE]).attempt()).final_output == "Done."
 
 
 @pytest.mark.parametrize("damaged", ["nonsense", "null"])
