@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployment import REPOSITORY, run_python
+from tests.stores import KEY
 from tests.waiting import patient
 
 WHOLE = os.environ.get("AGENTEXEC_TEST_CRASHES") == "all"
@@ -39,6 +40,8 @@ tests/integration/runners/openai cut at every record."""
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("case", ALL_CASES if WHOLE else SOME_CASES)
 def test_a_run_killed_at_any_instant_ends_as_if_nothing_had_happened(case: str, tmp_path: Path) -> None:
+    # The journal of runs with a session is encrypted as well, which no kill may show.
+    keys = {"AGENTEXEC_ENCRYPTION_KEYS": KEY} if case.endswith("-session") else {}
     done = run_python(
         "-m",
         "tests.faults.crash_program",
@@ -48,6 +51,7 @@ def test_a_run_killed_at_any_instant_ends_as_if_nothing_had_happened(case: str, 
         str(EVERY),
         cwd=REPOSITORY,
         timeout=patient(390),
+        **keys,
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
