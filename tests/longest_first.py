@@ -57,6 +57,7 @@ SECONDS: dict[str, float] = {
     "tests/faults/test_worker_killed.py": 10,
     "tests/integration/schema/test_migrate.py": 10,
     "tests/integration/cli/test_bad_input.py": 8,
+    "tests/faults/test_restart_killed.py": 12,
     "tests/faults/test_fork_killed.py": 7,
     "tests/integration/test_secrets.py": 7,
     "tests/e2e/test_docs.py": 5,

@@ -28,7 +28,7 @@ LIMIT = 9000
 
 @pytest.mark.thorough
 @pytest.mark.timeout(240)
-@on_targets("embedded", "valkey+postgres", alternates=False)
+@on_targets("embedded", "postgres", "valkey+postgres", alternates=False)
 def test_a_shared_budget_holds_while_workers_are_killed(deploy: Deploy) -> None:
     deployment = deploy(
         num_workers=2, worker_concurrency=TASKS // 2, max_crashes=50, budgets=f"tenant={LIMIT} tokens/month"
