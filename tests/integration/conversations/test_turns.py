@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -186,6 +187,31 @@ async def test_the_stream_goes_on_from_turn_to_turn_and_resumes_anywhere(
         assert [event.id for event in rest] == [event.id for event in events[place + 1 :]]
     in_order = iter(chat.stream(after=events[-3].id))
     assert [next(in_order).id, next(in_order).id] == [event.id for event in events[-2:]]
+
+
+async def test_a_conversation_outlives_its_activities_and_ends_when_it_is_deleted(
+    database_harness: ax.testing.AsyncHarness,
+) -> None:
+    harness = database_harness
+    chat = ax.conversation("user:1", task="support", metadata={"tenant": "acme"})
+    harness.model.say("Hello.").say("Fine.")
+    await chat.send("Hi")
+    await harness.run_all()
+    with Session(RUNTIME.engine) as db:
+        assert ax.activity.prune(db, timedelta(0)) == 1
+    assert said(await chat.history()) == ["Hi", "Hello."]
+    await chat.send("How are you?", if_busy="reject")
+    await harness.run_all()
+    # The turn whose activity was pruned has left its message in the stream.
+    events = await read(chat.stream(after="0.0.0"), turns=1)
+    assert [event.data["text"] for event in events if event.type == "message"] == ["Hi", "How are you?"]
+    waiting = await chat.send("Bye")
+    assert await chat.delete()
+    assert not await chat.delete()
+    assert (harness.task(waiting.agent_id).status, await chat.history()) == ("canceled", [])
+    await harness.run_all()
+    with pytest.raises(ax.UsageError, match="has not begun"):
+        await ax.conversation("user:1").send("Hi")
 
 
 async def read(
