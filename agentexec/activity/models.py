@@ -26,7 +26,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
 from agentexec.arguments.queue_names import MAX_QUEUE_NAME
 from agentexec.arguments.versions import MAX_VERSION
 from agentexec.config import CONF
-from agentexec.db.base import Base
+from agentexec.db.base import Base, set_storage
 from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime, of_rows_with
 from agentexec.payloads.columns import Payload
 from agentexec.task import Status
@@ -169,8 +169,10 @@ class Activity(Base):
             **of_rows_with("debounce_key"),
         ),
         Index(f"ix_{CONF.table_prefix}activity_expires", "expires_at", **of_rows_with("expires_at")),
-        {"postgresql_with": VACUUM},
     )
+
+
+set_storage(Activity, VACUUM)
 
 
 class ActivityLog(Base):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, MetaData
+from sqlalchemy import DDL, Connection, Engine, MetaData, event
 from sqlalchemy.orm import DeclarativeBase
 
 from agentexec.db.migration_lock import hold_migration_lock, migration_lock
@@ -29,3 +30,13 @@ class Base(DeclarativeBase):
     """Declarative base of every agentexec table: `ax.Base.metadata.create_all(engine)` creates them."""
 
     metadata = LockedMetaData()
+
+
+def set_storage(model: type[Base], parameters: Mapping[str, object]) -> None:
+    """Set storage parameters of a model's table on PostgreSQL when it is made.
+
+    `Table` takes them itself only since SQLAlchemy 2.1.
+    """
+    pairs = ", ".join(f"{name} = {value}" for name, value in parameters.items())
+    change = DDL(f"ALTER TABLE %(fullname)s SET ({pairs})").execute_if(dialect="postgresql")
+    event.listen(model.__table__, "after_create", change)

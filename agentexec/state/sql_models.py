@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Index, Integer, SmallInteger, String, Uuid, t
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agentexec.config import CONF
-from agentexec.db.base import Base
+from agentexec.db.base import Base, set_storage
 from agentexec.db.columns import BigId, ExactText, LongText
 
 LEASED = 2
@@ -87,8 +87,10 @@ class QueueEntry(Base):
             postgresql_where=text(RANKED_ONLY),
             sqlite_where=text(RANKED_ONLY),
         ),
-        {"postgresql_with": VACUUM},
     )
+
+
+set_storage(QueueEntry, VACUUM)
 
 
 class QueueMember(Base):
