@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 import agentexec as ax
-from agentexec.arguments.actors import current_user, source_on_host
+from agentexec.arguments.actors import source_on_host
 from agentexec.cli.database import session
-from agentexec.cli.decision import Expires, Reason, Scope, Where, scope_of
+from agentexec.cli.decision import By, Expires, Reason, Scope, Where, scope_of
 from agentexec.cli.options import MetadataScope, parse_duration, parse_labels, parse_task_id
 from agentexec.cli.output import format_time, one_line
 from agentexec.errors import UsageError
@@ -24,6 +24,7 @@ ACTIONS = ("add", "revoke")
 
 
 def run(
+    by: By,
     what: Annotated[
         str | None,
         typer.Argument(
@@ -79,12 +80,12 @@ def run(
             expires=parse_duration("--expires", expires or "1d"),
             reason=reason,
             metadata_filter=labels,
-            by=current_user(),
+            by=by,
             source=source_on_host("cli"),
         )
         typer.echo(str(rule_id))
     else:
-        if not ax.approvals.revoke_rule_sync(name, metadata_filter=labels, by=current_user()):
+        if not ax.approvals.revoke_rule_sync(name, metadata_filter=labels, by=by):
             typer.echo(f"agentexec: Rule {name} has ended before.", err=True)
             raise typer.Exit(1)
         typer.echo(f"Revoked rule {name}.")

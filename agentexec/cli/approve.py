@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import agentexec as ax
-from agentexec.arguments.actors import current_user, source_on_host
+from agentexec.arguments.actors import source_on_host
 from agentexec.cli.decision import By, CallId, Expires, Reason, Scope, Where, read_object, report, scope_of
 from agentexec.cli.options import AgentId, MetadataScope, parse_duration, parse_labels
 from agentexec.errors import UsageError
@@ -16,6 +16,7 @@ from agentexec.errors import UsageError
 def run(
     agent_id: AgentId,
     call_id: CallId,
+    by: By,
     arguments: Annotated[
         str | None,
         typer.Option(
@@ -34,7 +35,6 @@ def run(
     scope: Scope = None,
     expires: Expires = None,
     reason: Reason = None,
-    by: By = None,
     metadata: MetadataScope = None,
 ) -> None:
     """Approve a call that waits for approval. The task continues with it.
@@ -59,7 +59,7 @@ def run(
         rule=rule,
         reason=reason,
         metadata_filter=parse_labels(metadata),
-        by=current_user() if by is None else by,
+        by=by,
         source=source_on_host("cli"),
     )
     report("Approved", agent_id, call_id, decided=decided)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 import agentexec as ax
-from agentexec.arguments.actors import current_user
 from agentexec.cli.database import session
+from agentexec.cli.decision import By
 from agentexec.cli.options import AgentId, MetadataScope, parse_labels, parse_task_id
 
 
@@ -18,6 +18,7 @@ def run(
     budget: Annotated[
         str, typer.Argument(metavar="AMOUNT", help="The new limit, like '$5.00' or '500000 tokens'.")
     ],
+    by: By,
     metadata: MetadataScope = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print agent_id, changed and status as JSON.")
@@ -31,7 +32,7 @@ def run(
     The exit code is 1 if the task has ended or does not exist.
     """
     task, scope = parse_task_id(agent_id), parse_labels(metadata)
-    changed = ax.set_budget_sync(task, budget, metadata_filter=scope, by=current_user())
+    changed = ax.set_budget_sync(task, budget, metadata_filter=scope, by=by)
     with session() as db:
         found = ax.activity.detail(db, task, metadata_filter=scope)
     if as_json:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from agentexec.arguments.actors import current_user
 from agentexec.arguments.argument_patterns import read_arguments
 from agentexec.arguments.checks import shown
 from agentexec.errors import UsageError
@@ -18,9 +19,13 @@ Reason = Annotated[
     typer.Option("--reason", metavar="TEXT", help="Why, for the record; the model does not get it."),
 ]
 By = Annotated[
-    str | None,
+    str,
     typer.Option(
-        "--by", metavar="NAME", help="Who decides, for the record; by default the user of this command."
+        "--by",
+        metavar="NAME",
+        default_factory=current_user,
+        show_default="the user of this command",
+        help="Who decides, for the record.",
     ),
 ]
 Where = Annotated[

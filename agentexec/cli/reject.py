@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import agentexec as ax
-from agentexec.arguments.actors import current_user, source_on_host
+from agentexec.arguments.actors import source_on_host
 from agentexec.cli.decision import By, CallId, Reason, report
 from agentexec.cli.options import AgentId, MetadataScope, parse_labels
 
@@ -15,9 +15,9 @@ from agentexec.cli.options import AgentId, MetadataScope, parse_labels
 def run(
     agent_id: AgentId,
     call_id: CallId,
+    by: By,
     message: Annotated[str | None, typer.Option("--message", "-m", help="Reason, told to the model.")] = None,
     reason: Reason = None,
-    by: By = None,
     metadata: MetadataScope = None,
 ) -> None:
     """Reject a call that waits for approval. The task continues without it.
@@ -30,7 +30,7 @@ def run(
         message=message,
         reason=reason,
         metadata_filter=parse_labels(metadata),
-        by=current_user() if by is None else by,
+        by=by,
         source=source_on_host("cli"),
     )
     report("Rejected", agent_id, call_id, decided=decided)

@@ -174,7 +174,8 @@ def test_a_budget_is_given_at_enqueue_and_raised_by_a_retry(deploy: Deploy) -> N
     task = printed.strip()
     assert code == 0
     printed = f"Task {task} may spend $1.50: $0.00 spent, $0.00 reserved of $1.50.\n"
-    assert cli(deployment, "budget", task, "$1.50") == (0, printed, "")
+    assert cli(deployment, "budget", task, "$1.50", "--by", "Ada") == (0, printed, "")
+    assert "by Ada" in cli(deployment, "logs", task)[1]
     code, _, err = cli(deployment, "budget", task, "1.50")
     assert code == 2 and "agentexec: AMOUNT: '1.50' is not a budget" in err
     assert ax.cancel_sync(task)

@@ -102,6 +102,11 @@ def test_the_command_line_changes_arguments_and_makes_rules(deployment: Deployme
     assert run_in_process(deployment, "approvals", "rules", "revoke", rule["rule_id"])[0] == 0
     assert run_in_process(deployment, "approvals", "rules", "revoke", rule["rule_id"])[0] == 1
     assert run_in_process(deployment, "approvals", "rules")[2] == "No rules approve calls.\n"
+    added = run_in_process(
+        deployment, "approvals", "rules", "add", "pay", "--task", str(task), "--by", "carol"
+    )
+    assert added[0] == 0
+    assert "by carol" in run_in_process(deployment, "approvals", "rules")[1]
     for options, name in (((), current_user()), (("--by", "bob"), "bob")):
         assert run_in_process(deployment, "reject", str(asking()), "call_1", *options)[0] == 0
         assert f"rejected by {name} (" in run_in_process(deployment, "approvals", "--state", "decided")[1]
