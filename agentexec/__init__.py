@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from agentexec.client.cancel import cancel as cancel
     from agentexec.client.cancel import cancel_sync as cancel_sync
     from agentexec.client.conversation import Conversation as Conversation
-    from agentexec.client.conversation import ConversationOptions as ConversationOptions
     from agentexec.client.conversation import conversation as conversation
     from agentexec.client.enqueue import enqueue as enqueue
     from agentexec.client.enqueue import enqueue_many as enqueue_many
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from agentexec.client.retry import retry_sync as retry_sync
     from agentexec.client.retry_failed import retry_failed as retry_failed
     from agentexec.client.retry_failed import retry_failed_sync as retry_failed_sync
+    from agentexec.client.turn_options import ConversationOptions as ConversationOptions
     from agentexec.config import CONF as CONF
     from agentexec.conversations.session import Session as Session
     from agentexec.conversations.turns import ConversationEvent as ConversationEvent
@@ -130,7 +130,7 @@ _HOMES = {
     "agentexec.activity.schemas": ("ApprovalRequest", "TaskFailure"),
     "agentexec.client.budgets": ("set_budget", "set_budget_sync"),
     "agentexec.client.cancel": ("cancel", "cancel_sync"),
-    "agentexec.client.conversation": ("Conversation", "ConversationOptions", "conversation"),
+    "agentexec.client.conversation": ("Conversation", "conversation"),
     "agentexec.config": ("CONF",),
     "agentexec.conversations.session": ("Session",),
     "agentexec.conversations.turns": ("ConversationEvent", "ConversationMessage", "HistoryItem", "Turn"),
@@ -181,6 +181,7 @@ _HOMES = {
     "agentexec.client.results": ("get_result", "get_result_sync"),
     "agentexec.client.retry": ("retry", "retry_sync"),
     "agentexec.client.retry_failed": ("retry_failed", "retry_failed_sync"),
+    "agentexec.client.turn_options": ("ConversationOptions",),
     "agentexec.runners.base": ("BaseAgentRunner",),
     "agentexec.runners.openai.runner": ("OpenAIRunner",),
     "agentexec.runtime": ("configure", "get_engine"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, TypedDict, Unpack
+from collections.abc import Callable
+from typing import Any, Unpack
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from agentexec.activity.changes.new_tasks import NewTask
-from agentexec.activity.queries.labels import check_label_count, checked_metadata
+from agentexec.activity.queries.labels import checked_metadata
 from agentexec.arguments.checks import check_integer, check_storable, check_text
 from agentexec.client.backend_check import BackendCheck
 from agentexec.client.conversation_deletion import delete_conversation
@@ -18,6 +19,7 @@ from agentexec.client.enqueue import enqueue_in_transaction
 from agentexec.client.intake import naming_refusals, with_tables
 from agentexec.client.new_task import new_task
 from agentexec.client.results import DEFAULT_TIMEOUT, get_result, get_result_sync
+from agentexec.client.turn_options import ConversationOptions, kept_options, with_kept, with_labels
 from agentexec.client.turn_wait import TurnWait
 from agentexec.config import CONF
 from agentexec.conversations.history import read_history
@@ -40,32 +42,12 @@ from agentexec.journal.recorder import current_scope
 from agentexec.outage import wait_out
 from agentexec.registry import MAX_TASK_NAME
 from agentexec.runtime import RUNTIME
-from agentexec.task import Priority, require_known_options
+from agentexec.task import require_known_options
 
 MAX_KEY = 200
 MAX_PAGE = 1000
 TRIES = 5
 """Times that a message is sent to a conversation which others add at the same moment."""
-
-
-class ConversationOptions(TypedDict, total=False):
-    """Options of the turns of a conversation; each may be left out."""
-
-    metadata: Mapping[str, Any] | None
-    """Labels of the turns, as for `ax.enqueue`. Those given with the first message are the conversation's: every turn has them,
-    whoever sends its message."""
-
-    queue_name: str | None
-    """Queue of the turns; by default that of their task."""
-
-    priority: Priority
-    """Priority of the turns, `ax.Priority.LOW` by default."""
-
-    fairness_key: str | None
-    """Owner of the turns, as for `ax.enqueue`."""
-
-    budget: str | None
-    """Limit of what each turn may spend, as for `ax.enqueue`."""
 
 
 def conversation(
@@ -284,16 +266,17 @@ class Conversation:
         return functools.partial(self._send, text, if_busy, idempotency_key)
 
     def _send(self, text: str, if_busy: IfBusy, idempotency_key: str | None) -> ConversationMessage:
-        name = self.task or with_tables(self._known_task)
+        name, options = with_tables(self._known_turns)
         context = Turn(conversation=self.conversation_id, text=text)
-        new = new_task(name, context, **self._options)
+        new = new_task(name, context, **options)
         new = new._replace(lock_key=lock_key_of(self.conversation_id))
         RUNTIME.get_shared(BackendCheck, BackendCheck).check(new.queue or CONF.queue_name)
         with naming_refusals([new]):
             return with_tables(lambda: self._record(new, text, if_busy, idempotency_key))
 
     def _begin(self) -> None:
-        name = check_text("task=", self.task or with_tables(self._known_task), MAX_TASK_NAME)
+        name = check_text("task=", with_tables(self._known_turns)[0], MAX_TASK_NAME)
+        new_task(name, Turn(conversation=self.conversation_id, text=""), **self._options)
         with_tables(lambda: self._open(name))
 
     @retry_on_deadlock
@@ -301,8 +284,7 @@ class Conversation:
         for _ in range(TRIES):
             try:
                 with writing(RUNTIME.engine) as connection:
-                    labels = self._labels
-                    open_conversation(connection, self.conversation_id, utc_now(), task=task, labels=labels)
+                    self._lock_row(connection, task)
             except IntegrityError:
                 continue
             return
@@ -317,9 +299,7 @@ class Conversation:
             try:
                 with writing(RUNTIME.engine) as connection:
                     now = utc_now()
-                    row = open_conversation(
-                        connection, self.conversation_id, now, task=new.task_name, labels=self._labels
-                    )
+                    row = self._lock_row(connection, new.task_name)
                     known = find_by_key(connection, self.conversation_id, idempotency_key)
                     if known is not None:
                         return known
@@ -342,15 +322,27 @@ class Conversation:
             "The message could not be recorded: others began the conversation too; try again."
         )
 
-    def _known_task(self) -> str:
+    def _lock_row(self, connection: Connection, task: str) -> Any:
+        return open_conversation(
+            connection,
+            self.conversation_id,
+            utc_now(),
+            task=task,
+            labels=self._labels,
+            options=kept_options(self._options),
+        )
+
+    def _known_turns(self) -> tuple[str, ConversationOptions]:
+        """Return the task of the turns and their options. Raises UsageError if neither this handle nor the record has a task."""
         with looking_up(RUNTIME.engine) as connection:
             row = find_conversation(connection, self.conversation_id)
-        if row is None or row.task is None:
-            raise UsageError(
-                f"The conversation {self.conversation_id!r} has not begun; name the task of its turns with task=."
-            )
-        name: str = row.task
-        return name
+        if row is not None and row.task is not None:
+            return self.task or row.task, with_kept(self._options, row.options)
+        if self.task is not None:
+            return self.task, self._options
+        raise UsageError(
+            f"The conversation {self.conversation_id!r} has not begun; name the task of its turns with task=."
+        )
 
     def _message(self, message: ConversationMessage | int) -> ConversationMessage:
         number = (
@@ -373,13 +365,3 @@ class Conversation:
         before = None if before is None else check_integer("before=", before)
         with looking_up(RUNTIME.engine) as connection:
             return read_messages(connection, self.conversation_id, limit=limit, before=before)
-
-
-def with_labels(new: NewTask, labels: Mapping[str, Any] | None) -> NewTask:
-    """Return the task of a turn with the labels of its conversation, which win over others of the same name.
-
-    So each turn is seen by the tenant that the conversation belongs to, whoever sends its message.
-    """
-    metadata = {**(new.metadata or {}), **(labels or {})}
-    check_label_count(metadata)
-    return new._replace(metadata=metadata or None)

@@ -19,6 +19,7 @@ _ROW = select(
     CONVERSATION.c.id,
     CONVERSATION.c.task,
     CONVERSATION.c["metadata"].label("labels"),
+    CONVERSATION.c.options,
     *(CONVERSATION.c[name] for name in _COUNTS),
 )
 
@@ -51,6 +52,7 @@ def open_conversation(
     *,
     task: str | None = None,
     labels: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Any:
     """Lock the row of a conversation, which is added if there is none, and return it.
 
@@ -58,13 +60,14 @@ def open_conversation(
     """
     row = lock_conversation(connection, conversation)
     if row is None:
-        values = {"id": conversation, "task": task, "metadata": labels or None, **dict.fromkeys(_COUNTS, 0)}
-        connection.execute(insert(CONVERSATION).values(**values, created_at=now, updated_at=now))
+        values = {"id": conversation, "task": task, "metadata": labels or None, "options": options or None}
+        counts = dict.fromkeys(_COUNTS, 0)
+        connection.execute(insert(CONVERSATION).values(**values, **counts, created_at=now, updated_at=now))
         row = lock_conversation(connection, conversation)
     elif row.task is None and task is not None:
         # A session has used it before the first message.
         known = update(CONVERSATION).where(CONVERSATION.c.id == conversation)
-        connection.execute(known.values(task=task, metadata=labels or None))
+        connection.execute(known.values(task=task, metadata=labels or None, options=options or None))
         row = lock_conversation(connection, conversation)
     return row
 

@@ -35,6 +35,10 @@ class ConversationRow(Base):
     labels: Mapped[dict[str, Any] | None] = mapped_column(
         "metadata", JsonObject, doc="Metadata of its turns."
     )
+    options: Mapped[dict[str, Any] | None] = mapped_column(
+        JsonObject,
+        doc="Queue, priority, fairness key and budget of its turns, if its first handle named them.",
+    )
     last_message: Mapped[int] = mapped_column(BigInteger, doc="Number of the latest message.")
     last_taken: Mapped[int] = mapped_column(BigInteger, doc="Position of the message that was taken last.")
     last_item: Mapped[int] = mapped_column(BigInteger, doc="Number of the latest change of the history.")

@@ -37,6 +37,7 @@ ADDED = {
     "0014": ("activity", "budget"),
     "0016": ("activity", "version"),
     "0017": ("approval", "arguments_schema"),
+    "0019": ("conversation", "options"),
 }
 """A table and a column that each revision has added, by which tables of `create_all` are dated."""
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 from agents import Agent, function_tool
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 import agentexec as ax
+from agentexec.activity.models import Activity
 from agentexec.conversations import inbox
 from agentexec.runtime import RUNTIME
 
@@ -187,6 +189,25 @@ async def test_the_stream_goes_on_from_turn_to_turn_and_resumes_anywhere(
         assert [event.id for event in rest] == [event.id for event in events[place + 1 :]]
     in_order = iter(chat.stream(after=events[-3].id))
     assert [next(in_order).id, next(in_order).id] == [event.id for event in events[-2:]]
+
+
+async def test_the_options_of_the_first_message_count_for_every_turn(
+    database_harness: ax.testing.AsyncHarness,
+) -> None:
+    options: dict[str, Any] = {
+        "priority": ax.Priority.HIGH,
+        "fairness_key": "acme",
+        "budget": "9000 tokens",
+        "queue_name": "chats",
+    }
+    await ax.conversation("user:1", task="support", **options).send("Hi")
+    await ax.conversation("user:1").send("How are you?")
+    await ax.conversation("user:1", task="support", budget="500 tokens").send("Bye")
+    query = select(Activity.priority, Activity.fairness_key, Activity.budget, Activity.queue)
+    with RUNTIME.engine.connect() as connection:
+        turns = connection.execute(query.order_by(Activity.created_at, Activity.agent_id)).all()
+    assert [(turn.priority, turn.fairness_key, turn.queue) for turn in turns] == [(0, "acme", "chats")] * 3
+    assert ["9000" in turn.budget for turn in turns] == [True, True, False]
 
 
 async def test_a_conversation_outlives_its_activities_and_ends_when_it_is_deleted(
