@@ -271,6 +271,7 @@ ELSEWHERE = {
     "http-api": "tests/integration/web tries each endpoint, and what the guide says of tokens and refusals",
     "dashboard": "its command serves until it is stopped; ui/e2e/dashboard.spec.ts goes through the page",
     "example-app": "tests/integration/examples/test_fastapi_example.py starts the example as its README says",
+    "encryption": "its commands make keys, which differ; tests/integration/payloads goes through the settings and commands",
     "mcp": "its command serves until it is stopped; tests/integration/mcp runs its program, and tries every tool",
     "other-front-ends": "tests/faults/test_front_ends.py runs its code with the clients of the front ends",
 }

@@ -74,7 +74,7 @@ def body_of(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.method == "GET":
         return {}
     if endpoint.path == "/approval-rules":
-        return {"json": {"tool": "pay", "where": []}}
+        return {"json": {"tool": "pay", "where": [], "scope": "metadata", "metadata": {"tenant": "a"}}}
     if endpoint.path.endswith("/messages"):
         return {"json": {"text": "Hello."}}
     if endpoint.path.endswith("/fork"):
