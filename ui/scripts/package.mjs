@@ -15,7 +15,7 @@ const LIMITS = {
   ProgressBar: 900,
   TaskList: 3000,
   'StatusBadge, ProgressBar, TaskList, TaskDetail, ActiveAgentsBadge': 7000,
-  '*': 20_000,
+  '*': 22_000,
 };
 
 const read = (...path) => readFileSync(join(root, ...path), 'utf8');
