@@ -438,7 +438,7 @@ async def test_a_fork_asks_for_its_own_response(case: Case, task: ReplayableTask
     fork = ReplayableTask()
     fork.epoch = 1
     with RUNTIME.engine.begin() as connection:
-        copy_cut(connection, task.agent_id, fork.agent_id, cut_at(connection, task.agent_id, None, 2), 1)
+        copy_cut(connection, task.agent_id, fork.agent_id, cut_at(connection, task.agent_id, None, 2))
     assert recorded_ids(fork) == 0
     assert (await case.attempt(fork)).final_output == "High at noon."
     assert case.server.count("create") == 3
