@@ -102,7 +102,7 @@ def _list_calls(agent_id: str | None, state: str, labels: dict[str, str] | None,
     if as_json:
         typer.echo(json.dumps([approval.model_dump(mode="json") for approval in found]))
         return
-    presenter = Presenter(set(ax.CONF.secrets), None)
+    presenter = Presenter(ax.CONF.secrets)
     for approval in found:
         again = " again" if approval.kind == "repeat" else ""
         call = f"{approval.tool}({approval.arguments})"
@@ -137,7 +137,7 @@ def _list_rules(labels: dict[str, str] | None, as_json: bool, *, ended: bool) ->
     if as_json:
         typer.echo(json.dumps([rule.model_dump(mode="json") for rule in found]))
         return
-    presenter = Presenter(set(ax.CONF.secrets), None)
+    presenter = Presenter(ax.CONF.secrets)
     for rule in found:
         typer.echo(one_line(presenter.text(_rule_text(rule))))
     if not found:

@@ -33,7 +33,7 @@ def run(
     from agentexec.runtime import RUNTIME
     from agentexec.values.presentation import Presenter
 
-    present = Presenter(set(ax.CONF.secrets), None).present
+    present = Presenter(ax.CONF.secrets).present
     with reading(RUNTIME.engine) as connection:
         record = read_run(connection, parse_task_id(agent_id), present, parse_labels(metadata))
     if RUNTIME.registry_of(record["task"]) is not None:

@@ -48,7 +48,7 @@ def _read(task: ax.Task, timeout: float | None, show: Callable[[int, str], None]
     """Read the stream in a thread, since a task may be silent for longer than the timeout."""
     errors: list[BaseException] = []
 
-    presenter = Presenter(set(ax.CONF.secrets), None)
+    presenter = Presenter(ax.CONF.secrets)
     stream = ax.activity.stream(task.agent_id, deltas=False)
 
     def read() -> None:

@@ -24,7 +24,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print each line as a JSON object.")] = False,
 ) -> None:
     """Print the log of a task. Texts that look like secrets are hidden."""
-    presenter = Presenter(set(ax.CONF.secrets), None)
+    presenter = Presenter(ax.CONF.secrets)
     task, scope = parse_task_id(agent_id), parse_labels(metadata)
     if follow:
         for event in ax.activity.stream(task, deltas=False, metadata_filter=scope):

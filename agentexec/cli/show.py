@@ -58,15 +58,15 @@ def run(
 
     if diff is not None:
         _show_difference(
-            diff, agent_id, metadata, Presenter(set(ax.CONF.secrets), None if full else Bounds()), as_json
+            diff, agent_id, metadata, Presenter(ax.CONF.secrets, None if full else Bounds()), as_json
         )
         return
     with session() as db:
         view = load_view(db, parse_task_id(agent_id), parse_labels(metadata))
-    presenter = Presenter(set(ax.CONF.secrets), None if full else Bounds())
+    presenter = Presenter(ax.CONF.secrets, None if full else Bounds())
     if as_json:
         # Everything that people and models have written, wherever it stands.
-        echo_json(dump_json(Presenter(set(ax.CONF.secrets), None).present(_as_json(view, presenter))))
+        echo_json(dump_json(Presenter(ax.CONF.secrets).present(_as_json(view, presenter))))
         return
     for line in _lines(view, presenter, None if full else SHOWN_CHARACTERS):
         typer.echo(presenter.text(line))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -27,8 +26,6 @@ from agentexec.journal.reservations import account_of_task, open_account
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.task import Task, agent_id_of
-
-log = logging.getLogger("agentexec.budgets")
 
 
 class NewLimit(NamedTuple):

@@ -51,6 +51,10 @@ Weak, because an asyncio task holds its context and with it the scope: a strong 
 POLICIES: tuple[Policy, ...] = ("idempotent", "ask", "fail", "transactional", "in_memory")
 
 
+SETTLE_SECONDS = 4.0
+"""Seconds that requests under way get, when their attempt fails or is stopped, to bring what they are recorded by."""
+
+
 class Recorder:
     """Memory of one attempt: the facts that earlier attempts recorded, and those that it adds.
 

@@ -33,7 +33,7 @@ class Scope:
 
     def presenter(self) -> Presenter:
         """Return what copies values without secrets, and within bounds."""
-        return Presenter(set(CONF.secrets), SHOWN, "see `agentexec show --full`")
+        return Presenter(CONF.secrets, SHOWN, "see `agentexec show --full`")
 
     @contextmanager
     def reading(self) -> Generator[Session]:

@@ -94,7 +94,7 @@ def replay_record(
 
 async def _replay(record: RunRecord, pool: Any, accepts: bool, any_input: bool, stops: bool) -> Replay:
     pool.registry.get(record["task"])
-    present = Presenter(set(CONF.secrets), None).present
+    present = Presenter(CONF.secrets).present
     is_open = record["status"] != Status.COMPLETE.name
     watch = ReplayWatch(
         run_facts(record), record["inputs"], present, is_open=is_open, stops=stops, accepts=accepts

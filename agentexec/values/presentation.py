@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from agentexec.redaction import HIDDEN, Redactor, is_secret_name
@@ -35,9 +35,7 @@ class Presenter:
         more: Completes "… 20 more characters; ".
     """
 
-    def __init__(
-        self, secrets: frozenset[str] | set[str], bounds: Bounds | None, more: str = "--full"
-    ) -> None:
+    def __init__(self, secrets: Iterable[str], bounds: Bounds | None = None, more: str = "--full") -> None:
         self._redactor = Redactor(secrets)
         self._bounds = bounds
         self._more = more

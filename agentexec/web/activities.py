@@ -93,7 +93,7 @@ def get_contents(agent_id: UUID, caller: TaskReader) -> ContentsSchema:
                 "A read token does not show the context of a task; its result is in the task's events."
             )
         found = contents(db, agent_id)
-    presenter = Presenter(set(CONF.secrets), SHOWN, "see `agentexec show --full`")
+    presenter = Presenter(CONF.secrets, SHOWN, "see `agentexec show --full`")
     return ContentsSchema(
         agent_id=agent_id,
         queue=task.queue,

@@ -88,7 +88,7 @@ def compare_activities(agent_id: UUID, other_id: UUID, caller: TaskReader) -> Co
 
     The first 1,000 steps of each are compared, and up to 200 entries shown, without secrets and cut. Not for read tokens.
     """
-    presenter = Presenter(set(CONF.secrets), STEP, "see `agentexec show --diff --full`")
+    presenter = Presenter(CONF.secrets, STEP, "see `agentexec show --diff --full`")
     with reading_session() as db:
         # Another tenant is told that there is no such task, whatever it may not see.
         detail(db, agent_id, metadata_filter=caller.metadata_filter)

@@ -29,7 +29,7 @@ from agentexec.errors import (
     UsageError,
 )
 from agentexec.journal.attempt_approvals import AttemptApprovals
-from agentexec.journal.recorder import Recorder, enter_task
+from agentexec.journal.recorder import SETTLE_SECONDS, Recorder, enter_task
 from agentexec.journal.user_errors import contain_generator_exit
 from agentexec.payloads.sealing import unseal
 from agentexec.redaction import redact
@@ -45,9 +45,6 @@ MAX_ERROR = 20_000
 """Maximum number of characters kept of a traceback: those at its end, where the reason is."""
 
 INTERRUPTED = "Interrupted by the next message of the conversation."
-
-SETTLE_SECONDS = 4.0
-"""Longest wait of an attempt that failed or was stopped for requests under way."""
 
 STRAY_CANCELLATION = "nobody canceled the task; something that its handler awaited was canceled"
 """Reason of an attempt that ended with a CancelledError of its own, as some clients leak them."""

@@ -27,7 +27,7 @@ def render_detail(detail: Detail, now: datetime) -> list[Text]:
     """Return all lines, for scrolling through."""
     task = detail.activity
     lines = [_title_line(task), Text(one_line("  ".join(_facts(task, now))))]
-    presenter = Presenter(set(CONF.secrets), Bounds(), f"agentexec show {task.agent_id} --full")
+    presenter = Presenter(CONF.secrets, Bounds(), f"agentexec show {task.agent_id} --full")
     lines += [_sentence_line(sentence) for sentence in sentences(detail.view, now, presenter)]
     lines += _contents(detail.view, presenter)
     if task.children:

@@ -21,6 +21,7 @@ from agents.models.openai_responses import OpenAIResponsesWSModel
 
 from agentexec.errors import AgentexecError, BackgroundResponseError, LeaseLostError, UsageError
 from agentexec.journal.facts import Fact, FactKind, background_path, dump
+from agentexec.journal.recorder import SETTLE_SECONDS
 from agentexec.journal.store import is_canceled
 from agentexec.runners.budgets import add_log_line
 from agentexec.runners.openai.background_waits import (
@@ -40,9 +41,6 @@ from agentexec.runtime import RUNTIME
 log = logging.getLogger("agentexec.background")
 
 T = TypeVar("T")
-
-START_GRACE = 4.0
-"""Seconds that a request under way gets, when its task is stopped, to bring the response's id."""
 
 CANCEL_TIMEOUT = 10.0
 
@@ -291,7 +289,7 @@ class _BackgroundResponses:
         try:
             return await asyncio.shield(request)
         except asyncio.CancelledError:
-            await asyncio.wait({request}, timeout=START_GRACE)
+            await asyncio.wait({request}, timeout=SETTLE_SECONDS)
             request.cancel()
             raise
 
