@@ -58,15 +58,17 @@ class RecordClock:
         self._running = running
         self._compared: tuple[datetime, float] | None = None
         self._anchor: tuple[datetime, float] | None = None
+        self.ahead = timedelta()
+        """Time by which a test has moved the clock ahead."""
 
     def now(self) -> datetime:
         """Return the present moment, with its time zone."""
         anchor = self._anchor
         if anchor is None:
-            return self._wall()
+            return self._wall() + self.ahead
         # Not by the host's clock, which somebody may set right at any moment.
         server, at = anchor
-        return server + timedelta(seconds=self._running() - at)
+        return server + timedelta(seconds=self._running() - at) + self.ahead
 
     def is_due(self) -> bool:
         """Return True if the clocks were not compared lately, or the host's was set since."""

@@ -6,11 +6,11 @@ import asyncio
 import importlib
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping
+from contextlib import ExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session
 from agentexec.activity.mailbox import read_outcomes
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.detail import detail
-from agentexec.activity.schemas import ActivityLogSchema
 from agentexec.client.approvals import ApprovalSchema, list_approvals
 from agentexec.client.enqueue import enqueue
 from agentexec.client.new_task import EnqueueOptions
@@ -33,43 +32,18 @@ from agentexec.state.memory_backend import MemoryBackend
 from agentexec.task import Status, Task, agent_id_of
 from agentexec.testing.exits import exits_contained
 from agentexec.testing.inline import InlineWorker, SkippingClock
+from agentexec.testing.loop_thread import LoopThread
+from agentexec.testing.task_record import TaskRecord
+from agentexec.testing.time_travel import TimeTravel
 
 if TYPE_CHECKING:
     from agentexec.testing.scripted_model import AgentScript
 
+T = TypeVar("T")
 Context = BaseModel | Mapping[str, Any] | None
 
-
-@dataclass(frozen=True, slots=True)
-class TaskRecord:
-    """The record of a task.
-
-    Attributes:
-        agent_id: Id of the task.
-        task_name: Name of the task.
-        status: Its status.
-        result: Its result as the handler returned it, decoded by the handler's return type; None unless COMPLETE.
-        error: Reason and traceback of the last attempt.
-        attempts: Number of attempts that count.
-        percentage: Its progress, 0 to 100.
-        metadata: Its metadata.
-        log: Its history, oldest first.
-    """
-
-    agent_id: UUID
-    task_name: str
-    status: Status
-    result: Any
-    error: str | None
-    attempts: int
-    percentage: int
-    metadata: dict[str, Any] | None
-    log: list[ActivityLogSchema]
-
-    @property
-    def messages(self) -> list[str]:
-        """Messages of the log, oldest first."""
-        return [line.message for line in self.log]
+LOOK_SECONDS = 0.01
+"""Seconds between two looks of a harness in the background for new tasks."""
 
 
 class harness:  # noqa: N801 - users call it like a function
@@ -86,20 +60,23 @@ class harness:  # noqa: N801 - users call it like a function
         pool: The pool with the tasks.
         engine: Engine of the record's database, for handlers that enqueue in their own transactions (`session=`).
             agentexec's tables are created in it, and stay. By default the record is a file that is removed at the end.
+        background: Run tasks as soon as they are enqueued, beside the test: in a thread, or with `async with` on the
+            event loop of the test.
 
     Raises:
         UsageError: `with` is used while an event loop runs; use `async with`.
     """
 
-    def __init__(self, pool: Pool, *, engine: Engine | None = None) -> None:
+    def __init__(self, pool: Pool, *, engine: Engine | None = None, background: bool = False) -> None:
         self._pool = pool
         self._engine = engine
+        self._background = background
 
     def __enter__(self) -> Harness:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            self._sync = Harness(self._pool, self._engine)
+            self._sync = Harness(self._pool, self._engine, background=self._background)
             return self._sync
         raise UsageError("An event loop is running: write `async with ax.testing.harness(pool) as harness`.")
 
@@ -107,7 +84,7 @@ class harness:  # noqa: N801 - users call it like a function
         self._sync.close()
 
     async def __aenter__(self) -> AsyncHarness:
-        self._async = AsyncHarness(self._pool, self._engine)
+        self._async = AsyncHarness(self._pool, self._engine, background=self._background)
         return await self._async.__aenter__()
 
     async def __aexit__(self, *exc: object) -> None:
@@ -117,9 +94,12 @@ class harness:  # noqa: N801 - users call it like a function
 class AsyncHarness:
     """Harness for async tests: runs tasks on the event loop of the test."""
 
-    def __init__(self, pool: Pool, engine: Engine | None = None) -> None:
+    def __init__(self, pool: Pool, engine: Engine | None = None, *, background: bool = False) -> None:
         self._registry = pool.registry
         self._given_engine = engine
+        self._in_background = background
+        self._pump: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
         self._model: AgentScript | None = None
         self._open = ExitStack()
 
@@ -134,6 +114,8 @@ class AsyncHarness:
             self._worker = InlineWorker(self._registry, clock)
             await self._worker.open()
             self._open.callback(self._worker.close)
+            self._travel = TimeTravel(self._worker, engine, self._registry)
+            self._open.callback(self._travel.close)
             self._open.enter_context(exits_contained(asyncio.get_running_loop()))
             if "agents" in sys.modules:
                 # Even if the test gives no answers: an agent in a unit test must not call a real model.
@@ -141,10 +123,16 @@ class AsyncHarness:
         except BaseException:
             self._open.close()
             raise
+        if self._in_background:
+            self._pump = asyncio.create_task(self._work_in_background())
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        await RUNTIME.run_in_thread(self._open.close)
+        try:
+            if self._pump is not None:
+                await self._stop_pump(self._pump)
+        finally:
+            await RUNTIME.run_in_thread(self._open.close)
 
     @property
     def model(self) -> AgentScript:
@@ -211,6 +199,27 @@ class AsyncHarness:
         """
         return [self.task(agent_id) for agent_id in await self._work(None)]
 
+    async def advance(self, time: timedelta | float) -> list[TaskRecord]:
+        """Move the time ahead, and do what is due on the way, each at its moment.
+
+        That is: delayed tasks, and those that they enqueue; ticks of schedules; reminders and time-outs of questions; the
+        expiry of tasks and results. Nothing that is due later is run. The clock is agentexec's own: `datetime.now()` in
+        your code does not move.
+
+        Args:
+            time: How far: a timedelta, or seconds.
+
+        Returns:
+            The records of the tasks that ran, in the order of their starts, each as it was right after it ran.
+
+        Raises:
+            UsageError: `time` is negative, or more is due in that time than a test can do.
+            ScriptEndedError: An agent called the model, and the script had no answer left.
+        """
+        seconds = time.total_seconds() if isinstance(time, timedelta) else float(time)
+        async with self._turn:
+            return await self._checked(self._travel.advance(seconds, self.task))
+
     def task(self, task: Task | UUID | str) -> TaskRecord:
         """Read the record of a task.
 
@@ -252,9 +261,29 @@ class AsyncHarness:
             return list_approvals(db)
 
     async def _work(self, wanted: set[UUID] | None) -> list[UUID]:
+        async with self._turn:
+            return await self._checked(self._worker.work(wanted))
+
+    async def _work_in_background(self) -> None:
+        while True:
+            if not await self._work(None):
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def _stop_pump(self, pump: asyncio.Task[None]) -> None:
+        """Let the task that runs now end, and raise what the work in the background has met."""
+        async with self._turn:
+            pump.cancel()
+        with suppress(asyncio.CancelledError):
+            await pump
+
+    async def _checked(self, work: Awaitable[list[T]]) -> list[T]:
+        """Await work, and raise what an agent has asked of the script in vain."""
+        if self._pump is not None and self._pump.done():
+            pump, self._pump = self._pump, None
+            pump.result()
         if self._model is None and "agents" in sys.modules:
             self._script()
-        ran = await self._worker.work(wanted)
+        ran = await work
         if self._model is not None and self._model.pending_error is not None:
             error, self._model.pending_error = self._model.pending_error, None
             raise error
@@ -288,9 +317,9 @@ class AsyncHarness:
 class Harness:
     """Harness for tests that are plain functions: `AsyncHarness` on its own event loop."""
 
-    def __init__(self, pool: Pool, engine: Engine | None = None) -> None:
-        self._loop = asyncio.Runner()
-        self._inner = AsyncHarness(pool, engine)
+    def __init__(self, pool: Pool, engine: Engine | None = None, *, background: bool = False) -> None:
+        self._loop = LoopThread() if background else asyncio.Runner()
+        self._inner = AsyncHarness(pool, engine, background=background)
         try:
             self._loop.run(self._inner.__aenter__())
         except BaseException:
@@ -323,6 +352,10 @@ class Harness:
     def run_all(self) -> list[TaskRecord]:
         """See `AsyncHarness.run_all`."""
         return self._loop.run(self._inner.run_all())
+
+    def advance(self, time: timedelta | float) -> list[TaskRecord]:
+        """See `AsyncHarness.advance`."""
+        return self._loop.run(self._inner.advance(time))
 
     def task(self, task: Task | UUID | str) -> TaskRecord:
         """See `AsyncHarness.task`."""

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 from uuid import UUID
 
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.mailbox import Mailbox
 from agentexec.config import CONF
+from agentexec.db.clock import utc_now
 from agentexec.errors import UsageError
 from agentexec.journal.wake_ups import ready_tasks
 from agentexec.registry import Registry
 from agentexec.runtime import RUNTIME
+from agentexec.state.backend import ClaimResult
 from agentexec.task import Lease
 from agentexec.worker.approval_notices import ApprovalNotices
 from agentexec.worker.execution import Execution
@@ -45,11 +46,11 @@ class SkippingClock:
 
     def __init__(self) -> None:
         self.ahead = 0.0
-        """Seconds by which the clock is ahead of the system's."""
+        """Seconds by which the clock is ahead of the record's."""
 
     def __call__(self) -> float:
         """Return the time in seconds since the epoch."""
-        return time.time() + self.ahead
+        return utc_now().timestamp() + self.ahead
 
 
 class InlineWorker:
@@ -62,7 +63,8 @@ class InlineWorker:
 
     def __init__(self, registry: Registry, clock: SkippingClock) -> None:
         self._clock = clock
-        self._queue = CONF.queue_name
+        self.queue = CONF.queue_name
+        """The queue: every name means it."""
         self._backend: Any = RUNTIME.backend
         self._registry = registry
         self._execution = Execution(
@@ -105,13 +107,24 @@ class InlineWorker:
         Nobody sleeps for a delayed task: the clock jumps to its moment. Raises UsageError for a task that gives itself
         back again and again.
         """
+        return await self._work(lambda: self._choose(wanted), follows=wanted is None)
+
+    async def work_until_now(self) -> list[UUID]:
+        """Run all tasks that are due now, and those that they enqueue; see `work`. The clock does not jump."""
+        return await self._work(self._choose_due, follows=True)
+
+    def next_due(self) -> float | None:
+        """Return the seconds until a delayed task is due; None if none is delayed."""
+        return self._claim_up_to(0).next_due
+
+    async def _work(self, choose: Callable[[], Lease | None], *, follows: bool) -> list[UUID]:
         self._starts.clear()
         while True:
-            lease = await RUNTIME.run_in_thread(self._choose, wanted)
+            lease = await RUNTIME.run_in_thread(choose)
             if lease is not None:
                 await RUNTIME.run_in_thread(self._start, lease)
                 await self._finish_running()
-            elif wanted is not None or not await RUNTIME.run_in_thread(self._follow):
+            elif not follows or not await RUNTIME.run_in_thread(self._follow):
                 return list(self._starts)
 
     def _follow(self) -> int:
@@ -146,7 +159,7 @@ class InlineWorker:
         while (lease := await RUNTIME.run_in_thread(self._choose, self._requested)) is not None:
             await RUNTIME.run_in_thread(self._start, lease)
         # A task that failed and is to be tried again stays requested until it has ended.
-        ended = set(self._backend.unknown_tasks(self._queue, list(self._requested)))
+        ended = set(self._backend.unknown_tasks(self.queue, list(self._requested)))
         self._requested -= ended
         if self._requested:
             self._loop.call_later(RETRY_INTERVAL, self._has_requests.set)
@@ -168,20 +181,32 @@ class InlineWorker:
         finally:
             self._clock.ahead = 0.0
 
+    def _choose_due(self) -> Lease | None:
+        """Claim the next task that is due, even one that still waits for an answer: its wait is over."""
+        self._forget_answered()
+        found, _ = self._claim_up_to(1)
+        for lease in found:
+            with self._waiting_lock:
+                self._waiting.pop(lease.agent_id, None)
+        return found[0] if found else None
+
+    def _claim_up_to(self, limit: int) -> ClaimResult:
+        return self._backend.claim(
+            self.queue,
+            WORKER,
+            limit=limit,
+            low_quota=0,
+            lease_seconds=LEASE_SECONDS,
+            limits=self._registry.limits,
+        )
+
     def _claim(self, wanted: Collection[UUID] | None) -> tuple[Lease | None, float | None]:
         """Claim one task that may start, and return it with the seconds until the next delayed task is due."""
         leases: list[Lease] = []
         chosen: Lease | None = None
         while chosen is None:
             # One by one, as turns of fairness keys go from claim to claim.
-            found, next_due = self._backend.claim(
-                self._queue,
-                WORKER,
-                limit=1,
-                low_quota=0,
-                lease_seconds=LEASE_SECONDS,
-                limits=self._registry.limits,
-            )
+            found, next_due = self._claim_up_to(1)
             if not found:
                 break
             leases += found
@@ -190,14 +215,14 @@ class InlineWorker:
             chosen = self._find_holder(leases, wanted)
         for lease in reversed(leases):
             if lease is not chosen:
-                self._backend.release(self._queue, lease)
+                self._backend.release(self.queue, lease)
         return chosen, next_due
 
     def _find_holder(self, leases: Sequence[Lease], wanted: Collection[UUID]) -> Lease | None:
         """Return a claimed task that has the lock or the place for which a wanted task waits: it must run first."""
         claimed = {lease.agent_id: lease for lease in leases if self._may_start(lease.agent_id, wanted=None)}
         for agent_id in wanted:
-            waiting = self._backend.waiting_for(self._queue, agent_id)
+            waiting = self._backend.waiting_for(self.queue, agent_id)
             for holder in [] if waiting is None else waiting.holders:
                 if holder in claimed:
                     return claimed[holder]
@@ -223,7 +248,7 @@ class InlineWorker:
     def _start(self, lease: Lease) -> None:
         self._starts[lease.agent_id] += 1
         if self._starts[lease.agent_id] > MAX_STARTS:
-            self._backend.release(self._queue, lease)
+            self._backend.release(self.queue, lease)
             raise UsageError(
                 f"Task {lease.agent_id} was started {MAX_STARTS} times and has not ended. Does it always postpone itself?"
             )

@@ -36,12 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def ax_pool() -> Iterator[Callable[..., Harness]]:
     """Open harnesses on pools, each until the end of the test.
 
-    The fixture is a function that takes a pool and returns its `Harness`; `engine=` is that of `ax.testing.harness`.
+    The fixture is a function that takes a pool and returns its `Harness`; `engine=` and `background=` are those of
+    `ax.testing.harness`.
     """
     with ExitStack() as opened:
 
-        def open_harness(pool: Pool, *, engine: Engine | None = None) -> Harness:
-            return opened.enter_context(testing.harness(pool, engine=engine))
+        def open_harness(pool: Pool, *, engine: Engine | None = None, background: bool = False) -> Harness:
+            return opened.enter_context(testing.harness(pool, engine=engine, background=background))
 
         yield open_harness
 
