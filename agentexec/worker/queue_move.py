@@ -6,6 +6,7 @@ it, and an entry leaves the old one only when the new one has the task. So the m
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 from uuid import UUID
@@ -20,10 +21,11 @@ from agentexec.runtime import Runtime
 from agentexec.state.backend import StateBackend
 from agentexec.task import Status
 from agentexec.worker.index_repair import IndexRepair
+from agentexec.worker.lease_recovery import LeaseRecovery
 
 
-class _Target(NamedTuple):
-    """Record and new index, in the form in which the repair of an index takes them."""
+class _Side(NamedTuple):
+    """The record and one of the indexes, in the form in which the reconciler's parts take them."""
 
     engine: Engine
     backend: StateBackend
@@ -53,10 +55,13 @@ class QueueMove:
         self._source = source
         self._target = target
         self._queue = queue
-        self._repair = IndexRepair(cast(Runtime, _Target(engine, target)), settings, queue)
+        self._leases = LeaseRecovery(cast(Runtime, _Side(engine, source)), settings, queue)
+        self._repair = IndexRepair(cast(Runtime, _Side(engine, target)), settings, queue)
 
     def look(self) -> Look:
         """Move the tasks that do not run. Raises UnavailableError."""
+        # The old workers may all be dead: nobody else would give back what they ran.
+        self._leases.return_expired(time.monotonic())
         self._repair.add_all()
         removed = 0
         for agent_ids in self._pages():

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
+from agentexec.activity.models import Activity
 from agentexec.runtime import RUNTIME
 from agentexec.state import redis_backend, sql_backend
 from agentexec.state.backend import StateBackend
@@ -68,6 +70,76 @@ def test_a_queue_moves_and_keeps_its_order_delays_and_locks(
         assert move.look() == (0, 0)
         depth = target.depth(QUEUE)
         assert (depth.ready, depth.delayed, depth.leased) == (31, 1, 0)
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["sql to valkey", "valkey to sql"])
+def test_tasks_of_workers_that_are_all_dead_move_too(
+    backends: tuple[StateBackend, StateBackend], back: bool
+) -> None:
+    source, target = reversed(backends) if back else backends
+    with RUNTIME.replaced(RUNTIME.engine, source, ax.Pool().registry):
+        task = ax.enqueue_sync("work", {}, queue_name=QUEUE).agent_id
+        [lease], _ = source.claim(QUEUE, "dead", limit=1, low_quota=0, lease_seconds=0.05)
+        values = {"status": ax.Status.RUNNING, "epoch": lease.epoch}
+        with RUNTIME.engine.begin() as connection:
+            connection.execute(update(Activity).where(Activity.agent_id == task).values(**values))
+        move = QueueMove(RUNTIME.engine, source, target, QUEUE, ax.CONF)
+        wait_until(lambda: not move.look().running)
+        move.look()
+        assert known(target) == {task} and not known(source)
+
+
+class Dies(BaseException):
+    """The end of a process, at one of its calls of a backend."""
+
+
+class Mortal:
+    """A backend whose process dies right before, or right after, the nth call of both backends."""
+
+    def __init__(self, backend: StateBackend, fuse: list[float]) -> None:
+        self._backend = backend
+        self._fuse = fuse
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._backend, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            for happens in (False, True):
+                self._fuse[0] -= 0.5
+                if self._fuse[0] == 0:
+                    raise Dies
+                if not happens:
+                    result = method(*args, **options)
+            return result
+
+        return call if callable(method) else method
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["sql to valkey", "valkey to sql"])
+def test_a_move_that_dies_at_any_call_has_lost_nothing(
+    backends: tuple[StateBackend, StateBackend], back: bool
+) -> None:
+    source, target = reversed(backends) if back else backends
+    instants = 0
+    while True:
+        tasks = {ax.enqueue_sync("work", {}, queue_name=QUEUE).agent_id for _ in range(3)}
+        with RUNTIME.replaced(RUNTIME.engine, source, ax.Pool().registry):
+            tasks |= {ax.enqueue_sync("work", {}, queue_name=QUEUE).agent_id for _ in range(3)}
+        fuse = [(instants + 1) / 2]
+        mortal: Any = (Mortal(source, fuse), Mortal(target, fuse))
+        try:
+            QueueMove(RUNTIME.engine, *mortal, QUEUE, ax.CONF).look()
+            died = False
+        except Dies:
+            died = True
+        assert known(source) | known(target) >= tasks
+        again = QueueMove(RUNTIME.engine, source, target, QUEUE, ax.CONF)
+        again.look()
+        assert known(target) >= tasks and not known(source)
+        if not died:
+            break
+        instants += 1
+    assert instants > 8
 
 
 def command(deployment: Deployment, *arguments: str) -> subprocess.Popen[str]:
