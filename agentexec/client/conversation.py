@@ -56,7 +56,7 @@ def conversation(
     """Return the handle of a conversation, which begins with its first message. Asks no server.
 
     Args:
-        conversation_id: Id of the conversation, such as "support:42", up to 180 characters.
+        conversation_id: Id of the conversation, such as "support:42", up to 180 characters, except "." and "..".
         task: Name of the task that is enqueued for each turn, whose handler takes an [`ax.Turn`][agentexec.Turn]. It may be
             left out for a conversation that has begun.
         **options: See [`ax.ConversationOptions`][agentexec.ConversationOptions].

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from agentexec.arguments.checks import check_text
 from agentexec.conversations.models import MAX_ID, ConversationRow
+from agentexec.errors import UsageError
 from agentexec.journal.approval_rules import TURN_LOCK
 
 CONVERSATION: Any = ConversationRow.__table__
@@ -26,7 +27,11 @@ _ROW = select(
 
 def checked_id(value: Any) -> str:
     """Return the id of a conversation. Raises UsageError for a value that is none."""
-    return check_text("The id of a conversation", value, MAX_ID)
+    checked = check_text("The id of a conversation", value, MAX_ID)
+    if checked in (".", ".."):
+        # Browsers and proxies take them out of URLs, even if they are encoded.
+        raise UsageError("The id of a conversation must not be a dot or two dots, which URLs cannot hold.")
+    return checked
 
 
 def lock_key_of(conversation: str) -> str:

@@ -55,7 +55,7 @@ def list_conversations(
     return find_conversations(RUNTIME.engine, limit=limit, metadata_filter=caller.metadata_filter)
 
 
-# Before the shorter path: an id may have slashes.
+# Before the shorter path: a proxy may have decoded the slashes of an id.
 @ENDPOINTS.get(
     "/conversations/{conversation_id:path}/messages", summary="List the messages of a conversation"
 )

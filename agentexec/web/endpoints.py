@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
+from starlette.routing import Match
+from starlette.types import Scope
 
 from agentexec.errors import AgentexecError
 from agentexec.web.access import CALLER, PARAMETER, presented_token, setting_caller
@@ -154,6 +158,18 @@ def _route_class(endpoint: Endpoint, dependencies: Sequence[Any]) -> type[APIRou
     class Route(APIRoute):
         """Route that answers errors with a sentence, and requests with a read token without asking for the caller."""
 
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            """Match the path as it was sent: an encoded slash belongs to a parameter, such as the id of a conversation."""
+            path = _partly_encoded_path(scope)
+            match, child = super().matches(scope if path is None else {**scope, "path": path})
+            if path is not None and match is not Match.NONE:
+                outer = scope.get("path_params", {})
+                child["path_params"] = {
+                    name: unquote(value) if isinstance(value, str) and name not in outer else value
+                    for name, value in child["path_params"].items()
+                }
+            return match, child
+
         def get_route_handler(self) -> Handler:
             """Return the function that answers requests."""
             usual = super().get_route_handler()
@@ -178,6 +194,21 @@ def _route_class(endpoint: Endpoint, dependencies: Sequence[Any]) -> type[APIRou
             return answer
 
     return Route
+
+
+def _partly_encoded_path(scope: Scope) -> str | None:
+    """Return the path of a request with its encoded slashes, percent signs and line feeds still encoded.
+
+    None if what was sent is not known, or is not the path any more that is asked for.
+    """
+    sent = scope.get("raw_path")
+    if not isinstance(sent, bytes):
+        return None
+    path = unquote(_KEPT_ENCODED.sub(r"%25\1", sent.decode("latin-1")))
+    return path if unquote(path) == scope["path"] else None
+
+
+_KEPT_ENCODED = re.compile("%(2[Ff]|25|0[Aa])")
 
 
 @contextmanager

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
+import httpx
 import pytest
 from agents import Agent
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 import agentexec as ax
 from agentexec.testing import Harness
@@ -20,6 +25,27 @@ from tests.waiting import wait_until
 
 CHAT = "support:42/öl ?"
 PATH = "conversations/support%3A42%2F%C3%B6l%20%3F"
+
+PARTS = [
+    "/",
+    "messages",
+    "/history",
+    "events/",
+    "%",
+    "%2F",
+    "%252f",
+    "?",
+    "#",
+    "..",
+    " ",
+    "+",
+    ";",
+    "\\",
+    "\n",
+    "é",
+    "a",
+]
+IDS = st.lists(st.sampled_from(PARTS), min_size=1, max_size=5).map("".join)
 
 pool = ax.Pool()
 
@@ -133,3 +159,42 @@ def test_another_tenants_conversation_is_not_there(web: TestClient, chat: ax.Con
     for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/messages"), ("DELETE", "")):
         body = {"json": {"text": "Hi"}} if method == "POST" else {}
         assert web.request(method, f"conversations/other{path}", **body).status_code == 404
+
+
+@given(name=IDS.filter(lambda name: name not in (".", "..") and not name.endswith(" ")))
+@example(name="a/messages")
+@example(name="/")
+@example(name="%2Fevents")
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_id_names_its_own_conversation_in_a_url(web: TestClient, name: str) -> None:
+    asyncio.run(use_over_http(web.app, name))
+
+
+async def use_over_http(app: Any, name: str) -> None:
+    """Do with a conversation what its URLs are for; Starlette's TestClient decodes a path twice."""
+    path = f"conversations/{quote(name, safe='')}"
+    await ax.conversation(name, task="support", metadata={"tenant": "a"}).begin()
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://test/api", headers=headers(tenant="a")
+    ) as web:
+        assert (await web.get(path)).json()["id"] == name
+        assert (await web.get(f"{path}/history")).json() == []
+        sent = (await web.post(f"{path}/messages", json={"text": "Hi"})).json()
+        assert sent["conversation"] == name
+        assert (await web.get(f"{path}/messages")).json() == [sent]
+        assert (await web.delete(path)).json() == {"changed": True}
+        assert (await web.get(path)).status_code == 404
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_an_id_that_no_url_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(ax.UsageError, match="URLs"):
+        ax.conversation(name, task="support")
+
+
+def test_slashes_that_a_proxy_has_decoded_still_lead_to_a_conversation(
+    web: TestClient, chat: ax.Conversation
+) -> None:
+    assert web.get("conversations/support:42/öl%20%3F/messages").json() == []
+    assert web.get("conversations/support:42/öl%20%3F").json()["id"] == CHAT
