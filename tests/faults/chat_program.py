@@ -1,8 +1,9 @@
 """Kills at every instant of a conversation, and a report of what the next workers made of each.
 
-`python -m tests.faults.chat_program FOLDER [--every N] [CASE ...]` prints one JSON object for each case. Every attempt is a
-process forked from this one. An instant is the moment before or after a message is sent or taken, an item is added to the
-history, a fact is appended to the journal, or an ending is written.
+`python -m tests.faults.chat_program FOLDER [--target TARGET] [--every N] [CASE ...]` prints one JSON object for each case. Every
+attempt is a process forked from this one, which claims its turn from the queue. An instant is the moment before or after a
+message is sent or taken, an item is added to the history, a fact is appended to the journal, an ending is written, or the
+queue is told of a task or of its end.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ import asyncio
 import gc
 import itertools
 import json
-import os
-import shutil
 import signal
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -28,23 +28,29 @@ from sqlalchemy import select
 
 import agentexec as ax
 from agentexec.activity.changes.statements import ACTIVITY
-from agentexec.activity.changes.store import RecordStore
 from agentexec.activity.changes.stores import record_store
 from agentexec.client import conversation as client
+from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading
 from agentexec.journal.store import JournalStore
 from agentexec.registry import Registry
 from agentexec.runners.openai import steering, turn_session
 from agentexec.runtime import RUNTIME
-from agentexec.task import ACTIVE_STATUSES, Lease, Status
+from agentexec.task import Status
 from agentexec.worker import turn_start
 from agentexec.worker.attempt import execute_attempt
+from agentexec.worker.index_repair import IndexRepair
+from agentexec.worker.lease_recovery import LeaseRecovery
+from tests.faults.chat_places import Places, PlacesOnServers
 from tests.faults.crash_program import NEVER, World, forked
+from tests.servers import Postgres, Valkey
 
 MODES = ("run", "run_streamed")
 SHAPES = ("queue", "steer", "interrupt")
+TARGETS = ("embedded", "postgres", "valkey+postgres")
 ID = "user:1"
+WORKER = "worker:1"
 IDLE = 9
 """Exit code of a worker that has nothing to do."""
 
@@ -95,19 +101,18 @@ def text_of(item: Any) -> str:
 class Case:
     """A conversation that is killed at each of its instants; complaints are sentences."""
 
-    def __init__(self, folder: Path, template: Path, case: tuple[str, str], every: int) -> None:
+    def __init__(self, places: Places, template: Path, case: tuple[str, str], every: int) -> None:
         self.shape, self.mode = case
-        self._folder = folder
+        self._places = places
         self._template = template
         self._every = every
-        self._numbers = itertools.count()
         self._before: list[Path] = []
-        """Copies of the folder from before each process."""
+        """Copies of the place from before each process."""
         self._complaints: list[str] = []
         self._kills = 0
 
     def run(self) -> dict[str, Any]:
-        place = self._copy(self._template)
+        place = self._places.copy(self._template)
         counts = self._work(place, [], keeps=True)
         reference = self._outcome(place)
         self._check("without a kill", place)
@@ -116,24 +121,20 @@ class Case:
                 what = f"killed at instant {kill_at} of process {number + 1}"
                 self._try(what, self._before[number], [kill_at], reference, sent=number > 0)
         self._try("killed again and again", self._template, [3] * (sum(counts) // 3), reference)
-        shutil.rmtree(self._folder)
+        for old in (place, *self._before):
+            self._places.remove(old)
         return {"kills": self._kills, "instants": sum(counts), "complaints": self._complaints}
 
     def _try(
         self, what: str, before: Path, kills: list[int], reference: dict[str, Any], *, sent: bool = False
     ) -> None:
-        place = self._copy(before)
+        place = self._places.copy(before)
         self._work(place, kills, sent=sent)
         outcome = self._outcome(place)
         if outcome != reference:
             self._complaints.append(f"{what}: {outcome} instead of {reference}")
         self._check(what, place)
-        shutil.rmtree(place)
-
-    def _copy(self, place: Path) -> Path:
-        copy = self._folder / str(next(self._numbers))
-        shutil.copytree(place, copy)
-        return copy
+        self._places.remove(place)
 
     def _work(self, place: Path, kills: list[int], *, sent: bool = False, keeps: bool = False) -> list[int]:
         """Send the messages, and work until no turn is left; return the instants of each process."""
@@ -141,9 +142,9 @@ class Case:
         works = [work] if sent else [send, work]
         while works:
             if keeps:
-                self._before.append(self._copy(place))
+                self._before.append(self._places.copy(place))
             kill_at = kills[len(counts)] if len(counts) < len(kills) else NEVER
-            code = forked(works[0], place, kill_at, self.shape, self.mode)
+            code = self._forked(works[0], place, kill_at, self.shape, self.mode)
             counts.append(int((place / "instants").read_text()) if code in (0, IDLE) else kill_at)
             if code == -signal.SIGKILL:
                 self._kills += 1
@@ -153,8 +154,12 @@ class Case:
                 assert code == 0, code
         return counts
 
+    def _forked(self, work: Any, place: Path, *arguments: Any) -> int:
+        with self._places.in_use(place):
+            return forked(work, self._places, place, *arguments)
+
     def _outcome(self, place: Path) -> dict[str, Any]:
-        forked(report, place)
+        self._forked(report, place)
         outcome: dict[str, Any] = json.loads((place / "report").read_text())
         return outcome
 
@@ -169,10 +174,6 @@ class Case:
         taken = Counter((line["turn"], line["text"]) for line in lines if "turn" in line)
         if len({turn for turn, _ in taken}) != len(taken):
             self._complaints.append(f"{what}: a turn has had two messages, {taken}")
-
-
-def use(place: Path) -> None:
-    ax.configure(database_url=f"sqlite:///{place / 'test.db'}")
 
 
 def patch(world: World) -> None:
@@ -190,19 +191,21 @@ def patch(world: World) -> None:
         setattr(owner, name, wrapped)
 
     for owner, name in (
-        (JournalStore, "append"),
-        (RecordStore, "record"),
+        (JournalStore, "append_together"),
+        (type(record_store()), "record"),
         (turn_session, "add_items"),
         (steering, "join_messages"),
         (turn_start, "take_message"),
         (client.Conversation, "_record"),
+        (type(RUNTIME.backend), "push"),
+        (type(RUNTIME.backend), "finish"),
     ):
         instants(owner, name)
 
 
-def send(place: Path, kill_at: int, shape: str, mode: str) -> int:
+def send(places: Places, place: Path, kill_at: int, shape: str, mode: str) -> int:
     """Send the messages of two senders in turn; whoever is killed sends again, with the same keys."""
-    use(place)
+    places.use(place)
     world = World(place, kill_at)
     patch(world)
     chat = ax.conversation(ID, task="answer")
@@ -212,15 +215,16 @@ def send(place: Path, kill_at: int, shape: str, mode: str) -> int:
     return 0
 
 
-def work(place: Path, kill_at: int, shape: str, mode: str) -> int:
+def work(places: Places, place: Path, kill_at: int, shape: str, mode: str) -> int:
     """Run one attempt, as a worker does: of the turn that was running, or else of the next one."""
-    use(place)
+    places.use(place)
     world = World(place, kill_at)
-    with reading(RUNTIME.engine) as connection:
-        c = ACTIVITY.c
-        query = select(c.agent_id, c.epoch).where(c.status.in_(ACTIVE_STATUSES))
-        found = connection.execute(query.order_by(c.status == Status.QUEUED, c.agent_id)).first()
-    if found is None:
+    # As the reconciler does, after whoever died before.
+    LeaseRecovery(RUNTIME, CONF).recover(WORKER, "was killed")
+    IndexRepair(RUNTIME, CONF).add_all()
+    queue = CONF.queue_name
+    claimed = RUNTIME.backend.claim(queue, WORKER, limit=1, low_quota=0, lease_seconds=600).leases
+    if not claimed:
         (place / "instants").write_text("0")
         return IDLE
     patch(world)
@@ -241,10 +245,10 @@ def work(place: Path, kill_at: int, shape: str, mode: str) -> int:
     registry.add("answer", answer)
     store = record_store()
     admissions = store.admit(
-        [Lease(found.agent_id, found.epoch + 1)],
+        claimed,
         now=utc_now(),
         started_message="",
-        max_crashes=1000,
+        max_crashes=CONF.max_crashes,
         suspect_running=False,
     )
     ending = asyncio.run(
@@ -252,6 +256,7 @@ def work(place: Path, kill_at: int, shape: str, mode: str) -> int:
     )
     assert ending.error is None, ending.error
     assert not store.record([], [ending], now=utc_now(), result_ttl=60).refused
+    RUNTIME.backend.finish(queue, claimed)
     (place / "instants").write_text(str(world.instants))
     return 0
 
@@ -267,9 +272,9 @@ def make_tool(world: World, shape: str) -> Any:
     return look
 
 
-def report(place: Path) -> int:
+def report(places: Places, place: Path) -> int:
     """Write what has become of the conversation."""
-    use(place)
+    places.use(place)
     chat = ax.conversation(ID)
     messages = chat.messages_sync()
     outcome = {
@@ -295,9 +300,8 @@ def statuses() -> list[Status]:
         return list(connection.execute(query).scalars())
 
 
-def make_template(template: Path) -> int:
-    template.mkdir()
-    use(template)
+def make_tables(places: Places, place: Path) -> int:
+    places.use(place)
     ax.Base.metadata.create_all(RUNTIME.engine)
     RUNTIME.close()
     return 0
@@ -306,21 +310,23 @@ def make_template(template: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--target", choices=TARGETS, default="embedded")
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("cases", nargs="*")
     arguments = parser.parse_args()
-    template = arguments.folder / "template"
-    assert forked(make_template, template) == 0
-    gc.freeze()
-    for number, case in enumerate(itertools.product(SHAPES, MODES)):
-        if arguments.cases and "-".join(case) not in arguments.cases:
-            continue
-        folder = arguments.folder / f"case{number}"
-        folder.mkdir()
-        found = Case(folder, template, case, arguments.every).run()
-        print(json.dumps({"case": "-".join(case), **found}), flush=True)
+    with ExitStack() as stack:
+        places = Places(arguments.folder)
+        if arguments.target != "embedded":
+            broker = stack.enter_context(Valkey()) if "valkey" in arguments.target else None
+            places = PlacesOnServers(arguments.folder, stack.enter_context(Postgres(fsync=False)), broker)
+        template = places.new()
+        assert forked(make_tables, places, template) == 0
+        gc.freeze()
+        for case in itertools.product(SHAPES, MODES):
+            if not arguments.cases or "-".join(case) in arguments.cases:
+                found = Case(places, template, case, arguments.every).run()
+                print(json.dumps({"case": "-".join(case), **found}), flush=True)
     sys.stdout.flush()
-    os._exit(0)
 
 
 if __name__ == "__main__":
