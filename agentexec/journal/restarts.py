@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
+from agentexec.activity.changes.progress import add_log_lines
 from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
@@ -87,11 +88,12 @@ def give_up(
     lease: Lease,
     reason: str,
     version: str | None,
+    line: str,
     now: datetime,
     *,
     tells_effects: bool,
 ) -> None:
-    """Move the journal of a task to its history, with the reason.
+    """Move the journal of a task to its history, with the reason and a line of the task's log.
 
     A second call by the same attempt is safe: the commit of the first one may not have been confirmed.
 
@@ -100,6 +102,7 @@ def give_up(
         lease: Lease of the attempt that cannot replay the journal.
         reason: Sentence that says where it diverged.
         version: Version of this attempt's code.
+        line: Line of the task's log.
         now: The present moment.
         tells_effects: Leave messages for the agents about the calls that took effect.
 
@@ -130,6 +133,7 @@ def give_up(
             message = {"path": RESTART_PATH, "seq": 0, "kind": FactKind.FORK, "input_hash": ""}
             connection.execute(insert(JOURNAL).values(**place, **message, value=dump_fork(Fork((), changes))))
         connection.execute(update(ACTIVITY).where(ACTIVITY.c.agent_id == agent_id).values(version=None))
+        add_log_lines(connection, agent_id, [line], now)
 
 
 def _messages(connection: Connection, agent_id: UUID) -> Iterator[Change]:

@@ -30,6 +30,9 @@ RESTART_CALL = "restart"
 """Name of the call that a person is asked about."""
 
 
+REQUEUED_MESSAGE = "Back on the queue to begin again."
+
+
 class Resolution(NamedTuple):
     """Outcome of a divergence: an ending that puts the task back on the queue, or the reason why it ends."""
 
@@ -95,9 +98,9 @@ async def _restart(
         if not verdict.approved:
             return _unapproved(admitted, question, verdict)
     tell = functools.partial(give_up, tells_effects=restart.tell_effects)
-    await _patiently(recorder, tell, engine, lease, reason, version, utc_now())
     line = f"Beginning the run again (restart {number} of {restart.limit}), as the code cannot replay it: {reason}"
-    return Resolution(Ending(lease, Status.QUEUED, clean(line), counts_as_attempt=False))
+    await _patiently(recorder, tell, engine, lease, reason, version, clean(line), utc_now())
+    return Resolution(Ending(lease, Status.QUEUED, REQUEUED_MESSAGE, counts_as_attempt=False))
 
 
 def _question(admitted: Admitted, reason: str, version: str | None) -> Question:

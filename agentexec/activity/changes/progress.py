@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select, update
 
 from agentexec.activity.changes.new_tasks import log_row
-from agentexec.activity.changes.statements import INSERT_LOG, UPDATE_PROGRESS, statements_for
+from agentexec.activity.changes.statements import ACTIVITY, INSERT_LOG, UPDATE_PROGRESS, statements_for
 from agentexec.task import ACTIVE_STATUSES, Status
 
 
@@ -83,3 +83,14 @@ def write_progress(connection: Connection, accepted: Sequence[Progress], rows: M
             for report in latest_reports(accepted)
         ],
     )
+
+
+def add_log_lines(connection: Connection, agent_id: UUID, lines: Sequence[str], now: datetime) -> None:
+    """Add lines to the log of a task whose row is locked; the last one is its message."""
+    if not lines:
+        return
+    mine = ACTIVITY.c.agent_id == agent_id
+    task = connection.execute(select(ACTIVITY.c.status, ACTIVITY.c.percentage).where(mine)).one()
+    connection.execute(update(ACTIVITY).where(mine).values(message=lines[-1], updated_at=now))
+    rows = [log_row(agent_id, now, task.status, line, task.percentage) for line in lines]
+    connection.execute(INSERT_LOG, rows)

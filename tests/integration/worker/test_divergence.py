@@ -16,6 +16,8 @@ from agentexec.activity.models import Activity
 from agentexec.journal.models import JournalEntry, JournalHistory
 from agentexec.journal.restarts import given_up_runs
 from agentexec.runtime import RUNTIME
+from agentexec.task import Lease
+from agentexec.worker import divergence
 
 
 class Order(BaseModel):
@@ -118,6 +120,25 @@ def test_a_restart_keeps_the_old_journal_and_begins_the_run_again(streamed: bool
         with Session(RUNTIME.engine) as db:
             [decided] = ax.approvals.list(db, task.agent_id, state="decided")
         assert (decided.tool, decided.status, decided.run) == ("ship", "approved", 1)
+
+
+def test_a_worker_that_loses_its_task_after_the_restart_has_logged_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    give_up = divergence.give_up
+
+    def give_up_and_die(engine: Any, lease: Lease, *arguments: Any, **options: Any) -> None:
+        give_up(engine, lease, *arguments, **options)
+        give_up(engine, lease, *arguments, **options)  # the first commit may not have been confirmed
+        raise ax.LeaseLostError(lease.agent_id)
+
+    monkeypatch.setattr(divergence, "give_up", give_up_and_die)
+    shop = Shop(on_divergence="restart")
+    with ax.testing.harness(shop.pool) as harness:
+        task = begin(shop, harness)
+        harness.run_all()
+        messages = harness.task(task.agent_id).messages
+        assert len([line for line in messages if "Beginning the run again (restart 1 of 3)" in line]) == 1
 
 
 def test_agents_are_told_what_took_effect_if_they_are_to_be() -> None:
