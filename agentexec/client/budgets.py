@@ -7,21 +7,23 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select
 
 from agentexec.activity.changes.endings import with_log_line
-from agentexec.activity.changes.new_tasks import log_row
-from agentexec.activity.changes.statements import ACTIVITY, INSERT_LOG
+from agentexec.activity.changes.progress import add_log_lines
+from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.activity.queries.handle import find_task
-from agentexec.arguments.actors import phrase
+from agentexec.arguments.actors import actor_name, checked_source, phrase
 from agentexec.arguments.budgets import Limit, checked_limit, load_budget, task_account
-from agentexec.client.approve import approve_sync
+from agentexec.client.approval_rules import wake_answered
+from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import writing
 from agentexec.errors import UsageError
 from agentexec.journal.ledger import BUDGET, replace_limit
-from agentexec.journal.raises import open_raises, supersede_raises
+from agentexec.journal.questions import APPROVED, Reply
+from agentexec.journal.raises import answer_raises, note_answers, untold_tasks
 from agentexec.journal.reservations import account_of_task, open_account
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
@@ -34,12 +36,18 @@ class NewLimit(NamedTuple):
     agent_id: UUID
     limit: Limit
     by: str | None
+    source: str
     now: datetime
 
     @property
     def message(self) -> str:
         """Line of the task's log."""
         return f"Budget set to {self.limit}{phrase(self.by)}."
+
+    @property
+    def reply(self) -> Reply:
+        """Answer to the questions whether the budget is raised."""
+        return Reply(APPROVED, self.source, by=self.by, reason=f"The budget is {self.limit} now.")
 
 
 async def set_budget(
@@ -88,8 +96,8 @@ def _new_limit(task: Task | UUID | str, budget: str, by: str | None) -> NewLimit
     limit = checked_limit("budget=", budget)
     if limit is None:
         raise UsageError('budget= must be a text like "$2.00" or "500000 tokens".')
-    phrase(by)
-    return NewLimit(agent_id_of(task), limit, by, utc_now())
+    name = None if by is None else actor_name(by)
+    return NewLimit(agent_id_of(task), limit, name, checked_source(None), utc_now())
 
 
 def _set_budget(new: NewLimit, metadata_filter: Mapping[str, Any] | None) -> bool:
@@ -99,15 +107,16 @@ def _set_budget(new: NewLimit, metadata_filter: Mapping[str, Any] | None) -> boo
     open_account(RUNTIME.engine, account_of_task(new.agent_id, new.limit, own=True), new.now)
     if not _record(new):
         return False
-    for agent_id, path in open_raises(RUNTIME.engine, new.agent_id):
-        approve_sync(agent_id, path, reason=f"The budget is {new.limit} now.", by=new.by)
+    for chunk in chunks(untold_tasks(RUNTIME.engine, new.now)):
+        note_answers(RUNTIME.engine, chunk, new.reply, new.now)
+        wake_answered(chunk)
     return True
 
 
 @retry_on_deadlock
 def _record(new: NewLimit) -> bool:
     with writing(RUNTIME.engine) as connection:
-        query = select(ACTIVITY.c.status, ACTIVITY.c.percentage, ACTIVITY.c.budget)
+        query = select(ACTIVITY.c.status, ACTIVITY.c.budget)
         mine = ACTIVITY.c.agent_id == new.agent_id
         row = connection.execute(query.where(mine).with_for_update()).one_or_none()
         if row is None or row.status.final:
@@ -116,11 +125,8 @@ def _record(new: NewLimit) -> bool:
             return True  # an earlier try has done it, whose commit was not confirmed
         _require_unit(connection, row.budget, new)
         replace_limit(connection, new.agent_id, new.limit, new.now)
-        supersede_raises(connection, new.agent_id, new.now)
-        values = {"message": new.message, "updated_at": new.now}
-        connection.execute(update(ACTIVITY).where(mine).values(values))
-        line = log_row(new.agent_id, new.now, row.status, new.message, row.percentage)
-        connection.execute(INSERT_LOG, [line])
+        answer_raises(connection, new.agent_id, new.reply, new.now)
+        add_log_lines(connection, new.agent_id, [new.message], new.now)
         return True
 
 

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, and_, insert, select, update
 
-from agentexec.activity.changes.new_tasks import log_row
-from agentexec.activity.changes.statements import ACTIVITY, INSERT_LOG
+from agentexec.activity.changes.progress import add_log_lines
+from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.activity.models import Activity
 from agentexec.arguments.tool_arguments import check_arguments, same_arguments
 from agentexec.db.chunks import CHUNK_SIZE
@@ -18,6 +18,7 @@ from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
 from agentexec.errors import ActivityNotFoundError, ApprovalNotFoundError, UsageError
 from agentexec.journal.approval_rules import MadeRule, NewRule, find_rules, make_rule, matches, save_rule
+from agentexec.journal.ledger import has_limit
 from agentexec.journal.models import Approval, ApprovalRule
 from agentexec.journal.questions import (
     APPROVED,
@@ -25,6 +26,7 @@ from agentexec.journal.questions import (
     BY_TIME,
     EDITED,
     EXPIRED,
+    MOOT,
     PAST_RUNS,
     PENDING,
     RAISE_BUDGET,
@@ -48,7 +50,7 @@ OF_PRESENT_RUN = ~APPROVAL.c.path.startswith(PAST_RUNS)
 def ask(engine: Engine, lease: Lease, questions: Sequence[Question], now: datetime) -> list[Verdict]:
     """Save the questions that are new, give those whose time is over their default answer, and return the verdicts.
 
-    A question that matches a rule has its answer at once. Raises LeaseLostError if another worker has the task,
+    A question that matches a rule has its answer at once, and one about a limit that has changed is not asked. Raises LeaseLostError if another worker has the task,
     UnavailableError.
     """
     verdicts, has_asked = _ask(engine, lease, questions, now)
@@ -66,6 +68,9 @@ def _ask(
         require_lease(connection, lease)
         rows = _rows_by_place(connection, lease.agent_id)
         new = [question for question in questions if (question.path, question.seq) not in rows]
+        new = [
+            question for question in new if question.limit is None or has_limit(connection, *question.limit)
+        ]
         lines: list[str] = []
         if new:
             _insert(connection, lease.agent_id, new, now, lines)
@@ -75,16 +80,16 @@ def _ask(
             rows = _rows_by_place(connection, lease.agent_id)
         verdicts = []
         for question in questions:
-            row = rows[question.path, question.seq]
+            row = rows.get((question.path, question.seq))
             verdict = verdict_on(question, row, now)
-            if verdict.status != row.status:
+            if row is not None and verdict.status != row.status:
                 values = {"status": verdict.status, "decided_at": now, "decided_from": BY_TIME}
                 _set(connection, row, notice_at=None, **values)
                 lines.append(
                     answer_line(row, "approved" if verdict.approved else "rejected", f" by the {BY_TIME}")
                 )
             verdicts.append(verdict)
-        _log(connection, lease.agent_id, lines, now)
+        add_log_lines(connection, lease.agent_id, lines, now)
         return verdicts, bool(new)
 
 
@@ -135,23 +140,10 @@ def _answer_by_rule(
     return answer_line(question, "approved", f" by {by_rule}{who}")
 
 
-def _log(connection: Connection, agent_id: UUID, lines: Sequence[str], now: datetime) -> None:
-    """Add lines to the log of a task whose row is locked."""
-    if not lines:
-        return
-    query = select(ACTIVITY.c.status, ACTIVITY.c.percentage).where(ACTIVITY.c.agent_id == agent_id)
-    task = connection.execute(query).one()
-    values = {"message": lines[-1], "updated_at": now}
-    connection.execute(update(ACTIVITY).where(ACTIVITY.c.agent_id == agent_id).values(values))
-    connection.execute(
-        INSERT_LOG, [log_row(agent_id, now, task.status, line, task.percentage) for line in lines]
-    )
-
-
 def verdict_on(question: Question, row: Any | None, now: datetime) -> Verdict:
-    """Decide what is known of a question; `row` is None if it was not asked before."""
+    """Decide what is known of a question; `row` is None if it was not asked."""
     if row is None:
-        return Verdict(PENDING, None, question.expires_at)
+        return Verdict(MOOT, None, question.expires_at, is_superseded=True)
     if row.status == PENDING and not _is_open(row, now):
         status = APPROVED if row.default_answer == APPROVED else EXPIRED
         return Verdict(status, None, row.expires_at)
@@ -179,7 +171,7 @@ def answer_question(engine: Engine, agent_id: UUID, call_id: str, reply: Reply, 
         rule = _rule_of(connection, agent_id, call_id, reply, now)
         # Known before anything is locked: whoever locks several tasks does so in the order of their keys.
         others = [] if rule is None else _tasks_with_open_calls(connection, rule, now)
-        tasks = _lock_tasks(connection, {agent_id, *others})
+        tasks = lock_tasks(connection, {agent_id, *others})
         if (task := tasks.get(agent_id)) is None:
             raise ActivityNotFoundError(agent_id)
         rows = _rows(connection, agent_id)
@@ -204,7 +196,7 @@ def add_rule(
     """Save a rule that is made alone; return it and the tasks with open questions that it has answered."""
     with writing(engine) as connection:
         rule = make_rule(connection, agent_id, new, None, now)
-        tasks = _lock_tasks(connection, _tasks_with_open_calls(connection, rule, now))
+        tasks = lock_tasks(connection, _tasks_with_open_calls(connection, rule, now))
         save_rule(connection, rule)
         return rule, _answer_open_calls(connection, tasks.values(), rule, now)
 
@@ -213,7 +205,7 @@ def add_rule(
 def answer_by_rule(engine: Engine, rule: MadeRule, now: datetime) -> list[UUID]:
     """Answer open questions that match a rule, those of CHUNK_SIZE tasks at most; return the tasks."""
     with writing(engine) as connection:
-        tasks = _lock_tasks(connection, _tasks_with_open_calls(connection, rule, now))
+        tasks = lock_tasks(connection, _tasks_with_open_calls(connection, rule, now))
         return _answer_open_calls(connection, tasks.values(), rule, now)
 
 
@@ -253,10 +245,9 @@ def _answer_calls_of(connection: Connection, task: Any, rule: ApprovalRule, now:
     is_last = len(matching) == len(rows)
     wake_at = now if is_last else None
     lines = [_answer_by_rule(connection, row, rule, now, wake_at) for row in matching]
-    _log(connection, task.agent_id, lines, now)
+    add_log_lines(connection, task.agent_id, lines, now)
     if lines and is_last and task.status is Status.QUEUED:
-        due = update(ACTIVITY).where(ACTIVITY.c.agent_id == task.agent_id).values(run_at=None)
-        connection.execute(due)
+        make_due(connection, task.agent_id)
     return bool(lines)
 
 
@@ -264,7 +255,7 @@ def _is_answered(question: Any, rule: ApprovalRule) -> bool:
     return follows_rules(question) and matches(rule, question.tool, question.arguments)
 
 
-def _lock_tasks(connection: Connection, agent_ids: Collection[UUID]) -> dict[UUID, Any]:
+def lock_tasks(connection: Connection, agent_ids: Collection[UUID]) -> dict[UUID, Any]:
     """Lock tasks in the order of their keys, and return their state."""
     if not agent_ids:
         return {}
@@ -339,11 +330,14 @@ def _note_answer(
 ) -> None:
     """Write the answer into the task's log; the last one also makes a task that is off its worker due."""
     line = answer_line(question, reply.answer, reply_phrase(reply), reply.reason)
-    values: dict[str, Any] = {"message": line, "updated_at": now}
+    add_log_lines(connection, question.agent_id, [line], now)
     if is_last and task.status is Status.QUEUED:
-        values["run_at"] = None
-    connection.execute(update(ACTIVITY).where(ACTIVITY.c.agent_id == question.agent_id).values(values))
-    connection.execute(INSERT_LOG, [log_row(question.agent_id, now, task.status, line, task.percentage)])
+        make_due(connection, question.agent_id)
+
+
+def make_due(connection: Connection, agent_id: UUID) -> None:
+    """Let a task that is off its worker wait for nothing. Its row is locked."""
+    connection.execute(update(ACTIVITY).where(ACTIVITY.c.agent_id == agent_id).values(run_at=None))
 
 
 def supersede_refused_raises(connection: Connection, agent_ids: Sequence[UUID], now: datetime) -> None:

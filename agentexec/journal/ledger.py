@@ -65,3 +65,12 @@ def replace_limit(connection: Connection, agent_id: UUID, limit: Limit, now: dat
             updated_at=now,
         )
     )
+
+
+def has_limit(connection: Connection, account: str, limit: int) -> bool:
+    """Return True if an account has this limit now, raises included, and lock it.
+
+    Whoever sets a limit changes this row first and then looks for the questions about it. So each sees the other.
+    """
+    query = select(BUDGET.c.amount + BUDGET.c.raised).where(BUDGET.c.name == account)
+    return connection.execute(query.with_for_update()).scalar() == limit

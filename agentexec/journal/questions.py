@@ -19,6 +19,9 @@ EDITED = "edited"
 """Status of a call that was approved with changed arguments. A worker of an earlier release, which would make the call with
 the model's arguments, takes it for a rejection."""
 
+MOOT = "moot"
+"""Status of a question that was not asked: the limit that it is about has changed since."""
+
 MESSAGE_CHARS = 160
 """Characters of a call's arguments in the activity's message."""
 
@@ -55,10 +58,17 @@ class Terms(NamedTuple):
 NO_TERMS = Terms()
 
 
+class RefusedLimit(NamedTuple):
+    """Limit of an account that has refused a model call, in the account's unit."""
+
+    account: str
+    limit: int
+
+
 class Question(NamedTuple):
     """Question to a person: may a call be made (`approval`), or made again after it was cut off (`repeat`)?
 
-    `arguments` is JSON text.
+    `arguments` is JSON text. `limit` is what a raise of a budget is asked for.
     """
 
     path: str
@@ -68,6 +78,7 @@ class Question(NamedTuple):
     arguments: str
     expires_at: datetime | None = None
     terms: Terms = NO_TERMS
+    limit: RefusedLimit | None = None
 
     @property
     def call_id(self) -> str:
@@ -123,7 +134,7 @@ class Verdict(NamedTuple):
     expires_at: datetime | None
     arguments: str | None = None
     is_superseded: bool = False
-    """True if the task was retried since, so that the question may be asked again."""
+    """True if the task was retried or its budget set since, so that the question may be asked again."""
 
     @property
     def decided(self) -> bool:

@@ -1,36 +1,81 @@
-"""Questions whether a task's budget is raised, once somebody has given the task another limit."""
+"""Answers to the questions whether a task's budget is raised, once somebody has given the task another limit."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, bindparam, or_, select, update
 
-from agentexec.db.transactions import reading
-from agentexec.journal.models import Approval
-from agentexec.journal.questions import PENDING, RAISE_BUDGET
+from agentexec.activity.changes.endings import with_log_line
+from agentexec.activity.changes.progress import add_log_lines
+from agentexec.activity.changes.statements import ACTIVITY
+from agentexec.db.deadlocks import retry_on_deadlock
+from agentexec.db.transactions import reading, writing
+from agentexec.journal.approvals import APPROVAL, lock_tasks, make_due
+from agentexec.journal.questions import PENDING, RAISE_BUDGET, Reply, answer_line, reply_phrase
+from agentexec.task import Status
 
-_APPROVAL: Any = Approval.__table__
 
+def answer_raises(connection: Connection, agent_id: UUID, reply: Reply, now: datetime) -> None:
+    """Answer the open questions about a task's budget, its own and its children's, after its limit was replaced.
 
-def supersede_raises(connection: Connection, agent_id: UUID, now: datetime) -> None:
-    """Let the open questions about a task's budget, its own and its children's, raise nothing when they are answered.
-
-    Whoever has asked them looks at the limit again then.
+    The answers raise nothing: whoever has asked looks at the limit again. No task is locked, as thousands may wait.
     """
-    connection.execute(update(_APPROVAL).where(_about(agent_id)).values(superseded_at=now))
+    c = APPROVAL.c
+    its_tasks = or_(c.agent_id == agent_id, ACTIVITY.c.budget.contains(str(agent_id)))
+    query = (
+        select(c.agent_id, c.path, c.seq, c.arguments)
+        .join(ACTIVITY, ACTIVITY.c.agent_id == c.agent_id)
+        .where(c.status == PENDING, c.tool == RAISE_BUDGET, its_tasks)
+    )
+    # Compared here, as the column may be encrypted.
+    found = [row for row in connection.execute(query) if f'ask {agent_id}"' in row.arguments]
+    if not found:
+        return
+    key = (
+        c.agent_id == bindparam("task", type_=c.agent_id.type),
+        c.path == bindparam("its_path"),
+        c.seq == bindparam("its_seq"),
+    )
+    answer = {"status": reply.answer, "decided_by": reply.by, "decided_from": reply.source}
+    answer |= {"reason": reply.reason, "notice_at": None}
+    moments = {"decided_at": now, "superseded_at": now, "wake_at": now}
+    connection.execute(
+        update(APPROVAL).where(*key, c.status == PENDING).values(**answer, **moments),
+        [{"task": row.agent_id, "its_path": row.path, "its_seq": row.seq} for row in found],
+    )
 
 
-def open_raises(engine: Engine, agent_id: UUID) -> list[tuple[UUID, str]]:
-    """Return the tasks that wait until a task's budget is raised, with the paths of their questions."""
-    query = select(_APPROVAL.c.agent_id, _APPROVAL.c.path).where(_about(agent_id))
+def untold_tasks(engine: Engine, now: datetime) -> list[UUID]:
+    """Return the tasks with answers of this moment whose queues were not told of them."""
+    c = APPROVAL.c
+    query = select(c.agent_id).where(c.wake_at == now, c.superseded_at == now).distinct()
     with reading(engine) as connection:
-        return [(row.agent_id, row.path) for row in connection.execute(query)]
+        return sorted(connection.execute(query).scalars())
 
 
-def _about(agent_id: UUID) -> ColumnElement[bool]:
-    """Return the condition for open questions about a task's budget: their arguments name its owner."""
-    is_open = (_APPROVAL.c.status == PENDING) & (_APPROVAL.c.tool == RAISE_BUDGET)
-    return is_open & _APPROVAL.c.arguments.like(f'%ask {agent_id}"%')
+@retry_on_deadlock
+def note_answers(engine: Engine, agent_ids: Sequence[UUID], reply: Reply, now: datetime) -> None:
+    """Write the answers of a moment into the logs of their tasks, and make tasks due that wait for nothing else."""
+    with writing(engine) as connection:
+        tasks = lock_tasks(connection, agent_ids)
+        open_or_new = or_(APPROVAL.c.status == PENDING, APPROVAL.c.superseded_at == now)
+        rows = connection.execute(select(APPROVAL).where(APPROVAL.c.agent_id.in_(agent_ids), open_or_new))
+        waiting: set[UUID] = set()
+        lines: dict[UUID, list[str]] = {}
+        for row in rows:
+            if row.status == PENDING:
+                waiting.add(row.agent_id)
+            else:
+                line = answer_line(row, reply.answer, reply_phrase(reply), reply.reason)
+                lines.setdefault(row.agent_id, []).append(line)
+        for agent_id, task in tasks.items():
+            if task.status.final:
+                continue
+            # A second call is safe: an earlier one may not have been confirmed.
+            known = any(with_log_line(connection, [agent_id], line, now) for line in lines[agent_id])
+            add_log_lines(connection, agent_id, [] if known else lines[agent_id], now)
+            if task.status is Status.QUEUED and agent_id not in waiting:
+                make_due(connection, agent_id)

@@ -22,7 +22,7 @@ from agentexec.errors import AgentexecError, BudgetExceededError, UnavailableErr
 from agentexec.journal.current_call import enclosing_calls
 from agentexec.journal.facts import Usage, fit_path
 from agentexec.journal.ledger import Charge
-from agentexec.journal.questions import RAISE_BUDGET, Question
+from agentexec.journal.questions import MOOT, RAISE_BUDGET, Question, RefusedLimit
 from agentexec.journal.recorder import SCOPE, Recorder
 from agentexec.journal.reservations import Account, Claim, Hold, Refusal, read_labels, release, reserve
 from agentexec.journal.verdicts import wait_for_verdicts
@@ -236,10 +236,11 @@ async def _ask(
     terms = recorder.approvals.terms()
     again = f"_{number + 1}" if number else ""
     path = fit_path(f"{call.path}/budget_{call.seq}_{zlib.crc32(account.name.encode()):08x}{again}")
-    question = Question(path, 0, "approval", RAISE_BUDGET, text, deadline, terms)
+    refused = RefusedLimit(account.name, refusal.limit)
+    question = Question(path, 0, "approval", RAISE_BUDGET, text, deadline, terms, refused)
     [verdict] = await wait_for_verdicts(recorder, [question], enclosing_calls())
     if verdict.is_superseded:
-        return {}, number + 1
+        return {}, number + (verdict.status != MOOT)
     if not verdict.approved:
         raise recorder.stop(_exceeded(recorder, refusal, call.model))
     key = f"{recorder.lease.agent_id}/{path}#0"

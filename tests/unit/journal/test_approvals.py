@@ -13,6 +13,7 @@ from agentexec.journal.questions import (
     APPROVED,
     EXPIRED,
     MESSAGE_CHARS,
+    MOOT,
     PENDING,
     REJECTED,
     Question,
@@ -32,8 +33,8 @@ def row_of(status: str, message: str | None, expires_at: datetime | None, **valu
     return SimpleNamespace(status=status, message=message, expires_at=expires_at, **{**empty, **values})
 
 
-def test_a_new_question_is_pending_until_its_own_deadline() -> None:
-    assert verdict_on(QUESTION, None, NOW) == Verdict(PENDING, None, LATER)
+def test_a_question_that_was_not_asked_is_asked_again_if_need_be() -> None:
+    assert verdict_on(QUESTION, None, NOW) == Verdict(MOOT, None, LATER, is_superseded=True)
 
 
 @pytest.mark.parametrize(
