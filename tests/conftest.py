@@ -25,6 +25,7 @@ import agentexec as ax
 from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI
 from tests.longest_first import longest_first
+from tests.redis_clusters import Cluster
 from tests.servers import MariaDB, PgBouncer, Postgres, RedisServer, Server, Valkey, free_port, memory_folder
 from tests.tables import copy_database, reset_database
 from tests.waiting import patient
@@ -95,6 +96,10 @@ class Servers:
         return self._open.enter_context(RedisServer())
 
     @cached_property
+    def cluster(self) -> Cluster:
+        return self._open.enter_context(Cluster())
+
+    @cached_property
     def postgres(self) -> Postgres:
         return self._open.enter_context(Postgres(fsync=False))
 
@@ -134,6 +139,13 @@ def valkey(servers: Servers) -> Valkey:
 @pytest.fixture
 def redis_server(servers: Servers) -> RedisServer:
     return reset_server(servers.redis_server)
+
+
+@pytest.fixture
+def cluster(servers: Servers) -> Cluster:
+    """An empty cluster of three primaries with a replica each. A test may neither stop its nodes nor move slots."""
+    servers.cluster.flush()
+    return servers.cluster
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from agentexec.state.answers import Waiting
 from agentexec.state.backend import PROTOCOL_VERSION, ClaimResult, Comparison, Depth, LostLeases, TaskPage
 from agentexec.state.groups import NO_LIMITS
 from agentexec.state.redis_backend import scripts
+from agentexec.state.redis_backend.cluster import node_of, primaries_of
 from agentexec.state.redis_backend.connection import Connections, clamp_block_timeout
 from agentexec.state.redis_backend.messages import RedisMessages
 from agentexec.state.redis_backend.preflight import check_server, read_info
@@ -63,13 +64,15 @@ class RedisBackend(RedisMessages):
     def describe(self) -> str:
         """Return the server's version, memory and eviction policy, for display. Raises UnavailableError."""
         with self._translating_errors():
-            info = read_info(self._retrying_client)
+            servers = primaries_of(self._retrying_client)
+            info = read_info(servers[0])
+        shards = f"cluster of {len(servers)} shards, the first " if len(servers) > 1 else ""
         if not info:
-            return "which may not be asked"
+            return f"{shards}which may not be asked"
         name = "Valkey" if "valkey_version" in info else "Redis"
         version = info.get("valkey_version") or info.get("redis_version")
         memory = info.get("used_memory_human", "?")
-        return f"{name} {version}, {memory} used, {info.get('maxmemory_policy', 'unknown')}"
+        return f"{shards}{name} {version}, {memory} used, {info.get('maxmemory_policy', 'unknown')}"
 
     def ping(self) -> None:
         """Call everything that the backend calls, on scratch keys.
@@ -252,12 +255,12 @@ class RedisBackend(RedisMessages):
         """
         with self._translating_errors():
             mark = scripts.get(self._retrying_client, self._keys(queue).intact)
-            return mark is not None and mark == self._run_id()
+            return mark is not None and mark == self._run_id(queue)
 
     def mark_intact(self, queue: str) -> None:
         """Note that the index of a queue is complete."""
         with self._translating_errors():
-            scripts.mark_intact(self._retrying_client, self._keys(queue), self._run_id().decode())
+            scripts.mark_intact(self._retrying_client, self._keys(queue), self._run_id(queue).decode())
 
     def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
         """Acquire or keep a leadership for `seconds`; False if another owner holds it."""
@@ -313,10 +316,10 @@ class RedisBackend(RedisMessages):
     def _bucket_keys(self, demands: Sequence[Demand]) -> list[str]:
         return [f"{{{self._prefix}:bucket}}:{demand.name}" for demand in demands]
 
-    def _run_id(self) -> bytes:
-        """Return an id that changes with each start of the server; constant where the user may not read it."""
+    def _run_id(self, queue: str) -> bytes:
+        """Return an id that changes with each start of the server of a queue; constant where the user may not read it."""
         try:
-            info: dict[str, Any] = self._retrying_client.info("server")
+            info: dict[str, Any] = node_of(self._retrying_client, self._keys(queue).intact).info("server")
         except redis.exceptions.NoPermissionError:
             return b"unknown"
         return str(info.get("run_id", "unknown")).encode()

@@ -6,15 +6,18 @@ import logging
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import ConnectionPool, parse_url
+from redis.connection import ConnectionPool
 from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from agentexec.errors import AgentexecError, UsageError
+from agentexec.errors import AgentexecError
+from agentexec.state.redis_backend.address import Address, Node, bad_url, read_address
+from agentexec.state.redis_backend.cluster import ClusterClient
 from agentexec.state.redis_backend.refusals import OUTAGES, code_of, translate
 
 log = logging.getLogger("agentexec.redis")
@@ -31,29 +34,48 @@ HEALTH_CHECK_INTERVAL = 15
 MAX_CONNECTIONS = 10_000
 """Connections of a pool: enough never to limit the threads that call at the same time."""
 
-SCHEMES = ("redis", "rediss", "unix")
-"""Schemes of the URLs that redis-py reads."""
+
+class Clients(NamedTuple):
+    """Two clients of one server or cluster."""
+
+    retrying: redis.Redis
+    single_try: redis.Redis
 
 
 class Connections:
-    """Two clients of one server.
+    """Clients of a server, of the primary that Sentinels name, or of a cluster: the server says whether it is one.
 
     `retrying_client` sends a command once more when its connection breaks, for commands that may run twice.
     `single_try_client` never does. It also carries the blocking reads, so its read timeout is above `MAX_BLOCK_SECONDS`.
     """
 
     def __init__(self, url: str) -> None:
-        self.retrying_client = redis.Redis.from_pool(_pool(url, timeout=TIMEOUT, retries=1))
-        self.single_try_client = redis.Redis.from_pool(
-            _pool(url, timeout=MAX_BLOCK_SECONDS + TIMEOUT, retries=0)
+        self._address = read_address(url)
+        self._plain = Clients(
+            _client(self._address, timeout=TIMEOUT, retries=1),
+            _client(self._address, timeout=MAX_BLOCK_SECONDS + TIMEOUT, retries=0),
         )
+        self._found: Clients | None = None
         self.safe_url = without_secrets(url)
         self._logged_bugs: set[tuple[type[Exception], str, int | None]] = set()
 
+    @property
+    def retrying_client(self) -> redis.Redis:
+        """Client for commands that may run twice. The first use asks the server whether it is a cluster."""
+        return self._clients().retrying
+
+    @property
+    def single_try_client(self) -> redis.Redis:
+        """Client for commands that must not run twice, and for blocking reads."""
+        return self._clients().single_try
+
     def close(self) -> None:
         """Disconnect, also connections on which another thread waits. A later call connects again."""
-        for client in (self.retrying_client, self.single_try_client):
-            client.connection_pool.disconnect()
+        for client in (*self._plain, *(self._found or ())):
+            if isinstance(client, ClusterClient):
+                client.close()
+            else:
+                client.connection_pool.disconnect()
 
     @contextmanager
     def translating_errors(self) -> Generator[None]:
@@ -64,12 +86,51 @@ class Connections:
             raise
         except Exception as error:
             code = code_of(error)
-            if code in OUTAGES:
+            if code == "MOVED":
+                # The server has become a cluster, or it did not show its map when it was asked.
+                self._found = None
+            if code in OUTAGES and not self._is_cluster:
                 # After a failover the address may belong to another server.
                 self.close()
             if code == "" and not isinstance(error, redis.RedisError):
                 self._log_bug(error)
             raise translate(error, self.safe_url) from error
+
+    @property
+    def _is_cluster(self) -> bool:
+        return self._found is not None and isinstance(self._found.retrying, ClusterClient)
+
+    def _clients(self) -> Clients:
+        # Two threads that look at once find the same; a lock might be held during a fork.
+        if self._found is None:
+            self._found = self._look()
+        return self._found
+
+    def _look(self) -> Clients:
+        """Ask the nodes of the URL, until one answers, whether they are a cluster."""
+        address = self._address
+        if address.service or not address.nodes:
+            return self._plain
+        away: Exception | None = None
+        for number, node in enumerate(address.nodes):
+            client = self._plain.retrying if number == 0 else _client(address, node, timeout=TIMEOUT)
+            try:
+                shows_map = _shows_map(client)
+            except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+                away = error
+                continue
+            if shows_map:
+                return Clients(
+                    _cluster(address, timeout=TIMEOUT, retries=1),
+                    _cluster(address, timeout=MAX_BLOCK_SECONDS + TIMEOUT, retries=0),
+                )
+            if len(address.nodes) > 1:
+                raise bad_url(
+                    f"{node.host}:{node.port} is not part of a cluster that its user may see (+cluster|slots), and several "
+                    "hosts are only for a cluster or, with redis+sentinel://, for Sentinels"
+                )
+            return self._plain
+        raise away or redis.ConnectionError("no host answers")
 
     def _log_bug(self, error: Exception) -> None:
         """Log the traceback of an error that is not the server's, once for each kind of it."""
@@ -91,15 +152,31 @@ def without_secrets(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
-def _pool(url: str, *, timeout: float, retries: int) -> ConnectionPool:
-    """Return a pool that has no connections yet. Raises UsageError for a URL that cannot be parsed."""
-    parsed = _parse(url)
+def _shows_map(client: redis.Redis) -> bool:
+    """Return True for a node of a cluster that says who has which slots. A cluster of one shard serves any client."""
+    try:
+        slots = client.execute_command("CLUSTER", "SLOTS")
+    except redis.ResponseError as error:
+        if code_of(error) in OUTAGES:
+            raise
+        return False
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise redis.exceptions.InvalidResponse(f"{type(error).__name__}: {error}") from error
+    return isinstance(slots, list) and bool(slots)
+
+
+def _cluster(address: Address, *, timeout: float, retries: int) -> ClusterClient:
+    return ClusterClient(address.nodes, lambda node: _client(address, node, timeout=timeout, retries=retries))
+
+
+def _client(address: Address, node: Node | None = None, *, timeout: float, retries: int = 0) -> redis.Redis:
+    """Return a client that has no connections yet, by default of the first node. Raises UsageError for unknown arguments."""
     # Options of the URL win, except those that would leave a call unbounded or cut a blocking read short.
     options: dict[str, Any] = {
         "protocol": 3,
         "socket_connect_timeout": TIMEOUT,
         "socket_keepalive": True,
-    } | parsed
+    } | address.options
     options |= {
         "socket_timeout": timeout,
         "health_check_interval": HEALTH_CHECK_INTERVAL,
@@ -108,42 +185,25 @@ def _pool(url: str, *, timeout: float, retries: int) -> ConnectionPool:
         "max_connections": MAX_CONNECTIONS,
         "decode_responses": False,
     }
-    if url.startswith("unix:"):
+    if not address.nodes:
         del options["socket_keepalive"]
+    elif not address.service:
+        options |= (node or address.nodes[0])._asdict()
     pool = ConnectionPool(**options)
     try:
         pool.connection_class(**pool.connection_kwargs)
     except TypeError:
-        raise _bad_url("its query has an argument that redis-py does not know") from None
-    return pool
+        raise bad_url("its query has an argument that redis-py does not know") from None
+    return redis.Redis.from_pool(_primary_pool(address, options) if address.service else pool)
 
 
-def _parse(url: str) -> dict[str, Any]:
-    """Return the arguments of a connection."""
-    scheme, separator, _ = url.partition("://")
-    if not separator or scheme not in SCHEMES:
-        # The scheme of a malformed URL may be a password.
-        named = (
-            f"it starts with {scheme}://"
-            if separator and scheme.isalpha() and len(scheme) < 8
-            else "it has no scheme"
-        )
-        raise _bad_url(f"{named}, and agentexec speaks {', '.join(f'{known}://' for known in SCHEMES)}")
-    try:
-        parsed = parse_url(url)
-        database = urlsplit(url).path.strip("/")
-    except ValueError:
-        # The error's message may quote part of a password with a special character.
-        raise _bad_url("it is malformed (write special characters of a password like %2F)") from None
-    if not url.startswith("unix:"):
-        if "host" not in parsed:
-            raise _bad_url("it names no host")
-        if database and not database.isdecimal():
-            raise _bad_url("its path is not a database number")
-    return parsed
-
-
-def _bad_url(reason: str) -> UsageError:
-    return UsageError(
-        f"AGENTEXEC_REDIS_URL cannot be used: {reason}; write it like redis://user:password@host:6379/0."
+def _primary_pool(address: Address, options: dict[str, Any]) -> ConnectionPool:
+    """Return a pool of connections to the primary, for which each new connection asks the Sentinels."""
+    own = {name: value for name, value in options.items() if name not in ("host", "port", "connection_class")}
+    limits = {"socket_timeout": TIMEOUT, "socket_connect_timeout": own["socket_connect_timeout"]}
+    tls = {name: value for name, value in own.items() if name.startswith("ssl_")}
+    sentinel = Sentinel(
+        address.nodes,
+        sentinel_kwargs=limits | ({"ssl": True} if address.secure else {}) | tls | address.sentinel_options,
     )
+    return SentinelConnectionPool(address.service, sentinel, ssl=address.secure, **own)

@@ -35,8 +35,14 @@ class RedisMessages:
         self._connections = connections
         self._prefix = prefix
         self._signer = signer
-        self._retrying_client = connections.retrying_client
-        self._single_try_client = connections.single_try_client
+
+    @property
+    def _retrying_client(self) -> redis.Redis:
+        return self._connections.retrying_client
+
+    @property
+    def _single_try_client(self) -> redis.Redis:
+        return self._connections.single_try_client
 
     def watch(self, queue: str, agent_ids: Sequence[UUID], mailbox: str) -> None:
         """Tell `mailbox` when these tasks are done. A watch expires after an hour unless repeated."""

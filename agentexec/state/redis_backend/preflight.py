@@ -1,6 +1,6 @@
 """Checks of a server before the first task: everything that agentexec will call is called once, on scratch keys.
 
-All of it is one round trip. What is refused is named in one sentence, with the ACL rules that are missing.
+All of it is one round trip to each server. What is refused is named in one sentence, with the ACL rules that are missing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import redis
 
 from agentexec.errors import UsageError
+from agentexec.state.redis_backend.cluster import primaries_of
 from agentexec.state.redis_backend.refusals import RefusalError, code_of, translate
 from agentexec.state.redis_backend.script import Script
 
@@ -20,9 +21,6 @@ OLDEST_SERVER = (6, 2)
 
 SCRATCH = "preflight"
 """Last part of the scratch keys' names."""
-
-SHARD_PROBES = 32
-"""Keys in as many hash slots: all of them on one shard means that there is one."""
 
 PROBE = Script("preflight")
 _UNRELATED = frozenset({"NOSCRIPT", "OOM", "WRONGTYPE"})
@@ -64,7 +62,8 @@ def check_server(client: redis.Redis, server: str, prefix: str, queue: str) -> N
     raises. `server` is the URL without secrets.
     """
     try:
-        check_info(read_info(client), server)
+        for primary in primaries_of(client):
+            check_info(read_info(primary), server)
         _check_calls(client, server, prefix, queue)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise redis.exceptions.InvalidResponse(f"{type(error).__name__}: {error}") from error
@@ -83,7 +82,7 @@ def check_info(info: dict[str, Any], server: str) -> None:
     if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):
         raise UsageError(
             f"Redis at {server} is a Sentinel, which keeps no data; set AGENTEXEC_REDIS_URL to the primary that it watches, "
-            "or to a proxy that follows the primary."
+            "or write redis+sentinel://host:26379/NAME, with the name under which it knows the primary."
         )
     version = re.match(r"(\d+)\.(\d+)", str(info.get("redis_version", "")))
     if version and (int(version[1]), int(version[2])) < OLDEST_SERVER:
@@ -121,7 +120,7 @@ def _check_calls(client: redis.Redis, server: str, prefix: str, queue: str) -> N
 
 
 def _call_all(client: redis.Redis, prefix: str, queue: str) -> list[Reply]:
-    """Make every call in one round trip, and return its replies: those of the scripts' commands too."""
+    """Make every call in one round trip to each server, and return its replies: those of the scripts' commands too."""
     pipeline = client.pipeline(transaction=False)
     calls: list[tuple[str, ScratchKey]] = []
 
@@ -145,9 +144,6 @@ def _call_all(client: redis.Redis, prefix: str, queue: str) -> list[Reply]:
             call("SADD", key, key.name, "member")
             call("XRANGE", key, key.name, "-", "+")
         call("EVALSHA", key, PROBE.digest, 1, key.name)
-    mail = keys[1]
-    for number in range(SHARD_PROBES):
-        call("EXISTS", mail, f"{mail.name}:{number}")
     answers = pipeline.execute(raise_on_error=False)
     replies = [Reply(command, key, answer) for (command, key), answer in zip(calls, answers, strict=True)]
     return [part for reply in replies for part in _parts(reply)]

@@ -71,7 +71,7 @@ SENTENCES = {
     "DENIED": "cannot be used: its protected mode refuses other hosts; give it a password, and AGENTEXEC_REDIS_URL too",
     "OOM": "is full: raise its maxmemory, or let the workers empty the queue",
     "READONLY": "cannot be used: it is a read-only replica; set AGENTEXEC_REDIS_URL to the primary",
-    "MOVED": "is a cluster of several shards; use one shard or a plain server",
+    "MOVED": "is a cluster of several shards that does not show their map; add +cluster|slots to the user's ACL",
     "UNKNOWN": (
         "cannot be used: {reason}; set AGENTEXEC_REDIS_URL to a Redis 6.2 or a Valkey with this command, not to a Sentinel or an older server"
     ),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import redis
 
-from agentexec.db.chunks import chunks
+from agentexec.state.redis_backend.cluster import slot_of
 
 log = logging.getLogger("agentexec.redis")
 
@@ -103,9 +103,9 @@ def without_foreign_keys(
         if "WRONGTYPE" not in str(error):
             raise
     kinds = itertools.chain(types, itertools.repeat(types[-1]))
-    pairs = list(zip(keys, kinds, strict=False))
-    for chunk in chunks(pairs, MAX_TASKS_PER_SCRIPT):
-        chunk_keys, chunk_types = zip(*chunk, strict=True)
+    pairs = sorted(zip(keys, kinds, strict=False), key=lambda pair: slot_of(pair[0]))
+    for _, same_slot in itertools.groupby(pairs, key=lambda pair: slot_of(pair[0])):
+        chunk_keys, chunk_types = zip(*same_slot, strict=True)
         dropped = _DROP_FOREIGN(client, chunk_keys, *chunk_types)
         if dropped:
             log.warning(

@@ -30,6 +30,7 @@ from agentexec.state.backend import (
     TaskPage,
     longest_leadership,
 )
+from agentexec.state.redis_backend.cluster import ClusterClient
 from agentexec.state.redis_backend.script import (
     MAX_TASKS_PER_SCRIPT,
     QUEUE_TYPES,
@@ -38,6 +39,7 @@ from agentexec.state.redis_backend.script import (
     name_of,
     without_foreign_keys,
 )
+from agentexec.state.redis_backend.waits import wait_for_any
 from agentexec.task import Entry, Lease, Priority
 
 log = logging.getLogger("agentexec.redis")
@@ -160,7 +162,14 @@ def claim(
 def wait(client: redis.Redis, queues: Sequence[QueueKeys], timeout: float) -> None:
     """Wait until a worker of one of the queues is to wake."""
     wake = [keys.wake for keys in queues]
-    without_foreign_keys(client, wake, ("list",), lambda: client.blpop(wake, timeout=timeout))
+
+    def take() -> None:
+        if isinstance(client, ClusterClient) and len(wake) > 1:
+            wait_for_any(client, wake, timeout)
+        else:
+            client.blpop(wake, timeout=timeout)
+
+    without_foreign_keys(client, wake, ("list",), take)
 
 
 def renew(

@@ -6,7 +6,6 @@ import re
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,11 @@ from agentexec.state.redis_backend import RedisBackend, connection, create
 from agentexec.state.redis_backend.refusals import SENTENCES
 from agentexec.task import Entry, new_agent_id
 from agentexec.testing.backend_suite import BackendSuite
+from tests.redis_clusters import LEAST_RULES, Cluster, ClusterNode
 from tests.servers import HOST, Valkey, free_port
 from tests.waiting import wait_until
 
 LUA = Path(agentexec.__file__).parent / "state" / "redis_backend" / "lua"
-GUIDE = Path(__file__).parents[4] / "docs" / "guides" / "redis.md"
-
-LEAST_RULES = re.findall(r"[+~&]\S+", re.search(r"ACL SETUSER agentexec .*?```", GUIDE.read_text(), re.S)[0])  # type: ignore[index]
-"""ACL rules of the guide."""
 
 
 def make(url: str, prefix: str = "agentexec") -> RedisBackend:
@@ -61,8 +57,8 @@ class TestPermissions:
         make(limited_url(broker, server, LEAST_RULES)).ping()
         for rule in LEAST_RULES:
             url = limited_url(broker, server, [other for other in LEAST_RULES if other != rule])
-            if rule in ("+info", "+select"):
-                make(url).ping()  # asked if allowed; needed for another database than 0
+            if rule in ("+info", "+select", "+cluster|slots", "+asking"):
+                make(url).ping()  # asked if allowed; needed for another database than 0 or for a cluster
             else:
                 sentence = refusal(url)
                 assert f" {rule} " in sentence, f"{rule} is missing: {sentence}"
@@ -139,10 +135,6 @@ class TestSettings:
         assert "its host name is invalid" in refusal("redis://a..b:6379/0")
 
 
-def cluster_state(client: redis.Redis) -> str:
-    return client.execute_command("CLUSTER INFO")["cluster_state"]
-
-
 class TestServer:
     def test_a_replica_may_become_the_primary_and_is_named_with_it(
         self, broker: Valkey, server: redis.Redis
@@ -180,28 +172,25 @@ class TestServer:
         server.config_set("maxmemory", 1)
         make(broker.url).ping()
 
-    def test_a_cluster_of_several_shards_by_whichever_node(self) -> None:
-        with ExitStack() as stack:
-            nodes = [stack.enter_context(ClusterNode()) for _ in range(3)]
-            clients = [stack.enter_context(node.client()) for node in nodes]
-            bounds = [0, 5461, 10923, 16384]
-            for number, client in enumerate(clients):
-                client.execute_command("CLUSTER ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
-                client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
-            # Before they are joined, most keys belong to nobody: a cluster that is being made or mended.
+    def test_a_cluster_in_the_making_is_an_outage_and_one_shard_serves(self) -> None:
+        with ClusterNode() as node:
             with pytest.raises(UnavailableError, match="cannot be used"):
-                make(nodes[0].url).ping()
-            for node in nodes[1:]:
-                clients[0].execute_command("CLUSTER MEET", HOST, node.port, node.bus_port)
-            wait_until(lambda: all(cluster_state(client) == "ok" for client in clients), timeout=30)
-            for node in nodes:
-                assert "cluster of several shards; use one shard or a plain server" in refusal(node.url)
-
-    def test_a_cluster_of_one_shard_serves(self) -> None:
-        with ClusterNode() as node, node.client() as client:
-            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
-            wait_until(lambda: cluster_state(client) == "ok")
+                make(node.url).ping()
+            node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            wait_until(lambda: node.state == "ok")
             make(node.url).ping()
+            node.ask("ACL", "SETUSER", "limited", "on", ">pw", *LEAST_RULES, "-cluster|slots", "-asking")
+            make(node.url.replace("//", "//limited:pw@")).ping()
+
+    def test_a_cluster_whose_map_the_user_may_not_see(self, cluster: Cluster) -> None:
+        for node in cluster.nodes:
+            node.ask("ACL", "SETUSER", "blind", "on", ">pw", "~*", "+@all", "-cluster")
+        sentence = refusal(cluster.url.replace("//", "//blind:pw@"))
+        assert "several shards that does not show their map; add +cluster|slots to the user's ACL" in sentence
+        assert "+cluster|slots" in refusal(cluster.list_url.replace("//", "//blind:pw@"))
+
+    def test_several_servers_that_are_not_a_cluster(self, broker: Valkey) -> None:
+        assert "is not part of a cluster" in refusal(broker.url.replace("/0", f",{HOST}:{free_port()}/0"))
 
     def test_a_sentinel(self, valkey: Valkey) -> None:
         with Sentinel(valkey) as sentinel:
@@ -286,14 +275,6 @@ def test_workers_that_start_together_do_not_disturb_each_other(broker: Valkey) -
     for thread in threads:
         thread.join()
     assert errors == []
-
-
-class ClusterNode(Valkey):
-    """Node of a cluster."""
-
-    def __init__(self) -> None:
-        self.bus_port = free_port()  # the default, 10,000 above the other, may be in use
-        super().__init__(settings={"cluster-enabled": "yes", "cluster-port": str(self.bus_port)})
 
 
 class Sentinel(Valkey):

@@ -21,6 +21,7 @@ from agentexec.state.sql_backend import SqlBackend
 from agentexec.state.sql_models import Counter, EventRow, Follow, Leader, Message, QueueEntry, Watch
 from agentexec.task import Entry, new_agent_id
 from agentexec.testing.backend_suite import BackendSuite
+from tests.redis_clusters import Cluster
 
 
 class Suite(BackendSuite):
@@ -64,6 +65,22 @@ class TestSignedRedisBackend(Suite):
     def empty(self, backend: StateBackend) -> None:
         assert isinstance(backend, RedisBackend)
         backend._single_try_client.flushall()
+
+
+@pytest.mark.thorough
+class TestRedisClusterBackend(Suite):
+    """A cluster of several shards serves as one server does, for a user with the least rights."""
+
+    @pytest.fixture
+    def backend(self, cluster: Cluster) -> Iterator[StateBackend]:
+        self.cluster = cluster
+        backend = redis_backend.create(Settings(redis_url=cluster.limited_url()), create_engine("sqlite://"))
+        backend.ping()
+        yield backend
+        backend.close()
+
+    def empty(self, backend: StateBackend) -> None:
+        self.cluster.flush()
 
 
 class TestSqlBackend(Suite):
