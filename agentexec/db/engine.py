@@ -31,6 +31,18 @@ PING_AFTER = 1.0
 """Seconds without use after which a connection is checked before its next use: no database restarts faster."""
 
 
+_POSTGRES_DEFAULTS = {
+    "connect_timeout": 10,
+    "fallback_application_name": "agentexec",
+    # A host that has vanished answers nothing: without these, a statement would wait for it for a quarter of an hour.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""Parameters of connections to PostgreSQL that its URL does not set: seconds, and milliseconds for the last."""
+
+
 def open_engine(url: str | URL) -> Engine:
     """Open an engine for a URL, with the pool and timeouts that workers need.
 
@@ -67,10 +79,12 @@ def _options(url: URL, dialect: str) -> dict[str, Any]:
             options["connect_args"] = {"factory": functools.partial(_connect_private, file)}
         return options
     options |= {"pool_size": 10, "max_overflow": 20, "pool_recycle": 1800}
-    is_mysql = dialect in ("mysql", "mariadb")
-    if is_mysql or (dialect == "postgresql" and "connect_timeout" not in url.query):
+    if dialect == "postgresql":
+        options["connect_args"] = {
+            name: value for name, value in _POSTGRES_DEFAULTS.items() if name not in url.query
+        }
+    if dialect in ("mysql", "mariadb"):
         options["connect_args"] = {"connect_timeout": 10}
-    if is_mysql:
         # PostgreSQL's default. MySQL's own level also locks the gaps between rows, over which claims deadlock.
         options["isolation_level"] = "READ COMMITTED"
     return options

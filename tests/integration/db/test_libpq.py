@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from agentexec.db.engine import open_engine
@@ -134,3 +134,14 @@ def test_no_other_connection_of_a_server_that_has_ended_them_is_used(engine: Eng
         run_transaction(engine, ("SELECT 1", {}))
     with engine.connect() as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
+
+
+def test_connections_to_postgresql_have_a_name_and_go_to_any_of_its_hosts(postgres_url: str) -> None:
+    port = make_url(postgres_url).port
+    several = make_url(postgres_url).set(host=None, port=None)
+    url = several.update_query_pairs(
+        [("host", "127.0.0.1:1"), ("host", f"127.0.0.1:{port}"), ("target_session_attrs", "read-write")],
+        append=True,
+    )
+    with open_engine(url).connect() as connection:
+        assert connection.execute(text("SHOW application_name")).scalar() == "agentexec"
