@@ -59,29 +59,34 @@ def tasks_to_wake(
 
     A time that is more than `leeway` seconds after the moment was written by a host whose clock is wrong, and counts too.
     """
-    values = {
-        "before": before,
-        "after": before + timedelta(seconds=leeway),
-        "its_queue": queue,
-        "most": limit,
-    }
+    values = {**untold_values(before, leeway), "its_queue": queue, "most": limit}
     with looking_up(engine) as connection:
-        return list(connection.execute(_untold(kind), values).scalars())
+        return list(connection.execute(_untold_on_queue(kind), values).scalars())
 
 
-@functools.cache
-def _untold(kind: WaitKind) -> Select[Any]:
-    """Return the query of `tasks_to_wake`, which is made every second."""
+def untold(kind: WaitKind) -> Select[Any]:
+    """Return the query of the tasks whose answers or events their queues, whichever, were not told of."""
     waits = _TABLES[kind]
     moment = waits.c.wake_at.type
-    # Looked up for each wait. A join may be made the other way around, by reading all activities every second.
-    its_queue = select(ACTIVITY.c.queue).where(ACTIVITY.c.agent_id == waits.c.agent_id).scalar_subquery()
     is_due = or_(
         waits.c.wake_at < bindparam("before", type_=moment),
         waits.c.wake_at > bindparam("after", type_=moment),
     )
-    query = select(waits.c.agent_id).where(is_due, its_queue == bindparam("its_queue"))
-    return query.limit(bindparam("most", type_=Integer))
+    return select(waits.c.agent_id).where(is_due)
+
+
+def untold_values(before: datetime, leeway: float = 60.0) -> dict[str, datetime]:
+    """Return the parameters of `untold`."""
+    return {"before": before, "after": before + timedelta(seconds=leeway)}
+
+
+@functools.cache
+def _untold_on_queue(kind: WaitKind) -> Select[Any]:
+    """Return the query of `tasks_to_wake`."""
+    waits = _TABLES[kind]
+    # Looked up for each wait. A join may be made the other way around, by reading all activities.
+    its_queue = select(ACTIVITY.c.queue).where(ACTIVITY.c.agent_id == waits.c.agent_id).scalar_subquery()
+    return untold(kind).where(its_queue == bindparam("its_queue")).limit(bindparam("most", type_=Integer))
 
 
 def answered_by_queue(engine: Engine, agent_ids: Sequence[UUID]) -> dict[str, list[UUID]]:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, and_, insert, select, update
+from sqlalchemy import Connection, Engine, and_, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import ActivityResult, WebhookMessage
@@ -21,6 +21,12 @@ PENDING, DELIVERED, FAILED = "pending", "delivered", "failed"
 
 CLAIM_SECONDS = 60.0
 """Seconds for which a process that sends a message has it; after these it died, and another one sends the message again."""
+
+
+DUE_MESSAGES = select(MESSAGE.c.message_id, MESSAGE.c.next_at).where(
+    MESSAGE.c.next_at <= bindparam("now", type_=MESSAGE.c.next_at.type)
+)
+"""Query of the messages that are due."""
 
 
 class DueMessage(NamedTuple):
@@ -62,10 +68,10 @@ def add_notice(
 
 
 def claim_due(engine: Engine, now: datetime, limit: int) -> list[DueMessage]:
-    """Take messages that are due, the oldest first, so that no other process sends them. An index look-up if none is."""
-    due = select(MESSAGE.c.message_id, MESSAGE.c.next_at).where(MESSAGE.c.next_at <= now)
+    """Take messages that are due, the oldest first, so that no other process sends them."""
+    oldest = DUE_MESSAGES.order_by(MESSAGE.c.next_at).limit(limit)
     with reading(engine) as connection:
-        rows = connection.execute(due.order_by(MESSAGE.c.next_at).limit(limit)).all()
+        rows = connection.execute(oldest, {"now": now}).all()
     claimed: list[DueMessage] = []
     for row in rows:
         with writing(engine) as connection:

@@ -48,7 +48,8 @@ class ApprovalNotices:
         self._engine = engine
         self._registry = registry
         self._queues = queues
-        self._query = _due_query(engine.dialect.name, of_queues=bool(queues))
+        self.query = _due_query(engine.dialect.name, of_queues=bool(queues))
+        """Query of what is due; see `values`."""
 
     def run_once(self, now: datetime | None = None) -> int:
         """Do what is due, an index look-up if nothing is, and return the number of tasks enqueued. Raises UnavailableError."""
@@ -63,15 +64,18 @@ class ApprovalNotices:
                 break
         return enqueued
 
-    def _due(self, now: datetime) -> Sequence[Any]:
-        values = {
+    def values(self, now: datetime) -> dict[str, Any]:
+        """Return the parameters of the query."""
+        return {
             "names": list(self._registry.names()),
             "queues": list(self._queues),
             "now": now,
-            "foreign": now - timedelta(seconds=FOREIGN_SECONDS),
+            "foreign_question": now - timedelta(seconds=FOREIGN_SECONDS),
         }
+
+    def _due(self, now: datetime) -> Sequence[Any]:
         with looking_up(self._engine) as connection:
-            return connection.execute(self._query, values).all()
+            return connection.execute(self.query, self.values(now)).all()
 
     @retry_on_deadlock
     def _notify(self, keys: Sequence[Any], now: datetime) -> tuple[int, int]:
@@ -178,10 +182,11 @@ def request_of(question: Any, task: Any) -> ApprovalRequest:
 
 
 def _due_query(dialect: str, *, of_queues: bool) -> Select[Any]:
-    """Return the query of the questions that are due, which is made every second."""
+    """Return the query of the questions that are due, which is part of one that is made every second."""
     c, moment = APPROVAL.c, APPROVAL.c.notice_at.type
     ours = or_(
-        text_in(ACTIVITY.c.agent_type, "names", dialect), c.notice_at < bindparam("foreign", type_=moment)
+        text_in(ACTIVITY.c.agent_type, "names", dialect),
+        c.notice_at < bindparam("foreign_question", type_=moment),
     )
     query = (
         select(c.agent_id, c.path, c.seq)

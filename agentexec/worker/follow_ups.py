@@ -46,7 +46,8 @@ class FollowUps:
         self._engine = engine
         self._registry = registry
         self._queues = queues
-        self._query = _due_query(engine.dialect.name, of_queues=bool(queues))
+        self.query = _due_query(engine.dialect.name, of_queues=bool(queues))
+        """Query of what is due; see `values`."""
 
     def run_once(self, now: datetime | None = None) -> int:
         """Do what is due, an index look-up if nothing is, and return the number of tasks enqueued. Raises UnavailableError."""
@@ -58,14 +59,17 @@ class FollowUps:
                 break
         return enqueued
 
-    def _due(self, now: datetime) -> Sequence[int]:
-        values = {
+    def values(self, now: datetime) -> dict[str, Any]:
+        """Return the parameters of the query."""
+        return {
             "names": list(self._registry.names()),
             "queues": list(self._queues),
             "foreign": now - timedelta(seconds=FOREIGN_SECONDS),
         }
+
+    def _due(self, now: datetime) -> Sequence[int]:
         with looking_up(self._engine) as connection:
-            return connection.execute(self._query, values).scalars().all()
+            return connection.execute(self.query, self.values(now)).scalars().all()
 
     @retry_on_deadlock
     def _follow(self, ids: Sequence[int]) -> tuple[int, int]:
@@ -112,7 +116,7 @@ class FollowUps:
 
 
 def _due_query(dialect: str, *, of_queues: bool) -> Select[Any]:
-    """Return the query of the follow-ups that are due, which is made every second."""
+    """Return the query of the follow-ups that are due, which is part of one that is made every second."""
     c = FOLLOW_UP.c
     ours = or_(
         c.is_failure.is_(False),  # a webhook, which any host can send

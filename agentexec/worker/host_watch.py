@@ -19,11 +19,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import Select, delete, or_, select
 
 from agentexec.activity.models import WorkerProcess, queues_of
 from agentexec.config import Settings
-from agentexec.db.transactions import reading, writing
+from agentexec.db.columns import text_in
+from agentexec.db.recurring import Recurring
+from agentexec.db.transactions import writing
 from agentexec.outage import Outage, repeat
 from agentexec.runtime import Runtime
 from agentexec.worker.machine import Host, is_gone
@@ -34,6 +36,16 @@ PAUSE_PART, SILENCE_PART = 0.2, 0.6
 """Parts of the timeout: between two looks, and until a host counts as silent. What remains is for looks that are late."""
 
 WORKER: Any = WorkerProcess.__table__
+
+
+class _Worker(NamedTuple):
+    """Worker process as it has reported itself."""
+
+    worker_id: str
+    pid: int
+    seen_at: datetime
+    queue: str
+    queues: str | None
 
 
 class _Report(NamedTuple):
@@ -61,6 +73,7 @@ class HostWatch:
         recover: Callable[[str, str, Sequence[str]], int],
     ) -> None:
         self._runtime = runtime
+        self._workers = Recurring(runtime.engine, _workers_query(runtime.engine.dialect.name))
         self._queues = {queue.name for queue in settings.served_queues}
         self._recover = recover
         self._longest_pause = self._pause = settings.host_timeout * PAUSE_PART
@@ -136,11 +149,8 @@ class HostWatch:
         # A host with a shorter timeout is looked at as often as it looks itself.
         self._pause = pause
 
-    def _workers_of_others(self, host: Host) -> list[tuple[Host, Any]]:
-        query = select(WORKER.c.worker_id, WORKER.c.pid, WORKER.c.seen_at, WORKER.c.queue, WORKER.c.queues)
-        query = query.where(or_(WORKER.c.queue.in_(self._queues), WORKER.c.queues.is_not(None)))
-        with reading(self._runtime.engine) as connection:
-            rows = connection.execute(query).all()
+    def _workers_of_others(self, host: Host) -> list[tuple[Host, _Worker]]:
+        rows = map(_Worker._make, self._workers.read({"names": sorted(self._queues)}))
         found = ((Host.of(row.worker_id), row) for row in rows if self._queues & {*queues_of(row)})
         return [(other, row) for other, row in found if other is not None and other != host]
 
@@ -151,7 +161,7 @@ class HostWatch:
         """
         return self._runtime.backend.acquire_leadership(_role(other), host.name, _silence(other))
 
-    def _give_back(self, other: Host, row: Any, reason: str) -> None:
+    def _give_back(self, other: Host, row: _Worker, reason: str) -> None:
         worker_id = row.worker_id
         # Of all its queues: other hosts that serve one of them do not see it any more.
         number = self._recover(worker_id, reason, queues_of(row))
@@ -165,6 +175,13 @@ class HostWatch:
         with writing(self._runtime.engine) as connection:
             connection.execute(delete(WORKER).where(WORKER.c.worker_id == worker_id))
         self._reports.pop(worker_id, None)
+
+
+def _workers_query(dialect: str) -> Select[Any]:
+    """Return the query of the workers that may serve one of the queues `names`."""
+    columns = [WORKER.c[name] for name in _Worker._fields]
+    serves = or_(text_in(WORKER.c.queue, "names", dialect), WORKER.c.queues.is_not(None))
+    return select(*columns).where(serves)
 
 
 def _role(host: Host) -> str:

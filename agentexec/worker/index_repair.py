@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from agentexec.activity.models import Activity
 from agentexec.config import Settings
 from agentexec.db.chunks import CHUNK_SIZE, chunks
 from agentexec.db.clock import utc_now
+from agentexec.db.recurring import Recurring
 from agentexec.db.transactions import reading, writing
 from agentexec.journal.wake_ups import WAIT_KINDS, answered_tasks, mark_woken, tasks_to_wake
 from agentexec.policy import MAX_EPOCH
@@ -60,6 +61,24 @@ _OPEN = select(
     Activity.held_lock,
 ).where(Activity.queue == bindparam("queue"))
 
+_FIRST, _LAST = datetime(1000, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+"""A moment before that of every task, and one after it."""
+
+
+def _open_within(status: Status) -> Any:
+    """Return the condition that a queue has a task with a status that was accepted in a span of time."""
+    moment = Activity.created_at.type
+    query = select(Activity.agent_id).where(
+        Activity.queue == bindparam("queue"),
+        Activity.status == status,
+        Activity.created_at > bindparam("after", type_=moment),
+        Activity.created_at <= bindparam("until", type_=moment),
+    )
+    return query.exists()
+
+
+_ANY_OPEN = select(or_(*map(_open_within, ACTIVE_STATUSES)))
+
 
 class IndexRepair:
     """Pushes the tasks of one queue that its index lacks."""
@@ -68,6 +87,7 @@ class IndexRepair:
         self._runtime = runtime
         self._queue = settings.queue_name if queue is None else queue
         self._lease_seconds = settings.lease_seconds
+        self._any_open = Recurring(runtime.engine, _ANY_OPEN)
         self._swept_until: datetime | None = None
         self._next_full_sweep = 0.0
         self._next_look = 0.0
@@ -107,7 +127,8 @@ class IndexRepair:
         until = utc_now() - timedelta(seconds=PUSH_GRACE)
         if clock >= self._next_full_sweep:
             began = time.monotonic()
-            self._push_unknown(_before(Activity.created_at, until))
+            if self._has_open(None, None):
+                self._push_unknown(_before(Activity.created_at, until))
             self._remove_foreign()
             self._free_locks(until)
             took = time.monotonic() - began
@@ -117,9 +138,17 @@ class IndexRepair:
             if self._runtime.backend.transactional or clock < self._next_look:
                 return
             began = time.monotonic()
-            self._push_unknown(and_(Activity.created_at > self._swept_until, Activity.created_at <= until))
+            if self._has_open(self._swept_until, until):
+                self._push_unknown(
+                    and_(Activity.created_at > self._swept_until, Activity.created_at <= until)
+                )
             self._next_look = clock + (time.monotonic() - began) * SWEEP_SHARE
         self._swept_until = until - timedelta(seconds=OVERLAP)
+
+    def _has_open(self, after: datetime | None, until: datetime | None) -> bool:
+        """Return whether tasks are open that were accepted in a span of time: one look-up, where nothing is to be done."""
+        span = {"after": after or _FIRST, "until": until or _LAST}
+        return bool(self._any_open.read({"queue": self._queue, **span})[0][0])
 
     def wake_answered(self) -> None:
         """Make tasks ready whose answer or event came from a process that could not tell the queue.

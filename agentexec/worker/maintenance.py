@@ -15,12 +15,14 @@ from typing import Any
 from uuid import UUID
 
 from agentexec.config import Settings
+from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, UnavailableError
 from agentexec.outage import Outage
 from agentexec.registry import Registry
 from agentexec.runtime import Runtime
 from agentexec.worker.approval_notices import ApprovalNotices
 from agentexec.worker.channel import Channel
+from agentexec.worker.due import DueQuery
 from agentexec.worker.failed_start import to_message
 from agentexec.worker.follow_ups import FollowUps
 from agentexec.worker.host_watch import HostWatch
@@ -92,14 +94,13 @@ class Maintenance:
         self._hosts.start()
         scheduler = Scheduler(self._runtime.engine, self._registry, self._settings.queue_name)
         scheduler.start()
-        webhooks = WebhookSender(self._runtime.engine, self._settings)
+        self._webhooks = webhooks = WebhookSender(self._runtime.engine, self._settings)
         webhooks.start()
         if self._servers is not None:
             self._servers.start()
             self._reporter.start()
         self._sandboxes = SandboxSweep(self._runtime.engine)
-        self._follow_ups = FollowUps(self._runtime.engine, self._registry, *self._queues)
-        self._notices = ApprovalNotices(self._runtime.engine, self._registry, *self._queues)
+        self._find_duties()
         self._options = OptionWatch(self._runtime.engine, self._registry)
         while not (self._stop.is_set() and not self._deaths):
             self._listen(max(0.0, min(TURN_SECONDS, self._next_turn - time.monotonic())))
@@ -156,11 +157,16 @@ class Maintenance:
     def _work(self) -> None:
         self._recover_dead()
         if time.monotonic() >= self._next_turn and not self._stop.is_set():
-            self._reconciler.run_once()
+            due = self._due.look(utc_now())
+            self._reconciler.run_once(due)
             # Each host does this, not only the leader's: nobody else can.
             self._sandboxes.run_if_due(time.monotonic())
-            self._follow_ups.run_once()
-            self._notices.run_once()
+            if due.follow_ups:
+                self._follow_ups.run_once()
+            if due.notices:
+                self._notices.run_once()
+            if due.webhooks or due.follow_ups or due.notices:
+                self._webhooks.tell()
             self._options.run_if_due(time.monotonic())
             self._next_turn = time.monotonic() + TURN_SECONDS
             self._outage.recovered()
@@ -188,8 +194,14 @@ class Maintenance:
 
     def _look_after(self, queues: list[str]) -> None:
         self._queues.extend(queue for queue in queues if queue not in self._queues)
-        self._follow_ups = FollowUps(self._runtime.engine, self._registry, *self._queues)
-        self._notices = ApprovalNotices(self._runtime.engine, self._registry, *self._queues)
+        self._find_duties()
+
+    def _find_duties(self) -> None:
+        """Prepare for what is due on the queues that this process looks after."""
+        engine = self._runtime.engine
+        self._follow_ups = FollowUps(engine, self._registry, *self._queues)
+        self._notices = ApprovalNotices(engine, self._registry, *self._queues)
+        self._due = DueQuery(engine, self._follow_ups, self._notices)
 
     def _recover_dead(self) -> None:
         for worker_id, (reason, culprit) in list(self._deaths.items()):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine
 
-from agentexec.activity.queries.pauses import paused_queues
+from agentexec.activity.queries.pauses import paused_names
+from agentexec.db.recurring import Recurring
 
 log = logging.getLogger("agentexec.worker")
 
@@ -24,14 +25,14 @@ class Pauses:
     """
 
     def __init__(self, engine: Engine, queues: Sequence[str]) -> None:
-        self._engine = engine
-        self._queues = queues
+        self._query = Recurring(engine, paused_names(engine.dialect.name))
+        self._values = {"queues": list(queues)}
         self._paused: frozenset[str] | None = None
         self._changed = threading.Condition()
 
     def refresh(self) -> None:
         """Read the record. Raises UnavailableError."""
-        paused = frozenset(paused_queues(self._engine, self._queues))
+        paused = frozenset(name for (name,) in self._query.read(self._values))
         with self._changed:
             before, self._paused = self._paused or frozenset(), paused
             if paused != before:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete
 
 from agentexec.activity.changes.served_tasks import REPORT_SECONDS as SERVED_REPORT_SECONDS
 from agentexec.activity.changes.served_tasks import report_served
@@ -30,6 +30,7 @@ from agentexec.activity.queries.overview import LOST_SECONDS, REPORT_SECONDS
 from agentexec.activity.version_reports import VersionReport, dump_report
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
+from agentexec.db.recurring import Recurring, upsert
 from agentexec.db.transactions import writing
 from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
@@ -45,6 +46,9 @@ LONGEST_GAP = SILENCE_PART * 2 / 3
 """Part of that time between two reports up to which nobody can have counted the host as silent, with some to spare."""
 
 WORKER: Any = WorkerProcess.__table__
+
+CHANGING = ("running", "draining", "cpu_percent", "rss_bytes", "seen_at")
+"""Columns that each report changes."""
 
 
 class Presence:
@@ -86,6 +90,9 @@ class Presence:
             "pid": os.getpid(),
             "concurrency": settings.worker_concurrency,
         }
+        self._write_report = Recurring(
+            runtime.engine, upsert(WORKER, "worker_id", CHANGING, runtime.engine.dialect)
+        ).write
         self._used = (time.monotonic(), time.process_time())
         self._interval = min(REPORT_SECONDS, settings.host_timeout / REPORTS_PER_TIMEOUT)
         self._longest_gap = settings.host_timeout * LONGEST_GAP
@@ -137,17 +144,15 @@ class Presence:
         self._report_versions()
         now, since = utc_now(), present()
         values = {
+            "worker_id": self._key,
+            "started_at": self._started_at,
             "running": running,
             "draining": draining,
             "cpu_percent": self._cpu_percent(),
             "rss_bytes": rss_bytes(),
             "seen_at": now,
         }
-        with writing(self._runtime.engine, relaxed=True) as connection:
-            mine = update(WORKER).where(WORKER.c.worker_id == self._key).values(**values)
-            if not connection.execute(mine).rowcount:
-                whole = {**self._facts, **values, "worker_id": self._key, "started_at": self._started_at}
-                connection.execute(insert(WORKER).values(**whole))
+        self._write_report({**self._facts, **values})
         self._note_seen(since)
         if not draining and time.monotonic() >= self._next_served_report:
             for queue in self._queues:

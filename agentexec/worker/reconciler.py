@@ -5,6 +5,7 @@ Its duties are modules of their own: `lease_recovery`, `index_repair`, `task_exp
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -14,6 +15,7 @@ from agentexec.config import Settings
 from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
 from agentexec.worker.counting import Counting
+from agentexec.worker.due import EVERYTHING, Due
 from agentexec.worker.expiry import Expiry
 from agentexec.worker.index_repair import IndexRepair
 from agentexec.worker.lease_recovery import LeaseRecovery
@@ -62,17 +64,17 @@ class Reconciler:
         self._counting = Counting(runtime.engine)
         self._vacuum = QueueVacuum(runtime)
 
-    def run_once(self) -> None:
+    def run_once(self, due: Due = EVERYTHING) -> None:
         """Do every duty that is due, for the queues that this host leads; to be called about once a second.
 
         Raises UnavailableError.
         """
         now = time.monotonic()
         # What is wrong with one queue must not keep the others from their repair.
-        leads = do_all(*(queue.run_once for queue in self._queues.values()))
+        leads = do_all(*(functools.partial(queue.run_once, due) for queue in self._queues.values()))
         if any(leads):
             do_all(
-                self._task_expiry.run_once,
+                *[self._task_expiry.run_once] * due.expirations,
                 lambda: self._expiry.run_if_due(now),
                 lambda: self._counting.run_if_due(now),
                 lambda: self._vacuum.run_if_due(now),
@@ -122,7 +124,7 @@ class QueueRepair:
         self.leases = LeaseRecovery(runtime, settings, queue)
         self._index = IndexRepair(runtime, settings, queue)
 
-    def run_once(self) -> bool:
+    def run_once(self, due: Due = EVERYTHING) -> bool:
         """Repair the queue if this host leads it, and return whether it does. Raises UnavailableError."""
         if not self._lead():
             return False
@@ -130,7 +132,7 @@ class QueueRepair:
             self._index.rebuild_if_emptied,
             lambda: self.leases.return_expired(time.monotonic()),
             lambda: self._index.push_lost(time.monotonic()),
-            self._index.wake_answered,
+            *[self._index.wake_answered] * due.answers,
         )
         return True
 

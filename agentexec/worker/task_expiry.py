@@ -6,7 +6,7 @@ import logging
 from collections import defaultdict
 from uuid import UUID
 
-from agentexec.activity.changes.expirations import any_due, expire_due
+from agentexec.activity.changes.expirations import expire_due
 from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
@@ -23,9 +23,7 @@ class TaskExpiry:
         self._runtime = runtime
 
     def run_once(self) -> None:
-        """Cancel what has expired: an index look-up if nothing has. Raises UnavailableError."""
-        if not any_due(self._runtime.engine, utc_now()):
-            return
+        """Cancel what has expired. Raises UnavailableError."""
         while self._expire() == CHUNK_SIZE:
             pass
 

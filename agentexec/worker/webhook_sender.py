@@ -34,8 +34,11 @@ from agentexec.webhooks.signature import signature_headers
 
 log = logging.getLogger("agentexec.webhooks")
 
-TURN_SECONDS = 1.0
-"""Seconds between two looks at the record."""
+LOOK_SECONDS = 30.0
+"""Longest time between two looks at the record. Maintenance tells as soon as a message is due."""
+
+STOP_SECONDS = 5.0
+"""Seconds that requests under way get when the process stops."""
 
 THREADS = 16
 """Requests at the same time in one process."""
@@ -55,6 +58,7 @@ class WebhookSender:
         self._settings = settings
         self._outage = Outage(log)
         self._stop = threading.Event()
+        self._told = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agentexec-webhooks", daemon=True)
 
     def start(self) -> None:
@@ -64,8 +68,13 @@ class WebhookSender:
     def stop(self) -> None:
         """End the thread after its requests, or leave it behind if they take long: their messages are sent again."""
         self._stop.set()
+        self._told.set()
         if self._thread.is_alive():
-            self._thread.join(TURN_SECONDS * 5)
+            self._thread.join(STOP_SECONDS)
+
+    def tell(self) -> None:
+        """Tell the thread that messages may be due."""
+        self._told.set()
 
     def run_once(self) -> int:
         """Send what is due, up to `THREADS` messages, and return their number. Raises UnavailableError."""
@@ -76,9 +85,15 @@ class WebhookSender:
         return len(messages)
 
     def _run(self) -> None:
+        def turn() -> float:
+            if not self.run_once():
+                self._told.wait(LOOK_SECONDS)
+                self._told.clear()
+            return 0.0
+
         repeat(
             self._stop,
-            lambda: 0.0 if self.run_once() else TURN_SECONDS,
+            turn,
             self._outage,
             away="%s Webhooks wait until it is back.",
             failed="Sending webhooks failed; trying again.",

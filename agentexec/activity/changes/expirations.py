@@ -8,19 +8,18 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Integer, bindparam, select, update
+from sqlalchemy import Connection, Integer, bindparam, select, update
 
 from agentexec.activity.changes.endings import Ending, end
 from agentexec.activity.changes.statements import ACTIVITY
-from agentexec.db.transactions import reading
 from agentexec.task import Lease, Status
 
-_DUE = (
-    select(ACTIVITY.c.agent_id)
-    .where(ACTIVITY.c.expires_at <= bindparam("now", type_=ACTIVITY.c.expires_at.type))
-    .order_by(ACTIVITY.c.expires_at)
-    .limit(bindparam("most", type_=Integer))
+EXPIRED = select(ACTIVITY.c.agent_id).where(
+    ACTIVITY.c.expires_at <= bindparam("now", type_=ACTIVITY.c.expires_at.type)
 )
+"""Query of the tasks that may have expired."""
+
+_OLDEST = EXPIRED.order_by(ACTIVITY.c.expires_at).limit(bindparam("most", type_=Integer))
 
 
 class ExpiredTask(NamedTuple):
@@ -53,19 +52,13 @@ def end_expired(connection: Connection, expired: Sequence[ExpiredTask], now: dat
         end(connection, ending, ids, now, is_failure=True)
 
 
-def any_due(engine: Engine, now: datetime) -> bool:
-    """Return whether `expire_due` may find tasks: a look-up without a transaction that writes."""
-    with reading(engine, by_key_only=True) as connection:
-        return connection.execute(_DUE, {"now": now, "most": 1}).first() is not None
-
-
 def expire_due(connection: Connection, now: datetime, limit: int) -> tuple[list[ExpiredTask], int]:
     """Cancel tasks of all queues that have expired; return them, and the number of tasks that were looked at.
 
     Those that another process has locked, which may be frozen, are left for the next turn.
     """
     c = ACTIVITY.c
-    ids = connection.execute(_DUE, {"now": now, "most": limit}).scalars().all()
+    ids = connection.execute(_OLDEST, {"now": now, "most": limit}).scalars().all()
     if not ids:
         return [], 0
     # In key order, as all transactions lock rows.

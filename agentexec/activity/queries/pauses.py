@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Engine, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from agentexec.activity.models import QueuePause
-from agentexec.db.transactions import reading
+from agentexec.db.columns import text_in
 
 PAUSE: Any = QueuePause.__table__
 
@@ -39,10 +39,9 @@ class PauseSchema(BaseModel):
         return f"{text} ({self.reason[:MAX_SHOWN]})." if self.reason else f"{text}."
 
 
-def paused_queues(engine: Engine, queues: Sequence[str]) -> set[str]:
-    """Return which of these queues are paused. Raises UnavailableError."""
-    with reading(engine) as connection:
-        return {*connection.execute(_paused(queues).with_only_columns(PAUSE.c.queue)).scalars()}
+def paused_names(dialect: str) -> Select[Any]:
+    """Return the query of the names of those queues of the parameter `queues` that are paused."""
+    return _paused(None).with_only_columns(PAUSE.c.queue).where(text_in(PAUSE.c.queue, "queues", dialect))
 
 
 def pauses_of(db: Session, queues: Sequence[str] | None = None) -> list[PauseSchema]:

@@ -18,6 +18,7 @@ from agentexec.config import Settings
 from agentexec.db.chunks import chunks
 from agentexec.db.clock import utc_now
 from agentexec.db.deadlocks import retry_on_deadlock
+from agentexec.db.recurring import Recurring
 from agentexec.db.transactions import has_single_writer, reading, writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
 from agentexec.state.answers import PushStatement, Waiting
@@ -47,6 +48,7 @@ class SqlBackend(SqlClaims):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
+        self._any_expired = Recurring(engine, self._tasks.any_expired)
         self._freed_in_transaction = False
 
     def ping(self) -> None:
@@ -92,6 +94,7 @@ class SqlBackend(SqlClaims):
     def wait(self, queue: str | Sequence[str], timeout: float) -> None:
         marks = self._marks.__dict__.setdefault("by_queue", {})
         names = (queue,) if isinstance(queue, str) else queue
+        self._wakeup.note_queues(names)
         # The earliest: a task may have come to the queue that was claimed from first.
         found = [mark for name in names if (mark := marks.pop(name, None)) is not None]
         self._wakeup.wait(min(found) if found else self._wakeup.mark(), timeout)
@@ -236,6 +239,8 @@ class SqlBackend(SqlClaims):
 
     def expired_leases(self, queue: str, limit: int) -> list[Lease]:
         self._sweep()
+        if not self._any_expired.read(self._params(queue=queue))[0][0]:
+            return []
         rows = self._read(self._tasks.expired, self._params(queue=queue, most=limit))
         return [Lease(row.agent_id, row.epoch) for row in rows]
 

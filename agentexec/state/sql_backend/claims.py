@@ -136,6 +136,7 @@ class SqlClaims(SqlComparison):
 
     def _note_mark(self, queue: str) -> None:
         """Note for a `wait` of this thread that changes count from now on."""
+        self._wakeup.note_queues((queue,))
         self._marks.__dict__.setdefault("by_queue", {})[queue] = self._wakeup.mark()
 
 

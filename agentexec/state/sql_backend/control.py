@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 
 from agentexec.db.chunks import chunks
 from agentexec.db.deadlocks import retry_on_deadlock
-from agentexec.db.transactions import reading, writing
+from agentexec.db.recurring import Recurring
+from agentexec.db.transactions import writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand
 from agentexec.state.backend import longest_leadership
 from agentexec.state.sql_backend.buckets import Buckets
@@ -26,11 +27,12 @@ class SqlControl(SqlMessages):
         super().__init__(engine)
         self._groups = Groups(self._dialect)
         self._control = ControlStatements(self._dialect)
+        self._intact = Recurring(engine, self._control.count)
         self._buckets = Buckets(engine, self._dialect)
 
     def is_intact(self, queue: str) -> bool:
-        with reading(self._engine) as connection:
-            return bool(connection.execute(self._control.count, {"name": INTACT + queue}).scalar())
+        rows = self._intact.read({"name": INTACT + queue})
+        return bool(rows and rows[0][0])
 
     def mark_intact(self, queue: str) -> None:
         values = {"name": INTACT + queue, "amount": 1}

@@ -128,6 +128,9 @@ class QueueStatements:
             f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND at < {dialect.start} "
             f"ORDER BY at LIMIT :most{dialect.skip_locked}"
         )
+        self.any_expired = text(
+            f"SELECT EXISTS (SELECT 1 FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND at < {dialect.start})"
+        )
         self.of_worker = found_rows(
             f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND worker = :worker"
         )

@@ -1,17 +1,19 @@
 """Waking the threads that wait on the SQL backend.
 
 PostgreSQL notifies (LISTEN/NOTIFY), except through a pooler in transaction mode, which is polled. On SQLite, one thread per process reads `data_version`, which takes microseconds,
-for all who wait there: on Linux when the kernel reports a write to the file's log, elsewhere at intervals. MySQL
-offers neither and is polled at a growing interval.
+for all who wait there: on Linux when the kernel reports a write to the file's log, elsewhere at intervals. After a change
+it looks who has something to read. MySQL offers neither and is polled at a growing interval.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import selectors
+import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,18 @@ from agentexec.db.errors import translating_db_errors
 from agentexec.db.libpq import run_transaction
 from agentexec.db.pooler import pooling_of
 from agentexec.db.round_trips import RELAXED, can_batch
+from agentexec.llm.rate_limits import MICROS_PER_SECOND
 from agentexec.outage import Outage
 from agentexec.state.sql_backend.file_watch import FileWatch
+from agentexec.state.sql_models import RANKED, UNRANKED, Message, QueueEntry
 
 log = logging.getLogger("agentexec.state")
 
 VERSION_PAUSE, MAX_VERSION_PAUSE = 0.0005, 0.012
-"""Seconds between two reads of SQLite's data_version: just after a change, and at most. They double in between."""
+"""Seconds between two reads of SQLite's data_version: just after a change, and at most. They grow in between."""
+
+VERSION_GROWTH = 3
+"""Factor by which these seconds grow from one read to the next."""
 
 SHORT_PAUSE = 0.002
 """Seconds from which on a pause ends with a write to SQLite's log."""
@@ -55,17 +62,31 @@ READY_SECONDS = 5.0
 TASKS = "tasks"
 """Subject of the changes after which tasks may be ready."""
 
+MAIL = "mail "
+"""Beginning of the subject of a mailbox."""
+
+SOON_MICROS = 60_000_000
+"""Microseconds from now within which a task counts as ready: longer than anybody waits without looking."""
+
+HAS_MAIL = f"SELECT EXISTS (SELECT 1 FROM {Message.__tablename__} WHERE mailbox = ?)"
+HAS_TASKS = (
+    f"SELECT EXISTS (SELECT 1 FROM {QueueEntry.__tablename__} WHERE queue = ? "
+    f"AND lane IN (0, 1, {UNRANKED}, {UNRANKED + 1}) AND at <= ?) "
+    f"OR EXISTS (SELECT 1 FROM {QueueEntry.__tablename__} WHERE queue = ? AND lane IN ({RANKED}, {RANKED + 1}))"
+)
+"""Questions that SQLite answers from indexes, in a tenth of the time that a thread needs to wake up and look for itself."""
+
 
 def mail(mailbox: str) -> str:
     """Return the subject of the changes after which a mailbox may have messages."""
-    return f"mail {mailbox}"
+    return f"{MAIL}{mailbox}"
 
 
 class Wakeup:
     """Lets threads wait until something may have changed. Changes of this process wake them immediately.
 
     The subject of a change is TASKS or the `mail` of a mailbox, so that each task does not wake every thread of every
-    process. Where the database does not tell the subject, all are woken.
+    process. Where nothing tells the subject, all are woken.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -74,11 +95,16 @@ class Wakeup:
         self._generation = 0
         self._own_generations: dict[str, int] = {}
         """Numbers of changes by subject, of those for which threads of this process wait."""
+        self._queues: set[str] = set()
         self._waiting = 0
         self._closed = False
         self._watching = False
         self._thread: threading.Thread | None = None
         self._idle_since: float | None = None
+
+    def note_queues(self, queues: Sequence[str]) -> None:
+        """Note the queues whose tasks threads of this process wait for, before they `mark`."""
+        self._queues.update(queues)
 
     def mark(self, subject: str = TASKS) -> int:
         """Return the current generation. `wait` with it returns for every change after this call."""
@@ -183,19 +209,38 @@ class SqliteWakeup(Wakeup):
             while not self._closed:
                 version = execute("PRAGMA data_version").fetchone()
                 if version != known:
+                    if known is None:
+                        self._note_change()
+                    else:
+                        self._note_news(execute)
                     known, pause = version, VERSION_PAUSE
-                    self._note_change()
                 if not self._waiting:
                     self._idle()
                 elif watch is None or pause < SHORT_PAUSE:
                     # Not ended by writes, of which there are several for each commit. A commit becomes visible a moment
                     # after its log is written: the version is read several times.
                     time.sleep(pause)
-                    pause = min(2 * pause, MAX_VERSION_PAUSE)
+                    pause = min(VERSION_GROWTH * pause, MAX_VERSION_PAUSE)
                 elif watch.wait(pause if pause < MAX_VERSION_PAUSE else FILE_WATCH_SECONDS):
                     pause = VERSION_PAUSE
                 else:
-                    pause = min(2 * pause, MAX_VERSION_PAUSE)
+                    pause = min(VERSION_GROWTH * pause, MAX_VERSION_PAUSE)
+
+    def _note_news(self, execute: Callable[..., sqlite3.Cursor]) -> None:
+        """Wake those for whom there is something to read: most changes, such as signs of life, are news to nobody."""
+        soon = int(time.time() * MICROS_PER_SECOND) + SOON_MICROS
+        try:
+            news = [
+                subject
+                for subject in list(self._own_generations)
+                if subject.startswith(MAIL) and execute(HAS_MAIL, (subject.removeprefix(MAIL),)).fetchone()[0]
+            ]
+            if any(execute(HAS_TASKS, (queue, soon, queue)).fetchone()[0] for queue in list(self._queues)):
+                news.append(TASKS)
+        except sqlite3.Error:
+            self._note_change()  # whoever is woken tells what is wrong
+        else:
+            self.note_changes(news)
 
     def _idle(self) -> None:
         """Pause until a thread waits."""
@@ -245,7 +290,10 @@ class PostgresWakeup(Wakeup):
                 )
 
     def _listen(self, outage: Outage) -> None:
-        with contextlib.closing(self._own_connection()) as connection:
+        with (
+            contextlib.closing(self._own_connection()) as connection,
+            selectors.DefaultSelector() as selector,
+        ):
             connection.rollback()
             if not pooling_of(self._engine).keeps_session:
                 self._polls = True
@@ -253,10 +301,14 @@ class PostgresWakeup(Wakeup):
                 return
             connection.autocommit = True
             connection.execute(f'LISTEN "{self.channel}"')
+            selector.register(connection.fileno(), selectors.EVENT_READ)
             outage.recovered()
             self._note_change()
             while not self._closed:
-                for notification in connection.notifies(timeout=LISTEN_SECONDS):
+                # psycopg's own wait wakes up ten times a second.
+                if not selector.select(LISTEN_SECONDS):
+                    continue
+                for notification in connection.notifies(timeout=0):
                     if notification.payload:
                         self.note_changes([notification.payload])
                     else:

@@ -123,7 +123,7 @@ def test_an_outage_is_logged_once_until_a_turn_succeeds(
     monkeypatch.setattr("agentexec.worker.maintenance.TURN_SECONDS", 0.01)
     failures_left = 4
 
-    def fail_first(_: object) -> None:
+    def fail_first(*_: object) -> None:
         nonlocal failures_left
         if failures_left:
             failures_left -= 1

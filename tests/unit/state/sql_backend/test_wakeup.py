@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import Engine, create_engine, exc
+from sqlalchemy import Engine, create_engine, exc, insert
 
+from agentexec.db.base import Base
 from agentexec.db.engine import open_engine
 from agentexec.state.sql_backend.wakeup import (
     MAX_POLL_PAUSE,
@@ -19,8 +21,10 @@ from agentexec.state.sql_backend.wakeup import (
     PostgresWakeup,
     SqliteWakeup,
     Wakeup,
+    mail,
     make_wakeup,
 )
+from agentexec.state.sql_models import Message, QueueEntry
 
 LONG = 30.0
 
@@ -62,8 +66,28 @@ def test_a_change_of_this_process_ends_a_wait(wakeup: Wakeup) -> None:
         waiting.result(LONG / 2)
 
 
-def test_a_commit_on_another_connection_ends_a_wait(wakeup: Wakeup, engine: Engine) -> None:
+def test_a_commit_of_another_process_wakes_those_whom_it_concerns(wakeup: Wakeup, engine: Engine) -> None:
+    Base.metadata.create_all(engine)
     other = create_engine(engine.url)
+    wakeup.note_queues(["default"])
+    with ThreadPoolExecutor(2) as threads:
+        for_tasks = threads.submit(wakeup.wait, wakeup.mark(), LONG)
+        for_mail = threads.submit(wakeup.wait, wakeup.mark(mail("me")), LONG, mail("me"))
+        for mailbox in ("other", "me"):
+            with other.begin() as connection:
+                connection.execute(insert(Message).values(mailbox=mailbox, text="done", sent_at=0))
+        for_mail.result(LONG / 2)
+        assert not for_tasks.done(), "nothing is on the queue"
+        with other.begin() as connection:
+            values = {"agent_id": uuid4(), "priority": 0, "lane": 1, "at": 0, "epoch": 0}
+            connection.execute(insert(QueueEntry).values(queue="default", **values))
+        for_tasks.result(LONG / 2)
+    other.dispose()
+
+
+def test_a_commit_wakes_everybody_where_the_tables_cannot_be_read(wakeup: Wakeup, engine: Engine) -> None:
+    other = create_engine(engine.url)
+    wakeup.note_queues(["default"])
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(wakeup.wait, wakeup.mark(), LONG)
         with other.begin() as connection:
