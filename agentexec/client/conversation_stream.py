@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
 from collections.abc import AsyncGenerator, Generator, Iterator
 from typing import Any, NamedTuple, Self
 
 from agentexec.activity.live.stream import stream
 from agentexec.activity.schemas import ActivityEvent
+from agentexec.client.conversation_watch import conversation_watch
 from agentexec.client.intake import with_tables
 from agentexec.conversations.inbox import JOINED, last_given, message_of, next_given
 from agentexec.conversations.turns import ConversationEvent
@@ -18,9 +17,6 @@ from agentexec.errors import ActivityNotFoundError, UsageError
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.task import ACTIVE_STATUSES
-
-POLL_SECONDS = 0.3
-"""Seconds between two looks for the next turn, and for messages that have joined the running one."""
 
 _ID = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,18}\.[0-9]{1,18}))?")
 
@@ -55,7 +51,7 @@ class ConversationStream:
         while True:
             row = await RUNTIME.run_patiently(self._next)
             if row is None:
-                await asyncio.sleep(POLL_SECONDS)
+                await conversation_watch().wait_async(self._conversation, self._position)
                 continue
             for event in self._message(row):
                 yield event
@@ -69,7 +65,7 @@ class ConversationStream:
         while True:
             row = wait_out(self._next)
             if row is None:
-                time.sleep(POLL_SECONDS)
+                conversation_watch().wait(self._conversation, self._position)
                 continue
             yield from self._message(row)
             if row.state != JOINED:
@@ -111,10 +107,15 @@ class ConversationStream:
         else:
             self._place = Place(last.position - (last.status in ACTIVE_STATUSES))
 
-    def _next(self) -> Any:
+    @property
+    def _position(self) -> int:
+        """Position after which the next message is to come: the one of this place, if its turn has not been seen to the end."""
         position, event = self._place or Place(0)
+        return max(0, position - (event is not None))
+
+    def _next(self) -> Any:
         with looking_up(RUNTIME.engine) as connection:
-            return next_given(connection, self._conversation, position - (event is not None))
+            return next_given(connection, self._conversation, self._position)
 
     def _message(self, row: Any) -> Iterator[ConversationEvent]:
         if self._event_id(row) is None:
