@@ -12,7 +12,7 @@ from agentexec.activity.models import Activity
 from agentexec.client.cancel import cancel_sync
 from agentexec.conversations.history import ITEM
 from agentexec.conversations.inbox import MESSAGE
-from agentexec.conversations.locking import CONVERSATION, lock_conversation
+from agentexec.conversations.locking import CONVERSATION, LABEL, lock_conversation
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import writing
 from agentexec.errors import ActivityNotFoundError, UnavailableError
@@ -52,7 +52,7 @@ def _delete(conversation: str) -> tuple[bool, Sequence[UUID]]:
             return False, ()
         if active := _active_turns(connection, conversation):
             return True, active
-        for table in (ITEM, MESSAGE):
+        for table in (ITEM, MESSAGE, LABEL):
             connection.execute(delete(table).where(table.c.conversation_id == conversation))
         connection.execute(delete(CONVERSATION).where(CONVERSATION.c.id == conversation))
     return True, ()

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Engine, select, tuple_
+from sqlalchemy import ColumnElement, Engine, func, literal, select
 
 from agentexec.activity.queries.labels import label_rows, wanted_labels
-from agentexec.conversations.locking import CONVERSATION
+from agentexec.conversations.locking import CONVERSATION, LABEL
 from agentexec.db.transactions import looking_up, reading
 from agentexec.errors import ConversationNotFoundError
 
 MAX_LISTED = 1000
 """Conversations that are listed at most."""
 
-SEARCHED = 10_000
-"""Conversations in which labels are looked for, those that changed last."""
-
-PAGE = 500
+COUNTED = 20_000
+"""Conversations with a label that are counted at most. Labels that so many have are found soon among the latest changes."""
 
 _LISTED = select(
     *(CONVERSATION.c[name] for name in ("id", "task", "last_message", "created_at", "updated_at"))
 )
 _LISTED = _LISTED.add_columns(CONVERSATION.c["metadata"].label("labels"))
+_OTHER = LABEL.alias("other")
 
 
 class ConversationSchema(BaseModel):
@@ -46,20 +45,44 @@ class ConversationSchema(BaseModel):
 def list_conversations(
     engine: Engine, *, limit: int, metadata_filter: Mapping[str, Any] | None = None
 ) -> list[ConversationSchema]:
-    """Return the conversations that changed last, the latest first.
+    """Return conversations, those first that changed last.
 
     Args:
         engine: The record's database.
-        limit: Number of conversations at most.
-        metadata_filter: Values that their metadata must have, looked for in the 10,000 that changed last.
+        limit: Maximum number.
+        metadata_filter: Values that their metadata must have.
     """
-    wanted, found = set(wanted_labels(metadata_filter)), []
-    for row in _newest(engine, PAGE if wanted else limit, SEARCHED if wanted else limit):
-        if wanted <= set(label_rows(row.labels)):
-            found.append(_schema(row))
-            if len(found) == limit:
-                break
-    return found
+    wanted = wanted_labels(metadata_filter)
+    c = CONVERSATION.c
+    query = _LISTED.order_by(c.updated_at.desc(), c.id.desc()).limit(limit)
+    rarest = _rarest(engine, wanted)
+    if rarest is not None:
+        query = query.join(LABEL, LABEL.c.conversation_id == c.id).where(*_is(LABEL, rarest))
+    query = query.where(*(_has(label) for label in wanted if label != rarest))
+    with reading(engine, by_key_only=rarest is not None, in_index_order=rarest is None) as connection:
+        return [_schema(row) for row in connection.execute(query)]
+
+
+def _rarest(engine: Engine, wanted: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    """Return the label to search by: the one that the fewest conversations have, None if many have each."""
+    counts: dict[tuple[str, str], int] = {}
+    with reading(engine, by_key_only=True) as connection:
+        for label in wanted:
+            some = select(LABEL.c.conversation_id).where(*_is(LABEL, label)).limit(COUNTED).subquery()
+            counts[label] = connection.execute(select(func.count()).select_from(some)).scalar_one()
+    found = min(counts, key=counts.__getitem__, default=None)
+    return None if found is None or counts[found] >= COUNTED else found
+
+
+def _is(table: Any, label: tuple[str, str]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return table.c.name == label[0], table.c.value == label[1]
+
+
+def _has(label: tuple[str, str]) -> ColumnElement[bool]:
+    """Return the condition that a conversation has a label, which no database turns into a join that begins with the label."""
+    mine = _OTHER.c.conversation_id == CONVERSATION.c.id
+    found = select(literal(1)).where(mine, *_is(_OTHER, label)).correlate(CONVERSATION)
+    return found.scalar_subquery().is_not(None)
 
 
 def find_visible(
@@ -71,19 +94,6 @@ def find_visible(
     if row is None or not set(wanted_labels(metadata_filter)) <= set(label_rows(row.labels)):
         raise ConversationNotFoundError(conversation)
     return _schema(row)
-
-
-def _newest(engine: Engine, page: int, maximum: int) -> Iterator[Any]:
-    """Yield conversations in the order of their latest change."""
-    order = (CONVERSATION.c.updated_at, CONVERSATION.c.id)
-    query = _LISTED.order_by(*(column.desc() for column in order)).limit(page)
-    seen, rows = 0, None
-    while rows is None or (len(rows) == page and seen < maximum):
-        after = query if rows is None else query.where(tuple_(*order) < (rows[-1].updated_at, rows[-1].id))
-        with reading(engine) as connection:
-            rows = connection.execute(after).all()
-        seen += len(rows)
-        yield from rows
 
 
 def _schema(row: Any) -> ConversationSchema:

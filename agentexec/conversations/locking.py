@@ -8,12 +8,14 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
+from agentexec.activity.queries.labels import label_rows
 from agentexec.arguments.checks import check_text
-from agentexec.conversations.models import MAX_ID, ConversationRow
+from agentexec.conversations.models import MAX_ID, ConversationLabelRow, ConversationRow
 from agentexec.errors import UsageError
 from agentexec.journal.approval_rules import TURN_LOCK
 
 CONVERSATION: Any = ConversationRow.__table__
+LABEL: Any = ConversationLabelRow.__table__
 
 _COUNTS = ("last_message", "last_taken", "last_item")
 _ROW = select(
@@ -68,13 +70,23 @@ def open_conversation(
         values = {"id": conversation, "task": task, "metadata": labels or None, "options": options or None}
         counts = dict.fromkeys(_COUNTS, 0)
         connection.execute(insert(CONVERSATION).values(**values, **counts, created_at=now, updated_at=now))
+        _add_labels(connection, conversation, labels)
         row = lock_conversation(connection, conversation)
     elif row.task is None and task is not None:
         # A session has used it before the first message.
         known = update(CONVERSATION).where(CONVERSATION.c.id == conversation)
         connection.execute(known.values(task=task, metadata=labels or None, options=options or None))
+        _add_labels(connection, conversation, labels)
         row = lock_conversation(connection, conversation)
     return row
+
+
+def _add_labels(connection: Connection, conversation: str, labels: Mapping[str, Any] | None) -> None:
+    rows = [
+        {"conversation_id": conversation, "name": name, "value": value} for name, value in label_rows(labels)
+    ]
+    if rows:
+        connection.execute(insert(LABEL), rows)
 
 
 def advance(connection: Connection, conversation: str, now: datetime, **counts: int) -> None:

@@ -1,4 +1,4 @@
-"""The tables of conversations: one row each, the messages sent to it, and the items of its history."""
+"""The tables of conversations: one row each, its labels, the messages sent to it, and the items of its history."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
+from agentexec.activity.models import MAX_LABEL
 from agentexec.config import CONF
 from agentexec.db.base import Base
 from agentexec.db.columns import BigId, ExactText, JsonObject, UtcDateTime
@@ -44,6 +45,24 @@ class ConversationRow(Base):
     last_item: Mapped[int] = mapped_column(BigInteger, doc="Number of the latest change of the history.")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    __table_args__ = (Index(f"ix_{CONF.table_prefix}conversation_updated", "updated_at", "id"),)
+
+
+class ConversationLabelRow(Base):
+    """One value of a conversation's metadata, by which it is found; in the form of `ActivityLabel`."""
+
+    __tablename__ = f"{CONF.table_prefix}conversation_label"
+
+    conversation_id: Mapped[str] = mapped_column(
+        IdText, ForeignKey(f"{CONF.table_prefix}conversation.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(ExactText(MAX_LABEL), primary_key=True)
+    value: Mapped[str] = mapped_column(ExactText(MAX_LABEL), doc="As JSON; a long one as its hash.")
+
+    __table_args__ = (
+        Index(f"ix_{CONF.table_prefix}conversation_label_value", "name", "value", "conversation_id"),
+    )
 
 
 class MessageRow(Base):

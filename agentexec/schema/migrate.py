@@ -38,6 +38,7 @@ ADDED = {
     "0016": ("activity", "version"),
     "0017": ("approval", "arguments_schema"),
     "0019": ("conversation", "options"),
+    "0021": ("conversation_label", "value"),
 }
 """A table and a column that each revision has added, by which tables of `create_all` are dated."""
 

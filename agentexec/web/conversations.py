@@ -51,7 +51,7 @@ def list_conversations(
     caller: Reader,
     limit: Annotated[int, Query(ge=1, le=MAX_LISTED, description="Maximum number of conversations.")] = 100,
 ) -> list[ConversationSchema]:
-    """List conversations, those first that changed last. A caller's own are looked for among the latest 10,000."""
+    """List conversations, those first that changed last."""
     return find_conversations(RUNTIME.engine, limit=limit, metadata_filter=caller.metadata_filter)
 
 
