@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from agentexec.errors import JournalConflictError as JournalConflictError
     from agentexec.errors import LeaseLostError as LeaseLostError
     from agentexec.errors import ModuleLoadError as ModuleLoadError
+    from agentexec.errors import PayloadLostError as PayloadLostError
     from agentexec.errors import PayloadTooLargeError as PayloadTooLargeError
     from agentexec.errors import ReplayDiverged as ReplayDiverged
     from agentexec.errors import ReplayDivergedError as ReplayDivergedError
@@ -145,6 +146,7 @@ _HOMES = {
         "ConversationBusyError",
         "ConversationNotFoundError",
         "ModuleLoadError",
+        "PayloadLostError",
         "PayloadTooLargeError",
         "ResultExpiredError",
         "RetryLater",

@@ -22,6 +22,7 @@ from agentexec.arguments.setting_types import (
     ListenAddress,
     LogFormat,
     LogLevel,
+    PayloadStore,
     QueueName,
     ServedQueues,
     SigningKeys,
@@ -134,6 +135,16 @@ class Settings(BaseSettings):
         default=1_048_576,
         ge=1024,
         description="Size limit of a context, metadata or result, in bytes of JSON.",
+    )
+    payload_store: PayloadStore | None = Field(
+        default=None,
+        description="URL of the store of large values, such as file:///var/lib/agentexec or s3://bucket/folder, the same in every "
+        "process. Unset: all values are in the database.",
+    )
+    payload_threshold: int = Field(
+        default=65_536,
+        ge=256,
+        description="Size in bytes above which a value goes to the payload store.",
     )
     model_prices: dict[str, ModelPrice] = Field(
         default_factory=dict,
@@ -312,7 +323,7 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> list[str]:
         """Texts that must not be shown: keys, secrets, tokens, and the passwords of the URLs."""
-        urls = (self.redis_url, self.database_url)
+        urls = (self.redis_url, self.database_url, self.payload_store)
         token = [] if self.dashboard_token is None else [self.dashboard_token.get_secret_value()]
         keys = [
             *self.signing_keys,

@@ -22,6 +22,7 @@
     ├── BudgetExceededError         1   a model call does not fit into a budget
     ├── BackgroundResponseError     1   a background response was canceled, or is gone from its provider
     ├── EncryptionKeyError          1   a stored value needs a key that this process lacks, or is damaged
+    ├── PayloadLostError            1   a large value is missing from the payload store, or damaged
     ├── SandboxLostError            1   a task cannot resume, because the sandbox of its agent is gone
     ├── ApprovalNotFoundError       1   no call with that id has asked for approval
     ├── ApprovalRuleNotFoundError   1   no rule for approvals has that id
@@ -229,6 +230,13 @@ class EncryptionKeyError(AgentexecError):
         )
         self.fingerprint = fingerprint
         """Fingerprint of the key: the beginning of its SHA-256 digest."""
+
+
+class PayloadLostError(AgentexecError):
+    """A large value is missing from the payload store, or damaged; the message names it. Restore it from a backup of the store."""
+
+    def __init__(self, value: str, reason: str) -> None:
+        super().__init__(f"A large value cannot be read, because {reason}: {value}.")
 
 
 class SandboxLostError(AgentexecError):

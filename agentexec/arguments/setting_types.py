@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, SecretStr
@@ -42,6 +43,12 @@ def _checked_secrets(value: SecretStr) -> SecretStr:
 def _checked_encryption_keys(value: SecretStr) -> SecretStr:
     for key in split_keys(value):
         check_key(key)
+    return value
+
+
+def _checked_store(value: str) -> str:
+    if not re.fullmatch(r"file:///.+|(?!file:)[a-z][a-z0-9+.-]*://[^/\s].*", value, re.ASCII | re.DOTALL):
+        raise ValueError("it must be a URL, such as file:///var/lib/agentexec or s3://bucket/folder")
     return value
 
 
@@ -122,6 +129,7 @@ EncryptionKeys = Annotated[SecretStr, AfterValidator(_checked_encryption_keys)]
 ListenAddress = Annotated[str, AfterValidator(_checked_address)]
 LogLevel = Annotated[str, AfterValidator(_checked_level)]
 LogFormat = Annotated[str, AfterValidator(_checked_format)]
+PayloadStore = Annotated[str, AfterValidator(_checked_store)]
 QueueName = Annotated[str, AfterValidator(_checked_queue_name)]
 ServedQueues = Annotated[str, AfterValidator(_checked_queues)]
 SigningKeys = Annotated[SecretStr, AfterValidator(_checked_keys)]

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, scoped_session
 
-from agentexec.activity.changes.new_tasks import NewTask, insert_tasks
+from agentexec.activity.changes.new_tasks import NewTask, insert_tasks, with_context, with_context_async
 from agentexec.activity.changes.session import call_after_commit
 from agentexec.activity.changes.stores import record_store
 from agentexec.arguments.checks import check_iterable
@@ -93,7 +93,7 @@ async def enqueue(
         return await RUNTIME.run_in_thread(_accept_debounced, new)
     if session is None:
         intake = _intake()
-        done, must_run = intake.put(new)
+        done, must_run = intake.put(await with_context_async(new))
         if must_run:
             RUNTIME.submit(intake.run)
         try:
@@ -219,7 +219,7 @@ def _accept(new: NewTask) -> Task:
     if new.debounce_key is not None:
         return _accept_debounced(new)
     intake = _intake()
-    done, must_run = intake.put(new)
+    done, must_run = intake.put(with_context(new))
     if must_run and not intake.run(until=done):
         RUNTIME.submit(intake.run)
     try:

@@ -9,7 +9,7 @@ from agentexec.arguments.checks import check_integer, check_iterable
 from agentexec.client.enqueue import enqueue_many, enqueue_many_sync
 from agentexec.client.new_task import Context, TaskOptions
 from agentexec.client.outcomes import blocking_outcome_stream, outcome_stream
-from agentexec.client.results import decode_or_return_error
+from agentexec.client.results import decode_or_return_error, fetched, fetched_sync
 from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.task import require_known_options
 
@@ -60,7 +60,7 @@ async def map_tasks(
                 await stream.add(await enqueue_many(task_name, batch, **options))
             else:
                 place, outcome = await anext(stream)
-                results[place] = decode_or_return_error(outcome, return_exceptions)
+                results[place] = decode_or_return_error(await fetched(outcome), return_exceptions)
     return results
 
 
@@ -86,7 +86,7 @@ def map_tasks_sync(
                 stream.add(enqueue_many_sync(task_name, batch, **options))
             else:
                 place, outcome = next(stream)
-                results[place] = decode_or_return_error(outcome, return_exceptions)
+                results[place] = decode_or_return_error(fetched_sync(outcome), return_exceptions)
     return results
 
 

@@ -9,7 +9,14 @@ from uuid import UUID
 
 from agentexec.activity.mailbox import TaskOutcome
 from agentexec.client.outcomes import blocking_outcome_stream, outcome_stream
-from agentexec.client.results import DEFAULT_TIMEOUT, decode, decode_or_return_error, wanted_codec
+from agentexec.client.results import (
+    DEFAULT_TIMEOUT,
+    decode,
+    decode_or_return_error,
+    fetched,
+    fetched_sync,
+    wanted_codec,
+)
 from agentexec.task import Task
 
 
@@ -45,7 +52,7 @@ async def gather(
     async with outcome_stream(timeout) as stream:
         await stream.add(tasks, metadata_filter)
         async for place, outcome in stream:
-            results[place] = decode_or_return_error(outcome, return_exceptions)
+            results[place] = decode_or_return_error(await fetched(outcome), return_exceptions)
     return results
 
 
@@ -60,7 +67,7 @@ def gather_sync(
     with blocking_outcome_stream(timeout) as stream:
         stream.add(tasks, metadata_filter)
         for place, outcome in stream:
-            results[place] = decode_or_return_error(outcome, return_exceptions)
+            results[place] = decode_or_return_error(fetched_sync(outcome), return_exceptions)
     return results
 
 
@@ -119,7 +126,7 @@ async def as_completed(
     async with outcome_stream(timeout) as stream:
         handles = await stream.add(tasks, metadata_filter)
         async for place, outcome in stream:
-            yield Completed(handles[place], outcome)
+            yield Completed(handles[place], await fetched(outcome))
 
 
 def as_completed_sync(
@@ -135,4 +142,4 @@ def as_completed_sync(
     with blocking_outcome_stream(timeout) as stream:
         handles = stream.add(tasks, metadata_filter)
         for place, outcome in stream:
-            yield Completed(handles[place], outcome)
+            yield Completed(handles[place], fetched_sync(outcome))

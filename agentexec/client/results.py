@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from agentexec.client.wait_cycles import refuse_deadlock
 from agentexec.config import CONF
 from agentexec.errors import (
     AgentexecError,
+    EncryptionKeyError,
+    PayloadLostError,
     ResultExpiredError,
     TaskCanceledError,
     TaskFailedError,
@@ -28,6 +31,7 @@ from agentexec.errors import (
 from agentexec.journal.recorder import current_scope
 from agentexec.journal.slot_release import slot_released, slot_released_sync
 from agentexec.outage import wait_out
+from agentexec.payloads.sealing import is_payload
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status, Task, agent_id_of
 from agentexec.values.codec import Codec, codec_of, first_error
@@ -88,7 +92,7 @@ async def get_result(
     waiter = running_task()
     [expected] = await RUNTIME.run_patiently(expect, [task], metadata_filter, waiter, limit=timeout)
     if expected.future.done():
-        return decode(expected.future.result(), wanted)
+        return decode(await fetched(expected.future.result()), wanted)
     async with slot_released():
         try:
             async with asyncio.timeout(timeout):
@@ -97,7 +101,7 @@ async def get_result(
             raise late_error(expected.task, timeout) from None
         finally:
             expected.forget()
-    return decode(outcome, wanted)
+    return decode(await fetched(outcome), wanted)
 
 
 @overload
@@ -128,7 +132,7 @@ def get_result_sync(
     wanted = None if type is None else wanted_codec(type)
     [expected] = wait_out(expect, [task], metadata_filter, running_task(), limit=timeout)
     if expected.future.done():
-        return decode(expected.future.result(), wanted)
+        return decode(fetched_sync(expected.future.result()), wanted)
     with slot_released_sync():
         try:
             outcome = expected.future.result(timeout)
@@ -136,7 +140,7 @@ def get_result_sync(
             raise late_error(expected.task, timeout) from None
         finally:
             expected.forget()
-    return decode(outcome, wanted)
+    return decode(fetched_sync(outcome), wanted)
 
 
 class Expected(NamedTuple):
@@ -239,6 +243,23 @@ def decode(outcome: TaskOutcome, wanted: Codec | None) -> Any:
             f"The result of task {outcome.task_name} ({outcome.agent_id}) does not fit the wanted type: "
             f"{first_error(error)}."
         ) from None
+
+
+async def fetched(outcome: TaskOutcome) -> TaskOutcome:
+    """Return an outcome with a result that need not be fetched any more, which must not happen on the event loop."""
+    return await RUNTIME.run_patiently(_fetch, outcome) if is_payload(outcome.stored_result) else outcome
+
+
+def fetched_sync(outcome: TaskOutcome) -> TaskOutcome:
+    """Do what `fetched` does, for code without an event loop."""
+    return wait_out(_fetch, outcome) if is_payload(outcome.stored_result) else outcome
+
+
+def _fetch(outcome: TaskOutcome) -> TaskOutcome:
+    try:
+        return dataclasses.replace(outcome, stored_result=outcome.result)
+    except (EncryptionKeyError, PayloadLostError):
+        return outcome  # it raises the error to who asks for the result
 
 
 def wanted_codec(wanted: Any) -> Codec:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import threading
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from agentexec.errors import UnavailableError
 from agentexec.journal.store import Append
 from agentexec.journal.stores import journal_store
+from agentexec.payloads.offloading import is_large, offload
 from agentexec.runtime import RUNTIME, Runtime
 
 log = logging.getLogger("agentexec.journal")
@@ -134,6 +136,44 @@ def _settle(batch: Iterable[_Waiting], recorded: frozenset[int]) -> None:
 def _answer(answers: Iterable[tuple[_Waiting, bool]]) -> None:
     for waiting, recorded in answers:
         waiting.context.run(waiting.answer, recorded)
+
+
+async def record_append(
+    append: Append,
+    note: Callable[[], object],
+    retry: Callable[..., Awaitable[Any]],
+    unfinished: set[asyncio.Future[Any]],
+) -> None:
+    """Record a fact, a large value in the payload store first. If the caller is canceled meanwhile, all this still happens.
+
+    Args:
+        append: The fact with its value.
+        note: Called once the fact is recorded.
+        retry: Runs a blocking call in a thread, again while a server is away.
+        unfinished: Futures that the attempt waits for.
+    """
+    if not is_large(append.fact.value):
+        await append_with_others(append, note, functools.partial(retry, journal_store().append, *append))
+        return
+    work = asyncio.ensure_future(_record_large(append, note, retry))
+    unfinished.add(work)
+    work.add_done_callback(unfinished.discard)
+    work.add_done_callback(_retrieve)
+    await asyncio.shield(work)
+
+
+async def _record_large(
+    append: Append, note: Callable[[], object], retry: Callable[..., Awaitable[Any]]
+) -> None:
+    text = await retry(offload, append.lease.agent_id, "journal", append.fact.value)
+    stored = append._replace(fact=append.fact._replace(value=text))
+    await append_with_others(stored, note, functools.partial(retry, journal_store().append, *stored))
+
+
+def _retrieve(ended: asyncio.Future[Any]) -> None:
+    """Take note of an error whose caller was canceled."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 async def append_with_others(

@@ -24,6 +24,7 @@ from agentexec.journal.recorder import Policy, Recorder
 from agentexec.journal.store import insert_fact
 from agentexec.journal.stores import journal_store
 from agentexec.outage import impatient, wait_out
+from agentexec.payloads.offloading import offload
 from agentexec.runtime import RUNTIME
 
 T = TypeVar("T")
@@ -138,7 +139,9 @@ class Call:
         stack, connection = self._held
         with stack:
             self._held = None
-            insert_fact(connection, self._recorder.lease, fact, None, utc_now(), was_users=True)
+            lease = self._recorder.lease
+            stored = fact._replace(value=offload(lease.agent_id, "journal", fact.value))
+            insert_fact(connection, lease, stored, None, utc_now(), was_users=True)
 
 
 CURRENT_CALL: ContextVar[Call | None] = ContextVar("agentexec_call", default=None)

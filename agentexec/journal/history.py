@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import case, func, select
+from sqlalchemy import and_, case, func, select
 from sqlalchemy.orm import Session
 
 from agentexec.journal.facts import FactKind
 from agentexec.journal.models import JournalEntry
+from agentexec.payloads.columns import is_inline
 
 JOURNAL: Any = JournalEntry.__table__
 MAX_STEPS = 500
@@ -31,7 +32,9 @@ class Step(NamedTuple):
 
 def steps(db: Session, agent_id: UUID) -> list[Step]:
     """Return the newest MAX_STEPS recorded facts of a task, oldest first."""
-    value = case((func.length(JOURNAL.c.value) <= MAX_PARSED_CHARACTERS, JOURNAL.c.value), else_="")
+    # What is in the payload store is large, and is not fetched for its names.
+    is_short = and_(func.length(JOURNAL.c.value) <= MAX_PARSED_CHARACTERS, is_inline(JOURNAL.c.value))
+    value = case((is_short, JOURNAL.c.value), else_="")
     query = (
         select(JOURNAL.c.path, JOURNAL.c.kind, JOURNAL.c.created_at, JOURNAL.c.epoch, value.label("value"))
         .where(JOURNAL.c.agent_id == agent_id)

@@ -23,7 +23,7 @@ from uuid import UUID
 
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, ReplayDivergedError
-from agentexec.journal.appends import append_with_others
+from agentexec.journal.appends import record_append
 from agentexec.journal.attempt_approvals import AttemptApprovals
 from agentexec.journal.budgets import AttemptBudget
 from agentexec.journal.facts import ANY_INPUT, Fact, FactKind, Usage, fit_path
@@ -31,7 +31,6 @@ from agentexec.journal.passed import Passed
 from agentexec.journal.questions import Terms
 from agentexec.journal.spending import count_usage
 from agentexec.journal.store import Append, check_lease, load_facts
-from agentexec.journal.stores import journal_store
 from agentexec.journal.waiting import POLL_SECONDS, QUIET_SECONDS, ActiveCalls, OpenWaits
 from agentexec.outage import PATIENCE, Patience, wait_out_async
 from agentexec.runtime import RUNTIME
@@ -232,8 +231,8 @@ class Recorder:
         append = Append(self.lease, fact, usage, utc_now())
         # A run that writes counts as active, however slow the database is.
         with self.active_calls.track(object()):
-            alone = functools.partial(self.write_with_retry, journal_store().append, *append)
-            await append_with_others(append, functools.partial(self._note_append, append), alone)
+            note = functools.partial(self._note_append, append)
+            await record_append(append, note, self.write_with_retry, self.unfinished)
 
     def _note_append(self, append: Append) -> None:
         self.add_fact(append.fact)

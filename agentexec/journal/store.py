@@ -19,6 +19,8 @@ from agentexec.errors import AgentexecError, JournalConflictError, LeaseLostErro
 from agentexec.journal.facts import COUNTS, SAFE_KINDS, STEPS, Fact, FactKind, Usage, add_usage
 from agentexec.journal.ledger import settle
 from agentexec.journal.models import JournalEntry
+from agentexec.payloads.columns import stored
+from agentexec.payloads.sealing import unseal
 from agentexec.task import Lease, Status
 
 ACTIVITY: Any = Activity.__table__
@@ -119,12 +121,14 @@ class JournalStore:
 
     def is_recorded(self, lease: Lease, fact: Fact) -> bool:
         """Return True if this very fact is recorded: the commit of an earlier try was not confirmed."""
-        query = select(JOURNAL.c.value, JOURNAL.c.epoch).where(
+        query = select(stored(JOURNAL.c.value), JOURNAL.c.epoch).where(
             JOURNAL.c.agent_id == lease.agent_id, JOURNAL.c.path == fact.path, JOURNAL.c.seq == fact.seq
         )
         with reading(self._engine) as connection:
             row = connection.execute(query).one_or_none()
-        return row is not None and (row.value, row.epoch) == (fact.value, lease.epoch)
+        if row is None or row.epoch != lease.epoch:
+            return False
+        return row.value == fact.value or unseal(row.value) == fact.value
 
     def close(self) -> None:
         """Do nothing: the runtime closes the engine."""
@@ -133,14 +137,16 @@ class JournalStore:
 def load_facts(engine: Engine, agent_id: UUID) -> list[Fact]:
     """Return every fact of a task, ordered by path and seq. Raises UnavailableError."""
     query = (
-        select(JOURNAL.c.path, JOURNAL.c.seq, JOURNAL.c.kind, JOURNAL.c.input_hash, JOURNAL.c.value)
+        select(JOURNAL.c.path, JOURNAL.c.seq, JOURNAL.c.kind, JOURNAL.c.input_hash, stored(JOURNAL.c.value))
         .where(JOURNAL.c.agent_id == agent_id)
         .order_by(JOURNAL.c.path, JOURNAL.c.seq)
     )
     with reading(engine) as connection:
         rows = connection.execute(query).all()
     try:
-        return [Fact(row.path, row.seq, FactKind(row.kind), row.input_hash, row.value) for row in rows]
+        return [
+            Fact(row.path, row.seq, FactKind(row.kind), row.input_hash, unseal(row.value)) for row in rows
+        ]
     except ValueError:
         raise AgentexecError(
             f"The journal of task {agent_id} holds a row of an unknown kind, so the task cannot go on."

@@ -1,4 +1,4 @@
-"""The column type of values that are encrypted where there are keys."""
+"""The column type of values that are encrypted where there are keys, and fetched if they are large."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Dialect, type_coerce
 
 from agentexec.db.columns import LongText
+from agentexec.payloads.references import REFERENCE
 from agentexec.payloads.sealing import seal, unseal
 
 
@@ -27,3 +28,8 @@ class Payload(LongText):
 def stored(column: Any) -> ColumnElement[Any]:
     """Return the stored form of a column, for readers that must not fail with all rows because of one."""
     return type_coerce(column, LongText()).label(column.key)
+
+
+def is_inline(column: Any) -> ColumnElement[bool]:
+    """Return the condition that a value is in the database itself, not in the payload store."""
+    return type_coerce(column, LongText()).not_like(f"{REFERENCE}%")

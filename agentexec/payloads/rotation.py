@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from agentexec.db.columns import LongText
 from agentexec.db.transactions import reading, writing
-from agentexec.payloads.columns import Payload
+from agentexec.payloads.columns import Payload, is_inline
 from agentexec.payloads.sealing import prefix_of, seal, unseal
 
 BATCH = 100
@@ -60,7 +60,7 @@ def _rotate_column(engine: Engine, column: Column[Any], name: str) -> Iterator[P
     raw = type_coerce(column, LongText())
     query = (
         select(*key, raw.label("stored"))
-        .where(column.is_not(None), raw.not_like(f"{prefix_of(name)}%"))
+        .where(column.is_not(None), raw.not_like(f"{prefix_of(name)}%"), is_inline(column))
         .order_by(*key)
         .limit(BATCH)
     )

@@ -1,22 +1,25 @@
 """The two functions between a value and its stored form. Every write of a value goes through `seal`, every read through `unseal`.
 
 Columns of the type `Payload` call them by themselves. Raw SQL calls them where it passes values to the driver, or takes them
-from it.
+from it. A large value is in the payload store, and its stored form is a reference (`payloads.offloading`).
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from collections.abc import Sequence
 
 from agentexec.arguments.encryption_keys import FINGERPRINT_LENGTH, fingerprint
 from agentexec.arguments.setting_types import split_keys
 from agentexec.config import CONF
-from agentexec.errors import EncryptionKeyError, SettingsError
+from agentexec.errors import EncryptionKeyError, PayloadLostError, SettingsError
+from agentexec.payloads.references import ENCRYPTED, REFERENCE, Place, Reference, find_place
+from agentexec.payloads.stores import payload_store
 
 MARK = "encrypted:"
-"""Beginning of every stored form that is not the value itself. JSON never begins so."""
+"""Beginning of every encrypted text. JSON never begins so."""
 
 PLAIN = f"{MARK}0:"
 """Beginning of a plain text that looks like an encrypted one."""
@@ -29,18 +32,54 @@ def seal(value: str) -> str:
 
     Raises SettingsError if the library is missing.
     """
+    if isinstance(value, Reference):
+        return str(value)
     keys = CONF.encryption_keys
     if keys is not None:
         return _keyring(keys.get_secret_value()).encrypt(value)
-    return PLAIN + value if value.startswith(MARK) else value
+    return PLAIN + value if value.startswith((MARK, REFERENCE)) else value
 
 
 def unseal(stored: str) -> str:
-    """Return the value of a stored form.
+    """Return the value of a stored form. Blocks while a large one is fetched from the payload store.
 
-    Raises EncryptionKeyError if it is encrypted with a key that this process lacks, or damaged; SettingsError if the library
-    is missing.
+    Raises EncryptionKeyError if it is encrypted with a key that this process lacks, or damaged; PayloadLostError if it is not
+    in the payload store; UnavailableError; SettingsError if a library is missing.
     """
+    if stored.startswith(REFERENCE) and (place := find_place(stored)) is not None:
+        return open_payload(place)
+    return _opened(stored)
+
+
+def open_payload(place: Place) -> str:
+    """Return a value of the payload store. Blocks, and raises what `unseal` raises."""
+    store = payload_store()
+    if store is None:
+        raise PayloadLostError(str(place), "this process has no AGENTEXEC_PAYLOAD_STORE")
+    try:
+        data = store.get(place.path).decode()
+    except FileNotFoundError:
+        raise PayloadLostError(
+            str(place), "it is not in the payload store, which must be the same for all processes"
+        ) from None
+    except UnicodeDecodeError:
+        raise PayloadLostError(str(place), "it is damaged") from None
+    value = _opened(data)
+    if place.digest == ENCRYPTED:
+        is_whole = _ENCRYPTED.fullmatch(data) is not None
+    else:
+        is_whole = hashlib.sha256(value.encode()).hexdigest() == place.digest
+    if not is_whole:
+        raise PayloadLostError(str(place), "it is damaged")
+    return value
+
+
+def is_payload(stored: str | None) -> bool:
+    """Return True if the value of a stored form has to be fetched, which must not happen on an event loop."""
+    return stored is not None and stored.startswith(REFERENCE)
+
+
+def _opened(stored: str) -> str:
     if not stored.startswith(MARK):
         return stored
     if stored.startswith(PLAIN):

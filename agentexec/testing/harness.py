@@ -292,8 +292,9 @@ class AsyncHarness:
     def _result(self, agent_id: UUID) -> Any:
         for end in read_outcomes(RUNTIME, [agent_id]):
             definition = self._registry.find(end.task_name)
-            if end.status is Status.COMPLETE and end.result is not None and definition is not None:
-                return definition.result.load(end.result)
+            result = end.result if end.status is Status.COMPLETE else None
+            if result is not None and definition is not None:
+                return definition.result.load(result)
         return None
 
     def _script(self) -> AgentScript:

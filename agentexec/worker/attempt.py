@@ -31,7 +31,8 @@ from agentexec.errors import (
 from agentexec.journal.attempt_approvals import AttemptApprovals
 from agentexec.journal.recorder import SETTLE_SECONDS, Recorder, enter_task
 from agentexec.journal.user_errors import contain_generator_exit
-from agentexec.payloads.sealing import unseal
+from agentexec.payloads.offloading import is_large, offload
+from agentexec.payloads.sealing import is_payload, unseal
 from agentexec.redaction import redact
 from agentexec.registry import Registry, load_context
 from agentexec.task import Status, TaskDefinition
@@ -127,7 +128,7 @@ async def _run_handler(
     definition: TaskDefinition, admitted: Admitted, threads: ThreadPoolExecutor, recorder: Recorder
 ) -> Ending:
     try:
-        context = _context_of(definition, admitted)
+        context = await _context_of(definition, admitted, recorder)
     except ContextInvalidError as error:
         return permanent_failure(admitted, str(error))
     if isinstance(context, Turn):
@@ -158,11 +159,22 @@ async def _run_handler(
     except AgentexecError as error:
         # There is no retry: the same handler would most likely return the same kind of value, after the same work.
         return permanent_failure(admitted, str(error))
+    result = await _stored_result(admitted, result, recorder)
     return Ending(admitted.lease, Status.COMPLETE, CONF.activity_message_complete, result=result)
 
 
-def _context_of(definition: TaskDefinition, admitted: Admitted) -> Any:
-    return load_context(definition, None if admitted.context is None else unseal(admitted.context))
+async def _context_of(definition: TaskDefinition, admitted: Admitted, recorder: Recorder) -> Any:
+    text = admitted.context
+    if is_payload(text):
+        text = await recorder.write_with_retry(unseal, text)
+    return load_context(definition, None if text is None else unseal(text))
+
+
+async def _stored_result(admitted: Admitted, result: str | None, recorder: Recorder) -> str | None:
+    """Return a result as the ending has it: a large one is in the payload store before."""
+    if result is None or not is_large(result):
+        return result
+    return await recorder.write_with_retry(offload, admitted.lease.agent_id, "result", result)
 
 
 def _log_unclaimed(admitted: Admitted, paths: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from agentexec.db.clock import utc_now
 from agentexec.db.columns import text_in
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import looking_up, writing
-from agentexec.errors import EncryptionKeyError
+from agentexec.errors import EncryptionKeyError, PayloadLostError
 from agentexec.payloads.columns import stored
 from agentexec.payloads.sealing import unseal
 from agentexec.registry import Registry
@@ -176,5 +176,5 @@ def _read(context: str | None) -> Any:
     """Return a context as JSON data; somebody else may have written what is none, or has its key."""
     try:
         return None if context is None else json.loads(unseal(context))
-    except (ValueError, RecursionError, EncryptionKeyError):
+    except (ValueError, RecursionError, EncryptionKeyError, PayloadLostError):
         return None

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from agentexec.arguments.group_options import fill_concurrency_key, fill_key
-from agentexec.errors import ContextInvalidError, EncryptionKeyError
+from agentexec.errors import ContextInvalidError, EncryptionKeyError, PayloadLostError
 from agentexec.payloads.sealing import unseal
 from agentexec.registry import Registry
 
@@ -50,5 +50,8 @@ class RegisteredKeys:
 def _opened(context: str | None) -> str | None:
     try:
         return None if context is None else unseal(context)
-    except EncryptionKeyError as error:  # must not keep the other claims from being admitted
+    except (
+        EncryptionKeyError,
+        PayloadLostError,
+    ) as error:  # must not keep the other claims from being admitted
         raise ContextInvalidError(str(error)) from None

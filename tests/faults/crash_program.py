@@ -56,6 +56,7 @@ from agentexec.journal import verdicts
 from agentexec.journal.facts import FactKind
 from agentexec.journal.models import JournalEntry
 from agentexec.journal.store import JournalStore
+from agentexec.payloads.sealing import unseal
 from agentexec.registry import Registry
 from agentexec.runners.openai import background_waits
 from agentexec.runtime import RUNTIME
@@ -401,7 +402,9 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
         "recorded": [row.requests, row.input_tokens, row.usage],
         "workspace": workspace_left(folder) if shape == "sandbox" else None,
     }
-    (folder / "outcome").write_text(json.dumps({**outcome, "result": json.loads(ending.result or "null")}))
+    (folder / "outcome").write_text(
+        json.dumps({**outcome, "result": json.loads(unseal(ending.result or "null"))})
+    )
     return 0
 
 

@@ -41,7 +41,12 @@ tests/integration/runners/openai cut at every record."""
 @pytest.mark.parametrize("case", ALL_CASES if WHOLE else SOME_CASES)
 def test_a_run_killed_at_any_instant_ends_as_if_nothing_had_happened(case: str, tmp_path: Path) -> None:
     # The journal of runs with a session is encrypted as well, which no kill may show.
-    keys = {"AGENTEXEC_ENCRYPTION_KEYS": KEY} if case.endswith("-session") else {}
+    settings = {"AGENTEXEC_ENCRYPTION_KEYS": KEY} if case.endswith("-session") else {}
+    # Streamed runs have most values in the payload store: nothing that the journal refers to may be missing.
+    payloads = tmp_path / "payloads"
+    if "-run_streamed-" in case:
+        payloads.mkdir()
+        settings |= {"AGENTEXEC_PAYLOAD_STORE": payloads.as_uri(), "AGENTEXEC_PAYLOAD_THRESHOLD": "256"}
     done = run_python(
         "-m",
         "tests.faults.crash_program",
@@ -51,11 +56,12 @@ def test_a_run_killed_at_any_instant_ends_as_if_nothing_had_happened(case: str, 
         str(EVERY),
         cwd=REPOSITORY,
         timeout=patient(390),
-        **keys,
+        **settings,
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["complaints"] == []
+    assert payloads.is_dir() == any(payloads.rglob("journal-*"))
     assert report["instants"] >= 10
     assert report["missed"] <= 2 + report["kills"] // 5
     # Every single append is killed, too: those that share a transaction are killed together.

@@ -12,6 +12,8 @@ from sqlalchemy import Connection, update
 from agentexec.activity.changes.statements import INSERT_ACTIVITY, INSERT_LABEL, INSERT_LOG, INSERT_RESULT
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.labels import label_rows
+from agentexec.payloads.offloading import is_large, offload
+from agentexec.runtime import RUNTIME
 from agentexec.task import Status
 
 
@@ -44,6 +46,18 @@ class NewTask(NamedTuple):
     webhook: str | None = None
     trace_context: str | None = None
     budget: str | None = None
+
+
+def with_context(new: NewTask) -> NewTask:
+    """Return a task whose context, if it is large, is in the payload store. Blocks; to be called before the transaction."""
+    if new.context is None or not is_large(new.context):
+        return new
+    return new._replace(context=offload(new.agent_id, "context", new.context))
+
+
+async def with_context_async(new: NewTask) -> NewTask:
+    """Do what `with_context` does, without blocking the event loop."""
+    return await RUNTIME.run_in_thread(with_context, new) if is_large(new.context) else new
 
 
 def free_key(connection: Connection, agent_id: UUID, statuses: Collection[Status]) -> None:
@@ -112,7 +126,7 @@ def activity_rows(tasks: Iterable[NewTask], now: datetime) -> list[dict[str, Any
             "webhook": task.webhook,
             "budget": task.budget,
         }
-        for place, task in enumerate(tasks)
+        for place, task in enumerate(map(with_context, tasks))
     ]
 
 

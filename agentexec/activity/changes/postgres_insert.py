@@ -57,7 +57,7 @@ def insert_in_one_statement(
     """Add tasks, and push them; the statement is a transaction by itself."""
     rows = activity_rows(tasks, now)
     for row, task in zip(rows, tasks, strict=True):
-        context = None if task.context is None else seal(task.context)
+        context = None if row["context"] is None else seal(row["context"])
         row |= {"status": task.status.name, "labels": label_rows(task.metadata), "context": context}
     # As JSON the rows cost a fraction of what the driver takes for single values or lists.
     values = {

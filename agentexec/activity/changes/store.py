@@ -14,7 +14,7 @@ from agentexec.activity.changes.admissions import Admissions, Admitted, decide_a
 from agentexec.activity.changes.crashes import fail_poison_tasks
 from agentexec.activity.changes.endings import Ending, end, find_busy, select_rows
 from agentexec.activity.changes.expirations import end_expired
-from agentexec.activity.changes.new_tasks import NewTask, insert_tasks, one_or_many
+from agentexec.activity.changes.new_tasks import NewTask, insert_tasks, one_or_many, with_context
 from agentexec.activity.changes.postponements import TaskKeys, end_invalid, find_postponed
 from agentexec.activity.changes.progress import Progress, accepted_reports, write_progress
 from agentexec.activity.changes.statements import INSERT_RESULT, statements_for
@@ -64,6 +64,7 @@ class RecordStore:
         statement uses `push_statement` in its place.
         Raises IntegrityError for an idempotency key that is taken.
         """
+        tasks = [with_context(task) for task in tasks]
         with inserting(self._engine) as connection:
             insert_tasks(connection, tasks, now)
             if push is not None:
