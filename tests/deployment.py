@@ -108,10 +108,11 @@ class Deployment:
         database_url: str,
         *,
         broker: Valkey | None = None,
+        redis_url: str | None = None,
         database: Server | None = None,
         **settings: Any,
     ) -> None:
-        redis_url = broker.url if broker else None
+        redis_url = broker.url if broker else redis_url
         self.folder = folder
         self.broker = broker
         self.database = database

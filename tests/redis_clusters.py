@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -57,6 +57,57 @@ class ClusterNode(Valkey):
     def state(self) -> str:
         """State of the cluster as the node sees it: ok or fail."""
         return self.ask("CLUSTER INFO")["cluster_state"]
+
+
+class Sentinel(Valkey):
+    """Sentinel that watches a server under the name `main`, and lets a replica take its place when it dies."""
+
+    def __init__(self, watched: Valkey) -> None:
+        self._watched = watched
+        super().__init__()
+
+    def _command(self) -> Sequence[str]:
+        file = self.folder / "sentinel.conf"
+        lines = [
+            f"port {self.port}",
+            f"bind {HOST}",
+            f"dir {self.folder}",
+            f"sentinel monitor main {HOST} {self._watched.port} 1",
+            "sentinel down-after-milliseconds main 1500",
+            "sentinel failover-timeout main 3000",
+        ]
+        file.write_text("\n".join([*lines, ""]))
+        return [self._binary, str(file), "--sentinel"]
+
+
+class WatchedPair:
+    """A primary, its replica and a Sentinel that watches them."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self.primary, self.replica = Valkey(), Valkey(settings={"repl-diskless-sync-delay": "0"})
+        self.sentinel = Sentinel(self.primary)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as started:
+            for server in (self.primary, self.replica):
+                started.enter_context(server)
+            with self.replica.client() as client:
+                client.execute_command("REPLICAOF", HOST, self.primary.port)
+                wait_until(lambda: client.execute_command("ROLE")[3] == b"connected")
+            started.enter_context(self.sentinel)
+            with self.sentinel.client() as client:
+                wait_until(lambda: client.execute_command("SENTINEL", "REPLICAS", "main"))
+            self._open = started.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @property
+    def url(self) -> str:
+        """URL of the primary by its Sentinels, the first of which is away."""
+        return f"redis+sentinel://{HOST}:1,{HOST}:{self.sentinel.port}/main/0"
 
 
 class Cluster:

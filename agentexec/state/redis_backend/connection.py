@@ -6,6 +6,7 @@ import logging
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -40,6 +41,18 @@ class Clients(NamedTuple):
 
     retrying: redis.Redis
     single_try: redis.Redis
+
+
+class Sentinels(Sentinel):
+    """Sentinels for several threads: redis-py moves entries of its list while others read it, and may lose one."""
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return host and port of the primary. Raises what redis-py raises if no Sentinel tells."""
+        own = copy(self)
+        own.sentinels = list(self.sentinels)
+        found = super(Sentinels, own).discover_master(service_name)
+        self.sentinels = own.sentinels
+        return found
 
 
 class Connections:
@@ -200,9 +213,14 @@ def _client(address: Address, node: Node | None = None, *, timeout: float, retri
 def _primary_pool(address: Address, options: dict[str, Any]) -> ConnectionPool:
     """Return a pool of connections to the primary, for which each new connection asks the Sentinels."""
     own = {name: value for name, value in options.items() if name not in ("host", "port", "connection_class")}
-    limits = {"socket_timeout": TIMEOUT, "socket_connect_timeout": own["socket_connect_timeout"]}
+    limits = {
+        "socket_timeout": TIMEOUT,
+        "socket_connect_timeout": own["socket_connect_timeout"],
+        # By default redis-py asks a silent Sentinel again and again before it asks the next.
+        "retry": Retry(NoBackoff(), 0),
+    }
     tls = {name: value for name, value in own.items() if name.startswith("ssl_")}
-    sentinel = Sentinel(
+    sentinel = Sentinels(
         address.nodes,
         sentinel_kwargs=limits | ({"ssl": True} if address.secure else {}) | tls | address.sentinel_options,
     )

@@ -146,6 +146,8 @@ def denied_command(error: Exception) -> str | None:
 def reason_of(error: Exception) -> str:
     """Return the reason in one line, without the final period and without redis-py's "Error 111 connecting to ..."."""
     text = (_message(error) or type(error).__name__).splitlines()[0].rstrip(". ")
+    # Where no Sentinel tells the primary, redis-py shows its clients of them.
+    text = re.sub(r"<redis\.client\.Redis\(.*?host=([^,)]+),port=(\d+).*?\)>\)>\)> - ", r"\1:\2 ", text)
     return redact(re.sub(r"^Error -?\d+ connecting to \S+?\. ", "", text))
 
 

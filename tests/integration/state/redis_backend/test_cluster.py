@@ -123,7 +123,6 @@ def moving() -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.mark.thorough
 class TestMovingSlots:
     @pytest.fixture
     def fresh(self, moving: Cluster) -> ClusterNode:
@@ -157,6 +156,7 @@ class TestMovingSlots:
         assert backend.depth("queue") == Depth(0, 0, 0)
         moving.move(queue_key("queue"), source)
 
+    @pytest.mark.thorough
     def test_a_worker_that_waits_on_a_slot_that_moves_goes_on_waiting_on_the_new_shard(
         self, moving: Cluster, fresh: ClusterNode, backend: RedisBackend
     ) -> None:
@@ -185,6 +185,7 @@ class TestMovingSlots:
         assert backend.receive("mailbox", 1) == ["after"]
         moving.move(mail_key("mailbox"), source)
 
+    @pytest.mark.thorough
     def test_a_queue_whose_keys_are_on_two_shards_waits(
         self, moving: Cluster, fresh: ClusterNode, backend: RedisBackend
     ) -> None:

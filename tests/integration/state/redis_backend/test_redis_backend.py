@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import pytest
@@ -67,6 +69,24 @@ class TestOutage:
         assert time.monotonic() - started < len(calls(backend)) * patient(1.5)
         broker.resume()
         assert len(claim(backend, Q)) == 1
+
+    @pytest.mark.parametrize("kind", ["accepts and is silent", "does not accept"])
+    def test_a_black_hole_does_not_block_a_call_for_long(
+        self, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(connection, "TIMEOUT", 0.2)
+        monkeypatch.setattr(connection, "MAX_BLOCK_SECONDS", 0.2)
+        with socket.create_server((HOST, 0), backlog=0) as listener, ExitStack() as stack:
+            if kind == "does not accept":
+                for _ in range(2):  # the kernel accepts one more than the backlog
+                    filler = stack.enter_context(socket.socket())
+                    filler.setblocking(False)
+                    filler.connect_ex(listener.getsockname())
+            place = f"{HOST}:{listener.getsockname()[1]}"
+            urls = [f"redis://{place}", f"redis://{place},{place}", f"redis+sentinel://{place},{place}/main"]
+            for url in urls:
+                with pytest.raises(UnavailableError, match="cannot be used"):
+                    make(url).ping()
 
     def test_a_restart_ends_waiting_and_the_next_call_works(
         self, broker: Valkey, backend: RedisBackend

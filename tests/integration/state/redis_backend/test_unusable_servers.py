@@ -21,7 +21,7 @@ from agentexec.state.redis_backend import RedisBackend, connection, create
 from agentexec.state.redis_backend.refusals import SENTENCES
 from agentexec.task import Entry, new_agent_id
 from agentexec.testing.backend_suite import BackendSuite
-from tests.redis_clusters import LEAST_RULES, Cluster, ClusterNode
+from tests.redis_clusters import LEAST_RULES, Cluster, ClusterNode, Sentinel
 from tests.servers import HOST, Valkey, free_port
 from tests.waiting import wait_until
 
@@ -275,21 +275,6 @@ def test_workers_that_start_together_do_not_disturb_each_other(broker: Valkey) -
     for thread in threads:
         thread.join()
     assert errors == []
-
-
-class Sentinel(Valkey):
-    """Sentinel that watches a server."""
-
-    def __init__(self, watched: Valkey) -> None:
-        self._watched = watched
-        super().__init__()
-
-    def _command(self) -> Sequence[str]:
-        file = self.folder / "sentinel.conf"
-        file.write_text(
-            f"port {self.port}\nbind {HOST}\ndir {self.folder}\nsentinel monitor main {HOST} {self._watched.port} 1\n"
-        )
-        return [self._binary, str(file), "--sentinel"]
 
 
 class Impostor:

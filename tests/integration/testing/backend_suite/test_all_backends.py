@@ -69,12 +69,14 @@ class TestSignedRedisBackend(Suite):
 
 @pytest.mark.thorough
 class TestRedisClusterBackend(Suite):
-    """A cluster of several shards serves as one server does, for a user with the least rights."""
+    """A cluster of several shards serves as one server does, for a user with the least rights and by RESP2."""
 
     @pytest.fixture
     def backend(self, cluster: Cluster) -> Iterator[StateBackend]:
         self.cluster = cluster
-        backend = redis_backend.create(Settings(redis_url=cluster.limited_url()), create_engine("sqlite://"))
+        backend = redis_backend.create(
+            Settings(redis_url=f"{cluster.limited_url()}?protocol=2"), create_engine("sqlite://")
+        )
         backend.ping()
         yield backend
         backend.close()

@@ -31,6 +31,12 @@ class TestUrl:
             "redis://:secret@localhost/0?db=zero",
             "redis://:secret@[::1/0",
             "redis://:secret/key@localhost:6379/0",
+            "redis://:secret@first:6379,:6379/0",
+            "redis+sentinel://:secret@localhost:26379",
+            "redis+sentinel://:secret@localhost:26379/main/zero",
+            "redis+socket://:secret@localhost/0",
+            "rediss://:secret@localhost/0?ssl_ca_certs=/no/such/file",
+            "redis://:secret@localhost/0?ssl_ca_certs=/etc/hosts",
         ],
     )
     def test_one_that_cannot_be_read_is_refused(self, url: str) -> None:
@@ -40,7 +46,15 @@ class TestUrl:
 
     @pytest.mark.parametrize(
         "url",
-        ["redis://localhost", "redis://localhost:6379", "rediss://user:pw@host/1", "unix:///tmp/r.sock?db=2"],
+        [
+            "redis://localhost",
+            "redis://localhost:6379",
+            "rediss://user:pw@host/1",
+            "unix:///tmp/r.sock?db=2",
+            "redis://user:pw@first,second:6380,[::1]:6381/0?protocol=2",
+            "redis+sentinel://user:pw@first,second:26380/main/2?sentinel_username=u&sentinel_password=p",
+            "rediss+sentinel://first/main?ssl_ca_certs=/etc/hosts",
+        ],
     )
     def test_these_are_fine(self, url: str) -> None:
         make(url)
