@@ -83,8 +83,10 @@ def _enter_run(agent: Any, input: Any, options: dict[str, Any]) -> Generator[Dur
     scope.recorder.runs[scope.path, agent.name] = run
     session = options.get("session")
     if session is not None:
-        # One session for the whole run, because it knows the items that the run has added.
-        options["session"] = run.sessions.setdefault(id(session), journaled_session(session, run))
+        # One session for the whole run, also after approvals, because it knows the items that the run has added.
+        if id(session) not in run.sessions:
+            run.sessions[id(session)] = journaled_session(session, run)
+        options["session"] = run.sessions[id(session)]
     token = SCOPE.set(run.scope)
     try:
         yield run

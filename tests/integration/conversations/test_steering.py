@@ -27,9 +27,16 @@ async def look(about: str) -> str:
     return f"seen {about}"
 
 
+@ax.tool_policy("idempotent")
+@function_tool(needs_approval=True)
+async def publish(about: str) -> str:
+    """Publish."""
+    return f"published {about}"
+
+
 @pool.task("support")
 async def support(agent_id: UUID, context: ax.Turn) -> str:
-    agent = Agent("Support", instructions="Answer.", tools=[look])
+    agent = Agent("Support", instructions="Answer.", tools=[look, publish])
     result = await ax.OpenAIRunner(agent_id).run(agent, context.text, session=context.session)
     return str(result.final_output)
 
@@ -76,6 +83,23 @@ async def test_a_message_joins_the_running_turn_before_its_next_model_call(
     assert (await chat.send("Thanks", if_busy="reject")).number == 3
     await harness.run_all()
     assert await history(chat) == [*expected, "Both.", "Thanks", "Bye."]
+
+
+async def test_a_message_joins_a_turn_that_waits_for_an_approval_and_the_history_keeps_all(
+    harness: ax.testing.AsyncHarness,
+) -> None:
+    harness.model.call_tool("publish", {"about": "a"}).call_tool("publish", {"about": "b"}).say("Both.")
+    chat = ax.conversation("user:1", task="support")
+    await chat.send("Publish a")
+    await harness.run_all()
+    await chat.send("And b", if_busy="steer")
+    for _ in "ab":
+        [call] = harness.approvals
+        await ax.approve(call.agent_id, call.call_id)
+        await harness.run_all()
+    expected = ["Publish a", "publish", "published a", "And b", "publish", "published b"]
+    assert [short(call.input) for call in harness.model.calls] == [expected[:1], expected[:4], expected]
+    assert await history(chat) == [*expected, "Both."]
 
 
 async def test_a_message_that_comes_after_the_last_model_call_gets_a_turn(
