@@ -102,6 +102,31 @@ describe('ChatPanel', () => {
     expect(await screen.findByText('Interrupted by message 3.')).toBeTruthy();
   });
 
+  test('a message that has joined is shown in its place before the turn ends', async () => {
+    const { client, records, emit } = fakeChat();
+    records.messages = [message({ number: 2, text: 'And b', if_busy: 'steer' })];
+    render(<ChatPanel conversationId={CHAT} client={client} />);
+    expect(await screen.findByText('You, waiting')).toBeTruthy();
+    records.messages = [message({ number: 2, text: 'And b', state: 'joined' })];
+    emit(
+      event('1.0.0', 'message', { number: 1, text: 'Look at a', state: 'taken' }),
+      event('1.1.1', 'tool_called', { tool: 'look', call_id: 'c', arguments: '{}' }),
+      event('1.1.2', 'tool_output', { call_id: 'c', output: 'found' }),
+      event('1.1.3', 'text_delta', { text: 'Both' }),
+    );
+    await waitFor(() => expect(screen.queryByText('You, waiting')).toBeNull());
+    expect(log().textContent).toMatch(/Look at a.*found.*And b.*Both/);
+    records.history = [said(1, 'user', 'Look at a'), said(2, 'user', 'And b'), said(3, 'assistant', 'Both.')];
+    emit(event('1.2.0', 'result', {}), event('2.0.0', 'message', { number: 2, text: 'And b', state: 'joined' }));
+    expect(await screen.findByText('Both.')).toBeTruthy();
+    expect(within(log()).getAllByText('And b')).toHaveLength(1);
+    // Told again when the history has it: no turn begins.
+    emit(event('3.0.0', 'message', { number: 3, text: 'And c', state: 'joined' }));
+    emit(event('4.0.0', 'message', { number: 4, text: 'Next', state: 'taken' }, 'other'));
+    expect(await screen.findByText('Next')).toBeTruthy();
+    expect(screen.queryByText('And c')).toBeNull();
+  });
+
   test('the answer to a call that waits for a person is given in the chat', async () => {
     const user = userEvent.setup();
     const { client, emit, to } = fakeChat();

@@ -38,13 +38,7 @@ export function afterEvent(state: ChatState, event: ConversationEvent): ChatStat
   const { agent_id: agentId, data, id: key } = event;
   if (event.type === 'message') {
     const number = typeof data.number === 'number' ? data.number : 0;
-    const entry: ChatEntry = { key: `message ${number}`, kind: 'user', text: asText(data.text) };
-    return {
-      ...state,
-      taken: new Set(state.taken).add(number),
-      waiting: state.waiting.filter((message) => message.number !== number),
-      turns: withTurn(state.turns, agentId, (turn) => ({ ...turn, writes: false, entries: [...turn.entries, entry] })),
-    };
+    return withMessage(state, agentId, number, asText(data.text), data.state === 'joined');
   }
   const turns = withTurn(state.turns, agentId, (turn) => turnAfter(turn, event, key));
   if (event.type === 'error' || event.type === 'canceled') {
@@ -52,6 +46,26 @@ export function afterEvent(state: ChatState, event: ConversationEvent): ChatStat
     return { ...state, turns, problems: { ...state.problems, [agentId]: problem } };
   }
   return { ...state, turns };
+}
+
+/** Return a chat whose turn has a message: its first one, or one that has joined it after the outputs that it has. */
+function withMessage(state: ChatState, agentId: string, number: number, text: string, joined: boolean): ChatState {
+  const entry: ChatEntry = { key: `message ${number}`, kind: 'user', text };
+  if (state.turns.some(({ entries }) => entries.some(({ key }) => key === entry.key))) return state;
+  const add = (turn: LiveTurn): LiveTurn => {
+    const before = joined
+      ? turn.entries.findLastIndex(({ kind, output }) => kind === 'user' || output !== undefined)
+      : -1;
+    return { ...turn, entries: turn.entries.toSpliced(joined ? before + 1 : turn.entries.length, 0, entry) };
+  };
+  // The stream tells of joined messages when their turn has ended, which the history may have by then.
+  const known = state.turns.some((turn) => turn.agentId === agentId);
+  return {
+    ...state,
+    taken: new Set(state.taken).add(number),
+    waiting: state.waiting.filter((message) => message.number !== number),
+    turns: joined && !known ? state.turns : withTurn(state.turns, agentId, add),
+  };
 }
 
 function withTurn(
@@ -111,6 +125,20 @@ function turnAfter(turn: LiveTurn, { type, data }: ConversationEvent, key: strin
   }
 }
 
+/** Return a chat after its messages were fetched: those that wait, and those that have joined a turn that was seen. */
+export function afterMessages(state: ChatState, messages: readonly ConversationMessage[]): ChatState {
+  const seen = new Set(state.turns.filter(({ ended }) => !ended).map(({ agentId }) => agentId));
+  const joined = messages.filter((message) => message.state === 'joined' && seen.has(message.agent_id));
+  const waiting = messages.filter((message) => message.state === 'waiting' && !state.taken.has(message.number));
+  return joined.reduce<ChatState>(
+    (chat, { agent_id, number, text }) => withMessage(chat, agent_id, number, text, true),
+    {
+      ...state,
+      waiting,
+    },
+  );
+}
+
 /** Return a chat after its history and messages were fetched; `ended` are the turns that had ended before. */
 export function afterFetch(
   state: ChatState,
@@ -119,13 +147,9 @@ export function afterFetch(
   messages: readonly ConversationMessage[],
 ): ChatState {
   const recorded = new Set(history.map((item) => item.agent_id));
-  return {
-    ...state,
-    history,
-    // A handler without the conversation's session leaves nothing in the history.
-    turns: state.turns.filter((turn) => !(ended.has(turn.agentId) && recorded.has(turn.agentId))),
-    waiting: messages.filter((message) => message.state === 'waiting' && !state.taken.has(message.number)),
-  };
+  // A handler without the conversation's session leaves nothing in the history.
+  const turns = state.turns.filter((turn) => !(ended.has(turn.agentId) && recorded.has(turn.agentId)));
+  return afterMessages({ ...state, history, turns }, messages);
 }
 
 /** Return a chat after a message was sent. */

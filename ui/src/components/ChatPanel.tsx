@@ -31,6 +31,8 @@ export interface ChatPanelProps extends Omit<ComponentPropsWithoutRef<'section'>
   /** Milliseconds before a lost connection is made again. */
   retryDelay?: number | undefined;
   onTaskClick?: ((agentId: string) => void) | undefined;
+  /** Level of the headings of calls that wait, to fit those of the page. */
+  headingLevel?: 2 | 3 | 4 | 5 | 6;
 }
 
 const RULES: readonly [rule: ConversationMessage['if_busy'], label: string][] = [
@@ -50,6 +52,7 @@ export function ChatPanel({
   refetchInterval = 3000,
   retryDelay,
   onTaskClick,
+  headingLevel = 3,
   className,
   ...rest
 }: ChatPanelProps) {
@@ -127,7 +130,13 @@ export function ChatPanel({
         ))}
       </div>
       {chat.agentId !== undefined && (
-        <Approvals agentId={chat.agentId} client={client} readOnly={readOnly} refetchInterval={refetchInterval} />
+        <Approvals
+          agentId={chat.agentId}
+          client={client}
+          readOnly={readOnly}
+          refetchInterval={refetchInterval}
+          headingLevel={headingLevel}
+        />
       )}
       {chat.lost && !chat.error && <p className="ax-chat__status">The connection is lost, and made again.</p>}
       {problem ? (
@@ -150,8 +159,8 @@ export function ChatPanel({
           </label>
           <div className="ax-chat__actions">
             {chat.busy && (
-              <label htmlFor={`${id}-rule`}>
-                It{' '}
+              <>
+                <label htmlFor={`${id}-rule`}>The message</label>
                 <select
                   id={`${id}-rule`}
                   value={rule}
@@ -163,7 +172,7 @@ export function ChatPanel({
                     </option>
                   ))}
                 </select>
-              </label>
+              </>
             )}
             <button
               type="submit"
@@ -222,18 +231,19 @@ interface ApprovalsProps {
   client: Client | undefined;
   readOnly: boolean;
   refetchInterval: number;
+  headingLevel: 2 | 3 | 4 | 5 | 6;
 }
 
 /** Calls of the turn that wait for a person. */
-function Approvals({ agentId, client, readOnly, refetchInterval }: ApprovalsProps) {
-  const { approvals, approve, reject, isPending } = useApprovals({ agentId }, { client, refetchInterval });
+function Approvals({ agentId, client, readOnly, refetchInterval, headingLevel }: ApprovalsProps) {
+  const { approvals, approve, approveWith, reject, isPending } = useApprovals({ agentId }, { client, refetchInterval });
   return approvals.map((approval) => (
     <ApprovalCard
       key={approval.call_id}
       approval={approval}
-      headingLevel={3}
+      headingLevel={headingLevel}
       pending={isPending(approval)}
-      {...(readOnly ? {} : { onApprove: approve, onReject: reject })}
+      {...(readOnly ? {} : { onApprove: approve, onApproveWith: approveWith, onReject: reject })}
     />
   ));
 }

@@ -4,6 +4,7 @@ import { useCallback, useEffect, useMemo, useRef, useState } from 'react';
 import {
   afterEvent,
   afterFetch,
+  afterMessages,
   afterSending,
   type ChatEntry,
   type ChatState,
@@ -76,6 +77,7 @@ export function useConversation(conversationId: string, options: ChatOptions = {
     const stop = new AbortController();
     const { signal } = stop;
     const ended = new Set<string>();
+    let writes = false;
     const load = async () => {
       const before = new Set(ended);
       const options = { signal };
@@ -90,6 +92,15 @@ export function useConversation(conversationId: string, options: ChatOptions = {
         // The stream tells what is wrong, and loads again once it is open.
       }
     };
+    // Messages join before a model call, and what it writes is the first that is seen of it.
+    const findJoined = async () => {
+      try {
+        const messages = await latest.current.messages(conversationId, { signal });
+        if (!signal.aborted) change(({ state }) => ({ state: afterMessages(state, messages) }));
+      } catch {
+        // The history has them when the turn has ended.
+      }
+    };
     followConversation(latest.current, conversationId, {
       signal,
       ...(retryDelay === undefined ? {} : { retryDelay }),
@@ -100,6 +111,12 @@ export function useConversation(conversationId: string, options: ChatOptions = {
       onLost: () => change(() => ({ lost: true })),
       onEvents: (events) => {
         change(({ state }) => ({ state: events.reduce(afterEvent, state) }));
+        const begins = events.filter(({ type }) => {
+          const begun = type === 'tool_called' || (type === 'text_delta' && !writes);
+          writes = type === 'text_delta';
+          return begun;
+        });
+        if (begins.length > 0) void findJoined();
         const ends = events.filter(({ type }) => type === 'result' || type === 'error' || type === 'canceled');
         for (const { agent_id: agentId } of ends) ended.add(agentId);
         if (ends.length > 0) void load();

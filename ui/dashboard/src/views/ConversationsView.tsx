@@ -60,6 +60,7 @@ export function ConversationView({ conversationId }: { conversationId: string })
       <ChatPanel
         conversationId={conversationId}
         readOnly={!mayAct}
+        headingLevel={2}
         onTaskClick={(agentId) => go(href(`tasks/${agentId}`))}
       />
     </>
