@@ -188,6 +188,22 @@ def scripts() -> list[tuple[list[Step], str]]:
         ),
         ([say("The brand is well known, and trusted by those who buy twice.")], "how the brand is seen"),
         ([say("The market is worth four billion a year, and grows by a tenth.")], "how big the market is"),
+        (
+            [
+                call("publish_report", company="{prompt}", text="{prompt}: its figures are sound."),
+                say("The report about {prompt} went to a person, who has decided what becomes of it."),
+            ],
+            "Publish ",
+        ),
+        (
+            [
+                call("look_up_financials", company="{prompt}"),
+                say(
+                    "You asked: {prompt} The figures are sound, and revenue has grown by some percent within a year."
+                ),
+            ],
+            "questions about companies",
+        ),
         ([say("Invest. The brand is trusted, and its market grows.")], "whether to invest"),
     ]
 

@@ -1,8 +1,8 @@
-"""Endpoints of the application's own: start tasks, read their status and results, list the reports."""
+"""Endpoints of the application's own: start tasks and chats, read their status and results, list the reports."""
 
 from datetime import datetime
 from typing import Annotated
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, HTTPException, Query
 from pydantic import BaseModel, ConfigDict
@@ -25,6 +25,12 @@ class Queued(BaseModel):
 
     agent_id: UUID
     status: str = "queued"
+
+
+class Chat(BaseModel):
+    """Conversation that has begun."""
+
+    id: str
 
 
 class ReportItem(BaseModel):
@@ -51,6 +57,14 @@ async def start_comparison(company: Company) -> Queued:
     """Queue the pipeline."""
     task = await ax.enqueue("compare_company", ComparisonContext(company=company))
     return Queued(agent_id=task.agent_id)
+
+
+@router.post("/chats", status_code=201)
+async def begin_chat() -> Chat:
+    """Begin a conversation; its messages, history and live events are in agentexec's API."""
+    chat = ax.conversation(f"chat:{uuid4()}", task="answer_question")
+    await chat.begin()
+    return Chat(id=chat.conversation_id)
 
 
 @router.get("/research/{agent_id}")

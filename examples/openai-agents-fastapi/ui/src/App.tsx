@@ -1,7 +1,8 @@
-import { useQuery } from '@tanstack/react-query';
+import { useMutation, useQuery } from '@tanstack/react-query';
 import { ActiveAgentsBadge, activitiesQuery, TaskList, useClient } from 'agentexec-ui';
 import { useState } from 'react';
-import { counts } from './api';
+import { beginChat, counts } from './api';
+import { Chat } from './Chat';
 import { Inbox } from './Inbox';
 import { Reports } from './Reports';
 import { StartForm } from './StartForm';
@@ -12,7 +13,9 @@ const PAGE_SIZE = 20;
 
 export function App() {
   const client = useClient();
-  const [selectedId, setSelected] = useSelection();
+  const [{ taskId, chatId }, select] = useSelection();
+  const setSelected = (agentId: string | null) => select('task', agentId);
+  const ask = useMutation({ mutationFn: beginChat, onSuccess: (id) => select('chat', id) });
   const [page, setPage] = useState(1);
   const { data: activities, isLoading, error } = useQuery(activitiesQuery(client, { page, pageSize: PAGE_SIZE }));
   const { data: active, isLoading: isCounting } = useQuery({
@@ -26,8 +29,16 @@ export function App() {
       <header className="bar">
         <h1>Research</h1>
         <ActiveAgentsBadge count={active?.active} loading={isCounting} />
+        {ask.error && (
+          <p role="alert" className="ax-error">
+            {ask.error.message}
+          </p>
+        )}
+        <button type="button" className="ax-button" disabled={ask.isPending} onClick={() => ask.mutate()}>
+          Ask
+        </button>
       </header>
-      <main className={selectedId ? 'columns' : 'columns columns--list'}>
+      <main className={taskId || chatId ? 'columns' : 'columns columns--list'}>
         <div className="column">
           <StartForm onStarted={setSelected} />
           <Inbox onTaskClick={setSelected} />
@@ -42,14 +53,15 @@ export function App() {
               items={activities?.items}
               loading={isLoading}
               onTaskClick={(agentId) => setSelected(agentId)}
-              selectedAgentId={selectedId}
+              selectedAgentId={taskId}
               empty="Nothing has been queued. Name a company above."
             />
             <Pages page={page} of={activities?.total_pages ?? 1} onChange={setPage} />
           </section>
           <Reports onTaskClick={setSelected} />
         </div>
-        {selectedId && <Task key={selectedId} agentId={selectedId} onClose={() => setSelected(null)} onTaskClick={setSelected} />}
+        {taskId && <Task key={taskId} agentId={taskId} onClose={() => setSelected(null)} onTaskClick={setSelected} />}
+        {chatId && <Chat key={chatId} chatId={chatId} onClose={() => select('chat', null)} onTaskClick={setSelected} />}
       </main>
     </div>
   );

@@ -20,6 +20,11 @@ export async function start(kind: Kind, company: string): Promise<string> {
   return task.agent_id;
 }
 
+/** Begin a conversation, and return its id. */
+export async function beginChat(): Promise<string> {
+  return (await request<{ id: string }>('/chats', 'POST')).id;
+}
+
 export const cancel = (agentId: string) => request(`/api/activity/${encodeURIComponent(agentId)}/cancel`, 'POST');
 
 export const reports = () => request<Report[]>('/reports');

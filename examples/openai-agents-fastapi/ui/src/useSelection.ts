@@ -1,12 +1,18 @@
 import { useCallback, useSyncExternalStore } from 'react';
 
-/** The selected task, which is kept in the address: `#task=…` can be shared, and Back works. */
-export function useSelection(): [string | null, (agentId: string | null) => void] {
+export interface Selection {
+  taskId: string | null;
+  chatId: string | null;
+}
+
+/** What is selected, which is kept in the address: `#task=…` and `#chat=…` can be shared, and Back works. */
+export function useSelection(): [Selection, (kind: 'task' | 'chat', id: string | null) => void] {
   const hash = useSyncExternalStore(subscribe, () => window.location.hash);
-  const select = useCallback((agentId: string | null) => {
-    window.location.hash = agentId ? `task=${agentId}` : '';
+  const select = useCallback((kind: 'task' | 'chat', id: string | null) => {
+    window.location.hash = id ? `${kind}=${encodeURIComponent(id)}` : '';
   }, []);
-  return [new URLSearchParams(hash.slice(1)).get('task'), select];
+  const selected = new URLSearchParams(hash.slice(1));
+  return [{ taskId: selected.get('task'), chatId: selected.get('chat') }, select];
 }
 
 function subscribe(onChange: () => void): () => void {
