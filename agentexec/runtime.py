@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, cast
@@ -21,6 +21,8 @@ from agentexec.db.engine import open_engine, prepare_engine
 from agentexec.db.lock_limits import engine_for_users
 from agentexec.errors import SettingsError, UsageError
 from agentexec.outage import wait_out_async
+from agentexec.payloads.deployment import Deployment
+from agentexec.payloads.offloading import offload, remove_payloads
 from agentexec.registry import Registry
 from agentexec.state.backend import StateBackend
 from agentexec.state.best_effort import BestEffort
@@ -237,6 +239,27 @@ class Runtime:
     ) -> AbstractContextManager[None]:
         """Log every error of a block, at most once a minute for each reason; see `BestEffort.guard`."""
         return self.get_shared(BestEffort, BestEffort).guard(log, consequence, *args)
+
+    @property
+    def deployment(self) -> Deployment:
+        """Deployment that values in the payload store belong to."""
+        return self.get_shared(Deployment, lambda: Deployment(self.engine))
+
+    def offload(self, owner: UUID | str, what: str, value: str) -> str:
+        """Write a large value to the payload store, see `payloads.offloading`. Blocks."""
+        return offload(self.deployment, owner, what, value)
+
+    def remove_payloads(self, owners: Iterable[UUID | str]) -> None:
+        """Remove what the payload store has of removed tasks or conversations; beside a running event loop, in a thread."""
+        if CONF.payload_store is None:
+            return
+        removal = functools.partial(remove_payloads, self.deployment, list(owners))
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            removal()
+        else:
+            self.submit(removal)
 
     async def run_in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a blocking call outside the event loop, in own threads: users may occupy those of the loop."""

@@ -55,6 +55,7 @@ def _delete(conversation: str) -> tuple[bool, Sequence[UUID]]:
         for table in (ITEM, MESSAGE, LABEL):
             connection.execute(delete(table).where(table.c.conversation_id == conversation))
         connection.execute(delete(CONVERSATION).where(CONVERSATION.c.id == conversation))
+    RUNTIME.remove_payloads([conversation])
     return True, ()
 
 

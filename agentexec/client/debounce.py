@@ -16,7 +16,6 @@ from agentexec.client.new_task import Context, EnqueueOptions, new_task
 from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import UsageError
-from agentexec.payloads.offloading import offload
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status, Task
 
@@ -104,7 +103,7 @@ def merge_into_waiting(connection: Connection, new: NewTask) -> Task | None:
     if new.debounce_maximum is not None:
         run_at = min(run_at, row.created_at + timedelta(seconds=new.debounce_maximum))
         run_at = max(run_at, row.run_at or run_at)
-    context = None if new.context is None else offload(row.agent_id, "context", new.context)
+    context = None if new.context is None else RUNTIME.offload(row.agent_id, "context", new.context)
     values = {"context": context, "run_at": run_at, "updated_at": now, "expires_at": new.expires_at}
     connection.execute(mine.values(values))
     return Task(agent_id=row.agent_id, task_name=row.agent_type, queue_name=row.queue or "")

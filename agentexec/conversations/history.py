@@ -23,6 +23,10 @@ from agentexec.db.transactions import looking_up, writing
 from agentexec.errors import UnavailableError
 from agentexec.journal.facts import dump
 from agentexec.journal.store import require_lease
+from agentexec.payloads.columns import stored
+from agentexec.payloads.offloading import is_large
+from agentexec.payloads.sealing import unseal
+from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 
 T = TypeVar("T")
@@ -89,14 +93,14 @@ def read_history(
     if before is not None:
         conditions.append(c.number < before)
     query = (
-        select(c.number, c.item, c.turn_id)
+        select(c.number, stored(c.item), c.turn_id)
         .where(*conditions)
         .order_by(c.number.desc())
         .limit(limit + whole_turns)
     )
     with looking_up(engine) as connection:
         rows = connection.execute(query).all()
-    items = [StoredItem(row.number, json.loads(row.item), row.turn_id) for row in reversed(rows)]
+    items = [StoredItem(row.number, json.loads(unseal(row.item)), row.turn_id) for row in reversed(rows)]
     return _from_user_message(items[1:]) if whole_turns and len(items) > limit else items
 
 
@@ -127,6 +131,7 @@ def add_items(
     """
     now = utc_now()
     texts = [dump(_plain(item), "An item of the conversation") for item in items]
+    kept = [RUNTIME.offload(conversation, "item", text) if is_large(text) else text for text in texts]
 
     def write(connection: Connection) -> None:
         row = open_conversation(connection, conversation, now)
@@ -145,7 +150,7 @@ def add_items(
                 "item": text,
                 "created_at": now,
             }
-            for place, text in enumerate(texts[same:])
+            for place, text in enumerate(kept[same:])
         ]
         connection.execute(insert(ITEM), rows)
         advance(connection, conversation, now, last_item=change + len(rows) - 1)

@@ -16,7 +16,7 @@ from uuid import UUID
 from agentexec.errors import UnavailableError
 from agentexec.journal.store import Append
 from agentexec.journal.stores import journal_store
-from agentexec.payloads.offloading import is_large, offload
+from agentexec.payloads.offloading import is_large
 from agentexec.runtime import RUNTIME, Runtime
 
 log = logging.getLogger("agentexec.journal")
@@ -165,7 +165,7 @@ async def record_append(
 async def _record_large(
     append: Append, note: Callable[[], object], retry: Callable[..., Awaitable[Any]]
 ) -> None:
-    text = await retry(offload, append.lease.agent_id, "journal", append.fact.value)
+    text = await retry(RUNTIME.offload, append.lease.agent_id, "journal", append.fact.value)
     stored = append._replace(fact=append.fact._replace(value=text))
     await append_with_others(stored, note, functools.partial(retry, journal_store().append, *stored))
 

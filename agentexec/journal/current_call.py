@@ -24,7 +24,6 @@ from agentexec.journal.recorder import Policy, Recorder
 from agentexec.journal.store import insert_fact
 from agentexec.journal.stores import journal_store
 from agentexec.outage import impatient, wait_out
-from agentexec.payloads.offloading import offload
 from agentexec.runtime import RUNTIME
 
 T = TypeVar("T")
@@ -140,7 +139,7 @@ class Call:
         with stack:
             self._held = None
             lease = self._recorder.lease
-            stored = fact._replace(value=offload(lease.agent_id, "journal", fact.value))
+            stored = fact._replace(value=RUNTIME.offload(lease.agent_id, "journal", fact.value))
             insert_fact(connection, lease, stored, None, utc_now(), was_users=True)
 
 

@@ -23,6 +23,8 @@ from agentexec.journal.models import JournalHistory
 from agentexec.journal.questions import PAST_RUNS, PENDING, past_path, past_run_of
 from agentexec.journal.store import JOURNAL
 from agentexec.journal.trackers import MARK
+from agentexec.payloads.columns import is_inline, stored
+from agentexec.payloads.offloading import copy_payload
 
 FORK_PATH = "/fork"
 """Place of the fact. No run or call has a path that begins with a slash."""
@@ -110,6 +112,7 @@ def copy_cut(connection: Connection, origin: UUID, fork: UUID, cut: Cut) -> None
     for condition in cut.conditions():
         chosen = [JOURNAL.c.agent_id == origin, condition, JOURNAL.c.kind != FactKind.SANDBOX]
         _copy(connection, JOURNAL, origin, fork, *chosen, JOURNAL.c.path != FORK_PATH)
+    _copy_payloads(connection, fork)
     answered = [APPROVAL.c.agent_id == origin, APPROVAL.c.status != PENDING, OF_PRESENT_RUN]
     query = select(APPROVAL.c.path, APPROVAL.c.created_at).where(*answered)
     paths = {row.path for row in connection.execute(query) if cut.keeps_call(row.path, row.created_at)}
@@ -117,6 +120,17 @@ def copy_cut(connection: Connection, origin: UUID, fork: UUID, cut: Cut) -> None
         _copy(connection, APPROVAL, origin, fork, *answered, APPROVAL.c.path.in_(chunk))
     # Their times are unknown. A change that is not repeated does less harm than one that is.
     _copy(connection, MARK, origin, fork, MARK.c.agent_id == origin)
+
+
+def _copy_payloads(connection: Connection, fork: UUID) -> None:
+    """Give a fork copies of the large values that its journal refers to: those of its origin go with the origin."""
+    c = JOURNAL.c
+    rows = connection.execute(
+        select(c.path, c.seq, stored(c.value)).where(c.agent_id == fork, ~is_inline(c.value))
+    )
+    for row in rows.all():
+        place = (c.agent_id == fork, c.path == row.path, c.seq == row.seq)
+        connection.execute(update(JOURNAL).where(*place).values(value=copy_payload(row.value, fork)))
 
 
 def truncate(connection: Connection, agent_id: UUID, cut: Cut, run: int) -> None:

@@ -17,7 +17,7 @@ ENCRYPTED = "-"
 TASK, CONVERSATION = "task", "conversation"
 
 _FORM = re.compile(
-    rf"{REFERENCE}1:({TASK}|{CONVERSATION}):([0-9a-f]{{32}}):(\w+)-([0-9a-f]{{32}}):(\d+):([0-9a-f]{{64}}|-)",
+    rf"{REFERENCE}1:([0-9a-f]{{16}}):({TASK}|{CONVERSATION}):([0-9a-f]{{32}}):(\w+)-([0-9a-f]{{32}}):(\d+):([0-9a-f]{{64}}|-)",
     re.ASCII,
 )
 
@@ -34,6 +34,7 @@ class Place(NamedTuple):
     `owner` is the id of the task that it belongs to, or the digest of a conversation's id; `size` is in bytes.
     """
 
+    deployment: str
     kind: str
     owner: str
     what: str
@@ -44,43 +45,45 @@ class Place(NamedTuple):
     @property
     def path(self) -> str:
         """Path below the root of the store. It consists of hexadecimal digits and our own words."""
-        return f"{_folder(self.kind, self.owner)}/{self.what}-{self.name}"
+        return f"{_folder(self.deployment, self.kind, self.owner)}/{self.what}-{self.name}"
 
     @property
     def reference(self) -> Reference:
         """The text that the database keeps."""
-        owner = f"{self.kind}:{self.owner}"
+        owner = f"{self.deployment}:{self.kind}:{self.owner}"
         return Reference(f"{REFERENCE}1:{owner}:{self.what}-{self.name}:{self.size}:{self.digest}")
 
     def __str__(self) -> str:
         owner = f"task {UUID(self.owner)}" if self.kind == TASK else "a conversation"
         return f"{self.what} value of {owner} ({self.path}, {self.size} bytes)"
 
-    def copy_for(self, agent_id: UUID) -> Place:
-        """Return a new place for a copy of the value that belongs to another task."""
-        return self._replace(kind=TASK, owner=agent_id.hex, name=secrets.token_hex(16))
 
-
-def new_place(owner: UUID | str, what: str, size: int, digest: str) -> Place:
+def new_place(deployment: str, owner: UUID | str, what: str, size: int, digest: str) -> Place:
     """Return a place that no value has had: nothing in the store is shared or overwritten."""
     kind, name = (TASK, owner.hex) if isinstance(owner, UUID) else (CONVERSATION, _digest_of(owner))
-    return Place(kind, name, what, secrets.token_hex(16), size, digest)
+    return Place(deployment, kind, name, what, secrets.token_hex(16), size, digest)
 
 
 def find_place(stored: str) -> Place | None:
     """Return the place that a stored text refers to; None for any other text."""
     found = _FORM.fullmatch(stored) if stored.startswith(REFERENCE) else None
-    return None if found is None else Place(*found.group(1, 2, 3, 4), int(found[5]), found[6])
+    return None if found is None else Place(*found.group(1, 2, 3, 4, 5), int(found[6]), found[7])
 
 
-def folder_of(owner: UUID | str) -> str:
+def folder_of(deployment: str, owner: UUID | str) -> str:
     """Return the folder of a task's values, or of a conversation's, below the root of the store."""
-    return _folder(TASK, owner.hex) if isinstance(owner, UUID) else _folder(CONVERSATION, _digest_of(owner))
+    kind, name = (TASK, owner.hex) if isinstance(owner, UUID) else (CONVERSATION, _digest_of(owner))
+    return _folder(deployment, kind, name)
 
 
-def _folder(kind: str, owner: str) -> str:
+def shard_of(deployment: str, number: int) -> str:
+    """Return the folder that has the folders of one in 256 tasks."""
+    return f"{deployment}/{TASK}/{number:02x}"
+
+
+def _folder(deployment: str, kind: str, owner: str) -> str:
     # The end of a task's id is random: the first digits are its time.
-    return f"{kind}/{owner[-2:]}/{owner}"
+    return f"{deployment}/{kind}/{owner[-2:]}/{owner}"
 
 
 def _digest_of(conversation: str) -> str:

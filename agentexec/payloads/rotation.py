@@ -21,6 +21,7 @@ from sqlalchemy import (
 from agentexec.db.columns import LongText
 from agentexec.db.transactions import reading, writing
 from agentexec.payloads.columns import Payload, is_inline
+from agentexec.payloads.offloading import reencrypt
 from agentexec.payloads.sealing import prefix_of, seal, unseal
 
 BATCH = 100
@@ -28,7 +29,7 @@ BATCH = 100
 
 
 class Progress(NamedTuple):
-    """Values of one column that a batch has encrypted."""
+    """Values of one column that a batch has encrypted, in the database or in the payload store."""
 
     column: str
     encrypted: int
@@ -52,6 +53,7 @@ def rotate(engine: Engine, metadata: MetaData, name: str) -> Iterator[Progress]:
     """
     for column in encrypted_columns(metadata):
         yield from _rotate_column(engine, column, name)
+        yield from _rotate_payloads(engine, column, name)
 
 
 def _rotate_column(engine: Engine, column: Column[Any], name: str) -> Iterator[Progress]:
@@ -89,6 +91,24 @@ def _rotate_column(engine: Engine, column: Column[Any], name: str) -> Iterator[P
         with writing(engine) as connection:
             encrypted = sum(connection.execute(swap, change).rowcount for change in changes)
         yield Progress(f"{table.name}.{column.name}", encrypted)
+        after = rows[-1]
+
+
+def _rotate_payloads(engine: Engine, column: Column[Any], name: str) -> Iterator[Progress]:
+    """Encrypt the values in the payload store that a column refers to; their rows stay as they are."""
+    key, after = list(column.table.primary_key), None
+    query = (
+        select(*key, type_coerce(column, LongText()).label("stored"))
+        .where(column.is_not(None), ~is_inline(column))
+        .order_by(*key)
+        .limit(BATCH)
+    )
+    while True:
+        with reading(engine) as connection:
+            rows = connection.execute(query if after is None else query.where(_follows(key, after))).all()
+        if not rows:
+            return
+        yield Progress(f"{column.table.name}.{column.name}", sum(reencrypt(row.stored, name) for row in rows))
         after = rows[-1]
 
 

@@ -31,10 +31,11 @@ from agentexec.errors import (
 from agentexec.journal.attempt_approvals import AttemptApprovals
 from agentexec.journal.recorder import SETTLE_SECONDS, Recorder, enter_task
 from agentexec.journal.user_errors import contain_generator_exit
-from agentexec.payloads.offloading import is_large, offload
+from agentexec.payloads.offloading import is_large
 from agentexec.payloads.sealing import is_payload, unseal
 from agentexec.redaction import redact
 from agentexec.registry import Registry, load_context
+from agentexec.runtime import RUNTIME
 from agentexec.task import Status, TaskDefinition
 from agentexec.telemetry.current import CURRENT_ATTEMPT, RunningAttempt
 from agentexec.worker.divergence import require_replayed, resolve_divergence
@@ -174,7 +175,7 @@ async def _stored_result(admitted: Admitted, result: str | None, recorder: Recor
     """Return a result as the ending has it: a large one is in the payload store before."""
     if result is None or not is_large(result):
         return result
-    return await recorder.write_with_retry(offload, admitted.lease.agent_id, "result", result)
+    return await recorder.write_with_retry(RUNTIME.offload, admitted.lease.agent_id, "result", result)
 
 
 def _log_unclaimed(admitted: Admitted, paths: Sequence[str]) -> None:

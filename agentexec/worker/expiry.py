@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Engine, delete, or_, select
+from sqlalchemy import Engine, case, delete, null, or_, select
 from sqlalchemy.orm import aliased
 
 from agentexec.activity.models import Activity, ActivityResult, WorkerProcess
 from agentexec.activity.queries.overview import FORGET_SECONDS
+from agentexec.config import CONF
 from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import writing
 from agentexec.journal import events, trackers
+from agentexec.payloads.columns import is_inline, stored
+from agentexec.payloads.offloading import remove_values
 from agentexec.task import ACTIVE_STATUSES
 
 INTERVAL = 60.0
@@ -54,15 +57,19 @@ def _expire_results(engine: Engine, now: datetime) -> None:
         .join(parent, parent.agent_id == child.parent_id)
         .where(child.agent_id == ActivityResult.agent_id, parent.status.in_(ACTIVE_STATUSES))
     )
+    value = ActivityResult.value
+    reference = case((is_inline(value), None), else_=stored(value))
     query = (
-        select(ActivityResult.agent_id)
+        select(ActivityResult.agent_id, reference if CONF.payload_store else null())
         .where(ActivityResult.expires_at < now, ~wanted.exists())
         .limit(CHUNK_SIZE)
     )
     while True:
         with writing(engine) as connection:
-            ids = connection.execute(query).scalars().all()
+            rows = connection.execute(query).all()
+            ids = [row[0] for row in rows]
             if ids:
                 connection.execute(delete(ActivityResult).where(ActivityResult.agent_id.in_(ids)))
+        remove_values([row[1] for row in rows if row[1] is not None])
         if len(ids) < CHUNK_SIZE:
             return

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, update
 from agentexec.activity.changes.statements import INSERT_ACTIVITY, INSERT_LABEL, INSERT_LOG, INSERT_RESULT
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.labels import label_rows
-from agentexec.payloads.offloading import is_large, offload
+from agentexec.payloads.offloading import is_large
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status
 
@@ -52,7 +52,7 @@ def with_context(new: NewTask) -> NewTask:
     """Return a task whose context, if it is large, is in the payload store. Blocks; to be called before the transaction."""
     if new.context is None or not is_large(new.context):
         return new
-    return new._replace(context=offload(new.agent_id, "context", new.context))
+    return new._replace(context=RUNTIME.offload(new.agent_id, "context", new.context))
 
 
 async def with_context_async(new: NewTask) -> NewTask:

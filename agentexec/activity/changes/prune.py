@@ -18,6 +18,7 @@ from agentexec.arguments.checks import check_seconds
 from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.clock import utc_now
 from agentexec.errors import UsageError
+from agentexec.runtime import RUNTIME
 from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES
 
 _DEPENDENTS = text(
@@ -57,6 +58,7 @@ def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, A
         )
         invalidate(db)
         db.commit()
+        RUNTIME.remove_payloads(ids)
         removed += len(ids)
     return removed
 

@@ -10,6 +10,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import agentexec as ax
+from agentexec.payloads.deployment import Deployment
 from agentexec.payloads.offloading import is_large, offload, remove_payloads, remove_values
 from agentexec.payloads.references import Reference, find_place
 from agentexec.payloads.sealing import seal, unseal
@@ -32,6 +33,20 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     MemoryFileSystem.store.clear()
 
 
+class Named(Deployment):
+    """A deployment with an id that needs no database."""
+
+    def __init__(self, name: str) -> None:
+        self._id = name
+
+
+HERE, ELSEWHERE = Named("0" * 16), Named("f" * 16)
+
+
+def put(owner: UUID | str, what: str, value: str, deployment: Deployment = HERE) -> str:
+    return offload(deployment, owner, what, value)
+
+
 def stored_bytes(reference: str) -> bytes:
     place, store = find_place(reference), payload_store()
     assert place is not None and store is not None
@@ -41,7 +56,7 @@ def stored_bytes(reference: str) -> bytes:
 @pytest.mark.parametrize("owner", [TASK, "user:1/../ü"])
 @pytest.mark.parametrize("text", [LARGE, f"payload:{LARGE}", f"encrypted:{LARGE}"])
 def test_a_large_value_comes_back_as_it_was(text: str, owner: UUID | str) -> None:
-    reference = offload(owner, "journal", text)
+    reference = put(owner, "journal", text)
     assert isinstance(reference, Reference) and len(reference) < 256
     assert not is_large(reference)
     assert seal(reference) == reference
@@ -49,11 +64,11 @@ def test_a_large_value_comes_back_as_it_was(text: str, owner: UUID | str) -> Non
 
 
 def test_a_small_value_stays_where_it_is() -> None:
-    assert offload(TASK, "journal", '"' + "ä" * 127 + '"') == '"' + "ä" * 127 + '"'
+    assert put(TASK, "journal", '"' + "ä" * 127 + '"') == '"' + "ä" * 127 + '"'
 
 
 def test_a_text_that_looks_like_a_reference_is_a_text() -> None:
-    forged = str(offload(TASK, "journal", LARGE))
+    forged = str(put(TASK, "journal", LARGE))
     stored = seal(forged)
     assert stored != forged
     assert unseal(stored) == forged
@@ -61,13 +76,13 @@ def test_a_text_that_looks_like_a_reference_is_a_text() -> None:
 
 @pytest.mark.parametrize("part", ["/..", "../x", "A" * 32, "0" * 31])
 def test_a_path_comes_only_from_hexadecimal_ids(part: str) -> None:
-    reference = offload(TASK, "journal", LARGE)
+    reference = put(TASK, "journal", LARGE)
     assert find_place(reference.replace(TASK.hex, part)) is None
 
 
 def test_values_are_encrypted_in_the_store_and_must_stay_so() -> None:
     with encryption():
-        reference = offload(TASK, "result", LARGE)
+        reference = put(TASK, "result", LARGE)
         assert stored_bytes(reference).startswith(b"encrypted:1:")
         assert unseal(reference) == LARGE
         place, store = find_place(reference), payload_store()
@@ -78,7 +93,7 @@ def test_values_are_encrypted_in_the_store_and_must_stay_so() -> None:
 
 
 def test_a_missing_or_damaged_value_is_named() -> None:
-    reference = offload(TASK, "context", LARGE)
+    reference = put(TASK, "context", LARGE)
     place, store = find_place(reference), payload_store()
     assert place is not None and store is not None
     store.put(place.path, b'"other"')
@@ -93,15 +108,16 @@ def test_a_missing_or_damaged_value_is_named() -> None:
 
 
 def test_values_are_removed_alone_or_with_their_task() -> None:
-    first, second, third = (offload(TASK, "journal", LARGE) for _ in range(3))
-    other = offload(UUID(int=8), "journal", LARGE)
+    first, second, third = (put(TASK, "journal", LARGE) for _ in range(3))
+    other = put(UUID(int=8), "journal", LARGE)
+    foreign = put(TASK, "journal", LARGE, ELSEWHERE)
     remove_values([first, "null"])
     assert unseal(second) == LARGE
-    remove_payloads([TASK, UUID(int=9)])
+    remove_payloads(HERE, [TASK, UUID(int=9)])
     for reference in (first, second, third):
         with pytest.raises(ax.PayloadLostError):
             unseal(reference)
-    assert unseal(other) == LARGE
+    assert unseal(other) == unseal(foreign) == LARGE
 
 
 def test_the_check_leaves_nothing() -> None:
@@ -114,9 +130,9 @@ def test_the_check_leaves_nothing() -> None:
 def test_a_root_that_is_away_is_an_outage_and_not_a_lost_value(store: Path) -> None:
     if "memory" in str(ax.CONF.payload_store):
         pytest.skip("memory has no folder")
-    reference = offload(TASK, "journal", LARGE)
+    reference = put(TASK, "journal", LARGE)
     moved = store.rename(store.with_name("elsewhere"))
-    for call in (lambda: unseal(reference), lambda: offload(TASK, "journal", LARGE), check_store):
+    for call in (lambda: unseal(reference), lambda: put(TASK, "journal", LARGE), check_store):
         with pytest.raises(ax.UnavailableError, match="away"):
             call()
     moved.rename(store)
