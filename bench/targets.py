@@ -39,6 +39,7 @@ class Target:
     database_url: str
     valkey: Valkey | None
     servers: str
+    postgres: Postgres | None = None
 
     @property
     def redis_url(self) -> str | None:
@@ -98,14 +99,17 @@ class Target:
 
 
 @contextmanager
-def opened(name: str) -> Generator[Target]:
+def opened(name: str, *, connections: int = 200) -> Generator[Target]:
     """Start the servers of a target and configure this process for it; both are undone afterwards."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentexec-bench-")))
         valkey = stack.enter_context(Valkey()) if name.startswith("redis+") else None
         servers = [_valkey_version(valkey)] if valkey else []
+        postgres = None
         if name.endswith("postgres"):
-            postgres = stack.enter_context(Postgres(fsync=True))
+            postgres = stack.enter_context(
+                Postgres(fsync=True, settings={"max_connections": str(connections)})
+            )
             database_url = postgres.create_database("bench")
         else:
             database_url = f"sqlite:///{folder / 'bench.db'}"
@@ -114,7 +118,7 @@ def opened(name: str) -> Generator[Target]:
         stack.callback(RUNTIME.close)
         servers.append(_database_version())
         ax.Base.metadata.create_all(RUNTIME.engine)
-        yield Target(name, folder, database_url, valkey, ", ".join(servers))
+        yield Target(name, folder, database_url, valkey, ", ".join(servers), postgres)
 
 
 def _valkey_version(valkey: Valkey) -> str:
