@@ -77,6 +77,8 @@ _ODD_PASSWORD = LatePattern(
     rf""":(?!{_PORT})(?!\*\*\*@)((?:(?!://)[^\n@]){{1,200}})@(?=[\w.\[\-])""",
     re.IGNORECASE,
 )
+_PASSWORD_ARGUMENT = re.compile(r"[?&]\w*password=([^&#]+)")
+
 _WHOLE_URL = re.compile(rf"({_SCHEME})([^\s:/?#@]{{0,200}})(?::([\s\S]+))?@", re.IGNORECASE)
 _URL = re.compile(rf"\s{{0,5}}(?:[a-z]{{1,20}}:)?{_SCHEME}", re.IGNORECASE)
 _CONNECTION_VARIABLE = re.compile(
@@ -319,7 +321,10 @@ class Redactor:
 
 
 def passwords(url: str) -> Iterator[str]:
-    """Yield the password in a URL, as written there and unquoted."""
+    """Yield the passwords in a URL, as written there and unquoted."""
+    for password in _PASSWORD_ARGUMENT.findall(url):
+        yield password
+        yield unquote(password)
     found = _WHOLE_URL.search(url)
     if found is None or not found[3]:
         return

@@ -30,6 +30,7 @@ SECONDS: dict[str, float] = {
     "tests/faults/test_rolling_restart.py": 25,
     "tests/integration/worker/test_pooled_workers.py": 25,
     "tests/faults/test_sandbox_killed.py": 24,
+    "tests/faults/test_redis_failover.py": 40,
     "tests/faults/test_redis_lost.py": 24,
     "tests/integration/cli/test_approvals.py": 23,
     "tests/faults/test_poison.py": 23,

@@ -319,6 +319,7 @@ def test_the_settings_know_their_secrets() -> None:
     assert "first key" not in repr(settings)
     assert list(passwords("sqlite:///file.db")) == []
     assert "two words" in passwords("redis://:two words@host/0")
+    assert "hid/den" in passwords("redis+sentinel://host/main?sentinel_password=hid%2Fden&protocol=2")
 
 
 @pytest.mark.parametrize("key", ["short", "long enough for a key,short", ","])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,9 @@ import agentexec
 from agentexec.config import Settings
 from agentexec.errors import UnavailableError, UsageError
 from agentexec.redaction import redact
-from agentexec.state.backend import StateBackend
 from agentexec.state.redis_backend import RedisBackend, connection, create
 from agentexec.state.redis_backend.refusals import SENTENCES
 from agentexec.task import Entry, new_agent_id
-from agentexec.testing.backend_suite import BackendSuite
 from tests.redis_clusters import LEAST_RULES, Cluster, ClusterNode, Sentinel
 from tests.servers import HOST, Valkey, free_port
 from tests.waiting import wait_until
@@ -89,26 +87,6 @@ class TestPermissions:
             backend.depth("emails")
         server.execute_command("ACL", "SETUSER", "limited", "+evalsha")
         assert backend.depth("emails").ready == 0
-
-
-@pytest.mark.thorough
-class TestBackendWithLeastPermissions(BackendSuite):
-    """The whole suite passes under the rules of the guide."""
-
-    pick_up_seconds = 5.0  # permissions are its promise, not speed
-
-    @pytest.fixture
-    def backend(self, valkey: Valkey) -> Iterator[StateBackend]:
-        with valkey.client() as server:
-            backend = make(limited_url(valkey, server, LEAST_RULES))
-        backend.ping()
-        yield backend
-        backend.close()
-
-    def empty(self, backend: StateBackend) -> None:
-        assert isinstance(backend, RedisBackend)
-        with redis.Redis.from_url(backend._connections.safe_url) as server:
-            server.flushall()
 
 
 def test_no_sentence_looks_like_a_secret() -> None:
