@@ -44,7 +44,7 @@ MEMORY_BACKEND = "agentexec.state.memory_backend"
 MODELS = "agentexec.activity.models"
 EMBEDDED_DATABASE_URL = "sqlite:///agentexec.db"
 SECRET_SETTINGS = frozenset(
-    {"signing_key", "webhook_secret", "read_token_key", "dashboard_token", "encryption_keys"}
+    {"signing_key", "webhook_secret", "read_token_key", "dashboard_token", "mcp_token", "encryption_keys"}
 )
 
 MIN_HOST_TIMEOUT, MAX_HOST_TIMEOUT = 1.0, 3600.0
@@ -259,6 +259,10 @@ class Settings(BaseSettings):
         description="Token that logs in to the web dashboard, 16 characters or more. Unset: `agentexec dashboard` prints one where it "
         "needs one.",
     )
+    mcp_token: DashboardToken | None = Field(
+        default=None,
+        description="Token that clients of `agentexec mcp --http` must send, 16 characters or more. Unset: it serves this machine only.",
+    )
     encryption_keys: EncryptionKeys | None = Field(
         default=None,
         description="Keys of Fernet that encrypt contexts, results, journals and conversations in the database. Of several, with "
@@ -324,14 +328,14 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """Texts that must not be shown: keys, secrets, tokens, and the passwords of the URLs."""
         urls = (self.redis_url, self.database_url, self.payload_store)
-        token = [] if self.dashboard_token is None else [self.dashboard_token.get_secret_value()]
+        tokens = [token.get_secret_value() for token in (self.dashboard_token, self.mcp_token) if token]
         keys = [
             *self.signing_keys,
             *self.read_token_keys,
             *self.webhook_secrets,
             *split_keys(self.encryption_keys),
         ]
-        return [*keys, *token, *(password for url in urls if url for password in passwords(url))]
+        return [*keys, *tokens, *(password for url in urls if url for password in passwords(url))]
 
     @property
     def backend_module(self) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import uvicorn
 
+from agentexec.arguments.origins import is_loopback
 from agentexec.config import CONF
 from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.runtime import RUNTIME
 from agentexec.schema.tables import check_schema
 from agentexec.web.dashboard_app import dashboard
-from agentexec.web.guard import is_loopback
 
 STOP_SECONDS = 3
 """Seconds that open requests have to end; a browser keeps its stream of events open for as long as it may."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+
+from agentexec.arguments.origins import is_foreign, is_local
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -41,9 +41,6 @@ HEADERS = {
     "cache-control": "no-store",
 }
 """Headers of every answer that does not set them itself."""
-
-PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-"""Headers by which a proxy tells that the request comes from elsewhere."""
 
 NOT_LOCAL = (
     "Without a login, the dashboard answers only browsers on its own machine, at a loopback address such as "
@@ -87,50 +84,13 @@ class Guard:
     def _refusal(self, scope: Scope) -> str | None:
         """Return why a request is refused, or None."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if self._only_local and not _is_local(scope, headers):
+        if self._only_local and not is_local(scope.get("client"), headers):
             return NOT_LOCAL
         if scope["method"] in SAFE_METHODS:
             return None
         if is_foreign(headers):
             return FOREIGN
         return None if ACT_HEADER in headers else NO_HEADER
-
-
-def is_loopback(host: str) -> bool:
-    """Return True for the name or address of the machine itself."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def is_foreign(headers: Mapping[str, str]) -> bool:
-    """Return True for a request that a browser sends for a page of another origin."""
-    if (site := headers.get("sec-fetch-site")) is not None:
-        return site != "same-origin"
-    origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
-
-
-def _is_local(scope: Scope, headers: Mapping[str, str]) -> bool:
-    """Return True for a request of this machine to a loopback address by its name.
-
-    The name is checked because a page of another site can make its own name resolve to 127.0.0.1, and read the answer.
-    """
-    client = scope.get("client")
-    if client is None or not is_loopback(client[0]) or any(name in headers for name in PROXY_HEADERS):
-        return False
-    # A proxy that keeps quiet about itself still passes on which page asks.
-    pages = [headers["host"]] if "host" in headers else []
-    pages += [urlsplit(headers[name]).netloc for name in ("origin", "referer") if headers.get(name)]
-    return bool(pages) and all(is_loopback(_hostname(page)) for page in pages)
-
-
-def _hostname(netloc: str) -> str:
-    try:
-        return urlsplit(f"//{netloc}").hostname or ""
-    except ValueError:
-        return ""
 
 
 def _completed(headers: Any) -> list[tuple[bytes, bytes]]:
