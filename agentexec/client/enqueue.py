@@ -338,13 +338,10 @@ def _record_and_push(batch: Sequence[NewTask]) -> None:
     RUNTIME.get_shared(BackendCheck, BackendCheck).check(queue)
     backend, store = RUNTIME.backend, record_store()
     if backend.transactional:
-
-        def push(connection: Connection) -> None:
-            backend.push(queue, entries, transaction=connection)
-
-        statement = getattr(backend, "push_statement", lambda *_: None)(queue, entries)
-        store.insert(batch, utc_now(), push=push, push_statement=statement)
-        _wake(queue, len(entries))
+        sql = getattr(backend, "push_statement", lambda *_: None)(queue, entries)
+        push = functools.partial(backend.push, queue, entries)
+        if not store.insert(batch, utc_now(), push=lambda it: push(transaction=it), push_statement=sql):
+            _wake(queue, len(entries))
     else:
         store.insert(batch, utc_now())
         _push(queue, entries)

@@ -35,25 +35,41 @@ class _Prepared:
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
 
-def run_transaction(engine: Engine, *statements: tuple[str, Mapping[str, Any]]) -> list[Row]:
+Statement = tuple[str, Mapping[str, Any]]
+"""Statement with placeholders such as `%(name)s`, and their values."""
+
+
+def run_transaction(engine: Engine, *statements: Statement) -> list[Row]:
     """Run statements as a transaction in one round trip, and return the rows of the last one.
 
     Args:
         engine: Engine of PostgreSQL with psycopg 3, where `can_batch`.
-        statements: Statements with placeholders such as `%(name)s`, and their values.
+        statements: Statements of the transaction.
 
     Raises:
         DBAPIError: A statement failed, and with it all of them. The connection is not used again.
+    """
+    rows, _ = run_two_transactions(engine, statements, None)
+    return rows
+
+
+def run_two_transactions(
+    engine: Engine, statements: Sequence[Statement], then: Statement | None
+) -> tuple[list[Row], bool]:
+    """Run statements as a transaction, and after its commit another statement as its own, in one round trip for both.
+
+    Returns the rows of the last of the first ones, and whether the other statement has run. Raises DBAPIError as
+    `run_transaction` does, and only for the first transaction.
     """
     dbapi: Any = engine.dialect.loaded_dbapi
     pooled = pooled_connection(engine)
     try:
         try:
-            rows = _run(dbapi, pooled, statements)
+            rows, has_followed = _run(dbapi, pooled, statements, then)
         except dbapi.errors.InvalidSqlStatementName:
             # psycopg drops everything that is prepared after a rollback. Nothing has been done yet.
             pooled.info[PREPARED].names.clear()
-            rows = _run(dbapi, pooled, statements)
+            rows, has_followed = _run(dbapi, pooled, statements, then)
     except dbapi.Error as error:
         raw = pooled.driver_connection
         if engine.dialect.is_disconnect(error, raw, None):
@@ -63,8 +79,10 @@ def run_transaction(engine: Engine, *statements: tuple[str, Mapping[str, Any]]) 
     except BaseException as error:
         pooled.invalidate(error)
         raise
+    if then is not None and not has_followed:
+        pooled.invalidate()
     pooled.close()
-    return rows
+    return rows, has_followed
 
 
 def forget_older_connections(engine: Engine, lost: Any) -> None:
@@ -81,7 +99,9 @@ def pooled_connection(engine: Engine) -> Any:
         raise exc.DBAPIError.instance(None, None, error, dbapi.Error, dialect=engine.dialect) from error
 
 
-def _run(dbapi: Any, pooled: Any, statements: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Row]:
+def _run(
+    dbapi: Any, pooled: Any, statements: Sequence[Statement], then: Statement | None
+) -> tuple[list[Row], bool]:
     raw = pooled.driver_connection
     transformer = dbapi.adapt.Transformer(raw)
     raw.pgconn.enter_pipeline_mode()
@@ -90,14 +110,28 @@ def _run(dbapi: Any, pooled: Any, statements: Sequence[tuple[str, Mapping[str, A
         _send(dbapi, raw, prepared, transformer, statement, values)
     # Up to here the statements are one transaction, which needs no BEGIN and COMMIT.
     raw.pgconn.pipeline_sync()
+    if then is not None:
+        _send(dbapi, raw, prepared, transformer, *then)
+        raw.pgconn.pipeline_sync()
     results = raw.wait(_exchange(raw.pgconn, dbapi))
-    raw.pgconn.exit_pipeline_mode()
+    followed = None if then is None else _followed(dbapi, raw)
+    if then is None or followed is not None:
+        raw.pgconn.exit_pipeline_mode()
     for result in results:
         if result.status == dbapi.pq.ExecStatus.FATAL_ERROR:
             raise dbapi.errors.error_from_result(result)
     transformer.set_pgresult(results[-1])
     rows: list[Row] = transformer.load_rows(0, results[-1].ntuples, tuple)
-    return rows
+    return rows, bool(followed)
+
+
+def _followed(dbapi: Any, raw: Any) -> bool | None:
+    """Return whether the second transaction has run, None if the connection is lost: the first one may have succeeded."""
+    try:
+        results = raw.wait(_exchange(raw.pgconn, dbapi))
+    except dbapi.Error:
+        return None
+    return all(result.status != dbapi.pq.ExecStatus.FATAL_ERROR for result in results)
 
 
 def _send(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -19,10 +20,16 @@ class ClaimResult(NamedTuple):
 
 
 class PushStatement(NamedTuple):
-    """INSERT that pushes tasks to a queue in the record's database, as a part of another statement, and its values."""
+    """INSERT that pushes tasks to a queue in the record's database, as a part of another statement, and its values.
+
+    `wake`: statement that wakes the workers of other processes after the commit, in place of the backend's own `wake`.
+    `note_woken`: to be called when it has run; it neither blocks nor fails.
+    """
 
     sql: str
     values: dict[str, Any]
+    wake: tuple[str, Mapping[str, Any]] | None = None
+    note_woken: Callable[[], None] = lambda: None
 
 
 class Depth(NamedTuple):

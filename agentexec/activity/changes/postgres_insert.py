@@ -14,7 +14,7 @@ from agentexec.activity.changes.new_tasks import NewTask, activity_rows
 from agentexec.activity.changes.statements import ACTIVITY, LABEL, LOG
 from agentexec.activity.queries.labels import label_rows
 from agentexec.db.errors import translating_db_errors
-from agentexec.db.libpq import run_transaction
+from agentexec.db.libpq import run_two_transactions
 from agentexec.db.lock_limits import transaction_limits
 from agentexec.payloads.sealing import seal
 from agentexec.state.answers import PushStatement
@@ -53,8 +53,8 @@ NEW_COLUMNS = (
 
 def insert_in_one_statement(
     engine: Engine, tasks: Sequence[NewTask], now: datetime, push: PushStatement | None
-) -> None:
-    """Add tasks, and push them; the statement is a transaction by itself."""
+) -> bool:
+    """Add tasks, and push them; the statement is a transaction by itself. Return whether the push has woken workers."""
     rows = activity_rows(tasks, now)
     for row, task in zip(rows, tasks, strict=True):
         context = None if row["context"] is None else seal(row["context"])
@@ -68,8 +68,14 @@ def insert_in_one_statement(
     # A key may be taken by a transaction that is still open, and whose process may be frozen.
     waits = any(task.idempotency_key is not None for task in tasks)
     limits = [(f"SELECT {transaction_limits(engine.dialect)}", {})] * waits
+    # The notification in a transaction of its own: its commit holds a lock of the whole server, and waits for no disk.
     with translating_db_errors(engine):
-        run_transaction(engine, *limits, (statement, values))
+        _, has_woken = run_two_transactions(
+            engine, [*limits, (statement, values)], push.wake if push else None
+        )
+    if push is not None and has_woken:
+        push.note_woken()
+    return has_woken
 
 
 def _json_value(value: Any) -> str:

@@ -116,12 +116,11 @@ class PostgresRecordStore(RecordStore):
         *,
         push: Callable[[Connection], None] | None = None,
         push_statement: PushStatement | None = None,
-    ) -> None:
+    ) -> bool:
         """Add tasks in one round trip."""
         if self._can_batch and (push is None or push_statement is not None):
-            insert_in_one_statement(self._engine, tasks, now, push_statement)
-        else:
-            super().insert(tasks, now, push=push)
+            return insert_in_one_statement(self._engine, tasks, now, push_statement)
+        return super().insert(tasks, now, push=push)
 
     def start_fresh(
         self,

@@ -57,11 +57,11 @@ class RecordStore:
         *,
         push: Callable[[Connection], None] | None = None,
         push_statement: PushStatement | None = None,
-    ) -> None:
-        """Add tasks, each with its first log line and its labels.
+    ) -> bool:
+        """Add tasks, each with its first log line and its labels, and return whether workers were woken for them.
 
         `push` is called within the transaction, for statements whose results nobody reads; a store that takes a single
-        statement uses `push_statement` in its place.
+        statement uses `push_statement` in its place, and its `wake` after the commit.
         Raises IntegrityError for an idempotency key that is taken.
         """
         tasks = [with_context(task) for task in tasks]
@@ -69,6 +69,7 @@ class RecordStore:
             insert_tasks(connection, tasks, now)
             if push is not None:
                 push(connection)
+        return False
 
     def start_fresh(
         self,

@@ -68,7 +68,14 @@ class SqlBackend(SqlClaims):
         """Return what pushes tasks as a part of another statement, with its values; None where that takes several."""
         if self._plain is None or any(entry.groups or entry.since for entry in entries):
             return None
-        return PushStatement(self._plain.push_statement, self._push_values(queue, entries))
+        # With keys, `wake` also gives tasks their turns.
+        is_plain = all(entry.fairness_key is None for entry in entries)
+        return PushStatement(
+            self._plain.push_statement,
+            self._push_values(queue, entries),
+            self._wakeup.statement(TASKS) if is_plain else None,
+            lambda: self._wakeup.note_changes([TASKS]),
+        )
 
     def _push_values(self, queue: str, entries: Sequence[Entry]) -> dict[str, Any]:
         self._fair.note_pushed(queue, entries)

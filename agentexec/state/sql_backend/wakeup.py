@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from agentexec.config import CONF
 from agentexec.db.errors import translating_db_errors
-from agentexec.db.libpq import run_transaction
+from agentexec.db.libpq import Statement, run_transaction
 from agentexec.db.pooler import pooling_of
 from agentexec.db.round_trips import RELAXED, can_batch
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
@@ -131,6 +131,10 @@ class Wakeup:
             self.note_changes(subjects)
         else:
             self._note_change()
+
+    def statement(self, *subjects: str) -> Statement | None:
+        """Return a statement that wakes the threads of other processes, if there is one."""
+        return None
 
     def _current(self, subject: str) -> int:
         return self._generation + self._own_generations.setdefault(subject, 0)
@@ -274,9 +278,12 @@ class PostgresWakeup(Wakeup):
     def announce(self, *subjects: str) -> None:
         """Wake the threads that wait for some subjects, or all; those of other processes by notifications."""
         super().announce(*subjects)
-        values = {"channel": self.channel, "subjects": list(subjects or ("",))}
         with translating_db_errors(self._engine):
-            run_transaction(self._engine, (NOTIFY, values))
+            run_transaction(self._engine, self.statement(*subjects))
+
+    def statement(self, *subjects: str) -> Statement:
+        """Return the statement that wakes the threads of other processes, to be a transaction of its own."""
+        return NOTIFY, {"channel": self.channel, "subjects": list(subjects or ("",))}
 
     def _watch(self) -> None:
         outage = Outage(log, recovered="Listening on the database again.")

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from agentexec.db.engine import open_engine
-from agentexec.db.libpq import run_transaction
+from agentexec.db.libpq import run_transaction, run_two_transactions
 from tests.waiting import wait_until
 
 
@@ -64,6 +64,22 @@ def test_all_statements_fail_together(engine: Engine) -> None:
     assert numbers(engine) == []
     run_transaction(engine, insert)
     assert numbers(engine) == [1]
+
+
+def test_a_second_transaction_follows_whatever_becomes_of_the_first(engine: Engine) -> None:
+    insert = "INSERT INTO number VALUES (%(value)s) RETURNING value"
+    assert run_two_transactions(engine, [(insert, {"value": 1})], (insert, {"value": 2})) == ([(1,)], True)
+    with pytest.raises(IntegrityError):
+        run_two_transactions(engine, [(insert, {"value": 1})], (insert, {"value": 3}))
+    assert numbers(engine) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("failure", ["SELECT 1 / 0", "SELECT pg_terminate_backend(pg_backend_pid())"])
+def test_a_second_transaction_that_fails_leaves_the_first_as_it_is(engine: Engine, failure: str) -> None:
+    insert = ("INSERT INTO number VALUES (%(value)s)", {"value": 1})
+    assert run_two_transactions(engine, [insert], (failure, {}))[1] is False
+    assert numbers(engine) == [1]
+    assert run_transaction(engine, ("SELECT 1", {})) == [(1,)], "another connection is used"
 
 
 def test_a_value_that_cannot_be_sent_is_an_error_of_the_database(engine: Engine) -> None:

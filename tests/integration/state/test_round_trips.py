@@ -16,9 +16,11 @@ from agentexec.db.clock import utc_now
 from agentexec.db.engine import open_engine
 from agentexec.state import sql_backend
 from agentexec.state.messages import DONE, parse_messages
+from agentexec.state.sql_backend.wakeup import make_wakeup
 from agentexec.task import Entry, Lease, Priority, Status
 from tests.stores import new_task
 from tests.unit.worker.test_cost import counting_calls
+from tests.waiting import wait_until
 
 QUEUE = "round-trips"
 
@@ -100,7 +102,11 @@ def test_tasks_are_accepted_with_their_queue_entries_in_one_round_trip(
     entries = [Entry(task.agent_id, Priority.HIGH) for task in tasks]
     store = open_record_store(engine)
     pushed = backend.push_statement(QUEUE, entries)
+    workers = make_wakeup(engine)  # of another process
+    mark = workers.mark()
     assert trips(lambda: store.insert(tasks, utc_now(), push=lambda _: None, push_statement=pushed)) == 1
+    wait_until(lambda: workers.mark() != mark)
+    workers.close()
     assert [lease.agent_id for lease in claim(backend)] == [task.agent_id for task in tasks]
 
 
