@@ -22,8 +22,8 @@ import agentexec as ax
 from agentexec.activity.models import Activity, WorkerProcess
 from agentexec.activity.queries import counts
 from agentexec.db import clock
-from agentexec.journal.approvals import PENDING
 from agentexec.journal.models import Approval, EventWait
+from agentexec.journal.questions import PENDING
 from agentexec.task import Status
 from bench import sample_record
 from bench.activities import kind_of, opened

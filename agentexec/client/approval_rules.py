@@ -26,8 +26,8 @@ from agentexec.db.clock import utc_now
 from agentexec.errors import ApprovalRuleNotFoundError, UsageError
 from agentexec.journal.approval_rules import MadeRule, NewRule, ScopeKind, find_rule, revoke
 from agentexec.journal.approval_rules import list_rules as read_rules
-from agentexec.journal.approvals import add_rule as save_rule
-from agentexec.journal.approvals import answer_by_rule
+from agentexec.journal.rule_answers import add_rule as save_rule
+from agentexec.journal.rule_answers import answer_by_rule
 from agentexec.journal.wake_ups import answered_by_queue, mark_woken
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
@@ -275,16 +275,18 @@ def _add(
     agent_id = None if task is None else agent_id_of(task)
     if agent_id is not None:
         find_task(RUNTIME.engine, agent_id, metadata_filter)
-    rule, answered = save_rule(RUNTIME.engine, agent_id, new, now)
-    wake_answered(answered)
+    rule = save_rule(RUNTIME.engine, agent_id, new, now)
     apply_rule(rule, now)
     return rule.row.rule_id
 
 
 def apply_rule(rule: MadeRule, now: datetime) -> None:
-    """Answer the open questions that match a rule which is saved: those of many tasks, and those asked at the same moment."""
+    """Answer the open questions that match a rule which is saved. Whoever asks from now on finds the rule."""
     with RUNTIME.best_effort(log, "Questions that rule %s answers may still wait.", rule.row.rule_id):
-        while answered := answer_by_rule(RUNTIME.engine, rule, now):
+        answered, place = answer_by_rule(RUNTIME.engine, rule, now, None)
+        wake_answered(answered)
+        while place is not None:
+            answered, place = answer_by_rule(RUNTIME.engine, rule, now, place)
             wake_answered(answered)
 
 

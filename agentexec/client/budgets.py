@@ -126,7 +126,7 @@ def _record(new: NewLimit) -> bool:
         _require_unit(connection, row.budget, new)
         replace_limit(connection, new.agent_id, new.limit, new.now)
         answer_raises(connection, new.agent_id, new.reply, new.now)
-        add_log_lines(connection, new.agent_id, [new.message], new.now)
+        add_log_lines(connection, {new.agent_id: [new.message]}, new.now)
         return True
 
 

@@ -15,9 +15,9 @@ from agentexec.activity.changes.statements import ACTIVITY, INSERT_ACTIVITY, RES
 from agentexec.activity.queries.labels import metadata_conditions
 from agentexec.db.clock import utc_now
 from agentexec.errors import ActivityNotFoundError, UsageError
-from agentexec.journal.approvals import APPROVAL, OF_PRESENT_RUN
 from agentexec.journal.facts import ANY_INPUT, Fact, FactKind
 from agentexec.journal.forks import FORK_PATH
+from agentexec.journal.question_rows import APPROVAL, OF_PRESENT_RUN
 from agentexec.journal.questions import PENDING
 from agentexec.journal.store import JOURNAL
 from agentexec.task import Status

@@ -15,11 +15,11 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, update
 
 from agentexec.db.chunks import chunks
-from agentexec.journal.approvals import APPROVAL, OF_PRESENT_RUN
 from agentexec.journal.cuts import Cut
 from agentexec.journal.events import EVENT_WAIT
 from agentexec.journal.facts import Fact, FactKind, dump
 from agentexec.journal.models import JournalHistory
+from agentexec.journal.question_rows import APPROVAL, OF_PRESENT_RUN
 from agentexec.journal.questions import PAST_RUNS, PENDING, past_path, past_run_of
 from agentexec.journal.store import JOURNAL
 from agentexec.journal.trackers import MARK

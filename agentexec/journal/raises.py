@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, bindparam, or_, select, update
+from sqlalchemy import Connection, Engine, or_, select, update
 
-from agentexec.activity.changes.endings import with_log_line
 from agentexec.activity.changes.progress import add_log_lines
-from agentexec.activity.changes.statements import ACTIVITY
+from agentexec.activity.changes.statements import ACTIVITY, LOG
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import reading, writing
-from agentexec.journal.approvals import APPROVAL, lock_tasks, make_due
+from agentexec.journal.question_rows import APPROVAL, IS_QUESTION, key_of, lock_tasks, make_due
 from agentexec.journal.questions import PENDING, RAISE_BUDGET, Reply, answer_line, reply_phrase
 from agentexec.task import Status
 
@@ -34,17 +33,12 @@ def answer_raises(connection: Connection, agent_id: UUID, reply: Reply, now: dat
     found = [row for row in connection.execute(query) if f'ask {agent_id}"' in row.arguments]
     if not found:
         return
-    key = (
-        c.agent_id == bindparam("task", type_=c.agent_id.type),
-        c.path == bindparam("its_path"),
-        c.seq == bindparam("its_seq"),
-    )
     answer = {"status": reply.answer, "decided_by": reply.by, "decided_from": reply.source}
     answer |= {"reason": reply.reason, "notice_at": None}
     moments = {"decided_at": now, "superseded_at": now, "wake_at": now}
     connection.execute(
-        update(APPROVAL).where(*key, c.status == PENDING).values(**answer, **moments),
-        [{"task": row.agent_id, "its_path": row.path, "its_seq": row.seq} for row in found],
+        update(APPROVAL).where(*IS_QUESTION, c.status == PENDING).values(**answer, **moments),
+        [key_of(row) for row in found],
     )
 
 
@@ -71,11 +65,12 @@ def note_answers(engine: Engine, agent_ids: Sequence[UUID], reply: Reply, now: d
             else:
                 line = answer_line(row, reply.answer, reply_phrase(reply), reply.reason)
                 lines.setdefault(row.agent_id, []).append(line)
-        for agent_id, task in tasks.items():
-            if task.status.final:
-                continue
-            # A second call is safe: an earlier one may not have been confirmed.
-            known = any(with_log_line(connection, [agent_id], line, now) for line in lines[agent_id])
-            add_log_lines(connection, agent_id, [] if known else lines[agent_id], now)
-            if task.status is Status.QUEUED and agent_id not in waiting:
-                make_due(connection, agent_id)
+        # A second call is safe: an earlier one may not have been confirmed.
+        earlier = select(LOG.c.activity_id, LOG.c.message)
+        earlier = earlier.where(LOG.c.activity_id.in_(agent_ids), LOG.c.created_at == now)
+        known = {(agent_id, line) for agent_id, line in connection.execute(earlier)}
+        active = [agent_id for agent_id, task in tasks.items() if not task.status.final]
+        new = {key: [line for line in lines[key] if (key, line) not in known] for key in active}
+        add_log_lines(connection, new, now)
+        due = [key for key in active if tasks[key].status is Status.QUEUED and key not in waiting]
+        make_due(connection, due)

@@ -133,7 +133,7 @@ def give_up(
             message = {"path": RESTART_PATH, "seq": 0, "kind": FactKind.FORK, "input_hash": ""}
             connection.execute(insert(JOURNAL).values(**place, **message, value=dump_fork(Fork((), changes))))
         connection.execute(update(ACTIVITY).where(ACTIVITY.c.agent_id == agent_id).values(version=None))
-        add_log_lines(connection, agent_id, [line], now)
+        add_log_lines(connection, {agent_id: [line]}, now)
 
 
 def _messages(connection: Connection, agent_id: UUID) -> Iterator[Change]:

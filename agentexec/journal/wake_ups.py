@@ -16,9 +16,11 @@ from sqlalchemy import Engine, Integer, Select, and_, bindparam, or_, select, up
 
 from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.db.chunks import chunks
+from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import looking_up, reading, writing
-from agentexec.journal.approvals import APPROVAL, without_open_questions
+from agentexec.journal.approvals import without_open_questions
 from agentexec.journal.events import EVENT_WAIT, with_arrived_events
+from agentexec.journal.question_rows import APPROVAL
 from agentexec.journal.waiting import WaitKind
 
 WAIT_KINDS: tuple[WaitKind, ...] = ("approval", "event")
@@ -101,6 +103,7 @@ def answered_by_queue(engine: Engine, agent_ids: Sequence[UUID]) -> dict[str, li
     return queues
 
 
+@retry_on_deadlock
 def mark_woken(engine: Engine, kind: WaitKind, agent_ids: Sequence[UUID]) -> None:
     """Note that the queue was told of these tasks' answers or events."""
     waits = _TABLES[kind]

@@ -21,7 +21,7 @@ from agentexec.db.clock import utc_now
 from agentexec.db.columns import text_in
 from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import looking_up, writing
-from agentexec.journal.approvals import APPROVAL
+from agentexec.journal.question_rows import APPROVAL
 from agentexec.journal.questions import APPROVED, PENDING
 from agentexec.registry import Registry
 from agentexec.task import new_agent_id

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select
 
-from agentexec.activity.changes.new_tasks import log_row
+from agentexec.activity.changes.new_tasks import log_row, one_or_many
 from agentexec.activity.changes.statements import ACTIVITY, INSERT_LOG, UPDATE_PROGRESS, statements_for
 from agentexec.task import ACTIVE_STATUSES, Status
 
@@ -85,12 +85,19 @@ def write_progress(connection: Connection, accepted: Sequence[Progress], rows: M
     )
 
 
-def add_log_lines(connection: Connection, agent_id: UUID, lines: Sequence[str], now: datetime) -> None:
-    """Add lines to the log of a task whose row is locked; the last one is its message."""
+def add_log_lines(connection: Connection, lines: Mapping[UUID, Sequence[str]], now: datetime) -> None:
+    """Add lines to the logs of tasks whose rows are locked; the last one of each is its message."""
+    lines = {agent_id: its_lines for agent_id, its_lines in lines.items() if its_lines}
     if not lines:
         return
-    mine = ACTIVITY.c.agent_id == agent_id
-    task = connection.execute(select(ACTIVITY.c.status, ACTIVITY.c.percentage).where(mine)).one()
-    connection.execute(update(ACTIVITY).where(mine).values(message=lines[-1], updated_at=now))
-    rows = [log_row(agent_id, now, task.status, line, task.percentage) for line in lines]
-    connection.execute(INSERT_LOG, rows)
+    query = select(ACTIVITY.c.agent_id, ACTIVITY.c.status, ACTIVITY.c.percentage)
+    tasks = list(connection.execute(query.where(ACTIVITY.c.agent_id.in_(list(lines)))))
+    changes = {"new_percentage": None, "now": now}
+    messages = [{"id": task.agent_id, "new_message": lines[task.agent_id][-1], **changes} for task in tasks]
+    rows = [
+        log_row(task.agent_id, now, task.status, line, task.percentage)
+        for task in tasks
+        for line in lines[task.agent_id]
+    ]
+    connection.execute(UPDATE_PROGRESS, one_or_many(messages))
+    connection.execute(INSERT_LOG, one_or_many(rows))

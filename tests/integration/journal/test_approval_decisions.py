@@ -17,6 +17,7 @@ import agentexec as ax
 from agentexec.activity.models import Activity, ActivityLabel
 from agentexec.activity.queries.labels import label_rows
 from agentexec.arguments.actors import source_on_host
+from agentexec.client import approval_rules as client
 from agentexec.db.clock import utc_now
 from agentexec.errors import WaitingForApproval
 from agentexec.journal import approvals
@@ -336,7 +337,7 @@ async def test_a_rule_and_a_question_of_the_same_moment_find_each_other(
     def ask_once(*arguments: Any) -> Any:
         answer = ask(*arguments)
         if late:
-            monkeypatch.setattr(approvals, "_tasks_with_open_calls", lambda *_: [])
+            monkeypatch.setattr(client, "answer_by_rule", lambda *_: ([], None))
             late.pop()("refund", [], task=task.agent_id)
         return answer
 

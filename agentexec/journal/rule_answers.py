@@ -1,0 +1,129 @@
+"""Answers of a new rule to the questions that are open, a bounded number in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, and_, bindparam, or_, select, update
+
+from agentexec.activity.changes.progress import add_log_lines
+from agentexec.activity.models import Activity
+from agentexec.db.chunks import CHUNK_SIZE
+from agentexec.db.deadlocks import retry_on_deadlock
+from agentexec.db.transactions import reading, writing
+from agentexec.journal.approval_rules import MadeRule, NewRule, make_rule, matches, save_rule
+from agentexec.journal.question_rows import (
+    APPROVAL,
+    IS_QUESTION,
+    OF_PRESENT_RUN,
+    follows_rules,
+    is_open,
+    key_of,
+    lock_tasks,
+    make_due,
+)
+from agentexec.journal.questions import APPROVED, PENDING, answer_line
+from agentexec.task import ACTIVE_STATUSES, Status
+
+
+@retry_on_deadlock
+def add_rule(engine: Engine, agent_id: UUID | None, new: NewRule, now: datetime) -> MadeRule:
+    """Save a rule that is made alone, and return it."""
+    with writing(engine) as connection:
+        rule = make_rule(connection, agent_id, new, None, now)
+        save_rule(connection, rule)
+        return rule
+
+
+Place = tuple[datetime, UUID]
+"""Place of a question in the order in which a new rule answers them."""
+
+
+def answer_by_rule(
+    engine: Engine, rule: MadeRule, now: datetime, after: Place | None
+) -> tuple[list[UUID], Place | None]:
+    """Answer the open questions in a rule's scope that match it, CHUNK_SIZE at most, which come after a place.
+
+    Returns the tasks whose questions are answered, and the place of the last question; None if there are no more.
+    """
+    c = APPROVAL.c
+    query = select(APPROVAL).join(Activity, Activity.agent_id == c.agent_id)
+    query = query.where(c.status == PENDING, Activity.status.in_(ACTIVE_STATUSES), *rule.its_tasks)
+    if after is not None:
+        created_at, agent_id = after
+        is_after = and_(c.created_at == created_at, c.agent_id > agent_id)
+        query = query.where(c.created_at >= created_at, or_(c.created_at > created_at, is_after))
+    with reading(engine, in_index_order=rule.row.scope == "metadata") as connection:
+        rows = connection.execute(query.order_by(c.created_at, c.agent_id).limit(CHUNK_SIZE)).all()
+    found = {row.agent_id for row in rows if is_open(row, now) and _is_answered(row, rule.row)}
+    place = None
+    if len(rows) == CHUNK_SIZE:
+        place = (rows[-1].created_at, rows[-1].agent_id)
+        found.add(rows[-1].agent_id)  # the page may have cut off further questions of this task
+    return _answer_calls_of(engine, found, rule, now) if found else [], place
+
+
+@retry_on_deadlock
+def _answer_calls_of(
+    engine: Engine, agent_ids: Collection[UUID], rule: MadeRule, now: datetime
+) -> list[UUID]:
+    with writing(engine) as connection:
+        return answer_open_calls(connection, lock_tasks(connection, agent_ids).values(), rule, now)
+
+
+def answer_open_calls(
+    connection: Connection, tasks: Iterable[Any], rule: MadeRule, now: datetime
+) -> list[UUID]:
+    """Answer the open questions of locked tasks that match a rule, and return those of the tasks that had any."""
+    active = [task for task in tasks if not task.status.final]
+    c = APPROVAL.c
+    query = select(APPROVAL).where(c.agent_id.in_([task.agent_id for task in active]), c.status == PENDING)
+    questions: dict[UUID, list[Any]] = {}
+    for row in connection.execute(query.where(OF_PRESENT_RUN).order_by(c.created_at, c.path, c.seq)):
+        if is_open(row, now):
+            questions.setdefault(row.agent_id, []).append(row)
+    answers, due = [], []
+    lines: dict[UUID, list[str]] = {}
+    for task in active:
+        rows = questions.get(task.agent_id, [])
+        matching = [row for row in rows if _is_answered(row, rule.row)]
+        if not matching:
+            continue
+        is_last = len(matching) == len(rows)
+        answers += [{**key_of(row), "woken": now if is_last else None} for row in matching]
+        lines[task.agent_id] = [line_of_rule(row, rule.row) for row in matching]
+        if is_last and task.status is Status.QUEUED:
+            due.append(task.agent_id)
+    if answers:
+        values = answer_of_rule(rule.row, now)
+        woken = bindparam("woken", type_=c.wake_at.type)
+        connection.execute(update(APPROVAL).where(*IS_QUESTION).values(**values, wake_at=woken), answers)
+        add_log_lines(connection, lines, now)
+        make_due(connection, due)
+    return list(lines)
+
+
+def _is_answered(question: Any, rule: Any) -> bool:
+    return follows_rules(question) and matches(rule, question.tool, question.arguments)
+
+
+def answer_of_rule(rule: Any, now: datetime) -> dict[str, Any]:
+    """Return the values of a question that a rule approves."""
+    return {
+        "status": APPROVED,
+        "decided_from": f"rule {rule.rule_id}",
+        "rule_id": rule.rule_id,
+        "decided_at": now,
+        "decided_by": rule.created_by,
+        "reason": rule.reason,
+        "notice_at": None,
+    }
+
+
+def line_of_rule(question: Any, rule: Any) -> str:
+    """Return the log line about a question that a rule approves."""
+    who = "" if rule.created_by is None else f" of {rule.created_by}"
+    return answer_line(question, "approved", f" by rule {rule.rule_id}{who}")
