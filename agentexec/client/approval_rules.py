@@ -275,13 +275,14 @@ def _add(
     agent_id = None if task is None else agent_id_of(task)
     if agent_id is not None:
         find_task(RUNTIME.engine, agent_id, metadata_filter)
-    rule = save_rule(RUNTIME.engine, agent_id, new, now)
+    rule, answered = save_rule(RUNTIME.engine, agent_id, new, now)
+    wake_answered(answered)
     apply_rule(rule, now)
     return rule.row.rule_id
 
 
 def apply_rule(rule: MadeRule, now: datetime) -> None:
-    """Answer the open questions that match a rule which is saved. Whoever asks from now on finds the rule."""
+    """Answer the open questions that a saved rule matches: those of very many tasks. Whoever asks later finds the rule."""
     with RUNTIME.best_effort(log, "Questions that rule %s answers may still wait.", rule.row.rule_id):
         answered, place = answer_by_rule(RUNTIME.engine, rule, now, None)
         wake_answered(answered)

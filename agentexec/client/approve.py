@@ -171,7 +171,7 @@ def _decide(
     find_task(RUNTIME.engine, agent_id, metadata_filter)
     decision = answer_question(RUNTIME.engine, agent_id, call_id, reply, now)
     if decision.made:
-        wake_answered([agent_id])
+        wake_answered([agent_id, *decision.answered])
         if decision.rule is not None:
             apply_rule(decision.rule, now)
     return decision.made

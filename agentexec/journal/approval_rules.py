@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
@@ -16,6 +17,7 @@ from agentexec.activity.changes.statements import ACTIVITY, LABEL
 from agentexec.activity.models import Activity
 from agentexec.activity.queries.labels import driving_label_condition, label_rows, metadata_conditions
 from agentexec.arguments.argument_patterns import (
+    Condition,
     matches_glob,
     meets,
     parse_conditions,
@@ -90,9 +92,14 @@ def matches(rule: Any, tool: str, arguments: str) -> bool:
     if rule.conditions is None:
         return rule.arguments is not None and same_arguments(rule.arguments, arguments)
     try:
-        return all(meets(found, condition) for condition in parse_conditions(json.loads(rule.conditions)))
+        return all(meets(found, condition) for condition in _read_conditions(rule.conditions))
     except (ValueError, RecursionError, UsageError):  # of a row that somebody else has written
         return False
+
+
+@functools.lru_cache(maxsize=MAX_RULES)
+def _read_conditions(stored: str) -> Sequence[Condition]:
+    return parse_conditions(json.loads(stored))
 
 
 def has_labels(labels: set[tuple[str, str]], wanted: Mapping[str, Any] | None) -> bool:

@@ -43,7 +43,7 @@ from agentexec.journal.questions import (
     answer_line,
     reply_phrase,
 )
-from agentexec.journal.rule_answers import answer_of_rule, answer_open_calls, line_of_rule
+from agentexec.journal.rule_answers import answer_of_rule, answer_open_calls, line_of_rule, tasks_to_answer
 from agentexec.journal.store import require_lease
 from agentexec.task import Lease, Status
 
@@ -143,10 +143,11 @@ def verdict_on(question: Question, row: Any | None, now: datetime) -> Verdict:
 
 
 class Decision(NamedTuple):
-    """Outcome of an answer: whether it has decided its question, and the rule made with it."""
+    """Outcome of an answer: whether it has decided its question, the rule made with it, and the tasks that this has answered."""
 
     made: bool
     rule: MadeRule | None = None
+    answered: Sequence[UUID] = ()
 
 
 @retry_on_deadlock
@@ -159,8 +160,10 @@ def answer_question(engine: Engine, agent_id: UUID, call_id: str, reply: Reply, 
     """
     with writing(engine) as connection:
         rule = _rule_of(connection, agent_id, call_id, reply, now)
-        task = lock_tasks(connection, [agent_id]).get(agent_id)
-        if task is None:
+        # Known before anything is locked: whoever locks several tasks does so in the order of their keys.
+        others = [] if rule is None else tasks_to_answer(connection, rule, now)
+        tasks = lock_tasks(connection, {agent_id, *others})
+        if (task := tasks.get(agent_id)) is None:
             raise ActivityNotFoundError(agent_id)
         rows = read_questions(connection, agent_id)
         about_call = _about_call(rows, agent_id, call_id)
@@ -174,9 +177,8 @@ def answer_question(engine: Engine, agent_id: UUID, call_id: str, reply: Reply, 
         is_last = sum(is_open(row, now) for row in rows) == 1
         change_question(connection, question, **_answered(reply, now), wake_at=now if is_last else None)
         _note_answer(connection, question, reply, task, is_last, now)
-        if rule is not None:
-            answer_open_calls(connection, [task], rule, now)
-        return Decision(True, rule)
+        answered = [] if rule is None else answer_open_calls(connection, tasks.values(), rule, now)
+        return Decision(True, rule, answered)
 
 
 def _about_call(rows: Sequence[Any], agent_id: UUID, call_id: str) -> list[Any]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, and_, bindparam, or_, select, update
+from sqlalchemy import Connection, Engine, and_, or_, select, update
 
 from agentexec.activity.changes.progress import add_log_lines
 from agentexec.activity.models import Activity
@@ -28,18 +28,25 @@ from agentexec.journal.question_rows import (
 from agentexec.journal.questions import APPROVED, PENDING, answer_line
 from agentexec.task import ACTIVE_STATUSES, Status
 
-
-@retry_on_deadlock
-def add_rule(engine: Engine, agent_id: UUID | None, new: NewRule, now: datetime) -> MadeRule:
-    """Save a rule that is made alone, and return it."""
-    with writing(engine) as connection:
-        rule = make_rule(connection, agent_id, new, None, now)
-        save_rule(connection, rule)
-        return rule
-
-
 Place = tuple[datetime, UUID]
 """Place of a question in the order in which a new rule answers them."""
+
+
+@retry_on_deadlock
+def add_rule(
+    engine: Engine, agent_id: UUID | None, new: NewRule, now: datetime
+) -> tuple[MadeRule, list[UUID]]:
+    """Save a rule that is made alone; return it and the tasks with open questions that it has answered."""
+    with writing(engine) as connection:
+        rule = make_rule(connection, agent_id, new, None, now)
+        tasks = lock_tasks(connection, tasks_to_answer(connection, rule, now))
+        save_rule(connection, rule)
+        return rule, answer_open_calls(connection, tasks.values(), rule, now)
+
+
+def tasks_to_answer(connection: Connection, rule: MadeRule, now: datetime) -> set[UUID]:
+    """Return tasks with open questions that match a rule: CHUNK_SIZE at most, and all unless very many questions are open."""
+    return _page(connection, rule, now, None)[0]
 
 
 def answer_by_rule(
@@ -49,6 +56,14 @@ def answer_by_rule(
 
     Returns the tasks whose questions are answered, and the place of the last question; None if there are no more.
     """
+    with reading(engine, in_index_order=rule.row.scope == "metadata") as connection:
+        found, place = _page(connection, rule, now, after)
+    return _answer_calls_of(engine, found, rule, now) if found else [], place
+
+
+def _page(
+    connection: Connection, rule: MadeRule, now: datetime, after: Place | None
+) -> tuple[set[UUID], Place | None]:
     c = APPROVAL.c
     query = select(APPROVAL).join(Activity, Activity.agent_id == c.agent_id)
     query = query.where(c.status == PENDING, Activity.status.in_(ACTIVE_STATUSES), *rule.its_tasks)
@@ -56,14 +71,12 @@ def answer_by_rule(
         created_at, agent_id = after
         is_after = and_(c.created_at == created_at, c.agent_id > agent_id)
         query = query.where(c.created_at >= created_at, or_(c.created_at > created_at, is_after))
-    with reading(engine, in_index_order=rule.row.scope == "metadata") as connection:
-        rows = connection.execute(query.order_by(c.created_at, c.agent_id).limit(CHUNK_SIZE)).all()
+    rows = connection.execute(query.order_by(c.created_at, c.agent_id).limit(CHUNK_SIZE)).all()
     found = {row.agent_id for row in rows if is_open(row, now) and _is_answered(row, rule.row)}
-    place = None
-    if len(rows) == CHUNK_SIZE:
-        place = (rows[-1].created_at, rows[-1].agent_id)
-        found.add(rows[-1].agent_id)  # the page may have cut off further questions of this task
-    return _answer_calls_of(engine, found, rule, now) if found else [], place
+    if len(rows) < CHUNK_SIZE:
+        return found, None
+    # The page may have cut off further questions of this task.
+    return {*found, rows[-1].agent_id}, (rows[-1].created_at, rows[-1].agent_id)
 
 
 @retry_on_deadlock
@@ -85,24 +98,29 @@ def answer_open_calls(
     for row in connection.execute(query.where(OF_PRESENT_RUN).order_by(c.created_at, c.path, c.seq)):
         if is_open(row, now):
             questions.setdefault(row.agent_id, []).append(row)
-    answers, due = [], []
+    whole, due, parts = [], [], []
     lines: dict[UUID, list[str]] = {}
     for task in active:
         rows = questions.get(task.agent_id, [])
         matching = [row for row in rows if _is_answered(row, rule.row)]
         if not matching:
             continue
-        is_last = len(matching) == len(rows)
-        answers += [{**key_of(row), "woken": now if is_last else None} for row in matching]
         lines[task.agent_id] = [line_of_rule(row, rule.row) for row in matching]
-        if is_last and task.status is Status.QUEUED:
+        if len(matching) < len(rows):
+            parts += [key_of(row) for row in matching]
+            continue
+        whole.append(task.agent_id)
+        if task.status is Status.QUEUED:
             due.append(task.agent_id)
-    if answers:
-        values = answer_of_rule(rule.row, now)
-        woken = bindparam("woken", type_=c.wake_at.type)
-        connection.execute(update(APPROVAL).where(*IS_QUESTION).values(**values, wake_at=woken), answers)
-        add_log_lines(connection, lines, now)
-        make_due(connection, due)
+    answer = update(APPROVAL).values(**answer_of_rule(rule.row, now))
+    if whole:
+        is_open_at_now = or_(c.expires_at.is_(None), c.expires_at > now)
+        theirs = (c.agent_id.in_(whole), c.status == PENDING, OF_PRESENT_RUN, is_open_at_now)
+        connection.execute(answer.where(*theirs).values(wake_at=now))
+    if parts:
+        connection.execute(answer.where(*IS_QUESTION), parts)
+    add_log_lines(connection, lines, now)
+    make_due(connection, due)
     return list(lines)
 
 
