@@ -98,17 +98,17 @@ def test_no_answer_is_lost_while_rules_people_and_workers_meet() -> None:
             except LeaseLostError:
                 continue
 
-    def at_once(work: Callable[..., Any], *arguments: Any) -> Any:
+    def with_the_others(work: Callable[..., Any], *arguments: Any) -> Any:
         start.wait()
         return work(*arguments)
 
     with ThreadPoolExecutor(5) as threads:
         jobs = [
-            threads.submit(at_once, make_rule),
-            threads.submit(at_once, decide, tasks, ax.approve_sync),
-            threads.submit(at_once, decide, tasks[::-1], ax.reject_sync),
-            threads.submit(at_once, end_tasks),
-            threads.submit(at_once, ask_more),
+            threads.submit(with_the_others, make_rule),
+            threads.submit(with_the_others, decide, tasks, ax.approve_sync),
+            threads.submit(with_the_others, decide, tasks[::-1], ax.reject_sync),
+            threads.submit(with_the_others, end_tasks),
+            threads.submit(with_the_others, ask_more),
         ]
         for job in jobs:
             job.result()
