@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -91,37 +91,45 @@ def answer_open_calls(
     connection: Connection, tasks: Iterable[Any], rule: MadeRule, now: datetime
 ) -> list[UUID]:
     """Answer the open questions of locked tasks that match a rule, and return those of the tasks that had any."""
-    active = [task for task in tasks if not task.status.final]
+    active = {task.agent_id: task for task in tasks if not task.status.final}
+    questions = _open_questions(connection, list(active), now)
+    matching: dict[UUID, list[Any]] = {}
+    for agent_id, rows in questions.items():
+        if found := [row for row in rows if _is_answered(row, rule.row)]:
+            matching[agent_id] = found
+    whole = {agent_id for agent_id, rows in matching.items() if len(rows) == len(questions[agent_id])}
+    parts = [key_of(row) for agent_id, rows in matching.items() if agent_id not in whole for row in rows]
+    _write_answers(connection, whole, parts, rule.row, now)
+    lines = {agent_id: [line_of_rule(row, rule.row) for row in rows] for agent_id, rows in matching.items()}
+    add_log_lines(connection, lines, now)
+    make_due(connection, [agent_id for agent_id in whole if active[agent_id].status is Status.QUEUED])
+    return list(matching)
+
+
+def _open_questions(
+    connection: Connection, agent_ids: Sequence[UUID], now: datetime
+) -> dict[UUID, list[Any]]:
     c = APPROVAL.c
-    query = select(APPROVAL).where(c.agent_id.in_([task.agent_id for task in active]), c.status == PENDING)
+    query = select(APPROVAL).where(c.agent_id.in_(agent_ids), c.status == PENDING, OF_PRESENT_RUN)
     questions: dict[UUID, list[Any]] = {}
-    for row in connection.execute(query.where(OF_PRESENT_RUN).order_by(c.created_at, c.path, c.seq)):
+    for row in connection.execute(query.order_by(c.created_at, c.path, c.seq)):
         if is_open(row, now):
             questions.setdefault(row.agent_id, []).append(row)
-    whole, due, parts = [], [], []
-    lines: dict[UUID, list[str]] = {}
-    for task in active:
-        rows = questions.get(task.agent_id, [])
-        matching = [row for row in rows if _is_answered(row, rule.row)]
-        if not matching:
-            continue
-        lines[task.agent_id] = [line_of_rule(row, rule.row) for row in matching]
-        if len(matching) < len(rows):
-            parts += [key_of(row) for row in matching]
-            continue
-        whole.append(task.agent_id)
-        if task.status is Status.QUEUED:
-            due.append(task.agent_id)
-    answer = update(APPROVAL).values(**answer_of_rule(rule.row, now))
+    return questions
+
+
+def _write_answers(
+    connection: Connection, whole: Collection[UUID], parts: Sequence[Any], rule: Any, now: datetime
+) -> None:
+    """Approve all open questions of some tasks, whose queues must be told, and single ones of others."""
+    c = APPROVAL.c
+    answer = update(APPROVAL).values(**answer_of_rule(rule, now))
     if whole:
-        is_open_at_now = or_(c.expires_at.is_(None), c.expires_at > now)
-        theirs = (c.agent_id.in_(whole), c.status == PENDING, OF_PRESENT_RUN, is_open_at_now)
+        is_open_now = or_(c.expires_at.is_(None), c.expires_at > now)
+        theirs = (c.agent_id.in_(whole), c.status == PENDING, OF_PRESENT_RUN, is_open_now)
         connection.execute(answer.where(*theirs).values(wake_at=now))
     if parts:
         connection.execute(answer.where(*IS_QUESTION), parts)
-    add_log_lines(connection, lines, now)
-    make_due(connection, due)
-    return list(lines)
 
 
 def _is_answered(question: Any, rule: Any) -> bool:
