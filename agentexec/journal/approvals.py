@@ -177,8 +177,7 @@ def answer_question(engine: Engine, agent_id: UUID, call_id: str, reply: Reply, 
         is_last = sum(is_open(row, now) for row in rows) == 1
         change_question(connection, question, **_answered(reply, now), wake_at=now if is_last else None)
         _note_answer(connection, question, reply, task, is_last, now)
-        answered = [] if rule is None else answer_open_calls(connection, tasks.values(), rule, now)
-        return Decision(True, rule, answered)
+        return Decision(True, rule, answer_open_calls(connection, tasks.values(), rule, now))
 
 
 def _about_call(rows: Sequence[Any], agent_id: UUID, call_id: str) -> list[Any]:

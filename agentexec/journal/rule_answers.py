@@ -88,22 +88,25 @@ def _answer_calls_of(
 
 
 def answer_open_calls(
-    connection: Connection, tasks: Iterable[Any], rule: MadeRule, now: datetime
+    connection: Connection, tasks: Iterable[Any], rule: MadeRule | None, now: datetime
 ) -> list[UUID]:
     """Answer the open questions of locked tasks that match a rule, and return those of the tasks that had any."""
+    if rule is None:
+        return []
     active = {task.agent_id: task for task in tasks if not task.status.final}
-    questions = _open_questions(connection, list(active), now)
-    matching: dict[UUID, list[Any]] = {}
-    for agent_id, rows in questions.items():
-        if found := [row for row in rows if _is_answered(row, rule.row)]:
-            matching[agent_id] = found
-    whole = {agent_id for agent_id, rows in matching.items() if len(rows) == len(questions[agent_id])}
-    parts = [key_of(row) for agent_id, rows in matching.items() if agent_id not in whole for row in rows]
+    whole: list[Any] = []
+    parts: list[dict[str, Any]] = []
+    lines: dict[UUID, list[str]] = {}
+    for agent_id, rows in _open_questions(connection, list(active), now).items():
+        matching = [row for row in rows if _is_answered(row, rule.row)]
+        lines[agent_id] = [line_of_rule(row, rule.row) for row in matching]
+        if len(matching) == len(rows):
+            whole.append(active[agent_id])
+        else:
+            parts += map(key_of, matching)
     _write_answers(connection, whole, parts, rule.row, now)
-    lines = {agent_id: [line_of_rule(row, rule.row) for row in rows] for agent_id, rows in matching.items()}
     add_log_lines(connection, lines, now)
-    make_due(connection, [agent_id for agent_id in whole if active[agent_id].status is Status.QUEUED])
-    return list(matching)
+    return [agent_id for agent_id, its_lines in lines.items() if its_lines]
 
 
 def _open_questions(
@@ -119,15 +122,17 @@ def _open_questions(
 
 
 def _write_answers(
-    connection: Connection, whole: Collection[UUID], parts: Sequence[Any], rule: Any, now: datetime
+    connection: Connection, whole: Sequence[Any], parts: Sequence[Any], rule: Any, now: datetime
 ) -> None:
-    """Approve all open questions of some tasks, whose queues must be told, and single ones of others."""
+    """Approve all open questions of some tasks, which then wait for nothing, and single ones of others."""
     c = APPROVAL.c
     answer = update(APPROVAL).values(**answer_of_rule(rule, now))
     if whole:
         is_open_now = or_(c.expires_at.is_(None), c.expires_at > now)
-        theirs = (c.agent_id.in_(whole), c.status == PENDING, OF_PRESENT_RUN, is_open_now)
+        its_tasks = c.agent_id.in_([task.agent_id for task in whole])
+        theirs = (its_tasks, c.status == PENDING, OF_PRESENT_RUN, is_open_now)
         connection.execute(answer.where(*theirs).values(wake_at=now))
+        make_due(connection, [task.agent_id for task in whole if task.status is Status.QUEUED])
     if parts:
         connection.execute(answer.where(*IS_QUESTION), parts)
 
