@@ -52,7 +52,10 @@ def run(
     if if_busy not in IF_BUSY:
         raise UsageError(f"--if-busy is one of {', '.join(IF_BUSY)}, not {shown(if_busy)}.")
     chat = ax.conversation(
-        conversation or f"chat:{uuid4()}", task=task_name, metadata=parse_labels(metadata), queue_name=queue
+        f"chat:{uuid4()}" if conversation is None else conversation,
+        task=task_name,
+        metadata=parse_labels(metadata),
+        queue_name=queue,
     )
     typer.echo(f"Conversation {chat.conversation_id}", err=True)
     if complaint := missing_worker(queue or RUNTIME.queue_of(task_name) or CONF.queue_name):

@@ -67,6 +67,12 @@ def _chat() -> Command:
     return run
 
 
+def _conversations() -> Command:
+    from agentexec.cli.conversations import run
+
+    return run
+
+
 def _cancel() -> Command:
     from agentexec.cli.cancel import run
 
@@ -198,6 +204,7 @@ VERBS: dict[str, Callable[[], Command]] = {
     "show": _show,
     "logs": _logs,
     "chat": _chat,
+    "conversations": _conversations,
     "cancel": _cancel,
     "failed": _failed,
     "retry": _retry,

@@ -36,6 +36,7 @@ from agentexec.db.transactions import reading
 from agentexec.journal.store import JournalStore
 from agentexec.registry import Registry
 from agentexec.runners.openai import steering, turn_session
+from agentexec.runners.openai.runner import OpenAIRunner
 from agentexec.runtime import RUNTIME
 from agentexec.task import Status
 from agentexec.worker import turn_start
@@ -233,7 +234,7 @@ def work(places: Places, place: Path, kill_at: int, shape: str, mode: str) -> in
     async def answer(agent_id: UUID, context: ax.Turn) -> str:
         world.write(turn=str(agent_id), text=context.text)
         agent = Agent("Agent", model=Answerer(world), tools=[make_tool(world, shape)])
-        runner = ax.OpenAIRunner(agent_id)
+        runner = OpenAIRunner(agent_id)
         if mode == "run":
             result: Any = await runner.run(agent, context.text, session=context.session)
         else:

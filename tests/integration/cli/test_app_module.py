@@ -59,6 +59,7 @@ ARGUMENTS = {
     "show": [ANY_ID],
     "logs": [ANY_ID],
     "chat": ["research"],
+    "conversations": [],
     "cancel": [ANY_ID],
     "failed": [],
     "retry": [ANY_ID],
