@@ -217,7 +217,9 @@ class Reader:
         if words[0] == "cd":
             self.folder /= words[1]
         elif words[0] == "export":
-            self._environment.update(word.split("=", 1) for word in words[1:])
+            self._environment.update(
+                word.replace("$PWD", str(self.folder)).split("=", 1) for word in words[1:]
+            )
         elif SERVERS.match(command):
             self._serve(command)
         else:

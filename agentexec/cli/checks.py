@@ -71,6 +71,7 @@ def _findings(module: str | None, given: bool) -> Iterator[Finding]:
         yield from _checked("queue", _queue, module)
     if reachable:
         yield from _checked("workers", _workers, module)
+    yield from _checked("payloads", _payloads, module)
     yield from _keys()
 
 
@@ -183,6 +184,20 @@ def _runs() -> Iterator[Finding]:
                 f"{group.number} run(s) of {group.task_name} began with version {group.version}, and no worker of the queue "
                 f"{group.queue} runs that version: start one, or workers without --pin-versions.",
             )
+
+
+def _payloads() -> Iterator[Finding]:
+    from agentexec.payloads.sealing import first_fingerprint, require_encryption
+    from agentexec.payloads.stores import check_store, shown_url
+
+    if (name := first_fingerprint()) is not None:
+        require_encryption()
+        yield Finding("encryption", "ok", f"values are encrypted with the key {name}")
+    if (url := ax.CONF.payload_store) is not None:
+        start = time.perf_counter()
+        check_store()
+        took = 1000 * (time.perf_counter() - start)
+        yield Finding("payloads", "ok", f"{shown_url(url)}: written, read and removed, {took:.1f} ms")
 
 
 def _keys() -> Iterator[Finding]:

@@ -99,6 +99,12 @@ def first_fingerprint() -> str | None:
     return fingerprint(keys[0]) if keys else None
 
 
+def require_encryption() -> None:
+    """Raise SettingsError if there are keys, and the library is missing."""
+    if (keys := CONF.encryption_keys) is not None:
+        _keyring(keys.get_secret_value())
+
+
 def prefix_of(name: str) -> str:
     """Return how the stored form begins that the key with this fingerprint has encrypted."""
     return f"{MARK}1:{name}:"

@@ -232,6 +232,13 @@ def _open(url: str, pid: int) -> PayloadStore:
     return FsspecStore(system, root)
 
 
+def shown_url(url: str) -> str:
+    """Return the URL of a store without what may be secret in it."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
 def check_store() -> None:
     """Write, read and remove a value, if there is a payload store.
 

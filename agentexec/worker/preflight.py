@@ -1,4 +1,4 @@
-"""The preflight: checks database, schema and state backend before the first task is claimed."""
+"""The preflight: checks database, schema, state backend and payload store before the first task is claimed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from agentexec.db.transactions import reading
 from agentexec.db.urls import safe_url
 from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.outage import Outage, backoff
+from agentexec.payloads.sealing import require_encryption
+from agentexec.payloads.stores import check_store
 from agentexec.runtime import Runtime
 from agentexec.schema.migrate import upgrade
 from agentexec.schema.tables import check_schema
@@ -25,7 +27,7 @@ log = logging.getLogger("agentexec.worker")
 def preflight(runtime: Runtime, settings: Settings, connect_timeout: float) -> None:
     """Check everything that workers need, and wait up to `connect_timeout` seconds for each server.
 
-    Migrates the embedded database. Raises UnavailableError, SchemaError, UsageError.
+    Migrates the embedded database. Raises UnavailableError, SchemaError, UsageError, SettingsError.
     """
     require_shareable(runtime.engine)
     if settings.backend_module == MEMORY_BACKEND:
@@ -41,6 +43,8 @@ def preflight(runtime: Runtime, settings: Settings, connect_timeout: float) -> N
             raise
         upgrade(runtime.engine)
     _wait_for("the state backend", runtime.backend.ping, connect_timeout)
+    require_encryption()
+    _wait_for("the payload store", check_store, connect_timeout)
     for queue in settings.served_queues:
         record_backend(runtime, queue.name, settings.backend_module)
     if settings.queue_name not in {queue.name for queue in settings.served_queues}:

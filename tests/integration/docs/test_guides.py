@@ -204,6 +204,7 @@ PLAIN = [
     "deploys",
     "fan-out",
     "failures",
+    "large-values",
     "monitor",
     "multi-tenancy",
     "order-and-limits",
