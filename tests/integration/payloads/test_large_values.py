@@ -15,9 +15,11 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.queries.contents import contents
+from agentexec.journal.history import steps
 from agentexec.payloads import sealing
 from agentexec.runtime import RUNTIME
 from tests.stores import KEY, stored_values
+from tests.waiting import wait_until_async
 
 LARGE = "x" * 5000
 
@@ -80,6 +82,10 @@ def written(folder: Path) -> set[str]:
     return {path.name.partition("-")[0] for path in folder.rglob("*-*") if path.is_file()}
 
 
+def move(folder: Path, target: Path) -> Path:
+    return folder.rename(target)
+
+
 async def test_large_values_are_in_the_store_and_every_reader_gets_them(
     harness: ax.testing.AsyncHarness, store: Path
 ) -> None:
@@ -112,6 +118,40 @@ async def test_a_retry_reads_what_the_first_attempt_recorded(harness: ax.testing
     task = await ax.enqueue("flaky", {"text": LARGE})
     await harness.run_all()
     assert await ax.get_result(task) == "Done."
+
+
+async def test_what_prints_no_large_value_fetches_none(harness: ax.testing.AsyncHarness, store: Path) -> None:
+    harness.model.call_tool("read", {"name": "a"}).say("Done.")
+    task = await ax.enqueue("ask", {"text": LARGE})
+    await harness.run_all()
+    moved = move(store, store.with_name("elsewhere"))
+    with Session(ax.get_engine()) as db:
+        assert ax.activity.list(db, 1, 10).total == 2
+        assert ax.activity.detail(db, task.agent_id).status is ax.Status.COMPLETE
+        assert len(steps(db, task.agent_id)) >= 4
+        assert "The payload store is away" in str(contents(db, task.agent_id))
+    with pytest.raises(ax.UnavailableError, match="The payload store is away"):
+        await ax.get_result(task)
+    move(moved, store)
+    assert LARGE in await ax.get_result(task)
+
+
+async def test_a_task_waits_for_a_store_that_is_away(
+    harness: ax.testing.AsyncHarness, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness.model.call_tool("read", {"name": "a"}).say("Done.")
+    task = await ax.enqueue("ask", {"text": LARGE})
+    moved = move(store, store.with_name("elsewhere"))
+
+    async def bring_back() -> None:
+        await wait_until_async(lambda: "waits until it is back" in caplog.text)
+        move(moved, store)
+
+    await asyncio.gather(harness.run_all(), bring_back())
+    assert await ax.get_result(task) == f"Done. {LARGE}"
+    with Session(ax.get_engine()) as db:
+        detail = ax.activity.detail(db, task.agent_id)
+    assert detail.attempt == 1
 
 
 async def test_values_are_fetched_off_the_event_loop(
