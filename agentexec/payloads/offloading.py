@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from agentexec.config import CONF
-from agentexec.errors import AgentexecError, SchemaError
+from agentexec.errors import AgentexecError, PayloadLostError, SchemaError
 from agentexec.payloads.deployment import Deployment
 from agentexec.payloads.references import ENCRYPTED, Reference, find_place, folder_of, new_place
-from agentexec.payloads.sealing import open_payload, prefix_of, seal, unseal
+from agentexec.payloads.sealing import NO_STORE, open_payload, prefix_of, seal, unseal
 from agentexec.payloads.stores import PayloadStore, payload_store
 
 log = logging.getLogger("agentexec.payloads")
@@ -80,11 +80,14 @@ def _write(store: PayloadStore, deployment: str, owner: UUID | str, what: str, v
 def reencrypt(stored: str, name: str) -> bool:
     """Encrypt the value that a stored text refers to with the first key, whose fingerprint is `name`, in its place.
 
-    Return False if it is already. Readers get the one or the other.
+    Return False if it is already. Readers get the one or the other. Raises PayloadLostError if this process has no payload
+    store, EncryptionKeyError, UnavailableError.
     """
     place, store = find_place(stored), payload_store()
-    if place is None or store is None:
+    if place is None:
         return False
+    if store is None:
+        raise PayloadLostError(str(place), NO_STORE)
     try:
         if store.get(place.path).startswith(prefix_of(name).encode()):
             return False

@@ -24,6 +24,9 @@ MARK = "encrypted:"
 PLAIN = f"{MARK}0:"
 """Beginning of a plain text that looks like an encrypted one."""
 
+NO_STORE = "this process has no AGENTEXEC_PAYLOAD_STORE"
+"""Reason why a value cannot be read."""
+
 _ENCRYPTED = re.compile(rf"{MARK}1:([0-9a-f]{{{FINGERPRINT_LENGTH}}}):([\w-]+=*)", re.ASCII)
 
 
@@ -55,7 +58,7 @@ def open_payload(place: Place) -> str:
     """Return a value of the payload store. Blocks, and raises what `unseal` raises."""
     store = payload_store()
     if store is None:
-        raise PayloadLostError(str(place), "this process has no AGENTEXEC_PAYLOAD_STORE")
+        raise PayloadLostError(str(place), NO_STORE)
     try:
         data = store.get(place.path).decode()
     except FileNotFoundError:

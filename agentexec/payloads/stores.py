@@ -49,6 +49,12 @@ class FileStore:
 
     def put(self, path: str, data: bytes) -> None:
         """Write a value to a file beside its place, then give it its name, each on disk before the next."""
+        try:
+            self._put(path, data)
+        except FileNotFoundError:  # others have removed the folder in this moment
+            raise UnavailableError("A value could not be written to the payload store; try again.") from None
+
+    def _put(self, path: str, data: bytes) -> None:
         file = self._root / path
         unfinished = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
         with self._translating():
@@ -158,7 +164,13 @@ class FsspecStore:
                         "The payload store is away: its bucket or folder is missing."
                     ) from None
                 self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
-                self._system.pipe_file(target, data)
+                self._write_again(target, data)
+
+    def _write_again(self, target: str, data: bytes) -> None:
+        try:
+            self._system.pipe_file(target, data)
+        except FileNotFoundError:
+            raise UnavailableError("A value could not be written to the payload store; try again.") from None
 
     def get(self, path: str) -> bytes:
         """Return a value. Raises FileNotFoundError if it is missing."""

@@ -68,4 +68,6 @@ def sweep(runtime: Runtime, shard: int, now: float) -> int:
 
 
 def _is_old(store: PayloadStore, folder: str, now: float) -> bool:
-    return all(store.changed_at(f"{folder}/{name}") < now - MIN_AGE for name in store.names(folder))
+    # An empty folder may have been made for a value that is about to be written.
+    names = store.names(folder)
+    return bool(names) and all(store.changed_at(f"{folder}/{name}") < now - MIN_AGE for name in names)

@@ -166,6 +166,10 @@ async def test_rotation_encrypts_values_in_the_store_where_they_are(
     assert LARGE in file.read_text()
     ax.CONF.encryption_keys = KEY
     engine = ax.get_engine()
+    url, ax.CONF.payload_store = ax.CONF.payload_store, None
+    with pytest.raises(ax.PayloadLostError, match="no AGENTEXEC_PAYLOAD_STORE"):
+        list(rotate(engine, ax.Base.metadata, fingerprint(KEY)))
+    ax.CONF.payload_store = url
     assert sum(step.encrypted for step in rotate(engine, ax.Base.metadata, fingerprint(KEY))) == 1
     assert sum(step.encrypted for step in rotate(engine, ax.Base.metadata, fingerprint(KEY))) == 0
     assert files(store) == [file]
