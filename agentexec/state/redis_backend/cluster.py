@@ -6,7 +6,6 @@ taken twice, and it cannot follow a redirection to a node that has no slot yet, 
 
 from __future__ import annotations
 
-import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,10 +14,10 @@ from typing import Any, NamedTuple, cast
 import redis
 from redis.client import Pipeline
 from redis.commands import CoreCommands
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
 from agentexec.state.redis_backend.address import Node
+from agentexec.state.redis_backend.topology import Topology, slot_of
 
 REDIRECTIONS = 6
 """Nodes that one command tries before it fails."""
@@ -46,41 +45,28 @@ class Call(NamedTuple):
 class ClusterClient(redis.Redis):
     """Client with the methods of that of one server, for commands whose keys share a hash slot.
 
-    A command is sent again only where a node has refused to run it. Threads share it without locks, which a fork could
-    leave locked: the map is replaced as a whole, and at worst it is read twice.
+    A command is sent again only where a node has refused to run it.
 
     Args:
-        seeds: Nodes that are asked for the map, besides those of the last one.
         connect: Function that returns a client of one node; it decides about time-outs and retries.
+        seeds: Nodes that are asked for the map of the cluster.
+        topology: The map of another client, to share it.
     """
 
-    def __init__(self, seeds: Sequence[Node], connect: Callable[[Node], redis.Redis]) -> None:
-        self._seeds = tuple(seeds)
+    def __init__(
+        self,
+        connect: Callable[[Node], redis.Redis],
+        seeds: Sequence[Node],
+        topology: Topology | None = None,
+    ) -> None:
         self._connect = connect
         self._nodes: dict[Node, redis.Redis] = {}
-        self._slots: list[Node | None] = []
-        self._stale = True
-        self._failed: Node | None = None
-        super().__init__(connection_pool=self.at(self._seeds[0]).connection_pool)
+        self.topology = topology or Topology(seeds, self.at)
+        super().__init__(connection_pool=self.at(seeds[0]).connection_pool)
 
     def at(self, node: Node) -> redis.Redis:
         """Return the client of a node."""
-        return self._nodes.get(node) or self._nodes.setdefault(node, self._connect(node))
-
-    def node_of(self, slot: int) -> Node:
-        """Return the node that has a slot. Raises what redis-py raises if no node tells or none has it."""
-        if self._stale or not self._slots:
-            self._read_map()
-        node = self._slots[slot]
-        if node is None:
-            self._stale = True
-            raise ClusterDownError(f"no node of the cluster has hash slot {slot}")
-        return node
-
-    def primaries(self) -> list[redis.Redis]:
-        """Return a client of each node that has slots, as they are now."""
-        self._read_map()
-        return [self.at(node) for node in dict.fromkeys(self._slots) if node]
+        return self._nodes.get(node) or self._add(node)
 
     def close(self) -> None:
         """Disconnect from every node, also connections on which another thread waits."""
@@ -91,29 +77,32 @@ class ClusterClient(redis.Redis):
         """Return the answer of the node that has the command's key."""
         call = Call(args, options)
         slot, asking = call.slot, False
-        node = self.node_of(slot)
+        node = self.topology.node_of(slot)
         for _ in range(REDIRECTIONS):
             try:
                 return self._call(node, call, asking)
             except MovedError as moved:
-                node, asking = self._target(moved, node), False
-                self._slots[slot] = node
+                node, asking = _target(moved, node), False
+                self.topology.note_move(slot, node)
             except AskError as ask:
-                node, asking = self._target(ask, node), True
+                node, asking = _target(ask, node), True
             except TryAgainError:
                 time.sleep(TRY_AGAIN_SECONDS)
             except AWAY:
-                self.note_failure(node)
+                self.topology.note_failure(node)
                 raise
-        raise redis.exceptions.TryAgainError(f"the nodes of hash slot {slot} pass a command to each other")
+        raise TryAgainError(f"the nodes of hash slot {slot} pass a command to each other")
 
     def pipeline(self, transaction: Any = False, shard_hint: Any = None) -> Pipeline:
         """Return a list of commands, sent to each node in one round trip."""
         return cast("Pipeline", Batch(self))
 
-    def note_failure(self, node: Node) -> None:
-        """Read the map again before the next command, from another node if there is one."""
-        self._failed, self._stale = node, True
+    def _add(self, node: Node) -> redis.Redis:
+        # Nodes that have left are forgotten; a call that is under way keeps its client.
+        for other in list(self._nodes):
+            if not self.topology.knows(other):
+                self._nodes.pop(other, None)
+        return self._nodes.setdefault(node, self._connect(node))
 
     def _call(self, node: Node, call: Call, asking: bool) -> Any:
         if not asking:
@@ -122,27 +111,6 @@ class ClusterClient(redis.Redis):
         pipeline.execute_command("ASKING")
         pipeline.execute_command(*call.args, **call.options)
         return pipeline.execute()[1]
-
-    def _target(self, redirection: AskError, asked: Node) -> Node:
-        # A node that does not know its own name means the address at which it was asked.
-        return Node(redirection.host or asked.host, redirection.port)
-
-    def _read_map(self) -> None:
-        """Ask nodes in random order, the one that failed last, until one tells who has which slots."""
-        self._stale = False
-        nodes = list(dict.fromkeys((*self._seeds, *self._nodes)))
-        random.shuffle(nodes)
-        nodes.sort(key=lambda node: node == self._failed)
-        problem: Exception = ClusterDownError("no node of the cluster has a hash slot")
-        for node in nodes:
-            try:
-                if any(slots := read_slots(self.at(node), node)):
-                    self._slots = slots
-                    return
-            except (redis.RedisError, OSError) as error:
-                problem = error
-        self._stale = True
-        raise problem
 
 
 class Batch(CoreCommands):
@@ -161,12 +129,14 @@ class Batch(CoreCommands):
         """Send the commands and return their answers. Nodes that can be reached get theirs if another one fails."""
         places: defaultdict[Node, list[int]] = defaultdict(list)
         for place, call in enumerate(self._calls):
-            places[self._cluster.node_of(call.slot)].append(place)
+            places[self._cluster.topology.node_of(call.slot)].append(place)
         answers: list[Any] = [None] * len(self._calls)
         failure: Exception | None = None
         for node, chosen in places.items():
             try:
                 for place, answer in zip(chosen, self._send(node, chosen), strict=True):
+                    if isinstance(answer, ClusterDownError):
+                        self._cluster.topology.note_failure(node)
                     answers[place] = self._follow(place, answer)
             except AWAY as error:
                 failure = error
@@ -184,7 +154,7 @@ class Batch(CoreCommands):
         try:
             return pipeline.execute(raise_on_error=False)
         except AWAY:
-            self._cluster.note_failure(node)
+            self._cluster.topology.note_failure(node)
             raise
 
     def _follow(self, place: int, answer: Any) -> Any:
@@ -198,26 +168,18 @@ class Batch(CoreCommands):
             return error
 
 
-def slot_of(key: Any) -> int:
-    """Return the hash slot of a key."""
-    return key_slot(key if isinstance(key, bytes) else str(key).encode())
-
-
-def read_slots(client: redis.Redis, node: Node) -> list[Node | None]:
-    """Return the primary of each hash slot as a node knows them; none of a node that is in no cluster."""
-    slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
-    for first, last, primary, *_ in client.execute_command("CLUSTER", "SLOTS"):
-        host = primary[0] or b""
-        name = host.decode() if isinstance(host, bytes) else host
-        slots[first : last + 1] = [Node(name or node.host, primary[1])] * (last + 1 - first)
-    return slots
+def _target(redirection: AskError, asked: Node) -> Node:
+    # A node that does not know its own name means the address at which it was asked.
+    return Node(redirection.host or asked.host, redirection.port)
 
 
 def node_of(client: redis.Redis, key: str) -> redis.Redis:
     """Return the client of the server that has a key."""
-    return client.at(client.node_of(slot_of(key))) if isinstance(client, ClusterClient) else client
+    return client.at(client.topology.node_of(slot_of(key))) if isinstance(client, ClusterClient) else client
 
 
 def primaries_of(client: redis.Redis) -> list[redis.Redis]:
     """Return a client of each server that has keys."""
-    return client.primaries() if isinstance(client, ClusterClient) else [client]
+    if not isinstance(client, ClusterClient):
+        return [client]
+    return [client.at(node) for node in client.topology.primaries()]

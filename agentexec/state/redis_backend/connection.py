@@ -133,10 +133,7 @@ class Connections:
                 away = error
                 continue
             if shows_map:
-                return Clients(
-                    _cluster(address, timeout=TIMEOUT, retries=1),
-                    _cluster(address, timeout=MAX_BLOCK_SECONDS + TIMEOUT, retries=0),
-                )
+                return _cluster(address)
             if len(address.nodes) > 1:
                 raise bad_url(
                     f"{node.host}:{node.port} is not part of a cluster that its user may see (+cluster|slots), and several "
@@ -178,8 +175,14 @@ def _shows_map(client: redis.Redis) -> bool:
     return isinstance(slots, list) and bool(slots)
 
 
-def _cluster(address: Address, *, timeout: float, retries: int) -> ClusterClient:
-    return ClusterClient(address.nodes, lambda node: _client(address, node, timeout=timeout, retries=retries))
+def _cluster(address: Address) -> Clients:
+    retrying = ClusterClient(lambda node: _client(address, node, timeout=TIMEOUT, retries=1), address.nodes)
+    single_try = ClusterClient(
+        lambda node: _client(address, node, timeout=MAX_BLOCK_SECONDS + TIMEOUT),
+        address.nodes,
+        retrying.topology,
+    )
+    return Clients(retrying, single_try)
 
 
 def _client(address: Address, node: Node | None = None, *, timeout: float, retries: int = 0) -> redis.Redis:

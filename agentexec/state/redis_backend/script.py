@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import redis
 
-from agentexec.state.redis_backend.cluster import slot_of
+from agentexec.state.redis_backend.topology import slot_of
 
 log = logging.getLogger("agentexec.redis")
 

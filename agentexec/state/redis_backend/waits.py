@@ -11,7 +11,8 @@ from typing import Any
 import redis
 from redis.exceptions import AskError
 
-from agentexec.state.redis_backend.cluster import AWAY, ClusterClient, slot_of
+from agentexec.state.redis_backend.cluster import AWAY, ClusterClient
+from agentexec.state.redis_backend.topology import slot_of
 
 GRACE_SECONDS = 1.0
 """Seconds by which a node may answer late that a read has found nothing."""
@@ -33,7 +34,7 @@ def wait_for_any(cluster: ClusterClient, keys: Sequence[str], timeout: float) ->
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
         blocked: set[Any] = set()
         for key in keys:
-            node = cluster.node_of(slot_of(key))
+            node = cluster.topology.node_of(slot_of(key))
             try:
                 pool = cluster.at(node).connection_pool
                 connection: Any = pool.get_connection()
@@ -43,7 +44,7 @@ def wait_for_any(cluster: ClusterClient, keys: Sequence[str], timeout: float) ->
                 blocked.add(connection)
                 connection.send_command("BLPOP", key, timeout)
             except AWAY:
-                cluster.note_failure(node)
+                cluster.topology.note_failure(node)
                 raise
             selector.register(connection._sock, selectors.EVENT_READ, (key, node, connection))
         deadline = time.monotonic() + timeout + GRACE_SECONDS
@@ -58,7 +59,7 @@ def wait_for_any(cluster: ClusterClient, keys: Sequence[str], timeout: float) ->
                     cluster.blpop([key], timeout=min(timeout, REDIRECTED_SECONDS))
                     answer = True
                 except AWAY:
-                    cluster.note_failure(node)
+                    cluster.topology.note_failure(node)
                     raise
                 blocked.discard(connection)
                 selector.unregister(ready.fileobj)

@@ -201,3 +201,24 @@ class TestMovingSlots:
         assert ids(leases) == pushed
         backend.finish("queue", leases)
         moving.move(queue_key("queue"), source)
+
+
+@pytest.mark.thorough
+def test_replicas_tell_who_takes_over_when_every_primary_dies() -> None:
+    with Cluster() as cluster:
+        primaries = cluster.primaries()
+        replicas = [cluster.replica_of(primary) for primary in primaries]
+        backend = make(primaries[0].url)
+        pushed = push(backend, "queue", 1)
+        for primary in primaries:
+            primary.ask("WAIT", 1, 5000)
+            primary.kill()
+        with pytest.raises(UnavailableError):
+            backend.depth("queue")
+        for replica in replicas:
+            # No primary is left that could vote.
+            replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+        wait_until(lambda: all(replica.state == "ok" for replica in replicas))
+        backend.depth("queue")
+        assert ids(claim(backend, "queue")) == pushed
+        backend.close()
