@@ -1,6 +1,7 @@
 export {
   type Api,
   type ApproveBody,
+  type BudgetBody,
   type BulkCancelBody,
   type BulkRetryBody,
   createApi,
@@ -34,6 +35,7 @@ export type { StreamState } from './client/streamState.js';
 export { ActiveAgentsBadge, type ActiveAgentsBadgeProps } from './components/ActiveAgentsBadge.js';
 export { ApprovalCard, type ApprovalCardProps } from './components/ApprovalCard.js';
 export { BudgetBar, type BudgetBarProps } from './components/BudgetBar.js';
+export { BudgetForm, type BudgetFormProps } from './components/BudgetForm.js';
 export { BudgetList, type BudgetListProps } from './components/BudgetList.js';
 export { ChatPanel, type ChatPanelProps } from './components/ChatPanel.js';
 export { CopyButton, type CopyButtonProps } from './components/CopyButton.js';

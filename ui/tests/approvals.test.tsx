@@ -67,7 +67,10 @@ test('an application that takes no changes shows no fields for them', () => {
 
 test('a rule is revoked, or says why not', async () => {
   const revoke = vi.fn(() => Promise.reject(new Error('Not yours.')));
-  render(<RuleList rules={[rule(), rule({ rule_id: 'b', tool: 'pay', active: false })]} onRevoke={revoke} />);
+  const chat = { rule_id: 'c', scope: 'conversation', agent_id: null } as const;
+  const rules = [rule(), rule({ rule_id: 'b', tool: 'pay', active: false }), rule({ ...chat, active: false })];
+  render(<RuleList rules={rules} onRevoke={revoke} />);
+  expect(screen.getByText(/^all tasks of a conversation, by/)).toBeTruthy();
   await userEvent.click(screen.getByRole('button', { name: 'Revoke the rule for send_email' }));
   expect(revoke).toHaveBeenCalledWith(rule());
   expect((await screen.findByRole('alert')).textContent).toBe('Not yours.');

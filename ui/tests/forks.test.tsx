@@ -1,6 +1,6 @@
 import { render, screen, waitFor, within } from '@testing-library/react';
 import userEvent from '@testing-library/user-event';
-import { BudgetBar, BudgetList, CopyButton, ForkForm, TaskComparison, TaskDetail } from 'agentexec-ui';
+import { BudgetBar, BudgetForm, BudgetList, CopyButton, ForkForm, TaskComparison, TaskDetail } from 'agentexec-ui';
 import { describe, expect, test, vi } from 'vitest';
 import { AGENT_ID, budget, comparison, detail } from './samples.js';
 
@@ -35,6 +35,41 @@ describe('BudgetBar', () => {
     render(<BudgetList budgets={[budget({ title: 'tenant=x\u202ey' }), budget({ title: '*', period: 'week' })]} />);
     expect(screen.getByText(/tenant=x\\u202ey per day/)).toBeTruthy();
     expect(screen.getByText('All tasks per week')).toBeTruthy();
+  });
+});
+
+describe('BudgetForm', () => {
+  const submit = () => screen.getByRole('button', { name: 'Set the budget' });
+
+  test('sends another limit in the unit of the present one', async () => {
+    const user = userEvent.setup();
+    const onBudget = vi.fn();
+    const mine = { title: 'task', period: null };
+    const { rerender } = render(<BudgetForm budget={budget(mine)} onBudget={onBudget} />);
+    const field = screen.getByLabelText('New limit, in dollars');
+    expect((field as HTMLInputElement).value).toBe('50');
+    expect(screen.getByRole('meter', { name: 'Until now' }).getAttribute('aria-valuetext')).toBe('$12.50 of $50.00');
+    await user.clear(field);
+    await user.type(field, '12.5');
+    expect(screen.getByText(/As much is spent already/)).toBeTruthy();
+    await user.clear(field);
+    await user.click(submit());
+    expect(onBudget).not.toHaveBeenCalled();
+    await user.type(field, '99.95{Enter}');
+    rerender(<BudgetForm budget={budget({ ...mine, unit: 'tokens' })} onBudget={onBudget} />);
+    await user.clear(screen.getByLabelText('New limit, in tokens'));
+    await user.type(screen.getByLabelText('New limit, in tokens'), '5000{Enter}');
+    expect(onBudget.mock.calls).toEqual([['$99.95'], ['5000 tokens']]);
+  });
+
+  test('lets a task without a budget choose its unit, and says why a limit was refused', async () => {
+    const user = userEvent.setup();
+    const onBudget = vi.fn().mockRejectedValue(new Error('The price of the model is unknown.'));
+    render(<BudgetForm budget={null} onBudget={onBudget} />);
+    await user.selectOptions(screen.getByLabelText('Counted in'), 'tokens');
+    await user.type(screen.getByLabelText('New limit, in tokens'), '5000{Enter}');
+    expect((await screen.findByRole('alert')).textContent).toBe('The price of the model is unknown.');
+    expect(onBudget).toHaveBeenCalledWith('5000 tokens');
   });
 });
 

@@ -2,6 +2,7 @@ import {
   ActiveAgentsBadge,
   ApprovalCard,
   BudgetBar,
+  BudgetForm,
   BudgetList,
   ChatPanel,
   CopyButton,
@@ -86,6 +87,8 @@ export const GALLERY: Record<string, ReactNode> = {
   UsageSummary: <UsageSummary usage={usage} cost={0.5} byModel={{ a: usage, b: usage }} />,
   'UsageSummary with a budget': <UsageSummary usage={usage} budget={budget({ title: 'task', period: null })} />,
   'BudgetBar beyond its limit': <BudgetBar budget={budget({ spent: 60, reserved: 1 })} />,
+  BudgetForm: <BudgetForm budget={budget({ title: 'task', period: null })} onBudget={nothing} onCancel={nothing} />,
+  'BudgetForm without a budget, with an error': <BudgetForm budget={null} onBudget={nothing} error="It has ended." />,
   BudgetList: <BudgetList budgets={[budget(), budget({ title: '*', unit: 'tokens' })]} />,
   'BudgetList that loads, and without budgets': (
     <>

@@ -125,6 +125,23 @@ describe('useActivityStream', () => {
     expect(result.current.logs.map((line) => line.message)).toEqual(['Started', 'Done']);
   });
 
+  test('follows a task further that was retried', async () => {
+    const failed = event(2, 'error', { status: 'error', message: 'Failed', percentage: 0, error: 'It broke.' });
+    const again = event(3, 'status', { status: 'queued', message: 'Retried', percentage: 0 });
+    const { client } = fakeApi((call) =>
+      call.headers.get('last-event-id') === failed.id
+        ? stream([frame(again)], { end: false, signal: call.signal })
+        : stream([frame(started), frame(failed)]),
+    );
+    const { result } = renderHook(() => useActivityStream('a', { client }));
+    await waitFor(() => expect(result.current.connection).toBe('closed'));
+    expect(result.current).toMatchObject({ status: 'error', error: 'It broke.', ended: true });
+    act(() => result.current.reconnect());
+    await waitFor(() => expect(result.current.status).toBe('queued'));
+    expect(result.current).toMatchObject({ error: undefined, ended: false });
+    expect(result.current.logs).toHaveLength(3);
+  });
+
   test('begins anew for another task, and closes the stream before', async () => {
     const { client, calls } = fakeApi((call) =>
       stream([frame({ ...started, data: { ...started.data, message: call.url } })], {

@@ -153,7 +153,10 @@ export const api = {
   contents: (agentId: string, signal?: AbortSignal) =>
     get<Contents>(`/activity/${encode(agentId)}/contents`, {}, signal),
   cancel: (agentId: string) => post<{ changed: boolean }>(`/activity/${encode(agentId)}/cancel`),
-  retry: (agentId: string) => post<{ changed: boolean }>(`/activity/${encode(agentId)}/retry`),
+  retry: (agentId: string, budget?: string) =>
+    post<{ changed: boolean }>(`/activity/${encode(agentId)}/retry`, budget === undefined ? {} : { budget }),
+  setBudget: (agentId: string, budget: string) =>
+    post<{ changed: boolean }>(`/activity/${encode(agentId)}/budget`, { budget }),
   runs: (agentId: string, signal?: AbortSignal) => get<TaskRun[]>(`/activity/${encode(agentId)}/runs`, {}, signal),
   fork: (agentId: string, body: ForkBody) => post<{ agent_id: string }>(`/activity/${encode(agentId)}/fork`, body),
   compare: (agentId: string, otherId: string, signal?: AbortSignal) =>

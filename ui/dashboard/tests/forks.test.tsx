@@ -118,3 +118,36 @@ test('the overview has the shared budgets, and a task its own', async () => {
   show(<TaskView agentId={AGENT_ID} />);
   expect(await screen.findByRole('meter', { name: 'Budget' })).toBeTruthy();
 });
+
+test('a task gets another budget, and one that failed is retried with it', async () => {
+  const mine = budget({ title: 'task', period: null, spent: 50 });
+  answers[`/activity/${AGENT_ID}`] = detail({ status: 'running', budget: mine });
+  answers[`/activity/${AGENT_ID}/budget`] = { changed: true };
+  answers[`/activity/${AGENT_ID}/retry`] = { changed: true };
+  const user = userEvent.setup();
+  const set = async (open: string, button: string) => {
+    await user.click(await screen.findByRole('button', { name: open }));
+    const field = screen.getByLabelText('New limit, in dollars');
+    await user.clear(field);
+    await user.type(field, '60');
+    await user.click(screen.getByRole('button', { name: button }));
+    await waitFor(() => expect(screen.queryByRole('dialog')).toBeNull());
+  };
+  const { unmount } = show(<TaskView agentId={AGENT_ID} />);
+  await set('Budget…', 'Set the budget');
+  unmount();
+  answers[`/activity/${AGENT_ID}`] = detail({ status: 'error', budget: mine });
+  show(<TaskView agentId={AGENT_ID} />);
+  await set('Retry with a budget…', 'Retry with this budget');
+  expect(sent).toEqual([
+    { path: `/activity/${AGENT_ID}/budget`, body: { budget: '$60' } },
+    { path: `/activity/${AGENT_ID}/retry`, body: { budget: '$60' } },
+  ]);
+});
+
+test('who may only read sets no budget', async () => {
+  answers[`/activity/${AGENT_ID}`] = detail({ status: 'running' });
+  show(<TaskView agentId={AGENT_ID} />, ['read']);
+  await screen.findByRole('heading', { level: 1 });
+  expect(screen.queryByRole('button', { name: 'Budget…' })).toBeNull();
+});

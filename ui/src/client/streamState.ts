@@ -70,6 +70,7 @@ export class StreamStore {
       append(events, event);
       if (event.type === 'text_delta') text += asText(event.data.text);
       if (event.type === 'status' && event.data.status === 'running') text = '';
+      if (event.type === 'status' && !isFinalEvent(event)) Object.assign(change, { error: undefined, ended: false });
       if (event.type === 'result') change.result = event.data.value;
       if (event.type === 'error' || event.type === 'canceled') change.error = asText(event.data.error) || undefined;
       if (isFinalEvent(event)) change.ended = true;

@@ -85,9 +85,11 @@ function Rule({ rule, onRevoke, onTaskClick }: RuleProps) {
           <>
             tasks with <Untrusted text={labels(rule.metadata)} strictly />
           </>
+        ) : rule.scope === 'conversation' ? (
+          'all tasks of a conversation'
         ) : (
           <>
-            {rule.scope === 'task' ? 'task' : 'conversation of task'}{' '}
+            {'task '}
             {agentId && onTaskClick ? (
               <button type="button" className="ax-link" onClick={() => onTaskClick(agentId)}>
                 {agentId.slice(0, 8)}

@@ -1,6 +1,6 @@
 'use client';
 
-import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
+import { useCallback, useEffect, useRef, useState, useSyncExternalStore } from 'react';
 import type { Client } from '../client/client.js';
 import { followActivity } from '../client/follow.js';
 import { type StreamState, StreamStore } from '../client/streamState.js';
@@ -19,6 +19,8 @@ export interface ActivityStreamOptions {
 /** State of a stream, and the reason if the API refuses it. */
 export interface ActivityStream extends StreamState {
   refusal: Error | undefined;
+  /** Follow a task further that had ended, once it has been retried. */
+  reconnect: () => void;
 }
 
 /**
@@ -34,6 +36,7 @@ export function useActivityStream(
   const client = useClient(options.client);
   const key = JSON.stringify([client.baseUrl, agentId, deltas]);
   const [followed, setFollowed] = useState(() => ({ key, store: new StreamStore() }));
+  const [round, setRound] = useState(0);
   const [refused, setRefused] = useState<{ key: string; error: Error }>();
 
   // Another task begins with an empty state, in this very render.
@@ -50,6 +53,7 @@ export function useActivityStream(
     latest.current = client;
   });
 
+  // biome-ignore lint/correctness/useExhaustiveDependencies: each round connects again.
   useEffect(() => {
     if (!enabled || !agentId) return undefined;
     const stop = new AbortController();
@@ -67,8 +71,9 @@ export function useActivityStream(
       if (!stop.signal.aborted) setRefused({ key, error });
     });
     return () => stop.abort();
-  }, [agentId, enabled, deltas, pollInterval, store, key]);
+  }, [agentId, enabled, deltas, pollInterval, store, key, round]);
 
   const state = useSyncExternalStore(store.subscribe, store.snapshot, store.snapshot);
-  return { ...state, refusal: refused?.key === key ? refused.error : undefined };
+  const reconnect = useCallback(() => setRound((before) => before + 1), []);
+  return { ...state, refusal: refused?.key === key ? refused.error : undefined, reconnect };
 }

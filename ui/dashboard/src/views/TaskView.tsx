@@ -22,6 +22,7 @@ import { waitsFor } from '../../../src/status.js';
 import { visible } from '../../../src/visible.js';
 import { clockTime } from '../clock.js';
 import { api, type Contents } from '../data.js';
+import { BudgetButton } from '../parts/Budgets.js';
 import { ForkButton, Relative, relatives } from '../parts/Forks.js';
 import { Icon } from '../parts/Icon.js';
 import { Link } from '../parts/Link.js';
@@ -69,6 +70,10 @@ export function TaskView({ agentId }: { agentId: string }) {
   }
   if (!task.data || !status) return <Skeleton />;
   const { data } = task;
+  const onActed = async () => {
+    if (stream.connection === 'closed') stream.reconnect();
+    await task.refetch();
+  };
   const message = stream.message ?? data.logs.at(-1)?.message;
   return (
     <article className="d-task" data-status={status} data-live={wasActive || undefined}>
@@ -81,7 +86,7 @@ export function TaskView({ agentId }: { agentId: string }) {
         <span className="d-task__connection d-muted" role="status">
           {status && isActive(status) ? CONNECTIONS[stream.connection] : ''}
         </span>
-        {mayAct && <Acts task={data} status={status} onDone={task.refetch} />}
+        {mayAct && <Acts task={data} status={status} onDone={onActed} />}
       </header>
       <p className="d-task__now">
         <Untrusted text={message} />
@@ -312,6 +317,14 @@ function Acts({ task, status, onDone }: { task: Task; status: string; onDone: ()
         </span>
       )}
       {task.usage.requests > 0 && <ForkButton agentId={task.agent_id} />}
+      {status !== 'complete' && (
+        <BudgetButton
+          agentId={task.agent_id}
+          budget={task.budget}
+          ended={status === 'error' || status === 'canceled'}
+          onDone={onDone}
+        />
+      )}
       {(status === 'queued' || status === 'running') && (
         <button
           type="button"
