@@ -86,7 +86,7 @@ export function BudgetForm({
       <p className="ax-budget-form__hint">
         {budget && isLimit && limit <= budget.spent
           ? 'As much is spent already: the next model call is over the budget.'
-          : 'For the task and the tasks that it enqueues, what is spent already included.'}
+          : `For the task and the tasks that it enqueues, ${budget ? 'what is spent already included' : 'from its next attempt on'}.`}
       </p>
       {problem ? (
         <p role="alert" className="ax-error">
