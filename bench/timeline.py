@@ -13,6 +13,7 @@ import asyncio
 import functools
 import importlib
 import os
+import sqlite3
 import statistics
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -23,7 +24,7 @@ from uuid import UUID
 import psycopg
 import redis.connection
 from pydantic import BaseModel
-from sqlalchemy import Engine, event
+from sqlalchemy import Pool, event
 
 import agentexec as ax
 from agentexec.activity.changes.postgres_store import PostgresRecordStore
@@ -133,12 +134,17 @@ def note_round_trips() -> None:
         self, _noting_steps(steps), *options, **named
     )
     _note_calls(redis.connection.AbstractConnection, "send_packed_command")
-    event.listen(Engine, "before_cursor_execute", _note_on_sqlite)
-    event.listen(Engine, "commit", _note_on_sqlite)
+    event.listen(Pool, "connect", _note_on_sqlite)
 
 
 def _note_on_sqlite(connection: Any, *_: Any) -> None:
-    if connection.dialect.name == "sqlite":
+    # By the driver: with a listener of SQLAlchemy's statements, none would take the short way that users' statements take.
+    if isinstance(connection, sqlite3.Connection):
+        connection.set_trace_callback(_note_statement)
+
+
+def _note_statement(statement: str) -> None:
+    if not statement.startswith(("BEGIN", "PRAGMA")):
         _note(TRIP)
 
 

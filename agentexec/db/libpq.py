@@ -113,25 +113,17 @@ def _run(
     if then is not None:
         _send(dbapi, raw, prepared, transformer, *then)
         raw.pgconn.pipeline_sync()
-    results = raw.wait(_exchange(raw.pgconn, dbapi))
-    followed = None if then is None else _followed(dbapi, raw)
-    if then is None or followed is not None:
+    results, following = raw.wait(_exchange_both(raw.pgconn, dbapi, follows=then is not None))
+    if then is None or following is not None:
         raw.pgconn.exit_pipeline_mode()
     for result in results:
         if result.status == dbapi.pq.ExecStatus.FATAL_ERROR:
             raise dbapi.errors.error_from_result(result)
     transformer.set_pgresult(results[-1])
     rows: list[Row] = transformer.load_rows(0, results[-1].ntuples, tuple)
-    return rows, bool(followed)
-
-
-def _followed(dbapi: Any, raw: Any) -> bool | None:
-    """Return whether the second transaction has run, None if the connection is lost: the first one may have succeeded."""
-    try:
-        results = raw.wait(_exchange(raw.pgconn, dbapi))
-    except dbapi.Error:
-        return None
-    return all(result.status != dbapi.pq.ExecStatus.FATAL_ERROR for result in results)
+    return rows, following is not None and all(
+        result.status != dbapi.pq.ExecStatus.FATAL_ERROR for result in following
+    )
 
 
 def _send(
@@ -163,6 +155,19 @@ def _numbered(statement: str) -> tuple[bytes, Sequence[str]]:
     names = list(dict.fromkeys(_PLACEHOLDER.findall(statement)))
     query = _PLACEHOLDER.sub(lambda found: f"${names.index(found[1]) + 1}", statement)
     return query.replace("%%", "%").encode(), names
+
+
+def _exchange_both(
+    pgconn: Any, dbapi: Any, *, follows: bool
+) -> Generator[int, int, tuple[list[Any], list[Any] | None]]:
+    """Return the results of one transaction, and of a second one if it follows; None if the connection is lost by then."""
+    results = yield from _exchange(pgconn, dbapi)
+    if not follows:
+        return results, None
+    try:
+        return results, (yield from _exchange(pgconn, dbapi))
+    except dbapi.Error:
+        return results, None  # the first transaction may have succeeded, and must not look as if it failed
 
 
 def _exchange(pgconn: Any, dbapi: Any) -> Generator[int, int, list[Any]]:
