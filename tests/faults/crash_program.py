@@ -584,6 +584,16 @@ async def warm_up() -> None:
                     pass
 
 
+def prepare_forks() -> None:
+    """Do the work that every attempt would repeat, and prevent garbage collections that would copy all shared memory."""
+    default_exporter()
+    create_engine("sqlite://")
+    asyncio.run(warm_up())
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
@@ -591,13 +601,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="instants from one kill to the next")
     options = parser.parse_args()
     folder = options.folder
-    # Work that every attempt would repeat, and a garbage collection that would copy all shared memory.
-    default_exporter()
-    create_engine("sqlite://")
-    asyncio.run(warm_up())
-    gc.collect()
-    gc.freeze()
-    gc.disable()
+    prepare_forks()
     template = folder / "template"
     template.mkdir()
     assert forked(make_database, template) == 0

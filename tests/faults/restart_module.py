@@ -32,9 +32,13 @@ class Instants:
     def __init__(self) -> None:
         self.kill_at = 0
         self.seen = 0
+        self.is_planned = False
+        """True if a program says when to die, see `restart_program.py`."""
 
     def begin(self, kill_at: int) -> None:
         """Note the task at work; 0 for one that is not killed now."""
+        if self.is_planned:
+            return
         killed = (FOLDER / f"killed-{kill_at}").exists()
         self.kill_at, self.seen = 0 if killed else kill_at, 0
 
