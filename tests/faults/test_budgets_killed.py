@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import sys
@@ -18,7 +19,7 @@ from agentexec.activity.budget_models import Budget
 from agentexec.activity.models import Activity
 from agentexec.journal.models import JournalEntry
 from agentexec.runtime import RUNTIME
-from tests.deployment import REPOSITORY, Deploy, Deployment, on_targets
+from tests.deployment import REPOSITORY, Deploy, Deployment, on_one_target, on_targets
 from tests.faults.budget_module import MAX_INPUT, MAX_OUTPUT
 
 MODULE = Path(__file__).parent / "budget_module.py"
@@ -42,6 +43,44 @@ def test_a_shared_budget_holds_while_workers_are_killed(deploy: Deploy) -> None:
     assert _kill_until_ended(deployment, tasks) > 2
     deployment.wait_for_ends(tasks, timeout=90)
     _audit()
+
+
+@pytest.mark.thorough
+@on_one_target("embedded", "postgres", alternates=False)
+def test_a_budget_set_between_kills_lets_the_tasks_go_on(deploy: Deploy) -> None:
+    deployment = deploy(num_workers=1, max_crashes=50)
+    deployment.spawn([sys.executable, "-m", "agentexec", "worker", str(MODULE)], PYTHONPATH=str(REPOSITORY))
+    tasks = [
+        ax.enqueue_sync("spend", {"key": str(number), "times": number}, budget="300 tokens", on_budget="ask")
+        for number in range(4)
+    ]
+    # The first limit is still too low for most.
+    for limit in ("500 tokens", "100000 tokens"):
+        deployment.wait_for(lambda: _all_wait_or_have_ended(deployment, tasks), timeout=60)
+        for number, task in enumerate(tasks):
+            if number % 2 == 0:
+                _kill_a_worker(deployment)
+            ax.set_budget_sync(task, limit)
+    deployment.wait_for_ends(tasks, timeout=90)
+    with Session(RUNTIME.engine) as db:
+        facts = list(db.scalars(select(JournalEntry.value).where(JournalEntry.kind == "model")))
+        accounts = list(db.scalars(select(Budget)))
+    assert {deployment.status(task) for task in tasks} == {ax.Status.COMPLETE}
+    recorded = [json.loads(value)["usage"] for value in facts]
+    assert sum(account.spent_tokens for account in accounts) == sum(
+        usage["input_tokens"] + usage["output_tokens"] for usage in recorded
+    )
+
+
+def _all_wait_or_have_ended(deployment: Deployment, tasks: list[ax.Task]) -> bool:
+    with Session(RUNTIME.engine) as db:
+        asking = {call.agent_id for call in ax.approvals.list(db)}
+    return all(task.agent_id in asking or ax.Status(deployment.status(task)).final for task in tasks)
+
+
+def _kill_a_worker(deployment: Deployment) -> None:
+    with contextlib.suppress(psutil.Error, IndexError, AssertionError):  # between two worker processes
+        deployment.workers()[0].kill()
 
 
 def _kill_until_ended(deployment: Deployment, tasks: list[ax.Task]) -> int:
