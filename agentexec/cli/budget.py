@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import agentexec as ax
+from agentexec.arguments.actors import source_on_host
 from agentexec.cli.database import session
 from agentexec.cli.decision import By
 from agentexec.cli.options import AgentId, MetadataScope, parse_labels, parse_task_id
@@ -32,7 +33,8 @@ def run(
     The exit code is 1 if the task has ended or does not exist.
     """
     task, scope = parse_task_id(agent_id), parse_labels(metadata)
-    changed = ax.set_budget_sync(task, budget, metadata_filter=scope, by=by)
+    source = source_on_host("cli")
+    changed = ax.set_budget_sync(task, budget, metadata_filter=scope, by=by, source=source)
     with session() as db:
         found = ax.activity.detail(db, task, metadata_filter=scope)
     if as_json:

@@ -56,6 +56,7 @@ async def set_budget(
     *,
     metadata_filter: Mapping[str, Any] | None = None,
     by: str | None = None,
+    source: str | None = None,
 ) -> bool:
     """Give a task that has not ended another limit of what it may spend in all, children included.
 
@@ -69,6 +70,7 @@ async def set_budget(
             to the limit stays added.
         metadata_filter: Labels that the task must have, as for `ax.activity.detail`.
         by: Name of who does it, for the task's log.
+        source: From where, for the record of the questions that this answers; by default "code" and the name of this host.
 
     Returns:
         False if the task has ended.
@@ -78,7 +80,7 @@ async def set_budget(
         UsageError: The budget is not an amount, or in another unit than the present one.
         UnavailableError: The database cannot be reached. Inside a task, the call waits for it.
     """
-    return await RUNTIME.run_patiently(_set_budget, _new_limit(task, budget, by), metadata_filter)
+    return await RUNTIME.run_patiently(_set_budget, _new_limit(task, budget, by, source), metadata_filter)
 
 
 def set_budget_sync(
@@ -87,17 +89,18 @@ def set_budget_sync(
     *,
     metadata_filter: Mapping[str, Any] | None = None,
     by: str | None = None,
+    source: str | None = None,
 ) -> bool:
     """Set a budget: `set_budget` for code without an event loop, with the same arguments, result and errors."""
-    return wait_out(_set_budget, _new_limit(task, budget, by), metadata_filter)
+    return wait_out(_set_budget, _new_limit(task, budget, by, source), metadata_filter)
 
 
-def _new_limit(task: Task | UUID | str, budget: str, by: str | None) -> NewLimit:
+def _new_limit(task: Task | UUID | str, budget: str, by: str | None, source: str | None) -> NewLimit:
     limit = checked_limit("budget=", budget)
     if limit is None:
         raise UsageError('budget= must be a text like "$2.00" or "500000 tokens".')
     name = None if by is None else actor_name(by)
-    return NewLimit(agent_id_of(task), limit, name, checked_source(None), utc_now())
+    return NewLimit(agent_id_of(task), limit, name, checked_source(source), utc_now())
 
 
 def _set_budget(new: NewLimit, metadata_filter: Mapping[str, Any] | None) -> bool:

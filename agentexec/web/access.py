@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import Depends, HTTPException, Request
 
 from agentexec.activity.queries.labels import wanted_labels
+from agentexec.arguments.actors import MAX_ACTOR
 from agentexec.errors import AccessDeniedError, ActivityNotFoundError, UsageError
 from agentexec.task import parse_agent_id
 from agentexec.web.caller import Caller
@@ -146,3 +147,9 @@ def scope_of(caller: Caller, labels: dict[str, Any] | None = None) -> dict[str, 
         if wanted_labels({name: own[name]}) != wanted_labels({name: wanted[name]}):
             raise UsageError(f"metadata: {name} is fixed for this caller; leave it out.")
     return {**wanted, **own} or None
+
+
+def source_of(request: Request) -> str:
+    """Return where a request comes from."""
+    host = "" if request.client is None else f" {request.client.host}"
+    return f"http{host}"[:MAX_ACTOR]

@@ -21,7 +21,7 @@ from agentexec.config import CONF
 from agentexec.errors import AccessDeniedError, UsageError
 from agentexec.task import Priority, Status
 from agentexec.values.presentation import Bounds, Presenter, read_json
-from agentexec.web.access import Actor, Reader, TaskReader, scope_of
+from agentexec.web.access import Actor, Reader, TaskReader, scope_of, source_of
 from agentexec.web.bulk import COUNTED, acting_on_many
 from agentexec.web.endpoints import Endpoints
 from agentexec.web.parameters import ListQuery, Pairs, parse_pairs, reading_session
@@ -145,10 +145,16 @@ def retry_activity(agent_id: UUID, caller: Actor, body: RetryBody | None = None)
 
 
 @ENDPOINTS.post("/activity/{agent_id}/budget", summary="Set the budget of a task")
-def set_activity_budget(agent_id: UUID, body: BudgetBody, caller: Actor) -> ActSchema:
+def set_activity_budget(agent_id: UUID, body: BudgetBody, caller: Actor, request: Request) -> ActSchema:
     """Give a task another limit, which counts from its next model call; `changed` is false if it has ended."""
     return ActSchema(
-        changed=set_budget_sync(agent_id, body.budget, metadata_filter=caller.metadata_filter, by=caller.name)
+        changed=set_budget_sync(
+            agent_id,
+            body.budget,
+            metadata_filter=caller.metadata_filter,
+            by=caller.name,
+            source=source_of(request),
+        )
     )
 
 

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from fastapi import Query, Request
 
-from agentexec.arguments.actors import MAX_ACTOR
 from agentexec.client.approval_rules import (
     AllLikeIt,
     ApprovalRuleSchema,
@@ -21,7 +20,7 @@ from agentexec.client.approvals import MAX_LISTED, ApprovalSchema, State
 from agentexec.client.approvals import list_approvals as find_approvals
 from agentexec.client.approve import approve_sync, reject_sync
 from agentexec.errors import UsageError
-from agentexec.web.access import Actor, Reader
+from agentexec.web.access import Actor, Reader, source_of
 from agentexec.web.endpoints import Endpoints
 from agentexec.web.parameters import reading_session
 from agentexec.web.schemas import ActSchema, ApproveBody, RejectBody, RuleBody, RuleSavedSchema, RuleScopeBody
@@ -64,7 +63,7 @@ def approve_call(
             reason=body.reason or None,
             metadata_filter=caller.metadata_filter,
             by=caller.name,
-            source=_source(request),
+            source=source_of(request),
         )
     )
 
@@ -83,7 +82,7 @@ def reject_call(
             reason=body.reason or None,
             metadata_filter=caller.metadata_filter,
             by=caller.name,
-            source=_source(request),
+            source=source_of(request),
         )
     )
 
@@ -113,7 +112,7 @@ def add_approval_rule(caller: Actor, request: Request, body: RuleBody) -> RuleSa
         reason=body.reason or None,
         metadata_filter=caller.metadata_filter,
         by=caller.name,
-        source=_source(request),
+        source=source_of(request),
     )
     return RuleSavedSchema(rule_id=rule_id)
 
@@ -133,9 +132,3 @@ def _scope(body: RuleScopeBody | RuleBody) -> RuleScope:
         return body.scope
     labels: Mapping[str, Any] = body.metadata or {}
     return labels
-
-
-def _source(request: Request) -> str:
-    """Return where a request comes from."""
-    host = "" if request.client is None else f" {request.client.host}"
-    return f"http{host}"[:MAX_ACTOR]

@@ -130,9 +130,9 @@ async def test_a_question_that_a_killed_process_leaves_is_answered_by_the_new_li
 
     monkeypatch.setattr(client, "note_answers", die)
     with pytest.raises(SystemExit):
-        ax.set_budget_sync(owner, "5000 tokens", by="Ada")
+        ax.set_budget_sync(owner, "5000 tokens", by="Ada", source="slack #ops")
     [row] = questions(task)
-    assert (row.status, row.decided_by) == ("approved", "Ada")
+    assert (row.status, row.decided_by, row.decided_from) == ("approved", "Ada", "slack #ops")
     assert row.wake_at is not None, "the reconciler tells the queue"
     assert await attempt(task, owner) == "Done."
 
