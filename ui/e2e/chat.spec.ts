@@ -95,7 +95,7 @@ test('messages get answers that are streamed, join a turn, and stop one', async 
 test("the panel of the package works in the example's page, on a phone", async ({ page, application, company }) => {
   await showOn(page, PHONE);
   await page.goto(application.url);
-  await page.getByRole('button', { name: 'Ask' }).click();
+  await page.getByRole('button', { name: 'Ask', exact: true }).click();
   await expect(chat(page).getByText('Nothing was said yet.')).toBeVisible();
   await send(page, `Publish ${company}`);
   const card = call(page, `"Publish ${company}"`);
