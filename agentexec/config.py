@@ -113,6 +113,14 @@ class Settings(BaseSettings):
     key_prefix: str = Field(
         default="agentexec", min_length=1, max_length=60, description="Prefix of the Redis keys."
     )
+    dynamodb_table: str = Field(
+        default="agentexec",
+        min_length=3,
+        max_length=255,
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="Name of the DynamoDB table, for the state backend agentexec.state.dynamodb_backend. Region, endpoint and "
+        "credentials come from AWS's own settings.",
+    )
     lease_seconds: float = Field(
         default=30,
         ge=0.5,

@@ -6,6 +6,7 @@ import heapq
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 
@@ -20,11 +21,11 @@ class FairLane:
         self._tasks: dict[str | None, OrderedDict[UUID, float]] = {}
         """Tasks of each key, with their steps."""
         self._key: dict[UUID, str | None] = {}
-        self._turns: dict[str | None, float] = {}
-        """Turn of each key that has tasks."""
+        self._turns: dict[str | None, tuple[float, int]] = {}
+        """Turn of each key that has tasks, and a number: of keys with the same turn the one that got it first comes first."""
         self._heap: list[tuple[float, int, str | None]] = []
         """Keys by turn; those that do not agree with `_turns` are outdated."""
-        self._numbers = itertools.count()
+        self._last_number = 0
         self._now = 0.0
 
     def __len__(self) -> int:
@@ -56,11 +57,18 @@ class FairLane:
             self._tasks[key].move_to_end(first, last=False)
         self._set_turn(key, -1.0)
 
+    def move_ahead(self, agent_id: UUID, is_later: Callable[[UUID], bool]) -> None:
+        """Move the last task of a key before those at the end of its key that are later."""
+        tasks = self._tasks[self._key[agent_id]]
+        others = itertools.islice(reversed(tasks), 1, None)
+        for later in reversed(list(itertools.takewhile(is_later, others))):
+            tasks.move_to_end(later)
+
     def pop(self) -> UUID:
         """Take the task whose turn is next."""
         while True:
-            turn, _, key = heapq.heappop(self._heap)
-            if self._turns.get(key) == turn:
+            turn, number, key = heapq.heappop(self._heap)
+            if self._turns.get(key) == (turn, number):
                 break
         self._now = max(self._now, turn)
         agent_id = next(iter(self._tasks[key]))
@@ -78,6 +86,24 @@ class FairLane:
         if not self._tasks[key]:
             del self._tasks[key], self._turns[key]
 
+    def saved(self) -> dict[str, Any]:
+        """Return the lane as JSON values, from which `load` makes one that behaves in the same way."""
+        keys = [
+            [key, *self._turns[key], [agent_id.hex for agent_id in tasks]] for key, tasks in self._tasks.items()
+        ]
+        return {"now": self._now, "number": self._last_number, "keys": keys}
+
+    def load(self, saved: dict[str, Any], weight_of: Callable[[UUID], float]) -> None:
+        """Fill an empty lane with what `saved` returned."""
+        self._now, self._last_number = saved["now"], saved["number"]
+        for key, turn, number, ids in saved["keys"]:
+            agent_ids = [UUID(agent_id) for agent_id in ids]
+            self._tasks[key] = OrderedDict((agent_id, 1.0 / weight_of(agent_id)) for agent_id in agent_ids)
+            self._key.update(dict.fromkeys(agent_ids, key))
+            self._turns[key] = (turn, number)
+            heapq.heappush(self._heap, (turn, number, key))
+
     def _set_turn(self, key: str | None, turn: float) -> None:
-        self._turns[key] = turn
-        heapq.heappush(self._heap, (turn, next(self._numbers), key))
+        self._last_number += 1
+        self._turns[key] = (turn, self._last_number)
+        heapq.heappush(self._heap, (turn, self._last_number, key))

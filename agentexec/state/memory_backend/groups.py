@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from agentexec.state.answers import Waiting
@@ -36,13 +36,18 @@ class Groups:
             if agent_id in held:
                 continue
             if most is not None and len(held) >= most:
-                bisect.insort(self._lines[group], (task.priority, task.place, agent_id))
-                self._parked[agent_id] = group
+                self.park(agent_id, group)
                 return False
             held[agent_id] = None
             if not is_lock(group) and (most is None or len(held) < most):
                 self.advance(group)  # a limit that was raised lets more tasks in
         return True
+
+    def park(self, agent_id: UUID, group: str) -> None:
+        """Put a task into the line of a group."""
+        task = self._queue.tasks[agent_id]
+        bisect.insort(self._lines[group], (task.priority, task.place, agent_id))
+        self._parked[agent_id] = group
 
     def hold(self, agent_id: UUID, groups: Iterable[str]) -> None:
         """Let a task into groups, full or not."""
@@ -89,3 +94,21 @@ class Groups:
             return None
         line = [entry[2] for entry in self._lines[group]]
         return Waiting(group, line.index(agent_id), list(self._held[group])[:20])
+
+    def saved(self) -> dict[str, Any]:
+        """Return the groups as JSON values, from which `load` makes them again."""
+        held = {group: [agent_id.hex for agent_id in ids] for group, ids in self._held.items() if ids}
+        lines = {
+            group: [[priority, place, agent_id.hex] for priority, place, agent_id in line]
+            for group, line in self._lines.items()
+            if line
+        }
+        return {"held": held, "lines": lines}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Fill empty groups with what `saved` returned."""
+        for group, ids in saved["held"].items():
+            self._held[group] = dict.fromkeys(map(UUID, ids))
+        for group, line in saved["lines"].items():
+            self._lines[group] = [(priority, place, UUID(agent_id)) for priority, place, agent_id in line]
+            self._parked.update((entry[2], group) for entry in self._lines[group])
