@@ -9,7 +9,7 @@ the log. Commands of several threads go into one entry.
 | --- | --- | --- |
 | `queue#<rules>#<queue>` | `head` | generation of the log; number, id and size of the last snapshot; first number that may be left |
 | `queue#<rules>#<queue>` | `snap#<number>#<id>#<part>` | part of a snapshot: the state after that entry |
-| `log#<rules>#<queue>#<generation>` | `<number>` | entry: its id, and commands as compressed JSON |
+| `log#<rules>#<queue>#<generation>#<segment>` | `<number>` | entry: its id, and commands as compressed JSON |
 
 Entries before the last snapshot but one are deleted. A table that was emptied has no head: the next append starts a new generation,
 and nobody reads what another process might still append to the old one.
@@ -48,6 +48,9 @@ HEAD_SECONDS = 1.0
 
 CALL_SECONDS = 15.0
 """Time limit of a call."""
+
+SEGMENT = 100
+"""Entries of one partition. So no partition is written to for long."""
 
 LAST = "~"
 """Sort key above all others."""
@@ -182,35 +185,45 @@ class Replica:
     def _append(self, calls: Sequence[Call]) -> None:
         deadline, failures = time.monotonic() + CALL_SECONDS, 0
         entry_id, needed = uuid4().hex, []
+        # If the next number is free, there was nothing new to read.
+        looks = not self._may_be_current()
         while True:
-            answers = self._catch_up(entry_id)
+            answers = self._catch_up(entry_id) if looks else None
             if answers is None:
                 needed = [call for call in calls if call.is_needed(self._state.queue)]
-                if not needed:
+                if looks and not needed:
                     return
-                if not self._state.head.generation:
-                    self._start_generation()
-                    continue
-                item = self._entry(entry_id, [call.command for call in needed])
-                if self._table.put_new(item):
-                    answers = self._apply(item)
+                if looks or len(needed) == len(calls):
+                    answers = self._put_entry(entry_id, needed)
             if answers is not None:
                 for call, answer in zip(needed, answers, strict=True):
                     call.answer, call.error = (None, answer) if isinstance(answer, Exception) else (answer, None)
                 self._maybe_snapshot()
                 return
             # Another process was first, or the reply to the first try of ours was lost.
-            failures += 1
             if time.monotonic() > deadline:
                 raise UnavailableError("DynamoDB: too many processes change this queue at the same time.")
-            if failures > 1:
+            if failures:
                 time.sleep(pause(failures))
+            failures, looks = failures + looks, True
+
+    def _may_be_current(self) -> bool:
+        state = self._state
+        return bool(state.head.generation) and time.monotonic() - state.checked_at <= HEAD_SECONDS
+
+    def _put_entry(self, entry_id: str, calls: Sequence[Call]) -> list[Any] | None:
+        """Put the next entry and return the answers to its commands; None if another process was first."""
+        if not self._state.head.generation:
+            self._start_generation()
+            return None
+        item = self._entry(entry_id, [call.command for call in calls])
+        return self._apply(item) if self._table.put_new(item) else None
 
     def _entry(self, entry_id: str, commands: Sequence[Command]) -> Item:
         data = zlib.compress(json.dumps(commands, separators=(",", ":")).encode(), 1)
         state = self._state
         return {
-            **key(self._log_pk + state.head.generation, _sort_key(state.number + 1)),
+            **self._entry_key(state.head, state.number + 1),
             "id": {"S": entry_id},
             "data": {"B": data},
         }
@@ -220,6 +233,9 @@ class Replica:
         head = Head(generation=uuid4().hex)
         if self._table.put_new(_head_item(self._pk, head)):
             self._state = self._new_state(head)
+
+    def _entry_key(self, head: Head, number: int) -> Item:
+        return key(f"{self._log_pk}{head.generation}#{number // SEGMENT}", _sort_key(number))
 
     # Reading the log
 
@@ -238,16 +254,15 @@ class Replica:
 
     def _read_news(self, own: str) -> list[Any] | None:
         state = self._state
-        if not state.head.generation or time.monotonic() - state.checked_at > HEAD_SECONDS:
+        if not self._may_be_current():
             head = _read_head(self._table.get(self._pk, "head"))
             if head.generation != state.head.generation:
                 raise Moved
             state.checked_at = time.monotonic()
             if not head.generation:
                 return None
-        pk = self._log_pk + state.head.generation
         # The last entry that is known is read again: if it is gone, others may be too.
-        items = self._table.query(pk, _sort_key(max(1, state.number)), LAST)
+        items = self._entries(state.head, max(1, state.number))
         if state.number:
             last = next(items, None)
             if last is None or last["id"]["S"] != state.entry_id:
@@ -260,6 +275,17 @@ class Replica:
             if item["id"]["S"] == own:
                 answers = found
         return answers
+
+    def _entries(self, head: Head, number: int) -> Generator[Item]:
+        """Yield the entries from a number on."""
+        while True:
+            first, last = self._entry_key(head, number), None
+            for item in self._table.query(first["pk"]["S"], first["sk"]["S"], LAST):
+                last = item["sk"]["S"]
+                yield item
+            number = (number // SEGMENT + 1) * SEGMENT
+            if last != _sort_key(number - 1):
+                return
 
     def _apply(self, item: Item) -> list[Any]:
         """Apply an entry, and return the answers to its commands; an invalid one is an error, and the next goes on."""
@@ -340,8 +366,8 @@ class Replica:
             self._pk, "snap#", f"snap#{_sort_key(new.number)}", ProjectionExpression="pk, sk"
         )
         self._table.delete_all(found)
-        pk, end = self._log_pk + new.generation, max(old.number, new.kept)
-        self._table.delete_all(key(pk, _sort_key(number)) for number in range(new.kept, end))
+        end = max(old.number, new.kept)
+        self._table.delete_all(self._entry_key(new, number) for number in range(new.kept, end))
         if end > new.kept:
             self._table.succeeds(
                 self._table.client.update_item,
