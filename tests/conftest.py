@@ -26,7 +26,17 @@ from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI
 from tests.longest_first import longest_first
 from tests.redis_clusters import Cluster
-from tests.servers import MariaDB, PgBouncer, Postgres, RedisServer, Server, Valkey, free_port, memory_folder
+from tests.servers import (
+    DynamoDB,
+    MariaDB,
+    PgBouncer,
+    Postgres,
+    RedisServer,
+    Server,
+    Valkey,
+    free_port,
+    memory_folder,
+)
 from tests.tables import copy_database, reset_database
 from tests.waiting import patient
 
@@ -112,6 +122,10 @@ class Servers:
         return self._open.enter_context(PgBouncer(self.postgres))
 
     @cached_property
+    def dynamodb(self) -> DynamoDB:
+        return self._open.enter_context(DynamoDB())
+
+    @cached_property
     def mock_openai(self) -> MockOpenAI:
         # With the key of the mock it would send traces to OpenAI, and tell the log of a later test that it could not.
         import_module("agents.tracing.processors").default_exporter().export = lambda items: None
@@ -163,6 +177,15 @@ def mariadb(servers: Servers) -> MariaDB:
 def pgbouncer(postgres: Postgres, servers: Servers) -> PgBouncer:
     """A PgBouncer in transaction mode in front of `postgres`."""
     return ensure_running(servers.pgbouncer)
+
+
+@pytest.fixture
+def dynamodb(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> DynamoDB:
+    """A DynamoDB that runs, and is the one of this process."""
+    server = ensure_running(servers.dynamodb)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return server
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -208,6 +209,34 @@ class Server(ABC):
 
     def _log_tail(self) -> str:
         return self._log.read_text(errors="replace")[-2000:] if self._log.exists() else "(no log)"
+
+
+class DynamoDB(Server):
+    """DynamoDB as moto emulates it. A restart loses its tables."""
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables by which AWS's clients find this server."""
+        return {
+            "AWS_ENDPOINT_URL_DYNAMODB": self.url,
+            "AWS_REGION": "eu-west-1",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+
+    def ping(self) -> None:
+        socket.create_connection((HOST, self.port), timeout=5).close()
+
+    def _command(self) -> Sequence[str]:
+        return [sys.executable, str(Path(__file__).with_name("dynamodb_server.py")), str(self.port)]
+
+    def _prepare(self) -> None:
+        pass
 
 
 class Valkey(Server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from agentexec.errors import BackendInvalidError
@@ -16,12 +17,7 @@ if TYPE_CHECKING:
 
 def load_backend(module_path: str, settings: Settings, engine: Engine) -> StateBackend:
     """Create the backend of a module. Raises BackendInvalidError that names what the module or backend lacks."""
-    try:
-        module = importlib.import_module(module_path)
-    except ImportError as error:
-        raise BackendInvalidError(
-            f"AGENTEXEC_STATE_BACKEND names {module_path}, which cannot be imported: {error}."
-        ) from error
+    module = _import(module_path)
     create = getattr(module, "create", None)
     if not callable(create):
         raise BackendInvalidError(
@@ -39,6 +35,29 @@ def load_backend(module_path: str, settings: Settings, engine: Engine) -> StateB
             f"The state backend of {module_path} lacks {', '.join(missing)}; see agentexec.state.backend.StateBackend."
         )
     return cast(StateBackend, backend)
+
+
+def create_storage(module_path: str, settings: Settings) -> str:
+    """Create what a backend needs on its server, such as a table, and return a sentence about it.
+
+    Raises:
+        BackendInvalidError: The module cannot be imported.
+        UnavailableError: The server cannot be reached, or refuses.
+    """
+    module = _import(module_path)
+    create = getattr(module, "create_storage", None)
+    if not callable(create):
+        return f"{module_path} needs nothing to be created."
+    return str(create(settings))
+
+
+def _import(module_path: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_path)
+    except ImportError as error:
+        raise BackendInvalidError(
+            f"AGENTEXEC_STATE_BACKEND names {module_path}, which cannot be imported: {error}."
+        ) from error
 
 
 def required_names() -> list[str]:

@@ -41,9 +41,11 @@ def create(settings: Settings, engine: Engine) -> DynamoBackend:
     return DynamoBackend(settings.dynamodb_table)
 
 
-def create_table(settings: Settings) -> bool:
-    """Create the table of the settings. False if it was there already."""
-    return Table(settings.dynamodb_table).create()
+def create_storage(settings: Settings) -> str:
+    """Create the table of the settings, for `agentexec migrate --state`, and return a sentence about it."""
+    name = settings.dynamodb_table
+    created = Table(name).create()
+    return f"The DynamoDB table {name} is created." if created else f"The DynamoDB table {name} is there."
 
 
 class DynamoBackend(Messages):

@@ -7,11 +7,12 @@ the log. Commands of several threads go into one entry.
 
 | pk | sk | item |
 | --- | --- | --- |
-| `queue#<rules>#<queue>` | `head` | generation of the log; number, id and size of the last snapshot; first number that may be left |
+| `queue#<rules>#<queue>` | `head` | generation of the log; number, id and size of the last snapshot; first number that may not be emptied |
 | `queue#<rules>#<queue>` | `snap#<number>#<id>#<part>` | part of a snapshot: the state after that entry |
 | `log#<rules>#<queue>#<generation>#<segment>` | `<number>` | entry: its id, and commands as compressed JSON |
 
-Entries before the last snapshot but one are deleted. A table that was emptied has no head: the next append starts a new generation,
+Entries before the last snapshot but one are emptied, and DynamoDB removes them after a week: until then their numbers are taken, so
+a process that was suspended meanwhile cannot append one of them again. A table that was emptied has no head: the next append starts a new generation,
 and nobody reads what another process might still append to the old one.
 """
 
@@ -30,7 +31,7 @@ from uuid import uuid4
 
 from agentexec.errors import UnavailableError
 from agentexec.state.dynamodb_backend.rules import INVALID, RULES, Command, SharedQueue
-from agentexec.state.dynamodb_backend.table import Item, Table, key, pause
+from agentexec.state.dynamodb_backend.table import Item, Table, expiry, key, pause
 
 log = logging.getLogger("agentexec.dynamodb")
 
@@ -51,6 +52,9 @@ CALL_SECONDS = 15.0
 
 SEGMENT = 100
 """Entries of one partition. So no partition is written to for long."""
+
+EMPTIED_SECONDS = 7 * 86_400
+"""Seconds for which the number of an entry that is no longer needed stays taken."""
 
 LAST = "~"
 """Sort key above all others."""
@@ -185,7 +189,7 @@ class Replica:
     def _append(self, calls: Sequence[Call]) -> None:
         deadline, failures = time.monotonic() + CALL_SECONDS, 0
         entry_id, needed = uuid4().hex, []
-        # If the next number is free, there was nothing new to read.
+        # If the next number is free, nobody has appended anything that this process does not know.
         looks = not self._may_be_current()
         while True:
             answers = self._catch_up(entry_id) if looks else None
@@ -265,11 +269,11 @@ class Replica:
         items = self._entries(state.head, max(1, state.number))
         if state.number:
             last = next(items, None)
-            if last is None or last["id"]["S"] != state.entry_id:
+            if last is None or "id" not in last or last["id"]["S"] != state.entry_id:
                 raise Moved
         answers = None
         for item in items:
-            if item["sk"]["S"] != _sort_key(state.number + 1):
+            if item["sk"]["S"] != _sort_key(state.number + 1) or "id" not in item:
                 raise Moved
             found = self._apply(item)
             if item["id"]["S"] == own:
@@ -361,13 +365,15 @@ class Replica:
             self._clean_up(old, new)
 
     def _clean_up(self, old: Head, new: Head) -> None:
-        """Delete older snapshots, and the entries before the last snapshot but one: others may still be between the two."""
+        """Delete older snapshots, and empty the entries before the last snapshot but one: others may be between the two."""
         found = self._table.query(
             self._pk, "snap#", f"snap#{_sort_key(new.number)}", ProjectionExpression="pk, sk"
         )
-        self._table.delete_all(found)
+        self._table.delete_all(list(found))
         end = max(old.number, new.kept)
-        self._table.delete_all(self._entry_key(new, number) for number in range(new.kept, end))
+        self._table.put_all(
+            {**self._entry_key(new, number), "ttl": expiry(EMPTIED_SECONDS)} for number in range(new.kept, end)
+        )
         if end > new.kept:
             self._table.succeeds(
                 self._table.client.update_item,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import pytest
 from pydantic import SecretStr
@@ -13,8 +14,9 @@ from agentexec.config import Settings
 from agentexec.db.engine import open_engine
 from agentexec.db.transactions import writing
 from agentexec.errors import UsageError
-from agentexec.state import redis_backend, sql_backend
+from agentexec.state import dynamodb_backend, redis_backend, sql_backend
 from agentexec.state.backend import Depth, StateBackend
+from agentexec.state.dynamodb_backend.table import Table
 from agentexec.state.loading import load_backend
 from agentexec.state.redis_backend import RedisBackend
 from agentexec.state.sql_backend import SqlBackend
@@ -22,6 +24,7 @@ from agentexec.state.sql_models import Counter, EventRow, Follow, Leader, Messag
 from agentexec.task import Entry, new_agent_id
 from agentexec.testing.backend_suite import BackendSuite
 from tests.redis_clusters import Cluster
+from tests.servers import DynamoDB
 
 
 class Suite(BackendSuite):
@@ -85,6 +88,45 @@ class TestRedisClusterBackend(Suite):
         self.cluster.flush()
 
 
+class InTurns:
+    """Several backends of one server, as processes have them: each call goes to the next one."""
+
+    def __init__(self, backends: Sequence[StateBackend]) -> None:
+        self._backends = itertools.cycle(backends)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(next(self._backends), name)
+
+
+DYNAMODB_BACKENDS: dict[str, StateBackend] = {}
+"""Backends by the URL of the server: AWS's client takes longer to make than most tests."""
+
+
+@pytest.mark.thorough
+class TestDynamoBackend(Suite):
+    """Two processes agree about everything. The rules of turns and groups are the memory backend's own code."""
+
+    test_random_calls_keep_the_promises = None
+    test_a_task_waits_for_one_turn_of_the_other_keys = None
+    test_a_key_whose_tasks_come_one_by_one_has_no_advantage = None
+    test_a_key_is_not_behind_because_it_was_alone = None
+    test_priority_is_above_turns = None
+    test_a_backlog_delays_the_task_of_another_key_by_one_turn = None
+
+    @pytest.fixture
+    def backend(self, dynamodb: DynamoDB) -> StateBackend:
+        if dynamodb.url not in DYNAMODB_BACKENDS:
+            dynamodb_backend.create_storage(Settings())
+            backends = [dynamodb_backend.create(Settings(), create_engine("sqlite://")) for _ in range(2)]
+            DYNAMODB_BACKENDS[dynamodb.url] = cast("StateBackend", InTurns(backends))
+        return DYNAMODB_BACKENDS[dynamodb.url]
+
+    def empty(self, backend: StateBackend) -> None:
+        table = Table(Settings().dynamodb_table)
+        table.client.delete_table(TableName=table.name)
+        table.create()
+
+
 class TestSqlBackend(Suite):
     @pytest.fixture
     def backend(self, tables_url: str) -> Iterator[StateBackend]:
@@ -130,5 +172,5 @@ def engine_of(backend: StateBackend) -> Any:
 
 def test_every_backend_of_ours_loads_by_its_name(redis_url: str) -> None:
     settings, engine = Settings(redis_url=redis_url), create_engine("sqlite://")
-    for name in ("redis_backend", "sql_backend", "memory_backend"):
+    for name in ("redis_backend", "sql_backend", "memory_backend", "dynamodb_backend"):
         assert isinstance(load_backend(f"agentexec.state.{name}", settings, engine), StateBackend)

@@ -1,0 +1,225 @@
+"""The DynamoDB backend beyond the suite: many processes, snapshots, lost replies, an emptied table, a server that is away."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from agentexec.config import Settings
+from agentexec.errors import UnavailableError, UsageError
+from agentexec.state import dynamodb_backend
+from agentexec.state.backend import Depth
+from agentexec.state.dynamodb_backend import DynamoBackend, replica
+from agentexec.state.dynamodb_backend.replica import LAST
+from agentexec.state.dynamodb_backend.table import Table, key
+from agentexec.task import Entry, Lease, new_agent_id
+from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, claim_all, ids, push
+from tests.servers import DynamoDB
+
+
+@pytest.fixture
+def table(dynamodb: DynamoDB) -> Table:
+    dynamodb_backend.create_storage(Settings())
+    return Table(Settings().dynamodb_table)
+
+
+@pytest.fixture
+def queue() -> str:
+    return f"queue-{uuid4().hex}"
+
+
+def new_backend(table: Table) -> DynamoBackend:
+    """Return a backend as a further process has it, on the client of this one."""
+    backend = DynamoBackend(table.name)
+    backend._table._own = (os.getpid(), table.client)
+    return backend
+
+
+def numbers_of(table: Table, backend: DynamoBackend, queue: str) -> list[int]:
+    """Return the numbers of the entries that are left of a queue's log."""
+    state = backend._replica(queue)._state
+    segments = range(state.number // replica.SEGMENT + 1)
+    prefix = backend._replica(queue)._log_pk + state.head.generation
+    items = [item for segment in segments for item in table.query(f"{prefix}#{segment}", "0", LAST)]
+    return [int(item["sk"]["S"]) for item in items if "data" in item]
+
+
+def test_processes_that_append_at_once_agree_who_has_which_task(table: Table, queue: str) -> None:
+    backends = [new_backend(table) for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        pushed = [task for tasks in threads.map(lambda each: push(each, queue, 10), backends) for task in tasks]
+
+        def work(backend: DynamoBackend) -> list[UUID]:
+            mine: list[UUID] = []
+            while leases := claim(backend, queue, 3):
+                mine += ids(leases)
+                backend.finish(queue, leases)
+            return mine
+
+        claimed = [task for tasks in threads.map(work, backends) for task in tasks]
+    assert sorted(claimed) == sorted(pushed)
+    assert [backend.depth(queue) for backend in backends] == [Depth(0, 0, 0)] * 4
+
+
+def test_a_snapshot_replaces_the_log_before_it(
+    table: Table, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "MAX_LOG_ENTRIES", 10)
+    monkeypatch.setattr(replica, "SEGMENT", 7)
+    writer, late = new_backend(table), new_backend(table)
+    first = push(writer, queue, 1)
+    assert late.depth(queue).ready == 1
+    pushed = [*first, *(task for _ in range(45) for task in push(writer, queue, 1))]
+    head = writer._replica(queue)._state.head
+    assert head.number == 40
+    assert numbers_of(table, writer, queue) == list(range(30, 47))
+    snapshots = {item["sk"]["S"].split("#")[1] for item in table.query(writer._replica(queue)._pk, "snap#", "snap#~")}
+    assert snapshots == {f"{40:016}"}
+    # One that was suspended while the log was shortened must not append a number again; another one has just started.
+    assert ids(claim(late, queue, 20)) == pushed[:20]
+    assert ids(claim_all(new_backend(table), queue)) == pushed[20:]
+    assert claim(writer, queue) == []
+
+
+def test_a_command_whose_reply_is_lost_runs_once(
+    table: Table, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = new_backend(table)
+    pushed = push(backend, queue, 2)
+    put = Table.put_new
+
+    def put_twice(table: Table, item: dict[str, Any]) -> bool:
+        """Put as AWS's client does if the connection breaks before the reply: the second try finds the first."""
+        assert put(table, item)
+        return put(table, item)
+
+    monkeypatch.setattr(Table, "put_new", put_twice)
+    assert claim(backend, queue) == [Lease(pushed[0], 1)]
+    assert new_backend(table).depth(queue) == Depth(1, 0, 1)
+
+
+def test_what_was_appended_to_a_log_that_is_gone_is_not_read(table: Table, queue: str) -> None:
+    stale, other = new_backend(table), new_backend(table)
+    push(stale, queue, 1)
+    for item in [*table.query(stale._replica(queue)._pk, "0", LAST)]:
+        table.delete_all([{name: item[name] for name in ("pk", "sk")}])
+    kept = push(other, queue, 1)
+    push(stale, queue, 1)  # it has not looked yet
+    stale._replica(queue)._state.checked_at = float("-inf")
+    assert not stale.is_intact(queue)
+    assert ids(claim(stale, queue, 5)) == kept
+    assert other.depth(queue) == Depth(0, 0, 1)
+
+
+def test_entries_that_nobody_of_ours_wrote_change_nothing(table: Table, queue: str) -> None:
+    backend, other = new_backend(table), new_backend(table)
+    pushed = push(backend, queue, 1)
+    state = backend._replica(queue)._state
+    for number, data in enumerate([b"?", b'[["claim"]]', b"[1]"], state.number + 1):
+        entry = backend._replica(queue)._entry("forged", [])
+        forged = {**entry, **backend._replica(queue)._entry_key(state.head, number), "data": {"B": data}}
+        assert table.put_new(forged)
+    assert other.depth(queue) == Depth(1, 0, 0)
+    assert ids(claim(backend, queue, 5)) == pushed
+
+
+def test_a_table_that_cannot_be_used_is_said_at_the_start(
+    dynamodb: DynamoDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="no table missing in this region: run `agentexec migrate --state`"):
+        DynamoBackend("missing").ping()
+    client = Table("other").client
+    client.create_table(
+        TableName="other-keys",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    with pytest.raises(UsageError, match="has the keys id, and not pk and sk"):
+        DynamoBackend("other-keys").ping()
+    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    with pytest.raises(UsageError, match="set AWS_REGION"):
+        DynamoBackend("agentexec").ping()
+
+
+def test_a_server_that_is_away_is_unavailable(monkeypatch: pytest.MonkeyPatch, dynamodb: DynamoDB) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:9")
+    monkeypatch.setattr("agentexec.state.dynamodb_backend.table.TRIES", 1)
+    with pytest.raises(UnavailableError, match="DynamoDB cannot be reached"):
+        DynamoBackend("agentexec").push("queue", [Entry(new_agent_id())])
+
+
+def test_throttling_is_tried_again_and_then_unavailable(
+    table: Table, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = DynamoBackend(table.name)
+    answers = itertools.chain([400, 400])
+
+    def throttle(**_: Any) -> Any:
+        from botocore.awsrequest import AWSResponse
+
+        class Body:
+            def stream(self) -> list[bytes]:
+                return [b'{"__type": "com.amazonaws.dynamodb#ThrottlingException", "message": "slow down"}']
+
+        status = next(answers, None)
+        return status and AWSResponse("http://x", status, {}, Body())
+
+    backend._table.client.meta.events.register("before-send.dynamodb", throttle)
+    push(backend, queue, 1)
+    assert backend.depth(queue).ready == 1
+    answers = itertools.repeat(400)
+    with pytest.raises(UnavailableError, match="slow down"):
+        backend.depth(queue)
+
+
+def test_migrate_makes_the_table(dynamodb: DynamoDB, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "AGENTEXEC_STATE_BACKEND": "agentexec.state.dynamodb_backend",
+        "AGENTEXEC_DYNAMODB_TABLE": "migrated",
+    }
+
+    def migrate(*more: str) -> tuple[int, str]:
+        arguments = [sys.executable, "-m", "agentexec", "migrate", "--state", *more]
+        done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    assert migrate() == (0, "The DynamoDB table migrated is created.\n")
+    assert migrate() == (0, "The DynamoDB table migrated is there.\n")
+    assert migrate("--sql")[0] == 2
+    table = Table("migrated")
+    table.check()
+    assert table.client.describe_time_to_live(TableName="migrated")["TimeToLiveDescription"] == {
+        "TimeToLiveStatus": "ENABLED",
+        "AttributeName": "ttl",
+    }
+
+
+def test_old_messages_and_watches_have_an_expiry(table: Table) -> None:
+    backend, name = new_backend(table), uuid4().hex
+    backend.send(name, ["hello"])
+    [item] = table.query(f"mail#{name}", "0", LAST)
+    assert int(item["ttl"]["N"]) > 0
+    backend.watch("queue", [task := new_agent_id()], name)
+    [watch] = table.read_all([key(f"watch#queue#{task.hex}", "-")])
+    assert {*watch} == {"pk", "sk", "ttl", f"@{name}"}
+
+
+def test_expired_tasks_are_seen_by_other_processes(table: Table, queue: str) -> None:
+    backend, other = new_backend(table), new_backend(table)
+    push(backend, queue, 1)
+    [lease] = claim(backend, queue, seconds=-1.0)
+    assert other.expired_leases(queue, 5) == [lease]
+    assert other.release(queue, lease)
+    assert backend.renew(queue, "worker", [lease], LONG_LEASE).taken == []
+    assert claim(other, queue) == []
