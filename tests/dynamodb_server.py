@@ -39,4 +39,6 @@ class OneByOne:
 if __name__ == "__main__":
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     application = OneByOne(create_backend_app("dynamodb"))
-    make_server("127.0.0.1", int(sys.argv[1]), application, threaded=True, request_handler=Handler).serve_forever()
+    make_server(
+        "127.0.0.1", int(sys.argv[1]), application, threaded=True, request_handler=Handler
+    ).serve_forever()

@@ -138,7 +138,11 @@ class Replica:
             yield self._state.queue
 
     def run(
-        self, command: Command, *, is_needed: Callable[[SharedQueue], bool] = lambda _: True, default: Any = None
+        self,
+        command: Command,
+        *,
+        is_needed: Callable[[SharedQueue], bool] = lambda _: True,
+        default: Any = None,
     ) -> Any:
         """Append a command and return its answer; `default`, without an entry, if the queue as it is now needs none."""
         call = Call(command, is_needed, len(json.dumps(command)), answer=default)
@@ -201,7 +205,9 @@ class Replica:
                     answers = self._put_entry(entry_id, needed)
             if answers is not None:
                 for call, answer in zip(needed, answers, strict=True):
-                    call.answer, call.error = (None, answer) if isinstance(answer, Exception) else (answer, None)
+                    call.answer, call.error = (
+                        (None, answer) if isinstance(answer, Exception) else (answer, None)
+                    )
                 self._maybe_snapshot()
                 return
             # Another process was first, or the reply to the first try of ours was lost.
@@ -347,9 +353,7 @@ class Replica:
             return
         data = zlib.compress(json.dumps(state.queue.saved(), separators=(",", ":")).encode(), 3)
         parts = [data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES)]
-        new = Head(
-            old.generation, state.number, state.entry_id, uuid4().hex, len(parts), len(data), old.kept
-        )
+        new = Head(old.generation, state.number, state.entry_id, uuid4().hex, len(parts), len(data), old.kept)
         start = f"snap#{_sort_key(new.number)}#{new.snapshot}#"
         self._table.put_all(
             {**key(self._pk, f"{start}{place:06}"), "data": {"B": part}} for place, part in enumerate(parts)
@@ -372,7 +376,8 @@ class Replica:
         self._table.delete_all(list(found))
         end = max(old.number, new.kept)
         self._table.put_all(
-            {**self._entry_key(new, number), "ttl": expiry(EMPTIED_SECONDS)} for number in range(new.kept, end)
+            {**self._entry_key(new, number), "ttl": expiry(EMPTIED_SECONDS)}
+            for number in range(new.kept, end)
         )
         if end > new.kept:
             self._table.succeeds(

@@ -88,28 +88,28 @@ class SharedState:
         # Threads of one process wait for each other here, and not by failed conditions.
         with self._reserving, self._table.translated_errors():
             while True:
-                keys = [key(f"bucket#{demand.name}", ONLY) for demand in demands]
-                found = {
-                    item["pk"]["S"]: int(item["full_at"]["N"]) for item in self._table.read_all(keys)
-                }
-                known = [found.get(each["pk"]["S"]) for each in keys]
-                now = round(time.time() * MICROS_PER_SECOND)
-                spent = [
-                    spend(full_at, now, demand) for full_at, demand in zip(known, demands, strict=True)
-                ]
-                wait = max(micros for micros, _ in spent) / MICROS_PER_SECOND
-                if max_wait is not None and wait > max_wait:
-                    return wait
-                puts = [
-                    _put_bucket(self._table.name, each, before, after)
-                    for each, before, (_, after) in zip(keys, known, spent, strict=True)
-                ]
-                if self._put(puts):
+                wait, puts = self._spent(demands)
+                if (max_wait is not None and wait > max_wait) or self._put(puts):
                     return wait
                 failures += 1
                 if time.monotonic() > deadline:
-                    raise UnavailableError("DynamoDB: too many processes change a rate limit at the same time.")
+                    raise UnavailableError(
+                        "DynamoDB: too many processes change a rate limit at the same time."
+                    )
                 time.sleep(pause(failures))
+
+    def _spent(self, demands: Sequence[Demand]) -> tuple[float, list[dict[str, Any]]]:
+        """Return the seconds to wait, and the puts of the buckets as they are then."""
+        keys = [key(f"bucket#{demand.name}", ONLY) for demand in demands]
+        found = {item["pk"]["S"]: int(item["full_at"]["N"]) for item in self._table.read_all(keys)}
+        known = [found.get(each["pk"]["S"]) for each in keys]
+        now = round(time.time() * MICROS_PER_SECOND)
+        spent = [spend(full_at, now, demand) for full_at, demand in zip(known, demands, strict=True)]
+        puts = [
+            _put_bucket(self._table.name, each, before, after)
+            for each, before, (_, after) in zip(keys, known, spent, strict=True)
+        ]
+        return max(micros for micros, _ in spent) / MICROS_PER_SECOND, puts
 
     def _put(self, puts: Sequence[dict[str, Any]]) -> bool:
         """Put all buckets or none. False if one of them has changed."""

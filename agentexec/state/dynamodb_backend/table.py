@@ -205,8 +205,13 @@ class Table:
             try:
                 self.client.create_table(
                     TableName=self.name,
-                    KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-                    AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in KEY_ATTRIBUTES],
+                    KeySchema=[
+                        {"AttributeName": "pk", "KeyType": "HASH"},
+                        {"AttributeName": "sk", "KeyType": "RANGE"},
+                    ],
+                    AttributeDefinitions=[
+                        {"AttributeName": name, "AttributeType": "S"} for name in KEY_ATTRIBUTES
+                    ],
                     BillingMode="PAY_PER_REQUEST",
                 )
                 created = True
@@ -232,12 +237,15 @@ class Table:
         try:
             with self.translated_errors():
                 table = self.client.describe_table(TableName=self.name)["Table"]
-                keys = [each["AttributeName"] for each in sorted(table["KeySchema"], key=lambda each: each["KeyType"])]
+                keys = [
+                    each["AttributeName"]
+                    for each in sorted(table["KeySchema"], key=lambda each: each["KeyType"])
+                ]
                 if tuple(keys) != KEY_ATTRIBUTES:
                     raise RefusalError(
                         f"The table {self.name} has the keys {', '.join(keys)}, and not pk and sk: set AGENTEXEC_DYNAMODB_TABLE to one that `agentexec migrate --state` has made."
                     )
-                pk, sk = "ping", f"{random.getrandbits(64):016x}"  # noqa: S311 - no secret
+                pk, sk = "ping", f"{random.getrandbits(64):016x}"
                 self.put_new({**key(pk, sk), "ttl": expiry(60)})
                 self.get(pk, sk)
                 self.read_all([key(pk, sk)])

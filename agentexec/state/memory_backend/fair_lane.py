@@ -89,7 +89,8 @@ class FairLane:
     def saved(self) -> dict[str, Any]:
         """Return the lane as JSON values, from which `load` makes one that behaves in the same way."""
         keys = [
-            [key, *self._turns[key], [agent_id.hex for agent_id in tasks]] for key, tasks in self._tasks.items()
+            [key, *self._turns[key], [agent_id.hex for agent_id in tasks]]
+            for key, tasks in self._tasks.items()
         ]
         return {"now": self._now, "number": self._last_number, "keys": keys}
 

@@ -55,7 +55,9 @@ def numbers_of(table: Table, backend: DynamoBackend, queue: str) -> list[int]:
 def test_processes_that_append_at_once_agree_who_has_which_task(table: Table, queue: str) -> None:
     backends = [new_backend(table) for _ in range(4)]
     with ThreadPoolExecutor(4) as threads:
-        pushed = [task for tasks in threads.map(lambda each: push(each, queue, 10), backends) for task in tasks]
+        pushed = [
+            task for tasks in threads.map(lambda each: push(each, queue, 10), backends) for task in tasks
+        ]
 
         def work(backend: DynamoBackend) -> list[UUID]:
             mine: list[UUID] = []
@@ -81,7 +83,9 @@ def test_a_snapshot_replaces_the_log_before_it(
     head = writer._replica(queue)._state.head
     assert head.number == 40
     assert numbers_of(table, writer, queue) == list(range(30, 47))
-    snapshots = {item["sk"]["S"].split("#")[1] for item in table.query(writer._replica(queue)._pk, "snap#", "snap#~")}
+    snapshots = {
+        item["sk"]["S"].split("#")[1] for item in table.query(writer._replica(queue)._pk, "snap#", "snap#~")
+    }
     assert snapshots == {f"{40:016}"}
     # One that was suspended while the log was shortened must not append a number again; another one has just started.
     assert ids(claim(late, queue, 20)) == pushed[:20]
