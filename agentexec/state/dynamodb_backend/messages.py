@@ -29,7 +29,7 @@ from agentexec.state.backend import (
     WATCH_TTL_SECONDS,
     Event,
 )
-from agentexec.state.dynamodb_backend.replica import LAST
+from agentexec.state.dynamodb_backend.log import LAST
 from agentexec.state.dynamodb_backend.shared import ONLY, SharedState
 from agentexec.state.dynamodb_backend.table import Item, Table, expiry, key
 from agentexec.state.messages import DONE, EVENTS, format_message

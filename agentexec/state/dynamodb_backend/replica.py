@@ -3,17 +3,7 @@
 A queue is a log of commands. An entry is appended by putting the item of the next number on the condition that there is none, so
 exactly one process appends each number, after it has applied all entries before. Every process applies all entries, in
 order, to a state of its own (`rules.py`), and so has the same answers: who got which task is decided by the order of
-the log. Commands of several threads go into one entry.
-
-| pk | sk | item |
-| --- | --- | --- |
-| `queue#<rules>#<queue>` | `head` | generation of the log; number, id and size of the last snapshot; first number that may not be emptied |
-| `queue#<rules>#<queue>` | `snap#<number>#<id>#<part>` | part of a snapshot: the state after that entry |
-| `log#<rules>#<queue>#<generation>#<segment>` | `<number>` | entry: its id, and commands as compressed JSON |
-
-Entries before the last snapshot but one are emptied, and DynamoDB removes them after a week: until then their numbers are taken, so
-a process that was suspended meanwhile cannot append one of them again. A table that was emptied has no head: the next append starts a new generation,
-and nobody reads what another process might still append to the old one.
+the log. Commands of several threads go into one entry. `log.py` has the items.
 """
 
 from __future__ import annotations
@@ -30,34 +20,26 @@ from typing import Any
 from uuid import uuid4
 
 from agentexec.errors import UnavailableError
+from agentexec.state.dynamodb_backend.log import Head, Moved, QueueLog, sort_key
 from agentexec.state.dynamodb_backend.rules import INVALID, RULES, Command, SharedQueue
-from agentexec.state.dynamodb_backend.table import Item, Table, expiry, key, pause
+from agentexec.state.dynamodb_backend.table import Item, Table, pause
 
 log = logging.getLogger("agentexec.dynamodb")
 
 MAX_ENTRY_BYTES = 300_000
 """Size of the commands of one entry before compression; an item has at most 400 KB."""
 
-PART_BYTES = 350_000
-"""Size of a part of a snapshot."""
-
 MIN_LOG_BYTES, MAX_LOG_ENTRIES = 131_072, 1_000
 """A snapshot is made when the log after the last one has become this large, and as large as that one, or has so many entries."""
+
+BYTES_PER_ENTRY = 500
+"""A large snapshot waits for more entries: one for so many of its bytes."""
 
 HEAD_SECONDS = 1.0
 """Longest time for which a process goes on without a look whether the table was emptied."""
 
 CALL_SECONDS = 15.0
 """Time limit of a call."""
-
-SEGMENT = 100
-"""Entries of one partition. So no partition is written to for long."""
-
-EMPTIED_SECONDS = 7 * 86_400
-"""Seconds for which the number of an entry that is no longer needed stays taken."""
-
-LAST = "~"
-"""Sort key above all others."""
 
 
 @dataclass(slots=True)
@@ -73,17 +55,11 @@ class Call:
 
 
 @dataclass(slots=True)
-class Head:
-    """Head of a queue: its generation, and where its last snapshot is. Numbers start at 1."""
+class Attempt:
+    """Entry that a process tries to append, perhaps several times: its id, and the calls in the last try."""
 
-    generation: str = ""
-    number: int = 0
-    """Number of the entry after which the last snapshot was made; 0: there is no snapshot."""
-    entry_id: str = ""
-    snapshot: str = ""
-    parts: int = 0
-    size: int = 0
-    kept: int = 1
+    entry_id: str = field(default_factory=lambda: uuid4().hex)
+    calls: list[Call] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -98,10 +74,6 @@ class State:
     checked_at: float = field(default_factory=time.monotonic)
 
 
-class Moved(Exception):  # noqa: N818 - never leaves this module
-    """The log does not continue where this process is: it was shortened, or the table was emptied."""
-
-
 class Replica:
     """One queue as this process knows it. Threads share it.
 
@@ -112,8 +84,7 @@ class Replica:
 
     def __init__(self, table: Table, name: str) -> None:
         self._table = table
-        self._pk = f"queue#{RULES}#{name}"
-        self._log_pk = f"log#{RULES}#{name}#"
+        self._log = QueueLog(table, name, RULES)
         self._turn = threading.RLock()  # for whoever talks to the table about this queue
         self._calls_lock = threading.Lock()
         self._calls: list[Call] = []
@@ -192,30 +163,31 @@ class Replica:
 
     def _append(self, calls: Sequence[Call]) -> None:
         deadline, failures = time.monotonic() + CALL_SECONDS, 0
-        entry_id, needed = uuid4().hex, []
+        attempt = Attempt()
         # If the next number is free, nobody has appended anything that this process does not know.
         looks = not self._may_be_current()
-        while True:
-            answers = self._catch_up(entry_id) if looks else None
-            if answers is None:
-                needed = [call for call in calls if call.is_needed(self._state.queue)]
-                if looks and not needed:
-                    return
-                if looks or len(needed) == len(calls):
-                    answers = self._put_entry(entry_id, needed)
-            if answers is not None:
-                for call, answer in zip(needed, answers, strict=True):
-                    call.answer, call.error = (
-                        (None, answer) if isinstance(answer, Exception) else (answer, None)
-                    )
-                self._maybe_snapshot()
-                return
+        while not self._try_append(calls, attempt, looks=looks):
             # Another process was first, or the reply to the first try of ours was lost.
             if time.monotonic() > deadline:
                 raise UnavailableError("DynamoDB: too many processes change this queue at the same time.")
-            if failures:
-                time.sleep(pause(failures))
+            time.sleep(pause(failures) if failures else 0.0)
             failures, looks = failures + looks, True
+        self._maybe_snapshot()
+
+    def _try_append(self, calls: Sequence[Call], attempt: Attempt, *, looks: bool) -> bool:
+        """Append those commands that are needed, and note their answers. False if it has to be tried again after a look."""
+        answers = self._catch_up(attempt.entry_id) if looks else None
+        if answers is None:
+            attempt.calls = [call for call in calls if call.is_needed(self._state.queue)]
+            if looks and not attempt.calls:
+                return True
+            if looks or len(attempt.calls) == len(calls):
+                answers = self._put_entry(attempt.entry_id, attempt.calls)
+        if answers is None:
+            return False
+        for call, answer in zip(attempt.calls, answers, strict=True):
+            call.answer, call.error = (None, answer) if isinstance(answer, Exception) else (answer, None)
+        return True
 
     def _may_be_current(self) -> bool:
         state = self._state
@@ -233,7 +205,7 @@ class Replica:
         data = zlib.compress(json.dumps(commands, separators=(",", ":")).encode(), 1)
         state = self._state
         return {
-            **self._entry_key(state.head, state.number + 1),
+            **self._log.entry_key(state.head, state.number + 1),
             "id": {"S": entry_id},
             "data": {"B": data},
         }
@@ -241,11 +213,8 @@ class Replica:
     def _start_generation(self) -> None:
         """Create the head of an empty queue, unless another process has just done so."""
         head = Head(generation=uuid4().hex)
-        if self._table.put_new(_head_item(self._pk, head)):
+        if self._log.create_head(head):
             self._state = self._new_state(head)
-
-    def _entry_key(self, head: Head, number: int) -> Item:
-        return key(f"{self._log_pk}{head.generation}#{number // SEGMENT}", _sort_key(number))
 
     # Reading the log
 
@@ -265,37 +234,26 @@ class Replica:
     def _read_news(self, own: str) -> list[Any] | None:
         state = self._state
         if not self._may_be_current():
-            head = _read_head(self._table.get(self._pk, "head"))
+            head = self._log.read_head()
             if head.generation != state.head.generation:
                 raise Moved
             state.checked_at = time.monotonic()
             if not head.generation:
                 return None
         # The last entry that is known is read again: if it is gone, others may be too.
-        items = self._entries(state.head, max(1, state.number))
+        items = self._log.entries(state.head, max(1, state.number))
         if state.number:
             last = next(items, None)
             if last is None or "id" not in last or last["id"]["S"] != state.entry_id:
                 raise Moved
         answers = None
         for item in items:
-            if item["sk"]["S"] != _sort_key(state.number + 1) or "id" not in item:
+            if item["sk"]["S"] != sort_key(state.number + 1) or "id" not in item:
                 raise Moved
             found = self._apply(item)
             if item["id"]["S"] == own:
                 answers = found
         return answers
-
-    def _entries(self, head: Head, number: int) -> Generator[Item]:
-        """Yield the entries from a number on."""
-        while True:
-            first, last = self._entry_key(head, number), None
-            for item in self._table.query(first["pk"]["S"], first["sk"]["S"], LAST):
-                last = item["sk"]["S"]
-                yield item
-            number = (number // SEGMENT + 1) * SEGMENT
-            if last != _sort_key(number - 1):
-                return
 
     def _apply(self, item: Item) -> list[Any]:
         """Apply an entry, and return the answers to its commands; an invalid one is an error, and the next goes on."""
@@ -316,14 +274,10 @@ class Replica:
 
     def _load(self) -> None:
         """Start again from the last snapshot. Raises Moved if a newer one replaces it meanwhile."""
-        head = _read_head(self._table.get(self._pk, "head"))
+        head = self._log.read_head()
         state = self._new_state(head)
         if head.number:
-            start = f"snap#{_sort_key(head.number)}#{head.snapshot}#"
-            parts = [bytes(item["data"]["B"]) for item in self._table.query(self._pk, start, start + LAST)]
-            if len(parts) != head.parts:
-                raise Moved
-            state.queue.load(json.loads(zlib.decompress(b"".join(parts))))
+            state.queue.load(self._log.load_snapshot(head))
             state.number, state.entry_id = head.number, head.entry_id
         self._state = state
 
@@ -334,92 +288,23 @@ class Replica:
         # Only one process appends this number, so it alone looks.
         if state.number % 10:
             return
-        is_long = state.number - state.head.number >= MAX_LOG_ENTRIES
+        entries = state.number - state.head.number
+        is_long = entries >= max(MAX_LOG_ENTRIES, state.head.size // BYTES_PER_ENTRY)
         if is_long or state.bytes_since >= max(MIN_LOG_BYTES, state.head.size):
             try:
-                self.snapshot()
+                self._snapshot()
             except Exception:
                 log.warning("A snapshot of a queue in DynamoDB failed; the next one is soon.", exc_info=True)
 
-    def snapshot(self) -> None:
-        """Store the state, and delete what it makes superfluous."""
-        state, old = self._state, _read_head(self._table.get(self._pk, "head"))
+    def _snapshot(self) -> None:
+        state, stored = self._state, self._log.read_head()
         state.bytes_since = 0
-        if old.generation != state.head.generation:
+        if stored.generation != state.head.generation:
             return
-        if old.number > state.head.number:
+        if stored.number > state.head.number:
             # Another process has made one since this one looked.
-            state.head = old
+            state.head = stored
             return
-        data = zlib.compress(json.dumps(state.queue.saved(), separators=(",", ":")).encode(), 3)
-        parts = [data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES)]
-        new = Head(old.generation, state.number, state.entry_id, uuid4().hex, len(parts), len(data), old.kept)
-        start = f"snap#{_sort_key(new.number)}#{new.snapshot}#"
-        self._table.put_all(
-            {**key(self._pk, f"{start}{place:06}"), "data": {"B": part}} for place, part in enumerate(parts)
-        )
-        is_newest = self._table.put_if(
-            _head_item(self._pk, new),
-            "generation = :generation AND #number < :number",
-            {":generation": {"S": new.generation}, ":number": {"N": str(new.number)}},
-            {"#number": "number"},
-        )
-        if is_newest:
+        new = self._log.store_snapshot(stored, state.number, state.entry_id, state.queue.saved())
+        if new is not None:
             state.head = new
-            self._clean_up(old, new)
-
-    def _clean_up(self, old: Head, new: Head) -> None:
-        """Delete older snapshots, and empty the entries before the last snapshot but one: others may be between the two."""
-        found = self._table.query(
-            self._pk, "snap#", f"snap#{_sort_key(new.number)}", ProjectionExpression="pk, sk"
-        )
-        self._table.delete_all(list(found))
-        end = max(old.number, new.kept)
-        self._table.put_all(
-            {**self._entry_key(new, number), "ttl": expiry(EMPTIED_SECONDS)}
-            for number in range(new.kept, end)
-        )
-        if end > new.kept:
-            self._table.succeeds(
-                self._table.client.update_item,
-                TableName=self._table.name,
-                Key=key(self._pk, "head"),
-                UpdateExpression="SET kept = :kept",
-                ConditionExpression="generation = :generation AND kept < :kept",
-                ExpressionAttributeValues={
-                    ":kept": {"N": str(end)},
-                    ":generation": {"S": new.generation},
-                },
-            )
-
-
-def _sort_key(number: int) -> str:
-    return f"{number:016}"
-
-
-def _head_item(pk: str, head: Head) -> Item:
-    return {
-        **key(pk, "head"),
-        "generation": {"S": head.generation},
-        "number": {"N": str(head.number)},
-        "entry_id": {"S": head.entry_id},
-        "snapshot": {"S": head.snapshot},
-        "parts": {"N": str(head.parts)},
-        "size": {"N": str(head.size)},
-        "kept": {"N": str(head.kept)},
-    }
-
-
-def _read_head(item: Item | None) -> Head:
-    """Return the head of a queue; an empty one if there is none."""
-    if item is None:
-        return Head()
-    return Head(
-        item["generation"]["S"],
-        int(item["number"]["N"]),
-        item["entry_id"]["S"],
-        item["snapshot"]["S"],
-        int(item["parts"]["N"]),
-        int(item["size"]["N"]),
-        int(item["kept"]["N"]),
-    )

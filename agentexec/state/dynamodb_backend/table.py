@@ -1,7 +1,7 @@
 """The table: its definition, its client, and what DynamoDB's errors mean.
 
 Every item has the keys `pk` and `sk`, both texts, and perhaps `ttl`: the second after which DynamoDB may remove it. There is one
-table, without an index. `replica.py`, `shared.py` and `messages.py` have the items.
+table, without an index. `log.py`, `shared.py` and `messages.py` have the items.
 """
 
 from __future__ import annotations

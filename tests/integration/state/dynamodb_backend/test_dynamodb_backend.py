@@ -12,13 +12,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from botocore.awsrequest import AWSResponse
 
 from agentexec.config import Settings
 from agentexec.errors import UnavailableError, UsageError
 from agentexec.state import dynamodb_backend
 from agentexec.state.backend import Depth
-from agentexec.state.dynamodb_backend import DynamoBackend, replica
-from agentexec.state.dynamodb_backend.replica import LAST
+from agentexec.state.dynamodb_backend import DynamoBackend, log, replica
+from agentexec.state.dynamodb_backend.log import LAST
 from agentexec.state.dynamodb_backend.table import Table, key
 from agentexec.task import Entry, Lease, new_agent_id
 from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, claim_all, ids, push
@@ -46,8 +47,8 @@ def new_backend(table: Table) -> DynamoBackend:
 def numbers_of(table: Table, backend: DynamoBackend, queue: str) -> list[int]:
     """Return the numbers of the entries that are left of a queue's log."""
     state = backend._replica(queue)._state
-    segments = range(state.number // replica.SEGMENT + 1)
-    prefix = backend._replica(queue)._log_pk + state.head.generation
+    segments = range(state.number // log.SEGMENT + 1)
+    prefix = backend._replica(queue)._log._log_pk + state.head.generation
     items = [item for segment in segments for item in table.query(f"{prefix}#{segment}", "0", LAST)]
     return [int(item["sk"]["S"]) for item in items if "data" in item]
 
@@ -75,7 +76,7 @@ def test_a_snapshot_replaces_the_log_before_it(
     table: Table, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replica, "MAX_LOG_ENTRIES", 10)
-    monkeypatch.setattr(replica, "SEGMENT", 7)
+    monkeypatch.setattr(log, "SEGMENT", 7)
     writer, late = new_backend(table), new_backend(table)
     first = push(writer, queue, 1)
     assert late.depth(queue).ready == 1
@@ -84,7 +85,8 @@ def test_a_snapshot_replaces_the_log_before_it(
     assert head.number == 40
     assert numbers_of(table, writer, queue) == list(range(30, 47))
     snapshots = {
-        item["sk"]["S"].split("#")[1] for item in table.query(writer._replica(queue)._pk, "snap#", "snap#~")
+        item["sk"]["S"].split("#")[1]
+        for item in table.query(writer._replica(queue)._log._pk, "snap#", "snap#~")
     }
     assert snapshots == {f"{40:016}"}
     # One that was suspended while the log was shortened must not append a number again; another one has just started.
@@ -113,7 +115,7 @@ def test_a_command_whose_reply_is_lost_runs_once(
 def test_what_was_appended_to_a_log_that_is_gone_is_not_read(table: Table, queue: str) -> None:
     stale, other = new_backend(table), new_backend(table)
     push(stale, queue, 1)
-    for item in [*table.query(stale._replica(queue)._pk, "0", LAST)]:
+    for item in [*table.query(stale._replica(queue)._log._pk, "0", LAST)]:
         table.delete_all([{name: item[name] for name in ("pk", "sk")}])
     kept = push(other, queue, 1)
     push(stale, queue, 1)  # it has not looked yet
@@ -129,7 +131,7 @@ def test_entries_that_nobody_of_ours_wrote_change_nothing(table: Table, queue: s
     state = backend._replica(queue)._state
     for number, data in enumerate([b"?", b'[["claim"]]', b"[1]"], state.number + 1):
         entry = backend._replica(queue)._entry("forged", [])
-        forged = {**entry, **backend._replica(queue)._entry_key(state.head, number), "data": {"B": data}}
+        forged = {**entry, **backend._replica(queue)._log.entry_key(state.head, number), "data": {"B": data}}
         assert table.put_new(forged)
     assert other.depth(queue) == Depth(1, 0, 0)
     assert ids(claim(backend, queue, 5)) == pushed
@@ -165,12 +167,11 @@ def test_a_server_that_is_away_is_unavailable(monkeypatch: pytest.MonkeyPatch, d
 def test_throttling_is_tried_again_and_then_unavailable(
     table: Table, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("agentexec.state.dynamodb_backend.table.TRIES", 3)
     backend = DynamoBackend(table.name)
     answers = itertools.chain([400, 400])
 
     def throttle(**_: Any) -> Any:
-        from botocore.awsrequest import AWSResponse
-
         class Body:
             def stream(self) -> list[bytes]:
                 return [b'{"__type": "com.amazonaws.dynamodb#ThrottlingException", "message": "slow down"}']
