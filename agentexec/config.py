@@ -114,12 +114,7 @@ class Settings(BaseSettings):
         default="agentexec", min_length=1, max_length=60, description="Prefix of the Redis keys."
     )
     dynamodb_table: str = Field(
-        default="agentexec",
-        min_length=3,
-        max_length=255,
-        pattern=r"^[A-Za-z0-9_.-]+$",
-        description="Name of the DynamoDB table, for the state backend agentexec.state.dynamodb_backend. Region, endpoint and "
-        "credentials come from AWS's own settings.",
+        default="agentexec", pattern=r"^[\w.-]{3,255}$", description="Table of the DynamoDB state backend."
     )
     lease_seconds: float = Field(
         default=30,

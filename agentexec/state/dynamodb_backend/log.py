@@ -109,9 +109,9 @@ class QueueLog:
         )
         is_newest = self._table.put_if(
             _head_item(self._pk, new),
-            "generation = :generation AND #number < :number",
+            "#generation = :generation AND #number < :number",
             {":generation": {"S": new.generation}, ":number": {"N": str(new.number)}},
-            {"#number": "number"},
+            {"#number": "number", "#generation": "generation"},
         )
         if not is_newest:
             return None
@@ -133,8 +133,9 @@ class QueueLog:
                 self._table.client.update_item,
                 TableName=self._table.name,
                 Key=key(self._pk, "head"),
-                UpdateExpression="SET kept = :kept",
-                ConditionExpression="generation = :generation AND kept < :kept",
+                UpdateExpression="SET #kept = :kept",
+                ConditionExpression="#generation = :generation AND #kept < :kept",
+                ExpressionAttributeNames={"#generation": "generation", "#kept": "kept"},
                 ExpressionAttributeValues={":kept": {"N": str(end)}, ":generation": {"S": new.generation}},
             )
 

@@ -172,7 +172,8 @@ class Replica:
                 raise UnavailableError("DynamoDB: too many processes change this queue at the same time.")
             time.sleep(pause(failures) if failures else 0.0)
             failures, looks = failures + looks, True
-        self._maybe_snapshot()
+        if attempt.calls:
+            self._maybe_snapshot()
 
     def _try_append(self, calls: Sequence[Call], attempt: Attempt, *, looks: bool) -> bool:
         """Append those commands that are needed, and note their answers. False if it has to be tried again after a look."""
@@ -257,7 +258,8 @@ class Replica:
 
     def _apply(self, item: Item) -> list[Any]:
         """Apply an entry, and return the answers to its commands; an invalid one is an error, and the next goes on."""
-        state, data, answers = self._state, bytes(item["data"]["B"]), []
+        state, answers = self._state, []
+        data = bytes(item.get("data", {}).get("B", b""))
         try:
             commands = json.loads(zlib.decompress(data))
         except (ValueError, zlib.error):

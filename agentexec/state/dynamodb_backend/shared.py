@@ -10,7 +10,6 @@ DynamoDB has no clock that conditions can use, so times are those of the callers
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +38,6 @@ class SharedState:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._reserving = threading.Lock()
 
     def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
         """Acquire or keep a leadership for `seconds`; False if another owner holds it."""
@@ -86,7 +84,7 @@ class SharedState:
             return 0.0
         deadline, failures = time.monotonic() + RESERVE_SECONDS, 0
         # Threads of one process wait for each other here, and not by failed conditions.
-        with self._reserving, self._table.translated_errors():
+        with self._table.lock, self._table.translated_errors():
             while True:
                 wait, puts = self._spent(demands)
                 if (max_wait is not None and wait > max_wait) or self._put(puts):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 from botocore.config import Config
@@ -61,6 +62,14 @@ class RefusalError(UnavailableError):
     exit_code = 2
 
 
+class Own(NamedTuple):
+    """Client and lock of one process."""
+
+    pid: int
+    client: Any
+    lock: threading.Lock
+
+
 def key(pk: str, sk: str) -> Key:
     """Return the key of an item."""
     return {"pk": {"S": pk}, "sk": {"S": sk}}
@@ -75,28 +84,38 @@ class Table:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._own: tuple[int, Any] | None = None
+        self._own: Own | None = None
 
     @property
     def client(self) -> Any:
-        """Client of this process: a fork makes its own."""
+        """Client of this process."""
+        return self._mine().client
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Lock for the threads of this process."""
+        return self._mine().lock
+
+    def _mine(self) -> Own:
+        """Return what belongs to this process: a fork makes its own, as a lock may be held at that moment."""
         own = self._own
-        if own is None or own[0] != os.getpid():
-            # Sessions are not for several threads, clients are. Two threads that look at once make one too many.
+        if own is None or own.pid != os.getpid():
+            # Two threads that look at once make one too many. Sessions are not for several threads, clients are.
             config = Config(
                 **TIMEOUTS,
                 max_pool_connections=MAX_CONNECTIONS,
                 retries={"mode": "standard", "total_max_attempts": TRIES},
                 tcp_keepalive=True,
             )
-            own = self._own = (os.getpid(), boto3.session.Session().client("dynamodb", config=config))
-        return own[1]
+            client = boto3.session.Session().client("dynamodb", config=config)
+            own = self._own = Own(os.getpid(), client, threading.Lock())
+        return own
 
     def close(self) -> None:
         """Close the connections. The next call opens them again."""
         own, self._own = self._own, None
-        if own is not None and own[0] == os.getpid():
-            own[1].close()
+        if own is not None and own.pid == os.getpid():
+            own.client.close()
 
     @contextmanager
     def translated_errors(self) -> Generator[None]:

@@ -40,7 +40,7 @@ def queue() -> str:
 def new_backend(table: Table) -> DynamoBackend:
     """Return a backend as a further process has it, on the client of this one."""
     backend = DynamoBackend(table.name)
-    backend._table._own = (os.getpid(), table.client)
+    backend._table._own = table._mine()
     return backend
 
 
@@ -129,7 +129,7 @@ def test_entries_that_nobody_of_ours_wrote_change_nothing(table: Table, queue: s
     backend, other = new_backend(table), new_backend(table)
     pushed = push(backend, queue, 1)
     state = backend._replica(queue)._state
-    for number, data in enumerate([b"?", b'[["claim"]]', b"[1]"], state.number + 1):
+    for number, data in enumerate([b"?", b'[["claim"]]', b"[1]", b""], state.number + 1):
         entry = backend._replica(queue)._entry("forged", [])
         forged = {**entry, **backend._replica(queue)._log.entry_key(state.head, number), "data": {"B": data}}
         assert table.put_new(forged)
