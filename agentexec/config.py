@@ -114,7 +114,9 @@ class Settings(BaseSettings):
         default="agentexec", min_length=1, max_length=60, description="Prefix of the Redis keys."
     )
     dynamodb_table: str = Field(
-        default="agentexec", pattern=r"^[\w.-]{3,255}$", description="Table of the DynamoDB state backend."
+        default="agentexec",
+        pattern=r"^[a-zA-Z0-9_.-]{3,255}$",
+        description="Table of the DynamoDB state backend.",
     )
     lease_seconds: float = Field(
         default=30,
