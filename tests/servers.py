@@ -224,7 +224,6 @@ class DynamoDB(Server):
         return {
             "AWS_ENDPOINT_URL_DYNAMODB": self.url,
             "AWS_REGION": "eu-west-1",
-            "AWS_DEFAULT_REGION": "eu-west-1",
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
         }

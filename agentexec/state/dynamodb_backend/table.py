@@ -107,7 +107,9 @@ class Table:
                 retries={"mode": "standard", "total_max_attempts": TRIES},
                 tcp_keepalive=True,
             )
-            client = boto3.session.Session().client("dynamodb", config=config)
+            # Of AWS's libraries this one alone does not know AWS_REGION, which AWS sets in containers.
+            session = boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)
+            client = session.client("dynamodb", config=config)
             own = self._own = Own(os.getpid(), client, threading.Lock())
         return own
 
