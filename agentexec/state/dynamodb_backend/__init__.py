@@ -8,7 +8,6 @@ looks at growing intervals.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -86,12 +85,12 @@ class DynamoBackend(Messages):
         """Put tasks on a queue. Tasks that the index knows are left as they are."""
         _refuse(transaction)
         for chunk in chunks(entries, AT_ONCE):
-            self._run(queue, ["push", time.time(), [packed_entry(entry) for entry in chunk]])
+            self._run(queue, ["push", self._table.now(), [packed_entry(entry) for entry in chunk]])
 
     def wake(self, queue: str, count: int) -> None:
         """Wake all workers that wait on a queue."""
         if count > 0:
-            self._run(queue, ["wake", time.time()])
+            self._run(queue, ["wake", self._table.now()])
 
     def claim(
         self,
@@ -104,7 +103,7 @@ class DynamoBackend(Messages):
         limits: Mapping[str, int] = NO_LIMITS,
     ) -> ClaimResult:
         """Lease up to `limit` ready tasks, 1,000 at most, to `worker`, each with its epoch raised by one."""
-        now, limit = time.time(), min(limit, MAX_CLAIM)
+        now, limit = self._table.now(), min(limit, MAX_CLAIM)
         leases = self._run(
             queue,
             ["claim", now, worker, limit, low_quota, lease_seconds, dict(limits)],
@@ -122,14 +121,17 @@ class DynamoBackend(Messages):
         for _ in polls(timeout if replicas else 0.0):
             for replica in replicas:
                 with replica.reading() as state:
-                    if state.has_ready(time.time()) or wakes.setdefault(replica, state.wakes) != state.wakes:
+                    if (
+                        state.has_ready(self._table.now())
+                        or wakes.setdefault(replica, state.wakes) != state.wakes
+                    ):
                         return
 
     def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> LostLeases:
         """Extend leases. A lease that expired is taken up again, unless another worker has claimed the task."""
         lost = LostLeases([], [])
         for chunk in chunks(leases, MAX_CLAIM):
-            part = self._run(queue, ["renew", time.time(), worker, packed_leases(chunk), lease_seconds])
+            part = self._run(queue, ["renew", self._table.now(), worker, packed_leases(chunk), lease_seconds])
             lost.taken.extend(part.taken)
             lost.missing.extend(part.missing)
         return lost
@@ -140,7 +142,7 @@ class DynamoBackend(Messages):
         for chunk in chunks(leases, MAX_CLAIM):
             self._run(
                 queue,
-                ["finish", time.time(), packed_leases(chunk)],
+                ["finish", self._table.now(), packed_leases(chunk)],
                 needed=lambda state, chunk=chunk: any(map(state.is_finished_by, chunk)),
             )
 
@@ -148,7 +150,7 @@ class DynamoBackend(Messages):
         """Give a task back, to the front of its priority or for `delay` seconds. False if the lease is lost."""
         return self._run(
             queue,
-            ["release", time.time(), lease.agent_id.hex, lease.epoch, delay],
+            ["release", self._table.now(), lease.agent_id.hex, lease.epoch, delay],
             needed=lambda state: state.is_held_by(lease),
             default=False,
         )
@@ -158,7 +160,7 @@ class DynamoBackend(Messages):
         for chunk in chunks(agent_ids, MAX_CLAIM):
             self._run(
                 queue,
-                ["advance", time.time(), _hexes(chunk)],
+                ["advance", self._table.now(), _hexes(chunk)],
                 needed=lambda state, chunk=chunk: any(agent_id in state.delayed for agent_id in chunk),
             )
 
@@ -167,14 +169,14 @@ class DynamoBackend(Messages):
         for chunk in chunks(entries, AT_ONCE):
             self._run(
                 queue,
-                ["restore", time.time(), [packed_entry(entry) for entry in chunk], lease_seconds],
+                ["restore", self._table.now(), [packed_entry(entry) for entry in chunk], lease_seconds],
                 needed=lambda state, chunk=chunk: any(entry.agent_id not in state.tasks for entry in chunk),
             )
 
     def expired_leases(self, queue: str, limit: int) -> list[Lease]:
         """Return leases that have expired, the oldest first, without changing the tasks."""
         with self._replica(queue).reading() as state:
-            return state.expired(time.time(), limit)
+            return state.expired(self._table.now(), limit)
 
     def worker_leases(self, queue: str, worker: str) -> list[Lease]:
         """Return the leases of a worker."""
@@ -189,7 +191,7 @@ class DynamoBackend(Messages):
         for chunk in chunks(agent_ids, MAX_CLAIM):
             holders |= self._run(
                 queue,
-                ["remove", time.time(), _hexes(chunk)],
+                ["remove", self._table.now(), _hexes(chunk)],
                 needed=lambda state, chunk=chunk: any(agent_id in state.tasks for agent_id in chunk),
                 default={},
             )
@@ -203,10 +205,10 @@ class DynamoBackend(Messages):
     def compare(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> Comparison:
         """Compare what the index knows about tasks with what the record says; see `StateBackend.compare`."""
         with self._replica(queue).reading() as state:
-            found = state.compare(entries, time.time(), lease_seconds)
+            found = state.compare(entries, self._table.now(), lease_seconds)
             waiting = [entry.agent_id for entry in entries if state.groups.may_go_on(entry.agent_id)]
         if waiting:
-            self._run(queue, ["go_on", time.time(), _hexes(waiting)])
+            self._run(queue, ["go_on", self._table.now(), _hexes(waiting)])
         return found
 
     def list_tasks(self, queue: str, cursor: str) -> TaskPage:
@@ -217,7 +219,7 @@ class DynamoBackend(Messages):
     def depth(self, queue: str) -> Depth:
         """Count the tasks of a queue."""
         with self._replica(queue).reading() as state:
-            return state.count(time.time())
+            return state.count(self._table.now())
 
     def waiting_for(self, queue: str, agent_id: UUID) -> Waiting | None:
         """Return the group for which a task waits, None if it does not."""
@@ -231,7 +233,7 @@ class DynamoBackend(Messages):
 
     def mark_intact(self, queue: str) -> None:
         """Note that the index of a queue is complete."""
-        self._run(queue, ["mark", time.time()], needed=lambda state: not state.intact)
+        self._run(queue, ["mark", self._table.now()], needed=lambda state: not state.intact)
 
     def _run(
         self,

@@ -85,7 +85,7 @@ class Messages(SharedState):
                 old = self._table.client.delete_item(
                     TableName=self._table.name, Key=key(pk, ONLY), ReturnValues="ALL_OLD"
                 ).get("Attributes", {})
-                for mailbox in _subscribers(old):
+                for mailbox in _subscribers(old, self._table.now()):
                     mail.setdefault(mailbox, []).append(format_message(DONE, keys[pk]))
         self._send_all(mail)
 
@@ -131,14 +131,14 @@ class Messages(SharedState):
     def _append(self, pk: str, texts: Sequence[str]) -> None:
         newest = next(self._table.query(pk, "0", LAST, ScanIndexForward=False, Limit=1), None)
         # The first number comes from the clock, so new events continue above the numbers of expired ones.
-        number = int(newest["last"]["N"]) if newest else int(time.time() * MICROS_PER_SECOND)
+        number = int(newest["last"]["N"]) if newest else int(self._table.now() * MICROS_PER_SECOND)
         items = []
         for part in _parts(texts, PART_TEXTS):
             items.append(
                 {
                     **key(pk, f"{number + 1:020}"),
                     "last": {"N": str(number + len(part))},
-                    "at": {"N": repr(time.time())},
+                    "at": {"N": repr(self._table.now())},
                     "texts": {"B": _packed(part)},
                     "ttl": expiry(KEPT_SECONDS),
                 }
@@ -158,7 +158,7 @@ class Messages(SharedState):
                 # The item with the event after `number` may begin before it.
                 start = f"{max(0, number - PART_TEXTS):020}"
                 items = list(self._table.query(f"events#{queue}#{agent_id.hex}", start, LAST))
-                if items and float(items[-1]["at"]["N"]) + EVENT_TTL_SECONDS >= time.time():
+                if items and float(items[-1]["at"]["N"]) + EVENT_TTL_SECONDS >= self._table.now():
                     events = [
                         Event(place, text)
                         for item in items
@@ -177,7 +177,7 @@ class Messages(SharedState):
     def _followers(self, queue: str, agent_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
         keys = {f"follow#{queue}#{agent_id.hex}": agent_id for agent_id in agent_ids}
         items = self._table.read_all(key(pk, ONLY) for pk in keys)
-        found = {keys[item["pk"]["S"]]: _subscribers(item) for item in items}
+        found = {keys[item["pk"]["S"]]: _subscribers(item, self._table.now()) for item in items}
         return {agent_id: mailboxes for agent_id, mailboxes in found.items() if mailboxes}
 
     def _subscribe(
@@ -191,14 +191,14 @@ class Messages(SharedState):
                     UpdateExpression="SET #mailbox = :until, #ttl = :ttl",
                     ExpressionAttributeNames={"#mailbox": f"@{mailbox}", "#ttl": "ttl"},
                     ExpressionAttributeValues={
-                        ":until": {"N": repr(time.time() + seconds)},
+                        ":until": {"N": repr(self._table.now() + seconds)},
                         ":ttl": expiry(seconds),
                     },
                 )
 
 
-def _subscribers(item: Item) -> list[str]:
-    now = time.time()
+def _subscribers(item: Item, now: float) -> list[str]:
+    """Return the mailboxes whose watches have not expired."""
     return [
         name[1:] for name, value in item.items() if name.startswith("@") and float(value.get("N", 0)) > now
     ]

@@ -1,6 +1,6 @@
 """Leaderships and token buckets: one item for each, changed on the condition that it is as it was read.
 
-DynamoDB has no clock that conditions can use, so times are those of the callers' clocks.
+DynamoDB has no clock that conditions can use, so times are those of the callers, corrected by its replies (`clock.py`).
 
 | pk | sk | item |
 | --- | --- | --- |
@@ -41,7 +41,7 @@ class SharedState:
 
     def acquire_leadership(self, role: str, owner: str, seconds: float) -> bool:
         """Acquire or keep a leadership for `seconds`; False if another owner holds it."""
-        now = time.time()
+        now = self._table.now()
         with self._table.translated_errors():
             return self._table.put_if(
                 {
@@ -101,7 +101,7 @@ class SharedState:
         keys = [key(f"bucket#{demand.name}", ONLY) for demand in demands]
         found = {item["pk"]["S"]: int(item["full_at"]["N"]) for item in self._table.read_all(keys)}
         known = [found.get(each["pk"]["S"]) for each in keys]
-        now = round(time.time() * MICROS_PER_SECOND)
+        now = round(self._table.now() * MICROS_PER_SECOND)
         spent = [spend(full_at, now, demand) for full_at, demand in zip(known, demands, strict=True)]
         puts = [
             _put_bucket(self._table.name, each, before, after)

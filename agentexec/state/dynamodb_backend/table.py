@@ -19,6 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
 from agentexec.errors import UnavailableError, UsageError
+from agentexec.state.dynamodb_backend.clock import ServerClock
 
 TIMEOUTS = {"connect_timeout": 2, "read_timeout": 4}
 """Limits of one try, in seconds."""
@@ -85,6 +86,7 @@ class Table:
     def __init__(self, name: str) -> None:
         self.name = name
         self._own: Own | None = None
+        self._clock = ServerClock()
 
     @property
     def client(self) -> Any:
@@ -110,8 +112,22 @@ class Table:
             # Of AWS's libraries this one alone does not know AWS_REGION, which AWS sets in containers.
             session = boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)
             client = session.client("dynamodb", config=config)
+            client.meta.events.register("before-call.dynamodb", self._note_sent)
+            client.meta.events.register("after-call.dynamodb", self._note_date)
             own = self._own = Own(os.getpid(), client, threading.Lock())
         return own
+
+    def now(self) -> float:
+        """Return the time by DynamoDB's clock, as far as it is known, in seconds since the epoch."""
+        return self._clock.now()
+
+    def _note_sent(self, context: dict[str, Any], **_: object) -> None:
+        context["agentexec_sent"] = self._clock.local()
+
+    def _note_date(self, http_response: Any, context: dict[str, Any], **_: object) -> None:
+        date = http_response.headers.get("Date")
+        if date and "agentexec_sent" in context:
+            self._clock.note(date, context["agentexec_sent"])
 
     def close(self) -> None:
         """Close the connections. The next call opens them again."""

@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ from agentexec.state.dynamodb_backend.log import LAST
 from agentexec.state.dynamodb_backend.table import Table, key
 from agentexec.task import Entry, Lease, new_agent_id
 from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, claim_all, ids, push
+from tests.deployment import REPOSITORY
 from tests.servers import DynamoDB
+
+WRONG_CLOCK = REPOSITORY / "tests" / "faults" / "wrong_clock"
 
 
 @pytest.fixture
@@ -218,6 +222,23 @@ def test_old_messages_and_watches_have_an_expiry(table: Table) -> None:
     backend.watch("queue", [task := new_agent_id()], name)
     [watch] = table.read_all([key(f"watch#queue#{task.hex}", "-")])
     assert {*watch} == {"pk", "sk", "ttl", f"@{name}"}
+
+
+def test_a_host_with_a_wrong_clock_goes_by_the_time_of_dynamodb(table: Table, queue: str) -> None:
+    push(new_backend(table), queue, 1)
+    program = (
+        "import sys; from agentexec.state.dynamodb_backend import DynamoBackend; "
+        f"backend, queue = DynamoBackend({table.name!r}), sys.argv[1]; backend.ping(); "
+        "backend.claim(queue, 'w', limit=1, low_quota=0, lease_seconds=60); print(backend.expired_leases(queue, 5))"
+    )
+    wrong = {"PYTHONPATH": f"{WRONG_CLOCK}{os.pathsep}{REPOSITORY}", "CLOCK_AHEAD": "250"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, queue], env={**os.environ, **wrong}, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+    with new_backend(table)._replica(queue).reading() as state:
+        [ends] = state.leases.values()
+    assert abs(ends - time.time() - 60) < 20
 
 
 def test_expired_tasks_are_seen_by_other_processes(table: Table, queue: str) -> None:
