@@ -14,9 +14,12 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+try:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+except ImportError as error:
+    raise ImportError(f"{error}; install it with pip install 'agentexec[dynamodb]'") from error
 
 from agentexec.errors import UnavailableError, UsageError
 from agentexec.state.dynamodb_backend.clock import ServerClock

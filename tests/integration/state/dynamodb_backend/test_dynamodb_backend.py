@@ -161,6 +161,12 @@ def test_a_table_that_cannot_be_used_is_said_at_the_start(
         DynamoBackend("agentexec").ping()
 
 
+def test_a_missing_library_is_named_with_its_extra() -> None:
+    program = "import sys; sys.modules['boto3'] = None; import agentexec.state.dynamodb_backend"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "install it with pip install 'agentexec[dynamodb]'" in done.stderr
+
+
 def test_a_server_that_is_away_is_unavailable(monkeypatch: pytest.MonkeyPatch, dynamodb: DynamoDB) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:9")
     monkeypatch.setattr("agentexec.state.dynamodb_backend.table.TRIES", 1)
