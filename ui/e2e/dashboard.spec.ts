@@ -136,7 +136,7 @@ test('a task is forked, and compared with its fork', async ({ page, application,
   await form.getByRole('button', { name: 'Fork' }).click();
   await expect(page).not.toHaveURL(new RegExp(agentId));
   await expect(logLines(page).first()).toHaveText(/^Forked from task .* at turn 2 of .* with a message/);
-  await page.getByRole('link', { name: `Compare with ${agentId.slice(0, 8)}` }).click();
+  await page.getByRole('link', { name: `Compare with ${agentId.slice(-8)}` }).click();
   await expect(page.getByText(/^\d+ steps? of both$/).first()).toBeVisible();
   await expectSound(page);
 });

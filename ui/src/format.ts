@@ -99,3 +99,8 @@ export function formatClock(at: number, now: number): string {
   const day = { day: 'numeric', month: 'short', year: 'numeric', timeZone: 'UTC' } as const;
   return `${new Date(at).toLocaleDateString('en-GB', day)}, ${clock}`;
 }
+
+/** Short form of an id: its end, which is random. Its beginning is the time, and equal for tasks of the same minute. */
+export function shortId(id: string): string {
+  return id.slice(-8);
+}

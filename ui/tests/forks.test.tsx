@@ -160,7 +160,7 @@ describe('TaskComparison', () => {
           .map(({ textContent }) => textContent),
       ),
     ).toEqual([['2 steps of both'], ['−Researcher#1first', ''], ['', '+Researcher#1search({"q":"b"})']]);
-    await userEvent.click(screen.getByRole('button', { name: AGENT_ID.slice(0, 8) }));
+    await userEvent.click(screen.getByRole('button', { name: AGENT_ID.slice(-8) }));
     expect(onTaskClick.mock.calls).toEqual([[AGENT_ID]]);
   });
 });

@@ -51,3 +51,8 @@ test('times ahead and behind', () => {
     'in 1 m',
   ]);
 });
+
+test('the short form of an id tells tasks of the same minute apart', () => {
+  const ids = ['01a2275f-2e9b-7f14-a6e2-1b32c94da78a', '01a2275f-9c55-7f75-84f7-b27c6d1c23a4'];
+  expect(ids.map(format.shortId)).toEqual(['c94da78a', '6d1c23a4']);
+});

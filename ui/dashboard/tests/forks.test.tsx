@@ -61,7 +61,7 @@ test('who may only read does not fork, and sees where a task comes from', async 
   ];
   answers[`/activity/${AGENT_ID}`] = detail({ logs });
   show(<TaskView agentId={AGENT_ID} />, ['read']);
-  const [from, to] = await screen.findAllByRole('link', { name: `Compare with ${FORK.slice(0, 8)}` });
+  const [from, to] = await screen.findAllByRole('link', { name: `Compare with ${FORK.slice(-8)}` });
   expect(from?.getAttribute('href')).toMatch(new RegExp(`tasks/${FORK}/diff/${AGENT_ID}$`));
   expect(to?.getAttribute('href')).toMatch(new RegExp(`tasks/${AGENT_ID}/diff/${FORK}$`));
   expect(screen.queryByRole('button', { name: 'Fork…' })).toBeNull();

@@ -1,6 +1,7 @@
 'use client';
 
 import { type ComponentPropsWithoutRef, type ReactNode, useState } from 'react';
+import { shortId } from '../format.js';
 import type { ApprovalRule } from '../types/index.js';
 import { classes } from './classes.js';
 import { FoldedText } from './FoldedText.js';
@@ -92,10 +93,10 @@ function Rule({ rule, onRevoke, onTaskClick }: RuleProps) {
             {'task '}
             {agentId && onTaskClick ? (
               <button type="button" className="ax-link" onClick={() => onTaskClick(agentId)}>
-                {agentId.slice(0, 8)}
+                {shortId(agentId)}
               </button>
             ) : (
-              agentId?.slice(0, 8)
+              agentId && shortId(agentId)
             )}
           </>
         )}

@@ -1,7 +1,7 @@
 'use client';
 
 import type { ComponentPropsWithoutRef, ReactNode } from 'react';
-import { formatCount, formatDuration, formatMoney, formatNumber } from '../format.js';
+import { formatCount, formatDuration, formatMoney, formatNumber, shortId } from '../format.js';
 import type { ComparedStep, ComparedTask, Comparison } from '../types/index.js';
 import { classes } from './classes.js';
 import { FoldedText } from './FoldedText.js';
@@ -60,10 +60,10 @@ export function TaskComparison({
                 {names[index]}{' '}
                 {onTaskClick ? (
                   <button type="button" className="ax-link" onClick={() => onTaskClick(task.agent_id)}>
-                    <code>{task.agent_id.slice(0, 8)}</code>
+                    <code>{shortId(task.agent_id)}</code>
                   </button>
                 ) : (
-                  <code>{task.agent_id.slice(0, 8)}</code>
+                  <code>{shortId(task.agent_id)}</code>
                 )}
               </th>
             ))}

@@ -1,5 +1,6 @@
 import { type ActivityLog, ForkForm } from 'agentexec-ui';
 import { useState } from 'react';
+import { shortId } from '../../../src/format.js';
 import { usePolled } from '../../../src/hooks/usePolled.js';
 import { api } from '../data.js';
 import { go, href } from '../router.js';
@@ -55,8 +56,8 @@ export function relatives(logs: readonly Pick<ActivityLog, 'message'>[]) {
 export function Relative({ id, first, second }: { id: string; first: string; second: string }) {
   return (
     <span className="d-relative">
-      <Link href={href(`tasks/${id}`)}>{id.slice(0, 8)}</Link>{' '}
-      <Link href={href(`tasks/${first}/diff/${second}`)} aria-label={`Compare with ${id.slice(0, 8)}`}>
+      <Link href={href(`tasks/${id}`)}>{shortId(id)}</Link>{' '}
+      <Link href={href(`tasks/${first}/diff/${second}`)} aria-label={`Compare with ${shortId(id)}`}>
         compare
       </Link>
     </span>

@@ -1,6 +1,6 @@
 import { FoldedText, RelativeTime, Untrusted } from 'agentexec-ui';
 import { useId, useState } from 'react';
-import { formatCount } from '../../../src/format.js';
+import { formatCount, shortId } from '../../../src/format.js';
 import { usePolled } from '../../../src/hooks/usePolled.js';
 import { visible } from '../../../src/visible.js';
 import { api, type FailedGroup, type FailedTask } from '../data.js';
@@ -73,7 +73,7 @@ export function FailedView({ query }: { query: URLSearchParams }) {
               ? [
                   <ActButton
                     key="retry"
-                    label={`Retry ${visible(item.task_name)} ${item.agent_id.slice(0, 8)}`}
+                    label={`Retry ${visible(item.task_name)} ${shortId(item.agent_id)}`}
                     onAct={() => api.retry(item.agent_id)}
                     onDone={failed.refetch}
                   >

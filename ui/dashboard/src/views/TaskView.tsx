@@ -15,7 +15,7 @@ import {
 } from 'agentexec-ui';
 import { type ReactNode, useEffect, useLayoutEffect, useRef, useState } from 'react';
 import { TaskStatus } from '../../../src/components/TaskStatus.js';
-import { formatDuration, parseTime } from '../../../src/format.js';
+import { formatDuration, parseTime, shortId } from '../../../src/format.js';
 import { useNow } from '../../../src/hooks/useNow.js';
 import { usePolled } from '../../../src/hooks/usePolled.js';
 import { waitsFor } from '../../../src/status.js';
@@ -250,7 +250,7 @@ function Facts({ task, start, queue }: FactsProps) {
       {task.deaths.length > 0 && <Fact name="Worker deaths">{task.deaths.length}</Fact>}
       {task.parent_id && (
         <Fact name="Enqueued by">
-          <Link href={href(`tasks/${task.parent_id}`)}>{task.parent_id.slice(0, 8)}</Link>
+          <Link href={href(`tasks/${task.parent_id}`)}>{shortId(task.parent_id)}</Link>
         </Fact>
       )}
       {origin && (
@@ -288,7 +288,7 @@ function CopyId({ id }: { id: string }) {
       onClick={() => navigator.clipboard?.writeText(id).then(() => setCopied(true))}
       onBlur={() => setCopied(false)}
     >
-      <code>{id.slice(0, 8)}</code>
+      <code>{shortId(id)}</code>
       <span className="d-muted">{copied ? 'copied' : 'copy'}</span>
     </button>
   );
