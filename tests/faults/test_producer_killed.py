@@ -21,10 +21,11 @@ def test_a_task_whose_producer_was_killed_between_commit_and_push_is_run_in_a_fe
 
 
 @pytest.mark.thorough
-@on_targets("embedded", "postgres")
+@on_targets("embedded")
 def test_a_task_whose_producer_was_killed_before_it_woke_a_worker_is_run_in_a_few_seconds(
     deploy: Deploy,
 ) -> None:
+    """On PostgreSQL there is no such moment: the notification is sent together with the transaction."""
     deployment = deploy()
     deployment.start()
     assert deployment.produce("work", "a", kill_at="before-wake").returncode == -9
