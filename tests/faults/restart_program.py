@@ -1,4 +1,4 @@
-"""Kills at every instant of a restart: `python -m tests.faults.restart_program FOLDER DATABASE_URL` prints a report as JSON.
+"""Kills at every instant of a restart: `python -m tests.faults.restart_program FOLDER DATABASE_URL EVERY` prints a report as JSON.
 
 The program only imports; every attempt is a process forked from it, as in `tests.faults.crash_program`. An instant is
 the moment before or after a journal append, a statement of the restart's transaction, or the end of an attempt.
@@ -45,8 +45,8 @@ class Program:
         self._url = database_url
         self._ledger = folder / "ledger.txt"
 
-    def run(self) -> dict[str, Any]:
-        """Take one task through its restart, then one for each instant of its attempts, and one that dies at each append."""
+    def run(self, every: int) -> dict[str, Any]:
+        """Take one task through its restart, then one for every nth instant of its attempts, and one that dies at each append."""
         (self._folder / "deployed").unlink(missing_ok=True)
         reference = self._begin()
         (self._folder / "deployed").touch()
@@ -56,7 +56,7 @@ class Program:
             for number, instants in enumerate(seen)
             for instant in range(1, instants + 1)
         ]
-        plans.append([4] * sum(seen))
+        plans = [*plans[::every], [4] * sum(seen)]
         (self._folder / "deployed").unlink()
         tasks = [self._begin() for _ in plans]
         (self._folder / "deployed").touch()
@@ -170,4 +170,4 @@ class Program:
 if __name__ == "__main__":
     assert Path(os.environ["LEDGER"]).parent == Path(sys.argv[1])
     prepare_forks()
-    print(json.dumps(Program(Path(sys.argv[1]), sys.argv[2]).run()))
+    print(json.dumps(Program(Path(sys.argv[1]), sys.argv[2]).run(int(sys.argv[3]))))
