@@ -127,6 +127,22 @@ describe('ChatPanel', () => {
     expect(screen.queryByText('And c')).toBeNull();
   });
 
+  test.each([
+    event('1.2.0', 'usage', {}),
+    event('1.2.0', 'status', { status: 'queued', message: 'Waiting for approval: pay' }),
+  ])('a message that has joined a call which says nothing is shown: $type', async (told) => {
+    const { client, records, emit } = fakeChat();
+    records.messages = [message({ number: 2, text: 'And b', if_busy: 'steer' })];
+    render(<ChatPanel conversationId={CHAT} client={client} />);
+    expect(await screen.findByText('You, waiting')).toBeTruthy();
+    emit(event('1.0.0', 'message', { number: 1, text: 'Look at a', state: 'taken' }));
+    await screen.findByText('Look at a');
+    records.messages = [message({ number: 2, text: 'And b', state: 'joined' })];
+    emit(told);
+    await waitFor(() => expect(screen.queryByText('You, waiting')).toBeNull());
+    expect(within(log()).getAllByText('And b')).toHaveLength(1);
+  });
+
   test('the answer to a call that waits for a person is given in the chat', async () => {
     const user = userEvent.setup();
     const { client, emit, to } = fakeChat();

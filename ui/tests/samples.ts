@@ -166,7 +166,7 @@ export function comparison(fields: Partial<Comparison> = {}): Comparison {
   const step = { path: 'Researcher#1', kind: 'model', contents: ['first'], count: 1 };
   return {
     first: task,
-    second: { ...task, agent_id: `b${AGENT_ID.slice(1)}`, result: { words: 2 }, cost: null, elapsed_seconds: null },
+    second: { ...task, agent_id: `${AGENT_ID.slice(0, -1)}b`, result: { words: 2 }, cost: null, elapsed_seconds: null },
     steps: [
       { change: 'same', path: null, kind: null, contents: null, count: 2 },
       { ...step, change: 'removed' },

@@ -12,7 +12,7 @@ import { FailedView } from '../src/views/FailedView.js';
 import { OverviewView } from '../src/views/OverviewView.js';
 import { TaskView } from '../src/views/TaskView.js';
 
-const FORK = `b${AGENT_ID.slice(1)}`;
+const FORK = `${AGENT_ID.slice(0, -1)}b`;
 
 let answers: Record<string, unknown>;
 let sent: { path: string; body: unknown }[];

@@ -16,6 +16,9 @@ import { followConversation } from '../client/followConversation.js';
 import type { ConversationMessage } from '../types/index.js';
 import { useClient } from './AgentexecProvider.js';
 
+/** Events that come after a model call has begun. */
+const FOLLOW_A_CALL: ReadonlySet<string> = new Set(['tool_called', 'usage', 'status']);
+
 export interface ChatOptions {
   client?: Client | undefined;
   /** Milliseconds before a lost connection is made again. */
@@ -92,7 +95,8 @@ export function useConversation(conversationId: string, options: ChatOptions = {
         // The stream tells what is wrong, and loads again once it is open.
       }
     };
-    // Messages join before a model call, and what it writes is the first that is seen of it.
+    // Messages join before a model call, and no event tells of it while the turn lasts. What the call writes may be seen first, or
+    // its usage, or that the turn waits again. Each is looked at: an earlier look may have come before the message has joined.
     const findJoined = async () => {
       try {
         const messages = await latest.current.messages(conversationId, { signal });
@@ -112,7 +116,7 @@ export function useConversation(conversationId: string, options: ChatOptions = {
       onEvents: (events) => {
         change(({ state }) => ({ state: events.reduce(afterEvent, state) }));
         const begins = events.filter(({ type }) => {
-          const begun = type === 'tool_called' || (type === 'text_delta' && !writes);
+          const begun = FOLLOW_A_CALL.has(type) || (type === 'text_delta' && !writes);
           writes = type === 'text_delta';
           return begun;
         });
