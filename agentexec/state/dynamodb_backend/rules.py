@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from agentexec.policy import fits_record
-from agentexec.state.answers import Comparison, Depth, LostLeases
+from agentexec.state.answers import Depth, LostLeases
 from agentexec.state.groups import is_lock
 from agentexec.state.memory_backend.groups import Groups
 from agentexec.state.memory_backend.queue import Queue, QueuedTask
@@ -240,25 +239,6 @@ class SharedQueue(Queue):
         """Return leases that have expired, the oldest first."""
         found = sorted((at, agent_id) for agent_id, at in self.leases.items() if at <= now)
         return [Lease(agent_id, self.tasks[agent_id].epoch) for _, agent_id in found[:limit]]
-
-    def compare(self, entries: Sequence[Entry], now: float, lease_seconds: float) -> Comparison:
-        """Compare tasks with the record; see `StateBackend.compare`."""
-        found = Comparison([], [])
-        for entry in entries:
-            agent_id, task = entry.agent_id, self.tasks.get(entry.agent_id)
-            if task is None:
-                found.missing.append(agent_id)
-            elif task.groups != entry.groups or not fits_record(
-                recorded_epoch=entry.epoch,
-                due=entry.run_at,
-                epoch=task.epoch,
-                leased=agent_id in self.leases,
-                at=self.leases.get(agent_id) or self.delayed.get(agent_id) or 0.0,
-                now=now,
-                lease_seconds=lease_seconds,
-            ):
-                found.wrong.append(agent_id)
-        return found
 
     # Snapshots
 

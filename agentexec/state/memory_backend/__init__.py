@@ -10,7 +10,6 @@ from uuid import UUID
 
 from agentexec.errors import UsageError
 from agentexec.llm.rate_limits import MICROS_PER_SECOND, Demand, spend
-from agentexec.policy import fits_record
 from agentexec.state.answers import Waiting
 from agentexec.state.backend import (
     PROTOCOL_VERSION,
@@ -238,25 +237,10 @@ class MemoryBackend(MemoryMessages):
 
     def compare(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> Comparison:
         """Compare what the index knows about tasks with what the record says; see `StateBackend.compare`."""
-        found = Comparison([], [])
         with self._lock:
-            state, now = self._queue(queue), self._clock()
+            state = self._queue(queue)
             state.groups.go_on(entry.agent_id for entry in entries)
-            for entry in entries:
-                agent_id, task = entry.agent_id, state.tasks.get(entry.agent_id)
-                if task is None:
-                    found.missing.append(agent_id)
-                elif task.groups != entry.groups or not fits_record(
-                    recorded_epoch=entry.epoch,
-                    due=entry.run_at,
-                    epoch=task.epoch,
-                    leased=agent_id in state.leases,
-                    at=state.leases.get(agent_id) or state.delayed.get(agent_id) or 0.0,
-                    now=now,
-                    lease_seconds=lease_seconds,
-                ):
-                    found.wrong.append(agent_id)
-        return found
+            return state.compare(entries, self._clock(), lease_seconds)
 
     def list_tasks(self, queue: str, cursor: str) -> TaskPage:
         """Return all tasks that the index knows, as one page."""

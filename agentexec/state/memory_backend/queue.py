@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from agentexec.state.backend import EVENTS_KEPT, Event
+from agentexec.policy import fits_record
+from agentexec.state.backend import EVENTS_KEPT, Comparison, Event
 from agentexec.state.groups import MAX_PARKED, NO_LIMITS
 from agentexec.state.memory_backend.fair_lane import FairLane
 from agentexec.state.memory_backend.groups import Groups
@@ -140,3 +141,22 @@ class Queue:
             self.groups.leave(agent_id, task.groups)
             del self.tasks[agent_id]
         return task
+
+    def compare(self, entries: Sequence[Entry], now: float, lease_seconds: float) -> Comparison:
+        """Compare tasks with the record; see `StateBackend.compare`."""
+        found = Comparison([], [])
+        for entry in entries:
+            agent_id, task = entry.agent_id, self.tasks.get(entry.agent_id)
+            if task is None:
+                found.missing.append(agent_id)
+            elif task.groups != entry.groups or not fits_record(
+                recorded_epoch=entry.epoch,
+                due=entry.run_at,
+                epoch=task.epoch,
+                leased=agent_id in self.leases,
+                at=self.leases.get(agent_id) or self.delayed.get(agent_id) or 0.0,
+                now=now,
+                lease_seconds=lease_seconds,
+            ):
+                found.wrong.append(agent_id)
+        return found
