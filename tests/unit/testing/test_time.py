@@ -37,7 +37,9 @@ async def on_question(agent_id: UUID, context: ax.ApprovalRequest) -> None:
     reminded.append(context.reminder)
 
 
-pool.add_schedule("hourly", "0 * * * *", task="note", context={"text": "hourly"})
+timetable = ax.Pool()
+timetable.add_task("note", note)
+timetable.add_schedule("hourly", "0 * * * *", task="note", context={"text": "hourly"})
 
 
 def test_a_delayed_task_runs_at_its_moment_and_not_before() -> None:
@@ -51,10 +53,10 @@ def test_a_delayed_task_runs_at_its_moment_and_not_before() -> None:
 
 
 def test_a_schedule_ticks_once_for_each_of_its_moments() -> None:
-    with ax.testing.harness(pool) as harness:
+    with ax.testing.harness(timetable) as harness:
         ran = harness.advance(timedelta(hours=5))
         assert [task.result for task in ran] == ["hourly"] * 5
-    with ax.testing.harness(pool) as harness:
+    with ax.testing.harness(timetable) as harness:
         assert harness.run_all() == []  # without a clock that moves, no schedule ticks
 
 
