@@ -117,55 +117,17 @@ class SharedQueue(Queue):
             task.place = min(task.place, int(since * MICROS))
             self.ready[task.priority].move_ahead(agent_id, lambda other: self.tasks[other].place > task.place)
 
-    def claim(
-        self, now: float, worker: str, limit: int, low_quota: int, seconds: float, limits: dict[str, int]
-    ) -> list[Lease]:
-        """Lease ready tasks to a worker."""
-        self.promote(now)
-        leases = []
-        for agent_id in self.take(limit, low_quota, limits):
-            task = self.tasks[agent_id]
-            task.epoch, task.worker = task.epoch + 1, worker
-            self.leases[agent_id] = now + seconds
-            leases.append(Lease(agent_id, task.epoch))
-        return leases
-
     def renew(self, now: float, worker: str, leases: Sequence[Any], seconds: float) -> LostLeases:
         """Extend leases."""
-        lost = LostLeases([], [])
-        for agent_id, epoch in _leases(leases):
-            task = self.tasks.get(agent_id)
-            if task is None:
-                lost.missing.append(agent_id)
-            elif task.epoch > epoch or (task.epoch == epoch and task.worker not in ("", worker)):
-                lost.taken.append(agent_id)
-            else:
-                self.withdraw(agent_id)
-                self.groups.hold(agent_id, task.groups)
-                task.epoch, task.worker = epoch, worker
-                self.leases[agent_id] = now + seconds
-        return lost
+        return self.renew_leases(now, worker, _leases(leases), seconds)
 
     def finish(self, _now: float, leases: Sequence[Any]) -> None:
         """Forget finished tasks, except those that a higher epoch holds."""
-        for lease in _leases(leases):
-            if self.is_finished_by(lease):
-                self.forget(lease.agent_id)
+        self.finish_leases(_leases(leases))
 
     def release(self, now: float, agent_id: str, epoch: int, delay: float) -> bool:
         """Give a task back. False if the lease is lost."""
-        lease = Lease(UUID(agent_id), epoch)
-        if not self.is_held_by(lease):
-            return False
-        task = self.tasks[lease.agent_id]
-        self.withdraw(lease.agent_id)
-        task.epoch, task.worker = epoch, ""
-        if delay > 0:
-            self.delayed[lease.agent_id] = now + delay
-        else:
-            self.make_ready(lease.agent_id, first=True)
-        self.groups.leave_limits(lease.agent_id)
-        return True
+        return self.release_lease(now, Lease(UUID(agent_id), epoch), delay)
 
     def advance(self, now: float, agent_ids: Sequence[str]) -> None:
         """Make delayed tasks ready now."""
@@ -175,11 +137,7 @@ class SharedQueue(Queue):
 
     def restore(self, now: float, entries: Sequence[Any], seconds: float) -> None:
         """Add running tasks that are unknown, leased to nobody."""
-        for entry in map(_entry, entries):
-            if entry.agent_id not in self.tasks:
-                self.add(entry)
-                self.groups.hold(entry.agent_id, entry.groups)
-                self.leases[entry.agent_id] = now + seconds
+        self.restore_running(now, map(_entry, entries), seconds)
 
     def remove(self, _now: float, agent_ids: Sequence[str]) -> dict[UUID, str]:
         """Remove tasks, and return the worker of each that was leased."""
@@ -202,7 +160,7 @@ class SharedQueue(Queue):
 
     COMMANDS = {  # noqa: RUF012 - a constant
         "push": push,
-        "claim": claim,
+        "claim": Queue.claim_ready,
         "renew": renew,
         "finish": finish,
         "release": release,
@@ -220,25 +178,11 @@ class SharedQueue(Queue):
         """Return True if a claim may find a task."""
         return any(self.ready.values()) or any(run_at <= now for run_at in self.delayed.values())
 
-    def is_finished_by(self, lease: Lease) -> bool:
-        """Return True for a known task that no higher epoch holds."""
-        task = self.tasks.get(lease.agent_id)
-        return task is not None and task.epoch <= lease.epoch
-
-    def is_held_by(self, lease: Lease) -> bool:
-        """Return True if a task is leased, by no higher epoch."""
-        return self.is_finished_by(lease) and lease.agent_id in self.leases
-
     def count(self, now: float) -> Depth:
         """Count the tasks. Those that are due count as ready."""
         due = sum(run_at <= now for run_at in self.delayed.values())
         ready = sum(map(len, self.ready.values()))
         return Depth(ready + due, len(self.delayed) - due, len(self.leases), len(self.groups))
-
-    def expired(self, now: float, limit: int) -> list[Lease]:
-        """Return leases that have expired, the oldest first."""
-        found = sorted((at, agent_id) for agent_id, at in self.leases.items() if at <= now)
-        return [Lease(agent_id, self.tasks[agent_id].epoch) for _, agent_id in found[:limit]]
 
     # Snapshots
 

@@ -108,13 +108,7 @@ class MemoryBackend(MemoryMessages):
         """Lease up to `limit` ready tasks to `worker`, each with its epoch raised by one."""
         with self._lock:
             state, now = self._queue(queue), self._clock()
-            state.promote(now)
-            leases = []
-            for agent_id in state.take(limit, low_quota, limits):
-                task = state.tasks[agent_id]
-                task.epoch, task.worker = task.epoch + 1, worker
-                state.leases[agent_id] = now + lease_seconds
-                leases.append(Lease(agent_id, task.epoch))
+            leases = state.claim_ready(now, worker, limit, low_quota, lease_seconds, limits)
             left_ready = len(leases) < limit and any(state.ready.values())
             return ClaimResult(leases, 0.0 if left_ready else state.next_due(now))
 
@@ -143,46 +137,21 @@ class MemoryBackend(MemoryMessages):
 
     def renew(self, queue: str, worker: str, leases: Sequence[Lease], lease_seconds: float) -> LostLeases:
         """Extend leases. A lease that expired is taken up again, unless another worker has claimed the task."""
-        lost = LostLeases([], [])
         with self._lock:
-            state, now = self._queue(queue), self._clock()
-            for agent_id, epoch in leases:
-                task = state.tasks.get(agent_id)
-                if task is None:
-                    lost.missing.append(agent_id)
-                elif task.epoch > epoch or (task.epoch == epoch and task.worker not in ("", worker)):
-                    lost.taken.append(agent_id)
-                else:
-                    state.withdraw(agent_id)
-                    state.groups.hold(agent_id, task.groups)
-                    task.epoch, task.worker = epoch, worker
-                    state.leases[agent_id] = now + lease_seconds
-        return lost
+            return self._queue(queue).renew_leases(self._clock(), worker, leases, lease_seconds)
 
     def finish(self, queue: str, leases: Sequence[Lease], *, transaction: Connection | None = None) -> None:
         """Forget finished tasks, except those that a higher epoch holds."""
         _refuse_transaction(transaction)
         with self._lock:
-            state = self._queue(queue)
-            for agent_id, epoch in leases:
-                task = state.tasks.get(agent_id)
-                if task is not None and task.epoch <= epoch:
-                    state.forget(agent_id)
+            self._queue(queue).finish_leases(leases)
 
     def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
         """Give a task back, to the front of its priority or for `delay` seconds. False if the lease is lost."""
         with self._lock:
             state = self._queue(queue)
-            task = state.tasks.get(lease.agent_id)
-            if task is None or task.epoch > lease.epoch or lease.agent_id not in state.leases:
+            if not state.release_lease(self._clock(), lease, delay):
                 return False
-            state.withdraw(lease.agent_id)
-            task.epoch, task.worker = lease.epoch, ""
-            if delay > 0:
-                state.delayed[lease.agent_id] = self._clock() + delay
-            else:
-                state.make_ready(lease.agent_id, first=True)
-            state.groups.leave_limits(lease.agent_id)
             state.notify()
             return True
 
@@ -198,19 +167,12 @@ class MemoryBackend(MemoryMessages):
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
         """Add running tasks that the index does not know, leased to nobody."""
         with self._lock:
-            state, expires_at = self._queue(queue), self._clock() + lease_seconds
-            for entry in entries:
-                if entry.agent_id not in state.tasks:
-                    state.add(entry)
-                    state.groups.hold(entry.agent_id, entry.groups)
-                    state.leases[entry.agent_id] = expires_at
+            self._queue(queue).restore_running(self._clock(), entries, lease_seconds)
 
     def expired_leases(self, queue: str, limit: int) -> list[Lease]:
         """Return leases that have expired, the oldest first, without changing the tasks."""
         with self._lock:
-            state, now = self._queue(queue), self._clock()
-            expired = sorted((at, agent_id) for agent_id, at in state.leases.items() if at <= now)
-            return [Lease(agent_id, state.tasks[agent_id].epoch) for _, agent_id in expired[:limit]]
+            return self._queue(queue).expired(self._clock(), limit)
 
     def worker_leases(self, queue: str, worker: str) -> list[Lease]:
         """Return the leases of a worker."""

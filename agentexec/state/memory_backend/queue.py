@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from agentexec.policy import fits_record
-from agentexec.state.backend import EVENTS_KEPT, Comparison, Event
+from agentexec.state.backend import EVENTS_KEPT, Comparison, Event, LostLeases
 from agentexec.state.groups import MAX_PARKED, NO_LIMITS
 from agentexec.state.memory_backend.fair_lane import FairLane
 from agentexec.state.memory_backend.groups import Groups
-from agentexec.task import Entry, Priority
+from agentexec.task import Entry, Lease, Priority
 
 
 @dataclass(slots=True)
@@ -160,3 +160,81 @@ class Queue:
             ):
                 found.wrong.append(agent_id)
         return found
+
+    def claim_ready(
+        self,
+        now: float,
+        worker: str,
+        limit: int,
+        low_quota: int,
+        seconds: float,
+        limits: Mapping[str, int] = NO_LIMITS,
+    ) -> list[Lease]:
+        """Lease up to `limit` ready tasks to a worker, each with its epoch raised by one."""
+        self.promote(now)
+        leases = []
+        for agent_id in self.take(limit, low_quota, limits):
+            task = self.tasks[agent_id]
+            task.epoch, task.worker = task.epoch + 1, worker
+            self.leases[agent_id] = now + seconds
+            leases.append(Lease(agent_id, task.epoch))
+        return leases
+
+    def renew_leases(self, now: float, worker: str, leases: Sequence[Lease], seconds: float) -> LostLeases:
+        """Extend leases; see `StateBackend.renew`."""
+        lost = LostLeases([], [])
+        for agent_id, epoch in leases:
+            task = self.tasks.get(agent_id)
+            if task is None:
+                lost.missing.append(agent_id)
+            elif task.epoch > epoch or (task.epoch == epoch and task.worker not in ("", worker)):
+                lost.taken.append(agent_id)
+            else:
+                self.withdraw(agent_id)
+                self.groups.hold(agent_id, task.groups)
+                task.epoch, task.worker = epoch, worker
+                self.leases[agent_id] = now + seconds
+        return lost
+
+    def finish_leases(self, leases: Sequence[Lease]) -> None:
+        """Forget finished tasks, except those that a higher epoch holds."""
+        for lease in leases:
+            if self.is_finished_by(lease):
+                self.forget(lease.agent_id)
+
+    def release_lease(self, now: float, lease: Lease, delay: float) -> bool:
+        """Give a task back, to the front of its priority or for `delay` seconds. False if the lease is lost."""
+        agent_id = lease.agent_id
+        if not self.is_held_by(lease):
+            return False
+        task = self.tasks[agent_id]
+        self.withdraw(agent_id)
+        task.epoch, task.worker = lease.epoch, ""
+        if delay > 0:
+            self.delayed[agent_id] = now + delay
+        else:
+            self.make_ready(agent_id, first=True)
+        self.groups.leave_limits(agent_id)
+        return True
+
+    def restore_running(self, now: float, entries: Iterable[Entry], seconds: float) -> None:
+        """Add running tasks that are unknown, leased to nobody."""
+        for entry in entries:
+            if entry.agent_id not in self.tasks:
+                self.add(entry)
+                self.groups.hold(entry.agent_id, entry.groups)
+                self.leases[entry.agent_id] = now + seconds
+
+    def is_finished_by(self, lease: Lease) -> bool:
+        """Return True for a known task that no higher epoch holds."""
+        task = self.tasks.get(lease.agent_id)
+        return task is not None and task.epoch <= lease.epoch
+
+    def is_held_by(self, lease: Lease) -> bool:
+        """Return True if a task is leased, by no higher epoch."""
+        return self.is_finished_by(lease) and lease.agent_id in self.leases
+
+    def expired(self, now: float, limit: int) -> list[Lease]:
+        """Return leases that have expired, the oldest first."""
+        found = sorted((at, agent_id) for agent_id, at in self.leases.items() if at <= now)
+        return [Lease(agent_id, self.tasks[agent_id].epoch) for _, agent_id in found[:limit]]
