@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -47,36 +46,3 @@ def test_users_get_one_engine_with_the_pool_of_ours_and_without_limits(kind: str
 def test_on_other_databases_users_get_our_engine() -> None:
     engine = open_engine("sqlite://")
     assert engine_for_users(engine) is engine
-
-
-def parameters_of(url: str) -> dict[str, Any]:
-    """Return what an engine gives to libpq, which every driver of ours is built on."""
-    engine = open_engine(url)
-    given: dict[str, Any] = {}
-
-    class StopError(Exception):
-        """Nothing is connected to."""
-
-    @event.listens_for(engine, "do_connect")
-    def read(_dialect: object, _record: object, _args: object, parameters: dict[str, str]) -> None:
-        given.update(parameters)
-        raise StopError
-
-    with pytest.raises(StopError):
-        engine.connect()
-    return given
-
-
-def test_a_host_that_has_vanished_is_noticed_within_a_minute_unless_the_url_says_otherwise() -> None:
-    given = parameters_of("postgresql://u@host/name")
-    idle = given["keepalives_idle"] + given["keepalives_interval"] * given["keepalives_count"]
-    assert (idle, given["tcp_user_timeout"], given["connect_timeout"]) == (60, 30_000, 10)
-    own = parameters_of(
-        "postgresql://u@host/name?tcp_user_timeout=5000&keepalives_idle=5&connect_timeout=2&application_name=shop"
-    )
-    assert [int(own[name]) for name in ("tcp_user_timeout", "keepalives_idle", "connect_timeout")] == [
-        5000,
-        5,
-        2,
-    ]
-    assert own["application_name"] == "shop"

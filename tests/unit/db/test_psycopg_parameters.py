@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, event
+from sqlalchemy import Engine, create_engine, event
 
 from agentexec.db.engine import open_engine, prepare_engine
 from agentexec.db.psycopg_parameters import read_parameters
@@ -69,14 +69,8 @@ def test_the_url_may_say_that_a_pooler_is_there(given: dict[str, Any], stated: b
     assert given == {}
 
 
-@pytest.mark.parametrize("by_application", [False, True])
-def test_every_engine_reads_its_url_so(by_application: bool) -> None:
-    url = "postgresql+psycopg://user@host/name?prepare_threshold=7&pgbouncer=true&ssl=require"
-    engine = (
-        prepare_engine(create_engine(url))
-        if by_application
-        else open_engine(url.replace("psycopg", "asyncpg"))
-    )
+def passed_by(engine: Engine) -> dict[str, Any]:
+    """Return what an engine passes to its driver; nothing is connected to."""
     passed: dict[str, Any] = {}
 
     class NoServerError(Exception):
@@ -89,7 +83,30 @@ def test_every_engine_reads_its_url_so(by_application: bool) -> None:
 
     with pytest.raises(NoServerError):
         engine.connect()
+    return passed
+
+
+@pytest.mark.parametrize("by_application", [False, True])
+def test_every_engine_reads_its_url_so(by_application: bool) -> None:
+    url = "postgresql+psycopg://user@host/name?prepare_threshold=7&pgbouncer=true&ssl=require"
+    engine = (
+        prepare_engine(create_engine(url))
+        if by_application
+        else open_engine(url.replace("psycopg", "asyncpg"))
+    )
+    passed = passed_by(engine)
     assert passed["prepare_threshold"] == 7
     assert passed["sslmode"] == "require"
     assert "pgbouncer" not in passed
     assert "ssl" not in passed
+
+
+def test_a_host_that_has_vanished_is_noticed_within_a_minute_unless_the_url_says_otherwise() -> None:
+    given = passed_by(open_engine("postgresql://u@host/name"))
+    idle = given["keepalives_idle"] + given["keepalives_interval"] * given["keepalives_count"]
+    assert (idle, given["tcp_user_timeout"], given["connect_timeout"]) == (60, 30_000, 10)
+    query = "tcp_user_timeout=5000&keepalives_idle=5&connect_timeout=2&application_name=shop"
+    own = passed_by(open_engine(f"postgresql://u@host/name?{query}"))
+    chosen = [int(own[name]) for name in ("tcp_user_timeout", "keepalives_idle", "connect_timeout")]
+    assert chosen == [5000, 5, 2]
+    assert own["application_name"] == "shop"
