@@ -84,7 +84,15 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 @pytest.fixture(autouse=True)
-def own_pools(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_settings() -> Iterator[None]:
+    """Restore which settings are set explicitly: `monkeypatch` restores a value by setting it, which counts as one."""
+    explicit = set(ax.CONF.model_fields_set)
+    yield
+    ax.CONF.model_fields_set.intersection_update(explicit)
+
+
+@pytest.fixture(autouse=True)
+def own_pools(own_settings: None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a test see the pools of its own module only; those of other modules have tasks of the same names."""
     pools = [value for value in vars(request.module).values() if isinstance(value, ax.Pool)]
     monkeypatch.setattr(RUNTIME, "_registries", weakref.WeakSet(pool.registry for pool in pools))
