@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID, uuid4
 
@@ -11,13 +13,17 @@ import typer
 
 import agentexec as ax
 from agentexec.arguments.checks import shown
+from agentexec.cli.database import session
 from agentexec.cli.options import parse_labels
-from agentexec.cli.output import printable
+from agentexec.cli.output import one_line, printable
 from agentexec.cli.serving import missing_worker
-from agentexec.errors import UsageError
+from agentexec.errors import AgentexecError, UsageError
 
 if TYPE_CHECKING:
     from agentexec.conversations.turns import IfBusy
+
+LOOK_SECONDS = 2.0
+"""Seconds between two looks at a turn that has not started."""
 
 LAST_EVENTS_SECONDS = 5.0
 """Seconds in which the text of a turn that has ended is still waited for."""
@@ -70,6 +76,7 @@ def _talk(chat: ax.Conversation, if_busy: IfBusy) -> None:
             continue
         try:
             last = chat.send_sync(text, if_busy=if_busy)
+            printer.watch(last.agent_id)
         except ax.ConversationBusyError as error:
             typer.echo(f"agentexec: {error}", err=True)
             continue
@@ -108,6 +115,25 @@ class Printer:
             self._changed.wait_for(lambda: turn in self._ended or self._error, LAST_EVENTS_SECONDS)
         if self._error is not None:
             raise self._error
+
+    def watch(self, turn: UUID) -> None:
+        """Have it printed what is said about a turn that does not start, such as that no worker has its task."""
+        threading.Thread(target=self._watch, args=(turn,), name="agentexec-chat-watch", daemon=True).start()
+
+    def _watch(self, turn: UUID) -> None:
+        # Imported on use: the command line is parsed without the settings.
+        from agentexec.config import CONF
+
+        told = CONF.activity_message_create
+        with suppress(AgentexecError):  # the next call of the main thread tells it
+            while True:
+                time.sleep(LOOK_SECONDS)
+                with session() as db:
+                    task = ax.activity.detail(db, turn)
+                if task.status is not ax.Status.QUEUED:
+                    return
+                if told != (told := task.logs[-1].message) and told:
+                    typer.echo(f"agentexec: {one_line(told)}", err=True)
 
     def _print(self) -> None:
         try:
