@@ -20,9 +20,8 @@ BY_KEY_ONLY = "set_config('enable_seqscan', 'off', true)"
 """Setting of a PostgreSQL transaction: rows are found by their keys. A plan that is made while a table is small would
 read the whole table, and be cached."""
 
-IN_INDEX_ORDER = (
-    f"{BY_KEY_ONLY}, set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)"
-)
+INDEX_ORDER_SETTINGS = ("enable_seqscan", "enable_bitmapscan", "enable_sort")
+IN_INDEX_ORDER = ", ".join(f"set_config('{name}', 'off', true)" for name in INDEX_ORDER_SETTINGS)
 """Settings of a PostgreSQL transaction: rows come from an index, in its order, and reading stops with the last one that is
 wanted. Without statistics of a table that has just been filled, a planner would collect and sort all rows that match."""
 

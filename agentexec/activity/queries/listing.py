@@ -25,7 +25,7 @@ from agentexec.activity.queries.filters import (
     with_most_selective_index,
 )
 from agentexec.activity.queries.labels import storable_text, wanted_labels
-from agentexec.activity.queries.sessions import sync_or_async
+from agentexec.activity.queries.sessions import in_index_order, sync_or_async
 from agentexec.activity.queries.waits import add_waits
 from agentexec.activity.schemas import ActivityListItemSchema, ActivityListSchema
 from agentexec.arguments.checks import check_integer, check_iterable, check_moment, shown
@@ -139,16 +139,24 @@ def list_activities(
         raise UsageError("Give either task_name= or agent_type=, which mean the same.")
     name = task_name if agent_type is None else agent_type
     wanted = checked_filter(status, name, text, created_after, created_before, metadata_filter, queue)
-    wanted = with_most_selective_index(db, wanted)
-    query = (
-        _plain_page_query(
-            wanted.status, wanted.any_of, wanted.task_name, page_size, offset=wanted_page.offset, after=after
+    with in_index_order(db):
+        wanted = with_most_selective_index(db, wanted)
+        query = (
+            _plain_page_query(
+                wanted.status,
+                wanted.any_of,
+                wanted.task_name,
+                page_size,
+                offset=wanted_page.offset,
+                after=after,
+            )
+            if wanted.is_plain
+            else page_query(wanted, page_size, offset=wanted_page.offset, after=after)
         )
-        if wanted.is_plain
-        else page_query(wanted, page_size, offset=wanted_page.offset, after=after)
-    )
-    rows = db.execute(query, execution_options={"populate_existing": True}).all()
-    total, exact = _total(db, wanted, rows, wanted_page)
+        rows = db.execute(query, execution_options={"populate_existing": True}).all()
+        counted = None if wanted.is_plain else _total(db, wanted, rows, wanted_page)
+    # A number of all comes from the table in any order.
+    total, exact = counted or counts.total(db, wanted.statuses, wanted.task_name)
     last = rows[-1] if len(rows) == page_size else None
     items = [ActivityListItemSchema.model_validate(row.Activity) for row in rows]
     add_waits(db, items, utc_now())
@@ -332,9 +340,10 @@ def _parse_id(text: str) -> UUID | None:
 
 
 def _total(db: Session, wanted: Filter, rows: Sequence[Any], page: _Page) -> tuple[int, bool]:
-    """Return how many activities match, and whether that is exact. Asks the database only if the page does not tell."""
-    if wanted.is_plain:
-        return counts.total(db, wanted.statuses, wanted.task_name)
+    """Return how many activities match a filter that is not plain, and whether that is exact.
+
+    It asks the database only if the page does not tell.
+    """
     if wanted.is_search:
         return _total_of_search(db, wanted, rows, page)
     shown = 0 if page.after is not None else page.offset + len(rows)

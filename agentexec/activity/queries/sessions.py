@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
+from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+
+from agentexec.db.round_trips import INDEX_ORDER_SETTINGS
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
+
+# Columns are evaluated in their order: each value is read before it is changed.
+_READ_AND_SET = select(
+    *(func.current_setting(name) for name in INDEX_ORDER_SETTINGS),
+    *(func.set_config(name, "off", True) for name in INDEX_ORDER_SETTINGS),
+)
 
 
 class _Query(Protocol[P, R]):
@@ -41,3 +52,28 @@ def sync_or_async(query: Callable[Concatenate[Session, P], R]) -> _Query[P, R]:
         return query(db, *args, **kwargs)
 
     return call
+
+
+@contextmanager
+def in_index_order(db: Session) -> Generator[None]:
+    """Have PostgreSQL read the rows of the block's queries in the order of an index, whatever it knows of the tables.
+
+    The settings of the caller's transaction are as before after the block.
+    """
+    if db.get_bind().dialect.name != "postgresql":
+        yield
+        return
+    before = db.execute(_READ_AND_SET).one()[: len(INDEX_ORDER_SETTINGS)]
+    try:
+        yield
+    except DBAPIError:
+        raise  # the transaction can only be rolled back, which restores its settings
+    except BaseException:
+        _restore(db, before)
+        raise
+    _restore(db, before)
+
+
+def _restore(db: Session, values: tuple[str, ...]) -> None:
+    names_and_values = zip(INDEX_ORDER_SETTINGS, values, strict=True)
+    db.execute(select(*(func.set_config(name, value, True) for name, value in names_and_values)))

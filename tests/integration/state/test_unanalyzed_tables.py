@@ -8,10 +8,12 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
+from agentexec.db.round_trips import INDEX_ORDER_SETTINGS
 from agentexec.runtime import RUNTIME
 from agentexec.worker.index_repair import PUSH_GRACE, IndexRepair
 from tests.waiting import wait_until
@@ -20,9 +22,9 @@ QUEUE = "agentexec_tasks"
 TASKS = 10_000
 LATER = timedelta(seconds=PUSH_GRACE + 1)
 
-FILL_RECORD = text(
+FILL_RECORD = text(  # the messages make a planner that has no statistics expect several rows
     "INSERT INTO agentexec_activity (agent_id, agent_type, status, percentage, message, created_at, updated_at, queue, "
-    "priority, epoch, attempt, crashes) SELECT lpad(to_hex(n), 32, '0')::uuid, 'noop', 'QUEUED', 0, '', "
+    "priority, epoch, attempt, crashes) SELECT lpad(to_hex(n), 32, '0')::uuid, 'noop', 'QUEUED', 0, repeat('x', 1000), "
     "CAST(:since AS timestamptz) + n * interval '1 microsecond', now(), :queue, 1, 0, 0, 0 "
     "FROM generate_series(CAST(:first AS integer), :last) n"
 )
@@ -127,3 +129,28 @@ def test_a_look_for_answers_does_not_read_the_tasks(observer: Engine, reads: Rea
         connection.execute(FILL_RECORD, {"since": utc_now(), "queue": QUEUE, "first": 1, "last": TASKS})
     repair = IndexRepair(RUNTIME, Settings(queue_name=QUEUE))
     assert reads(repair.wake_answered) < 100
+
+
+def test_a_page_of_a_list_reads_what_it_shows(observer: Engine, reads: Reads) -> None:
+    with observer.connect() as connection:
+        connection.execute(FILL_RECORD, {"since": utc_now(), "queue": QUEUE, "first": 1, "last": TASKS})
+
+    def list_page() -> None:
+        with Session(RUNTIME.engine) as db:
+            page = ax.activity.list(db, page=2, page_size=100)
+            assert (len(page.items), page.total) == (100, TASKS)
+
+    assert reads(list_page) < TASKS + 1000  # its total is counted in full
+
+
+def test_a_list_leaves_the_settings_of_its_transaction(observer: Engine) -> None:
+    settings = text("SELECT " + ", ".join(f"current_setting('{name}')" for name in INDEX_ORDER_SETTINGS))
+    with Session(RUNTIME.engine) as db:
+        db.execute(text("SET LOCAL enable_bitmapscan = off"))
+        before = db.execute(settings).one()
+        ax.activity.list(db)
+        assert db.execute(settings).one() == before
+        with pytest.raises(ax.UsageError):
+            ax.activity.list(db, after="invalid")
+        assert db.execute(settings).one() == before
+    assert tuple(before) == ("on", "off", "on")
