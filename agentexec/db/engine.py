@@ -17,7 +17,7 @@ from sqlalchemy.engine.url import URL
 from agentexec.db.clock import follow_server
 from agentexec.db.lock_limits import enable_session_limits
 from agentexec.db.pooler import adapt_async_to_pooler, adapt_to_pooler
-from agentexec.db.sqlite import tune_sqlite
+from agentexec.db.sqlite import tune_sqlite, watch_write_lock
 from agentexec.db.urls import is_in_memory, safe_url, sqlite_file, sync_url
 from agentexec.errors import UsageError
 
@@ -125,6 +125,7 @@ def prepare_engine(engine: Engine | AsyncEngine) -> Engine:
         return twin
     if engine.dialect.name == "sqlite" and not event.contains(engine, "connect", tune_sqlite):
         event.listen(engine, "connect", tune_sqlite)
+        watch_write_lock(engine)
     adapt_to_pooler(engine)
     follow_server(engine)
     return engine

@@ -98,7 +98,9 @@ class QuickConnection(Connection):
         is_single = not isinstance(parameters, list | tuple)
         first: Values = (parameters or {}) if is_single else parameters[0] if parameters else {}
         plan = None
-        if not (execution_options or self._has_events or self.engine._has_events):
+        # SQLAlchemy refuses statements in the block of a transaction that was rolled back.
+        is_over = self._trans_context_manager is not None and self._transaction is None
+        if not (execution_options or is_over or self._has_events or self.engine._has_events):
             plan = self._plan_of(statement, tuple(first))
         if plan is None:
             return super().execute(statement, parameters, execution_options=execution_options)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import exc
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
 BUSY_TIMEOUT_MS = 10_000
 """Milliseconds that a SQLite writer waits for another one; agentexec's longest transaction takes a fraction of that."""
@@ -19,6 +20,46 @@ BUSY_STEP, MAX_BUSY_STEP = 0.0003, 0.004
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY, sqlite3.SQLITE_BUSY_SNAPSHOT)
 """Error codes of a database that another connection has locked."""
+
+OPTION = "agentexec_write_lock"
+"""Execution option of an engine that holds its WriteLock."""
+
+
+class LockHolder(Protocol):
+    """A transaction with the write lock that may stay open while nothing of this process runs in it."""
+
+    def give_way(self) -> None:
+        """Roll the transaction back if it cannot end before the calling thread, which wants the lock, goes on."""
+        ...
+
+
+class WriteLock:
+    """The write lock of an engine's database, as far as this process knows who has it."""
+
+    def __init__(self) -> None:
+        self.holder: weakref.ref[LockHolder] | None = None
+        """Latest holder that said so; it may have released the lock."""
+
+
+def watch_write_lock(engine: Engine) -> None:
+    """Let transactions of an engine say that they hold the write lock. A second call has no effect."""
+    if OPTION not in engine.get_execution_options():
+        engine.update_execution_options(**{OPTION: WriteLock()})
+
+
+def note_lock_holder(connection: Connection, holder: LockHolder) -> None:
+    """Note who has the write lock that a connection has taken: threads that wait for it ask the holder to give way."""
+    lock: WriteLock | None = connection.get_execution_options().get(OPTION)
+    if lock is not None:
+        lock.holder = weakref.ref(holder)
+
+
+def _ask_holder(connection: Connection) -> None:
+    """Ask the holder of the write lock to give way."""
+    lock: WriteLock | None = connection.get_execution_options().get(OPTION)
+    holder = lock.holder() if lock is not None and lock.holder is not None else None
+    if holder is not None:
+        holder.give_way()
 
 
 def tune_sqlite(connection: Any, _record: Any) -> None:
@@ -55,6 +96,7 @@ def take_write_lock(connection: Connection) -> None:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode not in BUSY or time.monotonic() > deadline:
                     raise exc.OperationalError("BEGIN IMMEDIATE", None, error) from error
+            _ask_holder(connection)
             time.sleep(step)
             step = min(1.5 * step, MAX_BUSY_STEP)
     finally:

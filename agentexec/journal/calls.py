@@ -204,7 +204,7 @@ async def _record_refusal(scope: Scope, path: str, spec: CallSpec[T], input_hash
 
 
 async def _make(scope: Scope, path: str, spec: CallSpec[T], policy: Policy, input_hash: str) -> T:
-    """Make a call and record its outcome, or that it raised. It is made again if an outage has undone it."""
+    """Make a call and record its outcome, or that it raised. It is made again if its transaction was lost."""
     recorder = scope.recorder
     tries = Tries(recorder.patience)
     while True:
@@ -212,7 +212,7 @@ async def _make(scope: Scope, path: str, spec: CallSpec[T], policy: Policy, inpu
         try:
             return await _try(scope, call, spec, input_hash)
         except _UndoneError as undone:
-            seconds = tries.failed(undone.reason)
+            seconds = 0.0 if call.gave_way else tries.failed(undone.reason)
         await asyncio.sleep(seconds)
         recorder.begin_again(path)
 
@@ -228,8 +228,6 @@ async def _try(scope: Scope, call: Call, spec: CallSpec[T], input_hash: str) -> 
                     with recorder.active_calls.track(call):
                         answer = await contain_generator_exit(spec.make())
                     recorder.check()
-                    if call.lost is not None and answer.failed:
-                        raise call.lost
                     await call.end(input_hash, _dump_made_outcome(spec, answer), failed=answer.failed)
                 finally:
                     await call.close()
@@ -268,7 +266,7 @@ class _UnrecordableError(Exception):
 
 
 class _UndoneError(Exception):
-    """The database has undone a call whose effects are all in its transaction."""
+    """A call is undone without its fault: all its effects were in its transaction."""
 
     def __init__(self, reason: UnavailableError) -> None:
         super().__init__(str(reason))

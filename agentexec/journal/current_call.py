@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from agentexec.db.clock import utc_now
 from agentexec.db.errors import loses_transaction, reason_of
+from agentexec.db.sqlite import note_lock_holder
 from agentexec.db.transactions import has_single_writer, writing
 from agentexec.errors import AgentexecError, UnavailableError, UsageError
 from agentexec.journal.facts import Fact, FactKind
@@ -25,6 +27,8 @@ from agentexec.journal.store import insert_fact
 from agentexec.journal.stores import journal_store
 from agentexec.outage import impatient, wait_out
 from agentexec.runtime import RUNTIME
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -54,7 +58,14 @@ class Call:
         self._closed = False
         self._recorder = recorder
         self._lock = threading.Lock()
+        self._thread = threading.get_ident()
+        """Thread of the event loop that makes the call."""
+        self._suspendable: Connection | None = None
+        """The transaction while its block is open on that thread."""
         self._held: tuple[ExitStack, Connection] | None = None
+        """The transaction between the end of its block and the end of the call."""
+        self.gave_way = False
+        """True if the transaction was rolled back for a blocking call on the same thread; `lost` has the reason."""
         self.lost: UnavailableError | None = None
         """Reason why the call's transaction was lost, without its fault: the call can be made again."""
 
@@ -75,17 +86,58 @@ class Call:
         with ExitStack() as stack, self._noting_loss():
             connection = wait_out(lambda: stack.enter_context(writing(RUNTIME.engine, limited=False)))
             # On a database with one writer, everything else in the block would wait for this transaction.
-            waits = impatient() if has_single_writer(RUNTIME.engine) else nullcontext()
+            waits = self._writing_alone(connection) if has_single_writer(RUNTIME.engine) else nullcontext()
             with Session(connection, join_transaction_mode="rollback_only") as session, waits:
                 yield session
                 session.flush()
             if self._recorder is None:
                 return
             with self._lock:
+                if self.lost is not None and self.gave_way:
+                    raise self.lost
                 if self._closed:
                     # The call was given up while its thread went on. It has no outcome, so it must have no effect.
                     raise UsageError("The call was canceled; its transaction is rolled back.")
                 self._held = (stack.pop_all(), connection)
+
+    @contextmanager
+    def _writing_alone(self, connection: Connection) -> Generator[None]:
+        """Keep the block from waiting for itself, and the call from being in the way of its own event loop."""
+        if self._recorder is not None:  # others are not made again
+            if threading.get_ident() == self._thread:
+                self._suspendable = connection
+            note_lock_holder(connection, self)
+        try:
+            with impatient():
+                yield
+        finally:
+            self._suspendable = None
+
+    def give_way(self) -> None:
+        """Roll the transaction back if the event loop that the call needs waits for it; the call is made again then.
+
+        Without that, a blocking call of another handler on the same loop would wait for a transaction that cannot end.
+        """
+        if threading.get_ident() != self._thread or self in enclosing_calls():
+            return
+        with self._lock:
+            held, self._held = self._held, None
+            if held is None and self._suspendable is None:
+                return  # its block runs in another thread, or its commit does: it goes on without the loop
+            self.gave_way = True
+            self.lost = UnavailableError(
+                "The transaction of a call was rolled back: it had SQLite's write lock while a call that blocks the event loop "
+                "waited for it."
+            )
+            if held is not None:
+                _undo(*held)
+            elif self._suspendable is not None:
+                # SQLAlchemy refuses all further statements in the block.
+                self._suspendable.rollback()
+        log.info(
+            "The call %s is made again: it had SQLite's write lock, for which its event loop waited.",
+            self.path,
+        )
 
     @contextmanager
     def _noting_loss(self) -> Generator[None]:
@@ -99,8 +151,13 @@ class Call:
             raise
 
     async def end(self, input_hash: str, outcome: str, *, failed: bool) -> None:
-        """Record the outcome, in the call's own transaction if it has one and the call has not `failed`."""
+        """Record the outcome, in the call's own transaction if it has one and the call has not `failed`.
+
+        Raises `lost` if the call is to be made again.
+        """
         assert self._recorder is not None  # noqa: S101 - only calls with a journal end here
+        if self.lost is not None and (failed or self.gave_way):
+            raise self.lost
         if self._held is None or failed or not self._held[1].in_transaction():
             if self._held is not None:
                 await _run_in_own_thread(self._roll_back)
@@ -129,18 +186,25 @@ class Call:
         with self._lock:
             held, self._held = self._held, None
         if held is not None:
-            stack, connection = held
-            connection.rollback()
-            stack.close()
+            _undo(*held)
 
     def _commit(self, fact: Fact) -> None:
-        assert self._held is not None and self._recorder is not None  # noqa: S101 - as above
-        stack, connection = self._held
+        assert self._recorder is not None  # noqa: S101 - as above
+        with self._lock:
+            held, self._held = self._held, None
+        if held is None:
+            # It has given way, or the call was canceled, before this thread began.
+            raise self.lost or UnavailableError("The transaction of a call was rolled back.")
+        stack, connection = held
         with stack:
-            self._held = None
             lease = self._recorder.lease
             stored = fact._replace(value=RUNTIME.offload(lease.agent_id, "journal", fact.value))
             insert_fact(connection, lease, stored, None, utc_now(), was_users=True)
+
+
+def _undo(stack: ExitStack, connection: Connection) -> None:
+    connection.rollback()
+    stack.close()
 
 
 CURRENT_CALL: ContextVar[Call | None] = ContextVar("agentexec_call", default=None)
@@ -222,7 +286,8 @@ def transaction() -> Generator[Session]:
     "transactional", sync or async. The commit comes when the tool returns, so return soon: on SQLite nothing else can
     write until then. An error inside the block, or one that the SDK turns into its own text for the model, rolls
     everything back. `session.commit()` commits nothing. If an outage of the database has rolled it back, the call is made
-    again when the database is back.
+    again when the database is back. On SQLite it is also rolled back, and the call made again, if another handler makes a
+    blocking call that writes on the same event loop: that would wait for a transaction whose end waits for the loop.
 
     Yields:
         The session.
