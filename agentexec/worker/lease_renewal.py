@@ -98,12 +98,19 @@ class LeaseRenewer:
                 outage.failed_unexpectedly("Renewing leases failed; trying again.")
 
     def renew(self) -> None:
-        """Renew all leases, in one call for each queue. Raises UnavailableError."""
+        """Renew all leases, in one call for each queue, also if one of them fails. Raises UnavailableError."""
         leases, since = self._tasks.all(), present()
         if not leases:
             return
+        failure: UnavailableError | None = None
         for queue, group in self._tasks.by_queue(leases):
-            self._renew(queue, group, since)
+            try:
+                self._renew(queue, group, since)
+            except UnavailableError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        self._failed_at = None
 
     def _renew(self, queue: str, leases: Sequence[Lease], since: Instant) -> None:
         with self._tasks.renewal(leases) as held:
@@ -112,7 +119,6 @@ class LeaseRenewer:
             except UnavailableError:
                 self._failed_at = since
                 raise
-        self._failed_at = None
         gone = {*lost.taken, *lost.missing}
         self._tasks.note_renewed((lease for lease in held if lease.agent_id not in gone), since)
         for agent_id in lost.taken:

@@ -22,13 +22,13 @@ from agentexec.registry import Registry
 from agentexec.runtime import Runtime
 from agentexec.worker.approval_notices import ApprovalNotices
 from agentexec.worker.channel import Channel
-from agentexec.worker.due import DueQuery
+from agentexec.worker.due import Due, DueQuery
 from agentexec.worker.failed_start import to_message
 from agentexec.worker.follow_ups import FollowUps
 from agentexec.worker.host_watch import HostWatch
 from agentexec.worker.option_watch import OptionWatch
 from agentexec.worker.preflight import preflight
-from agentexec.worker.reconciler import Reconciler
+from agentexec.worker.reconciler import Reconciler, do_all
 from agentexec.worker.reports import Reporter
 from agentexec.worker.sandbox_sweep import SandboxSweep
 from agentexec.worker.scheduler import Scheduler
@@ -158,21 +158,25 @@ class Maintenance:
         self._recover_dead()
         if time.monotonic() >= self._next_turn and not self._stop.is_set():
             due = self._due.look(utc_now())
-            self._reconciler.run_once(due)
-            # Each host does this, not only the leader's: nobody else can.
-            self._sandboxes.run_if_due(time.monotonic())
-            if due.follow_ups:
-                self._follow_ups.run_once()
-            if due.notices:
-                self._notices.run_once()
-            if due.webhooks or due.follow_ups or due.notices:
-                self._webhooks.tell()
-            self._options.run_if_due(time.monotonic())
+            # The queue that is away may be one of several.
+            do_all(lambda: self._reconciler.run_once(due), lambda: self._serve(due), despite_outages=True)
             self._next_turn = time.monotonic() + TURN_SECONDS
             self._outage.recovered()
             if not self._has_reconciled:
                 self._has_reconciled = True
                 self._tell({"reconciled": True})
+
+    def _serve(self, due: Due) -> None:
+        """Do what is due besides the repair of the queues."""
+        # Each host does this, not only the leader's: nobody else can.
+        self._sandboxes.run_if_due(time.monotonic())
+        if due.follow_ups:
+            self._follow_ups.run_once()
+        if due.notices:
+            self._notices.run_once()
+        if due.webhooks or due.follow_ups or due.notices:
+            self._webhooks.tell()
+        self._options.run_if_due(time.monotonic())
 
     def _listen(self, timeout: float) -> None:
         ready, _, _ = select.select([self._supervisor], [], [], timeout)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from agentexec.config import Settings
+from agentexec.errors import UnavailableError
+from agentexec.outage import Outage
 from agentexec.policy import low_priority_quota
 from agentexec.state.backend import StateBackend
 from agentexec.state.groups import NO_LIMITS
@@ -17,6 +20,12 @@ log = logging.getLogger("agentexec.worker")
 
 PAUSED_WAIT = 1.0
 """Seconds of one wait for tasks while another queue is paused: it may be resumed meanwhile."""
+
+AWAY_WAIT = 2.0
+"""Longest wait in seconds between two claims from a queue that fails while others answer."""
+
+AWAY_SHARE = 4
+"""The least wait between them, as a multiple of how long the first of the two took: a server may let it run into its time-out."""
 
 
 class SupportsPauses(Protocol):
@@ -49,10 +58,39 @@ class Claimed(NamedTuple):
     next_due: float | None
 
 
+class _AwayQueue:
+    """A queue that fails while others answer, such as one whose shard of a cluster is away."""
+
+    def __init__(self, queue: str) -> None:
+        self.outage = Outage(
+            log,
+            recovered=f"Claiming tasks of queue {queue} again.",
+            level=logging.ERROR,
+            maximum=AWAY_WAIT,
+        )
+        self._queue = queue
+        self.retry_at = 0.0
+        """Monotonic moment of its next claim."""
+
+    def note(self, error: Exception, took: float) -> None:
+        """Note a failed claim, and the seconds that it took."""
+        if isinstance(error, UnavailableError):
+            text = "%s Tasks of queue %s are not claimed until it is back; those of others are."
+            wait = self.outage.failed(text, error, self._queue)
+        else:
+            try:
+                raise error
+            except Exception:
+                text = "Claiming from queue %s failed; trying again."
+                wait = self.outage.failed_unexpectedly(text, self._queue)
+        self.retry_at = time.monotonic() + max(wait, AWAY_SHARE * took)
+
+
 class QueueClaims:
     """The queues that a worker process serves, as the thread that claims sees them.
 
-    A worker that serves one queue makes one call for each claim and each wait. Threads: the thread that claims calls
+    A worker that serves one queue makes one call for each claim and each wait. A queue that fails while another one answers is
+    left out for a while, and keeps nobody from the others. Threads: the thread that claims calls
     everything.
     """
 
@@ -72,22 +110,33 @@ class QueueClaims:
         self._pauses = pauses
         self._limits = limits
         self._claimed = dict.fromkeys(self._names, 0)
+        self._away: dict[str, _AwayQueue] = {}
+        self._wait_failed = False
+        """True if the last wait failed. Which of its queues is away, the next claim finds out."""
 
     def claim(self, limit: int) -> Claimed:
-        """Claim up to `limit` tasks. Raises UnavailableError."""
+        """Claim up to `limit` tasks. Raises the error of a queue, such as UnavailableError, if no queue answers."""
         leases: dict[str, list[Lease]] = {}
         due: list[float] = []
+        answered: list[str] = []
+        failures: dict[str, tuple[Exception, float]] = {}
 
         def claim_from(queue: str, number: int) -> int:
-            found, next_due = self._backend.claim(
-                queue,
-                self._worker_id,
-                limit=number,
-                low_quota=low_priority_quota(self._claimed[queue], number),
-                lease_seconds=self._lease_seconds,
-                # Left out without limits, which a backend of the user's need not know.
-                **({"limits": self._limits} if self._limits else {}),
-            )
+            began = time.monotonic()
+            try:
+                found, next_due = self._backend.claim(
+                    queue,
+                    self._worker_id,
+                    limit=number,
+                    low_quota=low_priority_quota(self._claimed[queue], number),
+                    lease_seconds=self._lease_seconds,
+                    # Left out without limits, which a backend of the user's need not know.
+                    **({"limits": self._limits} if self._limits else {}),
+                )
+            except Exception as error:
+                failures[queue] = error, time.monotonic() - began
+                return 0
+            answered.append(queue)
             if next_due is not None:
                 due.append(next_due)
             if found:
@@ -95,13 +144,13 @@ class QueueClaims:
                 self._claimed[queue] += len(found)
             return len(found)
 
-        try:
-            self._shares.fill(self._without(self._pauses.paused()), limit, claim_from)
-        except Exception as error:
-            if not leases:
-                raise
-            # What was claimed runs; the next claim fails again if this was not a moment's error.
-            log.debug("Claiming from a further queue failed: %s.", error)
+        self._shares.fill(self._answering(self._without(self._pauses.paused())), limit, claim_from)
+        if failures and not answered:
+            raise next(iter(failures.values()))[0]
+        for queue, (error, took) in failures.items():
+            self._away.setdefault(queue, _AwayQueue(queue)).note(error, took)
+        for queue in self._away.keys() & {*answered} - failures.keys():
+            self._away.pop(queue).outage.recovered()
         return Claimed(leases, min(due, default=None))
 
     def paused(self) -> frozenset[str]:
@@ -114,10 +163,30 @@ class QueueClaims:
         queues = self._without(paused)
         if not queues:
             self._pauses.wait_for_change(paused, timeout)
+            return
+        if paused:
+            timeout = min(timeout, PAUSED_WAIT)
+        if self._away:
+            next_try = min(away.retry_at for away in self._away.values())
+            timeout = max(0.0, min(timeout, next_try - time.monotonic()))
+        queues = self._answering(queues)
+        try:
+            self._backend.wait(queues[0] if len(queues) == 1 else queues, timeout)
+        except UnavailableError:
+            if self._wait_failed or len(queues) == 1:
+                raise
+            self._wait_failed = True
         else:
-            self._backend.wait(
-                queues[0] if len(queues) == 1 else queues, min(timeout, PAUSED_WAIT) if paused else timeout
-            )
+            self._wait_failed = False
+
+    def _answering(self, queues: Sequence[str]) -> Sequence[str]:
+        """Return those of the queues that are not away, or whose next try is due; all of them if there are none."""
+        if not self._away:
+            return queues
+        now = time.monotonic()
+        return [
+            name for name in queues if name not in self._away or self._away[name].retry_at <= now
+        ] or queues
 
     def _without(self, paused: frozenset[str]) -> list[str]:
         return [name for name in self._names if name not in paused] if paused else self._names

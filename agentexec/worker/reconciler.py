@@ -33,10 +33,11 @@ RENEWAL_SHARE = 0.25
 """Part of that time after which the leader takes it again."""
 
 
-def do_all(*duties: Callable[[], T]) -> list[T]:
-    """Do every duty, whatever is wrong with those before it, and then raise the first error; an outage ends it at once.
+def do_all(*duties: Callable[[], T], despite_outages: bool = False) -> list[T]:
+    """Do every duty, whatever is wrong with those before it, and then raise the first error.
 
-    A lock that somebody keeps for long does not count as an outage: it is in the way of one duty.
+    An outage ends it at once, unless another duty may be on another server (`despite_outages`). A lock that somebody keeps for
+    long does not count as an outage: it is in the way of one duty.
     """
     done: list[T] = []
     failure: Exception | None = None
@@ -44,7 +45,7 @@ def do_all(*duties: Callable[[], T]) -> list[T]:
         try:
             done.append(duty())
         except Exception as error:
-            if isinstance(error, UnavailableError) and not error.contended:
+            if isinstance(error, UnavailableError) and not (error.contended or despite_outages):
                 raise
             failure = failure or error
     if failure is not None:
@@ -73,17 +74,21 @@ class Reconciler:
         Raises UnavailableError.
         """
         now = time.monotonic()
-        # What is wrong with one queue must not keep the others from their repair.
-        leads = do_all(*(functools.partial(queue.run_once, due) for queue in self._queues.values()))
-        if any(leads):
-            do_all(
-                *[self._task_expiry.run_once] * due.expirations,
-                lambda: self._expiry.run_if_due(now),
-                lambda: self._counting.run_if_due(now),
-                lambda: self._vacuum.run_if_due(now),
-                # The last one: a payload store that is away must not keep the others from their work.
-                lambda: self._payloads.run_if_due(now),
-            )
+        leads: list[bool] = []
+        # What is wrong with one queue must not keep the others from their repair: it may be on a server of its own.
+        turns = [lambda queue=queue: leads.append(queue.run_once(due)) for queue in self._queues.values()]
+        try:
+            do_all(*turns, despite_outages=True)
+        finally:
+            if any(leads):
+                do_all(
+                    *[self._task_expiry.run_once] * due.expirations,
+                    lambda: self._expiry.run_if_due(now),
+                    lambda: self._counting.run_if_due(now),
+                    lambda: self._vacuum.run_if_due(now),
+                    # The last one: a payload store that is away must not keep the others from their work.
+                    lambda: self._payloads.run_if_due(now),
+                )
 
     def recover(
         self,
@@ -101,14 +106,15 @@ class Reconciler:
             queues: Queues that it served; by default those of this host.
             culprit: Task that is known to have caused the death.
         """
-        return sum(
-            self._leases(queue).recover(worker_id, reason, culprit) for queue in queues or self._queues
-        )
+        duties = [
+            functools.partial(self._leases(queue).recover, worker_id, reason, culprit)
+            for queue in queues or self._queues
+        ]
+        return sum(do_all(*duties, despite_outages=True))
 
     def resign(self) -> None:
         """Give up the leaderships, so that another host can lead immediately. Raises UnavailableError."""
-        for queue in self._queues.values():
-            queue.resign()
+        do_all(*(queue.resign for queue in self._queues.values()), despite_outages=True)
 
     def _leases(self, queue: str) -> LeaseRecovery:
         """Return the lease recovery of a queue, which this host need not serve."""

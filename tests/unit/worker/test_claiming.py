@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -60,12 +61,15 @@ class Backend(MemoryBackend):
         self.waits: list[float] = []
         self.waited_for: list[Any] = []
         self.errors: list[Exception] = []
+        self.wait_errors: list[Exception] = []
         self.broken = ""
         self.claims = 0
 
     def wait(self, queue: str | Sequence[str], timeout: float) -> None:
         self.waits.append(timeout)
         self.waited_for.append(queue)
+        if self.wait_errors:
+            raise self.wait_errors.pop(0)
 
     def claim(
         self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
@@ -262,15 +266,62 @@ def test_several_queues_are_claimed_in_order_and_waited_for_together() -> None:
     assert claims.backend.waited_for == [["high", QUEUE]]
 
 
-def test_what_was_claimed_before_another_queue_failed_is_admitted() -> None:
-    claims = Claims(slots=2, queues=f"{QUEUE},broken")
-    claims.backend.enqueue(1)
+@pytest.mark.parametrize("queues", [f"{QUEUE},broken", f"broken,{QUEUE}", f"broken:1,{QUEUE}:1"])
+def test_a_queue_that_fails_keeps_nobody_from_the_others(
+    queues: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried again later, and the log says once that it is away and that it is back."""
+    claims = Claims(slots=9, queues=queues)
     claims.backend.broken = "broken"
-    assert claims.claimer.claim()
-    assert len(claims.admission.admitted) == 1
-    with pytest.raises(UnavailableError):
+    for _ in range(3):
+        claims.backend.enqueue(1)
+        assert claims.claimer.claim()
+    assert len(claims.admission.admitted) == 3
+    assert not claims.claimer.claim()
+    assert QUEUE in claims.backend.waited_for[-1]
+    claims.backend.broken = ""
+    claims.backend.enqueue(1, queue="broken")
+    with caplog.at_level(logging.INFO):
+        wait_until(lambda: claims.claimer.claim())
+    assert [record.getMessage() for record in caplog.records] == [
+        "This queue is away. Tasks of queue broken are not claimed until it is back; those of others are.",
+        "Claiming tasks of queue broken again.",
+    ]
+    assert not claims.claimer.claim()
+    assert "broken" in claims.backend.waited_for[-1]
+
+
+def test_a_queue_that_is_away_is_neither_waited_for_nor_asked_before_its_next_try(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("agentexec.worker.queue_claims.AWAY_SHARE", math.inf)
+    claims = Claims(queues=f"broken,{QUEUE}")
+    claims.backend.broken = "broken"
+    for _ in range(3):
+        assert not claims.claimer.claim()
+    assert claims.backend.waited_for == [QUEUE] * 3
+    assert claims.backend.claims == 4
+    [record] = caplog.records
+    assert "This queue is away. Tasks of queue broken are not claimed until it is back" in record.getMessage()
+
+
+def test_when_no_queue_answers_all_of_them_are_away() -> None:
+    claims = Claims(slots=2, queues=f"{QUEUE},other")
+    claims.backend.errors += [UnavailableError("The server is away."), UnavailableError("It is.")]
+    with pytest.raises(UnavailableError, match=r"The server is away\."):
         claims.claimer.claim()
-    assert claims.holds.free_slots == 1
+    assert claims.holds.free_slots == 2
+    claims.backend.enqueue(1)
+    assert claims.claimer.claim()
+
+
+def test_a_wait_that_fails_is_followed_by_a_claim_that_finds_the_queue_that_is_away() -> None:
+    claims = Claims(queues=f"{QUEUE},other")
+    claims.backend.wait_errors += [UnavailableError("A server is away.")] * 2
+    assert not claims.claimer.claim()
+    with pytest.raises(UnavailableError):  # all queues answer, but waits do not succeed
+        claims.claimer.claim()
+    assert not claims.claimer.claim()
 
 
 def test_a_paused_queue_is_neither_claimed_from_nor_waited_for() -> None:

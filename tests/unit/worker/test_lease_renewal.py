@@ -156,6 +156,25 @@ def test_a_process_that_slept_through_its_lease_loses_the_tasks_that_others_took
     assert not renewal.renewer.is_certain(taken)
 
 
+def test_the_leases_of_one_queue_are_renewed_while_the_server_of_another_is_away(
+    renewal: Renewal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, leases = renewal.record.backend, renewal.leases
+    renew = backend.renew
+
+    def fail(queue: str, *arguments: Any) -> Any:
+        if queue == "away":
+            raise UnavailableError("Its shard is away.")
+        return renew(queue, *arguments)
+
+    monkeypatch.setattr(backend, "renew", fail)
+    monkeypatch.setattr(renewal.held.tasks, "by_queue", lambda _: [("away", leases[:1]), (QUEUE, leases[1:])])
+    renewal.freeze()
+    with pytest.raises(UnavailableError):
+        renewal.renewer.renew()
+    assert [renewal.renewer.is_certain(lease) for lease in leases] == [False, True]
+
+
 def test_the_record_decides_alone_while_the_state_backend_is_away(
     renewal: Renewal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,9 @@ def contended() -> UnavailableError:
     return error
 
 
-@pytest.mark.parametrize("fault", [ValueError("a row of this queue"), contended()])
+@pytest.mark.parametrize(
+    "fault", [ValueError("a row of this queue"), contended(), UnavailableError("a shard")]
+)
 def test_a_fault_of_one_queue_keeps_no_other_from_its_repair(
     record: Record, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
