@@ -122,6 +122,7 @@ def note_moments() -> None:
     _wrap(RecordStore, "admit", "start")
     for backend in (SqlBackend, RedisBackend):
         _wrap(backend, "notify_done", "notify")
+    _wrap(RedisBackend, "finish_and_notify", "notify")
     _wrap(Mailbox, "_handle", "told")
     note_round_trips()
     _wrap(importlib.import_module("agentexec.activity.mailbox"), "_read_rows", "read")

@@ -37,6 +37,8 @@ class Settlement:
     ) -> None:
         self._runtime = runtime
         self._backend = runtime.backend
+        # Both in one call, where the backend can.
+        self._finish_and_notify = getattr(runtime.backend, "finish_and_notify", None)
         self._tasks = tasks
         self._on_written = on_written
 
@@ -79,6 +81,9 @@ class Settlement:
         with self._runtime.best_effort(
             log, "The reconciler will acknowledge %d finished task(s).", len(leases)
         ):
+            if self._finish_and_notify is not None:
+                self._finish_and_notify(queue, leases)
+                return
             left = leases
             if self._backend.transactional:
                 # The others were acknowledged in the transaction that ended them.

@@ -157,6 +157,20 @@ class RedisBackend(RedisMessages):
             for chunk in chunks(leases, MAX_TASKS_PER_SCRIPT):
                 scripts.finish(self._retrying_client, self._keys(queue), chunk)
 
+    def finish_and_notify(self, queue: str, leases: Sequence[Lease]) -> None:
+        """Do what `finish` and `notify_done` do, in a round trip less: somebody may be waiting for the result."""
+        with self._translating_errors():
+            for chunk in chunks(leases, MAX_TASKS_PER_SCRIPT):
+                agent_ids = [lease.agent_id for lease in chunk]
+                watch_keys = [self._watch_key(queue, agent_id) for agent_id in agent_ids]
+                # Repeated if the reply is lost: the watchers look into the record by themselves, a few seconds later.
+                watchers = scripts.finish_watched(self._retrying_client, self._keys(queue), chunk, watch_keys)
+                if watchers is None:
+                    self.finish(queue, chunk)
+                    self.notify_done(queue, agent_ids)
+                else:
+                    self._tell(agent_ids, watchers)
+
     def release(self, queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
         """Give a task back, to the front of its priority or for `delay` seconds. False if the lease is lost."""
         with self._translating_errors():
@@ -254,8 +268,8 @@ class RedisBackend(RedisMessages):
         complete and are not.
         """
         with self._translating_errors():
-            mark = scripts.get(self._retrying_client, self._keys(queue).intact)
-            return mark is not None and mark == self._run_id(queue)
+            mark, run_id = scripts.intact(self._retrying_client, self._keys(queue).intact)
+            return mark is not None and mark == (run_id or self._run_id(queue))
 
     def mark_intact(self, queue: str) -> None:
         """Note that the index of a queue is complete."""

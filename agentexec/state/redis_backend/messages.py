@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from uuid import UUID
 
@@ -53,16 +53,20 @@ class RedisMessages:
 
     def notify_done(self, queue: str, agent_ids: Sequence[UUID]) -> None:
         """Send `done <agent_id>` to every mailbox that watches one of these tasks, and end the watches."""
-        messages: defaultdict[str, list[str]] = defaultdict(list)
         with self._translating_errors():
             for chunk in chunks(agent_ids, MAX_TASKS_PER_SCRIPT):
                 watchers = scripts.take_watchers(
                     self._single_try_client, [self._watch_key(queue, agent_id) for agent_id in chunk]
                 )
-                for agent_id, mailboxes in zip(chunk, watchers, strict=True):
-                    for mailbox in mailboxes:
-                        messages[mailbox].append(format_message(DONE, agent_id))
-            self._send_all(messages)
+                self._tell(chunk, watchers)
+
+    def _tell(self, agent_ids: Sequence[UUID], watchers: Sequence[Iterable[str]]) -> None:
+        """Send `done` for each task to the mailboxes that watched it."""
+        messages: defaultdict[str, list[str]] = defaultdict(list)
+        for agent_id, mailboxes in zip(agent_ids, watchers, strict=True):
+            for mailbox in mailboxes:
+                messages[mailbox].append(format_message(DONE, agent_id))
+        self._send_all(messages)
 
     def send(self, mailbox: str, messages: Sequence[str]) -> None:
         """Put messages into the mailbox of a process. A mailbox that nobody reads is removed after a minute."""

@@ -80,9 +80,10 @@ class Script:
         self.digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: redis.Redis, keys: Sequence[str], *args: str | int) -> Any:
-        return without_foreign_keys(client, keys, self._types, lambda: self._run(client, keys, *args))
+        return without_foreign_keys(client, keys, self._types, lambda: self.run(client, keys, *args))
 
-    def _run(self, client: redis.Redis, keys: Sequence[str], *args: str | int) -> Any:
+    def run(self, client: redis.Redis, keys: Sequence[str], *args: str | int) -> Any:
+        """Run the script, which fails at a key of another type."""
         try:
             return client.execute_command("EVALSHA", self.digest, len(keys), *keys, *args)
         except redis.exceptions.NoScriptError:

@@ -72,7 +72,8 @@ _PUSH = Script("push", *QUEUE_TYPES, prelude=GROUPED)
 _WAKE = Script("wake", *QUEUE_TYPES, prelude=("queue",))
 _CLAIM = Script("claim", *QUEUE_TYPES, prelude=GROUPED)
 _RENEW = Script("renew", *QUEUE_TYPES, prelude=GROUPED)
-_FINISH = Script("finish", *QUEUE_TYPES, prelude=GROUPED)
+_FINISH = Script("finish", *QUEUE_TYPES, prelude=(*GROUPED, "finishing"))
+_FINISH_WATCHED = Script("finish_watched", *QUEUE_TYPES, "set", prelude=(*GROUPED, "finishing", "watches"))
 _RELEASE = Script("release", *QUEUE_TYPES, prelude=GROUPED)
 _MAKE_READY = Script("make_ready", *QUEUE_TYPES, prelude=("queue",))
 _RESTORE = Script("restore", *QUEUE_TYPES, prelude=GROUPED)
@@ -84,8 +85,9 @@ _COMPARE = Script("compare", *QUEUE_TYPES, prelude=GROUPED)
 _WAITING_FOR = Script("waiting_for", *QUEUE_TYPES, prelude=GROUPED)
 _LIST_TASKS = Script("list_tasks", *QUEUE_TYPES, prelude=GROUPED)
 _MARK_INTACT = Script("mark_intact", *QUEUE_TYPES, prelude=GROUPED)
+_INTACT = Script("intact", "string")
 _DEPTH = Script("depth", *QUEUE_TYPES, prelude=("queue",))
-_TAKE_WATCHERS = Script("take_watchers", "set")
+_TAKE_WATCHERS = Script("take_watchers", "set", prelude=("watches",))
 _SEND = Script("send", "list")
 _PUBLISH = Script("publish", "stream", "zset")
 _FOLLOW = Script("follow", "zset")
@@ -185,6 +187,21 @@ def finish(client: redis.Redis, keys: QueueKeys, leases: Sequence[Lease]) -> Non
     _FINISH(client, keys, *_pairs(leases))
 
 
+def finish_watched(
+    client: redis.Redis, keys: QueueKeys, leases: Sequence[Lease], watch_keys: Sequence[str]
+) -> list[set[str]] | None:
+    """Forget tasks, end their watches, and return the mailboxes of each; None if a key has another type.
+
+    Some of it may be done then. All of it may be done again.
+    """
+    try:
+        return _mailboxes(_FINISH_WATCHED.run(client, [*keys, *watch_keys], *_pairs(leases)))
+    except redis.ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        return None
+
+
 def release(client: redis.Redis, keys: QueueKeys, lease: Lease, *, delay: float) -> bool:
     """Make a leased task ready or delayed. Return False if the lease is lost."""
     return bool(_RELEASE(client, keys, lease.agent_id.hex, lease.epoch, int(delay * MICROS_PER_SECOND)))
@@ -271,9 +288,10 @@ def depth(client: redis.Redis, keys: QueueKeys) -> Depth:
     return Depth(*_DEPTH(client, keys))
 
 
-def get(client: redis.Redis, key: str) -> bytes | str | None:
-    """Return the text under a key."""
-    return without_foreign_keys(client, [key], ("string",), lambda: client.get(key))
+def intact(client: redis.Redis, key: str) -> tuple[bytes | None, bytes | None]:
+    """Return the mark of a complete index, and the id of this run of the server; None where the user may not read it."""
+    mark, run_id = _INTACT(client, [key])
+    return mark, run_id
 
 
 def watch(client: redis.Redis, watch_keys: Sequence[str], mailbox: str, *, ttl: int) -> None:
@@ -305,11 +323,20 @@ def receive(client: redis.Redis, key: str, *, block: float | None, most: int) ->
 
 def take_watchers(client: redis.Redis, watch_keys: Sequence[str]) -> list[set[str]]:
     """End the watches of tasks, and return the mailboxes that watched each of them."""
-    return [{name_of(name) for name in names} for names in _TAKE_WATCHERS(client, watch_keys)]
+    return _mailboxes(_TAKE_WATCHERS(client, watch_keys))
+
+
+def _mailboxes(watchers: Sequence[Sequence[bytes]]) -> list[set[str]]:
+    return [{name_of(name) for name in names} for names in watchers]
 
 
 def send_all(client: redis.Redis, messages: Mapping[str, Sequence[str]], *, ttl: int) -> None:
     """Put messages into mailboxes, given by key, in one round trip."""
+    if len(messages) == 1:
+        [(key, texts)] = messages.items()
+        if len(texts) <= MAX_TASKS_PER_SCRIPT:
+            _SEND(client, [key], ttl, *texts)
+            return
 
     def send() -> None:
         pipeline = client.pipeline(transaction=False)

@@ -1,23 +1,2 @@
--- ARGV: id and epoch of each lease. Removes the tasks that no higher epoch holds, and returns their number.
-local ids, gone, waiting, members = {}, {}, {}, {}
-for i = 1, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
-for i, mark in ipairs(redis.call('HMGET', ENTRY, unpack(ids))) do
-  local known, _, owner, _, grouped = parse(mark)
-  if mark and (not known or known <= tonumber(ARGV[2 * i])) then
-    gone[#gone + 1] = ids[i]
-    if owner == '' then waiting[#waiting + 1] = ids[i] end
-    if grouped then members[#members + 1] = ids[i] end
-  end
-end
-if #gone == 0 then return 0 end
-redis.call('HDEL', ENTRY, unpack(gone))
-redis.call('ZREM', LEASES, unpack(gone))
-if #waiting > 0 then
-  redis.call('ZREM', HIGH, unpack(waiting))
-  redis.call('ZREM', LOW, unpack(waiting))
-  redis.call('ZREM', DELAYED, unpack(waiting))
-  leave_flows(waiting)
-end
-redis.call('HDEL', FLOW, unpack(gone))
-for _, id in ipairs(members) do leave(id) end
-return #gone
+-- ARGV: id and epoch of each lease. Returns the number of removed tasks.
+return finish(ARGV)

