@@ -37,6 +37,9 @@ PUSH_GRACE = 2.0
 OVERLAP = 60.0
 """Seconds by which each look at recent tasks reaches back beyond the last one, as transactions commit late."""
 
+RECENT = timedelta(seconds=2 * OVERLAP)
+"""Age of the tasks that the common query of a turn looks for: a usual look of this module goes half as far back."""
+
 SWEEP_SHARE = 20
 """Inverse of the share of time spent on looks at open tasks: at most a twentieth for all of them, and for recent ones."""
 
@@ -65,19 +68,23 @@ _FIRST, _LAST = datetime(1000, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=
 """A moment before that of every task, and one after it."""
 
 
-def _open_within(status: Status) -> Any:
-    """Return the condition that a queue has a task with a status that was accepted in a span of time."""
+def any_open(of_queue: Any) -> Any:
+    """Return the condition that a queue has open tasks that were accepted in a span of time, `accepted_after` to `accepted_until`."""
+    return or_(*(_open_within(of_queue, status) for status in ACTIVE_STATUSES))
+
+
+def _open_within(of_queue: Any, status: Status) -> Any:
     moment = Activity.created_at.type
     query = select(Activity.agent_id).where(
-        Activity.queue == bindparam("queue"),
+        of_queue,
         Activity.status == status,
-        Activity.created_at > bindparam("after", type_=moment),
-        Activity.created_at <= bindparam("until", type_=moment),
+        Activity.created_at > bindparam("accepted_after", type_=moment),
+        Activity.created_at <= bindparam("accepted_until", type_=moment),
     )
     return query.exists()
 
 
-_ANY_OPEN = select(or_(*map(_open_within, ACTIVE_STATUSES)))
+_ANY_OPEN = select(any_open(Activity.queue == bindparam("queue")))
 
 
 class IndexRepair:
@@ -118,11 +125,11 @@ class IndexRepair:
         self._push_unknown(Activity.lock_key.is_not(None))
         return number
 
-    def push_lost(self, clock: float) -> None:
+    def push_lost(self, clock: float, none_until: datetime | None = None) -> None:
         """Push tasks whose push was lost: looks at recent ones each time, and at all of them now and then.
 
         Less often where it takes long: tasks that were just enqueued by the thousand are also about to be claimed.
-        `clock` is monotonic. Raises UnavailableError.
+        `clock` is monotonic; `none_until` as of `Due`. Raises UnavailableError.
         """
         until = utc_now() - timedelta(seconds=PUSH_GRACE)
         if clock >= self._next_full_sweep:
@@ -137,17 +144,21 @@ class IndexRepair:
             # Where a push is part of the transaction that accepts its tasks, it is not lost.
             if self._runtime.backend.transactional or clock < self._next_look:
                 return
-            began = time.monotonic()
-            if self._has_open(self._swept_until, until):
-                self._push_unknown(
-                    and_(Activity.created_at > self._swept_until, Activity.created_at <= until)
-                )
-            self._next_look = clock + (time.monotonic() - began) * SWEEP_SHARE
+            if none_until is not None and self._swept_until >= none_until - RECENT:
+                until = none_until
+            else:
+                self._push_recent(clock, self._swept_until, until)
         self._swept_until = until - timedelta(seconds=OVERLAP)
+
+    def _push_recent(self, clock: float, after: datetime, until: datetime) -> None:
+        began = time.monotonic()
+        if self._has_open(after, until):
+            self._push_unknown(and_(Activity.created_at > after, Activity.created_at <= until))
+        self._next_look = clock + (time.monotonic() - began) * SWEEP_SHARE
 
     def _has_open(self, after: datetime | None, until: datetime | None) -> bool:
         """Return whether tasks are open that were accepted in a span of time: one look-up, where nothing is to be done."""
-        span = {"after": after or _FIRST, "until": until or _LAST}
+        span = {"accepted_after": after or _FIRST, "accepted_until": until or _LAST}
         return bool(self._any_open.read({"queue": self._queue, **span})[0][0])
 
     def wake_answered(self) -> None:

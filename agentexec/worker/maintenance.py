@@ -205,7 +205,8 @@ class Maintenance:
         engine = self._runtime.engine
         self._follow_ups = FollowUps(engine, self._registry, *self._queues)
         self._notices = ApprovalNotices(engine, self._registry, *self._queues)
-        self._due = DueQuery(engine, self._follow_ups, self._notices)
+        indexed = () if self._runtime.backend.transactional else self._queues
+        self._due = DueQuery(engine, self._follow_ups, self._notices, indexed)
 
     def _recover_dead(self) -> None:
         for worker_id, (reason, culprit) in list(self._deaths.items()):

@@ -142,7 +142,7 @@ class QueueRepair:
         do_all(
             self._index.rebuild_if_emptied,
             lambda: self.leases.return_expired(time.monotonic()),
-            lambda: self._index.push_lost(time.monotonic()),
+            lambda: self._index.push_lost(time.monotonic(), due.none_until),
             *[self._index.wake_answered] * due.answers,
         )
         return True

@@ -49,7 +49,9 @@ def test_a_worker_killed_between_result_and_acknowledgement_has_its_task_acknowl
     deployment.arm("before-finish_and_notify")
     task = deployment.enqueue("work", "a", value=42)
     assert ax.get_result_sync(task, timeout=patient(10)) == 42
-    deployment.wait_for(lambda: deployment.fault_fired("before-finish_and_notify") and deployment.depth() == 0)
+    deployment.wait_for(
+        lambda: deployment.fault_fired("before-finish_and_notify") and deployment.depth() == 0
+    )
     assert deployment.ledger("start") == {"a": 1}
     assert deployment.endings([task]) == [["complete"]]
 

@@ -19,6 +19,7 @@ from agentexec.registry import Registry
 from agentexec.worker.approval_notices import ApprovalNotices
 from agentexec.worker.due import Due, DueQuery
 from agentexec.worker.follow_ups import FollowUps
+from agentexec.worker.index_repair import PUSH_GRACE
 from agentexec.worker.reconciler import Reconciler
 from tests.unit.worker.record import QUEUE, Record, open_record
 
@@ -32,9 +33,10 @@ def record(tmp_path: Path) -> Generator[Record]:
         yield record
 
 
-def due(record: Record) -> DueQuery:
+def due(record: Record, *indexed: str) -> DueQuery:
     engine, registry = record.runtime.engine, Registry()
-    return DueQuery(engine, FollowUps(engine, registry, QUEUE), ApprovalNotices(engine, registry, QUEUE))
+    parts = FollowUps(engine, registry, QUEUE), ApprovalNotices(engine, registry, QUEUE)
+    return DueQuery(engine, *parts, indexed)
 
 
 def add(record: Record, model: type, **values: object) -> None:
@@ -95,8 +97,8 @@ def test_each_duty_is_found(record: Record, make_due: Callable[[Record, UUID], N
     assert due(record).look(utc_now()) == expected
 
 
-def test_a_turn_without_anything_to_do_takes_a_few_look_ups(record: Record) -> None:
-    query = due(record)
+def test_a_turn_without_anything_to_do_takes_one_look_up(record: Record) -> None:
+    query = due(record, QUEUE)
     reconciler = Reconciler(record.runtime, Settings(queue_name=QUEUE), "host")
     reconciler.run_once(NOTHING)  # it leads from now on, and has looked at everything
     statements: list[str] = []
@@ -106,4 +108,15 @@ def test_a_turn_without_anything_to_do_takes_a_few_look_ups(record: Record) -> N
 
     event.listen(record.runtime.engine, "before_cursor_execute", note)
     reconciler.run_once(query.look(utc_now()))
-    assert statements == ["SELECT"] * 2, "what is due, and whether a new task lacks its place on the queue"
+    assert statements == ["SELECT"], "what is due, and whether a new task may lack its place on the queue"
+
+
+def test_a_turn_knows_whether_recent_tasks_are_open(record: Record) -> None:
+    query, now = due(record, QUEUE, "other"), utc_now()
+    pushed = now - timedelta(seconds=PUSH_GRACE)
+    [recent, old] = record.enqueue(2)
+    record.change(old, created_at=now - LONG_AGO)
+    assert query.look(now).none_until == pushed, "the push of the recent one may be on the way"
+    record.change(recent, created_at=pushed)
+    assert query.look(now).none_until is None
+    assert due(record, "other").look(now).none_until == pushed

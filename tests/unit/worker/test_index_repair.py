@@ -17,7 +17,7 @@ from agentexec.db.clock import utc_now
 from agentexec.db.transactions import writing
 from agentexec.state.backend import Comparison, Depth
 from agentexec.task import Entry, Status, new_agent_id
-from agentexec.worker.index_repair import PUSH_GRACE, IndexRepair
+from agentexec.worker.index_repair import PUSH_GRACE, RECENT, IndexRepair
 from tests.unit.worker.record import QUEUE, Record, open_record
 
 LATER = timedelta(seconds=PUSH_GRACE + 1)
@@ -79,6 +79,19 @@ def test_recent_tasks_are_looked_at_each_time_and_old_ones_now_and_then(
     assert record.backend.unknown_tasks(QUEUE, [recent, old]) == [old]
     repair.push_lost(1_000.0)
     assert record.backend.unknown_tasks(QUEUE, [recent, old]) == []
+
+
+def test_recent_tasks_are_not_looked_at_where_the_turn_knows_of_none(
+    record: Record, repair: IndexRepair
+) -> None:
+    repair.push_lost(100.0)
+    [lost] = record.enqueue(1)
+    record.change(lost, created_at=utc_now() - LATER)
+    record.backend.remove(QUEUE, [lost])
+    repair.push_lost(101.0, utc_now())
+    assert record.backend.unknown_tasks(QUEUE, [lost]) == [lost]
+    repair.push_lost(102.0, utc_now() + RECENT)  # too long after the last look
+    assert record.backend.unknown_tasks(QUEUE, [lost]) == []
 
 
 def test_a_new_leader_looks_at_every_task(record: Record, repair: IndexRepair) -> None:
