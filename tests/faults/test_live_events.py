@@ -96,6 +96,7 @@ def test_a_redis_that_hangs_holds_up_no_agent_and_no_ending(deploy: Deploy) -> N
     assert lines(reader.finish(deployment)) == recorded(deployment, task)
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 async def test_a_reader_in_another_web_process_resumes(deploy: Deploy) -> None:
     """No process keeps a position."""

@@ -10,6 +10,7 @@ from agentexec.runtime import RUNTIME
 from tests.deployment import Deploy, on_targets
 
 
+@pytest.mark.thorough
 @on_targets("valkey+sqlite")
 def test_a_task_whose_producer_was_killed_between_commit_and_push_is_run_in_a_few_seconds(
     deploy: Deploy,

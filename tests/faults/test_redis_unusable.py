@@ -13,6 +13,7 @@ from tests.servers import HOST, free_port
 from tests.waiting import patient
 
 
+@pytest.mark.thorough
 @on_targets("valkey+sqlite")
 def test_a_worker_ends_with_exit_code_2_and_one_sentence(deploy: Deploy) -> None:
     deployment = deploy()

@@ -22,6 +22,7 @@ WHOLE = os.environ.get("AGENTEXEC_TEST_CRASHES") == "all"
 MODULE = Path(__file__).parent / "restart_module.py"
 
 
+@pytest.mark.thorough
 @on_one_target("embedded", "postgres", alternates=False)
 def test_a_restart_survives_a_kill_in_its_transaction(deploy: Deploy) -> None:
     killed = _restart_killed(deploy(max_crashes=50, worker_concurrency=1), [5])

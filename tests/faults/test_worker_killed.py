@@ -27,6 +27,7 @@ def test_tasks_of_a_killed_worker_run_again_and_end_once(deploy: Deploy) -> None
     assert any("killed by SIGKILL" in line.message for line in detail.logs), "the log says why it ran twice"
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres")
 def test_tasks_claimed_by_a_worker_killed_before_it_started_them_run_once(deploy: Deploy) -> None:
     deployment = deploy()
@@ -40,6 +41,7 @@ def test_tasks_claimed_by_a_worker_killed_before_it_started_them_run_once(deploy
     assert [deployment.detail(task).attempt for task in tasks.values()] == [1, 1, 1]
 
 
+@pytest.mark.thorough
 @on_targets("valkey+sqlite", "valkey+postgres")
 def test_a_worker_killed_between_result_and_acknowledgement_has_its_task_acknowledged_only(
     deploy: Deploy,

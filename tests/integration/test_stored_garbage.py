@@ -149,6 +149,7 @@ def spoil(task: ax.Task, **columns: Any) -> None:
         connection.execute(update(Activity).where(Activity.agent_id == task.agent_id).values(columns))
 
 
+@pytest.mark.thorough
 @on_targets("embedded", "valkey+postgres", alternates=False)
 def test_bad_contexts_end_their_tasks_and_no_other(deploy: Deploy) -> None:
     deployment = deploy(lease_seconds=5)

@@ -316,6 +316,7 @@ def test_the_doctor_survives_a_module_that_ends_its_process(tmp_path: Path) -> N
     assert "Cannot load ends: it ends its process with exit code 7." in done.stdout
 
 
+@pytest.mark.thorough
 def test_commands_import_the_agents_sdk_for_the_module_only(tmp_path: Path) -> None:
     shop(tmp_path)
     program = """

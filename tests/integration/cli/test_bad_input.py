@@ -322,6 +322,7 @@ def test_a_worker_waits_for_a_redis_that_starts_late(deploy: Deploy) -> None:
     assert deployment.stop(supervisor) == 0
 
 
+@pytest.mark.thorough
 @on_targets("embedded")
 def test_a_bad_task_in_the_queue_harms_no_other(deploy: Deploy) -> None:
     deployment = deploy()

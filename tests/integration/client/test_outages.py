@@ -164,7 +164,10 @@ def record() -> dict[str, list[Any]]:
     return contents
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.thorough) if "_sync" in name else name for name in CALLS],
+)
 async def test_a_call_whose_commit_was_not_confirmed_takes_effect_once(
     name: str, new_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
 ) -> None:

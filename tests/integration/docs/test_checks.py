@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from docs.checks import all_pages, check
 
 
@@ -14,6 +16,7 @@ def problems_of(tmp_path: Path, text: str) -> list[str]:
     return [f"{problem.line}: {problem.text}" for problem in check([page])]
 
 
+@pytest.mark.thorough
 def test_every_page_passes_the_checks() -> None:
     assert not [str(problem) for problem in check(all_pages())]
 

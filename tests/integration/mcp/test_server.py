@@ -161,6 +161,7 @@ async def test_an_assistant_reads_and_acts_within_its_rights(deployment: Deploym
         assert len((await client.list_tools()).tools) == 10
 
 
+@pytest.mark.thorough
 def test_the_program_of_the_guide(deployment: Deployment) -> None:
     page = read(ROOT / "docs/guides/mcp.md")
     [program] = [block.text for block in page.blocks if block.file == "assistant.py"]
@@ -250,6 +251,7 @@ async def state_of(client: Client, task_id: str) -> TaskState:
     return await client.session.send_request(request, TaskState)
 
 
+@pytest.mark.thorough
 def test_the_server_does_not_import_the_agents_sdk() -> None:
     code = (
         "import sys, agentexec.mcp.server; assert 'agents' not in sys.modules and 'typer' not in sys.modules"

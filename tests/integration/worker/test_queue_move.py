@@ -115,7 +115,9 @@ class Mortal:
         return call if callable(method) else method
 
 
-@pytest.mark.parametrize("back", [False, True], ids=["sql to valkey", "valkey to sql"])
+@pytest.mark.parametrize(
+    "back", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["sql to valkey", "valkey to sql"]
+)
 def test_a_move_that_dies_at_any_call_has_lost_nothing(
     backends: tuple[StateBackend, StateBackend], back: bool
 ) -> None:

@@ -127,9 +127,8 @@ def test_the_check_leaves_nothing() -> None:
     assert store.names("") == []
 
 
+@pytest.mark.parametrize("store", ["file"], indirect=True)
 def test_a_root_that_is_away_is_an_outage_and_not_a_lost_value(store: Path) -> None:
-    if "memory" in str(ax.CONF.payload_store):
-        pytest.skip("memory has no folder")
     reference = put(TASK, "journal", LARGE)
     moved = store.rename(store.with_name("elsewhere"))
     for call in (lambda: unseal(reference), lambda: put(TASK, "journal", LARGE), check_store):

@@ -117,9 +117,16 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Sup
     ("code", "loads", "message"),
     [
         (f"{KILLED_TWICE}raise KeyError('REGION')", 3, "odd_module cannot be imported: KeyError: 'REGION'"),
-        ("sys.exit(3)", 1, "odd_module cannot be imported: SystemExit: 3"),
+        pytest.param(
+            "sys.exit(3)", 1, "odd_module cannot be imported: SystemExit: 3", marks=pytest.mark.thorough
+        ),
         ("os._exit(3)", 1, "The template process exited with code 3 before it had loaded odd_module."),
-        ("os._exit(0)", 1, "The template process has stopped before it had loaded odd_module."),
+        pytest.param(
+            "os._exit(0)",
+            1,
+            "The template process has stopped before it had loaded odd_module.",
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_only_a_template_that_was_killed_is_started_again(

@@ -73,6 +73,7 @@ def refuse(server: MockOpenAI, times: int, retry_after: float | None, status: in
     server.inject({"type": "fail", "status": status, "times": times, **after})
 
 
+@pytest.mark.thorough
 @both_modes
 async def test_a_short_wait_is_spent_in_place(mode: str, model: Any, mock_openai: MockOpenAI) -> None:
     refuse(mock_openai, 2, 1)

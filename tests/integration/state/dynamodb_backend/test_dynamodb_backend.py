@@ -27,6 +27,8 @@ from agentexec.testing.backend_suite.operations import LONG_LEASE, claim, claim_
 from tests.deployment import REPOSITORY
 from tests.servers import DynamoDB
 
+pytestmark = pytest.mark.thorough
+
 WRONG_CLOCK = REPOSITORY / "tests" / "faults" / "wrong_clock"
 
 

@@ -130,6 +130,7 @@ def test_turning_the_key_on_loses_nothing(deploy: Deploy) -> None:
     assert NEW not in deployment.log
 
 
+@pytest.mark.thorough
 @on_targets("valkey+postgres", alternates=False)
 def test_a_forged_cancel_message_stops_no_task(deploy: Deploy) -> None:
     """A worker asks the record before it stops a task, also without a key."""

@@ -36,6 +36,7 @@ def deployment(tmp_path: Path, sqlite_tables: str) -> Iterator[Deployment]:
     deployment.close()
 
 
+@pytest.mark.thorough
 def test_workers_and_enqueuing_processes_share_the_backend_of_the_guide(deployment: Deployment) -> None:
     write_files("guides/custom-backend.md", deployment.folder)
     (deployment.folder / "tasks.py").write_text(WORKER)
