@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
 from agentexec.arguments.queue_names import MAX_QUEUE_NAME
-from agentexec.arguments.served_queues import ServedQueue, describe_queues, parse_queues
+from agentexec.arguments.served_queues import ServedQueue, describe_queues, served_by
 from agentexec.arguments.setting_types import (
     Budgets,
     DashboardToken,
@@ -31,13 +29,13 @@ from agentexec.arguments.setting_types import (
     WebhookSecrets,
     split_keys,
 )
+from agentexec.arguments.variables import MAX_HOST_TIMEOUT, MIN_HOST_TIMEOUT, PREFIX, env_var_name
 from agentexec.arguments.versions import DivergencePolicy
 from agentexec.errors import SettingsError
 from agentexec.llm.prices import ModelPrice
 from agentexec.llm.rate_limits import parse_rate_limits
 from agentexec.redaction import passwords
 
-PREFIX = "AGENTEXEC_"
 REDIS_BACKEND = "agentexec.state.redis_backend"
 SQL_BACKEND = "agentexec.state.sql_backend"
 MEMORY_BACKEND = "agentexec.state.memory_backend"
@@ -46,9 +44,6 @@ EMBEDDED_DATABASE_URL = "sqlite:///agentexec.db"
 SECRET_SETTINGS = frozenset(
     {"signing_key", "webhook_secret", "read_token_key", "dashboard_token", "mcp_token", "encryption_keys"}
 )
-
-MIN_HOST_TIMEOUT, MAX_HOST_TIMEOUT = 1.0, 3600.0
-"""Limits of `host_timeout` in seconds."""
 
 
 class Settings(BaseSettings):
@@ -307,7 +302,7 @@ class Settings(BaseSettings):
     @property
     def served_queues(self) -> tuple[ServedQueue, ...]:
         """Queues that a worker serves: those of `queues`, or the one of `queue_name`."""
-        return parse_queues(self.queues) if self.queues else (ServedQueue(self.queue_name),)
+        return served_by(self.queues, self.queue_name)
 
     @property
     def queues_text(self) -> str:
@@ -357,19 +352,6 @@ def explicit_settings() -> dict[str, Any]:
         if (secret := getattr(CONF, name)) is not None:
             values[name] = secret.get_secret_value()
     return {name: value for name, value in values.items() if value is not None}
-
-
-def to_environment(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return settings, given by name, as environment variables."""
-    return {
-        env_var_name(name): str(value) if isinstance(value, str | Path) else json.dumps(value)
-        for name, value in values.items()
-    }
-
-
-def env_var_name(field: str) -> str:
-    """Return the environment variable of a settings field."""
-    return PREFIX + field.upper()
 
 
 def _sentence(error: ValidationError) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import enum
-import signal
 from collections.abc import Iterable
 from typing import NamedTuple
 from uuid import UUID
 
-from agentexec.outage import backoff
 from agentexec.task import Status
 
 LOW_PRIORITY_INTERVAL = 16
@@ -23,9 +21,6 @@ that is further ahead comes from an entry that was forged, and recording it woul
 
 MAX_LEAVE_SECONDS = 300.0
 """Longest time for which a task is left for other workers. The record does not have it, unlike every other delay."""
-
-CRASH_SIGNALS = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV})
-"""Signals that a program brings on itself. A module that does so while it is imported would do it again."""
 
 MAX_TOTAL_CRASHES = 100
 """Crashes that end a task even if each followed a new recorded step: a handler that makes different calls in every
@@ -197,27 +192,3 @@ def retry_delay(attempt: int, retries: int, jitter: float) -> float | None:
     if attempt > retries:
         return None
     return min(300.0, 2.0 ** min(attempt, 20)) * (1.0 - 0.2 * jitter)
-
-
-def restart_delay(quick_deaths: int) -> float:
-    """Return the seconds before a dead child is replaced: 0 after a first quick death, more after each further one."""
-    return 0.0 if quick_deaths <= 1 else backoff(quick_deaths - 1, initial=0.25, maximum=15.0)
-
-
-def ended_by_itself(code: int) -> bool:
-    """Return whether a process has exited or crashed, rather than being killed, by its exit code."""
-    return code >= 0 or -code in CRASH_SIGNALS
-
-
-def exit_reason(code: int) -> str:
-    """Return a description of an exit code, to complete "The worker process …". Negative codes are signals."""
-    if code == 0:
-        return "has stopped"
-    if code > 0:
-        return f"exited with code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = " (out of memory?)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{hint}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from agentexec.arguments.approval_policies import ApprovalPolicy, checked_approvals
 from agentexec.arguments.queue_names import check_queue_name
 from agentexec.arguments.served_queues import format_queues
+from agentexec.arguments.variables import variable_texts
 from agentexec.config import CONF, explicit_settings
 from agentexec.errors import AgentexecError, UsageError
 from agentexec.registry import Registry
@@ -22,6 +23,7 @@ from agentexec.values.signatures import default_name
 from agentexec.worker import logs
 from agentexec.worker.supervisor import Supervisor
 from agentexec.worker.target import Target
+from agentexec.worker.unknown_variables import warn_of_unknown_variables
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -264,7 +266,7 @@ class Pool:
             UsageError: The call is made within a worker, which imports the program.
         """
         self._refuse_within_workers()
-        logs.set_up("supervisor")
+        logs.set_up("supervisor", CONF)
         try:
             supervisor = self._supervise()
         except AgentexecError as error:
@@ -337,13 +339,15 @@ class Pool:
             overrides["queue_name"] = self.registry.queue_name
         if self.registry.queues is not None:
             overrides["queues"] = self.registry.queues
-        return Supervisor(
+        supervisor = Supervisor(
             Target.from_pool(self),
             CONF,
-            overrides=overrides,
+            overrides=variable_texts(overrides),
             run_atexit=False,
             log_failed_start=log_failed_start,
         )
+        warn_of_unknown_variables()
+        return supervisor
 
     def _refuse_within_workers(self) -> None:
         # Without this check, a program that starts its pool at import would start workers without end.

@@ -57,6 +57,11 @@ def parse_queues(text: str) -> tuple[ServedQueue, ...]:
     return _checked(served)
 
 
+def served_by(queues: str, queue_name: str) -> tuple[ServedQueue, ...]:
+    """Return the queues that a worker with these two settings serves."""
+    return parse_queues(queues) if queues else (ServedQueue(queue_name),)
+
+
 def _read_queue(part: re.Match[str]) -> ServedQueue:
     quoted, name, weight = part.groups()
     if quoted is not None:

@@ -105,6 +105,7 @@ def load(name: str, *, given: bool) -> list[str]:
     # Imported on use: commands that are given no module start faster without them.
     import agentexec as ax
     from agentexec.runtime import RUNTIME
+    from agentexec.worker.loading import load as load_target
     from agentexec.worker.target import Target
 
     target = Target.parse(name)
@@ -113,7 +114,7 @@ def load(name: str, *, given: bool) -> list[str]:
     try:
         # What the module prints must not get between the lines of the command's answer.
         with contextlib.redirect_stdout(sys.stderr):
-            pool = target.load()
+            pool = load_target(target)
     except ModuleLoadError as error:
         if given:
             raise
@@ -128,7 +129,10 @@ def load(name: str, *, given: bool) -> list[str]:
 def importing(target: Target, *, given: bool) -> str:
     """Return a sentence about the module that is about to be imported; see `load`."""
     by = "" if given else f", as {VARIABLE}{_place_of(VARIABLE)} says"
-    file = target.file()
+    # Imported on use, as in `load`.
+    from agentexec.worker.user_folders import file_of
+
+    file = file_of(target)
     return f"Importing {target}{'' if file in (None, target.module) else f' from {file}'}{by}."
 
 

@@ -52,7 +52,8 @@ def _findings(module: str | None, given: bool) -> Iterator[Finding]:
     yield from _checked("module", lambda: _module(module, given))
     yield Finding("versions", "ok", ", ".join(f"{name} {version}" for name, version in versions().items()))
     # Imported on use: the module reads the settings, and --help must work with a bad one too.
-    from agentexec.config import SQL_BACKEND, Settings, env_var_name
+    from agentexec.arguments.variables import env_var_name
+    from agentexec.config import SQL_BACKEND, Settings
     from agentexec.worker.unknown_variables import unknown_variables
 
     explicit = [env_var_name(name) for name in Settings.model_fields if name in ax.CONF.model_fields_set]

@@ -16,7 +16,7 @@ from agentexec.cli.app_module import SameModule
 from agentexec.cli.checks import Finding, findings
 from agentexec.cli.options import AsJson
 from agentexec.cli.output import printable
-from agentexec.worker.user_folders import own_module
+from agentexec.worker.installation import own_module
 
 MODULE_SECONDS = 60.0
 """Seconds that the worker module may take to load."""

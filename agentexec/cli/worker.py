@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +11,8 @@ import typer
 import agentexec as ax
 from agentexec.arguments.queue_names import find_problem
 from agentexec.arguments.served_queues import format_served, parse_queues
+from agentexec.arguments.variables import variable_texts
 from agentexec.cli.app_module import SameModule, announce_backend, importing
-
-log = logging.getLogger("agentexec.supervisor")
 
 
 def run(
@@ -180,17 +178,23 @@ def run(
     for name, value in overrides.items():
         setattr(ax.CONF, name, value)
     # Imported on use: the other commands start faster without them.
-    from agentexec.worker import logs
-    from agentexec.worker.supervisor import Supervisor
+    from agentexec.worker.host_settings import HostSettings
+    from agentexec.worker.supervisor_main import become_supervisor
     from agentexec.worker.target import Target
+    from agentexec.worker.unknown_variables import unknown_variables
 
     given = module or app
     target = Target.parse(given or ax.CONF.worker_module or "")
-    logs.set_up("supervisor")
-    supervisor = Supervisor(target, ax.CONF, overrides=overrides, show_traceback="--traceback" in sys.argv)
-    log.info("%s", importing(target, given=given is not None))
-    announce_backend(log.info)
-    raise typer.Exit(supervisor.run())
+    news = [importing(target, given=given is not None)]
+    announce_backend(news.append)
+    become_supervisor(
+        target,
+        HostSettings.of(ax.CONF),
+        variable_texts(overrides),
+        news=news,
+        warnings=unknown_variables(),
+        show_traceback="--traceback" in sys.argv,
+    )
 
 
 def _queue_settings(text: str) -> dict[str, str]:

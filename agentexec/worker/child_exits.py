@@ -6,10 +6,10 @@ import logging
 import time
 from collections import Counter
 
-from agentexec.config import Settings
-from agentexec.policy import exit_reason
 from agentexec.worker.child_processes import ChildProcess, ChildProcesses, Restart
+from agentexec.worker.exits import exit_reason
 from agentexec.worker.generation import Generations
+from agentexec.worker.host_settings import HostSettings
 from agentexec.worker.scoreboard import Scoreboard
 from agentexec.worker.stopping import Stopping
 
@@ -27,7 +27,7 @@ class ChildExits:
         children: ChildProcesses,
         generations: Generations,
         board: Scoreboard,
-        settings: Settings,
+        settings: HostSettings,
         stopping: Stopping,
         restarts: Counter[Restart],
     ) -> None:

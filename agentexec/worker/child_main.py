@@ -78,7 +78,7 @@ def run_child(
             RUNTIME.meter = Meter()
         if RUNTIME.tracing is not None:
             _set_up_providers(request["id"])
-        logs.set_up(request["name"], handles_tasks=request["role"] != MAINTENANCE_ROLE)
+        logs.set_up(request["name"], CONF, handles_tasks=request["role"] != MAINTENANCE_ROLE)
         if request["role"] == MAINTENANCE_ROLE:
             code = _run_maintenance(request, registry, alive, maintenance, reports)
         else:

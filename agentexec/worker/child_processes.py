@@ -10,7 +10,7 @@ from uuid import UUID
 
 import psutil
 
-from agentexec.policy import restart_delay
+from agentexec.worker.exits import restart_delay
 from agentexec.worker.scoreboard import Cell, State
 
 YOUNG_SECONDS = 5.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentexec.config import Settings
 from agentexec.worker.child_processes import ChildProcess, ChildProcesses
 from agentexec.worker.generation import Generation, Generations
+from agentexec.worker.host_settings import HostSettings
 from agentexec.worker.machine import new_process_name, new_run_name
 from agentexec.worker.scoreboard import Scoreboard
 from agentexec.worker.stopping import Stopping
@@ -23,7 +23,7 @@ class ChildStarts:
         children: ChildProcesses,
         generations: Generations,
         board: Scoreboard,
-        settings: Settings,
+        settings: HostSettings,
         stopping: Stopping,
     ) -> None:
         self._children = children

@@ -6,8 +6,8 @@ import logging
 import time
 from collections import Counter
 
-from agentexec.config import Settings
 from agentexec.worker.child_processes import ChildProcess, ChildProcesses, Restart
+from agentexec.worker.host_settings import HostSettings
 from agentexec.worker.scoreboard import State
 from agentexec.worker.stopping import KILL_AFTER
 
@@ -33,7 +33,7 @@ class ChildWatch:
         restarts: Number of replaced processes, by reason.
     """
 
-    def __init__(self, children: ChildProcesses, settings: Settings, restarts: Counter[Restart]) -> None:
+    def __init__(self, children: ChildProcesses, settings: HostSettings, restarts: Counter[Restart]) -> None:
         self._children = children
         self._settings = settings
         self._restarts = restarts

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from agentexec.errors import SettingsError
+from agentexec.worker.target import Target
+from agentexec.worker.user_folders import file_of
 
 log = logging.getLogger("agentexec.supervisor")
 
@@ -71,6 +73,12 @@ class CodeWatch:
                 self._on_change()
         except Exception as error:  # such as too many folders for the system
             log.error("Cannot watch the code any more (%s); send SIGHUP after a change.", error)
+
+
+def code_folders(target: Target) -> list[str]:
+    """Return the folders in which the code of a target is, or may be."""
+    file = file_of(target)
+    return [*target.folders, str(Path.cwd()), *([str(Path(file).parent)] if file else [])]
 
 
 def _outermost(folders: Iterable[str]) -> list[Path]:

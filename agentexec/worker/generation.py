@@ -30,7 +30,7 @@ class TemplateOptions:
     """Options of the template process, see `TemplateHandle`."""
 
     target: Target
-    overrides: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, str] = field(default_factory=dict)
     run_atexit: bool = True
     show_traceback: bool = False
     reports: int = -1

@@ -14,17 +14,16 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from agentexec.config import Settings
 from agentexec.errors import AgentexecError, ModuleLoadError
-from agentexec.policy import ended_by_itself, exit_reason
 from agentexec.worker.channel import Channel
 from agentexec.worker.child_exits import ChildExits
 from agentexec.worker.child_processes import ChildProcess, ChildProcesses, Restart
 from agentexec.worker.child_starts import ChildStarts
 from agentexec.worker.child_watch import ChildWatch
+from agentexec.worker.exits import ended_by_itself, exit_reason
 from agentexec.worker.failed_start import from_message
 from agentexec.worker.generation import Generation, Generations, TemplateOptions
-from agentexec.worker.machine import installed_release
+from agentexec.worker.host_settings import HostSettings
 from agentexec.worker.rollout import Rollout
 from agentexec.worker.scoreboard import Scoreboard
 from agentexec.worker.stopping import Stopping
@@ -52,6 +51,7 @@ class HostProcesses:
         settings: The supervisor's settings, which adopt what the user's module has set.
         children: The list of processes.
         stopping: The supervisor's stop.
+        release: Release of agentexec in this process.
         log_failed_start: Log the reason of a failed start. False where the caller raises it.
         on_loaded: Called when the template has loaded the user's module.
         on_ready: Called when the workers start.
@@ -60,10 +60,11 @@ class HostProcesses:
     def __init__(
         self,
         options: TemplateOptions,
-        settings: Settings,
+        settings: HostSettings,
         children: ChildProcesses,
         stopping: Stopping,
         *,
+        release: str,
         log_failed_start: bool,
         on_loaded: Callable[[], object],
         on_ready: Callable[[], object],
@@ -86,7 +87,7 @@ class HostProcesses:
         self.failure: AgentexecError | None = None
         """Reason of a failed start."""
         self._reload_when_ready: int | None = None
-        self._release = installed_release()
+        self._release = release
         self._board = Scoreboard.new()
         self._generations = Generations(options, self._board.descriptor, self.selector)
         self._watch = ChildWatch(children, settings, self.restarts)
@@ -221,9 +222,7 @@ class HostProcesses:
         self._on_loaded()
         self._children.set_number_of_workers(self._settings.num_workers)
         if not generation.can_fork:
-            log.info(
-                "The module has started threads, so each worker loads it by itself (slower, more memory)."
-            )
+            log.info("The module has started threads: each worker loads it by itself (slower, more memory).")
 
     def _note_ready(self, generation: Generation) -> None:
         """Start the workers: the maintenance process has found the database and the state backend in order."""

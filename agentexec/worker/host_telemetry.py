@@ -8,17 +8,17 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from agentexec.config import Settings
 from agentexec.errors import SettingsError
 from agentexec.worker.child_processes import ChildProcesses, Restart
 from agentexec.worker.health import Health
-from agentexec.worker.http_server import Answer, ProbeServer
+from agentexec.worker.host_settings import HostSettings
 from agentexec.worker.probe import State, Verdict
 from agentexec.worker.reports import ReportSocket
 from agentexec.worker.sd_notify import NOTIFY_VARIABLE, ServiceManager
 
 if TYPE_CHECKING:
     from agentexec.worker.host_metrics import HostMetrics
+    from agentexec.worker.http_server import Answer, ProbeServer
 
 
 class HostTelemetry:
@@ -29,13 +29,13 @@ class HostTelemetry:
     Threads: the supervisor's loop calls the methods. A thread takes the reports.
 
     Args:
-        settings: Settings of the supervisor.
+        settings: HostSettings of the supervisor.
 
     Raises:
         SettingsError: A port cannot be used, or a library is missing.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: HostSettings) -> None:
         if settings.opentelemetry and not _has_opentelemetry():
             raise SettingsError(
                 "AGENTEXEC_OPENTELEMETRY needs OpenTelemetry; install it with: pip install 'agentexec[otel]'."
@@ -111,7 +111,12 @@ def _metrics(health: Health) -> HostMetrics:
     return HostMetrics(health)
 
 
-def _servers(settings: Settings, health: Health, metrics: HostMetrics | None) -> list[ProbeServer]:
+def _servers(settings: HostSettings, health: Health, metrics: HostMetrics | None) -> list[ProbeServer]:
+    if settings.health_port is None and settings.metrics_port is None:
+        return []
+    # Imported on use, as above.
+    from agentexec.worker.http_server import Answer, ProbeServer  # noqa: PLC0415
+
     pages: dict[tuple[int, str], dict[str, Callable[[], Answer]]] = {}
     if settings.health_port is not None:
         probes = {"/livez": _page(health.live), "/readyz": _page(health.ready)}
@@ -129,6 +134,9 @@ def _servers(settings: Settings, health: Health, metrics: HostMetrics | None) ->
 
 
 def _page(judge: Callable[[], Verdict]) -> Callable[[], Answer]:
+    # Imported on use, as above.
+    from agentexec.worker.http_server import Answer  # noqa: PLC0415
+
     def answer() -> Answer:
         verdict = judge()
         return Answer(

@@ -10,14 +10,11 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Protocol
 
-from agentexec.config import CONF
 from agentexec.redaction import redact
 from agentexec.telemetry.current import CURRENT_ATTEMPT
 from agentexec.worker.printed_lines import PrintedLines, real_stream
-
-LogFormat = Literal["text", "json"]
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -42,16 +39,40 @@ STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asct
 """Attributes that each log record has; others come from the `extra` of a line."""
 
 
+class LogSettings(Protocol):
+    """Settings of the log."""
+
+    @property
+    def log_level(self) -> str:
+        """Level of our lines."""
+
+    @property
+    def log_format(self) -> str:
+        """Text or JSON."""
+
+    @property
+    def secrets(self) -> list[str]:
+        """Texts that must not be shown."""
+
+
 class RedactingFormatter(logging.Formatter):
     """Formatter that removes secrets and control characters, also from tracebacks.
 
     Times are in UTC: the user's module may change the time zone of worker processes, as Django does.
+
+    Args:
+        settings: Settings of the log.
+        *arguments: Those of `logging.Formatter`.
     """
 
     converter = time.gmtime
 
+    def __init__(self, settings: LogSettings, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._settings = settings
+
     def format(self, record: logging.LogRecord) -> str:
-        return _clean(super().format(record))
+        return _clean(super().format(record), self._settings.secrets)
 
 
 class TextFormatter(RedactingFormatter):
@@ -59,11 +80,14 @@ class TextFormatter(RedactingFormatter):
 
     Args:
         process: Name of the process.
+        settings: Settings of the log.
     """
 
-    def __init__(self, process: str) -> None:
+    def __init__(self, process: str, settings: LogSettings) -> None:
         super().__init__(
-            f"%(asctime)s %(levelname)-7s {process}[%(process)d]%(origin)s: %(message)s", TIME_FORMAT
+            settings,
+            f"%(asctime)s %(levelname)-7s {process}[%(process)d]%(origin)s: %(message)s",
+            TIME_FORMAT,
         )
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging gives it
@@ -82,15 +106,18 @@ class JsonFormatter(logging.Formatter):
 
     Args:
         process: Name of the process.
+        settings: Settings of the log.
     """
 
-    def __init__(self, process: str) -> None:
+    def __init__(self, process: str, settings: LogSettings) -> None:
         super().__init__()
         self._process = process
+        self._settings = settings
 
     def format(self, record: logging.LogRecord) -> str:
+        secrets = self._settings.secrets
         line: dict[str, Any] = {
-            key: _plain(value) for key, value in vars(record).items() if key not in STANDARD_FIELDS
+            key: _plain(value, secrets) for key, value in vars(record).items() if key not in STANDARD_FIELDS
         }
         line |= {
             "time": datetime.fromtimestamp(record.created, UTC)
@@ -100,17 +127,17 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "process": self._process,
             "pid": record.process,
-            "message": _clean(record.getMessage()),
+            "message": _clean(record.getMessage(), secrets),
         }
         attempt = CURRENT_ATTEMPT.get()
         if attempt is not None:
             line |= {"task": attempt.task, "agent_id": str(attempt.agent_id), "attempt": attempt.attempt}
         if record.exc_info:
-            line["error"] = _clean(self.formatException(record.exc_info))
+            line["error"] = _clean(self.formatException(record.exc_info), secrets)
         elif record.exc_text:
-            line["error"] = _clean(record.exc_text)
+            line["error"] = _clean(record.exc_text, secrets)
         if record.stack_info:
-            line["stack"] = _clean(self.formatStack(record.stack_info))
+            line["stack"] = _clean(self.formatStack(record.stack_info), secrets)
         return json.dumps(line, ensure_ascii=False)
 
 
@@ -118,28 +145,28 @@ def _is_ours(logger: str) -> bool:
     return logger == OURS or logger.startswith(f"{OURS}.")
 
 
-def _clean(text: str) -> str:
+def _clean(text: str, secrets: list[str]) -> str:
     # A lone surrogate cannot be written to a stream.
-    return redact(text, CONF.secrets).translate(CONTROLS).encode("utf-8", "backslashreplace").decode()
+    return redact(text, secrets).translate(CONTROLS).encode("utf-8", "backslashreplace").decode()
 
 
-def _plain(value: Any, depth: int = MAX_DEPTH) -> Any:
+def _plain(value: Any, secrets: list[str], depth: int = MAX_DEPTH) -> Any:
     """Return a value of a line's `extra` as JSON can express it, without secrets."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, Mapping) and depth:
-        return {_clean(str(key)): _plain(item, depth - 1) for key, item in value.items()}
+        return {_clean(str(key), secrets): _plain(item, secrets, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple) and depth:
-        return [_plain(item, depth - 1) for item in value]
+        return [_plain(item, secrets, depth - 1) for item in value]
     if isinstance(value, float) and value - value == 0:
         return value
     try:
-        return _clean(str(value))
+        return _clean(str(value), secrets)
     except Exception as error:  # whatever the object's text raises
         return f"cannot be shown: {type(error).__name__}"
 
 
-def set_up(process: str, *, handles_tasks: bool = False) -> None:
+def set_up(process: str, settings: LogSettings, *, handles_tasks: bool = False) -> None:
     """Log to standard error, at the level and in the format of the settings.
 
     Standard output is written line by line, so that what handlers print shows at once also in a file or pipe, and
@@ -147,6 +174,7 @@ def set_up(process: str, *, handles_tasks: bool = False) -> None:
 
     Args:
         process: Name of the process.
+        settings: Settings of the log.
         handles_tasks: The process runs tasks: the lines of the user's own loggers are written too. Handlers that the
             application has set up stay as they are, but for the format of those that write to the standard streams, if
             JSON is asked for.
@@ -154,27 +182,31 @@ def set_up(process: str, *, handles_tasks: bool = False) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     handler = logging.StreamHandler(real_stream(sys.stderr))
-    handler.setFormatter(JsonFormatter(process) if CONF.log_format == "json" else TextFormatter(process))
+    handler.setFormatter(_formatter(process, settings))
     logger = logging.getLogger(OURS)
-    logger.setLevel(CONF.log_level)
+    logger.setLevel(settings.log_level)
     for former in list(logger.handlers):
         logger.removeHandler(former)
     logger.addHandler(handler)
     logger.propagate = False
-    if CONF.log_format == "json":
+    if settings.log_format == "json":
         _write_all_as_json(handler, handles_tasks=handles_tasks)
     if handles_tasks:
-        _write_lines_of_others(handler)
+        _write_lines_of_others(handler, settings.log_level)
 
 
-def _write_lines_of_others(handler: logging.Handler) -> None:
+def _formatter(process: str, settings: LogSettings) -> logging.Formatter:
+    return (JsonFormatter if settings.log_format == "json" else TextFormatter)(process, settings)
+
+
+def _write_lines_of_others(handler: logging.Handler, level: str) -> None:
     """Write the lines of all other loggers too, unless the application has decided where they go."""
     root = logging.getLogger()
     if root.handlers:
         return
     root.addHandler(handler)
     if root.level == logging.WARNING:  # the default
-        root.setLevel(CONF.log_level)
+        root.setLevel(level)
         for name in CHATTY:
             chatty = logging.getLogger(name)
             if chatty.level == logging.NOTSET and root.level == logging.INFO:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import os
 import re
 import secrets
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from agentexec.config import MAX_HOST_TIMEOUT, MIN_HOST_TIMEOUT
+from agentexec.arguments.variables import MAX_HOST_TIMEOUT, MIN_HOST_TIMEOUT
 
 MAX_NODE_NAME = 64
 """Characters of the machine's name in the name of a process, whose column holds 128."""
@@ -80,11 +79,3 @@ def is_gone(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         return state in ("Z", "X")
     return False
-
-
-def installed_release() -> str:
-    """Return the release of agentexec that is installed now; empty where it is not installed as a package."""
-    try:
-        return importlib.metadata.version("agentexec")
-    except importlib.metadata.PackageNotFoundError:
-        return ""

@@ -12,9 +12,10 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agentexec.telemetry.meter import Meter
+if TYPE_CHECKING:
+    from agentexec.telemetry.meter import Meter
 
 log = logging.getLogger("agentexec.supervisor")
 

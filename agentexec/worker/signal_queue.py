@@ -59,6 +59,8 @@ class SignalQueue:
         """Handle the process's signals, until `restore`."""
         for number in HANDLED_SIGNALS:
             self._before[number] = signal.signal(number, lambda received, _frame: self.put(received))
+        # The program before this one in the same process has left to it what came meanwhile.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)
 
     def restore(self) -> None:
         """Give the signals back to their handlers from before `install`."""

@@ -6,8 +6,8 @@ import logging
 import signal
 import time
 
-from agentexec.config import Settings
 from agentexec.worker.child_processes import ChildProcesses
+from agentexec.worker.host_settings import HostSettings
 
 log = logging.getLogger("agentexec.supervisor")
 
@@ -21,7 +21,7 @@ class Stopping:
     Threads: only the supervisor's loop calls it.
     """
 
-    def __init__(self, children: ChildProcesses, settings: Settings) -> None:
+    def __init__(self, children: ChildProcesses, settings: HostSettings) -> None:
         self._children = children
         self._settings = settings
         self._kill_at: float | None = None

@@ -1,6 +1,6 @@
 """The supervisor: starts worker processes, watches them, replaces dead ones, and stops them in order.
 
-It is small on purpose, and imports neither the user's module nor anything that can hang on a database. Signal handlers
+It is small on purpose: it imports neither the user's module nor anything that can hang on a database, and nothing large. Signal handlers
 only note the signal; one loop acts. Its parts: `host_processes.py` has the processes, `stopping.py` the stop.
 """
 
@@ -14,24 +14,26 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from agentexec.config import Settings
 from agentexec.errors import AgentexecError, ModuleLoadError
 from agentexec.worker.burst import Burst
 from agentexec.worker.child_processes import ChildProcesses, Restart
-from agentexec.worker.code_watch import CodeWatch
 from agentexec.worker.generation import TemplateOptions
 from agentexec.worker.host_processes import HostProcesses
+from agentexec.worker.host_settings import HostSettings
 from agentexec.worker.host_telemetry import HostTelemetry
+from agentexec.worker.installation import installed_release
 from agentexec.worker.pidfile import Pidfile
 from agentexec.worker.probe import HeartbeatFile
 from agentexec.worker.sd_notify import ServiceManager
 from agentexec.worker.signal_queue import CODE_CHANGED, SignalQueue, Terminal
 from agentexec.worker.stopping import Stopping
 from agentexec.worker.target import Target
-from agentexec.worker.unknown_variables import unknown_variables
+
+if TYPE_CHECKING:
+    from agentexec.config import Settings
+    from agentexec.worker.code_watch import CodeWatch
 
 log = logging.getLogger("agentexec.supervisor")
 
@@ -47,9 +49,9 @@ class Supervisor:
     """
 
     target: Target
-    settings: Settings
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """Settings set in code or by options. They also hold in the processes that load the settings again, and take
+    given: Settings | HostSettings
+    overrides: dict[str, str] = field(default_factory=dict)
+    """Settings set in code or by options, as the texts of their variables. They also hold in the processes that load the settings again, and take
     precedence over what the user's module sets."""
     run_atexit: bool = True
     """Let the template run the exit handlers of the user's module."""
@@ -57,9 +59,11 @@ class Supervisor:
     """Have the template print a traceback when the module cannot be loaded."""
     log_failed_start: bool = True
     """Log the reason of a failed start. False where the caller raises it."""
+    release: str = field(default_factory=installed_release)
+    """Release of agentexec that this process has loaded."""
 
     def __post_init__(self) -> None:
-        self.settings = self.settings.model_copy()
+        self.settings = HostSettings.of(self.given)
         self._pidfile = Pidfile(self.settings.pidfile)
         self.failure: AgentexecError | None = None
         """Reason of a failed start."""
@@ -83,6 +87,7 @@ class Supervisor:
             self.settings,
             self._children,
             self._stopping,
+            release=self.release,
             log_failed_start=self.log_failed_start,
             on_loaded=self._note_settings,
             on_ready=self.start_settled.set,
@@ -108,12 +113,10 @@ class Supervisor:
             self._signals.install()
         # A program that runs workers in its background is the service itself.
         self._telemetry.start(ServiceManager(os.environ) if handle_signals else None)
-        for sentence in unknown_variables():
-            log.warning("%s", sentence)
         self._processes.selector.register(self._signals, selectors.EVENT_READ)
         try:
             if self.settings.reload:
-                self._code_watch = CodeWatch(self._code_folders(), lambda: self._signals.put(CODE_CHANGED))
+                self._code_watch = self._watch_code()
             self._processes.start_template()
             while not self._processes.done or self._waits_for_change():
                 self._turn()
@@ -193,9 +196,11 @@ class Supervisor:
                 self._stopping.act_on(number)
                 return False
 
-    def _code_folders(self) -> list[str]:
-        file = self.target.file()
-        return [*self.target.folders, str(Path.cwd()), *([str(Path(file).parent)] if file else [])]
+    def _watch_code(self) -> CodeWatch:
+        # Imported on use: only development needs it.
+        from agentexec.worker.code_watch import CodeWatch, code_folders  # noqa: PLC0415
+
+        return CodeWatch(code_folders(self.target), lambda: self._signals.put(CODE_CHANGED))
 
     def _note_settings(self) -> None:
         self._heartbeat.workers_wanted = len(self._children.workers) or self.settings.num_workers

@@ -42,10 +42,10 @@ from agentexec.worker.child_main import (
 )
 from agentexec.worker.failed_start import to_message
 from agentexec.worker.forks import Forks, ignore_signals
-from agentexec.worker.machine import installed_release
+from agentexec.worker.installation import installed_release, own_module
+from agentexec.worker.loading import HasRegistry, load
 from agentexec.worker.scoreboard import Scoreboard
-from agentexec.worker.target import HasRegistry, Target
-from agentexec.worker.user_folders import own_module
+from agentexec.worker.target import Target
 
 log = logging.getLogger("agentexec.worker")
 
@@ -232,7 +232,7 @@ def _load_pool(args: TemplateArgs, forks: Forks) -> HasRegistry:
     """Load the user's module, under the settings that take precedence over what it sets."""
     overrides: dict[str, Any] = {name: getattr(CONF, name) for name in args.overrides}
     with forks.noting_generators():
-        pool = args.target.load()
+        pool = load(args.target)
     for name, value in overrides.items():
         setattr(CONF, name, value)
     if "queue_name" in overrides:
@@ -274,7 +274,7 @@ def main(text: str) -> NoReturn:
         if descriptor >= 0:
             # A program started by the user's code would keep it open, and the end of this process would go unnoticed.
             os.set_inheritable(descriptor, False)
-    logs.set_up("template")
+    logs.set_up("template", CONF)
     RUNTIME.only_reads_program = True
     try:
         pool = _load_pool(args, forks)

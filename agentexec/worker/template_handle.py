@@ -10,14 +10,13 @@ import os
 import socket
 import subprocess
 from collections.abc import Mapping
-from typing import Any
 
-from agentexec.config import to_environment
-from agentexec.policy import restart_delay
+from agentexec.arguments.variables import env_var_name
 from agentexec.worker.channel import Channel
 from agentexec.worker.child_processes import YOUNG_SECONDS
+from agentexec.worker.exits import restart_delay
+from agentexec.worker.installation import own_module
 from agentexec.worker.target import Target
-from agentexec.worker.user_folders import own_module
 
 log = logging.getLogger("agentexec.supervisor")
 
@@ -31,7 +30,7 @@ class TemplateHandle:
     Args:
         target: The user's pool, which the template loads.
         board: File descriptor of the scoreboard.
-        overrides: Settings that take precedence over what the user's module sets.
+        overrides: Settings that take precedence over what the user's module sets, as the texts of their variables.
         run_atexit: Let the template run the exit handlers of the user's module.
         show_traceback: Have the template print a traceback when the module cannot be loaded.
         reports: File descriptor to which processes report, -1 for none.
@@ -42,7 +41,7 @@ class TemplateHandle:
         self,
         target: Target,
         board: int,
-        overrides: Mapping[str, Any],
+        overrides: Mapping[str, str],
         *,
         run_atexit: bool,
         show_traceback: bool,
@@ -80,7 +79,7 @@ class TemplateHandle:
                     board,
                     *([reports] if reports >= 0 else []),
                 ],
-                env={**os.environ, **to_environment(overrides)},
+                env={**os.environ, **{env_var_name(name): text for name, text in overrides.items()}},
             )
         except OSError:
             self.close()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 
 from pydantic_settings import DotEnvSettingsSource
 
-from agentexec.config import PREFIX, Settings, env_var_name
+from agentexec.arguments.variables import PREFIX, env_var_name
+from agentexec.config import Settings
+
+log = logging.getLogger("agentexec.supervisor")
 
 NEAR = 0.8
 """Similarity, of 1, from which a setting may be the one that a misspelled variable means."""
@@ -24,6 +28,12 @@ def unknown_variables() -> list[str]:
         name for name in named if name.startswith(PREFIX) and not name.startswith(TOOLS) and name not in known
     )
     return [_unknown(name, difflib.get_close_matches(name, known, 1, NEAR)) for name in unknown]
+
+
+def warn_of_unknown_variables() -> None:
+    """Log a warning for each of them."""
+    for sentence in unknown_variables():
+        log.warning("%s", sentence)
 
 
 def _unknown(name: str, nearest: list[str]) -> str:

@@ -7,6 +7,7 @@ these folders, then other packages.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import re
@@ -14,9 +15,10 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from agentexec.worker.target import Target
 
 REQUIREMENT = re.compile(r"[\w.-]+")
 """Name of the distribution at the start of a requirement."""
@@ -101,11 +103,13 @@ class UserFolders:
         return None if spec is None or spec.origin is None else spec
 
 
-def own_module(module: str) -> list[str]:
-    """Return the command that runs a module of agentexec in a new interpreter, without the current folder on its path."""
-    # Without -P, `python -m` puts the current folder first. If agentexec itself is there, not installed, it has to.
-    in_folder = Path(__file__).resolve().parents[2] == Path.cwd().resolve()
-    return [sys.executable, *(() if in_folder else ("-P",)), "-m", module]
+def file_of(target: Target) -> str | None:
+    """Return the file of a target's module without importing it, or None if there is none."""
+    if target.module.endswith(".py"):
+        return target.module
+    with contextlib.suppress(ImportError, ValueError):  # the name is none, or was loaded by other means
+        return UserFolders(target.folders).file_of(target.module)
+    return None
 
 
 def _needed_packages() -> set[str]:

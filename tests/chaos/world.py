@@ -35,12 +35,7 @@ from tests.waiting import patient, wait_until
 
 WORKLOAD = Path(__file__).parent / "workload.py"
 WRONG_CLOCK = REPOSITORY / "tests" / "faults" / "wrong_clock"
-
-FAR_START = (
-    "import agentexec.worker.machine as machine; machine._machine = lambda: 'far'; "
-    "from agentexec.cli.app import main; main()"
-)
-"""Program of a host that seems to run on another machine, whose processes nobody here can look up."""
+FAR_MACHINE = REPOSITORY / "tests" / "chaos" / "far_machine"
 
 SETTINGS: dict[str, Any] = {
     "num_workers": 2,
@@ -211,11 +206,20 @@ class World:
         old = self._hosts.get(host)
         if old is not None and old.poll() is None:
             return
-        start = ["-c", FAR_START] if host == "far" else ["-m", "agentexec"]
         environment = {"PYTHONPATH": str(REPOSITORY), "CHAOS_HOST": host, **self._urls(host)}
         if host == "skewed":
             environment |= {"PYTHONPATH": f"{WRONG_CLOCK}:{REPOSITORY}", "CLOCK_AHEAD": str(self._clock)}
-        command = [sys.executable, *start, "worker", str(WORKLOAD), *QUEUES, *RECYCLED.get(host, ())]
+        if host == "far":
+            environment["PYTHONPATH"] = f"{FAR_MACHINE}:{REPOSITORY}"
+        command = [
+            sys.executable,
+            "-m",
+            "agentexec",
+            "worker",
+            str(WORKLOAD),
+            *QUEUES,
+            *RECYCLED.get(host, ()),
+        ]
         self._hosts[host] = self.deployment.spawn(command, ready=False, session=True, **environment)
 
     def _urls(self, host: str) -> dict[str, str]:

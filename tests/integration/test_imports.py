@@ -80,7 +80,20 @@ LOADED = "import sys; print([name for name in {names} if name in sys.modules])"
                 "agentexec.state.sql_backend",
             ],
         ),
-        ("import agentexec.worker.supervisor", ["agents", "sqlalchemy", "redis", "alembic", "typer"]),
+        (
+            "import agentexec.worker.supervisor_main",
+            [
+                "agents",
+                "sqlalchemy",
+                "redis",
+                "alembic",
+                "typer",
+                "pydantic",
+                "asyncio",
+                "http.server",
+                "email",
+            ],
+        ),
         ("import agentexec.cli.app", ["agents", "sqlalchemy", "redis", "alembic", "psutil"]),
         ("import agentexec.worker.template", ["agents", "typer", "rich", "alembic"]),
     ],
@@ -149,7 +162,7 @@ VERBS = {f"agentexec.cli.{verb.replace('-', '_')}" for verb in verbs.VERBS}
             ["cancel", "0190a6e2-7d4f-7c3a-9d55-0242ac120002"], HEAVY | {"rich"}, marks=pytest.mark.thorough
         ),
         pytest.param(["cancel-pending", "--yes"], HEAVY | {"rich"}, marks=pytest.mark.thorough),
-        (["worker", "no_such_module"], {"agents", "sqlalchemy", "redis", "alembic"}),
+        (["worker", "no_such_module"], HEAVY | {"sqlalchemy", "typer", "pydantic", "asyncio", "email"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -165,5 +178,5 @@ def test_no_command_loads_the_agents_sdk_and_the_supervisor_loads_no_database(
         assert run_agentexec("migrate", cwd=tmp_path).returncode == 0
     run_agentexec(*arguments, cwd=tmp_path, **variables)
     loaded = set((tmp_path / "spy").read_text().split())
-    assert "agentexec.cli.app" in loaded
+    assert ("agentexec.worker.supervisor" if arguments[0] == "worker" else "agentexec.cli.app") in loaded
     assert not loaded & absent

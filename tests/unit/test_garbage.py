@@ -17,6 +17,7 @@ from agentexec.activity.queries import counts
 from agentexec.activity.queries.labels import wanted_labels
 from agentexec.activity.queries.listing import Place
 from agentexec.activity.schemas import ActivityDetailSchema, valid_usage
+from agentexec.arguments.variables import env_var_name, variable_texts
 from agentexec.config import CONF, Settings
 from agentexec.errors import AgentexecError, SettingsError, UsageError
 from agentexec.llm.rate_limits import parse_rate_limits
@@ -193,7 +194,9 @@ def test_signatures(text: str, forged: str) -> None:
 def test_settings_made_in_code_reach_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CONF, "signing_key", "a key that is long enough")
     monkeypatch.setattr(CONF, "model_prices", {"m": {"input": 1, "output": 2}})
-    variables = settings_module.to_environment(settings_module.explicit_settings())
+    variables = {
+        env_var_name(name): text for name, text in variable_texts(settings_module.explicit_settings()).items()
+    }
     monkeypatch.setenv("AGENTEXEC_SIGNING_KEY", variables["AGENTEXEC_SIGNING_KEY"])
     monkeypatch.setenv("AGENTEXEC_MODEL_PRICES", variables["AGENTEXEC_MODEL_PRICES"])
     assert load_settings().signing_keys == ["a key that is long enough"]

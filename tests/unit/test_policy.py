@@ -1,4 +1,4 @@
-"""Decisions about claimed tasks, crashes, retries and restarts."""
+"""Decisions about claimed tasks, crashes and retries."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from agentexec.policy import (
     CrashCounts,
     admit,
     attribute_crash,
-    exit_reason,
     fits_record,
     leave_delay,
     low_priority_quota,
-    restart_delay,
     retry_delay,
 )
 from agentexec.task import Status
@@ -124,25 +122,6 @@ def test_retries_are_bounded_and_grow():
     assert delays == [2.0, 4.0, 8.0, 16.0, None]
     assert retry_delay(30, 40, 0.0) == 300.0
     assert retry_delay(1, 1, 1.0) == pytest.approx(1.6)
-
-
-def test_a_child_is_replaced_immediately_after_its_first_death_and_later_after_further_ones():
-    assert restart_delay(0) == restart_delay(1) == 0.0
-    assert 0 < restart_delay(2) < restart_delay(4) <= 15.0
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        (0, "has stopped"),
-        (3, "exited with code 3"),
-        (-11, "was killed by SIGSEGV"),
-        (-9, "was killed by SIGKILL (out of memory?)"),
-        (-99, "was killed by signal 99"),
-    ],
-)
-def test_an_exit_code_is_described(code, reason):
-    assert exit_reason(code) == reason
 
 
 @pytest.mark.parametrize(

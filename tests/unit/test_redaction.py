@@ -290,7 +290,7 @@ def test_a_log_record_and_its_traceback_are_redacted() -> None:
             ("sk-0123456789",),
             (ValueError, error, error.__traceback__),
         )
-    text = RedactingFormatter("%(message)s").format(record)
+    text = RedactingFormatter(CONF, "%(message)s").format(record)
     assert SECRET not in text and "sk-0123456789" not in text
     assert "Traceback" in text and "cannot open redis://:***@host/0" in text
 
@@ -299,7 +299,9 @@ def test_a_log_record_cannot_rewrite_or_reorder_the_terminal() -> None:
     record = logging.LogRecord(
         "agentexec", logging.ERROR, "", 1, "a\x1b[2J\x9b\u202e\u2066\u2028b\tc\nd", (), None
     )
-    assert RedactingFormatter("%(message)s").format(record) == "a\ufffd[2J\ufffd\ufffd\ufffd\ufffdb\tc\nd"
+    assert (
+        RedactingFormatter(CONF, "%(message)s").format(record) == "a\ufffd[2J\ufffd\ufffd\ufffd\ufffdb\tc\nd"
+    )
 
 
 def test_the_settings_know_their_secrets() -> None:

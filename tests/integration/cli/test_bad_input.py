@@ -71,11 +71,12 @@ COMPLAINTS = {
 LOAD = """
 import sys
 from agentexec.errors import AgentexecError
+from agentexec.worker.loading import load
 from agentexec.worker.target import Target
 
 for text in sys.argv[1:]:
     try:
-        print(0, Target.parse(text).load())
+        print(0, load(Target.parse(text)))
     except AgentexecError as error:
         print(error.exit_code, error)
 """

@@ -12,8 +12,9 @@ import typer
 
 import agentexec as ax
 from agentexec import activity, approvals, errors, queues, testing, web, webhooks
+from agentexec.arguments.variables import env_var_name
 from agentexec.cli.app import build_app
-from agentexec.config import EMBEDDED_DATABASE_URL, Settings, env_var_name
+from agentexec.config import EMBEDDED_DATABASE_URL, Settings
 from agentexec.schema.tables import Base
 from docs.checks import ROOT, all_pages, check, read
 from docs.checks.pages import Page

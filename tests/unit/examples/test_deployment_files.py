@@ -22,8 +22,9 @@ import typer
 import yaml
 
 import agentexec as ax
+from agentexec.arguments.variables import env_var_name
 from agentexec.cli.app import build_app
-from agentexec.config import Settings, env_var_name
+from agentexec.config import Settings
 from agentexec.worker.stopping import KILL_AFTER
 from tests.waiting import patient
 

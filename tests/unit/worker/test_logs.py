@@ -47,7 +47,7 @@ def loggers_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def set_up() -> None:
     """Set up the log of a worker process whose application has no handlers of its own."""
     logging.getLogger().handlers = []  # pytest's
-    logs.set_up("worker-1", handles_tasks=True)
+    logs.set_up("worker-1", CONF, handles_tasks=True)
 
 
 def in_task(call: Callable[[], object]) -> None:
@@ -151,9 +151,9 @@ def test_a_warning_is_one_json_line(
     """Before the worker processes start, too: while the module is imported."""
     monkeypatch.setattr(CONF, "log_format", "json")
     logging.getLogger().handlers = []  # pytest's
-    logs.set_up("worker-1")
+    logs.set_up("worker-1", CONF)
     if handles_tasks:
-        logs.set_up("worker-1", handles_tasks=True)
+        logs.set_up("worker-1", CONF, handles_tasks=True)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(False)
@@ -183,12 +183,12 @@ def test_handlers_of_the_application_stay_and_write_json_only_if_it_is_asked_for
     own.setFormatter(type("Own", (logging.Formatter,), {})("own %(message)s"))
     root.handlers = [to_stderr, to_file, own]
     root.setLevel(logging.ERROR)
-    logs.set_up("worker-1", handles_tasks=True)
+    logs.set_up("worker-1", CONF, handles_tasks=True)
     logging.getLogger("myapp").error("text")
     logging.getLogger("myapp").warning("below the level of the application")
     assert capsys.readouterr().err == "mine text\nown text\n"
     monkeypatch.setattr(CONF, "log_format", "json")
-    logs.set_up("worker-1", handles_tasks=True)
+    logs.set_up("worker-1", CONF, handles_tasks=True)
     logging.getLogger("myapp").error("json")
     first, second = capsys.readouterr().err.splitlines()
     assert json.loads(first)["message"] == "json" and second == "own json"

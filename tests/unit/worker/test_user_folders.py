@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import agentexec as ax
+from agentexec.worker.loading import load
 from agentexec.worker.target import Target
-from agentexec.worker.user_folders import UserFolders, own_module
+from agentexec.worker.user_folders import UserFolders
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_a_module_whose_name_is_taken_is_refused_in_a_sentence(name: str, folder
     (folder / "email" / "__init__.py").write_text("")
     (folder / "email" / "worker.py").write_text(text)
     with pytest.raises(ax.ModuleLoadError, match=r"has the name of .*; rename it\.$"):
-        Target.parse(name).load()
+        load(Target.parse(name))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_an_import_of_a_file_whose_name_is_taken_says_which_file(line: str, fold
     (folder / "the_worker.py").write_text(f"{line}\n")
     taken = "redis" if "redis" in line else "json"
     with pytest.raises(ax.ModuleLoadError) as failed:
-        Target.parse("the_worker").load()
+        load(Target.parse("the_worker"))
     assert f"{folder / 'the_worker.py'}, line 1" in str(failed.value) or "redis" in line
     assert f"{folder / taken}.py has the name of" in str(failed.value)
 
@@ -112,21 +113,10 @@ def test_a_folder_is_installed_once(folder: Path) -> None:
     assert sys.path.count(str(folder)) == 1 and sys.path[-1] == str(folder)
 
 
-def test_our_processes_do_not_look_into_the_current_folder_first(folder: Path) -> None:
-    assert own_module("agentexec.worker.template")[1:] == ["-P", "-m", "agentexec.worker.template"]
-
-
-def test_an_agentexec_that_is_not_installed_is_found_in_the_current_folder(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(Path(ax.__file__ or "").parents[1])
-    assert "-P" not in own_module("agentexec.worker.template")
-
-
 def test_a_file_that_imports_relatively_is_advised_to_be_named_as_a_module(folder: Path) -> None:
     (folder / "worker_of_package.py").write_text("from .db import engine\n")
     with pytest.raises(ax.ModuleLoadError, match=f"like {folder.name}.worker_of_package, from the folder"):
-        Target.parse("worker_of_package.py").load()
+        load(Target.parse("worker_of_package.py"))
 
 
 @pytest.mark.parametrize("name", [".", ".worker", "./worker"])
