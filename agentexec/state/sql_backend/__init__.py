@@ -298,42 +298,46 @@ class SqlBackend(SqlClaims):
     ) -> None:
         if leased_for is None:
             self._fair.note_pushed(queue, entries)
-            shifts = self._shifts(connection, entries)
+            places = self._places(connection, entries)
         else:
-            shifts = [int(leased_for * MICROS_PER_SECOND)] * len(entries)
+            places = [{"shift": int(leased_for * MICROS_PER_SECOND), "place": None}] * len(entries)
         rows, members = [], []
-        for shift, entry in zip(shifts, entries, strict=True):
+        for place, entry in zip(places, entries, strict=True):
             rows.append(
                 self._params(
                     id=entry.agent_id,
                     queue=queue,
                     priority=int(entry.priority),
                     lane=LEASED if leased_for is not None else waiting_lane(entry),
-                    shift=shift,
+                    **place,
                     epoch=entry.epoch,
                     worker=None,
                     **fairness_columns(entry),
                     grouped=int(bool(entry.groups)),
                 )
             )
-            members += members_of(queue, entry, self._params(shift=shift), leased=leased_for is not None)
+            members += members_of(queue, entry, self._params(**place), leased=leased_for is not None)
         if members:
             self._groups.join(connection, members)
         if rows:
             connection.execute(self._tasks.insert, rows[0] if len(rows) == 1 else rows)
 
-    def _shifts(self, connection: Connection, entries: Sequence[Entry]) -> list[int]:
-        """Return the microseconds from now to the place of each task that is pushed."""
+    def _places(self, connection: Connection, entries: Sequence[Entry]) -> list[dict[str, int | None]]:
+        """Return the place of each task that is pushed: the microseconds from now to it, or the moment itself.
+
+        A task that was accepted before others goes to its own moment. Seen from now, it would be late by the time until its
+        insert, and so come after tasks that were accepted right after it.
+        """
         clock, moment = utc_now().timestamp(), 0
         if any(entry.since for entry in entries):
             moment = int(connection.execute(self._tasks.clock, self._params()).scalar_one())
-        shifts = []
-        for place, entry in enumerate(entries):
+        places: list[dict[str, int | None]] = []
+        for number, entry in enumerate(entries):
             if entry.run_at > clock:
-                shifts.append(int((entry.run_at - clock) * MICROS_PER_SECOND))
+                places.append({"shift": int((entry.run_at - clock) * MICROS_PER_SECOND), "place": None})
             elif entry.since:
-                shifts.append(min(0, round(entry.since * MICROS_PER_SECOND) - moment))
+                places.append({"shift": 0, "place": min(moment, round(entry.since * MICROS_PER_SECOND))})
             else:
                 # Tasks of one push keep their order.
-                shifts.append(place)
-        return shifts
+                places.append({"shift": number, "place": None})
+        return places

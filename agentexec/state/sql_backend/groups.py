@@ -61,7 +61,7 @@ class GroupStatements:
         )
         self.insert = text(
             f"{dialect.insert} INTO {members} (agent_id, name, queue, state, priority, place) "
-            f"VALUES (:id, :name, :queue, :state, :priority, {now} + :shift){dialect.on_conflict}"
+            f"VALUES (:id, :name, :queue, :state, :priority, COALESCE(:place, {now} + :shift)){dialect.on_conflict}"
         ).bindparams(bindparam("id", type_=Uuid()))
         self.drop_orphans = text(
             f"DELETE FROM {members} WHERE {in_ids} "

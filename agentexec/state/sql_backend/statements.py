@@ -78,7 +78,7 @@ class QueueStatements:
         self.clock = text(f"SELECT {now}")
         self.insert = by_id(
             f"{dialect.insert} INTO {queue} (agent_id, queue, priority, lane, at, epoch, worker, flow, step, grouped) "
-            f"VALUES (:id, :queue, :priority, :lane, {now} + :shift, :epoch, :worker, :flow, :step, "
+            f"VALUES (:id, :queue, :priority, :lane, COALESCE(:place, {now} + :shift), :epoch, :worker, :flow, :step, "
             f":grouped){dialect.on_conflict}"
         )
         self.ready = found_rows(

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, select
 
 import agentexec as ax
 from agentexec.config import Settings
 from agentexec.db.engine import open_engine
 from agentexec.db.transactions import writing
 from agentexec.state import sql_backend
+from agentexec.state.sql_models import QueueEntry, QueueMember
 from agentexec.task import LOCK, Entry, Lease, new_agent_id
 from agentexec.testing.backend_suite.operations import claim
 
@@ -92,3 +93,14 @@ def test_tasks_with_many_locks_take_no_more_statements_than_one(
         assert len(leases) == number
         counts.append(len(statements))
     assert counts[0] == counts[1]
+
+
+def test_a_task_that_the_index_has_lost_goes_back_to_its_very_place(
+    engine: Engine, backend: sql_backend.SqlBackend
+) -> None:
+    """However long its insert takes: others may have been accepted in the microsecond after it."""
+    accepted = 1_700_000_000_000_001
+    backend.push(QUEUE, [Entry(new_agent_id(), groups=(LOCK + "a",), since=accepted / 1_000_000)])
+    with engine.connect() as connection:
+        assert connection.scalars(select(QueueEntry.at)).all() == [accepted]
+        assert connection.scalars(select(QueueMember.place)).all() == [accepted]
