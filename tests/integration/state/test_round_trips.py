@@ -11,6 +11,7 @@ from sqlalchemy import Engine, event
 
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.stores import open_record_store
+from agentexec.activity.mailbox import OutcomeQuery
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
 from agentexec.db.engine import open_engine
@@ -108,6 +109,20 @@ def test_tasks_are_accepted_with_their_queue_entries_in_one_round_trip(
     wait_until(lambda: workers.mark() != mark)
     workers.close()
     assert [lease.agent_id for lease in claim(backend)] == [task.agent_id for task in tasks]
+
+
+def test_an_outcome_is_read_in_one_round_trip(engine: Engine, trips: Trips) -> None:
+    store, task = open_record_store(engine), new_task(1, queue=QUEUE)
+    ending = Ending(Lease(task.agent_id, 1), Status.COMPLETE, "Done.", result="1")
+    store.insert([task], utc_now(), push=lambda _: None)
+    store.start_fresh([ending.lease], now=utc_now(), started_message="Started.")
+    store.record([], [ending], now=utc_now(), result_ttl=60, acknowledge=None)
+    query, rows = OutcomeQuery(engine), []
+    assert trips(lambda: rows.extend(query.read([task.agent_id, uuid.uuid4()]))) == 1
+    [row] = rows
+    assert (row.agent_id, row.queue, row.attempt, row.error) == (task.agent_id, QUEUE, 1, None)
+    assert (row.status, row.value) == (Status.COMPLETE, "1")
+    assert row.finished_at.tzinfo is not None
 
 
 def test_steps_of_a_plain_task_make_few_calls(engine: Engine, backend: sql_backend.SqlBackend) -> None:
