@@ -41,9 +41,16 @@ SERVER_FAULTS = {
     "restart-redis": 2,
     "freeze-redis": 1,
     "fill-redis": 2,
+    "failover-redis": 2,
     "restart-database": 2,
     "freeze-database": 1,
 }
+LONG = 300.0
+"""Seconds of a run from which on it has these faults too, which take half a minute each."""
+
+LONG_FAULTS = {"move-queue": 1}
+"""`move-queue` moves all queues between Redis and the database, with the command killed on the way."""
+
 EMBEDDED_FAULTS = {"lock-database": 4}
 PRODUCER_FAULTS = {"kill-producer": 3}
 
@@ -68,7 +75,7 @@ class Action:
 def draw_plan(seed: int, seconds: float, target: str, pause: float = PAUSE) -> list[Action]:
     """Return the faults of a run in order. The first comes at once, and the last one ends before `seconds`."""
     chance = random.Random(seed)
-    weights = _weights(target)
+    weights = _weights(target, seconds)
     plan: list[Action] = []
     at = chance.expovariate(1 / pause)
     while at < seconds:
@@ -85,10 +92,10 @@ def clock_offset(seed: int, target: str) -> float:
     )
 
 
-def _weights(target: str) -> dict[str, int]:
+def _weights(target: str, seconds: float) -> dict[str, int]:
     if target == EMBEDDED:
         return {**HOST_FAULTS, **PRODUCER_FAULTS, **EMBEDDED_FAULTS}
     weights = {**HOST_FAULTS, **PRODUCER_FAULTS, **NETWORK_FAULTS, **SERVER_FAULTS}
     if target == WITH_REDIS:
-        return weights
+        return weights | (LONG_FAULTS if seconds >= LONG else {})
     return {kind: weight for kind, weight in weights.items() if "redis" not in kind}

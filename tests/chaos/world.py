@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import random
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from redis.exceptions import RedisError
 from sqlalchemy import text
 
 import agentexec as ax
@@ -30,7 +32,7 @@ from tests.chaos.proxy import Proxies, Proxy
 from tests.chaos.receiver import SECRET, Receiver
 from tests.deployment import REPOSITORY, Deployment
 from tests.faults.ledger_script import BOOKING
-from tests.servers import Postgres, Server, Valkey
+from tests.servers import HOST, Postgres, Server, Valkey
 from tests.waiting import patient, wait_until
 
 WORKLOAD = Path(__file__).parent / "workload.py"
@@ -56,6 +58,9 @@ RECYCLED = {"near": ("--max-tasks-per-child", "25"), "far": ("--max-memory-per-c
 """Options of the hosts: two of them replace their processes now and then."""
 
 PRODUCERS = 2
+
+KILLS = 2
+"""Times that a move of a queue is killed before it is let through."""
 
 START_TIMEOUT = 90.0
 """Seconds within which all hosts and producers must work."""
@@ -88,6 +93,9 @@ class World:
         self._proxies: dict[tuple[str, str], Proxy] = {}
         self._undo: list[tuple[float, int, Callable[[], None]]] = []
         self.redis: Valkey | None = None
+        self._replica: Valkey | None = None
+        self._moving = False
+        """True while the queues move: no host runs."""
         self.database: Postgres | None = None
         self._started = 0.0
         self.exit_codes: dict[str, int] = {}
@@ -111,7 +119,10 @@ class World:
             self.database = self._open.enter_context(Postgres(fsync=False, settings=settings))
             url = self.database.create_database("chaos")
         if self.target == WITH_REDIS:
-            self.redis = self._open.enter_context(Valkey())
+            settings = {"repl-diskless-sync-delay": "0"}
+            self.redis = self._open.enter_context(Valkey(settings=settings))
+            self._replica = self._open.enter_context(Valkey(settings=settings))
+            follow(self._replica, self.redis)
         self.deployment = Deployment(self._folder, url, broker=self.redis, database=self.database, **SETTINGS)
         self._open.callback(self.deployment.close)
         self.receiver = self._open.enter_context(Receiver(self._seed))
@@ -165,8 +176,15 @@ class World:
             else:
                 time.sleep(min(wait, 0.05))
 
+    def _work_while(self, condition: Callable[[], bool]) -> None:
+        """End what actions have begun in its time, while a condition is true."""
+        while condition():
+            self._work_until(self.elapsed + 0.05)
+
     def _revive(self) -> None:
         """Start hosts that have ended, as systemd does."""
+        if self._moving:
+            return
         for host, supervisor in self._hosts.items():
             if supervisor.poll() is not None and host not in self._down:
                 self.start_host(host)
@@ -226,7 +244,7 @@ class World:
         urls: dict[str, str] = {}
         environment = self.deployment.environment
         for name, variable in (("redis", "AGENTEXEC_REDIS_URL"), ("database", "AGENTEXEC_DATABASE_URL")):
-            if proxy := self._proxies.get((host, name)):
+            if (proxy := self._proxies.get((host, name))) and variable in environment:
                 server = self.redis if name == "redis" else self.database
                 assert server is not None
                 urls[variable] = environment[variable].replace(f":{server.port}", f":{proxy.port}")
@@ -358,9 +376,12 @@ class World:
     # ---- servers -----------------------------------------------------------------------------------------
 
     def _do_empty_redis(self, action: Action) -> None:
-        assert self.redis is not None
         with contextlib.suppress(Exception):  # it may be frozen or full by an earlier fault
-            self.redis.flush()
+            self._empty_redis()
+
+    def _empty_redis(self) -> None:
+        assert self.redis is not None
+        self.redis.flush()
 
     def _do_restart_redis(self, action: Action) -> None:
         assert self.redis is not None
@@ -390,6 +411,90 @@ class World:
             client.config_set("maxmemory-policy", "noeviction")
             client.config_set("maxmemory", limit)
 
+    def _do_failover_redis(self, action: Action) -> None:
+        """Let the primary die. Its replica, which may lack the last writes, gets the address after a while."""
+        assert self.redis is not None and self._replica is not None
+        self.redis.kill()
+        with contextlib.suppress(Exception):
+            follow(self._replica, None)
+        self._after(action.seconds, self._replace_primary)
+
+    def _replace_primary(self) -> None:
+        """Start the server at the address as a replica of the one that has the data, and let them change places."""
+        assert self.redis is not None and self._replica is not None
+        self.redis.start()
+        follow(self.redis, self._replica)
+        follow(self.redis, None)
+        follow(self._replica, self.redis)
+
+    def _do_move_queue(self, action: Action) -> None:
+        """Move the queues from Redis to the database or back, while producers run and no worker does."""
+        assert self.redis is not None
+        environment, chance = self.deployment.environment, random.Random(action.pick)
+        variable = "AGENTEXEC_REDIS_URL"
+        old, began = dict(environment), time.monotonic()
+        self._moving = True
+        for host in self._hosts.values():
+            host.send_signal(signal.SIGTERM)
+        self._work_while(lambda: any(host.poll() is None for host in self._hosts.values()))
+        url = self.redis.url if variable not in environment else None
+        for _ in range(KILLS):
+            self._move_queues(url, old, kill_after=chance.uniform(0.5, 9.0))
+        environment.pop(variable, None)
+        environment |= {variable: url} if url else {}
+        for producer in [producer for producer in self._producers if producer.poll() is None]:
+            producer.kill()
+            producer.wait()
+            self._start_producer()
+        # Nobody uses the old backend any more.
+        self._move_queues(url, old)
+        ax.CONF.redis_url = url
+        ax.configure(database_url=environment["AGENTEXEC_DATABASE_URL"])
+        if url is None:
+            self._repeat(self._empty_redis)
+        for queue in (ax.CONF.queue_name, SIDE):
+            self._repeat(lambda queue=queue: ax.queues.resume_sync(queue, by="chaos"))
+        self._moving = False
+        # The faults that come next do not come all at once.
+        self._started += time.monotonic() - began
+
+    def _move_queues(
+        self, url: str | None, environment: dict[str, str], *, kill_after: float | None = None
+    ) -> None:
+        """Run the command for each queue until it succeeds, or kill it."""
+        for queue in (ax.CONF.queue_name, SIDE):
+            command = [
+                sys.executable,
+                "-m",
+                "agentexec",
+                "move-queue",
+                "--to",
+                url or "database",
+                "-q",
+                queue,
+            ]
+            while True:
+                with (self._folder / "move.log").open("ab") as log:
+                    move = subprocess.Popen(
+                        command, env=environment, cwd=self._folder, stdout=log, stderr=log
+                    )
+                until = time.monotonic() + (kill_after or 1e9)
+                self._work_while(
+                    lambda move=move, until=until: move.poll() is None and time.monotonic() < until
+                )
+                move.kill()
+                if move.wait() == 0 or kill_after is not None:
+                    break
+
+    def _repeat(self, call: Callable[[], object]) -> None:
+        """Make a call until the servers answer."""
+        while True:
+            try:
+                call()
+                return
+            except (ax.UnavailableError, RedisError):
+                self._work_until(self.elapsed + 0.2)
+
     def _do_restart_database(self, action: Action) -> None:
         assert self.database is not None
         (self.database.stop if action.pick < 0.5 else self.database.kill)()
@@ -413,6 +518,16 @@ class World:
                 connection.execute("ROLLBACK")
 
         threading.Thread(target=keep, daemon=True).start()
+
+
+def follow(server: Valkey, primary: Valkey | None) -> None:
+    """Make a server the replica of another one, and wait until it has its data; or make it a primary."""
+    with server.client() as client:
+        if primary is None:
+            client.execute_command("REPLICAOF", "NO", "ONE")
+            return
+        client.execute_command("REPLICAOF", HOST, primary.port)
+        wait_until(lambda: client.execute_command("ROLE")[3] == b"connected")
 
 
 def count_runs() -> int:
