@@ -160,7 +160,8 @@ async def test_many_readers_share_one_thread(running: Deployment) -> None:
     found = await asyncio.gather(*(collect(ax.activity.stream(task.agent_id)) for _ in range(100)))
     assert {text_of(events) for events in found} == {"one two three The end."}
     assert {len(lines_of(events)) for events in found} == {4}
-    assert len(threading.enumerate()) <= threads + 12
+    assert [thread.name for thread in threading.enumerate()].count("agentexec-follow") <= 1
+    assert len(threading.enumerate()) < threads + 50, "what reads for them takes turns in a few threads"
 
 
 async def test_a_slow_reader_gets_a_dropped_event_and_goes_on(running: Deployment) -> None:
