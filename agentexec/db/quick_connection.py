@@ -98,9 +98,7 @@ class QuickConnection(Connection):
         is_single = not isinstance(parameters, list | tuple)
         first: Values = (parameters or {}) if is_single else parameters[0] if parameters else {}
         plan = None
-        # SQLAlchemy refuses statements in the block of a transaction that was rolled back.
-        is_over = self._trans_context_manager is not None and self._transaction is None
-        if not (execution_options or is_over or self._has_events or self.engine._has_events):
+        if not execution_options and self.is_quick:
             plan = self._plan_of(statement, tuple(first))
         if plan is None:
             return super().execute(statement, parameters, execution_options=execution_options)
@@ -110,9 +108,37 @@ class QuickConnection(Connection):
                 return plan.read(raw.execute(plan.text, plan.bind(first)))
             return plan.read(raw.executemany(plan.text, plan.bind_all(parameters)))
         except sqlite3.Error as error:
-            raise exc.DBAPIError.instance(
-                plan.text, None, error, sqlite3.Error, hide_parameters=True, dialect=self.dialect
-            ) from error
+            raise self._translated(plan.text, error) from error
+
+    @property
+    def is_quick(self) -> bool:
+        """True if nobody listens to the engine's statements, and SQLAlchemy would not refuse them.
+
+        It does so in the block of a transaction that was rolled back.
+        """
+        is_over = self._trans_context_manager is not None and self._transaction is None
+        return not (is_over or self._has_events or self.engine._has_events)
+
+    def run(self, text: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Run a statement of the driver, whose values are in their stored form, and return its rows."""
+        raw: Any = self.connection.driver_connection
+        try:
+            return raw.execute(text, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._translated(text, error) from error
+
+    def run_many(self, text: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement of the driver once for each row of values."""
+        raw: Any = self.connection.driver_connection
+        try:
+            raw.executemany(text, rows)
+        except sqlite3.Error as error:
+            raise self._translated(text, error) from error
+
+    def _translated(self, text: str, error: sqlite3.Error) -> Exception:
+        return exc.DBAPIError.instance(
+            text, None, error, sqlite3.Error, hide_parameters=True, dialect=self.dialect
+        )
 
     def _plan_of(self, statement: Any, names: tuple[str, ...]) -> Plan | None:
         if not isinstance(statement, PLANNED) or statement._propagate_attrs:  # ORM's

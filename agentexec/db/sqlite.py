@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 import weakref
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +20,9 @@ BUSY_TIMEOUT_MS = 10_000
 
 BUSY_STEP, MAX_BUSY_STEP = 0.0003, 0.004
 """Seconds between two tries to take SQLite's write lock: at first, and at most. Each pause is half as long again as the one before."""
+
+CHECKPOINT_PAGES = 4_000
+"""Pages of the log at which a commit copies them into the file and waits for the disk: 16 MB, four times SQLite's own number."""
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY, sqlite3.SQLITE_BUSY_SNAPSHOT)
 """Error codes of a database that another connection has locked."""
@@ -39,6 +45,20 @@ class WriteLock:
     def __init__(self) -> None:
         self.holder: weakref.ref[LockHolder] | None = None
         """Latest holder that said so; it may have released the lock."""
+        self.releases = 0
+        """Number of transactions of this process that have ended."""
+        self._changed = threading.Condition()
+
+    def note_release(self) -> None:
+        """Let the threads of this process that wait for the lock try again."""
+        with self._changed:
+            self.releases += 1
+            self._changed.notify_all()
+
+    def wait(self, releases: int, timeout: float) -> None:
+        """Wait up to `timeout` seconds until more than `releases` transactions of this process have ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.releases != releases, timeout)
 
 
 def watch_write_lock(engine: Engine) -> None:
@@ -52,6 +72,17 @@ def note_lock_holder(connection: Connection, holder: LockHolder) -> None:
     lock: WriteLock | None = connection.get_execution_options().get(OPTION)
     if lock is not None:
         lock.holder = weakref.ref(holder)
+
+
+@contextmanager
+def noting_release(engine: Engine) -> Generator[None]:
+    """Tell the threads that wait for the write lock when the block, a transaction with it, has ended."""
+    try:
+        yield
+    finally:
+        lock: WriteLock | None = engine.get_execution_options().get(OPTION)
+        if lock is not None:
+            lock.note_release()
 
 
 def _ask_holder(connection: Connection) -> None:
@@ -77,19 +108,23 @@ def tune_sqlite(connection: Any, _record: Any) -> None:
                 raise
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
     cursor.close()
 
 
 def take_write_lock(connection: Connection) -> None:
-    """Begin a transaction with the write lock, retrying in short steps while another connection has the lock.
+    """Begin a transaction with the write lock, retrying in short steps while another process has the lock.
 
-    SQLite's own wait doubles its sleeps up to 100 ms, many times as long as agentexec's transactions.
+    SQLite's own wait doubles its sleeps up to 100 ms, many times as long as agentexec's transactions. The end of a
+    transaction of this process ends a step at once.
     """
+    lock: WriteLock = connection.get_execution_options().get(OPTION) or WriteLock()
     raw: Any = connection.connection.dbapi_connection
     deadline, step = time.monotonic() + BUSY_TIMEOUT_MS / 1000, BUSY_STEP
     raw.execute("PRAGMA busy_timeout=0")
     try:
         while True:
+            releases = lock.releases
             try:
                 raw.execute("BEGIN IMMEDIATE")
                 return
@@ -97,7 +132,7 @@ def take_write_lock(connection: Connection) -> None:
                 if error.sqlite_errorcode not in BUSY or time.monotonic() > deadline:
                     raise exc.OperationalError("BEGIN IMMEDIATE", None, error) from error
             _ask_holder(connection)
-            time.sleep(step)
+            lock.wait(releases, step)
             step = min(1.5 * step, MAX_BUSY_STEP)
     finally:
         raw.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
@@ -12,7 +12,7 @@ from agentexec.db.errors import translating_db_errors
 from agentexec.db.lock_limits import limit_session, transaction_limits, unlimit_session
 from agentexec.db.quick_connection import quick_connection
 from agentexec.db.round_trips import BY_KEY_ONLY, IN_INDEX_ORDER, RELAXED, batched, can_batch
-from agentexec.db.sqlite import take_write_lock
+from agentexec.db.sqlite import noting_release, take_write_lock
 
 
 @contextmanager
@@ -38,8 +38,10 @@ def writing(
     Raises:
         UnavailableError: The database cannot be reached or is overloaded.
     """
-    with translating_db_errors(engine), quick_connection(engine) as connection, connection.begin():
-        if has_single_writer(engine):
+    single = has_single_writer(engine)
+    told: AbstractContextManager[None] = noting_release(engine) if single else nullcontext()
+    with translating_db_errors(engine), told, quick_connection(engine) as connection, connection.begin():
+        if single:
             take_write_lock(connection)
         elif engine.dialect.name == "postgresql":
             settings = [RELAXED] * relaxed

@@ -6,6 +6,9 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
 
 from agentexec.activity.changes.admissions import Admissions, Admitted, LeftTask
 from agentexec.activity.changes.postponements import Postponed, TaskKeys
@@ -23,6 +26,7 @@ from agentexec.runtime import Runtime
 from agentexec.task import Lease
 from agentexec.worker.failure_log import log_failure
 from agentexec.worker.leased_tasks import LeasedTasks
+from agentexec.worker.queue_claims import StartClaimed
 from agentexec.worker.suspects import Suspects
 
 log = logging.getLogger("agentexec.worker")
@@ -86,6 +90,8 @@ class Admitter:
         self._keys = keys
         self._versions = versions
         self._held: list[Lease] = []
+        self._started_within: dict[Lease, Admitted] = {}
+        """Tasks that claims have started in the record, until `admit` starts them here."""
         self._left_until = 0.0
         self._minute_ends, self._left_in_minute = 0.0, 0
         self._warned_names: set[str] = set()
@@ -117,25 +123,51 @@ class Admitter:
         self._release(stopped)
         return [lease for lease in held if lease not in stopped]
 
+    @property
+    def within_claim(self) -> StartClaimed | None:
+        """`start_within`, where claims are transactions of a record that has a single writer."""
+        is_possible = self._store.starts_within and self._runtime.backend.transactional
+        return self.start_within if is_possible else None
+
+    def start_within(self, queue: str, connection: Connection, leases: Sequence[Lease]) -> None:
+        """Make those claimed tasks RUNNING that need no decision, within the transaction that claims them.
+
+        `admit`, to be called after its commit, starts them here.
+        """
+        for lease in leases:
+            self._started_within.pop(lease, None)  # its earlier claim was rolled back
+        started = self._store.start_within(connection, leases, **self._options(queue))
+        self._started_within.update((admitted.lease, admitted) for admitted in started)
+
     def admit(self, leases: Sequence[Lease]) -> None:
         """Make claimed tasks RUNNING in the record, and start them; waits while the database is away."""
         for queue, group in self._tasks.by_queue(leases):
-            self._admit_from(queue, group)
+            others = self._begin_started(group)
+            if others:
+                self._admit_from(queue, others)
+        self._started_within.clear()
+
+    def _begin_started(self, leases: Sequence[Lease]) -> Sequence[Lease]:
+        """Start the tasks that are RUNNING since their claim, and return the others."""
+        started = self._started_within
+        if not started:
+            return leases
+        self._apply(Admissions([started[lease] for lease in leases if lease in started]))
+        return [lease for lease in leases if lease not in started]
 
     def _admit_from(self, queue: str, leases: Sequence[Lease]) -> None:
-        checked = queue if self._checks_queue else None
         outage = Outage(log, level=logging.ERROR, maximum=RETRY_WAIT)
         while not self._stopping():
             try:
-                leases = self._start_fresh(checked, leases)
+                leases = self._start_fresh(queue, leases)
                 if not leases:
                     return
-                admissions = self._admit_in_record(checked, leases)
+                admissions = self._admit_in_record(queue, leases)
             except (UnavailableError, SchemaError) as error:
                 time.sleep(outage.failed("%s %d claimed task(s) wait until it is back.", error, len(leases)))
             except Exception as error:
                 # Caused by a single row: it must not keep the others from starting.
-                self._admit_one_by_one(leases, error)
+                self._admit_one_by_one(queue, leases, error)
                 return
             else:
                 self._apply(admissions)
@@ -147,48 +179,42 @@ class Admitter:
         held, self._held = self._held, []
         self._release(held)
 
-    def _start_fresh(self, queue: str | None, leases: Sequence[Lease]) -> Sequence[Lease]:
+    def _start_fresh(self, queue: str, leases: Sequence[Lease]) -> Sequence[Lease]:
         """Start the tasks that need no decision, where the database has a faster way, and return the others."""
-        started = self._store.start_fresh(
-            leases,
-            now=utc_now(),
-            started_message=self._settings.activity_message_started,
-            task_names=self._names(),
-            queue=queue,
-            keys=self._keys,
-            versions=self._versions,
-        )
+        started = self._store.start_fresh(leases, **self._options(queue))
         if not started:
             return leases
         self._apply(Admissions(started))
         fresh = {admitted.lease for admitted in started}
         return [lease for lease in leases if lease not in fresh]
 
-    def _admit_in_record(self, queue: str | None, leases: Sequence[Lease]) -> Admissions:
+    def _admit_in_record(self, queue: str, leases: Sequence[Lease]) -> Admissions:
         return self._store.admit(
             leases,
-            now=utc_now(),
-            started_message=self._settings.activity_message_started,
             max_crashes=self._settings.max_crashes,
             starts_early=self._starts_early,
             suspect_running=not self._suspects.may_start,
-            task_names=self._names(),
-            queue=queue,
-            keys=self._keys,
-            versions=self._versions,
+            **self._options(queue),
         )
 
-    def _names(self) -> Collection[str] | None:
-        return None if self._task_names is None else self._task_names()
+    def _options(self, queue: str) -> dict[str, Any]:
+        """Return what the store is told about each start."""
+        return {
+            "now": utc_now(),
+            "started_message": self._settings.activity_message_started,
+            "task_names": None if self._task_names is None else self._task_names(),
+            "queue": queue if self._checks_queue else None,
+            "keys": self._keys,
+            "versions": self._versions,
+        }
 
-    def _admit_one_by_one(self, leases: Sequence[Lease], error: Exception) -> None:
+    def _admit_one_by_one(self, queue: str, leases: Sequence[Lease], error: Exception) -> None:
         if len(leases) > 1:
             for lease in leases:
-                self.admit([lease])
+                self._admit_from(queue, [lease])
             return
         # If the record has the task, the reconciler pushes it again, under the epoch in the record.
         log.error("Cannot start task %s: %s.", leases[0].agent_id, type(error).__name__)
-        queue = self._tasks.queue_of(leases[0].agent_id)
         self._tasks.forget(leases[0].agent_id)
         with self._runtime.best_effort(log, "The lease of the task expires by itself."):
             self._runtime.backend.finish(queue, leases)

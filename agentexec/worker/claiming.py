@@ -17,7 +17,7 @@ from agentexec.state.groups import NO_LIMITS
 from agentexec.task import Lease
 from agentexec.worker.lease_clock import present
 from agentexec.worker.leased_tasks import LeasedTasks
-from agentexec.worker.queue_claims import Claimed, NoPauses, QueueClaims, SupportsPauses
+from agentexec.worker.queue_claims import Claimed, NoPauses, QueueClaims, StartClaimed, SupportsPauses
 from agentexec.worker.slots import Slots
 from agentexec.worker.suspects import Suspects
 from agentexec.worker.turnover import TAKEOVER_WAIT, Turnover
@@ -72,6 +72,11 @@ class SupportsAdmit(Protocol):
         """Start the claimed tasks that may run."""
         ...
 
+    @property
+    def within_claim(self) -> StartClaimed | None:
+        """Function that starts claimed tasks within the transaction that claims them, if the database can."""
+        ...
+
 
 class Claimer:
     """Claims tasks for free slots and has them admitted, until the process drains.
@@ -106,7 +111,9 @@ class Claimer:
         pauses: SupportsPauses | None = None,
         limits: Mapping[str, int] = NO_LIMITS,
     ) -> None:
-        self._queues = QueueClaims(backend, settings, worker_id, pauses or NoPauses(), limits)
+        self._queues = QueueClaims(
+            backend, settings, worker_id, pauses or NoPauses(), limits, admission.within_claim
+        )
         self._slots = slots
         self._suspects = suspects
         self._tasks = tasks

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from sqlalchemy import Connection
 
 from agentexec.config import Settings
 from agentexec.errors import UnavailableError
@@ -86,12 +89,19 @@ class _AwayQueue:
         self.retry_at = time.monotonic() + max(wait, AWAY_SHARE * took)
 
 
+StartClaimed = Callable[[str, Connection, Sequence[Lease]], object]
+"""Function that starts tasks that were claimed from a queue, within the transaction that claims them."""
+
+
 class QueueClaims:
     """The queues that a worker process serves, as the thread that claims sees them.
 
     A worker that serves one queue makes one call for each claim and each wait. A queue that fails while another one answers is
     left out for a while, and keeps nobody from the others. Threads: the thread that claims calls
     everything.
+
+    Args:
+        start: Passed to a backend that claims in a transaction of the record.
     """
 
     def __init__(
@@ -101,8 +111,10 @@ class QueueClaims:
         worker_id: str,
         pauses: SupportsPauses,
         limits: Mapping[str, int] = NO_LIMITS,
+        start: StartClaimed | None = None,
     ) -> None:
         self._backend = backend
+        self._start = start
         self._names = [queue.name for queue in settings.served_queues]
         self._shares = QueueShares(settings.served_queues)
         self._lease_seconds = settings.lease_seconds
@@ -118,10 +130,14 @@ class QueueClaims:
         """Claim up to `limit` tasks. Raises the error of a queue, such as UnavailableError, if no queue answers."""
         leases: dict[str, list[Lease]] = {}
         due: list[float] = []
+        # Left out where there is nothing to pass, which a backend of the user's need not know.
+        options: dict[str, Any] = {"limits": self._limits} if self._limits else {}
         answered: list[str] = []
         failures: dict[str, tuple[Exception, float]] = {}
 
         def claim_from(queue: str, number: int) -> int:
+            if self._start is not None:
+                options["start"] = functools.partial(self._start, queue)
             began = time.monotonic()
             try:
                 found, next_due = self._backend.claim(
@@ -130,8 +146,7 @@ class QueueClaims:
                     limit=number,
                     low_quota=low_priority_quota(self._claimed[queue], number),
                     lease_seconds=self._lease_seconds,
-                    # Left out without limits, which a backend of the user's need not know.
-                    **({"limits": self._limits} if self._limits else {}),
+                    **options,
                 )
             except Exception as error:
                 failures[queue] = error, time.monotonic() - began

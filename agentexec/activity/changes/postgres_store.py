@@ -21,7 +21,7 @@ from agentexec.activity.changes.postgres_insert import insert_in_one_statement
 from agentexec.activity.changes.postponements import TaskKeys
 from agentexec.activity.changes.progress import Progress
 from agentexec.activity.changes.statements import ACTIVITY, FOLLOW_UP, LOG, RESULT
-from agentexec.activity.changes.store import Recorded, RecordStore
+from agentexec.activity.changes.store import Recorded, RecordStore, complete_alike
 from agentexec.activity.changes.versions import NO_VERSIONS, Versions
 from agentexec.db.round_trips import can_batch, run_in_one_round_trip
 from agentexec.payloads.sealing import seal
@@ -180,7 +180,7 @@ class PostgresRecordStore(RecordStore):
         """Write reports and endings; in one round trip if there are only tasks that completed alike."""
         needs_call = acknowledge is not None and queue_table is None
         needs_decision = bool(progress) or needs_call or skips_busy
-        if needs_decision or not self._can_batch or not _complete_alike(endings):
+        if needs_decision or not self._can_batch or not complete_alike(endings):
             return super().record(
                 progress,
                 endings,
@@ -206,14 +206,6 @@ def _end_values(endings: Sequence[Ending], now: datetime, result_ttl: int) -> di
         "now": now,
         "expires": now + timedelta(seconds=result_ttl),
     }
-
-
-def _complete_alike(endings: Sequence[Ending]) -> bool:
-    """Return True if all are plain completions with the same message."""
-    if not endings or endings[0].status is not Status.COMPLETE:
-        return False
-    plain = Ending(endings[0].lease, Status.COMPLETE, endings[0].message)
-    return all(ending.row_values == plain.row_values for ending in endings)
 
 
 @functools.cache

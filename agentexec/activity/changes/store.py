@@ -47,6 +47,9 @@ class RecordStore:
     A subclass overrides what its database does in fewer round trips, and leaves the same rows.
     """
 
+    starts_within = False
+    """True if `start_within` starts tasks in the transaction that claims them."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -90,6 +93,21 @@ class RecordStore:
         """
         return []
 
+    def start_within(
+        self,
+        connection: Connection,
+        claims: Sequence[Lease],
+        *,
+        now: datetime,
+        started_message: str,
+        task_names: Collection[str] | None = None,
+        queue: str | None = None,
+        keys: TaskKeys | None = None,
+        versions: Versions = NO_VERSIONS,
+    ) -> list[Admitted]:
+        """Do what `start_fresh` does, in the transaction that claims the tasks, if `starts_within`."""
+        return []
+
     def admit(
         self,
         claims: Sequence[Lease],
@@ -111,41 +129,71 @@ class RecordStore:
         not wait until a debounced task is due. Tasks that another process has locked are given back.
         """
         with writing(self._engine, relaxed=True) as connection:
-            sql = statements_for(connection)
-            ids = list({lease.agent_id: None for lease in claims})
-            rows = select_rows(connection, sql.select_claimed, ids)
-            busy = find_busy(connection, ids, rows)
-            admissions = decide_admissions(
-                [lease for lease in claims if lease.agent_id not in busy] if busy else claims,
-                rows,
+            return self._admit(
+                connection,
+                claims,
                 now=now,
+                started_message=started_message,
                 max_crashes=max_crashes,
                 suspect_running=suspect_running,
                 task_names=task_names,
                 queue=queue,
-                postponed=find_postponed(connection, rows, keys),
+                keys=keys,
+                versions=versions,
                 starts_early=starts_early,
+            )
+
+    def _admit(
+        self,
+        connection: Connection,
+        claims: Sequence[Lease],
+        *,
+        now: datetime,
+        started_message: str,
+        max_crashes: int,
+        suspect_running: bool,
+        task_names: Collection[str] | None,
+        queue: str | None,
+        keys: TaskKeys | None,
+        versions: Versions,
+        starts_early: bool,
+    ) -> Admissions:
+        """Do what `admit` does, within a transaction, which a database that can batch commits here."""
+        sql = statements_for(connection)
+        ids = list({lease.agent_id: None for lease in claims})
+        rows = select_rows(connection, sql.select_claimed, ids)
+        busy = find_busy(connection, ids, rows)
+        admissions = decide_admissions(
+            [lease for lease in claims if lease.agent_id not in busy] if busy else claims,
+            rows,
+            now=now,
+            max_crashes=max_crashes,
+            suspect_running=suspect_running,
+            task_names=task_names,
+            queue=queue,
+            postponed=find_postponed(connection, rows, keys),
+            starts_early=starts_early,
+            versions=versions,
+        )
+        if busy:
+            admissions.leave_busy(claims, busy)
+        if admissions.postponed:
+            names = {row.agent_id: row.agent_type for row in rows}
+            admissions.failed.extend(end_invalid(connection, admissions.postponed, names, now))
+        if admissions.unknown:
+            leave_unknown(connection, admissions, task_names or (), now)
+        with batched(connection, commit=True):
+            start_tasks(
+                connection,
+                admissions.started,
+                started_message=started_message,
+                now=now,
                 versions=versions,
             )
-            if busy:
-                admissions.leave_busy(claims, busy)
-            if admissions.postponed:
-                names = {row.agent_id: row.agent_type for row in rows}
-                admissions.failed.extend(end_invalid(connection, admissions.postponed, names, now))
-            if admissions.unknown:
-                leave_unknown(connection, admissions, task_names or (), now)
-            with batched(connection, commit=True):
-                start_tasks(
-                    connection,
-                    admissions.started,
-                    started_message=started_message,
-                    now=now,
-                    versions=versions,
-                )
-                if admissions.poisoned:
-                    failed = fail_poison_tasks(connection, admissions.poisoned, UNKNOWN_REASON, now)
-                    admissions.failed.extend(failed)
-                end_expired(connection, admissions.expired, now)
+            if admissions.poisoned:
+                failed = fail_poison_tasks(connection, admissions.poisoned, UNKNOWN_REASON, now)
+                admissions.failed.extend(failed)
+            end_expired(connection, admissions.expired, now)
         return admissions
 
     def record(
@@ -225,3 +273,11 @@ def _write_endings(
     ]
     if results:
         connection.execute(INSERT_RESULT, one_or_many(results))
+
+
+def complete_alike(endings: Sequence[Ending]) -> bool:
+    """Return True if all are plain completions with the same message."""
+    if not endings or endings[0].status is not Status.COMPLETE:
+        return False
+    plain = Ending(endings[0].lease, Status.COMPLETE, endings[0].message)
+    return all(ending.row_values == plain.row_values for ending in endings)

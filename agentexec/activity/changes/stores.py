@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine
 
 from agentexec.activity.changes.postgres_store import PostgresRecordStore
+from agentexec.activity.changes.sqlite_store import SqliteRecordStore
 from agentexec.activity.changes.store import RecordStore
 from agentexec.runtime import RUNTIME, Runtime
 
@@ -16,4 +17,6 @@ def record_store(runtime: Runtime = RUNTIME) -> RecordStore:
 
 def open_record_store(engine: Engine) -> RecordStore:
     """Return a new record store that suits the engine's database."""
+    if engine.dialect.driver == "pysqlite":
+        return SqliteRecordStore(engine)
     return (PostgresRecordStore if engine.dialect.name == "postgresql" else RecordStore)(engine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,9 @@ from agentexec.state.sql_backend.fair_lanes import FairClaim, FairLanes, NextTas
 from agentexec.state.sql_backend.postgres_claim import plain_claims
 from agentexec.task import Lease, Priority
 
+StartWithin = Callable[[Connection, Sequence[Lease]], object]
+"""Function that starts claimed tasks in the transaction that claims them."""
+
 
 @dataclass(slots=True)
 class ClaimInProgress:
@@ -30,6 +33,7 @@ class ClaimInProgress:
     lease_seconds: float
     limits: Mapping[str, int]
     first: NextTasks
+    start: StartWithin | None = None
     fair: FairClaim | None = None
     leases: list[Lease] = field(default_factory=list)
     parked: int = 0
@@ -55,7 +59,9 @@ class SqlClaims(SqlComparison):
         low_quota: int,
         lease_seconds: float,
         limits: Mapping[str, int] = NO_LIMITS,
+        start: StartWithin | None = None,
     ) -> ClaimResult:
+        """Do what the protocol says. `start` is called within the transaction, where the database has a single writer."""
         self._note_mark(queue)
         first = None
         if self._plain is not None:
@@ -72,7 +78,8 @@ class SqlClaims(SqlComparison):
         next_due = _seconds_until_due(first)
         if next_due is None or next_due > 0 or limit < 1:
             return ClaimResult([], next_due)
-        return self._claim_any(ClaimInProgress(queue, worker, lease_seconds, limits, first), limit, low_quota)
+        claim = ClaimInProgress(queue, worker, lease_seconds, limits, first, start)
+        return self._claim_any(claim, limit, low_quota)
 
     def _claim_any(self, claim: ClaimInProgress, limit: int, low_quota: int) -> ClaimResult:
         """Claim tasks of any kind, some of which are ready."""
@@ -90,6 +97,8 @@ class SqlClaims(SqlComparison):
                     self._take(connection, claim, priority, min(limit, len(claim.leases) + lane_limit))
             if claim.fair is not None:
                 claim.fair.close()
+            if claim.start is not None and claim.leases:
+                claim.start(connection, claim.leases)
             # A worker that filled its slots claims again before it waits.
             if len(claim.leases) == limit:
                 return ClaimResult(claim.leases, None)

@@ -34,6 +34,7 @@ class FakeAdmission:
         self.held = list(held)
         self.startable = False
         self.leaves_tasks = False
+        self.within_claim = None
 
     @property
     def holds_tasks(self) -> bool:
