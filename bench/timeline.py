@@ -29,11 +29,13 @@ from sqlalchemy import Pool, event
 
 import agentexec as ax
 from agentexec.activity.changes.postgres_store import PostgresRecordStore
+from agentexec.activity.changes.sqlite_store import SqliteRecordStore
 from agentexec.activity.changes.store import RecordStore
 from agentexec.activity.mailbox import Mailbox
 from agentexec.runtime import RUNTIME
 from agentexec.state.redis_backend import RedisBackend
 from agentexec.state.sql_backend import SqlBackend
+from agentexec.worker.admission import Admitter
 from agentexec.worker.queue_claims import QueueClaims
 from bench.figures import QUICK
 from bench.floors import REDIS_WAKE, SQL_ONE, redis_py, sql
@@ -123,7 +125,10 @@ def note_moments() -> None:
     for store in (RecordStore, PostgresRecordStore):
         _wrap(store, "start_fresh", "start")
         _wrap(store, "record", "end")
-    _wrap(RecordStore, "admit", "start")
+    _wrap(SqliteRecordStore, "record", "end")
+    for store in (RecordStore, SqliteRecordStore):
+        _wrap(store, "admit", "start")
+    _wrap(Admitter, "start_within", "start")
     for backend in (SqlBackend, RedisBackend):
         _wrap(backend, "notify_done", "notify")
     _wrap(RedisBackend, "finish_and_notify", "notify")
@@ -201,6 +206,10 @@ def timeline(caller: Sequence[Mark], worker: Sequence[Mark]) -> dict[str, float]
     at["start>"], at["start<"] = _first(worker, "start>"), _last(worker, "start<")
     before = [mark for mark in worker if mark[1] <= at["start>"]]
     at["claim>"], at["claim<"] = _last(before, "claim>"), _last(before, "claim<")
+    if at["claim<"] < at["claim>"]:
+        # SQLite alone starts tasks within the claim, whose commit counts for the start.
+        at["claim<"] = at["start>"]
+        at["start<"] = _first([mark for mark in worker if mark[1] > at["start>"]], "claim<")
     at["handler>"], at["handler<"] = _first(worker, "handler>"), _first(worker, "handler<")
     after = [mark for mark in worker if mark[1] >= at["handler<"]]
     at["end>"], at["end<"] = _first(after, "end>"), _last(after, "end<")

@@ -13,6 +13,7 @@ import selectors
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ VERSION_GROWTH = 3
 
 SHORT_PAUSE = 0.002
 """Seconds from which on a pause ends with a write to SQLite's log."""
+
+MAX_USELESS, USELESS_PAUSE = 10, 0.005
+"""Changes in a row that concern no waiting thread, after which each further look at SQLite comes these seconds later: others
+are busy, and there may be thousands of changes per second."""
 
 FILE_WATCH_SECONDS = 1.0
 """Longest wait for a write to SQLite's log, in seconds."""
@@ -96,7 +101,8 @@ class Wakeup:
         self._own_generations: dict[str, int] = {}
         """Numbers of changes by subject, of those for which threads of this process wait."""
         self._queues: set[str] = set()
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
+        """Number of threads that wait, by subject."""
         self._closed = False
         self._watching = False
         self._thread: threading.Thread | None = None
@@ -117,13 +123,15 @@ class Wakeup:
     def wait(self, since: int, timeout: float, subject: str = TASKS) -> None:
         """Wait until something has changed since `mark` returned `since`, or for `timeout` seconds."""
         with self._changed:
-            self._waiting += 1
-            if self._waiting == 1:
+            self._waiting[subject] += 1
+            if self._waiting.total() == 1:
                 self._changed.notify_all()  # the thread may be idle
             try:
                 self._changed.wait_for(lambda: self._current(subject) != since or self._closed, timeout)
             finally:
-                self._waiting -= 1
+                self._waiting[subject] -= 1
+                if not self._waiting[subject]:
+                    del self._waiting[subject]
 
     def announce(self, *subjects: str) -> None:
         """Wake the threads that wait for some subjects, or all: here immediately, elsewhere by the means of the database."""
@@ -209,17 +217,22 @@ class SqliteWakeup(Wakeup):
             execute = connection.cursor().execute
             known = None
             pause = VERSION_PAUSE
+            useless = 0
             outage.recovered()
             while not self._closed:
                 version = execute("PRAGMA data_version").fetchone()
+                if version == known:
+                    useless = 0
+                elif known is None:
+                    self._note_change()
+                else:
+                    useless = 0 if self._note_news(execute) else useless + 1
                 if version != known:
-                    if known is None:
-                        self._note_change()
-                    else:
-                        self._note_news(execute)
                     known, pause = version, VERSION_PAUSE
                 if not self._waiting:
                     self._idle()
+                elif useless > MAX_USELESS:
+                    time.sleep(USELESS_PAUSE)
                 elif watch is None or pause < SHORT_PAUSE:
                     # Not ended by writes, of which there are several for each commit. A commit becomes visible a moment
                     # after its log is written: the version is read several times.
@@ -230,8 +243,11 @@ class SqliteWakeup(Wakeup):
                 else:
                     pause = min(VERSION_GROWTH * pause, MAX_VERSION_PAUSE)
 
-    def _note_news(self, execute: Callable[..., sqlite3.Cursor]) -> None:
-        """Wake those for whom there is something to read: most changes, such as signs of life, are news to nobody."""
+    def _note_news(self, execute: Callable[..., sqlite3.Cursor]) -> bool:
+        """Wake those for whom there is something to read; return False if nobody waited for it.
+
+        Most changes, such as signs of life, are news to nobody.
+        """
         soon = int(time.time() * MICROS_PER_SECOND) + SOON_MICROS
         try:
             news = [
@@ -243,8 +259,9 @@ class SqliteWakeup(Wakeup):
                 news.append(TASKS)
         except sqlite3.Error:
             self._note_change()  # whoever is woken tells what is wrong
-        else:
-            self.note_changes(news)
+            return True
+        self.note_changes(news)
+        return any(subject in self._waiting for subject in news)
 
     def _idle(self) -> None:
         """Pause until a thread waits."""

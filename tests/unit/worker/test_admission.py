@@ -14,6 +14,7 @@ from agentexec.activity.changes.admissions import Admitted
 from agentexec.activity.changes.unknown_tasks import MAX_UNKNOWN_SECONDS, left_message
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
+from agentexec.db.transactions import writing
 from agentexec.errors import UnavailableError
 from agentexec.task import Entry, Lease, Status, new_agent_id
 from agentexec.worker.admission import Admitter
@@ -95,6 +96,37 @@ def test_claimed_tasks_are_running_in_the_record_before_they_start(admission: Ad
     assert statuses == [Status.RUNNING] * 3
     assert {lease.agent_id for lease in admission.writer.leases} == set(tasks)
     assert admission.held.free_slots == 97
+
+
+def claim_within(admission: Admission, leases: Sequence[Lease]) -> None:
+    """Start claimed tasks in a transaction, as a claim on SQLite alone does."""
+    with writing(admission.record.runtime.engine) as connection:
+        admission.admitter.start_within(QUEUE, connection, leases)
+
+
+def test_tasks_that_start_within_their_claim_begin_after_its_commit(admission: Admission) -> None:
+    ended, *others = admission.record.enqueue(3)
+    admission.record.change(ended, status=Status.COMPLETE)
+    leases = admission.claim()
+    claim_within(admission, leases)
+    assert admission.record.statuses([ended, *others]) == [Status.COMPLETE, Status.RUNNING, Status.RUNNING]
+    assert admission.started == []
+    admission.admitter.admit(leases)
+    assert admission.started_ids == others
+    assert admission.held.tasks.all() == [lease for lease in leases if lease.agent_id != ended]
+
+
+def test_a_start_that_was_rolled_back_with_its_claim_is_forgotten(admission: Admission) -> None:
+    [canceled, *_] = tasks = admission.record.enqueue(2)
+    leases = admission.claim()
+    with pytest.raises(KeyError), writing(admission.record.runtime.engine) as connection:
+        admission.admitter.start_within(QUEUE, connection, leases)
+        raise KeyError
+    assert admission.record.statuses(tasks) == [Status.QUEUED] * 2
+    admission.record.change(canceled, status=Status.CANCELED)
+    claim_within(admission, leases)
+    admission.admitter.admit(leases)
+    assert admission.started_ids == tasks[1:]
 
 
 def test_a_task_that_has_ended_is_acknowledged(admission: Admission) -> None:
