@@ -47,8 +47,8 @@ WHERE {IN_IDS}
 END = f"""
 UPDATE {ACTIVITY.name} SET status = '{Status.COMPLETE.name}', percentage = 100, message = ?, error = NULL, updated_at = ?,
     finished_at = ?, run_at = NULL, held_lock = NULL
-WHERE {IN_IDS} AND epoch = ? AND +status = '{Status.RUNNING.name}' RETURNING agent_id, webhook IS NOT NULL
-"""  # noqa: S608
+WHERE {IN_IDS} AND epoch = ? AND +status = '{Status.RUNNING.name}' RETURNING agent_id, webhook
+"""  # noqa: S608 - not `webhook IS NOT NULL`, which SQLite 3.40 returns as true in any case
 
 INSERT_LINES = f"""
 INSERT INTO {LOG.name} (activity_id, created_at, status, message, percentage) SELECT value, ?, ?, ?, ? FROM json_each(?)
@@ -254,7 +254,7 @@ def _complete(
         ended = [row[0] for row in rows]
         connection.run(INSERT_LINES, (moment, Status.COMPLETE.name, message, 100, json.dumps(ended)))
         connection.run_many(INSERT_RESULTS, _results(group, ended, expires))
-        if webhooks := [group[agent_id].lease.agent_id for agent_id, has_webhook in rows if has_webhook]:
+        if webhooks := [group[agent_id].lease.agent_id for agent_id, url in rows if url is not None]:
             connection.execute(statements_for(connection).follow_others, {"ids": webhooks, "now": now})
         written += [group[agent_id] for agent_id in ended]
     return written
