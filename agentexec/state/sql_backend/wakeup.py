@@ -159,7 +159,9 @@ class Wakeup:
             with self._changed:
                 for subject in known:
                     self._own_generations[subject] += 1
-                self._changed.notify_all()
+                # Where it polls, nobody says what they wait for.
+                if not self._waiting or any(subject in self._waiting for subject in known):
+                    self._changed.notify_all()
 
     def _note_change(self) -> None:
         with self._changed:
