@@ -35,7 +35,7 @@ from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, ContextInvalidError, UsageError
 from agentexec.journal.canonical import sort_sets_in_text
-from agentexec.registry import MAX_TASK_NAME, validate_context
+from agentexec.registry import MAX_TASK_NAME, TaskDefinition, validate_context
 from agentexec.runtime import RUNTIME
 from agentexec.task import CURRENT_LEASE, Priority, new_agent_id
 from agentexec.values.codec import Codec, codec_of
@@ -132,9 +132,10 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
         idempotency_key = check_text("idempotency_key=", idempotency_key, MAX_NAME)
     check_flag("detached=", options.get("detached", False))
     run_at = _start_time(options.get("delay"), options.get("eta"))
-    text = _checked_context(task_name, context)
-    fairness_key, fairness_weight = _fairness(task_name, text, options)
-    lock_key, concurrency_key = _groups(task_name, text, options)
+    definition = RUNTIME.definition(task_name)
+    text = _checked_context(task_name, context, definition)
+    fairness_key, fairness_weight = _fairness(task_name, text, options, definition)
+    lock_key, concurrency_key = _groups(task_name, text, options, definition)
     tracing = RUNTIME.tracing
     return NewTask(
         agent_id=new_agent_id(),
@@ -147,8 +148,8 @@ def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]
         idempotency_key=idempotency_key,
         keeps_key=check_flag("keep_key=", options.get("keep_key", False)),
         message=CONF.activity_message_create,
-        webhook=_webhook(task_name, options.get("webhook")),
-        expires_at=_expiry(task_name, options.get("expires"), run_at),
+        webhook=_webhook(definition, options.get("webhook")),
+        expires_at=_expiry(definition, options.get("expires"), run_at),
         fairness_key=fairness_key,
         fairness_weight=fairness_weight,
         lock_key=lock_key,
@@ -166,9 +167,10 @@ def _budget(options: TaskOptions) -> str | None:
     return dump_budget(TaskBudget(checked_limit("budget=", limit), checked_policy("on_budget=", policy)))
 
 
-def _groups(task_name: str, context: str | None, options: TaskOptions) -> tuple[str | None, str | None]:
+def _groups(
+    task_name: str, context: str | None, options: TaskOptions, definition: TaskDefinition | None
+) -> tuple[str | None, str | None]:
     """Return the keys of a task's lock and limit."""
-    definition = RUNTIME.definition(task_name)
     template = options.get("lock_key")
     if template is not None:
         template = check_template("lock_key=", template, MAX_LOCK_KEY)
@@ -179,9 +181,10 @@ def _groups(task_name: str, context: str | None, options: TaskOptions) -> tuple[
     return lock_key, fill_concurrency_key(task_name, limit, key, context)
 
 
-def _fairness(task_name: str, context: str | None, options: TaskOptions) -> tuple[str | None, float]:
+def _fairness(
+    task_name: str, context: str | None, options: TaskOptions, definition: TaskDefinition | None
+) -> tuple[str | None, float]:
     """Return the fairness key and weight of a task: those of the call, or else of its definition."""
-    definition = RUNTIME.definition(task_name)
     template = checked_fairness_key("fairness_key=", options.get("fairness_key"))
     if template is None and definition is not None:
         template = definition.fairness_key
@@ -207,11 +210,11 @@ def _checked_priority(priority: Any) -> Priority:
         ) from None
 
 
-def _checked_context(task_name: str, context: Context) -> str | None:
+def _checked_context(task_name: str, context: Context, definition: TaskDefinition | None) -> str | None:
     """Return the context as JSON text; whatever the objects in it raise becomes an error of ours."""
     what = f"The context of task {task_name}"
     try:
-        text = _dump_context(task_name, context)
+        text = _dump_context(task_name, context, definition)
     except AgentexecError:
         raise
     except RecursionError:
@@ -223,9 +226,8 @@ def _checked_context(task_name: str, context: Context) -> str | None:
     return text
 
 
-def _dump_context(task_name: str, context: Context) -> str | None:
+def _dump_context(task_name: str, context: Context, definition: TaskDefinition | None) -> str | None:
     what = f"The context of task {task_name}"
-    definition = RUNTIME.definition(task_name)
     codec = _own_codec(context, what) if definition is None else definition.context
     if definition is not None:
         # Inputs that the type accepts are made values of it here, where the caller learns of what does not fit.
@@ -288,19 +290,19 @@ def _start_time(delay: float | timedelta | None, eta: datetime | None) -> dateti
     return utc_now() + timedelta(seconds=wait) if wait > 0 else None
 
 
-def _webhook(task_name: str, url: str | None) -> str | None:
+def _webhook(definition: TaskDefinition | None, url: str | None) -> str | None:
     if url is None:
-        definition = RUNTIME.definition(task_name)
         return None if definition is None else definition.webhook
     return None if url == "" else check_url("webhook=", url)
 
 
 def _expiry(
-    task_name: str, expires: float | timedelta | datetime | None, run_at: datetime | None
+    definition: TaskDefinition | None,
+    expires: float | timedelta | datetime | None,
+    run_at: datetime | None,
 ) -> datetime | None:
     """Return the moment by which a task must have started; None for no limit."""
     if expires is None:
-        definition = RUNTIME.definition(task_name)
         if definition is None or definition.expires is None:
             return None
         # From its due time: a limit on the wait in the queue must not end every delayed task.

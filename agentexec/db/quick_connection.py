@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -66,7 +67,7 @@ class Plan:
         for name, write in self._parts:
             constants = self._constants
             column = [constants[name]] * len(rows) if name in constants else [row[name] for row in rows]
-            columns.append(column if write is None else map(write, column))
+            columns.append(column if write is None else _write_all(write, column))
         return zip(*columns, strict=True)
 
     def read(self, cursor: sqlite3.Cursor) -> Any:
@@ -85,6 +86,14 @@ class Plan:
                 columns[place] = map(read, columns[place])
             rows = list(zip(*columns, strict=True))
         return IteratorResult(metadata, iter(rows))
+
+
+def _write_all(write: Convert, values: Sequence[Any]) -> Iterable[Any]:
+    """Return the stored forms of a column; that of a moment which all rows share, such as the present one, is made once."""
+    first = values[0] if values else None
+    if isinstance(first, datetime) and all(value is first for value in values):
+        return [write(first)] * len(values)
+    return map(write, values)
 
 
 class QuickConnection(Connection):
