@@ -224,7 +224,7 @@ class SqliteWakeup(Wakeup):
             while not self._closed:
                 version = execute("PRAGMA data_version").fetchone()
                 if version == known:
-                    useless = 0
+                    useless = useless if pause < MAX_VERSION_PAUSE else 0
                 elif known is None:
                     self._note_change()
                 else:
@@ -235,6 +235,7 @@ class SqliteWakeup(Wakeup):
                     self._idle()
                 elif useless > MAX_USELESS:
                     time.sleep(USELESS_PAUSE)
+                    pause = min(VERSION_GROWTH * pause, MAX_VERSION_PAUSE)
                 elif watch is None or pause < SHORT_PAUSE:
                     # Not ended by writes, of which there are several for each commit. A commit becomes visible a moment
                     # after its log is written: the version is read several times.
