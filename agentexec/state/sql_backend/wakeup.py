@@ -198,6 +198,39 @@ class Wakeup:
         return connection
 
 
+class _Pace:
+    """Pauses between two looks at SQLite: with a write to its log the next one comes at once, unless writes concern nobody."""
+
+    def __init__(self, watch: FileWatch | None) -> None:
+        self._watch = watch
+        self._seconds = VERSION_PAUSE
+        self._useless = 0
+        """Changes in a row that concerned nobody, until there are none for a while."""
+
+    def note_change(self, *, useful: bool) -> None:
+        """Note a change, and whether a thread waited for it."""
+        self._seconds = VERSION_PAUSE
+        self._useless = 0 if useful else self._useless + 1
+
+    def note_quiet(self) -> None:
+        """Note that nothing has changed."""
+        if self._seconds >= MAX_VERSION_PAUSE:
+            self._useless = 0
+
+    def pause(self) -> None:
+        """Wait until the next look."""
+        longer = min(VERSION_GROWTH * self._seconds, MAX_VERSION_PAUSE)
+        if self._useless > MAX_USELESS:
+            time.sleep(USELESS_PAUSE)
+        elif self._watch is None or self._seconds < SHORT_PAUSE:
+            # Not ended by writes, of which there are several for each commit. A commit becomes visible a moment
+            # after its log is written: the version is read several times.
+            time.sleep(self._seconds)
+        elif self._watch.wait(self._seconds if self._seconds < MAX_VERSION_PAUSE else FILE_WATCH_SECONDS):
+            longer = VERSION_PAUSE
+        self._seconds = longer
+
+
 class SqliteWakeup(Wakeup):
     """Watches the file's version counter: when the kernel reports a write to its log, else at intervals."""
 
@@ -217,34 +250,22 @@ class SqliteWakeup(Wakeup):
             if watch is not None:
                 stack.callback(watch.close)
             execute = connection.cursor().execute
+            pace = _Pace(watch)
             known = None
-            pause = VERSION_PAUSE
-            useless = 0
             outage.recovered()
             while not self._closed:
                 version = execute("PRAGMA data_version").fetchone()
                 if version == known:
-                    useless = useless if pause < MAX_VERSION_PAUSE else 0
+                    pace.note_quiet()
                 elif known is None:
                     self._note_change()
                 else:
-                    useless = 0 if self._note_news(execute) else useless + 1
-                if version != known:
-                    known, pause = version, VERSION_PAUSE
-                if not self._waiting:
-                    self._idle()
-                elif useless > MAX_USELESS:
-                    time.sleep(USELESS_PAUSE)
-                    pause = min(VERSION_GROWTH * pause, MAX_VERSION_PAUSE)
-                elif watch is None or pause < SHORT_PAUSE:
-                    # Not ended by writes, of which there are several for each commit. A commit becomes visible a moment
-                    # after its log is written: the version is read several times.
-                    time.sleep(pause)
-                    pause = min(VERSION_GROWTH * pause, MAX_VERSION_PAUSE)
-                elif watch.wait(pause if pause < MAX_VERSION_PAUSE else FILE_WATCH_SECONDS):
-                    pause = VERSION_PAUSE
+                    pace.note_change(useful=self._note_news(execute))
+                known = version
+                if self._waiting:
+                    pace.pause()
                 else:
-                    pause = min(VERSION_GROWTH * pause, MAX_VERSION_PAUSE)
+                    self._idle()
 
     def _note_news(self, execute: Callable[..., sqlite3.Cursor]) -> bool:
         """Wake those for whom there is something to read; return False if nobody waited for it.
