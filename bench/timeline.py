@@ -205,8 +205,11 @@ def timeline(caller: Sequence[Mark], worker: Sequence[Mark]) -> dict[str, float]
     # The claim that found the task is the last one before its start in the record.
     at["start>"], at["start<"] = _first(worker, "start>"), _last(worker, "start<")
     before = [mark for mark in worker if mark[1] <= at["start>"]]
-    at["claim>"], at["claim<"] = _last(before, "claim>"), _last(before, "claim<")
-    if at["claim<"] < at["claim>"]:
+    at["claim>"] = _last(before, "claim>")
+    claimed = [moment for name, moment in before if name == "claim<" and moment > at["claim>"]]
+    if claimed:
+        at["claim<"] = claimed[-1]
+    else:
         # SQLite alone starts tasks within the claim, whose commit counts for the start.
         at["claim<"] = at["start>"]
         at["start<"] = _first([mark for mark in worker if mark[1] > at["start>"]], "claim<")
