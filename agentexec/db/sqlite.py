@@ -21,9 +21,6 @@ BUSY_TIMEOUT_MS = 10_000
 BUSY_STEP, MAX_BUSY_STEP = 0.0003, 0.004
 """Seconds between two tries to take SQLite's write lock: at first, and at most. Each pause is half as long again as the one before."""
 
-CHECKPOINT_PAGES = 4_000
-"""Pages of the log at which a commit copies them into the file and waits for the disk: 16 MB, four times SQLite's own number."""
-
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY, sqlite3.SQLITE_BUSY_SNAPSHOT)
 """Error codes of a database that another connection has locked."""
 
@@ -108,7 +105,6 @@ def tune_sqlite(connection: Any, _record: Any) -> None:
                 raise
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
     cursor.close()
 
 
