@@ -51,13 +51,19 @@ class CachedCounts(NamedTuple):
         )
 
 
-def total(db: Session, statuses: Iterable[Status], task_name: str | None) -> tuple[int, bool]:
-    """Return how many activities have one of the statuses and a task name (None: any), and whether there are no more."""
+def total(
+    db: Session, statuses: Iterable[Status], task_name: str | None, limit: int | None = None
+) -> tuple[int, bool]:
+    """Return how many activities have one of the statuses and a task name (None: any), and whether there are no more.
+
+    `limit`: number of each active status up to which is counted, by default MAX_ACTIVE.
+    """
+    limit = MAX_ACTIVE if limit is None else limit
     wanted = frozenset(statuses)
     active, final = sorted(ACTIVE_STATUSES & wanted), FINAL_STATUSES & wanted
     cached = _parse(db.scalar(CACHED)) if final else None
     with_name = [] if task_name is None else [Activity.agent_type == task_name]
-    parts = [_count_active(Activity.status == status, *with_name) for status in active]
+    parts = [_count_active(limit, Activity.status == status, *with_name) for status in active]
     known = 0
     if final and cached is None:
         parts.append(_count(Activity.status.in_(final), *with_name))
@@ -65,7 +71,7 @@ def total(db: Session, statuses: Iterable[Status], task_name: str | None) -> tup
         parts.append(_count_ended_since(cached.until, final, task_name))
         known = cached.number_of(final, task_name)
     numbers = db.execute(select(*parts)).one() if parts else ()
-    beyond = sum(number > MAX_ACTIVE for number in numbers[: len(active)])
+    beyond = sum(number > limit for number in numbers[: len(active)])
     return known + sum(numbers) - beyond, not beyond
 
 
@@ -73,10 +79,10 @@ def _count(*conditions: ColumnElement[bool]) -> Any:
     return select(func.count()).select_from(Activity).where(*conditions).scalar_subquery()
 
 
-def _count_active(*conditions: ColumnElement[bool]) -> Any:
-    """Return a query of a number up to MAX_ACTIVE + 1."""
+def _count_active(limit: int, *conditions: ColumnElement[bool]) -> Any:
+    """Return a query of a number up to `limit` + 1."""
     # In no order: without statistics of the table, PostgreSQL would sort the whole backlog for one.
-    first = select(Activity.agent_id).where(*conditions).limit(MAX_ACTIVE + 1).subquery()
+    first = select(Activity.agent_id).where(*conditions).limit(limit + 1).subquery()
     return select(func.count()).select_from(first).scalar_subquery()
 
 

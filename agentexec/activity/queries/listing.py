@@ -370,7 +370,8 @@ def _total_of_search(db: Session, wanted: Filter, rows: Sequence[Any], page: _Pa
 def _searches_everything(db: Session, wanted: Filter) -> bool:
     """Return whether a text is searched for in all activities that match the other filters."""
     if wanted.is_plain:
-        return counts.total(db, wanted.statuses, wanted.task_name)[0] <= MAX_SEARCHED
+        number, exact = counts.total(db, wanted.statuses, wanted.task_name, MAX_SEARCHED)
+        return exact and number <= MAX_SEARCHED
     _, counted = db.execute(count_query(wanted, MAX_SEARCHED)).one()
     return counted <= MAX_SEARCHED
 

@@ -142,6 +142,12 @@ def test_a_page_of_a_list_reads_what_it_shows(observer: Engine, reads: Reads) ->
 
     assert reads(list_page) < TASKS + 1000  # its total is counted in full
 
+    def search() -> None:
+        with Session(RUNTIME.engine) as db:
+            assert ax.activity.list(db, text="nothing").total == 0
+
+    assert reads(search) < TASKS, "the newest 3,000, and as many to know that there are more"
+
 
 def test_a_list_leaves_the_settings_of_its_transaction(observer: Engine) -> None:
     settings = text("SELECT " + ", ".join(f"current_setting('{name}')" for name in INDEX_ORDER_SETTINGS))
