@@ -5,6 +5,7 @@ Making the tables takes longer than most tests. A server has one such database, 
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +14,15 @@ from sqlalchemy import Connection, NullPool, create_engine, delete, inspect, tex
 from sqlalchemy.exc import OperationalError
 
 import agentexec as ax
+from agentexec.activity.partitions import partitions
+from agentexec.db.clock import utc_now
+from agentexec.schema.partitioning import partition
 from tests.servers import MariaDB, Postgres
 
 NAME = "with_tables"
+
+PARTITIONED = os.environ.get("AGENTEXEC_TEST_PARTITIONS") == "1"
+"""True if the tables on PostgreSQL get time partitions."""
 
 OTHERS = {
     "postgresql": (
@@ -59,8 +66,10 @@ def _disconnect_others(connection: Connection) -> None:
 
 def _make_tables_only(connection: Connection) -> None:
     """Create missing tables, and drop those that an earlier test made for itself."""
-    found, ours = {*inspect(connection).get_table_names()}, {*ax.Base.metadata.tables}
-    for name in found - ours:
+    there, ours = {*inspect(connection).get_table_names()}, {*ax.Base.metadata.tables}
+    for name in there - ours - {found.name for found in partitions(connection)}:
         connection.execute(text(f"DROP TABLE {connection.dialect.identifier_preparer.quote(name)}"))
-    if ours - found:
+    if ours - there:
         ax.Base.metadata.create_all(connection)
+        if PARTITIONED and connection.dialect.name == "postgresql":
+            partition(connection.engine, "daily", utc_now())

@@ -123,10 +123,25 @@ def _database(module: str | None) -> Iterator[Finding]:
 
 
 def _schema() -> Iterator[Finding]:
+    from agentexec.activity.partitions import interval_of, uncovered
+    from agentexec.db.clock import utc_now
+    from agentexec.db.transactions import reading
     from agentexec.schema.tables import check_schema
 
-    check_schema(ax.get_engine())
-    yield Finding("schema", "ok", "up to date")
+    engine = ax.get_engine()
+    check_schema(engine)
+    with reading(engine) as connection:
+        interval = interval_of(connection)
+        without = uncovered(connection, utc_now())
+    if without:
+        yield Finding(
+            "schema",
+            "warn",
+            f"{', '.join(without)}: no partition for new rows, which prune then deletes one by one; start a worker, or run "
+            f"`agentexec migrate --partition {interval or 'monthly'}` as the owner of the tables.",
+        )
+    else:
+        yield Finding("schema", "ok", "up to date" + (f", with {interval} partitions" if interval else ""))
 
 
 def _queue() -> Iterator[Finding]:

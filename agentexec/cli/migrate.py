@@ -18,18 +18,31 @@ def run(
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing, and exit with 5 if a migration is missing.")
     ] = False,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            "--partition",
+            metavar="INTERVAL",
+            help="Also partition log and journal by time on PostgreSQL: daily, weekly or monthly.",
+            show_default=False,
+        ),
+    ] = None,
     state: Annotated[
         bool,
         typer.Option("--state", help="Create what the state backend needs instead: the table in DynamoDB."),
     ] = False,
 ) -> None:
     """Create or update agentexec's tables. Several processes may run this at once."""
+    others = sql or check or revision != "head"
     if state:
-        if sql or check or revision != "head":
-            raise ax.UsageError("`agentexec migrate --state` takes no other option: call it by itself.")
+        _require_alone("--state", others or partition)
         from agentexec.state.loading import create_storage
 
         typer.echo(create_storage(ax.CONF.backend_module, ax.CONF))
+        return
+    if partition is not None:
+        _require_alone("--partition", others)
+        _partition(partition)
         return
     # Imported on use: the other commands start faster without SQLAlchemy and Alembic.
     from agentexec.db.urls import safe_url
@@ -44,3 +57,20 @@ def run(
     if check or revision == "head":
         migrate.check(engine)
     typer.echo(f"{safe_url(engine.url)} is at revision {revision}.")
+
+
+def _require_alone(option: str, others: object) -> None:
+    if others:
+        raise ax.UsageError(f"`agentexec migrate {option}` takes no other option: call it by itself.")
+
+
+def _partition(interval: str) -> None:
+    from agentexec.db.clock import utc_now
+    from agentexec.db.urls import safe_url
+    from agentexec.schema import migrate, partitioning
+
+    engine = ax.get_engine()
+    chosen = partitioning.check_interval(engine, interval)
+    migrate.migrate_to(engine)
+    partitioning.partition(engine, chosen, utc_now())
+    typer.echo(f"{safe_url(engine.url)} is at revision head, with {chosen} partitions.")

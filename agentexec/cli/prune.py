@@ -28,5 +28,6 @@ def run(
         count = ax.activity.prunable(db, age, metadata_filter=labels)
         if count and not yes:
             typer.confirm(f"Remove {count} task(s) with their logs?", abort=True)
-        removed = ax.activity.prune(db, age, metadata_filter=labels) if count else 0
+        # Without tasks too: an earlier prune may have left a partition, which was in use.
+        removed = ax.activity.prune(db, age, metadata_filter=labels)
     typer.echo(f"Removed {removed} task(s).")

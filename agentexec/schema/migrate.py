@@ -86,7 +86,7 @@ def downgrade(engine: Engine, revision: str) -> None:
         _run(command.downgrade, _config(connection), revision)
 
 
-def migrate_to(engine: Engine, revision: str) -> None:
+def migrate_to(engine: Engine, revision: str = "head") -> None:
     """Migrate the database to a revision, up or down."""
     if revision == "head" and is_at_head(engine):
         return  # most deployments have nothing to migrate, and need not import Alembic

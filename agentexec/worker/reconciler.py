@@ -1,7 +1,7 @@
 """The reconciler: makes the state backend agree with the record. One host leads it for each queue.
 
-Its duties are modules of their own: `lease_recovery`, `index_repair`, `task_expiry`, `expiry`, `counting`, `queue_vacuum`
-and `payload_sweep`.
+Its duties are modules of their own: `lease_recovery`, `index_repair`, `task_expiry`, `expiry`, `counting`, `queue_vacuum`,
+`partition_care` and `payload_sweep`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from agentexec.worker.due import EVERYTHING, Due
 from agentexec.worker.expiry import Expiry
 from agentexec.worker.index_repair import IndexRepair
 from agentexec.worker.lease_recovery import LeaseRecovery
+from agentexec.worker.partition_care import PartitionCare
 from agentexec.worker.payload_sweep import PayloadSweep
 from agentexec.worker.queue_vacuum import QueueVacuum
 from agentexec.worker.task_expiry import TaskExpiry
@@ -66,6 +67,7 @@ class Reconciler:
         self._expiry = Expiry(runtime.engine)
         self._counting = Counting(runtime.engine)
         self._vacuum = QueueVacuum(runtime)
+        self._partitions = PartitionCare(runtime.engine)
         self._payloads = PayloadSweep(runtime)
 
     def run_once(self, due: Due = EVERYTHING) -> None:
@@ -86,6 +88,7 @@ class Reconciler:
                     lambda: self._expiry.run_if_due(now),
                     lambda: self._counting.run_if_due(now),
                     lambda: self._vacuum.run_if_due(now),
+                    lambda: self._partitions.run_if_due(now),
                     # The last one: a payload store that is away must not keep the others from their work.
                     lambda: self._payloads.run_if_due(now),
                 )

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, select, text
+from sqlalchemy import ColumnElement, and_, bindparam, delete, false, func, not_, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, aliased
 
 from agentexec.activity.models import Activity
+from agentexec.activity.partitions import Partition, partitions, remove, remove_rows
 from agentexec.activity.queries.counts import invalidate
 from agentexec.activity.queries.labels import driving_label_condition, wanted_labels
 from agentexec.activity.queries.sessions import sync_or_async
 from agentexec.arguments.checks import check_seconds
 from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.db.clock import utc_now
+from agentexec.db.errors import reason_of
 from agentexec.errors import UsageError
 from agentexec.runtime import RUNTIME
 from agentexec.task import ACTIVE_STATUSES, FINAL_STATUSES
+
+log = logging.getLogger("agentexec.prune")
 
 _DEPENDENTS = text(
     """
@@ -34,7 +40,8 @@ _DEPENDENTS = text(
 def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, Any] | None = None) -> int:
     """Remove activities that ended longer ago than `older_than`, with everything that belongs to them.
 
-    They are removed in batches of 500, each committed. The children of an active task are kept, because it may ask for
+    They are removed in batches of 500, each committed. Where log and journal are partitioned on PostgreSQL, those of a span of
+    time of which no activity stays are dropped. The children of an active task are kept, because it may ask for
     their results, and so is a canceled task whose handler still has its lock.
 
     Args:
@@ -48,11 +55,25 @@ def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, A
     Raises:
         UsageError: `older_than` is negative, or `metadata_filter` is not a mapping of up to 64 strings, numbers and booleans.
     """
-    query = select(Activity.agent_id).where(*_old(older_than, metadata_filter)).limit(CHUNK_SIZE)
+    old = _old(older_than, metadata_filter)
+    found = partitions(db.connection())
+    removed, can_drop = 0, True
+    for span, members in _ended_spans(db, found, old, utc_now() - older_than):
+        removed += _remove(db, [*old, span], ())
+        for partition in members:
+            # Not more than one try: writers wait behind it.
+            can_drop = can_drop and _drop(db, partition)
+    return removed + _remove(db, old, sorted({partition.table for partition in found}))
+
+
+def _remove(db: Session, conditions: Sequence[ColumnElement[bool]], tables: Sequence[str]) -> int:
+    """Remove activities in batches, with their rows in these partitioned tables; return their number."""
+    query = select(Activity.agent_id).where(*conditions).limit(CHUNK_SIZE)
     removed = 0
     while ids := db.scalars(query).all():
         if db.get_bind().dialect.name == "sqlite":
             _remove_dependents(db, ids)
+        remove_rows(db.connection(), tables, ids)
         db.execute(
             delete(Activity).where(Activity.agent_id.in_(ids)).execution_options(synchronize_session=False)
         )
@@ -61,6 +82,40 @@ def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, A
         RUNTIME.remove_payloads(ids)
         removed += len(ids)
     return removed
+
+
+def _ended_spans(
+    db: Session, found: Sequence[Partition], old: Sequence[ColumnElement[bool]], before: datetime
+) -> Iterator[tuple[ColumnElement[bool], list[Partition]]]:
+    """Yield the spans of time of which no activity stays, as a condition, each with its partitions."""
+    bounds: dict[Any, list[Partition]] = {}
+    for partition in found:
+        if partition.until is not None and partition.until <= before:
+            bounds.setdefault((partition.low, partition.high), []).append(partition)
+    for (low, high), members in bounds.items():
+        if not all(partition.owned for partition in members):
+            continue  # their rows are deleted
+        span = and_(Activity.agent_id >= low, Activity.agent_id < high)
+        stays = not_(func.coalesce(and_(*old), false()))
+        if db.execute(select(Activity.agent_id).where(span, stays).limit(1)).first() is None:
+            yield span, members
+
+
+def _drop(db: Session, partition: Partition) -> bool:
+    """Drop a partition whose activities are gone; return False if it is in use."""
+    db.commit()
+    try:
+        remove(db.connection(), partition)
+        db.commit()
+    except DBAPIError as error:
+        db.rollback()
+        log.warning(
+            "The partition %s has no tasks any more, but cannot be dropped now: %s. The next prune tries again.",
+            partition.name,
+            reason_of(error),
+        )
+        return False
+    return True
 
 
 def _remove_dependents(db: Session, agent_ids: Sequence[UUID]) -> None:

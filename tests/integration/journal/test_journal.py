@@ -32,6 +32,7 @@ from agentexec.journal.stores import journal_store
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 from tests.attempts import ReplayableTask
+from tests.tables import PARTITIONED
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +110,7 @@ def test_paths_that_differ_only_in_case_or_a_trailing_space_are_distinct(task: R
     assert len(load_facts(RUNTIME.engine, task.agent_id)) == 4
 
 
+@pytest.mark.skipif(PARTITIONED, reason="partitions have no foreign keys: prune deletes their rows")
 def test_removing_an_activity_removes_its_journal(task: ReplayableTask) -> None:
     task.take_over()
     put(task, fact())
