@@ -235,13 +235,13 @@ class EventPublisher:
             return sent and not self._outage.failures
 
     def close(self) -> None:
-        """Send the pending events, within FLUSH_SECONDS, and end the thread."""
-        with self._changed:
-            ids = list(self._pending)
-        self.flush(ids)
+        """Send the pending events, within FLUSH_SECONDS, and end the thread, within as long."""
+        self.flush(list(self._pending))
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        if self._thread is not None:  # or it would open again what the caller closes next
+            self._thread.join(FLUSH_SECONDS)
 
     # ---- under the lock ----------------------------------------------------------------------------------
 

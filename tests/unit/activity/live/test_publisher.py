@@ -187,6 +187,23 @@ def test_pending_events_are_bounded_by_their_size(stage: Stage) -> None:
     assert stage.live._chars == 0
 
 
+def test_a_closed_publisher_uses_the_backend_no_more(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would open again what was closed after it."""
+    asked, may_answer = threading.Event(), threading.Event()
+
+    def trouble() -> None:
+        asked.set()
+        may_answer.wait()
+
+    stage.backend.trouble = trouble
+    stage.live.notify_log_changed([uuid4()])
+    asked.wait()
+    flush = stage.live.flush
+    monkeypatch.setattr(stage.live, "flush", lambda ids: (flush(ids), may_answer.set()))
+    stage.live.close()
+    assert stage.live._thread is not None and not stage.live._thread.is_alive()
+
+
 def test_publishing_does_not_wait_for_a_backend_that_hangs(stage: Stage) -> None:
     agent_id, going_on = uuid4(), threading.Event()
     stage.follow(agent_id)
