@@ -46,7 +46,7 @@ SETTINGS: dict[str, Any] = {
     "host_timeout": 3,
     "max_crashes": 8,
     "graceful_shutdown_timeout": 3,
-    "result_ttl": 600,
+    "result_ttl": 3600,
     "activity_message_create": "Accepted.",
     "webhook_secret": SECRET,
     "webhook_private_addresses": True,
