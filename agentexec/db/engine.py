@@ -17,6 +17,7 @@ from sqlalchemy.engine.url import URL
 from agentexec.db.clock import follow_server
 from agentexec.db.lock_limits import enable_session_limits
 from agentexec.db.pooler import adapt_async_to_pooler, adapt_to_pooler
+from agentexec.db.resets import reset_by_need
 from agentexec.db.sqlite import tune_sqlite, watch_write_lock
 from agentexec.db.urls import is_in_memory, safe_url, sqlite_file, sync_url
 from agentexec.errors import UsageError
@@ -60,6 +61,8 @@ def open_engine(url: str | URL) -> Engine:
         extra = EXTRAS.get(dialect)
         advice = f"install agentexec[{extra}]" if extra else f"install {error.name}"
         raise UsageError(f"The database driver {error.name} is not installed; {advice}.") from None
+    if dialect in ("mysql", "mariadb"):
+        reset_by_need(engine)
     if dialect != "sqlite":
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", functools.partial(_ping_unused, engine.dialect))
@@ -87,6 +90,7 @@ def _options(url: URL, dialect: str) -> dict[str, Any]:
         options["connect_args"] = {"connect_timeout": 10}
         # PostgreSQL's default. MySQL's own level also locks the gaps between rows, over which claims deadlock.
         options["isolation_level"] = "READ COMMITTED"
+        options["pool_reset_on_return"] = None
     return options
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 from agentexec.db.errors import translating_db_errors
 from agentexec.db.lock_limits import limit_session, transaction_limits, unlimit_session
 from agentexec.db.quick_connection import quick_connection
+from agentexec.db.resets import noting_commit, resets_by_need
 from agentexec.db.round_trips import BY_KEY_ONLY, IN_INDEX_ORDER, RELAXED, batched, can_batch
 from agentexec.db.sqlite import noting_release, take_write_lock
 
@@ -40,7 +41,13 @@ def writing(
     """
     single = has_single_writer(engine)
     told: AbstractContextManager[None] = noting_release(engine) if single else nullcontext()
-    with translating_db_errors(engine), told, quick_connection(engine) as connection, connection.begin():
+    with (
+        translating_db_errors(engine),
+        told,
+        quick_connection(engine) as connection,
+        noting_commit(connection),
+        connection.begin(),
+    ):
         if single:
             take_write_lock(connection)
         elif engine.dialect.name == "postgresql":
@@ -97,8 +104,9 @@ def reading(
             with batched(connection):
                 connection.exec_driver_sql(f"SELECT {IN_INDEX_ORDER if in_index_order else BY_KEY_ONLY}")
         yield connection
-        if connection.in_transaction():
-            connection.commit()  # after a rollback psycopg would drop all prepared statements
+        # After a rollback psycopg would drop all prepared statements. On MySQL it is the round trip that ends the transaction.
+        if connection.in_transaction() and not resets_by_need(connection):
+            connection.commit()
 
 
 @contextmanager

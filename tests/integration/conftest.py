@@ -4,6 +4,7 @@ from tests.deployment import deploy, running
 __all__ = ["deploy", "running"]
 
 PGBOUNCER = ["db/test_pooler.py", "worker/test_pooled_workers.py"]
+MARIADB = ["db/test_resets.py", "state/test_mysql_wakeup.py"]
 
-# They need Node and npm, or PgBouncer.
-collect_ignore = [] if ALL_SERVERS else ["runners/openai/test_aimock.py", *PGBOUNCER]
+# They need Node and npm, PgBouncer, or MariaDB.
+collect_ignore = [] if ALL_SERVERS else ["runners/openai/test_aimock.py", *PGBOUNCER, *MARIADB]

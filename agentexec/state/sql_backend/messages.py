@@ -15,9 +15,10 @@ from agentexec.llm.rate_limits import MICROS_PER_SECOND
 from agentexec.state.backend import EVENTS_KEPT, FOLLOW_TTL_SECONDS, WATCH_TTL_SECONDS, Event
 from agentexec.state.messages import DONE, EVENTS, format_message
 from agentexec.state.sql_backend.dialects import dialect_of
+from agentexec.state.sql_backend.polled_wakeup import make_wakeup
 from agentexec.state.sql_backend.postgres_messages import quick_messages
 from agentexec.state.sql_backend.statements import MessageStatements
-from agentexec.state.sql_backend.wakeup import mail, make_wakeup
+from agentexec.state.sql_backend.wakeup import mail
 
 TRIM_INTERVAL = 100
 """Events of a task between two removals of its oldest ones."""

@@ -2,7 +2,7 @@
 
 PostgreSQL notifies (LISTEN/NOTIFY), except through a pooler in transaction mode, which is polled. On SQLite, one thread per process reads `data_version`, which takes microseconds,
 for all who wait there: on Linux when the kernel reports a write to the file's log, elsewhere at intervals. After a change
-it looks who has something to read. MySQL offers neither and is polled at a growing interval.
+it looks who has something to read. MySQL offers neither: see `polled_wakeup.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agentexec.config import CONF
 from agentexec.db.errors import translating_db_errors
 from agentexec.db.libpq import Statement, run_transaction
 from agentexec.db.pooler import pooling_of
-from agentexec.db.round_trips import RELAXED, can_batch
+from agentexec.db.round_trips import RELAXED
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
 from agentexec.outage import Outage
 from agentexec.state.sql_backend.file_watch import FileWatch
@@ -361,24 +361,3 @@ class PostgresWakeup(Wakeup):
                         self.note_changes([notification.payload])
                     else:
                         self._note_change()
-
-
-class PollingWakeup(Wakeup):
-    """Sleeps briefly where the database cannot notify."""
-
-    def mark(self, subject: str = TASKS) -> int:
-        """Return the current generation."""
-        return self._current(subject)
-
-    def wait(self, since: int, timeout: float, subject: str = TASKS) -> None:
-        """Wait for a change in this process, or for a pause of at most `timeout` seconds."""
-        self._pause(since, timeout, subject)
-
-
-def make_wakeup(engine: Engine) -> Wakeup:
-    """Return the quickest wakeup that the database supports."""
-    if engine.dialect.name == "sqlite":
-        return SqliteWakeup(engine)
-    if engine.dialect.name == "postgresql" and can_batch(engine.dialect):
-        return PostgresWakeup(engine)
-    return PollingWakeup(engine)

@@ -17,7 +17,8 @@ from agentexec.db.engine import open_engine, prepare_engine
 from agentexec.db.pooler import Pooling, pooling_of
 from agentexec.db.transactions import reading, writing
 from agentexec.schema import migrate
-from agentexec.state.sql_backend.wakeup import MAX_POLL_PAUSE, PostgresWakeup, make_wakeup
+from agentexec.state.sql_backend.polled_wakeup import make_wakeup
+from agentexec.state.sql_backend.wakeup import MAX_POLL_PAUSE, PostgresWakeup
 from tests.servers import PgBouncer, Postgres
 
 LONG = 30.0

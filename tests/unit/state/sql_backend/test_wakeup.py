@@ -15,14 +15,13 @@ from sqlalchemy import Engine, create_engine, exc, insert
 
 from agentexec.db.base import Base
 from agentexec.db.engine import open_engine
+from agentexec.state.sql_backend.polled_wakeup import MysqlWakeup, PollingWakeup, make_wakeup
 from agentexec.state.sql_backend.wakeup import (
     MAX_POLL_PAUSE,
-    PollingWakeup,
     PostgresWakeup,
     SqliteWakeup,
     Wakeup,
     mail,
-    make_wakeup,
 )
 from agentexec.state.sql_models import Message, QueueEntry
 
@@ -48,7 +47,7 @@ def wakeup(engine: Engine) -> Iterator[Wakeup]:
 def test_each_database_has_its_quickest_wakeup(wakeup: Wakeup) -> None:
     assert isinstance(wakeup, SqliteWakeup)
     assert isinstance(make_wakeup(open_engine("postgresql://user@host/name")), PostgresWakeup)
-    assert isinstance(make_wakeup(open_engine("mysql://user@host/name")), PollingWakeup)
+    assert isinstance(make_wakeup(open_engine("mysql://user@host/name")), MysqlWakeup)
 
 
 def test_a_change_before_the_wait_ends_it_immediately(wakeup: Wakeup) -> None:
