@@ -17,6 +17,8 @@ from bench import (
     agent_costs,
     api_times,
     approval_rules,
+    backends,
+    bloat,
     floors,
     growth,
     hosts,
@@ -71,6 +73,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "activities": activities.main,
     "agents": agent_costs.main,
     "api": api_times.main,
+    "backends": backends.main,
+    "bloat": bloat.main,
     "rules": approval_rules.main,
     "growth": growth.main,
     "hosts": hosts.main,
@@ -165,9 +169,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--targets",
         nargs="+",
         choices=targets.NAMES,
-        default=targets.NAMES,
+        default=targets.USUAL,
         metavar="NAME",
-        help=f"targets to measure: {', '.join(targets.NAMES)}",
+        help=f"targets to measure: {', '.join(targets.NAMES)}; by default {', '.join(targets.USUAL)}",
     )
     parser.add_argument("--quick", action="store_true", help="smaller and less precise")
     parser.add_argument("--full", action="store_true", help="also run 10,000 tasks of 1 s at once")

@@ -72,11 +72,12 @@ class SqlFloor:
         """Send the statements of an enqueue by the driver alone, with a commit for each task."""
         statements, agent_id = _statements_of_an_enqueue()
         raw: Any = self._connection.connection.dbapi_connection
+        cursor = raw.cursor()
         for _ in range(self._size.enqueues):
             fresh = new_agent_id()
             swap = {agent_id: fresh, agent_id.hex: fresh.hex}
             for statement, parameters in statements:
-                raw.execute(statement, _swapped(parameters, swap))
+                cursor.execute(statement, _swapped(parameters, swap))
             raw.commit()
         return self._size.enqueues
 

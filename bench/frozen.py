@@ -9,6 +9,7 @@ from contextlib import closing
 
 import psutil
 import psycopg
+import pymysql
 from sqlalchemy import make_url
 
 from bench.targets import BenchError
@@ -45,6 +46,12 @@ def _in_transaction(database_url: str) -> bool:
                 return True
             connection.execute("ROLLBACK")
             return False
+    if url.get_backend_name() in ("mysql", "mariadb"):
+        connection = pymysql.connect(host=url.host, port=url.port or 3306, user=url.username, autocommit=True)
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT COUNT(*) FROM information_schema.innodb_trx")
+            found = cursor.fetchone()
+            return found is None or found[0] > 0
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain, autocommit=True) as connection:
         # A statement under way ends by itself; a transaction that waits for its frozen client does not.

@@ -1,4 +1,4 @@
-"""Targets: agentexec on three kinds of deployment, each with servers of its own."""
+"""Targets: agentexec on several kinds of deployment, each with servers of its own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ import agentexec as ax
 from agentexec.activity.models import Activity
 from agentexec.runtime import RUNTIME
 from agentexec.task import ACTIVE_STATUSES, Status
-from tests.servers import Postgres, Valkey
+from tests.servers import MariaDB, Postgres, Server, Valkey
 
-NAMES = ("embedded", "redis+sqlite", "redis+postgres")
+USUAL = ("embedded", "redis+sqlite", "redis+postgres")
+NAMES = (*USUAL, "postgres", "mariadb", "redis+mariadb")
 
 POLL = 0.01
 """Seconds between two checks whether all tasks are over, each of which is a cheap query."""
@@ -40,6 +41,11 @@ class Target:
     valkey: Valkey | None
     servers: str
     postgres: Postgres | None = None
+    mariadb: MariaDB | None = None
+
+    @property
+    def database_server(self) -> Server | None:
+        return self.postgres or self.mariadb
 
     @property
     def redis_url(self) -> str | None:
@@ -105,12 +111,16 @@ def opened(name: str, *, connections: int = 200) -> Generator[Target]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentexec-bench-")))
         valkey = stack.enter_context(Valkey()) if name.startswith("redis+") else None
         servers = [_valkey_version(valkey)] if valkey else []
-        postgres = None
+        postgres = mariadb = None
         if name.endswith("postgres"):
             postgres = stack.enter_context(
                 Postgres(fsync=True, settings={"max_connections": str(connections)})
             )
             database_url = postgres.create_database("bench")
+        elif name.endswith("mariadb"):
+            settings = {"max-connections": str(connections), "innodb-buffer-pool-size": "1G"}
+            mariadb = stack.enter_context(MariaDB(fsync=True, settings=settings))
+            database_url = mariadb.create_database("bench")
         else:
             database_url = f"sqlite:///{folder / 'bench.db'}"
         ax.CONF.redis_url = valkey.url if valkey else None
@@ -118,7 +128,7 @@ def opened(name: str, *, connections: int = 200) -> Generator[Target]:
         stack.callback(RUNTIME.close)
         servers.append(_database_version())
         ax.Base.metadata.create_all(RUNTIME.engine)
-        yield Target(name, folder, database_url, valkey, ", ".join(servers), postgres)
+        yield Target(name, folder, database_url, valkey, ", ".join(servers), postgres, mariadb)
 
 
 def _valkey_version(valkey: Valkey) -> str:
@@ -131,6 +141,9 @@ def _database_version() -> str:
     if RUNTIME.engine.dialect.name == "sqlite":
         return f"SQLite {sqlite3.sqlite_version} (WAL, synchronous=NORMAL)"
     with RUNTIME.engine.connect() as connection:
+        if RUNTIME.engine.dialect.name != "postgresql":
+            query = "SELECT VERSION(), @@innodb_flush_log_at_trx_commit"
+            return "MariaDB {} (flush at commit {})".format(*connection.exec_driver_sql(query).one())
         shown = [
             connection.exec_driver_sql(f"SHOW {name}").scalar()
             for name in ("server_version", "fsync", "synchronous_commit")
