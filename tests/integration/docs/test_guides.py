@@ -270,6 +270,8 @@ ELSEWHERE = {
     "deployment": "its commands need Docker; tests/integration/examples/test_deployment_files.py runs its files",
     "postgres": "it has settings alone; tests/faults/test_postgres_limits.py runs a failover, and a server without connections",
     "dynamodb": "its commands need AWS; tests/integration/state/dynamodb_backend runs them on an emulator",
+    "mysql": "it has settings alone; tests/integration/state/test_mysql_wakeup.py has what it says of wake-ups",
+    "sizing": "it has figures alone, of ./dev bench",
     "redis": "its commands are those of a Redis server",
     "http-api": "tests/integration/web tries each endpoint, and what the guide says of tokens and refusals",
     "dashboard": "its command serves until it is stopped; ui/e2e/dashboard.spec.ts goes through the page",
