@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, false, func, not_, select, text
+from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, false, func, not_, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, aliased
 
@@ -68,10 +68,12 @@ def prune(db: Session, older_than: timedelta, *, metadata_filter: Mapping[str, A
 
 def _remove(db: Session, conditions: Sequence[ColumnElement[bool]], tables: Sequence[str]) -> int:
     """Remove activities in batches, with their rows in these partitioned tables; return their number."""
-    query = select(Activity.agent_id).where(*conditions).limit(CHUNK_SIZE)
+    # Locked, so that no retry is accepted for an activity that is about to go.
+    query = select(Activity.agent_id).where(*conditions).limit(CHUNK_SIZE).with_for_update(skip_locked=True)
+    is_sqlite = db.get_bind().dialect.name == "sqlite"
     removed = 0
-    while ids := db.scalars(query).all():
-        if db.get_bind().dialect.name == "sqlite":
+    while ids := _first(db, query, is_sqlite):
+        if is_sqlite:
             _remove_dependents(db, ids)
         remove_rows(db.connection(), tables, ids)
         db.execute(
@@ -82,6 +84,14 @@ def _remove(db: Session, conditions: Sequence[ColumnElement[bool]], tables: Sequ
         RUNTIME.remove_payloads(ids)
         removed += len(ids)
     return removed
+
+
+def _first(db: Session, query: Select[tuple[UUID]], is_sqlite: bool) -> Sequence[UUID]:
+    """Return the activities of a query, which nobody changes until the end of the transaction."""
+    if is_sqlite:
+        # A statement that could write takes SQLite's only write lock. It is taken before the query, not after it.
+        db.execute(delete(Activity).where(false()).execution_options(synchronize_session=False))
+    return db.scalars(query).all()
 
 
 def _ended_spans(

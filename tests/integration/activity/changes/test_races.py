@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, event, select, update
+from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.changes.endings import Ending
@@ -229,3 +231,23 @@ def test_tasks_complete_in_one_round_trip_with_the_usual_rows(deployment: Deploy
     assert running.status is Status.RUNNING
     kept = [asyncio.run(ax.get_result(by_id[lease.agent_id], timeout=patient(5))) for lease in leases[:2]]
     assert kept == [{"answer": 1}, None]
+
+
+@everywhere
+def test_a_retry_beside_a_prune_is_refused_or_keeps_its_task(deployment: Deployment) -> None:
+    task = deployment.enqueue("work", "a")
+    end(start("w"), Status.ERROR)
+    retried: list[Future[bool]] = []
+
+    def retry(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        """Retry the task as another process does, once the prune has chosen what it removes."""
+        if not retried and "held_lock IS NULL" in statement:
+            retried.append(processes.submit(ax.retry_sync, task.agent_id))
+            wait(retried, timeout=1)  # of no use if it waits for the prune, as it should
+
+    with ThreadPoolExecutor(1) as processes, Session(RUNTIME.engine) as db:
+        event.listen(RUNTIME.engine, "after_cursor_execute", retry)
+        removed = ax.activity.prune(db, timedelta())
+        event.remove(RUNTIME.engine, "after_cursor_execute", retry)
+    assert removed == 1
+    assert not retried[0].result()
