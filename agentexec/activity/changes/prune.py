@@ -86,7 +86,7 @@ def _remove(db: Session, conditions: Sequence[ColumnElement[bool]], tables: Sequ
     return removed
 
 
-def _first(db: Session, query: Select[tuple[UUID]], is_sqlite: bool) -> Sequence[UUID]:
+def _first(db: Session, query: Select[Any], is_sqlite: bool) -> Sequence[UUID]:
     """Return the activities of a query, which nobody changes until the end of the transaction."""
     if is_sqlite:
         # A statement that could write takes SQLite's only write lock. It is taken before the query, not after it.
