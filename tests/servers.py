@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -490,18 +491,29 @@ class MariaDB(Server):
         return [self._binary, *self._common_options, *address, pid_file, *self._durable, *settings]
 
 
+PORT_SHARES = 12
+"""Number of processes that draw different ports."""
+
+_latest_ports: deque[int] = deque(maxlen=100)
+
+
 def free_port() -> int:
     """Return a free port below the ephemeral range.
 
     From within that range the kernel could give the port of a stopped server to an outgoing connection, even to
     the very client that is trying to connect to it.
     """
-    for port in random.sample(range(20_000, 32_000), 200):
+    # Each process of a test run has ports of its own, and gives out none that may be about to be used.
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PORT_SHARES
+    for port in random.sample(range(20_000 + process, 32_000, PORT_SHARES), 200):
+        if port in _latest_ports:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind((HOST, port))
             except OSError:
                 continue
+            _latest_ports.append(port)
             return port
     raise ServerError("no free port between 20000 and 32000")
 

@@ -42,7 +42,7 @@ START = f"""
 UPDATE {ACTIVITY.name} SET status = '{Status.RUNNING.name}', epoch = ?, attempt = attempt + 1, message = ?,
     started_at = coalesce(started_at, ?), updated_at = ?, error = NULL, version = coalesce(version, ?)
 WHERE {IN_IDS}
-"""  # noqa: S608
+"""  # noqa: S608 - the same
 
 END = f"""
 UPDATE {ACTIVITY.name} SET status = '{Status.COMPLETE.name}', percentage = 100, message = ?, error = NULL, updated_at = ?,
@@ -52,9 +52,9 @@ WHERE {IN_IDS} AND epoch = ? AND +status = '{Status.RUNNING.name}' RETURNING age
 
 INSERT_LINES = f"""
 INSERT INTO {LOG.name} (activity_id, created_at, status, message, percentage) SELECT value, ?, ?, ?, ? FROM json_each(?)
-"""  # noqa: S608
+"""  # noqa: S608 - the same
 
-INSERT_RESULTS = f"INSERT INTO {RESULT.name} (agent_id, value, expires_at) VALUES (?, ?, ?)"  # noqa: S608
+INSERT_RESULTS = f"INSERT INTO {RESULT.name} (agent_id, value, expires_at) VALUES (?, ?, ?)"  # noqa: S608 - the same
 
 RETURNING_SINCE = (3, 35)
 """First release of SQLite with RETURNING."""

@@ -17,7 +17,7 @@ from agentexec.db.clock import utc_now
 from agentexec.db.engine import open_engine
 from agentexec.state import sql_backend
 from agentexec.state.messages import DONE, parse_messages
-from agentexec.state.sql_backend.wakeup import make_wakeup
+from agentexec.state.sql_backend.polled_wakeup import make_wakeup
 from agentexec.task import Entry, Lease, Priority, Status
 from tests.stores import new_task
 from tests.unit.worker.test_cost import counting_calls
