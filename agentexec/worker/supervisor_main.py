@@ -65,8 +65,9 @@ def become_supervisor(
     sys.stderr.flush()
     # They wait until the supervisor handles them.
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
-    # The arguments are there for people who list processes.
-    command = [*own_module("agentexec.worker.supervisor_main"), str(descriptor), *sys.argv[1:]]
+    # The arguments are there for people who list processes, or `pkill -f "agentexec worker"`.
+    shown = ["agentexec", *sys.argv[1:]]
+    command = [*own_module("agentexec.worker.supervisor_main"), str(descriptor), *shown]
     os.execv(command[0], command)  # noqa: S606 - our own interpreter and module
 
 

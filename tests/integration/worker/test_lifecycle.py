@@ -8,6 +8,7 @@ import signal
 import sys
 import textwrap
 
+import psutil
 import pytest
 
 import agentexec as ax
@@ -78,7 +79,8 @@ def test_a_pool_is_found_where_it_is(deploy: Deploy, files: dict[str, str], argu
     deployment = deploy()
     for path, text in files.items():
         write(deployment, path, text)
-    deployment.spawn(agentexec_worker(argument))
+    supervisor = deployment.spawn(agentexec_worker(argument))
+    assert f"agentexec worker {argument}" in " ".join(psutil.Process(supervisor.pid).cmdline())
     assert greeted() == "Hello Acme"
     assert deployment.stop() == 0
 
