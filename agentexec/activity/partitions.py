@@ -141,7 +141,9 @@ def add_due(connection: Connection, interval: Interval, now: datetime) -> int:
         default = next((partition.name for partition in mine if partition.high is None), None)
         for low, high in missing_spans(max(ends), interval, now):
             # The rows that came while nobody made partitions stay where they are, and those of their span follow.
-            if default is None or not _has_rows(connection, default, TABLES[table], low, high):
+            if default is None or not _has_ids(
+                connection, default, TABLES[table], first_id(low), first_id(high)
+            ):
                 add(connection, table, low, high)
                 made += 1
     return made
@@ -177,16 +179,13 @@ def remove(connection: Connection, partition: Partition) -> None:
 
 def _is_used(connection: Connection, partition: Partition) -> bool:
     """Return True if the record has an activity of a partition's span."""
-    span = f"agent_id >= '{partition.low}' AND agent_id < '{partition.high}'"
-    return _exists(connection, f"SELECT 1 FROM {Activity.__tablename__} WHERE {span} LIMIT 1")  # noqa: S608 - ids of ours
+    return _has_ids(connection, Activity.__tablename__, "agent_id", partition.low, partition.high)
 
 
-def _has_rows(connection: Connection, name: str, column: str, low: datetime, high: datetime) -> bool:
-    span = f"{column} >= '{first_id(low)}' AND {column} < '{first_id(high)}'"
-    return _exists(connection, f'SELECT 1 FROM "{name}" WHERE {span} LIMIT 1')  # noqa: S608 - names of ours
-
-
-def _exists(connection: Connection, query: str) -> bool:
+def _has_ids(connection: Connection, table: str, column: str, low: UUID | None, high: UUID | None) -> bool:
+    """Return True if a table has rows of a span of ids."""
+    span = f"{column} >= '{low}' AND {column} < '{high}'"
+    query = f'SELECT 1 FROM "{table}" WHERE {span} LIMIT 1'  # noqa: S608 - names and ids of ours
     return connection.exec_driver_sql(query).first() is not None
 
 

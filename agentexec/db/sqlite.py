@@ -57,6 +57,12 @@ class WriteLock:
         with self._changed:
             self._changed.wait_for(lambda: self.releases != releases, timeout)
 
+    def ask_holder(self) -> None:
+        """Ask the noted holder to give way."""
+        holder = None if self.holder is None else self.holder()
+        if holder is not None:
+            holder.give_way()
+
 
 def watch_write_lock(engine: Engine) -> None:
     """Let transactions of an engine say that they hold the write lock. A second call has no effect."""
@@ -66,9 +72,7 @@ def watch_write_lock(engine: Engine) -> None:
 
 def note_lock_holder(connection: Connection, holder: LockHolder) -> None:
     """Note who has the write lock that a connection has taken: threads that wait for it ask the holder to give way."""
-    lock: WriteLock | None = connection.get_execution_options().get(OPTION)
-    if lock is not None:
-        lock.holder = weakref.ref(holder)
+    _lock_of(connection).holder = weakref.ref(holder)
 
 
 @contextmanager
@@ -77,17 +81,12 @@ def noting_release(engine: Engine) -> Generator[None]:
     try:
         yield
     finally:
-        lock: WriteLock | None = engine.get_execution_options().get(OPTION)
-        if lock is not None:
-            lock.note_release()
+        _lock_of(engine).note_release()
 
 
-def _ask_holder(connection: Connection) -> None:
-    """Ask the holder of the write lock to give way."""
-    lock: WriteLock | None = connection.get_execution_options().get(OPTION)
-    holder = lock.holder() if lock is not None and lock.holder is not None else None
-    if holder is not None:
-        holder.give_way()
+def _lock_of(user: Connection | Engine) -> WriteLock:
+    """Return the write lock of an engine; one that nobody else knows if the engine is not watched."""
+    return user.get_execution_options().get(OPTION) or WriteLock()
 
 
 def tune_sqlite(connection: Any, _record: Any) -> None:
@@ -114,7 +113,7 @@ def take_write_lock(connection: Connection) -> None:
     SQLite's own wait doubles its sleeps up to 100 ms, many times as long as agentexec's transactions. The end of a
     transaction of this process ends a step at once.
     """
-    lock: WriteLock = connection.get_execution_options().get(OPTION) or WriteLock()
+    lock = _lock_of(connection)
     raw: Any = connection.connection.dbapi_connection
     deadline, step = time.monotonic() + BUSY_TIMEOUT_MS / 1000, BUSY_STEP
     raw.execute("PRAGMA busy_timeout=0")
@@ -127,7 +126,7 @@ def take_write_lock(connection: Connection) -> None:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode not in BUSY or time.monotonic() > deadline:
                     raise exc.OperationalError("BEGIN IMMEDIATE", None, error) from error
-            _ask_holder(connection)
+            lock.ask_holder()
             lock.wait(releases, step)
             step = min(1.5 * step, MAX_BUSY_STEP)
     finally:

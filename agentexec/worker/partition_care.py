@@ -18,7 +18,6 @@ log = logging.getLogger("agentexec.reconciler")
 INTERVAL = 3600.0
 """Seconds between two looks."""
 
-
 RETRY_SECONDS = 60.0
 """Seconds until the next try after one that failed."""
 
@@ -34,9 +33,8 @@ class PartitionCare:
         """Make the partitions that are due, and return their number; `clock` is monotonic. Raises UnavailableError."""
         if clock < self._next or self._engine.dialect.name != "postgresql":
             return 0
-        self._next = (
-            clock + RETRY_SECONDS
-        )  # not at once, should a table be in use: others wait behind each try
+        # Not at once, should a table be in use: others wait behind each try.
+        self._next = clock + RETRY_SECONDS
         with reading(self._engine) as connection:
             interval = interval_of(connection)
         made = 0

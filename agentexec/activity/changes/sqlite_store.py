@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
@@ -42,19 +41,19 @@ START = f"""
 UPDATE {ACTIVITY.name} SET status = '{Status.RUNNING.name}', epoch = ?, attempt = attempt + 1, message = ?,
     started_at = coalesce(started_at, ?), updated_at = ?, error = NULL, version = coalesce(version, ?)
 WHERE {IN_IDS}
-"""  # noqa: S608 - the same
+"""  # noqa: S608 - the names of our tables
 
 END = f"""
 UPDATE {ACTIVITY.name} SET status = '{Status.COMPLETE.name}', percentage = 100, message = ?, error = NULL, updated_at = ?,
     finished_at = ?, run_at = NULL, held_lock = NULL
 WHERE {IN_IDS} AND epoch = ? AND +status = '{Status.RUNNING.name}' RETURNING agent_id, webhook
-"""  # noqa: S608 - not `webhook IS NOT NULL`, which SQLite 3.40 returns as true in any case
+"""  # noqa: S608 - the names of our tables; not `webhook IS NOT NULL`, which SQLite 3.40 returns as true in any case
 
 INSERT_LINES = f"""
 INSERT INTO {LOG.name} (activity_id, created_at, status, message, percentage) SELECT value, ?, ?, ?, ? FROM json_each(?)
-"""  # noqa: S608 - the same
+"""  # noqa: S608 - the names of our tables
 
-INSERT_RESULTS = f"INSERT INTO {RESULT.name} (agent_id, value, expires_at) VALUES (?, ?, ?)"  # noqa: S608 - the same
+INSERT_RESULTS = f"INSERT INTO {RESULT.name} (agent_id, value, expires_at) VALUES (?, ?, ?)"  # noqa: S608 - the name of our table
 
 RETURNING_SINCE = (3, 35)
 """First release of SQLite with RETURNING."""
@@ -109,7 +108,7 @@ class SqliteRecordStore(RecordStore):
         """Make those claimed tasks RUNNING that need no decision, within a transaction, and return them."""
         if versions.is_pinned or not isinstance(connection, QuickConnection) or not connection.is_quick:
             return []
-        leases = {_stored_id(lease.agent_id): lease for lease in claims}
+        leases = {lease.agent_id.hex: lease for lease in claims}
         rows = {row[0]: Fresh(*row) for row in connection.run(FRESH, (json.dumps([*leases]),))}
         groups: dict[tuple[int, int, str | None], list[str]] = defaultdict(list)
         started: list[Admitted] = []
@@ -245,7 +244,7 @@ def _complete(
     """Complete tasks, which have one message, and return the endings that are written."""
     by_epoch: dict[int, dict[str, Ending]] = defaultdict(dict)
     for ending in endings:
-        by_epoch[ending.lease.epoch][_stored_id(ending.lease.agent_id)] = ending
+        by_epoch[ending.lease.epoch][ending.lease.agent_id.hex] = ending
     moment, message = _stored_time(now), endings[0].message
     expires = _stored_time(now + timedelta(seconds=result_ttl))
     written: list[Ending] = []
@@ -266,10 +265,6 @@ def _results(group: Mapping[str, Ending], ended: Sequence[str], expires: str) ->
         for agent_id in ended
         if (result := group[agent_id].result) is not None
     ]
-
-
-def _stored_id(agent_id: UUID) -> str:
-    return f"{agent_id.int:032x}"
 
 
 def _stored_time(moment: datetime) -> str:
