@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 import psutil
@@ -146,6 +146,7 @@ def _processor_time(server: Server) -> float:
     times = psutil.Process(server.pid).cpu_times()
     total = times.user + times.system + times.children_user + times.children_system
     for process in psutil.Process(server.pid).children(recursive=True):
-        used = process.cpu_times()
-        total += used.user + used.system
+        with suppress(psutil.NoSuchProcess):  # it ended since the list was made
+            used = process.cpu_times()
+            total += used.user + used.system
     return total

@@ -88,6 +88,8 @@ class Receiver:
                 self._turn()
                 self._outage.recovered()
             except UnavailableError as error:
+                if self._closed:
+                    return
                 time.sleep(self._outage.failed("%s %s", error, self._consequence))
                 self._next_check = 0.0
                 self._check_record_quietly()
