@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import Engine, delete, select, text
 
 import agentexec as ax
-from agentexec.activity.changes.admissions import Admissions
+from agentexec.activity.changes.admissions import Admissions, StartTerms
 from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.changes.store import RecordStore
 from agentexec.activity.changes.stores import open_record_store
@@ -59,26 +59,13 @@ class Stores(NamedTuple):
         versions: Versions = NO_VERSIONS,
     ) -> Admissions:
         """Start claimed tasks as a worker does: first those that need no decision, then the others."""
-        started = self.record.start_fresh(
-            leases,
-            now=now,
-            started_message="Started.",
-            task_names=task_names,
-            queue=queue,
-            versions=versions,
+        terms = StartTerms(
+            now, "Started.", MAX_CRASHES, task_names=task_names, queue=queue, versions=versions
         )
+        started = self.record.start_fresh(leases, terms)
         fresh = {admitted.lease for admitted in started}
         others = [lease for lease in leases if lease not in fresh]
-        admissions = self.record.admit(
-            others,
-            now=now,
-            started_message="Started.",
-            max_crashes=MAX_CRASHES,
-            suspect_running=suspect_running or bool(started),
-            task_names=task_names,
-            queue=queue,
-            versions=versions,
-        )
+        admissions = self.record.admit(others, terms, suspect_running=suspect_running or bool(started))
         admissions.started = sorted([*started, *admissions.started])
         return admissions
 

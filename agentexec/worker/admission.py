@@ -6,11 +6,10 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 from sqlalchemy import Connection
 
-from agentexec.activity.changes.admissions import Admissions, Admitted, LeftTask
+from agentexec.activity.changes.admissions import Admissions, Admitted, LeftTask, StartTerms
 from agentexec.activity.changes.postponements import Postponed, TaskKeys
 from agentexec.activity.changes.stores import record_store
 from agentexec.activity.changes.unknown_tasks import MAX_UNKNOWN_SECONDS
@@ -136,7 +135,7 @@ class Admitter:
         """
         for lease in leases:
             self._started_within.pop(lease, None)  # its earlier claim was rolled back
-        started = self._store.start_within(connection, leases, **self._options(queue))
+        started = self._store.start_within(connection, leases, self._terms(queue))
         self._started_within.update((admitted.lease, admitted) for admitted in started)
 
     def admit(self, leases: Sequence[Lease]) -> None:
@@ -181,7 +180,7 @@ class Admitter:
 
     def _start_fresh(self, queue: str, leases: Sequence[Lease]) -> Sequence[Lease]:
         """Start the tasks that need no decision, where the database has a faster way, and return the others."""
-        started = self._store.start_fresh(leases, **self._options(queue))
+        started = self._store.start_fresh(leases, self._terms(queue))
         if not started:
             return leases
         self._apply(Admissions(started))
@@ -189,24 +188,20 @@ class Admitter:
         return [lease for lease in leases if lease not in fresh]
 
     def _admit_in_record(self, queue: str, leases: Sequence[Lease]) -> Admissions:
-        return self._store.admit(
-            leases,
-            max_crashes=self._settings.max_crashes,
-            starts_early=self._starts_early,
-            suspect_running=not self._suspects.may_start,
-            **self._options(queue),
-        )
+        terms = self._terms(queue)
+        return self._store.admit(leases, terms, suspect_running=not self._suspects.may_start)
 
-    def _options(self, queue: str) -> dict[str, Any]:
-        """Return what the store is told about each start."""
-        return {
-            "now": utc_now(),
-            "started_message": self._settings.activity_message_started,
-            "task_names": None if self._task_names is None else self._task_names(),
-            "queue": queue if self._checks_queue else None,
-            "keys": self._keys,
-            "versions": self._versions,
-        }
+    def _terms(self, queue: str) -> StartTerms:
+        return StartTerms(
+            utc_now(),
+            self._settings.activity_message_started,
+            self._settings.max_crashes,
+            task_names=None if self._task_names is None else self._task_names(),
+            queue=queue if self._checks_queue else None,
+            keys=self._keys,
+            versions=self._versions,
+            starts_early=self._starts_early,
+        )
 
     def _admit_one_by_one(self, queue: str, leases: Sequence[Lease], error: Exception) -> None:
         if len(leases) > 1:

@@ -12,6 +12,7 @@ from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.locks import free_locks_now, tasks_with_kept_locks
 from agentexec.journal.wake_ups import ready_tasks
 from agentexec.runtime import Runtime
+from agentexec.state.capabilities import finishing_and_notifying
 from agentexec.state.groups import left_by_transaction
 from agentexec.task import Lease
 from agentexec.worker.leased_tasks import LeasedTasks
@@ -37,8 +38,6 @@ class Settlement:
     ) -> None:
         self._runtime = runtime
         self._backend = runtime.backend
-        # Both in one call, where the backend can.
-        self._finish_and_notify = getattr(runtime.backend, "finish_and_notify", None)
         self._tasks = tasks
         self._on_written = on_written
 
@@ -81,16 +80,17 @@ class Settlement:
         with self._runtime.best_effort(
             log, "The reconciler will acknowledge %d finished task(s).", len(leases)
         ):
-            if self._finish_and_notify is not None:
-                self._finish_and_notify(queue, leases)
+            backend = self._backend
+            if (combined := finishing_and_notifying(backend)) is not None:
+                combined.finish_and_notify(queue, leases)
                 return
             left = leases
-            if self._backend.transactional:
+            if backend.transactional:
                 # The others were acknowledged in the transaction that ended them.
-                left = left_by_transaction(self._backend, leases)
+                left = left_by_transaction(backend, leases)
             if left:
-                self._backend.finish(queue, left)
-            self._backend.notify_done(queue, [lease.agent_id for lease in leases])
+                backend.finish(queue, left)
+            backend.notify_done(queue, [lease.agent_id for lease in leases])
 
     def _release(self, endings: Sequence[tuple[Ending, str]]) -> None:
         """Give tasks back to their queues."""

@@ -27,6 +27,7 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from sqlalchemy import select
 
 import agentexec as ax
+from agentexec.activity.changes.admissions import StartTerms
 from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.activity.changes.stores import record_store
 from agentexec.client import conversation as client
@@ -245,13 +246,8 @@ def work(places: Places, place: Path, kill_at: int, shape: str, mode: str) -> in
 
     registry.add("answer", answer)
     store = record_store()
-    admissions = store.admit(
-        claimed,
-        now=utc_now(),
-        started_message="",
-        max_crashes=CONF.max_crashes,
-        suspect_running=False,
-    )
+    terms = StartTerms(utc_now(), "", CONF.max_crashes)
+    admissions = store.admit(claimed, terms, suspect_running=False)
     ending = asyncio.run(
         execute_attempt(registry, admissions.started[0], ThreadPoolExecutor(1), is_stopping=lambda: False)
     )

@@ -47,6 +47,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session as DatabaseSession
 
 import agentexec as ax
+from agentexec.activity.changes.admissions import StartTerms
 from agentexec.activity.changes.new_tasks import NewTask, activity_rows
 from agentexec.activity.changes.statements import ACTIVITY, INSERT_ACTIVITY
 from agentexec.activity.changes.stores import record_store
@@ -385,9 +386,8 @@ def run_attempt(folder: Path, epoch: int, kill_at: int, case: tuple[str, str, bo
 
     registry.add("case", handler)
     store = record_store()
-    admissions = store.admit(
-        [lease], now=utc_now(), started_message="", max_crashes=1000, suspect_running=False
-    )
+    terms = StartTerms(utc_now(), "", max_crashes=1000)
+    admissions = store.admit([lease], terms, suspect_running=False)
     ending = asyncio.run(
         execute_attempt(registry, admissions.started[0], ThreadPoolExecutor(1), is_stopping=lambda: False)
     )

@@ -21,6 +21,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 import agentexec as ax
+from agentexec.activity.changes.admissions import StartTerms
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks
 from agentexec.activity.changes.stores import record_store
 from agentexec.db.clock import utc_now
@@ -107,13 +108,8 @@ class Program:
         store, instants = record_store(), shop.INSTANTS
         if epoch == 2:
             ax.send_event_sync("deployed", str(agent_id.int % 10**9))
-        admissions = store.admit(
-            [Lease(agent_id, epoch)],
-            now=utc_now(),
-            started_message="",
-            max_crashes=1000,
-            suspect_running=False,
-        )
+        terms = StartTerms(utc_now(), "", max_crashes=1000)
+        admissions = store.admit([Lease(agent_id, epoch)], terms, suspect_running=False)
         if not admissions.started:
             (self._folder / "instants").write_text("0")
             return ENDED  # it was killed after its end

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from agentexec.activity.changes.crashes import NO_CRASHES, FailedTask, RunningTask, crashes_from_row
 from agentexec.activity.changes.expirations import ExpiredTask, has_expired
-from agentexec.activity.changes.postponements import Postponed
+from agentexec.activity.changes.postponements import Postponed, TaskKeys
 from agentexec.activity.changes.statements import statements_for
 from agentexec.activity.changes.versions import NO_VERSIONS, Versions
 from agentexec.db.chunks import chunks
@@ -22,6 +22,53 @@ from agentexec.task import Lease, Status
 
 BUSY_SECONDS = 0.2
 """Seconds for which a task is given back that another process has locked."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartTerms:
+    """Everything beside the rows that decides about the claims of one worker, and what is written about those that start."""
+
+    now: datetime
+    message: str
+    """Line in the log of each task that starts."""
+    max_crashes: int
+    """Crashes in a row that end a task."""
+    task_names: Collection[str] | None = None
+    """Names of the tasks that this worker has; None admits tasks of any name."""
+    queue: str | None = None
+    """Queue from which the tasks were claimed; None does not compare it."""
+    keys: TaskKeys | None = None
+    """Keys by which this worker's tasks are locked and limited."""
+    versions: Versions = NO_VERSIONS
+    """Versions of this worker's tasks."""
+    starts_early: bool = False
+    """True to start debounced tasks before they are due."""
+
+    def fits(self, row: Any, lease: Lease) -> tuple[bool, bool]:
+        """Return whether a claim can be of the recorded task, and whether this worker has that, in a version that may run it."""
+        is_ours = is_claim_of(
+            self.queue, recorded_queue=row.queue, recorded_epoch=row.epoch, claimed_epoch=lease.epoch
+        )
+        is_known = self.task_names is None or row.agent_type in self.task_names
+        return is_ours, is_known and not (self.versions.is_pinned and self.versions.leaves(row))
+
+    def decide(self, row: Any, lease: Lease, suspect_running: bool) -> tuple[Admission, CrashCounts]:
+        """Return the decision about a claim, and the crashes to record."""
+        is_ours, is_known = self.fits(row, lease)
+        if is_ours and is_known and row.epoch < lease.epoch and _is_plain(row):
+            return Admission.START, NO_CRASHES  # nearly every task; the policy would say the same
+        return admit(
+            status=row.status,
+            recorded_epoch=row.epoch,
+            claimed_epoch=lease.epoch,
+            crashes=crashes_from_row(row),
+            max_crashes=self.max_crashes,
+            suspect_running=suspect_running,
+            is_known=is_known,
+            is_ours=is_ours,
+            is_expired=has_expired(row, self.now),
+            is_early=not self.starts_early and _is_early(row, self.now),
+        )
 
 
 class Admitted(NamedTuple):
@@ -36,6 +83,20 @@ class Admitted(NamedTuple):
     """Since when it could start."""
     trace_context: str | None = None
     budget: str | None = None
+
+    @classmethod
+    def from_row(cls, row: Any, lease: Lease, crashes: CrashCounts, queued_at: datetime) -> Admitted:
+        """Return the task of a row that is about to start."""
+        return cls(
+            lease,
+            row.agent_type,
+            row.context,
+            row.attempt + 1,
+            crashes,
+            queued_at,
+            row.trace_context,
+            row.budget,
+        )
 
 
 class LeftTask(NamedTuple):
@@ -90,25 +151,16 @@ class Admissions:
 def decide_admissions(
     claims: Sequence[Lease],
     rows: Sequence[Any],
+    terms: StartTerms,
     *,
-    now: datetime,
-    max_crashes: int,
     suspect_running: bool,
-    task_names: Collection[str] | None = None,
-    queue: str | None = None,
     postponed: Mapping[UUID, Postponed] | None = None,
-    starts_early: bool = False,
-    versions: Versions = NO_VERSIONS,
 ) -> Admissions:
     """Decide about claims by their rows in the record. At most one suspect starts, and only by itself.
 
-    `suspect_running`: no suspect may start now.
-    `task_names`: the names that this worker has; None admits tasks of any name. `queue`: the queue from which they were
-    claimed; None does not compare it. `postponed`: the tasks that may not start yet, see `find_postponed`. `starts_early`: do
-    not wait until a debounced task is due. `versions`: those of this worker's tasks.
+    `suspect_running`: no suspect may start now. `postponed`: the tasks that may not start yet, see `find_postponed`.
     """
     admissions = Admissions()
-    worker = _Worker(now, max_crashes, task_names, queue, starts_early, versions)
     others = {
         Admission.ACKNOWLEDGE: admissions.ended,
         Admission.REFUSE: admissions.refused,
@@ -119,28 +171,18 @@ def decide_admissions(
     leases = {lease.agent_id: lease for lease in claims}
     known = _in_order(rows, leases)
     # The others first: beside one of them no suspect starts.
-    for row in _suspects_last(known, max_crashes):
+    for row in _suspects_last(known, terms.max_crashes):
         lease = leases[row.agent_id]
-        decision, crashes = worker.decide(row, lease, suspect_running)
+        decision, crashes = terms.decide(row, lease, suspect_running)
         if decision is Admission.START and postponed and row.agent_id in postponed:
             admissions.postponed.append((lease, postponed[row.agent_id]))
         elif decision is Admission.START:
             suspect_running = True
-            started = Admitted(
-                lease,
-                row.agent_type,
-                row.context,
-                row.attempt + 1,
-                crashes,
-                _startable_since(row),
-                row.trace_context,
-                row.budget,
-            )
-            admissions.started.append(started)
+            admissions.started.append(Admitted.from_row(row, lease, crashes, startable_since(row)))
         elif decision in others:
             others[decision].append(lease)
         else:
-            _set_aside(admissions, decision, RunningTask(lease, crashes, row.agent_type), row, now)
+            _set_aside(admissions, decision, RunningTask(lease, crashes, row.agent_type), row, terms.now)
     # Not in the record: the enqueuing transaction was rolled back, or retention removed it.
     if len(known) < len(leases):
         found = {row.agent_id for row in known}
@@ -153,39 +195,6 @@ def _in_order(rows: Sequence[Any], leases: Mapping[UUID, Lease]) -> list[Any]:
     found = {row.agent_id: row for row in rows}
     in_order = [found.get(agent_id) for agent_id in leases]
     return [row for row in in_order if row is not None]
-
-
-class _Worker(NamedTuple):
-    """Everything beside the rows that decides about the claims of one worker. See `decide_admissions`."""
-
-    now: datetime
-    max_crashes: int
-    task_names: Collection[str] | None
-    queue: str | None
-    starts_early: bool
-    versions: Versions
-
-    def decide(self, row: Any, lease: Lease, suspect_running: bool) -> tuple[Admission, CrashCounts]:
-        """Return the decision about a claim, and the crashes to record."""
-        is_ours = is_claim_of(
-            self.queue, recorded_queue=row.queue, recorded_epoch=row.epoch, claimed_epoch=lease.epoch
-        )
-        is_known = self.task_names is None or row.agent_type in self.task_names
-        is_known = is_known and not self.versions.leaves(row)
-        if is_ours and is_known and row.epoch < lease.epoch and _is_plain(row):
-            return Admission.START, NO_CRASHES  # nearly every task; the policy would say the same
-        return admit(
-            status=row.status,
-            recorded_epoch=row.epoch,
-            claimed_epoch=lease.epoch,
-            crashes=crashes_from_row(row),
-            max_crashes=self.max_crashes,
-            suspect_running=suspect_running,
-            is_known=is_known,
-            is_ours=is_ours,
-            is_expired=has_expired(row, self.now),
-            is_early=not self.starts_early and _is_early(row, self.now),
-        )
 
 
 def _is_plain(row: Any) -> bool:
@@ -221,10 +230,9 @@ def _set_aside(
         admissions.poisoned.append(task)
 
 
-def _startable_since(row: Any) -> datetime:
-    """Return when a task came to the queue, or the later moment that it was to wait for."""
-    since: datetime = row.updated_at
-    return since if row.run_at is None else max(since, row.run_at)
+def startable_since(row: Any) -> Any:
+    """Return when a task came to the queue, or the later moment that it was to wait for, in the row's form of moments."""
+    return row.updated_at if row.run_at is None else max(row.updated_at, row.run_at)
 
 
 def _is_early(row: Any, now: datetime) -> bool:
@@ -233,19 +241,12 @@ def _is_early(row: Any, now: datetime) -> bool:
     return is_debounced and row.run_at is not None and row.run_at > now
 
 
-def start_tasks(
-    connection: Connection,
-    started: Sequence[Admitted],
-    *,
-    started_message: str,
-    now: datetime,
-    versions: Versions = NO_VERSIONS,
-) -> None:
-    """Make admitted tasks RUNNING under their new epochs, with a log line each. `versions`: those of this worker's tasks."""
+def start_tasks(connection: Connection, started: Sequence[Admitted], terms: StartTerms) -> None:
+    """Make admitted tasks RUNNING under their new epochs, with a log line each."""
     sql = statements_for(connection)
     groups: dict[tuple[int, CrashCounts, str, str | None], list[UUID]] = defaultdict(list)
     for admitted in started:
-        message, version = start_line(started_message, admitted), versions.of(admitted.task_name)
+        message, version = start_line(terms.message, admitted), terms.versions.of(admitted.task_name)
         groups[admitted.lease.epoch, admitted.crashes, message, version].append(admitted.lease.agent_id)
     for (epoch, crashes, message, version), ids in groups.items():
         values = {
@@ -254,11 +255,11 @@ def start_tasks(
             "new_in_row": crashes.consecutive,
             "new_message": message,
             "new_version": version,
-            "now": now,
+            "now": terms.now,
         }
         for chunk in chunks(ids):
             connection.execute(sql.start, {"ids": chunk, **values})
-            connection.execute(sql.insert_log_lines, {"ids": chunk, "now": now})
+            connection.execute(sql.insert_log_lines, {"ids": chunk, "now": terms.now})
 
 
 def start_line(message: str, admitted: Admitted) -> str:

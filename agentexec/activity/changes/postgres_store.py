@@ -8,21 +8,19 @@ only those that are still in the expected state.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from agentexec.activity.changes.admissions import Admitted
+from agentexec.activity.changes.admissions import Admitted, StartTerms
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.new_tasks import NewTask
 from agentexec.activity.changes.postgres_insert import insert_in_one_statement
-from agentexec.activity.changes.postponements import TaskKeys
 from agentexec.activity.changes.progress import Progress
 from agentexec.activity.changes.statements import ACTIVITY, FOLLOW_UP, LOG, RESULT
 from agentexec.activity.changes.store import Recorded, RecordStore, complete_alike
-from agentexec.activity.changes.versions import NO_VERSIONS, Versions
 from agentexec.db.round_trips import can_batch, run_in_one_round_trip
 from agentexec.payloads.sealing import seal
 from agentexec.policy import MAX_EPOCH_LEAD, CrashCounts
@@ -122,41 +120,24 @@ class PostgresRecordStore(RecordStore):
             return insert_in_one_statement(self._engine, tasks, now, push_statement)
         return super().insert(tasks, now, push=push)
 
-    def start_fresh(
-        self,
-        claims: Sequence[Lease],
-        *,
-        now: datetime,
-        started_message: str,
-        task_names: Collection[str] | None = None,
-        queue: str | None = None,
-        keys: TaskKeys | None = None,
-        versions: Versions = NO_VERSIONS,
-    ) -> list[Admitted]:
+    def start_fresh(self, claims: Sequence[Lease], terms: StartTerms) -> list[Admitted]:
         """Make fresh tasks RUNNING in one round trip."""
         if not self._can_batch:
-            return super().start_fresh(
-                claims,
-                now=now,
-                started_message=started_message,
-                task_names=task_names,
-                queue=queue,
-                keys=keys,
-                versions=versions,
-            )
+            return super().start_fresh(claims, terms)
+        names, keys, versions = terms.task_names, terms.keys, terms.versions
         values = {
             "ids": [lease.agent_id for lease in claims],
             "epochs": [lease.epoch for lease in claims],
-            "names": None if task_names is None else list(task_names),
-            "queue": queue,
+            "names": None if names is None else list(names),
+            "queue": terms.queue,
             "lock_names": [] if keys is None else list(keys.lock_names),
             "limit_names": [] if keys is None else list(keys.limit_names),
             "versions": versions.by_task_text,
             "version": versions.default,
             "pinned": versions.is_pinned,
             "outdated": list(versions.outdated),
-            "message": started_message,
-            "now": now,
+            "message": terms.message,
+            "now": terms.now,
         }
         rows = {row[0]: row for row in run_in_one_round_trip(self._engine, START, values, relaxed=True)}
         started = ((lease, rows[lease.agent_id]) for lease in claims if lease.agent_id in rows)

@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine
 
-from agentexec.activity.changes.admissions import Admissions, Admitted
+from agentexec.activity.changes.admissions import Admitted, StartTerms, startable_since
 from agentexec.activity.changes.crashes import NO_CRASHES
 from agentexec.activity.changes.endings import Ending
-from agentexec.activity.changes.postponements import TaskKeys
 from agentexec.activity.changes.progress import Progress
 from agentexec.activity.changes.statements import ACTIVITY, LOG, RESULT, statements_for
 from agentexec.activity.changes.store import Recorded, RecordStore, complete_alike
-from agentexec.activity.changes.versions import NO_VERSIONS, Versions
 from agentexec.db.quick_connection import QuickConnection
 from agentexec.db.transactions import writing
 from agentexec.payloads.sealing import seal
-from agentexec.policy import is_claim_of
 from agentexec.task import Lease, Status
 
 IN_IDS = "agent_id IN (SELECT value FROM json_each(?))"
 
 FRESH = f"""
 SELECT agent_id, epoch, agent_type, queue, percentage, context, attempt, updated_at, run_at, trace_context, budget,
-    concurrency_key
+    concurrency_key, version
 FROM {ACTIVITY.name} WHERE {IN_IDS} AND +status = '{Status.QUEUED.name}' AND crashes = 0 AND crashes_in_row = 0
     AND +expires_at IS NULL AND +debounce_key IS NULL AND lock_key IS NULL
 """  # noqa: S608 - the names of our tables
@@ -60,7 +57,7 @@ RETURNING_SINCE = (3, 35)
 
 
 class Fresh(NamedTuple):
-    """Row of a task that waits and never crashed, as SQLite has it."""
+    """Row of a task that waits and never crashed, as SQLite has it. The stored form of moments sorts by time."""
 
     agent_id: str
     epoch: int
@@ -74,13 +71,7 @@ class Fresh(NamedTuple):
     trace_context: str | None
     budget: str | None
     concurrency_key: str | None
-
-    @property
-    def queued_at(self) -> datetime:
-        """The moment since which it could start."""
-        # The stored form sorts by time.
-        since = self.updated_at if self.run_at is None else max(self.updated_at, self.run_at)
-        return datetime.fromisoformat(since).replace(tzinfo=UTC)
+    version: str | None
 
 
 class SqliteRecordStore(RecordStore):
@@ -94,19 +85,10 @@ class SqliteRecordStore(RecordStore):
         self._returns = dbapi.sqlite_version_info >= RETURNING_SINCE
 
     def start_within(
-        self,
-        connection: Connection,
-        claims: Sequence[Lease],
-        *,
-        now: datetime,
-        started_message: str,
-        task_names: Collection[str] | None = None,
-        queue: str | None = None,
-        keys: TaskKeys | None = None,
-        versions: Versions = NO_VERSIONS,
+        self, connection: Connection, claims: Sequence[Lease], terms: StartTerms
     ) -> list[Admitted]:
         """Make those claimed tasks RUNNING that need no decision, within a transaction, and return them."""
-        if versions.is_pinned or not isinstance(connection, QuickConnection) or not connection.is_quick:
+        if not isinstance(connection, QuickConnection) or not connection.is_quick:
             return []
         leases = {lease.agent_id.hex: lease for lease in claims}
         rows = {row[0]: Fresh(*row) for row in connection.run(FRESH, (json.dumps([*leases]),))}
@@ -115,65 +97,20 @@ class SqliteRecordStore(RecordStore):
         try:
             for agent_id, lease in leases.items():
                 row = rows.get(agent_id)
-                if row is None or not _may_start(row, lease, task_names, queue, keys):
+                if row is None or not _may_start(row, lease, terms):
                     continue
-                started.append(_admitted(row, lease))
-                groups[lease.epoch, row.percentage, versions.of(row.agent_type)].append(agent_id)
+                since = datetime.fromisoformat(startable_since(row)).replace(tzinfo=UTC)
+                started.append(Admitted.from_row(row, lease, NO_CRASHES, since))
+                groups[lease.epoch, row.percentage, terms.versions.of(row.agent_type)].append(agent_id)
         except (TypeError, ValueError):
             return []  # somebody else has written to a row; the others must not wait for it
-        moment = _stored_time(now)
+        moment = _stored_time(terms.now)
         for (epoch, percentage, version), agent_ids in groups.items():
             ids = json.dumps(agent_ids)
-            connection.run(START, (epoch, started_message, moment, moment, version, ids))
-            line = (moment, Status.RUNNING.name, started_message, percentage, ids)
+            connection.run(START, (epoch, terms.message, moment, moment, version, ids))
+            line = (moment, Status.RUNNING.name, terms.message, percentage, ids)
             connection.run(INSERT_LINES, line)
         return started
-
-    def admit(
-        self,
-        claims: Sequence[Lease],
-        *,
-        now: datetime,
-        started_message: str,
-        max_crashes: int,
-        suspect_running: bool,
-        task_names: Collection[str] | None = None,
-        queue: str | None = None,
-        keys: TaskKeys | None = None,
-        versions: Versions = NO_VERSIONS,
-        starts_early: bool = False,
-    ) -> Admissions:
-        """Make claimed tasks RUNNING, those that need no decision first."""
-        with writing(self._engine, relaxed=True) as connection:
-            started = self.start_within(
-                connection,
-                claims,
-                now=now,
-                started_message=started_message,
-                task_names=task_names,
-                queue=queue,
-                keys=keys,
-                versions=versions,
-            )
-            fresh = {admitted.lease for admitted in started}
-            others = [lease for lease in claims if lease not in fresh]
-            if not others:
-                return Admissions(started)
-            admissions = self._admit(
-                connection,
-                others,
-                now=now,
-                started_message=started_message,
-                max_crashes=max_crashes,
-                suspect_running=suspect_running or bool(started),
-                task_names=task_names,
-                queue=queue,
-                keys=keys,
-                versions=versions,
-                starts_early=starts_early,
-            )
-        admissions.started = [*started, *admissions.started]
-        return admissions
 
     def record(
         self,
@@ -208,33 +145,14 @@ class SqliteRecordStore(RecordStore):
         )
 
 
-def _may_start(
-    row: Fresh, lease: Lease, task_names: Collection[str] | None, queue: str | None, keys: TaskKeys | None
-) -> bool:
+def _may_start(row: Fresh, lease: Lease, terms: StartTerms) -> bool:
     """Return True if the policy starts a task whatever else is known."""
-    is_ours = is_claim_of(
-        queue, recorded_queue=row.queue, recorded_epoch=row.epoch, claimed_epoch=lease.epoch
-    )
-    if not is_ours or row.epoch >= lease.epoch:
+    if row.epoch >= lease.epoch or not all(terms.fits(row, lease)):
         return False
-    if task_names is not None and row.agent_type not in task_names:
-        return False
+    keys = terms.keys
     return keys is None or not (
         row.agent_type in keys.lock_names
         or (row.concurrency_key is None and row.agent_type in keys.limit_names)
-    )
-
-
-def _admitted(row: Fresh, lease: Lease) -> Admitted:
-    return Admitted(
-        lease,
-        row.agent_type,
-        row.context,
-        row.attempt + 1,
-        NO_CRASHES,
-        row.queued_at,
-        row.trace_context,
-        row.budget,
     )
 
 

@@ -10,16 +10,21 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from agentexec.activity.changes.admissions import Admissions, Admitted, decide_admissions, start_tasks
+from agentexec.activity.changes.admissions import (
+    Admissions,
+    Admitted,
+    StartTerms,
+    decide_admissions,
+    start_tasks,
+)
 from agentexec.activity.changes.crashes import fail_poison_tasks
 from agentexec.activity.changes.endings import Ending, end, find_busy, select_rows
 from agentexec.activity.changes.expirations import end_expired
 from agentexec.activity.changes.new_tasks import NewTask, insert_tasks, one_or_many, with_context
-from agentexec.activity.changes.postponements import TaskKeys, end_invalid, find_postponed
+from agentexec.activity.changes.postponements import end_invalid, find_postponed
 from agentexec.activity.changes.progress import Progress, accepted_reports, write_progress
 from agentexec.activity.changes.statements import INSERT_RESULT, statements_for
 from agentexec.activity.changes.unknown_tasks import leave_unknown
-from agentexec.activity.changes.versions import NO_VERSIONS, Versions
 from agentexec.activity.deaths import UNKNOWN_REASON
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import inserting, writing
@@ -74,106 +79,52 @@ class RecordStore:
                 push(connection)
         return False
 
-    def start_fresh(
-        self,
-        claims: Sequence[Lease],
-        *,
-        now: datetime,
-        started_message: str,
-        task_names: Collection[str] | None = None,
-        queue: str | None = None,
-        keys: TaskKeys | None = None,
-        versions: Versions = NO_VERSIONS,
-    ) -> list[Admitted]:
+    def start_fresh(self, claims: Sequence[Lease], terms: StartTerms) -> list[Admitted]:
         """Make claimed tasks RUNNING that need no decision, and return them in the order of the claims.
 
-        Such a task is QUEUED and has not expired, its process never crashed, its epoch is older than the claim, its name is one of
-        `task_names` (None: any), it has its `keys`, no other task has its lock, and the claim can be of its `queue` (None: any), see `policy.is_claim_of`. Any number of them may be left to `admit`, which knows all cases; the general store
-        leaves all of them.
+        Such a task is QUEUED and has not expired, its process never crashed, its epoch is older than the claim, no other task has
+        its lock, and it is one that may start under the `terms`. Any number of them may be left to `admit`, which knows all cases; the general store leaves all of them.
         """
         return []
 
     def start_within(
-        self,
-        connection: Connection,
-        claims: Sequence[Lease],
-        *,
-        now: datetime,
-        started_message: str,
-        task_names: Collection[str] | None = None,
-        queue: str | None = None,
-        keys: TaskKeys | None = None,
-        versions: Versions = NO_VERSIONS,
+        self, connection: Connection, claims: Sequence[Lease], terms: StartTerms
     ) -> list[Admitted]:
-        """Do what `start_fresh` does, in the transaction that claims the tasks, if `starts_within`."""
+        """Do what `start_fresh` does, within a transaction that also claims the tasks, if `starts_within`."""
         return []
 
-    def admit(
-        self,
-        claims: Sequence[Lease],
-        *,
-        now: datetime,
-        started_message: str,
-        max_crashes: int,
-        suspect_running: bool,
-        task_names: Collection[str] | None = None,
-        queue: str | None = None,
-        keys: TaskKeys | None = None,
-        versions: Versions = NO_VERSIONS,
-        starts_early: bool = False,
-    ) -> Admissions:
-        """Make claimed tasks RUNNING under their new epochs, where the record agrees.
+    def admit(self, claims: Sequence[Lease], terms: StartTerms, *, suspect_running: bool) -> Admissions:
+        """Make claimed tasks RUNNING under their new epochs, where the record agrees; those that need no decision first.
 
-        `task_names`: the names of the tasks that this worker has; None admits tasks of any name. `queue`: the queue from
-        which they were claimed; None does not compare it. `keys` and `versions`: those of this worker's tasks. `starts_early`: do
-        not wait until a debounced task is due. Tasks that another process has locked are given back.
+        `suspect_running`: no suspect may start now. Tasks that another process has locked are given back.
         """
         with writing(self._engine, relaxed=True) as connection:
-            return self._admit(
-                connection,
-                claims,
-                now=now,
-                started_message=started_message,
-                max_crashes=max_crashes,
-                suspect_running=suspect_running,
-                task_names=task_names,
-                queue=queue,
-                keys=keys,
-                versions=versions,
-                starts_early=starts_early,
+            started = self.start_within(connection, claims, terms)
+            if started:
+                fresh = {admitted.lease for admitted in started}
+                claims = [lease for lease in claims if lease not in fresh]
+            if not claims:
+                return Admissions(started)
+            admissions = self._admit(
+                connection, claims, terms, suspect_running=suspect_running or bool(started)
             )
+        admissions.started = [*started, *admissions.started]
+        return admissions
 
     def _admit(
-        self,
-        connection: Connection,
-        claims: Sequence[Lease],
-        *,
-        now: datetime,
-        started_message: str,
-        max_crashes: int,
-        suspect_running: bool,
-        task_names: Collection[str] | None,
-        queue: str | None,
-        keys: TaskKeys | None,
-        versions: Versions,
-        starts_early: bool,
+        self, connection: Connection, claims: Sequence[Lease], terms: StartTerms, *, suspect_running: bool
     ) -> Admissions:
-        """Do what `admit` does, within a transaction, which a database that can batch commits here."""
-        sql = statements_for(connection)
+        """Admit tasks that need a decision, within a transaction, which a database that can batch commits here."""
+        sql, now = statements_for(connection), terms.now
         ids = list({lease.agent_id: None for lease in claims})
         rows = select_rows(connection, sql.select_claimed, ids)
         busy = find_busy(connection, ids, rows)
         admissions = decide_admissions(
             [lease for lease in claims if lease.agent_id not in busy] if busy else claims,
             rows,
-            now=now,
-            max_crashes=max_crashes,
+            terms,
             suspect_running=suspect_running,
-            task_names=task_names,
-            queue=queue,
-            postponed=find_postponed(connection, rows, keys),
-            starts_early=starts_early,
-            versions=versions,
+            postponed=find_postponed(connection, rows, terms.keys),
         )
         if busy:
             admissions.leave_busy(claims, busy)
@@ -181,15 +132,9 @@ class RecordStore:
             names = {row.agent_id: row.agent_type for row in rows}
             admissions.failed.extend(end_invalid(connection, admissions.postponed, names, now))
         if admissions.unknown:
-            leave_unknown(connection, admissions, task_names or (), now)
+            leave_unknown(connection, admissions, terms.task_names or (), now)
         with batched(connection, commit=True):
-            start_tasks(
-                connection,
-                admissions.started,
-                started_message=started_message,
-                now=now,
-                versions=versions,
-            )
+            start_tasks(connection, admissions.started, terms)
             if admissions.poisoned:
                 failed = fail_poison_tasks(connection, admissions.poisoned, UNKNOWN_REASON, now)
                 admissions.failed.extend(failed)

@@ -16,6 +16,7 @@ from sqlalchemy import Float, LargeBinary, Uuid, event, exc, select, text, updat
 from sqlalchemy.orm import Session
 
 import agentexec as ax
+from agentexec.activity.changes.admissions import StartTerms
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.stores import record_store
 from agentexec.activity.models import Activity
@@ -78,9 +79,8 @@ class World:
 def fail(agent_id: UUID) -> None:
     """End a queued task in ERROR, as a worker does."""
     store = record_store()
-    admitted = store.admit(
-        [Lease(agent_id, 1)], started_message="", max_crashes=3, suspect_running=False, now=utc_now()
-    )
+    terms = StartTerms(utc_now(), "", max_crashes=3)
+    admitted = store.admit([Lease(agent_id, 1)], terms, suspect_running=False)
     assert admitted.started
     store.record(
         [], [Ending(Lease(agent_id, 1), ax.Status.ERROR, "No.", error="No.")], now=utc_now(), result_ttl=1

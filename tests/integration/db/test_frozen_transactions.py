@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, select, text, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
-from agentexec.activity.changes.admissions import BUSY_SECONDS
+from agentexec.activity.changes.admissions import BUSY_SECONDS, StartTerms
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.served_tasks import report_served
 from agentexec.activity.changes.stores import record_store
@@ -81,9 +81,8 @@ def start(*workers: str) -> list[Lease]:
     for worker in workers:
         claim = RUNTIME.backend.claim(ax.CONF.queue_name, worker, limit=1, low_quota=0, lease_seconds=LEASE)
         leases += claim.leases
-    admissions = record_store().admit(
-        leases, now=utc_now(), started_message="Started.", max_crashes=3, suspect_running=False
-    )
+    terms = StartTerms(utc_now(), "Started.", max_crashes=3)
+    admissions = record_store().admit(leases, terms, suspect_running=False)
     assert len(admissions.started) == len(workers)
     return leases
 
@@ -307,11 +306,11 @@ class TestWorkers:
     ) -> None:
         stuck, free = deployment.enqueue("work", "a"), deployment.enqueue("work", "b")
         claim = RUNTIME.backend.claim(ax.CONF.queue_name, "w", limit=2, low_quota=2, lease_seconds=30)
-        options = {"now": utc_now(), "started_message": "Started."}
+        terms = StartTerms(utc_now(), "Started.", max_crashes=3)
         with frozen(other, lock_task(stuck)):
-            started = record_store().start_fresh(claim.leases, **options)
+            started = record_store().start_fresh(claim.leases, terms)
             left = [lease for lease in claim.leases if lease not in {item.lease for item in started}]
-            rest = record_store().admit(left, max_crashes=3, suspect_running=False, **options)
+            rest = record_store().admit(left, terms, suspect_running=False)
         assert [item.lease.agent_id for item in (*started, *rest.started)] == [free.agent_id]
         assert [(task.lease.agent_id, task.seconds) for task in rest.early] == [
             (stuck.agent_id, BUSY_SECONDS)

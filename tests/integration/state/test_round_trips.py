@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from agentexec.activity.changes.admissions import StartTerms
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.stores import open_record_store
 from agentexec.activity.mailbox import OutcomeQuery
@@ -115,7 +116,7 @@ def test_an_outcome_is_read_in_one_round_trip(engine: Engine, trips: Trips) -> N
     store, task = open_record_store(engine), new_task(1, queue=QUEUE)
     ending = Ending(Lease(task.agent_id, 1), Status.COMPLETE, "Done.", result="1")
     store.insert([task], utc_now(), push=lambda _: None)
-    store.start_fresh([ending.lease], now=utc_now(), started_message="Started.")
+    store.start_fresh([ending.lease], StartTerms(utc_now(), "Started.", max_crashes=3))
     store.record([], [ending], now=utc_now(), result_ttl=60, acknowledge=None)
     query, rows = OutcomeQuery(engine), []
     assert trips(lambda: rows.extend(query.read([task.agent_id, uuid.uuid4()]))) == 1
@@ -137,7 +138,7 @@ def test_steps_of_a_plain_task_make_few_calls(engine: Engine, backend: sql_backe
         steps: list[Callable[[], object]] = [
             lambda: store.insert([task], utc_now(), push=lambda _: None, push_statement=pushed),
             lambda: claim(backend),
-            lambda: store.start_fresh([ending.lease], now=utc_now(), started_message="Started."),
+            lambda: store.start_fresh([ending.lease], StartTerms(utc_now(), "Started.", max_crashes=3)),
             lambda: store.record([], [ending], acknowledge=lambda *_: None, **options),
             lambda: backend.notify_done(QUEUE, [task.agent_id]),
         ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from uuid import UUID
 
+from agentexec.activity.changes.admissions import StartTerms
 from agentexec.activity.changes.store import RecordStore
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
@@ -63,14 +64,8 @@ def run_tasks(record: Record, threads: ThreadPoolExecutor) -> int:
     held.slots.acquire(TASKS)
     with counting_calls() as calls:
         held.tasks.add(leases)
-        admissions = store.admit(
-            leases,
-            now=utc_now(),
-            started_message="Task started.",
-            max_crashes=MAX_CRASHES,
-            suspect_running=False,
-            queue=QUEUE,
-        )
+        terms = StartTerms(utc_now(), "Task started.", MAX_CRASHES, queue=QUEUE)
+        admissions = store.admit(leases, terms, suspect_running=False)
         held.suspects.add(admissions.started)
 
         async def run() -> None:

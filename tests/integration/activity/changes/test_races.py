@@ -16,6 +16,7 @@ from sqlalchemy import Engine, event, select, update
 from sqlalchemy.orm import Session
 
 import agentexec as ax
+from agentexec.activity.changes.admissions import StartTerms
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.store import RecordStore
 from agentexec.activity.changes.stores import record_store
@@ -35,9 +36,8 @@ everywhere = on_targets("embedded", "postgres", "valkey+sqlite")
 def start(worker: str) -> Lease:
     """Claim and admit the one task that is ready, as a worker process does."""
     [lease] = RUNTIME.backend.claim(ax.CONF.queue_name, worker, limit=1, low_quota=0, lease_seconds=30).leases
-    admissions = record_store().admit(
-        [lease], now=utc_now(), started_message="Task started.", max_crashes=3, suspect_running=False
-    )
+    terms = StartTerms(utc_now(), "Task started.", max_crashes=3)
+    admissions = record_store().admit([lease], terms, suspect_running=False)
     assert [admitted.lease for admitted in admissions.started] == [lease]
     return lease
 
@@ -170,20 +170,14 @@ def test_fresh_tasks_start_in_one_round_trip_with_the_usual_rows(deployment: Dep
             connection.execute(update(Activity).where(Activity.agent_id == task.agent_id).values(**values))
     unknown = Lease(new_agent_id(), 1)
 
-    store = record_store()
+    store, terms = record_store(), StartTerms(utc_now(), "Task started.", max_crashes=3)
     with no_statements(RUNTIME.engine):
-        started = store.start_fresh([*claims, unknown], now=utc_now(), started_message="Task started.")
+        started = store.start_fresh([*claims, unknown], terms)
     assert [admitted.lease for admitted in started] == [claims[0], claims[4]], "in the order of the claims"
-    assert not store.start_fresh(claims, now=utc_now(), started_message="Task started.")
+    assert not store.start_fresh(claims, terms)
 
     third = deployment.enqueue("work", "f")
-    admissions = store.admit(
-        [Lease(third.agent_id, 1)],
-        now=utc_now(),
-        started_message="Task started.",
-        max_crashes=3,
-        suspect_running=False,
-    )
+    admissions = store.admit([Lease(third.agent_id, 1)], terms, suspect_running=False)
     [usual] = admissions.started
     same = {"lease": usual.lease, "context": usual.context, "queued_at": usual.queued_at}
     assert started[1]._replace(**same) == usual

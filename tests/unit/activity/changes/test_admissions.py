@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-from agentexec.activity.changes.admissions import Admissions, decide_admissions, start_line
+from agentexec.activity.changes.admissions import Admissions, StartTerms, decide_admissions, start_line
 from agentexec.task import Lease, Status
 
 MAX_CRASHES = 3
@@ -38,7 +38,8 @@ def row(number: int, **changes: Any) -> SimpleNamespace:
 
 def decide(*rows: SimpleNamespace, claims: tuple[int, ...] = (), suspect_running: bool = False) -> Admissions:
     leases = [Lease(row.agent_id, 1) for row in rows] + [Lease(UUID(int=number), 1) for number in claims]
-    return decide_admissions(leases, rows, now=NOW, max_crashes=MAX_CRASHES, suspect_running=suspect_running)
+    terms = StartTerms(NOW, "Started.", MAX_CRASHES)
+    return decide_admissions(leases, rows, terms, suspect_running=suspect_running)
 
 
 def test_a_queued_task_starts_its_next_attempt() -> None:
