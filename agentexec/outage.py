@@ -290,6 +290,21 @@ def impatient() -> Generator[None]:
         PATIENCE.reset(token)
 
 
+def lose_patience() -> None:
+    """Let calls of the running context fail at once from here on, until it ends or `keeping_patience` is left."""
+    PATIENCE.set(None)
+
+
+@contextmanager
+def keeping_patience() -> Generator[None]:
+    """End with the block what `lose_patience` does in it."""
+    token = PATIENCE.set(PATIENCE.get())
+    try:
+        yield
+    finally:
+        PATIENCE.reset(token)
+
+
 def current_patience() -> Patience | None:
     """Return the patience of the attempt that runs the code; None outside a task."""
     patience = PATIENCE.get()

@@ -63,7 +63,8 @@ def translating_db_errors(engine: Engine) -> Generator[None]:
         # sqlite3 has no class of its own for a file that is damaged or is not a database.
         if isinstance(error, OUTAGES) or type(error) is exc.DatabaseError or is_transient(error):
             away = UnavailableError(
-                f"The database {safe_url(engine.url)} cannot be used: {_file_problem(engine) or reason_of(error)}."
+                f"The database {safe_url(engine.url)} cannot be used: "
+                f"{_file_problem(engine) or reason_of(error)}{_lock_advice(error)}."
             )
             away.contended = _is_contended(error)
             raise away from error
@@ -97,6 +98,12 @@ def _is_contended(error: exc.DBAPIError) -> bool:
     number = next(iter(getattr(error.orig, "args", ())), None)
     busy = getattr(error.orig, "sqlite_errorcode", None) in BUSY
     return busy or state.startswith(CONTENDED_STATES) or number in CONTENDED_NUMBERS
+
+
+def _lock_advice(error: exc.DBAPIError) -> str:
+    """Return what a developer may not know of SQLite's write lock, if an error is about it."""
+    is_busy = getattr(error.orig, "sqlite_errorcode", None) in BUSY
+    return " (ax.transaction() keeps SQLite's write lock until its tool returns)" if is_busy else ""
 
 
 def _is_missing_table(error: exc.DBAPIError) -> bool:

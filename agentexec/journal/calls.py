@@ -17,7 +17,7 @@ from agentexec.journal.questions import Question, Verdict
 from agentexec.journal.recorder import POLICIES, SCOPE, Policy, Scope
 from agentexec.journal.user_errors import contain_generator_exit
 from agentexec.journal.verdicts import wait_for_verdicts
-from agentexec.outage import Tries
+from agentexec.outage import Tries, keeping_patience
 from agentexec.runtime import RUNTIME
 
 T = TypeVar("T")
@@ -175,7 +175,8 @@ def _inside(scope: Scope, call: Call) -> Generator[None]:
     """Let the code inside the block know the call that it is a part of."""
     scope_token, call_token = SCOPE.set(scope.child_scope(call.path)), CURRENT_CALL.set(call)
     try:
-        yield
+        with keeping_patience():
+            yield
     finally:
         CURRENT_CALL.reset(call_token)
         SCOPE.reset(scope_token)

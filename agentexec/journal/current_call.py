@@ -25,7 +25,7 @@ from agentexec.journal.facts import Fact, FactKind
 from agentexec.journal.recorder import Policy, Recorder
 from agentexec.journal.store import insert_fact
 from agentexec.journal.stores import journal_store
-from agentexec.outage import impatient, wait_out
+from agentexec.outage import impatient, lose_patience, wait_out
 from agentexec.runtime import RUNTIME
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,9 @@ class Call:
                 yield
         finally:
             self._suspendable = None
+        if self._recorder is not None:
+            # The lock stays until the call ends, so what the call writes elsewhere fails as it does in the block.
+            lose_patience()
 
     def give_way(self) -> None:
         """Roll the transaction back if the event loop that the call needs waits for it; the call is made again then.
@@ -284,7 +287,7 @@ def transaction() -> Generator[Session]:
 
     The session is on agentexec's database. Use it once in each call of a tool or step with the policy
     "transactional", sync or async. The commit comes when the tool returns, so return soon: on SQLite nothing else can
-    write until then. An error inside the block, or one that the SDK turns into its own text for the model, rolls
+    write until then, not even the call itself, which must enqueue or report before the block. An error inside the block, or one that the SDK turns into its own text for the model, rolls
     everything back. `session.commit()` commits nothing. If an outage of the database has rolled it back, the call is made
     again when the database is back. On SQLite it is also rolled back, and the call made again, if another handler makes a
     blocking call that writes on the same event loop: that would wait for a transaction whose end waits for the loop.

@@ -148,3 +148,37 @@ async def test_a_transaction_keeps_the_lock_from_its_own_call(
     assert await beside.run(task, buy, lambda: asyncio.sleep(0)) == "bought pen"
     assert payments() == ["pen"]
     assert "locked" in str(errors)
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_call_that_writes_elsewhere_after_its_block_fails_and_waits_for_nothing(
+    task: ReplayableTask, monkeypatch: pytest.MonkeyPatch, is_async: bool
+) -> None:
+    """It would wait for a lock that it has itself until its end."""
+    monkeypatch.setattr("agentexec.db.sqlite.BUSY_TIMEOUT_MS", 50)
+    errors: list[Exception] = []
+
+    def insert(topic: str) -> None:
+        with ax.transaction() as db:
+            db.execute(INSERT, {"topic": topic})
+
+    async def buy(topic: str) -> str:
+        insert(topic)
+        try:
+            await ax.enqueue("ship", {"topic": topic})
+        except ax.UnavailableError as error:
+            errors.append(error)
+        return f"bought {topic}"
+
+    def buy_in_thread(topic: str) -> str:
+        insert(topic)
+        try:
+            ax.enqueue_sync("ship", {"topic": topic})
+        except ax.UnavailableError as error:
+            errors.append(error)
+        return f"bought {topic}"
+
+    tool = function_tool(buy if is_async else buy_in_thread, name_override="buy")
+    assert await Beside().run(task, tool, lambda: asyncio.sleep(0)) == "bought pen"
+    assert payments() == ["pen"]
+    assert "ax.transaction()" in str(errors)
