@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -16,6 +15,7 @@ from agentexec.activity.queries.labels import label_rows
 from agentexec.db.errors import translating_db_errors
 from agentexec.db.libpq import run_two_transactions
 from agentexec.db.lock_limits import transaction_limits
+from agentexec.db.row_source import Types, row_source
 from agentexec.payloads.sealing import seal
 from agentexec.state.answers import PushStatement
 
@@ -50,6 +50,11 @@ NEW_COLUMNS = (
 )
 """Columns of a new activity."""
 
+_LABELS = f""", labels AS (
+    INSERT INTO {LABEL.name} (agent_id, name, value, created_at)
+    SELECT agent_id, label ->> 0, label ->> 1, created_at FROM given, json_array_elements(labels) AS label
+)"""  # noqa: S608 - the name of our table
+
 
 def insert_in_one_statement(
     engine: Engine, tasks: Sequence[NewTask], now: datetime, push: PushStatement | None
@@ -58,13 +63,16 @@ def insert_in_one_statement(
     rows = activity_rows(tasks, now)
     for row, task in zip(rows, tasks, strict=True):
         context = None if row["context"] is None else seal(row["context"])
-        row |= {"status": task.status.name, "labels": label_rows(task.metadata), "context": context}
-    # As JSON the rows cost a fraction of what the driver takes for single values or lists.
-    values = {
-        "tasks": json.dumps(rows, default=_json_value, ensure_ascii=False),
-        **(push.values if push else {}),
-    }
-    statement = _insert_statement(engine.dialect, push.sql if push else None)
+        row |= {
+            "agent_id": task.agent_id.hex,
+            "status": task.status.name,
+            "labels": label_rows(task.metadata),
+            "context": context,
+        }
+    source = row_source("task", rows, _types(engine.dialect))
+    values: dict[str, Any] = {**source.values, **(push.values if push else {})}
+    has_labels = any(row["labels"] for row in rows)
+    statement = _insert_statement(source.sql, push.sql if push else None, has_labels)
     # A key may be taken by a transaction that is still open, and whose process may be frozen.
     waits = any(task.idempotency_key is not None for task in tasks)
     limits = [(f"SELECT {transaction_limits(engine.dialect)}", {})] * waits
@@ -78,27 +86,26 @@ def insert_in_one_statement(
     return has_woken
 
 
-def _json_value(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
 @functools.cache
-def _insert_statement(dialect: Dialect, push: str | None) -> str:
+def _types(dialect: Dialect) -> Types:
+    columns = [(name, ACTIVITY.c[name].type.compile(dialect)) for name in NEW_COLUMNS]
+    return (*columns, ("labels", "json"))
+
+
+@functools.lru_cache(maxsize=128)
+def _insert_statement(source: str, push: str | None, has_labels: bool) -> str:
     """Return the statement. Foreign keys are checked at its end, when all of its rows are there."""
     columns = ", ".join(NEW_COLUMNS)
-    types = ", ".join(f"{name} {ACTIVITY.c[name].type.compile(dialect)}" for name in NEW_COLUMNS)
     pushed = "" if push is None else f", pushed AS ({push})"
+    labels = _LABELS if has_labels else ""
     return f"""
 WITH given AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(tasks)s::json) AS task({types}, labels json)
+    {source}
 ), added AS (
     INSERT INTO {ACTIVITY.name} ({columns}) SELECT {columns} FROM given
 ), line AS (
     INSERT INTO {LOG.name} (activity_id, created_at, status, message, percentage)
     SELECT agent_id, created_at, status, message, percentage FROM given
-), labels AS (
-    INSERT INTO {LABEL.name} (agent_id, name, value, created_at)
-    SELECT agent_id, label ->> 0, label ->> 1, created_at FROM given, json_array_elements(labels) AS label
-){pushed}
+){labels}{pushed}
 SELECT 1
 """  # noqa: S608 - the names of our tables and columns

@@ -6,7 +6,6 @@ Pushing and finishing join the record's transactions, so an accepted task never 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -71,18 +70,17 @@ class SqlBackend(SqlClaims):
         # With keys, `wake` also gives tasks their turns.
         is_plain = all(entry.fairness_key is None for entry in entries)
         return PushStatement(
-            self._plain.push_statement,
-            self._push_values(queue, entries),
+            *self._plain.push(queue, self._pushed_rows(queue, entries)),
             self._wakeup.statement(TASKS) if is_plain else None,
             lambda: self._wakeup.note_changes([TASKS]),
         )
 
-    def _push_values(self, queue: str, entries: Sequence[Entry]) -> dict[str, Any]:
+    def _pushed_rows(self, queue: str, entries: Sequence[Entry]) -> list[dict[str, Any]]:
         self._fair.note_pushed(queue, entries)
         clock = utc_now().timestamp()
-        rows = [
+        return [
             {
-                "agent_id": str(entry.agent_id),
+                "agent_id": entry.agent_id.hex,
                 "priority": entry.priority,
                 "lane": waiting_lane(entry),
                 # Tasks of one push keep their order.
@@ -92,7 +90,6 @@ class SqlBackend(SqlClaims):
             }
             for place, entry in enumerate(entries)
         ]
-        return {"push_queue": queue, "push_entries": json.dumps(rows)}
 
     def wake(self, queue: str, count: int) -> None:
         self._wakeup.announce(TASKS)

@@ -5,11 +5,13 @@ The statement restates in SQL what `claims.py` does for such tasks. It leaves a 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
 
 from agentexec.db.round_trips import IN_INDEX_ORDER, can_batch, run_in_one_round_trip
+from agentexec.db.row_source import RowSource, row_source
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
 from agentexec.state.sql_backend.dialects import dialect_of
 from agentexec.state.sql_backend.fair_lanes import NextTasks
@@ -21,11 +23,20 @@ HIGH, LOW = map(int, (Priority.HIGH, Priority.LOW))
 
 _PUSH = f"""
 INSERT INTO {QueueEntry.__tablename__} (agent_id, queue, priority, lane, at, epoch, flow, step, grouped)
-SELECT agent_id, %(push_queue)s, priority, lane, {{now}} + shift, epoch, flow, step, 0
-FROM json_to_recordset(%(push_entries)s::json) AS entry(
-    agent_id uuid, priority smallint, lane smallint, shift bigint, epoch integer, flow bigint, step bigint
-) ON CONFLICT DO NOTHING
+SELECT agent_id, %(push_queue)s, priority, lane, {{now}} + shift, epoch, flow, step, 0 FROM ({{rows}}) AS entry
+ON CONFLICT DO NOTHING
 """
+
+_PUSHED = (
+    ("agent_id", "uuid"),
+    ("priority", "smallint"),
+    ("lane", "smallint"),
+    ("shift", "bigint"),
+    ("epoch", "integer"),
+    ("flow", "bigint"),
+    ("step", "bigint"),
+)
+"""Columns of pushed tasks. `shift`: microseconds from now to the time from which the task may start."""
 
 
 class PlainClaim(NamedTuple):
@@ -44,7 +55,13 @@ class PostgresClaims:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._statement = _claim_statement(dialect_of(engine).now, dialect_of(engine).start)
-        self.push_statement = _PUSH.format(now=dialect_of(engine).now)
+        self._now = dialect_of(engine).now
+
+    def push(self, queue: str, rows: Sequence[Mapping[str, Any]]) -> RowSource:
+        """Return the statement that pushes rows to a queue, to be a part of another one, and its values."""
+        source = row_source("push", rows, _PUSHED)
+        values = {"push_queue": queue, **source.values}
+        return RowSource(_PUSH.format(now=self._now, rows=source.sql), values)
 
     def claim(
         self, queue: str, worker: str, *, limit: int, low_quota: int, lease_seconds: float
