@@ -52,11 +52,10 @@ class Settlement:
         if self._on_written is not None:
             self._on_written(written)
         finished = self._tasks.by_queue([ending.lease for ending in written if ending.status.final])
-        released = [
-            (ending, self._tasks.queue_of(ending.lease.agent_id))
-            for ending in written
-            if not ending.status.final
-        ]
+        released: dict[str, list[Ending]] = {}
+        for ending in written:
+            if not ending.status.final:
+                released.setdefault(self._tasks.queue_of(ending.lease.agent_id), []).append(ending)
         self._tasks.settle([ending.lease.agent_id for ending in (*written, *refused)])
         for ending in refused:
             log.warning(
@@ -66,7 +65,8 @@ class Settlement:
             )
         for queue, leases in finished:
             self._finish(queue, leases)
-        self._release(released)
+        for queue, endings in released.items():
+            self._release(queue, endings)
 
     def free_lock(self, agent_id: UUID) -> None:
         """Let the next task have the lock of one that was ended from outside, now that its handler has stopped."""
@@ -92,22 +92,17 @@ class Settlement:
                 backend.finish(queue, left)
             backend.notify_done(queue, [lease.agent_id for lease in leases])
 
-    def _release(self, endings: Sequence[tuple[Ending, str]]) -> None:
-        """Give tasks back to their queues."""
-        if not endings:
-            return
-        waiting = {
-            ending.lease.agent_id: ending.awaited_kinds for ending, _ in endings if ending.awaited_kinds
-        }
+    def _release(self, queue: str, endings: Sequence[Ending]) -> None:
+        """Give tasks back to their queue."""
         with self._runtime.best_effort(
             log, "%d task(s) return to the queue when their leases expire.", len(endings)
         ):
             self._tasks.wait_for_renewal()
-            for ending, queue in endings:
+            for ending in endings:
                 self._backend.release(queue, ending.lease, delay=ending.delay)
+            waiting = {
+                ending.lease.agent_id: ending.awaited_kinds for ending in endings if ending.awaited_kinds
+            }
             # An answer that came before the release found no delayed task that it could make ready.
             if waiting and (answered := ready_tasks(self._runtime.engine, waiting)):
-                queues = {ending.lease.agent_id: queue for ending, queue in endings}
-                for queue in {queues[agent_id] for agent_id in answered}:
-                    ready = [agent_id for agent_id in answered if queues[agent_id] == queue]
-                    self._backend.make_ready(queue, ready)
+                self._backend.make_ready(queue, answered)

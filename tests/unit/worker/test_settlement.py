@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from agentexec.activity.changes.endings import Ending
+from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
 from agentexec.state.best_effort import BestEffort
 from agentexec.state.memory_backend import MemoryBackend
@@ -141,3 +142,22 @@ def test_tasks_of_several_queues_are_settled_in_their_own() -> None:
     assert settled.backend.depth(QUEUE).leased == 2
     depth = settled.backend.depth("other")
     assert (depth.ready, depth.leased) == (1, 0)
+
+
+def test_a_queue_that_is_away_keeps_no_task_of_another_from_going_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settled = Settled()
+    settled.backend.push("other", [Entry(new_agent_id())])
+    leases = settled.backend.claim("other", "worker", limit=1, low_quota=0, lease_seconds=60).leases
+    settled.held.tasks.add(leases, queue="other")
+    release = settled.backend.release
+
+    def refuse(queue: str, lease: Lease, *, delay: float = 0.0) -> bool:
+        if queue == QUEUE:
+            raise UnavailableError("its shard is away")
+        return release(queue, lease, delay=delay)
+
+    monkeypatch.setattr(settled.backend, "release", refuse)
+    settled.settlement.settle([settled.ending(0, Status.QUEUED), Ending(leases[0], Status.QUEUED, "")], [])
+    assert settled.backend.depth("other").ready == 1
