@@ -27,7 +27,7 @@ from agentexec.state.redis_backend.connection import Connections, clamp_block_ti
 from agentexec.state.redis_backend.messages import RedisMessages
 from agentexec.state.redis_backend.preflight import check_server, read_info
 from agentexec.state.redis_backend.refusals import RefusalError
-from agentexec.state.redis_backend.script import MAX_TASKS_PER_SCRIPT, QueueKeys
+from agentexec.state.redis_backend.script import MAX_ENTRIES_PER_SCRIPT, MAX_TASKS_PER_SCRIPT, QueueKeys
 from agentexec.state.redis_backend.scripts import Sign, SignedLease
 from agentexec.state.redis_backend.signing import Signer
 from agentexec.task import Entry, Lease
@@ -50,7 +50,7 @@ def create(settings: Settings, engine: Engine) -> RedisBackend:
 
 
 class RedisBackend(RedisMessages):
-    """State backend for a URL; see `StateBackend`. Each call is one round trip for up to 1,000 tasks."""
+    """State backend for a URL; see `StateBackend`. Each call is one round trip for up to 1,000 tasks, or 500 entries."""
 
     protocol_version = PROTOCOL_VERSION
     transactional = False
@@ -95,7 +95,7 @@ class RedisBackend(RedisMessages):
         """Put tasks on a queue, and wake as many workers. Tasks that the index knows are left as they are."""
         self._refuse_transaction(transaction)
         with self._translating_errors():
-            for chunk in chunks(entries, MAX_TASKS_PER_SCRIPT):
+            for chunk in chunks(entries, MAX_ENTRIES_PER_SCRIPT):
                 scripts.push(self._retrying_client, self._keys(queue), chunk, self._sign(queue))
 
     def wake(self, queue: str, count: int) -> None:
@@ -186,7 +186,7 @@ class RedisBackend(RedisMessages):
     def restore(self, queue: str, entries: Sequence[Entry], lease_seconds: float) -> None:
         """Add running tasks that the index does not know, leased to nobody."""
         with self._translating_errors():
-            for chunk in chunks(entries, MAX_TASKS_PER_SCRIPT):
+            for chunk in chunks(entries, MAX_ENTRIES_PER_SCRIPT):
                 scripts.restore(
                     self._retrying_client,
                     self._keys(queue),
@@ -245,7 +245,7 @@ class RedisBackend(RedisMessages):
         """Compare what the index knows about tasks with what the record says."""
         found = Comparison([], [])
         with self._translating_errors():
-            for chunk in chunks(entries, MAX_TASKS_PER_SCRIPT):
+            for chunk in chunks(entries, MAX_ENTRIES_PER_SCRIPT):
                 part = scripts.compare(self._retrying_client, self._keys(queue), chunk, lease_seconds)
                 found.missing.extend(part.missing)
                 found.wrong.extend(part.wrong)

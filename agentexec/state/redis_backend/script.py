@@ -21,6 +21,9 @@ MAX_TASKS_PER_SCRIPT = 1000
 """Tasks in one call of a script: Lua unpacks about 8,000 values at once, and a script must not block the server for more
 than a few milliseconds."""
 
+MAX_ENTRIES_PER_SCRIPT = 500
+"""Tasks that one call describes to a script, by up to 7 arguments each: ElastiCache Serverless takes 3,999 in all."""
+
 QUEUE_TYPES = (
     "zset",
     "zset",
