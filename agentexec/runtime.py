@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 from agentexec.config import CONF, EMBEDDED_DATABASE_URL
 from agentexec.db.engine import open_engine, prepare_engine
 from agentexec.db.lock_limits import engine_for_users
+from agentexec.db.own_connection import own_connection
 from agentexec.errors import SettingsError, UsageError
 from agentexec.outage import wait_out_async
 from agentexec.payloads.deployment import Deployment
@@ -294,6 +295,8 @@ class Runtime:
                 self._backend.close()
             if self._engine is not None and self._owns_engine:
                 self._engine.dispose()
+            elif self._engine is not None and (own := own_connection(self._engine)) is not None:
+                own.close()
             self._backend, self._engine, self._owns_engine = None, None, False
 
     def forget_connections(self) -> None:

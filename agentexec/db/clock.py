@@ -118,6 +118,13 @@ def follow_server(engine: Engine) -> None:
         event.listen(engine, "checkout", _COMPARE[query])
 
 
+def compare_if_due(engine: Engine, connection: Any) -> None:
+    """Compare the clocks by a connection that did not come from the engine's pool now, if it is time to."""
+    query = _SERVER_TIME.get(engine.dialect.name)
+    if query is not None:
+        _COMPARE[query](connection, None, None)
+
+
 def _comparing(query: str) -> Callable[[Any, Any, Any], None]:
     def compare(connection: Any, _record: Any, _proxy: Any) -> None:
         if CLOCK.is_due():

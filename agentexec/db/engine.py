@@ -15,9 +15,12 @@ from sqlalchemy import Connection, Dialect, Engine, create_engine, event, exc
 from sqlalchemy.engine.url import URL
 
 from agentexec.db.clock import follow_server
+from agentexec.db.libpq import has_news
 from agentexec.db.lock_limits import enable_session_limits
+from agentexec.db.own_connection import add_own_connection
 from agentexec.db.pooler import adapt_async_to_pooler, adapt_to_pooler
 from agentexec.db.resets import reset_by_need
+from agentexec.db.round_trips import can_batch
 from agentexec.db.sqlite import tune_sqlite, watch_write_lock
 from agentexec.db.urls import is_in_memory, safe_url, sqlite_file, sync_url
 from agentexec.errors import UsageError
@@ -31,12 +34,16 @@ EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
 PING_AFTER = 1.0
 """Seconds without use after which a connection is checked before its next use: no database restarts faster."""
 
+LOOK_UNTIL = 30
+"""Seconds without use up to which a look at the socket of a connection to PostgreSQL is enough: a server that ends its sessions
+says so, and one that is gone answers no keep-alives."""
+
 
 _POSTGRES_DEFAULTS = {
     "connect_timeout": 10,
     "fallback_application_name": "agentexec",
     # A host that has vanished answers nothing: without these, a statement would wait for it for a quarter of an hour.
-    "keepalives_idle": 30,
+    "keepalives_idle": LOOK_UNTIL,
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
@@ -110,9 +117,17 @@ def _ping_unused(dialect: Dialect, connection: Any, record: Any, _proxy: Any) ->
 
     SQLAlchemy's `pool_pre_ping` asks at every use, which is one more round trip for each transaction.
     """
-    if time.monotonic() - record.info.get("used", math.inf) < PING_AFTER:
+    unused = time.monotonic() - record.info.get("used", math.inf)
+    if unused < PING_AFTER:
         return
     try:
+        if (
+            unused < LOOK_UNTIL
+            and dialect.name == "postgresql"
+            and can_batch(dialect)
+            and not has_news(connection)
+        ):
+            return
         dialect.do_ping(connection)
     except dialect.loaded_dbapi.Error as error:
         raise exc.DisconnectionError from error
@@ -131,6 +146,8 @@ def prepare_engine(engine: Engine | AsyncEngine) -> Engine:
         event.listen(engine, "connect", tune_sqlite)
         watch_write_lock(engine)
     adapt_to_pooler(engine)
+    if engine.dialect.name == "postgresql" and can_batch(engine.dialect):
+        add_own_connection(engine)
     follow_server(engine)
     return engine
 

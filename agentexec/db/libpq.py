@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import select
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from selectors import EVENT_READ, EVENT_WRITE
@@ -28,7 +29,7 @@ Row = tuple[Any, ...]
 
 
 @dataclass(slots=True)
-class _Prepared:
+class Prepared:
     """Statements that the server has prepared for one connection, and numbers for the next ones."""
 
     names: dict[tuple[str, Any], bytes] = field(default_factory=dict)
@@ -65,11 +66,12 @@ def run_two_transactions(
     pooled = pooled_connection(engine)
     try:
         try:
-            rows, has_followed = _run(dbapi, pooled, statements, then)
+            prepared = pooled.info.setdefault(PREPARED, Prepared())
+            rows, has_followed = exchange(dbapi, pooled.driver_connection, prepared, statements, then)
         except dbapi.errors.InvalidSqlStatementName:
             # psycopg drops everything that is prepared after a rollback. Nothing has been done yet.
-            pooled.info[PREPARED].names.clear()
-            rows, has_followed = _run(dbapi, pooled, statements, then)
+            prepared.names.clear()
+            rows, has_followed = exchange(dbapi, pooled.driver_connection, prepared, statements, then)
     except dbapi.Error as error:
         raw = pooled.driver_connection
         if engine.dialect.is_disconnect(error, raw, None):
@@ -99,13 +101,25 @@ def pooled_connection(engine: Engine) -> Any:
         raise exc.DBAPIError.instance(None, None, error, dbapi.Error, dialect=engine.dialect) from error
 
 
-def _run(
-    dbapi: Any, pooled: Any, statements: Sequence[Statement], then: Statement | None
+def has_news(raw: Any) -> bool:
+    """Return True if the server has sent something to a connection between two statements, such as that it closes it."""
+    poll = select.poll()
+    poll.register(raw.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def is_between_statements(dbapi: Any, raw: Any) -> bool:
+    """Return True if nothing is left of the last `exchange` on a connection, and no transaction is open."""
+    is_idle = raw.pgconn.transaction_status == dbapi.pq.TransactionStatus.IDLE
+    return is_idle and raw.pgconn.pipeline_status == dbapi.pq.PipelineStatus.OFF
+
+
+def exchange(
+    dbapi: Any, raw: Any, prepared: Prepared, statements: Sequence[Statement], then: Statement | None
 ) -> tuple[list[Row], bool]:
-    raw = pooled.driver_connection
+    """Do what `run_two_transactions` does, on a connection of the driver, and raise the driver's errors."""
     transformer = dbapi.adapt.Transformer(raw)
     raw.pgconn.enter_pipeline_mode()
-    prepared = pooled.info.setdefault(PREPARED, _Prepared())
     for statement, values in statements:
         _send(dbapi, raw, prepared, transformer, statement, values)
     # Up to here the statements are one transaction, which needs no BEGIN and COMMIT.
@@ -129,7 +143,7 @@ def _run(
 def _send(
     dbapi: Any,
     raw: Any,
-    prepared: _Prepared,
+    prepared: Prepared,
     transformer: Any,
     statement: str,
     values: Mapping[str, Any],

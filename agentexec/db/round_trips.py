@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,8 +10,9 @@ from sqlalchemy import ClauseElement, Dialect, Engine, exc
 from sqlalchemy.engine import Connection
 
 from agentexec.db.errors import translating_db_errors
-from agentexec.db.libpq import run_transaction
+from agentexec.db.libpq import Row, Statement, run_two_transactions
 from agentexec.db.lock_limits import transaction_limits
+from agentexec.db.own_connection import run_beside_pool
 
 RELAXED = "set_config('synchronous_commit', 'off', true)"
 """Setting of a PostgreSQL transaction: its commit is confirmed before it is on disk."""
@@ -53,9 +54,29 @@ def run_in_one_round_trip(
     engine: Engine, statement: str, values: dict[str, Any], *, relaxed: bool, settings: str = BY_KEY_ONLY
 ) -> list[tuple[Any, ...]]:
     """Run a psycopg statement as a transaction in one round trip, and return its rows. `relaxed` as for `writing`."""
-    calls = [RELAXED] * relaxed + [settings, transaction_limits(engine.dialect)]
+    calls = [RELAXED] * relaxed
+    # The connection beside the pool has the usual settings, and limits too.
+    own_calls = calls + [settings] * (settings != BY_KEY_ONLY)
     with translating_db_errors(engine):
-        return run_transaction(engine, (f"SELECT {', '.join(calls)}", {}), (statement, values))
+        found = run_beside_pool(engine, [*_select(own_calls), (statement, values)])
+        if found is None:
+            calls += [settings, transaction_limits(engine.dialect)]
+            found = run_two_transactions(engine, [*_select(calls), (statement, values)], None)
+        return found[0]
+
+
+def run_transactions(
+    engine: Engine, statements: Sequence[Statement], then: Statement | None
+) -> tuple[list[Row], bool]:
+    """Do what `run_two_transactions` does, on the connection beside the pool if that is free. Raises UnavailableError."""
+    with translating_db_errors(engine):
+        found = run_beside_pool(engine, statements, then)
+        return run_two_transactions(engine, statements, then) if found is None else found
+
+
+def _select(calls: Sequence[str]) -> list[Statement]:
+    """Return the statement that makes some calls, or none."""
+    return [(f"SELECT {', '.join(calls)}", {})] if calls else []
 
 
 def write_then_read(engine: Engine, write: ClauseElement, read: ClauseElement) -> list[tuple[Any, ...]]:

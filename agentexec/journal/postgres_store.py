@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from agentexec.db.own_connection import OwnConnection
 from agentexec.db.round_trips import can_batch, run_in_one_round_trip
 from agentexec.errors import LeaseLostError
 from agentexec.journal.facts import COUNTS, STEPS, Fact, Usage
@@ -75,11 +74,6 @@ class PostgresJournalStore(JournalStore):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._can_batch = can_batch(engine.dialect)
-        self._own = OwnConnection(engine)
-
-    def close(self) -> None:
-        """Close the connection on which facts are recorded."""
-        self._own.close()
 
     def _append(self, lease: Lease, fact: Fact, usage: Usage | None, now: datetime, *, relaxed: bool) -> None:
         if not self._can_batch or (usage is not None and usage.charge is not None):
@@ -104,10 +98,7 @@ class PostgresJournalStore(JournalStore):
             statement, values = _APPEND_ONE.format(skip=skip), _values_of_one(appends[0])
         else:
             statement, values = _APPEND.format(skip=skip), _values(appends)
-        rows = self._own.run(statement, values, relaxed=relaxed)
-        if rows is None:
-            return run_in_one_round_trip(self._engine, statement, values, relaxed=relaxed)
-        return rows
+        return run_in_one_round_trip(self._engine, statement, values, relaxed=relaxed)
 
 
 def _values_of_one(append: Append) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from sqlalchemy import Dialect, Engine
 from agentexec.activity.changes.new_tasks import NewTask, activity_rows
 from agentexec.activity.changes.statements import ACTIVITY, LABEL, LOG
 from agentexec.activity.queries.labels import label_rows
-from agentexec.db.errors import translating_db_errors
-from agentexec.db.libpq import run_two_transactions
 from agentexec.db.lock_limits import transaction_limits
+from agentexec.db.round_trips import run_transactions
 from agentexec.db.row_source import Types, row_source
 from agentexec.payloads.sealing import seal
 from agentexec.state.answers import PushStatement
@@ -77,10 +76,7 @@ def insert_in_one_statement(
     waits = any(task.idempotency_key is not None for task in tasks)
     limits = [(f"SELECT {transaction_limits(engine.dialect)}", {})] * waits
     # The notification in a transaction of its own: its commit holds a lock of the whole server, and waits for no disk.
-    with translating_db_errors(engine):
-        _, has_woken = run_two_transactions(
-            engine, [*limits, (statement, values)], push.wake if push else None
-        )
+    _, has_woken = run_transactions(engine, [*limits, (statement, values)], push.wake if push else None)
     if push is not None and has_woken:
         push.note_woken()
     return has_woken

@@ -22,10 +22,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from agentexec.config import CONF
-from agentexec.db.errors import translating_db_errors
-from agentexec.db.libpq import Statement, run_transaction
+from agentexec.db.libpq import Statement
 from agentexec.db.pooler import pooling_of
-from agentexec.db.round_trips import RELAXED
+from agentexec.db.round_trips import RELAXED, run_transactions
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
 from agentexec.outage import Outage
 from agentexec.state.sql_backend.file_watch import FileWatch
@@ -319,8 +318,7 @@ class PostgresWakeup(Wakeup):
     def announce(self, *subjects: str) -> None:
         """Wake the threads that wait for some subjects, or all; those of other processes by notifications."""
         super().announce(*subjects)
-        with translating_db_errors(self._engine):
-            run_transaction(self._engine, self.statement(*subjects))
+        run_transactions(self._engine, [self.statement(*subjects)], None)
 
     def statement(self, *subjects: str) -> Statement:
         """Return the statement that wakes the threads of other processes, to be a transaction of its own."""

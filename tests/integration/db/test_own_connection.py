@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from agentexec.db import own_connection
 from agentexec.db.engine import open_engine, prepare_engine
+from agentexec.db.errors import translating_db_errors
 from agentexec.db.own_connection import OwnConnection
 from agentexec.db.pooler import Pooling
 from agentexec.errors import UnavailableError
@@ -18,15 +21,6 @@ from tests.servers import Postgres
 from tests.waiting import wait_until
 
 SESSION = "SELECT pg_backend_pid(), current_setting('enable_seqscan'), current_setting('lock_timeout')"
-
-COMMITS = """
-CREATE TABLE commits (id SERIAL PRIMARY KEY, setting TEXT);
-CREATE FUNCTION note_commit() RETURNS trigger LANGUAGE plpgsql AS
-    $$BEGIN INSERT INTO commits (setting) VALUES (current_setting('synchronous_commit')); RETURN NULL; END$$;
-CREATE CONSTRAINT TRIGGER noting AFTER UPDATE ON pair DEFERRABLE INITIALLY DEFERRED
-    FOR EACH ROW EXECUTE FUNCTION note_commit();
-"""
-"""A trigger that notes the setting with which each update is committed."""
 
 
 @pytest.fixture
@@ -46,6 +40,15 @@ def own(engine: Engine) -> Iterator[OwnConnection]:
     own.close()
 
 
+def rows(
+    own: OwnConnection, statement: str, values: dict[str, Any] | None = None
+) -> list[tuple[Any, ...]] | None:
+    """Run one statement, and return its rows; None if the connection is in use."""
+    with translating_db_errors(own._engine):
+        found = own.run([(statement, values or {})])
+    return None if found is None else found[0]
+
+
 def end_session(engine: Engine, pid: int) -> None:
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
@@ -55,7 +58,7 @@ def end_session(engine: Engine, pid: int) -> None:
 
 
 def test_its_session_is_set_up_and_kept_beside_the_pool(engine: Engine, own: OwnConnection) -> None:
-    first, second = own.run(SESSION, {}), own.run(SESSION, {})
+    first, second = rows(own, SESSION), rows(own, SESSION)
     assert first == second
     assert first is not None
     assert first[0][1:] == ("off", "10s")
@@ -64,27 +67,41 @@ def test_its_session_is_set_up_and_kept_beside_the_pool(engine: Engine, own: Own
         assert connection.execute(text(SESSION)).one()[0] != first[0][0]
 
 
-def test_each_statement_is_committed_and_a_relaxed_one_changes_no_later_one(
-    engine: Engine, own: OwnConnection
-) -> None:
-    with engine.begin() as connection:
-        connection.execute(text(COMMITS))
-    own.run("SELECT set_config('synchronous_commit', 'on', false)", {})
-    update = "UPDATE pair SET value = value + 1 WHERE id = %(id)s RETURNING value"
-    assert [row[0] for row in own.run(update, {"id": 1}, relaxed=True) or ()] == [1]
-    assert own.run(update, {"id": 1}) == [(2,)]
-    with engine.connect() as connection:
-        assert connection.execute(text("SELECT setting FROM commits ORDER BY id")).scalars().all() == [
-            "off",
-            "on",
-        ]
+def test_statements_are_a_transaction_and_settings_end_with_it(own: OwnConnection) -> None:
+    local = ("SELECT set_config('enable_sort', 'off', true)", {})
+    setting = ("SELECT current_setting('enable_sort')", {})
+    assert own.run([local, setting]) == ([("off",)], False)
+    assert own.run([setting], local) == ([("on",)], True)
+    assert own.run([setting]) == ([("on",)], False)
 
 
-def test_a_statement_that_is_refused_leaves_the_connection_as_it_was(own: OwnConnection) -> None:
-    before = own.run(SESSION, {})
+def test_a_row_that_is_refused_leaves_the_connection_as_it_was(own: OwnConnection) -> None:
+    insert = "INSERT INTO pair VALUES (%(id)s, 0) RETURNING id"
+    assert rows(own, insert, {"id": 3}) == [(3,)]
+    before = rows(own, SESSION)
     with pytest.raises(IntegrityError):
-        own.run("INSERT INTO pair VALUES (1, 0) RETURNING id", {})
-    assert own.run(SESSION, {}) == before
+        rows(own, insert, {"id": 1})
+    assert rows(own, SESSION) == before
+    assert rows(own, insert, {"id": 4}) == [(4,)]
+
+
+def test_a_statement_whose_plan_has_changed_works_again(engine: Engine, own: OwnConnection) -> None:
+    assert rows(own, "SELECT * FROM pair WHERE id = 1") == [(1, 0)]
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE pair ADD COLUMN more INTEGER"))
+    with pytest.raises(DBAPIError):
+        rows(own, "SELECT * FROM pair WHERE id = 1")
+    assert rows(own, "SELECT * FROM pair WHERE id = 1") == [(1, 0, None)]
+
+
+def test_a_forked_process_has_a_connection_of_its_own(own: OwnConnection) -> None:
+    before = rows(own, SESSION)
+    child = os.fork()
+    if child == 0:
+        own.close()
+        os._exit(0 if rows(own, SESSION) != before else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert rows(own, SESSION) == before
 
 
 def test_a_lock_that_others_hold_is_waited_for_not_forever(
@@ -95,18 +112,18 @@ def test_a_lock_that_others_hold_is_waited_for_not_forever(
     with engine.begin() as holder:
         holder.execute(text("UPDATE pair SET value = 7 WHERE id = 1"))
         with pytest.raises(UnavailableError) as away:
-            own.run("UPDATE pair SET value = 8 WHERE id = 1 RETURNING id", {})
+            rows(own, "UPDATE pair SET value = 8 WHERE id = 1 RETURNING id")
     assert away.value.contended
-    assert own.run("UPDATE pair SET value = 9 WHERE id = 1 RETURNING value", {}) == [(9,)]
+    assert rows(own, "UPDATE pair SET value = 9 WHERE id = 1 RETURNING value") == [(9,)]
 
 
 def test_a_session_that_ended_between_two_statements_is_replaced(
     engine: Engine, own: OwnConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_connection, "LOOK_AFTER", 0.0)
-    [before] = own.run(SESSION, {}) or [()]
+    [before] = rows(own, SESSION) or [()]
     end_session(engine, before[0])
-    [after] = own.run(SESSION, {}) or [()]
+    [after] = rows(own, SESSION) or [()]
     assert (after[0] != before[0], after[1:]) == (True, before[1:])
 
 
@@ -114,21 +131,21 @@ def test_a_session_that_ends_in_a_statement_is_an_outage_and_then_replaced(
     engine: Engine, own: OwnConnection
 ) -> None:
     with pytest.raises(UnavailableError):
-        own.run("SELECT pg_terminate_backend(pg_backend_pid())", {})
-    assert own.run("SELECT 1", {}) == [(1,)]
+        rows(own, "SELECT pg_terminate_backend(pg_backend_pid())")
+    assert rows(own, "SELECT 1") == [(1,)]
 
 
 def test_a_thread_that_finds_it_in_use_does_not_wait(engine: Engine, own: OwnConnection) -> None:
-    own.run("SELECT 1", {})
+    rows(own, "SELECT 1")
     with engine.begin() as holder:
         holder.execute(text("SELECT pg_advisory_lock(4711)"))
-        waiting = threading.Thread(target=own.run, args=("SELECT pg_advisory_lock(4711)", {}))
+        waiting = threading.Thread(target=rows, args=(own, "SELECT pg_advisory_lock(4711)"))
         waiting.start()
         wait_until(own._lock.locked)
-        assert own.run("SELECT 1", {}) is None
+        assert rows(own, "SELECT 1") is None
         holder.execute(text("SELECT pg_advisory_unlock(4711)"))
     waiting.join()
-    assert own.run("SELECT 1", {}) == [(1,)]
+    assert rows(own, "SELECT 1") == [(1,)]
 
 
 def test_a_pool_of_a_single_connection_is_enough(engine: Engine) -> None:
@@ -137,11 +154,11 @@ def test_a_pool_of_a_single_connection_is_enough(engine: Engine) -> None:
     with small.connect() as connection:
         assert connection.execute(text("SELECT 1")).scalar() == 1
         with pytest.raises(UnavailableError):
-            own.run("SELECT 1", {})
-    assert own.run("SELECT 1", {}) == [(1,)]
+            rows(own, "SELECT 1")
+    assert rows(own, "SELECT 1") == [(1,)]
     with small.connect() as connection:
         assert connection.execute(text("SELECT 1")).scalar() == 1
-        assert own.run("SELECT 2", {}) == [(2,)]
+        assert rows(own, "SELECT 2") == [(2,)]
     own.close()
     small.dispose()
 
@@ -150,6 +167,6 @@ def test_there_is_none_through_a_pooler_in_transaction_mode(
     engine: Engine, own: OwnConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_connection, "pooling_of", lambda _engine: Pooling.TRANSACTION)
-    assert own.run("SELECT 1", {}) is None
-    assert own.run("SELECT 1", {}) is None
+    assert rows(own, "SELECT 1") is None
+    assert rows(own, "SELECT 1") is None
     assert engine.pool.status().endswith("Current Checked out connections: 0")

@@ -16,6 +16,7 @@ from agentexec.activity.mailbox import OutcomeQuery
 from agentexec.config import Settings
 from agentexec.db.clock import utc_now
 from agentexec.db.engine import open_engine
+from agentexec.db.own_connection import own_connection
 from agentexec.state import sql_backend
 from agentexec.state.messages import DONE, parse_messages
 from agentexec.state.sql_backend.polled_wakeup import make_wakeup
@@ -48,10 +49,16 @@ def backend(engine: Engine) -> Iterator[sql_backend.SqlBackend]:
 
 
 @pytest.fixture
-def trips(engine: Engine) -> Trips:
+def trips(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Trips:
     """A function that counts what may be a round trip: uses of a connection, and statements outside of a pipeline."""
     seen: list[str] = []
     event.listen(engine, "checkout", lambda *_: seen.append("use"))
+    own = own_connection(engine)
+    assert own is not None
+    run = own._run
+    monkeypatch.setattr(
+        own, "_run", lambda *arguments: (seen.append("use beside the pool"), run(*arguments))[1]
+    )
     event.listen(engine, "before_cursor_execute", lambda *_: seen.append("statement"))
 
     def count(call: Callable[[], object]) -> int:
