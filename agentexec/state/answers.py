@@ -41,6 +41,13 @@ class Depth(NamedTuple):
     waiting: int = 0
 
 
+class Inspection(NamedTuple):
+    """State of a queue's index: what `is_intact` and `expired_leases` return, where a backend can tell both at once."""
+
+    is_intact: bool
+    expired: list[Lease]
+
+
 class LostLeases(NamedTuple):
     """Leases that a renewal could not extend.
 

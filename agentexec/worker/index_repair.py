@@ -106,9 +106,9 @@ class IndexRepair:
         """Forget what was looked at: another host led until now."""
         self._swept_until, self._next_full_sweep = None, 0.0
 
-    def rebuild_if_emptied(self) -> None:
-        """Push every open task if the index was emptied. Raises UnavailableError."""
-        if self._runtime.backend.is_intact(self._queue):
+    def rebuild_if_emptied(self, *, is_intact: bool = False) -> None:
+        """Push every open task if the index was emptied. `is_intact`: it is known not to be. Raises UnavailableError."""
+        if is_intact or self._runtime.backend.is_intact(self._queue):
             return
         if number := self.add_all():
             log.warning(

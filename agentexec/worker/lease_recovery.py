@@ -40,14 +40,21 @@ class LeaseRecovery:
         """Forget when the last turn was: another host leads."""
         self._last_turn = None
 
-    def return_expired(self, clock: float) -> None:
-        """Return the tasks whose leases have expired, once a turn; `clock` is monotonic. Raises UnavailableError."""
+    def return_expired(self, clock: float, found: Sequence[Lease] | None = None) -> None:
+        """Return the tasks whose leases have expired, once a turn; `clock` is monotonic. Raises UnavailableError.
+
+        `found`: the first `CHUNK_SIZE` of them, if they are known.
+        """
         if not self._leases_are_trusted(clock):
             return
-        while leases := self._runtime.backend.expired_leases(self._queue, CHUNK_SIZE):
+        while leases := self._find_expired() if found is None else found:
+            found = None
             busy = self._return(leases, f"did not answer for {self._settings.lease_seconds:g} s")
             if len(leases) < CHUNK_SIZE or len(busy) == len(leases):
                 return
+
+    def _find_expired(self) -> Sequence[Lease]:
+        return self._runtime.backend.expired_leases(self._queue, CHUNK_SIZE)
 
     def recover(self, worker_id: str, reason: str, culprit: UUID | None = None) -> int:
         """Return the tasks of a worker process that is known to be dead, and their number. Raises UnavailableError.

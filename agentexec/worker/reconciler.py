@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
 from agentexec.config import Settings
+from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
+from agentexec.task import Lease
 from agentexec.worker.counting import Counting
 from agentexec.worker.due import EVERYTHING, Due
 from agentexec.worker.expiry import Expiry
@@ -130,6 +132,7 @@ class QueueRepair:
 
     def __init__(self, runtime: Runtime, settings: Settings, owner: str, queue: str) -> None:
         self._runtime = runtime
+        self._queue = queue
         self._role = f"reconciler:{queue}"
         self._owner = owner
         self._leadership_seconds = max(MIN_LEADERSHIP_SECONDS, settings.lease_seconds)
@@ -142,13 +145,23 @@ class QueueRepair:
         """Repair the queue if this host leads it, and return whether it does. Raises UnavailableError."""
         if not self._lead():
             return False
+        is_intact, expired = self._inspect()
         do_all(
-            self._index.rebuild_if_emptied,
-            lambda: self.leases.return_expired(time.monotonic()),
+            lambda: self._index.rebuild_if_emptied(is_intact=is_intact),
+            lambda: self.leases.return_expired(time.monotonic(), expired),
             lambda: self._index.push_lost(time.monotonic(), due.none_until),
             *[self._index.wake_answered] * due.answers,
         )
         return True
+
+    def _inspect(self) -> tuple[bool, Sequence[Lease] | None]:
+        """Return True if the index is known to be complete, and the first expired leases if they are known."""
+        inspect = getattr(self._runtime.backend, "inspect", None)
+        if inspect is None:
+            return False, None
+        is_intact, expired = inspect(self._queue, CHUNK_SIZE)
+        # While the index is completed, leases may be added and removed.
+        return is_intact, expired if is_intact else None
 
     def resign(self) -> None:
         """Give up the leadership of the queue. Raises UnavailableError."""

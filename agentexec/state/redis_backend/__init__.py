@@ -18,7 +18,7 @@ import redis
 from agentexec.db.chunks import chunks
 from agentexec.errors import UsageError
 from agentexec.llm.rate_limits import Demand
-from agentexec.state.answers import Waiting
+from agentexec.state.answers import Inspection, Waiting
 from agentexec.state.backend import PROTOCOL_VERSION, ClaimResult, Comparison, Depth, LostLeases, TaskPage
 from agentexec.state.groups import NO_LIMITS
 from agentexec.state.redis_backend import scripts
@@ -205,6 +205,19 @@ class RedisBackend(RedisMessages):
                 # Entries without a valid signature are removed now, and may have hidden others too.
                 if (leases := self._signed(queue, found)) or not (found or removed):
                     return leases
+
+    def inspect(self, queue: str, limit: int) -> Inspection:
+        """Return what `is_intact` and `expired_leases` do, in one round trip: a worker asks each second."""
+        with self._translating_errors():
+            limit = min(limit, MAX_TASKS_PER_SCRIPT)
+            found = scripts.inspect(self._retrying_client, self._keys(queue), limit=limit)
+            if found is None:
+                return Inspection(self.is_intact(queue), self.expired_leases(queue, limit))
+            mark, run_id, expired, removed = found
+            leases = self._signed(queue, expired)
+            if not leases and (expired or removed):
+                leases = self.expired_leases(queue, limit)
+            return Inspection(mark is not None and mark == (run_id or self._run_id(queue)), leases)
 
     def worker_leases(self, queue: str, worker: str) -> list[Lease]:
         """Return the leases of a worker."""

@@ -8,10 +8,12 @@ import logging
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
 
 import redis
 
 from agentexec.state.redis_backend.topology import slot_of
+from agentexec.task import Lease
 
 log = logging.getLogger("agentexec.redis")
 
@@ -67,6 +69,13 @@ class QueueKeys(NamedTuple):
     def intact(self) -> str:
         """Key that says that the index of the queue is complete."""
         return self.wake.removesuffix("wake") + "intact"
+
+
+class SignedLease(NamedTuple):
+    """Lease as the server knows it, with the signature of its entry (empty without one)."""
+
+    lease: Lease
+    signature: bytes
 
 
 class Script:
@@ -129,3 +138,15 @@ _DROP_FOREIGN = Script("drop_foreign", "none")
 def name_of(raw: bytes) -> str:
     """Return the name of a worker or mailbox; for invalid bytes a name that nobody has."""
     return raw.decode("utf-8", "replace")
+
+
+def signed_leases(reply: Sequence[Any]) -> list[SignedLease]:
+    """Return the leases of a script's reply: id, epoch and signature of each."""
+    parts = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+    return [SignedLease(Lease(uuid_of(raw), epoch), signature) for raw, epoch, signature in parts]
+
+
+def uuid_of(raw: bytes) -> UUID:
+    """Return the id of a task in a reply."""
+    # Twice as fast as UUID(hex=...), which looks for braces and hyphens first.
+    return UUID(int=int(raw, 16))

@@ -10,7 +10,7 @@ import itertools
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import redis
@@ -36,7 +36,10 @@ from agentexec.state.redis_backend.script import (
     QUEUE_TYPES,
     QueueKeys,
     Script,
+    SignedLease,
     name_of,
+    signed_leases,
+    uuid_of,
     without_foreign_keys,
 )
 from agentexec.state.redis_backend.waits import wait_for_any
@@ -57,13 +60,6 @@ GROUPED = ("queue", "groups")
 """Prefixes of the scripts that change or read the groups of tasks."""
 
 
-class SignedLease(NamedTuple):
-    """Lease as the server knows it, with the signature of its entry (empty without one)."""
-
-    lease: Lease
-    signature: bytes
-
-
 Sign = Callable[[UUID], str]
 """Function that returns the signature of a task's entry; empty without signing keys."""
 
@@ -77,7 +73,8 @@ _FINISH_WATCHED = Script("finish_watched", *QUEUE_TYPES, "set", prelude=(*GROUPE
 _RELEASE = Script("release", *QUEUE_TYPES, prelude=GROUPED)
 _MAKE_READY = Script("make_ready", *QUEUE_TYPES, prelude=("queue",))
 _RESTORE = Script("restore", *QUEUE_TYPES, prelude=GROUPED)
-_EXPIRED_LEASES = Script("expired_leases", *QUEUE_TYPES, prelude=("queue",))
+_EXPIRED_LEASES = Script("expired_leases", *QUEUE_TYPES, prelude=("queue", "expired"))
+_INSPECT = Script("inspect", *QUEUE_TYPES, "string", prelude=("queue", "expired"))
 _WORKER_LEASES = Script("worker_leases", *QUEUE_TYPES, prelude=("queue",))
 _REMOVE = Script("remove", *QUEUE_TYPES, prelude=GROUPED)
 _UNKNOWN_TASKS = Script("unknown_tasks", *QUEUE_TYPES, prelude=("queue",))
@@ -158,7 +155,7 @@ def claim(
     length = int(lease_seconds * MICROS_PER_SECOND)
     pairs = itertools.chain.from_iterable(limits.items())
     next_due, *leases = _CLAIM(client, keys, worker, limit, low_quota, length, *pairs)
-    return _signed_leases(leases), None if next_due < 0 else next_due / MICROS_PER_SECOND
+    return signed_leases(leases), None if next_due < 0 else next_due / MICROS_PER_SECOND
 
 
 def wait(client: redis.Redis, queues: Sequence[QueueKeys], timeout: float) -> None:
@@ -179,7 +176,7 @@ def renew(
 ) -> LostLeases:
     """Extend the leases that no other worker has taken."""
     taken, missing = _RENEW(client, keys, worker, int(lease_seconds * MICROS_PER_SECOND), *_pairs(leases))
-    return LostLeases([_uuid(raw) for raw in taken], [_uuid(raw) for raw in missing])
+    return LostLeases([uuid_of(raw) for raw in taken], [uuid_of(raw) for raw in missing])
 
 
 def finish(client: redis.Redis, keys: QueueKeys, leases: Sequence[Lease]) -> None:
@@ -232,18 +229,31 @@ def restore(
 def expired_leases(client: redis.Redis, keys: QueueKeys, *, limit: int) -> tuple[list[SignedLease], bool]:
     """Return leases that have expired, the oldest first, and whether data that hid others was removed."""
     removed, *leases = _EXPIRED_LEASES(client, keys, limit)
-    return _signed_leases(leases), removed > 0
+    return signed_leases(leases), removed > 0
+
+
+def inspect(
+    client: redis.Redis, keys: QueueKeys, *, limit: int
+) -> tuple[bytes | None, bytes | None, list[SignedLease], bool] | None:
+    """Return what `intact` and `expired_leases` do, in one round trip; None if a key has another type."""
+    try:
+        mark, run_id, removed, *leases = _INSPECT.run(client, [*keys, keys.intact], limit)
+    except redis.ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        return None
+    return mark, run_id, signed_leases(leases), removed > 0
 
 
 def worker_leases(client: redis.Redis, keys: QueueKeys, *, worker: str) -> list[SignedLease]:
     """Return the leases of a worker."""
-    return _signed_leases(_WORKER_LEASES(client, keys, worker))
+    return signed_leases(_WORKER_LEASES(client, keys, worker))
 
 
 def remove(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
     """Remove tasks, and return the workers that held them."""
     reply = _REMOVE(client, keys, *(agent_id.hex for agent_id in agent_ids))
-    return {_uuid(raw): name_of(worker) for raw, worker in zip(reply[::2], reply[1::2], strict=True)}
+    return {uuid_of(raw): name_of(worker) for raw, worker in zip(reply[::2], reply[1::2], strict=True)}
 
 
 def unknown_tasks(client: redis.Redis, keys: QueueKeys, agent_ids: Sequence[UUID]) -> list[UUID]:
@@ -271,7 +281,7 @@ def list_tasks(client: redis.Redis, keys: QueueKeys, cursor: str) -> TaskPage:
     next_place, next_scan, removed, *ids = _LIST_TASKS(client, keys, place, scan, MAX_TASKS_PER_SCRIPT)
     if removed:
         log.warning("Removed %d entry(ies) from %s that belong to no task.", removed, keys.entry)
-    return TaskPage([_uuid(raw) for raw in ids], f"{next_place}:{next_scan.decode()}" if next_place else "")
+    return TaskPage([uuid_of(raw) for raw in ids], f"{next_place}:{next_scan.decode()}" if next_place else "")
 
 
 def waiting_for(client: redis.Redis, keys: QueueKeys, agent_id: UUID) -> Waiting | None:
@@ -280,7 +290,7 @@ def waiting_for(client: redis.Redis, keys: QueueKeys, agent_id: UUID) -> Waiting
     if not reply:
         return None
     group, before, holders = reply
-    return Waiting(name_of(group), before, [_uuid(raw) for raw in holders])
+    return Waiting(name_of(group), before, [uuid_of(raw) for raw in holders])
 
 
 def depth(client: redis.Redis, keys: QueueKeys) -> Depth:
@@ -386,13 +396,3 @@ def _pairs(leases: Sequence[Lease]) -> list[str | int]:
     for agent_id, epoch in leases:
         args += (agent_id.hex, epoch)
     return args
-
-
-def _signed_leases(reply: Sequence[Any]) -> list[SignedLease]:
-    parts = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
-    return [SignedLease(Lease(_uuid(raw), epoch), signature) for raw, epoch, signature in parts]
-
-
-def _uuid(raw: bytes) -> UUID:
-    # Twice as fast as UUID(hex=...), which looks for braces and hyphens first.
-    return UUID(int=int(raw, 16))

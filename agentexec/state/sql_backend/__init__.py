@@ -20,12 +20,12 @@ from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.recurring import Recurring
 from agentexec.db.transactions import has_single_writer, reading, writing
 from agentexec.llm.rate_limits import MICROS_PER_SECOND
-from agentexec.state.answers import PushStatement, Waiting
+from agentexec.state.answers import Inspection, PushStatement, Waiting
 from agentexec.state.backend import PROTOCOL_VERSION, LostLeases
 from agentexec.state.groups import is_lock
 from agentexec.state.sql_backend.claims import SqlClaims
 from agentexec.state.sql_backend.fair_lanes import fairness_columns, waiting_lane
-from agentexec.state.sql_backend.groups import members_of
+from agentexec.state.sql_backend.groups import INTACT, members_of
 from agentexec.state.sql_backend.wakeup import TASKS
 from agentexec.state.sql_models import LEASED, QueueEntry
 from agentexec.task import Entry, Lease
@@ -48,6 +48,7 @@ class SqlBackend(SqlClaims):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._any_expired = Recurring(engine, self._tasks.any_expired)
+        self._inspect = Recurring(engine, self._tasks.inspect)
         self._freed_in_transaction = False
 
     def ping(self) -> None:
@@ -245,6 +246,15 @@ class SqlBackend(SqlClaims):
         self._sweep()
         if not self._any_expired.read(self._params(queue=queue))[0][0]:
             return []
+        return self._expired(queue, limit)
+
+    def inspect(self, queue: str, limit: int) -> Inspection:
+        """Return what `is_intact` and `expired_leases` do, with one statement: a worker asks each second."""
+        self._sweep()
+        [(mark, any_expired)] = self._inspect.read(self._params(queue=queue, name=INTACT + queue))
+        return Inspection(bool(mark), self._expired(queue, limit) if any_expired else [])
+
+    def _expired(self, queue: str, limit: int) -> list[Lease]:
         rows = self._read(self._tasks.expired, self._params(queue=queue, most=limit))
         return [Lease(row.agent_id, row.epoch) for row in rows]
 

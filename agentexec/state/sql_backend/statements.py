@@ -128,8 +128,10 @@ class QueueStatements:
             f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND at < {dialect.start} "
             f"ORDER BY at LIMIT :most{dialect.skip_locked}"
         )
-        self.any_expired = text(
-            f"SELECT EXISTS (SELECT 1 FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND at < {dialect.start})"
+        any_expired = f"EXISTS (SELECT 1 FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND at < {dialect.start})"
+        self.any_expired = text(f"SELECT {any_expired}")
+        self.inspect = text(
+            f"SELECT (SELECT value FROM {Counter.__tablename__} WHERE name = :name), {any_expired}"
         )
         self.of_worker = found_rows(
             f"SELECT agent_id, epoch FROM {queue} WHERE queue = :queue AND lane = {LEASED} AND worker = :worker"

@@ -40,6 +40,19 @@ class LeaseTests:
         assert backend.expired_leases(queue, 10) == [first, second, third]
         assert backend.expired_leases(queue, 2) == [first, second]
 
+    def test_an_inspection_tells_what_the_single_calls_tell(self, backend: StateBackend, queue: str) -> None:
+        inspect = getattr(backend, "inspect", None)  # a backend need not have it
+        push(backend, queue, 2)
+        leases = claim(backend, queue, 2)
+        if inspect is not None:
+            assert inspect(queue, 10) == (False, [])
+        for lease, seconds in zip(leases, (0.05, 0.1), strict=True):
+            assert backend.renew(queue, "worker", [lease], seconds) == LostLeases([], [])
+        wait_until(lambda: len(backend.expired_leases(queue, 10)) == 2)
+        backend.mark_intact(queue)
+        if inspect is not None:
+            assert (inspect(queue, 10), inspect(queue, 1)) == ((True, leases), (True, leases[:1]))
+
     def test_an_expired_task_is_not_claimed_before_it_is_released(
         self, backend: StateBackend, queue: str
     ) -> None:
