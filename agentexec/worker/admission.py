@@ -23,9 +23,9 @@ from agentexec.outage import Outage
 from agentexec.policy import leave_delay
 from agentexec.runtime import Runtime
 from agentexec.task import Lease
+from agentexec.worker.claim_transaction import ClaimTransaction
 from agentexec.worker.failure_log import log_failure
 from agentexec.worker.leased_tasks import LeasedTasks
-from agentexec.worker.queue_claims import StartClaimed
 from agentexec.worker.suspects import Suspects
 
 log = logging.getLogger("agentexec.worker")
@@ -91,6 +91,9 @@ class Admitter:
         self._held: list[Lease] = []
         self._started_within: dict[Lease, Admitted] = {}
         """Tasks that claims have started in the record, until `admit` starts them here."""
+        is_single = self._store.starts_within and runtime.backend.transactional
+        self.within_claim = ClaimTransaction(writer, self.start_within) if is_single else None
+        """Company of claims that are transactions of a record with a single writer."""
         self._left_until = 0.0
         self._minute_ends, self._left_in_minute = 0.0, 0
         self._warned_names: set[str] = set()
@@ -122,12 +125,6 @@ class Admitter:
         self._release(stopped)
         return [lease for lease in held if lease not in stopped]
 
-    @property
-    def within_claim(self) -> StartClaimed | None:
-        """`start_within`, where claims are transactions of a record that has a single writer."""
-        is_possible = self._store.starts_within and self._runtime.backend.transactional
-        return self.start_within if is_possible else None
-
     def start_within(self, queue: str, connection: Connection, leases: Sequence[Lease]) -> None:
         """Make those claimed tasks RUNNING that need no decision, within the transaction that claims them.
 
@@ -156,6 +153,8 @@ class Admitter:
 
     def _admit_from(self, queue: str, leases: Sequence[Lease]) -> None:
         outage = Outage(log, level=logging.ERROR, maximum=RETRY_WAIT)
+        if self.within_claim is not None:
+            self.within_claim.close()  # no ending waits while the database is away
         while not self._stopping():
             try:
                 leases = self._start_fresh(queue, leases)

@@ -15,9 +15,10 @@ from agentexec.outage import Outage
 from agentexec.state.backend import StateBackend
 from agentexec.state.groups import NO_LIMITS
 from agentexec.task import Lease
+from agentexec.worker.claim_transaction import ClaimTransaction
 from agentexec.worker.lease_clock import present
 from agentexec.worker.leased_tasks import LeasedTasks
-from agentexec.worker.queue_claims import Claimed, NoPauses, QueueClaims, StartClaimed, SupportsPauses
+from agentexec.worker.queue_claims import Claimed, NoPauses, QueueClaims, SupportsPauses
 from agentexec.worker.slots import Slots
 from agentexec.worker.suspects import Suspects
 from agentexec.worker.turnover import TAKEOVER_WAIT, Turnover
@@ -41,6 +42,9 @@ MAX_WRITER_BACKLOG = 2_000
 
 BACKLOG_WAIT = 0.01
 """Seconds between two looks at the backlog of the writer."""
+
+GATHER_SECONDS = 0.0002
+"""Seconds for which a claim in place of tasks that have ended waits for more of them, as long as there are more each time."""
 
 OUTAGE_WAIT = 2.0
 """Longest wait in seconds between two claims while a server is away."""
@@ -73,8 +77,8 @@ class SupportsAdmit(Protocol):
         ...
 
     @property
-    def within_claim(self) -> StartClaimed | None:
-        """Function that starts claimed tasks within the transaction that claims them, if the database can."""
+    def within_claim(self) -> ClaimTransaction | None:
+        """Company of claims in their transactions, if the database has a single writer."""
         ...
 
 
@@ -111,9 +115,8 @@ class Claimer:
         pauses: SupportsPauses | None = None,
         limits: Mapping[str, int] = NO_LIMITS,
     ) -> None:
-        self._queues = QueueClaims(
-            backend, settings, worker_id, pauses or NoPauses(), limits, admission.within_claim
-        )
+        self._joins = admission.within_claim
+        self._queues = QueueClaims(backend, settings, worker_id, pauses or NoPauses(), limits, self._joins)
         self._slots = slots
         self._suspects = suspects
         self._tasks = tasks
@@ -140,8 +143,9 @@ class Claimer:
         outage = Outage(log, recovered="Claiming tasks again.", level=logging.ERROR, maximum=OUTAGE_WAIT)
         self.active_at = time.monotonic()
         while not self._draining.is_set():
-            self._slots.wait(lambda: self._draining.is_set() or self._admission.startable, IDLE_WAIT)
+            self._wait_for_slot()
             if self._backlog() > MAX_WRITER_BACKLOG:
+                self._leave_endings()
                 time.sleep(BACKLOG_WAIT)
                 continue
             try:
@@ -149,22 +153,47 @@ class Claimer:
                     outage.recovered()
                 self.active_at = time.monotonic()
             except UnavailableError as error:
+                self._leave_endings()
                 time.sleep(outage.failed("%s No tasks are claimed until it is back.", error))
             except Exception:
+                self._leave_endings()
                 time.sleep(outage.failed_unexpectedly("Claiming failed; trying again."))
+        self._leave_endings()
         self._idle.set()
+
+    def _wait_for_slot(self) -> None:
+        """Wait for a slot that is free, and for those that follow at once, so that one claim fills them."""
+        if self._joins is not None:
+            self._joins.open(self._slots.notify)
+        waited = self._slots.wait(self._need_not_wait, IDLE_WAIT)
+        if waited and self._joins is not None:
+            free = 0
+            while free < self._slots.free and self._slots.used:
+                free = self._slots.free
+                time.sleep(GATHER_SECONDS)
+
+    def _need_not_wait(self) -> bool:
+        waits = self._joins is not None and self._joins.waits
+        return waits or self._draining.is_set() or self._admission.startable
+
+    def _leave_endings(self) -> None:
+        """Leave endings to the writer: no claim follows at once."""
+        if self._joins is not None:
+            self._joins.close()
 
     def claim(self) -> bool:
         """Claim tasks and have them admitted, or wait for tasks. Returns False if there were none."""
         limit = 0 if self._draining.is_set() else self._acquire()
         if self._draining.is_set() or (limit == 0 and not self._admission.startable):
             self._slots.release(limit)
+            self._leave_endings()
             return False
         since = present()
         self._turnover.begin_claim()
         claimed = self._claim(limit)
         held = self._admission.take_startable(self._queues.paused())
         if not claimed.leases and not held:
+            self._leave_endings()
             self._turnover.end_claim(empty=not self._tasks.any)
             self._idle.set()
             self._wait_for_tasks(claimed.next_due)
@@ -180,16 +209,19 @@ class Claimer:
     def _acquire(self) -> int:
         """Take as many free slots as this process may claim tasks for."""
         if self._suspects.on_trial or (self._admission.holds_tasks and self._holds_only_for_newcomers()):
+            self._leave_endings()
             self._suspects.wait_for_change(HELD_WAIT)
             return 0
         free = self._slots.free
         quota = self._turnover.quota(self._started(), free)
         if quota is None:
+            self._leave_endings()
             self._on_used_up()
             self._draining.wait(TAKEOVER_WAIT)
             return 0
         if free > 0 and not quota:
             # The predecessor still uses them, and does not tell when it does not.
+            self._leave_endings()
             self._draining.wait(TAKEOVER_WAIT)
         return self._slots.acquire(min(CLAIM_LIMIT, quota))
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
-
-from sqlalchemy import Connection
 
 from agentexec.config import Settings
 from agentexec.errors import UnavailableError
@@ -17,6 +14,7 @@ from agentexec.policy import low_priority_quota
 from agentexec.state.backend import StateBackend
 from agentexec.state.groups import NO_LIMITS
 from agentexec.task import Lease
+from agentexec.worker.claim_transaction import ClaimTransaction
 from agentexec.worker.queue_shares import QueueShares
 
 log = logging.getLogger("agentexec.worker")
@@ -89,10 +87,6 @@ class _AwayQueue:
         self.retry_at = time.monotonic() + max(wait, AWAY_SHARE * took)
 
 
-StartClaimed = Callable[[str, Connection, Sequence[Lease]], object]
-"""Function that starts tasks that were claimed from a queue, within the transaction that claims them."""
-
-
 class QueueClaims:
     """The queues that a worker process serves, as the thread that claims sees them.
 
@@ -101,7 +95,7 @@ class QueueClaims:
     everything.
 
     Args:
-        start: Passed to a backend that claims in a transaction of the record.
+        joins: Passed to a backend that claims in a transaction of the record.
     """
 
     def __init__(
@@ -111,10 +105,10 @@ class QueueClaims:
         worker_id: str,
         pauses: SupportsPauses,
         limits: Mapping[str, int] = NO_LIMITS,
-        start: StartClaimed | None = None,
+        joins: ClaimTransaction | None = None,
     ) -> None:
         self._backend = backend
-        self._start = start
+        self._joins = joins
         self._names = [queue.name for queue in settings.served_queues]
         self._shares = QueueShares(settings.served_queues)
         self._lease_seconds = settings.lease_seconds
@@ -136,8 +130,8 @@ class QueueClaims:
         failures: dict[str, tuple[Exception, float]] = {}
 
         def claim_from(queue: str, number: int) -> int:
-            if self._start is not None:
-                options["start"] = functools.partial(self._start, queue)
+            if self._joins is not None:
+                options["joins"] = self._joins
             began = time.monotonic()
             try:
                 found, next_due = self._backend.claim(

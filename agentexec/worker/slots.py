@@ -57,16 +57,20 @@ class Slots:
         """Number of slots that are not free."""
         return self._number - self._free
 
-    def wait(self, otherwise: Callable[[], bool], timeout: float) -> None:
-        """Return when a slot is free or `otherwise()` is true, or after `timeout` seconds. One thread waits at a time."""
+    def wait(self, otherwise: Callable[[], bool], timeout: float) -> bool:
+        """Return when a slot is free or `otherwise()` is true, or after `timeout` seconds; True if it has waited.
+
+        One thread waits at a time.
+        """
         with self._changed:
-            if self._free > 0:
-                return
+            if self._free > 0 or otherwise():
+                return False
             self._waiting = True
             try:
                 self._changed.wait_for(lambda: self._free > 0 or otherwise(), timeout)
             finally:
                 self._waiting = False
+            return True
 
     def notify(self) -> None:
         """Make `wait` check its `otherwise` again."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -19,7 +19,13 @@ from agentexec.activity.changes.crashes import NO_CRASHES
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.progress import Progress
 from agentexec.activity.changes.statements import ACTIVITY, LOG, RESULT, statements_for
-from agentexec.activity.changes.store import Recorded, RecordStore, complete_alike
+from agentexec.activity.changes.store import (
+    Acknowledge,
+    Recorded,
+    RecordStore,
+    complete_alike,
+    refused_leases,
+)
 from agentexec.db.quick_connection import QuickConnection
 from agentexec.db.transactions import writing
 from agentexec.payloads.sealing import seal
@@ -112,6 +118,22 @@ class SqliteRecordStore(RecordStore):
             connection.run(INSERT_LINES, line)
         return started
 
+    def complete_within(
+        self,
+        connection: Connection,
+        endings: Sequence[Ending],
+        now: datetime,
+        result_ttl: int,
+        acknowledge: Acknowledge | None,
+    ) -> list[Ending] | None:
+        """Complete tasks, which have one message, within a transaction, and return the endings that are written."""
+        if not self._returns or not isinstance(connection, QuickConnection) or not connection.is_quick:
+            return None
+        written = _complete(connection, endings, now, result_ttl)
+        if acknowledge is not None and written:
+            acknowledge(connection, written)
+        return written
+
     def record(
         self,
         progress: Sequence[Progress],
@@ -120,19 +142,16 @@ class SqliteRecordStore(RecordStore):
         now: datetime,
         result_ttl: int,
         relaxed: bool = False,
-        acknowledge: Callable[[Connection, Sequence[Ending]], None] | None = None,
+        acknowledge: Acknowledge | None = None,
         queue_table: str | None = None,
         skips_busy: bool = False,
     ) -> Recorded:
         """Write reports and endings; in few statements if there are only tasks that completed alike."""
         if not progress and self._returns and complete_alike(endings):
             with writing(self._engine, relaxed=relaxed) as connection:
-                if isinstance(connection, QuickConnection) and connection.is_quick:
-                    written = _complete(connection, endings, now, result_ttl)
-                    if acknowledge is not None and written:
-                        acknowledge(connection, written)
-                    refused = {*endings} - {*written} if len(written) < len(endings) else ()
-                    return Recorded([ending.lease for ending in endings if ending in refused], [])
+                written = self.complete_within(connection, endings, now, result_ttl, acknowledge)
+                if written is not None:
+                    return Recorded(refused_leases(endings, written), [])
         return super().record(
             progress,
             endings,

@@ -43,6 +43,10 @@ class Recorded(NamedTuple):
     """Activities that another process has locked."""
 
 
+Acknowledge = Callable[[Connection, Sequence[Ending]], None]
+"""Function that is called within a transaction with the endings that it writes, for statements whose results nobody reads."""
+
+
 class RecordStore:
     """Store of starts, reports and endings, for any database. Each method is one transaction.
 
@@ -141,6 +145,20 @@ class RecordStore:
             end_expired(connection, admissions.expired, now)
         return admissions
 
+    def complete_within(
+        self,
+        connection: Connection,
+        endings: Sequence[Ending],
+        now: datetime,
+        result_ttl: int,
+        acknowledge: Acknowledge | None,
+    ) -> list[Ending] | None:
+        """Complete tasks, see `complete_alike`, within a transaction that also claims some, if `starts_within`.
+
+        Return the endings that are written, or None to leave all of them to `record`.
+        """
+        return None
+
     def record(
         self,
         progress: Sequence[Progress],
@@ -149,7 +167,7 @@ class RecordStore:
         now: datetime,
         result_ttl: int,
         relaxed: bool = False,
-        acknowledge: Callable[[Connection, Sequence[Ending]], None] | None = None,
+        acknowledge: Acknowledge | None = None,
         queue_table: str | None = None,
         skips_busy: bool = False,
     ) -> Recorded:
@@ -218,6 +236,14 @@ def _write_endings(
     ]
     if results:
         connection.execute(INSERT_RESULT, one_or_many(results))
+
+
+def refused_leases(endings: Sequence[Ending], written: Sequence[Ending]) -> list[Lease]:
+    """Return the leases of those endings that are not written."""
+    if len(written) == len(endings):
+        return []
+    known = {ending.lease for ending in written}
+    return [ending.lease for ending in endings if ending.lease not in known]
 
 
 def complete_alike(endings: Sequence[Ending]) -> bool:

@@ -7,13 +7,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from agentexec.activity.changes.endings import Ending
 from agentexec.activity.changes.progress import Progress
-from agentexec.activity.changes.store import RecordStore
+from agentexec.activity.changes.store import Acknowledge, RecordStore, complete_alike, refused_leases
 from agentexec.activity.live.publisher import EventPublisher
 from agentexec.config import CONF
 from agentexec.db.chunks import CHUNK_SIZE
@@ -21,6 +22,7 @@ from agentexec.db.clock import utc_now
 from agentexec.errors import UnavailableError
 from agentexec.outage import Outage
 from agentexec.redaction import redact
+from agentexec.state.capabilities import JoinFailed
 from agentexec.task import Lease, Status
 
 log = logging.getLogger("agentexec.writer")
@@ -35,11 +37,15 @@ MAX_PENDING_REPORTS = 50_000
 BUSY_SECONDS = 0.2
 """Seconds between two tries to write what is about tasks that another process has locked."""
 
+MAX_LENT_CHARS = 200_000
+"""Characters of results that a claim takes along at most: no claim waits for long ones to be written."""
+
 
 class Writer:
     """Owner of a thread that turns reports and endings into rows.
 
-    Any thread may call `hold`, `report_progress` and `end`; only the writer's thread uses the database.
+    Any thread may call `hold`, `report_progress` and `end`; only the writer's thread uses the database, and the thread that
+    claims: from `await_claim` on, endings wait for its next transaction.
 
     `acknowledge`, if any, is called in that thread within each transaction, with the endings that the transaction writes:
     a queue in the same database then forgets their tasks in the same commit; `queue_table` as for `RecordStore.record`. `settle` is called after each commit, with
@@ -54,7 +60,7 @@ class Writer:
         store: RecordStore,
         *,
         result_ttl: int,
-        acknowledge: Callable[[Connection, Sequence[Ending]], None] | None,
+        acknowledge: Acknowledge | None,
         queue_table: str | None = None,
         settle: Callable[[Sequence[Ending], Sequence[Ending]], None],
         abandon: Callable[[UUID], object],
@@ -71,6 +77,13 @@ class Writer:
         self._endings: deque[Ending] = deque()
         self._set_aside: tuple[list[Progress], list[Ending]] = ([], [])
         self._skips_busy = False
+        self._wake_claimer: Callable[[], object] | None = None
+        self._keeps_endings = False
+        """True if a claim has left endings to the writer's thread, which has not taken them yet."""
+        self._writes_reports = False
+        self._lent: list[Ending] = []
+        """Endings that a claim takes along."""
+        self._lent_written: list[Ending] | None = None
         self._held: dict[UUID, int] = {}
         # `end` holds the lock, not the condition: entering a condition is Python code.
         self._lock = threading.RLock()
@@ -111,17 +124,20 @@ class Writer:
             self._held.pop(ending.lease.agent_id, None)
             self._endings.append(ending)
             if len(self._endings) == 1:
-                self._changed.notify_all()
+                wake = self._wake_claimer or self._changed.notify_all
+                wake()
 
     @property
     def backlog(self) -> int:
         """Number of endings that are not written yet."""
-        return len(self._endings) + len(self._set_aside[1])
+        return len(self._endings) + len(self._set_aside[1]) + len(self._lent)
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until everything taken so far is written; return False if it took longer."""
         with self._changed:
-            return self._changed.wait_for(lambda: not (self._has_work or self._busy), timeout)
+            return self._changed.wait_for(
+                lambda: not (self._has_work or self._endings or self._busy or self._lent), timeout
+            )
 
     def close(self, timeout: float) -> bool:
         """Write what is left and end the thread, within `timeout` seconds; return False if it took longer."""
@@ -131,9 +147,85 @@ class Writer:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    # ---- endings that a claim takes along: the thread that claims calls these ----
+
+    def await_claim(self, wake: Callable[[], object]) -> None:
+        """Have endings wait for a transaction that claims; `wake` is called, in any thread, when the first one does."""
+        with self._lock:
+            self._wake_claimer = wake
+
+    @property
+    def lends(self) -> bool:
+        """True if endings wait for a transaction that claims."""
+        return (
+            bool(self._endings or self._lent) and self._wake_claimer is not None and not self._keeps_endings
+        )
+
+    def write_within(self, connection: Connection) -> None:
+        """Write endings in a transaction that has just begun, if they are quickly written. Raises JoinFailed."""
+        endings = self._lend()
+        if not endings:
+            if self.lends:
+                self.stop_lending()  # they must not wait for a claim that finds no task
+            return
+        now = utc_now()
+        try:
+            self._lent_written = self._store.complete_within(
+                connection, endings, now, self._result_ttl, self._acknowledge
+            )
+        except Exception as error:
+            # Caused by a single ending: the writer's thread finds it.
+            self.stop_lending()
+            raise JoinFailed from error
+        if self._lent_written is None:
+            self.stop_lending()
+
+    def settle_lent(self) -> None:
+        """Settle the endings that were written in a transaction, after its commit."""
+        written, lent = self._lent_written, self._lent
+        if written is None:
+            return
+        lost = {*refused_leases(lent, written)}
+        self._lent, self._lent_written = [], None
+        self._settle_all(written, [ending for ending in lent if ending.lease in lost])
+        with self._changed:
+            self._changed.notify_all()
+
+    def stop_lending(self) -> None:
+        """Leave endings to the writer's thread again, also those of a transaction that was rolled back."""
+        with self._changed:
+            self._endings.extendleft(reversed(self._lent))
+            self._lent, self._lent_written = [], None
+            self._wake_claimer = None
+            self._keeps_endings = bool(self._endings)
+            if self._endings:
+                self._changed.notify_all()
+
+    def _lend(self) -> list[Ending]:
+        """Take out the endings for a transaction; none if reports come before them, or if they take long to write."""
+        with self._lock:
+            if self._lent or not self.lends:
+                return self._lent  # of the same transaction, which is tried again
+            endings = list(islice(self._endings, CHUNK_SIZE))
+            if self._progress or self._writes_reports or any(self._set_aside) or not self._are_quick(endings):
+                return []
+            for _ in endings:
+                self._endings.popleft()
+            self._lent = endings
+            return endings
+
+    def _are_quick(self, endings: Sequence[Ending]) -> bool:
+        chars = sum(len(ending.result or "") for ending in endings)
+        if chars > MAX_LENT_CHARS or not complete_alike(endings):
+            return False
+        return self._live is None or self._live.flush([ending.lease.agent_id for ending in endings], 0)
+
+    # ---- the writer's thread ----
+
     @property
     def _has_work(self) -> bool:
-        return bool(self._progress or self._endings or any(self._set_aside))
+        is_lending = self._wake_claimer is not None and not (self._keeps_endings or self._closing)
+        return bool(self._progress or any(self._set_aside) or (self._endings and not is_lending))
 
     def _run(self) -> None:
         while self._wait():
@@ -144,9 +236,11 @@ class Writer:
                 # Endings wait until every earlier report is in this batch or an earlier one.
                 limit = 0 if self._progress else CHUNK_SIZE
                 endings += [self._endings.popleft() for _ in range(min(len(self._endings), limit))]
+                self._writes_reports = bool(progress)
+                self._keeps_endings = self._keeps_endings and bool(self._endings)
             self._write_until_done(progress, endings)
             with self._changed:
-                self._busy = False
+                self._busy = self._writes_reports = False
                 self._changed.notify_all()
 
     def _wait(self) -> bool:
@@ -224,13 +318,15 @@ class Writer:
             written = [ending for ending in endings if ending.lease not in lost]
             refused = [ending for ending in endings if ending.lease in lost]
         self._notify_live(progress, written)
-        if not endings:
-            return
+        if endings:
+            self._settle_all(written, refused)
+
+    def _settle_all(self, written: Sequence[Ending], refused: Sequence[Ending]) -> None:
         try:
             self._settle(written, refused)
         except Exception:
             # The record is right already, and must not be written again.
-            log.exception("The reconciler will acknowledge %d finished task(s).", len(endings))
+            log.exception("The reconciler will acknowledge %d finished task(s).", len(written) + len(refused))
 
     def _without_busy(
         self, progress: list[Progress], endings: list[Ending], busy: frozenset[UUID]

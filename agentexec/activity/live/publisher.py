@@ -44,8 +44,7 @@ IDLE_SECONDS = 600.0
 JOINED_CHARS = 2_000
 """Characters of a text delta beyond which the next one is not joined to it."""
 
-TASK_CHARS = 262_144
-PROCESS_CHARS = 33_554_432
+TASK_CHARS, PROCESS_CHARS = 262_144, 33_554_432
 """Characters that may wait for one task, and for all tasks of a process."""
 
 
@@ -214,11 +213,13 @@ class EventPublisher:
     def flush(self, agent_ids: Iterable[UUID], timeout: float = FLUSH_SECONDS) -> bool:
         """Send the pending events of tasks that are about to end, and forget these tasks.
 
-        Waits at most `timeout` seconds, and not at all for tasks without events. Returns False if events were not sent.
+        Waits at most `timeout` seconds, and not at all for tasks without events; with 0 it does nothing if there are any.
+        Returns False if events were not sent.
         """
         ids = list(agent_ids)
         with self._changed:
-            waiting = self._unsent(ids)
+            if (waiting := self._unsent(ids)) and not timeout:
+                return False
             sent = not waiting
             if waiting and not self._outage.failures:
                 self._flushing |= waiting
@@ -265,8 +266,7 @@ class EventPublisher:
 
     def _unsent(self, agent_ids: Sequence[UUID]) -> set[UUID]:
         """Return those of these tasks with events that the record does not hold."""
-        known = [(agent_id, self._pending.get(agent_id)) for agent_id in agent_ids]
-        unsent = {agent_id for agent_id, pending in known if pending and pending.only_in_backend}
+        unsent = {it for it in agent_ids if (pending := self._pending.get(it)) and pending.only_in_backend}
         return unsent | self._sending.intersection(agent_ids) if self._sending else unsent
 
     def _not_followed(self, agent_ids: Iterable[UUID], now: float) -> list[UUID]:
