@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Unpack
 
 from pydantic import BaseModel, ValidationError
@@ -287,9 +286,9 @@ def _is_plain_function(value: Any) -> bool:
 
 def validate_context(definition: TaskDefinition, context: Any) -> Any:
     """Return a context as its task's type. Raises ContextInvalidError that names the first bad field."""
-    with _naming(definition):
-        if context is None and not definition.context.accepts_none:
-            context = {}
+    if context is None and not definition.context.accepts_none:
+        context = {}
+    try:
         try:
             return definition.context.validate(context)
         except ValidationError:
@@ -297,6 +296,8 @@ def validate_context(definition: TaskDefinition, context: Any) -> Any:
                 raise
             # Another model with the same fields is accepted: a web process may have a smaller copy of the type.
             return definition.context.validate(context.model_dump(round_trip=True))
+    except (ValidationError, PydanticUserError) as error:
+        raise _context_error(definition, error) from None
 
 
 def load_context(definition: TaskDefinition, text: str | None) -> Any:
@@ -312,15 +313,6 @@ def load_context(definition: TaskDefinition, text: str | None) -> Any:
             f"The context of task {definition.name} is not valid: it is a {type(context).__name__}, not an object."
         )
     return context
-
-
-@contextlib.contextmanager
-def _naming(definition: TaskDefinition) -> Generator[None]:
-    """Turn the errors of validation into those of a context."""
-    try:
-        yield
-    except (ValidationError, PydanticUserError) as error:
-        raise _context_error(definition, error) from None
 
 
 def _context_error(

@@ -5,11 +5,12 @@ What one database refuses, another must not take, so every rule here holds for a
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import numbers
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -208,11 +209,16 @@ def check_size(name: str, text: str, limit: int) -> None:
 def dump_json(name: str, value: Any, default: Any = None) -> str:
     """Return a value as strict JSON text, or raise a UsageError that says why it has none."""
     try:
-        return json.dumps(value, default=default, allow_nan=False)
+        return _encoder(default).encode(value)
     except RecursionError:
         raise UsageError(f"{name} is nested too deeply, or contains itself.") from None
     except Exception as error:  # whatever the objects of users raise
         raise UsageError(f"{name} cannot be written as JSON: {first_line(error)}.") from None
+
+
+@functools.cache
+def _encoder(default: Callable[[Any], Any] | None) -> json.JSONEncoder:
+    return json.JSONEncoder(default=default, allow_nan=False)
 
 
 def first_line(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from agentexec.client.backend_check import BackendCheck
 from agentexec.client.debounce import new_debounced_task
 from agentexec.client.intake import Intake, naming_refusals, with_tables
 from agentexec.client.keys import find_holder
-from agentexec.client.new_task import Context, EnqueueOptions, TaskOptions, new_task
+from agentexec.client.new_task import Context, EnqueueOptions, NewTasks, TaskOptions
 from agentexec.client.sending import traced
 from agentexec.config import CONF
 from agentexec.db.chunks import chunks
@@ -174,7 +174,8 @@ def enqueue_many_sync(
 
 def _new_tasks(task_name: str, contexts: Iterable[Context], options: TaskOptions) -> list[NewTask]:
     check_iterable("contexts=", contexts)
-    return [new_task(task_name, context, **options) for context in contexts]
+    new = NewTasks(task_name, **options)
+    return [new.task(context) for context in contexts]
 
 
 def _check_session(session: object, *kinds: type, has: str = "") -> None:
@@ -202,6 +203,8 @@ def entry_of(new: NewTask) -> Entry:
 
 
 def _groups(new: NewTask) -> tuple[str, ...]:
+    if new.lock_key is None and new.concurrency_key is None:
+        return ()
     groups = groups_of(new.task_name, new.lock_key, new.concurrency_key)
     if groups and not isinstance(RUNTIME.backend, SupportsGroups):
         raise UsageError(

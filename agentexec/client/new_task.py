@@ -119,43 +119,74 @@ class EnqueueOptions(TaskOptions, total=False):
     """True to return the first task with this `idempotency_key` also if it failed or was canceled. False by default."""
 
 
-def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]) -> NewTask:
-    """Return the row of a new task; raises what `enqueue` documents for invalid arguments.
+class NewTasks:
+    """Rows of new tasks with one name and the same options, which are checked once.
 
-    The option `detached` is only checked here: it concerns the task that enqueues this one.
+    The option `detached` is only checked here: it concerns the task that enqueues these. Raises what `enqueue` documents for
+    invalid arguments.
     """
-    task_name = check_text("task_name=", task_name, MAX_TASK_NAME)
-    queue = options.get("queue_name")
-    queue = RUNTIME.queue_of(task_name) if queue is None else check_queue_name("queue_name=", queue)
-    idempotency_key = options.get("idempotency_key")
-    if idempotency_key is not None:
-        idempotency_key = check_text("idempotency_key=", idempotency_key, MAX_NAME)
-    check_flag("detached=", options.get("detached", False))
-    run_at = _start_time(options.get("delay"), options.get("eta"))
-    definition = RUNTIME.definition(task_name)
-    text = _checked_context(task_name, context, definition)
-    fairness_key, fairness_weight = _fairness(task_name, text, options, definition)
-    lock_key, concurrency_key = _groups(task_name, text, options, definition)
-    tracing = RUNTIME.tracing
-    return NewTask(
-        agent_id=new_agent_id(),
-        task_name=task_name,
-        context=text,
-        queue=queue,
-        priority=_checked_priority(options.get("priority", Priority.LOW)),
-        run_at=run_at,
-        metadata=checked_metadata(options.get("metadata")),
-        idempotency_key=idempotency_key,
-        keeps_key=check_flag("keep_key=", options.get("keep_key", False)),
-        message=CONF.activity_message_create,
-        webhook=_webhook(definition, options.get("webhook")),
-        expires_at=_expiry(definition, options.get("expires"), run_at),
-        fairness_key=fairness_key,
-        fairness_weight=fairness_weight,
-        lock_key=lock_key,
-        concurrency_key=concurrency_key,
-        budget=_budget(options),
-        trace_context=None if tracing is None else tracing.carrier(task_name, queue or CONF.queue_name),
+
+    def __init__(self, task_name: str, **options: Unpack[EnqueueOptions]) -> None:
+        self._name = task_name = check_text("task_name=", task_name, MAX_TASK_NAME)
+        queue = options.get("queue_name")
+        queue = RUNTIME.queue_of(task_name) if queue is None else check_queue_name("queue_name=", queue)
+        idempotency_key = options.get("idempotency_key")
+        if idempotency_key is not None:
+            idempotency_key = check_text("idempotency_key=", idempotency_key, MAX_NAME)
+        check_flag("detached=", options.get("detached", False))
+        run_at = _start_time(options.get("delay"), options.get("eta"))
+        self._options = options
+        self._definition = definition = RUNTIME.definition(task_name)
+        self._has_keys = _has_keys(options, definition)
+        tracing = RUNTIME.tracing
+        self._template = NewTask(
+            agent_id=new_agent_id(),
+            task_name=task_name,
+            context=None,
+            queue=queue,
+            priority=_checked_priority(options.get("priority", Priority.LOW)),
+            run_at=run_at,
+            metadata=checked_metadata(options.get("metadata")),
+            idempotency_key=idempotency_key,
+            keeps_key=check_flag("keep_key=", options.get("keep_key", False)),
+            message=CONF.activity_message_create,
+            webhook=_webhook(definition, options.get("webhook")),
+            expires_at=_expiry(definition, options.get("expires"), run_at),
+            budget=_budget(options),
+            trace_context=None if tracing is None else tracing.carrier(task_name, queue or CONF.queue_name),
+        )
+        self._rest = self._template[3:]
+
+    def task(self, context: Context) -> NewTask:
+        """Return the row of a task with a context."""
+        text = _checked_context(self._name, context, self._definition)
+        # Not by `_replace`, which takes several times as long.
+        new = NewTask(new_agent_id(), self._name, text, *self._rest)
+        if not self._has_keys:
+            return new
+        fairness_key, fairness_weight = _fairness(self._name, text, self._options, self._definition)
+        lock_key, concurrency_key = _groups(self._name, text, self._options, self._definition)
+        return new._replace(
+            fairness_key=fairness_key,
+            fairness_weight=fairness_weight,
+            lock_key=lock_key,
+            concurrency_key=concurrency_key,
+        )
+
+
+def new_task(task_name: str, context: Context, **options: Unpack[EnqueueOptions]) -> NewTask:
+    """Return the row of a new task; raises what `enqueue` documents for invalid arguments."""
+    return NewTasks(task_name, **options).task(context)
+
+
+def _has_keys(options: EnqueueOptions, definition: TaskDefinition | None) -> bool:
+    """Return True if tasks have keys, most of which their contexts fill."""
+    if any(options.get(name) is not None for name in ("fairness_key", "fairness_weight", "lock_key")):
+        return True
+    return definition is not None and (
+        definition.fairness_key is not None
+        or definition.lock_key is not None
+        or definition.concurrency is not None
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -89,10 +88,9 @@ class Plan:
 
 
 def _write_all(write: Convert, values: Sequence[Any]) -> Iterable[Any]:
-    """Return the stored forms of a column; that of a moment which all rows share, such as the present one, is made once."""
-    first = values[0] if values else None
-    if isinstance(first, datetime) and all(value is first for value in values):
-        return [write(first)] * len(values)
+    """Return the stored forms of a column; that of a value which all rows share, such as the present moment, is made once."""
+    if values and all(value is values[0] for value in values):
+        return [write(values[0])] * len(values)
     return map(write, values)
 
 

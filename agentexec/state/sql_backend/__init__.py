@@ -303,6 +303,16 @@ class SqlBackend(SqlClaims):
     def _insert(
         self, connection: Connection, queue: str, entries: Sequence[Entry], *, leased_for: float | None
     ) -> None:
+        if leased_for is None and self._tasks.insert_alike is not None and _are_plain(entries):
+            first = entries[0]
+            values = self._params(
+                ids=[entry.agent_id for entry in entries],
+                queue=queue,
+                priority=int(first.priority),
+                epoch=first.epoch,
+            )
+            connection.execute(self._tasks.insert_alike, values)
+            return
         if leased_for is None:
             self._fair.note_pushed(queue, entries)
             places = self._places(connection, entries)
@@ -348,3 +358,12 @@ class SqlBackend(SqlClaims):
                 # Tasks of one push keep their order.
                 places.append({"shift": number, "place": None})
         return places
+
+
+def _are_plain(entries: Sequence[Entry]) -> bool:
+    """Return True for tasks of one priority and epoch that may start now, and have no key, group or place of their own."""
+    if not entries:
+        return False
+    first = entries[0]
+    plain = Entry(first.agent_id, first.priority, epoch=first.epoch)[1:]
+    return all(entry[1:] == plain for entry in entries)

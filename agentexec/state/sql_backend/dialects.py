@@ -50,6 +50,9 @@ class SqlDialect:
     in_names: str
     """Condition that a column is one of `names`."""
 
+    listed: str | None = None
+    """Table with the `key` and the `value` of each of `ids`, where one parameter holds them as JSON."""
+
     insert: str = "INSERT"
     on_conflict: str = " ON CONFLICT DO NOTHING"
     """End of an INSERT that leaves existing rows as they are."""
@@ -72,6 +75,7 @@ _SQLITE = SqlDialect(
     in_ids="IN (SELECT value FROM json_each(:ids))",
     names=bindparam("names", type_=TextList()),
     in_names="IN (SELECT value FROM json_each(:names))",
+    listed="json_each(:ids)",
     # The transaction holds the file's write lock.
     for_update="",
     skip_locked="",

@@ -81,6 +81,13 @@ class QueueStatements:
             f"VALUES (:id, :queue, :priority, :lane, COALESCE(:place, {now} + :shift), :epoch, :worker, :flow, :step, "
             f":grouped){dialect.on_conflict}"
         )
+        self.insert_alike = None
+        if dialect.listed is not None:
+            self.insert_alike = text(
+                f"{dialect.insert} INTO {queue} (agent_id, queue, priority, lane, at, epoch, grouped) "
+                f"SELECT value, :queue, :priority, :priority, {now} + key, :epoch, 0 FROM {dialect.listed} "
+                f"WHERE true{dialect.on_conflict}"
+            ).bindparams(ids)
         self.ready = found_rows(
             f"SELECT agent_id, epoch, lane, at, grouped FROM {queue} WHERE queue = :queue AND lane = :lane AND at <= {dialect.start} "
             f"ORDER BY at LIMIT :most{dialect.skip_locked}"
