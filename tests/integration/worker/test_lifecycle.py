@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 import agentexec as ax
+from agentexec.worker.template import GC_THRESHOLDS
 from tests.deployment import MODULE, Deploy, Deployment, all_exited, on_targets, run_agentexec
 from tests.waiting import patient
 
@@ -87,11 +88,15 @@ def test_a_pool_is_found_where_it_is(deploy: Deploy, files: dict[str, str], argu
 
 @pytest.mark.thorough
 @on_targets("embedded", alternates=False)
-def test_an_environment_variable_can_name_the_module(deploy: Deploy) -> None:
+def test_an_environment_variable_can_name_the_module_and_workers_collect_less_garbage(deploy: Deploy) -> None:
     deployment = deploy()
-    write(deployment, "tasks.py", MODULE_WITH_POOL)
+    write(
+        deployment,
+        "tasks.py",
+        MODULE_WITH_POOL.replace("Hello {context.name}", "{gc.get_threshold()}", 1) + "import gc\n",
+    )
     deployment.spawn(agentexec_worker(), AGENTEXEC_WORKER_MODULE="tasks:pool")
-    assert greeted() == "Hello Acme"
+    assert greeted() == str(GC_THRESHOLDS)
     assert deployment.stop() == 0
 
 
