@@ -27,7 +27,7 @@ from agentexec.arguments.queue_names import MAX_QUEUE_NAME
 from agentexec.arguments.versions import MAX_VERSION
 from agentexec.config import CONF
 from agentexec.db.base import Base, set_storage
-from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime, of_rows_with
+from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, PartialIndex, UtcDateTime
 from agentexec.payloads.columns import Payload
 from agentexec.task import Status
 
@@ -155,20 +155,20 @@ class Activity(Base):
         Index(f"ix_{CONF.table_prefix}activity_finished", "finished_at", "status", "agent_type"),
         Index(f"ix_{CONF.table_prefix}activity_parent", "parent_id", "created_at"),
         Index(f"uq_{CONF.table_prefix}activity_idempotency_key", "idempotency_key", unique=True),
-        Index(
+        PartialIndex(
             f"uq_{CONF.table_prefix}activity_held_lock",
             "held_lock",
             unique=True,
-            **of_rows_with("held_lock"),
+            where="held_lock IS NOT NULL",
         ),
         # Only of tasks that use them: the index of all others costs nothing.
-        Index(
+        PartialIndex(
             f"uq_{CONF.table_prefix}activity_debounce_key",
             "debounce_key",
             unique=True,
-            **of_rows_with("debounce_key"),
+            where="debounce_key IS NOT NULL",
         ),
-        Index(f"ix_{CONF.table_prefix}activity_expires", "expires_at", **of_rows_with("expires_at")),
+        PartialIndex(f"ix_{CONF.table_prefix}activity_expires", "expires_at", where="expires_at IS NOT NULL"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Dialect,
+    Index,
     Integer,
     String,
     Text,
@@ -124,6 +126,23 @@ def of_rows_with(column: str) -> dict[str, Any]:
     """Return options of an index that leave out the rows without a value, where the database can."""
     condition = text(f"{column} IS NOT NULL")
     return {"postgresql_where": condition, "sqlite_where": condition}
+
+
+class PartialIndex(Index):
+    """Index of a table, of the rows that meet a condition, where the database can leave rows out."""
+
+    def __init__(self, name: str, *columns: str, where: str, unique: bool = False) -> None:
+        super().__init__(name, *columns, unique=unique)
+        self._condition = where
+
+    @functools.cached_property
+    def dialect_options(self) -> Any:
+        # Set when they are read, to create the index: as arguments of an Index they would load the modules of both
+        # dialects, and those of PostgreSQL take longer than the query of a command.
+        options = super().dialect_options
+        for dialect in ("postgresql", "sqlite"):
+            options[dialect]["where"] = text(self._condition)
+        return options
 
 
 class IdList(TypeDecorator[Sequence[UUID]]):

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from agentexec.config import CONF
 from agentexec.db.base import Base
-from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, UtcDateTime, of_rows_with
+from agentexec.db.columns import BigId, ExactText, JsonObject, LongText, PartialIndex, UtcDateTime
 from agentexec.payloads.columns import Payload
 
 MAX_PATH = 255
@@ -122,7 +122,7 @@ class Approval(Base):
     __table_args__ = (
         Index(f"ix_{CONF.table_prefix}approval_status", "status", "created_at"),
         Index(f"ix_{CONF.table_prefix}approval_wake", "wake_at"),
-        Index(f"ix_{CONF.table_prefix}approval_notice", "notice_at", **of_rows_with("notice_at")),
+        PartialIndex(f"ix_{CONF.table_prefix}approval_notice", "notice_at", where="notice_at IS NOT NULL"),
     )
 
 

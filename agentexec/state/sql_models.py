@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from agentexec.config import CONF
 from agentexec.db.base import Base, set_storage
-from agentexec.db.columns import BigId, ExactText, LongText
+from agentexec.db.columns import BigId, ExactText, LongText, PartialIndex
 
 LEASED = 2
 """Lane of leased tasks, after those of Priority.HIGH and Priority.LOW."""
@@ -78,15 +78,7 @@ class QueueEntry(Base):
     __table_args__ = (
         Index(f"ix_{CONF.table_prefix}queue_lane", "queue", "lane", "at"),
         # The last turn of a key. Only tasks with a turn are in it, where the database can leave rows out.
-        Index(
-            f"ix_{CONF.table_prefix}queue_flow",
-            "queue",
-            "lane",
-            "flow",
-            "at",
-            postgresql_where=text(RANKED_ONLY),
-            sqlite_where=text(RANKED_ONLY),
-        ),
+        PartialIndex(f"ix_{CONF.table_prefix}queue_flow", "queue", "lane", "flow", "at", where=RANKED_ONLY),
     )
 
 

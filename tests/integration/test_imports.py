@@ -78,6 +78,7 @@ LOADED = "import sys; print([name for name in {names} if name in sys.modules])"
                 "agentexec.activity.changes.store",
                 "agentexec.activity.live.stream",
                 "agentexec.state.sql_backend",
+                "sqlalchemy.dialects.postgresql",
             ],
         ),
         (
