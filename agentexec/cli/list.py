@@ -15,11 +15,11 @@ from agentexec.cli.options import (
     AsJson,
     Metadata,
     SearchText,
-    StatusName,
+    StatusNames,
     TaskName,
     parse_duration,
     parse_labels,
-    parse_status,
+    parse_statuses,
 )
 from agentexec.cli.output import echo_json, fit, format_table, format_time, one_line, terminal_width
 from agentexec.cli.queue_facts import due_text, dump_json, latest_text, priority_name, queue_facts
@@ -41,7 +41,7 @@ MAX_CELL = {"TASK": 24, "QUEUE": 20}
 
 
 def run(
-    status: StatusName = None,
+    status: StatusNames = None,
     task_name: TaskName = None,
     metadata: Metadata = None,
     text: SearchText = None,
@@ -67,7 +67,7 @@ def run(
             db,
             page,
             page_size,
-            status=parse_status(status),
+            status=parse_statuses(status),
             task_name=task_name,
             text=text,
             created_after=None if since is None else _ago(since),

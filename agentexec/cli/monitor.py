@@ -11,10 +11,10 @@ from agentexec.cli.options import (
     AsJson,
     Metadata,
     SearchText,
-    StatusName,
+    StatusNames,
     TaskName,
     parse_labels,
-    parse_status,
+    parse_statuses,
 )
 from agentexec.cli.output import echo_json
 
@@ -25,7 +25,7 @@ def run(
     interval: Annotated[
         float, typer.Option("--interval", "-i", min=0.2, max=3600, help="Seconds between two refreshes.")
     ] = 1.0,
-    status: StatusName = None,
+    status: StatusNames = None,
     task_name: TaskName = None,
     metadata: Metadata = None,
     text: SearchText = None,
@@ -37,7 +37,7 @@ def run(
     # Imported on use: rich takes longer to import than the other commands take to run.
     from agentexec.cli.screen.data import Query, snapshot_json
 
-    query = Query(parse_status(status), task_name, text or None, parse_labels(metadata)).checked()
+    query = Query(parse_statuses(status), task_name, text or None, parse_labels(metadata)).checked()
     if as_json:
         echo_json(snapshot_json(query))
     elif once or not (sys.stdin.isatty() and sys.stdout.isatty()):

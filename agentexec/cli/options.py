@@ -25,10 +25,13 @@ MetadataScope = Annotated[
     list[str] | None,
     typer.Option("--metadata", metavar="KEY=VALUE", help="Label that the task must have (repeatable)."),
 ]
-StatusName = Annotated[
-    str | None,
+StatusNames = Annotated[
+    list[str] | None,
     typer.Option(
-        "--status", "-s", help="Only tasks with this status: queued, running, complete, error or canceled."
+        "--status",
+        "-s",
+        metavar="STATUS",
+        help="Only tasks with this status: queued, running, complete, error or canceled; repeatable, for one of several.",
     ),
 ]
 TaskName = Annotated[
@@ -103,10 +106,13 @@ def parse_since(option: str, text: str) -> datetime:
     return moment
 
 
-def parse_status(text: str | None) -> ax.Status | None:
+def parse_statuses(texts: Sequence[str] | None) -> tuple[ax.Status, ...] | None:
+    """Return statuses by their names, each of them once, or None if there are none. Raises UsageError."""
+    return tuple(dict.fromkeys(map(parse_status, texts or ()))) or None
+
+
+def parse_status(text: str) -> ax.Status:
     """Return a status by its name. Raises UsageError."""
-    if text is None:
-        return None
     try:
         return ax.Status(text.lower())
     except ValueError:

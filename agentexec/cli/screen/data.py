@@ -33,7 +33,7 @@ PLAIN_TASKS = 50
 class Query(NamedTuple):
     """Filter of the tasks that are shown."""
 
-    status: Status | None = None
+    statuses: tuple[Status, ...] | None = None
     task_name: str | None = None
     text: str | None = None
     metadata: Mapping[str, str] | None = None
@@ -41,7 +41,7 @@ class Query(NamedTuple):
     @property
     def filter(self) -> Filter:
         """The same filter for a list of tasks. Raises UsageError."""
-        return checked_filter(self.status, self.task_name, self.text, metadata_filter=self.metadata)
+        return checked_filter(self.statuses, self.task_name, self.text, metadata_filter=self.metadata)
 
     def checked(self) -> Query:
         """Return itself, or raise UsageError before a database is asked."""
@@ -49,7 +49,7 @@ class Query(NamedTuple):
         return self
 
     def __str__(self) -> str:
-        parts = [f"status:{self.status}"] if self.status else []
+        parts = [f"status:{status}" for status in self.statuses or ()]
         words = [f"task:{self.task_name}"] if self.task_name else []
         words += [f"{name}={value}" for name, value in (self.metadata or {}).items()]
         parts += [word if re.fullmatch(r"[^\s'\"]+", word) else shlex.quote(word) for word in words]
@@ -61,14 +61,14 @@ class Query(NamedTuple):
 
         Raises UsageError.
         """
-        status: Status | None = None
+        statuses: dict[Status, None] = {}
         task_name: str | None = None
         metadata: dict[str, str] = {}
         words: list[str] = []
         for word in _words(line):
             if match := re.fullmatch(r"status:(\w+)", word):
                 try:
-                    status = Status(match[1].lower())
+                    statuses[Status(match[1].lower())] = None
                 except ValueError:
                     raise UsageError(f"There is no status {match[1]}.") from None
             elif match := re.fullmatch(r"(?:task|type):(.+)", word):
@@ -77,7 +77,7 @@ class Query(NamedTuple):
                 metadata[match[1]] = match[2]
             else:
                 words.append(word)
-        return cls(status, task_name, " ".join(words) or None, metadata or None).checked()
+        return cls(tuple(statuses) or None, task_name, " ".join(words) or None, metadata or None).checked()
 
 
 def _words(line: str) -> list[str]:

@@ -56,6 +56,7 @@ def test_list_and_show_print_tasks_and_answer_every_filter(deploy: Deploy) -> No
     ]
     for options, expected in (
         (["--status", "error"], [bad]),
+        (["--status", "error", "-s", "complete"], [bad, good]),
         (["-t", "work"], [later, good]),
         (["--task", "work"], [later, good]),
         (["--type", "work"], [later, good]),

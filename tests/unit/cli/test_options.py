@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 import agentexec as ax
-from agentexec.cli.options import parse_duration, parse_labels, parse_status
+from agentexec.cli.options import parse_duration, parse_labels, parse_statuses
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_a_label_without_a_key_or_a_value_is_refused(pair: str) -> None:
         parse_labels([pair])
 
 
-def test_a_status_is_named_in_any_case() -> None:
-    assert parse_status("Running") is ax.Status.RUNNING
-    assert parse_status(None) is None
+def test_a_status_is_named_in_any_case_and_several_count_once_each() -> None:
+    assert parse_statuses(["Running", "error", "RUNNING"]) == (ax.Status.RUNNING, ax.Status.ERROR)
+    assert parse_statuses(None) is None
     with pytest.raises(ax.UsageError, match="the statuses are queued, running, complete, error, canceled"):
-        parse_status("late")
+        parse_statuses(["error", "late"])

@@ -12,7 +12,7 @@ from agentexec.cli.screen.data import Query
     "query",
     [
         Query(metadata={"tenant": "a b", "who": 'O\'Brien "x"'}, text="some words"),
-        Query(ax.Status.ERROR, "research", "it's late"),
+        Query((ax.Status.ERROR, ax.Status.RUNNING), "research", "it's late"),
         Query(metadata={"path": "C:\\new"}),
     ],
 )
