@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -173,21 +174,24 @@ def _route_class(endpoint: Endpoint, dependencies: Sequence[Any]) -> type[APIRou
         def get_route_handler(self) -> Handler:
             """Return the function that answers requests."""
             usual = super().get_route_handler()
-            by_token = APIRoute(
-                self.path,
-                endpoint.function,
-                methods=[endpoint.method],
-                response_model=self.response_model,
-                response_class=self.response_class,
-                dependencies=list(dependencies),
-            ).get_route_handler()
+
+            @functools.cache  # made for the first token: making it takes as long as the route itself
+            def by_token() -> Handler:
+                return APIRoute(
+                    self.path,
+                    endpoint.function,
+                    methods=[endpoint.method],
+                    response_model=self.response_model,
+                    response_class=self.response_class,
+                    dependencies=list(dependencies),
+                ).get_route_handler()
 
             async def answer(request: Request) -> Response:
                 token = presented_token(request, in_query=endpoint.stream)
                 with refusing():
                     if token is not None:
                         request.scope[CALLER] = caller_of(token)
-                    response = await (usual if token is None else by_token)(request)
+                    response = await (usual if token is None else by_token())(request)
                 response.headers.setdefault("Cache-Control", "no-store")
                 return response
 
