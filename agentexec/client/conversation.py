@@ -38,7 +38,7 @@ from agentexec.db.deadlocks import retry_on_deadlock
 from agentexec.db.transactions import looking_up, writing
 from agentexec.errors import TaskCanceledError, UnavailableError, UsageError
 from agentexec.journal.canonical import digest
-from agentexec.journal.recorder import current_scope
+from agentexec.journal.scopes import current_scope
 from agentexec.outage import wait_out
 from agentexec.registry import MAX_TASK_NAME
 from agentexec.runtime import RUNTIME

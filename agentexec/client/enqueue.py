@@ -19,7 +19,7 @@ from agentexec.arguments.checks import check_iterable
 from agentexec.client.backend_check import BackendCheck
 from agentexec.client.debounce import new_debounced_task
 from agentexec.client.intake import Intake, naming_refusals, with_tables
-from agentexec.client.keys import find_holder
+from agentexec.client.keys import contended_key, find_holder
 from agentexec.client.new_task import Context, EnqueueOptions, NewTasks, TaskOptions
 from agentexec.client.sending import traced
 from agentexec.config import CONF
@@ -30,9 +30,7 @@ from agentexec.db.errors import translating_db_errors
 from agentexec.db.round_trips import batched
 from agentexec.db.transactions import writing
 from agentexec.errors import UsageError
-from agentexec.journal.children import Child, Place, candidate_ids, choose_children
-from agentexec.journal.recorder import Scope, current_scope
-from agentexec.journal.store import require_lease
+from agentexec.journal.scopes import current_scope
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.state.groups import SupportsGroups
@@ -40,6 +38,9 @@ from agentexec.task import Entry, Priority, Task, groups_of, require_known_optio
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+
+    from agentexec.journal.children import Child, Place
+    from agentexec.journal.recorder import Scope
 
 log = logging.getLogger("agentexec.queue")
 
@@ -252,14 +253,7 @@ def _first_with_key(new: NewTask) -> Task:
         if push is not None:
             push()
         return holder or _handle(new)
-    raise _contended_key(new)
-
-
-def _contended_key(new: NewTask) -> UsageError:
-    return UsageError(
-        f"Task {new.task_name} could not be recorded: other processes took and freed its key all the time. "
-        "Call enqueue again."
-    )
+    raise contended_key(new)
 
 
 def _accept_batch(batch: Sequence[NewTask]) -> None:
@@ -297,6 +291,9 @@ class ChildBatch:
         May be called again after UnavailableError: the children that it has added after all are found. Raises
         LeaseLostError if the task now belongs to another worker, or was canceled.
         """
+        # Imported on use, in tasks: enqueue in a script or a web process does without the journal.
+        from agentexec.journal.children import candidate_ids  # noqa: PLC0415
+
         batch = self._batch
         if self._places is None:
             self._places = [candidate_ids(self._scope, new) for new in batch]
@@ -308,10 +305,13 @@ class ChildBatch:
                 # Another process took the key in the same moment, so now the task that has it can be found.
                 if len(batch) > 1 or not (batch[0].idempotency_key or batch[0].debounce_key):
                     raise
-        raise _contended_key(batch[0])
+        raise contended_key(batch[0])
 
     @retry_on_deadlock
     def _record(self, places: Sequence[Place]) -> list[Task]:
+        from agentexec.journal.children import Place, choose_children  # noqa: PLC0415
+        from agentexec.journal.store import require_lease  # noqa: PLC0415
+
         with writing(RUNTIME.engine) as connection:
             # This locks the parent's row until the commit: a cancel of the parent comes before, or finds the children.
             require_lease(connection, self._scope.recorder.lease)
@@ -391,6 +391,8 @@ def _join(session: Session, new: NewTask, scope: Scope | None, detached: bool) -
                 scope.recorder.passed.note_children([holder.agent_id])
             return holder
         if scope is not None:
+            from agentexec.journal.children import candidate_ids, choose_children  # noqa: PLC0415
+
             [child] = choose_children(connection, scope, [new], [candidate_ids(scope, new)], detached)
             new = child.task
             if not child.is_new:

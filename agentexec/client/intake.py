@@ -16,7 +16,6 @@ from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.errors import SchemaError, UnavailableError, UsageError
 from agentexec.redaction import redact
 from agentexec.runtime import RUNTIME
-from agentexec.schema.migrate import upgrade
 
 T = TypeVar("T")
 
@@ -122,5 +121,8 @@ def with_tables(record: Callable[[], T]) -> T:
     except SchemaError:
         if not RUNTIME.embedded:
             raise
+        # Imported on use: it loads the tables of everything.
+        from agentexec.schema.migrate import upgrade  # noqa: PLC0415
+
         upgrade(RUNTIME.engine)
         return record()

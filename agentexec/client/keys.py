@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import Connection, select
 
 from agentexec.activity.changes.new_tasks import NewTask, free_key
 from agentexec.activity.models import Activity
 from agentexec.client.debounce import merge_into_waiting
-from agentexec.journal.recorder import Scope
+from agentexec.errors import UsageError
 from agentexec.task import FAILED_STATUSES, Task
+
+if TYPE_CHECKING:
+    from agentexec.journal.recorder import Scope
 
 _HOLDER = select(Activity.agent_id, Activity.agent_type, Activity.queue, Activity.status, Activity.parent_id)
 
@@ -39,6 +44,14 @@ def find_holder(connection: Connection, new: NewTask, scope: Scope | None) -> Ta
         free_key(connection, row.agent_id, FAILED_STATUSES)
         return None
     return Task(agent_id=row.agent_id, task_name=row.agent_type, queue_name=row.queue or "")
+
+
+def contended_key(new: NewTask) -> UsageError:
+    """Return the error of a task whose key others took each time that it was free."""
+    return UsageError(
+        f"Task {new.task_name} could not be recorded: other processes took and freed its key all the time. "
+        "Call enqueue again."
+    )
 
 
 def _may_be_own(parent_id: object, scope: Scope | None) -> bool:

@@ -28,7 +28,7 @@ from agentexec.errors import (
     TaskFailedError,
     UsageError,
 )
-from agentexec.journal.recorder import current_scope
+from agentexec.journal.scopes import current_scope
 from agentexec.journal.slot_release import slot_released, slot_released_sync
 from agentexec.outage import wait_out
 from agentexec.payloads.sealing import is_payload

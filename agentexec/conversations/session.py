@@ -15,7 +15,7 @@ from agentexec.conversations.history import (
 )
 from agentexec.conversations.locking import checked_id
 from agentexec.journal.canonical import digest
-from agentexec.journal.recorder import current_scope
+from agentexec.journal.scopes import current_scope
 from agentexec.runtime import RUNTIME
 
 DEFAULT_LIMIT = 1000

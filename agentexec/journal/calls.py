@@ -14,7 +14,8 @@ from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import CURRENT_CALL, Call, enclosing_calls, turn_of
 from agentexec.journal.facts import Fact, FactKind, dump
 from agentexec.journal.questions import Question, Verdict
-from agentexec.journal.recorder import POLICIES, SCOPE, Policy, Scope
+from agentexec.journal.recorder import POLICIES, Policy, Scope
+from agentexec.journal.scopes import SCOPE
 from agentexec.journal.user_errors import contain_generator_exit
 from agentexec.journal.verdicts import wait_for_verdicts
 from agentexec.outage import Tries, keeping_patience

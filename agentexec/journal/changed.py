@@ -14,7 +14,8 @@ from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading
 from agentexec.errors import UsageError
 from agentexec.journal.facts import ANY_INPUT, Fact, FactKind, fit_path
-from agentexec.journal.recorder import Recorder, current_scope
+from agentexec.journal.recorder import Recorder
+from agentexec.journal.scopes import current_scope
 from agentexec.journal.stores import journal_store
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME

@@ -16,7 +16,6 @@ import time
 import weakref
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 from uuid import UUID
@@ -29,6 +28,7 @@ from agentexec.journal.budgets import AttemptBudget
 from agentexec.journal.facts import ANY_INPUT, Fact, FactKind, Usage, fit_path
 from agentexec.journal.passed import Passed
 from agentexec.journal.questions import Terms
+from agentexec.journal.scopes import SCOPE, current_scope
 from agentexec.journal.spending import count_usage
 from agentexec.journal.store import Append, check_lease, load_facts
 from agentexec.journal.waiting import POLL_SECONDS, QUIET_SECONDS, ActiveCalls, OpenWaits
@@ -365,10 +365,6 @@ def _current_strand() -> object:
         return threading.current_thread()
 
 
-SCOPE: ContextVar[Scope | None] = ContextVar("agentexec_scope", default=None)
-"""The scope of the running code; tasks and threads that it starts inherit it."""
-
-
 def enter_task(lease: Lease, attempt: int, failures: int = 0) -> Recorder:
     """Make the running code an attempt of a task, with a recorder that is returned. `failures`: attempts that raised."""
     CURRENT_LEASE.set(lease)
@@ -376,12 +372,6 @@ def enter_task(lease: Lease, attempt: int, failures: int = 0) -> Recorder:
     PATIENCE.set(recorder.patience)
     SCOPE.set(Scope(recorder, strand=weakref.ref(_current_strand())))
     return recorder
-
-
-def current_scope() -> Scope | None:
-    """Return the place of the running code in its task; None in a script or a web process."""
-    scope = SCOPE.get()
-    return scope if scope is not None and CURRENT_LEASE.get() == scope.recorder.lease else None
 
 
 async def confirm_lease() -> None:

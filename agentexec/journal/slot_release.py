@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 
-from agentexec.journal.recorder import Scope, current_scope
+from agentexec.journal.recorder import Scope
+from agentexec.journal.scopes import current_scope
 from agentexec.runtime import RUNTIME, Slots
 
 

@@ -23,8 +23,9 @@ from agentexec.journal.current_call import enclosing_calls
 from agentexec.journal.facts import Usage, fit_path
 from agentexec.journal.ledger import Charge
 from agentexec.journal.questions import MOOT, RAISE_BUDGET, Question, RefusedLimit
-from agentexec.journal.recorder import SCOPE, Recorder
+from agentexec.journal.recorder import Recorder
 from agentexec.journal.reservations import Account, Claim, Hold, Refusal, read_labels, release, reserve
+from agentexec.journal.scopes import SCOPE
 from agentexec.journal.verdicts import wait_for_verdicts
 from agentexec.llm.prices import MILLION, ModelPrice, price_of
 from agentexec.runtime import RUNTIME

@@ -21,6 +21,7 @@ from typing import Any, NoReturn, Self
 
 from agentexec.config import CONF
 from agentexec.errors import UsageError
+from agentexec.journal.scopes import SCOPE
 from agentexec.redaction import redact
 from agentexec.task import CURRENT_LEASE
 
@@ -110,10 +111,7 @@ class Forks:
             thread._threads_queues.clear()  # ty: ignore[missing-attribute]
         # The task runs in the parent. To the child it is like any other task.
         CURRENT_LEASE.set(None)
-        # Not imported above: it has tables, whose prefix the user's module may set.
-        recorder = sys.modules.get("agentexec.journal.recorder")
-        if recorder is not None:
-            recorder.SCOPE.set(None)
+        SCOPE.set(None)
         loop, self._loop = self._loop, None
         if loop is not None:
             loop.call_soon(_end, UsageError(AWAITED))

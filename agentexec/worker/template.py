@@ -66,6 +66,9 @@ GC_THRESHOLDS = (10_000, 5, 5)
 """New objects after which a process collects garbage, and collections of one generation for each one of the next. With Python's
 own numbers, hundreds of agents at once spend a fifth of their processor time on that."""
 
+CHILDREN_MODULE = "agentexec.journal.children"
+"""Module that `ax.enqueue` imports in tasks only."""
+
 REAP_INTERVAL = 60.0
 """Longest time in seconds between two looks for children that have ended, if a signal was lost."""
 
@@ -222,7 +225,7 @@ class Template:
 
 def _preload() -> None:
     """Load what every worker needs: its modules, the database's driver, the client of the state backend."""
-    for name in (WORKER_MODULE, MAINTENANCE_MODULE):
+    for name in (WORKER_MODULE, MAINTENANCE_MODULE, CHILDREN_MODULE):
         importlib.import_module(name)
     for name in (CONF.backend_module, "uvloop"):
         with contextlib.suppress(ImportError):  # a worker that needs it reports how to install it

@@ -30,7 +30,8 @@ from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import enclosing_calls
 from agentexec.journal.facts import FactKind, dump, path_segment
 from agentexec.journal.models import MAX_PATH
-from agentexec.journal.recorder import Recorder, Scope, current_scope
+from agentexec.journal.recorder import Recorder, Scope
+from agentexec.journal.scopes import current_scope
 from agentexec.journal.slot_release import slot_released
 from agentexec.journal.wake_ups import mark_woken
 from agentexec.outage import wait_out

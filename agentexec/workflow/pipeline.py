@@ -11,7 +11,8 @@ from agentexec.client.enqueue import enqueue, enqueue_sync
 from agentexec.client.new_task import Context, EnqueueOptions
 from agentexec.errors import UsageError
 from agentexec.journal.canonical import digest
-from agentexec.journal.recorder import Scope, current_scope
+from agentexec.journal.recorder import Scope
+from agentexec.journal.scopes import current_scope
 from agentexec.journal.steps import StepCall, run_step
 from agentexec.registry import validate_context
 from agentexec.runtime import RUNTIME

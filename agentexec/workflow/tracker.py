@@ -18,7 +18,7 @@ from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError
 from agentexec.journal import trackers
 from agentexec.journal.facts import fit_path
-from agentexec.journal.recorder import current_scope
+from agentexec.journal.scopes import current_scope
 from agentexec.outage import wait_out
 from agentexec.runtime import RUNTIME
 from agentexec.task import Priority, new_agent_id

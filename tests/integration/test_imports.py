@@ -82,6 +82,16 @@ LOADED = "import sys; print([name for name in {names} if name in sys.modules])"
             ],
         ),
         (
+            "import agentexec as ax; ax.enqueue_sync",
+            [
+                "sqlalchemy.dialects.postgresql",
+                "agentexec.journal.recorder",
+                "agentexec.journal.models",
+                "agentexec.schema.tables",
+                "agentexec.conversations",
+            ],
+        ),
+        (
             "import agentexec.worker.supervisor_main",
             [
                 "agents",

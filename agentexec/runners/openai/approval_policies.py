@@ -9,7 +9,8 @@ from agents import FunctionTool
 
 from agentexec.journal.approvals import asked_paths
 from agentexec.journal.facts import fit_path
-from agentexec.journal.recorder import SCOPE, Scope
+from agentexec.journal.recorder import Scope
+from agentexec.journal.scopes import SCOPE
 from agentexec.runners.openai.run import DurableRun
 from agentexec.runners.openai.tools import NO_INTENT_MARK
 from agentexec.runtime import RUNTIME

@@ -23,7 +23,8 @@ from agents.sandbox.runtime_session_manager import SandboxRuntimeSessionManager
 from agents.tool import _FunctionToolInvocationResult
 
 from agentexec.errors import AgentexecError
-from agentexec.journal.recorder import SCOPE, Scope
+from agentexec.journal.recorder import Scope
+from agentexec.journal.scopes import SCOPE
 from agentexec.runners.openai.approval_policies import NEEDS_APPROVAL, needs_approval
 from agentexec.runners.openai.guardrails import patch_guardrails
 from agentexec.runners.openai.local_tools import patch_local_tools

@@ -10,7 +10,7 @@ from typing import Any
 from agents import run as sdk_run
 from agents.run_internal import run_loop
 
-from agentexec.journal.recorder import SCOPE
+from agentexec.journal.scopes import SCOPE
 
 
 class InputGuardrails:

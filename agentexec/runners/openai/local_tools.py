@@ -25,7 +25,8 @@ from agentexec.journal.calls import CallResult, refuse_call, run_call
 from agentexec.journal.current_call import run_unrecorded
 from agentexec.journal.facts import fit_path
 from agentexec.journal.questions import REFUSED_MESSAGE
-from agentexec.journal.recorder import SCOPE, Policy, Scope
+from agentexec.journal.recorder import Policy, Scope
+from agentexec.journal.scopes import SCOPE
 from agentexec.runners.openai.events import tool_output_event
 from agentexec.runners.openai.local_outputs import (
     ComputerOutput,

@@ -29,7 +29,8 @@ from agents.tracing.processors import default_exporter
 from agentexec.config import CONF
 from agentexec.errors import UsageError
 from agentexec.journal.calls import tool_policy as mark_policy
-from agentexec.journal.recorder import SCOPE, Policy, ReplayProgress
+from agentexec.journal.recorder import Policy, ReplayProgress
+from agentexec.journal.scopes import SCOPE
 from agentexec.journal.steps import run_step_once
 from agentexec.runners.base import WRAP_UP_PROMPT, BaseAgentRunner, ReportStatus
 from agentexec.runners.openai.approvals import ResumableStream, resolve_interruptions

@@ -17,7 +17,7 @@ from typing import Any
 
 from agents.sandbox.session.sandbox_session import SandboxSession
 
-from agentexec.journal.recorder import SCOPE
+from agentexec.journal.scopes import SCOPE
 from agentexec.runners.openai.run import DurableRun
 from agentexec.runners.openai.sandbox import (
     DOCKER,

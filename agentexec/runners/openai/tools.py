@@ -20,7 +20,8 @@ from agentexec.journal.calls import POLICY_MARK, CallResult, refuse_call, run_ca
 from agentexec.journal.canonical import digest
 from agentexec.journal.current_call import run_unrecorded
 from agentexec.journal.facts import FactKind, dump, fit_path
-from agentexec.journal.recorder import SCOPE, Policy, Scope
+from agentexec.journal.recorder import Policy, Scope
+from agentexec.journal.scopes import SCOPE
 from agentexec.journal.user_errors import guard_threads
 from agentexec.runners.openai.changed_arguments import (
     CHANGED_NOTE,

@@ -14,7 +14,7 @@ from agents.tracing.processors import default_exporter, default_processor
 from agents.tracing.provider import DefaultTraceProvider
 
 from agentexec.config import CONF
-from agentexec.journal.recorder import SCOPE
+from agentexec.journal.scopes import SCOPE
 
 log = logging.getLogger("agentexec.runners")
 

@@ -15,7 +15,8 @@ import agentexec as ax
 from agentexec.activity.models import Activity
 from agentexec.errors import JournalConflictError, LeaseLostError, UnavailableError
 from agentexec.journal.facts import Fact, FactKind, Usage
-from agentexec.journal.recorder import Recorder, current_scope
+from agentexec.journal.recorder import Recorder
+from agentexec.journal.scopes import current_scope
 from agentexec.journal.store import Append, JournalStore
 from agentexec.journal.stores import journal_store
 from agentexec.runtime import RUNTIME

@@ -19,7 +19,7 @@ from sqlalchemy import insert, select
 import agentexec as ax
 from agentexec.client.run_records import dump_run, read_run
 from agentexec.journal.models import JournalEntry
-from agentexec.journal.recorder import current_scope
+from agentexec.journal.scopes import current_scope
 from agentexec.runtime import RUNTIME
 from agentexec.values.presentation import Presenter
 from tests.attempts import ReplayableTask

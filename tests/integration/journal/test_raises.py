@@ -18,7 +18,7 @@ from agentexec.client import budgets as client
 from agentexec.errors import WaitingForApproval
 from agentexec.journal import approvals
 from agentexec.journal.models import Approval
-from agentexec.journal.recorder import current_scope
+from agentexec.journal.scopes import current_scope
 from agentexec.journal.store import ACTIVITY
 from agentexec.runners import budgets
 from agentexec.runtime import RUNTIME

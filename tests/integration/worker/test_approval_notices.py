@@ -20,7 +20,7 @@ from agentexec.db.clock import utc_now
 from agentexec.errors import WaitingForApproval
 from agentexec.journal.attempt_approvals import AttemptApprovals
 from agentexec.journal.models import Approval
-from agentexec.journal.recorder import SCOPE
+from agentexec.journal.scopes import SCOPE
 from agentexec.registry import Registry
 from agentexec.runners.openai.approvals import APPROVAL_EXPIRED_MESSAGE
 from agentexec.runtime import RUNTIME

@@ -14,7 +14,7 @@ import agentexec as ax
 from agentexec.errors import WaitingForApproval
 from agentexec.journal.attempt_approvals import AttemptApprovals
 from agentexec.journal.questions import REFUSED_MESSAGE
-from agentexec.journal.recorder import SCOPE
+from agentexec.journal.scopes import SCOPE
 from agentexec.runtime import RUNTIME
 from tests.attempts import ReplayableTask
 

@@ -21,7 +21,7 @@ from agentexec.activity.models import Activity
 from agentexec.arguments.budgets import TaskBudget, parse_limit
 from agentexec.journal.cuts import cut_at
 from agentexec.journal.forks import copy_cut, truncate
-from agentexec.journal.recorder import SCOPE
+from agentexec.journal.scopes import SCOPE
 from agentexec.policy import CrashCounts
 from agentexec.runners.openai import background_waits
 from agentexec.runtime import RUNTIME

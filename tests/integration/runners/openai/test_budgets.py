@@ -21,7 +21,7 @@ from agentexec.arguments.budgets import NANOS, TaskBudget, parse_limit
 from agentexec.cli.screen.view import header
 from agentexec.db.clock import utc_now
 from agentexec.journal.ledger import BUDGET, HOLD
-from agentexec.journal.recorder import current_scope
+from agentexec.journal.scopes import current_scope
 from agentexec.journal.store import ACTIVITY
 from agentexec.llm.prices import ModelPrice
 from agentexec.runners.budgets import BUDGET_PROMPT, WRAP_UP_MESSAGE

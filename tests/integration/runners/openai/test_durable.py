@@ -27,7 +27,7 @@ from agents.testing import ModelStep, ScriptedModel, assistant_message, function
 from pydantic import BaseModel
 
 import agentexec as ax
-from agentexec.journal.recorder import SCOPE
+from agentexec.journal.scopes import SCOPE
 from agentexec.runners.openai.recovery import WRAP_UP_MESSAGE
 from agentexec.runners.openai.run import DurableRun
 from agentexec.runners.openai.session import canonical_form, journaled_session

@@ -10,7 +10,7 @@ from agents import Agent, RunHooks, Runner, SQLiteSession, function_tool
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 
 import agentexec as ax
-from agentexec.journal.recorder import current_scope
+from agentexec.journal.scopes import current_scope
 from agentexec.journal.steps import run_step_once
 from agentexec.runners.openai.limits import PacedModel
 from agentexec.runtime import RUNTIME

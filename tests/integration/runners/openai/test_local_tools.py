@@ -35,7 +35,8 @@ import agentexec as ax
 from agentexec.errors import WaitingForApproval
 from agentexec.journal.attempt_approvals import AttemptApprovals
 from agentexec.journal.questions import REFUSED_MESSAGE
-from agentexec.journal.recorder import SCOPE, Policy
+from agentexec.journal.recorder import Policy
+from agentexec.journal.scopes import SCOPE
 from agentexec.runners.openai.tools import INTERRUPTED_MESSAGE
 from agentexec.runtime import RUNTIME
 from tests.attempts import ReplayableTask
