@@ -26,7 +26,7 @@ from agentexec.values.presentation import Bounds, Presenter, read_json
 if TYPE_CHECKING:
     from agentexec.activity.schemas import ActivityChildSchema, ActivityDetailSchema
     from agentexec.cli.task_view import TaskView
-    from agentexec.journal.restarts import GivenUpRun
+    from agentexec.journal.given_up import GivenUpRun
     from agentexec.state.answers import Waiting
 
 

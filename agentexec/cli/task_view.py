@@ -22,8 +22,8 @@ from agentexec.task import Status
 
 if TYPE_CHECKING:
     from agentexec.client.approvals import ApprovalSchema
+    from agentexec.journal.given_up import GivenUpRun
     from agentexec.journal.open_waits import AwaitedEvent
-    from agentexec.journal.restarts import GivenUpRun
 
 
 MAX_DECISIONS = 20
@@ -83,12 +83,13 @@ def load_view(
             activity, read, [], [], None, [], None, decisions, webhooks=messages, given_up=given_up
         )
     # Imported on use: tasks that have ended are shown sooner without the journal's tables.
+    from agentexec.client.approvals import list_approvals
     from agentexec.journal.open_waits import awaited_events, sleeps_until
 
     return TaskView(
         activity,
         read,
-        ax.approvals.list(db, agent_id, metadata_filter=scope),
+        list_approvals(db, agent_id, metadata_filter=scope),
         awaited_events(db, agent_id),
         sleeps_until(db, agent_id) if activity.status is Status.QUEUED else None,
         [] if activity.queue is None else workers_of(db, activity.queue),
@@ -101,12 +102,15 @@ def load_view(
 
 
 def _decisions(db: Session, agent_id: UUID) -> Sequence[ApprovalSchema]:
-    return ax.approvals.list(db, agent_id, state="decided", limit=MAX_DECISIONS)[::-1]
+    # Not `ax.approvals`, which also has what answers: nothing is answered here.
+    from agentexec.client.approvals import list_approvals
+
+    return list_approvals(db, agent_id, state="decided", limit=MAX_DECISIONS)[::-1]
 
 
 def _given_up(db: Session, agent_id: UUID) -> Sequence[GivenUpRun]:
     # Imported on use, like the journal's tables above.
-    from agentexec.journal.restarts import given_up_runs
+    from agentexec.journal.given_up import given_up_runs
 
     return given_up_runs(db, agent_id)
 

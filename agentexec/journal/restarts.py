@@ -9,31 +9,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, func, insert, literal, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Engine, insert, literal, select, update
 
 from agentexec.activity.changes.progress import add_log_lines
 from agentexec.activity.changes.statements import ACTIVITY
 from agentexec.db.deadlocks import retry_on_deadlock
-from agentexec.db.transactions import reading, writing
+from agentexec.db.transactions import writing
 from agentexec.journal.cuts import Cut, read_rows
 from agentexec.journal.facts import FactKind
 from agentexec.journal.forks import Change, Fork, dump_fork, load_fork, next_run, truncate
-from agentexec.journal.models import JournalHistory
+from agentexec.journal.given_up import GIVEN_UP_PATH, HISTORY
 from agentexec.journal.store import JOURNAL, require_lease
 from agentexec.task import Lease
 from agentexec.values.presentation import shorten
 
-HISTORY: Any = JournalHistory.__table__
-
 RESTART_PATH = "/restart"
 """Place of the fact with the messages. No run or call has a path that begins with a slash."""
-
-GIVEN_UP_PATH = "/given-up"
-"""Place of the fact in the history."""
 
 DIVERGENCE_PATH = "/divergence"
 """Place of the question whether to restart."""
@@ -45,41 +39,6 @@ MAX_CALLS = 50
 
 MAX_TOLD = 500
 """Characters of the arguments of such a call, and of its outcome."""
-
-
-class GivenUpRun(NamedTuple):
-    """A run of a task that was given up for a new one."""
-
-    number: int
-    at: datetime
-    version: str | None
-    """Version of the code that could not replay it."""
-    reason: str
-    facts: int
-    """The number of facts that history has of it."""
-
-
-def given_up_runs(db: Session | Connection, agent_id: UUID) -> list[GivenUpRun]:
-    """Return the runs of a task that were given up, oldest first."""
-    mine = HISTORY.c.agent_id == agent_id
-    query = select(HISTORY).where(mine, HISTORY.c.path == GIVEN_UP_PATH).order_by(HISTORY.c.run)
-    rows = db.execute(query).all()
-    if not rows:
-        return []
-    counts = select(HISTORY.c.run, func.count().label("number")).where(mine).group_by(HISTORY.c.run)
-    numbers = {row.run: row.number - 1 for row in db.execute(counts)}
-    return [_given_up_run(row, numbers.get(row.run, 0)) for row in rows]
-
-
-def _given_up_run(row: Any, facts: int) -> GivenUpRun:
-    value = json.loads(row.value)
-    return GivenUpRun(row.run, row.created_at, value.get("version"), str(value.get("reason", "")), facts)
-
-
-def read_given_up(engine: Engine, agent_id: UUID) -> list[GivenUpRun]:
-    """Return the runs of a task that were given up. Raises UnavailableError."""
-    with reading(engine) as connection:
-        return given_up_runs(connection, agent_id)
 
 
 @retry_on_deadlock

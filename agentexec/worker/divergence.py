@@ -15,9 +15,10 @@ from agentexec.config import CONF
 from agentexec.db.clock import utc_now
 from agentexec.errors import AgentexecError, JournalConflictError, ReplayDivergedError
 from agentexec.journal.approvals import ask
+from agentexec.journal.given_up import read_given_up
 from agentexec.journal.questions import Question, Verdict, waiting_message
 from agentexec.journal.recorder import Recorder
-from agentexec.journal.restarts import DIVERGENCE_PATH, give_up, read_given_up
+from agentexec.journal.restarts import DIVERGENCE_PATH, give_up
 from agentexec.journal.waiting import FAR_FUTURE_SECONDS
 from agentexec.outage import wait_out_async
 from agentexec.redaction import redact

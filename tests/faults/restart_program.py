@@ -26,8 +26,8 @@ from agentexec.activity.changes.new_tasks import NewTask, insert_tasks
 from agentexec.activity.changes.stores import record_store
 from agentexec.db.clock import utc_now
 from agentexec.db.transactions import writing
+from agentexec.journal.given_up import given_up_runs
 from agentexec.journal.models import JournalEntry, JournalHistory
-from agentexec.journal.restarts import given_up_runs
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease, new_agent_id
 from agentexec.worker.attempt import execute_attempt

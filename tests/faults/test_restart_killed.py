@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import select
 
 import agentexec as ax
+from agentexec.journal.given_up import given_up_runs
 from agentexec.journal.models import JournalEntry, JournalHistory
-from agentexec.journal.restarts import given_up_runs
 from agentexec.runtime import RUNTIME
 from tests.deployment import REPOSITORY, Deploy, Deployment, on_one_target, run_python
 from tests.waiting import patient

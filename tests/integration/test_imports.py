@@ -163,7 +163,9 @@ VERBS = {f"agentexec.cli.{verb.replace('-', '_')}" for verb in verbs.VERBS}
         pytest.param(["migrate", "--revision=head"], HEAVY | {"rich"}, marks=pytest.mark.thorough),
         (
             ["show", "0190a6e2-7d4f-7c3a-9d55-0242ac120002"],
-            HEAVY | {"rich", "agentexec.activity.changes.store", "agentexec.activity.live.stream"},
+            HEAVY
+            | {"rich", "agentexec.activity.changes.store", "agentexec.activity.live.stream"}
+            | {"agentexec.client.approve", "agentexec.journal.store", "agentexec.journal.forks"},
         ),
         (
             ["enqueue", "work"],

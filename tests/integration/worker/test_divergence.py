@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 import agentexec as ax
 from agentexec.activity.models import Activity
+from agentexec.journal.given_up import given_up_runs
 from agentexec.journal.models import JournalEntry, JournalHistory
-from agentexec.journal.restarts import given_up_runs
 from agentexec.runtime import RUNTIME
 from agentexec.task import Lease
 from agentexec.worker import divergence
