@@ -14,16 +14,16 @@ from tests.deployment import Deploy, Deployment, on_targets, run_agentexec, run_
 from tests.waiting import patient
 
 
-def enqueue(running: Deployment, *arguments: str, text: str | None = None) -> tuple[int, str, str]:
-    variables = {name: value for name, value in running.environment.items() if name.startswith("AGENTEXEC_")}
-    done = run_agentexec("enqueue", *arguments, cwd=running.folder, text=text, **variables)
-    return done.returncode, done.stdout, done.stderr
+def enqueue(running: Deployment, *arguments: str, text: str = "") -> tuple[int, str, str]:
+    return run_in_process(running, "enqueue", *arguments, text=text)
 
 
 def test_enqueue_prints_the_agent_id(running: Deployment) -> None:
-    code, out, _ = enqueue(running, "work", '{"key": "a"}', "--metadata", "tenant=t1", "-m", "of=a=b")
-    assert code == 0
-    task = out.strip()
+    variables = {name: value for name, value in running.environment.items() if name.startswith("AGENTEXEC_")}
+    options = ("--metadata", "tenant=t1", "-m", "of=a=b")
+    done = run_agentexec("enqueue", "work", '{"key": "a"}', *options, cwd=running.folder, **variables)
+    assert done.returncode == 0
+    task = done.stdout.strip()
     assert ax.get_result_sync(task, patient(10)) == "a"
     with Session(RUNTIME.engine) as db:
         detail = ax.activity.detail(db, task)

@@ -219,7 +219,7 @@ class Growing:
         async def child(agent_id: Any, context: dict[str, str]) -> None: ...
 
 
-@pytest.mark.parametrize("added", ["step", "child", "event"])
+@pytest.mark.parametrize("added", ["step", pytest.param("child", marks=pytest.mark.thorough), "event"])
 def test_a_check_tells_an_added_step_from_a_divergence(added: str) -> None:
     with ax.testing.harness(Growing().pool) as harness:
         task = harness.run("grow", {})

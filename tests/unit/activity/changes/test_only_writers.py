@@ -14,6 +14,7 @@ WRITERS = PACKAGE / "activity" / "changes"
 RAW_WRITE = re.compile(
     r"INSERT\s+INTO\s+\S*activity(?![a-z_])|UPDATE\s+\S*activity(?![a-z_]).*?\bstatus\s*=", re.I | re.S
 )
+WRITE_VERB = re.compile("INSERT|UPDATE", re.I)
 ACTIVITY_NAMES = {"Activity", "ACTIVITY"}
 
 
@@ -118,6 +119,8 @@ def _text(node: ast.JoinedStr | ast.Constant) -> str:
     """A string with the names of tables in place of what is formatted into it."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
+    if not any(isinstance(part, ast.Constant) and WRITE_VERB.search(str(part.value)) for part in node.values):
+        return ""  # most strings: writing an expression out again takes long
     return "".join(
         _text(part) if isinstance(part, ast.Constant) else f" {ast.unparse(part.value).split('.')[0]} "
         for part in node.values
