@@ -72,11 +72,15 @@ class Slots(Protocol):
     max_inline_sleep: float
     skips_sleep: bool
 
-    def released(self, agent_id: UUID, *, requeue_on_stop: bool) -> AbstractAsyncContextManager[None]:
+    def released(
+        self, agent_id: UUID, *, requeue_on_stop: bool, for_tasks: bool = False
+    ) -> AbstractAsyncContextManager[None]:
         """Release the task's slot for the length of an `async with` block."""
         ...
 
-    def released_in_thread(self, agent_id: UUID, *, requeue_on_stop: bool) -> AbstractContextManager[None]:
+    def released_in_thread(
+        self, agent_id: UUID, *, requeue_on_stop: bool, for_tasks: bool = False
+    ) -> AbstractContextManager[None]:
         """Release the task's slot for the length of a `with` block in a thread of the handler."""
         ...
 

@@ -24,7 +24,7 @@ from agentexec.db.transactions import looking_up, reading
 from agentexec.payloads.columns import stored
 from agentexec.payloads.sealing import unseal
 from agentexec.runtime import Runtime
-from agentexec.state.messages import CANCEL, DONE, QUEUES, parse_messages
+from agentexec.state.messages import CANCEL, DONE, LEFT, QUEUES, format_message, parse_messages, parse_moves
 from agentexec.task import FINAL_STATUSES, Status
 
 log = logging.getLogger("agentexec.signals")
@@ -131,6 +131,7 @@ class Mailbox:
         self._on_cancel: Callable[[UUID], object] | None = None
         self._on_watch: Callable[[Sequence[UUID]], object] | None = None
         self._on_queues: Callable[[], object] = lambda: None
+        self._on_move: Callable[[str], bool] = lambda _queue: False
 
     def on_cancel(self, call: Callable[[UUID], object]) -> None:
         """Call `call`, in the thread of the mailbox, for each task of this process that is canceled."""
@@ -143,6 +144,13 @@ class Mailbox:
         It may raise UnavailableError.
         """
         self._on_queues = call
+
+    def on_move(self, call: Callable[[str], bool]) -> None:
+        """Call `call`, in the thread of the mailbox, with the name of a queue that moves to another state backend.
+
+        It returns True once this process claims none of its tasks, of which the sender is told. It may raise UnavailableError.
+        """
+        self._on_move = call
 
     def on_watch(self, call: Callable[[Sequence[UUID]], object]) -> None:
         """Call `call`, in the thread of the caller of `watch`, with the tasks that it watches."""
@@ -215,6 +223,9 @@ class Mailbox:
             self._look_up(done)
         if QUEUES in messages:
             self._on_queues()
+        for queue, mailbox in parse_moves(messages):
+            if self._on_move(queue):
+                self._runtime.backend.send(mailbox, [format_message(LEFT, self.address)])
 
     def _check(self) -> None:
         self._on_queues()

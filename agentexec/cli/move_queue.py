@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import agentexec as ax
+from agentexec.arguments.checks import check_timeout
 from agentexec.cli.output import one_line
+from agentexec.config import REDIS_BACKEND, SQL_BACKEND
 from agentexec.errors import UsageError
 
 if TYPE_CHECKING:
     from agentexec.config import Settings
-    from agentexec.worker.queue_move import QueueMove
 
-SETTLE_SECONDS = 6.0
-"""Seconds after which every worker has read that the queue is paused, and what it had claimed runs."""
+DATABASE, DYNAMODB = "database", "dynamodb://"
 
-INTERVAL = 0.5
-"""Seconds between two looks at the queue."""
+DYNAMODB_BACKEND = "agentexec.state.dynamodb_backend"
 
-DATABASE = "database"
+LONGEST = 3600.0
+"""Seconds within which the queue moves by default."""
 
 
 def run(
@@ -30,7 +29,7 @@ def run(
         typer.Option(
             "--to",
             metavar="URL",
-            help="URL of Redis or Valkey, or `database` for the database of the record.",
+            help="URL of Redis or Valkey, dynamodb://TABLE, or `database` for the database of the record.",
         ),
     ],
     queue: Annotated[
@@ -39,16 +38,21 @@ def run(
             "--queue", "-q", metavar="NAME", help="Name of the queue; by default, the configured one."
         ),
     ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="Longest wait for running tasks.")
+    ] = LONGEST,
 ) -> None:
     """Move a queue to another state backend while producers run: pause it, wait for running tasks, and move the others.
 
-    The queue stays paused until `agentexec queues resume`. After an interruption, run the command again.
+    Tasks that wait for others go back to the queue, and move too. The queue stays paused until `agentexec queues resume`.
+    After an interruption, run the command again.
     """
     # Imported on use: the other commands start faster without SQLAlchemy.
     from agentexec.runtime import RUNTIME
     from agentexec.state.loading import load_backend
     from agentexec.worker.queue_move import QueueMove
 
+    check_timeout("--timeout", timeout)
     settings = _settings(to)
     name = queue or ax.CONF.queue_name
     target = load_backend(settings.backend_module, settings, RUNTIME.engine)
@@ -57,44 +61,51 @@ def run(
         target.ping()
         ax.queues.pause_sync(name, reason="It moves to another state backend.")
         typer.echo(one_line(f"Queue {name} is paused."))
-        moved = _move(QueueMove(RUNTIME.engine, RUNTIME.backend, target, name, settings))
+        move = QueueMove(RUNTIME.engine, RUNTIME.backend, target, name, settings)
+        moved = move.run(timeout, lambda line: typer.echo(one_line(f"{line.capitalize()}."), err=True))
     finally:
         target.close()
-    variable = "unset AGENTEXEC_REDIS_URL" if to == DATABASE else "set AGENTEXEC_REDIS_URL to the new server"
     typer.echo(
         one_line(
-            f"Queue {name} has moved: {moved} task(s). Stop its workers, {variable} for workers and producers, start them, "
-            f"and run `agentexec queues resume {name}`."
+            f"Queue {name} has moved: {moved} task(s). Stop its workers and producers, and run this command again for what they "
+            f"have added. Then {_changes(settings)}, start them, and run `agentexec queues resume {name}`."
         )
     )
 
 
-def _move(move: QueueMove) -> int:
-    """Look at the queue until nothing runs, and return the number of moved tasks.
-
-    Producers may add more all the time: the workers of the new backend find those in the record.
-    """
-    moved, told = 0, -1
-    settled = time.monotonic() + SETTLE_SECONDS
-    while True:
-        is_settled = time.monotonic() >= settled
-        look = move.look()
-        moved += look.moved
-        if look.running not in (0, told):
-            told = look.running
-            typer.echo(f"Waiting for {told} running task(s) to end.", err=True)
-        if is_settled and not look.running:
-            return moved
-        time.sleep(INTERVAL)
-
-
 def _settings(to: str) -> Settings:
     """Return the settings of the new state backend. Raises UsageError if it is the one in use."""
-    url = None if to == DATABASE else to
-    if url is not None and "://" not in url:
-        raise UsageError(f"--to takes the URL of a Redis or Valkey server, or {DATABASE}.")
-    settings = ax.CONF.model_copy(update={"redis_url": url})
-    settings.model_fields_set.discard("state_backend")
-    if (settings.backend_module, url) == (ax.CONF.backend_module, ax.CONF.redis_url):
+    change: dict[str, Any]
+    if to.startswith(DYNAMODB):
+        change = {"state_backend": DYNAMODB_BACKEND, "dynamodb_table": to.removeprefix(DYNAMODB)}
+    elif to == DATABASE:
+        change = {"state_backend": SQL_BACKEND, "redis_url": None}
+    elif "://" in to:
+        change = {"state_backend": REDIS_BACKEND, "redis_url": to}
+    else:
+        raise UsageError(f"--to takes the URL of a Redis or Valkey server, dynamodb://TABLE, or {DATABASE}.")
+    settings = ax.CONF.model_copy()
+    for setting, value in change.items():
+        setattr(settings, setting, value)  # checked, in contrast to `update=`
+    if _place(settings) == _place(ax.CONF):
         raise UsageError("--to names the state backend that the settings have; name the new one.")
     return settings
+
+
+def _place(settings: Settings) -> tuple[str, str | None]:
+    """Return where a state backend keeps its queues."""
+    module = settings.backend_module
+    return module, {REDIS_BACKEND: settings.redis_url, DYNAMODB_BACKEND: settings.dynamodb_table}.get(module)
+
+
+def _changes(settings: Settings) -> str:
+    """Return what has to change in the environment of workers and producers."""
+    if settings.backend_module == DYNAMODB_BACKEND:
+        return (
+            f"set AGENTEXEC_STATE_BACKEND={DYNAMODB_BACKEND} and AGENTEXEC_DYNAMODB_TABLE={settings.dynamodb_table} "
+            "for all of them"
+        )
+    leaves_out = "unset AGENTEXEC_STATE_BACKEND and " if "state_backend" in ax.CONF.model_fields_set else ""
+    if settings.redis_url is None:
+        return f"{leaves_out}unset AGENTEXEC_REDIS_URL for all of them"
+    return f"{leaves_out}set AGENTEXEC_REDIS_URL to the new server for all of them"

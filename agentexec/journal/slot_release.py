@@ -30,7 +30,9 @@ async def slot_released(*, in_process: bool = True) -> AsyncGenerator[None]:
     recorder = scope.recorder
     recorder.local_waits += in_process
     try:
-        async with slots.released(recorder.lease.agent_id, requeue_on_stop=recorder.is_step_based):
+        async with slots.released(
+            recorder.lease.agent_id, requeue_on_stop=recorder.is_step_based, for_tasks=in_process
+        ):
             yield
     finally:
         recorder.local_waits -= in_process
@@ -45,6 +47,6 @@ def slot_released_sync() -> Generator[None]:
         return
     scope, slots = found
     with slots.released_in_thread(
-        scope.recorder.lease.agent_id, requeue_on_stop=scope.recorder.is_step_based
+        scope.recorder.lease.agent_id, requeue_on_stop=scope.recorder.is_step_based, for_tasks=True
     ):
         yield

@@ -117,6 +117,10 @@ class IndexRepair:
                 number,
             )
 
+    def add_running(self) -> None:
+        """Add the running tasks that the index lacks: their leases expire unless somebody runs them. Raises UnavailableError."""
+        self._push_unknown(true(), (Status.RUNNING,))
+
     def add_all(self) -> int:
         """Push every open task that the index lacks, and return their number. Raises UnavailableError."""
         number = self._push_unknown(true())
@@ -173,10 +177,12 @@ class IndexRepair:
                 self._runtime.backend.make_ready(self._queue, agent_ids)
                 mark_woken(engine, kind, agent_ids)
 
-    def _push_unknown(self, condition: Any) -> int:
+    def _push_unknown(
+        self, condition: Any, statuses: Sequence[Status] = (Status.RUNNING, Status.QUEUED)
+    ) -> int:
         """Bring the open tasks that match into the index if it lacks them, and return the number it lacked."""
         number = 0
-        for status in (Status.RUNNING, Status.QUEUED):
+        for status in statuses:
             last: Any = None
             self._latest_place = 0.0
             while True:

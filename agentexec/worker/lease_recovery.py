@@ -40,6 +40,10 @@ class LeaseRecovery:
         """Forget when the last turn was: another host leads."""
         self._last_turn = None
 
+    def note_contact(self, clock: float) -> None:
+        """Note that the state backend answered at a moment, by the monotonic clock, which is then not in an outage."""
+        self._last_turn = clock
+
     def return_expired(self, clock: float, found: Sequence[Lease] | None = None) -> None:
         """Return the tasks whose leases have expired, once a turn; `clock` is monotonic. Raises UnavailableError.
 

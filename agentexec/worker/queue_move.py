@@ -2,26 +2,47 @@
 
 The queue is paused, so no worker of either backend claims its tasks. The record has every task: the new index is made from
 it, and an entry leaves the old one only when the new one has the task. So the move may be killed anywhere, and begun again.
+
+Its workers are asked to leave the queue: they answer when they have read the pause, and put back the tasks that wait for
+others, as these may wait for tasks that start nowhere. What dead workers ran comes back when its leases expire.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, select
 
-from agentexec.activity.models import Activity
+from agentexec.activity.models import MAX_LABEL, Activity
+from agentexec.activity.queries.queues import live_workers
+from agentexec.activity.receiver import new_address
 from agentexec.config import Settings
 from agentexec.db.chunks import chunks
 from agentexec.db.transactions import reading
 from agentexec.runtime import Runtime
 from agentexec.state.backend import StateBackend
+from agentexec.state.messages import MOVE, format_message, parse_left
 from agentexec.task import Status
 from agentexec.worker.index_repair import IndexRepair
 from agentexec.worker.lease_recovery import LeaseRecovery
+
+log = logging.getLogger("agentexec.reconciler")
+
+INTERVAL = 0.5
+"""Seconds between two looks at the queue."""
+
+ASK_SECONDS = 2.0
+"""Seconds between two requests to the workers of the queue to leave it."""
+
+ANSWER_SECONDS = 30.0
+"""Seconds for which a worker process that reports itself may leave out its answer: earlier releases send none."""
+
+QUIET_LOOKS = 2
+"""Looks in a row that find nothing left to wait for: a claim may be on its way at the first one."""
 
 
 class _Side(NamedTuple):
@@ -32,7 +53,7 @@ class _Side(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Result of one look at a queue that moves: entries that left the old index, and tasks that still run."""
+    """Result of one look at a queue that moves: entries that left the old index, and tasks that run or are about to."""
 
     moved: int
     running: int
@@ -56,19 +77,88 @@ class QueueMove:
         self._target = target
         self._queue = queue
         self._leases = LeaseRecovery(cast(Runtime, _Side(engine, source)), settings, queue)
-        self._repair = IndexRepair(cast(Runtime, _Side(engine, target)), settings, queue)
+        self._old = IndexRepair(cast(Runtime, _Side(engine, source)), settings, queue)
+        self._new = IndexRepair(cast(Runtime, _Side(engine, target)), settings, queue)
+        self._address = new_address("-move")
+        self._began = time.monotonic()
+        self._next_request = 0.0
+        self._gone: set[str] = set()
+        """Worker processes that have left the queue."""
+        self._ran: set[UUID] = set()
+
+    def run(self, timeout: float, say: Callable[[str], object] = lambda _line: None) -> int:
+        """Move all tasks, and return their number. Producers may add more all the time.
+
+        Args:
+            timeout: Longest time in seconds.
+            say: Called with a line about what the move waits for, whenever that changes.
+
+        Raises:
+            TimeoutError: A task still runs. What has moved stays where it is.
+            UnavailableError: A server cannot be reached.
+        """
+        self._began = time.monotonic()
+        moved, quiet, told = 0, 0, ""
+        while True:
+            staying = self._ask_workers()
+            look = self.look()
+            moved += look.moved
+            quiet = 0 if staying or look.running else quiet + 1
+            if quiet == QUIET_LOOKS:
+                return moved
+            line = _awaited(look.running, len(staying))
+            if line and line != told:
+                say(line)
+            told = line or told
+            if time.monotonic() - self._began > timeout:
+                raise TimeoutError(
+                    f"Queue {self._queue} has not moved in {timeout:g} s: {line or 'it is still in use'}. It stays paused; stop "
+                    "what runs, or run the command again."
+                )
+            self._gone.update(parse_left(self._source.receive(self._address, INTERVAL)))
+
+    def _ask_workers(self) -> Collection[str]:
+        """Ask the workers of the queue to leave it now and then, and return those that have not answered."""
+        workers = live_workers(self._engine, self._queue)
+        now = time.monotonic()
+        if now >= self._next_request:
+            # Again and again: what waits for others must have waited for some seconds.
+            self._next_request = now + ASK_SECONDS
+            for worker_id in workers:
+                message = format_message(MOVE, f"{self._queue} {self._address}")
+                self._source.send(worker_id, [message])
+        staying = {*workers} - {name[:MAX_LABEL] for name in self._gone}
+        if staying and now - self._began > ANSWER_SECONDS:
+            log.warning(
+                "%d worker process(es), such as %s, do not say that they have left queue %s; stop them before you resume it.",
+                len(staying),
+                min(staying),
+                self._queue,
+            )
+            self._gone |= staying
+            return ()
+        return staying
 
     def look(self) -> Look:
         """Move the tasks that do not run. Raises UnavailableError."""
-        # The old workers may all be dead: nobody else would give back what they ran.
+        # The old workers may all be dead: nobody else would give back what they ran, or notice that its lease is lost.
+        self._old.add_running()
         self._leases.return_expired(time.monotonic())
-        self._repair.add_all()
-        removed = 0
+        running = self._running_tasks()
+        # Those that went back have the leases there that they had when they ran.
+        self._target.remove(self._queue, sorted(self._ran - running))
+        self._new.add_all()
+        self._ran = running
+        removed, claimed = 0, self._claimed_tasks()
+        starting = 0
         for agent_ids in self._pages():
-            leaving = self._leaving(agent_ids)
+            leaving, kept = self._leaving(agent_ids, claimed)
             self._source.remove(self._queue, leaving)
             removed += len(leaving)
-        return Look(removed, self._running())
+            starting += kept
+        # However long this took: it was no outage in which leases could not be renewed.
+        self._leases.note_contact(time.monotonic())
+        return Look(removed, starting + len(self._running_tasks()))
 
     def _pages(self) -> list[list[UUID]]:
         # All pages first: removals must not move the cursor.
@@ -79,9 +169,13 @@ class QueueMove:
             if not cursor:
                 return pages
 
-    def _leaving(self, agent_ids: Sequence[UUID]) -> list[UUID]:
-        """Return the tasks that the old index may forget: not those that run, or that the new one lacks."""
+    def _leaving(self, agent_ids: Sequence[UUID], claimed: Collection[UUID]) -> tuple[list[UUID], int]:
+        """Return the tasks that the old index may forget, and the number of those that a worker is about to start.
+
+        It keeps these, those that run, and those that the new one lacks.
+        """
         kept: set[UUID] = set()
+        starting: set[UUID] = set()
         for chunk in chunks(agent_ids):
             query = select(Activity.agent_id, Activity.status).where(
                 Activity.agent_id.in_(chunk), Activity.queue == self._queue
@@ -90,10 +184,31 @@ class QueueMove:
                 status: dict[Any, Any] = {row.agent_id: row.status for row in connection.execute(query)}
             kept.update(agent_id for agent_id, found in status.items() if found is Status.RUNNING)
             queued = [agent_id for agent_id, found in status.items() if found is Status.QUEUED]
+            starting.update(agent_id for agent_id in queued if agent_id in claimed)
             kept.update(self._target.unknown_tasks(self._queue, queued))
-        return [agent_id for agent_id in agent_ids if agent_id not in kept]
+        kept |= starting
+        return [agent_id for agent_id in agent_ids if agent_id not in kept], len(starting)
 
-    def _running(self) -> int:
-        query = select(func.count()).where(Activity.queue == self._queue, Activity.status == Status.RUNNING)
+    def _claimed_tasks(self) -> set[UUID]:
+        """Return the tasks that live workers have claimed."""
+        if not self._source.depth(self._queue).leased:
+            return set()
+        return {
+            lease.agent_id
+            for worker_id in live_workers(self._engine, self._queue)
+            for lease in self._source.worker_leases(self._queue, worker_id)
+        }
+
+    def _running_tasks(self) -> set[UUID]:
+        query = select(Activity.agent_id).where(
+            Activity.queue == self._queue, Activity.status == Status.RUNNING
+        )
         with reading(self._engine) as connection:
-            return connection.execute(query).scalar_one()
+            return {*connection.execute(query).scalars()}
+
+
+def _awaited(running: int, staying: int) -> str:
+    """Return what a move waits for, as a sentence without its end; empty if that is nothing."""
+    parts = [f"{running} task(s) that run"] if running else []
+    parts += [f"the answer of {staying} worker process(es)"] if staying else []
+    return f"waiting for {' and '.join(parts)}" if parts else ""

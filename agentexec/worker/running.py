@@ -35,6 +35,9 @@ TASK_PREFIX = "agentexec:"
 STOPPED_MESSAGE = "The worker stopped before the task was finished; the task goes back to the queue."
 """Message in a task's log when a worker hands it back."""
 
+MOVED_MESSAGE = "The queue moves while the task waits for others; the task goes back to it."
+"""Message in a task's log when a worker hands it back because its queue moves to another state backend."""
+
 
 class SupportsEnd(Protocol):
     """Part of the Writer that running tasks use."""
@@ -74,6 +77,7 @@ class RunningTasks:
         self._begun: dict[UUID, Lease] = {}
         self._running: dict[UUID, AttemptTask[None]] = {}
         self._aborted: set[UUID] = set()
+        self._moving: set[UUID] = set()
         self.started = 0
         """Number of tasks that this process has started; the claiming thread counts them."""
         self.draining = False
@@ -99,6 +103,13 @@ class RunningTasks:
     def cancel_task(self, agent_id: UUID) -> None:
         """Stop a task that was canceled; from any thread."""
         self._loop.call_soon_threadsafe(self._abort, agent_id, True)
+
+    def put_back(self, agent_ids: Collection[UUID]) -> None:
+        """Stop tasks that go back to their queue, because it moves; on the event loop."""
+        for agent_id in agent_ids:
+            if agent_id in self._running and agent_id not in self._aborted:
+                self._moving.add(agent_id)
+                self._running[agent_id].stop()
 
     @property
     def count(self) -> int:
@@ -171,11 +182,13 @@ class RunningTasks:
                 self._registry,
                 admitted,
                 self._threads,
-                is_stopping=lambda: self.draining or agent_id in self._aborted,
+                is_stopping=lambda: self.draining or agent_id in self._aborted or agent_id in self._moving,
             )
         except asyncio.CancelledError:
             # An aborted task has an ending already, or another worker: this one is not written.
-            return _handed_back(admitted.lease)
+            return _handed_back(
+                admitted.lease, MOVED_MESSAGE if agent_id in self._moving else STOPPED_MESSAGE
+            )
         except GeneratorExit:
             # The event loop is gone.
             raise
@@ -196,6 +209,7 @@ class RunningTasks:
             self._measures.note_end(admitted, ending, began=task.began, aborted=agent_id in self._aborted)
         if self._begun.get(agent_id) is admitted.lease:
             del self._begun[agent_id]
+        self._moving.discard(agent_id)
         if self._aborted and agent_id in self._aborted:
             # The record has its end, or the epoch of another worker: nothing may be written from here.
             self._aborted.discard(agent_id)
@@ -216,5 +230,5 @@ class RunningTasks:
             task.stop()
 
 
-def _handed_back(lease: Lease) -> Ending:
-    return Ending(lease, Status.QUEUED, STOPPED_MESSAGE, counts_as_attempt=False)
+def _handed_back(lease: Lease, message: str = STOPPED_MESSAGE) -> Ending:
+    return Ending(lease, Status.QUEUED, message, counts_as_attempt=False)

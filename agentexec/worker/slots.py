@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future
@@ -46,6 +47,8 @@ class Slots:
         self._returning: deque[Future[None]] = deque()
         self._waits: Counter[UUID] = Counter()
         self._requeueable: set[UUID] = set()
+        self._waits_for_tasks: dict[UUID, float] = {}
+        """Monotonic moment since which a task waits for results of others."""
 
     @property
     def free(self) -> int:
@@ -106,6 +109,8 @@ class Slots:
         with self._lock:
             if self._requeueable:
                 self._requeueable.discard(agent_id)
+            if self._waits_for_tasks:
+                self._waits_for_tasks.pop(agent_id, None)
             if not self._waits or not self._waits.pop(agent_id, 0):
                 self.release(1)
 
@@ -115,14 +120,23 @@ class Slots:
         with self._changed:
             return set(self._requeueable)
 
+    def waiting_for_tasks(self, seconds: float) -> set[UUID]:
+        """Return the tasks that have waited for results of others for some seconds."""
+        latest = time.monotonic() - seconds
+        with self._changed:
+            return {agent_id for agent_id, since in self._waits_for_tasks.items() if since <= latest}
+
     @asynccontextmanager
-    async def released(self, agent_id: UUID, *, requeue_on_stop: bool) -> AsyncGenerator[None]:
+    async def released(
+        self, agent_id: UUID, *, requeue_on_stop: bool, for_tasks: bool = False
+    ) -> AsyncGenerator[None]:
         """Release the task's slot within the block, and wait for one afterwards.
 
         Several branches of a task may wait at once: it gets a slot when the last of them comes back.
-        With `requeue_on_stop` the task is handed back if the worker stops while it waits.
+        With `requeue_on_stop` the task is handed back if the worker stops while it waits. `for_tasks`: it waits for results of
+        other tasks.
         """
-        self._begin_wait(agent_id, requeue_on_stop)
+        self._begin_wait(agent_id, requeue_on_stop, for_tasks)
         try:
             yield
         except asyncio.CancelledError:
@@ -134,9 +148,11 @@ class Slots:
         await self._wait_for_slot(agent_id)
 
     @contextmanager
-    def released_in_thread(self, agent_id: UUID, *, requeue_on_stop: bool) -> Generator[None]:
+    def released_in_thread(
+        self, agent_id: UUID, *, requeue_on_stop: bool, for_tasks: bool = False
+    ) -> Generator[None]:
         """Do what `released` does, for a handler in a thread."""
-        self._begin_wait(agent_id, requeue_on_stop)
+        self._begin_wait(agent_id, requeue_on_stop, for_tasks)
         try:
             yield
         finally:
@@ -160,12 +176,14 @@ class Slots:
             if slot is not None and (slot.cancelled() or slot.cancel()):
                 self._free -= 1
 
-    def _begin_wait(self, agent_id: UUID, requeue_on_stop: bool) -> None:
+    def _begin_wait(self, agent_id: UUID, requeue_on_stop: bool, for_tasks: bool) -> None:
         with self._changed:
             self._waits[agent_id] += 1
             first = self._waits[agent_id] == 1
             if requeue_on_stop:
                 self._requeueable.add(agent_id)
+            if for_tasks:
+                self._waits_for_tasks.setdefault(agent_id, time.monotonic())
             if first:
                 self.release(1)
         if first:
@@ -181,6 +199,7 @@ class Slots:
                 return None
             del self._waits[agent_id]
             self._requeueable.discard(agent_id)
+            self._waits_for_tasks.pop(agent_id, None)
             slot: Future[None] = Future()
             if self._free > 0:
                 self._free -= 1

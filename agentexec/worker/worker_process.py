@@ -30,6 +30,9 @@ from agentexec.worker.turnover import Turnover
 
 log = logging.getLogger("agentexec.worker")
 
+MOVE_PATIENCE = 5.0
+"""Seconds for which a task may wait for others while its queue moves: these may be on the same queue, and start nowhere."""
+
 
 class Worker:
     """One worker process, from its start to the last task that it finishes or hands back.
@@ -110,6 +113,7 @@ class Worker:
         watch.start()
         mailbox = self._runtime.get_shared(Mailbox, lambda: Mailbox(self._runtime, self._worker_id))
         mailbox.on_queues(self._pauses.refresh)
+        mailbox.on_move(self._leave_queue)
         mailbox.on_cancel(self._execution.running.cancel_task)
         self._claimer.start()
         self._claims = True
@@ -137,6 +141,23 @@ class Worker:
     def _retire(self) -> None:
         """Stop claiming, and finish the running tasks, however long they take; from any thread."""
         self._loop.call_soon_threadsafe(self._drain.retire)
+
+    def _leave_queue(self, queue: str) -> bool:
+        """Claim no tasks of a queue that moves, and hand those back that wait for others; in the mailbox's thread.
+
+        Returns False if it is not paused here. Anyone who can write to the state backend can say that it moves.
+        """
+        self._pauses.refresh()
+        if queue not in self._pauses.paused():
+            return False
+        self._loop.call_soon_threadsafe(self._put_back_waiting, queue)
+        return True
+
+    def _put_back_waiting(self, queue: str) -> None:
+        waiting = self._execution.slots.waiting_for_tasks(MOVE_PATIENCE)
+        self._execution.running.put_back(
+            [agent_id for agent_id in waiting if self._execution.tasks.queue_of(agent_id) == queue]
+        )
 
     def abandon(self) -> bool:
         """Hand every task back after the event loop has ended too early; return False if none was claimed yet."""

@@ -21,7 +21,8 @@ from agentexec.config import Settings
 from agentexec.registry import Registry
 from agentexec.task import Status
 from agentexec.worker.event_loop import MainTask, run_to_end
-from agentexec.worker.running import RunningTasks
+from agentexec.worker.running import MOVED_MESSAGE, RunningTasks
+from agentexec.worker.slots import Slots
 from tests.unit.worker.parts import FakeWriter, Held, admitted
 from tests.waiting import wait_until_async
 
@@ -176,6 +177,36 @@ def test_an_abort_of_a_task_that_does_not_run_changes_nothing(threads: ThreadPoo
             await p.begin("work")
             await p.running.wait(10)
             assert p.statuses == [Status.COMPLETE]
+
+    asyncio.run(check())
+
+
+def test_tasks_that_are_put_back_end_without_an_attempt_also_in_a_thread(threads: ThreadPoolExecutor) -> None:
+    async def check() -> None:
+        async with process(threads) as p:
+            moving = await p.begin("hang", "block")
+            [beside] = await p.begin("hang")
+            for agent_id in (*moving, beside):
+                await p.until_started(agent_id)
+            p.running.put_back([*moving, admitted().lease.agent_id])
+            await wait_until_async(lambda: p.running.count == 1)
+            assert p.statuses == [Status.QUEUED] * 2
+            assert {ending.message for ending in p.writer.endings} == {MOVED_MESSAGE}
+            assert not any(ending.counts_as_attempt for ending in p.writer.endings)
+
+    asyncio.run(check())
+
+
+def test_a_wait_for_tasks_counts_from_the_first_of_its_branches(threads: ThreadPoolExecutor) -> None:
+    async def check() -> None:
+        slots, task = Slots(2), admitted().lease.agent_id
+        async with slots.released(task, requeue_on_stop=False):
+            assert slots.waiting_for_tasks(0.0) == set(), "it waits for something else"
+            async with slots.released(task, requeue_on_stop=False, for_tasks=True):
+                assert slots.waiting_for_tasks(60.0) == set()
+                await asyncio.sleep(0)
+                assert slots.waiting_for_tasks(0.0) == {task}
+        assert slots.waiting_for_tasks(0.0) == set()
 
     asyncio.run(check())
 
