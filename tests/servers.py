@@ -8,6 +8,7 @@ PgBouncer are Debian's packages and only run when AGENTEXEC_TEST_SERVERS=all.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import pwd
 import random
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -213,7 +215,7 @@ class Server(ABC):
 
 
 class DynamoDB(Server):
-    """DynamoDB as moto emulates it. A restart loses its tables."""
+    """DynamoDB as moto emulates it. `kill` loses its tables, and `stop` keeps them."""
 
     @property
     def url(self) -> str:
@@ -233,7 +235,13 @@ class DynamoDB(Server):
         socket.create_connection((HOST, self.port), timeout=5).close()
 
     def _command(self) -> Sequence[str]:
-        return [sys.executable, str(Path(__file__).with_name("dynamodb_server.py")), str(self.port)]
+        program = str(Path(__file__).with_name("dynamodb_server.py"))
+        return [sys.executable, program, str(self.port), str(self.folder / "tables")]
+
+    def set_faults(self, **shares: float) -> None:
+        """Make some of the following requests fail, see `tests/dynamodb_server.py`; without arguments, none."""
+        request = urllib.request.Request(f"{self.url}/faults", json.dumps(shares).encode())
+        urllib.request.urlopen(request, timeout=5).close()
 
     def _prepare(self) -> None:
         pass

@@ -82,7 +82,7 @@ def run(
     Args:
         seed: Seed of the schedule of faults and of the work.
         seconds: Length of the faults, without the start and the checks.
-        target: `embedded`, `postgres` or `valkey+postgres`.
+        target: Name of the deployment, one of TARGETS.
         rate: Operations that each of the producers starts per second.
         plan: Faults, instead of those of the seed.
         say: Prints a line about the progress.

@@ -18,12 +18,14 @@ from agentexec.db.clock import utc_now
 from agentexec.db.transactions import reading
 from agentexec.runtime import RUNTIME
 from agentexec.state.backend import WATCH_TTL_SECONDS, Depth
+from agentexec.state.dynamodb_backend.replica import MAX_LOG_ENTRIES
+from agentexec.state.dynamodb_backend.table import Table as DynamoTable
 from agentexec.state.sql_models import Watch
 from agentexec.task import Status
 from agentexec.webhooks.record import MESSAGE, PENDING
 from agentexec.worker.expiry import expire
 from tests.chaos.names import SIDE
-from tests.chaos.world import World
+from tests.chaos.world import TABLE, World
 
 LASTING_KEYS = (b":intact", b":wake")
 """Ends of the Redis keys that stay for ever."""
@@ -78,6 +80,7 @@ def find_leftovers(world: World) -> Iterator[str]:
     expire(RUNTIME.engine, utc_now() + timedelta(days=400))  # what a worker of another year deletes
     yield from _rows()
     yield from _redis(world)
+    yield from _dynamodb(world)
     yield from _connections(world)
 
 
@@ -110,6 +113,27 @@ def _redis(world: World) -> Iterator[str]:
     if len(others) > OWN_CONNECTIONS:
         yield f"{len(others)} connections to Redis are left: {others}"
 
+
+def _dynamodb(world: World) -> Iterator[str]:
+    """Yield items that DynamoDB would never remove, other than those of the queues, and logs that are not shortened."""
+    if world.dynamodb is None:
+        return
+    kinds: Counter[str] = Counter()
+    client = DynamoTable(TABLE).client
+    for page in client.get_paginator("scan").paginate(TableName=TABLE):
+        for item in page["Items"]:
+            if "ttl" not in item:
+                kinds[item["pk"]["S"].partition("#")[0]] += 1
+    entries = kinds.pop("log", 0)
+    if entries > len(QUEUES) * LOGS * MAX_LOG_ENTRIES:
+        yield f"{entries} entries of logs are left"
+    if kinds.pop("queue", 0) > len(QUEUES) * QUEUE_ITEMS:
+        yield "snapshots are left"
+    yield from (f"{count} items {kind}#… have no expiration time" for kind, count in kinds.items())
+
+
+LOGS, QUEUE_ITEMS = 3, 4
+"""Entries of a log as multiples of those after which a snapshot is made, and items of its head and snapshots, at most."""
 
 OWN_CONNECTIONS = 10
 """Connections that the driver itself may have."""

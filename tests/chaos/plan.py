@@ -45,17 +45,30 @@ SERVER_FAULTS = {
     "restart-database": 2,
     "freeze-database": 1,
 }
+DYNAMODB_FAULTS = {
+    "cut-dynamodb": 3,
+    "stall-dynamodb": 2,
+    "restart-dynamodb": 2,
+    "lose-dynamodb": 2,
+    "freeze-dynamodb": 1,
+    "throttle-dynamodb": 3,
+    "drop-dynamodb": 3,
+    "delay-dynamodb": 2,
+}
+"""`lose` kills the server and its table; the others keep it. `drop` and `delay` are about answers to requests that took effect."""
+
 LONG = 300.0
 """Seconds of a run from which on it has these faults too, which take half a minute each."""
 
 LONG_FAULTS = {"move-queue": 1}
-"""`move-queue` moves all queues between Redis and the database, with the command killed on the way."""
+"""`move-queue` moves all queues from the queue's server to the database or back, with the command killed on the way."""
 
 EMBEDDED_FAULTS = {"lock-database": 4}
 PRODUCER_FAULTS = {"kill-producer": 3}
 
 WITH_REDIS, WITH_DATABASE, EMBEDDED = "valkey+postgres", "postgres", "embedded"
-TARGETS = (EMBEDDED, WITH_DATABASE, WITH_REDIS)
+WITH_DYNAMODB = "dynamodb+postgres"
+TARGETS = (EMBEDDED, WITH_DATABASE, WITH_REDIS, WITH_DYNAMODB)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,16 +99,22 @@ def draw_plan(seed: int, seconds: float, target: str, pause: float = PAUSE) -> l
 
 
 def clock_offset(seed: int, target: str) -> float:
-    """Return the seconds by which the clock of the host `skewed` is ahead. SQLite has no clock but those of its users."""
-    return (
-        0.0 if target == EMBEDDED else random.Random(f"clock {seed}").choice([-3600.0, -120.0, 120.0, 3600.0])
-    )
+    """Return the seconds by which the clock of the host `skewed` is ahead.
+
+    SQLite has no clock but those of its users, and AWS refuses requests that are signed minutes away from its own.
+    """
+    if target == EMBEDDED:
+        return 0.0
+    offsets = [-120.0, 120.0] if target == WITH_DYNAMODB else [-3600.0, -120.0, 120.0, 3600.0]
+    return random.Random(f"clock {seed}").choice(offsets)
 
 
 def _weights(target: str, seconds: float) -> dict[str, int]:
     if target == EMBEDDED:
         return {**HOST_FAULTS, **PRODUCER_FAULTS, **EMBEDDED_FAULTS}
     weights = {**HOST_FAULTS, **PRODUCER_FAULTS, **NETWORK_FAULTS, **SERVER_FAULTS}
+    long_faults = LONG_FAULTS if seconds >= LONG else {}
     if target == WITH_REDIS:
-        return weights | (LONG_FAULTS if seconds >= LONG else {})
-    return {kind: weight for kind, weight in weights.items() if "redis" not in kind}
+        return weights | long_faults
+    weights = {kind: weight for kind, weight in weights.items() if "redis" not in kind}
+    return weights | DYNAMODB_FAULTS | long_faults if target == WITH_DYNAMODB else weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import os
 import random
 import signal
 import sqlite3
@@ -12,10 +13,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 from redis.exceptions import RedisError
@@ -25,14 +27,15 @@ import agentexec as ax
 from agentexec.db.transactions import writing
 from agentexec.runtime import RUNTIME
 from agentexec.schedules.record import find_schedules
+from agentexec.state import dynamodb_backend
 from tests.chaos.ledger import read_ledger
 from tests.chaos.names import EFFECTS, LOCKED, SIDE
-from tests.chaos.plan import EMBEDDED, HOSTS, WITH_REDIS, Action
+from tests.chaos.plan import EMBEDDED, HOSTS, WITH_DYNAMODB, WITH_REDIS, Action
 from tests.chaos.proxy import Proxies, Proxy
 from tests.chaos.receiver import SECRET, Receiver
 from tests.deployment import REPOSITORY, Deployment
 from tests.faults.ledger_script import BOOKING
-from tests.servers import HOST, Postgres, Server, Valkey
+from tests.servers import HOST, DynamoDB, Postgres, Server, Valkey
 from tests.waiting import patient, wait_until
 
 WORKLOAD = Path(__file__).parent / "workload.py"
@@ -53,9 +56,17 @@ SETTINGS: dict[str, Any] = {
 }
 """Short leases, so that outages outlast them. Innocent tasks must survive more crashes than chance gives them."""
 
+DYNAMODB_SETTINGS = {"num_workers": 1, "lease_seconds": 10}
+"""Fewer processes and renewals: commands of a queue are put one after the other, and the emulator is slower than AWS."""
+
 QUEUES = ("-Q", f"{ax.CONF.queue_name}:3,{SIDE}:1")
 RECYCLED = {"near": ("--max-tasks-per-child", "25"), "far": ("--max-memory-per-child", "170")}
 """Options of the hosts: two of them replace their processes now and then."""
+
+TABLE = "chaos"
+"""Table of DynamoDB."""
+
+ENDPOINT = "AWS_ENDPOINT_URL_DYNAMODB"
 
 PRODUCERS = 2
 
@@ -71,7 +82,7 @@ class World:
 
     Args:
         folder: Empty folder for the files of the run.
-        target: `embedded`, `postgres` or `valkey+postgres`.
+        target: Name of the deployment, one of TARGETS.
         seed: Seed of the producers.
         rate: Operations that each producer starts per second.
         clock: Seconds by which the clock of the host `skewed` is ahead.
@@ -94,6 +105,11 @@ class World:
         self._undo: list[tuple[float, int, Callable[[], None]]] = []
         self.redis: Valkey | None = None
         self._replica: Valkey | None = None
+        self.dynamodb: DynamoDB | None = None
+        self._queue_variables: dict[str, str] = {}
+        """Variables by which processes find the server that has the queues."""
+        self._queue_url = ""
+        """The same as the argument of `move-queue`."""
         self._moving = False
         """True while the queues move: no host runs."""
         self.database: Postgres | None = None
@@ -115,16 +131,32 @@ class World:
         url = f"sqlite:///{self._folder / 'test.db'}"
         if self.target != EMBEDDED:
             # Without fsync, the data outlives the server's processes, and these are all that is killed here.
-            settings = {"synchronous_commit": "on", "full_page_writes": "on"}
-            self.database = self._open.enter_context(Postgres(fsync=False, settings=settings))
+            durable = {"synchronous_commit": "on", "full_page_writes": "on"}
+            self.database = self._open.enter_context(Postgres(fsync=False, settings=durable))
             url = self.database.create_database("chaos")
         if self.target == WITH_REDIS:
-            settings = {"repl-diskless-sync-delay": "0"}
-            self.redis = self._open.enter_context(Valkey(settings=settings))
-            self._replica = self._open.enter_context(Valkey(settings=settings))
+            at_once = {"repl-diskless-sync-delay": "0"}
+            self.redis = self._open.enter_context(Valkey(settings=at_once))
+            self._replica = self._open.enter_context(Valkey(settings=at_once))
             follow(self._replica, self.redis)
-        self.deployment = Deployment(self._folder, url, broker=self.redis, database=self.database, **SETTINGS)
+            self._queue_variables = {"AGENTEXEC_REDIS_URL": self.redis.url}
+            self._queue_url = self.redis.url
+        if self.target == WITH_DYNAMODB:
+            self.dynamodb = self._open.enter_context(DynamoDB())
+            self._queue_variables = {
+                "AGENTEXEC_STATE_BACKEND": dynamodb_backend.__name__,
+                "AGENTEXEC_DYNAMODB_TABLE": TABLE,
+            }
+            self._queue_url = f"dynamodb://{TABLE}"
+            self._open.enter_context(patch.dict(os.environ, self.dynamodb.environment))
+        settings = SETTINGS | (DYNAMODB_SETTINGS if self.dynamodb is not None else {})
+        self.deployment = Deployment(self._folder, url, broker=self.redis, database=self.database, **settings)
         self._open.callback(self.deployment.close)
+        if self.dynamodb is not None:
+            self.deployment.environment |= self._queue_variables
+            self._open.callback(ax.CONF.model_fields_set.discard, "state_backend")
+            use_queue(self.deployment.environment)
+            dynamodb_backend.create_storage(ax.CONF)
         self.receiver = self._open.enter_context(Receiver(self._seed))
         self.deployment.environment |= {"CHAOS_WEBHOOK": self.receiver.url}
         ax.Base.metadata.create_all(RUNTIME.engine)
@@ -134,7 +166,8 @@ class World:
             connection.execute(text(f"CREATE TABLE {BOOKING} (agent VARCHAR(60), topic VARCHAR(20))"))
         proxies = self._open.enter_context(Proxies())
         for host in HOSTS:
-            for name, server in (("redis", self.redis), ("database", self.database)):
+            servers = {"redis": self.redis, "dynamodb": self.dynamodb, "database": self.database}
+            for name, server in servers.items():
                 if server is not None:
                     self._proxies[host, name] = proxies.open(server.port)
         for host in HOSTS:
@@ -243,11 +276,15 @@ class World:
     def _urls(self, host: str) -> dict[str, str]:
         urls: dict[str, str] = {}
         environment = self.deployment.environment
-        for name, variable in (("redis", "AGENTEXEC_REDIS_URL"), ("database", "AGENTEXEC_DATABASE_URL")):
-            if (proxy := self._proxies.get((host, name))) and variable in environment:
-                server = self.redis if name == "redis" else self.database
-                assert server is not None
-                urls[variable] = environment[variable].replace(f":{server.port}", f":{proxy.port}")
+        servers: list[tuple[str, str, Server | None]] = [
+            ("redis", "AGENTEXEC_REDIS_URL", self.redis),
+            ("dynamodb", ENDPOINT, self.dynamodb),
+            ("database", "AGENTEXEC_DATABASE_URL", self.database),
+        ]
+        for name, variable, server in servers:
+            if server is not None and variable in environment:
+                port = self._proxies[host, name].port
+                urls[variable] = environment[variable].replace(f":{server.port}", f":{port}")
         return urls
 
     def processes_of(self, host: str) -> list[psutil.Process]:
@@ -369,8 +406,16 @@ class World:
         for proxy in self._proxies_of(action, "database"):
             proxy.stall()
 
+    def _do_cut_dynamodb(self, action: Action) -> None:
+        for proxy in self._proxies_of(action, "dynamodb"):
+            proxy.cut()
+
+    def _do_stall_dynamodb(self, action: Action) -> None:
+        for proxy in self._proxies_of(action, "dynamodb"):
+            proxy.stall()
+
     def _do_partition(self, action: Action) -> None:
-        for proxy in self._proxies_of(action, "redis", "database"):
+        for proxy in self._proxies_of(action, "redis", "dynamodb", "database"):
             proxy.stall()
 
     # ---- servers -----------------------------------------------------------------------------------------
@@ -411,6 +456,46 @@ class World:
             client.config_set("maxmemory-policy", "noeviction")
             client.config_set("maxmemory", limit)
 
+    def _do_restart_dynamodb(self, action: Action) -> None:
+        assert self.dynamodb is not None
+        self.dynamodb.stop()
+        self._after(action.seconds, self.dynamodb.start)
+
+    def _do_lose_dynamodb(self, action: Action) -> None:
+        """Let the table be lost, and made again after a while."""
+        assert self.dynamodb is not None
+        self.dynamodb.kill()
+        self._after(action.seconds, self._create_table)
+
+    def _create_table(self) -> None:
+        assert self.dynamodb is not None
+        self.dynamodb.start()
+        self._repeat(lambda: dynamodb_backend.create_storage(ax.CONF))
+
+    def _do_freeze_dynamodb(self, action: Action) -> None:
+        self._freeze(self.dynamodb, action.seconds)
+
+    def _do_throttle_dynamodb(self, action: Action) -> None:
+        self._set_faults(action, "throttle", 0.3)
+
+    def _do_drop_dynamodb(self, action: Action) -> None:
+        self._set_faults(action, "lose", 0.1)
+
+    def _do_delay_dynamodb(self, action: Action) -> None:
+        self._set_faults(action, "delay", 0.1)
+
+    def _set_faults(self, action: Action, fault: str, least: float) -> None:
+        """Do something to a part of the requests to DynamoDB, to all of them at most."""
+        assert self.dynamodb is not None
+        server = self.dynamodb
+
+        def set_faults(**shares: float) -> None:
+            with contextlib.suppress(OSError):  # an earlier fault has ended it, or it is frozen
+                server.set_faults(**shares)
+
+        set_faults(**{fault: least + (1.0 - least) * action.pick})
+        self._after(action.seconds, set_faults)
+
     def _do_failover_redis(self, action: Action) -> None:
         """Let the primary die. Its replica, which may lack the last writes, gets the address after a while."""
         assert self.redis is not None and self._replica is not None
@@ -428,29 +513,29 @@ class World:
         follow(self._replica, self.redis)
 
     def _do_move_queue(self, action: Action) -> None:
-        """Move the queues from Redis to the database or back, while producers run and no worker does."""
-        assert self.redis is not None
+        """Move the queues from their server to the database or back, while producers run, and at first workers."""
         environment, chance = self.deployment.environment, random.Random(action.pick)
-        variable = "AGENTEXEC_REDIS_URL"
         old, began = dict(environment), time.monotonic()
+        is_away = not self._queue_variables.keys() <= environment.keys()
+        url = self._queue_url if is_away else "database"
         self._moving = True
+        for _ in range(KILLS):
+            self._move_queues(url, old, kill_after=chance.uniform(0.5, 9.0))
+        self._move_queues(url, old)
         for host in self._hosts.values():
             host.send_signal(signal.SIGTERM)
         self._work_while(lambda: any(host.poll() is None for host in self._hosts.values()))
-        url = self.redis.url if variable not in environment else None
-        for _ in range(KILLS):
-            self._move_queues(url, old, kill_after=chance.uniform(0.5, 9.0))
-        environment.pop(variable, None)
-        environment |= {variable: url} if url else {}
+        for name in self._queue_variables:
+            environment.pop(name, None)
+        environment |= self._queue_variables if is_away else {}
         for producer in [producer for producer in self._producers if producer.poll() is None]:
             producer.kill()
             producer.wait()
             self._start_producer()
         # Nobody uses the old backend any more.
         self._move_queues(url, old)
-        ax.CONF.redis_url = url
-        ax.configure(database_url=environment["AGENTEXEC_DATABASE_URL"])
-        if url is None:
+        use_queue(environment)
+        if not is_away and self.redis is not None:
             self._repeat(self._empty_redis)
         for queue in (ax.CONF.queue_name, SIDE):
             self._repeat(lambda queue=queue: ax.queues.resume_sync(queue, by="chaos"))
@@ -458,9 +543,7 @@ class World:
         # The faults that come next do not come all at once.
         self._started += time.monotonic() - began
 
-    def _move_queues(
-        self, url: str | None, environment: dict[str, str], *, kill_after: float | None = None
-    ) -> None:
+    def _move_queues(self, url: str, environment: dict[str, str], *, kill_after: float | None = None) -> None:
         """Run the command for each queue until it succeeds, or kill it."""
         for queue in (ax.CONF.queue_name, SIDE):
             command = [
@@ -469,7 +552,7 @@ class World:
                 "agentexec",
                 "move-queue",
                 "--to",
-                url or "database",
+                url,
                 "-q",
                 queue,
             ]
@@ -518,6 +601,17 @@ class World:
                 connection.execute("ROLLBACK")
 
         threading.Thread(target=keep, daemon=True).start()
+
+
+def use_queue(environment: Mapping[str, str]) -> None:
+    """Let this process use the queue that processes with an environment use."""
+    ax.CONF.redis_url = environment.get("AGENTEXEC_REDIS_URL")
+    ax.CONF.dynamodb_table = environment.get("AGENTEXEC_DYNAMODB_TABLE", TABLE)
+    if "AGENTEXEC_STATE_BACKEND" in environment:
+        ax.CONF.state_backend = environment["AGENTEXEC_STATE_BACKEND"]
+    else:
+        ax.CONF.model_fields_set.discard("state_backend")
+    ax.configure(database_url=environment["AGENTEXEC_DATABASE_URL"])
 
 
 def follow(server: Valkey, primary: Valkey | None) -> None:

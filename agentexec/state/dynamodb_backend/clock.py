@@ -22,6 +22,11 @@ class ServerClock:
         self._local = local or (lambda: time.time())
         self._bounds = (-math.inf, math.inf)
 
+    @property
+    def is_known(self) -> bool:
+        """True once a reply was noted."""
+        return self._bounds[0] > -math.inf
+
     def local(self) -> float:
         """Return the host's time."""
         return self._local()

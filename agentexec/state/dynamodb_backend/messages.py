@@ -81,10 +81,10 @@ class Messages(SharedState):
             keys = {key(f"watch#{queue}#{agent_id.hex}", ONLY)["pk"]["S"]: agent_id for agent_id in agent_ids}
             for item in self._table.read_all(key(pk, ONLY) for pk in keys):
                 pk = item["pk"]["S"]
-                # Whoever deletes the item tells all that are in it now, and nobody else does.
+                # All that are in it now are told. Where it is gone, the reply to our own request may have been lost.
                 old = self._table.client.delete_item(
                     TableName=self._table.name, Key=key(pk, ONLY), ReturnValues="ALL_OLD"
-                ).get("Attributes", {})
+                ).get("Attributes", item)
                 for mailbox in _subscribers(old, self._table.now()):
                     mail.setdefault(mailbox, []).append(format_message(DONE, keys[pk]))
         self._send_all(mail)

@@ -59,6 +59,9 @@ LASTING = frozenset(
 )
 """Codes of a refusal that stays until somebody changes the table, the permissions or the settings."""
 
+OVERTAKEN = frozenset({"ConditionalCheckFailedException", "TransactionConflictException"})
+"""Codes of a conditional write that another one has come before, or that meets a transaction on the same item."""
+
 
 class RefusalError(UnavailableError):
     """Table that can be reached, or would be with other settings, but does not serve agentexec."""
@@ -121,7 +124,10 @@ class Table:
         return own
 
     def now(self) -> float:
-        """Return the time by DynamoDB's clock, as far as it is known, in seconds since the epoch."""
+        """Return the time by DynamoDB's clock, in seconds since the epoch. Raises UnavailableError before its first reply."""
+        if not self._clock.is_known:
+            with self.translated_errors():
+                self.get("ping", "-")
         return self._clock.now()
 
     def _note_sent(self, context: dict[str, Any], **_: object) -> None:
@@ -182,11 +188,11 @@ class Table:
 
     @staticmethod
     def succeeds(call: Any, **arguments: Any) -> bool:
-        """Call, and return False if the condition does not hold."""
+        """Call, and return False if the condition does not hold, or somebody else is just changing the item."""
         try:
             call(**arguments)
         except ClientError as error:
-            if code_of(error) != "ConditionalCheckFailedException":
+            if code_of(error) not in OVERTAKEN:
                 raise
             return False
         return True

@@ -14,9 +14,12 @@ from uuid import UUID, uuid4
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ConnectionClosedError
+from botocore.httpsession import URLLib3Session
 
 from agentexec.config import Settings
 from agentexec.errors import UnavailableError, UsageError
+from agentexec.llm.rate_limits import Demand
 from agentexec.state import dynamodb_backend
 from agentexec.state.backend import Depth
 from agentexec.state.dynamodb_backend import DynamoBackend, log, replica
@@ -199,6 +202,49 @@ def test_throttling_is_tried_again_and_then_unavailable(
         backend.depth(queue)
 
 
+def lose_reply(backend: DynamoBackend, operation: str) -> None:
+    """Have the connection break before the reply to the next request of a kind, which takes effect."""
+    events = backend._table.client.meta.events
+    requests = itertools.count()
+
+    def break_off(request: Any, **_: Any) -> None:
+        if next(requests) == 0:
+            URLLib3Session().send(request)
+            raise ConnectionClosedError(endpoint_url=request.url)
+
+    events.register(f"before-send.dynamodb.{operation}", break_off)
+
+
+def test_watchers_are_told_although_a_reply_is_lost(table: Table, queue: str) -> None:
+    backend, task = DynamoBackend(table.name), new_agent_id()
+    backend.watch(queue, [task], queue)
+    lose_reply(backend, "DeleteItem")
+    backend.notify_done(queue, [task])
+    assert backend.receive(queue, 1.0) == [f"done {task}"]
+
+
+def test_a_bucket_that_a_transaction_changes_is_tried_again(
+    table: Table, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = DynamoBackend(table.name)
+    answers = iter([400])
+
+    def refuse(**_: Any) -> Any:
+        class Body:
+            def stream(self) -> list[bytes]:
+                return [
+                    b'{"__type": "com.amazonaws.dynamodb#TransactionConflictException", "message": "busy"}'
+                ]
+
+        status = next(answers, None)
+        return status and AWSResponse("http://x", status, {}, Body())
+
+    backend._table.client.meta.events.register("before-send.dynamodb.PutItem", refuse)
+    demand = Demand(queue, amount=1, capacity=10, per_second=1.0)
+    assert backend.reserve([demand], 0.0) == 0.0
+    assert not next(answers, None)
+
+
 def test_migrate_makes_the_table(dynamodb: DynamoDB, tmp_path: Path) -> None:
     environment = {
         **os.environ,
@@ -236,7 +282,7 @@ def test_a_host_with_a_wrong_clock_goes_by_the_time_of_dynamodb(table: Table, qu
     push(new_backend(table), queue, 1)
     program = (
         "import sys; from agentexec.state.dynamodb_backend import DynamoBackend; "
-        f"backend, queue = DynamoBackend({table.name!r}), sys.argv[1]; backend.ping(); "
+        f"backend, queue = DynamoBackend({table.name!r}), sys.argv[1]; "
         "backend.claim(queue, 'w', limit=1, low_quota=0, lease_seconds=60); print(backend.expired_leases(queue, 5))"
     )
     wrong = {"PYTHONPATH": f"{WRONG_CLOCK}{os.pathsep}{REPOSITORY}", "CLOCK_AHEAD": "250"}
