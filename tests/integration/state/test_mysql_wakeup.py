@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import Engine, create_engine, insert, text
 
 from agentexec.db.engine import open_engine
+from agentexec.state.sql_backend import polled_wakeup
 from agentexec.state.sql_backend.polled_wakeup import MysqlWakeup
 from agentexec.state.sql_backend.wakeup import mail
 from agentexec.state.sql_models import Message, QueueEntry
+from tests.waiting import wait_until
 
 LONG = 30.0
 
@@ -24,8 +26,11 @@ def engine(mariadb_tables: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture
-def wakeup(engine: Engine) -> Iterator[MysqlWakeup]:
+@pytest.fixture(params=["MariaDB", "MySQL"])
+def wakeup(request: pytest.FixtureRequest, engine: Engine) -> Iterator[MysqlWakeup]:
+    """A wakeup on MariaDB, and one that takes it for MySQL."""
+    engine.connect().close()
+    engine.dialect.is_mariadb = request.param == "MariaDB"  # type: ignore[attr-defined]
     wakeup = MysqlWakeup(engine)
     yield wakeup
     wakeup.close()
@@ -68,5 +73,33 @@ def test_it_asks_on_after_its_connection_was_killed(wakeup: MysqlWakeup, other: 
             query = "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND db = DATABASE()"
             for number in connection.execute(text(query)).scalars().all():
                 connection.exec_driver_sql(f"KILL {number}")
+        push(other, "default")
+        waiting.result(LONG / 2)
+
+
+SLEEPERS = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND state = 'User sleep'"
+
+
+def test_mariadb_looks_by_itself_and_holds_up_nobody_who_changes_a_table(engine: Engine, other: Engine) -> None:
+    wakeup = MysqlWakeup(engine)
+    wakeup.note_queues(["default"])
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(wakeup.wait, wakeup.mark(), LONG)
+        with other.connect() as connection:
+            wait_until(lambda: connection.exec_driver_sql(SLEEPERS).scalar())
+            connection.exec_driver_sql("SET SESSION lock_wait_timeout = 1")
+            connection.exec_driver_sql(f"ALTER TABLE {QueueEntry.__tablename__} COMMENT 'changed'")
+        push(other, "default")
+        waiting.result(LONG / 2)
+    wakeup.close()
+
+
+def test_a_server_that_does_not_know_the_statement_is_asked_as_mysql_is(
+    wakeup: MysqlWakeup, other: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polled_wakeup, "LOOK_UNTIL_FOUND", "BEGIN UNKNOWN {columns} {pause} {looks}")
+    wakeup.note_queues(["default"])
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(wakeup.wait, wakeup.mark(), LONG)
         push(other, "default")
         waiting.result(LONG / 2)
