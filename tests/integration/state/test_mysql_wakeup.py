@@ -77,10 +77,14 @@ def test_it_asks_on_after_its_connection_was_killed(wakeup: MysqlWakeup, other: 
         waiting.result(LONG / 2)
 
 
-SLEEPERS = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND state = 'User sleep'"
+SLEEPERS = (
+    "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND state = 'User sleep'"
+)
 
 
-def test_mariadb_looks_by_itself_and_holds_up_nobody_who_changes_a_table(engine: Engine, other: Engine) -> None:
+def test_mariadb_looks_by_itself_and_holds_up_nobody_who_changes_a_table(
+    engine: Engine, other: Engine
+) -> None:
     wakeup = MysqlWakeup(engine)
     wakeup.note_queues(["default"])
     with ThreadPoolExecutor(1) as threads:
