@@ -35,10 +35,10 @@ ASK_PAUSE, MAX_ASK_PAUSE = 0.004, 0.03
 ASK_GROWTH = 30
 """Part of the time without a change that these seconds are."""
 
-LOOK_PAUSE, MAX_LOOK_PAUSE = 0.002, 0.02
-"""The same between two looks that MariaDB takes by itself: they cost the process nothing, and the server no more."""
+LOOK_PAUSE = 0.002
+"""The same between two looks that MariaDB takes by itself, just after a change: they cost the process nothing."""
 
-LOOKS = 15
+LOOKS = 10
 """Looks of one statement: it must not last long, as it knows nobody who begins to wait meanwhile."""
 
 LOOK_UNTIL_FOUND = """
@@ -113,7 +113,7 @@ class MysqlWakeup(Wakeup):
                 if not self._waiting:
                     self._idle()
                 elif news or not self._server_looks:
-                    time.sleep(self._seconds(ASK_PAUSE, MAX_ASK_PAUSE))
+                    time.sleep(self._seconds(ASK_PAUSE))
 
     @property
     def _server_looks(self) -> bool:
@@ -135,7 +135,7 @@ class MysqlWakeup(Wakeup):
         values += [queue for queue in queues for _ in range(2)]
         listed = ", ".join(columns)
         if self._server_looks:
-            pause = self._seconds(LOOK_PAUSE, MAX_LOOK_PAUSE)
+            pause = self._seconds(LOOK_PAUSE)
             cursor.execute(LOOK_UNTIL_FOUND.format(columns=listed, pause=pause, looks=LOOKS), values)
             [answers] = cursor.fetchone()
         else:
@@ -144,10 +144,10 @@ class MysqlWakeup(Wakeup):
         subjects = [*mailboxes, TASKS]
         return [subject for subject, found in zip(subjects, map(int, answers), strict=False) if found]
 
-    def _seconds(self, least: float, most: float) -> float:
+    def _seconds(self, least: float) -> float:
         """Return the length of a pause, which grows with the time without a change."""
         quiet = time.monotonic() - self._stirred_at
-        return min(most, max(least, quiet / ASK_GROWTH))
+        return min(MAX_ASK_PAUSE, max(least, quiet / ASK_GROWTH))
 
     def _idle(self) -> None:
         """Pause until a thread waits."""
