@@ -39,7 +39,7 @@ from agentexec.task import Entry, Priority, Task, groups_of, require_known_optio
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from agentexec.journal.children import Child, Place
+    from agentexec.journal.children import Place
     from agentexec.journal.recorder import Scope
 
 log = logging.getLogger("agentexec.queue")
@@ -322,18 +322,14 @@ class ChildBatch:
             self._places, self._is_chosen = [Place([child.task.agent_id]) for child in children], True
             holders = [find_holder(connection, new, self._scope) for new in self._batch]
             self._scope.recorder.passed.note_children(holder.agent_id for holder in holders if holder)
-            missing = _missing_tasks(children, holders)
+            # Those that exist, or whose idempotency key another task holds, are not written.
+            missing = [
+                new.task for new, holder in zip(children, holders, strict=True) if new.is_new and not holder
+            ]
             push = _write(connection, missing) if missing else None
         if push is not None:
             push()
         return [holder or _handle(child.task) for child, holder in zip(children, holders, strict=True)]
-
-
-def _missing_tasks(children: Sequence[Child], holders: Sequence[Task | None]) -> list[NewTask]:
-    """Return the children to write: those that do not exist and whose idempotency key no task holds."""
-    return [
-        child.task for child, holder in zip(children, holders, strict=True) if child.is_new and holder is None
-    ]
 
 
 def _record_and_push(batch: Sequence[NewTask]) -> None:

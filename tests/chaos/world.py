@@ -135,9 +135,9 @@ class World:
             self.database = self._open.enter_context(Postgres(fsync=False, settings=durable))
             url = self.database.create_database("chaos")
         if self.target == WITH_REDIS:
-            at_once = {"repl-diskless-sync-delay": "0"}
-            self.redis = self._open.enter_context(Valkey(settings=at_once))
-            self._replica = self._open.enter_context(Valkey(settings=at_once))
+            undelayed = {"repl-diskless-sync-delay": "0"}
+            self.redis = self._open.enter_context(Valkey(settings=undelayed))
+            self._replica = self._open.enter_context(Valkey(settings=undelayed))
             follow(self._replica, self.redis)
             self._queue_variables = {"AGENTEXEC_REDIS_URL": self.redis.url}
             self._queue_url = self.redis.url
