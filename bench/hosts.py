@@ -41,7 +41,7 @@ HEADS = (
     "servers, ms for a task",
     "hosts, ms for a task",
 )
-"""Columns. The unit is what the database counts; commands are those of Redis."""
+"""Columns. The unit is what the database counts; commands are those of Redis, or requests to DynamoDB."""
 
 
 class Reading(NamedTuple):
@@ -107,7 +107,7 @@ def measure(target: Target, hosts: Sequence[Workers], seconds: float, tasks: int
 
 
 def _read(target: Target, hosts: Sequence[Workers]) -> Reading:
-    commands = 0.0
+    commands = float(target.dynamodb.requests()) if target.dynamodb is not None else 0.0
     if target.valkey is not None:
         with target.valkey.client() as client:
             commands = float(client.info("stats")["total_commands_processed"])

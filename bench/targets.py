@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import sqlite3
 import tempfile
 import time
@@ -18,10 +20,12 @@ import agentexec as ax
 from agentexec.activity.models import Activity
 from agentexec.runtime import RUNTIME
 from agentexec.task import ACTIVE_STATUSES, Status
-from tests.servers import MariaDB, Postgres, Server, Valkey
+from tests.servers import DynamoDB, MariaDB, Postgres, Server, Valkey
 
 USUAL = ("embedded", "redis+sqlite", "redis+postgres")
-NAMES = (*USUAL, "postgres", "mariadb", "redis+mariadb")
+NAMES = (*USUAL, "postgres", "mariadb", "redis+mariadb", "dynamodb+postgres")
+
+DYNAMODB_BACKEND = "agentexec.state.dynamodb_backend"
 
 POLL = 0.01
 """Seconds between two checks whether all tasks are over, each of which is a cheap query."""
@@ -42,6 +46,8 @@ class Target:
     servers: str
     postgres: Postgres | None = None
     mariadb: MariaDB | None = None
+    dynamodb: DynamoDB | None = None
+    """The emulator, of which only the number of requests says something."""
 
     @property
     def database_server(self) -> Server | None:
@@ -58,6 +64,7 @@ class Target:
         return {
             "AGENTEXEC_DATABASE_URL": self.database_url,
             **({"AGENTEXEC_REDIS_URL": redis_url} if redis_url else {}),
+            **({"AGENTEXEC_STATE_BACKEND": DYNAMODB_BACKEND} if self.dynamodb else {}),
         }
 
     def reset(self) -> None:
@@ -111,7 +118,7 @@ def opened(name: str, *, connections: int = 200) -> Generator[Target]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentexec-bench-")))
         valkey = stack.enter_context(Valkey()) if name.startswith("redis+") else None
         servers = [_valkey_version(valkey)] if valkey else []
-        postgres = mariadb = None
+        postgres = mariadb = dynamodb = None
         if name.endswith("postgres"):
             postgres = stack.enter_context(
                 Postgres(fsync=True, settings={"max_connections": str(connections)})
@@ -123,12 +130,23 @@ def opened(name: str, *, connections: int = 200) -> Generator[Target]:
             database_url = mariadb.create_database("bench")
         else:
             database_url = f"sqlite:///{folder / 'bench.db'}"
+        if name.startswith("dynamodb+"):
+            dynamodb = stack.enter_context(DynamoDB())
+            servers.append("DynamoDB as moto emulates it")
+            for variable, value in dynamodb.environment.items():
+                os.environ[variable] = value
+                stack.callback(os.environ.pop, variable)
+            ax.CONF.state_backend = DYNAMODB_BACKEND
+            stack.callback(ax.CONF.model_fields_set.discard, "state_backend")
         ax.CONF.redis_url = valkey.url if valkey else None
         ax.configure(database_url=database_url)
         stack.callback(RUNTIME.close)
+        if dynamodb:
+            # Imported on use: AWS's client takes long to import.
+            importlib.import_module(DYNAMODB_BACKEND).create_storage(ax.CONF)
         servers.append(_database_version())
         ax.Base.metadata.create_all(RUNTIME.engine)
-        yield Target(name, folder, database_url, valkey, ", ".join(servers), postgres, mariadb)
+        yield Target(name, folder, database_url, valkey, ", ".join(servers), postgres, mariadb, dynamodb)
 
 
 def _valkey_version(valkey: Valkey) -> str:

@@ -58,15 +58,24 @@ class Handler(WSGIRequestHandler):
         self.close_connection = True
 
 
+COUNT_PATH = "/requests"
+"""Path at which the server tells how many other requests it has served."""
+
+
 class OneByOne:
-    """An application that serves one request at a time."""
+    """An application that serves one request at a time, and counts them."""
 
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
         self._application = application
         self.lock = threading.Lock()
+        self._served = 0
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
+        if environ["PATH_INFO"] == COUNT_PATH:
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return [str(self._served).encode()]
         with self.lock:
+            self._served += 1
             return list(self._application(environ, start_response))
 
 

@@ -7,6 +7,8 @@ PgBouncer are Debian's packages and only run when AGENTEXEC_TEST_SERVERS=all.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import importlib.util
 import json
 import os
@@ -233,6 +235,13 @@ class DynamoDB(Server):
 
     def ping(self) -> None:
         socket.create_connection((HOST, self.port), timeout=5).close()
+
+    def requests(self) -> int:
+        """Return the number of requests that it has served."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", "/requests")
+            return int(connection.getresponse().read())
 
     def _command(self) -> Sequence[str]:
         program = str(Path(__file__).with_name("dynamodb_server.py"))
