@@ -87,6 +87,9 @@ def _options(url: URL, dialect: str) -> dict[str, Any]:
         if file is not None and not (url.database or "").startswith("file:"):
             # Not by the event `do_connect`, with which SQLAlchemy looks for listeners at each statement.
             options["connect_args"] = {"factory": functools.partial(_connect_private, file)}
+        if file is not None:
+            # The connection that was used last still knows the pages that it has read, unless another one has written.
+            options["pool_use_lifo"] = True
         return options
     options |= {"pool_size": 10, "max_overflow": 20, "pool_recycle": 1800}
     if dialect == "postgresql":

@@ -38,6 +38,8 @@ class SqlMessages:
         self._messages = MessageStatements(self._dialect)
         self._quick = quick_messages(engine, self._wakeup)
         self._next_sweep = 0.0
+        self._received: dict[str, list[int]] = {}
+        """Numbers of the messages of a mailbox that were returned, and are still there."""
         self._told: dict[UUID, list[str]] = {}
         """Mailboxes that a transaction has told about tasks, for which `notify_done` follows."""
 
@@ -99,16 +101,19 @@ class SqlMessages:
             self._wakeup.wait(mark, remaining, mail(mailbox))
 
     def _take_messages(self, mailbox: str) -> list[str]:
-        """Take the messages out of a mailbox, in order."""
+        """Return the messages of a mailbox, in order. They are removed by the next call: somebody waits for what they say."""
         if self._quick is not None:
             return self._quick.receive(mailbox)
+        if mailbox in self._received:
+            with inserting(self._engine, relaxed=True, by_key_only=True) as connection:
+                for chunk in chunks(self._received[mailbox]):
+                    connection.execute(self._messages.delete, {"ids": chunk})
+            del self._received[mailbox]
         with looking_up(self._engine) as connection:
             # Mostly there are none: reading needs no lock.
             rows = connection.execute(self._messages.read, {"mailbox": mailbox}).all()
         if rows:
-            with inserting(self._engine, relaxed=True, by_key_only=True) as connection:
-                for chunk in chunks(rows):
-                    connection.execute(self._messages.delete, {"ids": [row.id for row in chunk]})
+            self._received[mailbox] = [row.id for row in rows]
         return [row.text for row in rows]
 
     def publish(self, queue: str, events: Mapping[UUID, Sequence[str]]) -> None:

@@ -46,3 +46,13 @@ def test_users_get_one_engine_with_the_pool_of_ours_and_without_limits(kind: str
 def test_on_other_databases_users_get_our_engine() -> None:
     engine = open_engine("sqlite://")
     assert engine_for_users(engine) is engine
+
+
+def test_the_connection_to_sqlite_that_was_used_last_is_used_next(tmp_path: Path) -> None:
+    """It knows the pages that it has read."""
+    engine = open_engine(f"sqlite:///{tmp_path / 'agentexec.db'}")
+    with engine.connect() as last, engine.connect():
+        used = last.connection.dbapi_connection
+    with engine.connect() as connection:
+        assert connection.connection.dbapi_connection is used
+    engine.dispose()

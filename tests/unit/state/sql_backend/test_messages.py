@@ -63,3 +63,13 @@ def test_a_transaction_that_fails_tells_nobody(engine: Engine, backend: sql_back
         backend.finish(QUEUE, [lease], transaction=connection)
     backend.notify_done(QUEUE, [lease.agent_id])
     assert parse_messages(backend.receive("mailbox", 0), DONE) == [lease.agent_id]
+
+
+def test_messages_are_read_while_another_transaction_writes(
+    engine: Engine, backend: sql_backend.SqlBackend
+) -> None:
+    backend.send("mailbox", ["one"])
+    with writing(engine):
+        assert backend.receive("mailbox", 0) == ["one"]
+    backend.send("mailbox", ["two"])
+    assert backend.receive("mailbox", 0) == ["two"]
