@@ -51,6 +51,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
+        str_strip_whitespace=True,  # files of secrets end with a line break
         env_file=".env",
         extra="ignore",
         validate_assignment=True,

@@ -19,6 +19,7 @@ from agentexec.db.libpq import has_news
 from agentexec.db.lock_limits import enable_session_limits
 from agentexec.db.own_connection import add_own_connection
 from agentexec.db.pooler import adapt_async_to_pooler, adapt_to_pooler
+from agentexec.db.pymysql_connections import connect_by_pymysql
 from agentexec.db.resets import reset_by_need
 from agentexec.db.round_trips import can_batch
 from agentexec.db.sqlite import tune_sqlite, watch_write_lock
@@ -68,6 +69,10 @@ def open_engine(url: str | URL) -> Engine:
         extra = EXTRAS.get(dialect)
         advice = f"install agentexec[{extra}]" if extra else f"install {error.name}"
         raise UsageError(f"The database driver {error.name} is not installed; {advice}.") from None
+    except (ValueError, exc.ArgumentError) as error:
+        raise UsageError(
+            f"The database URL {safe_url(parsed)} has a parameter with a wrong value ({', '.join(parsed.query)}): {error}; correct it."
+        ) from None
     if dialect in ("mysql", "mariadb"):
         reset_by_need(engine)
     if dialect != "sqlite":
@@ -97,7 +102,10 @@ def _options(url: URL, dialect: str) -> dict[str, Any]:
             name: value for name, value in _POSTGRES_DEFAULTS.items() if name not in url.query
         }
     if dialect in ("mysql", "mariadb"):
-        options["connect_args"] = {"connect_timeout": 10}
+        if url.get_driver_name() == "pymysql":
+            options["creator"] = functools.partial(connect_by_pymysql, url)
+        else:
+            options["connect_args"] = {} if "connect_timeout" in url.query else {"connect_timeout": 10}
         # PostgreSQL's default. MySQL's own level also locks the gaps between rows, over which claims deadlock.
         options["isolation_level"] = "READ COMMITTED"
         options["pool_reset_on_return"] = None

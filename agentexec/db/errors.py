@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -42,6 +43,9 @@ LOST_STATES = ("08", "25006", "25P03", "25P04", "40", "53", "57P")
 LOST_NUMBERS = (1021, 1114, 1213, 1290, 1792, 1836)
 """MySQL's numbers for the same."""
 
+WRONG_PARAMETERS = re.compile(r"\binvalid [\w ]*value|bad value for |could not parse network address")
+"""Parts of the errors of PostgreSQL's driver about a parameter of the URL, which waiting does not correct."""
+
 MISSING_TABLE = ("no such table", "no such column", "has no column", "(1146,", "(1054,")
 """Parts of SQLite's and MySQL's messages about a missing table or column; PostgreSQL has codes for it."""
 
@@ -59,6 +63,10 @@ def translating_db_errors(engine: Engine) -> Generator[None]:
         if advice := _pooler_refusal(error):
             raise UsageError(
                 f"The database {safe_url(engine.url)} cannot be used: {reason_of(error)}. {advice}."
+            ) from error
+        if _is_about_url(engine, error):
+            raise UsageError(
+                f"The database URL {safe_url(engine.url)} has a parameter with a wrong value: {reason_of(error)}; correct it."
             ) from error
         # sqlite3 has no class of its own for a file that is damaged or is not a database.
         if isinstance(error, OUTAGES) or type(error) is exc.DatabaseError or is_transient(error):
@@ -98,6 +106,16 @@ def _is_contended(error: exc.DBAPIError) -> bool:
     number = next(iter(getattr(error.orig, "args", ())), None)
     busy = getattr(error.orig, "sqlite_errorcode", None) in BUSY
     return busy or state.startswith(CONTENDED_STATES) or number in CONTENDED_NUMBERS
+
+
+def _is_about_url(engine: Engine, error: exc.DBAPIError) -> bool:
+    """Return True if a connection to PostgreSQL was refused by its driver for a value in the URL."""
+    is_connecting = error.statement is None and not getattr(error.orig, "sqlstate", None)
+    return (
+        is_connecting
+        and engine.dialect.name == "postgresql"
+        and bool(WRONG_PARAMETERS.search(str(error.orig)))
+    )
 
 
 def _lock_advice(error: exc.DBAPIError) -> str:

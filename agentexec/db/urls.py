@@ -27,20 +27,35 @@ PLACES = frozenset({"host", "port", "unix_socket", "service", "dbname"})
 def sync_url(url: str | URL) -> URL:
     """Return the URL with the driver that agentexec uses for its database; raises UsageError for a malformed URL."""
     try:
-        parsed = make_url(url)
+        parsed = make_url(url.strip() if isinstance(url, str) else url)
     except (exc.ArgumentError, ValueError):  # a ValueError is about the port
         raise UsageError(
             "The database URL cannot be read; write it like postgresql://USER:PASSWORD@HOST/NAME or sqlite:///file.db."
         ) from None
+    _check_parts(parsed)
     name, _, driver = parsed.drivername.partition("+")
+    if not driver or driver in ("aiosqlite", "asyncpg", "psycopg_async", "aiomysql", "asyncmy"):
+        return parsed.set(drivername=SYNC_DRIVERS.get(name, parsed.drivername))
+    return parsed
+
+
+def _check_parts(parsed: URL) -> None:
+    """Raise UsageError for a URL whose parts are not what its writer meant."""
+    if "@" in (parsed.host or ""):
+        # What is before it is a part of the password, so the URL is not shown.
+        raise UsageError(
+            "The database URL has more than one @; in a user's name or password write %40 for @, and %2F for /."
+        )
+    name = parsed.get_backend_name() if parsed.drivername else ""
     if name == "sqlite" and (parsed.host or parsed.port or parsed.username):
         raise UsageError(
             f"The database URL {safe_url(parsed)} names a host, but SQLite's databases are files; write sqlite:///file.db "
             "for a file in the current folder, or sqlite:////folder/file.db."
         )
-    if not driver or driver in ("aiosqlite", "asyncpg", "psycopg_async", "aiomysql", "asyncmy"):
-        return parsed.set(drivername=SYNC_DRIVERS.get(name, parsed.drivername))
-    return parsed
+    if name in ("mysql", "mariadb") and not parsed.database:
+        raise UsageError(
+            f"The database URL {safe_url(parsed)} names no database; write {name}://USER@HOST/NAME."
+        )
 
 
 def safe_url(url: URL | str) -> str:
@@ -49,6 +64,8 @@ def safe_url(url: URL | str) -> str:
     The path of a SQLite file is absolute, so that the message tells which file it is. A query that names the server stays.
     """
     parsed = make_url(url)
+    if "@" in (parsed.host or ""):
+        parsed = parsed.set(host="***")  # an unencoded @ makes a part of the password look like the host
     parsed = parsed.set(query={name: value for name, value in parsed.query.items() if name in PLACES})
     if (path := sqlite_file(parsed)) is not None:
         parsed = parsed.set(database=str(path))

@@ -48,3 +48,20 @@ def test_a_sqlite_file_is_named_by_its_absolute_path(tmp_path: Path, monkeypatch
 def test_a_url_in_a_message_shows_no_password_and_no_query() -> None:
     shown = safe_url("postgresql://me:hunter2@host/name?password=hunter2")
     assert shown == "postgresql://me:***@host/name"
+
+
+def test_an_unencoded_at_sign_shows_no_part_of_the_password() -> None:
+    url = "postgresql://me:hun@ter2@host/name"
+    with pytest.raises(UsageError, match="more than one @") as caught:
+        sync_url(url)
+    assert "ter2" not in f"{caught.value}{safe_url(url)}"
+
+
+@pytest.mark.parametrize("url", ["mysql://me@host", "mariadb://me@host/"])
+def test_a_url_of_mysql_without_a_database_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="names no database"):
+        sync_url(url)
+
+
+def test_blanks_around_a_url_do_not_count() -> None:
+    assert sync_url(" postgresql://host/name\n").database == "name"
