@@ -9,7 +9,6 @@ import typer
 import agentexec as ax
 from agentexec.arguments.checks import check_timeout
 from agentexec.cli.output import one_line
-from agentexec.config import REDIS_BACKEND, SQL_BACKEND
 from agentexec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,6 +74,8 @@ def run(
 
 def _settings(to: str) -> Settings:
     """Return the settings of the new state backend. Raises UsageError if it is the one in use."""
+    from agentexec.config import REDIS_BACKEND, SQL_BACKEND
+
     change: dict[str, Any]
     if to.startswith(DYNAMODB):
         change = {"state_backend": DYNAMODB_BACKEND, "dynamodb_table": to.removeprefix(DYNAMODB)}
@@ -95,6 +96,8 @@ def _settings(to: str) -> Settings:
 def _place(settings: Settings) -> tuple[str, str | None]:
     """Return where a state backend keeps its queues."""
     module = settings.backend_module
+    from agentexec.config import REDIS_BACKEND
+
     return module, {REDIS_BACKEND: settings.redis_url, DYNAMODB_BACKEND: settings.dynamodb_table}.get(module)
 
 
