@@ -8,6 +8,8 @@ import typer
 
 import agentexec as ax
 from agentexec.arguments.checks import check_timeout
+from agentexec.arguments.queue_names import check_stored_queue
+from agentexec.cli.database import session
 from agentexec.cli.output import one_line
 from agentexec.errors import UsageError
 
@@ -49,15 +51,18 @@ def run(
     # Imported on use: the other commands start faster without SQLAlchemy.
     from agentexec.runtime import RUNTIME
     from agentexec.state.loading import load_backend
-    from agentexec.worker.queue_move import QueueMove
+    from agentexec.worker.queue_move import QueueMove, share_place
 
     check_timeout("--timeout", timeout)
+    name = ax.CONF.queue_name if queue is None else check_stored_queue("--queue", queue)
     settings = _settings(to)
-    name = queue or ax.CONF.queue_name
     target = load_backend(settings.backend_module, settings, RUNTIME.engine)
     try:
         RUNTIME.backend.ping()
         target.ping()
+        _require_known(name)
+        if share_place(RUNTIME.backend, target):
+            raise UsageError("--to names the state backend that the settings have; name the new one.")
         ax.queues.pause_sync(name, reason="It moves to another state backend.")
         typer.echo(one_line(f"Queue {name} is paused."))
         move = QueueMove(RUNTIME.engine, RUNTIME.backend, target, name, settings)
@@ -73,7 +78,7 @@ def run(
 
 
 def _settings(to: str) -> Settings:
-    """Return the settings of the new state backend. Raises UsageError if it is the one in use."""
+    """Return the settings of the new state backend."""
     from agentexec.config import REDIS_BACKEND, SQL_BACKEND
 
     change: dict[str, Any]
@@ -88,17 +93,25 @@ def _settings(to: str) -> Settings:
     settings = ax.CONF.model_copy()
     for setting, value in change.items():
         setattr(settings, setting, value)  # checked, in contrast to `update=`
-    if _place(settings) == _place(ax.CONF):
-        raise UsageError("--to names the state backend that the settings have; name the new one.")
     return settings
 
 
-def _place(settings: Settings) -> tuple[str, str | None]:
-    """Return where a state backend keeps its queues."""
-    module = settings.backend_module
-    from agentexec.config import REDIS_BACKEND
+def _require_known(name: str) -> None:
+    """Refuse a queue that has neither tasks nor workers, nor had any: its name is probably wrong."""
+    # Imported on use, as above.
+    from sqlalchemy import select
 
-    return module, {REDIS_BACKEND: settings.redis_url, DYNAMODB_BACKEND: settings.dynamodb_table}.get(module)
+    from agentexec.activity.models import Activity
+    from agentexec.runtime import RUNTIME
+
+    with session() as db:
+        known = {*RUNTIME.named_queues(), *(queue.name for queue in ax.queues.list(db))}
+        if name in known or db.scalar(select(Activity.agent_id).where(Activity.queue == name).limit(1)):
+            return
+    if not sum(RUNTIME.backend.depth(name)):
+        raise UsageError(
+            f"Queue {name} has no tasks and no workers: write the name of one of `agentexec queues`."
+        )
 
 
 def _changes(settings: Settings) -> str:

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import Engine, select
 
@@ -41,6 +41,9 @@ ASK_SECONDS = 2.0
 ANSWER_SECONDS = 30.0
 """Seconds for which a worker process that reports itself may leave out its answer: earlier releases send none."""
 
+MARK_SECONDS = 60.0
+"""Seconds for which the mark of `share_place` lasts if this process is killed before it removes it."""
+
 QUIET_LOOKS = 2
 """Looks in a row that find nothing left to wait for: a claim may be on its way at the first one."""
 
@@ -53,7 +56,7 @@ class _Side(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Result of one look at a queue that moves: entries that left the old index, and tasks that run or are about to."""
+    """Result of one look at a queue that moves: further tasks that left the old index, and those that run or are about to."""
 
     moved: int
     running: int
@@ -85,6 +88,7 @@ class QueueMove:
         self._gone: set[str] = set()
         """Worker processes that have left the queue."""
         self._ran: set[UUID] = set()
+        self._moved: set[UUID] = set()
 
     def run(self, timeout: float, say: Callable[[str], object] = lambda _line: None) -> int:
         """Move all tasks, and return their number. Producers may add more all the time.
@@ -149,16 +153,15 @@ class QueueMove:
         self._target.remove(self._queue, sorted(self._ran - running))
         self._new.add_all()
         self._ran = running
-        removed, claimed = 0, self._claimed_tasks()
+        moved_before, claimed = len(self._moved), self._claimed_tasks()
         starting = 0
         for agent_ids in self._pages():
             leaving, kept = self._leaving(agent_ids, claimed)
             self._source.remove(self._queue, leaving)
-            removed += len(leaving)
             starting += kept
         # However long this took: it was no outage in which leases could not be renewed.
         self._leases.note_contact(time.monotonic())
-        return Look(removed, starting + len(self._running_tasks()))
+        return Look(len(self._moved) - moved_before, starting + len(self._running_tasks()))
 
     def _pages(self) -> list[list[UUID]]:
         # All pages first: removals must not move the cursor.
@@ -186,6 +189,8 @@ class QueueMove:
             queued = [agent_id for agent_id, found in status.items() if found is Status.QUEUED]
             starting.update(agent_id for agent_id in queued if agent_id in claimed)
             kept.update(self._target.unknown_tasks(self._queue, queued))
+            # A set: the reconciler of an old worker puts them back, and they leave once more.
+            self._moved.update({*queued} - kept - starting)
         kept |= starting
         return [agent_id for agent_id in agent_ids if agent_id not in kept], len(starting)
 
@@ -205,6 +210,22 @@ class QueueMove:
         )
         with reading(self._engine) as connection:
             return {*connection.execute(query).scalars()}
+
+
+def share_place(source: StateBackend, target: StateBackend) -> bool:
+    """Return True if two backends keep their queues in the same place, however their settings name it.
+
+    One leaves a mark, a leadership that nobody else seeks, and the other one looks for it. Raises UnavailableError.
+    """
+    mark = f"move-{uuid4().hex}"
+    source.acquire_leadership(mark, "source", MARK_SECONDS)
+    try:
+        if not target.acquire_leadership(mark, "target", MARK_SECONDS):
+            return True
+        target.release_leadership(mark, "target")
+        return False
+    finally:
+        source.release_leadership(mark, "source")
 
 
 def _awaited(running: int, staying: int) -> str:

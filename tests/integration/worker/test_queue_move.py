@@ -27,7 +27,7 @@ from agentexec.task import Entry
 from agentexec.worker import queue_move, worker_process
 from agentexec.worker.queue_move import QueueMove
 from agentexec.worker.worker_process import Worker
-from tests.deployment import Deployment
+from tests.deployment import Deploy, Deployment, on_targets, run_in_process
 from tests.servers import Valkey
 from tests.waiting import patient, wait_until, wait_until_async
 
@@ -103,9 +103,30 @@ def test_a_queue_moves_and_keeps_its_order_delays_and_locks(
         canceled = ax.enqueue_sync("work", {}, queue_name=QUEUE).agent_id
         ax.cancel_sync(canceled)
         assert move.look().moved >= 1 and known(target) == {*tasks, late} and not known(source)
-        assert move.look() == (0, 0)
+        # As the reconciler of an old worker does, which was left running.
+        source.push(QUEUE, [Entry(late)])
+        assert move.look() == (0, 0) and not known(source), "no task counts twice"
         depth = target.depth(QUEUE)
         assert (depth.ready, depth.delayed, depth.leased) == (31, 1, 0)
+
+
+@on_targets("valkey+sqlite")
+def test_the_command_refuses_the_same_place_under_another_name_and_unknown_queues(deploy: Deploy) -> None:
+    deployment = deploy()
+    ax.enqueue_sync("work", {})
+    url = str(ax.CONF.redis_url)
+    same = url.replace("127.0.0.1", "localhost")
+    assert same != url
+    for arguments, complaint in (
+        (["--to", same], "--to names the state backend that the settings have"),
+        (["--to", "database", "-q", ""], "--queue must not be empty"),
+        (["--to", "database", "-q", "nosuch"], "Queue nosuch has no tasks and no workers"),
+    ):
+        code, out, err = run_in_process(deployment, "move-queue", *arguments)
+        assert (code, out) == (2, "") and complaint in err, err
+    _, out, _ = run_in_process(deployment, "queues")
+    assert "nosuch" not in out and "paused" not in out
+    assert RUNTIME.backend.depth(ax.CONF.queue_name).ready == 1
 
 
 def start(source: StateBackend, worker: str, lease_seconds: float) -> UUID:
