@@ -6,20 +6,24 @@ as a worker does: a module that ends the process, or hangs, ends this one only.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 import agentexec as ax
 from agentexec.cli.app_module import announce_backend, load, naming_module, require_database, say
 from agentexec.cli.database import session
 from agentexec.cli.serving import serving_workers
 from agentexec.cli.version import versions
-from agentexec.errors import AgentexecError
+from agentexec.errors import AgentexecError, SchemaError
 from agentexec.redaction import redact
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 State = Literal["ok", "warn", "fail"]
 SLOW_MS = 20.0
@@ -116,10 +120,23 @@ def _database(module: str | None) -> Iterator[Finding]:
             connection.exec_driver_sql("SELECT 1")
             times.append(1000 * (time.perf_counter() - start))
         server = server_name(connection)
+    _require_writes(engine)
     text = f"{server} at {safe_url(engine.url)}"
     if not pooling_of(engine).keeps_session:
         text += " through a pooler in transaction mode"
     yield _timed("database", text, sorted(times)[TRIES // 2])
+
+
+def _require_writes(engine: Engine) -> None:
+    """Raise UnavailableError if the database takes no writes, as a replica does, or UsageError if this role may not write."""
+    from sqlalchemy import false, update
+
+    from agentexec.activity.models import Activity
+    from agentexec.db.transactions import writing
+
+    # Servers refuse it although no row is meant. A missing table is for the check of the schema.
+    with contextlib.suppress(SchemaError), writing(engine) as connection:
+        connection.execute(update(Activity).where(false()).values(crashes=Activity.crashes))
 
 
 def _schema() -> Iterator[Finding]:

@@ -29,13 +29,14 @@ CONTENDED_STATES = ("53300", "55")
 CONTENDED_NUMBERS = (1040, 1205)
 """MySQL's numbers for the same."""
 
-POOLER_REFUSALS = {
+REFUSALS = {
+    "permission denied for ": "Grant the role of the URL what it lacks there, or use the role that owns agentexec's tables",
     "statement pooling mode": "PgBouncer runs in statement pooling mode there, which allows no transactions; set pool_mode to "
     "transaction or session",
     "unsupported startup parameter": "PgBouncer accepts none; remove the parameter from the URL, and set what it sets with ALTER "
     "ROLE … SET, or add it to PgBouncer's ignore_startup_parameters",
 }
-"""Parts of PgBouncer's errors that waiting does not end, and what to do."""
+"""Parts of errors of PostgreSQL and PgBouncer that waiting does not end, and what to do."""
 
 LOST_STATES = ("08", "25006", "25P03", "25P04", "40", "53", "57P")
 """Those of them after which a whole transaction can be repeated. A statement that took too long would again."""
@@ -60,7 +61,7 @@ def translating_db_errors(engine: Engine) -> Generator[None]:
             raise SchemaError(
                 f"The database {safe_url(engine.url)} lacks tables or columns of this release; run `agentexec migrate`."
             ) from error
-        if advice := _pooler_refusal(error):
+        if advice := _refusal(error):
             raise UsageError(
                 f"The database {safe_url(engine.url)} cannot be used: {reason_of(error)}. {advice}."
             ) from error
@@ -72,7 +73,7 @@ def translating_db_errors(engine: Engine) -> Generator[None]:
         if isinstance(error, OUTAGES) or type(error) is exc.DatabaseError or is_transient(error):
             away = UnavailableError(
                 f"The database {safe_url(engine.url)} cannot be used: "
-                f"{_file_problem(engine) or reason_of(error)}{_lock_advice(error)}."
+                f"{_file_problem(engine) or reason_of(error) + _advice(error)}."
             )
             away.contended = _is_contended(error)
             raise away from error
@@ -118,10 +119,18 @@ def _is_about_url(engine: Engine, error: exc.DBAPIError) -> bool:
     )
 
 
-def _lock_advice(error: exc.DBAPIError) -> str:
-    """Return what a developer may not know of SQLite's write lock, if an error is about it."""
-    is_busy = getattr(error.orig, "sqlite_errorcode", None) in BUSY
-    return " (ax.transaction() keeps SQLite's write lock until its tool returns)" if is_busy else ""
+def _advice(error: exc.DBAPIError) -> str:
+    """Return what a developer may not know of SQLite's write lock, of replicas and of grants, if an error is about it."""
+    if getattr(error.orig, "sqlite_errorcode", None) in BUSY:
+        return " (ax.transaction() keeps SQLite's write lock until its tool returns)"
+    # MySQL's messages name its options: --read-only, --super-read-only, innodb_read_only.
+    if any(sign in str(error.orig).lower() for sign in ("read-only", "read only", "read_only")):
+        return "; it takes no writes: use the primary, or end its read-only mode"
+    if "command denied to user" in str(error.orig):
+        return "; grant it to the user of the URL"
+    if "readonly database" in str(error.orig):
+        return "; it takes no writes: remove what makes it read-only from the URL"
+    return ""
 
 
 def _is_missing_table(error: exc.DBAPIError) -> bool:
@@ -133,10 +142,10 @@ def _is_missing_table(error: exc.DBAPIError) -> bool:
     )
 
 
-def _pooler_refusal(error: exc.DBAPIError) -> str | None:
-    """Return what to do about an error of a connection pooler whose configuration does not allow agentexec's work."""
+def _refusal(error: exc.DBAPIError) -> str | None:
+    """Return what to do about an error of a server or a pooler whose configuration does not allow agentexec's work."""
     text = str(error.orig)
-    return next((advice for sign, advice in POOLER_REFUSALS.items() if sign in text), None)
+    return next((advice for sign, advice in REFUSALS.items() if sign in text), None)
 
 
 def reason_of(error: exc.SQLAlchemyError) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import agentexec as ax
+from agentexec.db.urls import sqlite_file
+from agentexec.runtime import RUNTIME
 from examples.mock_openai import MockOpenAI, call, say
 from tests.deployment import MODULE as WORKER
 from tests.deployment import Deploy, on_one_target, on_targets, run_agentexec, run_in_process
@@ -79,6 +81,30 @@ def test_the_doctor_fails_a_redis_that_evicts_keys(valkey: Any, tmp_path: Path) 
         with valkey.client() as client:
             client.config_set("maxmemory-policy", "noeviction")
             client.config_set("maxmemory", "0")
+
+
+@on_targets("embedded", "postgres")
+def test_the_doctor_fails_a_database_that_takes_no_writes(deploy: Deploy) -> None:
+    deployment = deploy()
+    if RUNTIME.engine.dialect.name == "postgresql":
+        name = RUNTIME.engine.url.database
+        with RUNTIME.engine.begin() as connection:
+            connection.exec_driver_sql(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    else:
+        file = sqlite_file(RUNTIME.engine.url)
+        ax.configure(database_url=f"sqlite:///file:{file}?mode=ro&uri=true")
+    try:
+        RUNTIME.engine.dispose()
+        code, out, _ = run_in_process(deployment, "doctor", "--json")
+        state, text = findings(out)["database"]
+        assert (code, state) == (1, "fail") and "it takes no writes" in text
+        assert "schema" not in findings(out)
+    finally:
+        if RUNTIME.engine.dialect.name == "postgresql":
+            with RUNTIME.engine.begin() as connection:
+                connection.exec_driver_sql("SET TRANSACTION READ WRITE")
+                connection.exec_driver_sql(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+            RUNTIME.engine.dispose()
 
 
 # ---- init --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from sqlalchemy import exc
 from agentexec.db.engine import open_engine
 from agentexec.db.errors import loses_transaction, translating_db_errors
 from agentexec.db.transactions import writing
-from agentexec.errors import UnavailableError
+from agentexec.errors import UnavailableError, UsageError
 
 
 def test_a_database_file_that_cannot_be_opened_is_named_with_the_reason(
@@ -44,6 +44,25 @@ def test_an_error_that_the_server_will_recover_from_is_an_outage(tmp_path: Path,
 def test_mysqls_numbers_mean_the_same(tmp_path: Path, number: int) -> None:
     with pytest.raises(UnavailableError), translating_db_errors(open_engine(f"sqlite:///{tmp_path}/x.db")):
         raise exc.InternalError("UPDATE", None, DriverError(number, "no"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "advice"),
+    [
+        ("cannot execute SELECT in a read-only transaction", exc.InternalError, "use the primary"),
+        ("Running in read-only mode", exc.OperationalError, "use the primary"),
+        ("attempt to write a readonly database", exc.OperationalError, "makes it read-only from the URL"),
+        ("permission denied for table agentexec_meta", exc.ProgrammingError, "Grant the role of the URL"),
+    ],
+)
+def test_a_refusal_of_writes_says_what_to_do(
+    tmp_path: Path, reason: str, kind: type[exc.DBAPIError], advice: str
+) -> None:
+    original = DriverError(reason)
+    original.sqlstate = "25006" if kind is exc.InternalError else None
+    engine = open_engine(f"sqlite:///{tmp_path}/x.db")
+    with pytest.raises((UnavailableError, UsageError), match=advice), translating_db_errors(engine):
+        raise kind("UPDATE", None, original)
 
 
 @pytest.mark.parametrize(("state", "kind"), [("22P02", exc.DataError), ("23505", exc.IntegrityError)])
