@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import ssl
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-from redis.connection import SSLConnection, parse_url
+from redis.connection import URL_QUERY_ARGUMENT_PARSERS, SSLConnection, parse_url
 
 from agentexec.errors import UsageError
 
@@ -18,6 +20,20 @@ SENTINEL_PORT = 26379
 
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
 """Arguments that name a file or a folder."""
+
+ARGUMENTS = (frozenset(URL_QUERY_ARGUMENT_PARSERS) - {"retry_on_error"}) | {
+    "client_name",
+    "decode_responses",
+    "encoding",
+    "encoding_errors",
+    "lib_name",
+    "lib_version",
+    "password",
+    "sentinel_password",
+    "sentinel_username",
+    "username",
+}
+"""Arguments that a text can give, besides those of TLS; redis-py takes others of its classes' objects."""
 
 
 class Node(NamedTuple):
@@ -61,17 +77,37 @@ def read_address(url: str) -> Address:
         raise bad_url(f"{named}, and agentexec speaks {', '.join(f'{known}://' for known in SCHEMES)}")
     try:
         address = _read_socket(url) if scheme == "unix" else _read_nodes(url)
-    except ValueError:
-        # The error's message may quote part of a password with a special character.
+        names = [*parse_qs(urlsplit(url).query)]
+    except ValueError as error:
+        # Otherwise the error's message may quote part of a password with a special character.
+        if found := re.match(r"Invalid value for '(\w+)' in connection URL", str(error)):
+            raise bad_url(f"its argument {found[1]} has an invalid value") from None
         raise bad_url("it is malformed (write special characters of a password like %2F)") from None
-    for name in FILES:
-        if name in address.options and not os.access(address.options[name], os.R_OK):
-            raise bad_url(f"its {name} names no file that can be read")
+    _check_arguments(names, address)
     return address
 
 
+def _check_arguments(names: list[str], address: Address) -> None:
+    """Check what redis-py would refuse when it connects. Raises UsageError."""
+    for name in names:
+        if name.startswith("ssl_") and not address.secure:
+            raise bad_argument(address, name, "needs rediss://")
+        if name not in ARGUMENTS and not name.startswith("ssl_"):
+            raise bad_argument(address, name, "is unknown")
+    for name in FILES:
+        if name in address.options and not os.access(address.options[name], os.R_OK):
+            raise bad_url(f"its {name} names no file that can be read")
+    if address.options.get("ssl_min_version", ssl.TLSVersion.TLSv1_2) not in set(ssl.TLSVersion):
+        raise bad_url("its ssl_min_version is not 771 for TLS 1.2, or 772 for TLS 1.3")
+    if address.options.get("socket_connect_timeout", 1.0) <= 0:
+        raise bad_url("its socket_connect_timeout is not above 0")
+
+
 def _read_socket(url: str) -> Address:
-    return Address([], "", parse_url(url), {})
+    options = parse_url(url)
+    if urlsplit(url).path.strip("/") == "":
+        raise bad_url("it names no socket, as unix:///run/redis.sock does")
+    return Address([], "", options, {})
 
 
 def _read_nodes(url: str) -> Address:
@@ -108,6 +144,15 @@ def _node(place: str, port: int) -> Node:
     if not parts.hostname:
         raise ValueError
     return Node(parts.hostname, parts.port or port)
+
+
+def bad_argument(address: Address, name: str, problem: str) -> UsageError:
+    """Return the error about an argument of the URL."""
+    # After a question mark in a password, its rest reads like an argument.
+    shown = re.fullmatch(r"[a-z_]{2,40}", name) and not any(
+        "@" in str(value) for value in address.options.values()
+    )
+    return bad_url(f"its argument {name} {problem}" if shown else f"one of its arguments {problem}")
 
 
 def bad_url(reason: str) -> UsageError:

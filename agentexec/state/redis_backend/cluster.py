@@ -17,6 +17,7 @@ from redis.commands import CoreCommands
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
 from agentexec.state.redis_backend.address import Node
+from agentexec.state.redis_backend.refusals import NODE, noted
 from agentexec.state.redis_backend.topology import Topology, slot_of
 
 REDIRECTIONS = 6
@@ -88,8 +89,12 @@ class ClusterClient(redis.Redis):
                 node, asking = _target(ask, node), True
             except TryAgainError:
                 time.sleep(TRY_AGAIN_SECONDS)
-            except AWAY:
+            except AWAY as error:
                 self.topology.note_failure(node)
+                noted(error, NODE, *node)
+                raise
+            except redis.RedisError as error:
+                noted(error, NODE, *node)
                 raise
         raise TryAgainError(f"the nodes of hash slot {slot} pass a command to each other")
 
@@ -137,7 +142,7 @@ class Batch(CoreCommands):
                 for place, answer in zip(chosen, self._send(node, chosen), strict=True):
                     if isinstance(answer, ClusterDownError):
                         self._cluster.topology.note_failure(node)
-                    answers[place] = self._follow(place, answer)
+                    answers[place] = self._follow(place, _noted(answer, node))
             except AWAY as error:
                 failure = error
         if failure is not None:
@@ -153,8 +158,9 @@ class Batch(CoreCommands):
             pipeline.execute_command(*self._calls[place].args, **self._calls[place].options)
         try:
             return pipeline.execute(raise_on_error=False)
-        except AWAY:
+        except AWAY as error:
             self._cluster.topology.note_failure(node)
+            noted(error, NODE, *node)
             raise
 
     def _follow(self, place: int, answer: Any) -> Any:
@@ -166,6 +172,10 @@ class Batch(CoreCommands):
             return self._cluster.execute_command(*call.args, **call.options)
         except redis.ResponseError as error:
             return error
+
+
+def _noted(answer: Any, node: Node) -> Any:
+    return noted(answer, NODE, *node) if isinstance(answer, Exception) else answer
 
 
 def _target(redirection: AskError, asked: Node) -> Node:

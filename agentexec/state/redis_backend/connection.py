@@ -6,7 +6,6 @@ import logging
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
-from copy import copy
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -14,12 +13,20 @@ import redis
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from agentexec.errors import AgentexecError
-from agentexec.state.redis_backend.address import Address, Node, bad_url, read_address
+from agentexec.state.redis_backend.address import Address, Node, bad_argument, bad_url, read_address
 from agentexec.state.redis_backend.cluster import ClusterClient
-from agentexec.state.redis_backend.refusals import OUTAGES, code_of, translate
+from agentexec.state.redis_backend.refusals import (
+    LASTING,
+    NODE,
+    OUTAGES,
+    SENTINEL,
+    code_of,
+    noted,
+    translate,
+)
 
 log = logging.getLogger("agentexec.redis")
 
@@ -47,12 +54,37 @@ class Sentinels(Sentinel):
     """Sentinels for several threads: redis-py moves entries of its list while others read it, and may lose one."""
 
     def discover_master(self, service_name: str) -> tuple[str, int]:
-        """Return host and port of the primary. Raises what redis-py raises if no Sentinel tells."""
-        own = copy(self)
-        own.sentinels = list(self.sentinels)
-        found = super(Sentinels, own).discover_master(service_name)
-        self.sentinels = own.sentinels
-        return found
+        """Return host and port of the primary. Raises the error of a Sentinel if none tells, a lasting one if there is one."""
+        errors: list[Exception] = []
+        known = list(self.sentinels)
+        for sentinel in known:
+            try:
+                primaries = sentinel.sentinel_masters()
+            except (redis.RedisError, OSError) as error:
+                place = sentinel.connection_pool.connection_kwargs
+                errors.append(noted(error, SENTINEL, place["host"], place["port"]))
+                continue
+            state = primaries.get(service_name)
+            if state is None:
+                names = ", ".join(map(repr, primaries)) or "none"
+                errors.append(
+                    MasterNotFoundError(
+                        f"the Sentinels know no primary {service_name!r} (but {names}); correct the name in AGENTEXEC_REDIS_URL"
+                    )
+                )
+            elif self.check_master_state(state, service_name):
+                self.sentinels = [sentinel, *(other for other in known if other is not sentinel)]
+                return state["ip"], state["port"]
+            else:
+                errors.append(MasterNotFoundError(f"the Sentinels hold {service_name!r} for down"))
+        raise min(errors, key=_weight)
+
+
+def _weight(error: Exception) -> int:
+    """Return a number that is lower the more an error of a Sentinel says."""
+    if isinstance(error, MasterNotFoundError):
+        return 0
+    return 1 if code_of(error) in LASTING else 2
 
 
 class Connections:
@@ -107,7 +139,7 @@ class Connections:
                 self.close()
             if code == "" and not isinstance(error, redis.RedisError):
                 self._log_bug(error)
-            raise translate(error, self.safe_url) from error
+            raise translate(error, self.safe_url, answered=self._found is not None) from error
 
     @property
     def _is_cluster(self) -> bool:
@@ -130,7 +162,7 @@ class Connections:
             try:
                 shows_map = _shows_map(client)
             except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-                away = error
+                away = noted(error, NODE, *node) if len(address.nodes) > 1 else error
                 continue
             if shows_map:
                 return _cluster(address)
@@ -159,7 +191,7 @@ def clamp_block_timeout(timeout: float) -> float:
 def without_secrets(url: str) -> str:
     """Return a Redis URL for messages: no user, no password, no query."""
     parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _shows_map(client: redis.Redis) -> bool:
@@ -208,9 +240,20 @@ def _client(address: Address, node: Node | None = None, *, timeout: float, retri
     pool = ConnectionPool(**options)
     try:
         pool.connection_class(**pool.connection_kwargs)
-    except TypeError:
-        raise bad_url("its query has an argument that redis-py does not know") from None
+    except Exception:
+        # The error may quote a value.
+        refused = [name for name in address.options if _refuses(pool, address, name)]
+        raise bad_argument(address, (*refused, "")[0], "is not one that redis-py accepts here") from None
     return redis.Redis.from_pool(_primary_pool(address, options) if address.service else pool)
+
+
+def _refuses(pool: ConnectionPool, address: Address, name: str) -> bool:
+    """Return True if a connection refuses one argument by itself."""
+    try:
+        pool.connection_class(**({name: address.options[name]} if name != "connection_class" else {}))
+    except Exception:
+        return True
+    return False
 
 
 def _primary_pool(address: Address, options: dict[str, Any]) -> ConnectionPool:

@@ -13,7 +13,7 @@ import redis
 
 from agentexec.errors import UsageError
 from agentexec.state.redis_backend.cluster import primaries_of
-from agentexec.state.redis_backend.refusals import RefusalError, code_of, translate
+from agentexec.state.redis_backend.refusals import RefusalError, code_of, name_of, translate
 from agentexec.state.redis_backend.script import Script
 
 OLDEST_SERVER = (6, 2)
@@ -63,10 +63,18 @@ def check_server(client: redis.Redis, server: str, prefix: str, queue: str) -> N
     """
     try:
         for primary in primaries_of(client):
-            check_info(read_info(primary), server)
+            check_info(read_info(primary), _name(primary, client, server))
         _check_calls(client, server, prefix, queue)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise redis.exceptions.InvalidResponse(f"{type(error).__name__}: {error}") from error
+
+
+def _name(primary: redis.Redis, client: redis.Redis, server: str) -> str:
+    """Return the name of a primary for messages: with its own address if it is one of several."""
+    if primary is client:
+        return server
+    place = primary.connection_pool.connection_kwargs
+    return name_of(f"{place['host']}:{place['port']}", server)
 
 
 def read_info(client: redis.Redis) -> dict[str, Any]:

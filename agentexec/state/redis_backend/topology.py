@@ -11,6 +11,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import ClusterDownError
 
 from agentexec.state.redis_backend.address import Node
+from agentexec.state.redis_backend.refusals import NODE, noted
 
 
 class Map(NamedTuple):
@@ -82,7 +83,7 @@ class Topology:
                     self._map = found
                     return
             except (redis.RedisError, OSError) as error:
-                problem = error
+                problem = noted(error, NODE, *node)
         self._stale = True
         raise problem
 

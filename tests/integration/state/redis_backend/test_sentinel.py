@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import create_engine
 
 from agentexec.config import Settings
-from agentexec.errors import UnavailableError
+from agentexec.errors import UnavailableError, UsageError
 from agentexec.state.redis_backend import RedisBackend, create
 from agentexec.testing.backend_suite.operations import claim, ids, push
 from tests.redis_clusters import WatchedPair
+from tests.servers import HOST
 
 THREADS = 16
 
@@ -51,6 +52,26 @@ def test_threads_that_connect_at_once_lose_no_sentinel(pair: WatchedPair) -> Non
 
 
 def test_a_name_that_no_sentinel_knows(pair: WatchedPair) -> None:
-    with pytest.raises(UnavailableError, match="No master found for 'other'") as caught:
+    with pytest.raises(UnavailableError, match="know no primary 'other' \\(but 'main'\\); correct") as caught:
         make(pair.url.replace("/main/", "/other/").replace("//", "//user:secret@")).ping()
     assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_is_not_a_sentinel_is_named(pair: WatchedPair) -> None:
+    port = pair.primary.port
+    with pytest.raises(UsageError, match=f"Redis at {HOST}:{port} .* is not a Sentinel: write redis://"):
+        make(f"redis+sentinel://{HOST}:1,{HOST}:{port}/main/0").ping()
+    with pair.primary.client() as client:
+        client.config_set("requirepass", "secret")
+        try:
+            with pytest.raises(UsageError, match=r"sentinel_password.* or write redis:// if it is not"):
+                make(f"redis+sentinel://{HOST}:{port}/main/0").ping()
+        finally:
+            client.config_set("requirepass", "")
+
+
+def test_sentinels_that_are_away_are_named() -> None:
+    with pytest.raises(
+        UnavailableError, match=rf"^Redis at {HOST}:1 \(of .*\) cannot be used: Connection refused\.$"
+    ):
+        make(f"redis+sentinel://{HOST}:1,{HOST}:2/main/0").ping()

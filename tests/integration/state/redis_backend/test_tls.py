@@ -118,6 +118,19 @@ def test_nobody_passes_without_a_client_certificate(tls: TlsServer, authority: A
     assert "secret" not in str(caught.value)
 
 
+def test_a_key_of_another_certificate_is_refused(tls: TlsServer, authority: Authority) -> None:
+    certificate, _ = tls.client_files
+    _, key = authority.sign("other")
+    sentence = refusal(tls.url_with(ca_certs=authority.file, certfile=certificate, keyfile=key))
+    assert "cannot be used over TLS: ssl_keyfile is not the key of ssl_certfile; correct" in sentence
+    assert "ssl_ca_certs has no certificate" in refusal(tls.url_with(ca_certs=Path("/etc/hosts")))
+
+
+def test_a_port_of_tls_is_suspected_behind_a_plain_url(tls: TlsServer) -> None:
+    with pytest.raises(UnavailableError, match="; if this port speaks TLS, write rediss://"):
+        make(f"redis://{HOST}:{tls.port}/0").ping()
+
+
 def test_a_certificate_of_another_host_is_refused(authority: Authority) -> None:
     with TlsServer(authority, address="127.0.0.2") as server:
         certificate, key = server.client_files

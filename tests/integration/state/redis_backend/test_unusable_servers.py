@@ -216,6 +216,22 @@ class TestServer:
         with Impostor(answer) as impostor, pytest.raises(UnavailableError, match="cannot be used"):
             make(impostor.url).ping()
 
+    def test_a_server_without_tls_is_suspected_behind_a_url_of_tls(self, broker: Valkey) -> None:
+        url = f"{broker.url.replace('redis:', 'rediss:')}?socket_connect_timeout=0.3"
+        with pytest.raises(
+            UnavailableError, match=r"handshake timed out.*write redis:// instead of rediss://"
+        ):
+            make(url).ping()
+
+    def test_a_connection_that_is_lost_later_says_nothing_of_tls(self) -> None:
+        with Impostor(b"") as impostor:
+            with pytest.raises(UnavailableError, match="closed by server; if this port speaks TLS"):
+                make(impostor.url).ping()
+            backend = make(impostor.url)
+            backend._connections._found = backend._connections._plain  # it has answered
+            with pytest.raises(UnavailableError, match=r"closed by server\.$"):
+                backend.depth("emails")
+
     def test_a_full_disk_passes(self, broker: Valkey, server: redis.Redis) -> None:
         # The snapshot cannot take the place of a folder.
         (broker.folder / "dump.rdb").mkdir()
@@ -261,7 +277,8 @@ class Impostor:
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
         self._listener = socket.create_server((HOST, 0))
-        self.url = f"redis://{HOST}:{self._listener.getsockname()[1]}/0"
+        self.port = self._listener.getsockname()[1]
+        self.url = f"redis://{HOST}:{self.port}/0"
 
     def __enter__(self) -> Impostor:
         threading.Thread(target=self._accept, daemon=True).start()

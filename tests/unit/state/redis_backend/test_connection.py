@@ -45,6 +45,31 @@ class TestUrl:
         assert "secret" not in str(caught.value)
 
     @pytest.mark.parametrize(
+        ("url", "expected"),
+        [
+            ("redis://localhost?no_such_argument=1", "argument no_such_argument is unknown"),
+            ("redis://localhost?retry_on_error=a", "argument retry_on_error is unknown"),
+            ("redis://localhost?db=zero", "argument db has an invalid value"),
+            ("redis://localhost?protocol=4", "argument protocol is not one that redis-py accepts here"),
+            ("redis://localhost?ssl_min_version=772", "argument ssl_min_version needs rediss://"),
+            ("rediss://localhost?ssl_min_version=5", "ssl_min_version is not 771"),
+            ("rediss://localhost?ssl_cert_reqs=maybe", "argument ssl_cert_reqs is not one"),
+            ("redis://localhost?socket_connect_timeout=-1", "socket_connect_timeout is not above 0"),
+            ("redis://user:12?secret=word@localhost/0", "one of its arguments is unknown"),
+            ("unix://socket", "names no socket"),
+        ],
+    )
+    def test_an_argument_that_is_refused_is_named(self, url: str, expected: str) -> None:
+        with pytest.raises(UsageError, match=expected) as caught:
+            make(url)
+        assert "secret" not in str(caught.value)
+
+    def test_the_path_of_a_socket_is_shown_as_it_is_written(self) -> None:
+        assert (
+            make("unix://user:secret@/run/redis.sock?db=1")._connections.safe_url == "unix:///run/redis.sock"
+        )
+
+    @pytest.mark.parametrize(
         "url",
         [
             "redis://localhost",

@@ -19,6 +19,8 @@ C = redis.ConnectionError
     ("error", "expected"),
     [
         (C("Error 111 connecting to host:6379. Connection refused."), "cannot be used: Connection refused."),
+        (C("Error while reading from host:1 : (104, 'Connection reset by peer')"), "cannot be used: Connection reset by peer."),
+        (C("Error 8 connecting to h:1. EOF occurred in violation of protocol (_ssl.c:1)."), "no TLS handshake (it closed the connection)"),
         (redis.TimeoutError("Timeout reading from socket"), "cannot be used: Timeout reading from socket."),
         (OSError("Bad file descriptor"), "cannot be used: Bad file descriptor."),
         (redis.exceptions.BusyLoadingError("Redis is loading"), "cannot be used: Redis is loading."),
@@ -33,7 +35,7 @@ C = redis.ConnectionError
         (UnicodeError("surrogates not allowed"), "failed: UnicodeError: surrogates not allowed."),
         (AttributeError("a bug\nof the client"), "failed: AttributeError: a bug."),
     ],
-)
+)  # fmt: skip
 def test_what_may_pass_is_an_outage(error: Exception, expected: str) -> None:
     translated = translate(error, "redis://host")
     assert type(translated) is UnavailableError
@@ -60,6 +62,9 @@ def test_what_may_pass_is_an_outage(error: Exception, expected: str) -> None:
         (R("unknown command `HELLO`, with args beginning with: `3`, "), "unknown command `HELLO`;", True),
         (R("Unknown Redis command called from script script: 1, on @user_script:2."), "Unknown Redis command", True),
         (C("Error 1 connecting to host:1. [SSL: CERTIFICATE_VERIFY_FAILED] failed"), "cannot be used over TLS", True),
+        (C("Error 116 connecting to host:1. [X509: KEY_VALUES_MISMATCH] key values mismatch (_ssl.c:3926)."), "ssl_keyfile is not the key", True),
+        (C("Error No cipher can be selected. connecting to host:1."), "ssl_ciphers", True),
+        (R("Client names cannot contain spaces, newlines or special characters."), "refuses an argument", True),
         (UnicodeError("encoding with 'idna' codec failed"), "host name is invalid", True),
         (redis.exceptions.InvalidResponse("Protocol error"), "does not answer like Redis", True),
     ],
