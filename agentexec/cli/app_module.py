@@ -50,7 +50,7 @@ def with_app(command: Callable[..., None], *, creates: Creates = "nothing") -> C
 
     Args:
         command: Function of the verb, as typer takes it.
-        creates: Database that the command may create.
+        creates: Database that the command may create, unless its option `--check` asks to change nothing.
     """
     # Evaluated here, as typer would look for the names of the annotations in this module.
     signature = inspect.signature(command, eval_str=True)
@@ -60,7 +60,8 @@ def with_app(command: Callable[..., None], *, creates: Creates = "nothing") -> C
     @functools.wraps(command)
     def run(*, app: str | None = None, **arguments: Any) -> None:
         name = use_app(app)
-        with naming_module(name), guarding_database(name, creates=creates):
+        may_create: Creates = "nothing" if arguments.get("check") else creates
+        with naming_module(name), guarding_database(name, creates=may_create):
             command(**arguments)
 
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

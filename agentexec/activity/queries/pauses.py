@@ -32,10 +32,9 @@ class PauseSchema(BaseModel):
     reason: str | None = Field(default=None, description="Reason that was given.")
 
     def sentence(self) -> str:
-        """Return the pause in one sentence, for people."""
-        text = (
-            f"Queue {self.queue} is paused since {self.paused_at:%Y-%m-%d %H:%M:%S} UTC by {self.paused_by}"
-        )
+        """Return the pause in one sentence, for people: its time is in this computer's time zone, with its name."""
+        since = self.paused_at.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+        text = f"Queue {self.queue} is paused since {since} by {self.paused_by}"
         return f"{text} ({self.reason[:MAX_SHOWN]})." if self.reason else f"{text}."
 
 

@@ -259,12 +259,12 @@ def test_a_command_that_creates_a_database_nobody_named_says_so(
     assert "Creating" not in second.err
 
 
-@pytest.mark.parametrize("verb", ["list", "enqueue"])
+@pytest.mark.parametrize("arguments", [["list"], ["enqueue", "greet"], ["migrate", "--check"]], ids=" ".join)
 def test_only_migrate_creates_a_database_that_the_settings_name(
-    verb: str, command: Command, tmp_path: Path
+    arguments: list[str], command: Command, tmp_path: Path
 ) -> None:
     ax.CONF.database_url = "sqlite:///named.db"
-    done = command(verb, *(["greet"] if verb == "enqueue" else []))
+    done = command(*arguments)
     assert done.code == 5 and f"There is no database sqlite:///{tmp_path}/named.db" in done.err
     assert list(tmp_path.iterdir()) == []
     assert command("migrate").code == 0

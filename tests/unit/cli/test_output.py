@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from agentexec.activity.queries.pauses import PauseSchema
 from agentexec.cli.output import (
     cell_width,
     echo_json,
@@ -78,6 +79,19 @@ def test_a_moment_at_the_end_of_time_can_be_shown(monkeypatch: pytest.MonkeyPatc
     time.tzset()
     try:
         assert format_time(datetime.max.replace(tzinfo=UTC)).startswith("9999-12-31")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_pause_has_the_time_that_lists_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        at = datetime(2026, 2, 28, 23, 30, tzinfo=UTC)
+        sentence = PauseSchema(queue="high", paused_at=at, paused_by="ann").sentence()
+        assert sentence == "Queue high is paused since 2026-03-01 08:30:00 JST by ann."
+        assert format_time(at) in sentence
     finally:
         monkeypatch.undo()
         time.tzset()
