@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import agentexec as ax
+from agentexec.arguments.queue_names import check_queue_name, check_stored_queue
 from agentexec.cli.database import session
 from agentexec.cli.options import AsJson
 from agentexec.cli.output import echo_json, format_duration, format_table, one_line
@@ -44,6 +45,8 @@ def run(
         raise UsageError(f"There is no action {action}; use one of: {', '.join(ACTIONS)}.")
     if name is None:
         raise UsageError(f"Name the queue: agentexec queues {action} NAME.")
+    check = check_queue_name if action == "pause" else check_stored_queue
+    check("NAME", name)
     if action == "resume" and reason is not None:
         raise UsageError("--reason belongs to `agentexec queues pause`.")
     sentence = _pause(name, reason) if action == "pause" else _resume(name)

@@ -31,6 +31,7 @@ CONTENDED_NUMBERS = (1040, 1205)
 
 REFUSALS = {
     "permission denied for ": "Grant the role of the URL what it lacks there, or use the role that owns agentexec's tables",
+    "must be owner of ": "Use the role that owns agentexec's tables",
     "statement pooling mode": "PgBouncer runs in statement pooling mode there, which allows no transactions; set pool_mode to "
     "transaction or session",
     "unsupported startup parameter": "PgBouncer accepts none; remove the parameter from the URL, and set what it sets with ALTER "

@@ -119,7 +119,7 @@ def test_a_name_that_nobody_knows_is_paused_with_a_warning(queues: Deployment) -
         (["stop", "high"], "There is no action stop"),
         (["pause"], "Name the queue"),
         (["pause", "x" * 101], "at most 100 characters"),
-        (["pause", ""], "must not be empty"),
+        (["pause", ""], "NAME must not be empty"),
         (["resume", "high", "--reason", "why"], "--reason belongs to"),
     ],
 )

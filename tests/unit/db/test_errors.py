@@ -53,6 +53,7 @@ def test_mysqls_numbers_mean_the_same(tmp_path: Path, number: int) -> None:
         ("Running in read-only mode", exc.OperationalError, "use the primary"),
         ("attempt to write a readonly database", exc.OperationalError, "makes it read-only from the URL"),
         ("permission denied for table agentexec_meta", exc.ProgrammingError, "Grant the role of the URL"),
+        ("must be owner of table agentexec_meta", exc.ProgrammingError, "Use the role that owns"),
     ],
 )
 def test_a_refusal_of_writes_says_what_to_do(
