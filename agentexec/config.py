@@ -15,6 +15,7 @@ from agentexec.arguments.served_queues import ServedQueue, describe_queues, serv
 from agentexec.arguments.setting_types import (
     Budgets,
     DashboardToken,
+    DynamoTable,
     EncryptionKeys,
     ErrorMessage,
     ListenAddress,
@@ -109,10 +110,8 @@ class Settings(BaseSettings):
     key_prefix: str = Field(
         default="agentexec", min_length=1, max_length=60, description="Prefix of the Redis keys."
     )
-    dynamodb_table: str = Field(
-        default="agentexec",
-        pattern=r"^[a-zA-Z0-9_.-]{3,255}$",
-        description="Table of the DynamoDB state backend.",
+    dynamodb_table: DynamoTable = Field(
+        default="agentexec", description="Table of the DynamoDB state backend."
     )
     lease_seconds: float = Field(
         default=30,

@@ -35,7 +35,8 @@ BLOCKED_LOOP_SECONDS = 30.0
 """Longest wait of a call that blocks its event loop for a lock or a connection: its holder may need that loop to go on."""
 
 QUIET_SECONDS = 30.0
-"""Seconds for which the same failure is not logged again, even if there was a success in between."""
+"""Seconds for which the same failure is not logged again, even if there was a success in between, and which an outage's next
+reason waits."""
 
 
 def backoff(failures: int, *, initial: float = 0.1, maximum: float = 5.0) -> float:
@@ -47,9 +48,10 @@ def backoff(failures: int, *, initial: float = 0.1, maximum: float = 5.0) -> flo
 
 
 class Outage:
-    """Failures in a row of one loop: logs the first one and the recovery, and spaces the tries.
+    """Failures in a row of one loop: logs the first one, a changed reason and the recovery, and spaces the tries.
 
-    A failure that comes back with the same message is logged again after QUIET_SECONDS.
+    A failure that comes back with the same message is logged again after QUIET_SECONDS. Another message within an outage is
+    logged once the last line is as old.
 
     One thread owns an outage; the loop calls `failed` after each failure and `recovered` after each success.
 
@@ -82,17 +84,17 @@ class Outage:
         """Unexpected errors since the last success."""
 
     def failed(self, message: str, *args: object) -> float:
-        """Note a failure, log it if it is the first, and return the seconds to wait before the next try.
+        """Note a failure, log it if it is the first or has another reason, and return the seconds before the next try.
 
         Up to a fifth of the wait is taken off at random, so that processes that failed together do not return together.
         """
         self.failures += 1
-        if not self._told:
-            text, now = message % args if args else message, time.monotonic()
-            # A server that refuses some calls and answers others fails and recovers all the time.
-            if text != self._last_text or now >= self._quiet_until:
-                self._log.log(self._level, message, *args)
-                self._told, self._last_text, self._quiet_until = True, text, now + QUIET_SECONDS
+        text, now = message % args if args else message, time.monotonic()
+        changed, quiet = text != self._last_text, now < self._quiet_until
+        # A server that refuses some calls and answers others fails and recovers all the time. Reasons may alternate.
+        if (changed and not quiet) if self._told else (changed or not quiet):
+            self._log.log(self._level, message, *args)
+            self._told, self._last_text, self._quiet_until = True, text, now + QUIET_SECONDS
         return self._wait()
 
     def failed_unexpectedly(self, message: str, *args: object) -> float:

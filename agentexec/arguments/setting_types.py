@@ -123,8 +123,15 @@ def _checked_budgets(value: str) -> str:
     return value
 
 
+def _checked_table(value: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9_.-]{3,255}", value):
+        raise ValueError("must have 3 to 255 letters, digits, underscores, hyphens and dots")
+    return value
+
+
 Budgets = Annotated[str, AfterValidator(_checked_budgets)]
 DashboardToken = Annotated[SecretStr, AfterValidator(_checked_token)]
+DynamoTable = Annotated[str, AfterValidator(_checked_table)]
 EncryptionKeys = Annotated[SecretStr, AfterValidator(_checked_encryption_keys)]
 ListenAddress = Annotated[str, AfterValidator(_checked_address)]
 LogLevel = Annotated[str, AfterValidator(_checked_level)]

@@ -21,8 +21,8 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 OURS = "agentexec"
 """Name of our loggers' parent."""
 
-CHATTY = ("httpx",)
-"""Loggers of libraries that write a line for each request at the level INFO."""
+CHATTY = ("httpx", "botocore")
+"""Loggers of libraries that write a line for each request or connection at the level INFO."""
 
 MAX_DEPTH = 6
 """Depth up to which the values that a line carries in `extra` are kept as they are."""

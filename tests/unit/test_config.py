@@ -85,6 +85,7 @@ def test_the_env_file_is_read(tmp_path):
         ("AGENTEXEC_NUM_WORKERS", "0"),
         ("AGENTEXEC_RESULT_TTL", "-1"),
         ("AGENTEXEC_TABLE_PREFIX", "a-b"),
+        ("AGENTEXEC_DYNAMODB_TABLE", "a b"),
         ("AGENTEXEC_LOG_LEVEL", "LOUD"),
         ("AGENTEXEC_MODEL_PRICES", "{oops"),
         ("AGENTEXEC_ACTIVITY_MESSAGE_ERROR", "{oops}"),
@@ -95,6 +96,7 @@ def test_the_error_of_an_invalid_value_names_its_variable(monkeypatch, name, val
     with pytest.raises(SettingsError, match=name) as caught:
         load_settings()
     assert "\n" not in str(caught.value)
+    assert "^[" not in str(caught.value), "no regular expression"
 
 
 def test_settings_can_be_assigned_and_are_checked():

@@ -62,6 +62,22 @@ def test_a_failure_that_comes_and_goes_is_told_twice_a_minute(
     assert messages(caplog)[-2:] == ["Connected again.", "Away."], "an outage that lasts is always told"
 
 
+def test_another_reason_of_an_outage_is_told_twice_a_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    outage = Outage(log)
+    for _ in range(10):
+        outage.failed("Cannot connect.")
+    for _ in range(100):
+        outage.failed("It has no table %s.", "agentexec")
+    assert messages(caplog) == ["Cannot connect.", "It has no table agentexec."]
+    for number in range(60):
+        outage.failed("Reason %d.", number)
+    assert len(messages(caplog)) == 4
+
+
 def test_an_unexpected_error_is_logged_once_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, log.name)
     outage = Outage(log, recovered="Working again.")

@@ -1,4 +1,4 @@
-"""The table: its definition, its client, and what DynamoDB's errors mean.
+"""The table: its definition and its client.
 
 Every item has the keys `pk` and `sk`, both texts, and perhaps `ttl`: the second after which DynamoDB may remove it. There is one
 table, without an index. `log.py`, `shared.py` and `messages.py` have the items.
@@ -13,16 +13,26 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 try:
     import boto3
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 except ImportError as error:
     raise ImportError(f"{error}; install it with pip install 'agentexec[dynamodb]'") from error
 
 from agentexec.errors import UnavailableError, UsageError
 from agentexec.state.dynamodb_backend.clock import ServerClock
+from agentexec.state.dynamodb_backend.refusals import (
+    OVERTAKEN,
+    RefusalError,
+    code_of,
+    foreign,
+    misconfigured,
+    translate,
+)
 
 TIMEOUTS = {"connect_timeout": 2, "read_timeout": 4}
 """Limits of one try, in seconds."""
@@ -42,31 +52,6 @@ KEY_ATTRIBUTES = ("pk", "sk")
 
 Item = dict[str, Any]
 Key = dict[str, dict[str, str]]
-
-LASTING = frozenset(
-    {
-        "AccessDeniedException",
-        "ExpiredTokenException",
-        "IncompleteSignatureException",
-        "InvalidSignatureException",
-        "MissingAuthenticationTokenException",
-        "NotAuthorizedException",
-        "OptInRequired",
-        "ResourceNotFoundException",
-        "UnrecognizedClientException",
-        "ValidationException",
-    }
-)
-"""Codes of a refusal that stays until somebody changes the table, the permissions or the settings."""
-
-OVERTAKEN = frozenset({"ConditionalCheckFailedException", "TransactionConflictException"})
-"""Codes of a conditional write that another one has come before, or that meets a transaction on the same item."""
-
-
-class RefusalError(UnavailableError):
-    """Table that can be reached, or would be with other settings, but does not serve agentexec."""
-
-    exit_code = 2
 
 
 class Own(NamedTuple):
@@ -115,9 +100,7 @@ class Table:
                 retries={"mode": "standard", "total_max_attempts": TRIES},
                 tcp_keepalive=True,
             )
-            # Of AWS's libraries this one alone does not know AWS_REGION, which AWS sets in containers.
-            session = boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)
-            client = session.client("dynamodb", config=config)
+            client = _new_client(config)
             client.meta.events.register("before-call.dynamodb", self._note_sent)
             client.meta.events.register("after-call.dynamodb", self._note_date)
             own = self._own = Own(os.getpid(), client, threading.Lock())
@@ -149,23 +132,8 @@ class Table:
         """Raise UnavailableError, or its subclass RefusalError, instead of botocore's errors."""
         try:
             yield
-        except (NoCredentialsError, NoRegionError) as error:
-            raise RefusalError(
-                f"DynamoDB cannot be used: {_line(error)}; set AWS_REGION and credentials as for every AWS client."
-            ) from error
-        except ClientError as error:
-            raise self._translated(error) from error
-        except BotoCoreError as error:
-            raise UnavailableError(f"DynamoDB cannot be reached: {_line(error)}.") from error
-
-    def _translated(self, error: ClientError) -> UnavailableError:
-        code = code_of(error)
-        if code == "ResourceNotFoundException":
-            return RefusalError(
-                f"DynamoDB has no table {self.name} in this region: run `agentexec migrate --state`, or set AGENTEXEC_DYNAMODB_TABLE."
-            )
-        message = f"DynamoDB refuses table {self.name}: {code}: {_line(error.response['Error'].get('Message') or code)}."
-        return RefusalError(message) if code in LASTING else UnavailableError(message)
+        except (BotoCoreError, ClientError, ResponseParserError, OSError) as error:
+            raise translate(error, self.name) from error
 
     # Items
 
@@ -282,7 +250,9 @@ class Table:
         """Raise UsageError unless the table is there, with the right keys, and lets us read, write and delete."""
         try:
             with self.translated_errors():
-                table = self.client.describe_table(TableName=self.name)["Table"]
+                table = self.client.describe_table(TableName=self.name).get("Table")
+                if table is None:
+                    raise foreign("no table in the reply")
                 keys = [
                     each["AttributeName"]
                     for each in sorted(table["KeySchema"], key=lambda each: each["KeyType"])
@@ -309,23 +279,29 @@ class Table:
             raise UsageError(str(error)) from error
 
 
+def _new_client(config: Config) -> Any:
+    """Return a client with AWS's own settings. Raises RefusalError if they are invalid."""
+    try:
+        # Of AWS's libraries this one alone does not know AWS_REGION, which AWS sets in containers.
+        session = boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)
+        client = session.client("dynamodb", config=config)
+        endpoint = urlsplit(client.meta.endpoint_url)
+        if endpoint.scheme not in ("http", "https") or endpoint.port == 0:
+            raise ValueError("the endpoint is not the URL of an HTTP server")
+    except ValueError as error:
+        # Of the endpoint, or of a place that credentials come from.
+        raise misconfigured(error) from error
+    return client
+
+
 def expiry(seconds: float) -> Item:
     """Return the value of `ttl` of an item that may be removed after these seconds."""
     return {"N": str(int(time.time() + seconds) + 1)}
 
 
-def code_of(error: ClientError) -> str:
-    """Return DynamoDB's code of an error."""
-    return error.response.get("Error", {}).get("Code", "Unknown")
-
-
 def pause(failures: int) -> float:
     """Return the seconds to wait after failures in a row: a random part of a time that doubles, up to 0.4."""
     return random.uniform(0.0, min(0.4, 0.005 * 2.0 ** min(failures, 10)))  # noqa: S311 - no secret
-
-
-def _line(text: object) -> str:
-    return " ".join(str(text).split()).rstrip(". ")
 
 
 def _batches(items: Sequence[Any], size: int) -> Generator[list[Any]]:

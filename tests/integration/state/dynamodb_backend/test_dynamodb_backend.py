@@ -162,7 +162,33 @@ def test_a_table_that_cannot_be_used_is_said_at_the_start(
         DynamoBackend("other-keys").ping()
     monkeypatch.delenv("AWS_REGION")
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-    with pytest.raises(UsageError, match="set AWS_REGION"):
+    with pytest.raises(UsageError, match=r"specify a region; correct AWS.s settings \(AWS_REGION"):
+        DynamoBackend("agentexec").ping()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"AWS_ENDPOINT_URL_DYNAMODB": "notaurl"}, "Invalid endpoint: notaurl; correct AWS's settings"),
+        ({"AWS_ENDPOINT_URL_DYNAMODB": "http://localhost:port"}, "Port could not be cast.*; correct AWS's"),
+        ({"AWS_ENDPOINT_URL_DYNAMODB": "redis://localhost"}, "is not the URL of an HTTP server; correct"),
+        ({"AWS_ENDPOINT_URL_DYNAMODB": "https://{place}"}, "over TLS: .*; correct AWS_ENDPOINT_URL_DYNAMODB"),
+        (
+            {"AWS_ENDPOINT_URL_DYNAMODB": "http://{place}/path"},
+            r"not answer like DynamoDB \(HTTP status 404\)",
+        ),
+        ({"AWS_REGION": "eu west"}, "'eu west' doesn't match a supported format; correct"),
+        ({"AWS_PROFILE": "missing"}, "profile .missing. could not be found; correct"),
+        ({"AWS_SECRET_ACCESS_KEY": ""}, "Partial credentials found.*; correct"),
+    ],
+)
+def test_settings_of_aws_that_cannot_work_are_not_waited_for(
+    variables: dict[str, str], expected: str, dynamodb: DynamoDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(place=dynamodb.url.removeprefix("http://")))
+    monkeypatch.setattr("agentexec.state.dynamodb_backend.table.TRIES", 1)
+    with pytest.raises(UsageError, match=expected):
         DynamoBackend("agentexec").ping()
 
 
