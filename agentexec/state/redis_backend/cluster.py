@@ -188,6 +188,12 @@ def node_of(client: redis.Redis, key: str) -> redis.Redis:
     return client.at(client.topology.node_of(slot_of(key))) if isinstance(client, ClusterClient) else client
 
 
+def place_of(client: redis.Redis) -> Node:
+    """Return host and port of a client of one server."""
+    options = client.connection_pool.connection_kwargs
+    return Node(options["host"], options["port"])
+
+
 def primaries_of(client: redis.Redis) -> list[redis.Redis]:
     """Return a client of each server that has keys."""
     if not isinstance(client, ClusterClient):

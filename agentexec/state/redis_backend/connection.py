@@ -17,7 +17,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from agentexec.errors import AgentexecError
 from agentexec.state.redis_backend.address import Address, Node, bad_argument, bad_url, read_address
-from agentexec.state.redis_backend.cluster import ClusterClient
+from agentexec.state.redis_backend.cluster import ClusterClient, place_of
 from agentexec.state.redis_backend.refusals import (
     LASTING,
     NODE,
@@ -61,8 +61,7 @@ class Sentinels(Sentinel):
             try:
                 primaries = sentinel.sentinel_masters()
             except (redis.RedisError, OSError) as error:
-                place = sentinel.connection_pool.connection_kwargs
-                errors.append(noted(error, SENTINEL, place["host"], place["port"]))
+                errors.append(noted(error, SENTINEL, *place_of(sentinel)))
                 continue
             state = primaries.get(service_name)
             if state is None:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import redis
 
 from agentexec.errors import UsageError
-from agentexec.state.redis_backend.cluster import primaries_of
-from agentexec.state.redis_backend.refusals import RefusalError, code_of, name_of, translate
+from agentexec.state.redis_backend.cluster import node_of, place_of, primaries_of
+from agentexec.state.redis_backend.refusals import NODE, RefusalError, code_of, name_of, noted, translate
 from agentexec.state.redis_backend.script import Script
 
 OLDEST_SERVER = (6, 2)
@@ -63,7 +63,7 @@ def check_server(client: redis.Redis, server: str, prefix: str, queue: str) -> N
     """
     try:
         for primary in primaries_of(client):
-            check_info(read_info(primary), _name(primary, client, server))
+            check_info(_read_info(primary, client), _name(primary, client, server))
         _check_calls(client, server, prefix, queue)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise redis.exceptions.InvalidResponse(f"{type(error).__name__}: {error}") from error
@@ -71,10 +71,16 @@ def check_server(client: redis.Redis, server: str, prefix: str, queue: str) -> N
 
 def _name(primary: redis.Redis, client: redis.Redis, server: str) -> str:
     """Return the name of a primary for messages: with its own address if it is one of several."""
-    if primary is client:
-        return server
-    place = primary.connection_pool.connection_kwargs
-    return name_of(f"{place['host']}:{place['port']}", server)
+    return server if primary is client else name_of("{}:{}".format(*place_of(primary)), server)
+
+
+def _read_info(primary: redis.Redis, client: redis.Redis) -> dict[str, Any]:
+    try:
+        return read_info(primary)
+    except (redis.RedisError, OSError) as error:
+        if primary is not client:
+            noted(error, NODE, *place_of(primary))
+        raise
 
 
 def read_info(client: redis.Redis) -> dict[str, Any]:
@@ -117,8 +123,10 @@ def _check_calls(client: redis.Redis, server: str, prefix: str, queue: str) -> N
     errors = [reply for reply in errors if code_of(reply.answer) not in _UNRELATED]
     denied = [reply for reply in errors if code_of(reply.answer) == "NOPERM"]
     if denied:
+        # Each node has rules of its own.
+        names = {_name(node_of(client, reply.key.name), client, server) for reply in denied}
         raise UsageError(
-            f"The user of Redis at {server} lacks permissions: add {' '.join(missing_rules(denied))} to its ACL "
+            f"The user of Redis at {names.pop() if len(names) == 1 else server} lacks permissions: add {' '.join(missing_rules(denied))} to its ACL "
             "(the docs' page on Redis has all rules)."
         )
     # A refusal that lasts comes before an outage that passes.

@@ -12,6 +12,7 @@ import redis
 from redis.exceptions import AskError
 
 from agentexec.state.redis_backend.cluster import AWAY, ClusterClient
+from agentexec.state.redis_backend.refusals import NODE, noted
 from agentexec.state.redis_backend.topology import slot_of
 
 GRACE_SECONDS = 1.0
@@ -43,8 +44,9 @@ def wait_for_any(cluster: ClusterClient, keys: Sequence[str], timeout: float) ->
                 stack.callback(lambda used=connection: used in blocked and used.disconnect())
                 blocked.add(connection)
                 connection.send_command("BLPOP", key, timeout)
-            except AWAY:
+            except AWAY as error:
                 cluster.topology.note_failure(node)
+                noted(error, NODE, *node)
                 raise
             selector.register(connection._sock, selectors.EVENT_READ, (key, node, connection))
         deadline = time.monotonic() + timeout + GRACE_SECONDS
@@ -58,8 +60,9 @@ def wait_for_any(cluster: ClusterClient, keys: Sequence[str], timeout: float) ->
                 except AskError:
                     cluster.blpop([key], timeout=min(timeout, REDIRECTED_SECONDS))
                     answer = True
-                except AWAY:
+                except AWAY as error:
                     cluster.topology.note_failure(node)
+                    noted(error, NODE, *node)
                     raise
                 blocked.discard(connection)
                 selector.unregister(ready.fileobj)

@@ -15,6 +15,7 @@ from agentexec.state.redis_backend import RedisBackend, create
 from agentexec.task import new_agent_id
 from agentexec.testing.backend_suite.operations import claim, ids, push
 from tests.redis_clusters import Cluster, ClusterNode
+from tests.servers import HOST
 from tests.waiting import wait_until
 
 QUEUES = [f"queue{number}" for number in range(12)]
@@ -117,6 +118,15 @@ class TestShards:
         finally:
             last.ask("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
 
+    def test_a_shard_that_denies_a_command_is_named(self, cluster: Cluster, backend: RedisBackend) -> None:
+        owner = cluster.owner("{agentexec:default}:preflight")
+        owner.ask("ACL", "SETUSER", "default", "-zadd")
+        try:
+            with pytest.raises(UsageError, match=rf"user of Redis at {owner.name} \(of .*: add \+zadd"):
+                backend.ping()
+        finally:
+            owner.ask("ACL", "SETUSER", "default", "+@all")
+
 
 @pytest.fixture(scope="module")
 def moving() -> Iterator[Cluster]:
@@ -212,12 +222,17 @@ def test_replicas_tell_who_takes_over_when_every_primary_dies() -> None:
         replicas = [cluster.replica_of(primary) for primary in primaries]
         backend = make(primaries[0].url)
         pushed = push(backend, "queue", 1)
+        other = make(f"redis://{','.join(primary.name for primary in primaries)}")
+        other.depth("queue")
         owner = cluster.owner(queue_key("queue")).name
         for primary in primaries:
             primary.ask("WAIT", 1, 5000)
             primary.kill()
         with pytest.raises(UnavailableError, match=rf"^Redis at {owner} \(of .*\) cannot be used"):
             backend.depth("queue")
+        for call in (other.ping, lambda: other.wait(QUEUES, 0.1)):
+            with pytest.raises(UnavailableError, match=rf"^Redis at {HOST}:\d+ \(of .*: Connection refused"):
+                call()
         for replica in replicas:
             # No primary is left that could vote.
             replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
@@ -225,3 +240,4 @@ def test_replicas_tell_who_takes_over_when_every_primary_dies() -> None:
         backend.depth("queue")
         assert ids(claim(backend, "queue")) == pushed
         backend.close()
+        other.close()
