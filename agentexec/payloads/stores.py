@@ -213,7 +213,7 @@ def _translating() -> Generator[None]:
     except Exception as error:
         reason = redact(str(error).strip().partition("\n")[0][:200], CONF.secrets)
         raise UnavailableError(
-            f"The payload store cannot be used: {type(error).__name__}{': ' if reason else ''}{reason}."
+            f"The payload store cannot be used: {reason.rstrip('. ') or type(error).__name__}."
         ) from error
 
 

@@ -21,7 +21,7 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 OURS = "agentexec"
 """Name of our loggers' parent."""
 
-CHATTY = ("httpx", "botocore")
+CHATTY = ("httpx", "botocore", "aiobotocore")
 """Loggers of libraries that write a line for each request or connection at the level INFO."""
 
 MAX_DEPTH = 6

@@ -201,8 +201,10 @@ def _shows_map(client: redis.Redis) -> bool:
         if code_of(error) in OUTAGES:
             raise
         return False
+    except UnicodeError:  # of the host's name
+        raise
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise redis.exceptions.InvalidResponse(f"{type(error).__name__}: {error}") from error
+        raise redis.exceptions.InvalidResponse("an answer has another form") from error
     return isinstance(slots, list) and bool(slots)
 
 

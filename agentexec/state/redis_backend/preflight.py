@@ -65,8 +65,10 @@ def check_server(client: redis.Redis, server: str, prefix: str, queue: str) -> N
         for primary in primaries_of(client):
             check_info(_read_info(primary, client), _name(primary, client, server))
         _check_calls(client, server, prefix, queue)
+    except UnicodeError:  # of the host's name
+        raise
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise redis.exceptions.InvalidResponse(f"{type(error).__name__}: {error}") from error
+        raise redis.exceptions.InvalidResponse("an answer has another form") from error
 
 
 def _name(primary: redis.Redis, client: redis.Redis, server: str) -> str:
