@@ -39,6 +39,8 @@ CLIENT_PATTERNS: tuple[tuple[str, str], ...] = (
     # A server that is being stopped, or a proxy without one, closes the connection in the same way.
     (r"UNEXPECTED_EOF|EOF occurred|handshake operation timed out", "HANDSHAKE"),
     (r"\[SSL\b|\[X509\b|_ssl\.c:|No cipher can be selected", "TLS"),
+    # The first byte of an alert of TLS, by hiredis and by redis-py's own parser.
+    (r"(?i)protocol error(, got \"|: b['\"])\\x15", "SECURE"),
     ("'idna' codec", "HOST"),
 )
 """Codes of errors that the client finds before it asks the server, by a part of their message."""
@@ -97,6 +99,7 @@ LASTING = frozenset(
         "MOVED",
         "NOPERM",
         "PROTOCOL",
+        "SECURE",
         "SENTINEL",
         "TLS",
         "UNKNOWN",
@@ -115,6 +118,7 @@ SENTENCES = {
     "UNKNOWN": (
         "cannot be used: {reason}; set AGENTEXEC_REDIS_URL to a Redis 6.2 or a Valkey with this command, not to a Sentinel or an older server"
     ),
+    "SECURE": "speaks TLS on this port: write rediss:// instead of redis:// in AGENTEXEC_REDIS_URL",
     "SENTINEL": "is not a Sentinel: write redis://host:port/0 for the server itself, or the Sentinels' host and port, in AGENTEXEC_REDIS_URL",
     "ARGUMENT": "refuses an argument of AGENTEXEC_REDIS_URL: {reason}; correct it",
     "DATABASE": "cannot be used: {reason}; write another database number at the end of AGENTEXEC_REDIS_URL, or 0",

@@ -182,6 +182,7 @@ class TestServer:
         [
             (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer like Redis"),
             (b"SSH-2.0-OpenSSH_9.2\r\n", "does not answer like Redis"),
+            (b"\x15\x03\x01\x00\x02\x02\x46", "speaks TLS on this port: write rediss://"),
             (b"+OK\r\n", "does not answer like Redis"),
             (b":1\r\n", "does not answer like Redis"),
             (b"*0\r\n", "does not answer like Redis"),
