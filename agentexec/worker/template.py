@@ -64,7 +64,7 @@ SUPERVISOR_SETTINGS = {
 
 GC_THRESHOLDS = (10_000, 5, 5)
 """New objects after which a process collects garbage, and collections of one generation for each one of the next. With Python's
-own numbers, hundreds of agents at once spend a fifth of their processor time on that."""
+own numbers, hundreds of agents at once spend a sixth of their processor time on that."""
 
 CHILDREN_MODULE = "agentexec.journal.children"
 """Module that `ax.enqueue` imports in tasks only."""
