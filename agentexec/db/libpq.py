@@ -32,6 +32,8 @@ Row = tuple[Any, ...]
 class Prepared:
     """Statements that the server has prepared for one connection, and numbers for the next ones."""
 
+    prefix: bytes = b"agentexec_"
+    """Start of their names. A connection may have statements of two such objects."""
     names: dict[tuple[str, Any], bytes] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -155,7 +157,7 @@ def _send(
     name = prepared.names.get(key)
     # Behind a pooler each transaction may have another session, which does not know what an earlier one prepared.
     if name is None and raw.prepare_threshold is not None and len(prepared.names) < MAX_PREPARED:
-        name = prepared.names[key] = b"agentexec_%d" % next(prepared.numbers)
+        name = prepared.names[key] = prepared.prefix + b"%d" % next(prepared.numbers)
         raw.pgconn.send_prepare(name, query, transformer.types)
     if name is None:
         raw.pgconn.send_query_params(query, parameters, transformer.types, transformer.formats)

@@ -34,6 +34,9 @@ OPTION = "agentexec_own_connection"
 LOOK_AFTER = 1.0
 """Seconds without use after which the next use looks first whether the server has closed the connection."""
 
+PREFIX = b"agentexec_own_"
+"""Start of the names of prepared statements: the pool's connection that becomes this one may have prepared others."""
+
 CLOSE_SECONDS = 1.0
 """Longest wait of `close` for a statement that another thread is running, in seconds."""
 
@@ -60,7 +63,7 @@ class OwnConnection:
         self._lock = threading.Lock()
         self._inherited = getattr(self, "_connection", None)  # kept: the other process goes on using it
         self._connection: Any = None
-        self._prepared = Prepared()
+        self._prepared = Prepared(PREFIX)
         self._used = 0.0
 
     def run(
@@ -138,7 +141,7 @@ class OwnConnection:
 
     def _forget(self) -> None:
         connection, self._connection = self._connection, None
-        self._prepared = Prepared()
+        self._prepared = Prepared(PREFIX)
         if connection is not None:
             connection.close()
 

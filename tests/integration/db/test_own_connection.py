@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from agentexec.db import own_connection
 from agentexec.db.engine import open_engine, prepare_engine
 from agentexec.db.errors import translating_db_errors
+from agentexec.db.libpq import run_transaction
 from agentexec.db.own_connection import OwnConnection
 from agentexec.db.pooler import Pooling
 from agentexec.errors import UnavailableError
@@ -170,3 +171,13 @@ def test_there_is_none_through_a_pooler_in_transaction_mode(
     assert rows(own, "SELECT 1") is None
     assert rows(own, "SELECT 1") is None
     assert engine.pool.status().endswith("Current Checked out connections: 0")
+
+
+def test_it_may_begin_as_a_connection_of_the_pool_with_prepared_statements(engine: Engine) -> None:
+    small = prepare_engine(create_engine(engine.url, pool_size=1, max_overflow=0, pool_timeout=1))
+    own = OwnConnection(small)
+    for number in range(3):
+        run_transaction(small, (f"SELECT {number}", {}))
+    assert rows(own, "SELECT 7") == [(7,)]
+    own.close()
+    small.dispose()
