@@ -38,7 +38,7 @@ def evidence(
     made.rows = rows or {}
     made.given_up = []
     receiver = SimpleNamespace(delivered=Counter({ID: delivered}), wrong=list(wrong))
-    made.world = SimpleNamespace(redis=None, receiver=receiver)  # type: ignore[assignment]
+    made.world = SimpleNamespace(redis=None, dynamodb=None, receiver=receiver)  # type: ignore[assignment]
     return made
 
 
