@@ -74,6 +74,7 @@ def reads(observer: Engine) -> Reads:
         RUNTIME.engine.dispose()  # a connection that ends reports what it has read
         with observer.connect() as connection:
             wait_until(lambda: connection.execute(OTHERS).scalar() == 0)
+            connection.execute(text("SELECT pg_stat_force_next_flush()"))  # this one has filled the tables
             return int(connection.execute(ROWS_READ, {"tables": TABLES}).scalar_one())
 
     def measure(call: Callable[[], object]) -> int:
