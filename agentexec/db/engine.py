@@ -19,7 +19,7 @@ from agentexec.db.libpq import has_news
 from agentexec.db.lock_limits import enable_session_limits
 from agentexec.db.own_connection import add_own_connection
 from agentexec.db.pooler import adapt_async_to_pooler, adapt_to_pooler
-from agentexec.db.pymysql_connections import connect_by_pymysql
+from agentexec.db.pymysql_connections import CONNECT_SECONDS, connect_by_pymysql
 from agentexec.db.resets import reset_by_need
 from agentexec.db.round_trips import can_batch
 from agentexec.db.sqlite import tune_sqlite, watch_write_lock
@@ -105,7 +105,9 @@ def _options(url: URL, dialect: str) -> dict[str, Any]:
         if url.get_driver_name() == "pymysql":
             options["creator"] = functools.partial(connect_by_pymysql, url)
         else:
-            options["connect_args"] = {} if "connect_timeout" in url.query else {"connect_timeout": 10}
+            options["connect_args"] = (
+                {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
+            )
         # PostgreSQL's default. MySQL's own level also locks the gaps between rows, over which claims deadlock.
         options["isolation_level"] = "READ COMMITTED"
         options["pool_reset_on_return"] = None

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 
 from sqlalchemy import Connection
 
+from agentexec.state.answers import Inspection
 from agentexec.task import Lease
 
 
@@ -26,6 +27,24 @@ def finishing_and_notifying(backend: object) -> SupportsFinishAndNotify | None:
     """Return a backend that has `finish_and_notify`, None for others."""
     # Not `isinstance`: from Python 3.12 on it does not see what a wrapper passes on by `__getattr__`.
     return cast(SupportsFinishAndNotify, backend) if hasattr(backend, "finish_and_notify") else None
+
+
+class SupportsInspect(Protocol):
+    """Method of a backend that does `is_intact` and `expired_leases` in one call. Without it both are called."""
+
+    def inspect(self, queue: str, limit: int) -> Inspection:
+        """Return what a worker that leads the queue asks each second.
+
+        Args:
+            queue: Name of the queue.
+            limit: Maximum number of expired leases.
+        """
+        ...
+
+
+def inspecting(backend: object) -> SupportsInspect | None:
+    """Return a backend that has `inspect`, None for others."""
+    return cast(SupportsInspect, backend) if hasattr(backend, "inspect") else None
 
 
 class JoinFailed(Exception):  # noqa: N818 - it reaches no user

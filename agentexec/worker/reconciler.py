@@ -16,6 +16,7 @@ from agentexec.config import Settings
 from agentexec.db.chunks import CHUNK_SIZE
 from agentexec.errors import UnavailableError
 from agentexec.runtime import Runtime
+from agentexec.state.capabilities import inspecting
 from agentexec.task import Lease
 from agentexec.worker.counting import Counting
 from agentexec.worker.due import EVERYTHING, Due
@@ -156,10 +157,10 @@ class QueueRepair:
 
     def _inspect(self) -> tuple[bool, Sequence[Lease] | None]:
         """Return True if the index is known to be complete, and the first expired leases if they are known."""
-        inspect = getattr(self._runtime.backend, "inspect", None)
-        if inspect is None:
+        backend = inspecting(self._runtime.backend)
+        if backend is None:
             return False, None
-        is_intact, expired = inspect(self._queue, CHUNK_SIZE)
+        is_intact, expired = backend.inspect(self._queue, CHUNK_SIZE)
         # While the index is completed, leases may be added and removed.
         return is_intact, expired if is_intact else None
 
